@@ -1,0 +1,30 @@
+"""The ceiling: an agent that does what the environment's expert does. Invariant: where the expert is silent, that is an error,
+not a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cotbench.agents.random import answered
+from cotbench.query import Decision, Query
+
+
+class ExpertAgent:
+    """Takes the expert's action, and in CoT mode writes a trace that names it."""
+
+    name = "expert"
+    needs = frozenset({"expert_action"})
+
+    def decide(self, queries: Sequence[Query]) -> list[Decision]:
+        """The expert's action for each query."""
+        return [self._follow(query) for query in queries]
+
+    def _follow(self, query: Query) -> Decision:
+        if query.expert_action is None:
+            return Decision("", error=f"the expert knows no action at step {query.step} of {query.task}")
+        action = query.expert_action
+        return answered(query, action, f"Step {query.step + 1}: the next thing to do for the task is to {action}.")
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,37 @@
+"""The floor: an agent that draws from the admissible actions. Invariant: its draw depends on the query's seed alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.query import Decision, Query
+
+
+class RandomAgent:
+    """Uniform over the admissible actions; its trace, in CoT mode, says so."""
+
+    name = "random"
+    needs = frozenset({"admissible_actions"})
+
+    def decide(self, queries: Sequence[Query]) -> list[Decision]:
+        """One draw a query."""
+        return [self._draw(query) for query in queries]
+
+    def _draw(self, query: Query) -> Decision:
+        choices = query.admissible_actions or ()
+        if not choices:
+            return Decision("", error="no admissible actions to draw from")
+        action = random.Random(query.seed).choice(choices)
+        return answered(query, action, f"I draw one of {len(choices)} admissible actions.")
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def answered(query: Query, action: str, trace: str | None) -> Decision:
+    """A well-formed decision of an agent without a model: the trace is given or written only in CoT mode."""
+    trace = None if query.mode == "prompt" else query.given_trace or trace
+    reasoning = "" if trace is None else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
+    return Decision(action, trace, f"{reasoning}{ACTION_OPEN}{action}{ACTION_CLOSE}")

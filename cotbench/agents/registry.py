@@ -1,0 +1,147 @@
+"""Finding an agent by its spec, `name[:target][?option=value&...]`. Invariant: one name, one factory; an option that the
+factory does not take is an error, not ignored.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, TypeVar, get_type_hints
+from urllib.parse import parse_qsl
+
+from pydantic import TypeAdapter, ValidationError
+
+from cotbench.agents.base import Agent
+from cotbench.errors import AgentError, UnknownNameError, UsageError
+
+ENTRY_POINTS = "cotbench.agents"
+"""The entry-point group through which an installed package offers agents."""
+
+Factory = Callable[..., Agent]
+_F = TypeVar("_F", bound=Factory)
+
+_BUILTIN = {
+    "expert": "cotbench.agents.expert:ExpertAgent",
+    "hf": "cotbench.agents.hf.agent:HFAgent",
+    "human": "cotbench.agents.human:HumanAgent",
+    "random": "cotbench.agents.random:RandomAgent",
+    "replay": "cotbench.agents.replay:ReplayAgent",
+}
+_registered: dict[str, Factory] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """A spec, taken apart: `hf:Qwen/Qwen3-4B?dtype=bfloat16` is name `hf`, target `Qwen/Qwen3-4B`, one option."""
+
+    name: str
+    target: str
+    options: dict[str, str]
+
+
+def parse_spec(spec: str) -> AgentSpec:
+    """Take a spec apart.
+
+    Raises:
+        UsageError: it has no name, or an option without a value.
+    """
+    head, _, query = spec.partition("?")
+    name, _, target = head.partition(":")
+    if not name:
+        raise UsageError(f"an agent spec is NAME[:TARGET][?OPTION=VALUE], not {spec!r}")
+    try:
+        options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
+    except ValueError as error:
+        raise UsageError(f"agent {spec!r}: options are written ?name=value&name=value") from error
+    return AgentSpec(name, target, options)
+
+
+def register_agent(name: str) -> Callable[[_F], _F]:
+    """Decorator: make a class (or a function) the factory of agents called `name`.
+
+    The factory takes the spec's target as its first argument, if it has one, and the spec's options as keyword arguments,
+    converted to their annotated types.
+
+    Raises:
+        UsageError: the name is taken.
+    """
+
+    def register(factory: _F) -> _F:
+        if name in _BUILTIN or _registered.get(name, factory) is not factory:
+            raise UsageError(f"an agent named {name!r} exists already: choose another name")
+        _registered[name] = factory
+        return factory
+
+    return register
+
+
+def agent_names() -> list[str]:
+    """All names that a spec may begin with."""
+    return sorted({*_BUILTIN, *_registered, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+
+
+def _factory(name: str) -> Factory:
+    if name in _registered:
+        return _registered[name]
+    if name in _BUILTIN:
+        module, attribute = _BUILTIN[name].split(":")
+        factory: Factory = getattr(import_module(module), attribute)
+        return factory
+    for point in entry_points(group=ENTRY_POINTS, name=name):
+        try:
+            loaded: Factory = point.load()
+        except Exception as error:
+            raise AgentError(f"agent {name!r} of {point.value} cannot be loaded: {type(error).__name__}: {error}") from error
+        return loaded
+    raise UnknownNameError("agent", name, agent_names())
+
+
+def make_agent(spec: str) -> Agent:
+    """The agent that a spec names.
+
+    Raises:
+        UnknownNameError: no such agent, or it has no such option.
+        UsageError: the target is missing or not wanted, or an option's value does not fit.
+        AgentError: it exists and cannot be built.
+    """
+    parsed = parse_spec(spec)
+    factory = _factory(parsed.name)
+    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    positional, keywords = [], {}
+    for parameter in inspect.signature(factory).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            keywords[parameter.name] = parameter
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            positional.append(parameter)
+    if parsed.target and not positional:
+        raise UsageError(f"agent {parsed.name!r} takes nothing after the colon, not {parsed.target!r}")
+    if not parsed.target and positional and positional[0].default is inspect.Parameter.empty:
+        raise UsageError(f"agent {parsed.name!r} needs a {positional[0].name}: --agent {parsed.name}:{positional[0].name.upper()}")
+    options = {}
+    for name, value in parsed.options.items():
+        if name not in keywords:
+            raise UnknownNameError(f"option of agent {parsed.name!r}", name, keywords)
+        try:
+            options[name] = TypeAdapter(hints.get(name, str)).validate_python(value)
+        except ValidationError as error:
+            raise UsageError(f"agent {spec!r}: {name}={value}: {error.errors()[0]['msg']}") from error
+    return factory(*([parsed.target] if parsed.target else []), **options)
+
+
+def builtin_summaries() -> dict[str, str]:
+    """The agents that come with cotbench, with a line on each."""
+    return {
+        "random": "uniform over the admissible actions",
+        "expert": "the environment's expert, with a trace for each action",
+        "hf:MODEL": "a transformers model: hub name, alias, local folder, or smollm2 (fetched as a wheel)",
+        "human": "you, at the terminal (see also: cotbench play)",
+        "replay:RUN": "the decisions of a recorded run",
+    }
+
+
+def is_agent(candidate: Any) -> bool:
+    """Whether an object keeps the agent protocol."""
+    return isinstance(candidate, Agent)

@@ -1,0 +1,147 @@
+"""Reading what a model wrote. Invariant: `parse_answer` is a pure function of any string; it never raises, never runs what
+it reads, and takes time linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+ACTION_OPEN, ACTION_CLOSE = "<action>", "</action>"
+TAGS = (THINK_OPEN, THINK_CLOSE, ACTION_OPEN, ACTION_CLOSE)
+
+MAX_ACTION = 100_000
+"""Characters of an action that are kept: no environment has a longer one, and logs stay readable."""
+
+_QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’"}
+_LABELS = ("action:", "next action:", "the action:", "action is:", "> ")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer, read.
+
+    Attributes:
+        trace: the reasoning, or None when there was none.
+        action: the action, without tags, fences, quotes and labels; empty when there was none.
+        format_ok: the answer was exactly an optional closed trace and one closed action.
+        problems: what was not as it should be, in fixed words.
+    """
+
+    trace: str | None
+    action: str
+    format_ok: bool
+    problems: tuple[str, ...]
+
+
+def parse_answer(text: str) -> Answer:
+    """Read a free answer.
+
+    The trace is what stands before the last `</think>` that comes before the action. Without a closing tag it reaches to the
+    action, or to the end. The action is the first closed `<action>` block after the trace; failing that an unclosed one (its
+    first line); failing that the last block inside the trace; failing that, where no tag was used at all, the first line of what is left.
+    """
+    problems: list[str] = []
+    trace, rest = _split_trace(text, problems)
+    action = _find_action(rest, problems)
+    if action is None and trace is not None and ACTION_OPEN in trace:
+        problems.append("action inside trace")
+        before, _, inside = trace.rpartition(ACTION_OPEN)
+        trace, action = before, inside.partition(ACTION_CLOSE)[0]
+    if action is None:
+        action = _untagged_action(rest, problems)
+    if any(tag in action for tag in TAGS):
+        problems.append("tags inside action")
+        action = _without_tags(action)
+    cleaned = clean_action(action)
+    if not cleaned:
+        problems.append("no action")
+    if trace is not None:
+        trace = _without_tags(trace).strip()
+    return Answer(trace, cleaned, not problems, tuple(dict.fromkeys(problems)))
+
+
+def _split_trace(text: str, problems: list[str]) -> tuple[str | None, str]:
+    """The text of the trace (tags may still be inside) and what follows it."""
+    opened = text.find(THINK_OPEN)
+    closed = text.find(THINK_CLOSE)
+    if opened < 0 and closed < 0:
+        return None, text
+    if closed < 0:
+        problems.append("trace not closed")
+        start = opened + len(THINK_OPEN)
+        action = text.find(ACTION_OPEN, start)
+        if action < 0:
+            return text[start:], ""
+        return text[start:action], text[action:]
+    if opened < 0 or opened > closed:
+        problems.append("trace not opened")
+        start = 0
+    else:
+        start = opened + len(THINK_OPEN)
+        if text[:opened].strip():
+            problems.append("text before trace")
+    # A doubled closing tag: the trace reaches to the last one that stands before the first action after the first.
+    action = text.find(ACTION_OPEN, closed)
+    last = text.rfind(THINK_CLOSE, closed, action if action >= 0 else len(text))
+    if last > closed or text.count(THINK_OPEN, start, last) > 0:
+        problems.append("trace tags repeated")
+    return text[start:last], text[last + len(THINK_CLOSE) :]
+
+
+def _find_action(rest: str, problems: list[str]) -> str | None:
+    opened = rest.find(ACTION_OPEN)
+    closed = rest.find(ACTION_CLOSE)
+    if opened < 0:
+        if closed < 0:
+            return None
+        problems.append("action not opened")
+        return rest[:closed]
+    start = opened + len(ACTION_OPEN)
+    closed = rest.find(ACTION_CLOSE, start)
+    if rest[:opened].strip():
+        problems.append("text before action")
+    if closed < 0:
+        problems.append("action not closed")
+        return _first_line(rest[start:])
+    after = rest[closed + len(ACTION_CLOSE) :]
+    if ACTION_OPEN in after:
+        problems.append("several actions")
+    elif after.strip():
+        problems.append("text after action")
+    return rest[start:closed]
+
+
+def _untagged_action(rest: str, problems: list[str]) -> str:
+    problems.append("no action tag")
+    lines = [line.strip() for line in rest.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("```")]
+    labelled = [line for line in lines if line.lower().startswith(_LABELS)]
+    return (labelled or lines or [""])[0]
+
+
+def _first_line(text: str) -> str:
+    return next((line for line in text.splitlines() if line.strip()), "")
+
+
+def _without_tags(text: str) -> str:
+    for tag in TAGS:
+        text = text.replace(tag, " ")
+    return text
+
+
+def clean_action(text: str) -> str:
+    """An action without what models wrap around it: code fences, quotes, backticks, labels, blanks."""
+    text = text[:MAX_ACTION].strip()
+    if text.startswith("```"):
+        body = text[3:].partition("```")[0]
+        first, newline, rest = body.partition("\n")
+        # The word right after a fence names a language, unless the fence is all on one line.
+        text = (rest if newline and first.strip().isalnum() else body).strip()
+    for label in _LABELS:
+        if text.lower().startswith(label):
+            text = text[len(label) :].strip()
+            break
+    while len(text) >= 2 and _QUOTES.get(text[0]) == text[-1]:
+        text = text[1:-1].strip()
+    return text

@@ -1,0 +1,95 @@
+"""What happened so far in one episode, as a model is shown it. Invariant: a dialogue only grows at its end, so what was
+computed for its beginning stays valid; shortening it for a small context follows one fixed rule and is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cotbench.errors import ContextOverflowError
+
+ELIDED = "..."
+"""What stands in the place of an observation that was dropped."""
+
+DROP_BLOCK = 8
+"""Observations are dropped in blocks, so that the shortened prefix stays the same for several turns."""
+
+DROP_RULE = "oldest observations first, in blocks of 8; never the system text, the first or the last observation"
+"""The rule in words; it is part of the elicitation's fingerprint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """The instructions, then observations and actions in turn.
+
+    Attributes:
+        instructions: the environment's text for a model, the same for every task.
+        observations: T + 1 texts; the first holds the task.
+        actions: the T executed actions.
+        traces: the T traces behind them; None where there was none.
+    """
+
+    instructions: str
+    observations: tuple[str, ...]
+    actions: tuple[str, ...] = ()
+    traces: tuple[str | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.observations) - 1 == len(self.actions) == len(self.traces):
+            raise ValueError("a dialogue has one observation more than actions, and a trace (or None) for each action")
+
+    def then(self, action: str, trace: str | None, observation: str) -> Dialogue:
+        """The dialogue one turn later."""
+        return replace(
+            self,
+            observations=(*self.observations, observation),
+            actions=(*self.actions, action),
+            traces=(*self.traces, trace),
+        )
+
+    def without_oldest(self, count: int) -> Dialogue:
+        """The dialogue with `count` observations elided, from the second on."""
+        kept = self.observations
+        return replace(self, observations=(kept[0], *([ELIDED] * count), *kept[1 + count :]))
+
+    @property
+    def droppable(self) -> int:
+        """How many observations the rule allows to drop."""
+        return max(0, len(self.observations) - 2)
+
+
+def fit(dialogue: Dialogue, length: Callable[[Dialogue], int], limit: int) -> tuple[Dialogue, int]:
+    """The dialogue, shortened by `DROP_RULE` until it fits.
+
+    Args:
+        dialogue: the whole dialogue.
+        length: how long the model's prompt for a dialogue is, in tokens.
+        limit: the longest prompt allowed, in tokens.
+
+    Returns:
+        The dialogue to show, and how many observations were dropped.
+
+    Raises:
+        ContextOverflowError: even with everything dropped that may be, it is too long.
+    """
+    needed = length(dialogue)
+    if needed <= limit:
+        return dialogue, 0
+    total = dialogue.droppable
+    counts = [*range(DROP_BLOCK, total, DROP_BLOCK), total] if total else []
+    low, high, fitting = 0, len(counts), None
+    while low < high:  # The length falls as more is dropped: halve the range.
+        middle = (low + high) // 2
+        shorter = dialogue.without_oldest(counts[middle])
+        needed = length(shorter)
+        if needed <= limit:
+            fitting, high = (shorter, counts[middle]), middle
+        else:
+            low = middle + 1
+    if fitting is None:
+        raise ContextOverflowError(
+            f"the prompt has {needed} tokens after {total} dropped observations, the model takes {limit}: "
+            "use a model with a longer context, fewer steps (--max-steps), or a smaller --trace-tokens"
+        )
+    return fitting

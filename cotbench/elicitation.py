@@ -1,0 +1,93 @@
+"""How an answer is asked for and read. Invariant: everything that decides what a model is shown and how its answer is read
+is in an `Elicitation` and in its fingerprint, so a change of elicitation is never taken for a change of the model.
+
+Source: paper, "prompt action" and "CoT action" (prefill); the authors' reply to the referee (template).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, TAGS, THINK_CLOSE, THINK_OPEN
+from cotbench.dialogue import DROP_RULE, Dialogue
+
+Mode = Literal["prompt", "cot"]
+MODES: tuple[Mode, Mode] = ("prompt", "cot")
+
+_VERSION = 1
+
+_PREFILL_INSTRUCTION = (
+    f"Give your next action as {ACTION_OPEN}ACTION{ACTION_CLOSE}. "
+    f"Before it you may reason, between {THINK_OPEN} and {THINK_CLOSE}."
+)
+_TEMPLATE_INSTRUCTION = {
+    "prompt": f"Answer with your next action and nothing else, as {ACTION_OPEN}ACTION{ACTION_CLOSE}.",
+    "cot": (
+        f"First reason about what to do, between {THINK_OPEN} and {THINK_CLOSE}. "
+        f"Then give your next action as {ACTION_OPEN}ACTION{ACTION_CLOSE}."
+    ),
+}
+
+
+class Message(NamedTuple):
+    """One message of a chat: role (`system`, `user`, `assistant`) and text."""
+
+    role: str
+    content: str
+
+
+class Elicitation(BaseModel):
+    """How answers are asked for and read; frozen, hashable, and the same for a whole study."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    style: Literal["prefill", "template"] = Field(
+        "prefill", description="prefill: the harness opens the tags; template: an instruction, nothing opened"
+    )
+    trace_tokens: int = Field(256, ge=1, description="token budget of a trace")
+    action_tokens: int = Field(32, ge=1, description="token budget of an action")
+    temperature: float = Field(0.0, ge=0.0, description="sampling temperature; 0 is greedy")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="nucleus of the sampling")
+    history: Literal["actions", "traces"] = Field(
+        "actions", description="what of the past is shown: actions and observations, or traces too"
+    )
+    show_admissible: bool = Field(False, description="list the admissible actions of the current state")
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits over every field and every fixed text."""
+        fixed = {
+            "version": _VERSION,
+            "tags": TAGS,
+            "drop_rule": DROP_RULE,
+            "instructions": {mode: self.instruction(mode) for mode in MODES},
+        }
+        whole = json.dumps({**self.model_dump(), **fixed}, sort_keys=True)
+        return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+    def instruction(self, mode: Mode) -> str:
+        """What the system text says about the form of an answer. With prefill it is the same in both modes."""
+        return _PREFILL_INSTRUCTION if self.style == "prefill" else _TEMPLATE_INSTRUCTION[mode]
+
+    def messages(self, dialogue: Dialogue, mode: Mode, admissible: tuple[str, ...] | None = None) -> list[Message]:
+        """The chat that a model is shown; it ends with the current observation."""
+        shown = [Message("system", f"{dialogue.instructions}\n\n{self.instruction(mode)}")]
+        for turn, observation in enumerate(dialogue.observations):
+            if turn > 0:
+                shown.append(Message("assistant", self.past_answer(dialogue.actions[turn - 1], dialogue.traces[turn - 1])))
+            shown.append(Message("user", observation))
+        if self.show_admissible and admissible is not None:
+            listed = "\n".join(("Admissible actions:", *admissible))
+            shown[-1] = Message("user", f"{shown[-1].content}\n\n{listed}")
+        return shown
+
+    def past_answer(self, action: str, trace: str | None) -> str:
+        """How an answer of the past is shown."""
+        answer = f"{ACTION_OPEN}{action}{ACTION_CLOSE}"
+        if self.history == "traces" and trace is not None:
+            return f"{THINK_OPEN}\n{trace}\n{THINK_CLOSE}\n{answer}"
+        return answer

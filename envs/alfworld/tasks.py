@@ -1,0 +1,159 @@
+"""Which ALFWorld tasks exist, and where their games are. Invariant: ids come from committed manifests, never from what
+happens to lie on a disk; a missing game is counted and named, never skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from cotbench.envs import wheels
+from cotbench.envs.alfworld import generator
+from cotbench.envs.alfworld.game import Game, read_game
+from cotbench.envs.splits import Rule, manifest, split_tasks
+from cotbench.errors import MissingDataError, UnknownNameError
+
+_PACKAGE = "cotbench.envs.alfworld"
+OFFICIAL_SPLITS = ("train", "valid_seen", "valid_unseen")
+GENERATED_PREFIX = "alfworld/gen/"
+
+
+@cache
+def official_ids(split: str) -> tuple[str, ...]:
+    """All task ids of an upstream split, sorted."""
+    lines = files(_PACKAGE).joinpath("ids", f"{split}.txt").read_text("utf-8").split()
+    return tuple(f"alfworld/{line}" for line in lines)
+
+
+@cache
+def _known_official() -> frozenset[str]:
+    return frozenset(task for split in OFFICIAL_SPLITS for task in official_ids(split))
+
+
+class OfficialGames:
+    """The games of the ALFWorld release, played from the user's copy of it."""
+
+    def schemes(self) -> Mapping[str, Sequence[str]]:
+        """Scheme -> names of its splits."""
+        return {scheme: list(splits) for scheme, splits in manifest(_PACKAGE)["alfworld"].items()}
+
+    def tasks(self, scheme: str, split: str) -> tuple[str, ...]:
+        """The sorted ids of a split."""
+        return split_tasks(_PACKAGE, "alfworld", scheme, split, _expand_official)
+
+    def task_type(self, task: str) -> str:
+        """The type is the first part of the folder name."""
+        return task.split("/")[2].split("-")[0] if task.count("/") >= 2 else task
+
+    def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
+        """The tasks whose game file is not under the data folder."""
+        root = data_folder(data)
+        return [task for task in tasks if not game_path(root, task).is_file()]
+
+    def remedy(self, data: Path | None) -> str:
+        """How to get the games."""
+        return "get all games with: pip install alfworld && alfworld-download"
+
+    def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
+        """One sha256 over the game files of these tasks, in order."""
+        root = data_folder(data)
+        whole = hashlib.sha256()
+        for task in tasks:
+            whole.update(wheels.sha256_of(game_path(root, task)).encode())
+        return {"games_sha256": whole.hexdigest()}
+
+
+class GeneratedGames:
+    """Games made from a seed; nothing to download but the pinned wheel that holds the domain and the grammar."""
+
+    def schemes(self) -> Mapping[str, Sequence[str]]:
+        """Scheme -> names of its splits."""
+        return {scheme: list(splits) for scheme, splits in manifest(_PACKAGE)["alfworld-gen"].items()}
+
+    def tasks(self, scheme: str, split: str) -> tuple[str, ...]:
+        """The sorted ids of a split."""
+        return split_tasks(_PACKAGE, "alfworld-gen", scheme, split, _expand_generated)
+
+    def task_type(self, task: str) -> str:
+        """The third part of the id."""
+        return generated_key(task)[0]
+
+    def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
+        """Nothing is ever missing: a game is its seed."""
+        return []
+
+    def remedy(self, data: Path | None) -> str:
+        """The wheel with domain and grammar."""
+        return "cotbench data fetch alfworld"
+
+    def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
+        """The generator's version and the wheel's sha256."""
+        return {"generator": generator.VERSION, "alfworld_wheel_sha256": wheels.WHEELS["alfworld"].sha256}
+
+
+def _expand_official(rule: Rule) -> list[str]:
+    types = rule.get("types")
+    source = OfficialGames()
+    tasks = [task for split in rule["from"] for task in official_ids(split)]
+    return [task for task in tasks if types is None or source.task_type(task) in types]
+
+
+def _expand_generated(rule: Rule) -> list[str]:
+    first, last = rule["seeds"]
+    return [f"{GENERATED_PREFIX}{kind}/{seed}" for kind in rule["types"] for seed in range(first, last + 1)]
+
+
+def data_folder(data: Path | None) -> Path:
+    """The folder that holds `json_2.1.1`: what was given, else `$ALFWORLD_DATA`.
+
+    Raises:
+        MissingDataError: neither is given, or it is not such a folder.
+    """
+    given = data if data is not None else Path(os.environ.get("ALFWORLD_DATA", ""))
+    how = (
+        "point --data or $ALFWORLD_DATA at the folder that holds json_2.1.1 "
+        "(to get it: pip install alfworld && alfworld-download), or play generated games: --env alfworld-gen"
+    )
+    if given == Path(""):
+        raise MissingDataError(f"the ALFWorld games are not on this machine: {how}")
+    root = given.expanduser()
+    if not (root / "json_2.1.1").is_dir():
+        raise MissingDataError(f"no ALFWorld games in {root}: {how}")
+    return root
+
+
+def game_path(root: Path, task: str) -> Path:
+    """Where upstream's download puts the game of a task."""
+    return root / "json_2.1.1" / task.removeprefix("alfworld/") / "game.tw-pddl"
+
+
+def generated_key(task: str) -> tuple[str, int]:
+    """Type and seed of a generated task's id."""
+    kind, _, seed = task.removeprefix(GENERATED_PREFIX).partition("/")
+    if not seed.isdecimal() or kind not in generator.KINDS:
+        known = [f"{GENERATED_PREFIX}{kind}/SEED" for kind in generator.KINDS]
+        raise UnknownNameError("task", task, known)
+    return kind, int(seed)
+
+
+def load_game(task: str, data: Path | None = None) -> Game:
+    """The game of a task id, read from the data folder or generated.
+
+    Raises:
+        UnknownNameError: no such task.
+        MissingDataError: its file is not on this machine.
+        GameFileError: its file is damaged.
+    """
+    if task.startswith(GENERATED_PREFIX):
+        kind, seed = generated_key(task)
+        return generator.generate(kind, seed)
+    if task not in _known_official():
+        raise UnknownNameError("task", task, _known_official())
+    path = game_path(data_folder(data), task)
+    if not path.is_file():
+        raise MissingDataError(f"no game file for {task} at {path}: {OfficialGames().remedy(data)}")
+    return read_game(path, task)

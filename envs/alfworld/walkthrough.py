@@ -1,0 +1,34 @@
+"""The expert that knows the whole household: a game's walkthrough. Invariant: it names a next action only where the episode
+has followed it so far; off its path it is silent rather than wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cotbench.envs.alfworld.actions import canonical, changes_nothing
+
+
+class Walkthrough:
+    """A cursor in a winning list of commands.
+
+    Looking, examining and commands that did nothing leave the state alone, so they leave the cursor where it is.
+    """
+
+    def __init__(self, commands: Sequence[str]) -> None:
+        self._commands = tuple(canonical(command) for command in commands)
+        self._next = 0
+        self._on_path = True
+
+    def next_action(self) -> str | None:
+        """The next command, or None off the path and after the end."""
+        if not self._on_path or self._next >= len(self._commands):
+            return None
+        return self._commands[self._next]
+
+    def observe(self, action: str, valid: bool) -> None:
+        """Take note of an executed action."""
+        if action == self.next_action():
+            self._next += 1
+        elif valid and not changes_nothing(action):
+            self._on_path = False

@@ -1,0 +1,181 @@
+"""What every cotbench environment is. Invariant: `reset` and `step` return the same `info` keys in every environment,
+success is upstream's verdict and never `done`, and what was not requested is never computed.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import gymnasium
+
+from cotbench.envs.space import AnyText
+from cotbench.errors import EpisodeOverError, UnknownNameError, UsageError
+
+REQUESTS = ("admissible_actions", "expert_action")
+"""What an environment adds to `info` only when asked through `request=`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the engine said after `reset` or one action.
+
+    Attributes:
+        observation: the text, byte for byte as upstream says it.
+        score: official score in [0, 1].
+        raw_score: upstream's own number.
+        success: upstream's verdict.
+        ended: the task is won, or lost for good.
+        invalid_action: why the action did nothing, or None.
+    """
+
+    observation: str
+    score: float = 0.0
+    raw_score: float = 0.0
+    success: bool = False
+    ended: bool = False
+    invalid_action: str | None = None
+
+
+class TextEnv(gymnasium.Env[str, str]):
+    """Base of the text environments: task choice, step budget, the `info` contract, rendering.
+
+    A subclass says which tasks a split has (`_split_tasks`), starts one (`_start`), acts (`_act`) and, on request, lists the
+    admissible actions (`_admissible_actions`) and the expert's next action (`_expert_action`).
+
+    Args:
+        split: which split `reset` draws from when no task is named.
+        scheme: the family of splits, `paper` or `official`.
+        max_steps: the step budget; reaching it truncates the episode.
+        request: any of `admissible_actions`, `expert_action`: added to every `info`.
+        render_mode: None or "ansi" (the last action and observation as text).
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi"]}
+    instructions: ClassVar[str]
+    """What a model must know to act here; the same for every task."""
+
+    def __init__(
+        self,
+        *,
+        split: str = "id",
+        scheme: str = "paper",
+        max_steps: int = 50,
+        request: Collection[str] = (),
+        render_mode: str | None = None,
+    ) -> None:
+        if max_steps < 1:
+            raise UsageError(f"max_steps must be at least 1, not {max_steps}")
+        if render_mode not in (None, "ansi"):
+            raise UnknownNameError("render mode", str(render_mode), ["ansi"])
+        for name in request:
+            if name not in REQUESTS:
+                raise UnknownNameError("request", name, REQUESTS)
+        self.observation_space = AnyText()
+        self.action_space = AnyText()
+        self.split = split
+        self.scheme = scheme
+        self.max_steps = max_steps
+        self.render_mode = render_mode
+        self._request = frozenset(request)
+        self._task: str | None = None
+        self._goal = ""
+        self._steps = 0
+        self._running = False
+        self._rendered = ""
+        self._last_score = 0.0
+
+    @staticmethod
+    @abstractmethod
+    def canonical(action: str) -> str:
+        """The one spelling under which an action is executed, recorded and compared. Pure."""
+
+    @abstractmethod
+    def _split_tasks(self) -> Sequence[str]:
+        """The tasks of this environment's split, sorted."""
+
+    @abstractmethod
+    def _start(self, task: str) -> tuple[Outcome, str]:
+        """Load and start a task; the first observation and the goal."""
+
+    @abstractmethod
+    def _act(self, action: str) -> Outcome:
+        """Execute a canonical action."""
+
+    @abstractmethod
+    def _admissible_actions(self) -> list[str]:
+        """Sorted, unique actions that do something in this state."""
+
+    @abstractmethod
+    def _expert_action(self) -> str | None:
+        """The expert's next action in this state, or None where it is not known."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: seeds the choice of the task (and whatever in the task is random).
+            options: `{"task": id}` starts that very task.
+
+        Returns:
+            The first observation, which holds the task, and `info`.
+        """
+        super().reset(seed=seed)
+        options = dict(options or {})
+        task = options.pop("task", None)
+        if options:
+            raise UnknownNameError("reset option", sorted(options)[0], ["task"])
+        if task is None:
+            tasks = self._split_tasks()
+            task = tasks[int(self.np_random.integers(len(tasks)))]
+        if not isinstance(task, str):
+            raise UsageError(f"a task id is a string, not {task!r}")
+        self._running = False
+        outcome, goal = self._start(task)
+        self._task, self._goal, self._steps, self._last_score = task, goal, 0, outcome.score
+        self._running = True
+        self._rendered = outcome.observation
+        return outcome.observation, self._info(outcome)
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Execute an action; the reward is the gain in score.
+
+        Raises:
+            EpisodeOverError: before `reset`, or after the episode ended.
+        """
+        if not self._running:
+            raise EpisodeOverError("no episode is running: call reset() first")
+        if not isinstance(action, str):
+            raise UsageError(f"an action is a string, not {type(action).__name__}")
+        executed = self.canonical(action)
+        outcome = self._act(executed)
+        self._steps += 1
+        terminated = outcome.ended
+        truncated = not terminated and self._steps >= self.max_steps
+        self._running = not (terminated or truncated)
+        self._rendered = f"> {executed}\n{outcome.observation}"
+        reward = outcome.score - self._last_score
+        self._last_score = outcome.score
+        return outcome.observation, reward, terminated, truncated, self._info(outcome)
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """The last action and observation, in render mode "ansi"."""
+        return self._rendered if self.render_mode == "ansi" else None
+
+    def _info(self, outcome: Outcome) -> dict[str, Any]:
+        info: dict[str, Any] = {
+            "task": self._task,
+            "goal": self._goal,
+            "score": outcome.score,
+            "raw_score": outcome.raw_score,
+            "success": outcome.success,
+            "steps": self._steps,
+            "invalid_action": outcome.invalid_action,
+        }
+        if "admissible_actions" in self._request:
+            info["admissible_actions"] = self._admissible_actions()
+        if "expert_action" in self._request:
+            info["expert_action"] = self._expert_action()
+        return info

