@@ -55,6 +55,7 @@ class Elicitation(BaseModel):
     history: Literal["actions", "traces"] = Field(
         "actions", description="what of the past is shown: actions and observations, or traces too"
     )
+    one_line: bool = Field(True, description="with prefill, an action ends at the end of its line")
     show_admissible: bool = Field(False, description="list the admissible actions of the current state")
 
     @property

@@ -5,8 +5,10 @@ is an error, never a guess.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from cotbench.episode import Episode, Step
+from cotbench.journal import read_episodes
 from cotbench.query import Decision, Query
 
 
@@ -20,10 +22,8 @@ class ReplayAgent:
     name = "replay"
 
     def __init__(self, run: str) -> None:
-        from cotbench.run import read_episodes
-
         self._run = run
-        self._episodes: dict[str, Episode] = {episode.key: episode for episode in read_episodes(run) if episode.error is None}
+        self._episodes: dict[str, Episode] = {episode.key: episode for episode in read_episodes(Path(run)) if episode.error is None}
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
         """The recorded decision for each query."""

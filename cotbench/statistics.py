@@ -1,0 +1,117 @@
+"""Intervals and paired tests. Invariant: pure functions with a fixed resampling seed: the same numbers give the same interval.
+
+Intervals are 95 %. With one observation there is no interval, and both ends are None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+_SEED = 20260625
+_CHUNK = 4_000_000
+
+
+class Estimate(BaseModel):
+    """A mean with its 95 % interval; `n` is the number of independent units (tasks) behind it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    n: int
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+def rate(successes: int, n: int) -> Estimate:
+    """A proportion with Wilson's score interval (Wilson 1927); it never collapses to a point, not even at 0 of n."""
+    if n == 0:
+        return Estimate(n=0, mean=None, low=None, high=None)
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(n=n, mean=successes / n, low=float(interval.low), high=float(interval.high))
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """The mean of independent values, with a percentile bootstrap interval."""
+    return ratio(values, [1.0] * len(values))
+
+
+def ratio(totals: Sequence[float], counts: Sequence[float]) -> Estimate:
+    """Sum of totals over sum of counts, the clusters resampled whole (cluster bootstrap, percentile).
+
+    Args:
+        totals: a sum for each cluster, such as the agreeing states of one episode.
+        counts: how many observations each sum has.
+    """
+    clusters = len(totals)
+    if clusters == 0 or sum(counts) == 0:
+        return Estimate(n=clusters, mean=None, low=None, high=None)
+    value = math.fsum(totals) / math.fsum(counts)
+    if clusters == 1:
+        return Estimate(n=1, mean=value, low=None, high=None)
+    top, bottom = np.asarray(totals, dtype=float), np.asarray(counts, dtype=float)
+    rng = np.random.default_rng(_SEED)
+    resampled: list[Any] = []
+    rows = max(1, _CHUNK // clusters)
+    for start in range(0, RESAMPLES, rows):
+        drawn = rng.integers(clusters, size=(min(rows, RESAMPLES - start), clusters))
+        below = bottom[drawn].sum(axis=1)
+        resampled.append(top[drawn].sum(axis=1)[below > 0] / below[below > 0])
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(np.concatenate(resampled), [tail, 100 - tail])
+    return Estimate(n=clusters, mean=value, low=float(low), high=float(high))
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p-value that the two kinds of discordant pairs are equally likely (McNemar 1947; binomial test)."""
+    if only_first + only_second == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+
+
+def paired_rate_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
+    """Difference of two proportions on the same units, second minus first, with Newcombe's interval.
+
+    Method 10 of Newcombe (1998), "Improved confidence intervals for the difference between binomial proportions based on
+    paired data": Wilson limits of both proportions, joined with the correlation of the pairs. The bootstrap would give an
+    interval of no width where no pair differs, which says nothing about a handful of tasks.
+    """
+    n = len(first)
+    if n == 0:
+        return Estimate(n=0, mean=None, low=None, high=None)
+    both = sum(a and b for a, b in zip(first, second, strict=True))
+    only_first = sum(first) - both
+    only_second = sum(second) - both
+    neither = n - both - only_first - only_second
+    one, two = rate(sum(first), n), rate(sum(second), n)
+    assert one.mean is not None and one.low is not None and one.high is not None
+    assert two.mean is not None and two.low is not None and two.high is not None
+    margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+    phi = 0.0
+    if margins > 0:
+        cross = both * neither - only_first * only_second
+        # Newcombe's continuity correction of a positive correlation.
+        phi = (max(cross - n / 2, 0.0) if cross > 0 else float(cross)) / math.sqrt(margins)
+    difference = two.mean - one.mean
+    below = _joined(two.mean - two.low, one.high - one.mean, phi)
+    above = _joined(two.high - two.mean, one.mean - one.low, phi)
+    return Estimate(n=n, mean=difference, low=difference - below, high=difference + above)
+
+
+def _joined(left: float, right: float, phi: float) -> float:
+    return math.sqrt(max(0.0, left * left - 2 * phi * left * right + right * right))
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """Mean difference on the same units, second minus first, with a paired percentile bootstrap interval."""
+    return mean([b - a for a, b in zip(first, second, strict=True)])
