@@ -7,9 +7,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, TypeVar, get_type_hints
+from typing import TypeVar, get_type_hints
 from urllib.parse import parse_qsl
 
 from pydantic import TypeAdapter, ValidationError
@@ -107,6 +108,11 @@ def make_agent(spec: str) -> Agent:
         UsageError: the target is missing or not wanted, or an option's value does not fit.
         AgentError: it exists and cannot be built.
     """
+    return resolve(spec)()
+
+
+def resolve(spec: str) -> Callable[[], Agent]:
+    """Check a spec and bind its options, without building the agent; errors as in `make_agent`."""
     parsed = parse_spec(spec)
     factory = _factory(parsed.name)
     hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
@@ -128,7 +134,7 @@ def make_agent(spec: str) -> Agent:
             options[name] = TypeAdapter(hints.get(name, str)).validate_python(value)
         except ValidationError as error:
             raise UsageError(f"agent {spec!r}: {name}={value}: {error.errors()[0]['msg']}") from error
-    return factory(*([parsed.target] if parsed.target else []), **options)
+    return partial(factory, *([parsed.target] if parsed.target else []), **options)
 
 
 def builtin_summaries() -> dict[str, str]:
@@ -141,7 +147,3 @@ def builtin_summaries() -> dict[str, str]:
         "replay:RUN": "the decisions of a recorded run",
     }
 
-
-def is_agent(candidate: Any) -> bool:
-    """Whether an object keeps the agent protocol."""
-    return isinstance(candidate, Agent)

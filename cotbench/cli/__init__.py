@@ -1,1 +1,41 @@
-def main() -> None: ...
+"""The command line. Invariant: an error is one line on standard error; exit code 2 for a usage error, 1 for a failed run, 130
+after Ctrl-C. Each command's file imports what it needs when it runs, so `cotbench --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from cotbench.errors import CotbenchError
+
+
+def main() -> None:
+    """Entry point of the `cotbench` command."""
+    sys.exit(run_cli(sys.argv[1:]))
+
+
+def run_cli(arguments: list[str]) -> int:
+    """Run a command line and tell its exit code."""
+    from typer.exceptions import Abort, Exit, TyperException
+
+    from cotbench.cli.app import app, with_resume_value
+
+    try:
+        code = app(with_resume_value(arguments), prog_name="cotbench", standalone_mode=False)
+    except CotbenchError as error:
+        return _say(str(error), error.exit_code)
+    except Exit as error:
+        return int(error.exit_code)
+    except TyperException as error:
+        return _say(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, Abort):
+        return _say("interrupted", 130)
+    except BrokenPipeError:
+        return 0  # Whoever read our output has seen enough.
+    return code if isinstance(code, int) else 0
+
+
+def _say(message: str, code: int) -> int:
+    if message:
+        print("error: " + " ".join(message.split()), file=sys.stderr)
+    return code

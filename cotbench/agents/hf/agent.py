@@ -47,7 +47,7 @@ class HFAgent:
         revision: str | None = None,
         context: int | None = None,
         threads: int | None = None,
-        episodes: int = 16,
+        episodes: int = 8,
     ) -> None:
         models.require_transformers()
         if threads is not None:

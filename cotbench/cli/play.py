@@ -1,0 +1,54 @@
+"""`cotbench play`: you against a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def play(
+    env: Annotated[str, typer.Option(help="The environment.")] = "alfworld-gen",
+    task: Annotated[str | None, typer.Option(help="A task id.", show_default="drawn from the split")] = None,
+    split: Annotated[str, typer.Option(help="The split to draw from.")] = "id",
+    scheme: Annotated[str, typer.Option(help="The family of splits.")] = "paper",
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the task.")] = 0,
+    data: Annotated[Path | None, typer.Option(help="Where the games are.", show_default="$ALFWORLD_DATA")] = None,
+) -> int:
+    """Play a task yourself. "?" lists what can be done, "!" asks the expert, Ctrl-D ends."""
+    from cotbench.envs.registry import env_entry
+
+    game = env_entry(env).make(
+        split=split, scheme=scheme, data=data, available_only=True, request=("admissible_actions", "expert_action")
+    )
+    try:
+        observation, info = game.reset(seed=seed, options={"task": task} if task else None)
+        typer.echo(f"{info['task']}\n\n{game.instructions}\n\n{observation}")
+        ended = False
+        while not ended:
+            action = _read()
+            if action is None:
+                typer.echo(f"\nended after {info['steps']} steps, not won")
+                return 0
+            if action == "?":
+                typer.echo("\n".join(info["admissible_actions"]))
+            elif action == "!":
+                typer.echo(info["expert_action"] or "(off the expert's path)")
+            elif action:
+                observation, _, terminated, truncated, info = game.step(action)
+                why = f"  ({info['invalid_action']})" if info["invalid_action"] else ""
+                typer.echo(f"{observation}{why}")
+                ended = terminated or truncated
+        verdict = "won" if info["success"] else "not won: the step budget is spent"
+        typer.echo(f"{verdict} after {info['steps']} steps, score {info['score']:g}")
+    finally:
+        game.close()
+    return 0
+
+
+def _read() -> str | None:
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return None

@@ -1,0 +1,97 @@
+"""How far a run is: a bar with the success rates on a terminal, a line an episode elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cotbench.elicitation import Mode
+from cotbench.episode import Episode
+from cotbench.journal import EPISODES, read_episodes
+from cotbench.rollout import Observer, Unit
+from cotbench.runner import Plan, Silent
+
+
+class _Tally:
+    """Wins and episodes by mode."""
+
+    def __init__(self) -> None:
+        self.won: dict[Mode, int] = {}
+        self.played: dict[Mode, int] = {}
+        self.errors = 0
+        self.steps = 0
+
+    def add(self, episode: Episode) -> None:
+        if episode.error is not None:
+            self.errors += 1
+            return
+        self.played[episode.mode] = self.played.get(episode.mode, 0) + 1
+        self.won[episode.mode] = self.won.get(episode.mode, 0) + episode.success
+
+    def text(self) -> str:
+        rates = [f"{mode} {self.won[mode]}/{count} won" for mode, count in self.played.items()]
+        return "  ".join([*rates, *([f"{self.errors} errors"] if self.errors else []), f"{self.steps} steps"])
+
+
+class _Bar:
+    def __init__(self, bar: Progress, total: int, tally: _Tally, done: int) -> None:
+        self._bar, self._tally = bar, tally
+        self._task = bar.add_task("episodes", total=total, completed=done, rates=tally.text())
+
+    def stepped(self, unit: Unit, step: int) -> None:
+        self._tally.steps += 1
+        self._bar.update(self._task, rates=self._tally.text())
+
+    def finished(self, episode: Episode) -> None:
+        self._tally.add(episode)
+        self._bar.update(self._task, advance=1, rates=self._tally.text())
+
+
+class _Lines:
+    def __init__(self, total: int, done: int) -> None:
+        self._total, self._count = total, done
+
+    def stepped(self, unit: Unit, step: int) -> None:
+        pass
+
+    def finished(self, episode: Episode) -> None:
+        self._count += 1
+        ending = f"error: {episode.error}" if episode.error else "won" if episode.success else "not won"
+        print(
+            f"{self._count}/{self._total} {episode.mode} {episode.task}: {ending}, {episode.steps} steps, {episode.seconds:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+@contextmanager
+def progress(plan: Plan, folder: Path, *, quiet: bool) -> Iterator[Observer]:
+    """An observer that shows how far a run is, on standard error."""
+    if quiet:
+        yield Silent()
+        return
+    units = plan.units
+    tally = _Tally()
+    if (folder / EPISODES).is_file():
+        for episode in read_episodes(folder):
+            if episode.error is None:
+                tally.add(episode)
+    done = sum(tally.played.values())
+    if not sys.stderr.isatty():
+        yield _Lines(len(units), done)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rates]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield _Bar(bar, len(units), tally, done)

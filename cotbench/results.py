@@ -1,0 +1,78 @@
+"""A recorded run, for analysis. Invariant: the tables hold what the run folder holds, one row an episode or a step, nothing
+computed anew but flattened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from cotbench.episode import Episode
+from cotbench.errors import RunFolderError
+from cotbench.journal import read_episodes
+from cotbench.manifest import Manifest, read_manifest
+from cotbench.summary import SUMMARY, Summary, summarize
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder, read.
+
+    Attributes:
+        path: the folder.
+        manifest: how the run was made.
+        summary: its numbers; of the episodes so far, when the run is not finished.
+        records: the episodes, whole.
+    """
+
+    path: Path
+    manifest: Manifest
+    summary: Summary
+    records: list[Episode]
+
+    @property
+    def episodes(self) -> pd.DataFrame:
+        """One row an episode: task, task_type, mode, error, goal, success, score, steps, ..."""
+        import pandas as pd
+
+        return pd.DataFrame([episode.model_dump(exclude={"trajectory", "first_observation"}) for episode in self.records])
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """One row a step: the executed decision's fields, and those of the prompt decision under `prompt_...`."""
+        import pandas as pd
+
+        rows = []
+        for episode in self.records:
+            for number, step in enumerate(episode.trajectory):
+                row = {"task": episode.task, "mode": episode.mode, "step": number}
+                row |= step.model_dump(exclude={"decision", "prompt_decision"}) | step.decision.model_dump()
+                if step.prompt_decision is not None:
+                    row |= {f"prompt_{name}": value for name, value in step.prompt_decision.model_dump().items()}
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def load_run(path: str | Path) -> Run:
+    """Read a run folder, finished or not.
+
+    Raises:
+        RunFolderError: it is not a run folder, or a file in it is damaged.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    records = read_episodes(folder)
+    stored = folder / SUMMARY
+    if not stored.is_file():
+        return Run(folder, manifest, summarize(records, manifest), records)
+    try:
+        summary = Summary.model_validate_json(stored.read_text("utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{stored} is damaged: remove it, and cotbench run --resume {folder} writes it anew") from error
+    return Run(folder, manifest, summary, records)
