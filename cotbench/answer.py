@@ -37,9 +37,10 @@ class Answer:
 def parse_answer(text: str) -> Answer:
     """Read a free answer.
 
-    The trace is what stands before the last `</think>` that comes before the action. Without a closing tag it reaches to the
-    action, or to the end. The action is the first closed `<action>` block after the trace; failing that an unclosed one (its
-    first line); failing that the last block inside the trace; failing that, where no tag was used at all, the first line of what is left.
+    The trace is what stands before the last `</think>` that comes before the action. Without a closing tag it reaches to
+    the action, or to the end. The action is the first closed `<action>` block after the trace; failing that an unclosed one
+    (its first line); failing that the last block inside the trace; failing that, where no tag was used at all, the first
+    line of what is left.
     """
     problems: list[str] = []
     trace, rest = _split_trace(text, problems)

@@ -50,7 +50,7 @@ class GameFileError(CotbenchError):
     """A game file that cannot be read, or is not a game."""
 
 
-class EnvironmentFailure(CotbenchError):
+class EngineError(CotbenchError):
     """The engine of an environment failed: an infrastructure failure, never a score."""
 
 

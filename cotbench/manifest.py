@@ -38,7 +38,7 @@ class RunConfig(BaseModel):
     seed: int = Field(0, ge=0, description="chooses the tasks and seeds the sampling")
     max_steps: int = Field(50, ge=1, description="step budget of an episode")
     available_only: bool = Field(False, description="play what is on this machine instead of refusing an incomplete split")
-    elicitation: Elicitation = Field(default_factory=lambda: Elicitation(), description="how answers are asked for")
+    elicitation: Elicitation = Field(default_factory=Elicitation, description="how answers are asked for")
 
 
 class Manifest(BaseModel):
@@ -89,7 +89,9 @@ def read_manifest(folder: Path) -> Manifest:
         place = ".".join(map(str, first["loc"])) or "file"
         raise RunFolderError(f"{path} is not the manifest of a cotbench run ({place}: {first['msg']})") from error
     if manifest.format != FORMAT:
-        raise RunFolderError(f"{path} has format {manifest.format}, this cotbench reads {FORMAT}: use the version that wrote it")
+        raise RunFolderError(
+            f"{path} has format {manifest.format}, this cotbench reads {FORMAT}: use the version that wrote it"
+        )
     return manifest
 
 

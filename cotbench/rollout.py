@@ -14,7 +14,7 @@ from cotbench.agents.base import Agent, needs_of
 from cotbench.dialogue import Dialogue
 from cotbench.elicitation import Elicitation, Mode
 from cotbench.episode import Episode, RecordedDecision, Step, episode_key
-from cotbench.errors import EnvironmentFailure
+from cotbench.errors import EngineError
 from cotbench.query import Decision, Query, derive_seed
 from cotbench.workers import EnvHandle, Reply
 
@@ -169,7 +169,7 @@ def _start(waiting: deque[Unit], idle: list[EnvHandle], rules: Rules, observer: 
         for env, unit, started in asked:
             try:
                 reply = env.read()
-            except EnvironmentFailure as error:
+            except EngineError as error:
                 observer.finished(Episode(task=unit.task, task_type=unit.task_type, mode=unit.mode, error=str(error)))
                 idle.append(env)
                 continue
@@ -183,7 +183,7 @@ def _settle(slot: _Slot, made: list[RecordedDecision]) -> tuple[bool, str | None
     expert = slot.reply.info.get("expert_action")
     try:
         reply = slot.env.read()
-    except EnvironmentFailure as error:
+    except EngineError as error:
         return True, str(error)
     slot.record(made, expert, reply)
     return reply.terminated or reply.truncated, None

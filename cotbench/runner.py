@@ -64,7 +64,9 @@ def make_plan(config: RunConfig, data: Path | None = None) -> Plan:
     entry = env_entry(config.env)
     source = entry.source()
     if config.tasks is not None:
-        known = {task for scheme, splits in source.schemes().items() for split in splits for task in source.tasks(scheme, split)}
+        known = {
+            task for scheme, splits in source.schemes().items() for split in splits for task in source.tasks(scheme, split)
+        }
         for task in config.tasks:
             if task not in known:
                 raise UnknownNameError(f"task of {config.env}", task, known)
@@ -76,7 +78,8 @@ def make_plan(config: RunConfig, data: Path | None = None) -> Plan:
     if config.episodes is not None:
         if config.episodes > len(there):
             raise UsageError(
-                f"--episodes {config.episodes} is more than the {len(there)} tasks of {config.env} {config.scheme}/{config.split}"
+                f"--episodes {config.episodes} is more than the {len(there)} tasks of "
+                f"{config.env} {config.scheme}/{config.split}"
             )
         random.Random(f"cotbench-tasks-{config.seed}").shuffle(chosen)
         chosen = chosen[: config.episodes]
@@ -164,7 +167,13 @@ def _play(
         request.add("admissible_actions")
     settings = EnvSettings(
         config.env,
-        {"split": config.split, "scheme": config.scheme, "max_steps": config.max_steps, "request": sorted(request), "data": data},
+        {
+            "split": config.split,
+            "scheme": config.scheme,
+            "max_steps": config.max_steps,
+            "request": sorted(request),
+            "data": data,
+        },
     )
     rules = Rules(
         instructions=plan.entry.instructions(),
@@ -236,9 +245,7 @@ def run(
     plan = make_plan(config, data)
     playing = agent if agent is not None else make_agent(config.agent)
     try:
-        return start(
-            plan, out or new_folder(config), agent=playing, workers=workers, data=data, observer=observer or Silent()
-        )
+        return start(plan, out or new_folder(config), agent=playing, workers=workers, data=data, observer=observer or Silent())
     finally:
         if agent is None:
             playing.close()

@@ -33,10 +33,15 @@ def rate(successes: int, n: int) -> Estimate:
     """A proportion with Wilson's score interval (Wilson 1927); it never collapses to a point, not even at 0 of n."""
     if n == 0:
         return Estimate(n=0, mean=None, low=None, high=None)
+    value, low, high = _wilson(successes, n)
+    return Estimate(n=n, mean=value, low=low, high=high)
+
+
+def _wilson(successes: int, n: int) -> tuple[float, float, float]:
     from scipy.stats import binomtest
 
     interval = binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
-    return Estimate(n=n, mean=successes / n, low=float(interval.low), high=float(interval.high))
+    return successes / n, float(interval.low), float(interval.high)
 
 
 def mean(values: Sequence[float]) -> Estimate:
@@ -93,18 +98,17 @@ def paired_rate_difference(first: Sequence[bool], second: Sequence[bool]) -> Est
     only_first = sum(first) - both
     only_second = sum(second) - both
     neither = n - both - only_first - only_second
-    one, two = rate(sum(first), n), rate(sum(second), n)
-    assert one.mean is not None and one.low is not None and one.high is not None
-    assert two.mean is not None and two.low is not None and two.high is not None
+    mean_one, low_one, high_one = _wilson(sum(first), n)
+    mean_two, low_two, high_two = _wilson(sum(second), n)
     margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
     phi = 0.0
     if margins > 0:
         cross = both * neither - only_first * only_second
         # Newcombe's continuity correction of a positive correlation.
         phi = (max(cross - n / 2, 0.0) if cross > 0 else float(cross)) / math.sqrt(margins)
-    difference = two.mean - one.mean
-    below = _joined(two.mean - two.low, one.high - one.mean, phi)
-    above = _joined(two.high - two.mean, one.mean - one.low, phi)
+    difference = mean_two - mean_one
+    below = _joined(mean_two - low_two, high_one - mean_one, phi)
+    above = _joined(high_two - mean_two, mean_one - low_one, phi)
     return Estimate(n=n, mean=difference, low=difference - below, high=difference + above)
 
 
@@ -112,6 +116,21 @@ def _joined(left: float, right: float, phi: float) -> float:
     return math.sqrt(max(0.0, left * left - 2 * phi * left * right + right * right))
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """Mean difference on the same units, second minus first, with a paired percentile bootstrap interval."""
+def score(values: Sequence[float]) -> Estimate:
+    """The mean of scores in [0, 1]: a rate where every score is 0 or 1, a bootstrapped mean otherwise."""
+    if _binary(values):
+        return rate(int(sum(values)), len(values))
+    return mean(values)
+
+
+def paired_score_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """Mean difference of scores on the same units, second minus first: Newcombe where every score is 0 or 1, else a paired
+    percentile bootstrap.
+    """
+    if _binary(first) and _binary(second):
+        return paired_rate_difference([value == 1 for value in first], [value == 1 for value in second])
     return mean([b - a for a, b in zip(first, second, strict=True)])
+
+
+def _binary(values: Sequence[float]) -> bool:
+    return all(value in (0, 1) for value in values)

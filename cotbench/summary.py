@@ -168,7 +168,7 @@ def _mode(mode: Mode, episodes: Sequence[Episode]) -> ModeSummary:
         n=len(scored),
         errors=len(episodes) - len(scored),
         success=statistics.rate(sum(episode.success for episode in scored), len(scored)),
-        score=statistics.mean([episode.score for episode in scored]),
+        score=statistics.score([episode.score for episode in scored]),
         steps=statistics.mean(lengths),
         invalid_actions=statistics.mean(total(lambda step: step.invalid_action is not None)),
         tokens=statistics.mean(total(lambda step: step.decision.generated_tokens)),
@@ -191,7 +191,7 @@ def _gap(prompt: Sequence[Episode], cot: Sequence[Episode]) -> Gap:
         p=statistics.mcnemar(prompt_only, cot_only) if pairs else None,
         prompt_only=prompt_only,
         cot_only=cot_only,
-        score=statistics.paired_difference([one.score for one, _ in pairs], [two.score for _, two in pairs]),
+        score=statistics.paired_score_difference([one.score for one, _ in pairs], [two.score for _, two in pairs]),
     )
 
 
@@ -217,7 +217,9 @@ def _revisions(cot: Sequence[Episode]) -> Revisions:
         known = [step for step in episode.trajectory if step.expert_action is not None and step.prompt_decision is not None]
         changed = [step for step in known if _revised(step)]
         better = sum(step.decision.canonical == step.expert_action for step in changed)
-        worse = sum(step.prompt_decision is not None and step.prompt_decision.canonical == step.expert_action for step in changed)
+        worse = sum(
+            step.prompt_decision is not None and step.prompt_decision.canonical == step.expert_action for step in changed
+        )
         states, revised, helped, hurt = states + len(known), revised + len(changed), helped + better, hurt + worse
         nets.append(float(better - worse))
         counts.append(float(len(known)))

@@ -1,4 +1,4 @@
-"""A run's summary as a table for the terminal. Invariant: drawn from the summary alone, so programs and people see one result."""
+"""A run's summary as a table. Invariant: drawn from the summary alone, so programs and people see one result."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def _each(summary: Summary, cell: Callable[[ModeSummary], str]) -> list[str]:
 
 
 def _title(summary: Summary) -> str:
-    played = f"{summary.tasks} of {summary.split_tasks} tasks" if summary.tasks < summary.split_tasks else f"{summary.tasks} tasks"
+    played = (
+        f"{summary.tasks} of {summary.split_tasks} tasks" if summary.tasks < summary.split_tasks else f"{summary.tasks} tasks"
+    )
     return f"{summary.agent} on {summary.env} {summary.scheme}/{summary.split}: {played}, seed {summary.seed}"
 
 
@@ -76,14 +78,16 @@ def _below(summary: Summary) -> list[str]:
     if revisions is not None:
         lines.append(
             f"revisions: {revisions.revised} at {revisions.states} states with a known expert action; "
-            f"helped {revisions.helped}, hurt {revisions.hurt}, neither {revisions.neither}; net {shown(revisions.net, signed=True)}"
+            f"helped {revisions.helped}, hurt {revisions.hurt}, neither {revisions.neither}; "
+            f"net {shown(revisions.net, signed=True)}"
         )
     lines.append(
         "95 % intervals over tasks: Wilson (success), Newcombe paired (gap), bootstrap (the rest; an interval of no width "
         "means that all tasks gave the same value)"
     )
     lines.append(
-        f"elicitation {summary.style} {summary.elicitation}, temperature {summary.temperature:g}, at most {summary.max_steps} steps"
+        f"elicitation {summary.style} {summary.elicitation}, temperature {summary.temperature:g}, "
+        f"at most {summary.max_steps} steps"
     )
     if summary.partial:
         lines.append("PARTIAL: games of this split are missing on this machine; not comparable with the whole split")

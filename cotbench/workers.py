@@ -1,5 +1,5 @@
 """Environments in this process or in processes of their own, behind one handle. Invariant: whatever goes wrong inside an
-environment comes out as `EnvironmentFailure` of that environment alone; a dead process is replaced by a fresh one.
+environment comes out as `EngineError` of that environment alone; a dead process is replaced by a fresh one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import env_entry
-from cotbench.errors import CotbenchError, EnvironmentFailure
+from cotbench.errors import CotbenchError, EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class EnvHandle(Protocol):
         """Execute an action."""
 
     def read(self) -> Reply:
-        """The answer to what was asked last. Raises EnvironmentFailure."""
+        """The answer to what was asked last. Raises EngineError."""
 
     def close(self) -> None:
         """Free the environment."""
@@ -85,7 +85,7 @@ class LocalEnv:
         try:
             return _handle(self._env, *self._asked)
         except Exception as error:
-            raise EnvironmentFailure(_message(error)) from error
+            raise EngineError(_message(error)) from error
 
     def close(self) -> None:
         """Free the environment."""
@@ -128,9 +128,9 @@ class ProcessEnv:
         except (EOFError, OSError, AttributeError) as error:
             code = self._process.exitcode if self._process is not None else None
             self.close()
-            raise EnvironmentFailure(f"the process of environment {self._settings.name} died (exit code {code})") from error
+            raise EngineError(f"the process of environment {self._settings.name} died (exit code {code})") from error
         if kind == "error":
-            raise EnvironmentFailure(payload)
+            raise EngineError(payload)
         reply: Reply = payload
         return reply
 

@@ -160,7 +160,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self._last_score = outcome.score
         return outcome.observation, reward, terminated, truncated, self._info(outcome)
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The last action and observation, in render mode "ansi"."""
         return self._rendered if self.render_mode == "ansi" else None
 

@@ -1,13 +1,14 @@
 """The space of all strings. Invariant: it contains every `str` and nothing else, and batches under `make_vec`.
 
 Gymnasium's `Text` accepts a fixed alphabet up to a fixed length; what an environment says and what a model answers
-has neither. Importing this module teaches Gymnasium's asynchronous vector environment to carry our strings through shared memory.
+has neither. Importing this module teaches Gymnasium's asynchronous vector environment to carry our strings through shared
+memory.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gymnasium import Space
@@ -43,7 +44,7 @@ class AnyText(Space[str]):
         """Strings do not flatten to an array."""
         return False
 
-    def to_jsonable(self, sample_n: Sequence[str]) -> list[str]:
+    def to_jsonable(self, sample_n: Iterable[str]) -> list[str]:
         """Strings are JSON already."""
         return list(sample_n)
 

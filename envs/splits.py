@@ -29,9 +29,7 @@ def manifest(package: str) -> dict[str, dict[str, dict[str, Rule]]]:
     return loaded
 
 
-def split_tasks(
-    package: str, env: str, scheme: str, split: str, expand: Callable[[Rule], Sequence[str]]
-) -> tuple[str, ...]:
+def split_tasks(package: str, env: str, scheme: str, split: str, expand: Callable[[Rule], Sequence[str]]) -> tuple[str, ...]:
     """The ids of one split, checked against the committed number and sha256.
 
     Args:

@@ -33,9 +33,7 @@ class TaskSource(Protocol):
         """What identifies the data of these tasks: versions and sha256, for the manifest."""
 
 
-def playable(
-    source: TaskSource, tasks: Sequence[str], data: Path | None, split: str, available_only: bool
-) -> tuple[str, ...]:
+def playable(source: TaskSource, tasks: Sequence[str], data: Path | None, split: str, available_only: bool) -> tuple[str, ...]:
     """The tasks that can be played here; all of them, unless `available_only` allows a part.
 
     Raises:

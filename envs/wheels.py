@@ -112,7 +112,7 @@ def fetch(name: str, source: Path | None = None) -> Path:
         staged = Path(scratch) / "verified.whl"
         if found != staged:
             shutil.copyfile(found, staged)
-        os.replace(staged, target)
+        staged.replace(target)
     return target
 
 
@@ -136,6 +136,4 @@ def read(name: str, member: str) -> str:
         with zipfile.ZipFile(path) as archive:
             return archive.read(member).decode("utf-8")
     except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise MissingDataError(
-            f"{path.name} in the cache is damaged ({error}): cotbench data fetch {name} --again"
-        ) from error
+        raise MissingDataError(f"{path.name} in the cache is damaged ({error}): cotbench data fetch {name} --again") from error

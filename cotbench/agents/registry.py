@@ -125,7 +125,9 @@ def resolve(spec: str) -> Callable[[], Agent]:
     if parsed.target and not positional:
         raise UsageError(f"agent {parsed.name!r} takes nothing after the colon, not {parsed.target!r}")
     if not parsed.target and positional and positional[0].default is inspect.Parameter.empty:
-        raise UsageError(f"agent {parsed.name!r} needs a {positional[0].name}: --agent {parsed.name}:{positional[0].name.upper()}")
+        raise UsageError(
+            f"agent {parsed.name!r} needs a {positional[0].name}: --agent {parsed.name}:{positional[0].name.upper()}"
+        )
     options = {}
     for name, value in parsed.options.items():
         if name not in keywords:
@@ -146,4 +148,3 @@ def builtin_summaries() -> dict[str, str]:
         "human": "you, at the terminal (see also: cotbench play)",
         "replay:RUN": "the decisions of a recorded run",
     }
-

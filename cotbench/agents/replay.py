@@ -23,7 +23,9 @@ class ReplayAgent:
 
     def __init__(self, run: str) -> None:
         self._run = run
-        self._episodes: dict[str, Episode] = {episode.key: episode for episode in read_episodes(Path(run)) if episode.error is None}
+        self._episodes: dict[str, Episode] = {
+            episode.key: episode for episode in read_episodes(Path(run)) if episode.error is None
+        }
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
         """The recorded decision for each query."""

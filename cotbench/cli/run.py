@@ -15,7 +15,8 @@ _PLAYED, _ASKED, _WRITTEN = "What is played", "How answers are asked for", "How 
 
 def run(
     agent: Annotated[
-        str | None, typer.Option(help="Who plays: hf:MODEL, random, expert, ... (cotbench list agents).", rich_help_panel=_PLAYED)
+        str | None,
+        typer.Option(help="Who plays: hf:MODEL, random, expert, ... (cotbench list agents).", rich_help_panel=_PLAYED),
     ] = None,
     env: Annotated[
         str | None,
@@ -36,9 +37,7 @@ def run(
             "--episodes", "--limit", "-n", min=1, help="Tasks, drawn by the seed.", show_default="all", rich_help_panel=_PLAYED
         ),
     ] = None,
-    task: Annotated[
-        list[str] | None, typer.Option(help="Play this task id; may be repeated.", rich_help_panel=_PLAYED)
-    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Play this task id; may be repeated.", rich_help_panel=_PLAYED)] = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Chooses tasks, seeds sampling.", show_default="0", rich_help_panel=_PLAYED),

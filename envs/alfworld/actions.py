@@ -61,7 +61,7 @@ def why_invalid(action: str, names: Collection[str], admissible: Collection[str]
         return "empty action"
     verb = next((verb for verb in _FORMS if action == verb or action.startswith(verb + " ")), None)
     if verb is None:
-        first = action.split()[0]
+        first = action.split(maxsplit=1)[0]
         if first in _WITHOUT_ARGUMENT:
             return f"malformed: {first!r} takes no argument"
         return f"unknown verb {first[:40]!r}"

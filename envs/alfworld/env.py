@@ -14,7 +14,7 @@ from cotbench.envs.alfworld.textworld_engine import TextWorldEngine
 from cotbench.envs.alfworld.walkthrough import Walkthrough
 from cotbench.envs.base import Outcome, TextEnv
 from cotbench.envs.tasks import TaskSource, playable
-from cotbench.errors import EnvironmentFailure, UnknownNameError
+from cotbench.errors import EngineError, UnknownNameError
 
 _ENGINES: dict[str, Callable[[Game], Engine]] = {"textworld": TextWorldEngine}
 _GAMES: dict[str, Callable[[], TaskSource]] = {"official": OfficialGames, "generated": GeneratedGames}
@@ -74,8 +74,8 @@ class ALFWorldEnv(TextEnv):
         "slice OBJECT with OBJECT\n"
         "look\n"
         "inventory\n"
-        "Name things with their number, as in: take mug 2 from desk 1. You must stand at a receptacle to use it, closed ones must "
-        'be opened first, and you can carry one object. "Nothing happens." means that the action was not possible.'
+        "Name things with their number, as in: take mug 2 from desk 1. You must stand at a receptacle to use it, closed ones "
+        'must be opened first, and you can carry one object. "Nothing happens." means that the action was not possible.'
     )
 
     def __init__(
@@ -150,7 +150,7 @@ class ALFWorldEnv(TextEnv):
 
     def _playing(self) -> Engine:
         if self._engine is None:
-            raise EnvironmentFailure("the environment is closed: call reset() first")
+            raise EngineError("the environment is closed: call reset() first")
         return self._engine
 
     def close(self) -> None:

@@ -50,10 +50,30 @@ _RECEPTACLES = {
     "StoveBurner": (4, 4, 2.7),
     "Toaster": (1, 1, 0.1),
 }
-_OBJECTS = (
-    "Apple Bowl Bread ButterKnife Cup DishSponge Egg Fork Knife Ladle Lettuce Mug Pan PepperShaker Plate Pot Potato "
-    "SaltShaker SoapBottle Spatula Spoon Tomato"
-).split()
+_OBJECTS = [
+    "Apple",
+    "Bowl",
+    "Bread",
+    "ButterKnife",
+    "Cup",
+    "DishSponge",
+    "Egg",
+    "Fork",
+    "Knife",
+    "Ladle",
+    "Lettuce",
+    "Mug",
+    "Pan",
+    "PepperShaker",
+    "Plate",
+    "Pot",
+    "Potato",
+    "SaltShaker",
+    "SoapBottle",
+    "Spatula",
+    "Spoon",
+    "Tomato",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class OfficialGames:
 
     def task_type(self, task: str) -> str:
         """The type is the first part of the folder name."""
-        return task.split("/")[2].split("-")[0] if task.count("/") >= 2 else task
+        return task.split("/")[2].split("-", maxsplit=1)[0] if task.count("/") >= 2 else task
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """The tasks whose game file is not under the data folder."""
@@ -118,7 +118,7 @@ def data_folder(data: Path | None) -> Path:
         "point --data or $ALFWORLD_DATA at the folder that holds json_2.1.1 "
         "(to get it: pip install alfworld && alfworld-download), or play generated games: --env alfworld-gen"
     )
-    if given == Path(""):
+    if given == Path():
         raise MissingDataError(f"the ALFWorld games are not on this machine: {how}")
     root = given.expanduser()
     if not (root / "json_2.1.1").is_dir():

@@ -1,4 +1,4 @@
-"""The stock engine: TextWorld 1.7 with ALFWorld's own naming of things. Invariant: what it says is upstream's text, to the byte.
+"""The stock engine: TextWorld 1.7 with ALFWorld's naming of things. Invariant: what it says is upstream's text, to the byte.
 
 Upstream's parser keeps global state, swaps `sys.stdout` and rewrites `sys.argv`: this module takes a lock and restores both.
 Upstream also maps a copy of its planner library for each environment and never unmaps it. Unmapping is not safe: the copies
@@ -17,7 +17,7 @@ from typing import Any
 
 from cotbench.envs.alfworld.engine import Feedback
 from cotbench.envs.alfworld.game import Game
-from cotbench.errors import EnvironmentFailure, GameFileError, MissingExtraError
+from cotbench.errors import EngineError, GameFileError, MissingExtraError
 
 _LOCK = threading.Lock()
 _idle_libraries: list[Any] = []
@@ -46,9 +46,7 @@ class TextWorldEngine:
             self._pddl = _with_library(PddlEnv, EnvInfos(won=True, admissible_commands=True))
             try:
                 self._env = AlfredDemangler(self._pddl)
-                self._env.load(
-                    {"pddl_domain": game.pddl_domain, "pddl_problem": game.pddl_problem, "grammar": game.grammar}
-                )
+                self._env.load({"pddl_domain": game.pddl_domain, "pddl_problem": game.pddl_problem, "grammar": game.grammar})
             except Exception as error:
                 self._release()
                 raise GameFileError(f"the engine cannot load the game of {game.task}: {_short(error)}") from error
@@ -85,12 +83,12 @@ class TextWorldEngine:
 
     def _call(self, function: Any, *arguments: Any) -> Any:
         if self._pddl is None:
-            raise EnvironmentFailure(f"the engine of {self._game.task} is closed")
+            raise EngineError(f"the engine of {self._game.task} is closed")
         with _stock():
             try:
                 return function(*arguments)
             except Exception as error:
-                raise EnvironmentFailure(f"the engine failed in {self._game.task}: {_short(error)}") from error
+                raise EngineError(f"the engine failed in {self._game.task}: {_short(error)}") from error
 
 
 def _with_library(pddl_env: Any, infos: Any) -> Any:

@@ -2,7 +2,8 @@
 the model's chat template does to thinking blocks; no text of a message is ever read as a control token.
 
 Templates strip past thinking, or open a thinking block for the answer. So a template is rendered over placeholders, the
-messages' own text is put in afterwards, and a thinking tag that it opens by itself is taken away: the elicitation opens the tags.
+messages' own text is put in afterwards, and a thinking tag that it opens by itself is taken away: the elicitation opens
+the tags.
 """
 
 from __future__ import annotations

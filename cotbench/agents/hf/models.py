@@ -7,7 +7,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
-import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -110,7 +109,9 @@ def _source(name: str) -> str:
             raise AgentError(f"{name} is not a model folder: it has no config.json")
         return str(path)
     if name.startswith((".", "/", "~")):
-        raise AgentError(f"no model folder {name}: give a folder that save_pretrained wrote, or a hub name such as Qwen/Qwen3-0.6B")
+        raise AgentError(
+            f"no model folder {name}: give a folder that save_pretrained wrote, or a hub name such as Qwen/Qwen3-0.6B"
+        )
     return name
 
 
@@ -170,7 +171,7 @@ def smollm2_folder() -> Path:
             with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
                 _convert(path, Path(scratch))
                 # Same file system, so a killed conversion leaves no half model.
-                os.replace(Path(scratch) / "model", folder)
+                (Path(scratch) / "model").replace(folder)
     return folder
 
 
