@@ -53,7 +53,7 @@ class TextEnv(gymnasium.Env[str, str]):
         render_mode: None or "ansi" (the last action and observation as text).
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"]}
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
     instructions: ClassVar[str]
     """What a model must know to act here; the same for every task."""
 

@@ -1,0 +1,41 @@
+"""What all tests share: real games, a quiet environment, few threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+needs_stock_engine = pytest.mark.skipif(
+    find_spec("textworld") is None or find_spec("alfworld") is None,
+    reason="the stock engine is not installed: pip install 'cotbench[reference]'",
+)
+needs_hf = pytest.mark.skipif(
+    find_spec("torch") is None or find_spec("transformers") is None,
+    reason="transformers is not installed: pip install 'cotbench[hf]'",
+)
+
+
+@pytest.fixture(scope="session")
+def real_games(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the 140 real valid_seen games."""
+    restore = SHARED / "alfworld" / "restore.py"
+    if not restore.is_file():
+        pytest.skip("real ALFWorld games lie in ../shared, which is not here")
+    folder = tmp_path_factory.mktemp("alfworld_data")
+    subprocess.run([sys.executable, str(restore), str(folder), "--split", "valid_seen"], check=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_games_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test sees the games that it names, not those of whoever runs it."""
+    monkeypatch.delenv("ALFWORLD_DATA", raising=False)

@@ -1,0 +1,145 @@
+"""Every registered environment keeps the same contract."""
+
+import random
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from cotbench.envs.base import TextEnv
+from cotbench.envs.registry import env_entry, env_names
+from cotbench.errors import EpisodeOverError, UnknownNameError, UsageError
+from tests.conftest import needs_stock_engine
+
+pytestmark = needs_stock_engine
+
+INFO = {"task", "goal", "score", "raw_score", "success", "steps", "invalid_action"}
+
+
+@pytest.fixture(params=env_names())
+def make(request: pytest.FixtureRequest, real_games: Path) -> Iterator[Any]:
+    """Makes environments of one kind, over real games where they need data, and closes them."""
+    entry, made = env_entry(request.param), []
+    settings = {"data": real_games} if request.param == "alfworld" else {}
+
+    def maker(**kwargs: Any) -> TextEnv:
+        env = gymnasium.make(entry.gym_id, disable_env_checker=True, **settings, **kwargs).unwrapped
+        assert isinstance(env, TextEnv)
+        made.append(env)
+        return env
+
+    yield maker
+    for env in made:
+        env.close()
+
+
+def test_check_env_passes_without_a_warning(make: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(make(render_mode="ansi"))
+
+
+def test_twin_rollouts_are_equal(make: Any) -> None:
+    def roll() -> list[Any]:
+        env, rng = make(request=["admissible_actions"]), random.Random(5)
+        observation, info = env.reset(seed=11)
+        seen: list[Any] = [observation, info]
+        for _ in range(8):
+            action = rng.choice([*info["admissible_actions"], "nonsense", ""])
+            *rest, info = env.step(action)
+            seen += [*rest, info]
+            if rest[2] or rest[3]:
+                break
+        return seen
+
+    assert roll() == roll()
+
+
+def test_info_holds_the_contract_and_nothing_unasked(make: Any) -> None:
+    env = make(max_steps=2)
+    observation, info = env.reset(seed=1)
+    assert set(info) == INFO
+    assert info["goal"] and info["goal"] in observation
+    assert (info["steps"], info["success"], info["score"], info["invalid_action"]) == (0, False, 0.0, None)
+    observation, reward, terminated, truncated, info = env.step("dance")
+    assert set(info) == INFO
+    assert "unknown verb" in info["invalid_action"]
+    assert (reward, terminated, truncated, info["steps"]) == (0.0, False, False, 1)
+    *_, terminated, truncated, info = env.step("look")
+    assert (terminated, truncated, info["success"], info["invalid_action"]) == (False, True, False, None)
+    with pytest.raises(EpisodeOverError):
+        env.step("look")
+
+
+def test_the_expert_wins_and_only_winning_terminates(make: Any) -> None:
+    env = make(request=["expert_action", "admissible_actions"])
+    _, info = env.reset(seed=2)
+    terminated, gained = False, 0.0
+    while info["expert_action"] is not None:
+        assert info["expert_action"] in info["admissible_actions"]
+        assert not info["success"]
+        _, reward, terminated, truncated, info = env.step(info["expert_action"])
+        gained += reward
+        assert not truncated
+    assert terminated
+    assert (info["success"], info["score"], info["raw_score"], gained) == (True, 1.0, 1.0, 1.0)
+
+
+def test_a_named_task_is_that_task_and_reset_starts_it_anew(make: Any) -> None:
+    env = make()
+    first, info = env.reset(seed=3)
+    env.step("inventory")
+    again, info_again = env.reset(options={"task": info["task"]})
+    assert (first, info) == (again, info_again)
+
+
+def test_the_seed_chooses_among_the_tasks(make: Any) -> None:
+    env = make()
+    drawn = [env.reset(seed=seed)[1]["task"] for seed in (0, 1, 2)]
+    assert len(set(drawn)) > 1
+    assert env.reset(seed=0)[1]["task"] == drawn[0]
+
+
+def test_wrong_arguments_are_named(make: Any) -> None:
+    with pytest.raises(UnknownNameError, match="request"):
+        make(request=["admissable_actions"])
+    with pytest.raises(UnknownNameError, match="split"):
+        make(split="nowhere")
+    with pytest.raises(UsageError, match="max_steps"):
+        make(max_steps=0)
+    with pytest.raises(UnknownNameError, match="render mode"):
+        make(render_mode="human")
+    env = make()
+    with pytest.raises(EpisodeOverError):
+        env.step("look")
+    with pytest.raises(UnknownNameError, match="reset option"):
+        env.reset(options={"tsak": "x"})
+    env.reset(seed=0)
+    with pytest.raises(UsageError, match="an action is a string"):
+        env.step(3)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_vector_environments(mode: str) -> None:
+    envs = gymnasium.make_vec("cotbench/ALFWorldGen-v0", num_envs=2, vectorization_mode=mode)
+    try:
+        observations, info = envs.reset(seed=4)
+        assert all("Your task is to" in text for text in observations)
+        assert list(info["task"]) == [_task_for(4), _task_for(5)]
+        observations, *_, info = envs.step(("dance", "look"))
+        assert observations[0] == "Nothing happens."
+        assert "unknown verb" in info["invalid_action"][0]
+        assert info["invalid_action"][1] is None
+    finally:
+        envs.close()
+
+
+def _task_for(seed: int) -> str:
+    env = env_entry("alfworld-gen").make()
+    task = env.reset(seed=seed)[1]["task"]
+    env.close()
+    return str(task)

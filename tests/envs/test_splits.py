@@ -1,0 +1,99 @@
+"""Splits hold the right ids, do not overlap, and cannot change silently."""
+
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from cotbench.envs.alfworld.tasks import GeneratedGames, OfficialGames, official_ids
+from cotbench.envs.registry import env_entry, env_names
+from cotbench.envs.splits import digest, split_tasks
+from cotbench.envs.tasks import playable
+from cotbench.errors import GameFileError, MissingDataError, UnknownNameError
+from tests.conftest import SHARED
+
+HELD_OUT = {"pick_cool_then_place_in_recep", "pick_two_obj_and_place"}
+
+
+@pytest.mark.parametrize("env", env_names())
+def test_splits_are_sorted_unique_and_disjoint(env: str) -> None:
+    source = env_entry(env).source()
+    for scheme, splits in source.schemes().items():
+        tasks = {split: source.tasks(scheme, split) for split in splits}
+        for split, ids in tasks.items():
+            assert ids, (scheme, split)
+            assert list(ids) == sorted(set(ids)), (scheme, split)
+        for one, two in combinations(tasks, 2):
+            assert not set(tasks[one]) & set(tasks[two]), (scheme, one, two)
+
+
+@pytest.mark.parametrize("split", ["train", "valid_seen", "valid_unseen"])
+def test_official_ids_are_upstreams(split: str) -> None:
+    listed = SHARED / "alfworld" / f"{split}.ids"
+    if not listed.is_file():
+        pytest.skip("the official lists lie in ../shared, which is not here")
+    assert sorted(official_ids(split)) == sorted(f"alfworld/{line}" for line in listed.read_text().split())
+
+
+def test_paper_scheme_holds_out_two_types() -> None:
+    source = OfficialGames()
+
+    def types(split: str) -> set[str]:
+        return {source.task_type(task) for task in source.tasks("paper", split)}
+
+    assert types("ood") == HELD_OUT
+    for split in ("train", "id", "ood_room"):
+        assert len(types(split)) == 4
+        assert not types(split) & HELD_OUT
+    assert len(source.tasks("paper", "id")) + len(source.tasks("paper", "ood")) + len(source.tasks("paper", "ood_room")) == 274
+
+
+def test_generated_scheme_holds_out_cool() -> None:
+    source = GeneratedGames()
+    assert {source.task_type(task) for task in source.tasks("paper", "ood")} == {"cool"}
+    assert "cool" not in {source.task_type(task) for split in ("train", "id") for task in source.tasks("paper", split)}
+
+
+def test_a_changed_split_is_refused() -> None:
+    def one_less(rule: object) -> list[str]:
+        return list(official_ids("valid_seen"))[1:]
+
+    with pytest.raises(GameFileError, match=r"139 tasks, expected 140"):
+        split_tasks("cotbench.envs.alfworld", "alfworld", "official", "valid_seen", one_less)
+
+
+def test_digest_is_over_lines() -> None:
+    import hashlib
+
+    assert digest(["a", "b"]) == hashlib.sha256(b"a\nb\n").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "split", "message"),
+    [("paper", "odo", "did you mean 'ood'"), ("papre", "id", "did you mean 'paper'"), ("official", "id", "did you mean|known:")],
+)
+def test_unknown_names_are_corrected(scheme: str, split: str, message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        OfficialGames().tasks(scheme, split)
+
+
+def test_a_missing_data_folder_says_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"not on this machine.*ALFWORLD_DATA.*alfworld-download.*--env alfworld-gen"):
+        OfficialGames().missing(["alfworld/valid_seen/x/y"], None)
+    with pytest.raises(MissingDataError, match="no ALFWorld games in"):
+        OfficialGames().missing(["alfworld/valid_seen/x/y"], tmp_path)
+
+
+def test_a_partly_missing_split_is_refused_with_the_count(real_games: Path) -> None:
+    source = OfficialGames()
+    tasks = source.tasks("paper", "ood")
+    there = [task for task in tasks if "/valid_seen/" in task]
+    with pytest.raises(MissingDataError, match=rf"{len(tasks) - len(there)} of 87 games are missing.*--available-only"):
+        playable(source, tasks, real_games, "ood", available_only=False)
+    assert list(playable(source, tasks, real_games, "ood", available_only=True)) == there
+
+
+def test_a_wholly_missing_split_is_refused_even_then(real_games: Path) -> None:
+    source = OfficialGames()
+    with pytest.raises(MissingDataError, match="134 of 134 games are missing"):
+        playable(source, source.tasks("official", "valid_unseen"), real_games, "valid_unseen", available_only=True)
