@@ -39,16 +39,19 @@ def parse_answer(text: str) -> Answer:
 
     The trace is what stands before the last `</think>` that comes before the action. Without a closing tag it reaches to
     the action, or to the end. The action is the first closed `<action>` block after the trace; failing that an unclosed one
-    (its first line); failing that the last block inside the trace; failing that, where no tag was used at all, the first
-    line of what is left.
+    (its first line); failing that the first one before the trace; failing that the last one inside it; failing that, where
+    no tag was used at all, the first line of what is left.
     """
     problems: list[str] = []
-    trace, rest = _split_trace(text, problems)
+    before, trace, rest = _split_trace(text, problems)
     action = _find_action(rest, problems)
+    if action is None and ACTION_OPEN in before:
+        problems.append("action before trace")
+        action = _find_action(before, problems)
     if action is None and trace is not None and ACTION_OPEN in trace:
         problems.append("action inside trace")
-        before, _, inside = trace.rpartition(ACTION_OPEN)
-        trace, action = before, inside.partition(ACTION_CLOSE)[0]
+        trace, _, inside = trace.rpartition(ACTION_OPEN)
+        action = inside.partition(ACTION_CLOSE)[0]
     if action is None:
         action = _untagged_action(rest, problems)
     if any(tag in action for tag in TAGS):
@@ -62,22 +65,22 @@ def parse_answer(text: str) -> Answer:
     return Answer(trace, cleaned, not problems, tuple(dict.fromkeys(problems)))
 
 
-def _split_trace(text: str, problems: list[str]) -> tuple[str | None, str]:
-    """The text of the trace (tags may still be inside) and what follows it."""
+def _split_trace(text: str, problems: list[str]) -> tuple[str, str | None, str]:
+    """What stands before the trace, the trace (tags may still be inside), and what follows it."""
     opened = text.find(THINK_OPEN)
     closed = text.find(THINK_CLOSE)
     if opened < 0 and closed < 0:
-        return None, text
+        return "", None, text
     if closed < 0:
         problems.append("trace not closed")
         start = opened + len(THINK_OPEN)
         action = text.find(ACTION_OPEN, start)
         if action < 0:
-            return text[start:], ""
-        return text[start:action], text[action:]
+            return text[:opened], text[start:], ""
+        return text[:opened], text[start:action], text[action:]
     if opened < 0 or opened > closed:
         problems.append("trace not opened")
-        start = 0
+        opened = start = 0
     else:
         start = opened + len(THINK_OPEN)
         if text[:opened].strip():
@@ -87,7 +90,7 @@ def _split_trace(text: str, problems: list[str]) -> tuple[str | None, str]:
     last = text.rfind(THINK_CLOSE, closed, action if action >= 0 else len(text))
     if last > closed or text.count(THINK_OPEN, start, last) > 0:
         problems.append("trace tags repeated")
-    return text[start:last], text[last + len(THINK_CLOSE) :]
+    return text[:opened], text[start:last], text[last + len(THINK_CLOSE) :]
 
 
 def _find_action(rest: str, problems: list[str]) -> str | None:
