@@ -28,11 +28,12 @@ class UnknownNameError(UsageError):
         kind: what the name should have named ("agent", "split", ...).
         name: what was given.
         known: the names that exist; the nearest ones are proposed.
+        where: of what it should have been one ("of alfworld").
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
         choices = sorted(known)
-        super().__init__(f"unknown {kind} {name!r}{did_you_mean(name, choices)}")
+        super().__init__(f"unknown {kind} {name!r}{' ' if where else ''}{where}{did_you_mean(name, choices)}")
 
 
 class MissingExtraError(CotbenchError):

@@ -69,7 +69,7 @@ def make_plan(config: RunConfig, data: Path | None = None) -> Plan:
         }
         for task in config.tasks:
             if task not in known:
-                raise UnknownNameError(f"task of {config.env}", task, known)
+                raise UnknownNameError("task", task, known, f"of {config.env}")
         tasks = playable(source, tuple(dict.fromkeys(config.tasks)), data, "given", config.available_only)
         return Plan(config, entry, tasks, len(config.tasks), len(tasks) < len(config.tasks))
     whole = source.tasks(config.scheme, config.split)

@@ -41,9 +41,9 @@ def split_tasks(package: str, env: str, scheme: str, split: str, expand: Callabl
     """
     schemes = manifest(package)[env]
     if scheme not in schemes:
-        raise UnknownNameError(f"scheme of {env}", scheme, schemes)
+        raise UnknownNameError("scheme", scheme, schemes, f"of {env}")
     if split not in schemes[scheme]:
-        raise UnknownNameError(f"split of {env} in scheme {scheme!r}", split, schemes[scheme])
+        raise UnknownNameError("split", split, schemes[scheme], f"of {env} in scheme {scheme!r}")
     rule = schemes[scheme][split]
     tasks = tuple(sorted(expand(rule)))
     if len(tasks) != rule["tasks"] or digest(tasks) != rule["sha256"]:

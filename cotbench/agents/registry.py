@@ -131,7 +131,7 @@ def resolve(spec: str) -> Callable[[], Agent]:
     options = {}
     for name, value in parsed.options.items():
         if name not in keywords:
-            raise UnknownNameError(f"option of agent {parsed.name!r}", name, keywords)
+            raise UnknownNameError("option", name, keywords, f"of agent {parsed.name!r}")
         try:
             options[name] = TypeAdapter(hints.get(name, str)).validate_python(value)
         except ValidationError as error:

@@ -1,0 +1,220 @@
+"""The hf: agent: cached answers equal plain ones, token by token."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import needs_hf
+
+pytestmark = needs_hf
+
+from cotbench.agents import make_agent  # noqa: E402
+from cotbench.agents.hf.agent import HFAgent  # noqa: E402
+from cotbench.agents.hf.decode import CachedSequence, ids_before  # noqa: E402
+from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN  # noqa: E402
+from cotbench.dialogue import Dialogue  # noqa: E402
+from cotbench.elicitation import Elicitation, Mode  # noqa: E402
+from cotbench.query import Decision, Query  # noqa: E402
+from tests import tiny_models  # noqa: E402
+
+SHORT = Elicitation(trace_tokens=12, action_tokens=8)
+MODELS = [("llama", "chatml"), ("qwen", "strips thinking"), ("gemma", "no system"), ("llama", "opens thinking"), ("qwen", "none")]
+
+
+@pytest.fixture(params=MODELS, ids="-".join)
+def agent(request: pytest.FixtureRequest, tmp_path: Path) -> HFAgent:
+    kind, template = request.param
+    folder = tiny_models.save_model(tmp_path / "model", kind, tiny_models.TEMPLATES[template])
+    made = make_agent(f"hf:{folder}?threads=1&device=cpu")
+    assert isinstance(made, HFAgent)
+    return made
+
+
+def _query(turns: int, mode: Mode, elicitation: Elicitation = SHORT, episode: str = "e", **more: Any) -> Query:
+    dialogue = Dialogue("You act.", ("You are in a room. Your task is to: look.",))
+    for turn in range(turns):
+        dialogue = dialogue.then(f"go to desk {turn}", None, f"On the desk {turn} you see a mug {turn}.")
+    return Query(episode, "t", turns, mode, dialogue, elicitation, **more)
+
+
+def _plain_greedy(agent: HFAgent, prefix: list[int], budget: int, stops: tuple[str, ...], one_line: bool) -> tuple[list[int], str]:
+    """The textbook loop: the whole sequence through the model for every token, no cache."""
+    import torch
+
+    ids: list[int] = []
+    for _ in range(budget):
+        with torch.inference_mode():
+            logits = agent._model(input_ids=torch.tensor([prefix + ids]), use_cache=False).logits[0, -1]
+        token = int(logits.argmax())
+        if token in agent._end_ids:
+            break
+        ids.append(token)
+        text = agent._chat.decode(ids)
+        ends = [place for stop in stops if (place := text.find(stop)) >= 0]
+        body = text.lstrip()
+        if one_line and "\n" in body:
+            ends.append(len(text) - len(body) + body.index("\n"))
+        if ends:
+            return ids, text[: min(ends)]
+    return ids, agent._chat.decode(ids)
+
+
+def _plain(agent: HFAgent, query: Query) -> tuple[str | None, str]:
+    """Trace and action text, by the definitions of the paper and the textbook loop."""
+    chat = agent._chat
+    ids = chat.prompt_ids(query.elicitation.messages(query.dialogue, query.mode))
+    trace = None
+    if query.mode == "cot":
+        ids = ids + chat.encode(THINK_OPEN)
+        tokens, trace = _plain_greedy(agent, ids, query.elicitation.trace_tokens, (THINK_CLOSE, ACTION_OPEN), False)
+        ids = ids + ids_before(chat, tokens, trace) + chat.encode(f"{THINK_CLOSE}\n")
+    _, action = _plain_greedy(agent, ids + chat.encode(ACTION_OPEN), query.elicitation.action_tokens, (ACTION_CLOSE,), True)
+    return trace, action
+
+
+def test_cached_answers_equal_plain_ones(agent: HFAgent) -> None:
+    modes: tuple[Mode, ...] = ("cot", "prompt")
+    for turns in (0, 1, 2, 5):
+        for mode in modes:
+            query = _query(turns, mode)
+            trace, action = _plain(agent, query)
+            raw = f"{THINK_OPEN}{trace}{THINK_CLOSE}\n" if trace is not None else ""
+            assert agent.decide([query])[0].raw.startswith(f"{raw}{ACTION_OPEN}{action}"), (turns, mode)
+
+
+def test_order_batch_and_neighbours_do_not_matter(agent: HFAgent) -> None:
+    queries = [_query(turns, mode, episode=str(turns)) for turns in (3, 1, 4) for mode in ("prompt", "cot")]  # type: ignore[arg-type]
+
+    def answers(decisions: list[Decision]) -> list[tuple[str, str | None, int]]:
+        return [(decision.raw, decision.trace, decision.action_tokens) for decision in decisions]
+
+    together = answers(agent.decide(queries))
+    alone = [answers(agent.decide([query]))[0] for query in reversed(queries)][::-1]
+    assert together == alone
+
+
+def test_tokens_are_counted_and_reused(agent: HFAgent) -> None:
+    cot, prompt = agent.decide([_query(2, "cot"), _query(2, "prompt")])
+    assert cot.prompt_tokens == prompt.prompt_tokens > 0
+    assert cot.reused_tokens == 0
+    sliding = any(kind == "sliding_attention" for kind in getattr(agent._model.config, "layer_types", None) or [])
+    assert prompt.reused_tokens == (0 if sliding else prompt.prompt_tokens), "the second mode prefills nothing again"
+    assert 0 < cot.trace_tokens <= SHORT.trace_tokens
+    assert 0 < cot.action_tokens <= SHORT.action_tokens
+    assert (prompt.trace_tokens, prompt.trace) == (0, None)
+    later = agent.decide([_query(3, "cot")])[0]
+    if not sliding:
+        assert later.reused_tokens > 0.5 * cot.prompt_tokens
+
+
+def test_the_log_probability_is_the_models(agent: HFAgent) -> None:
+    import torch
+
+    decision = agent.decide([_query(1, "prompt")])[0]
+    chat = agent._chat
+    prefix = chat.prompt_ids(SHORT.messages(_query(1, "prompt").dialogue, "prompt")) + chat.encode(ACTION_OPEN)
+    ids, _ = _plain_greedy(agent, prefix, SHORT.action_tokens, (ACTION_CLOSE,), True)
+    with torch.inference_mode():
+        logits = agent._model(input_ids=torch.tensor([prefix + ids]), use_cache=False).logits[0].float()
+    logprobs = torch.log_softmax(logits, -1)
+    total = sum(float(logprobs[len(prefix) - 1 + index, token]) for index, token in enumerate(ids))
+    if decision.action_tokens > len(ids):  # The turn's end was generated too.
+        total += float(logprobs[-1].max())
+    assert decision.action_logprob == pytest.approx(total, abs=1e-3)
+
+
+def test_a_given_trace_is_answered_from(agent: HFAgent) -> None:
+    decision = agent.decide([_query(1, "cot", given_trace="I open the fridge")])[0]
+    assert decision.trace == "I open the fridge"
+    assert decision.trace_tokens == 0 and not decision.trace_truncated
+    assert decision.raw.startswith(f"{THINK_OPEN}I open the fridge{THINK_CLOSE}\n{ACTION_OPEN}")
+    chat = agent._chat
+    ids = chat.prompt_ids(SHORT.messages(_query(1, "cot").dialogue, "cot")) + chat.encode(THINK_OPEN)
+    ids += chat.encode("I open the fridge") + chat.encode(f"{THINK_CLOSE}\n") + chat.encode(ACTION_OPEN)
+    _, action = _plain_greedy(agent, ids, SHORT.action_tokens, (ACTION_CLOSE,), True)
+    assert decision.raw.removesuffix(ACTION_CLOSE).endswith(f"{ACTION_OPEN}{action}")
+
+
+def test_sampling_is_seeded(agent: HFAgent) -> None:
+    warm = SHORT.model_copy(update={"temperature": 1.5, "top_p": 0.95})
+    raws = [agent.decide([_query(1, "cot", warm, seed=seed)])[0].raw for seed in (1, 2, 1, 3)]
+    assert raws[0] == raws[2]
+    assert len(set(raws)) == 3
+    nucleus = SHORT.model_copy(update={"temperature": 1.5, "top_p": 1e-9})
+    assert agent.decide([_query(1, "cot", nucleus, seed=4)])[0].raw == agent.decide([_query(1, "cot")])[0].raw
+
+
+def test_the_template_style_reads_free_answers(agent: HFAgent) -> None:
+    template = SHORT.model_copy(update={"style": "template"})
+    for mode in ("prompt", "cot"):
+        decision = agent.decide([_query(1, mode, template)])[0]  # type: ignore[arg-type]
+        assert not decision.format_ok, "a random model knows no tags"
+        assert decision.trace_tokens + decision.action_tokens > 0
+
+
+def test_a_small_context_drops_the_oldest_observations(tmp_path: Path) -> None:
+    folder = tiny_models.save_model(tmp_path / "model", context=1100)
+    agent = make_agent(f"hf:{folder}?device=cpu")
+    few, many = agent.decide([_query(2, "cot")])[0], agent.decide([_query(20, "cot")])[0]
+    assert few.dropped_observations == 0
+    assert many.dropped_observations > 0 and many.error is None
+    assert many.prompt_tokens + SHORT.trace_tokens + SHORT.action_tokens <= 1100
+    tight = make_agent(f"hf:{folder}?device=cpu&context=80")
+    error = tight.decide([_query(2, "cot")])[0].error
+    assert error is not None and "--max-steps" in error
+
+
+def test_the_least_recently_used_episode_is_forgotten(tmp_path: Path) -> None:
+    folder = tiny_models.save_model(tmp_path / "model")
+    agent = make_agent(f"hf:{folder}?device=cpu&episodes=2")
+    first = [agent.decide([_query(2, "cot", episode=name)])[0] for name in ("a", "b", "c")]
+    again = agent.decide([_query(2, "cot", episode="a")])[0]
+    assert again.reused_tokens == 0
+    assert again.raw == first[0].raw
+
+
+def test_cutting_inside_a_token(tmp_path: Path) -> None:
+    from cotbench.agents.hf.chat import Chat
+
+    chat = Chat(tiny_models.tokenizer())
+    ids = chat.encode("go to desk")
+    for end in range(len("go to desk") + 1):
+        text = "go to desk"[:end]
+        assert chat.decode(ids_before(chat, ids, text)) == text
+
+
+def test_a_sequence_computes_only_what_is_new(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_models.save_model(tmp_path / "model")).eval()
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape[1]), with_kwargs=True)
+    sequence = CachedSequence(model)
+    long = list(range(10, 40))
+    for target in (long[:20], long, long[:25] + [5, 6], long[:10]):
+        ours = sequence.logits_after(target)
+        with torch.inference_mode():
+            plain = model(input_ids=torch.tensor([target]), use_cache=False).logits[0, -1]
+        assert torch.allclose(ours, plain, atol=1e-4)
+    assert seen == [20, 20, 10, 30, 2, 27, 1, 10]
+
+
+def test_describe_names_the_weights(tmp_path: Path) -> None:
+    folder = tiny_models.save_model(tmp_path / "model")
+    told = make_agent(f"hf:{folder}?device=cpu").describe()  # type: ignore[attr-defined]
+    assert told["dtype"] == "float32" and told["device"] == "cpu" and told["context"] == 4096
+    assert len(told["weights_sha256"]) == 64 and len(told["chat_template_sha256"]) == 64
+
+
+def test_the_bundled_model_answers_the_same_with_and_without_cache() -> None:
+    agent = make_agent("hf:smollm2?device=cpu")
+    assert isinstance(agent, HFAgent)
+    short = Elicitation(trace_tokens=6, action_tokens=6)
+    for turns, mode in ((1, "cot"), (1, "prompt"), (2, "cot"), (2, "prompt")):
+        query = replace(_query(turns, mode), elicitation=short)  # type: ignore[arg-type]
+        trace, action = _plain(agent, query)
+        raw = f"{THINK_OPEN}{trace}{THINK_CLOSE}\n" if trace is not None else ""
+        assert agent.decide([query])[0].raw.startswith(f"{raw}{ACTION_OPEN}{action}"), (turns, mode)
