@@ -132,12 +132,10 @@ def run(
     folder = _resumed(resume, out)
     if folder is not None:
         config = read_manifest(folder).config
-        before: dict[str, Any] = config.model_dump()
-        runner.check_same(
-            folder,
-            {name: (before | before["elicitation"]).get(name, before["elicitation"].get(name)) for name in {**given, **asked}},
-            {**given, **asked},
-        )
+        before = config.model_dump()
+        before |= before["elicitation"]
+        typed = given | asked
+        runner.check_same(folder, {name: before[name] for name in typed}, typed)
     elif agent is None:
         raise UsageError("--agent is missing: try --agent hf:smollm2, or --agent random (cotbench list agents)")
     else:

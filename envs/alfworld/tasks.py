@@ -15,7 +15,7 @@ from cotbench.envs import wheels
 from cotbench.envs.alfworld import generator
 from cotbench.envs.alfworld.game import Game, read_game
 from cotbench.envs.splits import Rule, manifest, split_tasks
-from cotbench.errors import MissingDataError, UnknownNameError
+from cotbench.errors import GameFileError, MissingDataError, UnknownNameError
 
 _PACKAGE = "cotbench.envs.alfworld"
 OFFICIAL_SPLITS = ("train", "valid_seen", "valid_unseen")
@@ -63,7 +63,11 @@ class OfficialGames:
         root = data_folder(data)
         whole = hashlib.sha256()
         for task in tasks:
-            whole.update(wheels.sha256_of(game_path(root, task)).encode())
+            path = game_path(root, task)
+            try:
+                whole.update(wheels.sha256_of(path).encode())
+            except OSError as error:
+                raise GameFileError(f"cannot read the game of {task} at {path}: {error}") from error
         return {"games_sha256": whole.hexdigest()}
 
 

@@ -71,7 +71,7 @@ def test_errors_are_one_line(cli: Any, arguments: list[str], code: int, message:
         ("hf:./nowhere", "no model folder ./nowhere"),
         ("hf:./empty", "not a model folder: it has no config.json"),
         ("hf:./bare", "cannot load the tokenizer in ./bare"),
-        ("hf:qwen", "cannot load the tokenizer of 'Qwen/Qwen3-0.6B' (alias 'qwen')"),
+        ("hf:qwen", "cannot load the model of 'Qwen/Qwen3-0.6B' (alias 'qwen')"),
         ("hf:./bare?dtype=float31", "unknown dtype 'float31'"),
     ],
 )

@@ -71,6 +71,8 @@ def load(target: str, *, device: str, dtype: str, attn: str | None, revision: st
     _quiet(transformers)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise AgentError(f"device={device}: this machine has no GPU that torch can use; leave the option away for the CPU")
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     if dtype not in _DTYPES:
@@ -78,6 +80,8 @@ def load(target: str, *, device: str, dtype: str, attn: str | None, revision: st
     name = ALIASES.get(target, target)
     source = str(smollm2_folder()) if target == SMOLLM2 else _source(name)
     options: dict[str, Any] = {"revision": revision} if revision else {}
+    if not Path(source).is_dir():
+        _require_hub(target, name, revision)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:
@@ -115,9 +119,25 @@ def _source(name: str) -> str:
     return name
 
 
+def _require_hub(target: str, name: str, revision: str | None) -> None:
+    """Fail at once when the model is neither cached nor the hub within reach: its client would retry for a minute."""
+    import huggingface_hub
+    from huggingface_hub.utils import get_session
+
+    huggingface_hub.utils.logging.set_verbosity_error()
+    try:
+        if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision), str):
+            return
+        get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
+    except Exception as error:  # A name that no hub has, or whatever the HTTP client raises.
+        raise AgentError(_why_not(target, name, "model", error)) from error
+
+
 def _why_not(target: str, name: str, part: str, error: Exception) -> str:
     if Path(name).expanduser().is_dir():
         return f"cannot load the {part} in {name} ({_first_line(error)}): save model and tokenizer there with save_pretrained"
+    if name == SMOLLM2:
+        return f"cannot load the {part} of {name} ({_first_line(error)})"
     alias = f" (alias {target!r})" if name != target else ""
     return (
         f"cannot load the {part} of {name!r}{alias} ({_first_line(error)}); without the hub use a local folder (hf:./folder) "
