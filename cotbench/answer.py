@@ -107,7 +107,7 @@ def _find_action(rest: str, problems: list[str]) -> str | None:
         problems.append("text before action")
     if closed < 0:
         problems.append("action not closed")
-        return _first_line(rest[start:])
+        return without_partial_tag(_first_line(rest[start:]), ACTION_CLOSE)
     after = rest[closed + len(ACTION_CLOSE) :]
     if ACTION_OPEN in after:
         problems.append("several actions")
@@ -126,6 +126,14 @@ def _untagged_action(rest: str, problems: list[str]) -> str:
 
 def _first_line(text: str) -> str:
     return next((line for line in text.splitlines() if line.strip()), "")
+
+
+def without_partial_tag(text: str, tag: str) -> str:
+    """A text without the beginning of a tag at its end, where a budget cut the tag in two."""
+    for length in range(len(tag) - 1, 0, -1):
+        if text.endswith(tag[:length]):
+            return text[:-length]
+    return text
 
 
 def _without_tags(text: str) -> str:

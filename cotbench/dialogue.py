@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from cotbench.envs.registry import Instructions
 from cotbench.errors import ContextOverflowError
 
 ELIDED = "..."
@@ -24,13 +25,13 @@ class Dialogue:
     """The instructions, then observations and actions in turn.
 
     Attributes:
-        instructions: the environment's text for a model, the same for every task.
+        instructions: what the environment tells a model, the same for every task.
         observations: T + 1 texts; the first holds the task.
         actions: the T executed actions.
         traces: the T traces behind them; None where there was none.
     """
 
-    instructions: str
+    instructions: Instructions
     observations: tuple[str, ...]
     actions: tuple[str, ...] = ()
     traces: tuple[str | None, ...] = ()

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, TAGS, THINK_CLOSE, THINK_OPEN
 from cotbench.dialogue import DROP_RULE, Dialogue
+from cotbench.envs.registry import Instructions
 
 Mode = Literal["prompt", "cot"]
 MODES: tuple[Mode, Mode] = ("prompt", "cot")
@@ -24,6 +25,7 @@ _PREFILL_INSTRUCTION = (
     f"Give your next action as {ACTION_OPEN}ACTION{ACTION_CLOSE}. "
     f"Before it you may reason, between {THINK_OPEN} and {THINK_CLOSE}."
 )
+_EXAMPLES = "Actions look like this:"
 _TEMPLATE_INSTRUCTION = {
     "prompt": f"Answer with your next action and nothing else, as {ACTION_OPEN}ACTION{ACTION_CLOSE}.",
     "cot": (
@@ -65,6 +67,7 @@ class Elicitation(BaseModel):
             "version": _VERSION,
             "tags": TAGS,
             "drop_rule": DROP_RULE,
+            "examples": _EXAMPLES,
             "instructions": {mode: self.instruction(mode) for mode in MODES},
         }
         whole = json.dumps({**self.model_dump(), **fixed}, sort_keys=True)
@@ -76,7 +79,7 @@ class Elicitation(BaseModel):
 
     def messages(self, dialogue: Dialogue, mode: Mode, admissible: tuple[str, ...] | None = None) -> list[Message]:
         """The chat that a model is shown; it ends with the current observation."""
-        shown = [Message("system", f"{dialogue.instructions}\n\n{self.instruction(mode)}")]
+        shown = [Message("system", self.system_text(dialogue.instructions, mode))]
         for turn, observation in enumerate(dialogue.observations):
             if turn > 0:
                 shown.append(Message("assistant", self.past_answer(dialogue.actions[turn - 1], dialogue.traces[turn - 1])))
@@ -85,6 +88,14 @@ class Elicitation(BaseModel):
             listed = "\n".join(("Admissible actions:", *admissible))
             shown[-1] = Message("user", f"{shown[-1].content}\n\n{listed}")
         return shown
+
+    def system_text(self, instructions: Instructions, mode: Mode) -> str:
+        """What the environment tells, its examples in tags, and how to answer."""
+        parts = [instructions.text]
+        if instructions.examples:
+            tagged = (f"{ACTION_OPEN}{action}{ACTION_CLOSE}" for action in instructions.examples)
+            parts.append("\n".join((_EXAMPLES, *tagged)))
+        return "\n\n".join((*parts, self.instruction(mode)))
 
     def past_answer(self, action: str, trace: str | None) -> str:
         """How an answer of the past is shown."""

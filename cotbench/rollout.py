@@ -13,6 +13,7 @@ from typing import Protocol
 from cotbench.agents.base import Agent, needs_of
 from cotbench.dialogue import Dialogue
 from cotbench.elicitation import Elicitation, Mode
+from cotbench.envs.registry import Instructions
 from cotbench.episode import Episode, RecordedDecision, Step, episode_key
 from cotbench.errors import EngineError
 from cotbench.query import Decision, Query, derive_seed
@@ -33,14 +34,14 @@ class Rules:
     """What is the same for all episodes of a run.
 
     Attributes:
-        instructions: the environment's text for a model.
+        instructions: what the environment tells a model.
         elicitation: how answers are asked for.
         seed: the run's seed.
         both: whether each state of a CoT episode gets the prompt action too, recorded and not executed.
         canonical: the environment's spelling of actions.
     """
 
-    instructions: str
+    instructions: Instructions
     elicitation: Elicitation
     seed: int
     both: bool

@@ -5,6 +5,7 @@ same episodes as one that was never killed.
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ def _manifest(plan: Plan, agent: Agent, data: Path | None) -> Manifest:
     return Manifest(
         config=plan.config,
         elicitation_fingerprint=plan.config.elicitation.fingerprint,
-        instructions_sha256=hashlib.sha256(plan.entry.instructions().encode()).hexdigest(),
+        instructions_sha256=hashlib.sha256(json.dumps(plan.entry.instructions()).encode()).hexdigest(),
         task_list=plan.tasks,
         task_list_sha256=digest(plan.tasks),
         split_tasks=plan.split_tasks,

@@ -56,6 +56,8 @@ class TextEnv(gymnasium.Env[str, str]):
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
     instructions: ClassVar[str]
     """What a model must know to act here; the same for every task."""
+    examples: ClassVar[tuple[str, ...]]
+    """Actions of every kind, to show how they are spelled; none is about a particular task."""
 
     def __init__(
         self,

@@ -7,13 +7,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import gymnasium
 
 from cotbench.envs.base import TextEnv
 from cotbench.envs.tasks import TaskSource
 from cotbench.errors import UnknownNameError
+
+
+class Instructions(NamedTuple):
+    """What a model is told about acting in an environment: a text, and actions that show the spelling."""
+
+    text: str
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +45,10 @@ class EnvEntry:
         """The environment's spelling rule for actions."""
         return cast(type[TextEnv], _load(self.env_class)).canonical
 
-    def instructions(self) -> str:
+    def instructions(self) -> Instructions:
         """What a model is told about acting here."""
-        return cast(type[TextEnv], _load(self.env_class)).instructions
+        env_class = cast(type[TextEnv], _load(self.env_class))
+        return Instructions(env_class.instructions, env_class.examples)
 
     def make(self, **kwargs: Any) -> TextEnv:
         """A new environment, unwrapped. Takes the arguments of the environment's class."""

@@ -5,7 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-WORDS = "you are in a room go to desk 1 take mug from look open close fridge think action cabinet put clean your task is".split()
+WORDS = [
+    "you",
+    "are",
+    "in",
+    "a",
+    "room",
+    "go",
+    "to",
+    "desk",
+    "1",
+    "take",
+    "mug",
+    "from",
+    "look",
+    "open",
+    "close",
+    "fridge",
+    "think",
+    "action",
+    "cabinet",
+    "put",
+    "clean",
+    "your",
+    "task",
+    "is",
+]
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

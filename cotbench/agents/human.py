@@ -21,7 +21,8 @@ class HumanAgent:
 
     def _ask(self, query: Query) -> Decision:
         if query.step == 0:
-            print(f"\n== {query.task} ({query.mode})\n{query.dialogue.instructions}\n")
+            text, examples = query.dialogue.instructions
+            print("\n".join((f"\n== {query.task} ({query.mode})", text, *examples, "")))
         print(query.dialogue.observations[-1])
         trace = None
         if query.mode == "cot":

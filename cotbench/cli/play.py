@@ -24,7 +24,7 @@ def play(
     )
     try:
         observation, info = game.reset(seed=seed, options={"task": task} if task else None)
-        typer.echo(f"{info['task']}\n\n{game.instructions}\n\n{observation}")
+        typer.echo(f"{info['task']}\n\n{game.instructions}\n\n{chr(10).join(game.examples)}\n\n{observation}")
         ended = False
         while not ended:
             action = _read()

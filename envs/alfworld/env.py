@@ -60,22 +60,23 @@ class ALFWorldEnv(TextEnv):
 
     instructions: ClassVar[str] = (
         "You act in a household to fulfil the task that is given below. You do one action at a time and are then told what "
-        "happened. The actions are:\n"
-        "go to RECEPTACLE\n"
-        "open RECEPTACLE\n"
-        "close RECEPTACLE\n"
-        "take OBJECT from RECEPTACLE\n"
-        "move OBJECT to RECEPTACLE\n"
-        "examine OBJECT or RECEPTACLE\n"
-        "use OBJECT\n"
-        "heat OBJECT with RECEPTACLE\n"
-        "clean OBJECT with RECEPTACLE\n"
-        "cool OBJECT with RECEPTACLE\n"
-        "slice OBJECT with OBJECT\n"
-        "look\n"
-        "inventory\n"
-        "Name things with their number, as in: take mug 2 from desk 1. You must stand at a receptacle to use it, closed ones "
-        'must be opened first, and you can carry one object. "Nothing happens." means that the action was not possible.'
+        "happened. Things are named with their number. You must stand at a receptacle to use it, closed ones must be opened "
+        'first, and you can carry one object. "Nothing happens." means that the action was not possible.'
+    )
+    examples: ClassVar[tuple[str, ...]] = (
+        "go to desk 1",
+        "open drawer 2",
+        "close drawer 2",
+        "take mug 2 from desk 1",
+        "move mug 2 to shelf 3",
+        "clean mug 2 with sinkbasin 1",
+        "heat mug 2 with microwave 1",
+        "cool mug 2 with fridge 1",
+        "use desklamp 1",
+        "slice apple 1 with knife 1",
+        "examine mug 2",
+        "look",
+        "inventory",
     )
 
     def __init__(

@@ -12,10 +12,11 @@ from cotbench.agents import registry
 from cotbench.agents.registry import agent_names, make_agent, parse_spec, resolve
 from cotbench.dialogue import Dialogue
 from cotbench.elicitation import Elicitation
+from cotbench.envs import Instructions
 from cotbench.errors import AgentError, UnknownNameError, UsageError
 from cotbench.query import Decision, Query, derive_seed
 
-QUERY = Query("t#cot", "t", 0, "cot", Dialogue("act", ("Your task",)), Elicitation())
+QUERY = Query("t#cot", "t", 0, "cot", Dialogue(Instructions("act"), ("Your task",)), Elicitation())
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +137,13 @@ def test_human_reads_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 def test_seeds_depend_on_every_part() -> None:
     assert derive_seed(1, "t", "cot", 0) == derive_seed(1, "t", "cot", 0)
-    parts = [(1, "t", "cot", 0), (2, "t", "cot", 0), (1, "u", "cot", 0), (1, "t", "prompt", 0), (1, "t", "cot", 1), (1, "tc", "ot", 0)]
+    parts = [
+        (1, "t", "cot", 0),
+        (2, "t", "cot", 0),
+        (1, "u", "cot", 0),
+        (1, "t", "prompt", 0),
+        (1, "t", "cot", 1),
+        (1, "tc", "ot", 0),
+    ]
     assert len({derive_seed(*part) for part in parts}) == len(parts)
     assert 0 <= derive_seed("x") < 2**63

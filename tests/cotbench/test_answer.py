@@ -6,7 +6,23 @@ from hypothesis import strategies as st
 
 from cotbench.answer import MAX_ACTION, TAGS, Answer, clean_action, parse_answer
 
-FRAGMENTS = [*TAGS, "\n", " ", "```", "```json\n", '"', "'", "`", "go to desk 1", "Action: look", "> ", "<", "action>", "</thin", "\x00"]
+FRAGMENTS = [
+    *TAGS,
+    "\n",
+    " ",
+    "```",
+    "```json\n",
+    '"',
+    "'",
+    "`",
+    "go to desk 1",
+    "Action: look",
+    "> ",
+    "<",
+    "action>",
+    "</thin",
+    "\x00",
+]
 ANSWERS = st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=12)), max_size=14).map("".join)
 PLAIN = st.text(st.characters(exclude_characters="<>`\"'“”‘’"), min_size=1).filter(
     lambda text: text.strip() and not text.strip().lower().startswith(("action", "next action", "the action"))
@@ -50,6 +66,7 @@ def test_a_well_formed_answer_comes_back(trace: str, action: str) -> None:
         ("<action>look</action><action>inventory</action>", None, "look", "several actions"),
         ("<action>look", None, "look", "action not closed"),
         ("<action>look\nand then", None, "look", "action not closed"),
+        ("<action>look</act", None, "look", "action not closed"),
         ("look</action>", None, "look", "action not opened"),
         ("I will <action>look</action>", None, "look", "text before action"),
         ("<action>look</action> done", None, "look", "text after action"),

@@ -36,7 +36,11 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         ([*RUN, "--scheme", "papr"], 2, "did you mean 'paper'"),
         ([*RUN, "--mode", "chain"], 2, "unknown mode 'chain'; known: both, cot, prompt"),
         ([*RUN, "--elicitation", "prefil"], 2, "did you mean 'prefill'"),
-        (["run", "--agent", "random", "--task", "alfworld/gen/coool/1"], 2, "unknown task 'alfworld/gen/coool/1' of alfworld-gen; did you mean 'alfworld/gen/cool/1"),
+        (
+            ["run", "--agent", "random", "--task", "alfworld/gen/coool/1"],
+            2,
+            "unknown task 'alfworld/gen/coool/1' of alfworld-gen; did you mean 'alfworld/gen/cool/1",
+        ),
         ([*RUN, "--epsiodes", "3"], 2, "No such option: --epsiodes"),
         ([*RUN, "--max-steps", "0"], 2, "--max-steps"),
         ([*RUN, "--max-steps", "many"], 2, "--max-steps"),
@@ -191,7 +195,9 @@ def test_doctor_says_how_to_mend(cli: Any, real_games: Path, monkeypatch: pytest
     assert findings["textworld"]["mend"].startswith("pip install 'cotbench[reference]'")
     assert findings["data smollm2"]["mend"] == "cotbench data fetch smollm2"
     assert findings["ALFWorld valid_seen"]["found"] == "140 of 140 games" and not findings["ALFWorld valid_seen"]["mend"]
-    assert findings["ALFWorld train"]["found"] == "0 of 3553 games" and "alfworld-download" in findings["ALFWorld train"]["mend"]
+    assert (
+        findings["ALFWorld train"]["found"] == "0 of 3553 games" and "alfworld-download" in findings["ALFWorld train"]["mend"]
+    )
     code, out, _ = cli("doctor")
     assert code == 0 and "mend it with" in out and "not on this machine" in out
 
@@ -209,7 +215,12 @@ def test_play(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", read)
     code, out, _ = cli("play", "--task", "alfworld/gen/pick/0")
     assert code == 0
-    for words in ("Your task is to", "go to cabinet 1", "Nothing happens.  (unknown verb 'dance')", "ended after 2 steps, not won"):
+    for words in (
+        "Your task is to",
+        "go to cabinet 1",
+        "Nothing happens.  (unknown verb 'dance')",
+        "ended after 2 steps, not won",
+    ):
         assert words in out, words
 
 

@@ -3,18 +3,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotbench.dialogue import DROP_BLOCK, ELIDED, Dialogue, fit
+from cotbench.envs import Instructions
 from cotbench.errors import ContextOverflowError
 
 
 def _dialogue(turns: int, size: int = 20) -> Dialogue:
-    dialogue = Dialogue("system", ("task" * size,))
+    dialogue = Dialogue(Instructions("system"), ("task" * size,))
     for turn in range(turns):
         dialogue = dialogue.then(f"action {turn}", None, f"observation {turn} " + "x" * size)
     return dialogue
 
 
 def _length(dialogue: Dialogue) -> int:
-    return len(dialogue.instructions) + sum(map(len, dialogue.observations)) + sum(map(len, dialogue.actions))
+    return len(dialogue.instructions.text) + sum(map(len, dialogue.observations)) + sum(map(len, dialogue.actions))
 
 
 def test_it_grows_at_its_end() -> None:
@@ -25,7 +26,7 @@ def test_it_grows_at_its_end() -> None:
 
 def test_its_parts_must_agree() -> None:
     with pytest.raises(ValueError, match="one observation more"):
-        Dialogue("system", ("a", "b"))
+        Dialogue(Instructions("system"), ("a", "b"))
 
 
 def test_what_fits_is_left_alone() -> None:

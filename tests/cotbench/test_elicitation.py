@@ -4,8 +4,11 @@ from pydantic import ValidationError
 from cotbench import elicitation
 from cotbench.dialogue import Dialogue
 from cotbench.elicitation import Elicitation
+from cotbench.envs import Instructions
 
-DIALOGUE = Dialogue("You act.", ("Your task is to: look.",)).then("look", "I should look.", "You see nothing.")
+DIALOGUE = Dialogue(Instructions("You act.", ("look", "wait")), ("Your task is to: look.",)).then(
+    "look", "I should look.", "You see nothing."
+)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,14 @@ def test_the_template_asks_for_reasoning_only_in_cot_mode() -> None:
     assert prompt[1:] == cot[1:]
 
 
+def test_the_system_text_shows_examples_in_tags() -> None:
+    system = Elicitation().messages(DIALOGUE, "prompt")[0].content
+    assert (
+        "You act.\n\nActions look like this:\n<action>look</action>\n<action>wait</action>\n\nGive your next action" in system
+    )
+    assert Elicitation().system_text(Instructions("You act."), "cot").startswith("You act.\n\nGive your next action")
+
+
 def test_history_hides_traces_unless_asked() -> None:
     hidden = Elicitation().messages(DIALOGUE, "cot")
     assert [message.role for message in hidden] == ["system", "user", "assistant", "user"]
@@ -66,7 +77,9 @@ def test_admissible_actions_stand_with_the_current_observation_only() -> None:
     assert Elicitation().messages(DIALOGUE, "prompt", ("look",))[-1].content == "You see nothing."
 
 
-@pytest.mark.parametrize("wrong", [{"style": "chat"}, {"temperature": -1}, {"trace_tokens": 0}, {"top_p": 0}, {"sytle": "prefill"}])
+@pytest.mark.parametrize(
+    "wrong", [{"style": "chat"}, {"temperature": -1}, {"trace_tokens": 0}, {"top_p": 0}, {"sytle": "prefill"}]
+)
 def test_wrong_values_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Elicitation.model_validate(wrong)

@@ -16,11 +16,18 @@ from cotbench.agents.hf.decode import CachedSequence, ids_before  # noqa: E402
 from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN  # noqa: E402
 from cotbench.dialogue import Dialogue  # noqa: E402
 from cotbench.elicitation import Elicitation, Mode  # noqa: E402
+from cotbench.envs import Instructions  # noqa: E402
 from cotbench.query import Decision, Query  # noqa: E402
 from tests import tiny_models  # noqa: E402
 
 SHORT = Elicitation(trace_tokens=12, action_tokens=8)
-MODELS = [("llama", "chatml"), ("qwen", "strips thinking"), ("gemma", "no system"), ("llama", "opens thinking"), ("qwen", "none")]
+MODELS = [
+    ("llama", "chatml"),
+    ("qwen", "strips thinking"),
+    ("gemma", "no system"),
+    ("llama", "opens thinking"),
+    ("qwen", "none"),
+]
 
 
 @pytest.fixture(params=MODELS, ids="-".join)
@@ -33,13 +40,15 @@ def agent(request: pytest.FixtureRequest, tmp_path: Path) -> HFAgent:
 
 
 def _query(turns: int, mode: Mode, elicitation: Elicitation = SHORT, episode: str = "e", **more: Any) -> Query:
-    dialogue = Dialogue("You act.", ("You are in a room. Your task is to: look.",))
+    dialogue = Dialogue(Instructions("You act."), ("You are in a room. Your task is to: look.",))
     for turn in range(turns):
         dialogue = dialogue.then(f"go to desk {turn}", None, f"On the desk {turn} you see a mug {turn}.")
     return Query(episode, "t", turns, mode, dialogue, elicitation, **more)
 
 
-def _plain_greedy(agent: HFAgent, prefix: list[int], budget: int, stops: tuple[str, ...], one_line: bool) -> tuple[list[int], str]:
+def _plain_greedy(
+    agent: HFAgent, prefix: list[int], budget: int, stops: tuple[str, ...], one_line: bool
+) -> tuple[list[int], str]:
     """The textbook loop: the whole sequence through the model for every token, no cache."""
     import torch
 
@@ -194,7 +203,7 @@ def test_a_sequence_computes_only_what_is_new(tmp_path: Path) -> None:
     model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape[1]), with_kwargs=True)
     sequence = CachedSequence(model)
     long = list(range(10, 40))
-    for target in (long[:20], long, long[:25] + [5, 6], long[:10]):
+    for target in (long[:20], long, [*long[:25], 5, 6], long[:10]):
         ours = sequence.logits_after(target)
         with torch.inference_mode():
             plain = model(input_ids=torch.tensor([target]), use_cache=False).logits[0, -1]

@@ -12,12 +12,13 @@ from cotbench.agents.hf.chat import Chat  # noqa: E402
 from cotbench.answer import ACTION_OPEN, THINK_OPEN  # noqa: E402
 from cotbench.dialogue import Dialogue  # noqa: E402
 from cotbench.elicitation import Elicitation, Message  # noqa: E402
+from cotbench.envs import Instructions  # noqa: E402
 from cotbench.errors import AgentError  # noqa: E402
 from tests import tiny_models  # noqa: E402
 
 
 def _dialogue(turns: int) -> Dialogue:
-    dialogue = Dialogue("You act.", ("You are in a room.\n\nYour task is to: look.",))
+    dialogue = Dialogue(Instructions("You act."), ("You are in a room.\n\nYour task is to: look.",))
     for turn in range(turns):
         dialogue = dialogue.then(f"go to desk {turn}", f"I think {turn}", f"You see {turn}.")
     return dialogue
@@ -40,7 +41,12 @@ def test_a_longer_dialogue_begins_with_the_shorter(name: str, history: str) -> N
 def test_every_message_is_in_the_prompt_and_no_tag_is_open(name: str) -> None:
     chat = Chat(tiny_models.tokenizer(tiny_models.TEMPLATES[name]))
     text = chat.prompt_text(Elicitation(history="traces").messages(_dialogue(2), "cot"))
-    for words in ("You act.", "Your task is to: look.", "<think>\nI think 0\n</think>\n<action>go to desk 0</action>", "You see 1."):
+    for words in (
+        "You act.",
+        "Your task is to: look.",
+        "<think>\nI think 0\n</think>\n<action>go to desk 0</action>",
+        "You see 1.",
+    ):
         assert words in text
     assert not text.rstrip().endswith((THINK_OPEN, ACTION_OPEN))
     assert chat.decode(chat.encode(text)) == text

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cotbench.elicitation import Elicitation
+from cotbench.envs import Instructions
 from cotbench.episode import Episode
 from cotbench.errors import EngineError
 from cotbench.query import Decision, Query
@@ -89,7 +90,7 @@ def _play(
     agent: ScriptedAgent, units: Sequence[Unit], envs: int = 1, both: bool = True, broken: Sequence[str] = (), seed: int = 0
 ) -> dict[str, Episode]:
     collector = Collector()
-    rules = Rules("instructions", Elicitation(), seed, both, str.lower)
+    rules = Rules(Instructions("instructions"), Elicitation(), seed, both, str.lower)
     handles = [ScriptedEnv(frozenset(broken)) for _ in range(envs)]
     play(units, agent, handles, rules, collector)
     assert len({episode.key for episode in collector.episodes}) == len(collector.episodes) == len(units)

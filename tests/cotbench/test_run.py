@@ -1,7 +1,6 @@
 """Whole runs on real engines: what is in the folder, killing and resuming, replaying."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -180,14 +179,16 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert _untimed(killed) == _untimed(undisturbed)
     assert (killed / "summary.json").read_text() == (undisturbed / "summary.json").read_text()
-    assert not [name for name in os.listdir(killed) if "tmp" in name or name.startswith(".episodes")]
+    assert not [path.name for path in killed.iterdir() if path.name.startswith((".episodes", ".summary"))]
 
 
 @needs_stock_engine
 @pytest.mark.slow
 def test_the_expert_wins_fifty_real_games_and_random_does_not(tmp_path: Path, real_games: Path) -> None:
     official = {"env": "alfworld", "scheme": "official", "split": "valid_seen", "tasks": None, "max_steps": 50}
-    expert = run(_config(agent="expert", episodes=50, mode="prompt", **official), out=tmp_path / "e", data=real_games, workers=2)
+    expert = run(
+        _config(agent="expert", episodes=50, mode="prompt", **official), out=tmp_path / "e", data=real_games, workers=2
+    )
     assert expert.summary.modes["prompt"].success.mean == 1.0
     rnd = run(_config(agent="random", episodes=10, mode="prompt", **official), out=tmp_path / "r", data=real_games, workers=2)
     assert rnd.summary.modes["prompt"].success.mean is not None and rnd.summary.modes["prompt"].success.mean < 0.5

@@ -1,5 +1,6 @@
 """The numbers of a run, counted by hand."""
 
+import io
 from typing import Any
 
 import pytest
@@ -115,10 +116,18 @@ def test_one_mode_has_no_gap() -> None:
 def test_the_table_says_it_all(summary: Summary) -> None:
     from rich.console import Console
 
-    screen = Console(width=120, record=True, file=open("/dev/null", "w"))
+    screen = Console(width=120, record=True, file=io.StringIO())
     screen.print(run_table(summary.model_copy(update={"partial": True})))
     text = screen.export_text()
-    for words in ("0.33 [0.06, 0.79]", "2 pairs", "+0.50", "PARTIAL", "ERRORS: 2 episodes", "McNemar exact p = 1", "over tasks"):
+    for words in (
+        "0.33 [0.06, 0.79]",
+        "2 pairs",
+        "+0.50",
+        "PARTIAL",
+        "ERRORS: 2 episodes",
+        "McNemar exact p = 1",
+        "over tasks",
+    ):
         assert words in text, words
 
 

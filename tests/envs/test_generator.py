@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from cotbench.envs.alfworld.generator import KINDS, generate, lore
 from cotbench.envs.alfworld.game import Game
+from cotbench.envs.alfworld.generator import KINDS, generate, lore
 from cotbench.envs.alfworld.tasks import load_game
 from cotbench.errors import UnknownNameError
 from tests.conftest import needs_stock_engine
@@ -25,7 +25,11 @@ def test_same_seed_same_game_in_any_process() -> None:
     for hash_seed in ("0", "1"):
         # Another hash seed orders sets of strings otherwise: nothing of a game may depend on it.
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**_env(), "PYTHONHASHSEED": hash_seed}
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**_env(), "PYTHONHASHSEED": hash_seed},
         )
         assert done.stdout.strip() == _digest(generate("cool", 17))
 

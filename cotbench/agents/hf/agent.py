@@ -12,7 +12,7 @@ from typing import Any
 from cotbench.agents.hf import models
 from cotbench.agents.hf.chat import Chat
 from cotbench.agents.hf.decode import CachedSequence, Generated, Sampling, generate, ids_before
-from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN, parse_answer
+from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN, parse_answer, without_partial_tag
 from cotbench.dialogue import Dialogue, fit
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.query import Decision, Query, derive_seed
@@ -107,8 +107,8 @@ class HFAgent:
             if trace is None:
                 stops = (THINK_CLOSE, ACTION_OPEN)
                 thought = self._generate(query, sequence, ids, query.elicitation.trace_tokens, stops, one_line=False)
-                trace = thought.text
-                ids = ids + ids_before(self._chat, thought.ids, thought.text)
+                trace = without_partial_tag(thought.text, THINK_CLOSE) if thought.stop == "budget" else thought.text
+                ids = ids + ids_before(self._chat, thought.ids, trace)
             else:
                 ids = ids + self._chat.encode(trace)
             ids = ids + self._chat.encode(f"{THINK_CLOSE}\n")
@@ -117,7 +117,8 @@ class HFAgent:
             query, sequence, ids, query.elicitation.action_tokens, (ACTION_CLOSE,), one_line=query.elicitation.one_line
         )
         closed = thought is None or thought.stop == THINK_CLOSE
-        read = parse_answer(f"{ACTION_OPEN}{said.text}{ACTION_CLOSE}")
+        words = without_partial_tag(said.text, ACTION_CLOSE) if said.stop == "budget" else said.text
+        read = parse_answer(f"{ACTION_OPEN}{words}{ACTION_CLOSE}")
         reasoning = "" if query.mode == "prompt" else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
         return Decision(
             action=read.action,
