@@ -4,9 +4,6 @@ field but `seconds` is the same when the run is repeated.
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict
 
 from cotbench.elicitation import Mode
@@ -15,47 +12,14 @@ from cotbench.query import Decision
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class RecordedDecision(BaseModel):
-    """A `Decision`, with the canonical spelling under which its action is executed and compared."""
-
-    model_config = _FROZEN
-
-    canonical: str
-    action: str
-    trace: str | None = None
-    raw: str = ""
-    format_ok: bool = True
-    trace_truncated: bool = False
-    prompt_tokens: int = 0
-    reused_tokens: int = 0
-    trace_tokens: int = 0
-    action_tokens: int = 0
-    action_logprob: float | None = None
-    dropped_observations: int = 0
-
-    @classmethod
-    def of(cls, decision: Decision, canonical: str) -> RecordedDecision:
-        """The record of a decision that is not an error."""
-        fields: dict[str, Any] = asdict(decision)
-        fields.pop("error")
-        return cls(canonical=canonical, **fields)
-
-    def decision(self) -> Decision:
-        """The decision as the agent gave it."""
-        return Decision(**self.model_dump(exclude={"canonical"}))
-
-    @property
-    def generated_tokens(self) -> int:
-        """Tokens written by the model."""
-        return self.trace_tokens + self.action_tokens
-
-
 class Step(BaseModel):
     """One executed action.
 
     Attributes:
-        decision: what was executed.
-        prompt_decision: in a CoT episode of mode `both`, the prompt action at the same state; not executed.
+        action: what was executed: the decision's action in its canonical spelling.
+        decision: what the agent answered.
+        prompt_action: in a CoT episode of mode `both`, the prompt action at the same state, canonical; not executed.
+        prompt_decision: the answer behind it.
         expert_action: the expert's action at this state, where it is known.
         observation: what the environment then said.
         score: the score after the action, in [0, 1].
@@ -64,12 +28,19 @@ class Step(BaseModel):
 
     model_config = _FROZEN
 
-    decision: RecordedDecision
-    prompt_decision: RecordedDecision | None = None
+    action: str
+    decision: Decision
+    prompt_action: str | None = None
+    prompt_decision: Decision | None = None
     expert_action: str | None = None
     observation: str
     score: float
     invalid_action: str | None = None
+
+    @property
+    def revised(self) -> bool:
+        """Whether the trace changed the action: the prompt action is known and another one."""
+        return self.prompt_action is not None and self.prompt_action != self.action
 
 
 class Episode(BaseModel):

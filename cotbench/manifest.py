@@ -36,7 +36,7 @@ class RunConfig(BaseModel):
     episodes: int | None = Field(None, ge=1, description="how many tasks; all of the split when left out")
     tasks: tuple[str, ...] | None = Field(None, description="these very tasks instead of a split")
     seed: int = Field(0, ge=0, description="chooses the tasks and seeds the sampling")
-    max_steps: int = Field(50, ge=1, description="step budget of an episode")
+    max_steps: int | None = Field(None, ge=1, description="step budget of an episode; the environment's own when left out")
     available_only: bool = Field(False, description="play what is on this machine instead of refusing an incomplete split")
     elicitation: Elicitation = Field(default_factory=Elicitation, description="how answers are asked for")
 

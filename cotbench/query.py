@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import ConfigDict
 
 from cotbench.dialogue import Dialogue
 from cotbench.elicitation import Elicitation, Mode
@@ -71,6 +74,13 @@ class Decision:
     action_logprob: float | None = None
     dropped_observations: int = 0
     error: str | None = None
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens written by the model."""
+        return self.trace_tokens + self.action_tokens
 
 
 def derive_seed(*parts: object) -> int:

@@ -4,9 +4,9 @@ computed anew but flattened.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -14,6 +14,7 @@ from cotbench.episode import Episode
 from cotbench.errors import RunFolderError
 from cotbench.journal import read_episodes
 from cotbench.manifest import Manifest, read_manifest
+from cotbench.query import Decision
 from cotbench.summary import SUMMARY, Summary, summarize
 
 if TYPE_CHECKING:
@@ -45,18 +46,26 @@ class Run:
 
     @property
     def steps(self) -> pd.DataFrame:
-        """One row a step: the executed decision's fields, and those of the prompt decision under `prompt_...`."""
+        """One row a step: executed, prompt and expert action, what followed, the decision's fields, and those of the prompt
+        decision under `prompt_...`; `worded` is the action as the agent wrote it.
+        """
         import pandas as pd
 
         rows = []
         for episode in self.records:
             for number, step in enumerate(episode.trajectory):
                 row = {"task": episode.task, "mode": episode.mode, "step": number}
-                row |= step.model_dump(exclude={"decision", "prompt_decision"}) | step.decision.model_dump()
+                row |= step.model_dump(exclude={"decision", "prompt_decision"}) | _fields(step.decision)
                 if step.prompt_decision is not None:
-                    row |= {f"prompt_{name}": value for name, value in step.prompt_decision.model_dump().items()}
+                    row |= {f"prompt_{name}": value for name, value in _fields(step.prompt_decision).items()}
                 rows.append(row)
         return pd.DataFrame(rows)
+
+
+def _fields(decision: Decision) -> dict[str, Any]:
+    fields = asdict(decision)
+    fields.pop("error")
+    return {"worded": fields.pop("action"), **fields}
 
 
 def load_run(path: str | Path) -> Run:

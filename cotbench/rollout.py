@@ -14,7 +14,7 @@ from cotbench.agents.base import Agent, needs_of
 from cotbench.dialogue import Dialogue
 from cotbench.elicitation import Elicitation, Mode
 from cotbench.envs.registry import Instructions
-from cotbench.episode import Episode, RecordedDecision, Step, episode_key
+from cotbench.episode import Episode, Step, episode_key
 from cotbench.errors import EngineError
 from cotbench.query import Decision, Query, derive_seed
 from cotbench.workers import EnvHandle, Reply
@@ -91,18 +91,22 @@ class _Slot:
             for mode in modes
         ]
 
-    def record(self, made: Sequence[RecordedDecision], expert: str | None, reply: Reply) -> None:
+    def record(self, decisions: Sequence[Decision], canonical: Callable[[str], str], reply: Reply) -> None:
         """Take note of an executed action and what followed."""
+        decision, *others = decisions
+        prompt = others[0] if others else None
         step = Step(
-            decision=made[0],
-            prompt_decision=made[1] if len(made) > 1 else None,
-            expert_action=expert,
+            action=canonical(decision.action),
+            decision=decision,
+            prompt_action=canonical(prompt.action) if prompt else None,
+            prompt_decision=prompt,
+            expert_action=self.reply.info.get("expert_action"),
             observation=reply.observation,
             score=reply.info["score"],
             invalid_action=reply.info["invalid_action"],
         )
         self.steps.append(step)
-        self.dialogue = self.dialogue.then(made[0].canonical, made[0].trace, reply.observation)
+        self.dialogue = self.dialogue.then(step.action, decision.trace, reply.observation)
         self.reply = reply
 
     def episode(self, error: str | None = None) -> Episode:
@@ -137,7 +141,7 @@ def play(units: Sequence[Unit], agent: Agent, envs: Sequence[EnvHandle], rules: 
         running += _start(waiting, idle, rules, observer)
         asked = [(slot, slot.queries(rules, needs)) for slot in running]
         answers = iter(_decide(agent, [query for _, queries in asked for query in queries]))
-        acting: list[tuple[_Slot, list[RecordedDecision]]] = []
+        acting: list[tuple[_Slot, list[Decision]]] = []
         for slot, queries in asked:
             decisions = [next(answers) for _ in queries]
             failed = next((decision.error for decision in decisions if decision.error is not None), None)
@@ -146,11 +150,10 @@ def play(units: Sequence[Unit], agent: Agent, envs: Sequence[EnvHandle], rules: 
                 running.remove(slot)
                 idle.append(slot.env)
                 continue
-            made = [RecordedDecision.of(decision, rules.canonical(decision.action)) for decision in decisions]
-            slot.env.ask_step(made[0].canonical)
-            acting.append((slot, made))
-        for slot, made in acting:
-            ended, failed = _settle(slot, made)
+            slot.env.ask_step(rules.canonical(decisions[0].action))
+            acting.append((slot, decisions))
+        for slot, decisions in acting:
+            ended, failed = _settle(slot, decisions, rules)
             observer.stepped(slot.unit, len(slot.steps))
             if ended:
                 observer.finished(slot.episode(failed))
@@ -179,14 +182,13 @@ def _start(waiting: deque[Unit], idle: list[EnvHandle], rules: Rules, observer: 
     return begun
 
 
-def _settle(slot: _Slot, made: list[RecordedDecision]) -> tuple[bool, str | None]:
+def _settle(slot: _Slot, decisions: Sequence[Decision], rules: Rules) -> tuple[bool, str | None]:
     """Read what an action did: whether the episode ended, and the error that ended it."""
-    expert = slot.reply.info.get("expert_action")
     try:
         reply = slot.env.read()
     except EngineError as error:
         return True, str(error)
-    slot.record(made, expert, reply)
+    slot.record(decisions, rules.canonical, reply)
     return reply.terminated or reply.truncated, None
 
 

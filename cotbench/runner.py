@@ -103,13 +103,24 @@ def start(plan: Plan, folder: Path, *, agent: Agent, workers: int, data: Path | 
     Raises:
         RunFolderError: the folder holds something already.
     """
-    if folder.exists() and any(folder.iterdir()):
-        hint = "go on with: cotbench run --resume" if (folder / MANIFEST).is_file() else "choose another --out, not"
-        raise RunFolderError(f"{folder} is not empty; {hint} {folder}")
+    check_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = _manifest(plan, agent, data)
     write_manifest(folder, manifest)
     return _play(folder, manifest, plan, agent=agent, workers=workers, data=data, observer=observer)
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        RunFolderError: it is not empty, or it is a file.
+    """
+    if folder.is_file():
+        raise RunFolderError(f"{folder} is a file: choose another --out")
+    if folder.exists() and any(folder.iterdir()):
+        hint = "go on with: cotbench run --resume" if (folder / MANIFEST).is_file() else "choose another --out, not"
+        raise RunFolderError(f"{folder} is not empty; {hint} {folder}")
 
 
 def resume(folder: Path, *, agent: Agent, workers: int, data: Path | None, observer: Observer) -> Outcome:

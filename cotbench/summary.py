@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cotbench import statistics
 from cotbench.elicitation import MODES, Mode
+from cotbench.envs.registry import env_entry
 from cotbench.episode import Episode, Step
 from cotbench.manifest import Manifest
 from cotbench.statistics import Estimate
@@ -148,7 +149,7 @@ def summarize(episodes: Sequence[Episode], manifest: Manifest) -> Summary:
         elicitation=manifest.elicitation_fingerprint,
         style=config.elicitation.style,
         temperature=config.elicitation.temperature,
-        max_steps=config.max_steps,
+        max_steps=config.max_steps or env_entry(config.env).max_steps(),
         modes={mode: _mode(mode, some) for mode, some in played.items() if some},
         gap=_gap(played["prompt"], played["cot"]) if both else None,
         consistency=_consistency(cot) if both else None,
@@ -196,9 +197,9 @@ def _gap(prompt: Sequence[Episode], cot: Sequence[Episode]) -> Gap:
 
 
 def _consistency(cot: Sequence[Episode]) -> Consistency:
-    compared = [[step for step in episode.trajectory if step.prompt_decision is not None] for episode in cot]
+    compared = [[step for step in episode.trajectory if step.prompt_action is not None] for episode in cot]
     counts = [float(len(steps)) for steps in compared]
-    same = [float(sum(not _revised(step) for step in steps)) for steps in compared]
+    same = [float(sum(not step.revised for step in steps)) for steps in compared]
     return Consistency(
         states=int(sum(counts)),
         consistency=statistics.ratio(same, counts),
@@ -206,20 +207,14 @@ def _consistency(cot: Sequence[Episode]) -> Consistency:
     )
 
 
-def _revised(step: Step) -> bool:
-    return step.prompt_decision is not None and step.prompt_decision.canonical != step.decision.canonical
-
-
 def _revisions(cot: Sequence[Episode]) -> Revisions:
     states = revised = helped = hurt = 0
     nets, counts = [], []
     for episode in cot:
-        known = [step for step in episode.trajectory if step.expert_action is not None and step.prompt_decision is not None]
-        changed = [step for step in known if _revised(step)]
-        better = sum(step.decision.canonical == step.expert_action for step in changed)
-        worse = sum(
-            step.prompt_decision is not None and step.prompt_decision.canonical == step.expert_action for step in changed
-        )
+        known = [step for step in episode.trajectory if step.expert_action is not None and step.prompt_action is not None]
+        changed = [step for step in known if step.revised]
+        better = sum(step.action == step.expert_action for step in changed)
+        worse = sum(step.prompt_action == step.expert_action for step in changed)
         states, revised, helped, hurt = states + len(known), revised + len(changed), helped + better, hurt + worse
         nets.append(float(better - worse))
         counts.append(float(len(known)))

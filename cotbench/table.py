@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -28,8 +29,8 @@ def shown(estimate: Estimate | None, digits: int = 2, signed: bool = False) -> s
 
 def run_table(summary: Summary) -> RenderableType:
     """What `cotbench run` prints at its end."""
-    table = Table(title=_title(summary), title_justify="left", title_style="bold", pad_edge=False)
-    table.add_column("per mode", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("per episode", no_wrap=True)
     modes = list(summary.modes)
     for mode in modes:
         table.add_column(_NAMES[mode], justify="right", no_wrap=True)
@@ -51,7 +52,7 @@ def run_table(summary: Summary) -> RenderableType:
     ]
     for name, cells, difference in rows:
         table.add_row(name, *cells, *([difference] if both else []))
-    return Group(table, *(Text(line) for line in _below(summary)))
+    return Group(Text(_title(summary), style="bold"), table, *(Text(line) for line in _below(summary)))
 
 
 def _each(summary: Summary, cell: Callable[[ModeSummary], str]) -> list[str]:

@@ -48,7 +48,7 @@ class TextEnv(gymnasium.Env[str, str]):
     Args:
         split: which split `reset` draws from when no task is named.
         scheme: the family of splits, `paper` or `official`.
-        max_steps: the step budget; reaching it truncates the episode.
+        max_steps: the step budget; reaching it truncates the episode. None: the environment's own.
         request: any of `admissible_actions`, `expert_action`: added to every `info`.
         render_mode: None or "ansi" (the last action and observation as text).
     """
@@ -56,6 +56,8 @@ class TextEnv(gymnasium.Env[str, str]):
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
     instructions: ClassVar[str]
     """What a model must know to act here; the same for every task."""
+    default_max_steps: ClassVar[int]
+    """The step budget where none is given; an environment may set others task by task in `step_budget`."""
     examples: ClassVar[tuple[str, ...]]
     """Actions of every kind, to show how they are spelled; none is about a particular task."""
 
@@ -64,11 +66,11 @@ class TextEnv(gymnasium.Env[str, str]):
         *,
         split: str = "id",
         scheme: str = "paper",
-        max_steps: int = 50,
+        max_steps: int | None = None,
         request: Collection[str] = (),
         render_mode: str | None = None,
     ) -> None:
-        if max_steps < 1:
+        if max_steps is not None and max_steps < 1:
             raise UsageError(f"max_steps must be at least 1, not {max_steps}")
         if render_mode not in (None, "ansi"):
             raise UnknownNameError("render mode", str(render_mode), ["ansi"])
@@ -85,9 +87,14 @@ class TextEnv(gymnasium.Env[str, str]):
         self._task: str | None = None
         self._goal = ""
         self._steps = 0
+        self._budget = 0
         self._running = False
         self._rendered = ""
         self._last_score = 0.0
+
+    def step_budget(self, task: str) -> int:
+        """How many steps an episode of this task may take."""
+        return self.max_steps if self.max_steps is not None else self.default_max_steps
 
     @staticmethod
     @abstractmethod
@@ -137,6 +144,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self._running = False
         outcome, goal = self._start(task)
         self._task, self._goal, self._steps, self._last_score = task, goal, 0, outcome.score
+        self._budget = self.step_budget(task)
         self._running = True
         self._rendered = outcome.observation
         return outcome.observation, self._info(outcome)
@@ -155,7 +163,7 @@ class TextEnv(gymnasium.Env[str, str]):
         outcome = self._act(executed)
         self._steps += 1
         terminated = outcome.ended
-        truncated = not terminated and self._steps >= self.max_steps
+        truncated = not terminated and self._steps >= self._budget
         self._running = not (terminated or truncated)
         self._rendered = f"> {executed}\n{outcome.observation}"
         reward = outcome.score - self._last_score

@@ -25,12 +25,11 @@ class Instructions(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EnvEntry:
-    """One environment: its names, its budget, and where its code is."""
+    """One environment: its names, and where its code is."""
 
     name: str
     gym_id: str
     title: str
-    max_steps: int
     extras: tuple[str, ...]
     license: str
     env_class: str
@@ -50,9 +49,13 @@ class EnvEntry:
         env_class = cast(type[TextEnv], _load(self.env_class))
         return Instructions(env_class.instructions, env_class.examples)
 
+    def max_steps(self) -> int:
+        """The step budget of an episode, where none is given."""
+        return cast(type[TextEnv], _load(self.env_class)).default_max_steps
+
     def make(self, **kwargs: Any) -> TextEnv:
         """A new environment, unwrapped. Takes the arguments of the environment's class."""
-        return cast(TextEnv, _load(self.env_class)(**{**self.kwargs, "max_steps": self.max_steps, **kwargs}))
+        return cast(TextEnv, _load(self.env_class)(**{**self.kwargs, **kwargs}))
 
 
 _ENTRIES = (
@@ -60,7 +63,6 @@ _ENTRIES = (
         name="alfworld",
         gym_id="cotbench/ALFWorld-v0",
         title="ALFWorld, the official games",
-        max_steps=50,
         extras=("reference",),
         license="MIT",
         env_class="cotbench.envs.alfworld.env:ALFWorldEnv",
@@ -71,7 +73,6 @@ _ENTRIES = (
         name="alfworld-gen",
         gym_id="cotbench/ALFWorldGen-v0",
         title="ALFWorld, games generated from a seed",
-        max_steps=50,
         extras=("reference",),
         license="MIT (domain and grammar)",
         env_class="cotbench.envs.alfworld.env:ALFWorldEnv",
@@ -107,5 +108,5 @@ def register() -> None:
             gymnasium.register(
                 id=entry.gym_id,
                 entry_point=entry.env_class,
-                kwargs={**entry.kwargs, "max_steps": entry.max_steps},
+                kwargs=dict(entry.kwargs),
             )

@@ -37,9 +37,8 @@ class ReplayAgent:
             return Decision("", error=f"{self._run} holds no decision for step {query.step} of {query.episode}")
         step: Step = episode.trajectory[query.step]
         decision = step.decision if query.mode == episode.mode else step.prompt_decision
-        if decision is None:
-            return Decision("", error=f"{self._run} holds no {query.mode} decision for step {query.step} of {query.episode}")
-        return decision.decision()
+        missing = f"{self._run} holds no {query.mode} decision for step {query.step} of {query.episode}"
+        return decision or Decision("", error=missing)
 
     def close(self) -> None:
         """Nothing to free."""

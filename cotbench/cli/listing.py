@@ -44,7 +44,7 @@ def envs(json_: _Json = False) -> None:
         source = entry.source()
         for scheme, splits in source.schemes().items():
             sizes = ", ".join(f"{split} {len(source.tasks(scheme, split))}" for split in splits)
-            rows.append((name, scheme, sizes, str(entry.max_steps), entry.license))
+            rows.append((name, scheme, sizes, str(entry.max_steps()), entry.license))
     _print(("env", "scheme", "splits and their tasks", "steps", "licence"), rows, json_)
 
 

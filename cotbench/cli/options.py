@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from cotbench.elicitation import Elicitation
-from cotbench.envs.registry import env_entry
 from cotbench.errors import UnknownNameError, UsageError
 from cotbench.manifest import RunConfig
 
@@ -26,21 +25,18 @@ def only_given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def new_config(given: Mapping[str, Any], asked: Mapping[str, Any]) -> RunConfig:
-    """A config from typed options; defaults are the config's own, the step budget the environment's.
+    """A config from typed options; defaults are the config's own.
 
     Raises:
         UsageError: a value that does not fit; with near matches where it is a name.
     """
-    options = dict(given)
-    entry = env_entry(options.get("env", RunConfig.model_fields["env"].default))
-    options.setdefault("max_steps", entry.max_steps)
-    for model, values in ((RunConfig, options), (Elicitation, asked)):
+    for model, values in ((RunConfig, given), (Elicitation, asked)):
         for name, value in values.items():
             choices = get_args(model.model_fields[name].annotation)
             if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
                 raise UnknownNameError("elicitation" if name == "style" else name, str(value), choices)
     try:
-        return RunConfig(**options, elicitation=Elicitation(**asked))
+        return RunConfig(**given, elicitation=Elicitation(**asked))
     except ValidationError as error:
         first = error.errors()[0]
         flag = "--" + str(first["loc"][-1]).replace("_", "-")

@@ -146,6 +146,8 @@ def run(
         _print_plan(plan, json_)
         return 0
     target = folder or out or runner.new_folder(config)
+    if folder is None:
+        runner.check_new(target)
     player = build()
     try:
         with progress(plan, target, quiet=json_ and not sys.stderr.isatty()) as observer:
@@ -179,6 +181,7 @@ def _print_plan(plan: Any, as_json: bool) -> None:
 
     from cotbench.envs.splits import digest
 
+    steps = plan.config.max_steps or plan.entry.max_steps()
     types = Counter(unit.task_type for unit in plan.units)
     modes = Counter(unit.mode for unit in plan.units)
     config = plan.config
@@ -197,7 +200,7 @@ def _print_plan(plan: Any, as_json: bool) -> None:
     typer.echo(f"tasks: {len(plan.tasks)} of {plan.split_tasks}{' (PARTIAL: games are missing)' if plan.partial else ''}")
     typer.echo("episodes: " + ", ".join(f"{count} {mode}" for mode, count in modes.items()))
     typer.echo("task types: " + ", ".join(f"{name} {count // len(modes)}" for name, count in sorted(types.items())))
-    typer.echo(f"at most {config.max_steps * len(plan.units)} steps; elicitation {config.elicitation.fingerprint}")
+    typer.echo(f"at most {steps * len(plan.units)} steps; elicitation {config.elicitation.fingerprint}")
     for task in plan.tasks[:5]:
         typer.echo(f"  {task}")
     if len(plan.tasks) > 5:

@@ -53,7 +53,7 @@ class ALFWorldEnv(TextEnv):
         engine: "textworld", the stock engine.
         data: the folder that holds `json_2.1.1`; None means `$ALFWORLD_DATA`.
         available_only: draw from the games that are on this machine, instead of refusing an incomplete split.
-        max_steps: the step budget.
+        max_steps: the step budget; None means 50.
         request: any of `admissible_actions`, `expert_action` (the walkthrough's next command while on its path).
         render_mode: None or "ansi".
     """
@@ -63,6 +63,7 @@ class ALFWorldEnv(TextEnv):
         "happened. Things are named with their number. You must stand at a receptacle to use it, closed ones must be opened "
         'first, and you can carry one object. "Nothing happens." means that the action was not possible.'
     )
+    default_max_steps: ClassVar[int] = 50
     examples: ClassVar[tuple[str, ...]] = (
         "go to desk 1",
         "open drawer 2",
@@ -88,7 +89,7 @@ class ALFWorldEnv(TextEnv):
         engine: str = "textworld",
         data: str | Path | None = None,
         available_only: bool = False,
-        max_steps: int = 50,
+        max_steps: int | None = None,
         request: Collection[str] = (),
         render_mode: str | None = None,
     ) -> None:

@@ -104,7 +104,7 @@ def test_a_win_ends_an_episode() -> None:
     agent = ScriptedAgent({("n3", "cot", 1): "win"})
     episode = _play(agent, [Unit("n3", "t", "cot")])["n3#cot"]
     assert (episode.success, episode.score, episode.steps, episode.terminated, episode.truncated) == (True, 1.0, 2, True, False)
-    assert [step.decision.canonical for step in episode.trajectory] == ["wait", "win"]
+    assert [step.action for step in episode.trajectory] == ["wait", "win"]
     assert episode.trajectory[0].decision.action == "WAIT"
     assert [step.expert_action for step in episode.trajectory] == ["win", "win"]
 
@@ -114,8 +114,8 @@ def test_the_prompt_action_is_recorded_and_not_executed() -> None:
     episode = _play(agent, [Unit("n2", "t", "cot")])["n2#cot"]
     assert not episode.success and episode.steps == 2
     first = episode.trajectory[0]
-    assert first.prompt_decision is not None and first.prompt_decision.canonical == "win"
-    assert first.decision.canonical == "wait"
+    assert first.prompt_action == "win" and first.revised
+    assert first.action == "wait"
     assert [query.mode for query in agent.seen[0]] == ["cot", "prompt"]
 
 

@@ -85,7 +85,7 @@ def test_a_run_folder_holds_everything(tmp_path: Path) -> None:
     steps = loaded.steps
     assert len(steps) == loaded.episodes["steps"].sum()
     cot = steps[steps["mode"] == "cot"]
-    assert (cot["prompt_canonical"] == cot["canonical"]).all()
+    assert (cot["prompt_action"] == cot["action"]).all()
     assert cot["trace"].str.len().min() > 0
     assert steps[steps["mode"] == "prompt"]["trace"].isna().all()
     assert not (tmp_path / "run" / "summary.json").read_text().startswith("{}")

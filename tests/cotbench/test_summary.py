@@ -6,16 +6,19 @@ from typing import Any
 import pytest
 
 from cotbench.elicitation import Elicitation, Mode
-from cotbench.episode import Episode, RecordedDecision, Step
+from cotbench.episode import Episode, Step
 from cotbench.manifest import Manifest, RunConfig
+from cotbench.query import Decision
 from cotbench.summary import Summary, summarize
 from cotbench.table import run_table
 
 
 def _step(action: str, prompt: str | None = None, expert: str | None = None, **more: Any) -> Step:
     return Step(
-        decision=RecordedDecision(canonical=action, action=action, **more.pop("decision", {})),
-        prompt_decision=RecordedDecision(canonical=prompt, action=prompt) if prompt is not None else None,
+        action=action,
+        decision=Decision(action, **more.pop("decision", {})),
+        prompt_action=prompt,
+        prompt_decision=Decision(prompt) if prompt is not None else None,
         expert_action=expert,
         observation="",
         score=0.0,
