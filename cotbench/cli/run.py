@@ -148,6 +148,7 @@ def run(
     target = folder or out or runner.new_folder(config)
     if folder is None:
         runner.check_new(target)
+    print(f"loading {config.agent}", file=sys.stderr)
     player = build()
     try:
         with progress(plan, target, quiet=json_ and not sys.stderr.isatty()) as observer:
