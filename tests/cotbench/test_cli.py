@@ -106,7 +106,7 @@ def test_a_dry_run_starts_nothing(cli: Any, tmp_path: Path) -> None:
 def test_a_run_ends_with_a_table_and_can_go_on(cli: Any, tmp_path: Path) -> None:
     code, out, error = cli(*RUN, "--out", "here")
     assert code == 0, error
-    assert re.search(r"success +│ +0\.00 \[0\.00, 0\.79\] │", out)
+    assert re.search(r"success +0\.00 \[0\.00, 0\.79\]", out)
     for words in ("CoT - prompt", "consistency", "revisions", "95 % intervals over tasks", "run folder: here"):
         assert words in out, words
     code, _, error = cli(*RUN, "--out", "here")

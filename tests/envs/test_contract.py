@@ -111,7 +111,7 @@ def test_wrong_arguments_are_named(make: Any) -> None:
         make(split="nowhere")
     with pytest.raises(UsageError, match="max_steps"):
         make(max_steps=0)
-    with pytest.raises(UnknownNameError, match="render mode"):
+    with pytest.raises(UnknownNameError, match="render mode"), pytest.warns(UserWarning, match="render_mode='human'"):
         make(render_mode="human")
     env = make()
     with pytest.raises(EpisodeOverError):
