@@ -101,8 +101,10 @@ def start(plan: Plan, folder: Path, *, agent: Agent, workers: int, data: Path | 
     """Play a new run into an empty or new folder.
 
     Raises:
+        MissingExtraError: the environment's engine is not installed.
         RunFolderError: the folder holds something already.
     """
+    plan.entry.require()
     check_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = _manifest(plan, agent, data)
@@ -130,6 +132,7 @@ def resume(folder: Path, *, agent: Agent, workers: int, data: Path | None, obser
         RunFolderError: not a run folder, or the tasks, the data or the elicitation are no longer what they were.
     """
     before = read_manifest(folder)
+    env_entry(before.config.env).require()
     plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), data)
     plan = Plan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
     check_same(folder, before.identity(), _manifest(plan, agent, data).identity())

@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple, cast
 
 import gymnasium
 
 from cotbench.envs.base import TextEnv
 from cotbench.envs.tasks import TaskSource
-from cotbench.errors import UnknownNameError
+from cotbench.errors import MissingExtraError, UnknownNameError
 
 
 class Instructions(NamedTuple):
@@ -25,16 +26,26 @@ class Instructions(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EnvEntry:
-    """One environment: its names, and where its code is."""
+    """One environment: its names, the extra and modules of its engine, and where its code is."""
 
     name: str
     gym_id: str
     title: str
-    extras: tuple[str, ...]
+    extra: str
+    modules: tuple[str, ...]
     license: str
     env_class: str
     task_source: str
     kwargs: Mapping[str, Any]
+
+    def require(self) -> None:
+        """Fail in one line when the engine is not installed.
+
+        Raises:
+            MissingExtraError: names the extra.
+        """
+        if any(find_spec(module) is None for module in self.modules):
+            raise MissingExtraError(f"environment {self.name!r}", self.extra)
 
     def source(self) -> TaskSource:
         """The environment's tasks."""
@@ -63,7 +74,8 @@ _ENTRIES = (
         name="alfworld",
         gym_id="cotbench/ALFWorld-v0",
         title="ALFWorld, the official games",
-        extras=("reference",),
+        extra="reference",
+        modules=("textworld", "alfworld"),
         license="MIT",
         env_class="cotbench.envs.alfworld.env:ALFWorldEnv",
         task_source="cotbench.envs.alfworld.tasks:OfficialGames",
@@ -73,7 +85,8 @@ _ENTRIES = (
         name="alfworld-gen",
         gym_id="cotbench/ALFWorldGen-v0",
         title="ALFWorld, games generated from a seed",
-        extras=("reference",),
+        extra="reference",
+        modules=("textworld", "alfworld"),
         license="MIT (domain and grammar)",
         env_class="cotbench.envs.alfworld.env:ALFWorldEnv",
         task_source="cotbench.envs.alfworld.tasks:GeneratedGames",

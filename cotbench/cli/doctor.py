@@ -33,12 +33,15 @@ def doctor(
         return
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     from cotbench.cli.options import console
 
     table = Table("what", "found", "mend it with", box=box.SIMPLE, pad_edge=False)
     for finding in findings:
-        table.add_row(finding.what, finding.found, finding.mend, style=None if not finding.mend else "yellow")
+        # As text: rich would take the brackets of cotbench[hf] for markup.
+        cells = (Text(cell, overflow="fold") for cell in (finding.what, finding.found, finding.mend))
+        table.add_row(*cells, style="yellow" if finding.mend else None)
     console().print(table)
 
 

@@ -77,10 +77,11 @@ def _print(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], as_json: bool
         return
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     from cotbench.cli.options import console
 
     table = Table(*head, box=box.SIMPLE, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console().print(table)

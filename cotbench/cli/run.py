@@ -145,6 +145,7 @@ def run(
     if dry_run:
         _print_plan(plan, json_)
         return 0
+    plan.entry.require()
     target = folder or out or runner.new_folder(config)
     if folder is None:
         runner.check_new(target)

@@ -166,6 +166,14 @@ def test_ctrl_c_keeps_what_was_played(cli: Any, monkeypatch: pytest.MonkeyPatch)
     assert (code, error) == (130, "interrupted; what was played is kept: cotbench run --resume here")
 
 
+def test_a_missing_engine_is_said_before_anything_is_played(cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("cotbench.envs.registry.find_spec", lambda name: None)
+    code, _, error = cli(*RUN)
+    assert code == 1
+    assert error == "error: environment 'alfworld-gen' needs the extra 'reference': pip install 'cotbench[reference]'"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_lists(cli: Any) -> None:
     code, out, _ = cli("list", "envs", "--json")
     assert code == 0 and {row["env"] for row in json.loads(out)} == {"alfworld", "alfworld-gen"}
@@ -199,6 +207,7 @@ def test_doctor_says_how_to_mend(cli: Any, real_games: Path, monkeypatch: pytest
         findings["ALFWorld train"]["found"] == "0 of 3553 games" and "alfworld-download" in findings["ALFWorld train"]["mend"]
     )
     code, out, _ = cli("doctor")
+    assert "pip install 'cotbench[reference]'" in out, "brackets are not markup"
     assert code == 0 and "mend it with" in out and "not on this machine" in out
 
 
