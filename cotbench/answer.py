@@ -4,6 +4,7 @@ it reads, and takes time linear in the length of the text.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
@@ -14,7 +15,8 @@ MAX_ACTION = 100_000
 """Characters of an action that are kept: no environment has a longer one, and logs stay readable."""
 
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’"}
-_LABELS = ("action:", "next action:", "the action:", "action is:", "> ")
+_LABELS = ("action:", "next action:", "the action:", "action is:", "**action:**", "**action**:", "> ")
+_TAG = re.compile(r"</?(?:think|action)>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ def parse_answer(text: str) -> Answer:
     no tag was used at all, the first line of what is left.
     """
     problems: list[str] = []
+    text = _TAG.sub(lambda tag: tag[0].lower(), text)
     before, trace, rest = _split_trace(text, problems)
     action = _find_action(rest, problems)
     if action is None and ACTION_OPEN in before:
@@ -111,6 +114,8 @@ def _find_action(rest: str, problems: list[str]) -> str | None:
     after = rest[closed + len(ACTION_CLOSE) :]
     if ACTION_OPEN in after:
         problems.append("several actions")
+        if not rest[start:closed].strip():
+            return after.partition(ACTION_OPEN)[2].partition(ACTION_CLOSE)[0]
     elif after.strip():
         problems.append("text after action")
     return rest[start:closed]
@@ -150,10 +155,10 @@ def clean_action(text: str) -> str:
         first, newline, rest = body.partition("\n")
         # The word right after a fence names a language, unless the fence is all on one line.
         text = (rest if newline and first.strip().isalnum() else body).strip()
-    for label in _LABELS:
-        if text.lower().startswith(label):
-            text = text[len(label) :].strip()
-            break
+    while label := next((label for label in _LABELS if text.lower().startswith(label)), None):
+        text = text[len(label) :].strip()
+    if len(text) >= 3 and text.endswith(".") and _QUOTES.get(text[0]) == text[-2]:
+        text = text[:-1]
     while len(text) >= 2 and _QUOTES.get(text[0]) == text[-1]:
         text = text[1:-1].strip()
     return text

@@ -45,7 +45,7 @@ class Message(NamedTuple):
 class Elicitation(BaseModel):
     """How answers are asked for and read; frozen, hashable, and the same for a whole study."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     style: Literal["prefill", "template"] = Field(
         "prefill", description="prefill: the harness opens the tags; template: an instruction, nothing opened"

@@ -22,11 +22,14 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 _PACKAGES = ("cotbench", "gymnasium", "numpy", "scipy", "torch", "transformers", "tokenizers", "textworld", "alfworld")
 
+_MACHINE = ("device", "torch_threads")
+"""What an agent says of the machine rather than of itself: a run may go on elsewhere."""
+
 
 class RunConfig(BaseModel):
     """What a run is asked to do."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     agent: str = Field(description="the agent's spec")
     env: str = Field("alfworld-gen", description="the environment's name")
@@ -70,7 +73,8 @@ class Manifest(BaseModel):
             "instructions": self.instructions_sha256,
             "task_list": self.task_list_sha256,
         }
-        return fields | {f"data {name}": value for name, value in self.data.items()}
+        fields |= {f"data {name}": value for name, value in self.data.items()}
+        return fields | {f"agent {name}": value for name, value in self.agent.items() if name not in _MACHINE}
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -52,7 +52,8 @@ class Decision:
         trace: the reasoning before it; None in prompt mode.
         raw: the whole answer, opened tags included.
         format_ok: every tag that the model owed was written by the model.
-        trace_truncated: the trace did not close within its budget and was closed by the harness.
+        trace_truncated: the model did not close its trace (its budget ran out, it ended its turn, or it went on to the
+            action), so the harness closed it.
         prompt_tokens: length of the prompt `p`.
         reused_tokens: how many of them were not computed again.
         trace_tokens: generated in the trace.

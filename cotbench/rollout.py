@@ -4,11 +4,14 @@ are played beside it; an infrastructure failure ends one episode as an error and
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
+
+from pydantic import TypeAdapter, ValidationError
 
 from cotbench.agents.base import Agent, needs_of
 from cotbench.dialogue import Dialogue
@@ -18,6 +21,8 @@ from cotbench.episode import Episode, Step, episode_key
 from cotbench.errors import EngineError
 from cotbench.query import Decision, Query, derive_seed
 from cotbench.workers import EnvHandle, Reply
+
+_DECISION = TypeAdapter(Decision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +202,31 @@ def _decide(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
     if not queries:
         return []
     try:
-        decisions = agent.decide(queries)
+        decisions = list(agent.decide(queries))
     except Exception as error:
         return [Decision("", error=f"{type(error).__name__}: {error}")] * len(queries)
     if len(decisions) != len(queries):
         wrong = f"agent {agent.name} answered {len(decisions)} of {len(queries)} queries"
         return [Decision("", error=wrong)] * len(queries)
-    return decisions
+    return [_checked(agent, decision) for decision in decisions]
+
+
+def _checked(agent: Agent, decision: object) -> Decision:
+    """A decision that can be written down and read again; anything else an agent returns is an error."""
+    if not isinstance(decision, Decision):
+        return Decision("", error=f"agent {agent.name} returned a {type(decision).__name__}, not a Decision")
+    # A lone surrogate is no text: it cannot be written to a file.
+    fields = {name: _text(value) if isinstance(value, str) else value for name, value in asdict(decision).items()}
+    try:
+        # By way of JSON, for that is how it will be read again.
+        return _DECISION.validate_json(json.dumps(fields), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        return Decision("", error=f"agent {agent.name} returned a Decision with a bad {place}: {first['msg']}")
+    except TypeError as error:
+        return Decision("", error=f"agent {agent.name} returned a Decision that is not data: {error}")
+
+
+def _text(value: str) -> str:
+    return value.encode("utf-8", "replace").decode("utf-8")

@@ -64,16 +64,21 @@ def make_plan(config: RunConfig, data: Path | None = None) -> Plan:
     """
     entry = env_entry(config.env)
     source = entry.source()
+    whole = source.tasks(config.scheme, config.split)
+    if data is not None and not entry.takes_data:
+        raise UsageError(f"environment {config.env!r} reads no data folder: leave --data away")
     if config.tasks is not None:
+        if config.episodes is not None:
+            raise UsageError("--task names the tasks and --episodes draws them: give one of the two")
         known = {
             task for scheme, splits in source.schemes().items() for split in splits for task in source.tasks(scheme, split)
         }
         for task in config.tasks:
             if task not in known:
                 raise UnknownNameError("task", task, known, f"of {config.env}")
-        tasks = playable(source, tuple(dict.fromkeys(config.tasks)), data, "given", config.available_only)
-        return Plan(config, entry, tasks, len(config.tasks), len(tasks) < len(config.tasks))
-    whole = source.tasks(config.scheme, config.split)
+        wanted = tuple(dict.fromkeys(config.tasks))
+        tasks = playable(source, wanted, data, "given", config.available_only)
+        return Plan(config, entry, tasks, len(wanted), len(tasks) < len(wanted))
     there = playable(source, whole, data, config.split, config.available_only)
     chosen = list(there)
     if config.episodes is not None:
@@ -105,24 +110,28 @@ def start(plan: Plan, folder: Path, *, agent: Agent, workers: int, data: Path | 
         RunFolderError: the folder holds something already.
     """
     plan.entry.require()
-    check_new(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    new_run_folder(folder)
     manifest = _manifest(plan, agent, data)
     write_manifest(folder, manifest)
     return _play(folder, manifest, plan, agent=agent, workers=workers, data=data, observer=observer)
 
 
-def check_new(folder: Path) -> None:
-    """Refuse a folder that holds something.
+def new_run_folder(folder: Path) -> None:
+    """Make the folder of a new run; refuse one that holds something.
 
     Raises:
-        RunFolderError: it is not empty, or it is a file.
+        RunFolderError: it is not empty, it is a file, or it cannot be made.
     """
     if folder.is_file():
         raise RunFolderError(f"{folder} is a file: choose another --out")
-    if folder.exists() and any(folder.iterdir()):
+    # What begins with a dot is ours: a lock, or what a killed write left behind.
+    if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         hint = "go on with: cotbench run --resume" if (folder / MANIFEST).is_file() else "choose another --out, not"
         raise RunFolderError(f"{folder} is not empty; {hint} {folder}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot make the run folder {folder} ({error.strerror}): choose another --out") from error
 
 
 def resume(folder: Path, *, agent: Agent, workers: int, data: Path | None, observer: Observer) -> Outcome:

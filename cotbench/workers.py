@@ -126,7 +126,10 @@ class ProcessEnv:
         try:
             kind, payload = self._pipe.recv()
         except (EOFError, OSError, AttributeError) as error:
-            code = self._process.exitcode if self._process is not None else None
+            code = None
+            if self._process is not None:
+                self._process.join(timeout=1)
+                code = self._process.exitcode
             self.close()
             raise EngineError(f"the process of environment {self._settings.name} died (exit code {code})") from error
         if kind == "error":

@@ -26,13 +26,16 @@ class Instructions(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EnvEntry:
-    """One environment: its names, the extra and modules of its engine, and where its code is."""
+    """One environment: its names, the extra and modules of its engine, whether it reads a data folder, and where
+    its code is.
+    """
 
     name: str
     gym_id: str
     title: str
     extra: str
     modules: tuple[str, ...]
+    takes_data: bool
     license: str
     env_class: str
     task_source: str
@@ -76,6 +79,7 @@ _ENTRIES = (
         title="ALFWorld, the official games",
         extra="reference",
         modules=("textworld", "alfworld"),
+        takes_data=True,
         license="MIT",
         env_class="cotbench.envs.alfworld.env:ALFWorldEnv",
         task_source="cotbench.envs.alfworld.tasks:OfficialGames",
@@ -87,6 +91,7 @@ _ENTRIES = (
         title="ALFWorld, games generated from a seed",
         extra="reference",
         modules=("textworld", "alfworld"),
+        takes_data=False,
         license="MIT (domain and grammar)",
         env_class="cotbench.envs.alfworld.env:ALFWorldEnv",
         task_source="cotbench.envs.alfworld.tasks:GeneratedGames",

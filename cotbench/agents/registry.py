@@ -7,7 +7,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TypeVar, get_type_hints
@@ -16,7 +15,7 @@ from urllib.parse import parse_qsl
 from pydantic import TypeAdapter, ValidationError
 
 from cotbench.agents.base import Agent
-from cotbench.errors import AgentError, UnknownNameError, UsageError
+from cotbench.errors import AgentError, CotbenchError, UnknownNameError, UsageError
 
 ENTRY_POINTS = "cotbench.agents"
 """The entry-point group through which an installed package offers agents."""
@@ -136,7 +135,16 @@ def resolve(spec: str) -> Callable[[], Agent]:
             options[name] = TypeAdapter(hints.get(name, str)).validate_python(value)
         except ValidationError as error:
             raise UsageError(f"agent {spec!r}: {name}={value}: {error.errors()[0]['msg']}") from error
-    return partial(factory, *([parsed.target] if parsed.target else []), **options)
+
+    def build() -> Agent:
+        try:
+            return factory(*([parsed.target] if parsed.target else []), **options)
+        except CotbenchError:
+            raise
+        except Exception as error:
+            raise AgentError(f"agent {spec!r} cannot be built: {type(error).__name__}: {error}") from error
+
+    return build
 
 
 def builtin_summaries() -> dict[str, str]:

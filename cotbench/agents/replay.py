@@ -35,6 +35,9 @@ class ReplayAgent:
         episode = self._episodes.get(query.episode)
         if episode is None or query.step >= len(episode.trajectory):
             return Decision("", error=f"{self._run} holds no decision for step {query.step} of {query.episode}")
+        seen = episode.trajectory[query.step - 1].observation if query.step else episode.first_observation
+        if query.dialogue.observations[-1] != seen:
+            return Decision("", error=f"step {query.step} of {query.episode} is not the state that {self._run} holds")
         step: Step = episode.trajectory[query.step]
         decision = step.decision if query.mode == episode.mode else step.prompt_decision
         missing = f"{self._run} holds no {query.mode} decision for step {query.step} of {query.episode}"

@@ -63,7 +63,7 @@ def import_plugins(names: Iterable[str]) -> None:
                 importlib.import_module(name)
         except UsageError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"--import {name}: {type(error).__name__}: {error}") from error
 
 

@@ -148,7 +148,9 @@ def run(
     plan.entry.require()
     target = folder or out or runner.new_folder(config)
     if folder is None:
-        runner.check_new(target)
+        runner.new_run_folder(target)  # Before the model is loaded: that can take minutes.
+    again = f"cotbench run --resume {target}" + "".join(f" --import {name}" for name in import_ or [])
+    again += f" --data {data}" if data is not None else ""
     print(f"loading {config.agent}", file=sys.stderr)
     player = build()
     try:
@@ -156,11 +158,11 @@ def run(
             play = runner.resume if folder is not None else lambda path, **rest: runner.start(plan, path, **rest)
             outcome = play(target, agent=player, workers=workers, data=data, observer=observer)
     except KeyboardInterrupt:
-        print(f"interrupted; what was played is kept: cotbench run --resume {target}", file=sys.stderr)
+        print(f"interrupted; what was played is kept: {again}", file=sys.stderr)
         return 130
     finally:
         player.close()
-    return _print_outcome(outcome, json_)
+    return _print_outcome(outcome, json_, again)
 
 
 def _resumed(resume: str | None, out: Path | None) -> Path | None:
@@ -209,7 +211,7 @@ def _print_plan(plan: Any, as_json: bool) -> None:
         typer.echo(f"  ... and {len(plan.tasks) - 5} more")
 
 
-def _print_outcome(outcome: Any, as_json: bool) -> int:
+def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
     import sys
 
     from cotbench.cli.options import console
@@ -226,7 +228,7 @@ def _print_outcome(outcome: Any, as_json: bool) -> int:
         first = failed[0]
         print(
             f"error: {len(failed)} of {len(outcome.episodes)} episodes failed, the first is {first.key}: {first.error}; "
-            f"play them again with: cotbench run --resume {outcome.folder}",
+            f"play them again with: {again}",
             file=sys.stderr,
         )
         return 1

@@ -35,11 +35,12 @@ _WITHOUT_ARGUMENT = ("look", "inventory", "help")
 def canonical(action: str) -> str:
     """The spelling under which an action is executed.
 
-    Lower case, single spaces, no final stop; `put X in/on Y`, the form of older prompts and datasets, becomes the
-    `move X to Y` that ALFWorld expects since 0.4.0. Upstream matches commands by the letter, so it would answer
+    The first line, lower case, single spaces, no final stop; `put X in/on Y`, the form of older prompts and datasets,
+    becomes the `move X to Y` that ALFWorld expects since 0.4.0. Upstream matches commands by the letter, so it would answer
     "Nothing happens." to all of these.
     """
-    text = " ".join(action.lower().split()).rstrip(".").rstrip()
+    line = next((line for line in action.splitlines() if line.strip()), "")
+    text = " ".join(line.lower().split()).rstrip(".").rstrip()
     put = _PUT.fullmatch(text)
     return f"move {put[1]} to {put[2]}" if put else text
 
@@ -75,11 +76,12 @@ def why_invalid(action: str, names: Collection[str], admissible: Collection[str]
     here = {command.removeprefix("examine ") for command in admissible if command.startswith("examine ")}
     place = things[-1]
     if verb == "go to":
-        return f"already at {place}"
+        return f"already at {place}, or it is not a place" if place in here else f"{place} is not a place to go to"
     if verb != "slice" and place not in here:
         return f"{place} is not within reach"
     if verb in ("open", "close"):
-        return f"{place} cannot be {verb}ed" if verb == "open" else f"{place} cannot be closed"
+        done, undo = ("opened", "close") if verb == "open" else ("closed", "open")
+        return f"{place} is {done} already" if f"{undo} {place}" in admissible else f"{place} cannot be {done}"
     if verb == "take":
         return f"{things[0]} is not in {place}, or the hands are full, or {place} is closed"
     if verb == "move":

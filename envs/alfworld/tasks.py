@@ -95,7 +95,8 @@ class GeneratedGames:
         return "cotbench data fetch alfworld"
 
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
-        """The generator's version and the wheel's sha256."""
+        """The generator's version and the wheel's sha256; fetches the wheel, so that a run does not fail later."""
+        wheels.fetch("alfworld")
         return {"generator": generator.VERSION, "alfworld_wheel_sha256": wheels.WHEELS["alfworld"].sha256}
 
 
@@ -117,14 +118,14 @@ def data_folder(data: Path | None) -> Path:
     Raises:
         MissingDataError: neither is given, or it is not such a folder.
     """
-    given = data if data is not None else Path(os.environ.get("ALFWORLD_DATA", ""))
+    given = str(data) if data is not None else os.environ.get("ALFWORLD_DATA", "")
     how = (
         "point --data or $ALFWORLD_DATA at the folder that holds json_2.1.1 "
         "(to get it: pip install alfworld && alfworld-download), or play generated games: --env alfworld-gen"
     )
-    if given == Path():
+    if not given:
         raise MissingDataError(f"the ALFWorld games are not on this machine: {how}")
-    root = given.expanduser()
+    root = Path(given).expanduser()
     if not (root / "json_2.1.1").is_dir():
         raise MissingDataError(f"no ALFWorld games in {root}: {how}")
     return root

@@ -24,7 +24,7 @@ FRAGMENTS = [
     "\x00",
 ]
 ANSWERS = st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=12)), max_size=14).map("".join)
-PLAIN = st.text(st.characters(exclude_characters="<>`\"'“”‘’"), min_size=1).filter(
+PLAIN = st.text(st.characters(exclude_characters="*<>`\"'“”‘’"), min_size=1).filter(
     lambda text: text.strip() and not text.strip().lower().startswith(("action", "next action", "the action"))
 )
 
@@ -77,6 +77,11 @@ def test_a_well_formed_answer_comes_back(trace: str, action: str) -> None:
         ("Thought: hm\nAction: look\n", None, "look", "no action tag"),
         ("look", None, "look", "no action tag"),
         ("```\nlook\n```", None, "look", "no action tag"),
+        ("<Think>a</THINK><Action>look</Action>", "a", "look", None),
+        ('<action>"look".</action>', None, "look", None),
+        ("<action>Action: > look</action>", None, "look", None),
+        ("**Action:** look", None, "look", "no action tag"),
+        ("<action></action><action>look</action>", None, "look", "several actions"),
         ("", None, "", "no action"),
         ("<action></action>", None, "", "no action"),
     ],

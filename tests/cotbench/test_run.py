@@ -154,6 +154,21 @@ def test_resuming_refuses_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
         cotbench.load_run(tmp_path / "run")
 
 
+@needs_stock_engine
+def test_resuming_refuses_another_model_and_not_another_machine(tmp_path: Path) -> None:
+    class Told(Flaky):
+        def __init__(self, weights: str, device: str) -> None:
+            self.down, self.told = False, {"weights_sha256": weights, "device": device}
+
+        def describe(self) -> dict[str, str]:
+            return self.told
+
+    run(_config(tasks=GAMES[:1], mode="prompt", max_steps=1), out=tmp_path / "run", agent=Told("a", "cpu"))
+    resume(tmp_path / "run", agent=Told("a", "gpu"), workers=1, data=None, observer=Silent())
+    with pytest.raises(RunFolderError, match="its agent weights_sha256 is 'a', not 'b'"):
+        resume(tmp_path / "run", agent=Told("b", "cpu"), workers=1, data=None, observer=Silent())
+
+
 def _command(folder: Path, *more: str) -> list[str]:
     start = [sys.executable, "-c", "from cotbench.cli import main; main()", "run"]
     return [*start, "--agent", "random", "--episodes", "4", "--max-steps", "5", "--seed", "3", "--out", str(folder), *more]

@@ -5,8 +5,18 @@ from hypothesis import strategies as st
 from cotbench.envs.alfworld.actions import canonical, why_invalid
 from cotbench.envs.alfworld.walkthrough import Walkthrough
 
-NAMES = {"mug 1", "desk 1", "shelf 1", "drawer 1", "fridge 1"}
-AT_DESK = ["examine desk 1", "examine mug 1", "go to shelf 1", "help", "inventory", "look", "take mug 1 from desk 1"]
+NAMES = {"box 1", "mug 1", "desk 1", "shelf 1", "drawer 1", "fridge 1"}
+AT_DESK = [
+    "close box 1",
+    "examine box 1",
+    "examine desk 1",
+    "examine mug 1",
+    "go to shelf 1",
+    "help",
+    "inventory",
+    "look",
+    "take mug 1 from desk 1",
+]
 
 
 @pytest.mark.parametrize(
@@ -19,6 +29,7 @@ AT_DESK = ["examine desk 1", "examine mug 1", "go to shelf 1", "help", "inventor
         ("  Go   TO desk 1. ", "go to desk 1"),
         ("move mug 1 to shelf 1", "move mug 1 to shelf 1"),
         ("put mug 1", "put mug 1"),
+        ("go to desk 1\nlook", "go to desk 1"),
         ("", ""),
     ],
 )
@@ -44,6 +55,10 @@ def test_spelling_is_settled_after_once(text: str) -> None:
         ("open fridge 1", "fridge 1 is not within reach"),
         ("take mug 1 from fridge 1", "fridge 1 is not within reach"),
         ("close desk 1", "desk 1 cannot be closed"),
+        ("open desk 1", "desk 1 cannot be opened"),
+        ("open box 1", "box 1 is opened already"),
+        ("go to mug 1", "already at mug 1"),
+        ("go to fridge 1", "fridge 1 is not a place to go to"),
         ("move mug 1 to desk 1", "not held"),
         ("heat mug 1 with desk 1", "heat is not possible with mug 1 and desk 1"),
     ],

@@ -14,7 +14,7 @@ from cotbench.agents.hf.chat import Chat
 from cotbench.agents.hf.decode import CachedSequence, Generated, Sampling, generate, ids_before
 from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN, parse_answer, without_partial_tag
 from cotbench.dialogue import Dialogue, fit
-from cotbench.errors import ContextOverflowError, UsageError
+from cotbench.errors import ContextOverflowError, CotbenchError, UsageError
 from cotbench.query import Decision, Query, derive_seed
 
 TAG_ALLOWANCE = 32
@@ -78,13 +78,17 @@ class HFAgent:
         self._model = None
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        """One decision a query, in order; a prompt that cannot be made to fit is an error of that query alone."""
+        """One decision a query, in order; what fails is an error of that query alone."""
+        # Every running episode keeps its cache, however many are played side by side.
+        self._capacity = max(self._capacity, len({query.episode for query in queries}))
         decisions = []
         for query in queries:
             try:
                 decisions.append(self._decide(query))
-            except ContextOverflowError as error:
-                decisions.append(Decision("", error=str(error)))
+            except Exception as error:  # Out of memory, a broken template, a prompt too long: this query's failure alone.
+                self._sequences.pop(query.episode, None)
+                told = str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"
+                decisions.append(Decision("", error=told))
         return decisions
 
     def _decide(self, query: Query) -> Decision:
@@ -143,17 +147,19 @@ class HFAgent:
         said = self._generate(query, sequence, ids, budget, (ACTION_CLOSE,), one_line=False)
         raw = opening + said.text + (ACTION_CLOSE if said.stop == ACTION_CLOSE else "")
         read = parse_answer(raw)
-        before_action = said.text.partition(ACTION_OPEN)[0] if ACTION_OPEN in said.text else ""
-        trace_tokens = len(ids_before(self._chat, said.ids, before_action))
+        # As with prefill, the action's tokens are those after the opening tag; without a tag none can be told apart.
+        counts = range(len(said.ids) + 1)
+        opened = next((count for count in counts if ACTION_OPEN in self._chat.decode(said.ids[:count])), None)
+        trace_tokens = len(said.logprobs) if opened is None else opened
         return Decision(
             action=read.action,
-            trace=read.trace,
+            trace=read.trace if query.mode == "cot" else None,
             raw=raw,
             format_ok=read.format_ok and (query.mode == "prompt") == (read.trace is None),
             trace_truncated="trace not closed" in read.problems,
             trace_tokens=trace_tokens,
             action_tokens=len(said.logprobs) - trace_tokens,
-            action_logprob=round(sum(said.logprobs[trace_tokens:]), _LOGPROB_DIGITS),
+            action_logprob=None if opened is None else round(sum(said.logprobs[opened:]), _LOGPROB_DIGITS),
         )
 
     def _generate(
@@ -175,6 +181,11 @@ class HFAgent:
     def _prompt(self, query: Query) -> tuple[list[int], int]:
         elicitation = query.elicitation
         limit = self._context - elicitation.trace_tokens - elicitation.action_tokens - TAG_ALLOWANCE
+        if limit < 1:
+            raise ContextOverflowError(
+                f"a context of {self._context} tokens has no room for a trace of {elicitation.trace_tokens} and an action of "
+                f"{elicitation.action_tokens}: lower --trace-tokens, or use a model with a longer context"
+            )
         made: dict[Dialogue, list[int]] = {}
 
         def length(dialogue: Dialogue) -> int:

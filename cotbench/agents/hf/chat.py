@@ -84,4 +84,4 @@ def _system_in_first_user(messages: Sequence[Message]) -> list[Message]:
 
 def _plain_chat(messages: Sequence[Message]) -> str:
     names = {"system": "Instructions", "user": "Observation", "assistant": "Answer"}
-    return "".join(f"{names[message.role]}: {message.content}\n\n" for message in messages) + "Answer: "
+    return "".join(f"{names[message.role]}:\n{message.content}\n\n" for message in messages) + "Answer:\n"

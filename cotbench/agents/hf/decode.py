@@ -62,9 +62,13 @@ class CachedSequence:
         kept = min(_common_prefix(self.ids, target), len(target) - 1)
         self._cut(kept)
         new = list(target[len(self.ids) :])
-        with torch.inference_mode():
-            tokens = torch.tensor([new], device=self._model.device)
-            out = self._model(input_ids=tokens, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        tokens = torch.tensor([new], device=self._model.device)
+        try:
+            with torch.inference_mode():
+                out = self._model(input_ids=tokens, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        except BaseException:
+            self._reset()  # Some layers may have taken the new tokens in, others not.
+            raise
         self.ids += new
         return out.logits[0, -1].float().cpu()
 

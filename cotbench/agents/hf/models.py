@@ -100,7 +100,7 @@ def load(target: str, *, device: str, dtype: str, attn: str | None, revision: st
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "chat_template_sha256": _digest(tokenizer.chat_template),
         "dtype": dtype,
-        "device": device if device == "cpu" else torch.cuda.get_device_name(device),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "torch_threads": torch.get_num_threads(),
     }
     return LoadedModel(model, tokenizer, description)
