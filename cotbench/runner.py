@@ -186,7 +186,7 @@ def _play(
     folder: Path, manifest: Manifest, plan: Plan, *, agent: Agent, workers: int, data: Path | None, observer: Observer
 ) -> Outcome:
     config = plan.config
-    request = {"expert_action"} | (needs_of(agent) - {"expert_action"})
+    request = {"expert_action"} | needs_of(agent)
     if config.elicitation.show_admissible:
         request.add("admissible_actions")
     settings = EnvSettings(

@@ -32,7 +32,6 @@ class EnvEntry:
 
     name: str
     gym_id: str
-    title: str
     extra: str
     modules: tuple[str, ...]
     takes_data: bool
@@ -76,7 +75,6 @@ _ENTRIES = (
     EnvEntry(
         name="alfworld",
         gym_id="cotbench/ALFWorld-v0",
-        title="ALFWorld, the official games",
         extra="reference",
         modules=("textworld", "alfworld"),
         takes_data=True,
@@ -88,7 +86,6 @@ _ENTRIES = (
     EnvEntry(
         name="alfworld-gen",
         gym_id="cotbench/ALFWorldGen-v0",
-        title="ALFWorld, games generated from a seed",
         extra="reference",
         modules=("textworld", "alfworld"),
         takes_data=False,

