@@ -1,0 +1,36 @@
+"""How ALFWorld calls things: "mug 2" for `mug_bar__plus_01_dot_84_bar_…`.
+
+Source: `alfworld.agents.utils.misc.Demangler`. Invariant: the same ids get the same names as upstream.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+_SIGNS = {"_bar_": "|", "_minus_": "-", "_plus_": "+", "_dot_": ".", "_comma_": ","}
+
+
+def spoken_names(ids: Iterable[str]) -> dict[str, str]:
+    """Id -> name. Things of a kind are numbered downwards in the order of their ids; what is one of its kind by its very id
+    (a type, the agent) has no number, and upstream's space after the name.
+    """
+    kinds: dict[str, str] = {}
+    for id in sorted(ids):
+        kind, bar, _ = id.partition("_bar_")
+        kinds[id] = f"{kind}basin" if bar and "basin" in id else kind if bar else ""
+    left = Counter(kind for kind in kinds.values() if kind)
+    names: dict[str, str] = {}
+    for id, kind in kinds.items():
+        if kind:
+            names[id] = f"{_plain(kind)} {left[kind]}"
+            left[kind] -= 1
+        else:
+            names[id] = f"{_plain(id)} "
+    return names
+
+
+def _plain(text: str) -> str:
+    for code, sign in _SIGNS.items():
+        text = text.replace(code, sign)
+    return text

@@ -1,0 +1,123 @@
+"""Our own engine: the game files' PDDL and grammar, played in plain Python. Invariant: it says what the stock engine says.
+
+A running game is a few references to things that never change, so that copying one is nearly free.
+"""
+
+from __future__ import annotations
+
+from cotbench.envs.alfworld.actions import NOTHING_HAPPENS
+from cotbench.envs.alfworld.engine import Feedback
+from cotbench.envs.alfworld.game import Game
+from cotbench.envs.alfworld.names import spoken_names
+from cotbench.envs.alfworld.pddl.problem import Arguments
+from cotbench.envs.alfworld.pddl.relations import State
+from cotbench.envs.alfworld.pddl.world import Action, World
+from cotbench.errors import EngineError, GameFileError
+
+_Call = tuple[Action, Arguments]
+
+
+class NativeEngine:
+    """One running game.
+
+    Raises:
+        GameFileError: a part of the game is damaged, or uses a feature that is not supported; says which, and where.
+    """
+
+    __slots__ = ("_calls", "_closed", "_commands", "_sorted", "_state", "_task", "_won", "_world")
+
+    def __init__(self, game: Game) -> None:
+        self._task = game.task
+        try:
+            self._world = World(game.pddl_domain, game.pddl_problem, game.grammar, spoken_names)
+        except GameFileError as error:
+            raise GameFileError(f"cannot load the game of {game.task}: {error}") from error
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._state: State = self._world.initial
+        self._commands: list[list[tuple[str, Arguments]] | None] = [None] * len(self._world.actions)
+        self._calls: dict[str, _Call] | None = None
+        self._sorted: list[str] | None = None
+        self._won = self._world.goal.holds(self._state)
+
+    def reset(self) -> str:
+        """Start the game anew; the first observation."""
+        self._check()
+        self._begin()
+        try:
+            return self._world.intro()
+        except GameFileError as error:
+            raise EngineError(f"the game of {self._task} cannot be told: {error}") from error
+
+    def step(self, command: str) -> Feedback:
+        """Execute one command."""
+        self._check()
+        call = self._callable().get(command.strip())
+        if call is None:
+            return Feedback(NOTHING_HAPPENS, self._won, False)
+        action, arguments = call
+        world = self._world
+        try:
+            state, changed = world.apply(action, arguments, self._state)
+            text = world.feedback(action, arguments, state)
+        except GameFileError as error:
+            raise EngineError(f"the game of {self._task} cannot be told: {error}") from error
+        if changed:
+            self._state = state
+            stale = [place for place, other in enumerate(world.actions) if not other.depends.isdisjoint(changed)]
+            if stale:
+                # A new list, since a copy of this game may hold the old one.
+                self._commands = list(self._commands)
+                for place in stale:
+                    self._commands[place] = None
+                self._calls = self._sorted = None
+            if not world.goal_depends.isdisjoint(changed):
+                self._won = world.goal.holds(state)
+        return Feedback(text, self._won, True)
+
+    def admissible(self) -> list[str]:
+        """Sorted, unique commands that do something now."""
+        self._check()
+        if self._sorted is None:
+            self._sorted = sorted(self._callable())
+        return list(self._sorted)
+
+    def names(self) -> frozenset[str]:
+        """The things in the game, by the names under which they are spoken of."""
+        entities = self._world.entities
+        return frozenset(entities[id].name.strip() for id in self._world.spoken_of)
+
+    def clone(self) -> NativeEngine:
+        """A second game in the same state, which goes its own way from here."""
+        self._check()
+        copy = NativeEngine.__new__(NativeEngine)
+        for slot in self.__slots__:
+            setattr(copy, slot, getattr(self, slot))
+        return copy
+
+    def close(self) -> None:
+        """Nothing is held outside the process's memory."""
+        self._closed = True
+
+    def _callable(self) -> dict[str, _Call]:
+        if self._calls is None:
+            world, state = self._world, self._state
+            calls: dict[str, _Call] = {}
+            try:
+                for place, action in enumerate(world.actions):
+                    commands = self._commands[place]
+                    if commands is None:
+                        commands = self._commands[place] = world.doable(action, state)
+                    for command, arguments in commands:
+                        # Of two actions with one command, the first of the domain is done.
+                        calls.setdefault(command, (action, arguments))
+            except GameFileError as error:
+                raise EngineError(f"the game of {self._task} cannot be told: {error}") from error
+            self._calls = calls
+        return self._calls
+
+    def _check(self) -> None:
+        if self._closed:
+            raise EngineError(f"the engine of {self._task} is closed")

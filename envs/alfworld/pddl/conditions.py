@@ -1,0 +1,204 @@
+"""Conditions of PDDL in one normal form. Invariant: a condition is a tuple of conjunctions of which one must hold; variables
+are unique within it, quantifiers are gone, and derived predicates are replaced by what defines them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from cotbench.envs.alfworld.pddl.sexpr import Node, refuse, typed_list
+
+MAX_ALTERNATIVES = 512
+
+Variables = tuple[tuple[str, str], ...]
+"""Names (with their ?) and types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A predicate over terms, or its negation. The predicate "=" is equality. Terms that begin with ? are variables."""
+
+    predicate: str
+    terms: tuple[str, ...]
+    positive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """No assignment of `variables` makes one of the conjunctions true."""
+
+    variables: Variables
+    alternatives: tuple[Conjunction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conjunction:
+    """There are `variables` such that all literals and all absences hold."""
+
+    variables: Variables = ()
+    literals: tuple[Literal, ...] = ()
+    absent: tuple[Absent, ...] = ()
+
+    def __and__(self, other: Conjunction) -> Conjunction:
+        """Both hold."""
+        return Conjunction(
+            self.variables + other.variables, self.literals + other.literals, self.absent + other.absent
+        )
+
+
+Condition = tuple[Conjunction, ...]
+TRUE: Condition = (Conjunction(),)
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """The definition of a derived predicate."""
+
+    parameters: Variables
+    body: Node
+
+
+def predicates_of(condition: Condition) -> frozenset[str]:
+    """The predicates that a condition asks about."""
+    found = {literal.predicate for conjunction in condition for literal in conjunction.literals}
+    for conjunction in condition:
+        for absent in conjunction.absent:
+            found |= predicates_of(absent.alternatives)
+    return frozenset(found - {"="})
+
+
+class Reader:
+    """Turns the conditions of one domain into normal form.
+
+    Args:
+        arities: the number of arguments of each declared predicate.
+        derived: the definitions of derived predicates.
+        constants: the names that may stand for objects; None allows every name.
+    """
+
+    def __init__(
+        self,
+        arities: Mapping[str, int],
+        derived: Mapping[str, Derived],
+        constants: Mapping[str, str] | None = None,
+    ) -> None:
+        self._arities = arities
+        self._derived = derived
+        self._constants = constants
+        self._fresh = 0
+        self._open: list[str] = []
+
+    def condition(self, node: Node, names: Mapping[str, str], negated: bool = False) -> Condition:
+        """The normal form of a condition.
+
+        Args:
+            node: what the PDDL says.
+            names: variables in scope -> the term that stands for each.
+            negated: whether the opposite is meant.
+
+        Raises:
+            GameFileError: a feature outside the supported subset, an unknown predicate, variable or type.
+        """
+        if not node:
+            return () if negated else TRUE
+        head = node.head()
+        if head == "not":
+            return self.condition(self._only(node), names, not negated)
+        if head in ("and", "or"):
+            parts = [self.condition(self._node(part, node), names, negated) for part in node[1:]]
+            return self._all(parts, node) if (head == "and") != negated else sum(parts, ())
+        if head == "imply":
+            if len(node) != 3:
+                refuse(node, "(imply …) takes two conditions")
+            parts = [
+                self.condition(self._node(node[1], node), names, not negated),
+                self.condition(self._node(node[2], node), names, negated),
+            ]
+            return self._all(parts, node) if negated else sum(parts, ())
+        if head in ("exists", "forall"):
+            return self._quantified(node, names, negated)
+        return self._atom(node, names, negated)
+
+    def variables(self, node: object, owner: Node, names: Mapping[str, str]) -> tuple[Variables, dict[str, str]]:
+        """The variables that a typed list declares, under names of their own, and the scope that knows them."""
+        if not isinstance(node, Node):
+            refuse(owner, "a list of variables expected")
+        scope = dict(names)
+        declared: list[tuple[str, str]] = []
+        # An undeclared type is no error: upstream takes it for one that nothing has. The alfred domain relies on it (its
+        # "?l - location, ?r - receptacle" declares a type "location,"): with commas mended, more commands would be admissible.
+        for name, kind in typed_list(node, node):
+            if not name.startswith("?"):
+                refuse(node, f"{name!r} is not a variable")
+            self._fresh += 1
+            scope[name] = f"{name}@{self._fresh}"
+            declared.append((scope[name], kind))
+        return tuple(declared), scope
+
+    def literal(self, node: Node, names: Mapping[str, str]) -> Literal:
+        """A positive literal over terms."""
+        head = node.head()
+        arity = 2 if head == "=" else self._arities.get(head)
+        if arity is None:
+            refuse(node, f"unsupported PDDL feature or undeclared predicate: ({head or '…'} …)")
+        if arity != len(node) - 1:
+            refuse(node, f"{head!r} takes {arity} arguments, not {len(node) - 1}")
+        terms = []
+        for term in node[1:]:
+            if isinstance(term, Node):
+                refuse(term, f"unsupported PDDL feature: ({term.head()} …) as an argument")
+            if term.startswith("?") and term not in names:
+                refuse(node, f"unknown variable {term}")
+            if not term.startswith("?") and self._constants is not None and term not in self._constants:
+                refuse(node, f"unknown object {term!r}")
+            terms.append(names.get(term, term))
+        return Literal(head, tuple(terms))
+
+    def _atom(self, node: Node, names: Mapping[str, str], negated: bool) -> Condition:
+        literal = self.literal(node, names)
+        definition = self._derived.get(literal.predicate)
+        if definition is None:
+            return (Conjunction(literals=(Literal(literal.predicate, literal.terms, not negated),)),)
+        if literal.predicate in self._open:
+            refuse(node, f"unsupported PDDL feature: recursive derived predicate {literal.predicate!r}")
+        self._open.append(literal.predicate)
+        scope = {name: term for (name, _), term in zip(definition.parameters, literal.terms, strict=True)}
+        condition = self.condition(definition.body, scope, negated)
+        self._open.pop()
+        return condition
+
+    def _quantified(self, node: Node, names: Mapping[str, str], negated: bool) -> Condition:
+        if len(node) != 3:
+            refuse(node, f"({node.head()} …) takes variables and one condition")
+        declared, scope = self.variables(node[1], node, names)
+        body = self._node(node[2], node)
+        if (node.head() == "exists") != negated:
+            return tuple(Conjunction(declared) & part for part in self.condition(body, scope, negated))
+        return (Conjunction(absent=(Absent(declared, self.condition(body, scope, not negated)),)),)
+
+    def _all(self, parts: Sequence[Condition], node: Node) -> Condition:
+        count = 1
+        for part in parts:
+            count *= len(part)
+        if count > MAX_ALTERNATIVES:
+            refuse(node, f"a condition with {count} alternatives (at most {MAX_ALTERNATIVES} are supported)")
+        result = []
+        for choice in product(*parts):
+            whole = Conjunction()
+            for part in choice:
+                whole = whole & part
+            result.append(whole)
+        return tuple(result)
+
+    @staticmethod
+    def _node(part: object, owner: Node) -> Node:
+        if not isinstance(part, Node):
+            refuse(owner, f"a condition expected, not {part!r}")
+        return part
+
+    def _only(self, node: Node) -> Node:
+        if len(node) != 2:
+            refuse(node, f"({node.head()} …) takes one condition")
+        return self._node(node[1], node)

@@ -1,0 +1,99 @@
+"""Parenthesised text. Invariant: every node knows the line on which it opens, so that whatever is wrong can be pointed at."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NoReturn
+
+from cotbench.errors import GameFileError
+
+_TOKEN = re.compile(r"[()\n]|\??[^\s()?]+|\?")
+_COMMENT = re.compile(r";[^\n]*")
+
+
+class Node(list[Any]):
+    """A list of names and further nodes.
+
+    Attributes:
+        line: where it opens, counted from 1.
+        what: which text it is part of ("domain", "problem").
+    """
+
+    __slots__ = ("line", "what")
+
+    def __init__(self, line: int, what: str) -> None:
+        super().__init__()
+        self.line = line
+        self.what = what
+
+    def head(self) -> str:
+        """The first element if it is a name, else ""."""
+        return self[0] if self and isinstance(self[0], str) else ""
+
+
+def read(text: str, what: str) -> Node:
+    """The one node that a text holds, in lower case (PDDL does not tell cases apart), without comments.
+
+    Raises:
+        GameFileError: brackets do not match, or there is not exactly one node.
+    """
+    line = 1
+    top = Node(1, what)
+    node, stack = top, []
+    for token in _TOKEN.findall(_COMMENT.sub("", text.lower())):
+        if token == "(":
+            inner = Node(line, what)
+            node.append(inner)
+            stack.append(node)
+            node = inner
+        elif token == ")":
+            if not stack:
+                raise GameFileError(f"{what}, line {line}: unmatched )")
+            node = stack.pop()
+        elif token == "\n":
+            line += 1
+        else:
+            node.append(token)
+    if stack:
+        raise GameFileError(f"{what}, line {node.line}: ( is never closed")
+    if len(top) != 1 or not isinstance(top[0], Node):
+        raise GameFileError(f"{what}: one (define …) expected")
+    return top[0]
+
+
+def refuse(node: Node, reason: str) -> NoReturn:
+    """Say what is wrong with a node, and where.
+
+    Raises:
+        GameFileError: always.
+    """
+    raise GameFileError(f"{node.what}, line {node.line}: {reason}")
+
+
+def typed_list(names: list[Any], owner: Node) -> list[tuple[str, str]]:
+    """`a b - t c` as [(a, t), (b, t), (c, "object")].
+
+    Raises:
+        GameFileError: a type is missing or is not a plain name.
+    """
+    result: list[tuple[str, str]] = []
+    waiting: list[str] = []
+    position = 0
+    while position < len(names):
+        name = names[position]
+        if isinstance(name, Node):
+            refuse(name, f"a name expected, not ({name.head()} …)")
+        if name == "-":
+            kind = names[position + 1] if position + 1 < len(names) else None
+            if isinstance(kind, Node):
+                refuse(kind, f"unsupported PDDL feature: type ({kind.head()} …)")
+            if kind is None:
+                refuse(owner, "a type is missing after -")
+            result.extend((waited, kind) for waited in waiting)
+            waiting = []
+            position += 2
+        else:
+            waiting.append(name)
+            position += 1
+    result.extend((waited, "object") for waited in waiting)
+    return result

@@ -1,0 +1,1 @@
+"""Comparisons with the upstream programs, too long for every run of the tests."""
