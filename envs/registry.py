@@ -75,8 +75,8 @@ _ENTRIES = (
     EnvEntry(
         name="alfworld",
         gym_id="cotbench/ALFWorld-v0",
-        extra="reference",
-        modules=("textworld", "alfworld"),
+        extra="",
+        modules=(),
         takes_data=True,
         license="MIT",
         env_class="cotbench.envs.alfworld.env:ALFWorldEnv",
@@ -86,8 +86,8 @@ _ENTRIES = (
     EnvEntry(
         name="alfworld-gen",
         gym_id="cotbench/ALFWorldGen-v0",
-        extra="reference",
-        modules=("textworld", "alfworld"),
+        extra="",
+        modules=(),
         takes_data=False,
         license="MIT (domain and grammar)",
         env_class="cotbench.envs.alfworld.env:ALFWorldEnv",

@@ -1,32 +1,50 @@
-"""Games made from a seed. Invariant: a game that comes out is winnable: the generator writes its plan against the same
-household that it writes as PDDL, and the tests replay it on the engine. Same type and seed, same game, on every machine.
+"""Games made from a seed. Invariant: a game that comes out can be won: its plan was written by the generator, who knows the whole
+household, and replayed on our engine. Same type and seed, same game, on every machine.
 
-A first, small generator: kitchens only, four task types. What the domain allows, what fits where, and the task sentences are
-read out of the pinned alfworld wheel; how many of what a kitchen has follows the real training games.
+The seed also says which conditions a game was made under, so that a test can hold out what training never shows:
+
+| seeds | rooms | object and goal |
+|---|---|---|
+| 0 to 999,999 | kitchen, living room, bedroom | pairs that are not held out |
+| 1,000,000 to 1,999,999 | bathroom | pairs that are not held out |
+| 2,000,000 to 2,999,999 | kitchen, living room, bedroom | held-out pairs |
 """
 
 from __future__ import annotations
 
-import ast
+import hashlib
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
-from cotbench.envs import wheels
 from cotbench.envs.alfworld.game import Game
+from cotbench.envs.alfworld.household import Household, furnish
+from cotbench.envs.alfworld.lore import Lore, lore
+from cotbench.envs.alfworld.native_engine import NativeEngine
+from cotbench.errors import EngineError, UnknownNameError
 
-VERSION = "1"
+VERSION = "2"
 """Changes whenever a seed gives another game than before."""
 
 KINDS = {
     "pick": "pick_and_place_simple",
+    "look": "look_at_obj_in_light",
     "clean": "pick_clean_then_place_in_recep",
     "heat": "pick_heat_then_place_in_recep",
     "cool": "pick_cool_then_place_in_recep",
+    "two": "pick_two_obj_and_place",
 }
 """Task types by the short names used in ids, with upstream's names."""
+
+BAND = 1_000_000
+"""Seeds in a row that are made under one condition."""
+
+_BANDS = (("usual", False), ("new", False), ("usual", True))
+"""For each band of seeds: which rooms, and whether the pair of object and goal is a held-out one."""
+
+_NEW_ROOM = "bathroom"
+_HELD_OUT = 5
+"""One pair in so many is held out."""
 
 _TREATMENT = {
     "clean": ("Cleanable", "SinkBasin", "clean"),
@@ -35,108 +53,18 @@ _TREATMENT = {
 }
 """Task type -> property the object needs, receptacle where it is done, verb."""
 
-# Smallest and largest number in a kitchen, and how many objects lie there on average: from 242 real training kitchens.
-_RECEPTACLES = {
-    "Cabinet": (4, 12, 5.8),
-    "CoffeeMachine": (1, 1, 0.4),
-    "CounterTop": (1, 3, 15.7),
-    "DiningTable": (0, 1, 7.8),
-    "Drawer": (3, 8, 3.3),
-    "Fridge": (1, 1, 4.3),
-    "GarbageCan": (1, 1, 1.4),
-    "Microwave": (1, 1, 1.2),
-    "SinkBasin": (1, 1, 2.3),
-    "Shelf": (0, 3, 0.8),
-    "StoveBurner": (4, 4, 2.7),
-    "Toaster": (1, 1, 0.1),
-}
-_OBJECTS = [
-    "Apple",
-    "Bowl",
-    "Bread",
-    "ButterKnife",
-    "Cup",
-    "DishSponge",
-    "Egg",
-    "Fork",
-    "Knife",
-    "Ladle",
-    "Lettuce",
-    "Mug",
-    "Pan",
-    "PepperShaker",
-    "Plate",
-    "Pot",
-    "Potato",
-    "SaltShaker",
-    "SoapBottle",
-    "Spatula",
-    "Spoon",
-    "Tomato",
-]
+_TRIES = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Lore:
-    """What the alfworld wheel says: which receptacle may hold what, what can be done to what, sentences, domain, grammar."""
-
-    holds: Mapping[str, frozenset[str]]
-    able: Mapping[str, frozenset[str]]
-    movable: frozenset[str]
-    openable: frozenset[str]
-    goals: Mapping[str, Mapping[str, Any]]
-    domain: str
-    grammar: str
+def held_out(thing: str, goal: str) -> bool:
+    """Whether a pair of object type and receptacle (or lamp) type is kept out of training."""
+    return hashlib.sha256(f"{thing} {goal}".encode()).digest()[0] % _HELD_OUT == 0
 
 
-@cache
-def lore() -> Lore:
-    """Read the pinned wheel as data: literals are parsed, nothing is run."""
-    constants = _literals(wheels.read("alfworld", "alfworld/gen/constants.py"))
-    holds = {name: frozenset(things) for name, things in constants["VAL_RECEPTACLE_OBJECTS"].items()}
-    holds["DiningTable"] = holds["TableTop"]
-    return Lore(
-        holds=holds,
-        able={name: frozenset(things) for name, things in constants["VAL_ACTION_OBJECTS"].items()},
-        movable=frozenset(constants["MOVABLE_RECEPTACLES"]),
-        openable=frozenset(constants["OPENABLE_CLASS_LIST"]),
-        goals=_goals(wheels.read("alfworld", "alfworld/gen/goal_library.py")),
-        domain=wheels.read("alfworld", "alfworld/data/alfred.pddl"),
-        grammar=wheels.read("alfworld", "alfworld/data/alfred.twl2"),
-    )
-
-
-def _literals(source: str) -> dict[str, Any]:
-    """Every `NAME = literal` of a module."""
-    found: dict[str, Any] = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            try:
-                found[node.targets[0].id] = ast.literal_eval(node.value)
-            except ValueError:
-                continue  # An expression, not a literal: not data.
-    return found
-
-
-def _goals(source: str) -> dict[str, Mapping[str, Any]]:
-    """Every `gdict["name"] = literal` of upstream's goal library."""
-    return {
-        node.targets[0].slice.value: ast.literal_eval(node.value)
-        for node in ast.parse(source).body
-        if isinstance(node, ast.Assign)
-        and isinstance(node.targets[0], ast.Subscript)
-        and isinstance(node.targets[0].slice, ast.Constant)
-        and isinstance(node.targets[0].slice.value, str)
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class Household:
-    """Receptacles (name and type), objects (name and type), and which object lies in which receptacle."""
-
-    receptacles: Mapping[str, str]
-    objects: Mapping[str, str]
-    place: Mapping[str, str]
+def kinds_of(seed: int) -> list[str]:
+    """The task types that exist for a seed: no food is heated in a bathroom."""
+    rooms, _ = _band(seed)
+    return [kind for kind, upstream in KINDS.items() if set(lore().tasks[upstream]) & set(rooms)]
 
 
 def generate(kind: str, seed: int) -> Game:
@@ -144,133 +72,160 @@ def generate(kind: str, seed: int) -> Game:
 
     Args:
         kind: a key of `KINDS`.
-        seed: any non-negative number.
+        seed: 0 to 2,999,999; see the table above.
+
+    Raises:
+        UnknownNameError: there is no such game.
+        MissingDataError: the alfworld wheel is not on this machine and cannot be fetched.
     """
     known = lore()
+    task = f"alfworld/gen/{kind}/{seed}"
+    weights = _pairs(kind, seed)
+    if not weights:
+        raise UnknownNameError("task", task, [f"alfworld/gen/{other}/{seed}" for other in kinds_of(seed)])
     # String seeds go through sha512: the same on every machine and Python version, whatever PYTHONHASHSEED says.
     rng = random.Random(f"cotbench-alfworld-{VERSION}-{kind}-{seed}")
-    while True:
-        household = _furnish(rng, known)
-        choice = _choose(rng, known, kind, household)
-        if choice is not None:
-            break
-    target, destination = choice
-    goal = known.goals[KINDS[kind]]
-    obj, recep = household.objects[target], destination
-    sentence = rng.choice(goal["templates"]).format(obj=obj.lower(), recep=recep.lower())
-    task = f"alfworld/gen/{kind}/{seed}"
+    for _ in range(_TRIES):
+        room = rng.choices(list(weights), [sum(pairs.values()) for pairs in weights.values()])[0]
+        pairs = weights[room]
+        thing, goal = rng.choices(list(pairs), list(pairs.values()))[0]
+        household = furnish(rng, known, room)
+        targets = _targets(rng, known, kind, household, thing, goal)
+        if targets:
+            game = _game(rng, known, kind, task, household, targets, goal)
+            _replay(game)
+            return game
+    raise EngineError(f"no household for {task} in {_TRIES} tries")
+
+
+def _band(seed: int) -> tuple[list[str], bool]:
+    if not 0 <= seed < BAND * len(_BANDS):
+        raise UnknownNameError("seed", str(seed), [f"0 to {BAND * len(_BANDS) - 1}"])
+    rooms, new_pair = _BANDS[seed // BAND]
+    return [room for room in lore().rooms if (room == _NEW_ROOM) == (rooms == "new")], new_pair
+
+
+def _pairs(kind: str, seed: int) -> Mapping[str, Mapping[tuple[str, str], int]]:
+    """Room -> (object type, goal) -> weight: as often as real training games ask for it."""
+    rooms, new_pair = _band(seed)
+    return _weights(kind, tuple(rooms), new_pair)
+
+
+@cache
+def _weights(kind: str, rooms: tuple[str, ...], new_pair: bool) -> Mapping[str, Mapping[tuple[str, str], int]]:
+    result: dict[str, dict[tuple[str, str], int]] = {}
+    for room, pairs in lore().tasks[KINDS[kind]].items():
+        split = {(thing, goal): count for pair, count in pairs.items() for thing, goal in [pair.split()]}
+        kept = {pair: count for pair, count in split.items() if held_out(*pair) == new_pair}
+        if room in rooms and kept:
+            result[room] = kept
+    return result
+
+
+def _targets(rng: random.Random, known: Lore, kind: str, household: Household, thing: str, goal: str) -> list[str]:
+    """The objects that the plan brings (two of them for `two`), or nothing if the household does not allow the task."""
+    lying = household.lying(thing)
+    if kind == "look":
+        fits = bool(household.lying(goal)) and bool(lying)
+    else:
+        fits = goal in household.receptacles.values() and len(lying) >= (2 if kind == "two" else 1)
+        # As in the real games: what is only to be brought is not there yet; what is to be treated may be.
+        if kind in ("pick", "two"):
+            fits = fits and not household.lying(thing, goal)
+    if kind in _TREATMENT:
+        needed, station, _ = _TREATMENT[kind]
+        fits = fits and thing in known.able[needed] and station in household.receptacles.values()
+        lying = [name for name in lying if name not in household.cold]
+    if not fits or not lying:
+        return []
+    return rng.sample(lying, 2 if kind == "two" else 1)
+
+
+def _game(
+    rng: random.Random, known: Lore, kind: str, task: str, household: Household, targets: list[str], goal: str
+) -> Game:
+    wanted = known.goals[KINDS[kind]]
+    words = {"obj": household.objects[targets[0]], "recep": goal, "toggle": goal}
+    sentence = rng.choice(wanted["templates"]).format(**{key: word.lower() for key, word in words.items()})
     return Game(
         task=task,
         pddl_domain=known.domain,
-        pddl_problem=_problem(known, household, goal["pddl"].replace("#", "-").format(obj=obj, recep=recep), task),
+        pddl_problem=_problem(known, household, wanted["pddl"].replace("#", "-").format(**words), task),
         grammar=known.grammar.replace("UNKNOWN GOAL", sentence),
-        walkthrough=_plan(known, household, kind, target, destination),
+        walkthrough=_plan(known, household, kind, targets, goal),
     )
 
 
-def _furnish(rng: random.Random, known: Lore) -> Household:
-    receptacles = {
-        _identifier(kind, index): kind
-        for kind, (fewest, most, _) in _RECEPTACLES.items()
-        for index in range(1, rng.randint(fewest, most) + 1)
-    }
-    objects = {_identifier(kind, index): kind for kind in _OBJECTS for index in range(1, rng.randint(1, 3) + 1)}
-    present = sorted(set(receptacles.values()))
-    place = {}
-    for name, kind in objects.items():
-        fitting = [where for where in present if kind in known.holds[where]]
-        where = rng.choices(fitting, [_RECEPTACLES[where][2] for where in fitting])[0]
-        place[name] = rng.choice([recep for recep, of in receptacles.items() if of == where])
-    return Household(receptacles, objects, place)
+def _replay(game: Game) -> None:
+    engine = NativeEngine(game)
+    engine.reset()
+    won = [engine.step(command).won for command in game.walkthrough]
+    if won.count(True) != 1 or not won[-1]:
+        raise EngineError(f"the plan of {game.task} does not win: {list(game.walkthrough)}")
 
 
-def _identifier(kind: str, index: int) -> str:
-    # ALFWorld names things by what stands before the first `_bar_`; a basin belongs to the sink it is in.
-    if kind == "SinkBasin":
-        return f"Sink_bar_{index:02d}_bar_SinkBasin"
-    return f"{kind}_bar_{index:02d}"
+class _Walk:
+    """A plan in the making: where the agent stands and what it opened."""
+
+    def __init__(self, known: Lore, household: Household) -> None:
+        self._known, self._household = known, household
+        self._at = ""
+        self._opened: set[str] = set()
+        self.commands: list[str] = []
+
+    def reach(self, receptacle: str, inside: bool) -> None:
+        """Stand at a receptacle; open it if something is to be taken out or put in."""
+        home = self._household
+        if self._at != home.location[receptacle]:
+            self.commands.append(f"go to {home.names[receptacle]}")
+            self._at = home.location[receptacle]
+        if inside and home.receptacles[receptacle] in self._known.openable and receptacle not in self._opened:
+            self.commands.append(f"open {home.names[receptacle]}")
+            self._opened.add(receptacle)
+
+    def first(self, kind: str) -> str:
+        """A receptacle of a type."""
+        return next(name for name, of in self._household.receptacles.items() if of == kind)
 
 
-def _choose(rng: random.Random, known: Lore, kind: str, household: Household) -> tuple[str, str] | None:
-    """An object and a type of receptacle to bring it to, so that the task is possible and not done already."""
-    needed = known.able[_TREATMENT[kind][0]] if kind in _TREATMENT else None
-    present = sorted(set(household.receptacles.values()))
-    pairs = []
-    for target, of in household.objects.items():
-        if needed is not None and of not in needed:
-            continue
-        for destination in present:
-            if of not in known.holds[destination] or destination == "Toaster":
-                continue
-            there = [
-                name
-                for name, recep in household.place.items()
-                if household.objects[name] == of and household.receptacles[recep] == destination
-            ]
-            if not there:
-                pairs.append((target, destination))
-    return rng.choice(pairs) if pairs else None
-
-
-def _plan(known: Lore, household: Household, kind: str, target: str, destination: str) -> tuple[str, ...]:
-    names = _spoken_names(household)
-    source = household.place[target]
-    thing = names[target]
-    plan = _go_and_open(known, household, names, source)
-    plan.append(f"take {thing} from {names[source]}")
-    here = source
-    if kind in _TREATMENT:
-        _, station_type, verb = _TREATMENT[kind]
-        station = next(name for name, of in household.receptacles.items() if of == station_type)
-        if station != here:
-            plan.append(f"go to {names[station]}")
-        plan.append(f"{verb} {thing} with {names[station]}")
-        here = station
-    goal = next(name for name, of in household.receptacles.items() if of == destination)
-    if goal != here:
-        plan += _go_and_open(known, household, names, goal)
-    elif destination in known.openable and goal != source:
-        plan.append(f"open {names[goal]}")
-    plan.append(f"move {thing} to {names[goal]}")
-    return tuple(plan)
-
-
-def _go_and_open(known: Lore, household: Household, names: Mapping[str, str], place: str) -> list[str]:
-    plan = [f"go to {names[place]}"]
-    if household.receptacles[place] in known.openable:
-        plan.append(f"open {names[place]}")
-    return plan
-
-
-def _spoken_names(household: Household) -> dict[str, str]:
-    """The engine's names: ids sorted, numbered from the last one up (upstream: `Demangler`)."""
-    everything = {**household.receptacles, **household.objects}
-    names: dict[str, str] = {}
-    for of in sorted(set(everything.values())):
-        ids = sorted((name for name in everything if everything[name] == of), key=str.lower)
-        for number, name in enumerate(reversed(ids), start=1):
-            names[name] = f"{of.lower()} {number}"
-    return names
+def _plan(known: Lore, household: Household, kind: str, targets: list[str], goal: str) -> tuple[str, ...]:
+    names, walk = household.names, _Walk(known, household)
+    where = household.place[household.lying(goal)[0]] if kind == "look" else walk.first(goal)
+    for target in targets:
+        source = household.place[target]
+        walk.reach(source, inside=True)
+        walk.commands.append(f"take {names[target]} from {names[source]}")
+        if kind in _TREATMENT:
+            _, station_type, verb = _TREATMENT[kind]
+            station = walk.first(station_type)
+            walk.reach(station, inside=False)
+            walk.commands.append(f"{verb} {names[target]} with {names[station]}")
+        walk.reach(where, inside=kind != "look")
+        if kind == "look":
+            walk.commands.append(f"use {names[household.lying(goal)[0]]}")
+        else:
+            walk.commands.append(f"move {names[target]} to {names[where]}")
+    return tuple(walk.commands)
 
 
 def _problem(known: Lore, household: Household, goal: str, task: str) -> str:
-    receptacles, objects, place = household.receptacles, household.objects, household.place
-    location = {name: f"loc_bar_{index:02d}" for index, name in enumerate(receptacles, start=1)}
+    receptacles, objects, place, location = household.receptacles, household.objects, household.place, household.location
     receptacle_types = sorted(set(receptacles.values()))
     object_types = sorted(set(objects.values()))
     declared = ["agent1 - agent", "loc_bar_00 - location"]
-    declared += [f"{where} - location" for where in location.values()]
+    declared += [f"{where} - location" for where in sorted(set(location.values()))]
     declared += [f"{name} - receptacle" for name in receptacles] + [f"{name} - object" for name in objects]
     declared += [f"{of}Type - rtype" for of in receptacle_types] + [f"{of}Type - otype" for of in object_types]
     facts = ["atLocation agent1 loc_bar_00"]
     facts += [f"receptacleType {name} {of}Type" for name, of in receptacles.items()]
     facts += [f"objectType {name} {of}Type" for name, of in objects.items()]
-    facts += [f"canContain {w}Type {o}Type" for w in receptacle_types for o in object_types if o in known.holds[w]]
-    facts += [f"pickupable {name}" for name in objects]
-    facts += [f"isReceptacleObject {name}" for name, of in objects.items() if of in known.movable]
+    facts += [f"canContain {w}Type {o}Type" for w in receptacle_types for o in object_types if o in known.holds.get(w, ())]
+    facts += [f"pickupable {name}" for name, of in objects.items() if of in known.movable]
+    facts += [f"isReceptacleObject {name}" for name, of in objects.items() if of in known.vessels]
     facts += [f"openable {name}" for name, of in receptacles.items() if of in known.openable]
-    for ability in ("Cleanable", "Heatable", "Coolable", "Sliceable"):
+    for ability in ("Cleanable", "Heatable", "Coolable", "Sliceable", "Toggleable"):
         facts += [f"{ability.lower()} {name}" for name, of in objects.items() if of in known.able[ability]]
+    facts += [f"isCool {name}" for name in household.cold]
     facts += [f"inReceptacle {name} {where}" for name, where in place.items()]
     facts += [f"receptacleAtLocation {name} {where}" for name, where in location.items()]
     facts += [f"objectAtLocation {name} {location[where]}" for name, where in place.items()]

@@ -1,0 +1,284 @@
+"""The expert that sees no more than a player does. Invariant: it knows the texts it was told and what training households are
+like, never the hidden state; the same texts and the same seed give the same actions.
+
+It looks first where the things it needs lie most often (counts of the real training games), remembers all it saw, and keeps
+its state of mind as data: what it seeks, where it looked, what it holds, what comes next.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from cotbench.envs.alfworld.actions import NOTHING_HAPPENS
+from cotbench.envs.alfworld.goals import Goal, read_goal
+from cotbench.envs.alfworld.lore import Room, rooms
+from cotbench.errors import GameFileError
+
+_STATIONS = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}
+"""Where a thing is treated."""
+_OPENABLE = frozenset(("cabinet", "drawer", "fridge", "microwave", "safe", "laundryhamper", "box"))
+"""What is closed more often than not: costs an action more to look into."""
+
+_THINGS = re.compile(r"\ban? ([a-z]+ \d+)")
+_SURROUNDINGS = re.compile(r"you see (.+?)\.\s*(?:\n|$)")
+_TASK = re.compile(r"Your task is to: (.+?)\.?\s*$")
+_INSIDE = re.compile(r"(?:(?:On|In) the ([a-z]+ \d+), you see|The ([a-z]+ \d+) is open\. In it, you see) (.+?)\.$")
+_CLOSED = re.compile(r"The ([a-z]+ \d+) is closed\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Mind:
+    """The expert's state of mind before an action.
+
+    Attributes:
+        goal: what the task asks for.
+        intent: "find", "take", "treat", "bring" or "light": what the action serves.
+        seeks: the type of what it still has to find ("mug"), or "".
+        looked: the receptacles it has looked into, in order.
+        unseen: the receptacles it has not looked into.
+        known: every object it saw and has not moved -> the receptacle where it saw it last.
+        at: the receptacle where it stands, or "".
+        holds: the object in its hand, or "".
+        treated: whether that object has been cleaned, heated or cooled as the task asks.
+        brought: the objects it has put where they belong.
+        target: the thing that the action is about.
+        action: what it does next.
+    """
+
+    goal: Goal
+    intent: str
+    seeks: str
+    looked: tuple[str, ...]
+    unseen: tuple[str, ...]
+    known: Mapping[str, str]
+    at: str
+    holds: str
+    treated: bool
+    brought: tuple[str, ...]
+    target: str
+    action: str
+
+
+class Expert:
+    """A player of one episode.
+
+    Args:
+        first: the first observation, which lists the room and ends with the task.
+        seed: breaks ties between places that are equally likely.
+
+    Raises:
+        GameFileError: the observation holds no task that it understands.
+    """
+
+    def __init__(self, first: str, seed: int = 0) -> None:
+        task = _TASK.search(first)
+        seen = _SURROUNDINGS.search(first)
+        if task is None or seen is None:
+            raise GameFileError(f"not the first observation of a game: {first[:80]!r}")
+        self._goal = read_goal(task[1])
+        self._places = _THINGS.findall(seen[1])
+        order = list(self._places)
+        random.Random(f"cotbench-alfworld-expert-{seed}").shuffle(order)
+        self._rank = {place: rank for rank, place in enumerate(order)}
+        self._room = _nearest_room([_kind(place) for place in self._places])
+        self._contents: dict[str, tuple[str, ...]] = {}
+        self._closed: set[str] = set()
+        self._looked: list[str] = []
+        self._refused: set[str] = set()
+        self._at = ""
+        self._holds = ""
+        self._treated = False
+        self._brought: list[str] = []
+        self._goal_place = ""
+
+    def mind(self) -> Mind:
+        """What it thinks now, and the action that follows from it."""
+        intent, target, action = self._decide()
+        return Mind(
+            goal=self._goal,
+            intent=intent,
+            seeks=self._seeks(),
+            looked=tuple(self._looked),
+            unseen=tuple(place for place in self._places if place not in self._contents),
+            known=self._known(),
+            at=self._at,
+            holds=self._holds,
+            treated=self._treated,
+            brought=tuple(self._brought),
+            target=target,
+            action=action,
+        )
+
+    def observe(self, action: str, observation: str) -> None:
+        """Take note of an action, its own or another player's, and of what came of it."""
+        if observation.strip() == NOTHING_HAPPENS:
+            self._learn_from_refusal(action)
+            return
+        verb, _, rest = action.partition(" ")
+        if action.startswith("go to "):
+            self._at = action.removeprefix("go to ")
+        elif verb == "open":
+            self._closed.discard(rest)
+        elif verb == "close":
+            self._closed.add(rest)
+        elif verb == "take":
+            thing, _, place = rest.partition(" from ")
+            self._holds, self._treated = thing, False
+            self._contents[place] = tuple(other for other in self._contents.get(place, ()) if other != thing)
+            if thing in self._brought:
+                self._brought.remove(thing)
+        elif verb == "move":
+            thing, _, place = rest.partition(" to ")
+            self._contents[place] = (*self._contents.get(place, ()), thing)
+            if _kind(place) == self._goal.place and (self._treated or self._goal.kind not in _STATIONS):
+                self._brought.append(thing)
+                self._goal_place = place
+            self._holds, self._treated = "", False
+        elif verb == _verb(self._goal):
+            self._treated = True
+        self._read(observation)
+
+    def _read(self, observation: str) -> None:
+        if found := _INSIDE.search(observation):
+            place = found[1] or found[2]
+            self._closed.discard(place)
+            self._contents[place] = () if found[3] == "nothing" else tuple(_THINGS.findall(found[3]))
+            if place in self._looked:
+                self._looked.remove(place)
+            self._looked.append(place)
+        elif found := _CLOSED.search(observation):
+            self._closed.add(found[1])
+
+    def _learn_from_refusal(self, action: str) -> None:
+        if action.startswith("go to "):
+            # Where one stands already, another receptacle may be within reach too; then "go to" is refused.
+            self._at = action.removeprefix("go to ")
+            if self._at not in self._contents and self._at not in self._closed:
+                self._refused.add(action)
+        else:
+            self._refused.add(action)
+
+    def _known(self) -> dict[str, str]:
+        return {thing: place for place, things in self._contents.items() for thing in things if thing != self._holds}
+
+    def _seeks(self) -> str:
+        goal = self._goal
+        if goal.kind == "look" and self._holds and _kind(self._holds) == goal.thing:
+            return "" if self._find(goal.place) else goal.place
+        return "" if self._holds or self._find(goal.thing) else goal.thing
+
+    def _find(self, kind: str) -> list[tuple[str, str]]:
+        """Where things of a type are known to lie: here first, then in the order in which they were seen."""
+        found = [(thing, place) for thing, place in self._known().items() if _kind(thing) == kind and thing not in self._brought]
+        found = [(thing, place) for thing, place in found if f"take {thing} from {place}" not in self._refused]
+        return sorted(found, key=lambda pair: pair[1] != self._at)
+
+    def _decide(self) -> tuple[str, str, str]:
+        goal = self._goal
+        if self._holds and _kind(self._holds) != goal.thing:
+            # Another player left it in our hand.
+            return "bring", self._holds, self._put_away()
+        if not self._holds:
+            return self._fetch(goal.thing)
+        if goal.kind == "look":
+            lamps = self._find(goal.place)
+            if not lamps:
+                return self._search(goal.place)
+            lamp, place = lamps[0]
+            return "light", lamp, self._reach(place, inside=False) or f"use {lamp}"
+        if goal.kind in _STATIONS and not self._treated:
+            station = self._best(_STATIONS[goal.kind])
+            action = f"{_verb(goal)} {self._holds} with {station}"
+            return "treat", station, self._reach(station, inside=False) or action
+        place = self._goal_place or self._best(goal.place)
+        return "bring", place, self._reach(place, inside=True) or f"move {self._holds} to {place}"
+
+    def _fetch(self, kind: str) -> tuple[str, str, str]:
+        found = self._find(kind)
+        if not found:
+            return self._search(kind)
+        thing, place = found[0]
+        return "take", thing, self._reach(place, inside=True) or f"take {thing} from {place}"
+
+    def _search(self, kind: str) -> tuple[str, str, str]:
+        unseen = [place for place in self._places if place not in self._contents and f"examine {place}" not in self._refused]
+        if not unseen:
+            # Everything was looked into: things may have been moved since, so begin anew with what was seen longest ago.
+            if not self._looked:
+                return "find", "", "look"
+            place = self._looked[0]
+            return "find", place, self._reach(place, inside=True) or f"examine {place}"
+        place = min(unseen, key=lambda place: (-self._worth(kind, place), self._rank[place]))
+        return "find", place, self._reach(place, inside=True) or f"examine {place}"
+
+    def _worth(self, kind: str, place: str) -> float:
+        """How likely a look finds the thing, for each action that the look costs."""
+        if place == self._at:
+            return float("inf")  # What was begun is ended: one look more is the cheapest of all.
+        cost = 2 if place in self._closed or _kind(place) in _OPENABLE else 1
+        return _chance(self._room, kind, _kind(place)) / cost
+
+    def _reach(self, place: str, inside: bool) -> str:
+        """The next action on the way to a receptacle (and into it), or "" when there."""
+        if self._at != place:
+            return f"go to {place}"
+        if inside and place in self._closed and f"open {place}" not in self._refused:
+            return f"open {place}"
+        if inside and place not in self._contents and place not in self._closed:
+            return f"examine {place}"
+        return ""
+
+    def _best(self, kind: str) -> str:
+        """A receptacle of a type: here, else one known to be open, else any."""
+        fitting = [place for place in self._places if _kind(place) == kind]
+        usable = [place for place in fitting if f"move {self._holds} to {place}" not in self._refused] or fitting
+        if not usable:
+            raise GameFileError(f"there is no {kind} in this room: {', '.join(self._places)}")
+        return min(usable, key=lambda place: (place != self._at, place not in self._contents, self._rank[place]))
+
+    def _put_away(self) -> str:
+        place = self._at if self._at and f"move {self._holds} to {self._at}" not in self._refused else ""
+        if not place:
+            place = next((other for other in self._places if f"move {self._holds} to {other}" not in self._refused), "")
+        return (self._reach(place, inside=True) or f"move {self._holds} to {place}") if place else "inventory"
+
+
+def _kind(name: str) -> str:
+    return name.rpartition(" ")[0]
+
+
+def _verb(goal: Goal) -> str:
+    return goal.kind if goal.kind in _STATIONS else ""
+
+
+def _nearest_room(kinds: Sequence[str]) -> str:
+    """The room type of the known scene whose receptacles are most like these."""
+    counts = {kind: kinds.count(kind) for kind in kinds}
+
+    def distance(scene: Mapping[str, int]) -> int:
+        lower = {kind.lower(): count for kind, count in scene.items()}
+        return sum(abs(lower.get(kind, 0) - counts.get(kind, 0)) for kind in {*lower, *counts})
+
+    return min(rooms(), key=lambda name: min(distance(scene) for scene in rooms()[name].scenes))
+
+
+@cache
+def _chances(room: str) -> Mapping[str, Mapping[str, float]]:
+    """Object type -> receptacle type -> how often such an object lay in one such receptacle, relative to others."""
+    look: Room = rooms()[room]
+    standing: dict[str, int] = {}
+    for scene in look.scenes:
+        for kind, count in scene.items():
+            standing[kind] = standing.get(kind, 0) + count
+    return {
+        thing.lower(): {where.lower(): count / standing[where] for where, count in places.items()}
+        for thing, places in look.places.items()
+    }
+
+
+def _chance(room: str, thing: str, where: str) -> float:
+    return _chances(room).get(thing, {}).get(where, 0.0)

@@ -1,0 +1,90 @@
+"""A household made from random numbers. Invariant: how many of what there is, and what lies where, follows the real training games;
+the same generator state makes the same household on every machine.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cotbench.envs.alfworld.lore import Lore
+from cotbench.envs.alfworld.names import spoken_names
+
+_BASINS = {"SinkBasin": "Sink", "BathtubBasin": "Bathtub"}
+
+
+@dataclass(frozen=True, slots=True)
+class Household:
+    """One room and what is in it, by the ids that a game file uses.
+
+    Attributes:
+        room: its type.
+        receptacles: id -> type.
+        objects: id -> type.
+        place: object -> the receptacle that it lies in.
+        location: receptacle -> where one stands to reach it.
+        cold: the objects that are cold at first.
+        names: id -> the name under which a game speaks of it.
+    """
+
+    room: str
+    receptacles: Mapping[str, str]
+    objects: Mapping[str, str]
+    place: Mapping[str, str]
+    location: Mapping[str, str]
+    cold: tuple[str, ...]
+    names: Mapping[str, str]
+
+    def lying(self, kind: str, where: str | None = None) -> list[str]:
+        """The objects of a type, all or those in receptacles of one type."""
+        return [
+            name
+            for name, of in self.objects.items()
+            if of == kind and (where is None or self.receptacles[self.place[name]] == where)
+        ]
+
+
+def furnish(rng: random.Random, known: Lore, room: str) -> Household:
+    """A room: the receptacles of one of the real rooms of its type, filled anew."""
+    look = known.rooms[room]
+    scene = look.scenes[rng.randrange(len(look.scenes))]
+    receptacles = {_identifier(kind, index): kind for kind, count in scene.items() for index in range(1, count + 1)}
+    objects: dict[str, str] = {}
+    place: dict[str, str] = {}
+    for kind, histogram in look.objects.items():
+        count = rng.choices(range(len(histogram)), histogram)[0]
+        fitting = [where for where in look.places[kind] if where in scene]
+        for index in range(1, count + 1 if fitting else 1):
+            name = _identifier(kind, index)
+            where = rng.choices(fitting, [look.places[kind][where] for where in fitting])[0]
+            objects[name] = kind
+            place[name] = rng.choice([recep for recep, of in receptacles.items() if of == where])
+    fridge = [name for name in objects if receptacles[place[name]] == "Fridge" and objects[name] in known.able["Coolable"]]
+    cold = tuple(name for name in fridge if rng.random() < known.cold_in_fridge)
+    location = _locations(rng, known, receptacles)
+    names = spoken_names([name.lower() for name in (*receptacles, *objects)])
+    return Household(
+        room, receptacles, objects, place, location, cold, {name: names[name.lower()] for name in (*receptacles, *objects)}
+    )
+
+
+def _locations(rng: random.Random, known: Lore, receptacles: Mapping[str, str]) -> dict[str, str]:
+    """Where each receptacle is reached from; some share a place with the one before them of their type."""
+    location: dict[str, str] = {}
+    previous = ""
+    pairs = [name for name, before in zip(list(receptacles)[1:], receptacles, strict=False) if receptacles[name] == receptacles[before]]
+    # Both of a pair count as sharing; only receptacles with a neighbour of their type can form one.
+    chance = min(1.0, known.shared_location / 2 * len(receptacles) / max(1, len(pairs)))
+    for number, name in enumerate(receptacles, start=1):
+        shares = name in pairs and rng.random() < chance
+        location[name] = location[previous] if shares else f"loc_bar_{number:02d}"
+        previous = name
+    return location
+
+
+def _identifier(kind: str, index: int) -> str:
+    # ALFWorld names things by what stands before the first `_bar_`; a basin belongs to the sink or tub it is in.
+    if kind in _BASINS:
+        return f"{_BASINS[kind]}_bar_{index:02d}_bar_{kind}"
+    return f"{kind}_bar_{index:02d}"
