@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any
 
 from cotbench.errors import GameFileError, UnknownNameError
@@ -46,6 +47,9 @@ def split_tasks(package: str, env: str, scheme: str, split: str, expand: Callabl
         raise UnknownNameError("split", split, schemes[scheme], f"of {env} in scheme {scheme!r}")
     rule = schemes[scheme][split]
     tasks = tuple(sorted(expand(rule)))
+    twice = next((task for task, other in pairwise(tasks) if task == other), None)
+    if twice is not None:
+        raise GameFileError(f"split {scheme}/{split} of {env}: two tasks have the id {twice}: reinstall cotbench")
     if len(tasks) != rule["tasks"] or digest(tasks) != rule["sha256"]:
         raise GameFileError(
             f"split {scheme}/{split} of {env} is not the committed one "

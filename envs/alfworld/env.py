@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from cotbench.envs.alfworld import actions
 from cotbench.envs.alfworld.engine import Engine
+from cotbench.envs.alfworld.expert import Expert, Mind
 from cotbench.envs.alfworld.game import Game
 from cotbench.envs.alfworld.native_engine import NativeEngine
 from cotbench.envs.alfworld.tasks import GeneratedGames, OfficialGames, load_game
@@ -18,6 +19,7 @@ from cotbench.envs.tasks import TaskSource, playable
 from cotbench.errors import EngineError, UnknownNameError
 
 _ENGINES: dict[str, Callable[[Game], Engine]] = {"native": NativeEngine, "textworld": TextWorldEngine}
+_EXPERTS = ("walkthrough", "seen")
 _GAMES: dict[str, Callable[[], TaskSource]] = {"official": OfficialGames, "generated": GeneratedGames}
 
 
@@ -53,10 +55,14 @@ class ALFWorldEnv(TextEnv):
         games: "official" or "generated".
         engine: "native", our own, or "textworld", the stock engine, which says the same some hundred times slower (extra
             `reference`).
+        expert: who answers a request for `expert_action`: "walkthrough", the game's own plan, which knows the whole household
+            and is silent once it was left; or "seen", a player that knows what the episode has shown so far, and can step in
+            anywhere.
+        expert_seed: which of equally likely places "seen" looks into first.
         data: the folder that holds `json_2.1.1`; None means `$ALFWORLD_DATA`.
         available_only: draw from the games that are on this machine, instead of refusing an incomplete split.
         max_steps: the step budget; None means 50.
-        request: any of `admissible_actions`, `expert_action` (the walkthrough's next command while on its path).
+        request: any of `admissible_actions`, `expert_action`.
         render_mode: None or "ansi".
     """
 
@@ -89,6 +95,8 @@ class ALFWorldEnv(TextEnv):
         scheme: str = "paper",
         games: str = "official",
         engine: str = "native",
+        expert: str = "walkthrough",
+        expert_seed: int = 0,
         data: str | Path | None = None,
         available_only: bool = False,
         max_steps: int | None = None,
@@ -100,6 +108,8 @@ class ALFWorldEnv(TextEnv):
             raise UnknownNameError("kind of games", games, _GAMES)
         if engine not in _ENGINES:
             raise UnknownNameError("engine", engine, _ENGINES)
+        if expert not in _EXPERTS:
+            raise UnknownNameError("expert", expert, _EXPERTS)
         self._source = _GAMES[games]()
         self._make_engine = _ENGINES[engine]
         self._data = Path(data) if data is not None else None
@@ -111,6 +121,9 @@ class ALFWorldEnv(TextEnv):
         self._game_goal = ""
         self._engine: Engine | None = None
         self._names: frozenset[str] = frozenset()
+        self._expert_sees = expert == "seen"
+        self._expert_seed = expert_seed
+        self._expert: Expert | None = None
         self._walkthrough = Walkthrough(())
         self._walkthrough_commands: tuple[str, ...] = ()
 
@@ -126,6 +139,7 @@ class ALFWorldEnv(TextEnv):
         engine = self._open(task)
         text = engine.reset()
         self._walkthrough = Walkthrough(self._walkthrough_commands)
+        self._expert = Expert(text, self._expert_seed) if self._expert_sees else None
         return Outcome(text), self._game_goal
 
     def _open(self, task: str) -> Engine:
@@ -143,6 +157,8 @@ class ALFWorldEnv(TextEnv):
         engine = self._playing()
         feedback = engine.step(action)
         self._walkthrough.observe(action, feedback.valid)
+        if self._expert is not None:
+            self._expert.observe(action, feedback.text)
         reason = None if feedback.valid else actions.why_invalid(action, self._names, engine.admissible())
         score = float(feedback.won)
         return Outcome(feedback.text, score, score, feedback.won, feedback.won, reason)
@@ -151,7 +167,11 @@ class ALFWorldEnv(TextEnv):
         return self._playing().admissible()
 
     def _expert_action(self) -> str | None:
-        return self._walkthrough.next_action()
+        return self._expert.mind().action if self._expert is not None else self._walkthrough.next_action()
+
+    def expert_mind(self) -> Mind | None:
+        """What the expert "seen" thinks before the next action; None for the walkthrough, which does not think."""
+        return self._expert.mind() if self._expert is not None else None
 
     def _playing(self) -> Engine:
         if self._engine is None:

@@ -80,7 +80,7 @@ class Expert:
         if task is None or seen is None:
             raise GameFileError(f"not the first observation of a game: {first[:80]!r}")
         self._goal = read_goal(task[1])
-        self._places = _THINGS.findall(seen[1])
+        self._places: list[str] = _THINGS.findall(seen[1])
         order = list(self._places)
         random.Random(f"cotbench-alfworld-expert-{seed}").shuffle(order)
         self._rank = {place: rank for rank, place in enumerate(order)}
@@ -92,6 +92,7 @@ class Expert:
         self._at = ""
         self._holds = ""
         self._treated = False
+        self._taken_from = ""
         self._brought: list[str] = []
         self._goal_place = ""
 
@@ -127,7 +128,7 @@ class Expert:
             self._closed.add(rest)
         elif verb == "take":
             thing, _, place = rest.partition(" from ")
-            self._holds, self._treated = thing, False
+            self._holds, self._treated, self._taken_from = thing, False, place
             self._contents[place] = tuple(other for other in self._contents.get(place, ()) if other != thing)
             if thing in self._brought:
                 self._brought.remove(thing)
@@ -173,7 +174,9 @@ class Expert:
 
     def _find(self, kind: str) -> list[tuple[str, str]]:
         """Where things of a type are known to lie: here first, then in the order in which they were seen."""
-        found = [(thing, place) for thing, place in self._known().items() if _kind(thing) == kind and thing not in self._brought]
+        found = [
+            (thing, place) for thing, place in self._known().items() if _kind(thing) == kind and thing not in self._brought
+        ]
         found = [(thing, place) for thing, place in found if f"take {thing} from {place}" not in self._refused]
         return sorted(found, key=lambda pair: pair[1] != self._at)
 
@@ -241,10 +244,17 @@ class Expert:
         return min(usable, key=lambda place: (place != self._at, place not in self._contents, self._rank[place]))
 
     def _put_away(self) -> str:
-        place = self._at if self._at and f"move {self._holds} to {self._at}" not in self._refused else ""
-        if not place:
-            place = next((other for other in self._places if f"move {self._holds} to {other}" not in self._refused), "")
-        return (self._reach(place, inside=True) or f"move {self._holds} to {place}") if place else "inventory"
+        """Get rid of what is held: here if such things lie in places like this, else where it came from."""
+        free = [place for place in self._places if f"move {self._holds} to {place}" not in self._refused]
+        if not free:
+            return "inventory"
+
+        def fitness(place: str) -> tuple[bool, bool, float]:
+            chance = _chance(self._room, _kind(self._holds), _kind(place))
+            return place == self._at and chance > 0, place == self._taken_from, chance
+
+        place = max(free, key=lambda place: (fitness(place), -self._rank[place]))
+        return self._reach(place, inside=True) or f"move {self._holds} to {place}"
 
 
 def _kind(name: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cotbench.errors import GameFileError
 
-_TASK_SENTENCE = re.compile(r"Your task is to: ([^\n\"]+?)\.?\"?\s*$", re.MULTILINE)
+_TASK_SENTENCE = re.compile(r"Your task is to: ([^\n\"]+?)\.?\s*(?:\"|$)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
-"""Games made from a seed. Invariant: a game that comes out can be won: its plan was written by the generator, who knows the whole
-household, and replayed on our engine. Same type and seed, same game, on every machine.
+"""Games made from a seed. Invariant: a game that comes out can be won: its plan was written by the generator, who knows the
+whole household, and replayed on our engine. Same type and seed, same game, on every machine.
 
 The seed also says which conditions a game was made under, so that a test can hold out what training never shows:
 
@@ -141,9 +141,7 @@ def _targets(rng: random.Random, known: Lore, kind: str, household: Household, t
     return rng.sample(lying, 2 if kind == "two" else 1)
 
 
-def _game(
-    rng: random.Random, known: Lore, kind: str, task: str, household: Household, targets: list[str], goal: str
-) -> Game:
+def _game(rng: random.Random, known: Lore, kind: str, task: str, household: Household, targets: list[str], goal: str) -> Game:
     wanted = known.goals[KINDS[kind]]
     words = {"obj": household.objects[targets[0]], "recep": goal, "toggle": goal}
     sentence = rng.choice(wanted["templates"]).format(**{key: word.lower() for key, word in words.items()})

@@ -1,5 +1,5 @@
-"""A household made from random numbers. Invariant: how many of what there is, and what lies where, follows the real training games;
-the same generator state makes the same household on every machine.
+"""A household made from random numbers. Invariant: how many of what there is, and what lies where, follows the real training
+games; the same generator state makes the same household on every machine.
 """
 
 from __future__ import annotations
@@ -73,7 +73,11 @@ def _locations(rng: random.Random, known: Lore, receptacles: Mapping[str, str]) 
     """Where each receptacle is reached from; some share a place with the one before them of their type."""
     location: dict[str, str] = {}
     previous = ""
-    pairs = [name for name, before in zip(list(receptacles)[1:], receptacles, strict=False) if receptacles[name] == receptacles[before]]
+    pairs = [
+        name
+        for name, before in zip(list(receptacles)[1:], receptacles, strict=False)
+        if receptacles[name] == receptacles[before]
+    ]
     # Both of a pair count as sharing; only receptacles with a neighbour of their type can form one.
     chance = min(1.0, known.shared_location / 2 * len(receptacles) / max(1, len(pairs)))
     for number, name in enumerate(receptacles, start=1):

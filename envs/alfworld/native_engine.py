@@ -32,6 +32,8 @@ class NativeEngine:
             self._world = World(game.pddl_domain, game.pddl_problem, game.grammar, spoken_names)
         except GameFileError as error:
             raise GameFileError(f"cannot load the game of {game.task}: {error}") from error
+        except RecursionError:
+            raise GameFileError(f"cannot load the game of {game.task}: its brackets are nested too deeply") from None
         self._closed = False
         self._begin()
 
@@ -48,8 +50,8 @@ class NativeEngine:
         self._begin()
         try:
             return self._world.intro()
-        except GameFileError as error:
-            raise EngineError(f"the game of {self._task} cannot be told: {error}") from error
+        except (GameFileError, RecursionError) as error:
+            raise self._untold(error) from error
 
     def step(self, command: str) -> Feedback:
         """Execute one command."""
@@ -62,8 +64,8 @@ class NativeEngine:
         try:
             state, changed = world.apply(action, arguments, self._state)
             text = world.feedback(action, arguments, state)
-        except GameFileError as error:
-            raise EngineError(f"the game of {self._task} cannot be told: {error}") from error
+        except (GameFileError, RecursionError) as error:
+            raise self._untold(error) from error
         if changed:
             self._state = state
             stale = [place for place, other in enumerate(world.actions) if not other.depends.isdisjoint(changed)]
@@ -113,10 +115,14 @@ class NativeEngine:
                     for command, arguments in commands:
                         # Of two actions with one command, the first of the domain is done.
                         calls.setdefault(command, (action, arguments))
-            except GameFileError as error:
-                raise EngineError(f"the game of {self._task} cannot be told: {error}") from error
+            except (GameFileError, RecursionError) as error:
+                raise self._untold(error) from error
             self._calls = calls
         return self._calls
+
+    def _untold(self, error: Exception) -> EngineError:
+        reason = "a rule of the grammar leads back to itself" if isinstance(error, RecursionError) else error
+        return EngineError(f"the game of {self._task} cannot be told: {reason}")
 
     def _check(self) -> None:
         if self._closed:

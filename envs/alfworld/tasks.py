@@ -56,7 +56,7 @@ class OfficialGames:
 
     def remedy(self, data: Path | None) -> str:
         """How to get the games."""
-        return "get all games with: pip install alfworld && alfworld-download"
+        return f"not under {data_folder(data)}; get all games with: pip install alfworld && alfworld-download"
 
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
         """One sha256 over the game files of these tasks, in order."""

@@ -20,7 +20,6 @@ from cotbench.journal import read_episodes
 from cotbench.manifest import RunConfig
 from cotbench.query import Decision, Query
 from cotbench.runner import Silent, make_plan, new_folder, resume, run
-from tests.conftest import needs_stock_engine
 
 GAMES = ("alfworld/gen/pick/0", "alfworld/gen/heat/1")
 
@@ -69,7 +68,6 @@ def test_folder_names_do_not_collide(tmp_path: Path) -> None:
     assert "/" not in first.name and ":" not in first.name
 
 
-@needs_stock_engine
 def test_a_run_folder_holds_everything(tmp_path: Path) -> None:
     outcome = run(_config(agent="expert", max_steps=20), out=tmp_path / "run", workers=2)
     loaded = cotbench.load_run(tmp_path / "run")
@@ -91,7 +89,6 @@ def test_a_run_folder_holds_everything(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "summary.json").read_text().startswith("{}")
 
 
-@needs_stock_engine
 def test_a_second_run_writes_the_same_and_a_replay_too(tmp_path: Path) -> None:
     run(_config(), out=tmp_path / "one")
     run(_config(), out=tmp_path / "two", workers=2)
@@ -121,7 +118,6 @@ class Flaky:
     def close(self) -> None: ...
 
 
-@needs_stock_engine
 def test_errors_are_played_again_and_leave_no_trace(tmp_path: Path) -> None:
     agent: Agent = Flaky()
     outcome = run(_config(), out=tmp_path / "flaky", agent=agent)
@@ -134,7 +130,6 @@ def test_errors_are_played_again_and_leave_no_trace(tmp_path: Path) -> None:
     assert _untimed(tmp_path / "flaky") == _untimed(tmp_path / "whole")
 
 
-@needs_stock_engine
 def test_resuming_refuses_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(_config(tasks=GAMES[:1], mode="prompt", max_steps=1), out=tmp_path / "run")
     agent = cotbench.make_agent("random")
@@ -143,7 +138,7 @@ def test_resuming_refuses_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(RunFolderError, match="not a run folder"):
         resume(tmp_path, agent=agent, workers=1, data=None, observer=Silent())
     monkeypatch.setattr("cotbench.envs.alfworld.generator.VERSION", "other")
-    with pytest.raises(RunFolderError, match="holds another run: its data generator is '1', not 'other'"):
+    with pytest.raises(RunFolderError, match="holds another run: its data generator is '2', not 'other'"):
         resume(tmp_path / "run", agent=agent, workers=1, data=None, observer=Silent())
     manifest = tmp_path / "run" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
@@ -154,7 +149,6 @@ def test_resuming_refuses_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
         cotbench.load_run(tmp_path / "run")
 
 
-@needs_stock_engine
 def test_resuming_refuses_another_model_and_not_another_machine(tmp_path: Path) -> None:
     class Told(Flaky):
         def __init__(self, weights: str, device: str) -> None:
@@ -171,10 +165,9 @@ def test_resuming_refuses_another_model_and_not_another_machine(tmp_path: Path) 
 
 def _command(folder: Path, *more: str) -> list[str]:
     start = [sys.executable, "-c", "from cotbench.cli import main; main()", "run"]
-    return [*start, "--agent", "random", "--episodes", "4", "--max-steps", "5", "--seed", "3", "--out", str(folder), *more]
+    return [*start, "--agent", "random", "--episodes", "120", "--max-steps", "50", "--seed", "3", "--out", str(folder), *more]
 
 
-@needs_stock_engine
 def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path: Path) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     subprocess.run(_command(undisturbed), check=True, capture_output=True)
@@ -182,14 +175,14 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path: Path)
     while kills < 3:
         resumed = ["--resume"] if (killed / "manifest.json").exists() else []
         process = subprocess.Popen(_command(killed, *resumed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(1.5, 5.0))
+        time.sleep(rng.uniform(1.5, 2.5))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it was still running"
         kills += 1
     with (killed / "episodes.jsonl").open("a") as file:
         file.write('{"task": "torn')
     partial = {episode.key for episode in read_episodes(killed)}
-    assert len(partial) < 8
+    assert 0 < len(partial) < 240
     done = subprocess.run(_command(killed, "--resume"), check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert _untimed(killed) == _untimed(undisturbed)
@@ -197,7 +190,6 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path: Path)
     assert not [path.name for path in killed.iterdir() if path.name.startswith((".episodes", ".summary"))]
 
 
-@needs_stock_engine
 @pytest.mark.slow
 def test_the_expert_wins_fifty_real_games_and_random_does_not(tmp_path: Path, real_games: Path) -> None:
     official = {"env": "alfworld", "scheme": "official", "split": "valid_seen", "tasks": None, "max_steps": 50}

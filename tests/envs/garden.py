@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """A second text game in the format: nothing in it is ALFWorld's. A gardener walks between beds and a shed, waters what is dry,
 plants and digs; it uses what the alfred domain leaves aside: subtypes, constants, (forall …) and (when …) in effects, imply,
 equality, derived predicates, negations in queries, and rules with several placeholders of one type.

@@ -13,9 +13,6 @@ from gymnasium.utils.env_checker import check_env
 from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import env_entry, env_names
 from cotbench.errors import EpisodeOverError, UnknownNameError, UsageError
-from tests.conftest import needs_stock_engine
-
-pytestmark = needs_stock_engine
 
 INFO = {"task", "goal", "score", "raw_score", "success", "steps", "invalid_action"}
 

@@ -8,7 +8,6 @@ import pytest
 from cotbench.envs.alfworld.game import read_game
 from cotbench.envs.alfworld.tasks import load_game, official_ids
 from cotbench.errors import GameFileError, MissingDataError, UnknownNameError
-from tests.conftest import needs_stock_engine
 
 GOOD = {"pddl_domain": "(define)", "pddl_problem": "(define)", "grammar": "Your task is to: look.", "walkthrough": ["look"]}
 
@@ -53,7 +52,6 @@ def test_binary_and_missing_files(tmp_path: Path) -> None:
         read_game(tmp_path / "nowhere", "t")
 
 
-@needs_stock_engine
 def test_a_game_that_the_engine_refuses(tmp_path: Path) -> None:
     import cotbench.envs  # noqa: F401
     from cotbench.envs.registry import env_entry

@@ -48,10 +48,23 @@ def test_paper_scheme_holds_out_two_types() -> None:
     assert len(source.tasks("paper", "id")) + len(source.tasks("paper", "ood")) + len(source.tasks("paper", "ood_room")) == 274
 
 
-def test_generated_scheme_holds_out_cool() -> None:
+def test_generated_splits_hold_out_what_they_say() -> None:
     source = GeneratedGames()
-    assert {source.task_type(task) for task in source.tasks("paper", "ood")} == {"cool"}
-    assert "cool" not in {source.task_type(task) for split in ("train", "id") for task in source.tasks("paper", split)}
+    kinds = {split: {source.task_type(task) for task in source.tasks("paper", split)} for split in source.schemes()["paper"]}
+    assert kinds == {
+        "train": {"pick", "look", "clean", "heat"},
+        "id": {"pick", "look", "clean", "heat"},
+        "ood": {"cool", "two"},
+        "ood_room": {"pick", "clean"},
+        "ood_pair": {"pick", "look", "clean", "heat"},
+    }
+    tasks = [task for split in kinds for task in source.tasks("paper", split)]
+    assert len(tasks) == len(set(tasks))
+
+
+def test_two_tasks_with_one_id_are_refused() -> None:
+    with pytest.raises(GameFileError, match="two tasks have the id alfworld/x"):
+        split_tasks("cotbench.envs.alfworld", "alfworld", "official", "valid_seen", lambda rule: ["alfworld/x"] * 2)
 
 
 def test_a_changed_split_is_refused() -> None:

@@ -14,7 +14,8 @@ from tests.conftest import needs_stock_engine
 pytestmark = needs_stock_engine
 
 
-def test_text_is_upstreams(real_games: Path) -> None:
+@pytest.mark.parametrize("engine", ["native", "textworld"])
+def test_text_is_upstreams(real_games: Path, engine: str) -> None:
     import textworld
     from alfworld.agents.environment.alfred_tw_env import AlfredDemangler, AlfredInfos
 
@@ -22,7 +23,7 @@ def test_text_is_upstreams(real_games: Path) -> None:
     path = real_games / "json_2.1.1" / task.removeprefix("alfworld/") / "game.tw-pddl"
     infos = textworld.EnvInfos(won=True, admissible_commands=True)
     upstream = textworld.start(str(path), infos, wrappers=[AlfredDemangler(), AlfredInfos()])
-    env = env_entry("alfworld").make(data=real_games, request=["admissible_actions"])
+    env = env_entry("alfworld").make(engine=engine, data=real_games, request=["admissible_actions"])
     try:
         state = upstream.reset()
         observation, info = env.reset(options={"task": task})
@@ -40,7 +41,7 @@ def test_put_is_read_as_move() -> None:
     task = "alfworld/gen/pick/0"
     *before, last = load_game(task).walkthrough
     thing, place = last.removeprefix("move ").split(" to ")
-    env = env_entry("alfworld-gen").make()
+    env = env_entry("alfworld-gen").make(engine="textworld")
     env.reset(options={"task": task})
     for command in before:
         env.step(command)
@@ -52,7 +53,7 @@ def test_put_is_read_as_move() -> None:
 _LEAK = """
 import sys
 from cotbench.envs.registry import env_entry
-env = env_entry("alfworld-gen").make()
+env = env_entry("alfworld-gen").make(engine="textworld")
 counts = []
 for seed in range(6):
     env.reset(options={"task": f"alfworld/gen/cool/{seed}"})
@@ -79,7 +80,7 @@ def test_many_games_map_the_library_once_and_the_process_ends_well() -> None:
 
 def test_several_environments_live_side_by_side() -> None:
     tasks = [f"alfworld/gen/{kind}/7" for kind in ("pick", "heat")]
-    envs = [env_entry("alfworld-gen").make(request=["expert_action"]) for _ in tasks]
+    envs = [env_entry("alfworld-gen").make(engine="textworld", request=["expert_action"]) for _ in tasks]
     infos = [env.reset(options={"task": task})[1] for env, task in zip(envs, tasks, strict=True)]
     while not all(info["success"] for info in infos):
         for index, env in enumerate(envs):

@@ -1,7 +1,8 @@
 """ALFWorld's stock engine against our own, word for word.
 
-A *transcript* is what an engine says to a fixed list of commands. The commands of a game are drawn by the stock engine's answers
-and the game's name, so that a transcript can be kept and any later version of our engine can be held against it in a moment.
+A *transcript* is what an engine says to a fixed list of commands. The commands of a game are drawn by the stock engine's
+answers and the game's name, so that a transcript can be kept, and any later version of our engine can be held against it
+in a moment.
 """
 
 from __future__ import annotations

@@ -60,13 +60,15 @@ def home_of(game: Game) -> Home:
     facts = problem.facts
 
     def kinds(predicate: str) -> dict[str, str]:
-        return {name: spelled[kind.removesuffix("type")] for name, kind in facts[predicate] if kind.removesuffix("type") in spelled}
+        return {
+            name: spelled[kind.removesuffix("type")] for name, kind in facts[predicate] if kind.removesuffix("type") in spelled
+        }
 
     receptacles, objects = kinds("receptacletype"), kinds("objecttype")
     inside = sorted((objects[thing], receptacles[where]) for thing, where in facts["inreceptacle"] if thing in objects)
     lying = {thing for thing, _ in facts["inreceptacle"] if thing in objects}
     places = Counter(where for _, where in facts["receptacleatlocation"])
-    found = [pair for pair in _GOAL_TYPE.findall(game.pddl_problem[game.pddl_problem.index("(:goal") :])]
+    found = _GOAL_TYPE.findall(game.pddl_problem[game.pddl_problem.index("(:goal") :])
     wanted = next(obj for obj, _ in reversed(found) if obj)
     destination = next((recep for _, recep in found if recep), "DeskLamp")
     return Home(

@@ -43,9 +43,7 @@ class Conjunction:
 
     def __and__(self, other: Conjunction) -> Conjunction:
         """Both hold."""
-        return Conjunction(
-            self.variables + other.variables, self.literals + other.literals, self.absent + other.absent
-        )
+        return Conjunction(self.variables + other.variables, self.literals + other.literals, self.absent + other.absent)
 
 
 Condition = tuple[Conjunction, ...]
@@ -187,8 +185,8 @@ class Reader:
         result = []
         for choice in product(*parts):
             whole = Conjunction()
-            for part in choice:
-                whole = whole & part
+            for piece in choice:
+                whole = whole & piece
             result.append(whole)
         return tuple(result)
 

@@ -11,11 +11,12 @@ from cotbench.envs.alfworld.pddl.conditions import TRUE, Condition, Derived, Rea
 from cotbench.envs.alfworld.pddl.sexpr import Node, read, refuse, typed_list
 from cotbench.envs.alfworld.pddl.types import Types
 
+_SECTIONS = (":requirements", ":types", ":constants", ":predicates", ":functions", ":derived", ":action")
+"""Functions are read over: costs guide a planner, no text and no command depends on them."""
+
 _REQUIREMENTS = frozenset(
-    (":strips", ":adl", ":typing", ":negation", ":equality", ":negative-preconditions", ":disjunctive-preconditions")
-    + (":existential-preconditions", ":universal-preconditions", ":quantified-preconditions", ":conditional-effects")
-    + (":derived-predicates", ":action-costs")
-)
+    (":strips", ":adl", ":typing", ":negation", ":equality", ":conditional-effects", ":derived-predicates", ":action-costs")
+) | {f":{kind}-preconditions" for kind in ("negative", "disjunctive", "existential", "universal", "quantified")}
 """What upstream's planner accepts."""
 
 
@@ -77,39 +78,37 @@ def compile_domain(text: str) -> Domain:
     node = read(text, "PDDL domain")
     if node.head() != "define" or len(node) < 2 or not isinstance(node[1], Node) or node[1].head() != "domain":
         refuse(node, "(define (domain …) …) expected")
-    types, constants = Types(()), []
-    arities: dict[str, int] = {}
-    derived: dict[str, Derived] = {}
-    actions: list[Node] = []
+    sections: dict[str, list[Node]] = {head: [] for head in _SECTIONS}
     for part in node[2:]:
-        if not isinstance(part, Node):
-            refuse(node, f"unexpected {part!r}")
-        match part.head():
-            case ":requirements":
-                for requirement in part[1:]:
-                    if requirement not in _REQUIREMENTS:
-                        refuse(part, f"unsupported PDDL feature: {requirement}")
-            case ":types":
-                types = Types(typed_list(part[1:], part))
-            case ":constants":
-                constants = typed_list(part[1:], part)
-            case ":predicates":
-                for declared in part[1:]:
-                    if not isinstance(declared, Node) or not declared.head():
-                        refuse(part, "a predicate with its arguments expected")
-                    arities[declared.head()] = len(typed_list(declared[1:], declared))
-            case ":functions":
-                pass  # Costs guide a planner; no text and no command depends on them.
-            case ":derived":
-                _define(part, arities, derived)
-            case ":action":
-                actions.append(part)
-            case head:
-                refuse(part, f"unsupported PDDL feature: ({head or '…'} …)")
+        head = part.head() if isinstance(part, Node) else ""
+        if head not in sections:
+            refuse(part if isinstance(part, Node) else node, f"unsupported PDDL feature: ({head or '…'} …)")
+        sections[head].append(part)
+    for part in sections[":requirements"]:
+        for requirement in part[1:]:
+            if requirement not in _REQUIREMENTS:
+                refuse(part, f"unsupported PDDL feature: {requirement}")
+    types = Types([pair for part in sections[":types"] for pair in typed_list(part[1:], part)])
+    constants = [pair for part in sections[":constants"] for pair in typed_list(part[1:], part)]
+    arities = _arities(sections[":predicates"])
+    derived: dict[str, Derived] = {}
+    for part in sections[":derived"]:
+        _define(part, arities, derived)
+    actions = sections[":action"]
     reader = Reader(arities, derived)
     schemas = tuple(schema for action in actions if (schema := _schema(action, reader, arities, derived)))
     fluents = frozenset(effect.predicate for schema in schemas for effect in schema.effects)
     return Domain(str(node[1][1]), types, tuple(constants), arities, derived, schemas, fluents)
+
+
+def _arities(parts: list[Node]) -> dict[str, int]:
+    arities: dict[str, int] = {}
+    for part in parts:
+        for declared in part[1:]:
+            if not isinstance(declared, Node) or not declared.head():
+                refuse(part, "a predicate with its arguments expected")
+            arities[declared.head()] = len(typed_list(declared[1:], declared))
+    return arities
 
 
 def _define(part: Node, arities: dict[str, int], derived: dict[str, Derived]) -> None:

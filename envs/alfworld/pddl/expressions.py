@@ -1,5 +1,5 @@
-"""The values in a grammar's braces. Invariant: a game file is data: of the Python expressions that upstream hands to `eval`, only
-names, their fields, string constants, + and `or`/`and` are read, and everything else is refused.
+"""The values in a grammar's braces. Invariant: a game file is data: of the Python expressions that upstream hands to `eval`,
+only names, their fields, string constants, + and `or`/`and` are read, and everything else is refused.
 """
 
 from __future__ import annotations
@@ -118,4 +118,3 @@ def _entity(name: str, entities: Mapping[str, Entity]) -> Entity:
     if entity is None:
         raise GameFileError(f"grammar: {name!r} stands for nothing here")
     return entity
-

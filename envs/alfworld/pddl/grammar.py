@@ -23,7 +23,9 @@ _MARGIN = re.compile(r"(?:[\t]|//[^\n]*\n?|\s+)*")
 """What upstream's parser skips before the first symbol: a text never begins with white space."""
 _SYMBOL = re.compile(
     r"""\t*(?:
-      (?P<list>\[)?\{(?:\#(?P<inner>[\w()/!<>\-\s,.]+)\#|(?P<value>[^|\[\]{}\n<>]+))(?:\s*\|\s*(?P<given>[^;|{}\n\[\]\#]+))?\}(?(list)\])
+      (?P<list>\[)?
+        \{(?:\#(?P<inner>[\w()/!<>\-\s,.]+)\#|(?P<value>[^|\[\]{}\n<>]+))(?:\s*\|\s*+(?P<given>[^;|{}\n\[\]\#]+))?\}
+        (?(list)\])
       |\#(?P<rule>[\w()/!<>\-\s,.]+)\#
       |"(?P<quoted>[^;|"<>\[\]\#{}]*)"
       |(?P<literal>[^;|"<>\[\]\#{}]+)
@@ -39,7 +41,8 @@ class Symbol:
     """A piece of a text.
 
     Attributes:
-        kind: "literal" (says `text`), "rule" (says what the rule `text` says) or "value" (says the value of the expression `text`).
+        kind: "literal" (says `text`), "rule" (says what the rule `text` says) or "value" (says what the expression `text` is
+            worth).
         given: the query over whose answers the piece is repeated, or "".
         listed: whether the repetitions are joined to a list.
     """

@@ -4,6 +4,7 @@ share a prefix share its work.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -87,9 +88,8 @@ class Planner:
             place[needed[0]] = len(place)
 
     def _cost(self, literal: Literal, place: Mapping[str, int]) -> float:
-        size = self._sizes[self._slots[literal.predicate]]
-        bound = sum(term in place for term in literal.terms)
-        return float(size) ** (0.5 if bound else 1.0)
+        size = float(self._sizes[self._slots[literal.predicate]])
+        return math.sqrt(size) if any(term in place for term in literal.terms) else size
 
     def _extend(self, literal: Literal, place: dict[str, int], kinds: Mapping[str, str]) -> Step:
         by = tuple(position for position, term in enumerate(literal.terms) if term in place)
@@ -166,7 +166,8 @@ def _free(part: Literal | Absent, kinds: Mapping[str, str]) -> set[str]:
     names: set[str] = set()
     for conjunction in part.alternatives:
         own = inner | {name for name, _ in conjunction.variables}
-        for piece in (*conjunction.literals, *conjunction.absent):
+        pieces: list[Literal | Absent] = [*conjunction.literals, *conjunction.absent]
+        for piece in pieces:
             names |= _free(piece, kinds) - own
     return names
 

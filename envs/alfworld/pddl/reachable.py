@@ -1,7 +1,7 @@
 """What could ever become true. Invariant: facts only ever gather here; nothing is taken away.
 
-Upstream's planner leaves out what this over-estimate excludes: effects whose condition can never hold, removals of facts that can
-never hold, and actions of which nothing is left. Only domains with conditional effects, or with texts about what was made
+Upstream's planner leaves out what this over-estimate excludes: effects whose condition can never hold, removals of facts that
+can never hold, and actions of which nothing is left. Only domains with conditional effects, or with texts about what was made
 false, show the difference; for the others none of this is computed.
 """
 
@@ -43,9 +43,7 @@ def reachable(schemas: Sequence[Schema], planner: Planner, slots: dict[str, int]
         for effect in schema.effects:
             if effect.positive:
                 both = tuple(
-                    first & second
-                    for first in relaxed(schema.precondition, None)
-                    for second in relaxed(effect.condition, None)
+                    first & second for first in relaxed(schema.precondition, None) for second in relaxed(effect.condition, None)
                 )
                 kinds = dict((*schema.parameters, *effect.variables))
                 # Every parameter must exist, whether or not the fact names it.

@@ -64,7 +64,7 @@ class Relation:
         table: dict[Any, list[Arguments]] = {}
         wanted, by = lookup.wanted, lookup.by
         single = by[0] if len(by) == 1 else None
-        for fact in self.facts if lookup.order is None else self._ordered(lookup):
+        for fact in self.facts if lookup.order is None else self._ordered(lookup.order, lookup.types):
             if lookup.equal and any(fact[left] != fact[right] for left, right in lookup.equal):
                 continue
             answer = tuple([fact[position] for position in wanted])
@@ -74,9 +74,8 @@ class Relation:
             table.setdefault(key, []).append(answer)
         return table
 
-    def _ordered(self, lookup: Lookup) -> list[Arguments]:
+    def _ordered(self, order: tuple[tuple[str, ...], ...], types: Mapping[str, str]) -> list[Arguments]:
         by_types: dict[tuple[str, ...], list[Arguments]] = {}
         for fact in self.facts:
-            by_types.setdefault(tuple([lookup.types[name] for name in fact]), []).append(fact)
-        assert lookup.order is not None
-        return [fact for types in lookup.order for fact in sorted(by_types.get(types, ()))]
+            by_types.setdefault(tuple([types[name] for name in fact]), []).append(fact)
+        return [fact for kinds in order for fact in sorted(by_types.get(kinds, ()))]

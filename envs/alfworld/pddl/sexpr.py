@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from cotbench.errors import GameFileError
 
-_TOKEN = re.compile(r"[()\n]|\??[^\s()?]+|\?")
+_WORD = re.compile(r"[()\n]|\??[^\s()?]+|\?")
 _COMMENT = re.compile(r";[^\n]*")
 
 
@@ -40,20 +40,20 @@ def read(text: str, what: str) -> Node:
     line = 1
     top = Node(1, what)
     node, stack = top, []
-    for token in _TOKEN.findall(_COMMENT.sub("", text.lower())):
-        if token == "(":
+    for word in _WORD.findall(_COMMENT.sub("", text.lower())):
+        if word == "(":
             inner = Node(line, what)
             node.append(inner)
             stack.append(node)
             node = inner
-        elif token == ")":
+        elif word == ")":
             if not stack:
                 raise GameFileError(f"{what}, line {line}: unmatched )")
             node = stack.pop()
-        elif token == "\n":
+        elif word == "\n":
             line += 1
         else:
-            node.append(token)
+            node.append(word)
     if stack:
         raise GameFileError(f"{what}, line {node.line}: ( is never closed")
     if len(top) != 1 or not isinstance(top[0], Node):

@@ -1,5 +1,5 @@
-"""Texts of a running game. Invariant: the words, and the order of things in lists, are those of TextWorld's grammar over the same
-facts.
+"""Texts of a running game. Invariant: the words, and the order of things in lists, are those of TextWorld's grammar over the
+same facts.
 
 Source: `textworld.envs.pddl.textgen.ContextSensitiveGrammar` and `textworld.logic.State.all_assignments`: queries are nested
 loops over sorted facts, different placeholders stand for different things, and the first rule whose condition has an answer

@@ -180,10 +180,7 @@ class World:
         """What upstream hears of an effect: all that it might do, whether or not its condition holds now."""
         if _vain(change, arguments):
             return set()
-        if change.possible is None:
-            rows = [arguments]
-        else:
-            rows = change.possible.rows(self._reachable, arguments)
+        rows = [arguments] if change.possible is None else change.possible.rows(self._reachable, arguments)
         atoms = {tuple([row[place] for place in change.places]) for row in rows}
         return atoms if change.certain or change.positive else atoms & self._reachable[change.slot].facts
 
@@ -198,9 +195,7 @@ class World:
         at first. And of a predicate that some action changes under a condition, texts see every change that was possible.
         """
         told = dict(self._slots)
-        conditional = {
-            effect.predicate for schema in domain.schemas for effect in schema.effects if not effect.unconditional
-        }
+        conditional = {effect.predicate for schema in domain.schemas for effect in schema.effects if not effect.unconditional}
         changing: set[int] = set()
         for predicate in domain.arities:
             if predicate in conditional:
