@@ -61,7 +61,7 @@ def _packages() -> list[Finding]:
         try:
             findings.append(Finding(name, version(name)))
         except PackageNotFoundError:
-            needs = " (compiles: needs cmake and a C++ compiler)" if extra == "reference" else ""
+            needs = " (only to compare with upstream; needs cmake and a C++ compiler)" if extra == "reference" else ""
             findings.append(
                 Finding(name, "missing", f"pip install 'cotbench[{extra}]'{needs}" if extra else "pip install cotbench")
             )
