@@ -62,14 +62,14 @@ def furnish(rng: random.Random, known: Lore, room: str) -> Household:
             place[name] = rng.choice([recep for recep, of in receptacles.items() if of == where])
     fridge = [name for name in objects if receptacles[place[name]] == "Fridge" and objects[name] in known.able["Coolable"]]
     cold = tuple(name for name in fridge if rng.random() < known.cold_in_fridge)
-    location = _locations(rng, known, receptacles)
+    location = _locations(rng, look.shared_location, receptacles)
     names = spoken_names([name.lower() for name in (*receptacles, *objects)])
     return Household(
         room, receptacles, objects, place, location, cold, {name: names[name.lower()] for name in (*receptacles, *objects)}
     )
 
 
-def _locations(rng: random.Random, known: Lore, receptacles: Mapping[str, str]) -> dict[str, str]:
+def _locations(rng: random.Random, shared: float, receptacles: Mapping[str, str]) -> dict[str, str]:
     """Where each receptacle is reached from; some share a place with the one before them of their type."""
     location: dict[str, str] = {}
     previous = ""
@@ -79,7 +79,7 @@ def _locations(rng: random.Random, known: Lore, receptacles: Mapping[str, str]) 
         if receptacles[name] == receptacles[before]
     ]
     # Both of a pair count as sharing; only receptacles with a neighbour of their type can form one.
-    chance = min(1.0, known.shared_location / 2 * len(receptacles) / max(1, len(pairs)))
+    chance = min(1.0, shared / 2 * len(receptacles) / max(1, len(pairs)))
     for number, name in enumerate(receptacles, start=1):
         shares = name in pairs and rng.random() < chance
         location[name] = location[previous] if shares else f"loc_bar_{number:02d}"

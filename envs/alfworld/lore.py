@@ -26,11 +26,13 @@ class Room:
         scenes: for each real room of the type, how many of each receptacle it has.
         objects: object type -> histogram: how many games have 0, 1, 2, … of it lying in receptacles.
         places: object type -> receptacle type -> how many lay there.
+        shared_location: share of receptacles that stand at one place with another.
     """
 
     scenes: Sequence[Mapping[str, int]]
     objects: Mapping[str, Sequence[int]]
     places: Mapping[str, Mapping[str, int]]
+    shared_location: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,6 @@ class Lore:
         rooms: room type -> what it is like.
         tasks: upstream's task type -> room type -> "object receptacle" -> number of training games.
         cold_in_fridge: share of the things in a fridge that are cold at first.
-        shared_location: share of receptacles that stand at one place with another.
     """
 
     holds: Mapping[str, frozenset[str]]
@@ -61,7 +62,6 @@ class Lore:
     rooms: Mapping[str, Room]
     tasks: Mapping[str, Mapping[str, Mapping[str, int]]]
     cold_in_fridge: float
-    shared_location: float
 
 
 @cache
@@ -85,7 +85,6 @@ def lore() -> Lore:
         rooms=rooms(),
         tasks=counts["tasks"],
         cold_in_fridge=counts["cold_in_fridge"],
-        shared_location=counts["shared_location"],
     )
 
 

@@ -122,7 +122,7 @@ def table(root: Path) -> dict[str, Any]:
     movable: set[str] = set()
     rooms: dict[str, Any] = {}
     tasks: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    lying = cold = shared = count = 0
+    lying = cold = 0
     for room, scenes in sorted(real_homes(root).items()):
         homes = [home for games in scenes.values() for _, home in games]
         counted = tally(homes)
@@ -130,6 +130,7 @@ def table(root: Path) -> dict[str, Any]:
             "scenes": [_plain(games[0][1].receptacles) for _, games in sorted(scenes.items())],
             "objects": {kind: _histogram(counts) for kind, counts in sorted(counted.objects.items())},
             "places": {kind: _plain(counts) for kind, counts in sorted(counted.places.items())},
+            "shared_location": round(counted.shared / sum(receptacles for receptacles, _ in counted.totals), 4),
         }
         for games in scenes.values():
             for kind, home in games:
@@ -138,12 +139,9 @@ def table(root: Path) -> dict[str, Any]:
                 movable |= home.movable
                 cold += home.cold
                 lying += sum(where == "Fridge" for _, where in home.contents)
-                shared += home.shared
-                count += home.receptacles.total()
     return {
         "source": "counted in the 3,553 training games of ALFWorld (json_2.1.1)",
         "cold_in_fridge": round(cold / lying, 4),
-        "shared_location": round(shared / count, 4),
         "holds": {where: sorted(thing for other, thing in holds if other == where) for where in sorted({w for w, _ in holds})},
         "movable": sorted(movable),
         "rooms": rooms,
