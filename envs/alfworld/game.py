@@ -47,7 +47,7 @@ def read_game(path: Path, task: str) -> Game:
     """
     try:
         data = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise GameFileError(f"cannot read the game of {task} at {path}: {error}") from error
     if not isinstance(data, dict):
         raise GameFileError(f"{path} is not a game: JSON object expected (task {task})")

@@ -33,7 +33,7 @@ class NativeEngine:
         except GameFileError as error:
             raise GameFileError(f"cannot load the game of {game.task}: {error}") from error
         except RecursionError:
-            raise GameFileError(f"cannot load the game of {game.task}: its brackets are nested too deeply") from None
+            raise GameFileError(f"cannot load the game of {game.task}: its brackets or rules are nested too deeply") from None
         self._closed = False
         self._begin()
 
@@ -113,8 +113,12 @@ class NativeEngine:
                     if commands is None:
                         commands = self._commands[place] = world.doable(action, state)
                     for command, arguments in commands:
-                        # Of two actions with one command, the first of the domain is done.
-                        calls.setdefault(command, (action, arguments))
+                        call = action, arguments
+                        # Two actions with one command: upstream does whichever its planner lists first, we the one whose
+                        # name and arguments come first in the alphabet. No official game has such commands.
+                        other = calls.setdefault(command, call)
+                        if other is not call and _order(call) < _order(other):
+                            calls[command] = call
             except (GameFileError, RecursionError) as error:
                 raise self._untold(error) from error
             self._calls = calls
@@ -127,3 +131,7 @@ class NativeEngine:
     def _check(self) -> None:
         if self._closed:
             raise EngineError(f"the engine of {self._task} is closed")
+
+
+def _order(call: _Call) -> tuple[str, Arguments]:
+    return call[0].schema.name, call[1]

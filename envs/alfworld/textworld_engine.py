@@ -47,7 +47,7 @@ class TextWorldEngine:
             try:
                 self._env = AlfredDemangler(self._pddl)
                 self._env.load({"pddl_domain": game.pddl_domain, "pddl_problem": game.pddl_problem, "grammar": game.grammar})
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # Upstream's parser exits where it might raise.
                 self._release()
                 raise GameFileError(f"the engine cannot load the game of {game.task}: {_short(error)}") from error
 
@@ -87,7 +87,7 @@ class TextWorldEngine:
         with _stock():
             try:
                 return function(*arguments)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise EngineError(f"the engine failed in {self._game.task}: {_short(error)}") from error
 
 
@@ -113,6 +113,6 @@ def _stock() -> Iterator[None]:
             sys.argv, sys.stdout = argv, stdout
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"

@@ -5,12 +5,13 @@ are unique within it, quantifiers are gone, and derived predicates are replaced 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from cotbench.envs.alfworld.pddl.sexpr import Node, refuse, typed_list
 
 MAX_ALTERNATIVES = 512
+MAX_LITERALS = 1000
 
 Variables = tuple[tuple[str, str], ...]
 """Names (with their ?) and types."""
@@ -18,11 +19,15 @@ Variables = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A predicate over terms, or its negation. The predicate "=" is equality. Terms that begin with ? are variables."""
+    """A predicate over terms, or its negation. The predicate "=" is equality. Terms that begin with ? are variables.
+
+    A literal is `derived` if it comes from the definition of a derived predicate and was not said itself.
+    """
 
     predicate: str
     terms: tuple[str, ...]
     positive: bool = True
+    derived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,11 @@ class Conjunction:
 
     def __and__(self, other: Conjunction) -> Conjunction:
         """Both hold."""
-        return Conjunction(self.variables + other.variables, self.literals + other.literals, self.absent + other.absent)
+        return Conjunction(
+            tuple(dict.fromkeys(self.variables + other.variables)),
+            tuple(dict.fromkeys(self.literals + other.literals)),
+            tuple(dict.fromkeys(self.absent + other.absent)),
+        )
 
 
 Condition = tuple[Conjunction, ...]
@@ -87,6 +96,7 @@ class Reader:
         self._constants = constants
         self._fresh = 0
         self._open: list[str] = []
+        self._expanded: dict[tuple[Literal, bool], Condition] = {}
 
     def condition(self, node: Node, names: Mapping[str, str], negated: bool = False) -> Condition:
         """The normal form of a condition.
@@ -159,12 +169,20 @@ class Reader:
         definition = self._derived.get(literal.predicate)
         if definition is None:
             return (Conjunction(literals=(Literal(literal.predicate, literal.terms, not negated),)),)
+        # Said once, however often it is asked for: definitions that use each other twice would otherwise double at each level.
+        known = self._expanded.get((literal, negated))
+        if known is not None:
+            return known
         if literal.predicate in self._open:
             refuse(node, f"unsupported PDDL feature: recursive derived predicate {literal.predicate!r}")
         self._open.append(literal.predicate)
         scope = {name: term for (name, _), term in zip(definition.parameters, literal.terms, strict=True)}
-        condition = self.condition(definition.body, scope, negated)
+        condition = tuple(
+            replace(part, literals=tuple(replace(item, derived=True) for item in part.literals))
+            for part in self.condition(definition.body, scope, negated)
+        )
         self._open.pop()
+        self._expanded[literal, negated] = condition
         return condition
 
     def _quantified(self, node: Node, names: Mapping[str, str], negated: bool) -> Condition:
@@ -187,6 +205,8 @@ class Reader:
             whole = Conjunction()
             for piece in choice:
                 whole = whole & piece
+            if len(whole.literals) > MAX_LITERALS:
+                refuse(node, f"a condition with more than {MAX_LITERALS} literals")
             result.append(whole)
         return tuple(result)
 

@@ -76,7 +76,7 @@ def compile_domain(text: str) -> Domain:
         GameFileError: not a domain, or a feature outside the supported subset, with its line.
     """
     node = read(text, "PDDL domain")
-    if node.head() != "define" or len(node) < 2 or not isinstance(node[1], Node) or node[1].head() != "domain":
+    if node.head() != "define" or len(node) < 2 or not isinstance(node[1], Node) or not _named(node[1], "domain"):
         refuse(node, "(define (domain …) …) expected")
     sections: dict[str, list[Node]] = {head: [] for head in _SECTIONS}
     for part in node[2:]:
@@ -86,7 +86,7 @@ def compile_domain(text: str) -> Domain:
         sections[head].append(part)
     for part in sections[":requirements"]:
         for requirement in part[1:]:
-            if requirement not in _REQUIREMENTS:
+            if not isinstance(requirement, str) or requirement not in _REQUIREMENTS:
                 refuse(part, f"unsupported PDDL feature: {requirement}")
     types = Types([pair for part in sections[":types"] for pair in typed_list(part[1:], part)])
     constants = [pair for part in sections[":constants"] for pair in typed_list(part[1:], part)]
@@ -111,12 +111,18 @@ def _arities(parts: list[Node]) -> dict[str, int]:
     return arities
 
 
+def _named(node: Node, kind: str) -> bool:
+    return len(node) == 2 and node.head() == kind and isinstance(node[1], str)
+
+
 def _define(part: Node, arities: dict[str, int], derived: dict[str, Derived]) -> None:
     if len(part) != 3 or not isinstance(part[1], Node) or not isinstance(part[2], Node):
         refuse(part, "(:derived (predicate …) condition) expected")
     head = part[1].head()
     if head not in arities:
         refuse(part, f"undeclared predicate {head!r}")
+    if len(part[1]) - 1 < arities[head] or len(typed_list(part[1][1:], part[1])) != arities[head]:
+        refuse(part, f"{head!r} takes {arities[head]} arguments")
     if head in derived:
         refuse(part, f"unsupported PDDL feature: a second definition of {head!r}")
     derived[head] = Derived(tuple(typed_list(part[1][1:], part[1])), part[2])
@@ -126,7 +132,7 @@ def _schema(node: Node, reader: Reader, arities: dict[str, int], derived: dict[s
     if len(node) < 2 or not isinstance(node[1], str) or len(node) % 2:
         refuse(node, "(:action name :parameters … :precondition … :effect …) expected")
     name = node[1]
-    fields = dict(zip(node[2::2], node[3::2], strict=True))
+    fields = {str(key): field for key, field in zip(node[2::2], node[3::2], strict=True)}
     for key in fields:
         if key not in (":parameters", ":precondition", ":effect"):
             refuse(node, f"unsupported PDDL feature: {key} in action {name!r}")
@@ -142,6 +148,8 @@ def _schema(node: Node, reader: Reader, arities: dict[str, int], derived: dict[s
     if fields.get(":effect"):
         _effects(fields[":effect"], scope, (), TRUE, reader, effects)
     for effect in effects:
+        if effect.predicate == "=":
+            refuse(node, f"action {name!r} changes what equals what")
         if effect.predicate in derived:
             refuse(node, f"action {name!r} changes the derived predicate {effect.predicate!r}")
     # An action without effects is none, as upstream has it.

@@ -39,10 +39,10 @@ def parse_expression(text: str) -> ast.expr:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise GameFileError(f"grammar: {text!r} in braces is not an expression") from None
+        raise GameFileError(f"grammar: {text[:80]!r} in braces is not an expression") from None
     for node in ast.walk(tree):
         if not _allowed(node):
-            raise GameFileError(f"grammar: unsupported feature {type(node).__name__} in the expression {text!r}")
+            raise GameFileError(f"grammar: unsupported feature {type(node).__name__} in the expression {text[:80]!r}")
     return tree
 
 
@@ -90,7 +90,7 @@ def _compiled(tree: ast.expr) -> Value:
 def _joined(first: object, second: object) -> str:
     if isinstance(first, str) and isinstance(second, str):
         return first + second
-    raise GameFileError(f"grammar: + of {first!r} and {second!r}")
+    raise GameFileError(f"grammar: + of {str(first)[:40]!r} and {str(second)[:40]!r}")
 
 
 def _first(parts: Sequence[Value], stop: bool, entities: Mapping[str, Entity]) -> object:

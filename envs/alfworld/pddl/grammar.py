@@ -155,7 +155,7 @@ def parse_query(text: str) -> tuple[Atom, ...]:
     while more:
         found = _ATOM.match(text, position)
         if found is None:
-            raise GameFileError(f"grammar: {text!r} is not a query")
+            raise GameFileError(f"grammar: {text[:80]!r} is not a query")
         placeholders = []
         for part in found[2].split(",") if found[2].strip() else ():
             placeholder = _PLACEHOLDER.fullmatch(part)
@@ -166,14 +166,18 @@ def parse_query(text: str) -> tuple[Atom, ...]:
         atoms.append(Atom(predicate, tuple(placeholders)))
         position, more = found.end(), found[3] == "&"
     if position != len(text):
-        raise GameFileError(f"grammar: {text!r} is not a query")
+        raise GameFileError(f"grammar: {text[:80]!r} is not a query")
+    kinds: dict[str, str] = {}
+    for name, kind in (placeholder for atom in atoms for placeholder in atom.placeholders):
+        if kinds.setdefault(name, kind) != kind:
+            raise GameFileError(f"grammar: {name!r} is of two types in the query {text[:80]!r}")
     return tuple(atoms)
 
 
 def _rules(name: str, rules: Any) -> tuple[Rule, ...]:
     if not isinstance(rules, list) or not all(isinstance(rule, dict) and isinstance(rule.get("rhs"), str) for rule in rules):
         raise GameFileError(f'grammar: rule {name!r} is not a list of {{"rhs": "…"}}')
-    return tuple(_rule(str(rule.get("condition", "")), rule["rhs"]) for rule in rules)
+    return tuple(_rule(str(rule.get("condition") or ""), rule["rhs"]) for rule in rules)
 
 
 @lru_cache(maxsize=8192)
@@ -184,8 +188,9 @@ def _rule(condition: str, text: str) -> Rule:
 def _json(block: str, text: str, position: int) -> dict[str, Any]:
     try:
         data = json.loads(block)
-    except json.JSONDecodeError as error:
-        _refuse(text, position, f"a grammar block that ends here is not JSON ({error.msg})")
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        _refuse(text, position, f"a grammar block that ends here is not JSON ({reason})")
     if not isinstance(data, dict):
         _refuse(text, position, "a grammar block that ends here is not a JSON object")
     return data

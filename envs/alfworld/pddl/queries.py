@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 
 from cotbench.envs.alfworld.pddl.conditions import Absent, Condition, Conjunction, Literal
 from cotbench.envs.alfworld.pddl.problem import Arguments
@@ -33,6 +34,7 @@ class Planner:
         self._slots = slots
         self._sizes = sizes
         self._types = types
+        self._numbers = count(1)
         self._lookups: dict[Lookup, Lookup] = {}
         self._members: dict[str, frozenset[str]] = {}
 
@@ -46,7 +48,7 @@ class Planner:
 
     def lookup(self, lookup: Lookup) -> Lookup:
         """The same lookup, numbered; equal ones get the same number and so share their tables."""
-        return self._lookups.setdefault(lookup, replace(lookup, number=len(self._lookups) + 1))
+        return self._lookups.setdefault(lookup, replace(lookup, number=next(self._numbers)))
 
     def query(self, condition: Condition, given: Sequence[str], parameters: Mapping[str, str], wanted: Sequence[str]) -> Query:
         """A query for the `wanted` variables.

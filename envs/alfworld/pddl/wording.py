@@ -100,16 +100,17 @@ class Speaker:
                     found.update(atom.predicate for atom in parse_query(query))
         return frozenset(found)
 
-    def names(self, text: Text) -> frozenset[str]:
-        """The names and placeholders of which a text speaks."""
+    def names(self, text: Text) -> tuple[frozenset[str], frozenset[Placeholder]]:
+        """The names of which a text speaks, and the placeholders of its queries."""
         found: set[str] = set()
+        queried: set[Placeholder] = set()
         for symbol, rules in self._reach(text, set()):
             if symbol.kind == "value":
                 found |= names_in(symbol.text)
             for query in (symbol.given, *(rule.condition for rule in rules)):
                 if query:
-                    found.update(name for atom in parse_query(query) for name, _ in atom.placeholders)
-        return frozenset(found)
+                    queried.update(placeholder for atom in parse_query(query) for placeholder in atom.placeholders)
+        return frozenset(found | {name for name, _ in queried}), frozenset(queried)
 
     def _reach(self, text: Text, seen: set[str]) -> list[tuple[Symbol, tuple[Rule, ...]]]:
         reached: list[tuple[Symbol, tuple[Rule, ...]]] = []
@@ -148,9 +149,14 @@ class Speaker:
         rules = self._rules.get(name)
         if not rules:
             raise GameFileError(f"grammar: there is no rule {name!r}")
-        for rule in rules:
-            if not rule.condition or self._rows(rule.condition, context, state)[1]:
-                return self.say(rule.text, context, state)
+        try:
+            for rule in rules:
+                if not rule.condition or self._rows(rule.condition, context, state)[1]:
+                    return self.say(rule.text, context, state)
+        except GameFileError as error:
+            # The innermost rule says its name, the ones around it do not add theirs.
+            text = str(error)
+            raise GameFileError(text.replace("grammar: ", f"grammar, rule {name!r}: ", 1)) from error
         raise GameFileError(f"grammar: no case of rule {name!r} applies")
 
     def _answers(self, query: str, context: Context, state: State) -> list[Context]:

@@ -7,17 +7,19 @@ grounding decides which actions exist: actions that would change nothing, whatev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from cotbench.envs.alfworld.pddl.conditions import Literal, predicates_of
-from cotbench.envs.alfworld.pddl.domain import Domain, Effect, Schema, compile_domain
+from cotbench.envs.alfworld.pddl.changes import Changes
+from cotbench.envs.alfworld.pddl.conditions import predicates_of
+from cotbench.envs.alfworld.pddl.domain import Domain, Schema, compile_domain
 from cotbench.envs.alfworld.pddl.expressions import Entity
 from cotbench.envs.alfworld.pddl.grammar import Wording, compile_grammar, parse_text
 from cotbench.envs.alfworld.pddl.problem import Arguments, read_problem
 from cotbench.envs.alfworld.pddl.queries import Planner, Query
-from cotbench.envs.alfworld.pddl.reachable import reachable, relaxed
+from cotbench.envs.alfworld.pddl.reachable import reachable
 from cotbench.envs.alfworld.pddl.relations import Relation, State
 from cotbench.envs.alfworld.pddl.wording import Context, Speaker
 from cotbench.errors import GameFileError
@@ -25,31 +27,8 @@ from cotbench.errors import GameFileError
 Naming = Callable[[Iterable[str]], Mapping[str, str]]
 """Ids of things -> the names under which they are spoken of."""
 
-Pair = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """A planned effect: where its condition holds, the terms are added to (or removed from) a slot.
-
-    Attributes:
-        query: gives the rows over which the effect happens, from the action's arguments; None: just the arguments.
-        possible: the same for what texts hear of, which is every row whose condition could ever hold.
-        places: positions of the terms in a row.
-        told: the slots in which texts see that it holds and that it does not, where these are not the facts.
-        vain: the effect is none where all pairs of one of these are equal: then the action's own conditions or additions
-            say it already.
-        certain: whether it can happen whenever it is not in vain.
-    """
-
-    slot: int
-    positive: bool
-    query: Query | None
-    possible: Query | None
-    places: tuple[int, ...]
-    told: tuple[int | None, int | None]
-    vain: tuple[tuple[Pair, ...], ...]
-    certain: bool
+_MENTIONED = re.compile(r"(!?[\w/]+)\s*\(")
+"""Whatever a grammar may ask about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +36,17 @@ class Action:
     """A planned action schema.
 
     Attributes:
+        queries: the arguments with which it can be done: one query, or one for each alternative of its condition.
         depends: the slots on which it depends whether it can be done, and how it is called for.
         spoken: positions of the arguments that its command mentions.
         fixed: whether the command depends on these arguments alone.
-        effective: whether something can change whatever its arguments are.
     """
 
     schema: Schema
     wording: Wording
-    query: Query
+    queries: tuple[Query, ...]
     depends: frozenset[int]
-    changes: tuple[_Change, ...]
-    effective: bool
+    changes: Changes
     spoken: tuple[int, ...]
     fixed: bool
     placeholders: tuple[tuple[str, str], ...]
@@ -105,7 +83,12 @@ class World:
         for schema in domain.schemas:
             if schema.name not in words.actions:
                 raise GameFileError(f"grammar: no wording for the action {schema.name!r} of the domain")
+            for effect in schema.effects:
+                for term in effect.terms:
+                    if not term.startswith("?") and term not in problem.objects:
+                        raise GameFileError(f"PDDL domain: action {schema.name!r} changes the unknown object {term!r}")
         self.actions = tuple(self._action(schema, words.actions[schema.name]) for schema in domain.schemas)
+        self._derive(domain)
         self.goal = self._planner.query(problem.goal, (), {}, ())
         self.goal_depends = frozenset(self._slots[predicate] for predicate in predicates_of(problem.goal))
 
@@ -115,32 +98,25 @@ class World:
 
     def doable(self, action: Action, state: State) -> list[tuple[str, Arguments]]:
         """The commands that call for an action in a state, each with the action's arguments."""
-        result = []
-        for arguments in action.query.rows(state):
-            if not action.effective and not any(self._atoms(change, arguments) for change in action.changes):
-                continue
-            result.append((self._command(action, arguments, state), arguments))
-        return result
+        able = {
+            arguments: None
+            for alternative, query in enumerate(action.queries)
+            for arguments in query.rows(state)
+            if action.changes.exist(arguments, alternative)
+        }
+        return [(self._command(action, arguments, state), arguments) for arguments in able]
 
     def apply(self, action: Action, arguments: Arguments, state: State) -> tuple[State, set[int]]:
         """The state after an action, and the slots that changed."""
-        removed: dict[int, set[Arguments]] = {}
-        added: dict[int, set[Arguments]] = {}
+        removed, added = action.changes.facts(arguments, state)
         after = list(state)
         changed: set[int] = set()
-        for change in action.changes:
-            if change.vain and _vain(change, arguments):
-                continue
-            rows = [arguments] if change.query is None else change.query.rows(state, arguments)
-            for row in rows:
-                atom = tuple([row[place] for place in change.places])
-                (added if change.positive else removed).setdefault(change.slot, set()).add(atom)
         for slot in {*removed, *added}:
-            relation = state[slot].changed(removed.get(slot, set()), added.get(slot, set()))
-            if relation is not state[slot]:
-                after[slot] = relation
-                changed.add(slot)
-        self._tell(action, arguments, after, changed)
+            _alter(after, slot, removed.get(slot, set()), added.get(slot, set()), changed)
+        for change, atoms in action.changes.heard(arguments):
+            for told, adds in zip(change.told, (change.positive, not change.positive), strict=True):
+                if told is not None:
+                    _alter(after, told, set() if adds else atoms, atoms if adds else set(), changed)
         return after, changed
 
     def feedback(self, action: Action, arguments: Arguments, state: State) -> str:
@@ -160,30 +136,6 @@ class World:
             action.commands[key] = command
         return command
 
-    def _tell(self, action: Action, arguments: Arguments, after: State, changed: set[int]) -> None:
-        """Change what texts see besides the facts: see `_add_told_slots`."""
-        for positive in (True, False):
-            for change in action.changes:
-                holds, fails = change.told
-                if change.positive is not positive or (holds is None and fails is None):
-                    continue
-                atoms = self._atoms(change, arguments)
-                for slot, adds in ((holds, positive), (fails, not positive)):
-                    if slot is None:
-                        continue
-                    relation = after[slot].changed(set() if adds else atoms, atoms if adds else set())
-                    if relation is not after[slot]:
-                        after[slot] = relation
-                        changed.add(slot)
-
-    def _atoms(self, change: _Change, arguments: Arguments) -> set[Arguments]:
-        """What upstream hears of an effect: all that it might do, whether or not its condition holds now."""
-        if _vain(change, arguments):
-            return set()
-        rows = [arguments] if change.possible is None else change.possible.rows(self._reachable, arguments)
-        atoms = {tuple([row[place] for place in change.places]) for row in rows}
-        return atoms if change.certain or change.positive else atoms & self._reachable[change.slot].facts
-
     @cached_property
     def _reachable(self) -> State:
         return reachable(self._domain.schemas, self._planner, self._slots, self.initial)
@@ -191,107 +143,65 @@ class World:
     def _add_told_slots(self, domain: Domain, grammar: str) -> dict[str, int]:
         """Where texts find a predicate.
 
-        Texts see the facts, with two exceptions that upstream has. `not_p` holds of what an action made false, and of nothing
-        at first. And of a predicate that some action changes under a condition, texts see every change that was possible.
+        Texts see the facts, with three exceptions that upstream has. `not_p` holds of what an action made false, and of nothing
+        at first. Of a predicate that some action changes under a condition, texts see every change that was possible. And
+        derived facts are for ever those of the beginning.
         """
         told = dict(self._slots)
+        mentioned = set(_MENTIONED.findall(grammar))
         conditional = {effect.predicate for schema in domain.schemas for effect in schema.effects if not effect.unconditional}
         changing: set[int] = set()
         for predicate in domain.arities:
-            if predicate in conditional:
+            if predicate in conditional and mentioned & {predicate, f"not_{predicate}", f"!{predicate}"}:
                 told[predicate] = len(self.initial)
                 changing.add(len(self.initial))
                 self.initial.append(Relation(self.initial[self._slots[predicate]].facts))
-            if f"not_{predicate}" in grammar:
+            if mentioned & {f"not_{predicate}", f"!{predicate}"}:
                 told[f"not_{predicate}"] = len(self.initial)
                 changing.add(len(self.initial))
                 self.initial.append(Relation(frozenset()))
         self._told_changing = frozenset(changing)
         return told
 
+    def _derive(self, domain: Domain) -> None:
+        reader = domain.reader(dict.fromkeys(self.entities, ""))
+        for predicate, definition in domain.derived.items():
+            names = [f"?{number}" for number in range(len(definition.parameters))]
+            kinds = {name: kind for name, (_, kind) in zip(names, definition.parameters, strict=True)}
+            scope = {own: name for name, (own, _) in zip(names, definition.parameters, strict=True)}
+            query = self._planner.query(reader.condition(definition.body, scope), (), kinds, names)
+            # Nothing but texts looks into this slot: conditions hold what defines the predicate instead of its name.
+            self.initial[self._slots[predicate]] = Relation(frozenset(query.rows(self.initial)))
+
     def _action(self, schema: Schema, wording: Wording) -> Action:
         names = [name for name, _ in schema.parameters]
-        query = self._planner.query(schema.precondition, (), dict(schema.parameters), names)
         depends = {self._slots[predicate] for predicate in predicates_of(schema.precondition)}
         spoken_of = self._speaker.predicates(wording.command)
         heard = {self._told[predicate] for predicate in spoken_of if predicate in self._told}
-        mentioned = self._speaker.names(wording.command)
         placeholders = tuple((name.strip("?"), kind) for name, kind in schema.parameters)
-        changes = tuple(self._change(effect, schema) for effect in schema.effects)
+        mentioned, queried = self._speaker.names(wording.command)
+        if not queried <= set(placeholders):
+            # What a query finds besides must differ from every argument, so the text depends on all of them.
+            mentioned = frozenset(name for name, _ in placeholders)
+        settled = frozenset((*self._domain.arities, "=")) - self._domain.fluents
+        changes = Changes(schema, self._planner, self._slots, self._told, settled, lambda: self._reachable)
+        # One query for all alternatives, unless it matters which of them holds.
+        alternatives = [schema.precondition] if changes.always else [(part,) for part in schema.precondition]
         return Action(
             schema=schema,
             wording=wording,
-            query=query,
+            queries=tuple(self._planner.query(part, (), dict(schema.parameters), names) for part in alternatives),
             depends=frozenset((depends | heard) & self._changing),
             changes=changes,
-            effective=any(change.certain and not change.vain for change in changes),
             spoken=tuple(position for position, (name, _) in enumerate(placeholders) if name in mentioned),
             fixed=not heard & self._changing,
             placeholders=placeholders,
             commands={},
         )
 
-    def _change(self, effect: Effect, schema: Schema) -> _Change:
-        names = [name for name, _ in schema.parameters]
-        inner = [name for name, _ in effect.variables]
-        constants = [term for term in effect.terms if term not in names and term not in inner]
-        place = {name: position for position, name in enumerate([*names, *inner])}
-        query = possible = None
-        if not effect.unconditional or inner or constants:
-            kinds = dict((*schema.parameters, *effect.variables))
-            wanted = [*names, *inner, *constants]
-            query = self._planner.query(effect.condition, names, kinds, wanted)
-            settled = frozenset((*self._domain.arities, "=")) - self._domain.fluents
-            possible = self._planner.query(relaxed(effect.condition, settled), names, kinds, wanted)
-            place |= {name: len(place) + position for position, name in enumerate(constants)}
-        slot, told, fails = self._slots[effect.predicate], self._told[effect.predicate], f"not_{effect.predicate}"
-        return _Change(
-            slot=slot,
-            positive=effect.positive,
-            query=query,
-            possible=possible,
-            places=tuple(place[term] for term in effect.terms),
-            told=(told if told != slot else None, self._told.get(fails)),
-            vain=_in_vain(effect, schema),
-            certain=effect.unconditional and not inner and (effect.positive or _required(effect, schema)),
-        )
 
-
-def _vain(change: _Change, arguments: Arguments) -> bool:
-    return any(all(arguments[left] == arguments[right] for left, right in pairs) for pairs in change.vain)
-
-
-def _in_vain(effect: Effect, schema: Schema) -> tuple[tuple[Pair, ...], ...]:
-    """The ways in which an unconditional effect says nothing new: each a set of parameters that must be the same.
-
-    An addition is in vain if the action requires the very fact; a removal, if the action requires that it does not hold or
-    adds it at the same time.
-    """
-    ways = []
-    matches: list[tuple[str, ...]] = []
-    for conjunction in schema.precondition if len(schema.precondition) == 1 else ():
-        matches += [item.terms for item in conjunction.literals if _same(item, effect)]
-    if not effect.positive:
-        matches += [
-            other.terms
-            for other in schema.effects
-            if other.positive and other.unconditional and not other.variables and other.predicate == effect.predicate
-        ]
-    position = {name: place for place, (name, _) in enumerate(schema.parameters)}
-    for terms in matches:
-        pairs = [(left, right) for left, right in zip(effect.terms, terms, strict=True) if left != right]
-        if all(left in position and right in position for left, right in pairs):
-            ways.append(tuple((position[left], position[right]) for left, right in pairs))
-    return tuple(ways)
-
-
-def _required(effect: Effect, schema: Schema) -> bool:
-    """Whether the action requires the very fact that the effect removes."""
-    return all(
-        any(item.positive and (item.predicate, item.terms) == (effect.predicate, effect.terms) for item in part.literals)
-        for part in schema.precondition
-    )
-
-
-def _same(literal: Literal, effect: Effect) -> bool:
-    return literal.predicate == effect.predicate and literal.positive is effect.positive
+def _alter(state: State, slot: int, removed: set[Arguments], added: set[Arguments], changed: set[int]) -> None:
+    relation = state[slot].changed(removed, added)
+    if relation is not state[slot]:
+        state[slot] = relation
+        changed.add(slot)
