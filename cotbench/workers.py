@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -107,7 +109,8 @@ class ProcessEnv:
             context = multiprocessing.get_context("spawn")
             self._pipe, inner = context.Pipe()
             self._process = context.Process(target=_serve, args=(inner, self._settings), daemon=True)
-            self._process.start()
+            with _deaf_to_interrupts():
+                self._process.start()
             inner.close()
         self._send("reset", task)
 
@@ -147,6 +150,19 @@ class ProcessEnv:
             if process.is_alive():
                 process.kill()
                 process.join()
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """A process started here ignores Ctrl-C from its first moment, while it still imports: the parent decides what it means."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _serve(pipe: Any, settings: EnvSettings) -> None:

@@ -93,8 +93,7 @@ class Expert:
         self._holds = ""
         self._treated = False
         self._taken_from = ""
-        self._brought: list[str] = []
-        self._goal_place = ""
+        self._finished: dict[str, str] = {}
 
     def mind(self) -> Mind:
         """What it thinks now, and the action that follows from it."""
@@ -109,7 +108,7 @@ class Expert:
             at=self._at,
             holds=self._holds,
             treated=self._treated,
-            brought=tuple(self._brought),
+            brought=tuple(self._brought()),
             target=target,
             action=action,
         )
@@ -130,18 +129,20 @@ class Expert:
             thing, _, place = rest.partition(" from ")
             self._holds, self._treated, self._taken_from = thing, False, place
             self._contents[place] = tuple(other for other in self._contents.get(place, ()) if other != thing)
-            if thing in self._brought:
-                self._brought.remove(thing)
+            self._finished.pop(thing, None)
         elif verb == "move":
             thing, _, place = rest.partition(" to ")
             self._contents[place] = (*self._contents.get(place, ()), thing)
             if _kind(place) == self._goal.place and (self._treated or self._goal.kind not in _STATIONS):
-                self._brought.append(thing)
-                self._goal_place = place
+                self._finished[thing] = place
             self._holds, self._treated = "", False
-        elif verb == _verb(self._goal):
-            self._treated = True
+        elif verb in _STATIONS and rest.startswith(f"{self._holds} with "):
+            # Heating undoes cooling and the other way round; neither makes dirty.
+            self._treated = verb == self._goal.kind or (self._treated and self._goal.kind == "clean")
         self._read(observation)
+        if len(self._brought()) >= self._goal.count:
+            # Yet the game goes on: some belief about these things was wrong, so they are to be done again.
+            self._finished.clear()
 
     def _read(self, observation: str) -> None:
         if found := _INSIDE.search(observation):
@@ -155,13 +156,34 @@ class Expert:
             self._closed.add(found[1])
 
     def _learn_from_refusal(self, action: str) -> None:
+        verb, _, rest = action.partition(" ")
+        thing, _, place = rest.partition(" from " if verb == "take" else " to ")
         if action.startswith("go to "):
             # Where one stands already, another receptacle may be within reach too; then "go to" is refused.
-            self._at = action.removeprefix("go to ")
-            if self._at not in self._contents and self._at not in self._closed:
+            place = action.removeprefix("go to ")
+            if place in self._places:
+                self._at = place
+        # Only what would be refused again is worth remembering: not what another player tried too early.
+        elif verb in ("open", "examine"):
+            if rest == self._at:
                 self._refused.add(action)
-        else:
+        elif (
+            verb in ("take", "move")
+            and place == self._at
+            and place not in self._closed
+            and self._holds == ("" if verb == "take" else thing)
+        ):
             self._refused.add(action)
+
+    def _brought(self) -> list[str]:
+        """The things that are where they belong: two of them only if they are in one receptacle."""
+        place = self._goal_place()
+        return [thing for thing, where in self._finished.items() if where == place]
+
+    def _goal_place(self) -> str:
+        """The receptacle that holds most of what was brought, or ""."""
+        places = list(self._finished.values())
+        return max(places, key=places.count) if places else ""
 
     def _known(self) -> dict[str, str]:
         return {thing: place for place, things in self._contents.items() for thing in things if thing != self._holds}
@@ -174,9 +196,8 @@ class Expert:
 
     def _find(self, kind: str) -> list[tuple[str, str]]:
         """Where things of a type are known to lie: here first, then in the order in which they were seen."""
-        found = [
-            (thing, place) for thing, place in self._known().items() if _kind(thing) == kind and thing not in self._brought
-        ]
+        brought = self._brought()
+        found = [(thing, place) for thing, place in self._known().items() if _kind(thing) == kind and thing not in brought]
         found = [(thing, place) for thing, place in found if f"take {thing} from {place}" not in self._refused]
         return sorted(found, key=lambda pair: pair[1] != self._at)
 
@@ -197,7 +218,7 @@ class Expert:
             station = self._best(_STATIONS[goal.kind])
             action = f"{_verb(goal)} {self._holds} with {station}"
             return "treat", station, self._reach(station, inside=False) or action
-        place = self._goal_place or self._best(goal.place)
+        place = self._goal_place() or self._best(goal.place)
         return "bring", place, self._reach(place, inside=True) or f"move {self._holds} to {place}"
 
     def _fetch(self, kind: str) -> tuple[str, str, str]:

@@ -57,6 +57,8 @@ def read_game(path: Path, task: str) -> Game:
     walkthrough = data.get("walkthrough") or []
     if not (isinstance(walkthrough, list) and all(isinstance(step, str) for step in walkthrough)):
         raise GameFileError(f"{path}: 'walkthrough' is not a list of commands (task {task})")
+    if not _TASK_SENTENCE.search(data["grammar"]):
+        raise GameFileError(f"{path} is not a game: its grammar has no task sentence (task {task})")
     if data.get("solvable") is False:
         raise GameFileError(f"{path} is marked unsolvable (task {task})")
     return Game(task, data["pddl_domain"], data["pddl_problem"], data["grammar"], tuple(walkthrough))

@@ -85,11 +85,13 @@ def generate(kind: str, seed: int) -> Game:
         raise UnknownNameError("task", task, [f"alfworld/gen/{other}/{seed}" for other in kinds_of(seed)])
     # String seeds go through sha512: the same on every machine and Python version, whatever PYTHONHASHSEED says.
     rng = random.Random(f"cotbench-alfworld-{VERSION}-{kind}-{seed}")
+    # Drawn once and for all: drawing again after a household that does not fit would favour what is common.
+    room = rng.choices(list(weights), [sum(pairs.values()) for pairs in weights.values()])[0]
+    thing, goal = rng.choices(list(weights[room]), list(weights[room].values()))[0]
+    receptacles = frozenset(() if kind == "look" else (goal,))
+    objects = {thing: 2 if kind == "two" else 1} | ({goal: 1} if kind == "look" else {})
     for _ in range(_TRIES):
-        room = rng.choices(list(weights), [sum(pairs.values()) for pairs in weights.values()])[0]
-        pairs = weights[room]
-        thing, goal = rng.choices(list(pairs), list(pairs.values()))[0]
-        household = furnish(rng, known, room)
+        household = furnish(rng, known, room, receptacles, objects)
         targets = _targets(rng, known, kind, household, thing, goal)
         if targets:
             game = _game(rng, known, kind, task, household, targets, goal)
@@ -134,11 +136,16 @@ def _targets(rng: random.Random, known: Lore, kind: str, household: Household, t
             fits = fits and not household.lying(thing, goal)
     if kind in _TREATMENT:
         needed, station, _ = _TREATMENT[kind]
-        fits = fits and thing in known.able[needed] and station in household.receptacles.values()
+        # Nor does a real game have such a thing where it is to be treated.
+        fits = fits and thing in known.able[needed] and not household.lying(thing, station)
+        fits = fits and station in household.receptacles.values()
         lying = [name for name in lying if name not in household.cold]
-    if not fits or not lying:
+    count = 2 if kind == "two" else 1
+    if not fits or len(lying) < count:
         return []
-    return rng.sample(lying, 2 if kind == "two" else 1)
+    rng.shuffle(lying)
+    # A real plan takes what is at hand before it opens anything.
+    return sorted(lying, key=lambda name: household.receptacles[household.place[name]] in known.openable)[:count]
 
 
 def _game(rng: random.Random, known: Lore, kind: str, task: str, household: Household, targets: list[str], goal: str) -> Game:

@@ -45,15 +45,29 @@ class Household:
         ]
 
 
-def furnish(rng: random.Random, known: Lore, room: str) -> Household:
-    """A room: the receptacles of one of the real rooms of its type, filled anew."""
+def furnish(
+    rng: random.Random, known: Lore, room: str, receptacle_types: frozenset[str], least: Mapping[str, int]
+) -> Household:
+    """A room: the receptacles of one of the real rooms of its type, filled anew.
+
+    Args:
+        rng: where the numbers come from.
+        known: what rooms are like.
+        room: the room type.
+        receptacle_types: the room is one that has these.
+        least: object type -> there are at least so many of it.
+    """
     look = known.rooms[room]
-    scene = look.scenes[rng.randrange(len(look.scenes))]
+    fitting_scenes = [scene for scene in look.scenes if receptacle_types <= set(scene)]
+    scene = fitting_scenes[rng.randrange(len(fitting_scenes))]
     receptacles = {_identifier(kind, index): kind for kind, count in scene.items() for index in range(1, count + 1)}
     objects: dict[str, str] = {}
     place: dict[str, str] = {}
     for kind, histogram in look.objects.items():
-        count = rng.choices(range(len(histogram)), histogram)[0]
+        enough = least.get(kind, 0)
+        # The counts of the games that have enough of it; of rooms where it is rare, the fewest that will do.
+        likely = list(range(enough, len(histogram))) if any(histogram[enough:]) else [enough]
+        count = rng.choices(likely, histogram[enough:] if len(likely) > 1 else None)[0]
         fitting = [where for where in look.places[kind] if where in scene]
         for index in range(1, count + 1 if fitting else 1):
             name = _identifier(kind, index)

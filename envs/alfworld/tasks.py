@@ -139,7 +139,7 @@ def game_path(root: Path, task: str) -> Path:
 def generated_key(task: str) -> tuple[str, int]:
     """Type and seed of a generated task's id."""
     kind, _, seed = task.removeprefix(GENERATED_PREFIX).partition("/")
-    if not (seed.isascii() and seed.isdecimal()) or kind not in generator.KINDS or str(int(seed)) != seed:
+    if not (seed.isascii() and seed.isdecimal() and len(seed) <= 9) or kind not in generator.KINDS or str(int(seed)) != seed:
         known = [f"{GENERATED_PREFIX}{kind}/SEED" for kind in generator.KINDS]
         raise UnknownNameError("task", task, known)
     return kind, int(seed)

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_same_seed_same_game_in_any_process() -> None:
 def test_a_seed_gives_the_game_that_it_always_gave() -> None:
     # A change here changes every published split of generated games: raise VERSION with it.
     games = "".join(_digest(generate(kind, seed)) for kind in KINDS for seed in (0, 1))
-    assert hashlib.sha256(games.encode()).hexdigest()[:16] == "fae71ede489c9866"
+    assert hashlib.sha256(games.encode()).hexdigest()[:16] == "4be9fc2646d1bd95"
 
 
 def test_other_seeds_give_other_games() -> None:
@@ -94,14 +95,33 @@ def test_households_are_like_the_real_ones() -> None:
         room = "kitchen" if kind == "heat" else "bedroom"
         homes = [home for home in homes if kind == "heat" or home.receptacles["Bed"]]
         look = known.rooms[room]
-        for where in {where for scene in look.scenes for where in scene}:
+        # What a task needs is there more often than elsewhere.
+        asked = {home.goal[0] for home in homes} | {home.goal[1] for home in homes}
+        for where in {where for scene in look.scenes for where in scene} - asked:
             real = [scene.get(where, 0) for scene in look.scenes]
             _alike(where, [home.receptacles[where] for home in homes], real)
-        asked = {home.goal[0] for home in homes} | {home.goal[1] for home in homes}
         for thing, histogram in look.objects.items():
-            if thing not in asked:  # What a task needs is there more often than elsewhere.
+            if thing not in asked:
                 real = [number for number, count in enumerate(histogram) for _ in range(count)]
                 _alike(thing, [home.objects[thing] for home in homes], real)
+
+
+def test_pairs_are_asked_for_as_often_as_in_the_real_games() -> None:
+    counts: Counter[tuple[str, ...]] = Counter()
+    for seed in range(20_000, 20_400):
+        counts[households.home_of(generate("heat", seed)).goal] += 1
+    real = {tuple(pair.split()): count for pair, count in lore().tasks[KINDS["heat"]]["kitchen"].items()}
+    real = {pair: count for pair, count in real.items() if not held_out(*pair)}
+    assert set(counts) <= set(real)
+    distance = sum(abs(counts[pair] / 400 - count / sum(real.values())) for pair, count in real.items()) / 2
+    assert distance < 0.15, "sampling alone gives about 0.1"
+
+
+def test_nothing_starts_where_it_is_to_be_treated() -> None:
+    for kind, station in (("clean", "SinkBasin"), ("heat", "Microwave"), ("cool", "Fridge")):
+        for seed in range(30):
+            home = households.home_of(generate(kind, seed))
+            assert (home.goal[0], station) not in home.contents
 
 
 def _alike(what: str, ours: list[int], real: list[int]) -> None:

@@ -60,6 +60,45 @@ def test_no_difference_on_a_game_of_another_domain() -> None:
     assert verbs >= {"walk", "enter", "stay", "grab", "drop", "water", "flip", "prune", "ponder", "count"}
 
 
+EFFECTS = [
+    "(t ?p)",
+    "(not (t ?p))",
+    "(and (not (t ?p)) (t ?p))",
+    "(and (forall (?q - a) (not (t ?q))) (t ?p))",
+    "(forall (?q - a) (when (= ?q ?p) (t ?q)))",
+    "(and (not (t ?p)) (when (s ?p) (t ?p)))",
+    "(and (not (t ?p)) (when (not (g)) (t ?p)))",
+    "(and (t x_bar_1) (not (t ?p)))",
+    "(when (t ?p) (not (t ?p)))",
+]
+
+
+@needs_stock_engine
+@pytest.mark.parametrize("required", ["()", "(t ?p)", "(not (t ?p))", "(or (g) (t ?p))", "(t x_bar_1)", "(s ?p)"])
+def test_effects_are_pruned_as_upstreams_planner_prunes_them(required: str) -> None:
+    from cotbench.envs.alfworld.textworld_engine import TextWorldEngine
+
+    for effect in EFFECTS:
+        domain = f"""(define (domain d) (:requirements :adl :typing) (:types a) (:constants x_bar_1 - a)
+          (:predicates (s ?x - a) (t ?x - a) (g))
+          (:action do :parameters (?p - a) :precondition {required} :effect {effect})
+          (:action end :parameters () :precondition () :effect (g)))"""
+        problem = """(define (problem p) (:domain d) (:objects y_bar_1 z_bar_1 - a)
+          (:init (s x_bar_1) (s y_bar_1) (t y_bar_1) (s z_bar_1)) (:goal (g)))"""
+        text = "t=[{p.name|t(p:a)}] not=[{p.name|not_t(p:a)}]"
+        grammar = f'''grammar :: """{{"intro": [{{"rhs": "{text}"}}], "list_empty": [{{"rhs": "none"}}],
+          "list_separator": [{{"rhs": ", "}}], "list_last_separator": [{{"rhs": ", "}}]}}""";
+          action do {{ template :: "do {{p.name}}"; feedback :: "{text}"; }}
+          action end {{ template :: "end"; feedback :: "{text}"; }}'''
+        game = Game(f"pruning {required} {effect}", domain, problem, grammar, ())
+        stock = TextWorldEngine(game)
+        try:
+            found = alfworld.compare(game, alfworld.record(stock, game)[:25])
+        finally:
+            stock.close()
+        assert found is None, str(found)
+
+
 def test_a_difference_says_game_step_and_both_texts() -> None:
     game = generate("pick", 2)
     said = list(alfworld.replay(NativeEngine(game), [None, "look", *game.walkthrough]))

@@ -103,7 +103,7 @@ def test_what_cannot_be_read_is_said_in_one_line(part: str, old: str, new: str, 
         ("{p.name | here(p:place)}", "{().__class__ | here(p:place)}", "unsupported feature"),
         ("{p.name | here(p:place)}", "{p.__class__ | here(p:place)}", "unsupported feature Attribute"),
         ("{p.name | here(p:place)}", "{open('x') | here(p:place)}", "unsupported feature Call"),
-        ("{p.name | here(p:place)}", "{p.name + p.noun | here(p:place)}", "+ of 'north 1' and None"),
+        ("{p.name | here(p:place)}", "{p.name + p.noun | here(p:place)}", "rule 'where': + of 'north 1' and 'None'"),
         ("{p.name | here(p:place)}", "#look#", "a rule of the grammar leads back to itself"),
     ],
 )

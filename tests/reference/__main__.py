@@ -29,7 +29,7 @@ def main() -> int:
         prog="python -m tests.reference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["alfworld", "expert", "households"])
-    parser.add_argument("--data", type=Path, default=os.environ.get("ALFWORLD_DATA"), help="the folder with the games")
+    parser.add_argument("--data", type=Path, default=os.environ.get("ALFWORLD_DATA") or None, help="the folder with the games")
     parser.add_argument("--all", action="store_true", help="every game, not one in fifty")
     parser.add_argument("--first", type=int, help="so many games of each split, spread over the task types")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
@@ -38,11 +38,13 @@ def main() -> int:
     options = parser.parse_args()
     if options.data is None or not Path(options.data).is_dir():
         parser.error(f"no folder with games: {options.data} (give --data or set ALFWORLD_DATA)")
-    if options.what == "households":
-        households.write(Path(options.data), options.out)
-        print(f"wrote {options.out}")
-        return 0
+    if options.jobs < 1 or (options.first is not None and options.first < 1):
+        parser.error("--jobs and --first are at least 1")
     try:
+        if options.what == "households":
+            households.write(Path(options.data), options.out)
+            print(f"wrote {options.out}")
+            return 0
         games = _chosen(list(alfworld.find_games(Path(options.data))), options.all, options.first)
     except CotbenchError as error:
         parser.error(str(error))
@@ -52,7 +54,7 @@ def main() -> int:
 
 
 def _compare(games: list[Game], jobs: int, transcripts: Path | None) -> int:
-    differences = steps = 0
+    differences = failures = steps = 0
     with Progress() as progress, ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         bar = progress.add_task(f"{len(games)} games", total=len(games))
         for done in as_completed([pool.submit(alfworld.check, game, transcripts) for game in games]):
@@ -60,17 +62,18 @@ def _compare(games: list[Game], jobs: int, transcripts: Path | None) -> int:
             steps += length
             progress.advance(bar)
             if found is not None:
-                differences += 1
+                differences += length > 0
+                failures += length == 0
                 progress.console.print(found, markup=False, highlight=False, soft_wrap=True)
-    print(f"{len(games)} games, {steps} steps: {differences} games differ")
-    return 1 if differences else 0
+    print(f"{len(games)} games, {steps} steps: {differences} games differ, {failures} could not be compared")
+    return 1 if differences or failures else 0
 
 
 def _play(games: list[Game]) -> int:
     lengths: dict[str, list[int | None]] = defaultdict(list)
     plans: dict[str, list[int]] = defaultdict(list)
     for game in games:
-        kind = game.task.split("/")[-2].split("-")[0]
+        kind = game.task.rpartition("/")[0].rpartition("/")[2].split("-")[0]
         lengths[kind].append(seen.play(game))
         plans[kind].append(len(game.walkthrough))
         if lengths[kind][-1] is None:

@@ -17,6 +17,7 @@ from typing import Any
 from cotbench.envs.alfworld.game import Game, read_game
 from cotbench.envs.alfworld.pddl.domain import compile_domain
 from cotbench.envs.alfworld.pddl.problem import read_problem
+from cotbench.errors import GameFileError, MissingDataError
 
 _DECLARED = re.compile(r"\b(\w+)Type - [or]type")
 _SCENE = re.compile(r"-(\w+)-(\w+)-(\w+)-(\d+)/trial_")
@@ -109,10 +110,13 @@ def real_homes(root: Path) -> dict[str, dict[int, list[tuple[str, Home]]]]:
     rooms: dict[str, dict[int, list[tuple[str, Home]]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted((root / "json_2.1.1" / "train").rglob("game.tw-pddl")):
         scene = _SCENE.search(str(path))
-        assert scene is not None, path
+        if scene is None or int(scene[4]) // 100 not in ROOMS:
+            raise GameFileError(f"{path} does not lie where a training game lies")
         home = home_of(read_game(path, path.parent.name))
         kind = path.parent.parent.name.split("-")[0]
         rooms[ROOMS[int(scene[4]) // 100]][int(scene[4])].append((kind, home))
+    if not rooms:
+        raise MissingDataError(f"0 training games in {root}")
     return rooms
 
 

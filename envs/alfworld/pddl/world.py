@@ -90,6 +90,8 @@ class World:
         self.actions = tuple(self._action(schema, words.actions[schema.name]) for schema in domain.schemas)
         self._derive(domain)
         self.goal = self._planner.query(problem.goal, (), {}, ())
+        if self.goal.holds(self.initial):
+            raise GameFileError("PDDL problem: the goal holds before anything is done")
         self.goal_depends = frozenset(self._slots[predicate] for predicate in predicates_of(problem.goal))
 
     def intro(self) -> str:
