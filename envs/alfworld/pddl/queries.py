@@ -5,7 +5,7 @@ share a prefix share its work.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -136,6 +136,17 @@ class Query:
     def rows(self, state: State, given: Row = ()) -> list[Arguments]:
         """The values of the wanted variables, each answer once."""
         found: dict[Arguments, None] = {}
+        for rows, wanted in self._answers(state, given):
+            for row in rows:
+                found[tuple([row[position] for position in wanted])] = None
+        return list(found)
+
+    def holds(self, state: State, given: Row = ()) -> bool:
+        """Whether there is any answer."""
+        return any(rows for rows, _ in self._answers(state, given))
+
+    def _answers(self, state: State, given: Row) -> Iterator[tuple[list[Row], tuple[int, ...]]]:
+        """The rows of each alternative that has any, and where the wanted values are in them."""
         for constants, steps, wanted in self._plans:
             rows = [given + constants]
             for step in steps:
@@ -143,21 +154,7 @@ class Query:
                 if not rows:
                     break
             else:
-                for row in rows:
-                    found[tuple([row[position] for position in wanted])] = None
-        return list(found)
-
-    def holds(self, state: State, given: Row = ()) -> bool:
-        """Whether there is any answer."""
-        for constants, steps, _ in self._plans:
-            rows = [given + constants]
-            for step in steps:
-                rows = step(state, rows)
-                if not rows:
-                    break
-            else:
-                return True
-        return False
+                yield rows, wanted
 
 
 def _free(part: Literal | Absent, kinds: Mapping[str, str]) -> set[str]:
