@@ -1,0 +1,207 @@
+"""ScienceWorld as a Gymnasium environment. Invariant: texts and scores are upstream's; a simulator that dies or freezes is
+replaced, and the episode goes on only if its replay says word for word what it said before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import ClassVar
+
+from cotbench.envs.base import Outcome, TextEnv
+from cotbench.envs.scienceworld import actions
+from cotbench.envs.scienceworld.server import GOLD_SECONDS, STEP_SECONDS, Reply, Server, ServerLostError
+from cotbench.envs.scienceworld.tasks import ScienceWorldTasks, read_task, task_types
+from cotbench.errors import EngineError, UnknownNameError
+
+SIMPLIFICATIONS = ("easy", "teleportAction", "selfWateringFlowerPots", "openContainers", "openDoors", "noElectricalAction")
+
+
+class ScienceWorldEnv(TextEnv):
+    """Elementary science in text: boil, melt, measure, build circuits, grow plants, find things, mix, test.
+
+    ## Description
+    A simulated house with laboratory and garden (Wang et al., 2022). 30 task types of ten topics in 7,207 variations.
+
+    ## Observation Space
+    `AnyText`: what the simulator says. The first observation holds the task and the first look around.
+
+    ## Action Space
+    `AnyText`: one action, such as `open door to kitchen`, `pick up thermometer`, `use thermometer on water`, `focus on seed`,
+    `wait1`. Case, spacing and a final stop do not matter. To an ambiguous request the simulator answers with numbered options;
+    then a number is the only action. `reset task` is refused.
+
+    ## Rewards
+    The gain in `score`, which is upstream's score (0 to 100) divided by 100. `raw_score` is upstream's, -100 after a wrong
+    focus.
+
+    ## Termination
+    `terminated`: upstream calls the task completed, or a wrong focus lost it. `truncated`: the step budget of the task type.
+
+    ## Registered Configurations
+    `cotbench/ScienceWorld-v0`.
+
+    Args:
+        split: the split to draw tasks from.
+        scheme: `paper` or `official` (upstream's train, dev, test).
+        simplifications: any of upstream's, see `SIMPLIFICATIONS`.
+        seconds: how long the simulator may take for an action.
+        max_steps: the step budget; None means that of the task type.
+        request: any of `admissible_actions`, `expert_action` (the gold path's next action while on it; both are slow).
+        render_mode: None or "ansi".
+    """
+
+    instructions: ClassVar[str] = (
+        "You act in a house with rooms, tools and substances to fulfil the task that is given below. You do one action at a time "
+        "and are then told what happened. Doors and containers may have to be opened first. To focus on something says that it is "
+        "the answer: focus only on what the task asks for. If you are asked which of several things you mean, answer with its number."
+    )
+    default_max_steps: ClassVar[int] = 100
+    examples: ClassVar[tuple[str, ...]] = (
+        "open door to kitchen",
+        "go to kitchen",
+        "look around",
+        "pick up metal pot",
+        "move metal pot to sink",
+        "activate sink",
+        "pour cup into beaker",
+        "use thermometer on water",
+        "connect battery anode to orange wire terminal 1",
+        "mix beaker",
+        "focus on seed",
+        "wait1",
+        "inventory",
+    )
+
+    def __init__(
+        self,
+        *,
+        split: str = "id",
+        scheme: str = "paper",
+        simplifications: Collection[str] = (),
+        seconds: float = STEP_SECONDS,
+        max_steps: int | None = None,
+        request: Collection[str] = (),
+        render_mode: str | None = None,
+    ) -> None:
+        super().__init__(split=split, scheme=scheme, max_steps=max_steps, request=request, render_mode=render_mode)
+        for name in simplifications:
+            if name not in SIMPLIFICATIONS:
+                raise UnknownNameError("simplification", name, SIMPLIFICATIONS)
+        self._simplifications = ",".join(dict.fromkeys(simplifications))
+        self._seconds = seconds
+        self._tasks: Sequence[str] = ScienceWorldTasks().tasks(scheme, split)
+        self._server: Server | None = None
+        self._gold_server: Server | None = None
+        self._golds: dict[str, list[str]] = {}
+        self._current = ""
+        self._opening = ""
+        self._history: list[tuple[str, Reply]] = []
+        self._options: list[str] = []
+        self._on_path = True
+        self.restarts = 0
+
+    canonical = staticmethod(actions.canonical)
+
+    def step_budget(self, task: str) -> int:
+        """The budget of the task's type, where none is given."""
+        return self.max_steps if self.max_steps is not None else task_types()[read_task(task)[0]].steps
+
+    def _split_tasks(self) -> Sequence[str]:
+        return self._tasks
+
+    def _start(self, task: str) -> tuple[Outcome, str]:
+        read_task(task)
+        self._current, self._history, self._options, self._on_path, self.restarts = task, [], [], True, 0
+        try:
+            text, goal = self._begin()
+        except ServerLostError:
+            self._end_server()
+            text, goal = self._begin()
+        self._opening = text
+        return Outcome(f"{goal}\n\n{text}"), goal
+
+    def _begin(self) -> tuple[str, str]:
+        if self._server is None:
+            self._server = Server(self._seconds)
+        self._server.load(*read_task(self._current), self._simplifications)
+        text = self._server.reset()
+        return text, self._server.description()
+
+    def _act(self, action: str) -> Outcome:
+        last = self._history[-1][1] if self._history else Reply("", 0, False)
+        if action in actions.REFUSED or not action:
+            return self._outcome(action, Reply(actions.UNKNOWN, last.score, False))
+        try:
+            reply = self._running_server().step(action)
+        except ServerLostError as error:
+            self._recover(error)
+            reply = self._running_server().step(action)
+        self._on_path = self._on_path and self._next_gold() == action
+        self._history.append((action, reply))
+        self._options = actions.options(reply.text)
+        return self._outcome(action, reply)
+
+    def _outcome(self, action: str, reply: Reply) -> Outcome:
+        return Outcome(
+            observation=reply.text,
+            score=max(0, reply.score) / 100,
+            raw_score=float(reply.score),
+            success=reply.score == 100,
+            ended=reply.completed or reply.score < 0,
+            invalid_action=actions.why_invalid(action, reply.text),
+        )
+
+    def _recover(self, error: ServerLostError) -> None:
+        """A new simulator in the state of the lost one, proved by what it says.
+
+        Raises:
+            EngineError: it says something else, or is lost again.
+        """
+        self._end_server()
+        self.restarts += 1
+        text, _ = self._begin()
+        server = self._running_server()
+        same = text == self._opening and all(server.step(action) == reply for action, reply in self._history)
+        if not same:
+            raise EngineError(f"{error}, and the replay of {self._current} went another way") from error
+
+    def _admissible_actions(self) -> list[str]:
+        if self._options:
+            return sorted(self._options)
+        return [action for action in self._running_server().valid_actions() if action not in actions.REFUSED]
+
+    def _expert_action(self) -> str | None:
+        return self._next_gold() if self._on_path else None
+
+    def _next_gold(self) -> str | None:
+        if "expert_action" not in self._request:
+            return None
+        gold = self._gold()
+        return gold[len(self._history)] if len(self._history) < len(gold) else None
+
+    def _gold(self) -> list[str]:
+        """The gold path; computed in a simulator of its own, because one that has computed it does so at every reset."""
+        if self._current not in self._golds:
+            if self._gold_server is None:
+                self._gold_server = Server(GOLD_SECONDS)
+            self._gold_server.load(*read_task(self._current), self._simplifications, gold=True)
+            self._golds = {self._current: [actions.canonical(action) for action in self._gold_server.gold_path()]}
+        return self._golds[self._current]
+
+    def _running_server(self) -> Server:
+        if self._server is None:
+            raise EngineError("the environment is closed: call reset() first")
+        return self._server
+
+    def _end_server(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+
+    def close(self) -> None:
+        """End both Java processes; the environment can be reset again."""
+        self._running = False
+        self._end_server()
+        gold, self._gold_server = self._gold_server, None
+        if gold is not None:
+            gold.close()
