@@ -20,7 +20,19 @@ from cotbench.journal import write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_PACKAGES = ("cotbench", "gymnasium", "numpy", "scipy", "torch", "transformers", "tokenizers", "textworld", "alfworld")
+_PACKAGES = (
+    "cotbench",
+    "gymnasium",
+    "numpy",
+    "scipy",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "textworld",
+    "alfworld",
+    "scienceworld",
+    "py4j",
+)
 
 _MACHINE = ("device", "torch_threads")
 """What an agent says of the machine rather than of itself: a run may go on elsewhere."""

@@ -94,6 +94,17 @@ _ENTRIES = (
         task_source="cotbench.envs.alfworld.tasks:GeneratedGames",
         kwargs={"games": "generated"},
     ),
+    EnvEntry(
+        name="scienceworld",
+        gym_id="cotbench/ScienceWorld-v0",
+        extra="scienceworld",
+        modules=("scienceworld", "py4j"),
+        takes_data=False,
+        license="Apache-2.0",
+        env_class="cotbench.envs.scienceworld.env:ScienceWorldEnv",
+        task_source="cotbench.envs.scienceworld.tasks:ScienceWorldTasks",
+        kwargs={},
+    ),
 )
 
 

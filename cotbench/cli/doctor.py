@@ -53,6 +53,7 @@ def _packages() -> list[Finding]:
         "torch": "hf",
         "transformers": "hf",
         "gguf": "hf",
+        "scienceworld": "scienceworld",
         "textworld": "reference",
         "alfworld": "reference",
     }

@@ -51,9 +51,10 @@ class ScienceWorldEnv(TextEnv):
     """
 
     instructions: ClassVar[str] = (
-        "You act in a house with rooms, tools and substances to fulfil the task that is given below. You do one action at a time "
-        "and are then told what happened. Doors and containers may have to be opened first. To focus on something says that it is "
-        "the answer: focus only on what the task asks for. If you are asked which of several things you mean, answer with its number."
+        "You act in a house with rooms, tools and substances to fulfil the task that is given below. You do one action at a "
+        "time and are then told what happened. Doors and containers may have to be opened first. To focus on something says "
+        "that it is the answer: focus only on what the task asks for. If you are asked which of several things you mean, "
+        "answer with its number."
     )
     default_max_steps: ClassVar[int] = 100
     examples: ClassVar[tuple[str, ...]] = (

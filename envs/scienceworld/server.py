@@ -1,13 +1,14 @@
 """ScienceWorld's simulator in a Java process of its own. Invariant: every call ends in bounded time, with an answer or with
 `ServerLostError`; `close` leaves no process behind.
 
-The simulator is upstream's jar, called directly: upstream's Python wrapper computes all valid actions at every step, asked for or
-not, and never gives up on a Java that does not answer.
+The simulator is upstream's jar, called directly: upstream's Python wrapper computes all valid actions at every step, asked for
+or not, and never gives up on a Java that does not answer.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,6 +60,7 @@ class Server:
                 raise MissingExtraError("ScienceWorld", "scienceworld")
         from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
 
+        _quiet_py4j()
         self._process: Any = None
         self._gateway: Any = None
         jar = _jar()
@@ -141,6 +143,18 @@ class Server:
             reason = f"died (exit code {code})" if code is not None else "does not answer"
             self.close()
             raise ServerLostError(f"ScienceWorld's Java {reason}") from error
+
+
+def _quiet_py4j() -> None:
+    """Keep py4j from printing tracebacks of what comes out as `ServerLostError` anyway; it logs to the root logger too."""
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    root = logging.getLogger()
+    if _not_py4j not in root.filters:
+        root.addFilter(_not_py4j)
+
+
+def _not_py4j(record: logging.LogRecord) -> bool:
+    return "py4j" not in Path(record.pathname).parts
 
 
 def _jar() -> Path:

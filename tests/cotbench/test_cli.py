@@ -180,7 +180,7 @@ def test_a_missing_engine_is_said_before_anything_is_played(cli: Any, monkeypatc
 
 def test_lists(cli: Any) -> None:
     code, out, _ = cli("list", "envs", "--json")
-    assert code == 0 and {row["env"] for row in json.loads(out)} == {"alfworld", "alfworld-gen"}
+    assert code == 0 and {row["env"] for row in json.loads(out)} == {"alfworld", "alfworld-gen", "scienceworld"}
     code, out, _ = cli("list", "tasks", "--env", "alfworld", "--scheme", "official", "--split", "valid_unseen")
     assert code == 0 and len(out.split()) == 134
     code, out, _ = cli("list", "agents")

