@@ -196,7 +196,7 @@ def _play(
             "scheme": config.scheme,
             "max_steps": config.max_steps,
             "request": sorted(request),
-            "data": data,
+            **({"data": data} if plan.entry.takes_data else {}),
         },
     )
     rules = Rules(

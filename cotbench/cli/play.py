@@ -18,14 +18,18 @@ def play(
 ) -> int:
     """Play a task yourself. "?" lists what can be done, "!" asks the expert, Ctrl-D ends."""
     from cotbench.envs.registry import env_entry
+    from cotbench.errors import UsageError
 
-    game = env_entry(env).make(
-        split=split, scheme=scheme, data=data, available_only=True, request=("admissible_actions", "expert_action")
-    )
+    entry = env_entry(env)
+    if data is not None and not entry.takes_data:
+        raise UsageError(f"environment {env!r} reads no data folder: leave --data away")
+    entry.require()
+    here = {"data": data, "available_only": True} if entry.takes_data else {}
+    game = entry.make(split=split, scheme=scheme, request=("admissible_actions", "expert_action"), **here)
     try:
         observation, info = game.reset(seed=seed, options={"task": task} if task else None)
         typer.echo(f"{info['task']}\n\n{game.instructions}\n\n{chr(10).join(game.examples)}\n\n{observation}")
-        ended = False
+        ended = terminated = False
         while not ended:
             action = _read()
             if action is None:
@@ -40,7 +44,7 @@ def play(
                 why = f"  ({info['invalid_action']})" if info["invalid_action"] else ""
                 typer.echo(f"{observation}{why}")
                 ended = terminated or truncated
-        verdict = "won" if info["success"] else "not won: the step budget is spent"
+        verdict = "won" if info["success"] else "lost for good" if terminated else "not won: the step budget is spent"
         typer.echo(f"{verdict} after {info['steps']} steps, score {info['score']:g}")
     finally:
         game.close()

@@ -56,7 +56,8 @@ class ScienceWorldEnv(TextEnv):
         "that it is the answer: focus only on what the task asks for. If you are asked which of several things you mean, "
         "answer with its number."
     )
-    default_max_steps: ClassVar[int] = 100
+    default_max_steps: ClassVar[int] = 900
+    """The largest budget of a task type; see `step_budget`."""
     examples: ClassVar[tuple[str, ...]] = (
         "open door to kitchen",
         "go to kitchen",

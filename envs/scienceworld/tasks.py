@@ -26,7 +26,7 @@ class TaskType:
     Attributes:
         id: upstream's number, topic and place in it ("1-4").
         variations: upstream's split -> its first and last variation.
-        steps: the step budget.
+        steps: the step budget: what the literature gives a type (ETO), but at least the longest of six gold paths and a fifth.
     """
 
     id: str

@@ -153,6 +153,14 @@ def test_the_splits_are_upstreams_and_hold_out_the_last_type_of_each_topic() -> 
     assert set(source.tasks("paper", "id")) | set(source.tasks("paper", "ood")) <= set(source.tasks("official", "test"))
 
 
+def test_budgets_leave_room_for_the_gold_path() -> None:
+    types = task_types()
+    assert ScienceWorldEnv.default_max_steps == max(kind.steps for kind in types.values())
+    env = ScienceWorldEnv()
+    assert env.step_budget("scienceworld/find-plant/255") == types["find-plant"].steps == 20
+    assert ScienceWorldEnv(max_steps=7).step_budget("scienceworld/boil/0") == 7
+
+
 def test_java_comes_from_the_wheel_where_the_machine_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("JAVA_HOME", raising=False)
