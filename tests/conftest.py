@@ -18,6 +18,10 @@ needs_stock_engine = pytest.mark.skipif(
     find_spec("textworld") is None or find_spec("alfworld") is None,
     reason="the stock engine is not installed: pip install 'cotbench[reference]'",
 )
+needs_scienceworld = pytest.mark.skipif(
+    find_spec("scienceworld") is None or find_spec("py4j") is None,
+    reason="the simulator is not installed: pip install 'cotbench[scienceworld]'",
+)
 needs_hf = pytest.mark.skipif(
     find_spec("torch") is None or find_spec("transformers") is None,
     reason="transformers is not installed: pip install 'cotbench[hf]'",

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from cotbench.envs.alfworld.actions import NOTHING_HAPPENS
-from cotbench.envs.alfworld.goals import Goal, read_goal
+from cotbench.envs.alfworld.goals import STATIONS, Goal, read_goal
 from cotbench.envs.alfworld.lore import Room, rooms
 from cotbench.errors import GameFileError
 
-_STATIONS = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}
-"""Where a thing is treated."""
 _OPENABLE = frozenset(("cabinet", "drawer", "fridge", "microwave", "safe", "laundryhamper", "box"))
 """What is closed more often than not: costs an action more to look into."""
 
@@ -133,10 +131,10 @@ class Expert:
         elif verb == "move":
             thing, _, place = rest.partition(" to ")
             self._contents[place] = (*self._contents.get(place, ()), thing)
-            if _kind(place) == self._goal.place and (self._treated or self._goal.kind not in _STATIONS):
+            if _kind(place) == self._goal.place and (self._treated or self._goal.kind not in STATIONS):
                 self._finished[thing] = place
             self._holds, self._treated = "", False
-        elif verb in _STATIONS and rest.startswith(f"{self._holds} with "):
+        elif verb in STATIONS and rest.startswith(f"{self._holds} with "):
             # Heating undoes cooling and the other way round; neither makes dirty.
             self._treated = verb == self._goal.kind or (self._treated and self._goal.kind == "clean")
         self._read(observation)
@@ -214,9 +212,9 @@ class Expert:
                 return self._search(goal.place)
             lamp, place = lamps[0]
             return "light", lamp, self._reach(place, inside=False) or f"use {lamp}"
-        if goal.kind in _STATIONS and not self._treated:
-            station = self._best(_STATIONS[goal.kind])
-            action = f"{_verb(goal)} {self._holds} with {station}"
+        if goal.kind in STATIONS and not self._treated:
+            station = self._best(STATIONS[goal.kind].lower())
+            action = f"{goal.kind} {self._holds} with {station}"
             return "treat", station, self._reach(station, inside=False) or action
         place = self._goal_place() or self._best(goal.place)
         return "bring", place, self._reach(place, inside=True) or f"move {self._holds} to {place}"
@@ -280,10 +278,6 @@ class Expert:
 
 def _kind(name: str) -> str:
     return name.rpartition(" ")[0]
-
-
-def _verb(goal: Goal) -> str:
-    return goal.kind if goal.kind in _STATIONS else ""
 
 
 def _nearest_room(kinds: Sequence[str]) -> str:

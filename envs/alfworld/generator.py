@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from cotbench.envs.alfworld.game import Game
+from cotbench.envs.alfworld.goals import STATIONS, count_of
 from cotbench.envs.alfworld.household import Household, furnish
 from cotbench.envs.alfworld.lore import Lore, lore
 from cotbench.envs.alfworld.native_engine import NativeEngine
@@ -45,13 +46,6 @@ _BANDS = (("usual", False), ("new", False), ("usual", True))
 _NEW_ROOM = "bathroom"
 _HELD_OUT = 5
 """One pair in so many is held out."""
-
-_TREATMENT = {
-    "clean": ("Cleanable", "SinkBasin", "clean"),
-    "heat": ("Heatable", "Microwave", "heat"),
-    "cool": ("Coolable", "Fridge", "cool"),
-}
-"""Task type -> property the object needs, receptacle where it is done, verb."""
 
 _TRIES = 1000
 
@@ -88,8 +82,8 @@ def generate(kind: str, seed: int) -> Game:
     # Drawn once and for all: drawing again after a household that does not fit would favour what is common.
     room = rng.choices(list(weights), [sum(pairs.values()) for pairs in weights.values()])[0]
     thing, goal = rng.choices(list(weights[room]), list(weights[room].values()))[0]
-    receptacles = frozenset(() if kind == "look" else (goal,))
-    objects = {thing: 2 if kind == "two" else 1} | ({goal: 1} if kind == "look" else {})
+    receptacles = frozenset(() if kind == "look" else (goal, STATIONS.get(kind, goal)))
+    objects = {thing: count_of(kind)} | ({goal: 1} if kind == "look" else {})
     for _ in range(_TRIES):
         household = furnish(rng, known, room, receptacles, objects)
         targets = _targets(rng, known, kind, household, thing, goal)
@@ -127,20 +121,11 @@ def _weights(kind: str, rooms: tuple[str, ...], new_pair: bool) -> Mapping[str, 
 def _targets(rng: random.Random, known: Lore, kind: str, household: Household, thing: str, goal: str) -> list[str]:
     """The objects that the plan brings (two of them for `two`), or nothing if the household does not allow the task."""
     lying = household.lying(thing)
-    if kind == "look":
-        fits = bool(household.lying(goal)) and bool(lying)
-    else:
-        fits = goal in household.receptacles.values() and len(lying) >= (2 if kind == "two" else 1)
-        # As in the real games: what is only to be brought is not there yet; what is to be treated may be.
-        if kind in ("pick", "two"):
-            fits = fits and not household.lying(thing, goal)
-    if kind in _TREATMENT:
-        needed, station, _ = _TREATMENT[kind]
-        # Nor does a real game have such a thing where it is to be treated.
-        fits = fits and thing in known.able[needed] and not household.lying(thing, station)
-        fits = fits and station in household.receptacles.values()
+    # As in the real games: what is only to be brought is not there yet, and nothing starts where it is to be treated.
+    fits = bool(household.lying(goal)) if kind == "look" else not household.lying(thing, STATIONS.get(kind, goal))
+    if kind in STATIONS:
         lying = [name for name in lying if name not in household.cold]
-    count = 2 if kind == "two" else 1
+    count = count_of(kind)
     if not fits or len(lying) < count:
         return []
     rng.shuffle(lying)
@@ -200,11 +185,10 @@ def _plan(known: Lore, household: Household, kind: str, targets: list[str], goal
         source = household.place[target]
         walk.reach(source, inside=True)
         walk.commands.append(f"take {names[target]} from {names[source]}")
-        if kind in _TREATMENT:
-            _, station_type, verb = _TREATMENT[kind]
-            station = walk.first(station_type)
+        if kind in STATIONS:
+            station = walk.first(STATIONS[kind])
             walk.reach(station, inside=False)
-            walk.commands.append(f"{verb} {names[target]} with {names[station]}")
+            walk.commands.append(f"{kind} {names[target]} with {names[station]}")
         walk.reach(where, inside=kind != "look")
         if kind == "look":
             walk.commands.append(f"use {names[household.lying(goal)[0]]}")

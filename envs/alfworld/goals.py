@@ -10,6 +10,14 @@ from dataclasses import dataclass
 
 from cotbench.errors import GameFileError
 
+STATIONS = {"clean": "SinkBasin", "heat": "Microwave", "cool": "Fridge"}
+"""Where a thing is treated, for the task types that ask for it; the verb is the task type."""
+
+
+def count_of(kind: str) -> int:
+    """How many objects a task of a type asks to be brought."""
+    return 2 if kind == "two" else 1
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:
@@ -28,7 +36,7 @@ class Goal:
     @property
     def count(self) -> int:
         """How many objects are to be brought."""
-        return 2 if self.kind == "two" else 1
+        return count_of(self.kind)
 
 
 _THING, _PLACE = r"(?P<thing>\w+)", r"(?P<place>\w+)"

@@ -17,11 +17,7 @@ from cotbench.envs.scienceworld.java import java_path
 from cotbench.envs.scienceworld.server import Server
 from cotbench.envs.scienceworld.tasks import ScienceWorldTasks, read_task, task_types
 from cotbench.errors import EngineError, MissingExtraError, UnknownNameError
-
-needs_scienceworld = pytest.mark.skipif(
-    find_spec("scienceworld") is None or find_spec("py4j") is None,
-    reason="the simulator is not installed: pip install 'cotbench[scienceworld]'",
-)
+from tests.conftest import needs_scienceworld
 
 
 @pytest.fixture
@@ -153,7 +149,7 @@ def test_the_splits_are_upstreams_and_hold_out_the_last_type_of_each_topic() -> 
     assert set(source.tasks("paper", "id")) | set(source.tasks("paper", "ood")) <= set(source.tasks("official", "test"))
 
 
-def test_budgets_leave_room_for_the_gold_path() -> None:
+def test_budgets_are_those_of_the_task_types() -> None:
     types = task_types()
     assert ScienceWorldEnv.default_max_steps == max(kind.steps for kind in types.values())
     env = ScienceWorldEnv()

@@ -29,7 +29,7 @@ ROOMS = {0: "kitchen", 2: "livingroom", 3: "bedroom", 4: "bathroom"}
 
 @dataclass
 class Home:
-    """One household, in types: receptacles, what lies in each, and the plan's length."""
+    """One household, in types: receptacles, and what lies in each."""
 
     receptacles: Counter[str]
     contents: list[tuple[str, str]]
@@ -39,15 +39,12 @@ class Home:
     shared: int
     cold: int
     goal: tuple[str, str]
-    plan: int
 
 
 @dataclass
 class Tally:
     """Counts over the homes of one room type."""
 
-    homes: int = 0
-    receptacles: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     objects: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     places: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     totals: list[tuple[int, int]] = field(default_factory=list)
@@ -83,7 +80,6 @@ def home_of(game: Game) -> Home:
         shared=sum(count for count in places.values() if count > 1),
         cold=len(facts["iscool"]),
         goal=(wanted, destination),
-        plan=len(game.walkthrough),
     )
 
 
@@ -91,10 +87,7 @@ def tally(homes: Iterable[Home]) -> Tally:
     """Count homes."""
     result = Tally()
     every = list(homes)
-    result.homes = len(every)
     for home in every:
-        for kind in {kind for other in every for kind in other.receptacles} if not result.receptacles else result.receptacles:
-            result.receptacles[kind][home.receptacles[kind]] += 1
         for thing, where in home.contents:
             result.places[thing][where] += 1
         result.totals.append((home.receptacles.total(), home.objects.total()))

@@ -76,10 +76,10 @@ class Changes:
         settled: frozenset[str],
         ever: Callable[[], State],
     ) -> None:
-        self._names = [name for name, _ in schema.parameters]
-        self._slots, self._ever = slots, ever
+        names = [name for name, _ in schema.parameters]
+        self._ever = ever
         self._changes = [_change(effect, schema, planner, slots, told, settled) for effect in schema.effects]
-        self._alternatives: list[_Required] = [_required(part, self._names, slots) for part in schema.precondition]
+        self._alternatives: list[_Required] = [_required(part, names, slots) for part in schema.precondition]
         self.always = _always_changes(schema, self._changes)
         self._vain = None if self.always else _ways_in_vain(schema, self._changes)
         self._told = [change for change in self._changes if change.told != (None, None)]

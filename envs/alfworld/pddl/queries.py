@@ -11,7 +11,7 @@ from itertools import count
 
 from cotbench.envs.alfworld.pddl.conditions import Absent, Condition, Conjunction, Literal
 from cotbench.envs.alfworld.pddl.problem import Arguments
-from cotbench.envs.alfworld.pddl.relations import Lookup, State
+from cotbench.envs.alfworld.pddl.relations import Lookup, State, split_terms
 from cotbench.envs.alfworld.pddl.types import Types
 
 Row = tuple[str, ...]
@@ -94,19 +94,11 @@ class Planner:
         return math.sqrt(size) if any(term in place for term in literal.terms) else size
 
     def _extend(self, literal: Literal, place: dict[str, int], kinds: Mapping[str, str]) -> Step:
-        by = tuple(position for position, term in enumerate(literal.terms) if term in place)
-        first: dict[str, int] = {}
-        equal = []
-        for position, term in enumerate(literal.terms):
-            if term not in place:
-                if term in first:
-                    equal.append((first[term], position))
-                else:
-                    first[term] = position
+        by, first, equal = split_terms(literal.terms, place)
         members = tuple(self.members(kinds[term]) for term in first)
         everything = frozenset(self._objects)
         lookup = self.lookup(
-            Lookup(0, by, tuple(first.values()), tuple(None if own == everything else own for own in members), tuple(equal))
+            Lookup(0, by, tuple(first.values()), tuple(None if own == everything else own for own in members), equal)
         )
         keys = tuple(place[literal.terms[position]] for position in by)
         for term in first:

@@ -4,11 +4,13 @@ references, a copy of it costs nothing, and what was looked up once stays true f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from cotbench.envs.alfworld.pddl.problem import Arguments
+
+T = TypeVar("T")
 
 State = list["Relation"]
 """One relation for each slot of a game."""
@@ -36,6 +38,19 @@ class Lookup:
     equal: tuple[tuple[int, int], ...] = ()
     order: tuple[tuple[str, ...], ...] | None = None
     types: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+def split_terms(terms: Sequence[T], known: Container[T]) -> tuple[tuple[int, ...], dict[T, int], tuple[tuple[int, int], ...]]:
+    """How an atom is looked up: the positions of its known terms, the first position of each other term, and the pairs of
+    positions where another term stands twice.
+    """
+    by = tuple(position for position, term in enumerate(terms) if term in known)
+    first: dict[T, int] = {}
+    equal = []
+    for position, term in enumerate(terms):
+        if term not in known and first.setdefault(term, position) != position:
+            equal.append((first[term], position))
+    return by, first, tuple(equal)
 
 
 class Relation:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cotbench.envs.alfworld.pddl.expressions import Entity, compile_expression, names_in
-from cotbench.envs.alfworld.pddl.grammar import Grammar, Rule, Symbol, Text, parse_query
+from cotbench.envs.alfworld.pddl.grammar import Atom, Grammar, Rule, Symbol, Text, parse_query
 from cotbench.envs.alfworld.pddl.queries import Planner
-from cotbench.envs.alfworld.pddl.relations import Lookup, State
+from cotbench.envs.alfworld.pddl.relations import Lookup, State, split_terms
 from cotbench.envs.alfworld.pddl.types import Types
 from cotbench.errors import GameFileError
 
@@ -90,27 +90,17 @@ class Speaker:
         """
         return "".join([self._piece(symbol, context, state) for symbol in text])
 
-    def predicates(self, text: Text, seen: set[str] | None = None) -> frozenset[str]:
-        """The predicates on which the words of a text depend."""
-        seen = set() if seen is None else seen
+    def asks(self, text: Text) -> tuple[frozenset[str], tuple[Atom, ...]]:
+        """The names whose values a text speaks, and the atoms of all queries that it may ask."""
         found: set[str] = set()
-        for symbol, rules in self._reach(text, seen):
-            for query in (symbol.given, *(rule.condition for rule in rules)):
-                if query:
-                    found.update(atom.predicate for atom in parse_query(query))
-        return frozenset(found)
-
-    def names(self, text: Text) -> tuple[frozenset[str], frozenset[Placeholder]]:
-        """The names of which a text speaks, and the placeholders of its queries."""
-        found: set[str] = set()
-        queried: set[Placeholder] = set()
+        atoms: list[Atom] = []
         for symbol, rules in self._reach(text, set()):
             if symbol.kind == "value":
                 found |= names_in(symbol.text)
             for query in (symbol.given, *(rule.condition for rule in rules)):
                 if query:
-                    queried.update(placeholder for atom in parse_query(query) for placeholder in atom.placeholders)
-        return frozenset(found | {name for name, _ in queried}), frozenset(queried)
+                    atoms += parse_query(query)
+        return frozenset(found), tuple(atoms)
 
     def _reach(self, text: Text, seen: set[str]) -> list[tuple[Symbol, tuple[Rule, ...]]]:
         reached: list[tuple[Symbol, tuple[Rule, ...]]] = []
@@ -211,21 +201,13 @@ class Speaker:
             slot = self._slots.get(atom.predicate)
             if slot is None:
                 return None
-            by = tuple(position for position, placeholder in enumerate(atom.placeholders) if placeholder in place)
-            first: dict[Placeholder, int] = {}
-            equal = []
-            for position, placeholder in enumerate(atom.placeholders):
-                if placeholder not in place:
-                    if placeholder in first:
-                        equal.append((first[placeholder], position))
-                    else:
-                        first[placeholder] = position
+            by, first, equal = split_terms(atom.placeholders, place)
             try:
                 order = self._types.combinations(tuple(kind for _, kind in atom.placeholders))
             except KeyError as error:
                 raise GameFileError(f"grammar: unknown type {error.args[0]!r} in the query {query!r}") from None
             wanted = tuple(first.values())
-            lookup = Lookup(0, by, wanted, (None,) * len(wanted), tuple(equal), order, self._kinds)
+            lookup = Lookup(0, by, wanted, (None,) * len(wanted), equal, order, self._kinds)
             planned.append(_Atom(slot, self._planner.lookup(lookup), tuple(place[atom.placeholders[spot]] for spot in by)))
             for placeholder in first:
                 place[placeholder] = len(place)

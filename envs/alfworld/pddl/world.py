@@ -178,13 +178,12 @@ class World:
     def _action(self, schema: Schema, wording: Wording) -> Action:
         names = [name for name, _ in schema.parameters]
         depends = {self._slots[predicate] for predicate in predicates_of(schema.precondition)}
-        spoken_of = self._speaker.predicates(wording.command)
-        heard = {self._told[predicate] for predicate in spoken_of if predicate in self._told}
+        mentioned, atoms = self._speaker.asks(wording.command)
+        heard = {self._told[atom.predicate] for atom in atoms if atom.predicate in self._told}
         placeholders = tuple((name.strip("?"), kind) for name, kind in schema.parameters)
-        mentioned, queried = self._speaker.names(wording.command)
-        if not queried <= set(placeholders):
-            # What a query finds besides must differ from every argument, so the text depends on all of them.
-            mentioned = frozenset(name for name, _ in placeholders)
+        queried = {placeholder for atom in atoms for placeholder in atom.placeholders}
+        # What a query finds besides must differ from every argument, so then the text depends on all of them.
+        mentioned |= {name for name, _ in (queried if queried <= set(placeholders) else placeholders)}
         settled = frozenset((*self._domain.arities, "=")) - self._domain.fluents
         changes = Changes(schema, self._planner, self._slots, self._told, settled, lambda: self._reachable)
         # One query for all alternatives, unless it matters which of them holds.
