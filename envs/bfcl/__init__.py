@@ -1,0 +1,1 @@
+"""BFCL: function calling over several turns, and single calls judged by their form."""

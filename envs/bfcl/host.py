@@ -1,0 +1,216 @@
+"""The process that executes calls, seen from the environment. Invariant: a call that takes too long costs its process, never
+the episode: what was executed before is executed again in a new process, and the call has an error for a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from cotbench.envs.bfcl.session import Verdict
+from cotbench.errors import EngineError
+
+TOO_LONG = "Error during execution: the call takes too long"
+SECONDS = 30.0
+"""After that much time by the clock without an answer the process is taken for frozen."""
+
+_OWN_FAULT = frozenset({-signal.SIGPROF, -signal.SIGSEGV})
+"""Exit codes of a process that was ended by what it was asked to do."""
+
+Request = dict[str, Any]
+
+
+class _EndedError(Exception):
+    """The process is gone.
+
+    Attributes:
+        replies: what it had answered before.
+        own_fault: whether the request ended it.
+    """
+
+    def __init__(self, replies: list[Any], own_fault: bool) -> None:
+        super().__init__("the process ended")
+        self.replies = replies
+        self.own_fault = own_fault
+
+
+class Host:
+    """Executes the calls of one task after another.
+
+    Attributes:
+        restarts: how often the process was lost in this task for a reason outside its calls.
+    """
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._unread = b""
+        self._done: list[tuple[Request, list[Any]]] = []
+        self.restarts = 0
+
+    def start(self, task: str) -> None:
+        """Fresh services for a multi-turn task.
+
+        Raises:
+            EngineError: the process cannot be started, or is lost twice.
+        """
+        self._done, self.restarts = [], 0
+        self._ask({"do": "start", "task": task})
+
+    def call(self, texts: Sequence[str]) -> list[str]:
+        """The result of each call, in order; when the time is spent, the rest is not executed.
+
+        Raises:
+            EngineError: the process is lost twice.
+        """
+        try:
+            return self._ask({"do": "call", "texts": list(texts)}, len(texts))
+        except _EndedError as error:
+            done: list[str] = error.replies
+            self._done.append(({"do": "call", "texts": list(texts[: len(done)])}, done))
+            late = [TOO_LONG] * (len(texts) - len(done))
+            self._done += [({"do": "skip", "result": result}, [True]) for result in late]
+            return [*done, *late]
+
+    def end_turn(self) -> Verdict:
+        """The verdict on the turn; upstream's three checks.
+
+        Raises:
+            EngineError: the process is lost twice.
+        """
+        try:
+            valid, why = self._ask({"do": "end turn"})[0]
+            return Verdict(valid, why)
+        except _EndedError:
+            self._done.append(({"do": "drop turn"}, [True]))
+            return Verdict(False, "comparing takes too long")
+
+    def judge(self, task: str, text: str) -> Verdict:
+        """The verdict on the answer to a single-turn task.
+
+        Raises:
+            EngineError: the process is lost twice.
+        """
+        self._done, self.restarts = [], 0
+        try:
+            valid, why = self._ask({"do": "judge", "task": task, "text": text})[0]
+            return Verdict(valid, why)
+        except _EndedError:
+            return Verdict(False, "comparing takes too long")
+
+    def close(self) -> None:
+        """End the process; another one is started when it is needed."""
+        process, self._process = self._process, None
+        self._done = []
+        if process is not None:
+            _end(process)
+
+    def _ask(self, request: Request, replies: int = 1) -> list[Any]:
+        """Ask, in a new process with the same history if need be.
+
+        Raises:
+            _EndedError: the request ended the process; the next one is asked of a new process.
+            EngineError: the process was lost twice for another reason.
+        """
+        for _ in range(2):
+            try:
+                answered = self._exchange(self._running(), request, replies)
+            except _EndedError as error:
+                self._drop()
+                if error.own_fault:
+                    raise
+                self.restarts += 1
+                continue
+            self._done.append((request, answered))
+            return answered
+        raise EngineError("the process that executes the calls was lost twice: is the machine out of memory?")
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        """The process, with everything done that was done in this task.
+
+        Raises:
+            EngineError: it cannot be started, or what is done again gives other results.
+        """
+        if self._process is not None:
+            return self._process
+        process = self._process = _spawn()
+        self._unread = b""
+        for request, before in self._done:
+            try:
+                same = self._exchange(process, request, len(before)) == before
+            except _EndedError as error:
+                self._drop()
+                raise EngineError("the process that executes the calls was lost while it repeated them") from error
+            if not same:
+                self._drop()
+                raise EngineError("the process that executes the calls was lost, and repeating them gave other results")
+        return process
+
+    def _drop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            _end(process)
+
+    def _exchange(self, process: subprocess.Popen[bytes], request: Request, replies: int) -> list[Any]:
+        answered: list[Any] = []
+        deadline = time.monotonic() + self._seconds
+        pipe = process.stdin
+        assert pipe is not None
+        try:
+            pipe.write(json.dumps(request).encode() + b"\n")
+            pipe.flush()
+            while len(answered) < replies:
+                answered.append(json.loads(self._line(process, deadline)))
+        except (OSError, EOFError) as error:
+            code = None if isinstance(error, TimeoutError) else process.wait()
+            raise _EndedError(answered, code in _OWN_FAULT) from error
+        return answered
+
+    def _line(self, process: subprocess.Popen[bytes], deadline: float) -> bytes:
+        """The next line that the process writes.
+
+        Raises:
+            EOFError: there is none: it has ended.
+            TimeoutError: it does not write.
+        """
+        pipe = process.stdout
+        assert pipe is not None
+        parts = [self._unread]
+        while b"\n" not in parts[-1]:
+            ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            parts.append(os.read(pipe.fileno(), 1 << 16))
+            if not parts[-1]:
+                raise EOFError
+        line, _, self._unread = b"".join(parts).partition(b"\n")
+        return line
+
+
+def _spawn() -> subprocess.Popen[bytes]:
+    """A process without the caller's folder on its path, where neither the time zone nor the order of a set differs."""
+    variables = {**os.environ, "TZ": "UTC", "PYTHONHASHSEED": "0"}
+    command = [sys.executable, "-P", "-m", "cotbench.envs.bfcl.worker"]
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=variables
+        )
+    except OSError as error:
+        raise EngineError(f"cannot start the process that executes the calls ({error})") from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    process.wait()

@@ -1,0 +1,157 @@
+"""The simulated services of one scenario, and calling them. Invariant: a call can reach the services' public methods with
+literal arguments and nothing else; its result is, text for text, what upstream's executor returns.
+
+Source: bfcl-eval `multi_turn_utils.py`: `execute_multi_turn_func_call`, `_process_method_calls`.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cotbench.envs.bfcl.upstream import STATELESS, service
+
+FORBIDDEN = frozenset({"kill", "exit", "quit", "remove", "unlink", "popen", "Popen", "run"})
+"""Names that upstream refuses to call."""
+
+_CALLED = re.compile(r"\b([a-zA-Z_]\w*)\s*(?=\()")
+_SIGNS: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: lambda value: -value, ast.UAdd: lambda value: +value}
+
+
+class RefusedError(Exception):
+    """A call that has more in it than declared functions and literals."""
+
+
+class Services:
+    """Fresh instances of the services that a scenario involves.
+
+    Args:
+        entry: upstream's entry: `id`, `initial_config`, `involved_classes`.
+        owner: stands in the instances' names, which upstream writes into texts that look like calls.
+    """
+
+    def __init__(self, entry: Mapping[str, Any], owner: str) -> None:
+        long_context = "long_context" in entry["id"].rsplit("_", 1)[0]
+        self.instances: dict[str, Any] = {}
+        self._methods: dict[str, str] = {}
+        self._named: dict[str, Any] = {}
+        for name in entry["involved_classes"]:
+            instance = service(name)()
+            if name not in STATELESS:
+                instance._load_scenario(copy.deepcopy(entry["initial_config"].get(name, {})), long_context=long_context)
+            spoken = re.sub(r"[-./:]", "_", f"{owner}_{entry['id']}_{name}_instance")
+            self.instances[name] = self._named[spoken] = instance
+            for method, _ in inspect.getmembers(instance, predicate=inspect.ismethod):
+                if not method.startswith("_"):
+                    self._methods[method] = spoken
+
+    def signature(self, function: str) -> inspect.Signature | None:
+        """The signature of a public method, or None when there is none of that name."""
+        if function not in self._methods:
+            return None
+        return inspect.signature(getattr(self._named[self._methods[function]], function))
+
+    def call(self, text: str) -> str:
+        """Execute one call as the decoder wrote it; errors are results, in upstream's words."""
+        prefixed = _CALLED.sub(self._with_instance, text)
+        try:
+            function = prefixed.split("(")[0]
+            if "." in function:
+                function = function.split(".")[1]
+            if function in FORBIDDEN:
+                raise RefusedError(f"Function call {function} is not allowed.")
+            return _written(self._value(_parsed(prefixed)))
+        except Exception as error:
+            return f"Error during execution: {error}"
+
+    def _with_instance(self, match: re.Match[str]) -> str:
+        name = match[1]
+        return f"{self._methods[name]}.{name}" if name in self._methods else name
+
+    def _value(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Constant():
+                return node.value
+            case ast.Call():
+                return self._called(node)
+            case ast.List():
+                return [self._value(element) for element in node.elts]
+            case ast.Tuple():
+                return tuple(self._value(element) for element in node.elts)
+            case ast.Dict() if None not in node.keys:
+                pairs = zip(node.keys, node.values, strict=True)
+                return {self._value(key): self._value(value) for key, value in pairs if key is not None}
+            case ast.UnaryOp(operand=ast.Constant()) if type(node.op) in _SIGNS:
+                return _SIGNS[type(node.op)](self._value(node.operand))
+            case ast.BinOp(left=left, right=ast.Constant(value=complex() as imaginary)) if isinstance(node.op, ast.Add | ast.Sub):
+                real = self._value(left)
+                return real + imaginary if isinstance(node.op, ast.Add) else real - imaginary
+            case ast.Name() if node.id not in self._named:
+                raise NameError(f"name '{node.id}' is not defined")
+        raise RefusedError(f"{type(node).__name__} is not allowed in a call")
+
+    def _called(self, node: ast.Call) -> Any:
+        function = node.func
+        if not (
+            isinstance(function, ast.Attribute)
+            and isinstance(function.value, ast.Name)
+            and function.value.id in self._named
+            and self._methods.get(function.attr) == function.value.id
+        ):
+            root: ast.expr = function
+            while isinstance(root, ast.Attribute):
+                root = root.value
+            self._value(root)  # An unknown name is the error, as in Python.
+            raise RefusedError("only the listed functions can be called")
+        method = getattr(self._named[function.value.id], function.attr)
+        positional = [self._value(argument) for argument in node.args]
+        if any(keyword.arg is None for keyword in node.keywords):
+            raise RefusedError("unpacking is not allowed in a call")
+        return method(*positional, **{str(keyword.arg): self._value(keyword.value) for keyword in node.keywords})
+
+
+def _parsed(text: str) -> ast.expr:
+    text = text.lstrip(" \t")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compile(text, "<string>", "eval", dont_inherit=True)  # For the errors that parsing alone does not find; it is not run.
+        return ast.parse(text, "<string>", mode="eval").body
+
+
+def _written(result: Any) -> str:
+    """A result as upstream shows and compares it."""
+    if type(result) is str:
+        return result
+    if type(result) is dict:
+        try:
+            return json.dumps(result)
+        except Exception:
+            return str(result)
+    return str(result)
+
+
+def same_state(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """The first public attribute in which two sets of instances differ, or None; upstream: `state_checker`."""
+    for name, truth in other.items():
+        for attribute, value in vars(truth).items():
+            if not attribute.startswith("_") and getattr(one[name], attribute) != value:
+                return f"{name}.{attribute}"
+    return None
+
+
+def missing_results(expected: Sequence[str], produced: Sequence[str]) -> list[str]:
+    """The expected results that were not produced, each counted as often as it occurs; upstream: `response_checker`."""
+    left = list(produced)
+    missing = []
+    for result in expected:
+        if result in left:
+            left.remove(result)
+        else:
+            missing.append(result)
+    return missing

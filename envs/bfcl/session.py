@@ -1,0 +1,80 @@
+"""One BFCL task in play, with its verdict. Invariant: the verdict is that of upstream's evaluation of the same responses: after
+every turn the same three checks in the same order, on instances that no other task has touched.
+
+Source: bfcl-eval `multi_turn_checker.py`, `eval_runner.py`; the facts in the order in which upstream checks them.
+"""
+
+from __future__ import annotations
+
+import decimal
+from dataclasses import dataclass
+
+from cotbench.envs.bfcl import data
+from cotbench.envs.bfcl.services import Services, missing_results, same_state
+
+_OWNER = "cotbench"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a turn or an answer is right, and if not, why."""
+
+    valid: bool
+    why: str = ""
+
+
+class MultiTurn:
+    """The services of a multi-turn task, beside those that the ground truth is executed on.
+
+    Raises:
+        UnknownNameError: there is no such task.
+    """
+
+    def __init__(self, task: str) -> None:
+        # The calculator leaves its precision behind in these modules: a task must not depend on the one before it.
+        decimal.getcontext().prec = decimal.DefaultContext.prec
+        _forget_precision()
+        entry = data.entry(task)
+        self._truth: list[list[str]] = data.ground_truth(task)
+        self._model = Services(entry, f"{_OWNER}_eval")
+        self._reference = Services(entry, f"{_OWNER}_ground_truth_eval")
+        self._results: list[str] = []
+        self._turn = 0
+        self._acted = False
+
+    def call(self, text: str) -> str:
+        """Execute one call of the current turn."""
+        self._acted = True
+        result = self._model.call(text)
+        self._results.append(result)
+        return result
+
+    def skip(self, result: str) -> None:
+        """Take note of a call that was not executed and of what was said of it."""
+        self._acted = True
+        self._results.append(result)
+
+    def end_turn(self) -> Verdict:
+        """Execute the turn's ground truth and compare; a turn without one is not checked."""
+        truth, acted = self._truth[self._turn], self._acted
+        self.drop_turn()
+        expected = [self._reference.call(text) for text in truth]
+        if not truth:
+            return Verdict(True)
+        if not acted:
+            return Verdict(False, "nothing was called")
+        difference = same_state(self._model.instances, self._reference.instances)
+        if difference is not None:
+            return Verdict(False, f"{difference} is not as it should be")
+        missing = missing_results(expected, self._results)
+        return Verdict(not missing, f"a result is missing: {missing[0][:200]}" if missing else "")
+
+    def drop_turn(self) -> None:
+        """Go on to the next turn without a verdict."""
+        self._turn, self._acted = self._turn + 1, False
+
+
+def _forget_precision() -> None:
+    import mpmath
+
+    mpmath.mp.dps = 15
