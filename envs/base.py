@@ -92,6 +92,11 @@ class TextEnv(gymnasium.Env[str, str]):
         self._rendered = ""
         self._last_score = 0.0
 
+    @property
+    def restarts(self) -> int:
+        """How often the engine was lost in this episode, and started anew where it had been."""
+        return 0
+
     def step_budget(self, task: str) -> int:
         """How many steps an episode of this task may take."""
         return self.max_steps if self.max_steps is not None else self.default_max_steps
@@ -120,6 +125,10 @@ class TextEnv(gymnasium.Env[str, str]):
     @abstractmethod
     def _expert_action(self) -> str | None:
         """The expert's next action in this state, or None where it is not known."""
+
+    def _more_info(self) -> dict[str, Any]:
+        """What this environment alone has to tell."""
+        return {}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start an episode.
@@ -183,6 +192,8 @@ class TextEnv(gymnasium.Env[str, str]):
             "success": outcome.success,
             "steps": self._steps,
             "invalid_action": outcome.invalid_action,
+            "restarts": self.restarts,
+            **self._more_info(),
         }
         if "admissible_actions" in self._request:
             info["admissible_actions"] = self._admissible_actions()

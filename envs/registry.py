@@ -105,6 +105,17 @@ _ENTRIES = (
         task_source="cotbench.envs.scienceworld.tasks:ScienceWorldTasks",
         kwargs={},
     ),
+    EnvEntry(
+        name="bfcl",
+        gym_id="cotbench/BFCL-v0",
+        extra="bfcl",
+        modules=("mpmath",),
+        takes_data=False,
+        license="Apache-2.0",
+        env_class="cotbench.envs.bfcl.env:BFCLEnv",
+        task_source="cotbench.envs.bfcl.tasks:BFCLTasks",
+        kwargs={},
+    ),
 )
 
 

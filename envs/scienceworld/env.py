@@ -100,9 +100,14 @@ class ScienceWorldEnv(TextEnv):
         self._history: list[tuple[str, Reply]] = []
         self._options: list[str] = []
         self._on_path = True
-        self.restarts = 0
+        self._restarts = 0
 
     canonical = staticmethod(actions.canonical)
+
+    @property
+    def restarts(self) -> int:
+        """How often the simulator was lost in this episode, and replaced by one that said the same."""
+        return self._restarts
 
     def step_budget(self, task: str) -> int:
         """The budget of the task's type, where none is given."""
@@ -113,7 +118,7 @@ class ScienceWorldEnv(TextEnv):
 
     def _start(self, task: str) -> tuple[Outcome, str]:
         read_task(task)
-        self._current, self._history, self._options, self._on_path, self.restarts = task, [], [], True, 0
+        self._current, self._history, self._options, self._on_path, self._restarts = task, [], [], True, 0
         try:
             text, goal = self._begin()
         except ServerLostError:
@@ -160,7 +165,7 @@ class ScienceWorldEnv(TextEnv):
             EngineError: it says something else, or is lost again.
         """
         self._end_server()
-        self.restarts += 1
+        self._restarts += 1
         text, _ = self._begin()
         server = self._running_server()
         same = text == self._opening and all(server.step(action) == reply for action, reply in self._history)

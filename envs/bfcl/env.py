@@ -1,0 +1,218 @@
+"""BFCL as a Gymnasium environment. Invariant: success is the verdict of upstream's evaluation on the same responses; what a
+model wrote is read as data, and executed by name in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar, Literal
+
+from cotbench.envs.base import Outcome, TextEnv
+from cotbench.envs.bfcl import calls, data
+from cotbench.envs.bfcl.expert import Expert
+from cotbench.envs.bfcl.host import SECONDS, Host
+from cotbench.envs.bfcl.tasks import BFCLTasks
+from cotbench.errors import UnknownNameError
+
+TURN_STEPS = 20
+"""Upstream: `MAXIMUM_STEP_LIMIT`. A turn's 21st executed response ends the conversation."""
+
+_MOST_TURNS = 8
+MORE_FUNCTIONS = "I have updated some more functions you can choose from. What about now?"
+OVER = "The conversation is over."
+
+
+class BFCLEnv(TextEnv):
+    """Function calling: a user's requests, turn by turn, fulfilled by calls to simulated services.
+
+    ## Description
+    The Berkeley Function Calling Leaderboard, version 4 (Patil et al., 2025): 800 conversations of 1 to 8 turns over file
+    system, vehicle, trading and travel services, and 3,641 single requests whose answers are judged by their form.
+
+    ## Observation Space
+    `AnyText`: what the user says, or the results of the calls, one a line, as upstream gives them.
+
+    ## Action Space
+    `AnyText`: one response, a list of calls that are executed in order: `[cd(folder="x"), ls(a=True)]`, or as JSON
+    `[{"name": "cd", "arguments": {"folder": "x"}}]`, also in the form of OpenAI's tool calls. A response without a call ends
+    the turn. A single-turn task takes one response. Upstream drops positional arguments, so they are dropped here.
+
+    ## Rewards
+    1 at the end of a conversation (or answer) that upstream's checkers pass, else 0.
+
+    ## Termination
+    `terminated`: the last turn ended, a turn took 21 responses, or the one answer was given.
+
+    ## Registered Configurations
+    `cotbench/BFCL-v0`.
+
+    Args:
+        split: the split to draw tasks from.
+        scheme: `paper` or `official` (one split a category).
+        expert: the ground truth as one response a `turn`, or one a `call` (a turn of more than 20 calls: evenly in 20).
+        seconds: after how much time by the clock the executing process is taken for frozen.
+        max_steps: the step budget; None means that upstream's own limit is the only one.
+        request: any of `admissible_actions` (a call of each function with plain values: examples, not all), `expert_action`.
+        render_mode: None or "ansi".
+    """
+
+    instructions: ClassVar[str] = (
+        "You fulfil a user's requests by calling the functions that are listed below. An action is a list of calls, executed in "
+        "order; you are then told their results and can call again. When the request is fulfilled, or when it cannot be "
+        "fulfilled because a function or a value is missing, act with the empty list: the user then says more. Arguments are "
+        "given by name. For Java and JavaScript functions, give every value as a string that holds it in that language."
+    )
+    default_max_steps: ClassVar[int] = _MOST_TURNS * (TURN_STEPS + 1)
+    examples: ClassVar[tuple[str, ...]] = (
+        "[function_name(text='value', number=3)]",
+        "[first_function(flag=True), second_function(items=['a', 'b'])]",
+        "[]",
+    )
+
+    def __init__(
+        self,
+        *,
+        split: str = "id",
+        scheme: str = "paper",
+        expert: Literal["turn", "call"] = "turn",
+        seconds: float = SECONDS,
+        max_steps: int | None = None,
+        request: Collection[str] = (),
+        render_mode: str | None = None,
+    ) -> None:
+        super().__init__(split=split, scheme=scheme, max_steps=max_steps, request=request, render_mode=render_mode)
+        if expert not in ("turn", "call"):
+            raise UnknownNameError("expert", expert, ["turn", "call"])
+        self._expert_style = expert
+        self._tasks: Sequence[str] = BFCLTasks().tasks(scheme, split)
+        self._host = Host(seconds)
+        self._current = ""
+        self._said: list[str] = []
+        self._functions: list[dict[str, Any]] = []
+        self._held_out: dict[int, list[dict[str, Any]]] = {}
+        self._passed: list[bool] = []
+        self._taken = 0
+        self._expert: Expert | None = None
+
+    canonical = staticmethod(calls.canonical)
+
+    @property
+    def restarts(self) -> int:
+        """How often the executing process was lost in this episode, and its calls repeated in a new one."""
+        return self._host.restarts
+
+    def step_budget(self, task: str) -> int:
+        """What upstream's limits allow, where no budget is given."""
+        if self.max_steps is not None:
+            return self.max_steps
+        return len(data.turns(task)) * (TURN_STEPS + 1) if data.category_of(task) in data.MULTI_TURN else 1
+
+    def _split_tasks(self) -> Sequence[str]:
+        return self._tasks
+
+    def _start(self, task: str) -> tuple[Outcome, str]:
+        multi_turn = data.category_of(task) in data.MULTI_TURN
+        self._current, self._said = task, data.turns(task)
+        self._passed, self._taken, self._expert = [], 0, None
+        names = data.held_out(task)
+        held = {name for late in names.values() for name in late}
+        schemas = data.schemas(task)
+        self._functions = [schema for schema in schemas if schema["name"] not in held]
+        self._held_out = {turn: [s for s in schemas if s["name"] in late] for turn, late in names.items()}
+        if multi_turn:
+            self._host.start(task)
+        if "expert_action" in self._request:
+            self._expert = Expert(task, self._expert_style)
+        text = self._request_text()
+        return Outcome(text), text
+
+    def _request_text(self) -> str:
+        """What the user says at the beginning of the current turn, with the functions that come with it."""
+        added = self._held_out.get(self._turn, [])
+        if not added:
+            return self._said[self._turn]
+        self._functions = [*self._functions, *added]
+        return "\n".join((*map(json.dumps, added), MORE_FUNCTIONS))
+
+    @property
+    def _turn(self) -> int:
+        return len(self._passed)
+
+    def _act(self, action: str) -> Outcome:
+        if data.category_of(self._current) not in data.MULTI_TURN:
+            return self._answer(action)
+        texts, unreadable = _texts(action)
+        if not texts:
+            return self._end_turn(unreadable)
+        results = self._host.call(texts)
+        self._taken += 1
+        if self._expert is not None:
+            self._expert.executed(texts)
+        observation, failed = "\n".join(results), next((result for result in results if result.startswith("Error during")), None)
+        if self._taken <= TURN_STEPS:
+            return Outcome(observation, invalid_action=failed)
+        if self._turn < len(self._said) - 1:
+            return Outcome(f"{observation}\n\n{OVER}", ended=True, invalid_action="more responses than a turn may have")
+        return self._end_turn(failed, observation)
+
+    def _end_turn(self, invalid: str | None, results: str = "") -> Outcome:
+        verdict = self._host.end_turn()
+        self._passed = [*self._passed, verdict.valid]
+        self._taken = 0
+        if self._expert is not None:
+            self._expert.turn_ended(verdict.valid)
+        if self._turn < len(self._said):
+            return Outcome(self._request_text(), invalid_action=invalid)
+        won = all(self._passed)
+        text = f"{results}\n\n{OVER}" if results else OVER
+        return Outcome(text, float(won), float(won), won, ended=True, invalid_action=invalid)
+
+    def _answer(self, action: str) -> Outcome:
+        verdict = self._host.judge(self._current, action)
+        self._passed = [verdict.valid]
+        won = verdict.valid
+        return Outcome(OVER, float(won), float(won), won, ended=True)
+
+    def _more_info(self) -> dict[str, Any]:
+        """`functions`: JSON schemas of what can be called now; `turn` of `turns`, and the verdicts on those that ended."""
+        return {
+            "functions": list(self._functions),
+            "turn": min(self._turn + 1, len(self._said)),
+            "turns": len(self._said),
+            "turns_passed": list(self._passed),
+        }
+
+    def _admissible_actions(self) -> list[str]:
+        shown = {calls.canonical(calls.spell([{schema["name"]: _plain_arguments(schema)}])) for schema in self._functions}
+        expected = self._expert.next_action() if self._expert is not None else None
+        return sorted(shown | {calls.NO_CALL} | ({expected} if expected is not None else set()))
+
+    def _expert_action(self) -> str | None:
+        return self._expert.next_action() if self._expert is not None and self._running else None
+
+    def close(self) -> None:
+        """End the executing process; the environment can be reset again."""
+        self._running = False
+        self._host.close()
+
+
+def _texts(action: str) -> tuple[list[str], str | None]:
+    """The calls of a response as they are executed, and why it could not be read."""
+    try:
+        return calls.read(action).texts(), None
+    except calls.UnreadableError as error:
+        return [], f"not readable as calls, so the turn ended: {error}"
+
+
+_PLAIN: dict[str, Any] = {"integer": 1, "number": 1.0, "boolean": True, "array": [], "object": {"key": "value"}, "string": "text"}
+
+
+def _plain_arguments(schema: dict[str, Any]) -> dict[str, Any]:
+    """The required arguments of a function, each with its default, its first choice, or a plain value of its type."""
+    properties, required = schema["parameters"].get("properties", {}), schema["parameters"].get("required", [])
+    described = {name: properties[name] for name in required if name in properties}
+    return {
+        name: inner.get("default", (inner.get("enum") or [_PLAIN.get(inner.get("type", "string"), "text")])[0])
+        for name, inner in described.items()
+    }

@@ -1,0 +1,62 @@
+"""The ground truth as an expert. Invariant: in every state that its own calls led to, its next action is one with which the
+episode can still be won; elsewhere it says nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+from cotbench.envs.bfcl import calls, data
+from cotbench.envs.bfcl.answers import expert_answer
+
+_MOST_RESPONSES = 20
+
+
+class Expert:
+    """Tells the ground truth of one task, one response a turn or one a call."""
+
+    def __init__(self, task: str, style: str) -> None:
+        self._single = data.category_of(task) not in data.MULTI_TURN
+        self._answer = expert_answer(task) if self._single else ""
+        self._turns = [] if self._single else [[_named(text, task) for text in turn] for turn in data.ground_truth(task)]
+        self._style = style
+        self._turn = 0
+        self._executed = 0
+        self._on_path = True
+
+    def next_action(self) -> str | None:
+        """The next response, or None off the path."""
+        if self._single:
+            return self._answer
+        if not self._on_path or self._turn >= len(self._turns):
+            return None
+        truth = self._turns[self._turn]
+        size = len(truth) if self._style == "turn" else -(-len(truth) // _MOST_RESPONSES)
+        return calls.canonical("[" + ", ".join(truth[self._executed : self._executed + size]) + "]")
+
+    def executed(self, texts: Sequence[str]) -> None:
+        """Take note of executed calls: the path goes on if they are the next ones of it."""
+        following = self._turns[self._turn][self._executed : self._executed + len(texts)]
+        self._on_path = self._on_path and [calls.canonical(text) for text in texts] == list(map(calls.canonical, following))
+        self._executed += len(texts)
+
+    def turn_ended(self, passed: bool) -> None:
+        """Take note of the end of a turn and of its verdict."""
+        self._turn, self._executed, self._on_path = self._turn + 1, 0, self._on_path and passed
+
+
+def _named(text: str, task: str) -> str:
+    """A call of the ground truth with its positional arguments named, for a response cannot have any."""
+    node = ast.parse(text, mode="eval").body
+    assert isinstance(node, ast.Call)
+    names = list(_parameters(node.func.id if isinstance(node.func, ast.Name) else "", task))
+    placed = [ast.keyword(name, value) for name, value in zip(names, node.args, strict=False)]
+    return ast.unparse(ast.Call(node.func, [], [*placed, *node.keywords]))
+
+
+def _parameters(function: str, task: str) -> dict[str, Any]:
+    described = next((one for one in data.functions(task) if one["name"] == function), None)
+    found: dict[str, Any] = described["parameters"]["properties"] if described is not None else {}
+    return found
