@@ -22,6 +22,10 @@ needs_scienceworld = pytest.mark.skipif(
     find_spec("scienceworld") is None or find_spec("py4j") is None,
     reason="the simulator is not installed: pip install 'cotbench[scienceworld]'",
 )
+needs_bfcl = pytest.mark.skipif(
+    find_spec("mpmath") is None,
+    reason="the services' arithmetic is not installed: pip install 'cotbench[bfcl]'",
+)
 needs_hf = pytest.mark.skipif(
     find_spec("torch") is None or find_spec("transformers") is None,
     reason="transformers is not installed: pip install 'cotbench[hf]'",
