@@ -16,6 +16,9 @@ ELIDED = "..."
 DROP_BLOCK = 8
 """Observations are dropped in blocks, so that the shortened prefix stays the same for several turns."""
 
+CUT_RULE = "the middle of any observation but the first; the first and last halves of what may be shown are kept"
+"""How a single long observation is shortened, in words; part of the fingerprint too."""
+
 DROP_RULE = "oldest observations first, in blocks of 8; never the system text, the first or the last observation"
 """The rule in words; it is part of the elicitation's fingerprint."""
 
@@ -26,6 +29,7 @@ class Dialogue:
 
     Attributes:
         instructions: what the environment tells a model, the same for every task.
+        functions: what can be called from the first turn on, as JSON schemas, one a line; empty where nothing is called.
         observations: T + 1 texts; the first holds the task.
         actions: the T executed actions.
         traces: the T traces behind them; None where there was none.
@@ -35,6 +39,7 @@ class Dialogue:
     observations: tuple[str, ...]
     actions: tuple[str, ...] = ()
     traces: tuple[str | None, ...] = ()
+    functions: str = ""
 
     def __post_init__(self) -> None:
         if not len(self.observations) - 1 == len(self.actions) == len(self.traces):
@@ -58,6 +63,14 @@ class Dialogue:
     def droppable(self) -> int:
         """How many observations the rule allows to drop."""
         return max(0, len(self.observations) - 2)
+
+
+def cut(text: str, limit: int) -> str:
+    """A text of at most `limit` characters of the original: by `CUT_RULE`, with a line that says how much is left out."""
+    if len(text) <= limit:
+        return text
+    head = limit - limit // 2
+    return f"{text[:head]}\n[{len(text) - limit} characters are left out here]\n{text[len(text) - limit // 2 :]}"
 
 
 def fit(dialogue: Dialogue, length: Callable[[Dialogue], int], limit: int) -> tuple[Dialogue, int]:

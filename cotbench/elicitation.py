@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, TAGS, THINK_CLOSE, THINK_OPEN
-from cotbench.dialogue import DROP_RULE, Dialogue
-from cotbench.envs.registry import Instructions
+from cotbench.dialogue import CUT_RULE, DROP_RULE, Dialogue, cut
+from cotbench.envs.registry import env_entry
 
 Mode = Literal["prompt", "cot"]
 MODES: tuple[Mode, Mode] = ("prompt", "cot")
 
-_VERSION = 1
+_VERSION = 2
 
 _PREFILL_INSTRUCTION = (
     f"Give your next action as {ACTION_OPEN}ACTION{ACTION_CLOSE}. "
     f"Before it you may reason, between {THINK_OPEN} and {THINK_CLOSE}."
 )
 _EXAMPLES = "Actions look like this:"
+_FUNCTIONS = "You can call these functions:"
 _TEMPLATE_INSTRUCTION = {
     "prompt": f"Answer with your next action and nothing else, as {ACTION_OPEN}ACTION{ACTION_CLOSE}.",
     "cot": (
@@ -60,6 +61,17 @@ class Elicitation(BaseModel):
     one_line: bool = Field(True, description="with prefill, an action ends at the end of its line")
     show_admissible: bool = Field(False, description="list the admissible actions of the current state")
 
+    observation_chars: int = Field(16_000, ge=2, description="characters of one observation that are shown")
+
+    @classmethod
+    def for_env(cls, env: str, **options: Any) -> Self:
+        """The defaults for an environment, with other options where given.
+
+        Raises:
+            UnknownNameError: no such environment.
+        """
+        return cls(**{**env_entry(env).elicitation, **options})
+
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits over every field and every fixed text."""
@@ -67,7 +79,9 @@ class Elicitation(BaseModel):
             "version": _VERSION,
             "tags": TAGS,
             "drop_rule": DROP_RULE,
+            "cut_rule": CUT_RULE,
             "examples": _EXAMPLES,
+            "functions": _FUNCTIONS,
             "instructions": {mode: self.instruction(mode) for mode in MODES},
         }
         whole = json.dumps({**self.model_dump(), **fixed}, sort_keys=True)
@@ -79,22 +93,26 @@ class Elicitation(BaseModel):
 
     def messages(self, dialogue: Dialogue, mode: Mode, admissible: tuple[str, ...] | None = None) -> list[Message]:
         """The chat that a model is shown; it ends with the current observation."""
-        shown = [Message("system", self.system_text(dialogue.instructions, mode))]
+        shown = [Message("system", self.system_text(dialogue, mode))]
         for turn, observation in enumerate(dialogue.observations):
             if turn > 0:
                 shown.append(Message("assistant", self.past_answer(dialogue.actions[turn - 1], dialogue.traces[turn - 1])))
-            shown.append(Message("user", observation))
+            # The first one holds the task.
+            shown.append(Message("user", cut(observation, self.observation_chars) if turn else observation))
         if self.show_admissible and admissible is not None:
             listed = "\n".join(("Admissible actions:", *admissible))
             shown[-1] = Message("user", f"{shown[-1].content}\n\n{listed}")
         return shown
 
-    def system_text(self, instructions: Instructions, mode: Mode) -> str:
-        """What the environment tells, its examples in tags, and how to answer."""
-        parts = [instructions.text]
-        if instructions.examples:
-            tagged = (f"{ACTION_OPEN}{action}{ACTION_CLOSE}" for action in instructions.examples)
+    def system_text(self, dialogue: Dialogue, mode: Mode) -> str:
+        """What the environment tells, its examples in tags, the functions, and how to answer."""
+        text, examples = dialogue.instructions
+        parts = [text]
+        if examples:
+            tagged = (f"{ACTION_OPEN}{action}{ACTION_CLOSE}" for action in examples)
             parts.append("\n".join((_EXAMPLES, *tagged)))
+        if dialogue.functions:
+            parts.append(f"{_FUNCTIONS}\n{dialogue.functions}")
         return "\n\n".join((*parts, self.instruction(mode)))
 
     def past_answer(self, action: str, trace: str | None) -> str:

@@ -49,6 +49,8 @@ class Episode(BaseModel):
     Attributes:
         error: an infrastructure failure; then the other outcome fields mean nothing and the episode has no score.
         steps: actions executed.
+        restarts: how often the engine was lost, and brought back to where it was in a new process.
+        functions: what could be called from the first turn on, as JSON schemas, one a line.
         success: upstream's verdict.
         score: in [0, 1]; `raw_score` is upstream's number.
     """
@@ -66,6 +68,8 @@ class Episode(BaseModel):
     steps: int = 0
     terminated: bool = False
     truncated: bool = False
+    restarts: int = 0
+    functions: str = ""
     first_observation: str = ""
     trajectory: tuple[Step, ...] = ()
     seconds: float = 0.0

@@ -32,6 +32,7 @@ _PACKAGES = (
     "alfworld",
     "scienceworld",
     "py4j",
+    "mpmath",
 )
 
 _MACHINE = ("device", "torch_threads")
@@ -53,7 +54,12 @@ class RunConfig(BaseModel):
     seed: int = Field(0, ge=0, description="chooses the tasks and seeds the sampling")
     max_steps: int | None = Field(None, ge=1, description="step budget of an episode; the environment's own when left out")
     available_only: bool = Field(False, description="play what is on this machine instead of refusing an incomplete split")
-    elicitation: Elicitation = Field(default_factory=Elicitation, description="how answers are asked for")
+    expert_actions: bool | None = Field(
+        None, description="record the expert's action at every state; when left out, where that costs nothing"
+    )
+    elicitation: Elicitation = Field(
+        default_factory=lambda given: Elicitation.for_env(given["env"]), description="how answers are asked for"
+    )
 
 
 class Manifest(BaseModel):

@@ -129,6 +129,8 @@ class _Slot:
             steps=len(self.steps),
             terminated=self.reply.terminated,
             truncated=self.reply.truncated,
+            restarts=info["restarts"],
+            functions=self.dialogue.functions,
             first_observation=self.dialogue.observations[0],
             trajectory=tuple(self.steps),
             seconds=round(time.monotonic() - self.started, 3),
@@ -182,7 +184,8 @@ def _start(waiting: deque[Unit], idle: list[EnvHandle], rules: Rules, observer: 
                 observer.finished(Episode(task=unit.task, task_type=unit.task_type, mode=unit.mode, error=str(error)))
                 idle.append(env)
                 continue
-            dialogue = Dialogue(rules.instructions, (reply.observation,))
+            functions = "\n".join(map(json.dumps, reply.info.get("functions", ())))
+            dialogue = Dialogue(rules.instructions, (reply.observation,), functions=functions)
             begun.append(_Slot(env, unit, started, dialogue, reply))
     return begun
 

@@ -186,7 +186,9 @@ def _play(
     folder: Path, manifest: Manifest, plan: Plan, *, agent: Agent, workers: int, data: Path | None, observer: Observer
 ) -> Outcome:
     config = plan.config
-    request = {"expert_action"} | needs_of(agent)
+    request = set(needs_of(agent))
+    if config.expert_actions if config.expert_actions is not None else plan.entry.expert_at_hand:
+        request.add("expert_action")
     if config.elicitation.show_admissible:
         request.add("admissible_actions")
     settings = EnvSettings(

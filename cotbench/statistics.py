@@ -75,6 +75,26 @@ def ratio(totals: Sequence[float], counts: Sequence[float]) -> Estimate:
     return Estimate(n=clusters, mean=value, low=float(low), high=float(high))
 
 
+def average(estimates: Sequence[Estimate]) -> Estimate:
+    """The unweighted mean of independent estimates (a macro average), with their intervals joined.
+
+    Method: MOVER (Zou and Donner 2008, "Construction of confidence limits about effect measures"): the distances of the limits
+    from their estimates are added in squares. Of Wilson intervals it is as trustworthy at 0 and 1 as they are. `n` is the sum;
+    an estimate without a mean is left out; without an interval of each there is none of the average.
+    """
+    known = [one for one in estimates if one.mean is not None]
+    n = sum(one.n for one in known)
+    means = [one.mean for one in known if one.mean is not None]
+    if not means:
+        return Estimate(n=n, mean=None, low=None, high=None)
+    value = math.fsum(means) / len(means)
+    lows = [one.mean - one.low for one in known if one.mean is not None and one.low is not None]
+    highs = [one.high - one.mean for one in known if one.mean is not None and one.high is not None]
+    if len(lows) < len(known) or len(highs) < len(known):
+        return Estimate(n=n, mean=value, low=None, high=None)
+    return Estimate(n=n, mean=value, low=value - math.hypot(*lows) / len(means), high=value + math.hypot(*highs) / len(means))
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Exact two-sided p-value that the two kinds of discordant pairs are equally likely (McNemar 1947; binomial test)."""
     if only_first + only_second == 0:

@@ -28,6 +28,10 @@ class ModeSummary(BaseModel):
         n: episodes that were scored.
         errors: episodes that ended in an infrastructure failure.
         success: official success rate, Wilson interval.
+        by_type: success rate of each task type.
+        macro_success: the unweighted mean over the task types; None where there is one type alone.
+        passable_success: success rate without the tasks on which upstream counts every right answer as wrong; None where
+            there are none of them.
         score: mean score in [0, 1]; like all below with a bootstrap interval.
         steps: actions an episode.
         invalid_actions: actions an episode that did nothing.
@@ -36,6 +40,8 @@ class ModeSummary(BaseModel):
         format_ok: share of decisions whose tags the model wrote itself.
         trace_truncated: share of traces that the harness had to close; None in prompt mode.
         dropped_observations: episodes in which the dialogue had to be shortened.
+        cut_observations: episodes in which an observation was too long to be shown whole.
+        restarts: episodes in which the engine was lost, and brought back to where it was in a new process.
     """
 
     model_config = _FROZEN
@@ -43,6 +49,9 @@ class ModeSummary(BaseModel):
     n: int
     errors: int
     success: Estimate
+    by_type: dict[str, Estimate]
+    macro_success: Estimate | None
+    passable_success: Estimate | None
     score: Estimate
     steps: Estimate
     invalid_actions: Estimate
@@ -51,6 +60,8 @@ class ModeSummary(BaseModel):
     format_ok: Estimate
     trace_truncated: Estimate | None
     dropped_observations: int
+    cut_observations: int
+    restarts: int
 
 
 class Gap(BaseModel):
@@ -59,6 +70,7 @@ class Gap(BaseModel):
     Attributes:
         n: tasks.
         success: difference of success rates, Newcombe's paired interval.
+        macro_success: the unweighted mean of the task types' differences; None where there is one type alone.
         p: exact two-sided McNemar p-value.
         prompt_only: tasks won in prompt mode alone; `cot_only` likewise.
         score: mean difference of scores, paired bootstrap.
@@ -68,6 +80,7 @@ class Gap(BaseModel):
 
     n: int
     success: Estimate
+    macro_success: Estimate | None
     p: float | None
     prompt_only: int
     cot_only: int
@@ -150,15 +163,20 @@ def summarize(episodes: Sequence[Episode], manifest: Manifest) -> Summary:
         style=config.elicitation.style,
         temperature=config.elicitation.temperature,
         max_steps=config.max_steps or env_entry(config.env).max_steps(),
-        modes={mode: _mode(mode, some) for mode, some in played.items() if some},
+        modes={mode: _mode(mode, some, manifest) for mode, some in played.items() if some},
         gap=_gap(played["prompt"], played["cot"]) if both else None,
         consistency=_consistency(cot) if both else None,
         revisions=_revisions(cot) if both else None,
     )
 
 
-def _mode(mode: Mode, episodes: Sequence[Episode]) -> ModeSummary:
+def _mode(mode: Mode, episodes: Sequence[Episode], manifest: Manifest) -> ModeSummary:
     scored = [episode for episode in episodes if episode.error is None]
+    config = manifest.config
+    longest = config.elicitation.observation_chars
+    unpassable = set(env_entry(config.env).source().unpassable(manifest.task_list))
+    passable = [episode for episode in scored if episode.task not in unpassable]
+    by_type = {name: _success(some) for name, some in sorted(_by_type(scored).items())}
 
     def total(count: Callable[[Step], float]) -> list[float]:
         return [float(sum(count(step) for step in episode.trajectory)) for episode in scored]
@@ -168,7 +186,10 @@ def _mode(mode: Mode, episodes: Sequence[Episode]) -> ModeSummary:
     return ModeSummary(
         n=len(scored),
         errors=len(episodes) - len(scored),
-        success=statistics.rate(sum(episode.success for episode in scored), len(scored)),
+        success=_success(scored),
+        by_type=by_type,
+        macro_success=statistics.average(list(by_type.values())) if len(by_type) > 1 else None,
+        passable_success=_success(passable) if unpassable else None,
         score=statistics.score([episode.score for episode in scored]),
         steps=statistics.mean(lengths),
         invalid_actions=statistics.mean(total(lambda step: step.invalid_action is not None)),
@@ -177,19 +198,42 @@ def _mode(mode: Mode, episodes: Sequence[Episode]) -> ModeSummary:
         format_ok=statistics.ratio(total(lambda step: step.decision.format_ok), lengths),
         trace_truncated=statistics.ratio(truncated, lengths) if mode == "cot" else None,
         dropped_observations=sum(any(step.decision.dropped_observations for step in episode.trajectory) for episode in scored),
+        cut_observations=sum(any(len(text) > longest for text in _shown_later(episode)) for episode in scored),
+        restarts=sum(episode.restarts > 0 for episode in scored),
     )
+
+
+def _success(episodes: Sequence[Episode]) -> Estimate:
+    return statistics.rate(sum(episode.success for episode in episodes), len(episodes))
+
+
+def _by_type(episodes: Sequence[Episode]) -> dict[str, list[Episode]]:
+    types: dict[str, list[Episode]] = {}
+    for episode in episodes:
+        types.setdefault(episode.task_type, []).append(episode)
+    return types
+
+
+def _shown_later(episode: Episode) -> list[str]:
+    """The observations that an agent was shown, but for the first, which is never cut."""
+    return [step.observation for step in episode.trajectory[:-1]]
 
 
 def _gap(prompt: Sequence[Episode], cot: Sequence[Episode]) -> Gap:
     by_task = {episode.task: episode for episode in cot if episode.error is None}
     pairs = [(one, by_task[one.task]) for one in prompt if one.error is None and one.task in by_task]
     first, second = [one.success for one, _ in pairs], [two.success for _, two in pairs]
+    types = {
+        name: statistics.paired_rate_difference([one.success for one in some], [by_task[one.task].success for one in some])
+        for name, some in _by_type([one for one, _ in pairs]).items()
+    }
     prompt_only = sum(a and not b for a, b in zip(first, second, strict=True))
     cot_only = sum(b and not a for a, b in zip(first, second, strict=True))
     return Gap(
         n=len(pairs),
         success=statistics.paired_rate_difference(first, second),
         p=statistics.mcnemar(prompt_only, cot_only) if pairs else None,
+        macro_success=statistics.average(list(types.values())) if len(types) > 1 else None,
         prompt_only=prompt_only,
         cot_only=cot_only,
         score=statistics.paired_score_difference([one.score for one, _ in pairs], [two.score for _, two in pairs]),
@@ -207,7 +251,7 @@ def _consistency(cot: Sequence[Episode]) -> Consistency:
     )
 
 
-def _revisions(cot: Sequence[Episode]) -> Revisions:
+def _revisions(cot: Sequence[Episode]) -> Revisions | None:
     states = revised = helped = hurt = 0
     nets, counts = [], []
     for episode in cot:
@@ -218,6 +262,8 @@ def _revisions(cot: Sequence[Episode]) -> Revisions:
         states, revised, helped, hurt = states + len(known), revised + len(changed), helped + better, hurt + worse
         nets.append(float(better - worse))
         counts.append(float(len(known)))
+    if states == 0:
+        return None
     return Revisions(
         states=states,
         revised=revised,

@@ -11,8 +11,13 @@ from rich.text import Text
 
 from cotbench.elicitation import Mode
 from cotbench.statistics import Estimate
+from cotbench.suite import SuiteSummary
 from cotbench.summary import ModeSummary, Summary
 
+_INTERVALS = (
+    "95 % intervals over tasks: Wilson (success), Newcombe paired (gap), MOVER (means over types or environments), bootstrap "
+    "(the rest; an interval of no width means that all tasks gave the same value)"
+)
 _NAMES: dict[Mode, str] = {"prompt": "prompt", "cot": "CoT"}
 
 
@@ -41,6 +46,7 @@ def run_table(summary: Summary) -> RenderableType:
     rows: list[tuple[str, list[str], str]] = [
         ("episodes", [str(summary.modes[mode].n) for mode in modes], f"{gap.n} pairs" if gap else ""),
         ("success", _each(summary, lambda m: shown(m.success)), shown(gap.success, signed=True) if gap else ""),
+        *_success_rows(summary),
         ("score", _each(summary, lambda m: shown(m.score)), shown(gap.score, signed=True) if gap else ""),
         ("steps", _each(summary, lambda m: shown(m.steps, 1)), ""),
         ("invalid actions", _each(summary, lambda m: shown(m.invalid_actions, 1)), ""),
@@ -53,6 +59,18 @@ def run_table(summary: Summary) -> RenderableType:
     for name, cells, difference in rows:
         table.add_row(name, *cells, *([difference] if both else []))
     return Group(Text(_title(summary), style="bold"), table, *(Text(line) for line in _below(summary)))
+
+
+def _success_rows(summary: Summary) -> list[tuple[str, list[str], str]]:
+    """The success rates that only some environments have: averaged over task types, and without what nobody can pass."""
+    rows, modes = [], list(summary.modes.values())
+    types = max((len(mode.by_type) for mode in modes), default=0)
+    if any(mode.macro_success is not None for mode in modes):
+        gap = shown(summary.gap.macro_success, signed=True) if summary.gap else ""
+        rows.append((f"success, mean of {types} types", _each(summary, lambda m: shown(m.macro_success)), gap))
+    if any(mode.passable_success is not None for mode in modes):
+        rows.append(("success, passable tasks", _each(summary, lambda m: shown(m.passable_success)), ""))
+    return rows
 
 
 def _each(summary: Summary, cell: Callable[[ModeSummary], str]) -> list[str]:
@@ -82,14 +100,17 @@ def _below(summary: Summary) -> list[str]:
             f"helped {revisions.helped}, hurt {revisions.hurt}, neither {revisions.neither}; "
             f"net {shown(revisions.net, signed=True)}"
         )
-    lines.append(
-        "95 % intervals over tasks: Wilson (success), Newcombe paired (gap), bootstrap (the rest; an interval of no width "
-        "means that all tasks gave the same value)"
-    )
+    lines.append(_INTERVALS)
     lines.append(
         f"elicitation {summary.style} {summary.elicitation}, temperature {summary.temperature:g}, "
         f"at most {summary.max_steps} steps"
     )
+    return lines + _remarks(summary)
+
+
+def _remarks(summary: Summary) -> list[str]:
+    """What a reader must know before comparing these numbers with others."""
+    lines = []
     if summary.partial:
         lines.append("PARTIAL: games of this split are missing on this machine; not comparable with the whole split")
     errors = sum(mode.errors for mode in summary.modes.values())
@@ -98,4 +119,37 @@ def _below(summary: Summary) -> list[str]:
     dropped = sum(mode.dropped_observations for mode in summary.modes.values())
     if dropped:
         lines.append(f"in {dropped} episodes the oldest observations were dropped to fit the model's context")
+    cut = sum(mode.cut_observations for mode in summary.modes.values())
+    if cut:
+        lines.append(f"in {cut} episodes an observation was longer than is shown to a model, and its middle was left out")
+    restarts = sum(mode.restarts for mode in summary.modes.values())
+    if restarts:
+        lines.append(f"in {restarts} episodes the engine was lost; it was started anew and brought back to where it was")
     return lines
+
+
+def suite_table(suite: SuiteSummary) -> RenderableType:
+    """What `cotbench run` prints at the end of runs on several environments: a row for each, and their mean."""
+    runs = list(suite.runs.values())
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("success", no_wrap=True)
+    table.add_column("tasks", justify="right")
+    modes = list(suite.success)
+    for mode in modes:
+        table.add_column(_NAMES[mode], justify="right", no_wrap=True)
+    if suite.gap is not None:
+        table.add_column("CoT - prompt", justify="right", no_wrap=True)
+        table.add_column("consistency", justify="right", no_wrap=True)
+    for run in runs:
+        cells = [shown(run.modes[mode].success) if mode in run.modes else "-" for mode in modes]
+        compared = [shown(run.gap.success if run.gap else None, signed=True)] if suite.gap is not None else []
+        same = [shown(run.consistency.consistency if run.consistency else None)] if suite.gap is not None else []
+        table.add_row(run.env, str(run.tasks), *cells, *compared, *same)
+    means = [shown(suite.success[mode]) for mode in modes]
+    last = [shown(suite.gap, signed=True), ""] if suite.gap is not None else []
+    table.add_row("mean", str(sum(run.tasks for run in runs)), *means, *last, style="bold")
+    first = runs[0]
+    title = f"{first.agent} on {len(runs)} environments, {first.scheme}/{first.split}, seed {first.seed}"
+    remarks = [f"{run.env}: {line}" for run in runs for line in _remarks(run)]
+    how = [f"{run.env}: elicitation {run.style} {run.elicitation}, at most {run.max_steps} steps" for run in runs]
+    return Group(Text(title, style="bold"), table, *(Text(line) for line in (_INTERVALS, *how, *remarks)))

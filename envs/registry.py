@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple, cast
@@ -26,8 +26,13 @@ class Instructions(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EnvEntry:
-    """One environment: its names, the extra and modules of its engine, whether it reads a data folder, and where
-    its code is.
+    """One environment: its names, and where its code is.
+
+    Attributes:
+        extra: of this package, for its engine; `modules` are what the extra brings.
+        takes_data: it reads a folder of games.
+        expert_at_hand: the expert's actions cost next to nothing, so runs record them.
+        elicitation: how the answers to this environment are asked for, where that is not as usual.
     """
 
     name: str
@@ -39,6 +44,8 @@ class EnvEntry:
     env_class: str
     task_source: str
     kwargs: Mapping[str, Any]
+    expert_at_hand: bool = True
+    elicitation: Mapping[str, Any] = field(default_factory=dict)
 
     def require(self) -> None:
         """Fail in one line when the engine is not installed.
@@ -104,6 +111,7 @@ _ENTRIES = (
         env_class="cotbench.envs.scienceworld.env:ScienceWorldEnv",
         task_source="cotbench.envs.scienceworld.tasks:ScienceWorldTasks",
         kwargs={},
+        expert_at_hand=False,  # A gold path takes up to 13 s to find.
     ),
     EnvEntry(
         name="bfcl",
@@ -115,6 +123,7 @@ _ENTRIES = (
         env_class="cotbench.envs.bfcl.env:BFCLEnv",
         task_source="cotbench.envs.bfcl.tasks:BFCLTasks",
         kwargs={},
+        elicitation={"one_line": False, "action_tokens": 512},  # A turn of the ground truth has up to 34 calls.
     ),
 )
 

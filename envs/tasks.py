@@ -29,6 +29,9 @@ class TaskSource(Protocol):
     def remedy(self, data: Path | None) -> str:
         """How to get the missing data: one clause for an error message."""
 
+    def unpassable(self, tasks: Sequence[str]) -> list[str]:
+        """Those on which upstream counts every right answer as wrong."""
+
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
         """What identifies the data of these tasks: versions and sha256, for the manifest."""
 

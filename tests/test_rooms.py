@@ -49,7 +49,7 @@ def test_who_imports_whom(room: str) -> None:
 
 
 def test_the_environments_know_only_their_engines() -> None:
-    engines = {"gymnasium", "textworld", "alfworld", "fast_downward", "py4j", "cotbench"}
+    engines = {"gymnasium", "textworld", "alfworld", "fast_downward", "py4j", "mpmath", "cotbench"}
     for path in ROOMS["cotbench.envs"].rglob("*.py"):
         for module in _imports(path):
             top = module.split(".")[0]

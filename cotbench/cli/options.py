@@ -25,7 +25,7 @@ def only_given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def new_config(given: Mapping[str, Any], asked: Mapping[str, Any]) -> RunConfig:
-    """A config from typed options; defaults are the config's own.
+    """A config from typed options, `env` among them; defaults are the environment's and the config's own.
 
     Raises:
         UsageError: a value that does not fit; with near matches where it is a name.
@@ -36,7 +36,7 @@ def new_config(given: Mapping[str, Any], asked: Mapping[str, Any]) -> RunConfig:
             if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
                 raise UnknownNameError("elicitation" if name == "style" else name, str(value), choices)
     try:
-        return RunConfig(**given, elicitation=Elicitation(**asked))
+        return RunConfig(**given, elicitation=Elicitation.for_env(given["env"], **asked))
     except ValidationError as error:
         first = error.errors()[0]
         flag = "--" + str(first["loc"][-1]).replace("_", "-")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ def play(
     try:
         observation, info = game.reset(seed=seed, options={"task": task} if task else None)
         typer.echo(f"{info['task']}\n\n{game.instructions}\n\n{chr(10).join(game.examples)}\n\n{observation}")
+        _print_functions(info.get("functions", []))
         ended = terminated = False
         while not ended:
             action = _read()
@@ -49,6 +50,17 @@ def play(
     finally:
         game.close()
     return 0
+
+
+def _print_functions(functions: list[dict[str, Any]]) -> None:
+    """What can be called, a line each."""
+    for schema in functions:
+        properties, required = schema["parameters"].get("properties", {}), schema["parameters"].get("required", [])
+        arguments = (f"{name}{'' if name in required else '?'}: {of.get('type', 'any')}" for name, of in properties.items())
+        about = " ".join(
+            schema.get("description", "").partition("Tool description:")[2].split() or schema["description"].split()
+        )
+        typer.echo(f"  {schema['name']}({', '.join(arguments)})  {about[:100]}")
 
 
 def _read() -> str | None:

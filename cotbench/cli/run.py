@@ -20,7 +20,11 @@ def run(
     ] = None,
     env: Annotated[
         str | None,
-        typer.Option(help="The environment (cotbench list envs).", show_default="alfworld-gen", rich_help_panel=_PLAYED),
+        typer.Option(
+            help="The environment (cotbench list envs), several with commas, or all.",
+            show_default="alfworld-gen",
+            rich_help_panel=_PLAYED,
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="Split of the scheme: id, ood, train, ...", show_default="id", rich_help_panel=_PLAYED)
@@ -53,7 +57,7 @@ def run(
         int | None, typer.Option(min=1, help="Token budget of a trace.", show_default="256", rich_help_panel=_ASKED)
     ] = None,
     action_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Token budget of an action.", show_default="32", rich_help_panel=_ASKED)
+        int | None, typer.Option(min=1, help="Token budget of an action.", show_default="32; bfcl 512", rich_help_panel=_ASKED)
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0, help="0 is greedy.", show_default="0", rich_help_panel=_ASKED)
@@ -68,6 +72,19 @@ def run(
     show_admissible: Annotated[
         bool | None,
         typer.Option("--show-admissible", help="List the admissible actions of the current state.", rich_help_panel=_ASKED),
+    ] = None,
+    observation_chars: Annotated[
+        int | None,
+        typer.Option(min=2, help="Characters of an observation that are shown.", show_default="16000", rich_help_panel=_ASKED),
+    ] = None,
+    expert_actions: Annotated[
+        bool | None,
+        typer.Option(
+            "--expert-actions/--no-expert-actions",
+            help="Record the expert's action at every state.",
+            show_default="where that costs nothing",
+            rich_help_panel=_WRITTEN,
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run folder.", show_default="a new one under runs/", rich_help_panel=_WRITTEN)
@@ -96,12 +113,12 @@ def run(
     """Play every task in each mode, and compare the modes on the same tasks."""
     import sys
 
-    from cotbench import runner
+    from cotbench import runner, suite
     from cotbench.agents.registry import resolve
     from cotbench.cli.options import import_plugins, new_config, only_given
     from cotbench.cli.progress import progress
     from cotbench.errors import UsageError
-    from cotbench.manifest import read_manifest
+    from cotbench.manifest import MANIFEST, RunConfig
 
     asked = only_given(
         {
@@ -112,6 +129,7 @@ def run(
             "top_p": top_p,
             "history": history,
             "show_admissible": show_admissible,
+            "observation_chars": observation_chars,
         }
     )
     given = only_given(
@@ -126,43 +144,65 @@ def run(
             "seed": seed,
             "max_steps": max_steps,
             "available_only": available_only,
+            "expert_actions": expert_actions,
         }
     )
     import_plugins(import_ or [])
     folder = _resumed(resume, out)
     if folder is not None:
-        config = read_manifest(folder).config
-        before = config.model_dump()
-        before |= before["elicitation"]
+        configs = suite.read_configs(folder)
         typed = given | asked
-        runner.check_same(folder, {name: before[name] for name in typed}, typed)
+        if suite.is_suite(folder):
+            typed.pop("env", None)
+        for config in configs:
+            before = config.model_dump()
+            before |= before["elicitation"]
+            runner.check_same(folder, {name: before[name] for name in typed}, typed)
     elif agent is None:
         raise UsageError("--agent is missing: try --agent hf:smollm2, or --agent random (cotbench list agents)")
     else:
-        config = new_config(given, asked)
-    build = resolve(config.agent)
-    plan = runner.make_plan(config, data)
+        names = suite.environments(env or RunConfig.model_fields["env"].default, data)
+        configs = [new_config({**given, "env": name}, asked) for name in names]
+    several = suite.is_suite(folder) if folder is not None else len(configs) > 1
+    if several and task:
+        raise UsageError("--task names tasks of one environment: give --env one name")
+    build = resolve(configs[0].agent)
+    plans = [runner.make_plan(config, suite.data_for(config, data) if several else data) for config in configs]
     if dry_run:
-        _print_plan(plan, json_)
+        _print_plans(plans, json_)
         return 0
-    plan.entry.require()
-    target = folder or out or runner.new_folder(config)
+    for plan in plans:
+        plan.entry.require()
+    label = configs[0].model_copy(update={"env": env}) if several else configs[0]
+    target = folder or out or runner.new_folder(label)
     if folder is None:
         runner.new_run_folder(target)  # Before the model is loaded: that can take minutes.
+        if several:
+            for plan in plans:  # Data that cannot be had ends the suite now, not after the first environments.
+                plan.entry.source().data_version(plan.tasks, suite.data_for(plan.config, data))
+            suite.write_configs(target, configs)
     again = f"cotbench run --resume {target}" + "".join(f" --import {name}" for name in import_ or [])
     again += f" --data {data}" if data is not None else ""
-    print(f"loading {config.agent}", file=sys.stderr)
+    print(f"loading {configs[0].agent}", file=sys.stderr)
     player = build()
+    outcomes = []
     try:
-        with progress(plan, target, quiet=json_ and not sys.stderr.isatty()) as observer:
-            play = runner.resume if folder is not None else lambda path, **rest: runner.start(plan, path, **rest)
-            outcome = play(target, agent=player, workers=workers, data=data, observer=observer)
+        for plan in plans:
+            place = target / plan.config.env if several else target
+            here: Any = {"agent": player, "workers": workers, "data": suite.data_for(plan.config, data)}
+            with progress(plan, place, quiet=json_ and not sys.stderr.isatty()) as observer:
+                if (place / MANIFEST).is_file():
+                    outcomes.append(runner.resume(place, observer=observer, **here))
+                else:
+                    outcomes.append(runner.start(plan, place, observer=observer, **here))
     except KeyboardInterrupt:
         print(f"interrupted; what was played is kept: {again}", file=sys.stderr)
         return 130
     finally:
         player.close()
-    return _print_outcome(outcome, json_, again)
+    if not several:
+        return _print_outcome(outcomes[0], json_, again)
+    return _print_suite(target, outcomes, json_, again)
 
 
 def _resumed(resume: str | None, out: Path | None) -> Path | None:
@@ -179,27 +219,37 @@ def _resumed(resume: str | None, out: Path | None) -> Path | None:
     return Path(resume)
 
 
-def _print_plan(plan: Any, as_json: bool) -> None:
+def _print_plans(plans: list[Any], as_json: bool) -> None:
     import json
-    from collections import Counter
 
+    if as_json:
+        described = [_described(plan) for plan in plans]
+        typer.echo(json.dumps(described[0] if len(described) == 1 else described, indent=2))
+        return
+    for plan in plans:
+        _print_plan(plan)
+
+
+def _described(plan: Any) -> dict[str, Any]:
     from cotbench.envs.splits import digest
+
+    return {
+        "config": plan.config.model_dump(mode="json"),
+        "elicitation_fingerprint": plan.config.elicitation.fingerprint,
+        "task_list": plan.tasks,
+        "task_list_sha256": digest(plan.tasks),
+        "partial": plan.partial,
+        "episodes": len(plan.units),
+    }
+
+
+def _print_plan(plan: Any) -> None:
+    from collections import Counter
 
     steps = plan.config.max_steps or plan.entry.max_steps()
     types = Counter(unit.task_type for unit in plan.units)
     modes = Counter(unit.mode for unit in plan.units)
     config = plan.config
-    if as_json:
-        whole = {
-            "config": config.model_dump(mode="json"),
-            "elicitation_fingerprint": config.elicitation.fingerprint,
-            "task_list": plan.tasks,
-            "task_list_sha256": digest(plan.tasks),
-            "partial": plan.partial,
-            "episodes": len(plan.units),
-        }
-        typer.echo(json.dumps(whole, indent=2))
-        return
     typer.echo(f"{config.agent} on {config.env} {config.scheme}/{config.split}, seed {config.seed}")
     typer.echo(f"tasks: {len(plan.tasks)} of {plan.split_tasks}{' (PARTIAL: games are missing)' if plan.partial else ''}")
     typer.echo("episodes: " + ", ".join(f"{count} {mode}" for mode, count in modes.items()))
@@ -212,8 +262,6 @@ def _print_plan(plan: Any, as_json: bool) -> None:
 
 
 def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
-    import sys
-
     from cotbench.cli.options import console
     from cotbench.table import run_table
 
@@ -223,11 +271,34 @@ def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
         screen = console()
         screen.print(run_table(outcome.summary))
         screen.print(f"run folder: {outcome.folder}", soft_wrap=True, highlight=False)
-    failed = [episode for episode in outcome.episodes if episode.error is not None]
+    return _print_errors(outcome.episodes, again)
+
+
+def _print_suite(folder: Path, outcomes: list[Any], as_json: bool, again: str) -> int:
+    from cotbench.cli.options import console
+    from cotbench.suite import summarize_suite, write_suite_summary
+    from cotbench.table import suite_table
+
+    summary = summarize_suite([outcome.summary for outcome in outcomes])
+    write_suite_summary(folder, summary)
+    if as_json:
+        typer.echo(summary.model_dump_json(indent=2))
+    else:
+        screen = console()
+        screen.print(suite_table(summary))
+        screen.print(f"run folders: {folder}/{{{','.join(summary.runs)}}}", soft_wrap=True, highlight=False)
+    return _print_errors([episode for outcome in outcomes for episode in outcome.episodes], again)
+
+
+def _print_errors(episodes: list[Any], again: str) -> int:
+    """The exit code: 1 where episodes failed."""
+    import sys
+
+    failed = [episode for episode in episodes if episode.error is not None]
     if failed:
         first = failed[0]
         print(
-            f"error: {len(failed)} of {len(outcome.episodes)} episodes failed, the first is {first.key}: {first.error}; "
+            f"error: {len(failed)} of {len(episodes)} episodes failed, the first is {first.key}: {first.error}; "
             f"play them again with: {again}",
             file=sys.stderr,
         )

@@ -58,6 +58,10 @@ class OfficialGames:
         """How to get the games."""
         return f"not under {data_folder(data)}; get all games with: pip install alfworld && alfworld-download"
 
+    def unpassable(self, tasks: Sequence[str]) -> list[str]:
+        """None."""
+        return []
+
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
         """One sha256 over the game files of these tasks, in order."""
         root = data_folder(data)
@@ -93,6 +97,10 @@ class GeneratedGames:
     def remedy(self, data: Path | None) -> str:
         """The wheel with domain and grammar."""
         return "cotbench data fetch alfworld"
+
+    def unpassable(self, tasks: Sequence[str]) -> list[str]:
+        """None."""
+        return []
 
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
         """The generator's version and the wheel's sha256; fetches the wheel, so that a run does not fail later."""

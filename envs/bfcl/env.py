@@ -149,7 +149,10 @@ class BFCLEnv(TextEnv):
         self._taken += 1
         if self._expert is not None:
             self._expert.executed(texts)
-        observation, failed = "\n".join(results), next((result for result in results if result.startswith("Error during")), None)
+        observation, failed = (
+            "\n".join(results),
+            next((result for result in results if result.startswith("Error during")), None),
+        )
         if self._taken <= TURN_STEPS:
             return Outcome(observation, invalid_action=failed)
         if self._turn < len(self._said) - 1:
@@ -172,7 +175,8 @@ class BFCLEnv(TextEnv):
         verdict = self._host.judge(self._current, action)
         self._passed = [verdict.valid]
         won = verdict.valid
-        return Outcome(OVER, float(won), float(won), won, ended=True)
+        invalid = None if data.language_of(data.category_of(self._current)) != "python" else _texts(action)[1]
+        return Outcome(OVER, float(won), float(won), won, ended=True, invalid_action=invalid)
 
     def _more_info(self) -> dict[str, Any]:
         """`functions`: JSON schemas of what can be called now; `turn` of `turns`, and the verdicts on those that ended."""
@@ -202,10 +206,17 @@ def _texts(action: str) -> tuple[list[str], str | None]:
     try:
         return calls.read(action).texts(), None
     except calls.UnreadableError as error:
-        return [], f"not readable as calls, so the turn ended: {error}"
+        return [], f"not readable as calls, so nothing was called: {error}"
 
 
-_PLAIN: dict[str, Any] = {"integer": 1, "number": 1.0, "boolean": True, "array": [], "object": {"key": "value"}, "string": "text"}
+_PLAIN: dict[str, Any] = {
+    "integer": 1,
+    "number": 1.0,
+    "boolean": True,
+    "array": [],
+    "object": {"key": "value"},
+    "string": "text",
+}
 
 
 def _plain_arguments(schema: dict[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,9 @@ class Services:
                 return {self._value(key): self._value(value) for key, value in pairs if key is not None}
             case ast.UnaryOp(operand=ast.Constant()) if type(node.op) in _SIGNS:
                 return _SIGNS[type(node.op)](self._value(node.operand))
-            case ast.BinOp(left=left, right=ast.Constant(value=complex() as imaginary)) if isinstance(node.op, ast.Add | ast.Sub):
+            case ast.BinOp(left=left, right=ast.Constant(value=complex() as imaginary)) if isinstance(
+                node.op, ast.Add | ast.Sub
+            ):
                 real = self._value(left)
                 return real + imaginary if isinstance(node.op, ast.Add) else real - imaginary
             case ast.Name() if node.id not in self._named:

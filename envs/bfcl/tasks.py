@@ -11,9 +11,7 @@ from cotbench.envs import wheels
 from cotbench.envs.bfcl import data
 from cotbench.envs.splits import Rule, manifest, split_tasks
 
-LINKED: tuple[frozenset[int], ...] = tuple(
-    map(frozenset, ((40, 43), (63, 83), (66, 70, 74), (100, 104, 133), (120, 124)))
-)
+LINKED: tuple[frozenset[int], ...] = tuple(map(frozenset, ((40, 43), (63, 83), (66, 70, 74), (100, 104, 133), (120, 124))))
 """Scenarios that are one: the same data, or the same ground truth, in other words."""
 
 UNPASSABLE = frozenset(

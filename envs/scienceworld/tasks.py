@@ -88,6 +88,10 @@ class ScienceWorldTasks:
         """How to get the simulator."""
         return "pip install 'cotbench[scienceworld]'"
 
+    def unpassable(self, tasks: Sequence[str]) -> list[str]:
+        """None."""
+        return []
+
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
         """The simulator's version."""
         return {"scienceworld": version("scienceworld")}

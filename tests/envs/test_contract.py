@@ -14,8 +14,16 @@ from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import env_entry, env_names
 from cotbench.errors import EpisodeOverError, MissingExtraError, UnknownNameError, UsageError
 
-INFO = {"task", "goal", "score", "raw_score", "success", "steps", "invalid_action"}
+INFO = {"task", "goal", "score", "raw_score", "success", "steps", "invalid_action", "restarts"}
+MORE = {"bfcl": {"functions", "turn", "turns", "turns_passed"}}
+"""What `info` holds in one environment alone."""
 
+NONSENSE = {"bfcl": "[dance("}
+"""What cannot be acted upon, where "dance" can: in BFCL words without a call end a turn."""
+
+
+LONG = {"bfcl": "bfcl/multi_turn_base_10"}
+"""A task that two actions cannot end."""
 
 SHORT = {"scienceworld": "scienceworld/find-plant/255"}
 """A task with a short way to the goal, where others may have long ones."""
@@ -70,14 +78,15 @@ def test_twin_rollouts_are_equal(make: Any) -> None:
     assert roll() == roll()
 
 
-def test_info_holds_the_contract_and_nothing_unasked(make: Any) -> None:
+def test_info_holds_the_contract_and_nothing_unasked(make: Any, kind: str) -> None:
     env = make(max_steps=2)
-    observation, info = env.reset(seed=1)
-    assert set(info) == INFO
+    observation, info = env.reset(options={"task": LONG[kind]} if kind in LONG else None, seed=1)
+    expected = INFO | MORE.get(kind, set())
+    assert set(info) == expected
     assert info["goal"] and info["goal"] in observation
     assert (info["steps"], info["success"], info["score"], info["invalid_action"]) == (0, False, 0.0, None)
-    observation, reward, terminated, truncated, info = env.step("dance")
-    assert set(info) == INFO
+    observation, reward, terminated, truncated, info = env.step(NONSENSE.get(kind, "dance"))
+    assert set(info) == expected
     assert info["invalid_action"]
     assert (reward, terminated, truncated, info["steps"]) == (0.0, False, False, 1)
     *_, terminated, truncated, info = env.step("inventory")
