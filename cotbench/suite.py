@@ -16,6 +16,7 @@ from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError, UsageError
 from cotbench.journal import write_atomically
 from cotbench.manifest import RunConfig, read_manifest
+from cotbench.runner import Plan
 from cotbench.statistics import Estimate
 from cotbench.summary import SUMMARY, Summary
 
@@ -60,9 +61,11 @@ def data_for(config: RunConfig, data: Path | None) -> Path | None:
     return data if env_entry(config.env).takes_data else None
 
 
-def write_configs(folder: Path, configs: Sequence[RunConfig]) -> None:
-    """Write down what a suite is asked to do."""
-    whole = [config.model_dump(mode="json") for config in configs]
+def begin(folder: Path, plans: Sequence[Plan], data: Path | None) -> None:
+    """Write down what a suite is asked to do; data that cannot be had ends it here, not after its first environments."""
+    for plan in plans:
+        plan.entry.source().data_version(plan.tasks, data_for(plan.config, data))
+    whole = [plan.config.model_dump(mode="json") for plan in plans]
     write_atomically(folder / SUITE, [json.dumps(whole, indent=2) + "\n"])
 
 

@@ -116,9 +116,8 @@ def run(
     from cotbench import runner, suite
     from cotbench.agents.registry import resolve
     from cotbench.cli.options import import_plugins, new_config, only_given
-    from cotbench.cli.progress import progress
     from cotbench.errors import UsageError
-    from cotbench.manifest import MANIFEST, RunConfig
+    from cotbench.manifest import RunConfig
 
     asked = only_given(
         {
@@ -150,14 +149,7 @@ def run(
     import_plugins(import_ or [])
     folder = _resumed(resume, out)
     if folder is not None:
-        configs = suite.read_configs(folder)
-        typed = given | asked
-        if suite.is_suite(folder):
-            typed.pop("env", None)
-        for config in configs:
-            before = config.model_dump()
-            before |= before["elicitation"]
-            runner.check_same(folder, {name: before[name] for name in typed}, typed)
+        configs = _recorded(folder, given, asked)
     elif agent is None:
         raise UsageError("--agent is missing: try --agent hf:smollm2, or --agent random (cotbench list agents)")
     else:
@@ -173,36 +165,61 @@ def run(
         return 0
     for plan in plans:
         plan.entry.require()
-    label = configs[0].model_copy(update={"env": env}) if several else configs[0]
-    target = folder or out or runner.new_folder(label)
+    target = folder or out or runner.new_folder(configs[0].model_copy(update={"env": env} if several else {}))
     if folder is None:
         runner.new_run_folder(target)  # Before the model is loaded: that can take minutes.
         if several:
-            for plan in plans:  # Data that cannot be had ends the suite now, not after the first environments.
-                plan.entry.source().data_version(plan.tasks, suite.data_for(plan.config, data))
-            suite.write_configs(target, configs)
+            suite.begin(target, plans, data)
     again = f"cotbench run --resume {target}" + "".join(f" --import {name}" for name in import_ or [])
     again += f" --data {data}" if data is not None else ""
     print(f"loading {configs[0].agent}", file=sys.stderr)
     player = build()
-    outcomes = []
     try:
-        for plan in plans:
-            place = target / plan.config.env if several else target
-            here: Any = {"agent": player, "workers": workers, "data": suite.data_for(plan.config, data)}
-            with progress(plan, place, quiet=json_ and not sys.stderr.isatty()) as observer:
-                if (place / MANIFEST).is_file():
-                    outcomes.append(runner.resume(place, observer=observer, **here))
-                else:
-                    outcomes.append(runner.start(plan, place, observer=observer, **here))
+        outcomes = [
+            _played(
+                plan,
+                target / plan.config.env if several else target,
+                json_,
+                {"agent": player, "workers": workers, "data": suite.data_for(plan.config, data)},
+            )
+            for plan in plans
+        ]
     except KeyboardInterrupt:
         print(f"interrupted; what was played is kept: {again}", file=sys.stderr)
         return 130
     finally:
         player.close()
-    if not several:
-        return _print_outcome(outcomes[0], json_, again)
-    return _print_suite(target, outcomes, json_, again)
+    return _print_suite(target, outcomes, json_, again) if several else _print_outcome(outcomes[0], json_, again)
+
+
+def _recorded(folder: Path, given: dict[str, Any], asked: dict[str, Any]) -> list[Any]:
+    """The configs of a folder to go on with; what was typed must not contradict them."""
+    from cotbench import suite
+    from cotbench.runner import check_same
+
+    configs = suite.read_configs(folder)
+    typed = given | asked
+    if suite.is_suite(folder):
+        typed.pop("env", None)
+    for config in configs:
+        before = config.model_dump()
+        before |= before["elicitation"]
+        check_same(folder, {name: before[name] for name in typed}, typed)
+    return configs
+
+
+def _played(plan: Any, folder: Path, quiet: bool, rest: dict[str, Any]) -> Any:
+    """Play a run, or go on with it where it was begun."""
+    import sys
+
+    from cotbench import runner
+    from cotbench.cli.progress import progress
+    from cotbench.manifest import MANIFEST
+
+    with progress(plan, folder, quiet=quiet and not sys.stderr.isatty()) as observer:
+        if (folder / MANIFEST).is_file():
+            return runner.resume(folder, observer=observer, **rest)
+        return runner.start(plan, folder, observer=observer, **rest)
 
 
 def _resumed(resume: str | None, out: Path | None) -> Path | None:

@@ -58,8 +58,8 @@ class BFCLEnv(TextEnv):
     """
 
     instructions: ClassVar[str] = (
-        "You fulfil a user's requests by calling the functions that are listed below. An action is a list of calls, executed in "
-        "order; you are then told their results and can call again. When the request is fulfilled, or when it cannot be "
+        "You fulfil a user's requests by calling the functions that are listed below. An action is a list of calls, executed "
+        "in order; you are then told their results and can call again. When the request is fulfilled, or when it cannot be "
         "fulfilled because a function or a value is missing, act with the empty list: the user then says more. Arguments are "
         "given by name. For Java and JavaScript functions, give every value as a string that holds it in that language."
     )

@@ -50,7 +50,8 @@ class Expert:
 def _named(text: str, task: str) -> str:
     """A call of the ground truth with its positional arguments named, for a response cannot have any."""
     node = ast.parse(text, mode="eval").body
-    assert isinstance(node, ast.Call)
+    if not isinstance(node, ast.Call):
+        raise TypeError(f"the ground truth of {task} holds {text!r}, which is no call")
     names = list(_parameters(node.func.id if isinstance(node.func, ast.Name) else "", task))
     placed = [ast.keyword(name, value) for name, value in zip(names, node.args, strict=False)]
     return ast.unparse(ast.Call(node.func, [], [*placed, *node.keywords]))

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any, cast
 
 from cotbench.envs.bfcl.session import Verdict
 from cotbench.errors import EngineError
@@ -162,8 +162,7 @@ class Host:
     def _exchange(self, process: subprocess.Popen[bytes], request: Request, replies: int) -> list[Any]:
         answered: list[Any] = []
         deadline = time.monotonic() + self._seconds
-        pipe = process.stdin
-        assert pipe is not None
+        pipe = cast(IO[bytes], process.stdin)
         try:
             pipe.write(json.dumps(request).encode() + b"\n")
             pipe.flush()
@@ -181,8 +180,7 @@ class Host:
             EOFError: there is none: it has ended.
             TimeoutError: it does not write.
         """
-        pipe = process.stdout
-        assert pipe is not None
+        pipe = cast(IO[bytes], process.stdout)
         parts = [self._unread]
         while b"\n" not in parts[-1]:
             ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))

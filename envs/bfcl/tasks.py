@@ -1,5 +1,5 @@
-"""Which BFCL tasks exist. Invariant: the same index is the same scenario in all four multi-turn categories, and a scenario (with
-those that share its data) is either trained on or scored, never both.
+"""Which BFCL tasks exist. Invariant: the same index is the same scenario in all four multi-turn categories, and a scenario
+(with those that share its data) is either trained on or scored, never both.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ class ScriptedEnv:
     def _reply(self, observation: str, won: bool) -> Reply:
         info: dict[str, Any] = {
             "task": self.task, "goal": "win", "score": float(won), "raw_score": float(won), "success": won,
-            "steps": self.steps, "invalid_action": None, "expert_action": "win", "admissible_actions": ["win"],
+            "steps": self.steps, "invalid_action": None,
+            "restarts": 0, "expert_action": "win", "admissible_actions": ["win"],
         }  # fmt: skip
         return Reply(observation, won, not won and self.steps >= int(self.task[1:]), info)
 
