@@ -180,7 +180,7 @@ def test_a_missing_engine_is_said_before_anything_is_played(cli: Any, monkeypatc
 
 def test_lists(cli: Any) -> None:
     code, out, _ = cli("list", "envs", "--json")
-    assert code == 0 and {row["env"] for row in json.loads(out)} == {"alfworld", "alfworld-gen", "scienceworld"}
+    assert code == 0 and {row["env"] for row in json.loads(out)} == {"alfworld", "alfworld-gen", "scienceworld", "bfcl"}
     code, out, _ = cli("list", "tasks", "--env", "alfworld", "--scheme", "official", "--split", "valid_unseen")
     assert code == 0 and len(out.split()) == 134
     code, out, _ = cli("list", "agents")
@@ -238,6 +238,6 @@ def test_play(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_data_list(cli: Any) -> None:
     code, out, _ = cli("data", "list", "--json")
-    assert code == 0 and {row["name"] for row in json.loads(out)} == {"alfworld", "smollm2"}
+    assert code == 0 and {row["name"] for row in json.loads(out)} == {"alfworld", "bfcl", "smollm2"}
     code, out, _ = cli("data", "list")
     assert code == 0 and "alfworld-0.4.2-py3-none-any.whl (MIT)" in out

@@ -5,6 +5,7 @@ from cotbench import elicitation
 from cotbench.dialogue import Dialogue
 from cotbench.elicitation import Elicitation
 from cotbench.envs import Instructions
+from cotbench.errors import UnknownNameError
 
 DIALOGUE = Dialogue(Instructions("You act.", ("look", "wait")), ("Your task is to: look.",)).then(
     "look", "I should look.", "You see nothing."
@@ -22,6 +23,7 @@ DIALOGUE = Dialogue(Instructions("You act.", ("look", "wait")), ("Your task is t
         {"history": "traces"},
         {"show_admissible": True},
         {"one_line": False},
+        {"observation_chars": 15_999},
     ],
 )
 def test_every_field_is_in_the_fingerprint(change: dict[str, object]) -> None:
@@ -32,6 +34,7 @@ def test_every_field_is_in_the_fingerprint(change: dict[str, object]) -> None:
 def test_no_field_was_forgotten_above() -> None:
     assert set(Elicitation.model_fields) == {
         "style", "trace_tokens", "action_tokens", "temperature", "top_p", "history", "one_line", "show_admissible",
+        "observation_chars",
     }  # fmt: skip
 
 
@@ -58,7 +61,11 @@ def test_the_system_text_shows_examples_in_tags() -> None:
     assert (
         "You act.\n\nActions look like this:\n<action>look</action>\n<action>wait</action>\n\nGive your next action" in system
     )
-    assert Elicitation().system_text(Instructions("You act."), "cot").startswith("You act.\n\nGive your next action")
+    assert (
+        Elicitation()
+        .system_text(Dialogue(Instructions("You act."), ("Do it.",)), "cot")
+        .startswith("You act.\n\nGive your next action")
+    )
 
 
 def test_history_hides_traces_unless_asked() -> None:
@@ -83,3 +90,26 @@ def test_admissible_actions_stand_with_the_current_observation_only() -> None:
 def test_wrong_values_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Elicitation.model_validate(wrong)
+
+
+def test_functions_stand_in_the_system_text() -> None:
+    dialogue = Dialogue(Instructions("You call.", ("[f()]",)), ("Do it.",), functions='{"name": "f"}\n{"name": "g"}')
+    system = Elicitation().messages(dialogue.then("[f()]", None, "done"), "cot")[0].content
+    assert 'You can call these functions:\n{"name": "f"}\n{"name": "g"}\n\nGive your next action' in system
+
+
+def test_the_middle_of_a_long_observation_is_left_out_but_never_of_the_first() -> None:
+    long = "".join(chr(97 + number % 26) for number in range(101))
+    dialogue = Dialogue(Instructions("You act."), (long,)).then("look", None, long).then("look", None, long[:100])
+    shown = Elicitation(observation_chars=100).messages(dialogue, "prompt")
+    assert shown[1].content == long
+    assert shown[3].content == f"{long[:50]}\n[1 characters are left out here]\n{long[51:]}"
+    assert shown[5].content == long[:100]
+
+
+def test_an_environment_may_ask_otherwise() -> None:
+    assert Elicitation.for_env("alfworld") == Elicitation()
+    asked = Elicitation.for_env("bfcl", temperature=0.5)
+    assert (asked.one_line, asked.temperature) == (False, 0.5) and asked.action_tokens > 32
+    with pytest.raises(UnknownNameError, match="environment"):
+        Elicitation.for_env("bfcI")

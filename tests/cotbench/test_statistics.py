@@ -118,3 +118,25 @@ def test_scores_of_zero_and_one_are_rates() -> None:
         [False, True], [True, True]
     )
     assert statistics.paired_score_difference([0.2, 0.4], [0.3, 0.9]).mean == pytest.approx(0.3)
+
+
+def test_the_average_joins_intervals_in_squares() -> None:
+    one, two = statistics.rate(3, 10), statistics.rate(20, 20)
+    joined = statistics.average([one, two])
+    assert joined.n == 30 and joined.mean == pytest.approx(0.65)
+    assert joined.low == pytest.approx(0.65 - ((0.3 - one.low) ** 2 + (1 - two.low) ** 2) ** 0.5 / 2)
+    assert joined.high == pytest.approx(0.65 + ((one.high - 0.3) ** 2 + (two.high - 1) ** 2) ** 0.5 / 2)
+    alone = statistics.average([one])
+    assert (alone.low, alone.high) == (pytest.approx(one.low), pytest.approx(one.high))
+    nothing = statistics.rate(0, 0)
+    assert statistics.average([one, nothing]).mean == pytest.approx(0.3)
+    assert statistics.average([nothing]).mean is None
+    assert statistics.average([one, statistics.mean([0.5])]).low is None
+
+
+def test_the_average_covers_the_truth() -> None:
+    rng, truth, sizes = np.random.default_rng(4), (0.1, 0.5, 0.9), (12, 30, 20)
+    drawn = rng.binomial(sizes, truth, size=(800, 3))
+    estimates = [statistics.average([statistics.rate(int(k), n) for k, n in zip(row, sizes, strict=True)]) for row in drawn]
+    inside = sum(one.low <= 0.5 <= one.high for one in estimates)
+    assert 0.93 <= inside / 800 <= 0.985
