@@ -19,6 +19,8 @@ from cotbench.errors import RunFolderError
 from cotbench.journal import write_atomically
 
 MANIFEST = "manifest.json"
+SUITE = "suite.json"
+"""In its place in a folder of several runs."""
 FORMAT = 1
 _PACKAGES = (
     "cotbench",

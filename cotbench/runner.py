@@ -21,7 +21,7 @@ from cotbench.envs.tasks import playable
 from cotbench.episode import Episode, episode_key
 from cotbench.errors import RunFolderError, UnknownNameError, UsageError
 from cotbench.journal import Journal, write_atomically
-from cotbench.manifest import MANIFEST, Manifest, RunConfig, read_manifest, surroundings, write_manifest
+from cotbench.manifest import MANIFEST, SUITE, Manifest, RunConfig, read_manifest, surroundings, write_manifest
 from cotbench.rollout import Observer, Rules, Unit, play
 from cotbench.summary import SUMMARY, Summary, summarize
 from cotbench.workers import EnvSettings, open_envs
@@ -126,7 +126,11 @@ def new_run_folder(folder: Path) -> None:
         raise RunFolderError(f"{folder} is a file: choose another --out")
     # What begins with a dot is ours: a lock, or what a killed write left behind.
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        hint = "go on with: cotbench run --resume" if (folder / MANIFEST).is_file() else "choose another --out, not"
+        hint = (
+            "go on with: cotbench run --resume"
+            if any((folder / name).is_file() for name in (MANIFEST, SUITE))
+            else "choose another --out, not"
+        )
         raise RunFolderError(f"{folder} is not empty; {hint} {folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,12 +15,11 @@ from cotbench.elicitation import MODES, Mode
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError, UsageError
 from cotbench.journal import write_atomically
-from cotbench.manifest import RunConfig, read_manifest
+from cotbench.manifest import SUITE, RunConfig, read_manifest
 from cotbench.runner import Plan
 from cotbench.statistics import Estimate
 from cotbench.summary import SUMMARY, Summary
 
-SUITE = "suite.json"
 ALL = "all"
 _CONFIGS = TypeAdapter(list[RunConfig])
 

@@ -95,7 +95,10 @@ class BFCLEnv(TextEnv):
         self._taken = 0
         self._expert: Expert | None = None
 
-    canonical = staticmethod(calls.canonical)
+    @staticmethod
+    def canonical(action: str) -> str:
+        """The calls by name and in order, without positional arguments; `[]` for words without a call."""
+        return calls.canonical(action)
 
     @property
     def restarts(self) -> int:

@@ -16,10 +16,11 @@ def corrupted(truth: Turns, rng: random.Random) -> list[str]:
         rng.choice(_DAMAGES)(turns, rng)
     responses = []
     for turn in turns:
-        while turn:
+        done = 0
+        while done < len(turn):
             size = rng.choice((1, len(turn)))
-            responses.append(f"[{', '.join(turn[:size])}]")
-            turn = turn[size:]
+            responses.append(f"[{', '.join(turn[done : done + size])}]")
+            done += size
         if rng.random() < 0.97:  # Else the turn goes on into the next.
             responses.append(rng.choice(("[]", "", "All done.", "I need more information: which file?", "[broken(")))
     return responses
