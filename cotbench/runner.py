@@ -126,7 +126,8 @@ def new_run_folder(folder: Path) -> None:
         raise RunFolderError(f"{folder} is a file: choose another --out")
     # What begins with a dot is ours: a lock, or what a killed write left behind.
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        hint = (
+        begun = any((folder / name).is_file() for name in (MANIFEST, SUITE))
+        hint = "go on with: cotbench run --resume" if begun else "choose another --out, not"
             "go on with: cotbench run --resume"
             if any((folder / name).is_file() for name in (MANIFEST, SUITE))
             else "choose another --out, not"

@@ -125,11 +125,11 @@ def test_an_endless_call_is_an_error_and_the_episode_goes_on() -> None:
 
 
 _TOKENS = (
-    "[", "]", "(", ")", "{", "}", ",", "=", ":", "'", '"', ".", "*", "**", "-", "+", "\\", "\n", " ", "\x00", "ls", "cd",
-    "pwd",     "power", "base", "exponent", "folder", "a", "True", "None", "1", "2.5", "1e308", "9" * 400, "'x'", '"name"',
-    '"arguments"',     "lambda", "for x in", "if", "else", "__import__", "open", "os.system", "self", "self._root", "f'{x}'", "b'x'", "é",
-    "\ud800",     "<action>", "```", "import os", ":=", "await ", "mean(numbers=[1, 2])", "ls(a=True)", "cd(folder='..')",
-    "rm(file_name='*')",
+    "[", "]", "(", ")", "{", "}", ",", "=", ":", "'", '"', ".", "*", "**", "-", "+", "\\", "\n", " ", "\x00",
+    "ls", "cd", "pwd", "power", "base", "exponent", "folder", "a", "True", "None", "1", "2.5", "1e308", "9" * 400,
+    "'x'", '"name"', '"arguments"', "lambda", "for x in", "if", "else", "__import__", "open", "os.system", "self",
+    "self._root", "f'{x}'", "b'x'", "é", "\ud800", "<action>", "```", "import os", ":=", "await ",
+    "mean(numbers=[1, 2])", "ls(a=True)", "cd(folder='..')", "rm(file_name='*')",
 )  # fmt: skip
 
 
