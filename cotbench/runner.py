@@ -128,10 +128,6 @@ def new_run_folder(folder: Path) -> None:
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         begun = any((folder / name).is_file() for name in (MANIFEST, SUITE))
         hint = "go on with: cotbench run --resume" if begun else "choose another --out, not"
-            "go on with: cotbench run --resume"
-            if any((folder / name).is_file() for name in (MANIFEST, SUITE))
-            else "choose another --out, not"
-        )
         raise RunFolderError(f"{folder} is not empty; {hint} {folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)

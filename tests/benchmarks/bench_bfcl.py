@@ -1,9 +1,9 @@
 """A BFCL episode beside upstream's executor: `pytest -s tests/benchmarks/bench_bfcl.py`.
 
-Both sides execute the ground truths of the same conversations and judge them, inside a running process (start-up excluded). Ours:
-reset, one response a turn, the end of each turn, through the environment and its worker process. Upstream's, from the wheel: its
-inference side executes the calls, then its evaluation executes them and the ground truth again (`bfcl_upstream.py`). Rounds of
-both alternate.
+Both sides execute the ground truths of the same conversations and judge them, inside a running process (start-up excluded).
+Ours: reset, one response a turn, the end of each turn, through the environment and its worker process. Upstream's, from the
+wheel: its inference side executes the calls, then its evaluation executes them and the ground truth again
+(`bfcl_upstream.py`). Rounds of both alternate.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def test_episode(benchmark: Any) -> None:
 
     times: dict[str, list[float]] = {"ours": [], "upstream": []}
     try:
-        ours(), theirs()
+        ours()
+        theirs()
 
         def both() -> None:
             times["ours"].append(ours())

@@ -1,7 +1,7 @@
 """What our environment adds to ScienceWorld's engine: `pytest -s tests/benchmarks/bench_scienceworld.py`.
 
-The same plan is played in turns on one Java process: through the environment, and with the bare calls that a step needs (`step`,
-`getScore`, `getCompleted`). Upstream's own wrapper, which computes the valid actions at every step, stands beside them.
+The same plan is played in turns on one Java process: through the environment, and with the bare calls that a step needs
+(`step`, `getScore`, `getCompleted`). Upstream's own wrapper, which computes the valid actions at every step, stands beside.
 """
 
 from __future__ import annotations
@@ -51,12 +51,14 @@ def _wrapped(upstream: Any) -> float:
 def test_step(benchmark: Any) -> None:
     import scienceworld
 
-    env, upstream = ScienceWorldEnv(), scienceworld.ScienceWorldEnv()
+    env, upstream = ScienceWorldEnv(max_steps=1000), scienceworld.ScienceWorldEnv()
     try:
         _through_env(env)
         simulator = env._server._simulator
         for _ in range(5):  # Java compiles what it runs often.
-            _through_env(env), _bare(simulator), _wrapped(upstream)
+            _through_env(env)
+            _bare(simulator)
+            _wrapped(upstream)
         times: dict[str, list[float]] = {"env": [], "bare": [], "wrapper": []}
 
         def both() -> None:
@@ -71,6 +73,7 @@ def test_step(benchmark: Any) -> None:
     medians = {name: 1000 * statistics.median(some) / len(PLAN) for name, some in times.items()}
     ratios = sorted(ours / bare for ours, bare in zip(times["env"], times["bare"], strict=True))
     print(
-        f"\nstep: env {medians['env']:.2f} ms, bare engine {medians['bare']:.2f} ms, upstream's wrapper {medians['wrapper']:.2f} ms; "
+        f"\nstep: env {medians['env']:.2f} ms, bare engine {medians['bare']:.2f} ms, "
+        f"upstream's wrapper {medians['wrapper']:.2f} ms; "
         f"env / bare: medians {medians['env'] / medians['bare']:.3f}, median of pairs {statistics.median(ratios):.3f}"
     )

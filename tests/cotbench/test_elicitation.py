@@ -61,11 +61,8 @@ def test_the_system_text_shows_examples_in_tags() -> None:
     assert (
         "You act.\n\nActions look like this:\n<action>look</action>\n<action>wait</action>\n\nGive your next action" in system
     )
-    assert (
-        Elicitation()
-        .system_text(Dialogue(Instructions("You act."), ("Do it.",)), "cot")
-        .startswith("You act.\n\nGive your next action")
-    )
+    bare = Dialogue(Instructions("You act."), ("Do it.",))
+    assert Elicitation().system_text(bare, "cot").startswith("You act.\n\nGive your next action")
 
 
 def test_history_hides_traces_unless_asked() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,7 +54,9 @@ def _upstream(episodes: list[tuple[str, list[str]]]) -> list[dict[str, Any]]:
         env={**os.environ, "TZ": "UTC", "PYTHONHASHSEED": "0"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    # The model's name is part of the instances' names, which upstream's prefixing writes into texts that look like calls.
+    spoken = re.sub(r"cotbench\d+_multi_turn", "cotbench_eval_multi_turn", done.stdout)
+    return [json.loads(line) for line in spoken.splitlines()]
 
 
 def _ours(env: BFCLEnv, task: str, responses: list[str]) -> tuple[bool, str]:

@@ -16,7 +16,11 @@ from cotbench.envs.scienceworld.env import ScienceWorldEnv
 from cotbench.envs.scienceworld.java import java_path
 from cotbench.envs.scienceworld.server import Server
 from cotbench.envs.scienceworld.tasks import ScienceWorldTasks, read_task, task_types
+from cotbench.episode import Episode
 from cotbench.errors import EngineError, MissingExtraError, UnknownNameError
+from cotbench.manifest import RunConfig
+from cotbench.rollout import Unit
+from cotbench.runner import run
 from tests.conftest import needs_scienceworld
 
 
@@ -68,29 +72,116 @@ def test_a_lost_java_is_replaced_and_the_episode_goes_on(make: Any, number: int)
 
 
 @needs_scienceworld
-def test_random_plans_say_the_same_in_two_processes() -> None:
-    rng = random.Random(3)
-    plans = []
+@pytest.mark.parametrize("plans", [2, pytest.param(30, marks=pytest.mark.slow)])
+def test_random_plans_say_the_same_in_two_processes(plans: int) -> None:
+    rng, types = random.Random(plans), task_types()
+    played = []
     server = Server()
     try:
-        for task, variation in (("boil", 22), ("find-animal", 230)):
+        for number in range(plans):
+            task = types[number % len(types)]
+            variation = read_task(rng.choice(_variations(task)))[1]
             server.load(task, variation)
             said, plan = [server.reset()], []
-            for _ in range(20):
+            for _ in range(40):
                 plan.append(rng.choice(server.valid_actions()))
                 if plan[-1] in actions.REFUSED:
                     plan[-1] = "wait1"
                 said.append(server.step(plan[-1]).text)
-            plans.append((task, variation, plan, said))
+            played.append((task, variation, plan, said))
     finally:
         server.close()
     other = Server()
     try:
-        for task, variation, plan, said in plans:
+        for task, variation, plan, said in played:
             other.load(task, variation)
-            assert [other.reset(), *(other.step(action).text for action in plan)] == said
+            assert [other.reset(), *(other.step(action).text for action in plan)] == said, (task, variation)
     finally:
         other.close()
+
+
+def _variations(task: str) -> list[str]:
+    source = ScienceWorldTasks()
+    return [
+        name for split in ("train", "dev", "test") for name in source.tasks("official", split) if read_task(name)[0] == task
+    ]
+
+
+@needs_scienceworld
+@pytest.mark.slow
+def test_sixty_gold_paths_win(make: Any) -> None:
+    env, rng, lengths = make(request=["expert_action"]), random.Random(60), []
+    for task in (name for kind in task_types() for name in rng.sample(_variations(kind), 2)):
+        _, info = env.reset(options={"task": task})
+        info = _follow(env, info)
+        assert (info["success"], info["score"], info["raw_score"]) == (True, 1.0, 100.0), task
+        lengths.append(info["steps"])
+    assert len(lengths) == 60
+    print(f"60 gold paths, {min(lengths)} to {max(lengths)} steps")
+
+
+def _javas() -> set[int]:
+    """The Java processes that this process started."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and "java" in (folder / "exe").resolve().name:
+                found.add(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+class _Killer:
+    """Sends a signal to the Java processes in the middle of the first episode."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.hit = number, set[int]()
+
+    def stepped(self, unit: Unit, step: int) -> None:
+        if not self.hit and step == 4:
+            self.hit = _javas()
+            for process in self.hit:
+                os.kill(process, self.number)
+
+    def finished(self, episode: Episode) -> None:
+        pass
+
+
+@needs_scienceworld
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
+def test_a_run_survives_a_lost_java_and_says_so(tmp_path: Path, number: int) -> None:
+    tasks = ("scienceworld/find-plant/255", "scienceworld/boil/22")
+    config = RunConfig(agent="random", env="scienceworld", tasks=tasks, mode="prompt", max_steps=10)
+    undisturbed = run(config, out=tmp_path / "undisturbed")
+    killer = _Killer(number)
+    disturbed = run(config, out=tmp_path / "disturbed", observer=killer)
+    assert killer.hit and not _javas()
+    assert [episode.restarts for episode in disturbed.episodes] == [1, 0]
+    assert [episode.error for episode in disturbed.episodes] == [None, None]
+    what_differs = {"seconds": 0.0, "restarts": 0}
+    assert [episode.model_copy(update=what_differs) for episode in disturbed.episodes] == [
+        episode.model_copy(update=what_differs) for episode in undisturbed.episodes
+    ]
+    assert disturbed.summary.modes["prompt"].restarts == 1
+
+
+@needs_scienceworld
+@pytest.mark.slow
+def test_fifty_episodes_leave_no_java_behind() -> None:
+    rng = random.Random(50)
+    for _ in range(10):
+        env = ScienceWorldEnv(request=["admissible_actions"])
+        try:
+            for _ in range(5):
+                _, info = env.reset(seed=rng.randrange(1000))
+                for _ in range(5):
+                    *_, info = env.step(rng.choice(info["admissible_actions"]))
+            assert len(_javas()) == 1
+        finally:
+            env.close()
+    assert _javas() == set()
 
 
 @needs_scienceworld
