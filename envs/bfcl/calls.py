@@ -15,6 +15,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 MAX_TEXT = 100_000
@@ -125,6 +126,7 @@ def _dump(text: str) -> str:
     return ast.dump(_parse(text))
 
 
+@lru_cache(maxsize=16)  # A response is read several times in a row; its tree is never changed.
 def _parse(text: str) -> ast.expr:
     try:
         with warnings.catch_warnings():

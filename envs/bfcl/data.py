@@ -135,9 +135,16 @@ def held_out(task: str) -> Mapping[int, list[str]]:
 
 
 def schemas(task: str) -> list[dict[str, Any]]:
-    """The functions as JSON schemas, with upstream's hint on the language: what a model is shown."""
-    language = language_of(category_of(task))
-    return [_schema(function, language) for function in functions(task)]
+    """The functions as JSON schemas, with upstream's hint on the language: what a model is shown. Not to be changed."""
+    category = category_of(task)
+    if category in MULTI_TURN:
+        return [schema for service in entry(task)["involved_classes"] for schema in _service_schemas(service)]
+    return [_schema(function, language_of(category)) for function in functions(task)]
+
+
+@cache
+def _service_schemas(service: str) -> tuple[dict[str, Any], ...]:
+    return tuple(_schema(copy.deepcopy(function), "python") for function in _documents(service))
 
 
 def _schema(function: dict[str, Any], language: str) -> dict[str, Any]:

@@ -52,6 +52,8 @@ def _named(text: str, task: str) -> str:
     node = ast.parse(text, mode="eval").body
     if not isinstance(node, ast.Call):
         raise TypeError(f"the ground truth of {task} holds {text!r}, which is no call")
+    if not node.args:
+        return ast.unparse(node)
     names = list(_parameters(node.func.id if isinstance(node.func, ast.Name) else "", task))
     placed = [ast.keyword(name, value) for name, value in zip(names, node.args, strict=False)]
     return ast.unparse(ast.Call(node.func, [], [*placed, *node.keywords]))

@@ -53,17 +53,29 @@ class Host:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._unread = b""
+        self._owed = 0  # Answers that nobody has waited for yet.
         self._done: list[tuple[Request, list[Any]]] = []
         self.restarts = 0
 
     def start(self, task: str) -> None:
-        """Fresh services for a multi-turn task.
+        """Fresh services for a multi-turn task. The process prepares them while the caller goes on.
 
         Raises:
             EngineError: the process cannot be started, or is lost twice.
         """
-        self._done, self.restarts = [], 0
-        self._ask({"do": "start", "task": task})
+        self.restarts = 0
+        begin: Request = {"do": "start", "task": task}
+        self._done = [(begin, [True])]
+        process = self._process
+        if process is None:
+            self._running()
+            return
+        try:
+            self._send(process, begin)
+            self._owed += 1
+        except OSError:
+            self._drop()  # The next request starts another one.
+            self.restarts += 1
 
     def call(self, texts: Sequence[str]) -> list[str]:
         """The result of each call, in order; when the time is spent, the rest is not executed.
@@ -142,7 +154,7 @@ class Host:
         if self._process is not None:
             return self._process
         process = self._process = _spawn()
-        self._unread = b""
+        self._unread, self._owed = b"", 0
         for request, before in self._done:
             try:
                 same = self._exchange(process, request, len(before)) == before
@@ -162,16 +174,23 @@ class Host:
     def _exchange(self, process: subprocess.Popen[bytes], request: Request, replies: int) -> list[Any]:
         answered: list[Any] = []
         deadline = time.monotonic() + self._seconds
-        pipe = cast(IO[bytes], process.stdin)
         try:
-            pipe.write(json.dumps(request).encode() + b"\n")
-            pipe.flush()
+            self._send(process, request)
+            while self._owed:
+                self._line(process, deadline)
+                self._owed -= 1
             while len(answered) < replies:
                 answered.append(json.loads(self._line(process, deadline)))
         except (OSError, EOFError) as error:
             code = None if isinstance(error, TimeoutError) else process.wait()
             raise _EndedError(answered, code in _OWN_FAULT) from error
         return answered
+
+    @staticmethod
+    def _send(process: subprocess.Popen[bytes], request: Request) -> None:
+        pipe = cast(IO[bytes], process.stdin)
+        pipe.write(json.dumps(request).encode() + b"\n")
+        pipe.flush()
 
     def _line(self, process: subprocess.Popen[bytes], deadline: float) -> bytes:
         """The next line that the process writes.

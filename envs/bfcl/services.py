@@ -13,6 +13,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from cotbench.envs.bfcl.upstream import STATELESS, service
@@ -26,6 +27,14 @@ _SIGNS: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: lambda val
 
 class RefusedError(Exception):
     """A call that has more in it than declared functions and literals."""
+
+
+@cache
+def _public_methods(service_class: type) -> list[str]:
+    """Upstream takes the bound methods of an instance: the functions and class methods of its class."""
+    members = inspect.getmembers(service_class, lambda member: inspect.isfunction(member) or inspect.ismethod(member))
+    kept = [name for name, _ in members if not isinstance(inspect.getattr_static(service_class, name), staticmethod)]
+    return [name for name in kept if not name.startswith("_")]
 
 
 class Services:
@@ -47,9 +56,7 @@ class Services:
                 instance._load_scenario(copy.deepcopy(entry["initial_config"].get(name, {})), long_context=long_context)
             spoken = re.sub(r"[-./:]", "_", f"{owner}_{entry['id']}_{name}_instance")
             self.instances[name] = self._named[spoken] = instance
-            for method, _ in inspect.getmembers(instance, predicate=inspect.ismethod):
-                if not method.startswith("_"):
-                    self._methods[method] = spoken
+            self._methods |= dict.fromkeys(_public_methods(type(instance)), spoken)
 
     def signature(self, function: str) -> inspect.Signature | None:
         """The signature of a public method, or None when there is none of that name."""

@@ -74,7 +74,7 @@ def test_a_lost_java_is_replaced_and_the_episode_goes_on(make: Any, number: int)
 @needs_scienceworld
 @pytest.mark.parametrize("plans", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_random_plans_say_the_same_in_two_processes(plans: int) -> None:
-    rng, types = random.Random(plans), task_types()
+    rng, types = random.Random(plans), list(task_types())
     played = []
     server = Server()
     try:
