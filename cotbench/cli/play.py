@@ -57,9 +57,8 @@ def _print_functions(functions: list[dict[str, Any]]) -> None:
     for schema in functions:
         properties, required = schema["parameters"].get("properties", {}), schema["parameters"].get("required", [])
         arguments = (f"{name}{'' if name in required else '?'}: {of.get('type', 'any')}" for name, of in properties.items())
-        about = " ".join(
-            schema.get("description", "").partition("Tool description:")[2].split() or schema["description"].split()
-        )
+        description = schema["description"].partition("Tool description:")[2] or schema["description"]
+        about = " ".join(description.partition("Note that the provided function")[0].split())
         typer.echo(f"  {schema['name']}({', '.join(arguments)})  {about[:100]}")
 
 
