@@ -30,11 +30,12 @@ class RefusedError(Exception):
 
 
 @cache
-def _public_methods(service_class: type) -> list[str]:
+def _public_methods(name: str) -> list[str]:
     """Upstream takes the bound methods of an instance: the functions and class methods of its class."""
+    service_class = service(name)
     members = inspect.getmembers(service_class, lambda member: inspect.isfunction(member) or inspect.ismethod(member))
-    kept = [name for name, _ in members if not isinstance(inspect.getattr_static(service_class, name), staticmethod)]
-    return [name for name in kept if not name.startswith("_")]
+    kept = [one for one, _ in members if not isinstance(inspect.getattr_static(service_class, one), staticmethod)]
+    return [one for one in kept if not one.startswith("_")]
 
 
 class Services:
@@ -56,7 +57,7 @@ class Services:
                 instance._load_scenario(copy.deepcopy(entry["initial_config"].get(name, {})), long_context=long_context)
             spoken = re.sub(r"[-./:]", "_", f"{owner}_{entry['id']}_{name}_instance")
             self.instances[name] = self._named[spoken] = instance
-            self._methods |= dict.fromkeys(_public_methods(type(instance)), spoken)
+            self._methods |= dict.fromkeys(_public_methods(name), spoken)
 
     def signature(self, function: str) -> inspect.Signature | None:
         """The signature of a public method, or None when there is none of that name."""

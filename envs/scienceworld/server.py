@@ -138,6 +138,12 @@ class Server:
             return getattr(self._simulator, name)(*arguments)
         except Py4JJavaError as error:
             raise EngineError(f"ScienceWorld failed in {name}: {_short(error.java_exception)}") from error
+        except AttributeError as error:
+            # py4j stumbles in its own clean-up after Ctrl-C, and so hides it.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                self.close()
+                raise KeyboardInterrupt from error
+            raise
         except (Py4JError, OSError) as error:
             code = self._process.poll()
             reason = f"died (exit code {code})" if code is not None else "does not answer"

@@ -185,6 +185,26 @@ def test_fifty_episodes_leave_no_java_behind() -> None:
 
 
 @needs_scienceworld
+def test_ctrl_c_is_not_swallowed() -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    server = Server()
+    before = signal.signal(signal.SIGALRM, interrupted)
+    try:
+        server.load("boil", 22)
+        os.kill(server.pid, signal.SIGSTOP)  # So that the interrupt falls into a call.
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(KeyboardInterrupt):
+            server.reset()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        server.close()
+    assert not _javas()
+
+
+@needs_scienceworld
 def test_reset_task_is_refused_and_nonsense_is_named(make: Any) -> None:
     env = make(request=["admissible_actions"])
     _, info = env.reset(options={"task": "scienceworld/find-plant/255"})
