@@ -53,7 +53,8 @@ class BFCLEnv(TextEnv):
         expert: the ground truth as one response a `turn`, or one a `call` (a turn of more than 20 calls: evenly in 20).
         seconds: after how much time by the clock the executing process is taken for frozen.
         max_steps: the step budget; None means that upstream's own limit is the only one.
-        request: any of `admissible_actions` (a call of each function with plain values: examples, not all), `expert_action`.
+        request: any of `admissible_actions` (a call of each function with plain values: examples, chosen without a look at
+            the ground truth), `expert_action`.
         render_mode: None or "ansi".
     """
 
@@ -192,8 +193,7 @@ class BFCLEnv(TextEnv):
 
     def _admissible_actions(self) -> list[str]:
         shown = {calls.canonical(calls.spell([{schema["name"]: _plain_arguments(schema)}])) for schema in self._functions}
-        expected = self._expert.next_action() if self._expert is not None else None
-        return sorted(shown | {calls.NO_CALL} | ({expected} if expected is not None else set()))
+        return sorted(shown | {calls.NO_CALL})
 
     def _expert_action(self) -> str | None:
         return self._expert.next_action() if self._expert is not None and self._running else None

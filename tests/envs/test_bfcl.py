@@ -57,6 +57,15 @@ def test_progress_and_functions_are_in_info(make: Any) -> None:
     assert info["turns_passed"] == [True, False]
 
 
+def test_admissible_actions_do_not_tell_the_ground_truth(make: Any) -> None:
+    alone, beside = make(request=["admissible_actions"]), make(request=["admissible_actions", "expert_action"])
+    for task in ("bfcl/live_simple_0-0-0", TASK):
+        listed = alone.reset(options={"task": task})[1]["admissible_actions"]
+        info = beside.reset(options={"task": task})[1]
+        assert info["admissible_actions"] == listed and info["expert_action"] not in listed
+        assert "[]" in listed and len(listed) > 1
+
+
 def test_held_out_functions_come_with_their_turn(make: Any) -> None:
     env = make(request=["expert_action"])
     for task in data.ids("multi_turn_miss_func")[::20]:

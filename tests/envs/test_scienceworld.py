@@ -176,8 +176,11 @@ def test_fifty_episodes_leave_no_java_behind() -> None:
         try:
             for _ in range(5):
                 _, info = env.reset(seed=rng.randrange(1000))
+                ended = False
                 for _ in range(5):
-                    *_, info = env.step(rng.choice(info["admissible_actions"]))
+                    if not ended:
+                        *_, ended, truncated, info = env.step(rng.choice(info["admissible_actions"]))
+                        ended = ended or truncated
             assert len(_javas()) == 1
         finally:
             env.close()
