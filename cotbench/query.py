@@ -29,6 +29,7 @@ class Query:
         admissible_actions: sorted; only for agents that ask for it in `needs`, or where the elicitation shows them.
         expert_action: only for agents that ask for it in `needs`.
         given_trace: answer from this trace instead of writing one.
+        given_action: do not choose an action but tell this one's log-probability (style prefill).
     """
 
     episode: str
@@ -41,6 +42,7 @@ class Query:
     admissible_actions: tuple[str, ...] | None = None
     expert_action: str | None = None
     given_trace: str | None = None
+    given_action: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

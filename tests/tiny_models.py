@@ -104,6 +104,16 @@ def save_model(folder: Path, kind: str = "llama", template: str | None = CHATML,
     }
     if kind == "gemma":
         config: Any = transformers.Gemma2Config(**shape, sliding_window=64, query_pre_attn_scalar=16)
+    elif kind == "gemma3":
+        config = transformers.Gemma3TextConfig(
+            **shape, sliding_window=48, query_pre_attn_scalar=16, layer_types=["sliding_attention", "full_attention"]
+        )
+    elif kind == "mamba":
+        config = transformers.MambaConfig(
+            **{name: shape[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "initializer_range")},
+            eos_token_id=made.eos_token_id,
+            pad_token_id=made.pad_token_id,
+        )
     elif kind == "qwen":
         config = transformers.Qwen3Config(**shape)
     else:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.conftest import needs_hf
 
@@ -12,7 +14,9 @@ pytestmark = needs_hf
 
 from cotbench.agents import make_agent  # noqa: E402
 from cotbench.agents.hf.agent import HFAgent  # noqa: E402
-from cotbench.agents.hf.decode import CachedSequence, ids_before  # noqa: E402
+from cotbench.agents.hf.engine import ids_before  # noqa: E402
+from cotbench.agents.hf.plain import CachedSequence, PlainEngine  # noqa: E402
+from cotbench.agents.hf.rows import Entries, Span, forward, install  # noqa: E402
 from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN  # noqa: E402
 from cotbench.dialogue import Dialogue  # noqa: E402
 from cotbench.elicitation import Elicitation, Mode  # noqa: E402
@@ -25,18 +29,44 @@ MODELS = [
     ("llama", "chatml"),
     ("qwen", "strips thinking"),
     ("gemma", "no system"),
+    ("gemma3", "no system"),
     ("llama", "opens thinking"),
     ("qwen", "none"),
 ]
+OTHERS = [("mamba", "chatml"), ("llama?attn=sdpa", "chatml"), ("gemma?attn=eager", "no system")]
+"""Models that are answered for one query after the other."""
 
 
-@pytest.fixture(params=MODELS, ids="-".join)
-def agent(request: pytest.FixtureRequest, tmp_path: Path) -> HFAgent:
-    kind, template = request.param
-    folder = tiny_models.save_model(tmp_path / "model", kind, tiny_models.TEMPLATES[template])
-    made = make_agent(f"hf:{folder}?threads=1&device=cpu")
+def _agent(tmp_path: Path, kind: str = "llama", template: str = "chatml", options: str = "") -> HFAgent:
+    kind, _, attn = kind.partition("?")
+    folder = tmp_path / "model"
+    if not folder.exists():
+        tiny_models.save_model(folder, kind, tiny_models.TEMPLATES[template])
+    made = make_agent(f"hf:{folder}?" + "&".join(filter(None, ("threads=1&device=cpu", attn, options))))
     assert isinstance(made, HFAgent)
     return made
+
+
+@pytest.fixture(params=MODELS + OTHERS, ids="-".join)
+def agent(request: pytest.FixtureRequest, tmp_path: Path) -> HFAgent:
+    made = _agent(tmp_path, *request.param)
+    assert isinstance(made._engine, PlainEngine) == (request.param in OTHERS), "the fast engine takes what it can"
+    return made
+
+
+def _reference(agent: HFAgent) -> Any:
+    """The same weights with transformers' own attention."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if not hasattr(agent, "_test_reference"):
+        folder = agent._description["model"] if Path(agent._description["model"]).is_dir() else None
+        if folder is None:
+            from cotbench.agents.hf.models import smollm2_folder
+
+            folder = smollm2_folder()
+        agent._test_reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()  # type: ignore[attr-defined]
+    return agent._test_reference  # type: ignore[attr-defined]
 
 
 def _query(turns: int, mode: Mode, elicitation: Elicitation = SHORT, episode: str = "e", **more: Any) -> Query:
@@ -55,7 +85,7 @@ def _plain_greedy(
     ids: list[int] = []
     for _ in range(budget):
         with torch.inference_mode():
-            logits = agent._model(input_ids=torch.tensor([prefix + ids]), use_cache=False).logits[0, -1]
+            logits = _reference(agent)(input_ids=torch.tensor([prefix + ids]), use_cache=False).logits[0, -1]
         token = int(logits.argmax())
         if token in agent._end_ids:
             break
@@ -108,13 +138,13 @@ def test_tokens_are_counted_and_reused(agent: HFAgent) -> None:
     cot, prompt = agent.decide([_query(2, "cot"), _query(2, "prompt")])
     assert cot.prompt_tokens == prompt.prompt_tokens > 0
     assert cot.reused_tokens == 0
-    sliding = any(kind == "sliding_attention" for kind in getattr(agent._model.config, "layer_types", None) or [])
-    assert prompt.reused_tokens == (0 if sliding else prompt.prompt_tokens), "the second mode prefills nothing again"
+    forgets = isinstance(agent._engine, PlainEngine) and agent._model.config.model_type != "llama"  # Windows, states.
+    assert prompt.reused_tokens == (0 if forgets else prompt.prompt_tokens), "the second mode prefills nothing again"
     assert 0 < cot.trace_tokens <= SHORT.trace_tokens
     assert 0 < cot.action_tokens <= SHORT.action_tokens
     assert (prompt.trace_tokens, prompt.trace) == (0, None)
     later = agent.decide([_query(3, "cot")])[0]
-    if not sliding:
+    if not forgets:
         assert later.reused_tokens > 0.5 * cot.prompt_tokens
 
 
@@ -126,7 +156,7 @@ def test_the_log_probability_is_the_models(agent: HFAgent) -> None:
     prefix = chat.prompt_ids(SHORT.messages(_query(1, "prompt").dialogue, "prompt")) + chat.encode(ACTION_OPEN)
     ids, _ = _plain_greedy(agent, prefix, SHORT.action_tokens, (ACTION_CLOSE,), True)
     with torch.inference_mode():
-        logits = agent._model(input_ids=torch.tensor([prefix + ids]), use_cache=False).logits[0].float()
+        logits = _reference(agent)(input_ids=torch.tensor([prefix + ids]), use_cache=False).logits[0].float()
     logprobs = torch.log_softmax(logits, -1)
     total = sum(float(logprobs[len(prefix) - 1 + index, token]) for index, token in enumerate(ids))
     if decision.action_tokens > len(ids):  # The turn's end was generated too.
@@ -175,36 +205,154 @@ def test_a_small_context_drops_the_oldest_observations(tmp_path: Path) -> None:
     assert error is not None and "--max-steps" in error
 
 
+def _answers(decisions: list[Decision]) -> list[tuple[str, str | None, int, float | None]]:
+    return [(each.raw, each.trace, each.action_tokens, each.action_logprob) for each in decisions]
+
+
+def test_what_does_not_fit_into_the_cache_is_computed_again(tmp_path: Path) -> None:
+    roomy, tight = _agent(tmp_path), _agent(tmp_path, options="cache_gb=0.000001")
+    queries = [_query(turns, mode, episode=name) for turns in (1, 2, 3) for name in "abc" for mode in ("prompt", "cot")]  # type: ignore[arg-type]
+    plenty, little = roomy.decide(queries), tight.decide(queries)
+    assert _answers(plenty) == _answers(little)
+    assert sum(each.reused_tokens for each in little) < sum(each.reused_tokens for each in plenty)
+
+
 def test_the_least_recently_used_episode_is_forgotten(tmp_path: Path) -> None:
-    folder = tiny_models.save_model(tmp_path / "model")
-    agent = make_agent(f"hf:{folder}?device=cpu&episodes=2")
-    first = [agent.decide([_query(2, "cot", episode=name)])[0] for name in ("a", "b", "c")]
-    again = agent.decide([_query(2, "cot", episode="a")])[0]
-    assert again.reused_tokens == 0
-    assert again.raw == first[0].raw
+    agent = _agent(tmp_path)
+    agent.decide([_query(2, "cot", episode=name) for name in "abc"])
+    engine: Any = agent._engine
+    lane = engine._lanes[("b", "")].nbytes
+    engine._limits = replace(engine._limits, cache_bytes=int(4.5 * lane))
+    agent.decide([_query(2, "prompt", episode="a"), _query(2, "prompt", episode="d"), _query(2, "prompt", episode="e")])
+    assert [name for name, _ in engine._lanes] == ["a", "d", "e"]
 
 
 def test_every_running_episode_keeps_its_cache(tmp_path: Path) -> None:
-    agent = make_agent(f"hf:{tiny_models.save_model(tmp_path / 'model')}?device=cpu&episodes=2")
-    names = [str(number) for number in range(5)]
+    agent = _agent(tmp_path)
+    names = [str(number) for number in range(20)]
     agent.decide([_query(1, "cot", episode=name) for name in names])
     assert all(decision.reused_tokens > 0 for decision in agent.decide([_query(2, "cot", episode=name) for name in names]))
 
 
+def test_an_action_that_becomes_history_is_not_computed_again(tmp_path: Path) -> None:
+    agent = _agent(tmp_path)
+    said = agent.decide([_query(1, "prompt", SHORT.model_copy(update={"one_line": False, "action_tokens": 30}))])[0]
+    query = _query(1, "prompt")
+    later = replace(query, step=2, dialogue=query.dialogue.then(said.raw.removeprefix(ACTION_OPEN), None, "Nothing happens."))
+    assert agent.decide([later])[0].reused_tokens >= said.prompt_tokens + 10
+
+
 def test_one_failing_query_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = make_agent(f"hf:{tiny_models.save_model(tmp_path / 'model')}?device=cpu")
+    from cotbench.agents.hf import engine
+
+    agent = _agent(tmp_path)
     good = agent.decide([_query(1, "cot", episode="a")])[0]
-    forward = CachedSequence.logits_after
+    agent._engine.close()
 
-    def fails(self: CachedSequence, target: list[int]) -> Any:
-        if len(target) > 1_000:
+    def fails(model: Any, spans: list[Span]) -> Any:
+        if any(span.position + len(span.ids) > 1_000 for span in spans):
             raise RuntimeError("out of memory")
-        return forward(self, target)
+        return forward(model, spans)
 
-    monkeypatch.setattr(CachedSequence, "logits_after", fails)
+    monkeypatch.setattr(engine, "forward", fails)
     one, two = agent.decide([_query(40, "cot", episode="b"), _query(1, "cot", episode="a")])
     assert one.error == "RuntimeError: out of memory"
     assert (two.error, two.raw) == (None, good.raw)
+    assert agent.decide([_query(2, "cot", episode="b")])[0].error is None
+
+
+def test_an_actions_log_probability_can_be_asked_for(agent: HFAgent) -> None:
+    import torch
+
+    for query, opening in (
+        (_query(1, "prompt", given_action="take mug 1"), ""),
+        (_query(1, "cot", given_action="take mug 1", given_trace="hm"), f"{THINK_OPEN}hm{THINK_CLOSE}\n"),
+    ):
+        chat = agent._chat
+        ids = chat.prompt_ids(SHORT.messages(query.dialogue, query.mode))
+        if opening:
+            ids = ids + chat.encode(THINK_OPEN) + chat.encode("hm") + chat.encode(f"{THINK_CLOSE}\n")
+        ids = ids + chat.encode(ACTION_OPEN)
+        target = chat.encode(f"take mug 1{ACTION_CLOSE}")
+        with torch.inference_mode():
+            logits = _reference(agent)(input_ids=torch.tensor([ids + target]), use_cache=False).logits[0].float()
+        expected = torch.log_softmax(logits, -1)[range(len(ids) - 1, len(ids) + len(target) - 1), target].sum()
+        decision = agent.decide([query])[0]
+        assert decision.action == "take mug 1" and decision.error is None
+        assert decision.generated_tokens == 0
+        assert decision.action_logprob == pytest.approx(float(expected), abs=1e-3)
+
+
+_WORDS = st.text(alphabet="abc \n<>/|é{}", max_size=40)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    turns=st.lists(st.tuples(_WORDS, st.none() | _WORDS, _WORDS), max_size=4),
+    history=st.sampled_from(["actions", "traces"]),
+    style=st.sampled_from(["prefill", "template"]),
+    warm=st.booleans(),
+    data=st.data(),
+)
+def test_any_dialogue_in_any_company(
+    llama: HFAgent, tight: HFAgent, turns: list[Any], history: str, style: str, warm: bool, data: Any
+) -> None:
+    asked = Elicitation(trace_tokens=6, action_tokens=5, history=history, style=style, temperature=1.0 if warm else 0.0)  # type: ignore[arg-type]
+    states = [Dialogue(Instructions("You act."), ("Your task is to: look.",))]
+    for action, trace, observation in turns:
+        states.append(states[-1].then(action, trace, observation))
+    queries = [Query("e", "t", n, mode, state, asked, seed=n) for n, state in enumerate(states) for mode in ("prompt", "cot")]  # type: ignore[arg-type]
+    plain = {}
+    for query in queries:
+        llama._engine.close()
+        plain[query] = _answers(llama.decide([query]))[0]
+    if not warm and style == "prefill":
+        trace, action = _plain(llama, queries[-1])
+        assert plain[queries[-1]][0].startswith(f"{THINK_OPEN}{trace}{THINK_CLOSE}\n{ACTION_OPEN}{action}")
+    order = data.draw(st.permutations(queries))
+    names = [replace(query, episode=data.draw(st.sampled_from("ef"))) for query in order]
+    for agent in (llama, tight):
+        assert _answers(agent.decide(names)) == [plain[query] for query in order]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> HFAgent:
+    return _agent(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def tight(tmp_path_factory: pytest.TempPathFactory) -> HFAgent:
+    return _agent(tmp_path_factory.mktemp("tight"), options="cache_gb=0.0005")
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen", "gemma", "gemma3", "smollm2"])
+def test_a_token_does_not_feel_its_neighbours(tmp_path: Path, kind: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from cotbench.agents.hf.models import smollm2_folder
+
+    folder = smollm2_folder() if kind == "smollm2" else tiny_models.save_model(tmp_path / "model", kind)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    install(model)
+
+    def played(companions: int) -> list[Any]:
+        trunk, branches = Entries(), [Entries(), Entries()]
+        others = [Entries() for _ in range(companions)]
+        rows = forward(
+            model, [*(Span(range(9, 40 + n), one) for n, one in enumerate(others)), Span(range(5, 80), trunk, None, [1])]
+        )
+        seen = [rows[-1]]
+        for step in range(3):
+            spans = [Span([step + 7] * (n + 1), one, None, [1]) for n, one in enumerate(others)]
+            spans += [Span([step + 3, step], one, trunk, [1, 2]) for one in branches[: 1 + (companions > 0)]]
+            seen.append(forward(model, spans)[companions])
+        return seen
+
+    alone = played(0)
+    for companions in (1, 2, 6):
+        together = played(companions)
+        assert all(torch.equal(one, two) for one, two in zip(alone, together, strict=True))
 
 
 def test_cutting_inside_a_token(tmp_path: Path) -> None:
@@ -215,6 +363,21 @@ def test_cutting_inside_a_token(tmp_path: Path) -> None:
     for end in range(len("go to desk") + 1):
         text = "go to desk"[:end]
         assert chat.decode(ids_before(chat, ids, text)) == text
+
+
+def test_each_token_goes_through_the_model_once(tmp_path: Path) -> None:
+    agent = _agent(tmp_path)
+    computed: list[int] = []
+    agent._model.register_forward_pre_hook(
+        lambda module, args, kwargs: computed.append(sum(len(span.ids) for span in kwargs["cotbench_spans"])), with_kwargs=True
+    )
+    modes: tuple[Mode, ...] = ("cot", "prompt")
+    decisions = [each for turns in range(5) for each in agent.decide([_query(turns, mode) for mode in modes])]
+    prefilled = sum(each.prompt_tokens - each.reused_tokens for each in decisions)
+    tags = sum(12 if each.trace is not None else 4 for each in decisions) * 4
+    written = sum(each.generated_tokens for each in decisions)
+    assert prefilled <= sum(computed) <= prefilled + written + tags
+    assert prefilled <= decisions[-1].prompt_tokens, "the last prompt holds all that was ever prefilled"
 
 
 def test_a_sequence_computes_only_what_is_new(tmp_path: Path) -> None:
@@ -235,9 +398,9 @@ def test_a_sequence_computes_only_what_is_new(tmp_path: Path) -> None:
 
 
 def test_describe_names_the_weights(tmp_path: Path) -> None:
-    folder = tiny_models.save_model(tmp_path / "model")
-    told = make_agent(f"hf:{folder}?device=cpu").describe()  # type: ignore[attr-defined]
+    told = _agent(tmp_path).describe()
     assert told["dtype"] == "float32" and told["device"] == "cpu" and told["context"] == 4096
+    assert told["attention"] == "cotbench" and _agent(tmp_path, options="attn=eager").describe()["attention"] == "eager"
     assert len(told["weights_sha256"]) == 64 and len(told["chat_template_sha256"]) == 64
 
 

@@ -1,26 +1,24 @@
-"""The `hf:` agent. Invariant: both modes continue the same prompt and read the action after the same token ids of the opening
-action tag, so they differ in the trace alone.
-"""
+"""The `hf:` agent: a model, its chat, and an engine that answers. Invariant: a decision depends on its query alone."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from cotbench.agents.hf import models
 from cotbench.agents.hf.chat import Chat
-from cotbench.agents.hf.decode import CachedSequence, Generated, Sampling, generate, ids_before
-from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN, parse_answer, without_partial_tag
+from cotbench.agents.hf.engine import Engine, Key, Limits
+from cotbench.agents.hf.plain import PlainEngine, close, keeps_state
+from cotbench.agents.hf.rows import Entries, Span, forward, install
+from cotbench.agents.writing import TAG_ALLOWANCE, prompt_limit
 from cotbench.dialogue import Dialogue, fit
-from cotbench.errors import ContextOverflowError, CotbenchError, UsageError
-from cotbench.query import Decision, Query, derive_seed
+from cotbench.errors import AgentError, UsageError
+from cotbench.query import Decision, Query
 
-TAG_ALLOWANCE = 32
-"""Tokens kept free for the tags themselves."""
-
-_LOGPROB_DIGITS = 4
+_GB = 10**9
+_CPU_SHARE, _GPU_SHARE = 0.25, 0.8
+_CPU_BATCH, _GPU_BATCH = 8, 32
+_PROBE = 12
 
 
 class HFAgent:
@@ -30,11 +28,15 @@ class HFAgent:
         model: hub name, alias (see `models.ALIASES`), local folder, or `smollm2`.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: "auto" (float32 on a CPU, bfloat16 on a GPU), "float32", "bfloat16", "float16".
-        attn: transformers' `attn_implementation`.
+        attn: "auto" (our own, which batches, where the model's layers allow it), or an `attn_implementation` of transformers,
+            which answers one query after the other.
         revision: branch, tag or commit on the hub.
+        adapter: a LoRA adapter: folder or hub name.
+        quantize: "4bit" or "8bit", with bitsandbytes.
         context: the longest prompt and answer together, in tokens; default: what the model's configuration says.
         threads: torch's threads; default: torch's own choice.
-        episodes: how many episodes keep their cache; the least recently used is dropped.
+        cache_gb: memory for keys and values; default: a quarter of the free memory, or 80 % of a GPU's. What does not fit is
+            computed again when it is needed.
     """
 
     def __init__(
@@ -43,18 +45,32 @@ class HFAgent:
         *,
         device: str = "auto",
         dtype: str = "auto",
-        attn: str | None = None,
+        attn: str = "auto",
         revision: str | None = None,
+        adapter: str | None = None,
+        quantize: str | None = None,
         context: int | None = None,
         threads: int | None = None,
-        episodes: int = 8,
+        cache_gb: float | None = None,
     ) -> None:
         models.require_transformers()
         if threads is not None:
             import torch
 
             torch.set_num_threads(max(1, threads))
-        loaded = models.load(model, device=device, dtype=dtype, attn=attn, revision=revision)
+        if cache_gb is not None and not cache_gb > 0:
+            raise UsageError(f"cache_gb={cache_gb}: give a number of gigabytes above 0")
+        if context is not None and context < 2 * TAG_ALLOWANCE:
+            raise UsageError(f"context={context} leaves no room for an answer")
+        loaded = models.load(
+            model,
+            device=device,
+            dtype=dtype,
+            attn=None if attn == "auto" else attn,
+            revision=revision,
+            adapter=adapter,
+            quantize=quantize,
+        )
         self.name = f"hf:{model}"
         self.needs: frozenset[str] = frozenset()
         self._model = loaded.model
@@ -62,11 +78,22 @@ class HFAgent:
         self._end_ids = _end_ids(loaded.model, loaded.tokenizer)
         limits = [context, getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)]
         self._context = min((limit for limit in limits if limit is not None), default=2**31)
-        if context is not None and context < 2 * TAG_ALLOWANCE:
-            raise UsageError(f"context={context} leaves no room for an answer")
-        self._description = {**loaded.description, "context": self._context}
-        self._capacity = max(1, episodes)
-        self._sequences: OrderedDict[str, CachedSequence] = OrderedDict()
+        probe = _sample(loaded.model)
+        batched = attn == "auto" and _ours(loaded.model, *probe)
+        self._engine: Engine | PlainEngine
+        if batched:
+            self._engine = Engine(
+                self._model, self._chat, self._end_ids, self._prompt, Limits(_cache_bytes(self._model, cache_gb))
+            )
+        else:
+            keep = keeps_state(self._model, *probe)
+            self._engine = PlainEngine(self._model, self._chat, self._end_ids, self._prompt, keep)
+        self.batch = (_GPU_BATCH if self._model.device.type == "cuda" else _CPU_BATCH) if batched else 1
+        self._description = {
+            **loaded.description,
+            "context": self._context,
+            "attention": "cotbench" if batched else str(self._model.config._attn_implementation),
+        }
 
     def describe(self) -> dict[str, Any]:
         """Model, revision, weights, dtype, device: what the manifest records."""
@@ -74,134 +101,87 @@ class HFAgent:
 
     def close(self) -> None:
         """Drop the caches and the model."""
-        self._sequences.clear()
+        self._engine.close()
         self._model = None
+
+    def submit(self, key: Key, query: Query) -> None:
+        """Take a query in; `collect` gives its decision, under the key."""
+        self._engine.submit(key, query)
+
+    def collect(self, wait: float) -> list[tuple[Key, Decision]]:
+        """Compute for one pass of the model; the decisions that are now complete. `wait` means nothing: it never waits."""
+        return self._engine.step()
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
         """One decision a query, in order; what fails is an error of that query alone."""
-        # Every running episode keeps its cache, however many are played side by side.
-        self._capacity = max(self._capacity, len({query.episode for query in queries}))
-        decisions = []
-        for query in queries:
-            try:
-                decisions.append(self._decide(query))
-            except Exception as error:  # Out of memory, a broken template, a prompt too long: this query's failure alone.
-                self._sequences.pop(query.episode, None)
-                told = str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"
-                decisions.append(Decision("", error=told))
-        return decisions
-
-    def _decide(self, query: Query) -> Decision:
-        prompt, dropped = self._prompt(query)
-        sequence = self._sequence(query.episode)
-        reused = sequence.reusable(prompt)
-        answer = self._prefill if query.elicitation.style == "prefill" else self._template
-        return replace(
-            answer(query, sequence, prompt),
-            prompt_tokens=len(prompt),
-            reused_tokens=reused,
-            dropped_observations=dropped,
-        )
-
-    def _prefill(self, query: Query, sequence: CachedSequence, prompt: list[int]) -> Decision:
-        """Open the tags for the model: `p <think>` ... `</think>`, then, in both modes, `<action>`."""
-        ids, trace, thought = prompt, query.given_trace, None
-        if query.mode == "cot":
-            ids = prompt + self._chat.encode(THINK_OPEN)
-            if trace is None:
-                stops = (THINK_CLOSE, ACTION_OPEN)
-                thought = self._generate(query, sequence, ids, query.elicitation.trace_tokens, stops, one_line=False)
-                trace = without_partial_tag(thought.text, THINK_CLOSE) if thought.stop == "budget" else thought.text
-                ids = ids + ids_before(self._chat, thought.ids, trace)
-            else:
-                ids = ids + self._chat.encode(trace)
-            ids = ids + self._chat.encode(f"{THINK_CLOSE}\n")
-        ids = ids + self._chat.encode(ACTION_OPEN)
-        said = self._generate(
-            query, sequence, ids, query.elicitation.action_tokens, (ACTION_CLOSE,), one_line=query.elicitation.one_line
-        )
-        closed = thought is None or thought.stop == THINK_CLOSE
-        words = without_partial_tag(said.text, ACTION_CLOSE) if said.stop == "budget" else said.text
-        read = parse_answer(f"{ACTION_OPEN}{words}{ACTION_CLOSE}")
-        reasoning = "" if query.mode == "prompt" else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
-        return Decision(
-            action=read.action,
-            trace=None if query.mode == "prompt" else (trace or "").strip(),
-            raw=f"{reasoning}{ACTION_OPEN}{said.text}" + (ACTION_CLOSE if said.stop == ACTION_CLOSE else ""),
-            format_ok=closed and said.stop == ACTION_CLOSE and read.format_ok,
-            trace_truncated=not closed,
-            trace_tokens=len(thought.logprobs) if thought else 0,
-            action_tokens=len(said.logprobs),
-            action_logprob=round(sum(said.logprobs), _LOGPROB_DIGITS),
-        )
-
-    def _template(self, query: Query, sequence: CachedSequence, prompt: list[int]) -> Decision:
-        """Let the model write the whole answer, then read it."""
-        opening = ""
-        if query.mode == "cot" and query.given_trace is not None:
-            opening = f"{THINK_OPEN}{query.given_trace}{THINK_CLOSE}\n"
-        budget = query.elicitation.action_tokens + TAG_ALLOWANCE
-        if query.mode == "cot" and not opening:
-            budget += query.elicitation.trace_tokens
-        ids = prompt + (self._chat.encode(opening) if opening else [])
-        said = self._generate(query, sequence, ids, budget, (ACTION_CLOSE,), one_line=False)
-        raw = opening + said.text + (ACTION_CLOSE if said.stop == ACTION_CLOSE else "")
-        read = parse_answer(raw)
-        # As with prefill, the action's tokens are those after the opening tag; without a tag none can be told apart.
-        counts = range(len(said.ids) + 1)
-        opened = next((count for count in counts if ACTION_OPEN in self._chat.decode(said.ids[:count])), None)
-        trace_tokens = len(said.logprobs) if opened is None else opened
-        return Decision(
-            action=read.action,
-            trace=read.trace if query.mode == "cot" else None,
-            raw=raw,
-            format_ok=read.format_ok and (query.mode == "prompt") == (read.trace is None),
-            trace_truncated="trace not closed" in read.problems,
-            trace_tokens=trace_tokens,
-            action_tokens=len(said.logprobs) - trace_tokens,
-            action_logprob=None if opened is None else round(sum(said.logprobs[opened:]), _LOGPROB_DIGITS),
-        )
-
-    def _generate(
-        self, query: Query, sequence: CachedSequence, ids: list[int], budget: int, stops: tuple[str, ...], *, one_line: bool
-    ) -> Generated:
-        elicitation = query.elicitation
-        sampling = Sampling(elicitation.temperature, elicitation.top_p, derive_seed(query.seed, len(stops)))
-        return generate(
-            sequence,
-            self._chat,
-            ids,
-            budget=budget,
-            stops=stops,
-            one_line=one_line,
-            end_ids=self._end_ids,
-            sampling=sampling,
-        )
+        for index, query in enumerate(queries):
+            self._engine.submit(index, query)
+        answers: dict[Key, Decision] = {}
+        while len(answers) < len(queries):
+            answers.update(self._engine.step())
+        return [answers[index] for index in range(len(queries))]
 
     def _prompt(self, query: Query) -> tuple[list[int], int]:
-        elicitation = query.elicitation
-        limit = self._context - elicitation.trace_tokens - elicitation.action_tokens - TAG_ALLOWANCE
-        if limit < 1:
-            raise ContextOverflowError(
-                f"a context of {self._context} tokens has no room for a trace of {elicitation.trace_tokens} and an action of "
-                f"{elicitation.action_tokens}: lower --trace-tokens, or use a model with a longer context"
-            )
+        """The ids of a query's prompt, and how many observations were dropped for it."""
         made: dict[Dialogue, list[int]] = {}
 
         def length(dialogue: Dialogue) -> int:
-            made[dialogue] = self._chat.prompt_ids(elicitation.messages(dialogue, query.mode, query.admissible_actions))
+            messages = query.elicitation.messages(dialogue, query.mode, query.admissible_actions)
+            made[dialogue] = self._chat.prompt_ids(messages)
             return len(made[dialogue])
 
-        shown, dropped = fit(query.dialogue, length, limit)
+        shown, dropped = fit(query.dialogue, length, prompt_limit(query.elicitation, self._context))
         return made[shown], dropped
 
-    def _sequence(self, episode: str) -> CachedSequence:
-        if episode not in self._sequences:
-            self._sequences[episode] = CachedSequence(self._model)
-        self._sequences.move_to_end(episode)
-        while len(self._sequences) > self._capacity:
-            self._sequences.popitem(last=False)
-        return self._sequences[episode]
+
+def _sample(model: Any) -> tuple[list[int], Any]:
+    """Some tokens, and what the model says after each of them, (tokens, vocabulary)."""
+    import torch
+
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids = [(7 * index + 3) % vocabulary for index in range(_PROBE)]
+    window = getattr(model.config.get_text_config(), "sliding_window", None) or 0
+    if 0 < window < 128:  # A short window is reached: then that is compared too.
+        ids *= 1 + window // _PROBE
+    with torch.inference_mode():
+        return ids, model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
+
+
+def _ours(model: Any, ids: list[int], logits: Any) -> bool:
+    """Whether our attention computes what the model's own does; then it is installed."""
+    import torch
+
+    own = model.config._attn_implementation
+    half = len(ids) // 2
+    try:
+        install(model)
+        first, second, other = Entries(), Entries(), Entries()
+        # A prompt, a continuation that it is shared with, and somebody else beside them.
+        early, _ = forward(model, [Span(ids[:half], first, wanted=range(half, 0, -1)), Span(ids[1:4], other)])
+        late, _ = forward(model, [Span(ids[half:], second, first, range(len(ids) - half, 0, -1)), Span(ids[4:5], other)])
+        if close(torch.cat([early, late]), logits, model.dtype):
+            return True
+    except Exception:  # Whatever a model's code does with arguments that it does not know.
+        pass
+    model.set_attn_implementation(own)
+    return False
+
+
+def _cache_bytes(model: Any, cache_gb: float | None) -> int:
+    if cache_gb is not None:
+        return int(cache_gb * _GB)
+    if model.device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(model.device)[0] * _GPU_SHARE)
+    try:
+        from pathlib import Path
+
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        raise AgentError("this system does not tell its free memory: give ?cache_gb=4") from None
+    return int(free * _CPU_SHARE)
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

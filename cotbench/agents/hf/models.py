@@ -32,6 +32,7 @@ SMOLLM2 = "smollm2"
 """SmolLM2-135M-Instruct, out of a pinned wheel of the package index."""
 
 _DTYPES = ("float32", "bfloat16", "float16")
+_QUANTIZED = ("4bit", "8bit")
 _HASHED_BYTES = 2 * 2**30
 
 
@@ -51,7 +52,16 @@ def require_transformers() -> None:
             raise MissingExtraError("an hf: agent", "hf")
 
 
-def load(target: str, *, device: str, dtype: str, attn: str | None, revision: str | None) -> LoadedModel:
+def load(
+    target: str,
+    *,
+    device: str,
+    dtype: str,
+    attn: str | None,
+    revision: str | None,
+    adapter: str | None = None,
+    quantize: str | None = None,
+) -> LoadedModel:
     """Load a model for evaluation.
 
     Args:
@@ -60,11 +70,19 @@ def load(target: str, *, device: str, dtype: str, attn: str | None, revision: st
         dtype: "auto" (float32 on a CPU, bfloat16 on a GPU) or a torch dtype's name.
         attn: transformers' `attn_implementation`.
         revision: branch, tag or commit on the hub.
+        adapter: a LoRA adapter, folder or hub name; it is merged into the weights, unless they are quantised.
+        quantize: "4bit" or "8bit", with bitsandbytes.
 
     Raises:
-        AgentError: the model, or its tokenizer, cannot be had.
+        AgentError: the model, its tokenizer or the adapter cannot be had.
+        MissingExtraError: peft or bitsandbytes is not installed.
     """
     require_transformers()
+    if quantize is not None and quantize not in _QUANTIZED:
+        raise UnknownNameError("quantize", quantize, _QUANTIZED)
+    for wanted, package, extra in ((adapter, "peft", "train"), (quantize, "bitsandbytes", "quantize")):
+        if wanted and find_spec(package) is None:
+            raise MissingExtraError(f"{'adapter' if package == 'peft' else 'quantize'}={wanted}", extra)
     import torch
     import transformers
 
@@ -88,15 +106,22 @@ def load(target: str, *, device: str, dtype: str, attn: str | None, revision: st
         raise AgentError(_why_not(target, name, "tokenizer", error)) from error
     if attn:
         options["attn_implementation"] = attn
+    if quantize:
+        options["quantization_config"] = transformers.BitsAndBytesConfig(**{f"load_in_{quantize}": True})
+        options["device_map"] = {"": device}  # Quantised weights cannot be moved once they are loaded.
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), **options)
-        model = model.to(device).eval()
+        model = model.eval() if quantize else model.to(device).eval()
     except Exception as error:
         raise AgentError(_why_not(target, name, "model", error)) from error
+    if adapter:
+        model = _adapted(model, adapter, merge=quantize is None)
     description = {
         "model": "SmolLM2-135M-Instruct" if target == SMOLLM2 else name,
         "revision": getattr(model.config, "_commit_hash", None),
         "weights_sha256": _weights_digest(Path(source)),
+        **({"adapter": adapter, "adapter_sha256": _weights_digest(Path(adapter).expanduser())} if adapter else {}),
+        **({"quantize": quantize} if quantize else {}),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "chat_template_sha256": _digest(tokenizer.chat_template),
         "dtype": dtype,
@@ -104,6 +129,20 @@ def load(target: str, *, device: str, dtype: str, attn: str | None, revision: st
         "torch_threads": torch.get_num_threads(),
     }
     return LoadedModel(model, tokenizer, description)
+
+
+def _adapted(model: Any, adapter: str, *, merge: bool) -> Any:
+    from peft import PeftModel
+
+    folder = Path(adapter).expanduser()
+    try:
+        adapted = PeftModel.from_pretrained(model, str(folder) if folder.is_dir() else adapter)
+        return (adapted.merge_and_unload() if merge else adapted.get_base_model()).eval()
+    except Exception as error:
+        raise AgentError(
+            f"cannot load the adapter {adapter} ({_first_line(error)}): give a folder that peft's save_pretrained wrote, for "
+            "this very model"
+        ) from error
 
 
 def _source(name: str) -> str:

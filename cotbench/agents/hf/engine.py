@@ -1,0 +1,353 @@
+"""Answering many queries at once on one model. Invariant: each token of an episode goes through the model once, for both modes
+and the next turn; and an answer depends on its query alone, not on what is answered beside it.
+
+An episode's *lane* holds the keys of its prompt. The continuations of one prompt (both modes, given traces, scores) share
+them, each with keys of its own for what it adds. Every pass of the model takes what all lanes have to compute: prompts in
+pieces, continuations a token at a time; new queries join at the next pass.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cotbench.agents.hf.chat import Chat
+from cotbench.agents.hf.rows import Entries, Span, forward
+from cotbench.agents.hf.sampling import Sampler
+from cotbench.agents.writing import Ask, Opened, Program, Written, first_stop, open_prefix, program
+from cotbench.answer import ACTION_CLOSE
+from cotbench.errors import CotbenchError
+from cotbench.query import Decision, Query
+
+Key = Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is done at once.
+
+    Attributes:
+        cache_bytes: memory for keys and values; lanes not in use are dropped beyond it, the least recently used first.
+        piece: tokens of one prompt in a pass.
+        tokens: tokens in a pass, more or less.
+    """
+
+    cache_bytes: int
+    piece: int = 256
+    tokens: int = 1024
+
+
+@dataclass(slots=True, eq=False)
+class _Branch:
+    """One continuation of a lane's prompt.
+
+    Attributes:
+        ids: what has been computed of it; `entries` has their keys.
+        pending: what comes next.
+        written, logprobs, grown: what was generated for the present `ask`.
+    """
+
+    key: Key
+    query: Query
+    prompt: list[int]
+    program: Program
+    dropped: int
+    entries: Entries = field(default_factory=Entries)
+    ids: list[int] = field(default_factory=list)
+    reused: int = 0
+    ask: Ask | None = None
+    sampler: Sampler | None = None
+    pending: list[int] = field(default_factory=list)
+    scored: int = 0
+    written: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    grown: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """The prompt of one episode, and who continues it."""
+
+    ids: list[int] = field(default_factory=list)
+    entries: Entries = field(default_factory=Entries)
+    pending: list[int] = field(default_factory=list)
+    running: list[_Branch] = field(default_factory=list)
+    ended: list[_Branch] = field(default_factory=list)
+    whole: list[int] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(held.entries.nbytes for held in (*self.running, *self.ended)) + self.entries.nbytes
+
+
+class Engine:
+    """A model that answers queries as they come.
+
+    Args:
+        model: of transformers, with our attention installed.
+        chat: its tokenizer.
+        end_ids: token ids that end a turn.
+        prompt: gives a query's prompt and how many observations were dropped for it.
+        limits: how much is done at once.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        chat: Chat,
+        end_ids: frozenset[int],
+        prompt: Callable[[Query], tuple[list[int], int]],
+        limits: Limits,
+    ) -> None:
+        self._model, self._chat, self._end_ids, self._prompt, self._limits = model, chat, end_ids, prompt, limits
+        self._token_bytes = 0
+        self._lanes: OrderedDict[tuple[str, str], _Lane] = OrderedDict()
+        self._waiting: deque[_Branch] = deque()
+        self._done: list[tuple[Key, Decision]] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether something was asked that was not answered."""
+        return bool(self._waiting or self._done) or any(lane.running for lane in self._lanes.values())
+
+    def submit(self, key: Key, query: Query) -> None:
+        """Take a query in."""
+        try:
+            prompt, dropped = self._prompt(query)
+        except Exception as error:  # A prompt too long, a broken template: this query's failure alone.
+            self._done.append((key, _failure(error)))
+            return
+        self._waiting.append(_Branch(key, query, prompt, program(query), dropped))
+
+    def step(self) -> list[tuple[Key, Decision]]:
+        """One pass of the model for all that wait; gives the answers that it completed."""
+        self._admit()
+        spans = self._spans()
+        if spans:
+            self._pass(spans)
+        done, self._done = self._done, []
+        return done
+
+    def close(self) -> None:
+        """Drop all keys and values."""
+        self._lanes.clear()
+        self._waiting.clear()
+
+    def _admit(self) -> None:
+        """Let waiting queries onto their lanes, where the lane is free or already holds their very prompt."""
+        blocked: set[tuple[str, str]] = set()
+        still: deque[_Branch] = deque()
+        while self._waiting:
+            branch = self._waiting.popleft()
+            name = _lane_name(branch.query)
+            lane = self._lanes.get(name)
+            joins = lane is not None and bool(lane.running) and lane.whole == branch.prompt
+            if name in blocked or (lane is not None and lane.running and not joins) or not (joins or self._room(name, branch)):
+                blocked.add(name)
+                still.append(branch)
+                continue
+            if not joins:
+                lane = self._lanes.setdefault(name, _Lane())
+                self._lanes.move_to_end(name)
+                branch.reused = _turn(lane, branch)
+            else:
+                branch.reused = len(branch.prompt) - len(_left_over(branch))
+            assert lane is not None
+            lane.running.append(branch)
+            self._advance(lane, branch, None)
+        self._waiting = still
+
+    def _room(self, name: tuple[str, str], branch: _Branch) -> bool:
+        """Make room for a query; false while others, that are being answered, need it."""
+        asked = branch.query.elicitation
+        need = self._token_bytes * 2 * (len(branch.prompt) + asked.trace_tokens + asked.action_tokens)
+        others = [held for held in self._lanes if held != name]
+        while sum(lane.nbytes for lane in self._lanes.values()) + need > self._limits.cache_bytes:
+            idle = next((held for held in others if not self._lanes[held].running), None)
+            if idle is None:
+                return not any(self._lanes[held].running for held in others)
+            others.remove(idle)
+            del self._lanes[idle]
+        return True
+
+    def _spans(self) -> list[tuple[Span, _Lane, _Branch | None]]:
+        """What the next pass computes: all continuations, then pieces of prompts as far as there is room."""
+        spans: list[tuple[Span, _Lane, _Branch | None]] = []
+        lanes = [lane for lane in self._lanes.values() if lane.running]
+        for lane in lanes:
+            for branch in lane.running if not lane.pending else ():
+                wanted = range(branch.scored, 0, -1) if branch.scored else (1,)
+                spans.append((Span(branch.pending, branch.entries, lane.entries, wanted), lane, branch))
+        room = self._limits.tokens - sum(len(span.ids) for span, _, _ in spans)
+        for lane in lanes:
+            if lane.pending and room > 0:
+                piece = lane.pending[: self._limits.piece]
+                spans.append((Span(piece, lane.entries), lane, None))
+                room -= len(piece)
+        return spans
+
+    def _pass(self, spans: Sequence[tuple[Span, _Lane, _Branch | None]]) -> None:
+        try:
+            logits = forward(self._model, [span for span, _, _ in spans])
+        except Exception as error:
+            if len(spans) > 1:
+                for one in spans:  # Whoever fails alone has failed.
+                    self._pass([one])
+                return
+            for branch in list(spans[0][1].running) if spans[0][2] is None else [spans[0][2]]:
+                self._end(spans[0][1], branch, _failure(error))
+            self._forget(spans[0][1])
+            return
+        for (span, lane, branch), rows in zip(spans, logits, strict=True):
+            self._token_bytes = self._token_bytes or span.own.nbytes // _capacity(span.own)
+            if branch is None:
+                lane.ids += span.ids
+                del lane.pending[: len(span.ids)]
+            else:
+                branch.ids += span.ids
+                self._read(lane, branch, rows)
+
+    def _read(self, lane: _Lane, branch: _Branch, logits: Any) -> None:
+        """Take the next token, or the scores of given ones."""
+        ask = branch.ask
+        assert ask is not None and branch.sampler is not None
+        if ask.given is not None:
+            import torch
+
+            ids = branch.written
+            scores = torch.log_softmax(logits, dim=-1)[range(len(ids)), ids].tolist()
+            self._advance(
+                lane, branch, Written(ask.given.removesuffix(ACTION_CLOSE), ACTION_CLOSE, 0, (), tuple(ids), tuple(scores))
+            )
+            return
+        token, logprob = branch.sampler.choose(logits[0])
+        branch.logprobs.append(logprob)
+        stop: str | None = None
+        text = branch.grown[-1] if branch.grown else ""
+        if token in self._end_ids:
+            stop = "eos"
+        else:
+            branch.written.append(token)
+            text = self._chat.decode(branch.written)
+            branch.grown.append(text)
+            found = first_stop(text, ask.stops, ask.one_line)
+            if found is not None:
+                text, stop = found
+            elif len(branch.logprobs) == ask.budget:
+                stop = "budget"
+        if stop is None:
+            branch.pending = [token]
+            return
+        said = Written(text, stop, len(branch.logprobs), tuple(branch.grown), tuple(branch.written), tuple(branch.logprobs))
+        self._advance(lane, branch, said)
+
+    def _advance(self, lane: _Lane, branch: _Branch, said: Written | None) -> None:
+        """Let a query's program go on, to its next question or to its end."""
+        try:
+            branch.ask = branch.program.send(said) if said is not None else next(branch.program)
+        except StopIteration as end:
+            told = replace(
+                end.value,
+                prompt_tokens=len(branch.prompt),
+                reused_tokens=branch.reused,
+                dropped_observations=branch.dropped,
+            )
+            self._end(lane, branch, told)
+            return
+        except Exception as error:
+            self._end(lane, branch, _failure(error))
+            return
+        asked = branch.query.elicitation
+        branch.sampler = Sampler(asked.temperature, asked.top_p, branch.ask.seed)
+        branch.written, branch.logprobs, branch.grown, branch.scored = [], [], [], 0
+        target = _left_over(branch) + opened_ids(self._chat, branch.ask.opened)
+        kept = min(common_prefix(branch.ids, target), len(target) - 1)
+        if branch.ask.given is not None:
+            branch.written = self._chat.encode(branch.ask.given)
+            branch.scored = len(branch.written)
+            target += branch.written[:-1]
+        branch.ids = branch.ids[:kept]
+        branch.entries.length = kept
+        branch.pending = target[kept:]
+
+    def _end(self, lane: _Lane, branch: _Branch, decision: Decision) -> None:
+        lane.running.remove(branch)
+        lane.ended.append(branch)
+        self._done.append((branch.key, decision))
+
+    def _forget(self, lane: _Lane) -> None:
+        """Drop what a lane holds, once nobody uses it."""
+        if not lane.running:
+            self._lanes = OrderedDict((name, held) for name, held in self._lanes.items() if held is not lane)
+
+
+def _lane_name(query: Query) -> tuple[str, str]:
+    """Queries of one lane share a growing prompt: with prefill both modes do."""
+    return query.episode, query.mode if query.elicitation.style == "template" else ""
+
+
+def _left_over(branch: _Branch) -> list[int]:
+    """The last token of the prompt, where a branch has to compute it: nothing was opened whose logits would tell what comes."""
+    return [] if open_prefix(branch.query) else branch.prompt[-1:]
+
+
+def _turn(lane: _Lane, branch: _Branch) -> int:
+    """Set a free lane on a new prompt, keeping what it can; gives the number of tokens kept."""
+    whole = branch.prompt
+    target = whole[: len(whole) - len(_left_over(branch))]
+    kept, best = common_prefix(lane.ids, target), None
+    if kept == len(lane.ids):  # Perhaps what a branch wrote is now history.
+        for ended in lane.ended:
+            also = common_prefix(ended.ids, target[len(lane.ids) :])
+            if len(lane.ids) + also > kept:
+                kept, best = len(lane.ids) + also, ended
+    if best is not None:
+        count = kept - len(lane.ids)
+        lane.entries.take(best.entries, count)
+        lane.ids += best.ids[:count]
+    lane.ids = lane.ids[:kept]
+    lane.entries.length = kept
+    lane.ended = []
+    lane.pending = target[kept:]
+    lane.whole = whole
+    return kept
+
+
+def opened_ids(chat: Chat, opened: Opened) -> list[int]:
+    """Token ids of the assistant's turn so far."""
+    ids: list[int] = []
+    for piece in opened:
+        ids += chat.encode(piece) if isinstance(piece, str) else ids_before(chat, piece.ids, piece.text)
+    return ids
+
+
+def ids_before(chat: Chat, ids: Sequence[int], text: str) -> list[int]:
+    """Token ids of `text`, which is the beginning of what `ids` say: the same tokens as far as they go, the rest encoded anew.
+
+    A tag can begin inside a token; then the token's first part has to become a token of its own.
+    """
+    for count in range(len(ids), -1, -1):
+        start = chat.decode(ids[:count])
+        if text.startswith(start):
+            rest = text[len(start) :]
+            return [*ids[:count], *(chat.encode(rest) if rest else [])]
+    return chat.encode(text)
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many tokens two sequences have in common at their beginning."""
+    shorter = min(len(left), len(right))
+    if list(left[:shorter]) == list(right[:shorter]):
+        return shorter
+    return next(index for index in range(shorter) if left[index] != right[index])
+
+
+def _capacity(entries: Entries) -> int:
+    return next(iter(entries._layers.values()))[0].shape[1]
+
+
+def _failure(error: Exception) -> Decision:
+    told = str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"
+    return Decision("", error=told)

@@ -1,0 +1,252 @@
+"""Keys and values of many sequences, and attention over them. Invariant: what a token computes depends on its own sequence
+alone, to the last bit, never on what else goes through the model in the same pass.
+
+Own attention instead of padded batches on transformers' caches: tokens of all sequences stand one after another in one row, so
+nothing is padded; each sequence keeps its keys where they are, so nothing is copied from token to token; several
+continuations share the keys of what they continue; and a pass may mix long prompts with single tokens. Matrix products keep
+their bits for every number of rows that is a multiple of four, so passes are filled up to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+ATTENTION = "cotbench_rows"
+"""The name of our attention among transformers' own."""
+
+_ALIGN = 4
+_GROWTH = 64
+
+
+class Entries:
+    """Keys and values of consecutive tokens, for every layer: tensors of (key heads, capacity, head size)."""
+
+    def __init__(self, expected: int = 0) -> None:
+        self.length = 0
+        self._expected = expected
+        self._layers: dict[int, tuple[Any, Any]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        return sum(tensor.nbytes for pair in self._layers.values() for tensor in pair)
+
+    def write(self, layer: int, keys: Any, values: Any) -> tuple[Any, Any]:
+        """Put (heads, n, size) after the first `length` tokens; gives all keys and values with them. `length` stays."""
+        end = self.length + keys.shape[1]
+        held = self._layers.get(layer)
+        if held is None or held[0].shape[1] < end:
+            room = max(end, self._expected if held is None else end + end // 2)
+            room += -room % _GROWTH
+            held = tuple(self._grown(old, new, room) for old, new in zip(held or (None, None), (keys, values), strict=True))  # type: ignore[assignment]
+            self._layers[layer] = held
+        held[0][:, self.length : end] = keys
+        held[1][:, self.length : end] = values
+        return held[0][:, :end], held[1][:, :end]
+
+    def _grown(self, old: Any, new: Any, room: int) -> Any:
+        tensor = new.new_empty((new.shape[0], room, new.shape[2]))
+        if old is not None:
+            tensor[:, : self.length] = old[:, : self.length]
+        return tensor
+
+    def read(self, layer: int, start: int, end: int) -> tuple[Any, Any]:
+        """Keys and values of some tokens."""
+        keys, values = self._layers[layer]
+        return keys[:, start:end], values[:, start:end]
+
+    def take(self, other: Entries, count: int) -> None:
+        """Copy the first `count` tokens of `other` to the end."""
+        import torch
+
+        with torch.inference_mode():
+            for layer in other._layers:
+                self.write(layer, *other.read(layer, 0, count))
+        self.length += count
+
+
+@dataclass(slots=True)
+class Span:
+    """Some new tokens of one sequence.
+
+    Attributes:
+        ids: the tokens.
+        own: where their keys go.
+        before: what they continue, if that is kept elsewhere: all of `before` is seen by all of `ids`.
+        wanted: of which of the tokens, counted from the end (1 is the last), the next token's logits are wanted.
+    """
+
+    ids: Sequence[int]
+    own: Entries
+    before: Entries | None = None
+    wanted: Sequence[int] = ()
+    start: int = field(default=0)
+
+    @property
+    def position(self) -> int:
+        """The position of the first token in its sequence."""
+        return self.own.length + (self.before.length if self.before is not None else 0)
+
+
+def forward(model: Any, spans: Sequence[Span]) -> list[Any]:
+    """One pass of a model over the new tokens of several sequences.
+
+    Returns:
+        For each span a tensor (len(wanted), vocabulary), float32; the spans' entries are longer by their tokens. After an
+        exception all entries are what they were.
+    """
+    import torch
+
+    ids: list[int] = []
+    positions: list[int] = []
+    keep: list[int] = []
+    for span in spans:
+        span.start = len(ids)
+        ids += span.ids
+        positions += range(span.position, span.position + len(span.ids))
+        keep += [len(ids) - back for back in span.wanted]
+    wanted = len(keep)
+    keep = keep or [0]
+    keep += [keep[-1]] * (-len(keep) % _ALIGN)
+    padding = -len(ids) % _ALIGN
+    device = model.get_input_embeddings().weight.device
+    with torch.inference_mode():
+        out = model(
+            input_ids=torch.tensor([ids + ids[-1:] * padding], device=device),
+            position_ids=torch.tensor([positions + [0] * padding], device=device),
+            use_cache=False,
+            logits_to_keep=torch.tensor(keep, device=device),
+            cotbench_spans=spans,
+        )
+    logits = out.logits[0, :wanted].float()
+    for span in spans:
+        span.own.length += len(span.ids)
+    return list(logits.split([len(span.wanted) for span in spans]))
+
+
+def install(model: Any) -> None:
+    """Make a model's layers use the attention of this module."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, _attention)
+    model.set_attn_implementation(ATTENTION)
+
+
+def _attention(
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any,
+    *,
+    cotbench_spans: Sequence[Span] | None = None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    s_aux: Any = None,
+    **_: Any,
+) -> tuple[Any, None]:
+    """Attention as transformers' layers call it: query (1, heads, tokens, size), key and value (1, key heads, tokens, size)."""
+    if cotbench_spans is None or s_aux is not None or attention_mask is not None:
+        raise NotImplementedError("a layer that our attention does not know")
+    out = query.new_zeros((1, query.shape[2], query.shape[1], value.shape[3]))
+    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+    for span in cotbench_spans:
+        rows = slice(span.start, span.start + len(span.ids))
+        keys, values = span.own.write(module.layer_idx, key[0, :, rows], value[0, :, rows])
+        attend = _on_its_own if span.before is None else _after_another
+        out[0, rows] = attend(
+            query[0, :, rows], keys, values, span, layer=module.layer_idx, scale=scale, softcap=softcap, window=sliding_window
+        )
+    return out, None
+
+
+def _fold(query: Any, key_heads: int) -> Any:
+    """(heads, n, size) to (key heads, heads per key head * n, size): grouped queries without repeating keys."""
+    heads, count, size = query.shape
+    return query.reshape(key_heads, heads // key_heads * count, size)
+
+
+def _unfold(out: Any, heads: int) -> Any:
+    """(key heads, group * n, size) to (n, heads, size)."""
+    return out.reshape(heads, -1, out.shape[2]).transpose(0, 1)
+
+
+def _visible(count: int, first: int, start: int, end: int, window: int | None, device: Any) -> Any:
+    """Which keys at positions start..end the queries at first..first+count see: (count, end - start), or None for all."""
+    import torch
+
+    if count == 1 and (window is None or first - window < start):
+        return None
+    queries = torch.arange(first, first + count, device=device)[:, None]
+    keys = torch.arange(start, end, device=device)[None]
+    seen = keys <= queries
+    return seen if window is None else seen & (keys > queries - window)
+
+
+def _on_its_own(
+    query: Any, keys: Any, values: Any, span: Span, *, layer: int, scale: float, softcap: float | None, window: int | None
+) -> Any:
+    """All keys are in one place."""
+    from torch.nn.functional import scaled_dot_product_attention
+
+    heads, count, _ = query.shape
+    first = span.own.length
+    start = 0 if window is None else max(0, first - window + 1)
+    keys, values = keys[:, start:], values[:, start:]
+    seen = _visible(count, first, start, first + count, window, query.device)
+    folded = _fold(query, keys.shape[0])
+    if seen is not None:
+        seen = seen.repeat(heads // keys.shape[0], 1)
+    if softcap is None:
+        out = scaled_dot_product_attention(folded[None], keys[None], values[None], attn_mask=seen, scale=scale)[0]
+    else:
+        out = _weighted([(folded, keys, values, seen)], scale, softcap)
+    return _unfold(out, heads)
+
+
+def _after_another(
+    query: Any, keys: Any, values: Any, span: Span, *, layer: int, scale: float, softcap: float | None, window: int | None
+) -> Any:
+    """The keys are in two places: what is continued, and the continuation."""
+    assert span.before is not None
+    heads, count, _ = query.shape
+    group = heads // keys.shape[0]
+    base, first = span.before.length, span.position
+    start = 0 if window is None else max(0, first - window + 1)
+    folded = _fold(query, keys.shape[0])
+    parts = []
+    if start < base:
+        earlier = _visible(count, first, start, base, window, query.device) if window is not None else None
+        parts.append((folded, *span.before.read(layer, start, base), _repeated(earlier, group)))
+    own = max(0, start - base)
+    later = _visible(count, first, base + own, first + count, window, query.device)
+    parts.append((folded, keys[:, own:], values[:, own:], _repeated(later, group)))
+    return _unfold(_weighted(parts, scale, softcap), heads)
+
+
+def _repeated(seen: Any, group: int) -> Any:
+    return None if seen is None else seen.repeat(group, 1)
+
+
+def _weighted(parts: Sequence[tuple[Any, Any, Any, Any]], scale: float, softcap: float | None) -> Any:
+    """Softmax over the keys of all parts together: (query, keys, values, seen) each."""
+    import torch
+
+    scores = []
+    for query, keys, _, seen in parts:
+        score = torch.matmul(query * scale, keys.transpose(1, 2))
+        if softcap is not None:
+            score = torch.tanh(score / softcap) * softcap
+        if seen is not None:
+            score = score.masked_fill(~seen, float("-inf"))
+        scores.append(score)
+    weights = torch.softmax(torch.cat(scores, dim=-1).float(), dim=-1).to(parts[0][2].dtype)
+    out, start = None, 0
+    for (_, _, values, _), score in zip(parts, scores, strict=True):
+        piece = torch.matmul(weights[..., start : start + score.shape[-1]], values)
+        out = piece if out is None else out + piece
+        start += score.shape[-1]
+    return out
