@@ -57,7 +57,9 @@ class Decision:
         trace_truncated: the model did not close its trace (its budget ran out, it ended its turn, or it went on to the
             action), so the harness closed it.
         prompt_tokens: length of the prompt `p`.
-        reused_tokens: how many of them were not computed again.
+        reused_tokens: how many of them were not computed again, because they had been for an earlier query.
+        prefilled_tokens: computed without being generated: the rest of the prompt, tags, a given trace; of a server the prompts
+            of all its requests, less what it says it had cached.
         trace_tokens: generated in the trace.
         action_tokens: generated in the action.
         action_logprob: natural logarithm of the probability of the generated action tokens, or None.
@@ -72,6 +74,7 @@ class Decision:
     trace_truncated: bool = False
     prompt_tokens: int = 0
     reused_tokens: int = 0
+    prefilled_tokens: int = 0
     trace_tokens: int = 0
     action_tokens: int = 0
     action_logprob: float | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from cotbench.elicitation import Elicitation
 from cotbench.query import Decision, Query
 
 
@@ -12,8 +13,9 @@ from cotbench.query import Decision, Query
 class Agent(Protocol):
     """Anything that decides.
 
-    Two attributes are optional. `needs`, a set of "admissible_actions" and "expert_action", makes a run fill these fields of
+    Three attributes are optional. `needs`, a set of "admissible_actions" and "expert_action", makes a run fill these fields of
     its queries. `describe()` returns a dict for the manifest: what exactly answered (model, revision, device, ...).
+    `require(elicitation)` raises before a run begins where the agent cannot be asked that way.
     """
 
     name: str
@@ -29,6 +31,27 @@ class Agent(Protocol):
         """Free what the agent holds."""
 
 
+@runtime_checkable
+class StreamingAgent(Agent, Protocol):
+    """An agent that takes queries in at any time and answers each as soon as it can, so that none waits for another.
+
+    Attributes:
+        batch: how many episodes keep it busy.
+    """
+
+    batch: int
+
+    def submit(self, key: Hashable, query: Query) -> None:
+        """Take a query in; never waits, never raises for what is wrong with the query: that becomes its decision's error."""
+
+    def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
+        """The decisions that were completed since the last call, under the keys of their queries.
+
+        Computes, or waits for others to compute, but no longer than about `wait` seconds where nothing is to be computed here;
+        with nothing submitted it returns an empty list at once.
+        """
+
+
 def needs_of(agent: Agent) -> frozenset[str]:
     """What the agent wants to find in its queries beyond the dialogue."""
     return frozenset(getattr(agent, "needs", ()))
@@ -38,3 +61,14 @@ def describe(agent: Agent) -> dict[str, Any]:
     """What the manifest says of an agent beside its spec."""
     description = getattr(agent, "describe", None)
     return dict(description()) if callable(description) else {}
+
+
+def require(agent: Agent, elicitation: Elicitation) -> None:
+    """Let an agent say that it cannot be asked this way.
+
+    Raises:
+        CotbenchError: it says so.
+    """
+    check = getattr(agent, "require", None)
+    if callable(check):
+        check(elicitation)
