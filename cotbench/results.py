@@ -20,6 +20,8 @@ from cotbench.summary import SUMMARY, Summary, summarize
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cotbench.judge_folder import Judged
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -60,6 +62,13 @@ class Run:
                     row |= {f"prompt_{name}": value for name, value in _fields(step.prompt_decision).items()}
                 rows.append(row)
         return pd.DataFrame(rows)
+
+    @property
+    def judges(self) -> dict[str, Judged]:
+        """What judges said of the states where the trace changed the action, by the names of their folders under `judges/`."""
+        from cotbench.judge_folder import read_judges
+
+        return read_judges(self.path)
 
 
 def _fields(decision: Decision) -> dict[str, Any]:

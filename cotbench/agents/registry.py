@@ -27,8 +27,10 @@ _BUILTIN = {
     "expert": "cotbench.agents.expert:ExpertAgent",
     "hf": "cotbench.agents.hf.agent:HFAgent",
     "human": "cotbench.agents.human:HumanAgent",
+    "openai": "cotbench.agents.openai.agent:OpenAIAgent",
     "random": "cotbench.agents.random:RandomAgent",
     "replay": "cotbench.agents.replay:ReplayAgent",
+    "vllm": "cotbench.agents.vllm:VLLMAgent",
 }
 _registered: dict[str, Factory] = {}
 
@@ -153,6 +155,8 @@ def builtin_summaries() -> dict[str, str]:
         "random": "uniform over the admissible actions",
         "expert": "the environment's expert, with a trace for each action",
         "hf:MODEL": "a transformers model: hub name, alias, local folder, or smollm2 (fetched as a wheel)",
+        "openai:MODEL@URL": "a model at any server that speaks OpenAI's protocol: vLLM, SGLang, llama.cpp, Ollama, OpenAI, ...",
+        "vllm:MODEL": "the same, with vLLM started for it on this machine",
         "human": "you, at the terminal (see also: cotbench play)",
         "replay:RUN": "the decisions of a recorded run",
     }

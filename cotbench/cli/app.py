@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cotbench.cli import data, doctor, listing, play, run
+from cotbench.cli import data, doctor, judge, listing, play, run
 
 app = typer.Typer(
     name="cotbench",
@@ -35,13 +35,16 @@ def _main(
 
 app.command("run")(run.run)
 app.command("play")(play.play)
+app.command("judge")(judge.judge)
 app.add_typer(listing.app, name="list")
 app.add_typer(data.app, name="data")
 app.command("doctor")(doctor.doctor)
 
 
 def with_resume_value(arguments: list[str]) -> list[str]:
-    """`--resume` may stand alone beside `--out DIR`; give it the value that says so."""
+    """`--resume` of `run` may stand alone beside `--out DIR`; give it the value that says so."""
+    if arguments[:1] != ["run"]:
+        return arguments
     ready = []
     for place, argument in enumerate(arguments):
         ready.append(argument)

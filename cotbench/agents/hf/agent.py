@@ -37,6 +37,7 @@ class HFAgent:
         threads: torch's threads; default: torch's own choice.
         cache_gb: memory for keys and values; default: a quarter of the free memory, or 80 % of a GPU's. What does not fit is
             computed again when it is needed.
+        drafts: whether what may come next is guessed, to get several tokens out of one pass; the answers are the same.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class HFAgent:
         context: int | None = None,
         threads: int | None = None,
         cache_gb: float | None = None,
+        drafts: bool = True,
     ) -> None:
         models.require_transformers()
         if threads is not None:
@@ -82,9 +84,8 @@ class HFAgent:
         batched = attn == "auto" and _ours(loaded.model, *probe)
         self._engine: Engine | PlainEngine
         if batched:
-            self._engine = Engine(
-                self._model, self._chat, self._end_ids, self._prompt, Limits(_cache_bytes(self._model, cache_gb))
-            )
+            limits = Limits(_cache_bytes(self._model, cache_gb), drafts=drafts and not _has_windows(self._model))
+            self._engine = Engine(self._model, self._chat, self._end_ids, self._prompt, limits)
         else:
             keep = keeps_state(self._model, *probe)
             self._engine = PlainEngine(self._model, self._chat, self._end_ids, self._prompt, keep)
@@ -165,6 +166,13 @@ def _ours(model: Any, ids: list[int], logits: Any) -> bool:
         pass
     model.set_attn_implementation(own)
     return False
+
+
+def _has_windows(model: Any) -> bool:
+    """Whether some layers see a window of the last tokens only: a token's bits would depend on what is guessed beside it."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    return bool(getattr(config, "sliding_window", None)) and (kinds is None or any("sliding" in kind for kind in kinds))
 
 
 def _cache_bytes(model: Any, cache_gb: float | None) -> int:

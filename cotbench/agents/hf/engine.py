@@ -3,7 +3,7 @@ and the next turn; and an answer depends on its query alone, not on what is answ
 
 An episode's *lane* holds the keys of its prompt. The continuations of one prompt (both modes, given traces, scores) share
 them, each with keys of its own for what it adds. Every pass of the model takes what all lanes have to compute: prompts in
-pieces, continuations a token at a time; new queries join at the next pass.
+pieces, continuations a token (and some guesses) at a time; new queries join at the next pass.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cotbench.agents.hf.chat import Chat
-from cotbench.agents.hf.rows import Entries, Span, forward
+from cotbench.agents.hf.drafts import Drafts, Memory
+from cotbench.agents.hf.rows import BLOCK, Entries, Span, forward
 from cotbench.agents.hf.sampling import Sampler
 from cotbench.agents.writing import Ask, Opened, Program, Written, first_stop, open_prefix, program
 from cotbench.answer import ACTION_CLOSE
@@ -32,11 +33,13 @@ class Limits:
         cache_bytes: memory for keys and values; lanes not in use are dropped beyond it, the least recently used first.
         piece: tokens of one prompt in a pass.
         tokens: tokens in a pass, more or less.
+        drafts: whether to guess.
     """
 
     cache_bytes: int
     piece: int = 256
     tokens: int = 1024
+    drafts: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +48,9 @@ class _Branch:
 
     Attributes:
         ids: what has been computed of it; `entries` has their keys.
-        pending: what comes next.
+        opened: what stands before what is generated now.
+        pending: what comes next; `guess` may come after it.
+        prefilled: how many tokens were computed that had not been generated.
         written, logprobs, grown: what was generated for the present `ask`.
     """
 
@@ -59,7 +64,11 @@ class _Branch:
     reused: int = 0
     ask: Ask | None = None
     sampler: Sampler | None = None
+    opened: list[int] = field(default_factory=list)
     pending: list[int] = field(default_factory=list)
+    prefilled: int = 0
+    drafts: Drafts | None = None
+    guess: list[int] = field(default_factory=list)
     scored: int = 0
     written: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -68,7 +77,7 @@ class _Branch:
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """The prompt of one episode, and who continues it."""
+    """The prompt of one episode, who continues it, and what was read and written in it so far."""
 
     ids: list[int] = field(default_factory=list)
     entries: Entries = field(default_factory=Entries)
@@ -76,6 +85,7 @@ class _Lane:
     running: list[_Branch] = field(default_factory=list)
     ended: list[_Branch] = field(default_factory=list)
     whole: list[int] = field(default_factory=list)
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def nbytes(self) -> int:
@@ -152,6 +162,8 @@ class Engine:
                 lane = self._lanes.setdefault(name, _Lane())
                 self._lanes.move_to_end(name)
                 branch.reused = _turn(lane, branch)
+                lane.memory.extend(lane.pending)
+                branch.prefilled = len(lane.pending)
             else:
                 branch.reused = len(branch.prompt) - len(_left_over(branch))
             assert lane is not None
@@ -178,8 +190,9 @@ class Engine:
         lanes = [lane for lane in self._lanes.values() if lane.running]
         for lane in lanes:
             for branch in lane.running if not lane.pending else ():
-                wanted = range(branch.scored, 0, -1) if branch.scored else (1,)
-                spans.append((Span(branch.pending, branch.entries, lane.entries, wanted), lane, branch))
+                branch.guess = self._guess(branch)
+                wanted = range(branch.scored or 1 + len(branch.guess), 0, -1)
+                spans.append((Span(branch.pending + branch.guess, branch.entries, lane.entries, wanted), lane, branch))
         room = self._limits.tokens - sum(len(span.ids) for span, _, _ in spans)
         for lane in lanes:
             if lane.pending and room > 0:
@@ -187,6 +200,13 @@ class Engine:
                 spans.append((Span(piece, lane.entries), lane, None))
                 room -= len(piece)
         return spans
+
+    def _guess(self, branch: _Branch) -> list[int]:
+        """Tokens that may follow; never more than the budget allows, nor into another block of keys."""
+        if branch.drafts is None or branch.ask is None:
+            return []
+        left = branch.ask.budget - len(branch.logprobs) - 1
+        return branch.drafts.guess(min(left, -(branch.entries.length + len(branch.pending)) % BLOCK))
 
     def _pass(self, spans: Sequence[tuple[Span, _Lane, _Branch | None]]) -> None:
         try:
@@ -222,7 +242,26 @@ class Engine:
                 lane, branch, Written(ask.given.removesuffix(ACTION_CLOSE), ACTION_CLOSE, 0, (), tuple(ids), tuple(scores))
             )
             return
-        token, logprob = branch.sampler.choose(logits[0])
+        said, right = None, 0
+        for row in logits:
+            said = self._choose(branch, ask, row)
+            if said is not None or right == len(branch.guess) or branch.written[-1] != branch.guess[right]:
+                break
+            right += 1
+        if wrong := len(branch.guess) - right:
+            branch.entries.length -= wrong
+            del branch.ids[-wrong:]
+        if said is not None:
+            self._advance(lane, branch, said)
+            return
+        branch.pending = branch.written[-1:]
+        if branch.drafts is not None:
+            branch.drafts.learn(len(branch.guess), right)
+
+    def _choose(self, branch: _Branch, ask: Ask, logits: Any) -> Written | None:
+        """Choose the next token; what was written, where that ends it."""
+        assert branch.sampler is not None
+        token, logprob = branch.sampler.choose(logits)
         branch.logprobs.append(logprob)
         stop: str | None = None
         text = branch.grown[-1] if branch.grown else ""
@@ -230,6 +269,8 @@ class Engine:
             stop = "eos"
         else:
             branch.written.append(token)
+            if branch.drafts is not None:
+                branch.drafts.append(token)
             text = self._chat.decode(branch.written)
             branch.grown.append(text)
             found = first_stop(text, ask.stops, ask.one_line)
@@ -238,10 +279,8 @@ class Engine:
             elif len(branch.logprobs) == ask.budget:
                 stop = "budget"
         if stop is None:
-            branch.pending = [token]
-            return
-        said = Written(text, stop, len(branch.logprobs), tuple(branch.grown), tuple(branch.written), tuple(branch.logprobs))
-        self._advance(lane, branch, said)
+            return None
+        return Written(text, stop, len(branch.logprobs), tuple(branch.grown), tuple(branch.written), tuple(branch.logprobs))
 
     def _advance(self, lane: _Lane, branch: _Branch, said: Written | None) -> None:
         """Let a query's program go on, to its next question or to its end."""
@@ -252,6 +291,7 @@ class Engine:
                 end.value,
                 prompt_tokens=len(branch.prompt),
                 reused_tokens=branch.reused,
+                prefilled_tokens=branch.prefilled,
                 dropped_observations=branch.dropped,
             )
             self._end(lane, branch, told)
@@ -267,14 +307,19 @@ class Engine:
         if branch.ask.given is not None:
             branch.written = self._chat.encode(branch.ask.given)
             branch.scored = len(branch.written)
-            target += branch.written[:-1]
+            target = target + branch.written[:-1]
+        branch.opened = target
         branch.ids = branch.ids[:kept]
         branch.entries.length = kept
         branch.pending = target[kept:]
+        branch.prefilled += len(branch.pending)
+        generates = self._limits.drafts and branch.ask.given is None
+        branch.drafts = Drafts(lane.memory, target) if generates else None
 
     def _end(self, lane: _Lane, branch: _Branch, decision: Decision) -> None:
         lane.running.remove(branch)
         lane.ended.append(branch)
+        lane.memory.extend([*branch.opened, *branch.written])
         self._done.append((branch.key, decision))
 
     def _forget(self, lane: _Lane) -> None:

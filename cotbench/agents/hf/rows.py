@@ -4,7 +4,8 @@ alone, to the last bit, never on what else goes through the model in the same pa
 Own attention instead of padded batches on transformers' caches: tokens of all sequences stand one after another in one row, so
 nothing is padded; each sequence keeps its keys where they are, so nothing is copied from token to token; several
 continuations share the keys of what they continue; and a pass may mix long prompts with single tokens. Matrix products keep
-their bits for every number of rows that is a multiple of four, so passes are filled up to one.
+their bits for every number of rows that is a multiple of four, and attention for the same number of rows and keys: so
+passes are filled up, and continuations are attended to in fours over whole blocks of keys.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ ATTENTION = "cotbench_rows"
 """The name of our attention among transformers' own."""
 
 _ALIGN = 4
-_GROWTH = 64
+_SMALL = 16
+"""Rows of a continuation up to which they are attended to in fours; longer ones are given texts, always computed whole."""
+
+BLOCK = 64
+"""Keys are kept and attended to in blocks of so many; a token's bits depend on how many blocks its span ends in."""
 
 
 class Entries:
@@ -34,20 +39,23 @@ class Entries:
         return sum(tensor.nbytes for pair in self._layers.values() for tensor in pair)
 
     def write(self, layer: int, keys: Any, values: Any) -> tuple[Any, Any]:
-        """Put (heads, n, size) after the first `length` tokens; gives all keys and values with them. `length` stays."""
+        """Put (heads, n, size) after the first `length` tokens; gives all keys and values that are kept. `length` stays.
+
+        Behind the last token written stands what does not count, up to a whole number of blocks.
+        """
         end = self.length + keys.shape[1]
         held = self._layers.get(layer)
         if held is None or held[0].shape[1] < end:
             room = max(end, self._expected if held is None else end + end // 2)
-            room += -room % _GROWTH
+            room += -room % BLOCK
             held = tuple(self._grown(old, new, room) for old, new in zip(held or (None, None), (keys, values), strict=True))  # type: ignore[assignment]
             self._layers[layer] = held
         held[0][:, self.length : end] = keys
         held[1][:, self.length : end] = values
-        return held[0][:, :end], held[1][:, :end]
+        return held
 
     def _grown(self, old: Any, new: Any, room: int) -> Any:
-        tensor = new.new_empty((new.shape[0], room, new.shape[2]))
+        tensor = new.new_zeros((new.shape[0], room, new.shape[2]))  # What is masked must be a number all the same.
         if old is not None:
             tensor[:, : self.length] = old[:, : self.length]
         return tensor
@@ -178,7 +186,7 @@ def _visible(count: int, first: int, start: int, end: int, window: int | None, d
     """Which keys at positions start..end the queries at first..first+count see: (count, end - start), or None for all."""
     import torch
 
-    if count == 1 and (window is None or first - window < start):
+    if end <= first + 1 and (window is None or first + count - 1 - window < start):
         return None
     queries = torch.arange(first, first + count, device=device)[:, None]
     keys = torch.arange(start, end, device=device)[None]
@@ -195,7 +203,7 @@ def _on_its_own(
     heads, count, _ = query.shape
     first = span.own.length
     start = 0 if window is None else max(0, first - window + 1)
-    keys, values = keys[:, start:], values[:, start:]
+    keys, values = keys[:, start : first + count], values[:, start : first + count]
     seen = _visible(count, first, start, first + count, window, query.device)
     folded = _fold(query, keys.shape[0])
     if seen is not None:
@@ -211,19 +219,50 @@ def _after_another(
     query: Any, keys: Any, values: Any, span: Span, *, layer: int, scale: float, softcap: float | None, window: int | None
 ) -> Any:
     """The keys are in two places: what is continued, and the continuation."""
+    import torch
+
+    count = query.shape[1]
+    shape = {"span": span, "layer": layer, "scale": scale, "softcap": softcap, "window": window}
+    if count > _SMALL:
+        return _rows_after(query, keys, values, 0, count, **shape)
+    fours = []
+    for start in range(0, count, _ALIGN):
+        rows = min(_ALIGN, count - start)
+        some = query[:, start : start + rows]
+        if rows < _ALIGN:
+            some = torch.cat([some, some[:, -1:].expand(-1, _ALIGN - rows, -1)], dim=1)
+        fours.append(_rows_after(some, keys, values, start, count, **shape)[:rows])
+    return torch.cat(fours)
+
+
+def _rows_after(
+    query: Any,
+    keys: Any,
+    values: Any,
+    skipped: int,
+    whole: int,
+    *,
+    span: Span,
+    layer: int,
+    scale: float,
+    softcap: float | None,
+    window: int | None,
+) -> Any:
+    """Some of a span's `whole` rows, from the one numbered `skipped` on."""
     assert span.before is not None
     heads, count, _ = query.shape
     group = heads // keys.shape[0]
-    base, first = span.before.length, span.position
+    base, first = span.before.length, span.position + skipped
     start = 0 if window is None else max(0, first - window + 1)
     folded = _fold(query, keys.shape[0])
     parts = []
     if start < base:
         earlier = _visible(count, first, start, base, window, query.device) if window is not None else None
         parts.append((folded, *span.before.read(layer, start, base), _repeated(earlier, group)))
-    own = max(0, start - base)
-    later = _visible(count, first, base + own, first + count, window, query.device)
-    parts.append((folded, keys[:, own:], values[:, own:], _repeated(later, group)))
+    own, end = max(0, start - base), span.own.length + whole
+    end += -end % BLOCK
+    later = _visible(count, first, base + own, base + end, window, query.device)
+    parts.append((folded, keys[:, own:end], values[:, own:end], _repeated(later, group)))
     return _unfold(_weighted(parts, scale, softcap), heads)
 
 

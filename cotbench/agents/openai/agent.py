@@ -1,0 +1,241 @@
+"""The `openai:` agent: a server asked by many threads. Invariant: a request that fails for good becomes the error of its query
+and of no other; nothing that the agent says of itself or of a failure holds the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import queue
+import threading
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Literal
+
+from cotbench.agents.openai import tools as native
+from cotbench.agents.openai.address import read_address, read_key
+from cotbench.agents.openai.connection import Connection, ServerError
+from cotbench.agents.openai.server import Way, survey
+from cotbench.agents.openai.tokens import Tokens, find_tokens
+from cotbench.agents.openai.writer import Prompt, Spent, Writer, explained
+from cotbench.agents.writing import TAG_ALLOWANCE, Ask, program, prompt_limit
+from cotbench.dialogue import Dialogue, fit
+from cotbench.elicitation import Elicitation
+from cotbench.errors import AgentError, CotbenchError, UsageError
+from cotbench.query import Decision, Query, derive_seed
+
+_log = logging.getLogger(__name__)
+
+_Done = queue.SimpleQueue[tuple[Hashable, Decision]]
+_Task = tuple[Hashable, Query, _Done]
+
+
+class OpenAIAgent:
+    """A model at a server that speaks OpenAI's protocol.
+
+    Args:
+        target: `MODEL@URL`, or `MODEL` for the server in `OPENAI_BASE_URL`, else OpenAI's own.
+        tokenizer: the model's tokenizer, a folder or a hub name; default: MODEL, where it is one of these. With it prompts are
+            cut to the context, and a server that continues no messages is sent prompts instead; needs the extra `hf`.
+        way: how a turn that we open is continued: "chat" (`continue_final_message`), "completions", or "auto": chat where the
+            server shows that it does that, else completions. With "completions" everything is asked that way.
+        concurrency: requests at once.
+        timeout: seconds to wait for an answer.
+        retries: further attempts after a failure that may pass.
+        tools: "text" describes functions in the system text, "native" hands them to the server as tools (style template).
+        context: the longest prompt and answer together, in tokens; default: what the server tells, else the model's
+            configuration beside the tokenizer; where none is known, the server itself has to refuse.
+        key_env: the environment variable with the key; empty: none is sent.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tokenizer: str | None = None,
+        way: Way = "auto",
+        concurrency: int = 8,
+        timeout: float = 600.0,
+        retries: int = 5,
+        tools: Literal["text", "native"] = "text",
+        context: int | None = None,
+        key_env: str = "OPENAI_API_KEY",
+    ) -> None:
+        if concurrency < 1 or retries < 0 or not timeout > 0:
+            raise UsageError("an openai: agent needs concurrency of 1 or more, retries of 0 or more, and a timeout above 0")
+        if context is not None and context < 2 * TAG_ALLOWANCE:
+            raise UsageError(f"context={context} leaves no room for an answer")
+        address = read_address(target)
+        key = read_key(key_env, address.url)
+        self.name = f"openai:{address.model}"
+        self.needs: frozenset[str] = frozenset()
+        self.batch = concurrency
+        self._model, self._native = address.model, tools == "native"
+        self._connection = Connection(address.url, key, timeout=timeout, retries=retries)
+        tokens = find_tokens(address.model, tokenizer)
+        try:
+            self._server = survey(self._connection, address.model, way, tokens)
+        except ServerError as error:
+            if error.status not in (401, 403):
+                raise
+            held = f"the key in {key_env}" if key is not None else f"no key ({key_env or 'key_env'} is not set)"
+            raise AgentError(f"{address.url} does not accept {held}: {error}") from None
+        if self._native and self._server.chat is None:
+            raise AgentError(f"tools=native needs messages, which {address.url} does not take: leave tools and way away")
+        self._tokens = tokens if isinstance(tokens, Tokens) else None
+        known = (context, self._server.context, self._tokens.context if self._tokens is not None else None)
+        self._context = next((limit for limit in known if limit is not None), None)
+        self._writer = Writer(self._connection, address.model, self._server, tokens)
+        self._description = {
+            "model": address.model,
+            "url": address.url,
+            **self._server.description,
+            **(self._tokens.description if self._tokens is not None else {"tokenizer": None}),
+            "context": self._context,
+            "tools": tools,
+            **({"tools_sha256": hashlib.sha256(json.dumps(native.INSTRUCTIONS).encode()).hexdigest()} if self._native else {}),
+        }
+        self._waiting: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._done: _Done = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._open = 0
+
+    def describe(self) -> dict[str, Any]:
+        """Server, model, and how it is asked: what the manifest records."""
+        return dict(self._description)
+
+    def require(self, elicitation: Elicitation) -> None:
+        """Refuse what this server cannot do.
+
+        Raises:
+            AgentError: with style prefill, where the server continues no turn, or tools are native.
+        """
+        if elicitation.style != "prefill":
+            return
+        if self._native:
+            raise AgentError(
+                "tools=native lets the server write the whole answer, so nothing is opened: --elicitation template"
+            )
+        if self._server.prefill == "none":
+            raise AgentError(
+                f"{self._connection.url} cannot continue a turn that we open ({self._server.reason}): "
+                "ask with --elicitation template"
+            )
+
+    def submit(self, key: Hashable, query: Query) -> None:
+        """Take a query in; `collect` gives its decision, under the key."""
+        self._open += 1
+        self._hand(key, query, self._done)
+
+    def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
+        """The decisions completed since the last call; waits for one, but no longer than `wait` seconds."""
+        answers: list[tuple[Hashable, Decision]] = []
+        try:
+            while len(answers) < self._open:
+                answers.append(self._done.get(timeout=wait) if not answers and wait > 0 else self._done.get_nowait())
+        except queue.Empty:
+            pass
+        self._open -= len(answers)
+        return answers
+
+    def decide(self, queries: Sequence[Query]) -> list[Decision]:
+        """One decision a query, in order; what fails is an error of that query alone."""
+        done: _Done = queue.SimpleQueue()
+        for index, query in enumerate(queries):
+            self._hand(index, query, done)
+        answers = dict(done.get() for _ in queries)
+        return [answers[index] for index in range(len(queries))]
+
+    def close(self) -> None:
+        """End the threads; a request under way is not waited for."""
+        self._connection.close()
+        with suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait()
+        for _ in self._threads:
+            self._waiting.put(None)
+        self._threads, self._open = [], 0
+        counted = self._writer.merges
+        if counted.merged:
+            _log.warning(
+                "%s: %d of %d prompts were sent as text of which the server makes other tokens than the hf: agent",
+                self.name,
+                counted.merged,
+                counted.sent,
+            )
+
+    def _hand(self, key: Hashable, query: Query, done: _Done) -> None:
+        if len(self._threads) < self.batch:
+            thread = threading.Thread(target=self._work, name=f"{self.name} {len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._waiting.put((key, query, done))
+
+    def _work(self) -> None:
+        while (task := self._waiting.get()) is not None:
+            key, query, done = task
+            try:
+                decision = self._answer(query)
+            except ServerError as error:
+                decision = Decision("", error=explained(error))
+            except CotbenchError as error:
+                decision = Decision("", error=str(error))
+            except Exception as error:  # A broken template, text that is no text: this query's failure alone.
+                decision = Decision("", error=self._connection.redact(f"{type(error).__name__}: {error}"))
+            done.put((key, decision))
+
+    def _answer(self, query: Query) -> Decision:
+        prompt, spent = self._prompt(query), Spent()
+        decision = self._with_tools(query, prompt, spent) if self._native else self._written(query, prompt, spent)
+        length = len(prompt.ids) if prompt.ids is not None else spent.prompt_tokens
+        return replace(
+            decision,
+            prompt_tokens=length,
+            reused_tokens=min(spent.cached, length),
+            prefilled_tokens=spent.prefilled,
+            dropped_observations=prompt.dropped,
+        )
+
+    def _prompt(self, query: Query) -> Prompt:
+        """The prompt, cut to the context where both are known; without a tokenizer the server has to refuse."""
+        asked, tokens = query.elicitation, self._tokens
+        made: dict[Dialogue, Prompt] = {}
+
+        def length(dialogue: Dialogue) -> int:
+            messages = asked.messages(dialogue, query.mode, query.admissible_actions)
+            ids = tokens.prompt(messages) if tokens is not None else None
+            made[dialogue] = Prompt(messages, dialogue, ids)
+            return len(ids or ())
+
+        limit = 2**31 if self._context is None else prompt_limit(asked, self._context)
+        shown, dropped = fit(query.dialogue, length, limit)
+        return replace(made[shown], dropped=dropped)
+
+    def _written(self, query: Query, prompt: Prompt, spent: Spent) -> Decision:
+        """Run the query's program: a CoT decision is two requests."""
+        running = program(query)
+        ask = next(running)
+        while True:
+            said = self._writer.write(query, prompt, ask, spent)
+            try:
+                ask = running.send(said)
+            except StopIteration as end:
+                decision: Decision = end.value
+                return decision
+
+    def _with_tools(self, query: Query, prompt: Prompt, spent: Spent) -> Decision:
+        """One request with the functions as tools; where there are none to call, the usual program."""
+        if not query.dialogue.functions:
+            return self._written(query, prompt, spent)
+        if query.elicitation.style == "prefill" or query.given_trace is not None or query.given_action is not None:
+            raise AgentError("with tools=native no tag is opened, no trace given, no action scored: use ?tools=text")
+        chat = self._server.chat
+        if chat is None:
+            raise AgentError("the server takes no messages, so no tools")
+        box = native.toolbox(prompt.shown)
+        ask = Ask((), native.budget(query.elicitation, query.mode), (), False, derive_seed(query.seed, 0))
+        fields = self._writer.fields(chat, query, ask)
+        body = {"messages": chat.shown(native.messages(prompt.shown, query)), "tools": list(box.tools), **fields}
+        return native.read_calls(self._writer.ask(chat, body, spent), box, query)

@@ -1,0 +1,226 @@
+"""Requests to one server, repeated where that can help. Invariant: whatever goes wrong is a `ServerError` whose text does not
+hold the key, also where the server sends it back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
+from typing import Any, Literal
+from urllib.parse import quote
+
+from cotbench.errors import AgentError, MissingExtraError
+
+Path = Literal["chat/completions", "completions"]
+
+BACKOFF = 0.5
+"""Seconds before the second attempt; doubled for each further one, and up to as much again by chance."""
+
+LONGEST_WAIT = 60.0
+"""Seconds between two attempts at most, whatever the server asks for."""
+
+_MODELS_TIMEOUT = 60.0
+_NO_KEY = "none"
+_PASSING = (408, 409, 425, 429)
+_NO_USE = (501, 505)
+_SHOWN = 300
+_OVERFLOW = re.compile(
+    r"context.{0,20}(length|window|size)|max_model_len|maximum.{0,20}tokens|too (long|many tokens)", re.IGNORECASE
+)
+
+
+class ServerError(AgentError):
+    """A request failed.
+
+    Attributes:
+        status: of HTTP, where there was an answer.
+        passing: whether another attempt may succeed.
+        after: how many seconds the server wants to be left alone.
+    """
+
+    def __init__(self, text: str, status: int | None = None, *, passing: bool = False, after: float | None = None) -> None:
+        super().__init__(text)
+        self.status, self.passing, self.after = status, passing, after
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server understood and will not: a field or an endpoint that it does not have."""
+        return self.status in (400, 404, 405, 415, 422, 501)
+
+    @property
+    def overflow(self) -> bool:
+        """Whether a prompt was too long, as far as the server's words tell."""
+        return self.status in (400, 413, 422) and _OVERFLOW.search(str(self)) is not None
+
+
+class Connection:
+    """A server and how to insist.
+
+    Args:
+        url: what the endpoints' paths are appended to.
+        key: sent as the bearer's token; None where the server wants none.
+        timeout: seconds to wait for an answer.
+        retries: further attempts after a failure that may pass: 408, 409, 425, 429, 5xx, time-outs, broken connections, bodies
+            that are cut off or no JSON.
+
+    Raises:
+        MissingExtraError: the extra is not installed.
+    """
+
+    def __init__(self, url: str, key: str | None, *, timeout: float, retries: int) -> None:
+        for package in ("openai", "tenacity"):
+            if find_spec(package) is None:
+                raise MissingExtraError("an openai: agent", "openai")
+        import openai
+
+        self.url = url
+        self._timeout, self._retries = timeout, retries
+        self._secrets = () if key is None else tuple(dict.fromkeys((key, quote(key, safe=""), json.dumps(key)[1:-1])))
+        self._closed = threading.Event()
+        # The client's own retries would hide ours.
+        self._client = openai.OpenAI(base_url=url, api_key=key or _NO_KEY, timeout=timeout, max_retries=0)
+
+    def ask(self, path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Post a request; gives the decoded answer, which has a choice.
+
+        Raises:
+            ServerError: it failed for good, or too often.
+        """
+        from tenacity import Retrying, retry_if_exception, sleep_using_event, stop_after_attempt, stop_when_event_set
+
+        attempts = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, ServerError) and error.passing),
+            wait=self._pause,
+            stop=stop_after_attempt(self._retries + 1) | stop_when_event_set(self._closed),
+            sleep=sleep_using_event(self._closed),
+            reraise=True,
+        )
+        try:
+            return attempts(self._once, path, body)
+        except ServerError as error:
+            count = attempts.statistics["attempt_number"]
+            if count == 1:
+                raise
+            raise ServerError(f"{error} ({count} attempts)", error.status) from None
+
+    def models(self) -> list[dict[str, Any]]:
+        """What the server says it serves; empty where it does not say.
+
+        Raises:
+            ServerError: nobody answers there, or the key is not accepted.
+        """
+        try:
+            raw = self._client.with_options(timeout=min(self._timeout, _MODELS_TIMEOUT)).models.with_raw_response.list()
+            listed = json.loads(raw.http_response.text)["data"]
+            return [model for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
+        except (ValueError, KeyError, TypeError):
+            return []
+        except Exception as error:
+            failure = self._failure("models", error)
+            if failure.status is None:
+                raise ServerError(f"{failure}: start the server, or correct the URL") from None
+            if failure.status in (401, 403):
+                raise failure from None
+            return []
+
+    def close(self) -> None:
+        """End the waiting between attempts; requests under way are left to their time-out."""
+        self._closed.set()
+
+    def redact(self, text: str) -> str:
+        """A text without the key."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[key]")
+        return text
+
+    def _once(self, path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
+        rest = dict(body)
+        model = rest.pop("model")
+        try:
+            if path == "completions":
+                prompt = rest.pop("prompt")
+                raw = self._client.completions.with_raw_response.create(model=model, prompt=prompt, extra_body=rest)
+            else:
+                messages = rest.pop("messages")
+                raw = self._client.chat.completions.with_raw_response.create(model=model, messages=messages, extra_body=rest)
+            text = raw.http_response.text
+        except Exception as error:
+            raise self._failure(path, error) from None
+        return self._decoded(path, text)
+
+    def _decoded(self, path: Path, text: str) -> dict[str, Any]:
+        where = f"{self.url}/{path}"
+        try:
+            loaded = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ServerError(f"{where} answered with what is no JSON: {self._shown(text)!r}", passing=True) from None
+        choices = loaded.get("choices") if isinstance(loaded, dict) else None
+        if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
+            raise ServerError(f"{where} answered without a choice: {self._shown(text)!r}", passing=True)
+        return dict(loaded)
+
+    def _failure(self, path: str, error: Exception) -> ServerError:
+        """What an exception of the client means."""
+        import openai
+
+        where = f"{self.url}/{path}"
+        if isinstance(error, openai.APITimeoutError):
+            return ServerError(f"{where} did not answer within {self._timeout:g} s", passing=True)
+        if isinstance(error, openai.APIConnectionError):
+            cause = error.__cause__ or error
+            return ServerError(
+                f"{where} cannot be reached or broke off ({type(cause).__name__}: {self._shown(str(cause))})", passing=True
+            )
+        if not isinstance(error, openai.APIStatusError):
+            return ServerError(f"{where}: {type(error).__name__}: {self._shown(str(error))}")
+        status, told = error.status_code, self._shown(_message(error.body))
+        spent = error.code == "insufficient_quota"  # 429 too, and no waiting helps.
+        passing = (status in _PASSING or status >= 500) and status not in _NO_USE and not spent
+        return ServerError(
+            f"{where} answered {status}{': ' if told else ''}{told}",
+            status,
+            passing=passing,
+            after=_seconds(error.response.headers.get("retry-after")),
+        )
+
+    def _pause(self, state: Any) -> float:
+        """Seconds until the next attempt: what the server asks for, else twice as long each time."""
+        from tenacity import wait_exponential_jitter
+
+        error = state.outcome.exception()
+        if isinstance(error, ServerError) and error.after is not None:
+            return min(error.after, LONGEST_WAIT)
+        return float(wait_exponential_jitter(initial=BACKOFF, max=LONGEST_WAIT, jitter=BACKOFF)(state))
+
+    def _shown(self, text: str) -> str:
+        return " ".join(self.redact(text).split())[:_SHOWN]
+
+
+def _message(body: object) -> str:
+    """What an error's body says, whoever wrote it."""
+    if isinstance(body, Mapping):
+        for name in ("message", "detail", "error"):
+            if body.get(name):
+                return _message(body[name])
+    return body if isinstance(body, str) else "" if body is None else json.dumps(body, default=str)
+
+
+def _seconds(header: str | None) -> float | None:
+    """How long to wait by a `Retry-After` header: a number of seconds or a date."""
+    if not header:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        until = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())

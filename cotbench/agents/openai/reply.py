@@ -1,0 +1,144 @@
+"""Reading a server's answer. Invariant: what a server does not tell stays unknown; nothing is guessed into a `Written`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cotbench.agents.writing import Ask, Written, first_stop
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The first choice of an answer.
+
+    Attributes:
+        text: what was written.
+        reasoning: what a server with a reasoning parser took out of it; None where it took nothing.
+        finish: "stop", "length", "tool_calls", ...
+        stop: the stop string that was met, where the server tells (vLLM: `stop_reason`, SGLang: `matched_stop`).
+        calls: tool calls, as they came.
+        pieces: the text of each generated token, where told.
+        logprobs: and its log-probability.
+        ids: and its id.
+        tokens: how many were generated; None where not told.
+        prompt_tokens: how many the prompt has; None where not told.
+        cached_tokens: how many of these the server had computed before.
+        reasoning_tokens: how many of the generated ones are reasoning.
+    """
+
+    text: str
+    reasoning: str | None = None
+    finish: str | None = None
+    stop: str | None = None
+    calls: tuple[Mapping[str, Any], ...] = ()
+    pieces: tuple[str, ...] = ()
+    logprobs: tuple[float, ...] | None = None
+    ids: tuple[int, ...] = ()
+    tokens: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+def read_reply(loaded: Mapping[str, Any]) -> Reply:
+    """The reply in a decoded answer of either endpoint, which has a choice."""
+    choice = loaded["choices"][0]
+    message = _mapping(choice.get("message"))
+    text = choice.get("text") if "text" in choice else message.get("content")
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    usage = _mapping(loaded.get("usage"))
+    stop = choice.get("stop_reason", choice.get("matched_stop"))
+    pieces, logprobs = _told(_mapping(choice.get("logprobs")))
+    ids = choice.get("token_ids")
+    return Reply(
+        text=text if isinstance(text, str) else "",
+        reasoning=reasoning if isinstance(reasoning, str) else None,
+        finish=choice.get("finish_reason"),
+        stop=stop if isinstance(stop, str) else None,
+        calls=tuple(call for call in message.get("tool_calls") or () if isinstance(call, Mapping)),
+        pieces=pieces,
+        logprobs=logprobs,
+        ids=tuple(ids) if isinstance(ids, list) else (),
+        tokens=_count(usage, "completion_tokens"),
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        cached_tokens=_count(_mapping(usage.get("prompt_tokens_details")), "cached_tokens") or 0,
+        reasoning_tokens=_count(_mapping(usage.get("completion_tokens_details")), "reasoning_tokens") or 0,
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int | None:
+    value = usage.get(name)
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def _told(logprobs: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
+    """Texts and log-probabilities of the generated tokens, in the form of either endpoint."""
+    content = logprobs.get("content")
+    if isinstance(content, list) and content:
+        entries = [_mapping(entry) for entry in content]
+        scores = [entry.get("logprob") for entry in entries]
+        pieces = _decoded([entry.get("bytes") for entry in entries]) or tuple(str(entry.get("token")) for entry in entries)
+    else:
+        scores, names = logprobs.get("token_logprobs") or [], logprobs.get("tokens") or []
+        pieces = tuple(map(str, names)) if len(names) == len(scores) else ()
+    known = [float(score) for score in scores if isinstance(score, int | float)]
+    return (pieces, tuple(known)) if known and len(known) == len(scores) else ((), None)
+
+
+def _decoded(pieces: Sequence[object]) -> tuple[str, ...]:
+    """The text that each token adds, out of bytes: a character can be spread over several tokens."""
+    texts, sofar, before = [], b"", ""
+    for piece in pieces:
+        if not isinstance(piece, list):
+            return ()
+        sofar += bytes(piece)
+        text = sofar.decode("utf-8", "ignore")
+        texts.append(text[len(before) :])
+        before = text
+    return tuple(texts)
+
+
+def written(
+    reply: Reply, ask: Ask, growth: Callable[[Sequence[int]], tuple[str, ...]], count: Callable[[str], int | None]
+) -> Written:
+    """What a reply says to an ask, cut where the ask ends.
+
+    A server may keep the stop string in the text, and none knows our rule for lines: the text is searched here. A stop string
+    that is neither in the text nor told was not met.
+
+    Args:
+        reply: the reply.
+        ask: what was asked for.
+        growth: the text after each of some ids, where there is a tokenizer; else nothing.
+        count: how many tokens a text has, where there is a tokenizer; else None.
+    """
+    grown = growth(reply.ids) if reply.ids else ()
+    if not grown and "".join(reply.pieces).startswith(reply.text):  # Else these are not texts but names of tokens.
+        grown = tuple("".join(reply.pieces[: end + 1]) for end in range(len(reply.pieces)))
+    found = first_stop(reply.text, ask.stops, ask.one_line)
+    text, stop = found if found is not None else (reply.text, _end(reply, ask))
+    total = reply.tokens if reply.tokens is not None else len(grown) or count(reply.text) or 0
+    logprobs, ids = reply.logprobs, reply.ids
+    if stop == "eos":  # The token that ends the turn is counted, and no text.
+        grown = tuple(each for each in grown if len(each) <= len(text))
+        return Written(text, stop, total, grown, ids[: len(grown)], logprobs)
+    ended = next((place for place, each in enumerate(grown, 1) if first_stop(each, ask.stops, ask.one_line)), None)
+    if ended is not None:
+        kept = None if logprobs is None else logprobs[:ended]
+        return Written(text, stop, min(total, ended), grown[:ended], ids[:ended], kept)
+    if found is not None and reply.text[len(text) + len(stop) :].strip():  # The server wrote on, and does not tell its tokens.
+        end = count(reply.text[: len(text) + len(stop)])
+        return Written(text, stop, total if end is None else min(total, end), (), (), None)
+    return Written(text, stop, total, grown, ids, logprobs)
+
+
+def _end(reply: Reply, ask: Ask) -> str:
+    if reply.finish == "length":
+        return "budget"
+    return reply.stop if reply.stop in ask.stops else "eos"

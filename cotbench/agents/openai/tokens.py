@@ -1,0 +1,130 @@
+"""A served model's own tokenizer, on this side. Invariant: the token ids here are those of the `hf:` agent, and one thread at a
+time uses the tokenizer, for the fast ones change their state with every call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cotbench.agents.hf import models
+from cotbench.agents.hf.chat import Chat
+from cotbench.agents.hf.engine import opened_ids
+from cotbench.agents.writing import Opened, opened_text
+from cotbench.elicitation import Message
+from cotbench.errors import AgentError, MissingExtraError
+
+
+class Tokens:
+    """Texts to token ids and back.
+
+    Args:
+        source: a folder, or a name on the hub or in its cache.
+
+    Raises:
+        AgentError: no tokenizer can be loaded from there.
+    """
+
+    def __init__(self, source: str) -> None:
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        self.source = source
+        where = str(Path(source).expanduser())
+        if not Path(where).is_dir():
+            models._require_hub(source, source, None)
+            where = source
+        try:
+            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(where)
+        except Exception as error:
+            raise AgentError(f"cannot load the tokenizer of {source!r} ({models._first_line(error)})") from error
+        self._chat = Chat(self._tokenizer)
+        self._lock = threading.Lock()
+        self.context = _context(where)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        vocabulary = json.dumps(self._tokenizer.get_vocab(), sort_keys=True)
+        return {
+            "tokenizer": self.source,
+            "tokenizer_sha256": hashlib.sha256(vocabulary.encode()).hexdigest(),
+            "chat_template_sha256": models._digest(self._tokenizer.chat_template),
+        }
+
+    @property
+    def begin(self) -> str:
+        """The token that some tokenizers put before every text; empty where there is none."""
+        return str(self._tokenizer.bos_token or "")
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of the prompt `p`."""
+        with self._lock:
+            return self._chat.prompt_ids(messages)
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The prompt `p` as text."""
+        with self._lock:
+            return self._chat.prompt_text(messages)
+
+    def opened(self, opened: Opened) -> list[int]:
+        """Ids of the assistant's turn so far, piece by piece."""
+        with self._lock:
+            return opened_ids(self._chat, opened)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text as a whole."""
+        with self._lock:
+            return self._chat.encode(text)
+
+    def growth(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """The text after each of some ids."""
+        with self._lock:
+            return tuple(self._chat.decode(ids[:count]) for count in range(1, len(ids) + 1))
+
+    def merges(self, prompt: Sequence[int], messages: Sequence[Message], opened: Opened) -> bool:
+        """Whether a server that is sent text reads other tokens than those that the pieces have."""
+        whole = self.encode(self.prompt_text(messages) + opened_text(opened))
+        return whole != [*prompt, *self.opened(opened)]
+
+
+def find_tokens(model: str, wanted: str | None) -> Tokens | str:
+    """The tokenizer of a served model, or why there is none.
+
+    Args:
+        model: as the server calls it; tried where it is a folder, or has the form of a hub name.
+        wanted: where the user says that it is; then it must be there.
+
+    Raises:
+        MissingExtraError: one is wanted, and transformers is not installed.
+        AgentError: one is wanted, and cannot be loaded.
+    """
+    if find_spec("transformers") is None:
+        if wanted is not None:
+            raise MissingExtraError(f"tokenizer={wanted}", "hf")
+        return "no tokenizer: the extra 'hf' is not installed"
+    if wanted is not None:
+        return Tokens(wanted)
+    if not (Path(model).expanduser().is_dir() or model.count("/") == 1):
+        return f"no tokenizer: {model!r} is no folder and no hub name; give ?tokenizer=FOLDER"
+    try:
+        return Tokens(model)
+    except AgentError:
+        return f"no tokenizer: that of {model!r} cannot be loaded; give ?tokenizer=FOLDER"
+
+
+def _context(where: str) -> int | None:
+    """The longest sequence by the model's configuration, where there is one beside the tokenizer."""
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(where).get_text_config()
+    except Exception:  # A folder with a tokenizer alone, or a model that transformers does not know.
+        return None
+    longest = getattr(config, "max_position_embeddings", None)
+    return longest if isinstance(longest, int) else None

@@ -1,0 +1,232 @@
+"""The `vllm:` agent: vLLM's server, started for one model on this machine, and ended with the agent. Invariant: what it answers
+is what the `openai:` agent answers of that server; no process is left behind by `close`, by an exception or at Python's exit.
+
+Prompts go to it as token ids, so they are those of the `hf:` agent. A Python that is killed outright (SIGKILL) cannot end the
+server: it has to be ended by hand then.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import IO, Any, Literal
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+from cotbench.agents.hf.models import ALIASES
+from cotbench.agents.openai.agent import OpenAIAgent
+from cotbench.agents.openai.server import Way
+from cotbench.elicitation import Elicitation
+from cotbench.errors import AgentError, UsageError
+from cotbench.query import Decision, Query
+
+HOST = "127.0.0.1"
+
+TERMINATE_WAIT = 20.0
+"""Seconds that the server gets to end by itself."""
+
+_POLL = 0.2
+_TAIL, _TAIL_BYTES = 15, 16_384
+_ALWAYS = (
+    "--enable-prefix-caching",
+    "--enable-prompt-tokens-details",
+    "--generation-config=vllm",
+    "--uvicorn-log-level=warning",
+)
+"""Reuse what was computed and tell how much; no penalties out of the model's generation_config.json; no line a request."""
+
+
+class VLLMAgent:
+    """A model served by vLLM on this machine.
+
+    Args:
+        model: hub name, alias, or local folder.
+        port: where the server listens on this machine; default: a free one.
+        gpu_memory_utilization: the part of the GPU's memory that vLLM takes.
+        max_model_len: the longest prompt and answer together, in tokens.
+        args: more of `vllm serve`'s command line.
+        start: seconds until the model must be loaded.
+        tokenizer: see `OpenAIAgent`, as for what follows.
+        way: default: "completions"; with tools=native "auto".
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        port: int | None = None,
+        gpu_memory_utilization: float | None = None,
+        max_model_len: int | None = None,
+        args: str = "",
+        start: float = 1800.0,
+        tokenizer: str | None = None,
+        way: Way | None = None,
+        concurrency: int = 64,
+        timeout: float = 600.0,
+        retries: int = 5,
+        tools: Literal["text", "native"] = "text",
+    ) -> None:
+        served = ALIASES.get(model, model)
+        options = {"--gpu-memory-utilization": gpu_memory_utilization, "--max-model-len": max_model_len}
+        try:
+            more = [*(f"{name}={value}" for name, value in options.items() if value is not None), *shlex.split(args)]
+        except ValueError as error:
+            raise UsageError(f"vllm:{model}: args={args}: {error}") from error
+        if any(argument.startswith("--api-key") for argument in more):
+            raise UsageError("the server of a vllm: agent listens on this machine alone and takes no key: leave --api-key away")
+        self.name = f"vllm:{model}"
+        self._server = _Process(served, port, [*_ALWAYS, *more])
+        try:
+            version = self._server.wait(start)
+            self._agent = OpenAIAgent(
+                f"{served}@http://{HOST}:{self._server.port}",
+                tokenizer=tokenizer,
+                way=way or ("auto" if tools == "native" else "completions"),
+                concurrency=concurrency,
+                timeout=timeout,
+                retries=retries,
+                tools=tools,
+                key_env="",
+            )
+        except BaseException:
+            self._server.end()
+            raise
+        self.needs = self._agent.needs
+        self.batch = self._agent.batch
+        # The port is left out: a run may go on with another one.
+        told = {name: value for name, value in self._agent.describe().items() if name != "url"}
+        self._description = {**told, "vllm": version, "arguments": [*_ALWAYS, *more]}
+
+    def describe(self) -> dict[str, Any]:
+        """Model, version and arguments of the server, and how it is asked."""
+        return dict(self._description)
+
+    def require(self, elicitation: Elicitation) -> None:
+        """Refuse what the server cannot do; see `OpenAIAgent`."""
+        self._agent.require(elicitation)
+
+    def submit(self, key: Hashable, query: Query) -> None:
+        """Take a query in."""
+        self._agent.submit(key, query)
+
+    def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
+        """The decisions completed since the last call."""
+        return self._agent.collect(wait)
+
+    def decide(self, queries: Sequence[Query]) -> list[Decision]:
+        """One decision a query, in order."""
+        return self._agent.decide(queries)
+
+    def close(self) -> None:
+        """End the server."""
+        self._agent.close()
+        self._server.end()
+
+
+def _command() -> list[str]:
+    """How vLLM is started.
+
+    Raises:
+        AgentError: it is not installed.
+    """
+    found = shutil.which("vllm")
+    if found is not None:
+        return [found]
+    if find_spec("vllm") is not None:
+        return [sys.executable, "-m", "vllm.entrypoints.cli.main"]
+    raise AgentError("a vllm: agent needs vLLM on this machine: pip install vllm; for a server elsewhere use openai:MODEL@URL")
+
+
+class _Process:
+    """One server process, in a group of its own, so that its workers end with it."""
+
+    def __init__(self, model: str, port: int | None, arguments: Sequence[str]) -> None:
+        command = _command()
+        self.port = _free_port(port)
+        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # As long as the process.
+        # Whoever starts the server asks it too, on this machine: it needs no key, and gets none of ours.
+        environment = {name: value for name, value in os.environ.items() if name not in ("VLLM_API_KEY", "OPENAI_API_KEY")}
+        self._process = subprocess.Popen(
+            [*command, "serve", model, "--host", HOST, "--port", str(self.port), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        atexit.register(self.end)
+
+    def wait(self, seconds: float) -> str | None:
+        """Wait until the model is loaded; gives the server's version.
+
+        Raises:
+            AgentError: the process ended, or it takes too long.
+        """
+        opener = build_opener(ProxyHandler({}))
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self._process.poll() is not None:
+                raise AgentError(
+                    f"vLLM ended with code {self._process.returncode} before it answered; its last words: {self._tail()}"
+                )
+            with suppress(URLError, OSError), opener.open(f"http://{HOST}:{self.port}/health", timeout=5):
+                return _version(opener, self.port)
+            time.sleep(_POLL)
+        raise AgentError(f"vLLM did not load the model within {seconds:g} s (?start=SECONDS); its last words: {self._tail()}")
+
+    def end(self) -> None:
+        """End the server and its workers, politely at first."""
+        if self._output.closed:
+            return
+        atexit.unregister(self.end)
+        for sent, wait in ((signal.SIGTERM, TERMINATE_WAIT), (signal.SIGKILL, TERMINATE_WAIT)):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, sent)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(wait)
+        self._output.close()
+
+    def _tail(self) -> str:
+        file = self._output.fileno()
+        # Not read(): the server writes at the same position of the same file.
+        lines = (
+            os.pread(file, _TAIL_BYTES, max(0, os.fstat(file).st_size - _TAIL_BYTES)).decode("utf-8", "replace").splitlines()
+        )
+        return " | ".join(line.strip() for line in lines[-_TAIL:] if line.strip()) or "none"
+
+
+def _version(opener: Any, port: int) -> str | None:
+    import json
+
+    try:
+        with opener.open(f"http://{HOST}:{port}/version", timeout=5) as answer:
+            told = json.loads(answer.read()).get("version")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return told if isinstance(told, str) else None
+
+
+def _free_port(wanted: int | None) -> int:
+    """A port that nobody listens on.
+
+    Raises:
+        AgentError: the wanted one is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, wanted or 0))
+        except OSError as error:
+            raise AgentError(f"port {wanted} is taken ({error.strerror}): leave ?port= away for a free one") from error
+        return int(probe.getsockname()[1])

@@ -1,0 +1,258 @@
+"""A judge: any agent, asked which of the two actions of one state is the better next one. Invariant: a judge is shown the task,
+what happened and the two actions, never a trace, nor which of the two followed one; all of the question is in its fingerprint.
+
+Source: paper, "a judge's preference between the two actions at the same state". The wording, both orders, and what counts as a
+verdict are ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from textwrap import indent
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from cotbench.agents.base import Agent, needs_of, require
+from cotbench.answer import clean_action
+from cotbench.dialogue import Dialogue, cut
+from cotbench.elicitation import Elicitation, Mode
+from cotbench.envs.registry import Instructions
+from cotbench.episode import Episode
+from cotbench.errors import UsageError
+from cotbench.judgement import Judgement, Verdict
+from cotbench.query import Decision, Query, derive_seed
+
+LETTERS = ("A", "B")
+"""What the two actions are called, in the order in which they are shown."""
+
+_VERSION = 1
+_BATCH = 8
+_ABOUT = (
+    "You judge an agent that acts in an environment. You are shown what the agent was told, what it did so far, and two "
+    "actions that it could do next. Decide which of the two is the better next action for its task. Your own action is "
+    f"the letter of that action, {LETTERS[0]} or {LETTERS[1]}, and nothing else."
+)
+_TOLD = "This is what the agent was told about the environment:"
+_EXAMPLES = "Its actions look like this:"
+_FUNCTIONS = "It can call these functions:"
+_FIRST, _DID, _SAW = "It was first told:", "Then it did:", "And was told:"
+_LAST = f"Which of these two is the better next action, {LETTERS[0]} or {LETTERS[1]}?"
+_NOTHING = "(no action)"
+_MARGIN = "    "
+_VERDICT = re.compile(r"(?:(?:the )?(?:next )?action )?[(\[*]*([AB])[)\]*]*[.:]?", re.IGNORECASE)
+_DECISION = TypeAdapter(Decision)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The two actions of one state.
+
+    Attributes:
+        episode: names the episode; the states of one share a growing text.
+        task: the task id.
+        step: how many actions were executed before this state.
+        dialogue: the episode so far.
+        prompt_action: what the prompt alone led to.
+        cot_action: what the trace led to; another one.
+        expert_action: the expert's action at this state, where it is known; not shown.
+    """
+
+    episode: str
+    task: str
+    step: int
+    dialogue: Dialogue
+    prompt_action: str
+    cot_action: str
+    expert_action: str | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Names the state within its run."""
+        return self.task, self.step
+
+
+def revised_pairs(episodes: Sequence[Episode], instructions: Instructions) -> list[Pair]:
+    """The pairs of a run: the states of its CoT episodes where the trace changed the action, in the order of the run."""
+    pairs = []
+    for episode in episodes:
+        if episode.mode != "cot" or episode.error is not None:
+            continue
+        dialogue = Dialogue(instructions, (episode.first_observation,), functions=episode.functions)
+        for number, step in enumerate(episode.trajectory):
+            if step.revised and step.prompt_action is not None:
+                actions = (step.prompt_action, step.action, step.expert_action)
+                pairs.append(Pair(episode.key, episode.task, number, dialogue, *actions))
+            dialogue = dialogue.then(step.action, None, step.observation)
+    return pairs
+
+
+class Question(BaseModel):
+    """How a judge is asked; frozen, and the same for all states that are counted together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mode: Mode = Field("prompt", description="whether the judge answers at once (prompt) or reasons first (cot)")
+    both_orders: bool = Field(True, description="ask twice, each action first once; else once, in an order drawn by the seed")
+    seed: int = Field(0, ge=0, description="draws the orders, seeds the sampling")
+    elicitation: Elicitation = Field(
+        default_factory=lambda: Elicitation(action_tokens=8), description="how the letter is asked for and read"
+    )
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits over what a judge is shown and how it is read: every field but the seed, every text."""
+        fixed = {
+            "version": _VERSION,
+            "letters": LETTERS,
+            "texts": (_ABOUT, _TOLD, _EXAMPLES, _FUNCTIONS, _FIRST, _DID, _SAW, _LAST, _NOTHING, _MARGIN),
+            "verdict": _VERDICT.pattern,
+            "elicitation": self.elicitation.fingerprint,
+        }
+        whole = json.dumps({**self.model_dump(exclude={"elicitation", "seed"}), **fixed}, sort_keys=True)
+        return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+    def orders(self, pair: Pair) -> tuple[Mode, ...]:
+        """Whose action is shown first, each time that the judge is asked."""
+        drawn: tuple[Mode, Mode] = ("prompt", "cot")
+        if derive_seed(self.seed, pair.task, pair.step, "first") % 2:
+            drawn = ("cot", "prompt")
+        return drawn if self.both_orders else drawn[:1]
+
+    def text(self, pair: Pair, first: Mode) -> str:
+        """What a judge is shown of a state. The actions come last, so both orders and later states begin alike.
+
+        Whatever an agent or an environment wrote stands behind a margin: it cannot pass for a line of the question.
+        """
+        told, *later = pair.dialogue.observations
+        parts = [_behind_margin(_FUNCTIONS, pair.dialogue.functions)] if pair.dialogue.functions else []
+        parts.append(_behind_margin(_FIRST, told))
+        for action, observation in zip(pair.dialogue.actions, later, strict=True):
+            parts.append(_behind_margin(_DID, action or _NOTHING))
+            parts.append(_behind_margin(_SAW, cut(observation, self.elicitation.observation_chars)))
+        actions = (pair.prompt_action, pair.cot_action) if first == "prompt" else (pair.cot_action, pair.prompt_action)
+        parts.append(_LAST)
+        parts += [_behind_margin(f"{letter}:", action or _NOTHING) for letter, action in zip(LETTERS, actions, strict=True)]
+        return "\n".join(parts)
+
+    def query(self, pair: Pair, first: Mode, needs: frozenset[str] = frozenset()) -> Query:
+        """The question about one state in one order."""
+        return Query(
+            episode=pair.episode,
+            task=pair.task,
+            step=pair.step,
+            mode=self.mode,
+            dialogue=Dialogue(_instructions(pair.dialogue.instructions), (self.text(pair, first),)),
+            elicitation=self.elicitation,
+            seed=derive_seed(self.seed, pair.task, pair.step, "judge", first),
+            admissible_actions=LETTERS if "admissible_actions" in needs else None,
+        )
+
+
+def _instructions(told: Instructions) -> Instructions:
+    parts = [_ABOUT, _behind_margin(_TOLD, told.text)]
+    if told.examples:
+        parts.append(_behind_margin(_EXAMPLES, "\n".join(told.examples)))
+    return Instructions("\n\n".join(parts), LETTERS)
+
+
+def _behind_margin(heading: str, text: str) -> str:
+    return f"{heading}\n{indent(text.strip(), _MARGIN)}"
+
+
+def read_letter(action: str) -> int | None:
+    """Which action a judge named, 0 or 1; None where it said anything but one letter (`A`, `b.`, `(A)`, `Action B`)."""
+    found = _VERDICT.fullmatch(clean_action(action))
+    return None if found is None else LETTERS.index(found[1].upper())
+
+
+def check_judge(agent: Agent, question: Question) -> None:
+    """Refuse an agent that cannot judge.
+
+    Raises:
+        CotbenchError: it cannot be asked this way, or it does not read what it is asked.
+    """
+    if "expert_action" in needs_of(agent):
+        raise UsageError(
+            f"agent {agent.name!r} repeats the expert's action and reads no question, so it cannot judge: choose another "
+            "--agent (how often a judge agrees with the expert is counted anyway)"
+        )
+    require(agent, question.elicitation)
+
+
+def judge(agent: Agent, pairs: Sequence[Pair], question: Question) -> Iterator[Judgement]:
+    """Ask an agent about every pair; each judgement as soon as it is known.
+
+    A round asks about one state of as many episodes as keep the agent busy, and of each episode in the order of its steps, so
+    that an engine has computed the beginning of a question already.
+    """
+    needs = needs_of(agent)
+    at_once = max(1, getattr(agent, "batch", _BATCH))
+    by_episode: dict[str, deque[Pair]] = {}
+    for pair in pairs:
+        by_episode.setdefault(pair.episode, deque()).append(pair)
+    waiting, running = deque(by_episode.values()), list[deque[Pair]]()
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            running.append(waiting.popleft())
+        asked = [(pair, question.orders(pair)) for pair in (states.popleft() for states in running)]
+        answers = iter(_decide(agent, [question.query(pair, first, needs) for pair, orders in asked for first in orders]))
+        for pair, orders in asked:
+            yield _judgement(pair, [(first, next(answers)) for first in orders])
+        running = [states for states in running if states]
+
+
+def _judgement(pair: Pair, answers: Sequence[tuple[Mode, Decision]]) -> Judgement:
+    failed = next((decision.error for _, decision in answers if decision.error is not None), None)
+    verdicts = [] if failed is not None else [_verdict(first, decision) for first, decision in answers]
+    return Judgement(
+        task=pair.task,
+        step=pair.step,
+        prompt_action=pair.prompt_action,
+        cot_action=pair.cot_action,
+        expert_action=pair.expert_action,
+        error=failed,
+        verdicts=tuple(verdicts),
+    )
+
+
+def _verdict(first: Mode, decision: Decision) -> Verdict:
+    shown: tuple[Mode, Mode] = ("prompt", "cot") if first == "prompt" else ("cot", "prompt")
+    letter = read_letter(decision.action)
+    return Verdict(first=first, preferred=None if letter is None else shown[letter], decision=decision)
+
+
+def _decide(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
+    """The agent's decisions; whatever it raises becomes the error of every query of the round."""
+    try:
+        decisions = list(agent.decide(queries))
+    except Exception as error:
+        return [Decision("", error=f"{type(error).__name__}: {error}")] * len(queries)
+    if len(decisions) != len(queries):
+        wrong = f"agent {agent.name} answered {len(decisions)} of {len(queries)} queries"
+        return [Decision("", error=wrong)] * len(queries)
+    return [_checked(agent, decision) for decision in decisions]
+
+
+def _checked(agent: Agent, decision: object) -> Decision:
+    """A decision that can be written down and read again; anything else an agent returns is an error."""
+    if not isinstance(decision, Decision):
+        return Decision("", error=f"agent {agent.name} returned a {type(decision).__name__}, not a Decision")
+    # A lone surrogate is no text: it cannot be written to a file.
+    fields = {name: _text(value) if isinstance(value, str) else value for name, value in asdict(decision).items()}
+    try:
+        return _DECISION.validate_json(json.dumps(fields), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        return Decision("", error=f"agent {agent.name} returned a Decision with a bad {place}: {first['msg']}")
+    except TypeError as error:
+        return Decision("", error=f"agent {agent.name} returned a Decision that is not data: {error}")
+
+
+def _text(value: str) -> str:
+    return value.encode("utf-8", "replace").decode("utf-8")

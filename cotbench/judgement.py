@@ -1,0 +1,155 @@
+"""What a judge said of the two actions of a state, and the numbers over many states. Invariant: an action is preferred only
+where the judge named it each time that it was asked; a state that could not be judged is an error and in no figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from cotbench import statistics
+from cotbench.elicitation import Mode
+from cotbench.query import Decision
+from cotbench.statistics import Estimate
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+Result = Literal["cot", "prompt", "split", "no verdict"]
+
+
+class Verdict(BaseModel):
+    """One answer of a judge.
+
+    Attributes:
+        first: whose action was shown first.
+        preferred: whose action the judge named; None where it named none.
+        decision: what it answered.
+    """
+
+    model_config = _FROZEN
+
+    first: Mode
+    preferred: Mode | None
+    decision: Decision
+
+
+class Judgement(BaseModel):
+    """One state, judged.
+
+    Attributes:
+        prompt_action: the prompt action; `cot_action` is the executed one, of CoT mode; `expert_action` where it is known.
+        error: why there are no verdicts: an infrastructure failure.
+        verdicts: one for each order that was asked.
+    """
+
+    model_config = _FROZEN
+
+    task: str
+    step: int
+    prompt_action: str
+    cot_action: str
+    expert_action: str | None = None
+    error: str | None = None
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Names the state within its run."""
+        return self.task, self.step
+
+    @property
+    def result(self) -> Result | None:
+        """Whose action is preferred: the same in every order, or `split`: it went with the order. None after an error."""
+        if self.error is not None:
+            return None
+        named = {verdict.preferred for verdict in self.verdicts}
+        if None in named:
+            return "no verdict"
+        if len(named) > 1:
+            return "split"
+        return "cot" if "cot" in named else "prompt"
+
+    @property
+    def credit(self) -> float | None:
+        """1 where the CoT action is preferred, 0 where the prompt action is, half where the order decided; None elsewhere."""
+        return {"cot": 1.0, "prompt": 0.0, "split": 0.5}.get(self.result or "")
+
+    @property
+    def agreement(self) -> float | None:
+        """The credit of the action that is the expert's; None where there is no verdict, or neither action is the expert's."""
+        if self.credit is None or self.expert_action not in (self.prompt_action, self.cot_action):
+            return None
+        return self.credit if self.expert_action == self.cot_action else 1 - self.credit
+
+
+class Preference(BaseModel):
+    """A judge's preference over many states. Intervals are over the tasks that have such states (cluster bootstrap).
+
+    Attributes:
+        states: states judged; they fall into `cot` (its action preferred), `prompt`, `split` (the order decided) and
+            `no_verdict` (at least one answer named no action).
+        errors: states that could not be judged; in no figure.
+        tasks: tasks with a judged state.
+        win_rate: of the CoT action over the states with verdicts, a split counted half.
+        net: (cot - prompt) / states.
+        verdicts: answers that named an action.
+        position_bias: share of them that named the action shown first; 0.5 is none.
+        expert_states: states with verdicts where one of the two actions is the expert's.
+        expert_agreement: how often the judge preferred that one, a split counted half.
+    """
+
+    model_config = _FROZEN
+
+    states: int
+    errors: int
+    tasks: int
+    cot: int
+    prompt: int
+    split: int
+    no_verdict: int
+    win_rate: Estimate
+    net: Estimate
+    verdicts: int
+    position_bias: Estimate
+    expert_states: int
+    expert_agreement: Estimate
+
+
+def preference(judgements: Sequence[Judgement]) -> Preference:
+    """The numbers of judged states."""
+    judged = [one for one in judgements if one.error is None]
+    results = [one.result for one in judged]
+    verdicts = [(one, verdict) for one in judged for verdict in one.verdicts if verdict.preferred is not None]
+    signs = {"cot": 1.0, "prompt": -1.0}
+    return Preference(
+        states=len(judged),
+        errors=len(judgements) - len(judged),
+        tasks=len({one.task for one in judged}),
+        cot=results.count("cot"),
+        prompt=results.count("prompt"),
+        split=results.count("split"),
+        no_verdict=results.count("no verdict"),
+        win_rate=_by_task(judged, lambda one: one.credit),
+        net=_by_task(judged, lambda one: signs.get(one.result or "", 0.0)),
+        verdicts=len(verdicts),
+        position_bias=_clustered([(one.task, float(verdict.preferred == verdict.first)) for one, verdict in verdicts]),
+        expert_states=sum(one.agreement is not None for one in judged),
+        expert_agreement=_by_task(judged, lambda one: one.agreement),
+    )
+
+
+def _by_task(judged: Sequence[Judgement], value: Callable[[Judgement], float | None]) -> Estimate:
+    """The mean of a value over the states that have it."""
+    return _clustered([(one.task, known) for one in judged if (known := value(one)) is not None])
+
+
+def _clustered(values: Sequence[tuple[str, float]]) -> Estimate:
+    """The mean of values that belong to tasks, with the tasks resampled."""
+    totals: dict[str, float] = {}
+    counts: dict[str, float] = {}
+    for task, value in values:
+        totals[task] = totals.get(task, 0.0) + value
+        counts[task] = counts.get(task, 0.0) + 1
+    return statistics.ratio(list(totals.values()), list(counts.values()))
