@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cotbench.elicitation import Elicitation
 from cotbench.errors import RunFolderError
-from cotbench.journal import write_atomically
+from cotbench.lines import write_atomically
 
 MANIFEST = "manifest.json"
 SUITE = "suite.json"

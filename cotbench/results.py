@@ -20,7 +20,7 @@ from cotbench.summary import SUMMARY, Summary, summarize
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cotbench.judge_folder import Judged
+    from cotbench.judge.folder import Judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Run:
     @property
     def judges(self) -> dict[str, Judged]:
         """What judges said of the states where the trace changed the action, by the names of their folders under `judges/`."""
-        from cotbench.judge_folder import read_judges
+        from cotbench.judge.folder import read_judges
 
         return read_judges(self.path)
 

@@ -1,5 +1,5 @@
 """Playing episodes. Invariant: an episode depends on its task, its mode, the agent and the seed alone, never on how many others
-are played beside it; an infrastructure failure ends one episode as an error and no other.
+are played beside it; an infrastructure failure ends one episode as an error and no other; no episode waits for another.
 """
 
 from __future__ import annotations
@@ -7,22 +7,22 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from pydantic import TypeAdapter, ValidationError
-
-from cotbench.agents.base import Agent, needs_of
+from cotbench.agents.answers import checked, decided, failure
+from cotbench.agents.base import Agent, StreamingAgent, needs_of
 from cotbench.dialogue import Dialogue
 from cotbench.elicitation import Elicitation, Mode
 from cotbench.envs.registry import Instructions
 from cotbench.episode import Episode, Step, episode_key
-from cotbench.errors import EngineError
+from cotbench.errors import AgentError, EngineError
 from cotbench.query import Decision, Query, derive_seed
-from cotbench.workers import EnvHandle, Reply
+from cotbench.workers import EnvHandle, Reply, wait_for
 
-_DECISION = TypeAdapter(Decision)
+_MOMENT, _LONG = 0.01, 1.0
+"""Seconds to wait for one of two, and for the only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +63,46 @@ class Observer(Protocol):
         """An episode ended."""
 
 
+_NOT_BEGUN = Reply("", False, False, {})
+
+
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """One environment and the episode that it plays."""
+    """One environment and the episode that it plays: the environment works, or the agent is asked.
+
+    Attributes:
+        dialogue, reply: the state that the episode is in.
+        working: whether the environment's answer is awaited; else the agent's are.
+        asked: how many queries there are about this state; `decisions` holds the answers, under their places.
+    """
 
     env: EnvHandle
     unit: Unit
-    started: float
     dialogue: Dialogue
-    reply: Reply
+    reply: Reply = _NOT_BEGUN
+    working: bool = True
+    asked: int = 0
+    decisions: dict[int, Decision] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    over: bool = False
+    started: float = field(default_factory=time.monotonic)
 
-    def queries(self, rules: Rules, needs: frozenset[str]) -> list[Query]:
+    @property
+    def key(self) -> str:
+        """Names the episode."""
+        return episode_key(self.unit.task, self.unit.mode)
+
+    def ask(self, rules: Rules, needs: frozenset[str]) -> list[Query]:
         """The query of the episode's own mode, then, where asked for, the prompt action's."""
         modes: list[Mode] = [self.unit.mode]
         if rules.both and self.unit.mode == "cot":
             modes.append("prompt")
+        self.working, self.asked, self.decisions = False, len(modes), {}
         info, step = self.reply.info, len(self.steps)
         listed = tuple(info["admissible_actions"]) if "admissible_actions" in info else None
         return [
             Query(
-                episode=episode_key(self.unit.task, self.unit.mode),
+                episode=self.key,
                 task=self.unit.task,
                 step=step,
                 mode=mode,
@@ -96,31 +115,37 @@ class _Slot:
             for mode in modes
         ]
 
-    def record(self, decisions: Sequence[Decision], canonical: Callable[[str], str], reply: Reply) -> None:
-        """Take note of an executed action and what followed."""
-        decision, *others = decisions
-        prompt = others[0] if others else None
-        step = Step(
-            action=canonical(decision.action),
-            decision=decision,
-            prompt_action=canonical(prompt.action) if prompt else None,
-            prompt_decision=prompt,
-            expert_action=self.reply.info.get("expert_action"),
-            observation=reply.observation,
-            score=reply.info["score"],
-            invalid_action=reply.info["invalid_action"],
-        )
-        self.steps.append(step)
-        self.dialogue = self.dialogue.then(step.action, decision.trace, reply.observation)
+    def take(self, reply: Reply, rules: Rules) -> None:
+        """Take note of what the environment said: the first observation, or what followed the action."""
+        if self.reply is _NOT_BEGUN:
+            functions = "\n".join(map(json.dumps, reply.info.get("functions", ())))
+            self.dialogue = Dialogue(rules.instructions, (reply.observation,), functions=functions)
+        else:
+            decision, prompt = self.decisions[0], self.decisions.get(1)
+            step = Step(
+                action=rules.canonical(decision.action),
+                decision=decision,
+                prompt_action=rules.canonical(prompt.action) if prompt else None,
+                prompt_decision=prompt,
+                expert_action=self.reply.info.get("expert_action"),
+                observation=reply.observation,
+                score=reply.info["score"],
+                invalid_action=reply.info["invalid_action"],
+            )
+            self.steps.append(step)
+            self.dialogue = self.dialogue.then(step.action, decision.trace, reply.observation)
         self.reply = reply
 
     def episode(self, error: str | None = None) -> Episode:
         """The episode as far as it went."""
+        task, kind, mode = self.unit.task, self.unit.task_type, self.unit.mode
+        if self.reply is _NOT_BEGUN:
+            return Episode(task=task, task_type=kind, mode=mode, error=error)
         info = self.reply.info
         return Episode(
-            task=self.unit.task,
-            task_type=self.unit.task_type,
-            mode=self.unit.mode,
+            task=task,
+            task_type=kind,
+            mode=mode,
             error=error,
             goal=info["goal"],
             success=info["success"] and error is None,
@@ -140,96 +165,109 @@ class _Slot:
 def play(units: Sequence[Unit], agent: Agent, envs: Sequence[EnvHandle], rules: Rules, observer: Observer) -> None:
     """Play every unit, as many at once as there are environments.
 
-    The agent is asked once a round, for all running episodes; the environments then work side by side.
+    A state is given to the agent as soon as its environment has answered, and an environment acts as soon as the agent has;
+    neither waits for the slowest.
     """
-    waiting, idle, running = deque(units), list(envs), list[_Slot]()
-    needs = needs_of(agent)
-    while waiting or running:
-        running += _start(waiting, idle, rules, observer)
-        asked = [(slot, slot.queries(rules, needs)) for slot in running]
-        answers = iter(_decide(agent, [query for _, queries in asked for query in queries]))
-        acting: list[tuple[_Slot, list[Decision]]] = []
-        for slot, queries in asked:
-            decisions = [next(answers) for _ in queries]
-            failed = next((decision.error for decision in decisions if decision.error is not None), None)
-            if failed is not None:
-                observer.finished(slot.episode(failed))
-                running.remove(slot)
+    _Rollout(agent, rules, observer).play(deque(units), deque(envs))
+
+
+class _Rollout:
+    """The episodes that are being played, by their keys."""
+
+    def __init__(self, agent: Agent, rules: Rules, observer: Observer) -> None:
+        self._agent, self._rules, self._observer = agent, rules, observer
+        self._needs = needs_of(agent)
+        self._answers = agent if isinstance(agent, StreamingAgent) else _Rounds(agent)
+        self._slots: dict[str, _Slot] = {}
+
+    def play(self, waiting: deque[Unit], idle: deque[EnvHandle]) -> None:
+        """Play until nothing is left."""
+        while waiting or self._slots:
+            while waiting and idle:
+                slot = _Slot(idle.popleft(), waiting.popleft(), Dialogue(self._rules.instructions, ("",)))
+                slot.env.ask_reset(slot.unit.task)
+                self._slots[slot.key] = slot
+            working = [slot for slot in self._slots.values() if slot.working]
+            asked = len(self._slots) - len(working)
+            # A model computes meanwhile; rounds are worth a moment's wait for whoever is about to join.
+            patience = _LONG if not asked else _MOMENT if isinstance(self._answers, _Rounds) else 0.0
+            ready = wait_for([slot.env for slot in working], patience) if working else []
+            for slot in working:
+                if any(slot.env is env for env in ready):
+                    asked += self._settle(slot)
+            if asked:
+                self._collect(_MOMENT if len(ready) < len(working) else _LONG)
+            for slot in [slot for slot in self._slots.values() if slot.over]:
                 idle.append(slot.env)
+                del self._slots[slot.key]
+
+    def _settle(self, slot: _Slot) -> bool:
+        """Read what an environment said; whether the agent is now asked."""
+        begun = slot.reply is not _NOT_BEGUN
+        try:
+            slot.take(slot.env.read(), self._rules)
+        except EngineError as error:
+            self._end(slot, str(error))
+            return False
+        if begun:
+            self._observer.stepped(slot.unit, len(slot.steps))
+        if slot.reply.terminated or slot.reply.truncated:
+            self._end(slot)
+            return False
+        for index, query in enumerate(slot.ask(self._rules, self._needs)):
+            self._answers.submit((slot.key, index), query)
+        return True
+
+    def _collect(self, wait: float) -> None:
+        """Take in what the agent answered, and act where a state has all its answers."""
+        asked = [slot for slot in self._slots.values() if not slot.working and not slot.over]
+        try:
+            for key, decision in self._answers.collect(wait):
+                episode, index = self._place(key)
+                self._slots[episode].decisions[index] = checked(self._agent, decision)
+        except Exception as error:  # Whatever an agent raises costs all that it was asked.
+            failed = failure(error)
+            for slot in asked:
+                slot.decisions = dict.fromkeys(range(slot.asked), failed) | slot.decisions
+        for slot in asked:
+            if len(slot.decisions) < slot.asked:
                 continue
-            slot.env.ask_step(rules.canonical(decisions[0].action))
-            acting.append((slot, decisions))
-        for slot, decisions in acting:
-            ended, failed = _settle(slot, decisions, rules)
-            observer.stepped(slot.unit, len(slot.steps))
-            if ended:
-                observer.finished(slot.episode(failed))
-                running.remove(slot)
-                idle.append(slot.env)
+            failures = [decision.error for _, decision in sorted(slot.decisions.items()) if decision.error is not None]
+            if failures:
+                self._end(slot, failures[0])
+            else:
+                slot.working = True
+                slot.env.ask_step(self._rules.canonical(slot.decisions[0].action))
+
+    def _place(self, key: object) -> tuple[str, int]:
+        """The episode and the place of a query that is not answered yet."""
+        match key:
+            case (str(episode), int(index)):
+                slot = self._slots.get(episode)
+                if slot is not None and not slot.working and index in set(range(slot.asked)) - set(slot.decisions):
+                    return episode, index
+        raise AgentError(f"agent {self._agent.name} answered {key!r}, which it was not asked")
+
+    def _end(self, slot: _Slot, error: str | None = None) -> None:
+        slot.over = True
+        self._observer.finished(slot.episode(error))
 
 
-def _start(waiting: deque[Unit], idle: list[EnvHandle], rules: Rules, observer: Observer) -> list[_Slot]:
-    """Give every idle environment the next episode."""
-    begun: list[_Slot] = []
-    while waiting and idle:
-        asked = []
-        while waiting and idle:
-            env, unit = idle.pop(0), waiting.popleft()
-            env.ask_reset(unit.task)
-            asked.append((env, unit, time.monotonic()))
-        for env, unit, started in asked:
-            try:
-                reply = env.read()
-            except EngineError as error:
-                observer.finished(Episode(task=unit.task, task_type=unit.task_type, mode=unit.mode, error=str(error)))
-                idle.append(env)
-                continue
-            functions = "\n".join(map(json.dumps, reply.info.get("functions", ())))
-            dialogue = Dialogue(rules.instructions, (reply.observation,), functions=functions)
-            begun.append(_Slot(env, unit, started, dialogue, reply))
-    return begun
+class _Rounds:
+    """An agent that takes a batch in and gives a batch out, behind the face of one that answers as it can."""
 
+    batch = 1
 
-def _settle(slot: _Slot, decisions: Sequence[Decision], rules: Rules) -> tuple[bool, str | None]:
-    """Read what an action did: whether the episode ended, and the error that ended it."""
-    try:
-        reply = slot.env.read()
-    except EngineError as error:
-        return True, str(error)
-    slot.record(decisions, rules.canonical, reply)
-    return reply.terminated or reply.truncated, None
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._asked: list[tuple[Hashable, Query]] = []
 
+    def submit(self, key: Hashable, query: Query) -> None:
+        """Put a query into the next round."""
+        self._asked.append((key, query))
 
-def _decide(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
-    """The agent's decisions; whatever it raises becomes the error of every query of the batch."""
-    if not queries:
-        return []
-    try:
-        decisions = list(agent.decide(queries))
-    except Exception as error:
-        return [Decision("", error=f"{type(error).__name__}: {error}")] * len(queries)
-    if len(decisions) != len(queries):
-        wrong = f"agent {agent.name} answered {len(decisions)} of {len(queries)} queries"
-        return [Decision("", error=wrong)] * len(queries)
-    return [_checked(agent, decision) for decision in decisions]
-
-
-def _checked(agent: Agent, decision: object) -> Decision:
-    """A decision that can be written down and read again; anything else an agent returns is an error."""
-    if not isinstance(decision, Decision):
-        return Decision("", error=f"agent {agent.name} returned a {type(decision).__name__}, not a Decision")
-    # A lone surrogate is no text: it cannot be written to a file.
-    fields = {name: _text(value) if isinstance(value, str) else value for name, value in asdict(decision).items()}
-    try:
-        # By way of JSON, for that is how it will be read again.
-        return _DECISION.validate_json(json.dumps(fields), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        return Decision("", error=f"agent {agent.name} returned a Decision with a bad {place}: {first['msg']}")
-    except TypeError as error:
-        return Decision("", error=f"agent {agent.name} returned a Decision that is not data: {error}")
-
-
-def _text(value: str) -> str:
-    return value.encode("utf-8", "replace").decode("utf-8")
+    def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
+        """Ask for all of the round."""
+        asked, self._asked = self._asked, []
+        decisions = decided(self._agent, [query for _, query in asked])
+        return [(key, decision) for (key, _), decision in zip(asked, decisions, strict=True)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cotbench.agents.base import Agent, describe, needs_of
+from cotbench.agents.base import Agent, StreamingAgent, describe, needs_of, require
 from cotbench.agents.registry import make_agent
 from cotbench.elicitation import MODES, Mode
 from cotbench.envs.registry import EnvEntry, env_entry
@@ -20,7 +20,8 @@ from cotbench.envs.splits import digest
 from cotbench.envs.tasks import playable
 from cotbench.episode import Episode, episode_key
 from cotbench.errors import RunFolderError, UnknownNameError, UsageError
-from cotbench.journal import Journal, write_atomically
+from cotbench.journal import Journal
+from cotbench.lines import write_atomically
 from cotbench.manifest import MANIFEST, SUITE, Manifest, RunConfig, read_manifest, surroundings, write_manifest
 from cotbench.rollout import Observer, Rules, Unit, play
 from cotbench.summary import SUMMARY, Summary, summarize
@@ -102,18 +103,43 @@ class Outcome:
     episodes: list[Episode]
 
 
-def start(plan: Plan, folder: Path, *, agent: Agent, workers: int, data: Path | None, observer: Observer) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a run is played with; none of it changes a result.
+
+    Attributes:
+        batch: how many episodes are played side by side; when left out, as many as keep the agent busy.
+        workers: how many processes the environments live in. When left out, one where the agent computes while environments
+            act, else none.
+        data: where the environment's data is, if not where it usually is.
+    """
+
+    batch: int | None = None
+    workers: int | None = None
+    data: Path | None = None
+
+    def envs(self, agent: Agent, episodes: int) -> tuple[int, int]:
+        """How many environments, in how many processes."""
+        streaming = isinstance(agent, StreamingAgent)
+        usual = max(agent.batch if isinstance(agent, StreamingAgent) else 1, self.workers or 1)
+        count = max(1, min(self.batch or usual, episodes))
+        return count, min(count, self.workers if self.workers is not None else int(streaming))
+
+
+def start(plan: Plan, folder: Path, *, agent: Agent, means: Means, observer: Observer) -> Outcome:
     """Play a new run into an empty or new folder.
 
     Raises:
         MissingExtraError: the environment's engine is not installed.
         RunFolderError: the folder holds something already.
+        AgentError: the agent cannot be asked this way.
     """
     plan.entry.require()
+    require(agent, plan.config.elicitation)
     new_run_folder(folder)
-    manifest = _manifest(plan, agent, data)
+    manifest = _manifest(plan, agent, means.data)
     write_manifest(folder, manifest)
-    return _play(folder, manifest, plan, agent=agent, workers=workers, data=data, observer=observer)
+    return _play(folder, manifest, plan, agent=agent, means=means, observer=observer)
 
 
 def new_run_folder(folder: Path) -> None:
@@ -135,7 +161,7 @@ def new_run_folder(folder: Path) -> None:
         raise RunFolderError(f"cannot make the run folder {folder} ({error.strerror}): choose another --out") from error
 
 
-def resume(folder: Path, *, agent: Agent, workers: int, data: Path | None, observer: Observer) -> Outcome:
+def resume(folder: Path, *, agent: Agent, means: Means, observer: Observer) -> Outcome:
     """Go on with a run: what is missing is played, what errored is played again.
 
     Raises:
@@ -143,10 +169,11 @@ def resume(folder: Path, *, agent: Agent, workers: int, data: Path | None, obser
     """
     before = read_manifest(folder)
     env_entry(before.config.env).require()
-    plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), data)
+    plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), means.data)
     plan = Plan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
-    check_same(folder, before.identity(), _manifest(plan, agent, data).identity())
-    return _play(folder, before, plan, agent=agent, workers=workers, data=data, observer=observer)
+    require(agent, before.config.elicitation)
+    check_same(folder, before.identity(), _manifest(plan, agent, means.data).identity())
+    return _play(folder, before, plan, agent=agent, means=means, observer=observer)
 
 
 def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -183,9 +210,7 @@ def _manifest(plan: Plan, agent: Agent, data: Path | None) -> Manifest:
     )
 
 
-def _play(
-    folder: Path, manifest: Manifest, plan: Plan, *, agent: Agent, workers: int, data: Path | None, observer: Observer
-) -> Outcome:
+def _play(folder: Path, manifest: Manifest, plan: Plan, *, agent: Agent, means: Means, observer: Observer) -> Outcome:
     config = plan.config
     request = set(needs_of(agent))
     if config.expert_actions if config.expert_actions is not None else plan.entry.expert_at_hand:
@@ -199,7 +224,7 @@ def _play(
             "scheme": config.scheme,
             "max_steps": config.max_steps,
             "request": sorted(request),
-            **({"data": data} if plan.entry.takes_data else {}),
+            **({"data": means.data} if plan.entry.takes_data else {}),
         },
     )
     rules = Rules(
@@ -210,9 +235,9 @@ def _play(
         canonical=plan.entry.canonical(),
     )
     with Journal(folder) as journal:
-        done = {episode.key for episode in journal.episodes if episode.error is None}
+        done = {episode.key for episode in journal.records if episode.error is None}
         units = [unit for unit in plan.units if episode_key(unit.task, unit.mode) not in done]
-        envs = open_envs(settings, max(1, min(workers, len(units))))
+        envs = open_envs(settings, *means.envs(agent, len(units)))
         try:
             play(units, agent, envs, rules, _Recorder(journal, observer))
         finally:
@@ -254,7 +279,8 @@ def run(
     config: RunConfig,
     *,
     out: Path | None = None,
-    workers: int = 1,
+    batch: int | None = None,
+    workers: int | None = None,
     data: Path | None = None,
     agent: Agent | None = None,
     observer: Observer | None = None,
@@ -264,15 +290,15 @@ def run(
     Args:
         config: what to play.
         out: the run folder; a new one under `runs/` when left out.
-        workers: how many episodes are played side by side.
-        data: where the environment's data is, if not where it usually is.
+        batch, workers, data: see `Means`.
         agent: an agent object, instead of the one that `config.agent` names.
         observer: is told how far the run is.
     """
     plan = make_plan(config, data)
     playing = agent if agent is not None else make_agent(config.agent)
     try:
-        return start(plan, out or new_folder(config), agent=playing, workers=workers, data=data, observer=observer or Silent())
+        means = Means(batch, workers, data)
+        return start(plan, out or new_folder(config), agent=playing, means=means, observer=observer or Silent())
     finally:
         if agent is None:
             playing.close()

@@ -14,7 +14,7 @@ from cotbench import statistics
 from cotbench.elicitation import MODES, Mode
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError, UsageError
-from cotbench.journal import write_atomically
+from cotbench.lines import write_atomically
 from cotbench.manifest import SUITE, RunConfig, read_manifest
 from cotbench.runner import Plan
 from cotbench.statistics import Estimate

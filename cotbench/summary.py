@@ -36,7 +36,8 @@ class ModeSummary(BaseModel):
         steps: actions an episode.
         invalid_actions: actions an episode that did nothing.
         tokens: tokens generated an episode, by the executed decisions.
-        prefilled_tokens: prompt tokens computed an episode, by the executed decisions.
+        prefilled_tokens: tokens computed an episode without being generated, by the executed decisions.
+        reused_tokens: prompt tokens that were not computed again, an episode, by the executed decisions.
         format_ok: share of decisions whose tags the model wrote itself.
         trace_truncated: share of traces that the harness had to close; None in prompt mode.
         dropped_observations: episodes in which the dialogue had to be shortened.
@@ -57,6 +58,7 @@ class ModeSummary(BaseModel):
     invalid_actions: Estimate
     tokens: Estimate
     prefilled_tokens: Estimate
+    reused_tokens: Estimate
     format_ok: Estimate
     trace_truncated: Estimate | None
     dropped_observations: int
@@ -101,6 +103,22 @@ class Consistency(BaseModel):
     revision_rate: Estimate
 
 
+class PromptActions(BaseModel):
+    """What the prompt actions at the states of the CoT episodes cost beside the CoT actions; means over states.
+
+    Attributes:
+        states: states asked; the intervals are over tasks (cluster bootstrap).
+        tokens: tokens generated.
+        prefilled_tokens: tokens computed without being generated.
+    """
+
+    model_config = _FROZEN
+
+    states: int
+    tokens: Estimate
+    prefilled_tokens: Estimate
+
+
 class Revisions(BaseModel):
     """Where the trace changed the action and the expert's action is known.
 
@@ -142,6 +160,7 @@ class Summary(BaseModel):
     gap: Gap | None
     consistency: Consistency | None
     revisions: Revisions | None
+    prompt_actions: PromptActions | None
 
 
 def summarize(episodes: Sequence[Episode], manifest: Manifest) -> Summary:
@@ -167,6 +186,7 @@ def summarize(episodes: Sequence[Episode], manifest: Manifest) -> Summary:
         gap=_gap(played["prompt"], played["cot"]) if both else None,
         consistency=_consistency(cot) if both else None,
         revisions=_revisions(cot) if both else None,
+        prompt_actions=_prompt_actions(cot) if both else None,
     )
 
 
@@ -194,7 +214,8 @@ def _mode(mode: Mode, episodes: Sequence[Episode], manifest: Manifest) -> ModeSu
         steps=statistics.mean(lengths),
         invalid_actions=statistics.mean(total(lambda step: step.invalid_action is not None)),
         tokens=statistics.mean(total(lambda step: step.decision.generated_tokens)),
-        prefilled_tokens=statistics.mean(total(lambda step: step.decision.prompt_tokens - step.decision.reused_tokens)),
+        prefilled_tokens=statistics.mean(total(lambda step: step.decision.prefilled_tokens)),
+        reused_tokens=statistics.mean(total(lambda step: step.decision.reused_tokens)),
         format_ok=statistics.ratio(total(lambda step: step.decision.format_ok), lengths),
         trace_truncated=statistics.ratio(truncated, lengths) if mode == "cot" else None,
         dropped_observations=sum(any(step.decision.dropped_observations for step in episode.trajectory) for episode in scored),
@@ -248,6 +269,16 @@ def _consistency(cot: Sequence[Episode]) -> Consistency:
         states=int(sum(counts)),
         consistency=statistics.ratio(same, counts),
         revision_rate=statistics.ratio([count - agreeing for count, agreeing in zip(counts, same, strict=True)], counts),
+    )
+
+
+def _prompt_actions(cot: Sequence[Episode]) -> PromptActions:
+    asked = [[step.prompt_decision for step in episode.trajectory if step.prompt_decision is not None] for episode in cot]
+    counts = [float(len(decisions)) for decisions in asked]
+    return PromptActions(
+        states=int(sum(counts)),
+        tokens=statistics.ratio([float(sum(each.generated_tokens for each in some)) for some in asked], counts),
+        prefilled_tokens=statistics.ratio([float(sum(each.prefilled_tokens for each in some)) for some in asked], counts),
     )
 
 

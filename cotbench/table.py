@@ -50,14 +50,16 @@ def run_table(summary: Summary) -> RenderableType:
         ("score", _each(summary, lambda m: shown(m.score)), shown(gap.score, signed=True) if gap else ""),
         ("steps", _each(summary, lambda m: shown(m.steps, 1)), ""),
         ("invalid actions", _each(summary, lambda m: shown(m.invalid_actions, 1)), ""),
-        ("tokens", _each(summary, lambda m: shown(m.tokens, 0)), ""),
-        ("prefilled", _each(summary, lambda m: shown(m.prefilled_tokens, 0)), ""),
+        ("tokens generated", _each(summary, lambda m: shown(m.tokens, 0)), ""),
+        ("tokens prefilled", _each(summary, lambda m: shown(m.prefilled_tokens, 0)), ""),
+        ("tokens reused", _each(summary, lambda m: shown(m.reused_tokens, 0)), ""),
         ("format kept", _each(summary, lambda m: shown(m.format_ok)), ""),
         ("trace truncated", _each(summary, lambda m: shown(m.trace_truncated)), ""),
         ("errors", [str(summary.modes[mode].errors) for mode in modes], ""),
     ]
     for name, cells, difference in rows:
-        table.add_row(name, *cells, *([difference] if both else []))
+        # As text: "[n=1]" is no markup.
+        table.add_row(*map(Text, (name, *cells, *([difference] if both else []))))
     return Group(Text(_title(summary), style="bold"), table, *(Text(line) for line in _below(summary)))
 
 
@@ -99,6 +101,12 @@ def _below(summary: Summary) -> list[str]:
             f"revisions: {revisions.revised} at {revisions.states} states with a known expert action; "
             f"helped {revisions.helped}, hurt {revisions.hurt}, neither {revisions.neither}; "
             f"net {shown(revisions.net, signed=True)}"
+        )
+    asked = summary.prompt_actions
+    if asked is not None and asked.tokens.mean:
+        lines.append(
+            f"prompt actions at the {asked.states} states of CoT episodes: {shown(asked.tokens, 1)} tokens generated and "
+            f"{shown(asked.prefilled_tokens, 1)} prefilled a state, beside what the CoT actions took"
         )
     lines.append(_INTERVALS)
     lines.append(
@@ -144,10 +152,10 @@ def suite_table(suite: SuiteSummary) -> RenderableType:
         cells = [shown(run.modes[mode].success) if mode in run.modes else "-" for mode in modes]
         compared = [shown(run.gap.success if run.gap else None, signed=True)] if suite.gap is not None else []
         same = [shown(run.consistency.consistency if run.consistency else None)] if suite.gap is not None else []
-        table.add_row(run.env, str(run.tasks), *cells, *compared, *same)
+        table.add_row(*map(Text, (run.env, str(run.tasks), *cells, *compared, *same)))
     means = [shown(suite.success[mode]) for mode in modes]
     last = [shown(suite.gap, signed=True), ""] if suite.gap is not None else []
-    table.add_row("mean", str(sum(run.tasks for run in runs)), *means, *last, style="bold")
+    table.add_row(*map(Text, ("mean", str(sum(run.tasks for run in runs)), *means, *last)), style="bold")
     first = runs[0]
     title = f"{first.agent} on {len(runs)} environments, {first.scheme}/{first.split}, seed {first.seed}"
     remarks = [f"{run.env}: {line}" for run in runs for line in _remarks(run)]

@@ -1,5 +1,5 @@
-"""Environments in this process or in processes of their own, behind one handle. Invariant: whatever goes wrong inside an
-environment comes out as `EngineError` of that environment alone; a dead process is replaced by a fresh one.
+"""Environments in this process or in worker processes, behind one handle. Invariant: whatever goes wrong inside an environment
+comes out as `EngineError` of that environment alone; a dead process costs its environments their episodes and is replaced.
 """
 
 from __future__ import annotations
@@ -7,9 +7,10 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from cotbench.envs.base import TextEnv
@@ -49,7 +50,7 @@ class EnvHandle(Protocol):
         """Execute an action."""
 
     def read(self) -> Reply:
-        """The answer to what was asked last. Raises EngineError."""
+        """The answer to what was asked last; waits for it. Raises EngineError."""
 
     def close(self) -> None:
         """Free the environment."""
@@ -94,24 +95,63 @@ class LocalEnv:
         self._env.close()
 
 
-class ProcessEnv:
-    """An environment in a process of its own."""
+class _Worker:
+    """A process with some environments, each with a pipe and a thread of its own: a slow one keeps no other waiting."""
 
-    def __init__(self, settings: EnvSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: EnvSettings, count: int) -> None:
+        self._settings, self._count = settings, count
         self._process: Any = None
-        self._pipe: Any = None
+        self.pipes: list[Any] = []
+        self.closed: set[int] = set()
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.is_alive()
+
+    def start(self) -> None:
+        """Start the process, anew where it died."""
+        # Spawned, not forked: the parent may hold a model, threads, a GPU.
+        context = multiprocessing.get_context("spawn")
+        pairs = [context.Pipe() for _ in range(self._count)]
+        self.pipes = [outer for outer, _ in pairs]
+        self._process = context.Process(target=_serve, args=([inner for _, inner in pairs], self._settings), daemon=True)
+        with _deaf_to_interrupts():
+            self._process.start()
+        for _, inner in pairs:
+            inner.close()
+
+    def exit_code(self) -> int | None:
+        """How the process ended."""
+        if self._process is None:
+            return None
+        self._process.join(timeout=1)
+        code: int | None = self._process.exitcode
+        return code
+
+    def close(self, index: int) -> None:
+        """Give an environment up; the last one ends the process."""
+        self.closed.add(index)
+        if self.pipes:
+            self.pipes[index].close()
+        if len(self.closed) == self._count and self._process is not None:
+            self._process.join(timeout=10)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join()
+
+
+class WorkerEnv:
+    """An environment in a worker process."""
+
+    def __init__(self, worker: _Worker, index: int, name: str) -> None:
+        self._worker, self._index, self._name = worker, index, name
+        self.pipe: Any = None
 
     def ask_reset(self, task: str) -> None:
         """Start a task; starts the process when there is none."""
-        if self._process is None:
-            # Spawned, not forked: the parent may hold a model, threads, a GPU.
-            context = multiprocessing.get_context("spawn")
-            self._pipe, inner = context.Pipe()
-            self._process = context.Process(target=_serve, args=(inner, self._settings), daemon=True)
-            with _deaf_to_interrupts():
-                self._process.start()
-            inner.close()
+        if not self._worker.alive:
+            self._worker.start()
+        self.pipe = self._worker.pipes[self._index]
         self._send("reset", task)
 
     def ask_step(self, action: str) -> None:
@@ -119,37 +159,33 @@ class ProcessEnv:
         self._send("step", action)
 
     def _send(self, command: str, argument: str) -> None:
-        try:
-            self._pipe.send((command, argument))
-        except (OSError, AttributeError):
-            self.close()  # `read` says that it is gone.
+        # Where the process is gone, `read` says so.
+        with suppress(OSError):
+            self.pipe.send((command, argument))
 
     def read(self) -> Reply:
         """Wait for the answer to what was asked last."""
         try:
-            kind, payload = self._pipe.recv()
-        except (EOFError, OSError, AttributeError) as error:
-            code = None
-            if self._process is not None:
-                self._process.join(timeout=1)
-                code = self._process.exitcode
-            self.close()
-            raise EngineError(f"the process of environment {self._settings.name} died (exit code {code})") from error
+            kind, payload = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            code = self._worker.exit_code()
+            raise EngineError(f"the process of environment {self._name} died (exit code {code})") from error
         if kind == "error":
             raise EngineError(payload)
         reply: Reply = payload
         return reply
 
     def close(self) -> None:
-        """End the process."""
-        pipe, process, self._pipe, self._process = self._pipe, self._process, None, None
-        if pipe is not None:
-            pipe.close()
-        if process is not None:
-            process.join(timeout=10)
-            if process.is_alive():
-                process.kill()
-                process.join()
+        """Free the environment."""
+        self._worker.close(self._index)
+
+
+def wait_for(envs: Sequence[EnvHandle], timeout: float) -> list[EnvHandle]:
+    """The environments that have answered, once one has, or after `timeout` seconds; those in this process always have."""
+    pipes = {env.pipe: env for env in envs if isinstance(env, WorkerEnv)}
+    here = [env for env in envs if not isinstance(env, WorkerEnv)]
+    answered = wait(list(pipes), 0.0 if here else timeout) if pipes else []
+    return [*here, *(pipes[pipe] for pipe in answered)]
 
 
 @contextmanager
@@ -165,9 +201,18 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _serve(pipe: Any, settings: EnvSettings) -> None:
-    """The loop of an environment process; it ends when the parent closes the pipe or dies."""
+def _serve(pipes: Sequence[Any], settings: EnvSettings) -> None:
+    """A worker process; it ends when the parent closes the pipes or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides what Ctrl-C means.
+    threads = [threading.Thread(target=_serve_one, args=(pipe, settings)) for pipe in pipes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _serve_one(pipe: Any, settings: EnvSettings) -> None:
+    """The loop of one environment."""
     env: TextEnv | None = None
     try:
         while True:
@@ -185,8 +230,13 @@ def _serve(pipe: Any, settings: EnvSettings) -> None:
             env.close()
 
 
-def open_envs(settings: EnvSettings, workers: int) -> list[EnvHandle]:
-    """`workers` environments: one lives in this process, several in processes of their own."""
-    if workers == 1:
-        return [LocalEnv(settings)]
-    return [ProcessEnv(settings) for _ in range(workers)]
+def open_envs(settings: EnvSettings, count: int, processes: int) -> list[EnvHandle]:
+    """`count` environments, spread over so many worker processes; with none they live in this process."""
+    if processes == 0:
+        return [LocalEnv(settings) for _ in range(count)]
+    envs: list[EnvHandle] = []
+    for number in range(processes):
+        share = len(range(number, count, processes))
+        worker = _Worker(settings, share)
+        envs += [WorkerEnv(worker, index, settings.name) for index in range(share)]
+    return envs

@@ -55,7 +55,7 @@ def speak(prompt: str) -> str:
         return "look</action>"
     if prompt.endswith("<think>"):
         return "I look around.</think>\n<action>look</action>"
-    if "First reason" in prompt:
+    if "First reason" in prompt and not prompt.endswith("</think>\n"):
         return "<think>I look around.</think>\n<action>look</action>"
     return "<action>look</action>"
 
@@ -267,6 +267,7 @@ def _scores(pieces: list[str], chat: bool) -> dict[str, Any]:
 class _Handler(BaseHTTPRequestHandler):
     fake: FakeServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         if self.path == "/health":

@@ -5,7 +5,7 @@ factory does not take is an error, not ignored.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -112,8 +112,8 @@ def make_agent(spec: str) -> Agent:
     return resolve(spec)()
 
 
-def resolve(spec: str) -> Callable[[], Agent]:
-    """Check a spec and bind its options, without building the agent; errors as in `make_agent`."""
+def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Agent]:
+    """Check a spec and bind its options, `more` among them, without building the agent; errors as in `make_agent`."""
     parsed = parse_spec(spec)
     factory = _factory(parsed.name)
     hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
@@ -130,7 +130,7 @@ def resolve(spec: str) -> Callable[[], Agent]:
             f"agent {parsed.name!r} needs a {positional[0].name}: --agent {parsed.name}:{positional[0].name.upper()}"
         )
     options = {}
-    for name, value in parsed.options.items():
+    for name, value in {**parsed.options, **(more or {})}.items():
         if name not in keywords:
             raise UnknownNameError("option", name, keywords, f"of agent {parsed.name!r}")
         try:

@@ -66,10 +66,10 @@ def judge(
     import sys
     from dataclasses import replace
 
-    from cotbench import judge_folder
     from cotbench.agents.registry import resolve
     from cotbench.cli.options import import_plugins, only_given
     from cotbench.errors import UsageError
+    from cotbench.judge import folder as judge_folder
 
     asked = only_given(
         {
@@ -117,7 +117,7 @@ def _question(given: dict[str, Any], asked: dict[str, Any]) -> Any:
 
     from cotbench.elicitation import MODES, Elicitation
     from cotbench.errors import UnknownNameError, UsageError
-    from cotbench.judge import Question
+    from cotbench.judge.question import Question
 
     styles = get_args(Elicitation.model_fields["style"].annotation)
     for kind, value, known in (("mode", given.get("mode"), MODES), ("elicitation", asked.get("style"), styles)):
@@ -133,7 +133,7 @@ def _question(given: dict[str, Any], asked: dict[str, Any]) -> Any:
 
 def _recorded(folder: Path, judge: str, given: dict[str, Any], asked: dict[str, Any]) -> Any:
     """The question of a folder to go on with; what was typed must not contradict it."""
-    from cotbench.judge_manifest import read_judge_manifest
+    from cotbench.judge.manifest import read_judge_manifest
     from cotbench.runner import check_same
 
     manifest = read_judge_manifest(folder)
@@ -152,7 +152,7 @@ def _progress(plan: Any, folder: Path, limit: int | None, *, quiet: bool) -> Ite
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from cotbench.judge_journal import JUDGEMENTS, read_judgements
+    from cotbench.judge.journal import JUDGEMENTS, read_judgements
 
     there = read_judgements(folder) if (folder / JUDGEMENTS).is_file() else []
     results = [one.result for one in there if one.error is None]
@@ -183,7 +183,7 @@ def _progress(plan: Any, folder: Path, limit: int | None, *, quiet: bool) -> Ite
 
 def _print_nothing(plan: Any, as_json: bool) -> int:
     """A run in which no trace changed an action is no failure: nothing is asked, and nothing is written."""
-    from cotbench.judge_folder import summarize_judge
+    from cotbench.judge.folder import summarize_judge
 
     if as_json:
         typer.echo(summarize_judge(plan, [], {}).model_dump_json(indent=2))
@@ -200,7 +200,7 @@ def _print_outcome(folder: Path, summary: Any, judgements: list[Any], as_json: b
     import sys
 
     from cotbench.cli.options import console
-    from cotbench.judge_table import judge_table
+    from cotbench.judge.table import judge_table
 
     if as_json:
         typer.echo(summary.model_dump_json(indent=2))

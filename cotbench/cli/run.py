@@ -93,9 +93,37 @@ def run(
         str | None,
         typer.Option(metavar="[DIR]", help="Go on with the run in DIR, or in --out.", rich_help_panel=_WRITTEN),
     ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            "-b",
+            min=1,
+            help="Episodes played side by side.",
+            show_default="what keeps the agent busy",
+            rich_help_panel=_WRITTEN,
+        ),
+    ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", "-w", min=1, help="Episodes played side by side.", rich_help_panel=_WRITTEN)
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--workers",
+            "-w",
+            min=0,
+            help="Processes for the environments.",
+            show_default="1 beside a model, else none",
+            rich_help_panel=_WRITTEN,
+        ),
+    ] = None,
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Memory for a model's keys and values.",
+            show_default="a quarter of what is free, 80 % of a GPU",
+            rich_help_panel=_WRITTEN,
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Where the games are.", show_default="$ALFWORLD_DATA", rich_help_panel=_WRITTEN)
     ] = None,
@@ -158,7 +186,7 @@ def run(
     several = suite.is_suite(folder) if folder is not None else len(configs) > 1
     if several and task:
         raise UsageError("--task names tasks of one environment: give --env one name")
-    build = resolve(configs[0].agent)
+    build = resolve(configs[0].agent, {"cache_gb": str(cache_gb)} if cache_gb is not None else {})
     plans = [runner.make_plan(config, suite.data_for(config, data) if several else data) for config in configs]
     if dry_run:
         _print_plans(plans, json_)
@@ -180,7 +208,7 @@ def run(
                 plan,
                 target / plan.config.env if several else target,
                 json_,
-                {"agent": player, "workers": workers, "data": suite.data_for(plan.config, data)},
+                {"agent": player, "means": runner.Means(batch, workers, suite.data_for(plan.config, data))},
             )
             for plan in plans
         ]

@@ -239,7 +239,8 @@ def test_an_action_that_becomes_history_is_not_computed_again(tmp_path: Path) ->
     said = agent.decide([_query(1, "prompt", SHORT.model_copy(update={"one_line": False, "action_tokens": 30}))])[0]
     query = _query(1, "prompt")
     later = replace(query, step=2, dialogue=query.dialogue.then(said.raw.removeprefix(ACTION_OPEN), None, "Nothing happens."))
-    assert agent.decide([later])[0].reused_tokens >= said.prompt_tokens + 10
+    opened = len(agent._chat.encode(ACTION_OPEN))  # What a random model writes may be spelled with other tokens later.
+    assert agent.decide([later])[0].reused_tokens > said.prompt_tokens + opened
 
 
 def test_one_failing_query_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from cotbench.episode import Episode
 from cotbench.errors import RunFolderError
-from cotbench.journal import EPISODES, Journal, read_episodes, write_atomically
+from cotbench.journal import EPISODES, Journal, read_episodes
+from cotbench.lines import write_atomically
 
 
 def _episode(task: str, error: str | None = None) -> Episode:

@@ -22,10 +22,10 @@ from cotbench.cli import run_cli
 from cotbench.dialogue import Dialogue
 from cotbench.elicitation import Elicitation, Mode
 from cotbench.envs import Instructions
-from cotbench.judge import LETTERS, Pair, Question, judge, read_letter
-from cotbench.judge_folder import folder_of, judge_run, make_judge_plan
-from cotbench.judge_journal import JUDGEMENTS, JudgementJournal, read_judgements
-from cotbench.judgement import Judgement, Verdict, preference
+from cotbench.judge.folder import folder_of, judge_run, make_judge_plan
+from cotbench.judge.journal import JUDGEMENTS, JudgementJournal, read_judgements
+from cotbench.judge.judgement import Judgement, Verdict, preference
+from cotbench.judge.question import LETTERS, Pair, Question, judge, read_letter
 from cotbench.manifest import RunConfig
 from cotbench.query import Decision, Query
 from cotbench.runner import run
@@ -218,7 +218,7 @@ def test_the_fingerprint_is_over_the_question_and_not_over_the_seed(monkeypatch:
     }
     assert len(prints) == 4
     assert Question(seed=5).fingerprint == Question().fingerprint
-    monkeypatch.setattr("cotbench.judge._LAST", "Which?")
+    monkeypatch.setattr("cotbench.judge.question._LAST", "Which?")
     assert Question().fingerprint not in prints
 
 
@@ -546,7 +546,7 @@ def test_judges_do_not_mix(cli: Any, here: Path, monkeypatch: pytest.MonkeyPatch
     assert code == 2 and "its agent weights_sha256 is None, not 'other'" in error
     monkeypatch.setattr(Judge, "described", {"device": "gpu"})
     with monkeypatch.context() as other:
-        other.setattr("cotbench.judge._LAST", "Which?")
+        other.setattr("cotbench.judge.question._LAST", "Which?")
         code, _, error = cli(*BY_TEST, "--resume")
         assert code == 2 and "its question is" in error
     assert LINES.read_bytes() == before

@@ -62,7 +62,7 @@ def _manifest(tasks: list[str], mode: str = "both", **more: Any) -> Manifest:
 def summary() -> Summary:
     episodes = [
         _episode("1", "prompt", False, [_step("a", invalid_action="no"), _step("b")]),
-        _episode("2", "prompt", True, [_step("a", decision={"action_tokens": 5, "prompt_tokens": 100, "reused_tokens": 60})]),
+        _episode("2", "prompt", True, [_step("a", decision={"action_tokens": 5, "reused_tokens": 60, "prefilled_tokens": 40})]),
         _episode("3", "prompt", False, [_step("a")]),
         _episode("4", "prompt", True, [], error="the server went away"),
         _episode("1", "cot", True, [_step("e", "a", "e"), _step("a", "a", "e"), _step("b", "e", "e"), _step("c", "d", "e")]),
@@ -86,6 +86,7 @@ def test_counts_per_episode(summary: Summary) -> None:
     assert prompt.invalid_actions.mean == pytest.approx(1 / 3)
     assert prompt.tokens.mean == pytest.approx(5 / 3)
     assert prompt.prefilled_tokens.mean == pytest.approx(40 / 3)
+    assert prompt.reused_tokens.mean == pytest.approx(20)
     assert cot.tokens.mean == pytest.approx(7 / 3)
     assert prompt.trace_truncated is None
     assert cot.trace_truncated is not None

@@ -160,10 +160,11 @@ def _ours(model: Any, ids: list[int], logits: Any) -> bool:
         # A prompt, a continuation that it is shared with, and somebody else beside them.
         early, _ = forward(model, [Span(ids[:half], first, wanted=range(half, 0, -1)), Span(ids[1:4], other)])
         late, _ = forward(model, [Span(ids[half:], second, first, range(len(ids) - half, 0, -1)), Span(ids[4:5], other)])
-        if close(torch.cat([early, late]), logits, model.dtype):
-            return True
+        fits = close(torch.cat([early, late]), logits, model.dtype)
     except Exception:  # Whatever a model's code does with arguments that it does not know.
-        pass
+        fits = False
+    if fits:
+        return True
     model.set_attn_implementation(own)
     return False
 

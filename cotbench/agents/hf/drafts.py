@@ -55,11 +55,6 @@ class Drafts:
         self._own.extend(self._tail)
         self._reach = _FIRST
 
-    def append(self, token: int) -> None:
-        """Take note of a token that was chosen."""
-        self._own.extend((token,))
-        self._tail = [*self._tail, token][-_LONGEST:]
-
     def guess(self, limit: int) -> list[int]:
         """What may come next, `limit` tokens at most."""
         count = min(limit, self._reach)
@@ -67,7 +62,10 @@ class Drafts:
             return []
         return self._own.after(self._tail, count) or self._before.after(self._tail, count)
 
-    def learn(self, guessed: int, right: int) -> None:
-        """Adapt to how many of the guessed tokens were right."""
+    def learn(self, chosen: Sequence[int], guessed: int) -> None:
+        """Take note of the tokens that were chosen: all of `guessed` but for those that are missing, and one more."""
+        self._own.extend(chosen)
+        self._tail = [*self._tail, *chosen][-_LONGEST:]
         if guessed:
+            right = len(chosen) - 1
             self._reach = min(_MOST, 2 * self._reach + 1) if right == guessed else max(1, right)

@@ -13,13 +13,12 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cotbench.agents.answers import failure
 from cotbench.agents.hf.chat import Chat
 from cotbench.agents.hf.drafts import Drafts, Memory
+from cotbench.agents.hf.passage import Passage
 from cotbench.agents.hf.rows import BLOCK, Entries, Span, forward
-from cotbench.agents.hf.sampling import Sampler
-from cotbench.agents.writing import Ask, Opened, Program, Written, first_stop, open_prefix, program
-from cotbench.answer import ACTION_CLOSE
-from cotbench.errors import CotbenchError
+from cotbench.agents.writing import Ask, Opened, Program, Written, open_prefix, program
 from cotbench.query import Decision, Query
 
 Key = Hashable
@@ -47,37 +46,37 @@ class _Branch:
     """One continuation of a lane's prompt.
 
     Attributes:
+        passage: what is being written.
         ids: what has been computed of it; `entries` has their keys.
-        opened: what stands before what is generated now.
+        opened: what stands before the passage.
         pending: what comes next; `guess` may come after it.
         prefilled: how many tokens were computed that had not been generated.
-        written, logprobs, grown: what was generated for the present `ask`.
     """
 
     key: Key
     query: Query
     prompt: list[int]
     program: Program
+    passage: Passage
     dropped: int
     entries: Entries = field(default_factory=Entries)
     ids: list[int] = field(default_factory=list)
     reused: int = 0
-    ask: Ask | None = None
-    sampler: Sampler | None = None
+    prefilled: int = 0
     opened: list[int] = field(default_factory=list)
     pending: list[int] = field(default_factory=list)
-    prefilled: int = 0
     drafts: Drafts | None = None
     guess: list[int] = field(default_factory=list)
-    scored: int = 0
-    written: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    grown: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """The prompt of one episode, who continues it, and what was read and written in it so far."""
+    """The prompt of one episode, who continues it, and what was read and written in it so far.
+
+    Attributes:
+        whole: the prompt that is being continued; of it `ids` have been computed, and `pending` come next.
+        reserved: memory that the running branches may come to need.
+    """
 
     ids: list[int] = field(default_factory=list)
     entries: Entries = field(default_factory=Entries)
@@ -86,10 +85,13 @@ class _Lane:
     ended: list[_Branch] = field(default_factory=list)
     whole: list[int] = field(default_factory=list)
     memory: Memory = field(default_factory=Memory)
+    reserved: int = 0
 
     @property
     def nbytes(self) -> int:
-        return sum(held.entries.nbytes for held in (*self.running, *self.ended)) + self.entries.nbytes
+        """Memory that it holds, or may come to hold while it is in use."""
+        held = sum(held.entries.nbytes for held in (*self.running, *self.ended)) + self.entries.nbytes
+        return max(held, self.reserved) if self.running else held
 
 
 class Engine:
@@ -127,9 +129,13 @@ class Engine:
         try:
             prompt, dropped = self._prompt(query)
         except Exception as error:  # A prompt too long, a broken template: this query's failure alone.
-            self._done.append((key, _failure(error)))
+            self._done.append((key, failure(error)))
             return
-        self._waiting.append(_Branch(key, query, prompt, program(query), dropped))
+        running = program(query)
+        self._waiting.append(_Branch(key, query, prompt, running, self._passage(query, next(running)), dropped))
+
+    def _passage(self, query: Query, ask: Ask) -> Passage:
+        return Passage(ask, query.elicitation, self._chat, self._end_ids)
 
     def step(self) -> list[tuple[Key, Decision]]:
         """One pass of the model for all that wait; gives the answers that it completed."""
@@ -158,30 +164,31 @@ class Engine:
                 blocked.add(name)
                 still.append(branch)
                 continue
-            if not joins:
-                lane = self._lanes.setdefault(name, _Lane())
+            lane = self._lanes.setdefault(name, _Lane())
+            if joins:
+                branch.reused = len(branch.prompt) - len(_left_over(branch))
+            else:
                 self._lanes.move_to_end(name)
                 branch.reused = _turn(lane, branch)
                 lane.memory.extend(lane.pending)
                 branch.prefilled = len(lane.pending)
-            else:
-                branch.reused = len(branch.prompt) - len(_left_over(branch))
-            assert lane is not None
             lane.running.append(branch)
-            self._advance(lane, branch, None)
+            self._begin(lane, branch)
         self._waiting = still
 
     def _room(self, name: tuple[str, str], branch: _Branch) -> bool:
         """Make room for a query; false while others, that are being answered, need it."""
         asked = branch.query.elicitation
         need = self._token_bytes * 2 * (len(branch.prompt) + asked.trace_tokens + asked.action_tokens)
-        others = [held for held in self._lanes if held != name]
-        while sum(lane.nbytes for lane in self._lanes.values()) + need > self._limits.cache_bytes:
-            idle = next((held for held in others if not self._lanes[held].running), None)
+        others = {held: lane for held, lane in self._lanes.items() if held != name}
+        while sum(lane.nbytes for lane in others.values()) + need > self._limits.cache_bytes:
+            idle = next((held for held, lane in others.items() if not lane.running), None)
             if idle is None:
-                return not any(self._lanes[held].running for held in others)
-            others.remove(idle)
-            del self._lanes[idle]
+                break
+            del others[idle], self._lanes[idle]
+        if need + sum(lane.nbytes for lane in others.values()) > self._limits.cache_bytes and others:
+            return False
+        self._lanes.setdefault(name, _Lane()).reserved = need
         return True
 
     def _spans(self) -> list[tuple[Span, _Lane, _Branch | None]]:
@@ -191,7 +198,7 @@ class Engine:
         for lane in lanes:
             for branch in lane.running if not lane.pending else ():
                 branch.guess = self._guess(branch)
-                wanted = range(branch.scored or 1 + len(branch.guess), 0, -1)
+                wanted = range(branch.passage.rows + len(branch.guess), 0, -1)
                 spans.append((Span(branch.pending + branch.guess, branch.entries, lane.entries, wanted), lane, branch))
         room = self._limits.tokens - sum(len(span.ids) for span, _, _ in spans)
         for lane in lanes:
@@ -203,10 +210,9 @@ class Engine:
 
     def _guess(self, branch: _Branch) -> list[int]:
         """Tokens that may follow; never more than the budget allows, nor into another block of keys."""
-        if branch.drafts is None or branch.ask is None:
+        if branch.drafts is None:
             return []
-        left = branch.ask.budget - len(branch.logprobs) - 1
-        return branch.drafts.guess(min(left, -(branch.entries.length + len(branch.pending)) % BLOCK))
+        return branch.drafts.guess(min(branch.passage.left - 1, -(branch.entries.length + len(branch.pending)) % BLOCK))
 
     def _pass(self, spans: Sequence[tuple[Span, _Lane, _Branch | None]]) -> None:
         try:
@@ -217,7 +223,7 @@ class Engine:
                     self._pass([one])
                 return
             for branch in list(spans[0][1].running) if spans[0][2] is None else [spans[0][2]]:
-                self._end(spans[0][1], branch, _failure(error))
+                self._end(spans[0][1], branch, failure(error))
             self._forget(spans[0][1])
             return
         for (span, lane, branch), rows in zip(spans, logits, strict=True):
@@ -230,22 +236,15 @@ class Engine:
                 self._read(lane, branch, rows)
 
     def _read(self, lane: _Lane, branch: _Branch, logits: Any) -> None:
-        """Take the next token, or the scores of given ones."""
-        ask = branch.ask
-        assert ask is not None and branch.sampler is not None
-        if ask.given is not None:
-            import torch
-
-            ids = branch.written
-            scores = torch.log_softmax(logits, dim=-1)[range(len(ids)), ids].tolist()
-            self._advance(
-                lane, branch, Written(ask.given.removesuffix(ACTION_CLOSE), ACTION_CLOSE, 0, (), tuple(ids), tuple(scores))
-            )
+        """Take the next token and those that were guessed right, or the scores of given ones."""
+        passage = branch.passage
+        if passage.ask.given is not None:
+            self._advance(lane, branch, passage.scored(logits))
             return
         said, right = None, 0
         for row in logits:
-            said = self._choose(branch, ask, row)
-            if said is not None or right == len(branch.guess) or branch.written[-1] != branch.guess[right]:
+            said = passage.choose(row)
+            if said is not None or right == len(branch.guess) or passage.ids[-1] != branch.guess[right]:
                 break
             right += 1
         if wrong := len(branch.guess) - right:
@@ -254,38 +253,14 @@ class Engine:
         if said is not None:
             self._advance(lane, branch, said)
             return
-        branch.pending = branch.written[-1:]
+        branch.pending = passage.ids[-1:]
         if branch.drafts is not None:
-            branch.drafts.learn(len(branch.guess), right)
+            branch.drafts.learn(passage.ids[-1 - right :], len(branch.guess))
 
-    def _choose(self, branch: _Branch, ask: Ask, logits: Any) -> Written | None:
-        """Choose the next token; what was written, where that ends it."""
-        assert branch.sampler is not None
-        token, logprob = branch.sampler.choose(logits)
-        branch.logprobs.append(logprob)
-        stop: str | None = None
-        text = branch.grown[-1] if branch.grown else ""
-        if token in self._end_ids:
-            stop = "eos"
-        else:
-            branch.written.append(token)
-            if branch.drafts is not None:
-                branch.drafts.append(token)
-            text = self._chat.decode(branch.written)
-            branch.grown.append(text)
-            found = first_stop(text, ask.stops, ask.one_line)
-            if found is not None:
-                text, stop = found
-            elif len(branch.logprobs) == ask.budget:
-                stop = "budget"
-        if stop is None:
-            return None
-        return Written(text, stop, len(branch.logprobs), tuple(branch.grown), tuple(branch.written), tuple(branch.logprobs))
-
-    def _advance(self, lane: _Lane, branch: _Branch, said: Written | None) -> None:
+    def _advance(self, lane: _Lane, branch: _Branch, said: Written) -> None:
         """Let a query's program go on, to its next question or to its end."""
         try:
-            branch.ask = branch.program.send(said) if said is not None else next(branch.program)
+            ask = branch.program.send(said)
         except StopIteration as end:
             told = replace(
                 end.value,
@@ -295,31 +270,28 @@ class Engine:
                 dropped_observations=branch.dropped,
             )
             self._end(lane, branch, told)
-            return
         except Exception as error:
-            self._end(lane, branch, _failure(error))
-            return
-        asked = branch.query.elicitation
-        branch.sampler = Sampler(asked.temperature, asked.top_p, branch.ask.seed)
-        branch.written, branch.logprobs, branch.grown, branch.scored = [], [], [], 0
-        target = _left_over(branch) + opened_ids(self._chat, branch.ask.opened)
-        kept = min(common_prefix(branch.ids, target), len(target) - 1)
-        if branch.ask.given is not None:
-            branch.written = self._chat.encode(branch.ask.given)
-            branch.scored = len(branch.written)
-            target = target + branch.written[:-1]
-        branch.opened = target
+            self._end(lane, branch, failure(error))
+        else:
+            branch.passage = self._passage(branch.query, ask)
+            self._begin(lane, branch)
+
+    def _begin(self, lane: _Lane, branch: _Branch) -> None:
+        """Set a branch on its passage, keeping what it can of what it has computed."""
+        passage = branch.passage
+        branch.opened = _left_over(branch) + opened_ids(self._chat, passage.ask.opened)
+        kept = min(common_prefix(branch.ids, branch.opened), len(branch.opened) - 1)
+        given = passage.ask.given is not None
         branch.ids = branch.ids[:kept]
         branch.entries.length = kept
-        branch.pending = target[kept:]
+        branch.pending = branch.opened[kept:] + (passage.ids[:-1] if given else [])
         branch.prefilled += len(branch.pending)
-        generates = self._limits.drafts and branch.ask.given is None
-        branch.drafts = Drafts(lane.memory, target) if generates else None
+        branch.drafts = Drafts(lane.memory, branch.opened) if self._limits.drafts and not given else None
 
     def _end(self, lane: _Lane, branch: _Branch, decision: Decision) -> None:
         lane.running.remove(branch)
         lane.ended.append(branch)
-        lane.memory.extend([*branch.opened, *branch.written])
+        lane.memory.extend([*branch.opened, *branch.passage.ids])
         self._done.append((branch.key, decision))
 
     def _forget(self, lane: _Lane) -> None:
@@ -391,8 +363,3 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 
 def _capacity(entries: Entries) -> int:
     return next(iter(entries._layers.values()))[0].shape[1]
-
-
-def _failure(error: Exception) -> Decision:
-    told = str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"
-    return Decision("", error=told)

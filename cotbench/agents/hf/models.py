@@ -78,11 +78,7 @@ def load(
         MissingExtraError: peft or bitsandbytes is not installed.
     """
     require_transformers()
-    if quantize is not None and quantize not in _QUANTIZED:
-        raise UnknownNameError("quantize", quantize, _QUANTIZED)
-    for wanted, package, extra in ((adapter, "peft", "train"), (quantize, "bitsandbytes", "quantize")):
-        if wanted and find_spec(package) is None:
-            raise MissingExtraError(f"{'adapter' if package == 'peft' else 'quantize'}={wanted}", extra)
+    _require_extras(adapter, quantize)
     import torch
     import transformers
 
@@ -129,6 +125,15 @@ def load(
         "torch_threads": torch.get_num_threads(),
     }
     return LoadedModel(model, tokenizer, description)
+
+
+def _require_extras(adapter: str | None, quantize: str | None) -> None:
+    if quantize is not None and quantize not in _QUANTIZED:
+        raise UnknownNameError("quantize", quantize, _QUANTIZED)
+    if adapter and find_spec("peft") is None:
+        raise MissingExtraError(f"adapter={adapter}", "adapter")
+    if quantize and find_spec("bitsandbytes") is None:
+        raise MissingExtraError(f"quantize={quantize}", "quantize")
 
 
 def _adapted(model: Any, adapter: str, *, merge: bool) -> Any:

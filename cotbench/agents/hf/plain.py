@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from cotbench.agents.answers import failure
 from cotbench.agents.hf.chat import Chat
-from cotbench.agents.hf.engine import Key, _failure, common_prefix, opened_ids
-from cotbench.agents.hf.sampling import Sampler
-from cotbench.agents.writing import Ask, Written, first_stop, program
-from cotbench.answer import ACTION_CLOSE
+from cotbench.agents.hf.engine import Key, common_prefix, opened_ids
+from cotbench.agents.hf.passage import Passage
+from cotbench.agents.writing import Ask, Written, program
 from cotbench.query import Decision, Query
 
 
@@ -149,7 +149,7 @@ class PlainEngine:
             return [(key, self._answer(query))]
         except Exception as error:  # Out of memory, a broken template, a prompt too long: this query's failure alone.
             self._sequences.pop(query.episode, None)
-            return [(key, _failure(error))]
+            return [(key, failure(error))]
 
     def close(self) -> None:
         """Drop all caches."""
@@ -160,41 +160,32 @@ class PlainEngine:
         prompt, dropped = self._prompt(query)
         sequence = self._sequence(query.episode)
         reused = sequence.reusable(prompt)
+        prefilled = len(prompt) - reused
         running = program(query)
         ask = next(running)
         while True:
-            said = self._write(query, sequence, prompt + opened_ids(self._chat, ask.opened), ask)
+            target = prompt + opened_ids(self._chat, ask.opened)
+            prefilled += len(target) - max(len(prompt), common_prefix(sequence.ids, target))
+            said = self._write(query, sequence, target, ask)
             try:
                 ask = running.send(said)
             except StopIteration as end:
-                counts = {"prompt_tokens": len(prompt), "reused_tokens": reused, "dropped_observations": dropped}
-                return replace(end.value, **counts)
+                return replace(
+                    end.value,
+                    prompt_tokens=len(prompt),
+                    reused_tokens=reused,
+                    prefilled_tokens=prefilled,
+                    dropped_observations=dropped,
+                )
 
     def _write(self, query: Query, sequence: CachedSequence, prefix: list[int], ask: Ask) -> Written:
-        import torch
-
+        passage = Passage(ask, query.elicitation, self._chat, self._end_ids)
         if ask.given is not None:
-            ids = self._chat.encode(ask.given)
-            rows = torch.log_softmax(sequence.logits_after([*prefix, *ids[:-1]], len(ids)), dim=-1)
-            scores = rows[range(len(ids)), ids].tolist()
-            return Written(ask.given.removesuffix(ACTION_CLOSE), ACTION_CLOSE, 0, (), tuple(ids), tuple(scores))
-        sampler = Sampler(query.elicitation.temperature, query.elicitation.top_p, ask.seed)
-        ids, logprobs, grown = [], [], []
-        text, stop = "", "budget"
-        for _ in range(ask.budget):
-            token, logprob = sampler.choose(sequence.logits_after([*prefix, *ids])[0])
-            logprobs.append(logprob)
-            if token in self._end_ids:
-                stop = "eos"
-                break
-            ids.append(token)
-            text = self._chat.decode(ids)
-            grown.append(text)
-            found = first_stop(text, ask.stops, ask.one_line)
-            if found is not None:
-                text, stop = found
-                break
-        return Written(text, stop, len(logprobs), tuple(grown), tuple(ids), tuple(logprobs))
+            return passage.scored(sequence.logits_after([*prefix, *passage.ids[:-1]], passage.rows))
+        while True:
+            said = passage.choose(sequence.logits_after([*prefix, *passage.ids])[0])
+            if said is not None:
+                return said
 
     def _sequence(self, episode: str) -> CachedSequence:
         sequence = self._sequences.setdefault(episode, CachedSequence(self._model, self._keep))

@@ -164,10 +164,11 @@ def _attention(
     for span in cotbench_spans:
         rows = slice(span.start, span.start + len(span.ids))
         keys, values = span.own.write(module.layer_idx, key[0, :, rows], value[0, :, rows])
-        attend = _on_its_own if span.before is None else _after_another
-        out[0, rows] = attend(
-            query[0, :, rows], keys, values, span, layer=module.layer_idx, scale=scale, softcap=softcap, window=sliding_window
-        )
+        mine, kind = query[0, :, rows], {"scale": scale, "softcap": softcap, "window": sliding_window}
+        if span.before is None:
+            out[0, rows] = _on_its_own(mine, keys, values, span, **kind)
+        else:
+            out[0, rows] = _after_another(mine, keys, values, span, span.before, layer=module.layer_idx, **kind)
     return out, None
 
 
@@ -195,7 +196,7 @@ def _visible(count: int, first: int, start: int, end: int, window: int | None, d
 
 
 def _on_its_own(
-    query: Any, keys: Any, values: Any, span: Span, *, layer: int, scale: float, softcap: float | None, window: int | None
+    query: Any, keys: Any, values: Any, span: Span, *, scale: float, softcap: float | None, window: int | None
 ) -> Any:
     """All keys are in one place."""
     from torch.nn.functional import scaled_dot_product_attention
@@ -216,13 +217,22 @@ def _on_its_own(
 
 
 def _after_another(
-    query: Any, keys: Any, values: Any, span: Span, *, layer: int, scale: float, softcap: float | None, window: int | None
+    query: Any,
+    keys: Any,
+    values: Any,
+    span: Span,
+    before: Entries,
+    *,
+    layer: int,
+    scale: float,
+    softcap: float | None,
+    window: int | None,
 ) -> Any:
     """The keys are in two places: what is continued, and the continuation."""
     import torch
 
     count = query.shape[1]
-    shape = {"span": span, "layer": layer, "scale": scale, "softcap": softcap, "window": window}
+    shape = {"before": before, "span": span, "layer": layer, "scale": scale, "softcap": softcap, "window": window}
     if count > _SMALL:
         return _rows_after(query, keys, values, 0, count, **shape)
     fours = []
@@ -242,6 +252,7 @@ def _rows_after(
     skipped: int,
     whole: int,
     *,
+    before: Entries,
     span: Span,
     layer: int,
     scale: float,
@@ -249,16 +260,15 @@ def _rows_after(
     window: int | None,
 ) -> Any:
     """Some of a span's `whole` rows, from the one numbered `skipped` on."""
-    assert span.before is not None
     heads, count, _ = query.shape
     group = heads // keys.shape[0]
-    base, first = span.before.length, span.position + skipped
+    base, first = before.length, span.position + skipped
     start = 0 if window is None else max(0, first - window + 1)
     folded = _fold(query, keys.shape[0])
     parts = []
     if start < base:
         earlier = _visible(count, first, start, base, window, query.device) if window is not None else None
-        parts.append((folded, *span.before.read(layer, start, base), _repeated(earlier, group)))
+        parts.append((folded, *before.read(layer, start, base), _repeated(earlier, group)))
     own, end = max(0, start - base), span.own.length + whole
     end += -end % BLOCK
     later = _visible(count, first, base + own, base + end, window, query.device)

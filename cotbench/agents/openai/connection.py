@@ -5,6 +5,7 @@ hold the key, also where the server sends it back.
 from __future__ import annotations
 
 import json
+import random
 import re
 import threading
 from collections.abc import Mapping
@@ -91,17 +92,18 @@ class Connection:
         Raises:
             ServerError: it failed for good, or too often.
         """
-        from tenacity import Retrying, retry_if_exception, sleep_using_event, stop_after_attempt, stop_when_event_set
+        from tenacity import Retrying, retry_if_exception, sleep_using_event, stop_after_attempt
 
         attempts = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, ServerError) and error.passing),
             wait=self._pause,
-            stop=stop_after_attempt(self._retries + 1) | stop_when_event_set(self._closed),
+            stop=stop_after_attempt(self._retries + 1),
             sleep=sleep_using_event(self._closed),
             reraise=True,
         )
         try:
-            return attempts(self._once, path, body)
+            answer: dict[str, Any] = attempts(self._once, path, body)
+            return answer
         except ServerError as error:
             count = attempts.statistics["attempt_number"]
             if count == 1:
@@ -129,7 +131,7 @@ class Connection:
             return []
 
     def close(self) -> None:
-        """End the waiting between attempts; requests under way are left to their time-out."""
+        """Begin no further attempt; requests under way are left to their time-out."""
         self._closed.set()
 
     def redact(self, text: str) -> str:
@@ -139,6 +141,8 @@ class Connection:
         return text
 
     def _once(self, path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
+        if self._closed.is_set():
+            raise ServerError(f"{self.url}/{path}: the agent was closed before there was an answer")
         rest = dict(body)
         model = rest.pop("model")
         try:
@@ -190,12 +194,10 @@ class Connection:
 
     def _pause(self, state: Any) -> float:
         """Seconds until the next attempt: what the server asks for, else twice as long each time."""
-        from tenacity import wait_exponential_jitter
-
         error = state.outcome.exception()
         if isinstance(error, ServerError) and error.after is not None:
             return min(error.after, LONGEST_WAIT)
-        return float(wait_exponential_jitter(initial=BACKOFF, max=LONGEST_WAIT, jitter=BACKOFF)(state))
+        return float(min(LONGEST_WAIT, BACKOFF * 2 ** (state.attempt_number - 1) * random.uniform(1, 2)))
 
     def _shown(self, text: str) -> str:
         return " ".join(self.redact(text).split())[:_SHOWN]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cotbench.agents.base import Agent, describe
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError
-from cotbench.judge import Question
+from cotbench.judge.question import Question
 from cotbench.manifest import MANIFEST, Manifest, surroundings
 
 FORMAT = 1

@@ -15,11 +15,12 @@ from cotbench.agents.base import Agent
 from cotbench.elicitation import Mode
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError, UsageError
-from cotbench.journal import read_episodes, write_atomically
-from cotbench.judge import Pair, Question, check_judge, judge, revised_pairs
-from cotbench.judge_journal import JudgementJournal, read_judgements
-from cotbench.judge_manifest import FORMAT, JudgeManifest, judge_manifest, read_judge_manifest
-from cotbench.judgement import Judgement, Preference, preference
+from cotbench.journal import read_episodes
+from cotbench.judge.journal import JudgementJournal, read_judgements
+from cotbench.judge.judgement import Judgement, Preference, preference
+from cotbench.judge.manifest import FORMAT, JudgeManifest, judge_manifest, read_judge_manifest
+from cotbench.judge.question import Pair, Question, check_judge, judge, revised_pairs
+from cotbench.lines import write_atomically
 from cotbench.manifest import MANIFEST, SUITE, Manifest, read_manifest
 from cotbench.query import derive_seed
 from cotbench.runner import check_same
@@ -205,8 +206,8 @@ def judge_run(
     else:
         write_atomically(folder / MANIFEST, [now.model_dump_json(indent=2) + "\n"])
     with JudgementJournal(folder) as journal:
-        _check_states(folder, journal.judgements, plan.pairs)
-        done = frozenset(one.key for one in journal.judgements if one.error is None)
+        _check_states(folder, journal.records, plan.pairs)
+        done = frozenset(one.key for one in journal.records if one.error is None)
         for judgement in judge(agent, plan.drawn(limit, done), plan.question):
             journal.append(judgement)
             observer(judgement)

@@ -12,11 +12,12 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from textwrap import indent
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from cotbench.agents.answers import decided_or_failed
 from cotbench.agents.base import Agent, needs_of, require
 from cotbench.answer import clean_action
 from cotbench.dialogue import Dialogue, cut
@@ -24,7 +25,7 @@ from cotbench.elicitation import Elicitation, Mode
 from cotbench.envs.registry import Instructions
 from cotbench.episode import Episode
 from cotbench.errors import UsageError
-from cotbench.judgement import Judgement, Verdict
+from cotbench.judge.judgement import Judgement, Verdict
 from cotbench.query import Decision, Query, derive_seed
 
 LETTERS = ("A", "B")
@@ -200,7 +201,9 @@ def judge(agent: Agent, pairs: Sequence[Pair], question: Question) -> Iterator[J
         while waiting and len(running) < at_once:
             running.append(waiting.popleft())
         asked = [(pair, question.orders(pair)) for pair in (states.popleft() for states in running)]
-        answers = iter(_decide(agent, [question.query(pair, first, needs) for pair, orders in asked for first in orders]))
+        answers = iter(
+            decided_or_failed(agent, [question.query(pair, first, needs) for pair, orders in asked for first in orders])
+        )
         for pair, orders in asked:
             yield _judgement(pair, [(first, next(answers)) for first in orders])
         running = [states for states in running if states]
@@ -224,35 +227,3 @@ def _verdict(first: Mode, decision: Decision) -> Verdict:
     shown: tuple[Mode, Mode] = ("prompt", "cot") if first == "prompt" else ("cot", "prompt")
     letter = read_letter(decision.action)
     return Verdict(first=first, preferred=None if letter is None else shown[letter], decision=decision)
-
-
-def _decide(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
-    """The agent's decisions; whatever it raises becomes the error of every query of the round."""
-    try:
-        decisions = list(agent.decide(queries))
-    except Exception as error:
-        return [Decision("", error=f"{type(error).__name__}: {error}")] * len(queries)
-    if len(decisions) != len(queries):
-        wrong = f"agent {agent.name} answered {len(decisions)} of {len(queries)} queries"
-        return [Decision("", error=wrong)] * len(queries)
-    return [_checked(agent, decision) for decision in decisions]
-
-
-def _checked(agent: Agent, decision: object) -> Decision:
-    """A decision that can be written down and read again; anything else an agent returns is an error."""
-    if not isinstance(decision, Decision):
-        return Decision("", error=f"agent {agent.name} returned a {type(decision).__name__}, not a Decision")
-    # A lone surrogate is no text: it cannot be written to a file.
-    fields = {name: _text(value) if isinstance(value, str) else value for name, value in asdict(decision).items()}
-    try:
-        return _DECISION.validate_json(json.dumps(fields), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        return Decision("", error=f"agent {agent.name} returned a Decision with a bad {place}: {first['msg']}")
-    except TypeError as error:
-        return Decision("", error=f"agent {agent.name} returned a Decision that is not data: {error}")
-
-
-def _text(value: str) -> str:
-    return value.encode("utf-8", "replace").decode("utf-8")

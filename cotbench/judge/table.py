@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cotbench.judge_folder import JudgeSummary
+from cotbench.judge.folder import JudgeSummary
 from cotbench.table import shown
 
 _INTERVALS = "95 % intervals over tasks: cluster bootstrap; an interval of no width means that all tasks gave the same value"

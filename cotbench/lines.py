@@ -1,0 +1,155 @@
+"""A file of records, one a line, written as they come. Invariant: a line that is there is a whole record; killing the writer at
+any moment costs at most the last, torn line, and that is dropped when the writing goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+from pydantic import ValidationError
+
+from cotbench.errors import RunFolderError
+
+
+class Record(Protocol):
+    """What a line holds: a pydantic model that names itself and says whether it failed."""
+
+    @property
+    def key(self) -> Any:
+        """Names the record within its file."""
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed, or None."""
+
+    @classmethod
+    def model_validate_json(cls, json_data: bytes, /) -> Self:
+        """Read a line."""
+
+    def model_dump_json(self) -> str:
+        """Write a line."""
+
+
+R = TypeVar("R", bound=Record)
+
+
+class LineFile(Generic[R]):
+    """A folder's file of records, open for writing by one process.
+
+    A subclass says what stands in it: `name`, `model`, `noun` ("an episode"), `writer` ("another cotbench run").
+
+    Attributes:
+        records: each once; a success after an error replaces it.
+        torn: whether a torn line was dropped.
+
+    Raises:
+        RunFolderError: another process writes to it, or it is damaged.
+    """
+
+    name: ClassVar[str]
+    model: ClassVar[type[Any]]
+    noun: ClassVar[str]
+    writer: ClassVar[str]
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / self.name
+        self._file = -1
+        # Locked beside the file: the file itself is replaced in the end.
+        self._lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunFolderError(f"{folder} is in use by {self.writer}: wait for it, or choose another --out") from error
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            content = self._path.read_bytes()
+            self.records: list[R] = self._parse(content, self._path)
+            self._size = content.rfind(b"\n") + 1
+            self.torn = len(content) > self._size
+            if self.torn:
+                os.ftruncate(self._file, self._size)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def read(cls, folder: Path) -> list[R]:
+        """The records of a folder, each once; changes nothing.
+
+        Raises:
+            RunFolderError: none there, or a damaged line.
+        """
+        path = folder / cls.name
+        if not path.is_file():
+            raise RunFolderError(f"{folder} holds no {cls.name}")
+        return cls._parse(path.read_bytes(), path)
+
+    @classmethod
+    def _parse(cls, content: bytes, path: Path) -> list[R]:
+        records: dict[Any, R] = {}
+        for number, line in enumerate(content[: content.rfind(b"\n") + 1].split(b"\n")[:-1], start=1):
+            try:
+                record = cls.model.model_validate_json(line)
+            except ValidationError as error:
+                what = error.errors()[0]
+                place = ".".join(map(str, what["loc"])) or "line"
+                raise RunFolderError(f"{path}:{number} is not {cls.noun} ({place}: {what['msg']}): remove that line") from error
+            if record.key not in records or records[record.key].error is not None:
+                records[record.key] = record
+        return list(records.values())
+
+    def append(self, record: R) -> None:
+        """Write one record down, whole or not at all."""
+        line = record.model_dump_json().encode() + b"\n"
+        try:
+            if os.write(self._file, line) != len(line):
+                raise OSError("the disk took only a part of the line")
+            os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, self._size)
+            raise RunFolderError(f"cannot write to {self._path} ({error}): make room and go on with --resume") from error
+        self._size += len(line)
+        self.records.append(record)
+
+    def settle(self, order: Sequence[Any]) -> list[R]:
+        """Replace the file by the final records in the given order of keys, errors that were made good left out."""
+        final = {record.key: record for record in self.records if record.error is not None}
+        final |= {record.key: record for record in self.records if record.error is None}
+        records = [final[key] for key in order if key in final]
+        write_atomically(self._path, (record.model_dump_json() + "\n" for record in records))
+        return records
+
+    def close(self) -> None:
+        """Unlock; safe to call twice."""
+        for name in ("_file", "_lock"):
+            descriptor = getattr(self, name)
+            if descriptor >= 0:
+                os.close(descriptor)
+                setattr(self, name, -1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def write_atomically(path: Path, pieces: Iterable[str]) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never a part."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,189 @@
+"""The model engine beside the loop that peers run, on SmolLM2 and dialogues of generated games.
+
+    pytest -s tests/benchmarks/bench_engine.py
+
+The peers' loop is written out here (`_peer_turn`): transformers' `generate`, the whole history prefilled at every turn and for
+each mode, one query at a time, with the same tags opened and the same budgets. Tasks and actions are fixed, so that all see
+the same prompts. Ratios of medians of `ROUNDS` rounds, which are played in turn; every figure is printed.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from cotbench.agents import make_agent
+from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.dialogue import Dialogue
+from cotbench.elicitation import Elicitation, Mode
+from cotbench.envs.registry import env_entry
+from cotbench.query import Decision, Query
+from tests.conftest import needs_hf
+
+pytestmark = needs_hf
+
+TURNS, ROUNDS, THREADS = 30, 5, 2
+ASKED = Elicitation(trace_tokens=64, action_tokens=32)
+MODES: tuple[Mode, Mode] = ("cot", "prompt")
+
+
+def _dialogues(task: str, turns: int) -> list[Dialogue]:
+    """The states of a game played with random admissible actions."""
+    entry = env_entry("alfworld-gen")
+    env = entry.make(request=["admissible_actions"])
+    chance = random.Random(task)
+    observation, info = env.reset(options={"task": task})
+    states = [Dialogue(entry.instructions(), (observation,))]
+    while len(states) < turns:
+        action = chance.choice(info["admissible_actions"])
+        observation, _, terminated, truncated, info = env.step(action)
+        assert not (terminated or truncated), "choose another task"
+        states.append(states[-1].then(action, None, observation))
+    env.close()
+    return states
+
+
+def _query(state: Dialogue, mode: Mode, episode: str = "e") -> Query:
+    return Query(episode, "t", len(state.actions), mode, state, ASKED)
+
+
+@pytest.fixture(scope="module")
+def agent() -> Any:
+    made = make_agent(f"hf:smollm2?device=cpu&threads={THREADS}")
+    made.decide([_query(_dialogues("alfworld/gen/cool/17", 1)[0], "prompt", "warm-up")])
+    return made
+
+
+@pytest.fixture(scope="module")
+def peer() -> Any:
+    """The same weights with transformers' own attention."""
+    import transformers
+
+    from cotbench.agents.hf.models import smollm2_folder
+
+    return transformers.AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype="float32").eval()
+
+
+def _engine_episode(agent: Any, states: Sequence[Dialogue], modes: Sequence[Mode]) -> list[Decision]:
+    agent._engine.close()
+    return [decision for state in states for decision in agent.decide([_query(state, mode) for mode in modes])]
+
+
+def _peer_turn(peer: Any, agent: Any, state: Dialogue, mode: Mode) -> str:
+    """One answer of a plain loop; within the turn it keeps its cache, from turn to turn it does not."""
+    import torch
+    from transformers import DynamicCache
+
+    chat, tokenizer = agent._chat, agent._chat._tokenizer
+    cache = DynamicCache(config=peer.config)
+
+    def written(ids: list[int], budget: int, stops: list[str]) -> str:
+        out = peer.generate(
+            torch.tensor([ids]),
+            past_key_values=cache,
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            max_new_tokens=budget,
+            do_sample=False,
+            stop_strings=stops,
+            tokenizer=tokenizer,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+        text = chat.decode(out[0, len(ids) :].tolist())
+        return str(text[: min([place for stop in stops if (place := text.find(stop)) >= 0], default=len(text))])
+
+    ids = chat.prompt_ids(ASKED.messages(state, mode))
+    raw = ""
+    if mode == "cot":
+        ids = ids + chat.encode(THINK_OPEN)
+        trace = written(ids, ASKED.trace_tokens, [THINK_CLOSE, ACTION_OPEN])
+        ids = ids + chat.encode(trace) + chat.encode(f"{THINK_CLOSE}\n")
+        raw = f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
+        cache.crop(-(cache.get_seq_length() - len(chat.prompt_ids(ASKED.messages(state, mode)))))
+    return f"{raw}{ACTION_OPEN}{written(ids + chat.encode(ACTION_OPEN), ASKED.action_tokens, [ACTION_CLOSE])}"
+
+
+def _timed(play: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    play()
+    return time.perf_counter() - begun
+
+
+def _medians(named: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Seconds, round by round in turn, so that a slow minute of the machine is everybody's."""
+    times: dict[str, list[float]] = {name: [] for name in named}
+    for _ in range(rounds):
+        for name, play in named.items():
+            times[name].append(_timed(play))
+    for name, some in times.items():
+        print(f"  {name:<28} median {statistics.median(some):7.2f} s   " + " ".join(f"{one:.2f}" for one in some))
+    return {name: statistics.median(some) for name, some in times.items()}
+
+
+def test_both_modes_against_one_and_against_the_peers_loop(agent: Any, peer: Any) -> None:
+    import torch
+
+    torch.set_num_threads(THREADS)
+    states = _dialogues("alfworld/gen/cool/17", TURNS)
+    print(f"\nepisode of {TURNS} turns, SmolLM2, trace budget {ASKED.trace_tokens}, {THREADS} threads:")
+    medians = _medians(
+        {
+            "CoT": lambda: _engine_episode(agent, states, ["cot"]),
+            "CoT and prompt": lambda: _engine_episode(agent, states, MODES),
+            "peers' loop, CoT and prompt": lambda: [_peer_turn(peer, agent, state, mode) for state in states for mode in MODES],
+        },
+        ROUNDS,
+    )
+    print(f"  prompt action added: {medians['CoT and prompt'] / medians['CoT']:.3f} x the CoT episode alone")
+    print(f"  peers' loop: {medians["peers' loop, CoT and prompt"] / medians['CoT and prompt']:.2f} x ours")
+    ours = [decision.raw for decision in _engine_episode(agent, states, MODES)]
+    theirs = [_peer_turn(peer, agent, state, mode) for state in states for mode in MODES]
+    same = sum(
+        one.startswith(other.split("\n")[0] if other.startswith(ACTION_OPEN) else other.rstrip())
+        for one, other in zip(ours, theirs, strict=True)
+    )
+    print(f"  the same words: {same} of {len(ours)} answers")
+
+
+def test_prefilled_tokens_grow_linearly(agent: Any) -> None:
+    print("\ntokens prefilled in an episode of T turns, both modes (peers: the sum of all prompts):")
+    states = _dialogues("alfworld/gen/cool/17", 40)
+    for turns in (10, 20, 40):
+        decisions = _engine_episode(agent, states[:turns], MODES)
+        prompts = sum(decision.prompt_tokens for decision in decisions)
+        print(
+            f"  T={turns}: {sum(decision.prefilled_tokens for decision in decisions)}, last prompt "
+            f"{decisions[-1].prompt_tokens}, peers {prompts}"
+        )
+
+
+def test_a_batch_of_episodes(agent: Any) -> None:
+    tasks = [f"alfworld/gen/{kind}/{number}" for kind in ("cool", "heat", "clean", "two") for number in (17, 18)]
+    episodes = [_dialogues(task, 10) for task in tasks]
+
+    def one_by_one() -> None:
+        for name, states in enumerate(episodes):
+            for state in states:
+                agent.decide([_query(state, mode, str(name)) for mode in MODES])
+
+    def together() -> None:
+        for turn in range(10):
+            agent.decide([_query(states[turn], mode, str(name)) for name, states in enumerate(episodes) for mode in MODES])
+
+    def cold(play: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            agent._engine.close()
+            play()
+
+        return run
+
+    print(f"\n8 episodes of 10 turns, both modes, {THREADS} threads:")
+    medians = _medians({"batch 1": cold(one_by_one), "batch 8": cold(together)}, ROUNDS)
+    print(
+        f"  decisions a second: {160 / medians['batch 1']:.2f} and {160 / medians['batch 8']:.2f}, ratio "
+        f"{medians['batch 1'] / medians['batch 8']:.2f}"
+    )
