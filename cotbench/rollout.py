@@ -195,11 +195,19 @@ class _Rollout:
             for slot in working:
                 if any(slot.env is env for env in ready):
                     asked += self._settle(slot)
+            idle += self._free()
+            if waiting and idle:
+                continue  # Whoever begins now belongs to what the agent is asked next.
             if asked:
                 self._collect(_MOMENT if len(ready) < len(working) else _LONG)
-            for slot in [slot for slot in self._slots.values() if slot.over]:
-                idle.append(slot.env)
-                del self._slots[slot.key]
+                idle += self._free()
+
+    def _free(self) -> list[EnvHandle]:
+        """Forget the episodes that are over; their environments."""
+        over = [slot for slot in self._slots.values() if slot.over]
+        for slot in over:
+            del self._slots[slot.key]
+        return [slot.env for slot in over]
 
     def _settle(self, slot: _Slot) -> bool:
         """Read what an environment said; whether the agent is now asked."""

@@ -59,6 +59,7 @@ class VLLMAgent:
         start: seconds until the model must be loaded.
         tokenizer: see `OpenAIAgent`, as for what follows.
         way: default: "completions"; with tools=native "auto".
+        tools: "native" needs `--enable-auto-tool-choice` and a `--tool-call-parser` in `args`.
     """
 
     def __init__(

@@ -134,9 +134,9 @@ def _prefill(query: Query) -> Program:
         else:
             opened = (*opened, trace)
         opened = (*opened, f"{THINK_CLOSE}\n")
-    stops = (ACTION_CLOSE,)
+    stop = (ACTION_CLOSE,)
     given = None if query.given_action is None else f"{query.given_action}{ACTION_CLOSE}"
-    said = yield Ask((*opened, ACTION_OPEN), asked.action_tokens, stops, asked.one_line, _seed(query, stops), given)
+    said = yield Ask((*opened, ACTION_OPEN), asked.action_tokens, stop, asked.one_line, _seed(query, stop), given)
     closed = thought is None or thought.stop == THINK_CLOSE
     read = parse_answer(f"{ACTION_OPEN}{_unfinished(said, ACTION_CLOSE)}{ACTION_CLOSE}")
     reasoning = "" if query.mode == "prompt" else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"

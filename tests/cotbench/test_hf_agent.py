@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import needs_hf
@@ -21,6 +21,7 @@ from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN  
 from cotbench.dialogue import Dialogue  # noqa: E402
 from cotbench.elicitation import Elicitation, Mode  # noqa: E402
 from cotbench.envs import Instructions  # noqa: E402
+from cotbench.errors import AgentError, CotbenchError  # noqa: E402
 from cotbench.query import Decision, Query  # noqa: E402
 from tests import tiny_models  # noqa: E402
 
@@ -222,7 +223,7 @@ def test_the_least_recently_used_episode_is_forgotten(tmp_path: Path) -> None:
     agent.decide([_query(2, "cot", episode=name) for name in "abc"])
     engine: Any = agent._engine
     lane = engine._lanes[("b", "")].nbytes
-    engine._limits = replace(engine._limits, cache_bytes=int(4.5 * lane))
+    engine._limits = replace(engine._limits, cache_bytes=int(5.5 * lane))
     agent.decide([_query(2, "prompt", episode="a"), _query(2, "prompt", episode="d"), _query(2, "prompt", episode="e")])
     assert [name for name, _ in engine._lanes] == ["a", "d", "e"]
 
@@ -232,15 +233,6 @@ def test_every_running_episode_keeps_its_cache(tmp_path: Path) -> None:
     names = [str(number) for number in range(20)]
     agent.decide([_query(1, "cot", episode=name) for name in names])
     assert all(decision.reused_tokens > 0 for decision in agent.decide([_query(2, "cot", episode=name) for name in names]))
-
-
-def test_an_action_that_becomes_history_is_not_computed_again(tmp_path: Path) -> None:
-    agent = _agent(tmp_path)
-    said = agent.decide([_query(1, "prompt", SHORT.model_copy(update={"one_line": False, "action_tokens": 30}))])[0]
-    query = _query(1, "prompt")
-    later = replace(query, step=2, dialogue=query.dialogue.then(said.raw.removeprefix(ACTION_OPEN), None, "Nothing happens."))
-    opened = len(agent._chat.encode(ACTION_OPEN))  # What a random model writes may be spelled with other tokens later.
-    assert agent.decide([later])[0].reused_tokens > said.prompt_tokens + opened
 
 
 def test_one_failing_query_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +279,12 @@ def test_an_actions_log_probability_can_be_asked_for(agent: HFAgent) -> None:
 _WORDS = st.text(alphabet="abc \n<>/|é{}", max_size=40)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # Shrinking takes minutes and makes these no clearer.
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     turns=st.lists(st.tuples(_WORDS, st.none() | _WORDS, _WORDS), max_size=4),
     history=st.sampled_from(["actions", "traces"]),
@@ -341,12 +338,12 @@ def test_a_token_does_not_feel_its_neighbours(tmp_path: Path, kind: str) -> None
         trunk, branches = Entries(), [Entries(), Entries()]
         others = [Entries() for _ in range(companions)]
         rows = forward(
-            model, [*(Span(range(9, 40 + n), one) for n, one in enumerate(others)), Span(range(5, 80), trunk, None, [1])]
+            model, [*(Span(range(9, 40 + n), one) for n, one in enumerate(others)), Span(range(5, 80), trunk, wanted=[1])]
         )
         seen = [rows[-1]]
         for step in range(3):
-            spans = [Span([step + 7] * (n + 1), one, None, [1]) for n, one in enumerate(others)]
-            spans += [Span([step + 3, step], one, trunk, [1, 2]) for one in branches[: 1 + (companions > 0)]]
+            spans = [Span([step + 7] * (n + 1), one, wanted=[1]) for n, one in enumerate(others)]
+            spans += [Span([step + 3, step], one, trunk, wanted=[1, 2]) for one in branches[: 1 + (companions > 0)]]
             seen.append(forward(model, spans)[companions])
         return seen
 
@@ -354,6 +351,75 @@ def test_a_token_does_not_feel_its_neighbours(tmp_path: Path, kind: str) -> None
     for companions in (1, 2, 6):
         together = played(companions)
         assert all(torch.equal(one, two) for one, two in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen", "smollm2"])
+def test_a_token_does_not_feel_how_its_sequence_is_cut_into_passes(tmp_path: Path, kind: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from cotbench.agents.hf.models import smollm2_folder
+
+    folder = smollm2_folder() if kind == "smollm2" else tiny_models.save_model(tmp_path / "model", kind)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    install(model)
+    ids = [(7 * index + 3) % 300 for index in range(230)]
+
+    def played(trunk_sizes: list[int], own_sizes: list[int], merged: bool) -> Any:
+        trunk, own, rows = Entries(), Entries(), []
+        sizes = iter(trunk_sizes)
+        while trunk.length < 101:
+            size = min(next(sizes), 101 - trunk.length)
+            spans = [Span(ids[trunk.length : trunk.length + size], trunk, wanted=[1])]
+            if merged and trunk.length + size == 101:  # The first tokens of the continuation come in the same pass.
+                spans.append(Span(ids[101:104], own, trunk, size, wanted=range(3, 0, -1)))
+            rows += forward(model, spans)[-1:]
+        rows = rows[-1:] if merged else []
+        sizes = iter(own_sizes)
+        while own.length < 100:
+            size = min(next(sizes), 100 - own.length)
+            rows += forward(
+                model, [Span(ids[101 + own.length : 101 + own.length + size], own, trunk, wanted=range(size, 0, -1))]
+            )
+        return torch.cat(rows)
+
+    plain = played([101], [1] * 100, False)
+    for own_sizes in ([2] * 50, [4, 1, 7] * 50, [64] * 2, [100]):
+        assert torch.equal(plain, played([101], own_sizes, False))
+        assert torch.equal(plain, played([40, 24, 1, 30, 90], own_sizes, True))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_guesses_change_the_number_of_passes_alone(tmp_path: Path, temperature: float) -> None:
+    asked = Elicitation(trace_tokens=60, action_tokens=20, temperature=temperature, top_p=0.5)
+    answers, passes = [], []
+    for drafts in ("true", "false"):
+        agent = _agent(tmp_path, options=f"drafts={drafts}")
+        counted: list[int] = []
+        agent._model.register_forward_pre_hook(lambda *_, counted=counted: counted.append(1))
+        decisions = [
+            each for turns in range(4) for mode in ("cot", "prompt") for each in agent.decide([_query(turns, mode, asked)])
+        ]  # type: ignore[arg-type]
+        answers.append([(*each[:3], each[3]) for each in _answers(decisions)])
+        passes.append(len(counted))
+    assert answers[0] == answers[1]
+    assert passes[0] < passes[1]
+
+
+def test_what_is_remembered_is_what_followed_last() -> None:
+    from cotbench.agents.hf.drafts import Drafts, Memory
+
+    memory = Memory()
+    memory.extend([1, 2, 3, 4, 9, 2, 3, 5, 6])
+    assert memory.after([2, 3], 2) == [5, 6]
+    assert memory.after([1, 2, 3], 1) == [4], "the longer match counts more"
+    assert memory.after([7, 7], 3) == [] and memory.after([3], 3) == []
+    drafts = Drafts(memory, [2, 3])
+    assert drafts.guess(1) == [5] and drafts.guess(0) == []
+    drafts.learn([5, 6, 8], 2)
+    assert drafts.guess(9) == [], "nothing followed there"
+    drafts.learn([5, 6], 1)
+    assert drafts.guess(1) == [8], "what it wrote itself comes first"
 
 
 def test_cutting_inside_a_token(tmp_path: Path) -> None:
@@ -367,18 +433,55 @@ def test_cutting_inside_a_token(tmp_path: Path) -> None:
 
 
 def test_each_token_goes_through_the_model_once(tmp_path: Path) -> None:
-    agent = _agent(tmp_path)
+    agent = _agent(tmp_path, options="drafts=false")
     computed: list[int] = []
     agent._model.register_forward_pre_hook(
         lambda module, args, kwargs: computed.append(sum(len(span.ids) for span in kwargs["cotbench_spans"])), with_kwargs=True
     )
     modes: tuple[Mode, ...] = ("cot", "prompt")
     decisions = [each for turns in range(5) for each in agent.decide([_query(turns, mode) for mode in modes])]
-    prefilled = sum(each.prompt_tokens - each.reused_tokens for each in decisions)
-    tags = sum(12 if each.trace is not None else 4 for each in decisions) * 4
-    written = sum(each.generated_tokens for each in decisions)
-    assert prefilled <= sum(computed) <= prefilled + written + tags
-    assert prefilled <= decisions[-1].prompt_tokens, "the last prompt holds all that was ever prefilled"
+    # The last token of a continuation is chosen and goes nowhere, unless a tag has to follow it: then it counts as prefilled.
+    written = sum(each.generated_tokens - 1 - (each.trace is not None) for each in decisions)
+    prefilled = sum(each.prefilled_tokens for each in decisions)
+    assert sum(computed) == prefilled + written
+    tags = len(agent._chat.encode(f"{THINK_OPEN}{THINK_CLOSE}{ACTION_OPEN}{ACTION_OPEN}")) + 8
+    assert prefilled <= decisions[-1].prompt_tokens + 5 * tags, "the last prompt holds all that was ever prefilled"
+    assert all(each.prompt_tokens == each.reused_tokens for each in decisions[1::2]), "the prompt action prefills no prompt"
+
+
+def test_a_lora_adapter_is_merged(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="pip install 'cotbench[adapter]'")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    plain = _agent(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    torch.manual_seed(3)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    agent = _agent(tmp_path, options=f"adapter={tmp_path / 'adapter'}")
+    agent._test_reference = adapted.merge_and_unload().eval()  # type: ignore[attr-defined]
+    _, action = _plain(agent, _query(1, "prompt"))
+    said = agent.decide([_query(1, "prompt")])[0]
+    assert said.raw.startswith(f"{ACTION_OPEN}{action}")
+    assert said.action_logprob != plain.decide([_query(1, "prompt")])[0].action_logprob
+    assert agent.describe()["adapter_sha256"] != agent.describe()["weights_sha256"]
+    with pytest.raises(AgentError, match="cannot load the adapter"):
+        _agent(tmp_path, options=f"adapter={tmp_path / 'nowhere'}")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("quantize=3bit", "unknown quantize '3bit'"),
+        ("cache_gb=0", "above 0"),
+        ("context=20", "no room for an answer"),
+        ("dtype=float8", "unknown dtype"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path: Path, options: str, message: str) -> None:
+    with pytest.raises(CotbenchError, match=message):
+        _agent(tmp_path, options=options)
 
 
 def test_a_sequence_computes_only_what_is_new(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_a_real_server_answers_what_the_hf_agent_answers(tmp_path: Path, serve: 
     from cotbench.agents.hf.models import smollm2_folder
 
     model = smollm2_folder()
-    short = Elicitation(trace_tokens=8, action_tokens=8)
+    short = Elicitation(trace_tokens=6, action_tokens=6)
     config = RunConfig(agent=f"openai:{model}@{serve(model)}", mode="both", episodes=3, max_steps=2, elicitation=short)
     remote = run(config, out=tmp_path / "served", workers=3)
     local = run(config.model_copy(update={"agent": "hf:smollm2?device=cpu&threads=1"}), out=tmp_path / "local", workers=3)

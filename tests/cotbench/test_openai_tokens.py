@@ -26,6 +26,16 @@ def _saved(folder: Path, template: str | None) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def melting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer with a token for the dot before a closing tag and the tag's beginning."""
+    trained = tiny_models.tokenizer().train_new_from_iterator([f"I look around.{THINK_CLOSE} go to desk"] * 50, vocab_size=330)
+    trained.chat_template = tiny_models.CHATML
+    folder = tmp_path_factory.mktemp("melting")
+    trained.save_pretrained(folder)
+    return folder
+
+
 def _codec(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
@@ -34,21 +44,21 @@ def _codec(folder: Path) -> Any:
     return Chat(AutoTokenizer.from_pretrained(folder))
 
 
-def test_prompts_as_token_ids_are_those_of_the_hf_agent(folder: Path) -> None:
+def test_prompts_as_token_ids_are_those_of_the_hf_agent(melting: Path) -> None:
     from cotbench.agents.hf.engine import ids_before
 
-    chat = _codec(folder)
+    chat = _codec(melting)
     with running(codec=chat) as server:
-        agent = served(server, f"tokenizer={folder}&way=completions")
+        agent = served(server, f"tokenizer={melting}&way=completions")
         told = agent.describe()
         assert (told["prefill"], told["reason"], told["prompts"]) == ("completions", "chat: not wanted", "ids")
-        assert len(told["tokenizer_sha256"]) == 64 and told["tokenizer"] == str(folder)
-        # The tag begins inside a token: ".</" would be read as one where the text is encoded as a whole.
-        server.manners.model = lambda prompt: f"I look{THINK_CLOSE}" if prompt.endswith(THINK_OPEN) else f"look{ACTION_CLOSE}"
+        assert len(told["tokenizer_sha256"]) == 64 and told["tokenizer"] == str(melting)
+        server.manners.model = lambda prompt: f"I look.{THINK_CLOSE}" if prompt.endswith(THINK_OPEN) else f"look{ACTION_CLOSE}"
         cot, prompt = agent.decide([asked("cot"), asked("prompt")])
         p = chat.prompt_ids(SHORT.messages(asked("cot").dialogue, "cot"))
-        thought = chat.encode(f"I look{THINK_CLOSE}")
-        opened = chat.encode(THINK_OPEN) + ids_before(chat, thought, "I look") + chat.encode(f"{THINK_CLOSE}\n")
+        thought = chat.encode(f"I look.{THINK_CLOSE}")
+        assert ".</" in map(chat.decode, ([id_] for id_ in thought)), "the tag begins inside a token"
+        opened = chat.encode(THINK_OPEN) + ids_before(chat, thought, "I look.") + chat.encode(f"{THINK_CLOSE}\n")
         sent = [body["prompt"] for body in server.bodies(COMPLETIONS)]
         expected = [p + chat.encode(THINK_OPEN), p + opened + chat.encode(ACTION_OPEN), p + chat.encode(ACTION_OPEN)]
         assert sorted(sent) == sorted(expected)
@@ -132,20 +142,14 @@ def test_a_given_actions_log_probability(folder: Path) -> None:
         assert error is not None and "way=completions" in error
 
 
-def test_texts_that_a_server_reads_as_other_tokens_are_counted(
-    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with running(Manners(continues="refuses", owner="", completions="text"), codec=_codec(folder)) as server:
-        agent = served(server, f"tokenizer={folder}")
-        agent.decide([asked("cot"), asked("prompt")])
-        chat = agent._tokens._chat if agent._tokens is not None else None
-        assert chat is not None
-        pieces, whole = chat.encode(f"</think{THINK_CLOSE}"), chat.encode("</think") + chat.encode(THINK_CLOSE)
-        melted = 1 if pieces != whole else 0
-        before = agent._writer.merges.merged
-        server.manners.model = lambda prompt: f"</think{THINK_CLOSE}" if prompt.endswith(THINK_OPEN) else f"look{ACTION_CLOSE}"
-        agent.decide([asked("cot")])
-        assert agent._writer.merges.sent == 5 and agent._writer.merges.merged == before + melted
-        agent._writer.merges.merged = 2
+def test_texts_that_a_server_reads_as_other_tokens_are_counted(melting: Path, caplog: pytest.LogCaptureFixture) -> None:
+    chat = _codec(melting)
+    assert chat.encode(f"look.{THINK_CLOSE}") != chat.encode("look.") + chat.encode(THINK_CLOSE)
+    with running(Manners(continues="refuses", owner="", completions="text"), codec=chat) as server:
+        agent = served(server, f"tokenizer={melting}")
+        agent.decide([asked("cot", given_trace="I look"), asked("prompt")])
+        assert (agent._writer.merges.sent, agent._writer.merges.merged) == (2, 0)
+        agent.decide([asked("cot", given_trace="I look.")])
+        assert (agent._writer.merges.sent, agent._writer.merges.merged) == (3, 1)
         agent.close()
-        assert "2 of 5 prompts were sent as text" in caplog.text
+        assert "1 of 3 prompts were sent as text" in caplog.text

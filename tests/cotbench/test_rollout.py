@@ -215,3 +215,49 @@ def test_an_agent_that_miscounts_is_an_error() -> None:
             return super().decide(queries)[:-1]
 
     assert "answered 1 of 2 queries" in (_play(Short(), [Unit("n1", "t", "cot")])["n1#cot"].error or "")
+
+
+class StreamingAgent(ScriptedAgent):
+    """Answers the queries of the fast tasks at once, and those of task "n5" only when nothing else is left."""
+
+    batch = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: dict[Any, Query] = {}
+        self.order: list[str] = []
+
+    def submit(self, key: Any, query: Query) -> None:
+        self.open[key] = query
+
+    def collect(self, wait: float) -> list[tuple[Any, Decision]]:
+        quick = {key: query for key, query in self.open.items() if query.task != "n5"} or dict(self.open)
+        key, query = next(iter(quick.items()))
+        del self.open[key]
+        self.order.append(query.task)
+        return [(key, self.decide([query])[0])]
+
+
+def test_a_slow_answer_keeps_nobody_waiting() -> None:
+    agent = StreamingAgent()
+    units = [Unit(task, "t", "cot") for task in ("n5", "n1", "n2", "n3", "n4")]
+    episodes = _play(agent, units, envs=2)
+    assert all(episode.error is None for episode in episodes.values())
+    assert agent.order.index("n5") > max(index for index, task in enumerate(agent.order) if task != "n5")
+    plain = _play(ScriptedAgent(), units)
+    assert {key: episode.model_copy(update={"seconds": 0}) for key, episode in plain.items()} == {
+        key: episode.model_copy(update={"seconds": 0}) for key, episode in episodes.items()
+    }
+
+
+@pytest.mark.parametrize("wrong", ["unknown", "raises"])
+def test_a_streaming_agent_that_answers_wrongly_costs_what_it_was_asked(wrong: str) -> None:
+    class Wrong(StreamingAgent):
+        def collect(self, wait: float) -> list[tuple[Any, Decision]]:
+            if wrong == "raises":
+                raise RuntimeError("out of memory")
+            return [("nobody", Decision("look"))]
+
+    episode = _play(Wrong(), [Unit("n1", "t", "cot")], both=False)["n1#cot"]
+    assert episode.error is not None
+    assert ("out of memory" if wrong == "raises" else "which it was not asked") in episode.error

@@ -84,8 +84,8 @@ class HFAgent:
         batched = attn == "auto" and _ours(loaded.model, *probe)
         self._engine: Engine | PlainEngine
         if batched:
-            limits = Limits(_cache_bytes(self._model, cache_gb), drafts=drafts and not _has_windows(self._model))
-            self._engine = Engine(self._model, self._chat, self._end_ids, self._prompt, limits)
+            bounds = Limits(_cache_bytes(self._model, cache_gb), drafts=drafts and not _has_windows(self._model))
+            self._engine = Engine(self._model, self._chat, self._end_ids, self._prompt, bounds)
         else:
             keep = keeps_state(self._model, *probe)
             self._engine = PlainEngine(self._model, self._chat, self._end_ids, self._prompt, keep)
@@ -159,7 +159,7 @@ def _ours(model: Any, ids: list[int], logits: Any) -> bool:
         first, second, other = Entries(), Entries(), Entries()
         # A prompt, a continuation that it is shared with, and somebody else beside them.
         early, _ = forward(model, [Span(ids[:half], first, wanted=range(half, 0, -1)), Span(ids[1:4], other)])
-        late, _ = forward(model, [Span(ids[half:], second, first, range(len(ids) - half, 0, -1)), Span(ids[4:5], other)])
+        late, _ = forward(model, [Span(ids[half:], second, first, wanted=range(len(ids) - half, 0, -1)), Span(ids[4:5], other)])
         fits = close(torch.cat([early, late]), logits, model.dtype)
     except Exception:  # Whatever a model's code does with arguments that it does not know.
         fits = False

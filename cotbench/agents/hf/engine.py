@@ -23,6 +23,9 @@ from cotbench.query import Decision, Query
 
 Key = Hashable
 
+_FREE = 3
+"""Guesses that cost nothing: passes are filled up to a multiple of four rows anyway."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -32,12 +35,14 @@ class Limits:
         cache_bytes: memory for keys and values; lanes not in use are dropped beyond it, the least recently used first.
         piece: tokens of one prompt in a pass.
         tokens: tokens in a pass, more or less.
+        guesses: how many of them may be guesses where many continue at once.
         drafts: whether to guess.
     """
 
     cache_bytes: int
     piece: int = 256
     tokens: int = 1024
+    guesses: int = 64
     drafts: bool = True
 
 
@@ -82,7 +87,6 @@ class _Lane:
     entries: Entries = field(default_factory=Entries)
     pending: list[int] = field(default_factory=list)
     running: list[_Branch] = field(default_factory=list)
-    ended: list[_Branch] = field(default_factory=list)
     whole: list[int] = field(default_factory=list)
     memory: Memory = field(default_factory=Memory)
     reserved: int = 0
@@ -90,7 +94,7 @@ class _Lane:
     @property
     def nbytes(self) -> int:
         """Memory that it holds, or may come to hold while it is in use."""
-        held = sum(held.entries.nbytes for held in (*self.running, *self.ended)) + self.entries.nbytes
+        held = sum(branch.entries.nbytes for branch in self.running) + self.entries.nbytes
         return max(held, self.reserved) if self.running else held
 
 
@@ -192,48 +196,61 @@ class Engine:
         return True
 
     def _spans(self) -> list[tuple[Span, _Lane, _Branch | None]]:
-        """What the next pass computes: all continuations, then pieces of prompts as far as there is room."""
-        spans: list[tuple[Span, _Lane, _Branch | None]] = []
+        """What the next pass computes: all continuations, then pieces of prompts as far as there is room.
+
+        After the last piece of a prompt its continuations come in the same pass.
+        """
         lanes = [lane for lane in self._lanes.values() if lane.running]
-        for lane in lanes:
-            for branch in lane.running if not lane.pending else ():
-                branch.guess = self._guess(branch)
-                wanted = range(branch.passage.rows + len(branch.guess), 0, -1)
-                spans.append((Span(branch.pending + branch.guess, branch.entries, lane.entries, wanted), lane, branch))
+        share = self._limits.guesses // max(1, sum(len(lane.running) for lane in lanes))
+        spans = [span for lane in lanes if not lane.pending for span in self._continued(lane, 0, share)]
         room = self._limits.tokens - sum(len(span.ids) for span, _, _ in spans)
         for lane in lanes:
             if lane.pending and room > 0:
                 piece = lane.pending[: self._limits.piece]
                 spans.append((Span(piece, lane.entries), lane, None))
                 room -= len(piece)
+                if len(piece) == len(lane.pending):
+                    spans += self._continued(lane, len(piece), share)
         return spans
 
-    def _guess(self, branch: _Branch) -> list[int]:
+    def _continued(self, lane: _Lane, ahead: int, share: int) -> list[tuple[Span, _Lane, _Branch | None]]:
+        spans: list[tuple[Span, _Lane, _Branch | None]] = []
+        for branch in lane.running:
+            branch.guess = self._guess(branch, share)
+            wanted = range(branch.passage.rows + len(branch.guess), 0, -1)
+            spans.append((Span(branch.pending + branch.guess, branch.entries, lane.entries, ahead, wanted), lane, branch))
+        return spans
+
+    def _guess(self, branch: _Branch, share: int) -> list[int]:
         """Tokens that may follow; never more than the budget allows, nor into another block of keys."""
         if branch.drafts is None:
             return []
-        return branch.drafts.guess(min(branch.passage.left - 1, -(branch.entries.length + len(branch.pending)) % BLOCK))
+        left = -(branch.entries.length + len(branch.pending)) % BLOCK
+        return branch.drafts.guess(min(branch.passage.left - 1, left, max(_FREE, share)))
 
     def _pass(self, spans: Sequence[tuple[Span, _Lane, _Branch | None]]) -> None:
         try:
             logits = forward(self._model, [span for span, _, _ in spans])
         except Exception as error:
-            if len(spans) > 1:
-                for one in spans:  # Whoever fails alone has failed.
-                    self._pass([one])
+            if len(spans) == 1:
+                _, lane, branch = spans[0]
+                for failed in [branch] if branch is not None else list(lane.running):
+                    self._end(lane, failed, failure(error))
+                self._forget(lane)
                 return
-            for branch in list(spans[0][1].running) if spans[0][2] is None else [spans[0][2]]:
-                self._end(spans[0][1], branch, failure(error))
-            self._forget(spans[0][1])
+            for span, lane, branch in spans:  # Whoever fails alone has failed.
+                if branch is None or branch in lane.running:
+                    span.ahead = 0  # What it continues was computed just now.
+                    self._pass([(span, lane, branch)])
             return
-        for (span, lane, branch), rows in zip(spans, logits, strict=True):
+        for (span, lane, whose), rows in zip(spans, logits, strict=True):
             self._token_bytes = self._token_bytes or span.own.nbytes // _capacity(span.own)
-            if branch is None:
+            if whose is None:
                 lane.ids += span.ids
                 del lane.pending[: len(span.ids)]
             else:
-                branch.ids += span.ids
-                self._read(lane, branch, rows)
+                whose.ids += span.ids
+                self._read(lane, whose, rows)
 
     def _read(self, lane: _Lane, branch: _Branch, logits: Any) -> None:
         """Take the next token and those that were guessed right, or the scores of given ones."""
@@ -290,7 +307,6 @@ class Engine:
 
     def _end(self, lane: _Lane, branch: _Branch, decision: Decision) -> None:
         lane.running.remove(branch)
-        lane.ended.append(branch)
         lane.memory.extend([*branch.opened, *branch.passage.ids])
         self._done.append((branch.key, decision))
 
@@ -312,23 +328,12 @@ def _left_over(branch: _Branch) -> list[int]:
 
 def _turn(lane: _Lane, branch: _Branch) -> int:
     """Set a free lane on a new prompt, keeping what it can; gives the number of tokens kept."""
-    whole = branch.prompt
-    target = whole[: len(whole) - len(_left_over(branch))]
-    kept, best = common_prefix(lane.ids, target), None
-    if kept == len(lane.ids):  # Perhaps what a branch wrote is now history.
-        for ended in lane.ended:
-            also = common_prefix(ended.ids, target[len(lane.ids) :])
-            if len(lane.ids) + also > kept:
-                kept, best = len(lane.ids) + also, ended
-    if best is not None:
-        count = kept - len(lane.ids)
-        lane.entries.take(best.entries, count)
-        lane.ids += best.ids[:count]
+    target = branch.prompt[: len(branch.prompt) - len(_left_over(branch))]
+    kept = common_prefix(lane.ids, target)
     lane.ids = lane.ids[:kept]
     lane.entries.length = kept
-    lane.ended = []
     lane.pending = target[kept:]
-    lane.whole = whole
+    lane.whole = branch.prompt
     return kept
 
 
@@ -362,4 +367,4 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 
 
 def _capacity(entries: Entries) -> int:
-    return next(iter(entries._layers.values()))[0].shape[1]
+    return int(next(iter(entries._layers.values()))[0].shape[1])

@@ -170,8 +170,9 @@ class PlainEngine:
             try:
                 ask = running.send(said)
             except StopIteration as end:
+                decision: Decision = end.value
                 return replace(
-                    end.value,
+                    decision,
                     prompt_tokens=len(prompt),
                     reused_tokens=reused,
                     prefilled_tokens=prefilled,

@@ -1,11 +1,12 @@
 """Keys and values of many sequences, and attention over them. Invariant: what a token computes depends on its own sequence
-alone, to the last bit, never on what else goes through the model in the same pass.
+alone, to the last bit (float32, one kind of processor): not on what else goes through the model in the same pass, nor on how
+its sequence was cut into passes.
 
 Own attention instead of padded batches on transformers' caches: tokens of all sequences stand one after another in one row, so
 nothing is padded; each sequence keeps its keys where they are, so nothing is copied from token to token; several
 continuations share the keys of what they continue; and a pass may mix long prompts with single tokens. Matrix products keep
-their bits for every number of rows that is a multiple of four, and attention for the same number of rows and keys: so
-passes are filled up, and continuations are attended to in fours over whole blocks of keys.
+their bits for every number of rows that is a multiple of four, and for the same number of keys: so passes are filled up, and
+attention goes over whole blocks of keys, for a multiple of four rows that end in the same block.
 """
 
 from __future__ import annotations
@@ -18,11 +19,8 @@ ATTENTION = "cotbench_rows"
 """The name of our attention among transformers' own."""
 
 _ALIGN = 4
-_SMALL = 16
-"""Rows of a continuation up to which they are attended to in fours; longer ones are given texts, always computed whole."""
-
 BLOCK = 64
-"""Keys are kept and attended to in blocks of so many; a token's bits depend on how many blocks its span ends in."""
+"""Keys are kept and attended to in blocks of so many."""
 
 
 class Entries:
@@ -48,7 +46,7 @@ class Entries:
         if held is None or held[0].shape[1] < end:
             room = max(end, self._expected if held is None else end + end // 2)
             room += -room % BLOCK
-            held = tuple(self._grown(old, new, room) for old, new in zip(held or (None, None), (keys, values), strict=True))  # type: ignore[assignment]
+            held = tuple(self._grown(old, new, room) for old, new in zip(held or (None, None), (keys, values), strict=True))
             self._layers[layer] = held
         held[0][:, self.length : end] = keys
         held[1][:, self.length : end] = values
@@ -60,19 +58,10 @@ class Entries:
             tensor[:, : self.length] = old[:, : self.length]
         return tensor
 
-    def read(self, layer: int, start: int, end: int) -> tuple[Any, Any]:
-        """Keys and values of some tokens."""
+    def read(self, layer: int, count: int) -> tuple[Any, Any]:
+        """Keys and values of the first `count` tokens."""
         keys, values = self._layers[layer]
-        return keys[:, start:end], values[:, start:end]
-
-    def take(self, other: Entries, count: int) -> None:
-        """Copy the first `count` tokens of `other` to the end."""
-        import torch
-
-        with torch.inference_mode():
-            for layer in other._layers:
-                self.write(layer, *other.read(layer, 0, count))
-        self.length += count
+        return keys[:, :count], values[:, :count]
 
 
 @dataclass(slots=True)
@@ -83,19 +72,26 @@ class Span:
         ids: the tokens.
         own: where their keys go.
         before: what they continue, if that is kept elsewhere: all of `before` is seen by all of `ids`.
+        ahead: how many tokens of `before` an earlier span of the same pass computes.
         wanted: of which of the tokens, counted from the end (1 is the last), the next token's logits are wanted.
     """
 
     ids: Sequence[int]
     own: Entries
     before: Entries | None = None
+    ahead: int = 0
     wanted: Sequence[int] = ()
     start: int = field(default=0)
 
     @property
     def position(self) -> int:
         """The position of the first token in its sequence."""
-        return self.own.length + (self.before.length if self.before is not None else 0)
+        return self.own.length + self.base
+
+    @property
+    def base(self) -> int:
+        """How many tokens it continues."""
+        return 0 if self.before is None else self.before.length + self.ahead
 
 
 def forward(model: Any, spans: Sequence[Span]) -> list[Any]:
@@ -160,16 +156,26 @@ def _attention(
     if cotbench_spans is None or s_aux is not None or attention_mask is not None:
         raise NotImplementedError("a layer that our attention does not know")
     out = query.new_zeros((1, query.shape[2], query.shape[1], value.shape[3]))
-    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+    rule = _Rule(query.shape[3] ** -0.5 if scaling is None else scaling, softcap, sliding_window)
     for span in cotbench_spans:
         rows = slice(span.start, span.start + len(span.ids))
-        keys, values = span.own.write(module.layer_idx, key[0, :, rows], value[0, :, rows])
-        mine, kind = query[0, :, rows], {"scale": scale, "softcap": softcap, "window": sliding_window}
-        if span.before is None:
-            out[0, rows] = _on_its_own(mine, keys, values, span, **kind)
-        else:
-            out[0, rows] = _after_another(mine, keys, values, span, span.before, layer=module.layer_idx, **kind)
+        own = span.own.write(module.layer_idx, key[0, :, rows], value[0, :, rows])
+        before = span.before.read(module.layer_idx, span.base) if span.before is not None and span.base else None
+        out[0, rows] = _attended(query[0, :, rows], own, before, span, rule)
     return out, None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How a layer weighs keys: what scores are multiplied with, where they are bent, how many last keys are seen."""
+
+    scale: float
+    softcap: float | None
+    window: int | None
+
+    def start(self, first: int) -> int:
+        """The first key that the query at position `first` sees."""
+        return 0 if self.window is None else max(0, first - self.window + 1)
 
 
 def _fold(query: Any, key_heads: int) -> Any:
@@ -195,100 +201,54 @@ def _visible(count: int, first: int, start: int, end: int, window: int | None, d
     return seen if window is None else seen & (keys > queries - window)
 
 
-def _on_its_own(
-    query: Any, keys: Any, values: Any, span: Span, *, scale: float, softcap: float | None, window: int | None
-) -> Any:
-    """All keys are in one place."""
-    from torch.nn.functional import scaled_dot_product_attention
-
-    heads, count, _ = query.shape
-    first = span.own.length
-    start = 0 if window is None else max(0, first - window + 1)
-    keys, values = keys[:, start : first + count], values[:, start : first + count]
-    seen = _visible(count, first, start, first + count, window, query.device)
-    folded = _fold(query, keys.shape[0])
-    if seen is not None:
-        seen = seen.repeat(heads // keys.shape[0], 1)
-    if softcap is None:
-        out = scaled_dot_product_attention(folded[None], keys[None], values[None], attn_mask=seen, scale=scale)[0]
-    else:
-        out = _weighted([(folded, keys, values, seen)], scale, softcap)
-    return _unfold(out, heads)
-
-
-def _after_another(
-    query: Any,
-    keys: Any,
-    values: Any,
-    span: Span,
-    before: Entries,
-    *,
-    layer: int,
-    scale: float,
-    softcap: float | None,
-    window: int | None,
-) -> Any:
-    """The keys are in two places: what is continued, and the continuation."""
+def _attended(query: Any, own: tuple[Any, Any], before: tuple[Any, Any] | None, span: Span, rule: _Rule) -> Any:
+    """What a span's tokens see: query (heads, tokens, size) to (tokens, heads, size)."""
     import torch
 
-    count = query.shape[1]
-    shape = {"before": before, "span": span, "layer": layer, "scale": scale, "softcap": softcap, "window": window}
-    if count > _SMALL:
-        return _rows_after(query, keys, values, 0, count, **shape)
-    fours = []
-    for start in range(0, count, _ALIGN):
-        rows = min(_ALIGN, count - start)
+    pieces, start, count = [], 0, query.shape[1]
+    while start < count:
+        rows = min(count - start, BLOCK - (span.own.length + start) % BLOCK)
         some = query[:, start : start + rows]
-        if rows < _ALIGN:
-            some = torch.cat([some, some[:, -1:].expand(-1, _ALIGN - rows, -1)], dim=1)
-        fours.append(_rows_after(some, keys, values, start, count, **shape)[:rows])
-    return torch.cat(fours)
+        if missing := -rows % _ALIGN:
+            some = torch.cat([some, some[:, -1:].expand(-1, missing, -1)], dim=1)
+        pieces.append(_of_one_block(some, own, before, span, start, rule)[:rows])
+        start += rows
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
-def _rows_after(
-    query: Any,
-    keys: Any,
-    values: Any,
-    skipped: int,
-    whole: int,
-    *,
-    before: Entries,
-    span: Span,
-    layer: int,
-    scale: float,
-    softcap: float | None,
-    window: int | None,
+def _of_one_block(
+    query: Any, own: tuple[Any, Any], before: tuple[Any, Any] | None, span: Span, skipped: int, rule: _Rule
 ) -> Any:
-    """Some of a span's `whole` rows, from the one numbered `skipped` on."""
+    """The rows of a span from the one numbered `skipped` on, which end in one block of its own keys."""
     heads, count, _ = query.shape
-    group = heads // keys.shape[0]
-    base, first = before.length, span.position + skipped
-    start = 0 if window is None else max(0, first - window + 1)
-    folded = _fold(query, keys.shape[0])
+    group = heads // own[0].shape[0]
+    first, base = span.position + skipped, span.base
+    start = rule.start(first)
+    folded = _fold(query, own[0].shape[0])
     parts = []
-    if start < base:
-        earlier = _visible(count, first, start, base, window, query.device) if window is not None else None
-        parts.append((folded, *before.read(layer, start, base), _repeated(earlier, group)))
-    own, end = max(0, start - base), span.own.length + whole
+    if before is not None and start < base:
+        seen = _visible(count, first, start, base, rule.window, query.device)
+        parts.append((folded, before[0][:, start:], before[1][:, start:], _repeated(seen, group)))
+    begin, end = max(0, start - base), span.own.length + skipped + 1
     end += -end % BLOCK
-    later = _visible(count, first, base + own, base + end, window, query.device)
-    parts.append((folded, keys[:, own:end], values[:, own:end], _repeated(later, group)))
-    return _unfold(_weighted(parts, scale, softcap), heads)
+    seen = _visible(count, first, base + begin, base + end, rule.window, query.device)
+    parts.append((folded, own[0][:, begin:end], own[1][:, begin:end], _repeated(seen, group)))
+    return _unfold(_weighted(parts, rule), heads)
 
 
 def _repeated(seen: Any, group: int) -> Any:
     return None if seen is None else seen.repeat(group, 1)
 
 
-def _weighted(parts: Sequence[tuple[Any, Any, Any, Any]], scale: float, softcap: float | None) -> Any:
+def _weighted(parts: Sequence[tuple[Any, Any, Any, Any]], rule: _Rule) -> Any:
     """Softmax over the keys of all parts together: (query, keys, values, seen) each."""
     import torch
 
     scores = []
     for query, keys, _, seen in parts:
-        score = torch.matmul(query * scale, keys.transpose(1, 2))
-        if softcap is not None:
-            score = torch.tanh(score / softcap) * softcap
+        score = torch.matmul(query * rule.scale, keys.transpose(1, 2))
+        if rule.softcap is not None:
+            score = torch.tanh(score / rule.softcap) * rule.softcap
         if seen is not None:
             score = score.masked_fill(~seen, float("-inf"))
         scores.append(score)

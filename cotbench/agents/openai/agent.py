@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
+from cotbench.agents.answers import failure
 from cotbench.agents.openai import tools as native
 from cotbench.agents.openai.address import read_address, read_key
 from cotbench.agents.openai.connection import Connection, ServerError
@@ -23,7 +24,7 @@ from cotbench.agents.openai.writer import Prompt, Spent, Writer, explained
 from cotbench.agents.writing import TAG_ALLOWANCE, Ask, program, prompt_limit
 from cotbench.dialogue import Dialogue, fit
 from cotbench.elicitation import Elicitation
-from cotbench.errors import AgentError, CotbenchError, UsageError
+from cotbench.errors import AgentError, UsageError
 from cotbench.query import Decision, Query, derive_seed
 
 _log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class OpenAIAgent:
         self.name = f"openai:{address.model}"
         self.needs: frozenset[str] = frozenset()
         self.batch = concurrency
-        self._model, self._native = address.model, tools == "native"
+        self._native = tools == "native"
         self._connection = Connection(address.url, key, timeout=timeout, retries=retries)
         tokens = find_tokens(address.model, tokenizer)
         try:
@@ -180,16 +181,16 @@ class OpenAIAgent:
                 decision = self._answer(query)
             except ServerError as error:
                 decision = Decision("", error=explained(error))
-            except CotbenchError as error:
-                decision = Decision("", error=str(error))
             except Exception as error:  # A broken template, text that is no text: this query's failure alone.
-                decision = Decision("", error=self._connection.redact(f"{type(error).__name__}: {error}"))
+                decision = failure(error)
+                decision = replace(decision, error=self._connection.redact(decision.error or ""))
             done.put((key, decision))
 
     def _answer(self, query: Query) -> Decision:
         prompt, spent = self._prompt(query), Spent()
-        decision = self._with_tools(query, prompt, spent) if self._native else self._written(query, prompt, spent)
-        length = len(prompt.ids) if prompt.ids is not None else spent.prompt_tokens
+        calling = self._native and bool(query.dialogue.functions)
+        decision = (self._with_tools if calling else self._written)(query, prompt, spent)
+        length = spent.prompt_tokens if calling or prompt.ids is None else len(prompt.ids)
         return replace(
             decision,
             prompt_tokens=length,
@@ -226,9 +227,7 @@ class OpenAIAgent:
                 return decision
 
     def _with_tools(self, query: Query, prompt: Prompt, spent: Spent) -> Decision:
-        """One request with the functions as tools; where there are none to call, the usual program."""
-        if not query.dialogue.functions:
-            return self._written(query, prompt, spent)
+        """One request with the functions as tools."""
         if query.elicitation.style == "prefill" or query.given_trace is not None or query.given_action is not None:
             raise AgentError("with tools=native no tag is opened, no trace given, no action scored: use ?tools=text")
         chat = self._server.chat
