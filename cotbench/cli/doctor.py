@@ -53,6 +53,8 @@ def _packages() -> list[Finding]:
         "torch": "hf",
         "transformers": "hf",
         "gguf": "hf",
+        "openai": "openai",
+        "tenacity": "openai",
         "scienceworld": "scienceworld",
         "py4j": "scienceworld",
         "mpmath": "bfcl",

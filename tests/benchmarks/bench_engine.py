@@ -28,7 +28,7 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
-TURNS, ROUNDS, THREADS = 30, 5, 2
+TURNS, BATCH_TURNS, ROUNDS, THREADS = 30, 3, 5, 1
 ASKED = Elicitation(trace_tokens=64, action_tokens=32)
 MODES: tuple[Mode, Mode] = ("cot", "prompt")
 
@@ -49,8 +49,8 @@ def _dialogues(task: str, turns: int) -> list[Dialogue]:
     return states
 
 
-def _query(state: Dialogue, mode: Mode, episode: str = "e") -> Query:
-    return Query(episode, "t", len(state.actions), mode, state, ASKED)
+def _query(state: Dialogue, mode: Mode, episode: str = "e", asked: Elicitation = ASKED) -> Query:
+    return Query(episode, "t", len(state.actions), mode, state, asked)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,11 @@ def peer() -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype="float32").eval()
 
 
-def _engine_episode(agent: Any, states: Sequence[Dialogue], modes: Sequence[Mode]) -> list[Decision]:
+def _engine_episode(
+    agent: Any, states: Sequence[Dialogue], modes: Sequence[Mode], asked: Elicitation = ASKED
+) -> list[Decision]:
     agent._engine.close()
-    return [decision for state in states for decision in agent.decide([_query(state, mode) for mode in modes])]
+    return [decision for state in states for decision in agent.decide([_query(state, mode, "e", asked) for mode in modes])]
 
 
 def _peer_turn(peer: Any, agent: Any, state: Dialogue, mode: Mode) -> str:
@@ -123,6 +125,7 @@ def _medians(named: dict[str, Callable[[], object]], rounds: int) -> dict[str, f
     for _ in range(rounds):
         for name, play in named.items():
             times[name].append(_timed(play))
+            print(f"  {name}: {times[name][-1]:.1f} s", flush=True)
     for name, some in times.items():
         print(f"  {name:<28} median {statistics.median(some):7.2f} s   " + " ".join(f"{one:.2f}" for one in some))
     return {name: statistics.median(some) for name, some in times.items()}
@@ -156,7 +159,7 @@ def test_prefilled_tokens_grow_linearly(agent: Any) -> None:
     print("\ntokens prefilled in an episode of T turns, both modes (peers: the sum of all prompts):")
     states = _dialogues("alfworld/gen/cool/17", 40)
     for turns in (10, 20, 40):
-        decisions = _engine_episode(agent, states[:turns], MODES)
+        decisions = _engine_episode(agent, states[:turns], MODES, Elicitation(trace_tokens=4, action_tokens=4))
         prompts = sum(decision.prompt_tokens for decision in decisions)
         print(
             f"  T={turns}: {sum(decision.prefilled_tokens for decision in decisions)}, last prompt "
@@ -166,7 +169,7 @@ def test_prefilled_tokens_grow_linearly(agent: Any) -> None:
 
 def test_a_batch_of_episodes(agent: Any) -> None:
     tasks = [f"alfworld/gen/{kind}/{number}" for kind in ("cool", "heat", "clean", "two") for number in (17, 18)]
-    episodes = [_dialogues(task, 10) for task in tasks]
+    episodes = [_dialogues(task, BATCH_TURNS) for task in tasks]
 
     def one_by_one() -> None:
         for name, states in enumerate(episodes):
@@ -174,7 +177,7 @@ def test_a_batch_of_episodes(agent: Any) -> None:
                 agent.decide([_query(state, mode, str(name)) for mode in MODES])
 
     def together() -> None:
-        for turn in range(10):
+        for turn in range(BATCH_TURNS):
             agent.decide([_query(states[turn], mode, str(name)) for name, states in enumerate(episodes) for mode in MODES])
 
     def cold(play: Callable[[], None]) -> Callable[[], None]:
@@ -184,9 +187,10 @@ def test_a_batch_of_episodes(agent: Any) -> None:
 
         return run
 
-    print(f"\n8 episodes of 10 turns, both modes, {THREADS} threads:")
+    print(f"\n8 episodes of {BATCH_TURNS} turns, both modes, {THREADS} threads:")
+    answers = 2 * BATCH_TURNS * len(episodes)
     medians = _medians({"batch 1": cold(one_by_one), "batch 8": cold(together)}, ROUNDS)
     print(
-        f"  decisions a second: {160 / medians['batch 1']:.2f} and {160 / medians['batch 8']:.2f}, ratio "
+        f"  decisions a second: {answers / medians['batch 1']:.2f} and {answers / medians['batch 8']:.2f}, ratio "
         f"{medians['batch 1'] / medians['batch 8']:.2f}"
     )

@@ -2,12 +2,20 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from cotbench.agents.expert import ExpertAgent
+from cotbench.elicitation import Elicitation
+from cotbench.envs import Instructions
+from cotbench.envs.registry import env_entry
+from cotbench.episode import Episode
 from cotbench.errors import EngineError
+from cotbench.rollout import Rules, Unit, play
+from cotbench.runner import Silent
 from cotbench.workers import EnvHandle, EnvSettings, LocalEnv, WorkerEnv, open_envs, wait_for
 
 TASK = "alfworld/gen/pick/17"
@@ -88,3 +96,31 @@ def test_closing_ends_the_processes() -> None:
         env.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_slow_environment_keeps_nobody_waiting() -> None:
+    envs = open_envs(SETTINGS, 2, 2)
+    for env in envs:
+        env.ask_reset(TASK)
+        env.read()
+    frozen, finished, freed_by_others = _process(envs[0]), [], threading.Event()
+
+    class Watch(Silent):
+        def finished(self, episode: Episode) -> None:
+            finished.append(episode.task)
+            if len(finished) == 3:  # Only the frozen one is left.
+                freed_by_others.set()
+                os.kill(frozen, signal.SIGCONT)
+
+    units = [Unit(f"alfworld/gen/pick/{number}", "pick", "prompt") for number in (17, 18, 19, 20)]
+    rules = Rules(Instructions("You act."), Elicitation(), 0, False, env_entry("alfworld-gen").canonical())
+    late = threading.Timer(60, os.kill, (frozen, signal.SIGCONT))
+    late.start()
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        play(units, ExpertAgent(), envs, rules, Watch())
+    finally:
+        late.cancel()
+        for env in envs:
+            env.close()
+    assert freed_by_others.is_set() and finished[-1] == "alfworld/gen/pick/17"

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cotbench.agents.hf.products import weights_first
+
 ATTENTION = "cotbench_rows"
 """The name of our attention among transformers' own."""
 
@@ -131,9 +133,10 @@ def forward(model: Any, spans: Sequence[Span]) -> list[Any]:
 
 
 def install(model: Any) -> None:
-    """Make a model's layers use the attention of this module."""
+    """Make a model's layers use the attention of this module, and products that few rows are quick in."""
     from transformers import AttentionInterface
 
+    weights_first(model)
     AttentionInterface.register(ATTENTION, _attention)
     model.set_attn_implementation(ATTENTION)
 
