@@ -123,11 +123,6 @@ class Engine:
         self._waiting: deque[_Branch] = deque()
         self._done: list[tuple[Key, Decision]] = []
 
-    @property
-    def busy(self) -> bool:
-        """Whether something was asked that was not answered."""
-        return bool(self._waiting or self._done) or any(lane.running for lane in self._lanes.values())
-
     def submit(self, key: Key, query: Query) -> None:
         """Take a query in."""
         try:

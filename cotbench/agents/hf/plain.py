@@ -131,11 +131,6 @@ class PlainEngine:
         self._sequences: OrderedDict[str, CachedSequence] = OrderedDict()
         self._waiting: deque[tuple[Key, Query]] = deque()
 
-    @property
-    def busy(self) -> bool:
-        """Whether something was asked that was not answered."""
-        return bool(self._waiting)
-
     def submit(self, key: Key, query: Query) -> None:
         """Take a query in."""
         self._waiting.append((key, query))
