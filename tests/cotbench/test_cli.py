@@ -65,7 +65,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         ([*RUN, "--temperature", "inf"], 2, "--temperature"),
         ([*RUN, "--out", "/dev/null/x"], 2, "cannot make the run folder /dev/null/x"),
         ([*RUN, "--cache-gb", "2"], 2, "unknown option 'cache_gb' of agent 'random'"),
-        (["run", "--agent", "hf:smollm2", "--cache-gb", "0"], 1, "cache_gb=0.0: give a number of gigabytes above 0"),
+        (["run", "--agent", "hf:smollm2", "--cache-gb", "0"], 2, "cache_gb=0.0: give a number of gigabytes above 0"),
         ([*RUN, "--batch-size", "0"], 2, "--batch-size"),
         (["run", "--agent", "openai:m@http://127.0.0.1:9/v1?retries=0", "--episodes", "1"], 1, "127.0.0.1:9"),
         (["play", "--task", "alfworld/gen/pick/x"], 2, "unknown task"),
