@@ -97,7 +97,7 @@ def _peer_turn(peer: Any, agent: Any, state: Dialogue, mode: Mode) -> str:
             pad_token_id=tokenizer.eos_token_id,
         )
         seen[:] = out[0].tolist()[:-1]
-        text = chat.decode(out[0, len(ids) :].tolist())
+        text = chat.decode([token for token in out[0, len(ids) :].tolist() if token not in agent._end_ids])
         return str(text[: min([place for stop in stops if (place := text.find(stop)) >= 0], default=len(text))])
 
     seen: list[int] = []
