@@ -140,6 +140,7 @@ def run(
 ) -> int:
     """Play every task in each mode, and compare the modes on the same tasks."""
     import sys
+    from contextlib import suppress
 
     from cotbench import runner, suite
     from cotbench.agents.registry import resolve
@@ -201,7 +202,13 @@ def run(
     again = f"cotbench run --resume {target}" + "".join(f" --import {name}" for name in import_ or [])
     again += f" --data {data}" if data is not None else ""
     print(f"loading {configs[0].agent}", file=sys.stderr)
-    player = build()
+    try:
+        player = build()
+    except BaseException:
+        if folder is None and not several:
+            with suppress(OSError):
+                target.rmdir()  # Nothing was played: no empty folder stays.
+        raise
     try:
         outcomes = [
             _played(

@@ -245,3 +245,9 @@ def test_data_list(cli: Any) -> None:
     assert code == 0 and {row["name"] for row in json.loads(out)} == {"alfworld", "bfcl", "smollm2"}
     code, out, _ = cli("data", "list")
     assert code == 0 and "alfworld-0.4.2-py3-none-any.whl (MIT)" in out
+
+
+def test_an_agent_that_cannot_be_built_leaves_no_folder(cli: Any, tmp_path: Path) -> None:
+    code, _, message = cli("run", "--agent", "replay:nowhere", "--episodes", "1", "--out", "here")
+    assert code == 2 and "nowhere is not a run folder" in message
+    assert not (tmp_path / "here").exists()
