@@ -115,6 +115,10 @@ class _Slot:
             for mode in modes
         ]
 
+    def awaits(self, index: int) -> bool:
+        """Whether the agent still owes the answer in this place."""
+        return not self.working and 0 <= index < self.asked and index not in self.decisions
+
     def take(self, reply: Reply, rules: Rules) -> None:
         """Take note of what the environment said: the first observation, or what followed the action."""
         if self.reply is _NOT_BEGUN:
@@ -223,7 +227,10 @@ class _Rollout:
             self._end(slot)
             return False
         for index, query in enumerate(slot.ask(self._rules, self._needs)):
-            self._answers.submit((slot.key, index), query)
+            try:
+                self._answers.submit((slot.key, index), query)
+            except Exception as error:  # It should not raise; where it does, that is this query's failure alone.
+                slot.decisions[index] = failure(error)
         return True
 
     def _collect(self, wait: float) -> None:
@@ -251,8 +258,7 @@ class _Rollout:
         """The episode and the place of a query that is not answered yet."""
         match key:
             case (str(episode), int(index)):
-                slot = self._slots.get(episode)
-                if slot is not None and not slot.working and index in set(range(slot.asked)) - set(slot.decisions):
+                if episode in self._slots and self._slots[episode].awaits(index):
                     return episode, index
         raise AgentError(f"agent {self._agent.name} answered {key!r}, which it was not asked")
 

@@ -104,7 +104,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class Resources:
     """What a run is played with; none of it changes a result.
 
     Attributes:
@@ -126,7 +126,7 @@ class Means:
         return count, min(count, self.workers if self.workers is not None else int(streaming))
 
 
-def start(plan: Plan, folder: Path, *, agent: Agent, means: Means, observer: Observer) -> Outcome:
+def start(plan: Plan, folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> Outcome:
     """Play a new run into an empty or new folder.
 
     Raises:
@@ -137,9 +137,9 @@ def start(plan: Plan, folder: Path, *, agent: Agent, means: Means, observer: Obs
     plan.entry.require()
     require(agent, plan.config.elicitation)
     new_run_folder(folder)
-    manifest = _manifest(plan, agent, means.data)
+    manifest = _manifest(plan, agent, resources.data)
     write_manifest(folder, manifest)
-    return _play(folder, manifest, plan, agent=agent, means=means, observer=observer)
+    return _play(folder, manifest, plan, agent=agent, resources=resources, observer=observer)
 
 
 def new_run_folder(folder: Path) -> None:
@@ -148,20 +148,30 @@ def new_run_folder(folder: Path) -> None:
     Raises:
         RunFolderError: it is not empty, it is a file, or it cannot be made.
     """
+    begun = any((folder / name).is_file() for name in (MANIFEST, SUITE))
+    fresh_folder(
+        folder, f"go on with: cotbench run --resume {folder}" if begun else f"choose another --out, not {folder}", "run folder"
+    )
+
+
+def fresh_folder(folder: Path, hint: str, what: str = "folder") -> None:
+    """Make a folder, or take an empty one; `hint` says what to do with one that holds something, `what` what it is.
+
+    Raises:
+        RunFolderError: it is not empty, it is a file, or it cannot be made.
+    """
     if folder.is_file():
         raise RunFolderError(f"{folder} is a file: choose another --out")
     # What begins with a dot is ours: a lock, or what a killed write left behind.
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        begun = any((folder / name).is_file() for name in (MANIFEST, SUITE))
-        hint = "go on with: cotbench run --resume" if begun else "choose another --out, not"
-        raise RunFolderError(f"{folder} is not empty; {hint} {folder}")
+        raise RunFolderError(f"{folder} is not empty; {hint}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunFolderError(f"cannot make the run folder {folder} ({error.strerror}): choose another --out") from error
+        raise RunFolderError(f"cannot make the {what} {folder} ({error.strerror}): choose another --out") from error
 
 
-def resume(folder: Path, *, agent: Agent, means: Means, observer: Observer) -> Outcome:
+def resume(folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> Outcome:
     """Go on with a run: what is missing is played, what errored is played again.
 
     Raises:
@@ -169,11 +179,11 @@ def resume(folder: Path, *, agent: Agent, means: Means, observer: Observer) -> O
     """
     before = read_manifest(folder)
     env_entry(before.config.env).require()
-    plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), means.data)
+    plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), resources.data)
     plan = Plan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
     require(agent, before.config.elicitation)
-    check_same(folder, before.identity(), _manifest(plan, agent, means.data).identity())
-    return _play(folder, before, plan, agent=agent, means=means, observer=observer)
+    check_same(folder, before.identity(), _manifest(plan, agent, resources.data).identity())
+    return _play(folder, before, plan, agent=agent, resources=resources, observer=observer)
 
 
 def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -210,7 +220,7 @@ def _manifest(plan: Plan, agent: Agent, data: Path | None) -> Manifest:
     )
 
 
-def _play(folder: Path, manifest: Manifest, plan: Plan, *, agent: Agent, means: Means, observer: Observer) -> Outcome:
+def _play(folder: Path, manifest: Manifest, plan: Plan, *, agent: Agent, resources: Resources, observer: Observer) -> Outcome:
     config = plan.config
     request = set(needs_of(agent))
     if config.expert_actions if config.expert_actions is not None else plan.entry.expert_at_hand:
@@ -224,7 +234,7 @@ def _play(folder: Path, manifest: Manifest, plan: Plan, *, agent: Agent, means: 
             "scheme": config.scheme,
             "max_steps": config.max_steps,
             "request": sorted(request),
-            **({"data": means.data} if plan.entry.takes_data else {}),
+            **({"data": resources.data} if plan.entry.takes_data else {}),
         },
     )
     rules = Rules(
@@ -237,7 +247,7 @@ def _play(folder: Path, manifest: Manifest, plan: Plan, *, agent: Agent, means: 
     with Journal(folder) as journal:
         done = {episode.key for episode in journal.records if episode.error is None}
         units = [unit for unit in plan.units if episode_key(unit.task, unit.mode) not in done]
-        envs = open_envs(settings, *means.envs(agent, len(units)))
+        envs = open_envs(settings, *resources.envs(agent, len(units)))
         try:
             play(units, agent, envs, rules, _Recorder(journal, observer))
         finally:
@@ -264,10 +274,15 @@ class _Recorder:
         self.observer.finished(episode)
 
 
+def file_name(text: str) -> str:
+    """A spec, or whatever names a thing, as a name of a file."""
+    return "".join(c if c.isalnum() or c in ".-" else "-" for c in text).strip("-.")
+
+
 def new_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
     """A folder name that says what is in it and is not taken."""
     words = (config.agent, config.env, config.split, config.mode, f"seed{config.seed}")
-    name = "_".join("".join(c if c.isalnum() or c in ".-" else "-" for c in word).strip("-.") for word in words)
+    name = "_".join(map(file_name, words))
     folder, count = root / name, 1
     while folder.exists():
         count += 1
@@ -290,15 +305,15 @@ def run(
     Args:
         config: what to play.
         out: the run folder; a new one under `runs/` when left out.
-        batch, workers, data: see `Means`.
+        batch, workers, data: see `Resources`.
         agent: an agent object, instead of the one that `config.agent` names.
         observer: is told how far the run is.
     """
     plan = make_plan(config, data)
     playing = agent if agent is not None else make_agent(config.agent)
     try:
-        means = Means(batch, workers, data)
-        return start(plan, out or new_folder(config), agent=playing, means=means, observer=observer or Silent())
+        resources = Resources(batch, workers, data)
+        return start(plan, out or new_folder(config), agent=playing, resources=resources, observer=observer or Silent())
     finally:
         if agent is None:
             playing.close()

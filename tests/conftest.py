@@ -30,6 +30,10 @@ needs_hf = pytest.mark.skipif(
     find_spec("torch") is None or find_spec("transformers") is None,
     reason="transformers is not installed: pip install 'cotbench[hf]'",
 )
+needs_openai = pytest.mark.skipif(
+    find_spec("openai") is None or find_spec("tenacity") is None,
+    reason="the client is not installed: pip install 'cotbench[openai]'",
+)
 
 
 @pytest.fixture(scope="session")

@@ -45,22 +45,16 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
 
     def start(model: Path) -> str:
         port, log = unused_port(), tmp_path / "server.log"
-        command = [
-            sys.executable,
-            "-c",
-            _SERVE,
-            "serve",
-            str(model),
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--device=cpu",
-        ]
+        where = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         with log.open("wb") as output:
             begun.append(
-                subprocess.Popen([*command, "--device", "cpu"], stdout=output, stderr=subprocess.STDOUT, env=environment)
+                subprocess.Popen(
+                    [sys.executable, "-c", _SERVE, "serve", str(model), *where],
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                )
             )
         _wait(begun[-1], f"http://127.0.0.1:{port}/health", log)
         return f"http://127.0.0.1:{port}"

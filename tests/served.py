@@ -5,10 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
-
-import pytest
 
 from cotbench.agents import make_agent
 from cotbench.agents.openai.agent import OpenAIAgent
@@ -22,11 +19,6 @@ KEY = "sk-very-secret-0123456789"
 SHORT = Elicitation(trace_tokens=40, action_tokens=20)
 TEMPLATE = SHORT.model_copy(update={"style": "template"})
 CHAT, COMPLETIONS = "chat/completions", "v1/completions"
-
-needs_openai = pytest.mark.skipif(
-    find_spec("openai") is None or find_spec("tenacity") is None,
-    reason="the client is not installed: pip install 'cotbench[openai]'",
-)
 
 
 def served(server: FakeServer, options: str = "", model: str = "fake") -> OpenAIAgent:

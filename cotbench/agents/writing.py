@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN, parse_answer, without_partial_tag
 from cotbench.elicitation import Elicitation
-from cotbench.errors import ContextOverflowError
+from cotbench.errors import AgentError, ContextOverflowError
 from cotbench.query import Decision, Query, derive_seed
 
 TAG_ALLOWANCE = 32
@@ -76,7 +76,13 @@ def opened_text(opened: Opened) -> str:
 
 
 def program(query: Query) -> Program:
-    """The program that answers a query."""
+    """The program that answers a query.
+
+    Raises:
+        AgentError: a given action in style template, where nothing says at which token it would begin.
+    """
+    if query.given_action is not None and query.elicitation.style == "template":
+        raise AgentError("an action can be scored only after an opened tag: ask with style prefill")
     return _prefill(query) if query.elicitation.style == "prefill" else _template(query)
 
 
@@ -130,7 +136,7 @@ def _prefill(query: Query) -> Program:
             stops = (THINK_CLOSE, ACTION_OPEN)
             thought = yield Ask(opened, asked.trace_tokens, stops, False, _seed(query, stops))
             trace = _unfinished(thought, THINK_CLOSE)
-            opened = (*opened, _cut(thought, trace))
+            opened = (*opened, replace(thought, text=trace))
         else:
             opened = (*opened, trace)
         opened = (*opened, f"{THINK_CLOSE}\n")
@@ -187,7 +193,3 @@ def read_template(query: Query, opening: str, said: Written) -> Decision:
 def _unfinished(said: Written, tag: str) -> str:
     """The text, without the beginning of a tag that the budget cut in two."""
     return without_partial_tag(said.text, tag) if said.stop == "budget" else said.text
-
-
-def _cut(said: Written, text: str) -> Written:
-    return replace(said, text=text)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-_ASKED, _WRITTEN = "How the judge is asked", "How it is run"
+from cotbench.cli.flags import ASKED, WRITTEN, Import, ObservationChars, Style, Temperature, TraceTokens
 
 
 def judge(
@@ -21,7 +21,7 @@ def judge(
     seed: Annotated[int | None, typer.Option(min=0, help="Draws states and orders, seeds sampling.", show_default="0")] = None,
     mode: Annotated[
         str | None,
-        typer.Option(help="prompt: answers at once; cot: reasons first.", show_default="prompt", rich_help_panel=_ASKED),
+        typer.Option(help="prompt: answers at once; cot: reasons first.", show_default="prompt", rich_help_panel=ASKED),
     ] = None,
     both_orders: Annotated[
         bool | None,
@@ -29,37 +29,25 @@ def judge(
             "--both-orders/--one-order",
             help="Ask twice, each action first once; or once, in a drawn order.",
             show_default="both orders",
-            rich_help_panel=_ASKED,
+            rich_help_panel=ASKED,
         ),
     ] = None,
-    elicitation: Annotated[
-        str | None, typer.Option(help="prefill or template.", show_default="prefill", rich_help_panel=_ASKED)
-    ] = None,
-    trace_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Token budget of a trace.", show_default="256", rich_help_panel=_ASKED)
-    ] = None,
+    elicitation: Style = None,
+    trace_tokens: TraceTokens = None,
     action_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Token budget of the letter.", show_default="8", rich_help_panel=_ASKED)
+        int | None, typer.Option(min=1, help="Token budget of the letter.", show_default="8", rich_help_panel=ASKED)
     ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, help="0 is greedy.", show_default="0", rich_help_panel=_ASKED)
-    ] = None,
-    observation_chars: Annotated[
-        int | None,
-        typer.Option(min=2, help="Characters of an observation that are shown.", show_default="16000", rich_help_panel=_ASKED),
-    ] = None,
+    temperature: Temperature = None,
+    observation_chars: ObservationChars = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the judgements.", show_default="RUN/judges/AGENT", rich_help_panel=_WRITTEN),
+        typer.Option(help="Folder of the judgements.", show_default="RUN/judges/AGENT", rich_help_panel=WRITTEN),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what was begun in the folder.", rich_help_panel=_WRITTEN)
+        bool, typer.Option("--resume", help="Go on with what was begun in the folder.", rich_help_panel=WRITTEN)
     ] = False,
-    import_: Annotated[
-        list[str] | None,
-        typer.Option("--import", help="A Python file or module that registers agents.", rich_help_panel=_WRITTEN),
-    ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print judge.json instead.", rich_help_panel=_WRITTEN)] = False,
+    import_: Import = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print judge.json instead.", rich_help_panel=WRITTEN)] = False,
 ) -> int:
     """Let a judge compare the prompt action with the CoT action, at every state where the trace changed the action."""
     import shlex
@@ -67,7 +55,7 @@ def judge(
     from dataclasses import replace
 
     from cotbench.agents.registry import resolve
-    from cotbench.cli.options import import_plugins, only_given
+    from cotbench.cli.options import emptied, import_plugins, only_given
     from cotbench.errors import UsageError
     from cotbench.judge import folder as judge_folder
 
@@ -97,9 +85,10 @@ def judge(
     words += [word for name in import_ or [] for word in ("--import", name)] + (["--limit", str(limit)] if limit else [])
     again = f"{shlex.join(words)} --resume"
     print(f"loading {agent}", file=sys.stderr)
-    asking = build()
+    with emptied(folder):
+        asking = build()
     try:
-        with _progress(plan, folder, limit, quiet=json_ and not sys.stderr.isatty()) as observer:
+        with emptied(folder), _progress(plan, folder, limit, quiet=json_ and not sys.stderr.isatty()) as observer:
             summary, judgements = judge_folder.judge_run(plan, folder, agent=asking, limit=limit, observer=observer)
     except KeyboardInterrupt:
         print(f"interrupted; what was judged is kept: {again}", file=sys.stderr)
@@ -111,24 +100,18 @@ def judge(
 
 def _question(given: dict[str, Any], asked: dict[str, Any]) -> Any:
     """The question that the options describe; where none is given, as it is by itself."""
-    from typing import get_args
-
     from pydantic import ValidationError
 
-    from cotbench.elicitation import MODES, Elicitation
-    from cotbench.errors import UnknownNameError, UsageError
+    from cotbench.cli.options import bad_value, check_choices
+    from cotbench.elicitation import Elicitation
     from cotbench.judge.question import Question
 
-    styles = get_args(Elicitation.model_fields["style"].annotation)
-    for kind, value, known in (("mode", given.get("mode"), MODES), ("elicitation", asked.get("style"), styles)):
-        if value is not None and value not in known:
-            raise UnknownNameError(kind, value, known)
+    check_choices(Question, given)
+    check_choices(Elicitation, asked)
     try:
         return Question(**given, elicitation={**Question().elicitation.model_dump(), **asked})
     except ValidationError as error:
-        first = error.errors()[0]
-        flag = "--" + str(first["loc"][-1]).replace("_", "-")
-        raise UsageError(f"{flag} {first['input']}: {first['msg']}") from error
+        raise bad_value(error) from error
 
 
 def _recorded(folder: Path, judge: str, given: dict[str, Any], asked: dict[str, Any]) -> Any:

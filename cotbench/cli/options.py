@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from cotbench.elicitation import Elicitation
@@ -30,17 +31,42 @@ def new_config(given: Mapping[str, Any], asked: Mapping[str, Any]) -> RunConfig:
     Raises:
         UsageError: a value that does not fit; with near matches where it is a name.
     """
-    for model, values in ((RunConfig, given), (Elicitation, asked)):
-        for name, value in values.items():
-            choices = get_args(model.model_fields[name].annotation)
-            if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
-                raise UnknownNameError("elicitation" if name == "style" else name, str(value), choices)
+    check_choices(RunConfig, given)
+    check_choices(Elicitation, asked)
     try:
         return RunConfig(**given, elicitation=Elicitation.for_env(given["env"], **asked))
     except ValidationError as error:
-        first = error.errors()[0]
-        flag = "--" + str(first["loc"][-1]).replace("_", "-")
-        raise UsageError(f"{flag} {first['input']}: {first['msg']}") from error
+        raise bad_value(error) from error
+
+
+def check_choices(model: type[BaseModel], values: Mapping[str, Any]) -> None:
+    """Refuse a name that is not among a field's choices, with near matches.
+
+    Raises:
+        UnknownNameError: names the flag.
+    """
+    for name, value in values.items():
+        choices = get_args(model.model_fields[name].annotation)
+        if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
+            raise UnknownNameError("elicitation" if name == "style" else name, str(value), choices)
+
+
+def bad_value(error: ValidationError) -> UsageError:
+    """What is said of a value that does not fit: the flag, the value, why."""
+    first = error.errors()[0]
+    flag = "--" + str(first["loc"][-1]).replace("_", "-")
+    return UsageError(f"{flag} {first['input']}: {first['msg']}")
+
+
+@contextmanager
+def emptied(folder: Path) -> Iterator[None]:
+    """No empty folder stays where what was begun in it fails."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()  # Refused where it holds something.
+        raise
 
 
 def import_plugins(names: Iterable[str]) -> None:

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from cotbench.cli.flags import ASKED, WRITTEN, Import, ObservationChars, Style, Temperature, TraceTokens
+
 RESUME_OUT = "@out"
 """Stands for "the folder of --out" where `--resume` was given without a value."""
 
-_PLAYED, _ASKED, _WRITTEN = "What is played", "How answers are asked for", "How it is run"
+_PLAYED = "What is played"
 
 
 def run(
@@ -50,48 +52,39 @@ def run(
         int | None,
         typer.Option(min=1, help="Step budget.", show_default="the environment's", rich_help_panel=_PLAYED),
     ] = None,
-    elicitation: Annotated[
-        str | None, typer.Option(help="prefill or template.", show_default="prefill", rich_help_panel=_ASKED)
-    ] = None,
-    trace_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Token budget of a trace.", show_default="256", rich_help_panel=_ASKED)
-    ] = None,
+    elicitation: Style = None,
+    trace_tokens: TraceTokens = None,
     action_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Token budget of an action.", show_default="32; bfcl 512", rich_help_panel=_ASKED)
+        int | None, typer.Option(min=1, help="Token budget of an action.", show_default="32; bfcl 512", rich_help_panel=ASKED)
     ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, help="0 is greedy.", show_default="0", rich_help_panel=_ASKED)
-    ] = None,
+    temperature: Temperature = None,
     top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Nucleus of the sampling.", show_default="1", rich_help_panel=_ASKED)
+        float | None, typer.Option(min=0, max=1, help="Nucleus of the sampling.", show_default="1", rich_help_panel=ASKED)
     ] = None,
     history: Annotated[
         str | None,
-        typer.Option(help="What of the past is shown: actions or traces.", show_default="actions", rich_help_panel=_ASKED),
+        typer.Option(help="What of the past is shown: actions or traces.", show_default="actions", rich_help_panel=ASKED),
     ] = None,
     show_admissible: Annotated[
         bool | None,
-        typer.Option("--show-admissible", help="List the admissible actions of the current state.", rich_help_panel=_ASKED),
+        typer.Option("--show-admissible", help="List the admissible actions of the current state.", rich_help_panel=ASKED),
     ] = None,
-    observation_chars: Annotated[
-        int | None,
-        typer.Option(min=2, help="Characters of an observation that are shown.", show_default="16000", rich_help_panel=_ASKED),
-    ] = None,
+    observation_chars: ObservationChars = None,
     expert_actions: Annotated[
         bool | None,
         typer.Option(
             "--expert-actions/--no-expert-actions",
             help="Record the expert's action at every state.",
             show_default="where that costs nothing",
-            rich_help_panel=_WRITTEN,
+            rich_help_panel=WRITTEN,
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run folder.", show_default="a new one under runs/", rich_help_panel=_WRITTEN)
+        Path | None, typer.Option(help="The run folder.", show_default="a new one under runs/", rich_help_panel=WRITTEN)
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="[DIR]", help="Go on with the run in DIR, or in --out.", rich_help_panel=_WRITTEN),
+        typer.Option(metavar="[DIR]", help="Go on with the run in DIR, or in --out.", rich_help_panel=WRITTEN),
     ] = None,
     batch: Annotated[
         int | None,
@@ -101,7 +94,7 @@ def run(
             min=1,
             help="Episodes played side by side.",
             show_default="what keeps the agent busy",
-            rich_help_panel=_WRITTEN,
+            rich_help_panel=WRITTEN,
         ),
     ] = None,
     workers: Annotated[
@@ -112,7 +105,7 @@ def run(
             min=0,
             help="Processes for the environments.",
             show_default="1 beside a model, else none",
-            rich_help_panel=_WRITTEN,
+            rich_help_panel=WRITTEN,
         ),
     ] = None,
     cache_gb: Annotated[
@@ -121,30 +114,26 @@ def run(
             min=0,
             help="Memory for a model's keys and values.",
             show_default="a quarter of what is free, 80 % of a GPU",
-            rich_help_panel=_WRITTEN,
+            rich_help_panel=WRITTEN,
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Where the games are.", show_default="$ALFWORLD_DATA", rich_help_panel=_WRITTEN)
+        Path | None, typer.Option(help="Where the games are.", show_default="$ALFWORLD_DATA", rich_help_panel=WRITTEN)
     ] = None,
     available_only: Annotated[
         bool | None,
-        typer.Option("--available-only", help="Play an incomplete split; marked partial.", rich_help_panel=_WRITTEN),
+        typer.Option("--available-only", help="Play an incomplete split; marked partial.", rich_help_panel=WRITTEN),
     ] = None,
-    import_: Annotated[
-        list[str] | None,
-        typer.Option("--import", help="A Python file or module that registers agents.", rich_help_panel=_WRITTEN),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=_WRITTEN)] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print summary.json instead.", rich_help_panel=_WRITTEN)] = False,
+    import_: Import = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=WRITTEN)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print summary.json instead.", rich_help_panel=WRITTEN)] = False,
 ) -> int:
     """Play every task in each mode, and compare the modes on the same tasks."""
     import sys
-    from contextlib import suppress
 
     from cotbench import runner, suite
     from cotbench.agents.registry import resolve
-    from cotbench.cli.options import import_plugins, new_config, only_given
+    from cotbench.cli.options import emptied, import_plugins, new_config, only_given
     from cotbench.errors import UsageError
     from cotbench.manifest import RunConfig
 
@@ -202,20 +191,15 @@ def run(
     again = f"cotbench run --resume {target}" + "".join(f" --import {name}" for name in import_ or [])
     again += f" --data {data}" if data is not None else ""
     print(f"loading {configs[0].agent}", file=sys.stderr)
-    try:
+    with emptied(target):
         player = build()
-    except BaseException:
-        if folder is None and not several:
-            with suppress(OSError):
-                target.rmdir()  # Nothing was played: no empty folder stays.
-        raise
     try:
         outcomes = [
             _played(
                 plan,
                 target / plan.config.env if several else target,
                 json_,
-                {"agent": player, "means": runner.Means(batch, workers, suite.data_for(plan.config, data))},
+                {"agent": player, "resources": runner.Resources(batch, workers, suite.data_for(plan.config, data))},
             )
             for plan in plans
         ]

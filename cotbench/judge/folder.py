@@ -23,7 +23,7 @@ from cotbench.judge.question import Pair, Question, check_judge, judge, revised_
 from cotbench.lines import write_atomically
 from cotbench.manifest import MANIFEST, SUITE, Manifest, read_manifest
 from cotbench.query import derive_seed
-from cotbench.runner import check_same
+from cotbench.runner import check_same, file_name, fresh_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,8 +154,7 @@ def make_judge_plan(run: Path, judge: str, question: Question) -> JudgePlan:
 
 def folder_of(run: Path, judge: str) -> Path:
     """Where a judge's work lies in a run folder."""
-    name = "".join(c if c.isalnum() or c in ".-" else "-" for c in judge).strip("-.")
-    return run / JUDGES / name
+    return run / JUDGES / file_name(judge)
 
 
 def new_judge_folder(folder: Path) -> None:
@@ -164,13 +163,7 @@ def new_judge_folder(folder: Path) -> None:
     Raises:
         RunFolderError: it is not empty, or it cannot be made.
     """
-    # What begins with a dot is ours: a lock, or what a killed write left behind.
-    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise RunFolderError(f"{folder} is not empty; go on with --resume, or choose another --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"cannot make the folder {folder} ({error.strerror}): choose another --out") from error
+    fresh_folder(folder, "go on with --resume, or choose another --out")
 
 
 def read_judges(run: Path) -> dict[str, Judged]:

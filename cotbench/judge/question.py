@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from textwrap import indent
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.agents.answers import decided_or_failed
 from cotbench.agents.base import Agent, needs_of, require
@@ -46,7 +46,6 @@ _LAST = f"Which of these two is the better next action, {LETTERS[0]} or {LETTERS
 _NOTHING = "(no action)"
 _MARGIN = "    "
 _VERDICT = re.compile(r"(?:(?:the )?(?:next )?action )?[(\[*]*([AB])[)\]*]*[.:]?", re.IGNORECASE)
-_DECISION = TypeAdapter(Decision)
 
 
 @dataclass(frozen=True, slots=True)

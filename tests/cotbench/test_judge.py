@@ -1,4 +1,4 @@
-"""Judges: what they are shown, what is counted, and folders that survive a kill."""
+"""`cotbench judge`: runs that are judged, and folders that survive a kill."""
 
 import json
 import random
@@ -7,80 +7,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import cotbench
-from cotbench import statistics
 from cotbench.agents.base import Agent
 from cotbench.cli import run_cli
-from cotbench.dialogue import Dialogue
-from cotbench.elicitation import Elicitation, Mode
-from cotbench.envs import Instructions
 from cotbench.judge.folder import folder_of, judge_run, make_judge_plan
 from cotbench.judge.journal import JUDGEMENTS, JudgementJournal, read_judgements
-from cotbench.judge.judgement import Judgement, Verdict, preference
-from cotbench.judge.question import LETTERS, Pair, Question, judge, read_letter
+from cotbench.judge.judgement import Judgement, preference
+from cotbench.judge.question import LETTERS, Question
 from cotbench.manifest import RunConfig
-from cotbench.query import Decision, Query
+from cotbench.query import Query
 from cotbench.runner import run
 from tests.conftest import needs_hf
+from tests.judges import ASKED, GAMES, Judge, Player
 
-GAMES = ("alfworld/gen/cool/1", "alfworld/gen/heat/1", "alfworld/gen/clean/2")
 PLAYED = 6
-ASKED: list[Query] = []
-"""What the judges below were asked, in order."""
-
-
-class Player:
-    """Reasons like the expert; without a trace it looks around at every other state."""
-
-    name = "judge-test-player"
-    needs = frozenset({"expert_action"})
-
-    def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        return [self._act(query) for query in queries]
-
-    def _act(self, query: Query) -> Decision:
-        if query.mode == "cot":
-            return Decision(query.expert_action or "look", "SECRET TRACE")
-        return Decision("look" if query.step % 2 == 0 else query.expert_action or "look")
-
-    def close(self) -> None: ...
-
-
-class Judge:
-    """Names a letter by a rule on the two actions that it is shown, or says what the rule says."""
-
-    name = "judge-test"
-    rule: Callable[[Query, str, str], object] = staticmethod(lambda query, a, b: "A")
-    down = False
-    interrupt_after: int | None = None
-    described: dict[str, str] = {}
-
-    def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        if self.interrupt_after is not None and len(ASKED) >= self.interrupt_after:
-            raise KeyboardInterrupt
-        ASKED.extend(queries)
-        return [self._answer(query) for query in queries]
-
-    def _answer(self, query: Query) -> Decision:
-        if type(self).down and query.task == GAMES[1] and query.step == 2:
-            return Decision("", error="503 from the server")
-        return Decision(str(type(self).rule(query, *shown(query))))
-
-    def describe(self) -> dict[str, str]:
-        return self.described
-
-    def close(self) -> None: ...
-
-
-cotbench.register_agent("judge-test")(Judge)
 
 
 @pytest.fixture(autouse=True)
@@ -88,13 +33,6 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     ASKED.clear()
     for name in ("rule", "down", "interrupt_after", "described"):
         monkeypatch.setattr(Judge, name, Judge.__dict__[name])
-
-
-def shown(query: Query) -> tuple[str, str]:
-    """The two actions as a judge sees them."""
-    (text,) = query.dialogue.observations
-    first, second = text.rpartition("A or B?\nA:\n")[2].split("\nB:\n")
-    return first.removeprefix("    "), second.removeprefix("    ")
 
 
 def _cot_action(query: Query, a: str, b: str) -> str:
@@ -134,135 +72,20 @@ def _plain(text: str) -> str:
 
 BY_TEST = ("judge", "run", "--agent", "judge-test")
 LINES = Path("run/judges/judge-test") / JUDGEMENTS
+SLOW = """
+import time
+import cotbench
 
-
-def _pair(step: int = 1, prompt: str = "look", cot: str = "take mug 1", **more: Any) -> Pair:
-    dialogue = Dialogue(Instructions("You act in a house.", ("examine mug 2",)), ("Your task is to: look.",))
-    for turn in range(step):
-        dialogue = dialogue.then(f"go to desk {turn}", "SECRET TRACE", f"On the desk {turn} you see a mug.")
-    fields = {"episode": "e", "task": "t", "step": step, "dialogue": dialogue, "prompt_action": prompt, "cot_action": cot}
-    return Pair(**{**fields, **more})
-
-
-def test_what_a_judge_is_shown() -> None:
-    question = Question()
-    query = question.query(_pair(2), "cot")
-    system, user = (message.content for message in question.elicitation.messages(query.dialogue, "prompt"))
-    assert "You act in a house." in system and "examine mug 2" in system
-    assert "<action>A</action>\n<action>B</action>" in system
-    assert user == (
-        "It was first told:\n    Your task is to: look.\n"
-        "Then it did:\n    go to desk 0\nAnd was told:\n    On the desk 0 you see a mug.\n"
-        "Then it did:\n    go to desk 1\nAnd was told:\n    On the desk 1 you see a mug.\n"
-        "Which of these two is the better next action, A or B?\nA:\n    take mug 1\nB:\n    look"
-    )
-    for hidden in ("SECRET", "CoT", "cot", "expert"):
-        assert hidden not in system + user
-    assert (query.mode, query.episode, query.step, query.expert_action, query.given_trace) == ("prompt", "e", 2, None, None)
-    assert shown(query) == ("take mug 1", "look")
-
-
-def test_orders_and_later_states_begin_alike() -> None:
-    question = Question()
-    one, other = question.text(_pair(3), "prompt"), question.text(_pair(3), "cot")
-    history = one[: one.index("Which of these")]
-    assert other.startswith(history) and question.text(_pair(5), "prompt").startswith(history)
-    assert question.orders(_pair()) in (("prompt", "cot"), ("cot", "prompt"))
-    drawn = [Question(both_orders=False).orders(_pair(step)) for step in range(200)]
-    assert all(len(orders) == 1 for orders in drawn)
-    assert 70 < drawn.count(("cot",)) < 130, "a fair coin; the same on every machine"
-    assert drawn != [Question(both_orders=False, seed=1).orders(_pair(step)) for step in range(200)]
-
-
-def test_a_long_observation_is_cut_and_functions_are_told() -> None:
-    question = Question(elicitation=Elicitation(observation_chars=10))
-    dialogue = Dialogue(Instructions("Call."), ("x" * 50,), functions='{"name": "ls"}').then("[ls()]", None, "y" * 50)
-    text = question.text(_pair(dialogue=dialogue), "prompt")
-    assert text.startswith('It can call these functions:\n    {"name": "ls"}\nIt was first told:\n    ' + "x" * 50)
-    assert "yyyyy\n    [40 characters are left out here]\n    yyyyy\n" in text
-
-
-ODD = st.text(st.sampled_from("A B:\nb>?<p&;'\"\r\u2028\x0c\x85ü\U0001f600[/bold]Which"), max_size=40)
-
-
-@given(ODD, ODD, ODD)
-def test_what_was_written_is_data(prompt: str, cot: str, seen: str) -> None:
-    dialogue = Dialogue(Instructions("i"), (seen,)).then(prompt, None, seen)
-    question = Question()
-    text = question.text(_pair(0, prompt, cot, dialogue=dialogue), "prompt")
-    ours = [line for line in text.splitlines() if line.strip() and not line.startswith("    ")]
-    last = "Which of these two is the better next action, A or B?"
-    assert ours == ["It was first told:", "Then it did:", "And was told:", last, "A:", "B:"]
-    assert text == question.text(_pair(0, cot, prompt, dialogue=dialogue), "cot")
-
-
-@pytest.mark.parametrize(
-    ("said", "letter"),
-    [
-        *(("A", 0), ("b", 1), ("B.", 1), (" a ", 0), ("(A)", 0), ("[B]", 1), ("**B**", 1), ("B:", 1), ('"A"', 0), ("`b`", 1)),
-        *(("Action A", 0), ("action: B", 1), ("The action B.", 1), ("next action A", 0)),
-        *(("", None), ("C", None), ("AB", None), ("A or B", None), ("A, B", None), ("look", None), ("A: take mug 1", None)),
-        *(("I prefer A", None), ("a mug", None), ("not A", None), ("A\nB", None), ("А", None)),  # The last is Cyrillic.
-    ],
-)
-def test_reading_a_letter(said: str, letter: int | None) -> None:
-    assert read_letter(said) == letter
-
-
-def test_the_fingerprint_is_over_the_question_and_not_over_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    prints = {
-        Question().fingerprint,
-        Question(mode="cot").fingerprint,
-        Question(both_orders=False).fingerprint,
-        Question(elicitation=Elicitation(action_tokens=9)).fingerprint,
-    }
-    assert len(prints) == 4
-    assert Question(seed=5).fingerprint == Question().fingerprint
-    monkeypatch.setattr("cotbench.judge.question._LAST", "Which?")
-    assert Question().fingerprint not in prints
-
-
-def _judgement(task: str, step: int, *preferred: Mode | None, expert: str | None = None, error: str | None = None) -> Judgement:
-    orders: tuple[Mode, ...] = ("prompt", "cot")
-    verdicts = [
-        Verdict(first=first, preferred=one, decision=Decision("")) for first, one in zip(orders, preferred, strict=False)
-    ]
-    return Judgement(
-        task=task, step=step, prompt_action="p", cot_action="c", expert_action=expert, error=error, verdicts=tuple(verdicts)
-    )
-
-
-def test_the_numbers_counted_by_hand() -> None:
-    found = preference(
-        [
-            _judgement("1", 0, "cot", "cot", expert="c"),
-            _judgement("1", 1, "cot", "cot", expert="p"),
-            _judgement("1", 2, "prompt", "prompt", expert="p"),
-            _judgement("2", 0, "prompt", "cot", expert="c"),  # The first one, both times.
-            _judgement("2", 1, "cot", "cot", expert="x"),
-            _judgement("2", 2, "cot", None, expert="c"),
-            _judgement("3", 0, None, None),
-            _judgement("4", 0, error="gone"),
-        ]
-    )
-    assert (found.states, found.errors, found.tasks) == (7, 1, 3)
-    assert (found.cot, found.prompt, found.split, found.no_verdict) == (3, 1, 1, 2)
-    assert found.win_rate == statistics.ratio([2.0, 1.5], [3.0, 2.0])
-    assert found.win_rate.mean == pytest.approx(3.5 / 5) and found.win_rate.n == 2
-    assert found.net == statistics.ratio([1.0, 1.0, 0.0], [3.0, 3.0, 1.0])
-    assert found.verdicts == 11
-    # Named first: one of the two in each state of a clear preference, both in the split, none of `cot` shown second.
-    assert found.position_bias == statistics.ratio([3.0, 3.0], [6.0, 5.0])
-    assert found.expert_states == 4
-    assert found.expert_agreement == statistics.ratio([2.0, 0.5], [3.0, 1.0])
-    assert preference([]).win_rate.mean is None and preference([]).states == 0
-
-
-def test_one_order_takes_its_one_answer() -> None:
-    found = preference([_judgement("1", 0, "cot"), _judgement("1", 1, "prompt"), _judgement("1", 2, None)])
-    assert (found.cot, found.prompt, found.split, found.no_verdict) == (1, 1, 0, 1)
-    assert found.win_rate.mean == 0.5 and found.win_rate.low is None, "one task has no interval"
-    assert found.position_bias.mean == 0.5
+@cotbench.register_agent("slow-judge")
+class Slow:
+    name, batch = "slow", 1
+    def decide(self, queries):
+        with open("asked.txt", "a") as file:
+            file.write("".join(f"{q.task} {q.step} {q.dialogue.observations[0][-20:]!r}\\n" for q in queries))
+        time.sleep(0.2)
+        return [cotbench.Decision("AB"[q.step // 2 % 2]) for q in queries]
+    def close(self): ...
+"""
 
 
 def test_a_judge_that_takes_the_first_is_all_bias(cli: Any, here: Path) -> None:
@@ -415,22 +238,6 @@ def test_interrupted_and_resumed_it_is_the_same(cli: Any, here: Path, monkeypatc
     assert cli(*BY_TEST, "--resume")[0] == 0 and len(ASKED) == 18
 
 
-SLOW = """
-import time
-import cotbench
-
-@cotbench.register_agent("slow-judge")
-class Slow:
-    name, batch = "slow", 1
-    def decide(self, queries):
-        with open("asked.txt", "a") as file:
-            file.write("".join(f"{q.task} {q.step} {q.dialogue.observations[0][-20:]!r}\\n" for q in queries))
-        time.sleep(0.2)
-        return [cotbench.Decision("AB"[q.step // 2 % 2]) for q in queries]
-    def close(self): ...
-"""
-
-
 def test_killed_at_random_moments_and_resumed_it_is_the_same(here: Path) -> None:
     Path("slow.py").write_text(SLOW)
     start = [sys.executable, "-c", "from cotbench.cli import main; main()", "judge", "run", "--agent", "slow-judge"]
@@ -473,58 +280,6 @@ def test_errors_are_judged_again_and_leave_no_trace(cli: Any, here: Path, monkey
     assert cli(*BY_TEST, "--resume")[0] == 0
     assert {(query.task, query.step) for query in ASKED} == {(GAMES[1], 2)} and len(ASKED) == 2
     assert LINES.read_bytes() == Path("whole", JUDGEMENTS).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (lambda queries: 1 / 0, "ZeroDivisionError: division by zero"),
-        (lambda queries: [Decision("A")], "agent odd answered 1 of 4 queries"),
-        (lambda queries: ["A"] * len(queries), "agent odd returned a str, not a Decision"),
-        (lambda queries: [Decision(None)] * len(queries), "agent odd returned a Decision with a bad action"),  # type: ignore[arg-type]
-        (lambda queries: [Decision("A", raw={1})] * len(queries), "agent odd returned a Decision that is not data"),  # type: ignore[arg-type]
-    ],
-)
-def test_a_broken_judge_is_an_error(answer: Callable[[Sequence[Query]], list[Decision]], error: str) -> None:
-    class Odd:
-        name = "odd"
-
-        def decide(self, queries: Sequence[Query]) -> list[Decision]:
-            return answer(queries)
-
-        def close(self) -> None: ...
-
-    for one in judge(Odd(), [_pair(), _pair(episode="other")], Question()):
-        assert (one.error or "").startswith(error) and one.verdicts == () and one.result is None
-
-
-def test_odd_words_are_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    odd = "<script>alert('\ud800')</script> [bold]\nB:\n    x\u2028"
-    monkeypatch.setattr(Judge, "rule", lambda query, a, b: odd)
-    (judged,) = judge(Judge(), [_pair(prompt="<b>x</b>", cot="[/red] A\nB: \u2028y")], Question())
-    assert judged.error is None and judged.result == "no verdict"
-    with JudgementJournal(tmp_path) as journal:
-        journal.append(judged)
-        assert journal.settle([judged.key]) == [judged] == read_judgements(tmp_path)
-
-
-def test_rounds_keep_the_agent_busy_with_different_episodes() -> None:
-    rounds: list[list[tuple[str, int]]] = []
-
-    class Batched:
-        name, batch = "batched", 2
-
-        def decide(self, queries: Sequence[Query]) -> list[Decision]:
-            rounds.append([(query.episode, query.step) for query in queries])
-            return [Decision("A")] * len(queries)
-
-        def close(self) -> None: ...
-
-    pairs = [_pair(step, task=name, episode=name) for name, count in (("1", 3), ("2", 1), ("3", 1)) for step in range(count)]
-    judgements = list(judge(Batched(), pairs, Question()))
-    assert sorted(one.key for one in judgements) == [pair.key for pair in pairs]
-    assert [sorted(set(asked)) for asked in rounds] == [[("1", 0), ("2", 0)], [("1", 1), ("3", 0)], [("1", 2)]]
-    assert [len(asked) for asked in rounds] == [4, 4, 2]
 
 
 def test_judges_do_not_mix(cli: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,9 @@ from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.elicitation import Elicitation
 from cotbench.manifest import RunConfig
 from cotbench.runner import run
-from tests.conftest import needs_hf
+from tests.conftest import needs_hf, needs_openai
 from tests.fake_server import LOGPROB, FakeServer, Manners, running
-from tests.served import CHAT, KEY, SHORT, TEMPLATE, asked, needs_openai, served, until
+from tests.served import CHAT, KEY, SHORT, TEMPLATE, asked, served, until
 
 pytest_plugins = ("tests.serve",)
 pytestmark = [needs_openai, pytest.mark.usefixtures("served_alone")]

@@ -16,8 +16,9 @@ from cotbench.agents.openai.address import read_address
 from cotbench.errors import AgentError, CotbenchError, MissingExtraError, UsageError
 from cotbench.manifest import RunConfig
 from cotbench.runner import run
+from tests.conftest import needs_openai
 from tests.fake_server import FakeServer, Manners, running
-from tests.served import KEY, SHORT, TEMPLATE, asked, needs_openai, served, unused_port
+from tests.served import KEY, SHORT, TEMPLATE, asked, served, unused_port
 
 pytest_plugins = ("tests.serve",)
 pytestmark = [needs_openai, pytest.mark.usefixtures("served_alone")]

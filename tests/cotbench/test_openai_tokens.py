@@ -8,9 +8,9 @@ import pytest
 from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.errors import AgentError
 from tests import tiny_models
-from tests.conftest import needs_hf
+from tests.conftest import needs_hf, needs_openai
 from tests.fake_server import LOGPROB, FakeServer, Manners, running
-from tests.served import CHAT, COMPLETIONS, SHORT, TEMPLATE, asked, needs_openai, served
+from tests.served import CHAT, COMPLETIONS, SHORT, TEMPLATE, asked, served
 
 pytest_plugins = ("tests.serve",)
 pytestmark = [needs_openai, needs_hf, pytest.mark.usefixtures("served_alone")]

@@ -12,8 +12,9 @@ from cotbench.envs.bfcl import calls
 from cotbench.envs.bfcl.env import MORE_FUNCTIONS
 from cotbench.errors import AgentError
 from cotbench.query import Query
+from tests.conftest import needs_openai
 from tests.fake_server import FakeServer, Manners, running
-from tests.served import SHORT, TEMPLATE, asked, needs_openai, served
+from tests.served import SHORT, TEMPLATE, asked, served
 
 pytest_plugins = ("tests.serve",)
 pytestmark = [needs_openai, pytest.mark.usefixtures("served_alone")]

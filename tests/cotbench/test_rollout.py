@@ -250,6 +250,18 @@ def test_a_slow_answer_keeps_nobody_waiting() -> None:
     }
 
 
+def test_a_streaming_agent_that_takes_nothing_in_costs_that_query() -> None:
+    class Wrong(StreamingAgent):
+        def submit(self, key: Any, query: Query) -> None:
+            if query.task == "n1":
+                raise RuntimeError("no room")
+            super().submit(key, query)
+
+    episodes = _play(Wrong(), [Unit("n1", "t", "cot"), Unit("n2", "t", "cot")], envs=2)
+    assert episodes["n1#cot"].error == "RuntimeError: no room"
+    assert episodes["n2#cot"].error is None
+
+
 @pytest.mark.parametrize("wrong", ["unknown", "raises"])
 def test_a_streaming_agent_that_answers_wrongly_costs_what_it_was_asked(wrong: str) -> None:
     class Wrong(StreamingAgent):

@@ -19,7 +19,7 @@ from cotbench.errors import MissingDataError, RunFolderError, UnknownNameError, 
 from cotbench.journal import read_episodes
 from cotbench.manifest import RunConfig
 from cotbench.query import Decision, Query
-from cotbench.runner import Means, Silent, make_plan, new_folder, resume, run
+from cotbench.runner import Resources, Silent, make_plan, new_folder, resume, run
 
 GAMES = ("alfworld/gen/pick/0", "alfworld/gen/heat/1")
 
@@ -124,7 +124,7 @@ def test_errors_are_played_again_and_leave_no_trace(tmp_path: Path) -> None:
     assert [mode.errors for mode in outcome.summary.modes.values()] == [1, 1]
     assert [mode.n for mode in outcome.summary.modes.values()] == [1, 1]
     agent.down = False  # type: ignore[attr-defined]
-    mended = resume(tmp_path / "flaky", agent=agent, means=Means(), observer=Silent())
+    mended = resume(tmp_path / "flaky", agent=agent, resources=Resources(), observer=Silent())
     assert [mode.errors for mode in mended.summary.modes.values()] == [0, 0]
     run(_config(), out=tmp_path / "whole")
     assert _untimed(tmp_path / "flaky") == _untimed(tmp_path / "whole")
@@ -136,10 +136,10 @@ def test_resuming_refuses_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(RunFolderError, match=r"not empty; go on with: cotbench run --resume"):
         run(_config(), out=tmp_path / "run")
     with pytest.raises(RunFolderError, match="not a run folder"):
-        resume(tmp_path, agent=agent, means=Means(), observer=Silent())
+        resume(tmp_path, agent=agent, resources=Resources(), observer=Silent())
     monkeypatch.setattr("cotbench.envs.alfworld.generator.VERSION", "other")
     with pytest.raises(RunFolderError, match="holds another run: its data generator is '2', not 'other'"):
-        resume(tmp_path / "run", agent=agent, means=Means(), observer=Silent())
+        resume(tmp_path / "run", agent=agent, resources=Resources(), observer=Silent())
     manifest = tmp_path / "run" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
     with pytest.raises(RunFolderError, match="has format 99"):
@@ -158,9 +158,9 @@ def test_resuming_refuses_another_model_and_not_another_machine(tmp_path: Path) 
             return self.told
 
     run(_config(tasks=GAMES[:1], mode="prompt", max_steps=1), out=tmp_path / "run", agent=Told("a", "cpu"))
-    resume(tmp_path / "run", agent=Told("a", "gpu"), means=Means(), observer=Silent())
+    resume(tmp_path / "run", agent=Told("a", "gpu"), resources=Resources(), observer=Silent())
     with pytest.raises(RunFolderError, match="its agent weights_sha256 is 'a', not 'b'"):
-        resume(tmp_path / "run", agent=Told("b", "cpu"), means=Means(), observer=Silent())
+        resume(tmp_path / "run", agent=Told("b", "cpu"), resources=Resources(), observer=Silent())
 
 
 def _command(folder: Path, *more: str) -> list[str]:

@@ -15,8 +15,8 @@ from cotbench.agents import make_agent, vllm
 from cotbench.agents.base import StreamingAgent
 from cotbench.agents.vllm import VLLMAgent
 from cotbench.errors import AgentError, UsageError
-from tests.conftest import needs_hf
-from tests.served import SHORT, TEMPLATE, asked, needs_openai, until, unused_port
+from tests.conftest import needs_hf, needs_openai
+from tests.served import SHORT, TEMPLATE, asked, until, unused_port
 
 pytest_plugins = ("tests.serve",)
 pytestmark = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from cotbench.agents.writing import TAG_ALLOWANCE, prompt_limit
 from cotbench.dialogue import Dialogue, fit
 from cotbench.errors import AgentError, UsageError
 from cotbench.query import Decision, Query
+
+_log = logging.getLogger(__name__)
 
 _GB = 10**9
 _CPU_SHARE, _GPU_SHARE = 0.25, 0.8
@@ -81,7 +84,10 @@ class HFAgent:
         limits = [context, getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)]
         self._context = min((limit for limit in limits if limit is not None), default=2**31)
         probe = _sample(loaded.model)
-        batched = attn == "auto" and _ours(loaded.model, *probe)
+        against = _not_ours(loaded.model, *probe) if attn == "auto" else f"attn={attn}"
+        batched = against is None
+        if attn == "auto" and against is not None:
+            _log.warning("%s is answered one query after the other: %s", self.name, against)
         self._engine: Engine | PlainEngine
         if batched:
             bounds = Limits(_cache_bytes(self._model, cache_gb), drafts=drafts and not _has_windows(self._model))
@@ -148,8 +154,8 @@ def _sample(model: Any) -> tuple[list[int], Any]:
         return ids, model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
 
 
-def _ours(model: Any, ids: list[int], logits: Any) -> bool:
-    """Whether our attention computes what the model's own does; then it is installed."""
+def _not_ours(model: Any, ids: list[int], logits: Any) -> str | None:
+    """Why our attention does not compute what the model's own does; None where it does, and then it is installed."""
     import torch
 
     own = model.config._attn_implementation
@@ -160,13 +166,13 @@ def _ours(model: Any, ids: list[int], logits: Any) -> bool:
         # A prompt, a continuation that it is shared with, and somebody else beside them.
         early, _ = forward(model, [Span(ids[:half], first, wanted=range(half, 0, -1)), Span(ids[1:4], other)])
         late, _ = forward(model, [Span(ids[half:], second, first, wanted=range(len(ids) - half, 0, -1)), Span(ids[4:5], other)])
-        fits = close(torch.cat([early, late]), logits, model.dtype)
-    except Exception:  # Whatever a model's code does with arguments that it does not know.
-        fits = False
-    if fits:
-        return True
+        if close(torch.cat([early, late]), logits, model.dtype):
+            return None
+        against = "our attention computes something else than its own"
+    except Exception as error:  # Whatever a model's code does with arguments that it does not know.
+        against = models.first_line(error)
     model.set_attn_implementation(own)
-    return False
+    return against
 
 
 def _has_windows(model: Any) -> bool:

@@ -42,7 +42,7 @@ class Chat:
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """The prompt `p` as text."""
-        shown = list(messages) if self._system_role else _system_in_first_user(messages)
+        shown = list(messages) if self._system_role else system_in_first_user(messages)
         places = [f"@@cotbench:{index}@@" for index in range(len(shown))]
         rendered = self._render([Message(message.role, place) for message, place in zip(shown, places, strict=True)])
         pieces = []
@@ -75,7 +75,8 @@ class Chat:
             return False
 
 
-def _system_in_first_user(messages: Sequence[Message]) -> list[Message]:
+def system_in_first_user(messages: Sequence[Message]) -> list[Message]:
+    """A chat without a system message, for templates that know none: its text stands before the first user's."""
     system = "\n\n".join(message.content for message in messages if message.role == "system")
     rest = [message for message in messages if message.role != "system"]
     first = rest[0]

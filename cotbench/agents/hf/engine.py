@@ -127,11 +127,12 @@ class Engine:
         """Take a query in."""
         try:
             prompt, dropped = self._prompt(query)
+            running = program(query)
+            passage = self._passage(query, next(running))
         except Exception as error:  # A prompt too long, a broken template: this query's failure alone.
             self._done.append((key, failure(error)))
             return
-        running = program(query)
-        self._waiting.append(_Branch(key, query, prompt, running, self._passage(query, next(running)), dropped))
+        self._waiting.append(_Branch(key, query, prompt, running, passage, dropped))
 
     def _passage(self, query: Query, ask: Ask) -> Passage:
         return Passage(ask, query.elicitation, self._chat, self._end_ids)

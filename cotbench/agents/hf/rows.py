@@ -12,7 +12,7 @@ attention goes over whole blocks of keys, for a multiple of four rows that end i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from cotbench.agents.hf.products import weights_first
@@ -28,9 +28,8 @@ BLOCK = 64
 class Entries:
     """Keys and values of consecutive tokens, for every layer: tensors of (key heads, capacity, head size)."""
 
-    def __init__(self, expected: int = 0) -> None:
+    def __init__(self) -> None:
         self.length = 0
-        self._expected = expected
         self._layers: dict[int, tuple[Any, Any]] = {}
 
     @property
@@ -46,7 +45,7 @@ class Entries:
         end = self.length + keys.shape[1]
         held = self._layers.get(layer)
         if held is None or held[0].shape[1] < end:
-            room = max(end, self._expected if held is None else end + end // 2)
+            room = end if held is None else end + end // 2
             room += -room % BLOCK
             held = tuple(self._grown(old, new, room) for old, new in zip(held or (None, None), (keys, values), strict=True))
             self._layers[layer] = held
@@ -83,7 +82,7 @@ class Span:
     before: Entries | None = None
     ahead: int = 0
     wanted: Sequence[int] = ()
-    start: int = field(default=0)
+    start: int = 0
 
     @property
     def position(self) -> int:

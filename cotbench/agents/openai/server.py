@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cotbench.agents.hf.chat import _system_in_first_user
+from cotbench.agents.hf.chat import system_in_first_user
 from cotbench.agents.openai.connection import Connection, Path, ServerError
 from cotbench.agents.openai.reply import Reply, read_reply
 from cotbench.agents.openai.tokens import Tokens
@@ -70,7 +70,7 @@ class Endpoint:
 
     def shown(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Messages in the form of a request."""
-        kept = list(messages) if self.system else _system_in_first_user(messages)
+        kept = list(messages) if self.system else system_in_first_user(messages)
         return [message._asdict() for message in kept]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from cotbench.agents.hf import models
 from cotbench.agents.hf.chat import Chat
 from cotbench.agents.hf.engine import opened_ids
-from cotbench.agents.writing import Opened, opened_text
+from cotbench.agents.writing import Opened
 from cotbench.elicitation import Message
 from cotbench.errors import AgentError, MissingExtraError
 
@@ -37,12 +37,12 @@ class Tokens:
         self.source = source
         where = str(Path(source).expanduser())
         if not Path(where).is_dir():
-            models._require_hub(source, source, None)
+            models.require_hub(source, source, None)
             where = source
         try:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(where)
         except Exception as error:
-            raise AgentError(f"cannot load the tokenizer of {source!r} ({models._first_line(error)})") from error
+            raise AgentError(f"cannot load the tokenizer of {source!r} ({models.first_line(error)})") from error
         self._chat = Chat(self._tokenizer)
         self._lock = threading.Lock()
         self.context = _context(where)
@@ -54,7 +54,7 @@ class Tokens:
         return {
             "tokenizer": self.source,
             "tokenizer_sha256": hashlib.sha256(vocabulary.encode()).hexdigest(),
-            "chat_template_sha256": models._digest(self._tokenizer.chat_template),
+            "chat_template_sha256": models.digest(self._tokenizer.chat_template),
         }
 
     @property
@@ -87,10 +87,9 @@ class Tokens:
         with self._lock:
             return tuple(self._chat.decode(ids[:count]) for count in range(1, len(ids) + 1))
 
-    def merges(self, prompt: Sequence[int], messages: Sequence[Message], opened: Opened) -> bool:
-        """Whether a server that is sent text reads other tokens than those that the pieces have."""
-        whole = self.encode(self.prompt_text(messages) + opened_text(opened))
-        return whole != [*prompt, *self.opened(opened)]
+    def merges(self, text: str, prompt: Sequence[int], opened: Opened) -> bool:
+        """Whether a server that is sent a prompt's text, with what was opened, reads other tokens than the pieces have."""
+        return self.encode(text) != [*prompt, *self.opened(opened)]
 
 
 def find_tokens(model: str, wanted: str | None) -> Tokens | str:

@@ -147,7 +147,7 @@ class Writer:
         if endpoint.prompts == "ids":
             return {"prompt": [*prompt.ids, *self._tokens.opened(opened)]}
         text = self._tokens.prompt_text(prompt.messages) + opened_text(opened)
-        self.merges.add(self._tokens.merges(prompt.ids, prompt.messages, opened))
+        self.merges.add(self._tokens.merges(text, prompt.ids, opened))
         return {"prompt": text.removeprefix(self._tokens.begin) if endpoint.prompts != "text" else text}
 
     def _scored(self, prompt: Prompt, opened: Opened, given: str, spent: Spent) -> Written:
