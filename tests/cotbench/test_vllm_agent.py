@@ -120,7 +120,9 @@ def test_no_server_outlives_its_python(fake_vllm: Path) -> None:
     code = "from cotbench.agents import make_agent; make_agent('vllm:some-model?way=chat'); print('ready', flush=True)"
     assert "ready" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     until(lambda: _alive(fake_vllm) == [])
-    waits = subprocess.Popen([sys.executable, "-c", f"{code}; import time; time.sleep(60)"], stdout=subprocess.PIPE)
+    # Whoever runs the tests in the background of a script has them ignore interrupts; this child must not.
+    hears = "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    waits = subprocess.Popen([sys.executable, "-c", f"{hears}; {code}; time.sleep(60)"], stdout=subprocess.PIPE)
     assert waits.stdout is not None and waits.stdout.readline()
     waits.send_signal(signal.SIGINT)
     assert waits.wait(30) != 0
