@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cotbench.cli import data, doctor, judge, listing, play, run
+from cotbench.cli import data, doctor, judge, listing, play, run, traces, train
+from cotbench.cli.flags import RESUME_OUT
 
 app = typer.Typer(
     name="cotbench",
@@ -34,6 +35,8 @@ def _main(
 
 
 app.command("run")(run.run)
+app.command("traces")(traces.traces)
+app.command("train")(train.train)
 app.command("play")(play.play)
 app.command("judge")(judge.judge)
 app.add_typer(listing.app, name="list")
@@ -42,13 +45,13 @@ app.command("doctor")(doctor.doctor)
 
 
 def with_resume_value(arguments: list[str]) -> list[str]:
-    """`--resume` of `run` may stand alone beside `--out DIR`; give it the value that says so."""
-    if arguments[:1] != ["run"]:
+    """`--resume` of `run`, `traces` and `train` may stand alone beside `--out DIR`; give it the value that says so."""
+    if arguments[:1] not in (["run"], ["traces"], ["train"]):
         return arguments
     ready = []
     for place, argument in enumerate(arguments):
         ready.append(argument)
         following = arguments[place + 1 : place + 2]
         if argument == "--resume" and (not following or following[0].startswith("-")):
-            ready.append(run.RESUME_OUT)
+            ready.append(RESUME_OUT)
     return ready

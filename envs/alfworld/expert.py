@@ -18,7 +18,7 @@ from cotbench.envs.alfworld.goals import STATIONS, Goal, read_goal
 from cotbench.envs.alfworld.lore import Room, rooms
 from cotbench.errors import GameFileError
 
-_OPENABLE = frozenset(("cabinet", "drawer", "fridge", "microwave", "safe", "laundryhamper", "box"))
+OPENABLE = frozenset(("cabinet", "drawer", "fridge", "microwave", "safe", "laundryhamper", "box"))
 """What is closed more often than not: costs an action more to look into."""
 
 _THINGS = re.compile(r"\ban? ([a-z]+ \d+)")
@@ -66,13 +66,13 @@ class Expert:
 
     Args:
         first: the first observation, which lists the room and ends with the task.
-        seed: breaks ties between places that are equally likely.
+        seed: breaks ties between places that are equally likely; None: the one that the room's list names first.
 
     Raises:
         GameFileError: the observation holds no task that it understands.
     """
 
-    def __init__(self, first: str, seed: int = 0) -> None:
+    def __init__(self, first: str, seed: int | None = 0) -> None:
         task = _TASK.search(first)
         seen = _SURROUNDINGS.search(first)
         if task is None or seen is None:
@@ -80,7 +80,8 @@ class Expert:
         self._goal = read_goal(task[1])
         self._places: list[str] = _THINGS.findall(seen[1])
         order = list(self._places)
-        random.Random(f"cotbench-alfworld-expert-{seed}").shuffle(order)
+        if seed is not None:
+            random.Random(f"cotbench-alfworld-expert-{seed}").shuffle(order)
         self._rank = {place: rank for rank, place in enumerate(order)}
         self._room = _nearest_room([_kind(place) for place in self._places])
         self._contents: dict[str, tuple[str, ...]] = {}
@@ -241,7 +242,7 @@ class Expert:
         """How likely a look finds the thing, for each action that the look costs."""
         if place == self._at:
             return float("inf")  # What was begun is ended: one look more is the cheapest of all.
-        cost = 2 if place in self._closed or _kind(place) in _OPENABLE else 1
+        cost = 2 if place in self._closed or _kind(place) in OPENABLE else 1
         return _chance(self._room, kind, _kind(place)) / cost
 
     def _reach(self, place: str, inside: bool) -> str:

@@ -10,9 +10,9 @@ from cotbench.agents.hf import models
 from cotbench.agents.hf.chat import Chat
 from cotbench.agents.hf.engine import Engine, Key, Limits
 from cotbench.agents.hf.plain import PlainEngine, close, keeps_state
+from cotbench.agents.hf.prompt import prompt_of
 from cotbench.agents.hf.rows import Entries, Span, forward, install
-from cotbench.agents.writing import TAG_ALLOWANCE, prompt_limit
-from cotbench.dialogue import Dialogue, fit
+from cotbench.agents.writing import TAG_ALLOWANCE
 from cotbench.errors import AgentError, UsageError
 from cotbench.query import Decision, Query
 
@@ -130,15 +130,7 @@ class HFAgent:
 
     def _prompt(self, query: Query) -> tuple[list[int], int]:
         """The ids of a query's prompt, and how many observations were dropped for it."""
-        made: dict[Dialogue, list[int]] = {}
-
-        def length(dialogue: Dialogue) -> int:
-            messages = query.elicitation.messages(dialogue, query.mode, query.admissible_actions)
-            made[dialogue] = self._chat.prompt_ids(messages)
-            return len(made[dialogue])
-
-        shown, dropped = fit(query.dialogue, length, prompt_limit(query.elicitation, self._context))
-        return made[shown], dropped
+        return prompt_of(query, self._chat, self._context)
 
 
 def _sample(model: Any) -> tuple[list[int], Any]:

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ ALIASES = {
 
 SMOLLM2 = "smollm2"
 """SmolLM2-135M-Instruct, out of a pinned wheel of the package index."""
+
+TINY = "tiny"
+"""A model of two million parameters that has read ALFWorld's language; it comes with the package."""
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _QUANTIZED = ("4bit", "8bit")
@@ -92,7 +96,8 @@ def load(
     if dtype not in _DTYPES:
         raise UnknownNameError("dtype", dtype, _DTYPES)
     name = ALIASES.get(target, target)
-    source = str(smollm2_folder()) if target == SMOLLM2 else _source(name)
+    packaged = {SMOLLM2: smollm2_folder, TINY: tiny_folder}
+    source = str(packaged[target]()) if target in packaged else _source(name)
     options: dict[str, Any] = {"revision": revision} if revision else {}
     if not Path(source).is_dir():
         require_hub(target, name, revision)
@@ -113,7 +118,7 @@ def load(
     if adapter:
         model = _adapted(model, adapter, merge=quantize is None)
     description = {
-        "model": "SmolLM2-135M-Instruct" if target == SMOLLM2 else name,
+        "model": {SMOLLM2: "SmolLM2-135M-Instruct", TINY: "cotbench-tiny"}.get(target, name),
         "revision": getattr(model.config, "_commit_hash", None),
         "weights_sha256": _weights_digest(Path(source)),
         **({"adapter": adapter, "adapter_sha256": _weights_digest(Path(adapter).expanduser())} if adapter else {}),
@@ -214,6 +219,11 @@ def _weights_digest(folder: Path) -> str | None:
     for file in files:
         whole.update(wheels.sha256_of(file).encode())
     return whole.hexdigest()
+
+
+def tiny_folder() -> Path:
+    """The base weights of `tiny`, as they lie in the package."""
+    return Path(str(files("cotbench.agents.hf").joinpath(TINY)))
 
 
 def smollm2_folder() -> Path:

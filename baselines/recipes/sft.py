@@ -1,0 +1,201 @@
+"""Recipe `sft`: supervised fine-tuning on traces and actions, with or without reduced action supervision (paper: SFT, SFT+).
+
+Invariant: the loss is taken over the answers alone, on exactly the tokens that evaluation asks with; which action tokens are
+left out depends on the options and the seed alone, and is stored beside the weights. What is left out compared with common
+trainers: packing does not let a token see another example, and no prompt is cut.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from cotbench.baselines.card import data_card, out_folder, surroundings_card
+from cotbench.baselines.demonstration import Demonstration, check_trainable, read_demonstrations
+from cotbench.baselines.examples import Examples, make_examples
+from cotbench.baselines.masks import MaskConfig, Masks
+from cotbench.baselines.schedule import Step, Unit, make_steps
+from cotbench.elicitation import Elicitation
+from cotbench.errors import UsageError
+from cotbench.lines import write_atomically
+
+MASKS = "masks.json"
+NAME = "sft"
+
+
+class SFTConfig(MaskConfig):
+    """What a training is asked to do. The defaults are the paper's where it gives a value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str = Field(description="what is trained: hub name, alias, local folder, smollm2, tiny")
+    data: tuple[str, ...] = Field(min_length=1, description="traces: folders, .jsonl or .parquet files")
+    epochs: float = Field(5, gt=0, description="how often the data is gone through")
+    learning_rate: float = Field(1e-5, gt=0, description="step size of AdamW")
+    batch: int = Field(16, ge=1, description="decisions a step")
+    unit: Unit = Field("decision", description="decisions drawn one by one, or whole episodes, each one sequence")
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="constant keeps decay apart from progress, so that checkpoints can be compared"
+    )
+    warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW, on matrices")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
+    max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0: never")
+    checkpoints: tuple[float, ...] = Field((0.2, 0.4, 0.6, 0.8, 1.0), description="after which shares of the training")
+    max_length: int | None = Field(None, ge=64, description="tokens of the longest example; default: the model's context")
+    pass_tokens: int = Field(8192, ge=64, description="tokens that go through the model at once")
+    lora_rank: int | None = Field(None, ge=1, description="train an adapter of this rank instead of all weights")
+    lora_alpha: float = Field(32.0, gt=0, description="scale of the adapter")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the adapter")
+    lora_targets: tuple[str, ...] = Field((), description="the layers it is put on; default: all linear ones")
+    gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
+    seed: int = Field(0, ge=0, description="of the order, the masks and new weights")
+    device: str = Field("auto", description="auto, cpu, cuda")
+    threads: int | None = Field(None, ge=1, description="torch's threads")
+    report_to: tuple[str, ...] = Field((), description="trackers that transformers knows: wandb, tensorboard, mlflow, ...")
+    elicitation: dict[str, Any] = Field(
+        default_factory=dict, description="how the model will be asked, where that is not as usual"
+    )
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "tiny": {
+        "model": "tiny",
+        "epochs": 4,
+        "learning_rate": 1e-3,
+        "batch": 16,
+        "unit": "episode",
+        "betas": (0.9, 0.95),
+        "weight_decay": 0.1,
+    },
+}
+"""Values that stand in for the defaults, by name."""
+
+PLUS = 0.3
+"""The paper's mask fraction: recipe `sft+` is `sft` with this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a training goes through, settled before the first step.
+
+    Attributes:
+        demonstrations: what is learned from.
+        examples: one a decision.
+        masks: which of them are masked when.
+        steps: in which order.
+    """
+
+    demonstrations: Sequence[Demonstration]
+    examples: Examples
+    masks: Masks
+    steps: Sequence[Step]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished training: where it is, and what was measured on the way."""
+
+    folder: Path
+    steps: int
+    seen: dict[str, float]
+    examples: int
+    too_long: int
+
+
+def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Callable[[], Any] | None = None) -> Trained:
+    """Train a model; the same as `cotbench train --recipe sft`.
+
+    Args:
+        config: what to do.
+        out: the folder of the trained model, its checkpoints (`checkpoint-N`) and cards.
+        resume: go on from the newest whole checkpoint in `out`.
+        progress: makes a callback of transformers that shows how far it is.
+
+    Raises:
+        UsageError: data that cannot be trained on, or another training lies in `out`.
+        AgentError: the model cannot be loaded.
+    """
+    from cotbench.baselines.running import run_training
+
+    demonstrations = [one for path in config.data for one in _read(path)]
+    check_trainable(demonstrations)
+    asked = {
+        env: Elicitation.for_env(env, **config.elicitation) if env else Elicitation(**config.elicitation)
+        for env in sorted({one.env for one in demonstrations})
+    }
+    record = {
+        "recipe": NAME,
+        "config": config.model_dump(mode="json"),
+        "data": data_card(config.data, demonstrations),
+        "elicitations": {env: elicitation.fingerprint for env, elicitation in asked.items()},
+        **surroundings_card(),
+    }
+    out_folder(out, record, resume=resume)
+    return run_training(config, demonstrations, asked, record, out, progress=progress)
+
+
+def _read(path: str) -> list[Demonstration]:
+    from cotbench.baselines.tiny.building import OWN, own_traces
+
+    return own_traces() if path == OWN else read_demonstrations(Path(path))
+
+
+def told(trained: Trained) -> str:
+    """What a training came to, in a line."""
+    long = f" ({trained.too_long} more are too long)" if trained.too_long else ""
+    masked = f", {trained.seen['masked_share']:.1%} of the action tokens masked" if trained.seen.get("masked_share") else ""
+    return f"trained {trained.steps} steps on {trained.examples} examples{long}, {trained.seen['tokens']:.0f} tokens{masked}"
+
+
+def make_lesson(
+    config: SFTConfig,
+    demonstrations: Sequence[Demonstration],
+    asked: dict[str, Elicitation],
+    learner: Any,
+    *,
+    processes: int,
+    scores: Callable[[Examples], Any],
+) -> Lesson:
+    """Examples, masks and steps.
+
+    Raises:
+        UsageError: there is nothing to learn from.
+    """
+    context = min(learner.context, config.max_length or learner.context)
+    examples = make_examples(demonstrations, learner.chat, asked, end=learner.end, context=context)
+    if not examples.episodes:
+        raise UsageError(
+            f"no example is left of {len(demonstrations)} demonstrations: {len(examples.too_long)} decisions are longer than "
+            f"{context} tokens (--max-length), {examples.without_trace} have no trace"
+        )
+    masks = Masks.of(config, examples.flat, scores(examples) if config.needs_scores else None)
+    sizes = [
+        [
+            len(one.answer) if config.unit == "episode" and index < len(episode) - 1 else len(one.ids)
+            for index, one in enumerate(episode)
+        ]
+        for episode in examples.episodes
+    ]
+    steps = make_steps(
+        sizes,
+        unit=config.unit,
+        batch=config.batch,
+        epochs=config.epochs,
+        seed=config.seed,
+        tokens=config.pass_tokens,
+        processes=processes,
+    )
+    return Lesson(demonstrations, examples, masks, steps)
+
+
+def write_masks(out: Path, lesson: Lesson) -> None:
+    """Store which examples are masked, epoch by epoch."""
+    epochs = 1 + max(step.epoch for step in lesson.steps)
+    write_atomically(out / MASKS, [json.dumps(lesson.masks.record(epochs)) + "\n"])

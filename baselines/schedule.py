@@ -1,0 +1,79 @@
+"""Which decisions make up which step. Invariant: a pure function of sizes, numbers and the seed: a training that is taken up
+again meets the same steps, whatever was computed before.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["decision", "episode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one update of the weights learns from.
+
+    Attributes:
+        epoch: how often the data was gone through before.
+        progress: share of all steps that lie before this one, in [0, 1).
+        parts: for each process and accumulated pass, (episode, decisions) pairs.
+    """
+
+    epoch: int
+    progress: float
+    parts: tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]
+
+
+def make_steps(
+    sizes: Sequence[Sequence[int]], *, unit: Unit, batch: int, epochs: float, seed: int, tokens: int, processes: int = 1
+) -> list[Step]:
+    """The steps of a whole training.
+
+    Args:
+        sizes: tokens of each decision of each episode, as it is computed beside the others.
+        unit: whether decisions are drawn one by one, or whole episodes, which are computed as one sequence.
+        batch: decisions a step; whole episodes are drawn until there are at least so many.
+        epochs: how often the data is gone through; a fraction ends within an epoch.
+        seed: of the order.
+        tokens: at most so many tokens go through the model at once, except where a single unit is longer.
+        processes: among how many a step is divided.
+    """
+    units = [(e, (d,)) for e, lengths in enumerate(sizes) for d in range(len(lengths))]
+    if unit == "episode":
+        units = [(e, tuple(range(len(lengths)))) for e, lengths in enumerate(sizes)]
+    drawn: list[tuple[int, list[tuple[int, tuple[int, ...]]]]] = []
+    for epoch in range(-(-int(epochs * 1000) // 1000)):
+        order = list(units)
+        random.Random(f"cotbench-order-{seed}-{epoch}").shuffle(order)
+        batches = _batches(order, batch)
+        share = min(1.0, epochs - epoch)
+        drawn += [(epoch, one) for one in batches[: max(1, round(share * len(batches)))]]
+    return [Step(epoch, index / len(drawn), _parts(one, sizes, tokens, processes)) for index, (epoch, one) in enumerate(drawn)]
+
+
+def _batches(order: Sequence[tuple[int, tuple[int, ...]]], batch: int) -> list[list[tuple[int, tuple[int, ...]]]]:
+    batches: list[list[tuple[int, tuple[int, ...]]]] = []
+    held = batch
+    for unit in order:
+        if held >= batch:
+            batches.append([])
+            held = 0
+        batches[-1].append(unit)
+        held += len(unit[1])
+    return batches
+
+
+def _parts(
+    units: Sequence[tuple[int, tuple[int, ...]]], sizes: Sequence[Sequence[int]], tokens: int, processes: int
+) -> tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]:
+    """Units in parts of at most `tokens`, the longest first, each where least is; a multiple of `processes` parts."""
+    length = {unit: sum(sizes[unit[0]][d] for d in unit[1]) for unit in units}
+    count = -(-sum(length.values()) // tokens)
+    count += -count % processes
+    parts: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in range(count)]
+    for unit in sorted(units, key=lambda one: (-length[one], one)):
+        min(parts, key=lambda part: sum(length[one] for one in part)).append(unit)
+    return tuple(tuple(sorted(part)) for part in parts)

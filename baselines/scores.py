@@ -1,0 +1,56 @@
+"""How well a model already knows the actions that it is to be taught. Invariant: an action's log-probability is that which the
+agent would report for it, after the prompt alone and after the trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cotbench.agents.hf.chat import Chat
+from cotbench.answer import ACTION_OPEN
+from cotbench.baselines.examples import Example
+from cotbench.baselines.loss import losses, plain_losses
+from cotbench.baselines.masks import Score
+from cotbench.baselines.packing import pack
+from cotbench.baselines.trees import Branch, Tree
+
+_TOKENS = 8192
+
+
+def score(model: Any, chat: Chat, episodes: Sequence[Sequence[Example]], *, packed: bool, device: Any) -> dict[str, Score]:
+    """For each example's id: log-probability (nats) of its action tokens from the prompt alone, and after its trace."""
+    import torch
+
+    opening = tuple(chat.encode(ACTION_OPEN))
+    found: dict[str, Score] = {}
+    model.eval()
+    with torch.inference_mode():
+        for some in _groups([example for examples in episodes for example in examples]):
+            # Branch by branch, so that the order of what comes back is known in either way of computing.
+            trees = [tree for example in some for tree in _both(example, opening)]
+            nll, _ = (losses if packed else plain_losses)(model, pack(trees), device)
+            sums = [-float(part.sum()) for part in nll.split([tree.supervised for tree in trees])]
+            found |= {example.id: Score(prompt=sums[2 * index], cot=sums[2 * index + 1]) for index, example in enumerate(some)}
+    return found
+
+
+def _groups(examples: Sequence[Example]) -> Iterator[list[Example]]:
+    group: list[Example] = []
+    for example in examples:
+        if group and 2 * sum(len(one.ids) for one in [*group, example]) > _TOKENS:
+            yield group
+            group = []
+        group.append(example)
+    if group:
+        yield group
+
+
+def _both(example: Example, opening: tuple[int, ...]) -> tuple[Tree, Tree]:
+    """The action after the prompt alone, and after the trace: one tree each."""
+    action, prompt = example.part("action"), example.prompt
+    counts = (0.0,) * len(opening) + (1.0,) * len(action)
+    alone = Tree(prompt, (Branch(len(prompt), (*opening, *action), counts),))
+    span = next(span for span in example.spans if span.label == "action")
+    before = example.ids[len(prompt) : span.start]
+    return alone, Tree(prompt, (Branch(len(prompt), (*before, *action), (0.0,) * len(before) + (1.0,) * len(action)),))

@@ -1,0 +1,351 @@
+"""What one who calls functions thinks, in words: what the user asks, which functions fit, where each value comes from.
+Invariant: a source is named only where the value stands there; any other value is called a choice of one's own.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cotbench.dialogue import Dialogue
+from cotbench.envs.bfcl import calls
+from cotbench.envs.bfcl.env import MORE_FUNCTIONS
+
+_QUOTED = 80
+"""Characters of a request or a value that are repeated."""
+
+_MOST_CALLS = 3
+_MOST_VALUES = 6
+"""How many calls and values are accounted for one by one; the rest goes unsaid."""
+
+_ASKS = (
+    "The user asks: {quote}.",
+    "The request is {quote}.",
+    "Now the user says {quote}.",
+    "What is wanted: {quote}.",
+)
+_GOES_ON = (
+    "The request is still {quote}, and more is to be done.",
+    "I have begun with {quote}, and it is not complete.",
+    "There is more to do for {quote}.",
+)
+_LATE = (
+    "More functions are described now: {names}. The request was {quote}.",
+    "The user adds {names}, so I can go on with {quote}.",
+)
+_ONE = (
+    "For that `{name}` fits: {does}.",
+    "I use `{name}`, described as: {does}.",
+    "`{name}` is the function for it: {does}.",
+    "The list has `{name}` for this: {does}.",
+)
+_SEVERAL = (
+    "That takes several calls, in this order: {names}.",
+    "I need {names}, one after the other.",
+    "Step by step, I call {names}.",
+)
+_NONE_NEEDED = ("It needs no values.", "There is nothing to fill in.", "No arguments are required.")
+_SOURCES: Mapping[str, tuple[str, ...]] = {
+    "request": (
+        "the user gives {value} for {name}",
+        "{name} is {value}, in the user's words",
+        "the user says {value}, which is {name}",
+    ),
+    "before": ("the user gave {value} before, for {name}", "{name} is {value}, which the user named earlier"),
+    "result": ("{name} is {value}, from a result", "a result shows {value}, which I need for {name}"),
+    "schema": ("{name} can be {value}, as the description says", "of what the description allows, {name} is {value}"),
+    "rounded": ("{name} is a rounded {value}, from a result", "a result shows {value}, which I round for {name}"),
+    "mixed": ("{name} is put together from what was said", "I compose {name} from the words so far"),
+    "on": ("{name} is to be switched on", "{name} must be true here"),
+    "off": ("{name} is to be off", "{name} must be false here"),
+    "default": ("{name} stays as it is by default", "{name} keeps its default"),
+    "unanswered": (
+        "the calls before it are not answered yet, so {name} is what I expect",
+        "I cannot see yet what the first calls return, and {name} is my expectation",
+    ),
+    "own": (
+        "nothing spells out {name}, so I fill it in as its description asks",
+        "for {name} I choose what fits its description",
+    ),
+}
+_DONE = (
+    "The results are in{told}. Nothing is left to call for {quote}.",
+    "With that {quote} is fulfilled{told}. I call nothing more.",
+    "{quote} is done{told}. I end here and let the user go on.",
+    "All calls for {quote} were made{told}. I call nothing now.",
+)
+_FAILED = (
+    "A call for {quote} reported an error{told}. I have no better call, so I stop here.",
+    "There was an error{told}. I leave {quote} at that and let the user say more.",
+)
+_MISSING = (
+    "The user asks {quote}. With the functions and values that I have it cannot be done: something is missing. I call nothing.",
+    "For {quote} I lack a function or a value. I must not make one up, so I call nothing and let the user say more.",
+    "I cannot fulfil {quote} yet, for a function or a value is missing. I wait for the user.",
+)
+_PLAIN = ("I answer {quote} as well as I can.", "For {quote} I try what seems to fit.")
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A dialogue, sorted by who spoke.
+
+    Attributes:
+        requests: what the user said, turn by turn.
+        late: names of the functions that were described with the last request.
+        results: what was returned, a text a step.
+        current: how many of them belong to the present turn.
+        functions: name -> schema of what can be called.
+    """
+
+    requests: tuple[str, ...]
+    late: tuple[str, ...]
+    results: tuple[str, ...]
+    current: int
+    functions: Mapping[str, Mapping[str, Any]]
+
+
+def think(dialogue: Dialogue, action: str, rng: random.Random) -> str:
+    """The reasoning that leads from a request and earlier results to the calls of an action, or to calling nothing."""
+    told = _told(dialogue)
+    made = _made(action)
+    past = [call for one in dialogue.actions[len(dialogue.actions) - told.current :] for call in _made(one)]
+    quote = _quote(_gist(told, made or past))
+    if made:
+        thought = _call(told, made, quote, rng)
+    elif _ends_turn(action) and action != calls.NO_CALL:
+        thought = rng.choice(_PLAIN).format(quote=quote)  # Words that nobody can read as calls.
+    else:
+        thought = _stop(told, quote, rng)
+    return _TAG.sub("", thought)
+
+
+_TAG = re.compile(r"</?(?:think|action)>", re.IGNORECASE)
+
+
+def _made(action: str) -> list[tuple[str, Mapping[Any, Any]]]:
+    """Name and arguments of the calls of an action; nothing where it cannot be read."""
+    try:
+        return [(name, arguments) for call in calls.read(action).calls for name, arguments in call.items()]
+    except calls.UnreadableError:
+        return []
+
+
+def _call(told: _Told, made: Sequence[tuple[str, Mapping[Any, Any]]], quote: str, rng: random.Random) -> str:
+    names = _listed([f"`{name}`" for name in dict.fromkeys(name for name, _ in made)])
+    late = _listed([f"`{name}`" for name in told.late])
+    opening = _GOES_ON if told.current else _LATE if told.late else _ASKS
+    thought = [rng.choice(opening).format(quote=quote, names=late)]
+    if len(made) == 1:
+        does = _does(told, made[0][0])
+        thought.append(rng.choice(_ONE).format(name=made[0][0], does=does) if does else f"I call `{made[0][0]}`.")
+    else:
+        thought.append(rng.choice(_SEVERAL).format(names=names))
+    return " ".join([*thought, *_values(told, made, rng)])
+
+
+def _gist(told: _Told, made: Sequence[tuple[str, Mapping[Any, Any]]]) -> str:
+    """The sentence of the last request that has most to do with some calls; the last sentence where none has."""
+    sentences = [one for one in re.split(r"(?<=[.!?])\s+", told.requests[-1].strip()) if one.count(" ") >= 2]
+    words = {word for name, _ in made for word in re.findall(r"[a-z]{4,}", f"{name} {_does(told, name)}".lower())}
+    values = [value for _, arguments in made for value in _parts(dict(arguments)) if not isinstance(value, bool)]
+
+    def fit(sentence: str) -> int:
+        common = words & set(re.findall(r"[a-z]{4,}", sentence.lower()))
+        return len(common) + 2 * sum(bool(_occurs(value, sentence)) for value in values)
+
+    return max(reversed(sentences), key=fit) if sentences else told.requests[-1]
+
+
+def _told(dialogue: Dialogue) -> _Told:
+    functions = {schema["name"]: schema for schema in _schemas(dialogue.functions)}
+    requests: list[str] = []
+    results: list[str] = []
+    late: tuple[str, ...] = ()
+    current = 0
+    ends = [True, *map(_ends_turn, dialogue.actions)]
+    for text, begins in zip(dialogue.observations, ends, strict=True):
+        if not begins:
+            results.append(text)
+            current += 1
+            continue
+        current, late = 0, ()
+        if text.endswith(MORE_FUNCTIONS) and requests:
+            added = {schema["name"]: schema for schema in _schemas(text)}
+            functions |= added
+            late = tuple(added)
+            requests.append(requests[-1])
+        else:
+            requests.append(text)
+    return _Told(tuple(requests), late, tuple(results), current, functions)
+
+
+def _schemas(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        if line.startswith("{"):
+            loaded = json.loads(line)
+            if isinstance(loaded, dict) and "name" in loaded:
+                yield loaded
+
+
+def _ends_turn(action: str) -> bool:
+    """Whether a response calls nothing: then the user speaks next."""
+    try:
+        return not calls.read(action).texts()
+    except calls.UnreadableError:
+        return True
+
+
+def _stop(told: _Told, quote: str, rng: random.Random) -> str:
+    if not told.current:
+        return _capital(rng.choice(_MISSING).format(quote=quote))
+    last = told.results[-1]
+    failed = last.startswith("Error during") or "\nError during" in last or '"error":' in last
+    found = _leaves(last, failed)
+    shown = ""
+    if found and (failed or rng.random() < 0.7):
+        key, value = rng.choice(found)
+        shown = f": `{key}` is {value}"
+    return _capital(rng.choice(_FAILED if failed else _DONE).format(quote=quote, told=shown))
+
+
+def _leaves(results: str, failed: bool) -> list[tuple[str, str]]:
+    """The short plain values of results (of errors alone, where a call failed) with their keys."""
+    found: list[tuple[str, str]] = []
+    for line in results.splitlines():
+        try:
+            loaded = json.loads(line)
+        except ValueError:
+            continue  # Not every result is JSON: `None`, or an error in plain words.
+        for key, value in loaded.items() if isinstance(loaded, dict) else ():
+            if isinstance(value, str | int | float) and value != "" and (key == "error") == failed:
+                found.append((key, _quote(value) if isinstance(value, str) else json.dumps(value)))
+    return found
+
+
+def _does(told: _Told, name: str) -> str:
+    """The first sentence of a function's own description, without a final stop; empty where it is not described."""
+    text = str(told.functions.get(name, {}).get("description", ""))
+    text = text.rpartition("Tool description: ")[2].partition(" Note that the provided function")[0]
+    first = re.split(r"(?<=[a-z)])\.(?:\s|$)", text.strip())[0].strip().rstrip(".")
+    return first[:1].lower() + first[1:] if len(first) <= 160 else ""
+
+
+def _values(told: _Told, made: Sequence[tuple[str, Mapping[Any, Any]]], rng: random.Random) -> list[str]:
+    """Where the values of the first few calls come from, a sentence each."""
+    if not any(arguments for _, arguments in made):
+        return [rng.choice(_NONE_NEEDED)]
+    sentences: list[str] = []
+    for place, (name, arguments) in enumerate(made[:_MOST_CALLS]):
+        for key, value in arguments.items():
+            if len(sentences) == _MOST_VALUES:
+                return sentences
+            source, shown = _source(told, name, str(key), value)
+            source = "unanswered" if source == "own" and place else source
+            sentence = rng.choice(_SOURCES[source]).format(name=f"`{key}`", value=shown) + "."
+            sentence = sentence if sentence.startswith("`") else _capital(sentence)
+            if sentence not in sentences:
+                sentences.append(sentence)
+    return sentences
+
+
+def _source(told: _Told, function: str, key: str, value: Any) -> tuple[str, str]:
+    """Where a value stands, and how it is shown there; "own" where it stands nowhere."""
+    if "default" in (described := _parameter(told, function, key)) and described["default"] == value:
+        return "default", ""
+    if isinstance(value, bool) or value in ("True", "False"):
+        return ("on" if value in (True, "True") else "off"), ""
+    if isinstance(value, list | tuple | dict):
+        return _source_of_many(told, function, key, value)
+    results = "\n".join(told.results)
+    if isinstance(value, int | float) and abs(value) < 10:
+        # A small number stands everywhere: it counts where it is the value of a field of that name.
+        results = "\n".join(re.findall(rf'"\w*{re.escape(key.rpartition("_")[2])}": [^,}}]+', results, re.IGNORECASE))
+    for source, text in (
+        ("request", told.requests[-1]),
+        ("before", "\n".join(told.requests[:-1])),
+        ("result", results),
+        ("schema", _described(told, function, key)),
+    ):
+        if found := _occurs(value, text):
+            return source, found
+    if isinstance(value, float) and (near := _rounded(value, results)):
+        return "rounded", near
+    return "own", ""
+
+
+def _source_of_many(told: _Told, function: str, key: str, value: Any) -> tuple[str, str]:
+    """The source of a collection: the one that all its parts share."""
+    parts = list(_parts(value))
+    for source, text in (
+        ("request", told.requests[-1]),
+        ("result", "\n".join(told.results)),
+        ("schema", _described(told, function, key)),
+    ):
+        found = [_occurs(part, text) for part in parts]
+        if parts and all(found):
+            return source, _listed(found[:_MOST_VALUES])
+    everything = "\n".join([*told.requests, *told.results])
+    return ("mixed" if parts and all(_occurs(part, everything) for part in parts) else "own"), ""
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _parts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _parts(inner)
+    else:
+        yield value
+
+
+def _parameter(told: _Told, function: str, key: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = told.functions.get(function, {}).get("parameters", {}).get("properties", {}).get(key, {})
+    return found
+
+
+def _described(told: _Told, function: str, key: str) -> str:
+    """What is said of a parameter: its description and its choices."""
+    parameter = _parameter(told, function, key)
+    return f"{parameter.get('description', '')} {parameter.get('enum', '')}"
+
+
+def _occurs(value: Any, text: str) -> str:
+    """A value as a text spells it, shown in quotes or as a number; empty where it does not stand there."""
+    if isinstance(value, int | float):
+        numbers = re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w]|\.\d)", text)
+        return next((number for number in numbers if float(number) == value), "")
+    plain = str(value).strip()
+    if not re.search(r"\w", plain):
+        return ""
+    found = re.search(rf"(?<!\w){re.escape(plain)}(?!\w)", text, re.IGNORECASE)
+    return _quote(found[0]) if found else ""
+
+
+def _rounded(value: float, text: str) -> str:
+    places = len(repr(value).partition(".")[2])
+    numbers = re.findall(r"(?<![\w.])-?\d+\.\d+(?!\w)", text)
+    return next((number for number in numbers if round(float(number), places) == value), "")
+
+
+def _quote(text: str) -> str:
+    """A text in quotation marks: its first line, cut at a word where it is long."""
+    line = " ".join(next((line for line in text.strip().splitlines() if line.strip()), "").split())
+    # The marks of the text itself would end the quotation, tags would end the trace.
+    line = max(re.split(r'["“”<>`]', line), key=len).strip().removesuffix(".")
+    if len(line) > _QUOTED:
+        line = f"{line[:_QUOTED].rsplit(' ', 1)[0].rstrip(',;:')}..."
+    return f'"{line}"'
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,129 @@
+"""The teacher that takes an expert's actions and has a model write the reasoning to them. Invariant: the action is always the
+expert's; a trace that betrays that the action was told is refused, and its step has none.
+
+The note with the action stands in the query to the model alone, never in the episode, so nobody who is trained on it sees it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cotbench.agents.answers import decided
+from cotbench.agents.base import Agent, StreamingAgent, describe, needs_of, require
+from cotbench.agents.random import answered
+from cotbench.agents.registry import make_agent
+from cotbench.answer import TAGS
+from cotbench.elicitation import Elicitation
+from cotbench.query import Decision, Query
+
+NOTE = (
+    "Note: The best next action is: {action}\n"
+    "Write the reasoning that leads to it from what was seen so far; do not mention this note."
+)
+"""What is appended to the last observation; part of what the manifest says of the agent."""
+
+BETRAYAL = re.compile(
+    r"\bnotes?\b|\bhints?\b|\bbest next action (?:is|was|would be)\b|\b(?:was|been|am|were) (?:told|instructed|informed)\b"
+    r"|\bas (?:instructed|told|suggested|given|indicated)\b|\b(?:suggested|given|provided|indicated|stated) action\b",
+    re.IGNORECASE,
+)
+"""Words of a model that repeats what it was told instead of reasoning. Rather too many traces are refused than too few."""
+
+
+def expert_fill(agent: str, *, inner: str = "") -> ExpertFill:
+    """The factory of `expert-fill:AGENT`, which takes queries in at any time where the agent AGENT does.
+
+    Args:
+        agent: the spec of the agent that writes the traces, without options: `expert-fill:hf:smollm2`.
+        inner: its options, with commas between them: `expert-fill:hf:smollm2?inner=threads=1,dtype=float32`.
+
+    Raises:
+        CotbenchError: there is no such agent, or it cannot be built.
+    """
+    writer = make_agent(f"{agent}?{inner.replace(',', '&')}" if inner else agent)
+    return StreamingExpertFill(writer) if isinstance(writer, StreamingAgent) else ExpertFill(writer)
+
+
+class ExpertFill:
+    """Takes the expert's action, and in CoT mode the trace that another agent, the writer, writes to it."""
+
+    name = "expert-fill"
+
+    def __init__(self, writer: Agent) -> None:
+        self._writer = writer
+        self.needs = frozenset({"expert_action"}) | needs_of(writer)
+
+    def decide(self, queries: Sequence[Query]) -> list[Decision]:
+        """One decision a query; where the expert is silent, an error. The writer is asked once, for all of them."""
+        known = [_at_once(query) for query in queries]
+        asked = [query for query, decision in zip(queries, known, strict=True) if decision is None]
+        written = iter(decided(self._writer, [with_note(query) for query in asked]) if asked else ())
+        return [decision or filled(query, next(written)) for query, decision in zip(queries, known, strict=True)]
+
+    def describe(self) -> dict[str, Any]:
+        """What the writer says of itself, and the note."""
+        return {**describe(self._writer), "note": NOTE}
+
+    def require(self, elicitation: Elicitation) -> None:
+        """Let the writer say that it cannot be asked this way."""
+        require(self._writer, elicitation)
+
+    def close(self) -> None:
+        """Free what the writer holds."""
+        self._writer.close()
+
+
+class StreamingExpertFill(ExpertFill):
+    """The same around a writer that takes queries in at any time, and so is kept busy."""
+
+    def __init__(self, writer: StreamingAgent) -> None:
+        super().__init__(writer)
+        self._streaming = writer
+        self.batch = writer.batch
+        self._asked: dict[Hashable, Query] = {}
+        self._known: list[tuple[Hashable, Decision]] = []
+
+    def submit(self, key: Hashable, query: Query) -> None:
+        """Take a query in."""
+        decision = _at_once(query)
+        if decision is not None:
+            self._known.append((key, decision))
+            return
+        self._streaming.submit(key, with_note(query))
+        self._asked[key] = query
+
+    def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
+        """What was completed since the last call."""
+        known, self._known = self._known, []
+        written = self._streaming.collect(0.0 if known else wait)
+        return known + [(key, filled(self._asked.pop(key), decision)) for key, decision in written]
+
+
+def _at_once(query: Query) -> Decision | None:
+    """The decision of a query that needs no writer: no trace is wanted, one is given, or there is no action to reason for."""
+    if query.expert_action is None:
+        return Decision("", error=f"the expert knows no action at step {query.step} of {query.task}")
+    if query.mode == "prompt" or query.given_trace is not None:
+        return answered(query, query.expert_action, query.given_trace)
+    return None
+
+
+def with_note(query: Query) -> Query:
+    """What the writer is asked: the same, with the note after the last observation."""
+    *earlier, last = query.dialogue.observations
+    noted = f"{last}\n\n{NOTE.format(action=query.expert_action)}"
+    return replace(query, dialogue=replace(query.dialogue, observations=(*earlier, noted)))
+
+
+def filled(query: Query, written: Decision) -> Decision:
+    """The expert's action with the trace that was written to it; without one, and `format_ok` false, where it is refused."""
+    if written.error is not None or query.expert_action is None:
+        return written
+    trace = (written.trace or "").strip()
+    if not trace or written.trace_truncated or BETRAYAL.search(trace) or any(tag in trace for tag in TAGS):
+        return replace(written, action=query.expert_action, trace="", format_ok=False, action_logprob=None)
+    ours = answered(query, query.expert_action, trace)
+    return replace(written, action=ours.action, trace=trace, raw=ours.raw, format_ok=True, action_logprob=None)

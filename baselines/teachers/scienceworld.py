@@ -1,0 +1,374 @@
+"""What a scientist thinks on ScienceWorld's gold path, in words. Invariant: a thought states what the dialogue has shown, and
+calls the rest a guess: the gold path knows where things are and how things end, the one who thinks does not.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cotbench.baselines.teachers.scienceworld_wordings import BECOMES, DOOR, RECAPS, SAID, UNSEEN
+from cotbench.dialogue import Dialogue
+
+_ROOM = re.compile(r"(?:called the|^you (?:move|teleport) to the) ([a-z ]+?)\.", re.MULTILINE)
+_PIECE = re.compile(r"[\n\t,():]+|\. ")
+_AROUND = "called the "
+
+_AIMS = (
+    ("state", r"to (boil|melt|freeze) (.+?)\.", "{0} {1}"),
+    ("state", r"to (change) the state of matter of (.+?)\.", "change the state of the {1}"),
+    ("mix", r"()use chemistry to create (?:the substance )?'?(.+?)'?\. ", "make the {1}"),
+    ("find", r"()to find (a\(n\) .+?)\.", "find {1} and bring it to the box"),
+    ("grow", r"()to grow a (.+?)(?: plant from seed)?\.", "grow the {1}"),
+    ("stages", r"()life stages of the (.+?),", "go through the life stages of the {1} in order"),
+    ("plane", r"planes \((.+?)\) has the (.+?)\.", "find the inclined plane with the {1}"),
+    ("lifespan", r"the (animal) with the ((?:longest|shortest).*?)[,.]", "find the animal with the {1}"),
+    ("melting", r"()measure the melting point of (.+?),", "measure the melting point of {1}"),
+    ("temperature", r"()measure the temperature of (.+?),", "measure the temperature of {1}"),
+    ("genetics", r"()determine whether (.+?) is a dominant", "find out whether {1} is dominant or recessive"),
+    ("circuit", r"()turn on the (.+?)(?: by|\.)", "turn on the {1}"),
+    ("conduct", r"()determine if (.+?) is electrically", "find out whether {1} is conductive"),
+)
+"""Kind of task, what says so in its text (two groups: a detail, and what it is about), and the aim in words."""
+
+_TOOLS: Mapping[str, tuple[str, ...]] = {
+    "state": ("thermometer", "stove", "freezer", "blast furnace"),
+    "mix": ("recipe", "paint", "metal pot"),
+    "find": (),
+    "grow": ("seed jar", "soil", "flower pot", "sink"),
+    "stages": (),
+    "plane": ("stopwatch", "inclined plane"),
+    "lifespan": (),
+    "melting": ("thermometer", "stove", "freezer"),
+    "temperature": ("thermometer",),
+    "genetics": ("seed jar", "flower pot", "sink"),
+    "circuit": ("battery", "generator", "wire"),
+    "conduct": ("battery", "wire", "light bulb"),
+}
+_HOT, _COLD = ("stove", "oven", "blast furnace", "fire pit"), ("freezer", "fridge")
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the dialogue has shown: the task in words, the rooms as last seen, every piece of text, what was done."""
+
+    task: str
+    kind: str
+    detail: str
+    about: str
+    aim: str
+    here: str
+    rooms: Mapping[str, str]
+    pieces: tuple[frozenset[str], ...]
+    last: str
+    dialogue: Dialogue
+
+    def saw(self, name: str) -> bool:
+        """Whether some piece of an observation has all the words of a name, in whatever order."""
+        words = frozenset(_words(_core(name)))
+        return any(words <= piece for piece in self.pieces)
+
+
+def think(dialogue: Dialogue, action: str, rng: random.Random) -> str:
+    """The reasoning that leads from what was seen to a gold path's next action: one to four short sentences."""
+    view = _view(dialogue)
+    case, words = _case(view, action)
+    known = {"aim": view.aim, "here": view.here, "act": action, **words}
+    thought = rng.choice(SAID[case]).format_map(known)
+    if "door" in words:
+        thought = f"{thought} {rng.choice(DOOR[words['door']]).format_map(known)}"
+    unseen = [] if case in _NAMELESS else [name for key in "ab" if (name := words.get(key)) and not view.saw(name)]
+    guesses = BECOMES if view.kind in ("state", "melting") and case in ("check", "measure") else UNSEEN
+    recap = rng.choice(guesses).format(x=unseen[0]) if unseen else _recap(view, rng)
+    # What was just read or not seen is half of the reason; other recaps vary.
+    if recap and (unseen or case in _FOLLOWING or rng.random() < 0.6):
+        thought = f"{recap} {thought}"
+    return thought
+
+
+_NAMELESS = frozenset(
+    {"take unseen", "same", "choice", "unasked", "close", "wait", "wait long", "other", *(c for c in SAID if c[:5] == "door ")}
+)
+"""Cases whose words name nothing that must have been seen, or say themselves that it was not."""
+
+_FOLLOWING = frozenset({"watch", "stop clock", "same", "choice"})
+
+
+def _view(dialogue: Dialogue) -> _View:
+    task, _, opening = (text.lower() for text in dialogue.observations[0].partition("\n\n"))
+    seen = [opening, *(text.lower() for text in dialogue.observations[1:])]
+    rooms: dict[str, str] = {}
+    here = "room"
+    for text in seen:
+        if room := _ROOM.search(text):
+            here = room[1]
+            rooms[here] = text if _AROUND in text else rooms.get(here, "")
+    kind, detail, about, aim = "other", "", "", "do what the task asks"
+    for name, pattern, wording in _AIMS:
+        if found := re.search(pattern, task):
+            about = re.sub(r"^a\(n\) (?=([aeiou])?)", lambda article: "an " if article[1] else "a ", found[2])
+            kind, detail = name, found[1]
+            aim = wording.format(detail, about)
+            break
+    pieces = tuple({frozenset(_words(piece)): None for text in seen for piece in _PIECE.split(text) if piece.strip()})
+    return _View(task, kind, detail, about, aim, here, rooms, pieces, seen[-1].strip(), dialogue)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9-]+", text)
+
+
+def _core(name: str) -> str:
+    """A name without where the thing is, what it holds, and which end of it is meant."""
+    name = re.sub(r"\b(?:anode|cathode|terminal \d)\b(?: in )?", "", name).strip()
+    return re.split(r" (?:in|on|containing) ", name)[0]
+
+
+def _name(text: str) -> str:
+    """A thing as an action names it, fit for a sentence: "baby baby elephant" is a baby elephant."""
+    core, *rest = re.split(r"(?= (?:in|on|containing) )", text.removesuffix(" in inventory"), maxsplit=1)
+    words = core.split()
+    while words and words[0] in words[1:]:
+        words = words[1:]
+    return " ".join(words) + "".join(rest)
+
+
+def _recap(view: _View, rng: random.Random) -> str:
+    """The last observation, where it is an answer to an action, in a sentence."""
+    if not view.dialogue.actions:
+        return ""
+    for pattern, wordings in RECAPS:
+        if found := re.search(pattern, view.last):
+            return rng.choice(wordings).format(*found.groups())
+    return ""
+
+
+_FORMS: Sequence[tuple[str, str]] = (
+    (r"(open door to|go to|teleport to|teleport) (.+)", "door"),
+    (r"close (.+)", "close"),
+    (r"look around", "around"),
+    (r"open (.+)", "open"),
+    (r"pick up (.+)", "take"),
+    (r"(?:move|put) (.+) (?:to|into|onto) (.+)", "move"),
+    (r"(?:pour|dunk) (.+) (?:into|in) (.+)", "pour"),
+    (r"mix (.+)", "mix"),
+    (r"focus on (.+)", "focus"),
+    (r"use (.+?)(?: in inventory)? on (.+)", "use"),
+    (r"(activate|deactivate) (.+)", "switch"),
+    (r"(?:look at|look in|look on|examine) (.+)", "look"),
+    (r"connect (.+) to (.+)", "wire"),
+    (r"read (.+)", "read"),
+    (r"drop (.+)", "drop"),
+    (r"wait(\d*)", "wait"),
+    (r"(\d+)", "number"),
+)
+
+
+def _case(view: _View, action: str) -> tuple[str, dict[str, str]]:
+    """Which wordings fit an action, and what they name besides the aim."""
+    for pattern, form in _FORMS:
+        if found := re.fullmatch(pattern, action):
+            names = [_name(group) for group in found.groups()]
+            words = dict(zip("ab", names, strict=False))
+            case = _FINER[form](view, names, words) if form in _FINER else form
+            return case, words
+    return "other", {}
+
+
+def _door(view: _View, names: list[str], words: dict[str, str]) -> str:
+    verb, room = names
+    del words["a"], words["b"]
+    there, around = view.rooms.get(room, ""), view.rooms.get(view.here, "")
+    # A door that was gone through or opened since the last look is open, whatever that look said.
+    used = room in view.rooms or f"open door to {room}" in view.dialogue.actions
+    closed = f"door to the {room} (that is closed)" in around and not used
+    words |= {"room": room, "door": "go" if verb != "open door to" else "closed" if closed else "open"}
+    wanted = [view.about, *_TOOLS.get(view.kind, ()), *re.findall(r"(?!the )\b\w+ box\b", view.task)]
+    back = [thing for thing in wanted if thing and re.search(rf"\b{re.escape(thing)}\b", there) and thing not in around]
+    if back and not any(f"pick up {thing}" in view.dialogue.actions for thing in back):
+        words["tool"] = back[-1]
+        return "door back"
+    if re.search(rf"\b{room}\b", view.task):
+        return "door told"
+    if room in view.rooms:
+        return "door again"
+    # Only what the task names, or what nobody measures without.
+    missing = [thing for thing in wanted if (thing in view.task or thing == "thermometer") and not view.saw(thing)]
+    if missing and missing[0] and view.kind in _NAMED:
+        words["seek"] = missing[0]
+        return "door seek"
+    return "door new"
+
+
+_NAMED = ("state", "stages", "melting", "temperature", "circuit", "conduct")
+"""The kinds of task that are about something called by its name."""
+
+
+def _around(view: _View, names: list[str], words: dict[str, str]) -> str:
+    return "again" if view.rooms.get(view.here) else "around"
+
+
+def _take(view: _View, names: list[str], words: dict[str, str]) -> str:
+    words["role"] = _role(view, names[0])
+    if not view.saw(names[0]):
+        return "take unseen"
+    moves = re.findall(
+        rf"you move the {re.escape(_core(names[0]))} to the ([a-z ]+)", "\n".join(view.dialogue.observations).lower()
+    )
+    return "take again" if moves[-1:] == ["inventory"] else "take"
+
+
+def _role(view: _View, name: str) -> str:
+    """What a thing is good for."""
+    roles = (
+        (view.about and view.about in name, "the task is about it"),
+        ("thermometer" in name, "it measures the temperature"),
+        ("stopwatch" in name, "it can time things"),
+        (re.search("wire|battery|generator|bulb|motor|buzzer", name), "a circuit can be made with it"),
+        ("seed" in name, "seeds are what I need"),
+        ("shovel" in name, "one can dig with it"),
+        ("soil" in name, "plants grow in soil"),
+        ("recipe" in name, "it may say what to mix"),
+        (view.kind == "find", f"I want to bring it to the box, as {view.about}"),
+        (_filled(view, name), "I have put something into it before"),
+        (re.search(r"\b(pot|cup|bowl|jug|jar)\b", name), "it can hold a substance"),
+    )
+    return next((role for fits, role in roles if fits), f"it may help to {view.aim}")
+
+
+def _filled(view: _View, name: str) -> bool:
+    return any(re.search(rf"(?:to|into) {re.escape(name)}$", action) for action in view.dialogue.actions)
+
+
+def _move(view: _View, names: list[str], words: dict[str, str]) -> str:
+    thing, place = names
+    if re.search(r"\bbox\b", place):
+        words["why"] = _why(view, place)
+        return "box"
+    if view.kind in ("state", "melting") and any(hot in place for hot in _HOT):
+        return "heat"
+    if view.kind in ("state", "melting") and any(cold in place for cold in _COLD):
+        return "cold"
+    if place in ("sink", "bathtub", "fountain") and re.search(r"\b(jug|pot|cup|bowl)\b", thing):
+        return "fill"
+    if "flower pot" in place:
+        return "plant"
+    if "inclined plane" in place:
+        return "slide"
+    return "gather"
+
+
+def _pour(view: _View, names: list[str], words: dict[str, str]) -> str:
+    return "water" if "flower pot" in names[1] else "pour"
+
+
+def _use(view: _View, names: list[str], words: dict[str, str]) -> str:
+    return "measure" if names[0] == "thermometer" else "use"
+
+
+def _switch(view: _View, names: list[str], words: dict[str, str]) -> str:
+    words["a"] = names[1]
+    on = names[0] == "activate"
+    if "stopwatch" in names[1]:
+        return "start clock" if on else "stop clock"
+    return "on" if on else "off"
+
+
+def _look(view: _View, names: list[str], words: dict[str, str]) -> str:
+    if "stopwatch" in names[0]:
+        return "read clock"
+    return "watch" if "down the plane" in view.last else "check"
+
+
+def _wait(view: _View, names: list[str], words: dict[str, str]) -> str:
+    return "wait" if names[0] else "wait long"
+
+
+def _number(view: _View, names: list[str], words: dict[str, str]) -> str:
+    if not view.last.startswith("ambiguous request"):
+        return "unasked"
+    choices = dict(re.findall(r"^(\d+):\s*(.+)$", view.last, re.MULTILINE))
+    return "same" if len(set(choices.values())) == 1 < len(choices) else "choice"
+
+
+def _focus(view: _View, names: list[str], words: dict[str, str]) -> str:
+    done = [_name(past.removeprefix("focus on ")) for past in view.dialogue.actions if past.startswith("focus on ")]
+    if not done and "first, focus on" in view.task and view.kind not in ("lifespan", "find"):
+        return "first"
+    if view.kind in ("melting", "temperature") and f"next, focus on the {names[0]}" in view.task:
+        return "next"
+    words["why"] = _why(view, names[0], done)
+    return "focus"
+
+
+def _why(view: _View, name: str, done: Sequence[str] = ()) -> str:
+    """Why this is the answer, as far as it was seen; else said to be a judgement."""
+    told = "\n".join(view.dialogue.observations).lower()
+    if view.kind == "stages":
+        last = re.sub(r" in (?!the ).*", "", done[-1]) if done else ""
+        return f"The {last} was the stage before; a later one follows." if last else "The earliest stage comes first."
+    if view.kind == "lifespan":
+        span = view.about if not done else "shortest life span" if "then the shortest" in view.task else view.about
+        span = re.sub(r" life span.*", "", span)
+        return f"As far as I know animals, this one should have the {span} life span."
+    if view.kind == "find":
+        return f"As I judge it, this counts as {view.about}."
+    if view.kind in ("temperature", "melting") and (
+        limit := re.search(rf"is (above|below) (-?[\d.]+)[^.]*[^.]*\b{name}", view.task)
+    ):
+        return _measured(view, limit[1], limit[2], told)
+    if view.kind == "plane" and (times := _times(view)) and len(times) > 1:
+        short = re.match("steepest|least", view.about)
+        fits = name == (min if short else max)(times, key=lambda plane: times[plane])
+        read = " and ".join(f"{ticks} ticks on {plane}" for plane, ticks in times.items())
+        return f"I read {read}." + (f" The {'shorter' if short else 'longer'} time goes with the {view.about}." if fits else "")
+    if view.kind == "conduct" and (lit := re.findall(r"in ([a-z ]+)$", "\n".join(view.dialogue.actions), re.MULTILINE)):
+        states = re.findall(rf"{lit[-1]}, which is (on|off)", told)
+        side = "conductive" if states[-1:] == ["on"] else "nonconductive"
+        fits = f"electrically {side}, place it in the {name}" in view.task
+        return f"The {lit[-1]} is {states[-1]}, so I call it {side}." if states and fits else "That is how I judge the test."
+    if view.kind in ("mix", "grow", "genetics", "conduct"):
+        return "By what I have seen, this is what the task asks for."
+    return "The task wants me to focus on it." if name in view.task else "As I judge it, this is what the task asks for."
+
+
+def _measured(view: _View, side: str, limit: str, told: str) -> str:
+    """What the thermometer said, against the task's limit."""
+    readings = re.findall(r"temperature of (-?\d+) degrees", told)
+    subject = "temperature" if view.kind == "temperature" else "melting point"
+    if not readings:
+        return f"I judge the {subject} to be {side} {limit} degrees."
+    if view.kind == "temperature":
+        fits = (float(readings[-1]) > float(limit)) == (side == "above")
+        return f"I read {readings[-1]} degrees, which is {side} {limit}." if fits else "That is my judgement."
+    state = "already liquid" if f"liquid {view.about.removeprefix('solid ')}" in told else "as I saw it"
+    return f"At {readings[-1]} degrees it was {state}. I judge the {subject} to be {side} {limit}."
+
+
+def _times(view: _View) -> dict[str, int]:
+    """Inclined plane -> the ticks that were read after something was put on it."""
+    times: dict[str, int] = {}
+    plane = ""
+    for action, text in zip(view.dialogue.actions, view.dialogue.observations[1:], strict=True):
+        if put := re.fullmatch(r"move .+ to (inclined plane .+)", action):
+            plane = put[1]
+        if plane and (ticks := re.search(r"time reads (\d+) ticks", text)):
+            times[plane] = int(ticks[1])
+    return times
+
+
+_FINER: Mapping[str, Callable[[_View, list[str], dict[str, str]], str]] = {
+    "door": _door,
+    "around": _around,
+    "take": _take,
+    "move": _move,
+    "pour": _pour,
+    "use": _use,
+    "switch": _switch,
+    "look": _look,
+    "wait": _wait,
+    "number": _number,
+    "focus": _focus,
+}

@@ -1,0 +1,69 @@
+"""The teacher whose reasoning is written out of an expert's. Invariant: what it says is a function of the dialogue, the
+expert's next action and the seed; it names nothing that the dialogue has not shown.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from cotbench.agents.answers import failure
+from cotbench.agents.random import answered
+from cotbench.baselines.teachers import alfworld, bfcl, scienceworld
+from cotbench.errors import AgentError, UsageError
+from cotbench.query import Decision, Query, derive_seed
+
+_THINK = {"scienceworld": scienceworld.think, "bfcl": bfcl.think}
+
+
+class Scripted:
+    """Takes the expert's action after varied, first-person reasoning that leads to it.
+
+    In ALFWorld the expert is the one that sees what a player sees; in ScienceWorld it follows the gold path, in BFCL the ground
+    truth.
+
+    Args:
+        slips: probability that a step is a deliberate mistake, without a trace: so that the next steps show how one recovers.
+            ALFWorld alone: elsewhere the expert is silent once its path is left.
+        order: in which order equally likely places are searched: "listed" (as the room's list names them) or "shuffled".
+    """
+
+    name = "scripted"
+    needs = frozenset({"expert_action"})
+
+    def __init__(self, *, slips: float = 0.0, order: str = "listed") -> None:
+        if not 0 <= slips < 1:
+            raise UsageError(f"slips={slips}: give a probability below 1")
+        if order not in ("listed", "shuffled"):
+            raise UsageError(f"order={order}: listed or shuffled")
+        self._slips = slips
+        self._shuffled = order == "shuffled"
+
+    def decide(self, queries: Sequence[Query]) -> list[Decision]:
+        """One decision a query; where the expert is silent, an error."""
+        return [self._decide(query) for query in queries]
+
+    def _decide(self, query: Query) -> Decision:
+        rng = random.Random(query.seed)
+        try:
+            env = query.task.partition("/")[0]
+            if env == "alfworld":
+                return self._keep_house(query, rng)
+            if query.expert_action is None:
+                raise AgentError(f"the expert knows no action at step {query.step} of {query.task}")
+            if env not in _THINK:
+                raise AgentError(f"no reasoning is written for tasks such as {query.task}")
+            return answered(query, query.expert_action, _THINK[env](query.dialogue, query.expert_action, rng))
+        except AgentError as error:
+            return failure(error)
+
+    def _keep_house(self, query: Query, rng: random.Random) -> Decision:
+        # The same order in all steps of an episode, so not from the step's seed.
+        order = derive_seed(query.task) if self._shuffled else None
+        mind = alfworld.expert_of(query.dialogue, order).mind()
+        if rng.random() < self._slips:
+            return Decision(alfworld.slip(query.dialogue, mind, rng), None if query.mode == "prompt" else "")
+        return answered(query, mind.action, alfworld.think(mind, query.dialogue, rng))
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,1 @@
+"""A small model that learns the environments from scratch on a laptop."""

@@ -1,0 +1,123 @@
+"""What the commands that play episodes share: going on with a folder, playing with a bar, the plan, the errors.
+
+Invariant: a folder is gone on with as it was begun; what is typed beside `--resume` is checked against it, never mixed in.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cotbench import runner, suite
+from cotbench.agents.base import Agent
+from cotbench.cli.flags import RESUME_OUT
+from cotbench.cli.progress import progress
+from cotbench.envs.splits import digest
+from cotbench.episode import Episode
+from cotbench.errors import UsageError
+from cotbench.manifest import MANIFEST, RunConfig
+
+
+def resumed(resume: str | None, out: Path | None) -> Path | None:
+    """The folder to go on with, by `--resume` and `--out`; None where a new one is wanted.
+
+    Raises:
+        UsageError: `--resume` names no folder, or they name two.
+    """
+    if resume is None:
+        return None
+    if resume == RESUME_OUT:
+        if out is None:
+            raise UsageError("--resume needs a run folder: --resume DIR, or --out DIR --resume")
+        return out
+    if out is not None and out != Path(resume):
+        raise UsageError(f"--resume {resume} and --out {out} name two folders: leave --out away")
+    return Path(resume)
+
+
+def recorded(folder: Path, given: dict[str, Any], asked: dict[str, Any]) -> list[RunConfig]:
+    """The configs of a folder to go on with; what was typed must not contradict them.
+
+    Raises:
+        RunFolderError: it does, or there is no run.
+    """
+    configs = suite.read_configs(folder)
+    typed = given | asked
+    if suite.is_suite(folder):
+        typed.pop("env", None)
+    for config in configs:
+        before = config.model_dump()
+        before |= before["elicitation"]
+        runner.check_same(folder, {name: before[name] for name in typed}, typed)
+    return configs
+
+
+def going_on(command: str, folder: Path, imports: Sequence[str], data: Path | None) -> str:
+    """The command line that goes on with a folder."""
+    words = f"cotbench {command} --resume {folder}" + "".join(f" --import {name}" for name in imports)
+    return words + (f" --data {data}" if data is not None else "")
+
+
+def played(plan: runner.Plan, folder: Path, quiet: bool, agent: Agent, resources: runner.Resources) -> runner.Outcome:
+    """Play a run, or go on with it where it was begun."""
+    with progress(plan, folder, quiet=quiet and not sys.stderr.isatty()) as observer:
+        if (folder / MANIFEST).is_file():
+            return runner.resume(folder, agent=agent, resources=resources, observer=observer)
+        return runner.start(plan, folder, agent=agent, resources=resources, observer=observer)
+
+
+def print_plans(plans: list[runner.Plan], as_json: bool) -> None:
+    """What would be played."""
+    if as_json:
+        described = [_described(plan) for plan in plans]
+        typer.echo(json.dumps(described[0] if len(described) == 1 else described, indent=2))
+        return
+    for plan in plans:
+        _print_plan(plan)
+
+
+def _described(plan: runner.Plan) -> dict[str, Any]:
+    return {
+        "config": plan.config.model_dump(mode="json"),
+        "elicitation_fingerprint": plan.config.elicitation.fingerprint,
+        "task_list": plan.tasks,
+        "task_list_sha256": digest(plan.tasks),
+        "partial": plan.partial,
+        "episodes": len(plan.units),
+    }
+
+
+def _print_plan(plan: runner.Plan) -> None:
+    steps = plan.config.max_steps or plan.entry.max_steps()
+    types = Counter(unit.task_type for unit in plan.units)
+    modes = Counter(unit.mode for unit in plan.units)
+    config = plan.config
+    typer.echo(f"{config.agent} on {config.env} {config.scheme}/{config.split}, seed {config.seed}")
+    typer.echo(f"tasks: {len(plan.tasks)} of {plan.split_tasks}{' (PARTIAL: games are missing)' if plan.partial else ''}")
+    typer.echo("episodes: " + ", ".join(f"{count} {mode}" for mode, count in modes.items()))
+    typer.echo("task types: " + ", ".join(f"{name} {count // len(modes)}" for name, count in sorted(types.items())))
+    typer.echo(f"at most {steps * len(plan.units)} steps; elicitation {config.elicitation.fingerprint}")
+    for task in plan.tasks[:5]:
+        typer.echo(f"  {task}")
+    if len(plan.tasks) > 5:
+        typer.echo(f"  ... and {len(plan.tasks) - 5} more")
+
+
+def print_errors(episodes: Sequence[Episode], again: str) -> int:
+    """The exit code: 1 where episodes failed."""
+    failed = [episode for episode in episodes if episode.error is not None]
+    if not failed:
+        return 0
+    first = failed[0]
+    print(
+        f"error: {len(failed)} of {len(episodes)} episodes failed, the first is {first.key}: {first.error}; "
+        f"play them again with: {again}",
+        file=sys.stderr,
+    )
+    return 1

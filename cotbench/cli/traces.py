@@ -1,0 +1,242 @@
+"""`cotbench traces`: demonstrations by a teacher, as training data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cotbench.cli.flags import (
+    PLAYED,
+    WRITTEN,
+    ActionTokens,
+    AvailableOnly,
+    Batch,
+    Data,
+    DryRun,
+    Episodes,
+    History,
+    Import,
+    MaxSteps,
+    ObservationChars,
+    Resume,
+    Scheme,
+    Seed,
+    Style,
+    Task,
+    Temperature,
+    TopP,
+    TraceTokens,
+    Workers,
+)
+
+_TEACHER, _SPLIT = "scripted", "train"
+
+
+def traces(
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Who shows how: scripted, expert-fill:AGENT, or any agent (cotbench list agents).",
+            show_default=_TEACHER,
+            rich_help_panel=PLAYED,
+        ),
+    ] = None,
+    env: Annotated[
+        str | None,
+        typer.Option(help="The environment (cotbench list envs).", show_default="alfworld-gen", rich_help_panel=PLAYED),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of the scheme; not a scored one.", show_default=_SPLIT, rich_help_panel=PLAYED)
+    ] = None,
+    scheme: Scheme = None,
+    episodes: Episodes = None,
+    task: Task = None,
+    seed: Seed = None,
+    max_steps: MaxSteps = None,
+    elicitation: Style = None,
+    trace_tokens: TraceTokens = None,
+    action_tokens: ActionTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    history: History = None,
+    observation_chars: ObservationChars = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The traces folder; with --from the file.", show_default="a new one under runs/", rich_help_panel=WRITTEN
+        ),
+    ] = None,
+    resume: Resume = None,
+    batch: Batch = None,
+    workers: Workers = None,
+    data: Data = None,
+    available_only: AvailableOnly = None,
+    import_: Import = None,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Write traces.parquet beside traces.jsonl.", rich_help_panel=WRITTEN)
+    ] = False,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Play nothing: convert this traces folder, .jsonl or .parquet file to the .jsonl or .parquet file --out.",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print traces.json instead.", rich_help_panel=WRITTEN)] = False,
+) -> int:
+    """Let a teacher play in CoT mode, and keep its successful episodes as training data."""
+    from cotbench.cli.options import import_plugins, only_given
+
+    asked = only_given(
+        {
+            "style": elicitation,
+            "trace_tokens": trace_tokens,
+            "action_tokens": action_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "history": history,
+            "observation_chars": observation_chars,
+        }
+    )
+    given = only_given(
+        {
+            "agent": teacher,
+            "env": env,
+            "split": split,
+            "scheme": scheme,
+            "episodes": episodes,
+            "tasks": tuple(task) if task else None,
+            "seed": seed,
+            "max_steps": max_steps,
+            "available_only": available_only,
+        }
+    )
+    import_plugins(import_ or [])
+    if from_ is not None:
+        return _convert(from_, out, {**given, **asked, **only_given({"resume": resume})})
+    return _play(given, asked, (out, resume), (batch, workers, data), import_ or [], parquet=parquet, dry=dry_run, json_=json_)
+
+
+def _play(
+    given: dict[str, Any],
+    asked: dict[str, Any],
+    where: tuple[Path | None, str | None],
+    how: tuple[int | None, int | None, Path | None],
+    imports: list[str],
+    *,
+    parquet: bool,
+    dry: bool,
+    json_: bool,
+) -> int:
+    import sys
+
+    from cotbench import runner
+    from cotbench.agents.registry import resolve
+    from cotbench.baselines.demonstration import require_parquet
+    from cotbench.baselines.traces import collect
+    from cotbench.cli.options import emptied
+    from cotbench.cli.playing import going_on, played, print_plans, resumed
+
+    folder = resumed(where[1], where[0])
+    config = _config(folder, given, asked)
+    build = resolve(config.agent)
+    resources = runner.Resources(*how)
+    plan = runner.make_plan(config, resources.data)
+    if dry:
+        print_plans([plan], json_)
+        return 0
+    plan.entry.require()
+    if parquet:
+        require_parquet()
+    target = folder or where[0] or runner.new_folder(config)
+    again = going_on("traces", target, imports, resources.data)
+    if folder is None:
+        runner.fresh_folder(target, f"go on with: {again}, or choose another --out", "traces folder")
+    print(f"loading {config.agent}", file=sys.stderr)
+    with emptied(target):
+        player = build()
+    try:
+        outcome = played(plan, target, json_, player, resources)
+    except KeyboardInterrupt:
+        print(f"interrupted; what was played is kept: {again}", file=sys.stderr)
+        return 130
+    finally:
+        player.close()
+    return _print(outcome, collect(outcome, parquet=parquet), json_, again)
+
+
+def _config(folder: Path | None, given: dict[str, Any], asked: dict[str, Any]) -> Any:
+    """What is played, none of it scored: as the options say, or as a folder was begun.
+
+    Raises:
+        UsageError: a task of it is scored, or the folder is no traces folder.
+    """
+    from cotbench.baselines.demonstration import check_tasks
+    from cotbench.cli.options import new_config
+    from cotbench.cli.playing import recorded
+    from cotbench.envs.registry import env_entry
+    from cotbench.errors import RunFolderError
+    from cotbench.manifest import RunConfig
+
+    if folder is None:
+        env = given.get("env", RunConfig.model_fields["env"].default)
+        config = new_config({"agent": _TEACHER, "split": _SPLIT, **given, "env": env, "mode": "cot"}, asked)
+    else:
+        configs = recorded(folder, given, asked)
+        if len(configs) != 1 or configs[0].mode != "cot":
+            raise RunFolderError(
+                f"{folder} holds a run that is not of one environment in mode cot: go on with: cotbench run --resume {folder}"
+            )
+        config = configs[0]
+    check_tasks(config.tasks or env_entry(config.env).source().tasks(config.scheme, config.split))
+    return config
+
+
+def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
+    """The numbers; the exit code is 1 where episodes failed for a reason outside the teacher, or nothing was kept."""
+    import sys
+
+    from cotbench.baselines.demonstration import TRACES_JSONL
+    from cotbench.cli.playing import print_errors
+
+    if as_json:
+        typer.echo(summary.model_dump_json(indent=2))
+    else:
+        typer.echo(summary.text())
+        typer.echo(f"traces: {outcome.folder / TRACES_JSONL}")
+    code = print_errors(outcome.episodes, again)
+    if code == 0 and summary.kept == 0:
+        print(
+            f"error: nothing was kept of {summary.episodes} episodes by {summary.teacher}: take another --teacher, "
+            "or more --episodes",
+            file=sys.stderr,
+        )
+        return 1
+    return code
+
+
+def _convert(source: Path, out: Path | None, typed: dict[str, Any]) -> int:
+    """Write demonstrations in the other format."""
+    from cotbench.baselines.demonstration import check_trainable, read_demonstrations, write_demonstrations
+    from cotbench.errors import UsageError
+
+    if typed:
+        flags = {"agent": "teacher", "tasks": "task", "style": "elicitation"}
+        name = next(iter(typed))
+        flag = "--" + flags.get(name, name).replace("_", "-")
+        raise UsageError(f"--from plays nothing: leave {flag} away")
+    if out is None:
+        raise UsageError("--from needs --out FILE.jsonl or --out FILE.parquet")
+    if out.exists():
+        raise UsageError(f"{out} exists: choose another --out")
+    demonstrations = read_demonstrations(source)
+    check_trainable(demonstrations)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_demonstrations(out, demonstrations)
+    decisions = sum(len(one.actions) for one in demonstrations)
+    typer.echo(f"wrote {len(demonstrations)} demonstrations, {decisions} decisions: {out}")
+    return 0

@@ -1,0 +1,59 @@
+"""How far a training is: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import transformers
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_SECONDS = 20.0
+"""Between two lines where there is no terminal."""
+
+
+class Shown(transformers.TrainerCallback):  # type: ignore[misc]
+    """Shows steps, loss and tokens a second on standard error."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._told = ""
+        self._said = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Open the bar."""
+        if not state.is_world_process_zero:
+            return
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("training"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[told]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._task = self._bar.add_task("steps", total=state.max_steps, completed=state.global_step, told="")
+            self._bar.start()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Take note of the loss."""
+        if logs and "loss" in logs:
+            self._told = f"loss {float(logs['loss']):.3f}  {logs.get('tokens_per_second', 0):.0f} tokens/s"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Move on."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.global_step, told=self._told)
+        elif state.is_world_process_zero and time.monotonic() - self._said > _SECONDS:
+            self._said = time.monotonic()
+            print(f"step {state.global_step}/{state.max_steps}  {self._told}", file=sys.stderr, flush=True)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.stop()
