@@ -74,11 +74,12 @@ def read_begun(out: Path) -> dict[str, Any]:
         raise UsageError(f"{out} holds no training: it has no {BEGUN}")
     try:
         begun = json.loads(path.read_text("utf-8"))
-        return {name: begun[name] for name in _IDENTITY} | begun
+        known: dict[str, Any] = {name: begun[name] for name in _IDENTITY}
+        return known | dict(begun)
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is damaged: remove {out} and begin anew") from error
 
 
 def _identity(record: dict[str, Any]) -> dict[str, Any]:
-    flat = {name: record[name] for name in _IDENTITY if name != "config"}
+    flat: dict[str, Any] = {name: record[name] for name in _IDENTITY if name != "config"}
     return flat | {name: value for name, value in record["config"].items() if name not in _ELSEWHERE}

@@ -41,7 +41,7 @@ def make_steps(
         tokens: at most so many tokens go through the model at once, except where a single unit is longer.
         processes: among how many a step is divided.
     """
-    units = [(e, (d,)) for e, lengths in enumerate(sizes) for d in range(len(lengths))]
+    units: list[tuple[int, tuple[int, ...]]] = [(e, (d,)) for e, lengths in enumerate(sizes) for d in range(len(lengths))]
     if unit == "episode":
         units = [(e, tuple(range(len(lengths)))) for e, lengths in enumerate(sizes)]
     drawn: list[tuple[int, list[tuple[int, tuple[int, ...]]]]] = []

@@ -1,8 +1,8 @@
-"""transformers' Trainer over a feed of packed trees. Invariant: killed at any moment and taken up again, a training ends with the
-same weights (on a CPU, bit for bit); a checkpoint counts only once its card is written, which comes last.
+"""transformers' Trainer over a feed of packed trees. Invariant: killed at any moment and taken up again, a training ends with
+the same weights (on a CPU, bit for bit); a checkpoint counts only once its card is written, which comes last.
 
-What is left out of the Trainer: its data sampling, collating and accumulation, which the feed replaces; its rotation of checkpoints,
-because a study needs them all (the state of the optimizer is kept for the newest one alone).
+What is left out of the Trainer: its data sampling, collating and accumulation, which the feed replaces; its rotation of
+checkpoints, because a study needs them all (the state of the optimizer is kept for the newest one alone).
 """
 
 from __future__ import annotations

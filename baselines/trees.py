@@ -1,8 +1,8 @@
 """An episode as one training sequence. Invariant: a branch sees the trunk up to where it leaves it, and itself, and nothing
 else; so the loss of a tree is the loss of its decisions one by one, while their common history is computed once.
 
-The prompt of a later decision begins with that of an earlier one (`cotbench.agents.hf.chat`), so the longest prompt of an episode
-holds all of them: it is the trunk, and each decision's answer is a branch. A tree without a branch is plain text; a decision on
+The prompt of a later decision begins with that of an earlier one (`cotbench.agents.hf.chat`), so the longest prompt of an
+episode holds all of them: it is the trunk, and each decision's answer is a branch. A tree without a branch is plain text; a decision on
 its own is a tree with one.
 """
 
@@ -50,8 +50,8 @@ class Tree:
 
     @property
     def supervised(self) -> int:
-        """How many tokens have a loss that counts."""
-        return sum(weight > 0 for weight in self.weights) + sum(
+        """How many tokens have a loss that counts; nothing predicts the very first token of a text."""
+        return sum(weight > 0 for weight in self.weights[1:]) + sum(
             weight > 0 for branch in self.branches for weight in branch.weights
         )
 

@@ -148,7 +148,7 @@ def base_steps(trees: list[Tree], config: BaseConfig) -> Any:
     )
 
 
-def own_traces(progress: Any = None) -> list[Demonstration]:
+def own_traces() -> list[Demonstration]:
     """What `tiny` is taught with: every task of split train, played by the scripted teacher with a slip now and then.
 
     They are played once and then read from the cache.
@@ -161,9 +161,11 @@ def own_traces(progress: Any = None) -> list[Demonstration]:
     key = hashlib.sha256(f"{VERSION} {config.model_dump_json()}".encode()).hexdigest()[:12]
     folder = wheels.cache_folder() / "traces" / f"tiny-{key}"
     if not (folder / "traces.jsonl").is_file():
+        agent, observer = make_agent(config.agent), runner.Silent()
         resources = runner.Resources(workers=2, batch=8)
-        agent = make_agent(config.agent)
-        begun = (folder / EPISODES).is_file()
-        more = {"agent": agent, "resources": resources, "observer": progress or runner.Silent()}
-        collect(runner.resume(folder, **more) if begun else runner.start(runner.make_plan(config), folder, **more))
+        if (folder / EPISODES).is_file():
+            outcome = runner.resume(folder, agent=agent, resources=resources, observer=observer)
+        else:
+            outcome = runner.start(runner.make_plan(config), folder, agent=agent, resources=resources, observer=observer)
+        collect(outcome)
     return read_demonstrations(folder)

@@ -1,5 +1,5 @@
-"""The tokenizer of `tiny`. Invariant: a word is a token, whatever stands in the corpus; any other text falls apart into characters,
-so that decoding gives back what was encoded.
+"""The tokenizer of `tiny`. Invariant: a word is a token, whatever stands in the corpus; any other text falls apart into
+characters, so that decoding gives back what was encoded.
 """
 
 from __future__ import annotations
