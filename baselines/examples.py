@@ -78,12 +78,14 @@ class Examples:
         too_long: ids of the decisions that do not fit into `context`; they are left out whole, none is cut.
         shortened: how many prompts had observations dropped, as evaluation drops them.
         without_trace: how many decisions have no trace, and so no example.
+        beyond_budget: how many answers have a trace or an action that evaluation's token budgets would cut.
     """
 
     episodes: tuple[tuple[Example, ...], ...]
     too_long: tuple[str, ...]
     shortened: int
     without_trace: int
+    beyond_budget: int
 
     @property
     def flat(self) -> list[Example]:
@@ -98,6 +100,7 @@ def make_examples(
     *,
     end: int | None,
     context: int,
+    longest: int | None = None,
 ) -> Examples:
     """An example for each decision that has a trace.
 
@@ -106,13 +109,14 @@ def make_examples(
         chat: the model's tokenizer and template.
         elicitation: for each environment, how the model will be asked in evaluation.
         end: the token that ends the assistant's turn, put behind the answer; None for none.
-        context: tokens of the longest example.
+        context: how many tokens the model takes: in evaluation, observations are dropped until prompt and answer fit.
+        longest: tokens of the longest example that is kept; default: `context`.
 
     Raises:
         UsageError: a tag cannot be told from the text around it in this tokenizer.
     """
     check_tags(chat)
-    episodes, too_long, shortened, without = [], [], 0, 0
+    episodes, too_long, shortened, without, beyond = [], [], 0, 0, 0
     takes: Counter[str] = Counter()
     for demonstration in demonstrations:
         made, task, asked = [], demonstration.task, elicitation[demonstration.env]
@@ -128,14 +132,16 @@ def make_examples(
                 too_long.append(example_id(task, step, take))
                 continue
             example = _example(query, take, prompt, answer_pieces(chat, trace, action, end))
-            if len(example.ids) > context:
+            if len(example.ids) > (longest or context):
                 too_long.append(example.id)
                 continue
             shortened += dropped > 0
+            over = len(example.part("trace")) >= asked.trace_tokens, len(example.part("action")) >= asked.action_tokens
+            beyond += any(over)
             made.append(example)
         if made:
             episodes.append(tuple(made))
-    return Examples(tuple(episodes), tuple(too_long), shortened, without)
+    return Examples(tuple(episodes), tuple(too_long), shortened, without, beyond)
 
 
 def example_id(task: str, step: int, take: int = 0) -> str:
@@ -147,10 +153,10 @@ def answer_pieces(chat: Chat, trace: str, action: str, end: int | None) -> list[
     """The answer of CoT mode in the pieces in which evaluation opens it (`cotbench.agents.writing`)."""
     return [
         ("think_open", opened_ids(chat, (THINK_OPEN,))),
-        ("trace", chat.encode(trace)),
+        ("trace", chat.encode(chat.plain(trace))),
         ("think_close", opened_ids(chat, (f"{THINK_CLOSE}\n",))),
         ("action_open", opened_ids(chat, (ACTION_OPEN,))),
-        ("action", chat.encode(action)),
+        ("action", chat.encode(chat.plain(action))),
         ("closing", [*chat.encode(ACTION_CLOSE), *([] if end is None else [end])]),
     ]
 

@@ -23,12 +23,14 @@ class Portion:
         count: supervised tokens of the whole step, of all processes.
         actions: action tokens in this portion, masked or not.
         others: other supervised tokens in it.
+        idle: it is another process's, computed so that no process waits, and counts nothing.
     """
 
     passes: tuple[Packed, ...]
     count: int
     actions: int
     others: int
+    idle: bool = False
 
 
 Trees = Callable[[Step, tuple[tuple[int, tuple[int, ...]], ...]], tuple[list[Tree], int]]
@@ -62,8 +64,7 @@ class Feed:
         whole += sum(len(tree.weights) for trees, _ in own for tree in trees)
         passes = tuple(pack(trees) for trees, _ in own if trees)
         if not passes:  # Too few for every process; yet all must compute, or the others would wait for this one.
-            passes = (pack(next(trees for trees, _ in made if trees)),)
-            passes[0].weight = [0.0] * len(passes[0].weight)
+            return Portion((pack(next(trees for trees, _ in made if trees)),), count, 0, 0, idle=True)
         return Portion(passes, count, actions, whole - actions)
 
 

@@ -22,10 +22,10 @@ def losses(model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, Any]:
         input_ids=torch.tensor([packed.ids], device=device),
         position_ids=torch.tensor([packed.positions], device=device),
         use_cache=False,
-        logits_to_keep=torch.tensor(packed.source, device=device),
+        logits_to_keep=torch.tensor(packed.source, dtype=torch.long, device=device),
         cotbench_packed=packed,
     )
-    target = torch.tensor(packed.target, device=device)
+    target = torch.tensor(packed.target, dtype=torch.long, device=device)
     return cross_entropy(out.logits[0].float(), target, reduction="none"), torch.tensor(packed.weight, device=device)
 
 

@@ -186,4 +186,5 @@ def _counts(examples: Examples) -> dict[str, int]:
         "too_long": len(examples.too_long),
         "shortened": examples.shortened,
         "without_trace": examples.without_trace,
+        "beyond_budget": examples.beyond_budget,
     }

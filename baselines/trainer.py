@@ -59,12 +59,12 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
                     nll, counts = self._losses(model, packed, self.args.device)
-                    loss = mean_loss(nll, counts, portion.count)
+                    loss = mean_loss(nll, counts, portion.count) * (not portion.idle)
                 # Gradients are averaged over the processes, where a sum is wanted.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             total = total + loss.detach()
-            weight += float(counts.sum())
-            self.seen["tokens"] += len(packed.ids)
+            weight += float(counts.sum()) * (not portion.idle)
+            self.seen["tokens"] += len(packed.ids) * (not portion.idle)
         self.seen["actions"] += portion.actions
         self.seen["actions_in_loss"] += weight - portion.others
         return total * self.accelerator.num_processes

@@ -2,8 +2,8 @@
 else; so the loss of a tree is the loss of its decisions one by one, while their common history is computed once.
 
 The prompt of a later decision begins with that of an earlier one (`cotbench.agents.hf.chat`), so the longest prompt of an
-episode holds all of them: it is the trunk, and each decision's answer is a branch. A tree without a branch is plain text; a decision on
-its own is a tree with one.
+episode holds all of them: it is the trunk, and each decision's answer is a branch. A tree without a branch is plain text; a
+decision on its own is a tree with one.
 """
 
 from __future__ import annotations

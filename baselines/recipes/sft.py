@@ -168,12 +168,12 @@ def make_lesson(
     Raises:
         UsageError: there is nothing to learn from.
     """
-    context = min(learner.context, config.max_length or learner.context)
-    examples = make_examples(demonstrations, learner.chat, asked, end=learner.end, context=context)
+    longest = min(learner.context, config.max_length or learner.context)
+    examples = make_examples(demonstrations, learner.chat, asked, end=learner.end, context=learner.context, longest=longest)
     if not examples.episodes:
         raise UsageError(
             f"no example is left of {len(demonstrations)} demonstrations: {len(examples.too_long)} decisions are longer than "
-            f"{context} tokens (--max-length), {examples.without_trace} have no trace"
+            f"{longest} tokens (--max-length), {examples.without_trace} have no trace"
         )
     masks = Masks.of(config, examples.flat, scores(examples) if config.needs_scores else None)
     sizes = [

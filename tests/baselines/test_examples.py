@@ -13,6 +13,7 @@ pytestmark = needs_hf
 
 from cotbench.agents.hf.agent import HFAgent  # noqa: E402
 from cotbench.agents.hf.chat import Chat  # noqa: E402
+from cotbench.agents.hf.rows import forward  # noqa: E402
 from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN  # noqa: E402
 from cotbench.baselines.demonstration import Demonstration  # noqa: E402
 from cotbench.baselines.examples import Example, Examples, make_examples  # noqa: E402
@@ -90,7 +91,6 @@ def asked(agent: HFAgent, one: Query, monkeypatch: pytest.MonkeyPatch) -> list[i
     from cotbench.agents.hf import engine
 
     seen: list[int] = []
-    forward = engine.forward
 
     def spy(model: Any, spans: Any) -> Any:
         for span in spans:

@@ -32,7 +32,7 @@ def masked(masks: Masks, epoch: int = 0, progress: float = 0.0) -> set[str]:
 
 
 def choose(examples: list[tuple[str, str]], k: float, scores: dict[str, Score] | None = None, **more: object) -> set[str]:
-    return masked(Masks(MaskConfig(mask_fraction=k, **more), tuple(examples), scores))  # type: ignore[arg-type]
+    return masked(Masks(MaskConfig(mask_fraction=k, **more), tuple(examples), scores))
 
 
 @given(pairs, st.sampled_from(KS), st.integers(0, 99), st.sampled_from(["random", "confident", "revised"]))
@@ -218,7 +218,7 @@ def test_only_the_action_of_a_masked_example_weighs_less() -> None:
 )
 def test_what_cannot_be_is_refused_in_one_line(given: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
-        MaskConfig(**given)  # type: ignore[arg-type]
+        MaskConfig(**given)
     assert "\n" not in str(error.value)
 
 
@@ -227,7 +227,7 @@ def test_what_cannot_be_is_refused_in_one_line(given: dict[str, object], message
 )
 def test_an_unknown_name_is_answered_with_the_nearest(field: str, name: str, meant: str) -> None:
     with pytest.raises(UnknownNameError, match=f"unknown {field} '{name}'; did you mean '{meant}'"):
-        MaskConfig(**{field: name})  # type: ignore[arg-type]
+        MaskConfig(**{field: name})
 
 
 @pytest.mark.parametrize(

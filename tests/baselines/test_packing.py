@@ -145,7 +145,7 @@ def any_tree(draw: st.DrawFn) -> tuple[tuple[int, ...], list[tuple[int, tuple[in
     return trunk, sorted(branches, key=lambda branch: branch[0]), draw(st.booleans()) or not branches
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(any_tree(), min_size=1, max_size=4), st.sampled_from([1, 10, 256]))
 def test_any_trees_have_the_losses_of_their_sequences(models: tuple[Any, Any], shapes: list[Any], group: int) -> None:
     import torch
@@ -225,7 +225,8 @@ class Bigrams:
 
 
 def made_by_hand(step: int, *parts: tuple[int, ...]) -> Example:
-    spans, ids = [], ()
+    spans: list[Span] = []
+    ids: tuple[int, ...] = ()
     for label, part in zip(PARTS, parts, strict=True):
         spans.append(Span(label, len(ids), len(ids) + len(part)))  # type: ignore[arg-type]
         ids += part
@@ -283,7 +284,7 @@ def test_the_share_of_action_tokens_left_out_is_the_fraction(k: float, select: s
     ]
     made = make_examples(played, chat, {"": Elicitation()}, end=None, context=4096)
     scores = {example.id: Score(-(index * 37 % 63)) for index, example in enumerate(made.flat)}
-    masks = Masks.of(MaskConfig(mask_fraction=k, mask_select=select), made.flat, scores)  # type: ignore[arg-type]
+    masks = Masks.of(MaskConfig(mask_fraction=k, mask_select=select), made.flat, scores)
     row = pack(
         [
             tree
