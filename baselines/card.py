@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,20 +48,32 @@ def surroundings_card() -> dict[str, Any]:
     return surroundings()
 
 
+def first_process() -> bool:
+    """Whether this is the process that writes, among those that a launcher has started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def out_folder(out: Path, record: dict[str, Any], *, resume: bool) -> None:
-    """Make the folder of a new training, or check that the one in it is this one.
+    """Make the folder of a new training, which stays empty until `begin`, or check that the one in it is this one.
 
     Raises:
         RunFolderError: it is not empty, or holds another training.
         UsageError: there is nothing to go on with.
     """
     path = out / BEGUN
+    if not first_process():
+        return
     if not resume:
         hint = f"go on with: cotbench train --resume {out}" if path.is_file() else f"choose another --out, not {out}"
         fresh_folder(out, hint, "folder of the training")
-        write_atomically(path, [json.dumps(record, indent=2) + "\n"])
         return
     check_same(out, _identity(read_begun(out)), _identity(json.loads(json.dumps(record))))
+
+
+def begin(out: Path, record: dict[str, Any]) -> None:
+    """Write down what is trained here, once model and data are known to be fit for it."""
+    if first_process() and not (out / BEGUN).is_file():
+        write_atomically(out / BEGUN, [json.dumps(record, indent=2) + "\n"])
 
 
 def read_begun(out: Path) -> dict[str, Any]:

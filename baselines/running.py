@@ -4,8 +4,9 @@ checkpoint and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 import transformers
 
 from cotbench.agents.hf.models import first_line
+from cotbench.baselines.card import begin
 from cotbench.baselines.demonstration import Demonstration
 from cotbench.baselines.examples import Examples
 from cotbench.baselines.feed import Feed, of_examples, of_texts
@@ -26,6 +28,10 @@ from cotbench.elicitation import Elicitation
 from cotbench.errors import CotbenchError
 
 _LOG_EVERY = 10
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_SAYS = ("PytorchStreamWriter", "inline_container", *(f"os error {number}" for number in _FULL))
+"""What torch and safetensors say of a disk that takes no more: they do not raise OSError."""
 
 
 def run_training(
@@ -53,8 +59,10 @@ def run_training(
         scores=lambda examples: _scores(learner, examples),
     )
     record = {**record, "base": learner.description, "examples": _counts(lesson.examples), "steps": len(lesson.steps)}
+    begin(out, record)
     if args.process_index == 0:
-        write_masks(out, lesson)
+        with _room(out):
+            write_masks(out, lesson)
     feed = Feed(lesson.steps, of_examples(lesson.examples.episodes, lesson.masks), args.world_size)
     trainer = fit(learner, feed, args, record, steps_at(config.checkpoints, len(lesson.steps)), progress)
     counts = _counts(lesson.examples)
@@ -73,6 +81,7 @@ def run_base(config: BaseConfig, record: dict[str, Any], out: Path, *, progress:
     trees = [building.text_tree(one, learner.chat) for one in read]
     steps = building.base_steps(trees, config)
     record = {**record, "examples": {"examples": len(trees)}, "steps": len(steps)}
+    begin(out, record)
     arguments = SFTConfig(
         model="",
         data=("",),
@@ -98,8 +107,9 @@ def _finish(trainer: TreeTrainer, record: dict[str, Any], out: Path) -> dict[str
     """Write the trained model and its card; what was measured on the way."""
     seen = {**trainer.seen, "masked_share": trainer.masked_share}
     if trainer.is_world_process_zero():
-        save(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, out)
-        write_card(out, {**record, "step": record["steps"], "progress": 1.0, "seen": seen})
+        with _room(out):
+            save(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, out)
+            write_card(out, {**record, "step": record["steps"], "progress": 1.0, "seen": seen})
     return seen
 
 
@@ -129,20 +139,27 @@ def fit(
     trainer.remove_callback(transformers.trainer_callback.ProgressCallback)
     if progress is not None:
         trainer.add_callback(progress())
-    checkpoint = newest_checkpoint(Path(args.output_dir))
+    with args.main_process_first():  # It removes what a kill left behind; the others then see what is left.
+        checkpoint = newest_checkpoint(Path(args.output_dir))
     if checkpoint is not None:
         restore_seen(trainer, checkpoint)
-    try:
+    with _room(Path(args.output_dir)):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
-    except (OSError, RuntimeError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error) or "PytorchStream" in str(error)
-        if not full and "I/O error" not in str(error):
+    return trainer
+
+
+@contextlib.contextmanager
+def _room(out: Path) -> Iterator[None]:
+    """Say in one line that the disk is full."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "errno", None) not in _FULL and not any(sign in str(error) for sign in _FULL_SAYS):
             raise
         raise CotbenchError(
-            f"a checkpoint could not be written ({first_line(error)}): the one before it is whole; make room and go on with: "
-            f"cotbench train --resume {args.output_dir}"
+            f"no room to write to {out} ({first_line(error)}): the checkpoints before are whole; make room and go on with: "
+            f"cotbench train --resume {out}"
         ) from error
-    return trainer
 
 
 def _arguments(config: SFTConfig, out: Path, model: Any) -> Any:

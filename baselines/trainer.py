@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import transformers
-from transformers.trainer_utils import get_last_checkpoint
 
 from cotbench.baselines.feed import Feed, Portion
 from cotbench.baselines.loss import losses, mean_loss, plain_losses
@@ -53,7 +53,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         """Every pass of a step, forward and backward; the loss of the whole step."""
         portion = cast(Portion, inputs["portion"])
         model.train()
-        total, weight = 0.0, 0.0
+        total, weight, tokens = 0.0, 0.0, 0
         for index, packed in enumerate(portion.passes):
             last = index == len(portion.passes) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
@@ -64,10 +64,19 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             total = total + loss.detach()
             weight += float(counts.sum()) * (not portion.idle)
-            self.seen["tokens"] += len(packed.ids) * (not portion.idle)
-        self.seen["actions"] += portion.actions
-        self.seen["actions_in_loss"] += weight - portion.others
+            tokens += len(packed.ids) * (not portion.idle)
+        self._take_note(tokens, portion.actions, weight - portion.others)
         return total * self.accelerator.num_processes
+
+    def _take_note(self, tokens: float, actions: float, in_loss: float) -> None:
+        """Add what this process computed in a step, and what the others did."""
+        if self.accelerator.num_processes > 1:
+            import torch
+
+            own = torch.tensor([tokens, actions, in_loss], dtype=torch.float64 if self.args.use_cpu else torch.float32)
+            tokens, actions, in_loss = self.accelerator.reduce(own.to(self.args.device), "sum").tolist()
+        for name, number in (("tokens", tokens), ("actions", actions), ("actions_in_loss", in_loss)):
+            self.seen[name] += number
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Nothing is counted here: the tokens are."""
@@ -84,6 +93,11 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
             logs["data_epoch"] = feed.steps[max(0, self.state.global_step - 1)].epoch
             self._since = (now, self.seen["tokens"])
         super().log(logs, *rest, **more)
+
+    def count_from(self, seen: dict[str, float]) -> None:
+        """Go on counting from what was seen before."""
+        self.seen.update(seen)
+        self._since = (time.monotonic(), self.seen["tokens"])
 
     @property
     def masked_share(self) -> float:
@@ -131,13 +145,27 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
 
 
 def newest_checkpoint(out: Path) -> Path | None:
-    """The newest whole checkpoint; what a kill left half-written is removed."""
-    while (found := get_last_checkpoint(str(out))) is not None:
-        folder = Path(found)
-        if (folder / CARD).is_file() and (folder / _STATE[0]).is_file():
+    """The newest whole checkpoint; what a kill left half-written is removed.
+
+    Raises:
+        CotbenchError: a newer one was taken away: the older ones have no optimizer to go on with.
+    """
+    for folder in sorted(out.glob("checkpoint-*"), key=_step_of, reverse=True):
+        if not (folder / CARD).is_file():
+            shutil.rmtree(folder)
+        elif (folder / _STATE[0]).is_file():
             return folder
-        shutil.rmtree(folder)
+        else:
+            raise CotbenchError(
+                f"{folder} has no {_STATE[0]}, which the newest checkpoint alone keeps: put the newest one back, or begin anew "
+                "in another --out"
+            )
     return None
+
+
+def _step_of(folder: Path) -> int:
+    found = re.fullmatch(r"checkpoint-(\d+)", folder.name)
+    return int(found[1]) if found else -1
 
 
 def restore_seen(trainer: TreeTrainer, checkpoint: Path) -> None:
@@ -148,9 +176,9 @@ def restore_seen(trainer: TreeTrainer, checkpoint: Path) -> None:
     """
     try:
         seen = json.loads((checkpoint / CARD).read_text("utf-8"))["seen"]
-        trainer.seen.update({name: float(seen[name]) for name in trainer.seen})
+        trainer.count_from({name: float(seen[name]) for name in trainer.seen})
     except (ValueError, KeyError, TypeError) as error:
-        raise CotbenchError(f"{checkpoint / CARD} is damaged: remove {checkpoint} and go on with --resume") from error
+        raise CotbenchError(f"{checkpoint / CARD} is damaged: begin anew in another --out") from error
 
 
 def steps_at(fractions: Sequence[float], steps: int) -> list[int]:

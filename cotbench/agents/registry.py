@@ -149,12 +149,22 @@ def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Ag
     return build
 
 
+def summary_of(name: str) -> str:
+    """The first line of what a registered agent says of itself.
+
+    Raises:
+        UnknownNameError: no such agent.
+    """
+    lines = (inspect.getdoc(_factory(name)) or "").splitlines()
+    return lines[0] if lines else "registered"
+
+
 def builtin_summaries() -> dict[str, str]:
     """The agents that come with cotbench, with a line on each."""
     return {
         "random": "uniform over the admissible actions",
         "expert": "the environment's expert, with a trace for each action",
-        "hf:MODEL": "a transformers model: hub name, alias, local folder, or smollm2 (fetched as a wheel)",
+        "hf:MODEL": "a transformers model: hub name, alias, local folder, smollm2 (a wheel), or tiny (in the package)",
         "openai:MODEL@URL": "a model at any server that speaks OpenAI's protocol: vLLM, SGLang, llama.cpp, Ollama, OpenAI, ...",
         "vllm:MODEL": "the same, with vLLM started for it on this machine",
         "human": "you, at the terminal (see also: cotbench play)",

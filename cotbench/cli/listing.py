@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List agents, environments, or the tasks of a split.", no_args_is_help=True)
+app = typer.Typer(help="List agents, environments, recipes, or the tasks of a split.", no_args_is_help=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
@@ -19,13 +19,13 @@ def agents(
     json_: _Json = False,
 ) -> None:
     """The agents that --agent accepts."""
-    from cotbench.agents.registry import agent_names, builtin_summaries
+    from cotbench.agents.registry import agent_names, builtin_summaries, summary_of
     from cotbench.cli.options import import_plugins
 
     import_plugins(import_ or [])
     known = builtin_summaries()
     named = {spec.partition(":")[0] for spec in known}
-    rows = [*known.items(), *((name, "registered") for name in agent_names() if name not in named)]
+    rows = [*known.items(), *((name, summary_of(name)) for name in agent_names() if name not in named)]
     _print(("agent", "what it is"), rows, json_)
     if not json_:
         from cotbench.agents.hf.models import ALIASES
@@ -67,6 +67,15 @@ def tasks(
     if missing:
         ids = tuple(source.missing(ids, data))
     typer.echo(json.dumps(ids) if json_ else "\n".join(ids))
+
+
+@app.command("recipes")
+def recipes(json_: _Json = False) -> None:
+    """The ways to train that --recipe accepts, and the presets."""
+    from cotbench.baselines.recipes import PRESETS, RECIPES
+
+    rows = [*RECIPES.items(), *((f"--preset {name}", what) for name, what in PRESETS.items())]
+    _print(("recipe", "what it is"), rows, json_)
 
 
 def _print(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], as_json: bool) -> None:

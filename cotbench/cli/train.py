@@ -10,7 +10,6 @@ import typer
 from cotbench.cli.flags import WRITTEN, History, ObservationChars, Resume, Style, TraceTokens
 
 _LEARNED, _MASKED, _STEPPED = "What is learned", "Reduced action supervision", "How it is trained"
-_RECIPES = ("sft", "sft+", "base")
 _SHARE = {"min": 0, "max": 1}
 
 
@@ -173,17 +172,19 @@ def _train(
 ) -> int:
     import sys
 
+    from cotbench.baselines.recipes import RECIPES
     from cotbench.baselines.recipes.require import require_training
     from cotbench.cli.playing import resumed
     from cotbench.errors import UnknownNameError, UsageError
 
     begun = resumed(where[1], where[0])
-    if recipe is not None and recipe not in _RECIPES:
-        raise UnknownNameError("recipe", recipe, _RECIPES)
+    if recipe is not None and recipe not in RECIPES:
+        raise UnknownNameError("recipe", recipe, RECIPES)
     target = begun or where[0]
     if target is None:
         raise UsageError("--out is missing: the folder of the trained model")
     require_training()
+    from cotbench.baselines.card import first_process
     from cotbench.baselines.recipes import settle, sft
     from cotbench.baselines.trainer import CARD
 
@@ -194,6 +195,8 @@ def _train(
     except KeyboardInterrupt:
         print(f"interrupted; the checkpoints are kept: {again}", file=sys.stderr)
         return 130
+    if not first_process():
+        return 0
     if as_json:
         typer.echo((target / CARD).read_text("utf-8"), nl=False)
     else:
