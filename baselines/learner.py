@@ -82,6 +82,8 @@ def _with_adapter(model: Any, lora: Lora) -> Any:
         import peft
     except ImportError as error:
         raise MissingExtraError("--lora-rank", "adapter") from error
+    if Path(model.name_or_path).is_dir():
+        model.name_or_path = str(Path(model.name_or_path).resolve())  # The adapter is found again from any folder.
     targets = "all-linear" if not lora.targets else list(lora.targets)
     config = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"

@@ -45,7 +45,7 @@ def make_steps(
     if unit == "episode":
         units = [(e, tuple(range(len(lengths)))) for e, lengths in enumerate(sizes)]
     drawn: list[tuple[int, list[tuple[int, tuple[int, ...]]]]] = []
-    for epoch in range(-(-int(epochs * 1000) // 1000)):
+    for epoch in range(max(1, -(-int(epochs * 1000) // 1000))):
         order = list(units)
         random.Random(f"cotbench-order-{seed}-{epoch}").shuffle(order)
         batches = _batches(order, batch)
@@ -71,9 +71,16 @@ def _parts(
 ) -> tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]:
     """Units in parts of at most `tokens`, the longest first, each where least is; a multiple of `processes` parts."""
     length = {unit: sum(sizes[unit[0]][d] for d in unit[1]) for unit in units}
+    ordered = sorted(units, key=lambda one: (-length[one], one))
     count = -(-sum(length.values()) // tokens)
-    count += -count % processes
-    parts: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in range(count)]
-    for unit in sorted(units, key=lambda one: (-length[one], one)):
-        min(parts, key=lambda part: sum(length[one] for one in part)).append(unit)
-    return tuple(tuple(sorted(part)) for part in parts)
+    while True:
+        count += -count % processes
+        parts: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in range(count)]
+        loads = [0] * count
+        for unit in ordered:
+            least = loads.index(min(loads))
+            parts[least].append(unit)
+            loads[least] += length[unit]
+        if all(load <= tokens or len(part) == 1 for load, part in zip(loads, parts, strict=True)):
+            return tuple(tuple(sorted(part)) for part in parts)
+        count += 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cotbench.agents.hf.chat import Chat
-from cotbench.answer import ACTION_OPEN
+from cotbench.answer import ACTION_CLOSE, ACTION_OPEN
 from cotbench.baselines.examples import Example
 from cotbench.baselines.loss import losses, plain_losses
 from cotbench.baselines.masks import Score
@@ -19,16 +19,16 @@ _TOKENS = 8192
 
 
 def score(model: Any, chat: Chat, episodes: Sequence[Sequence[Example]], *, packed: bool, device: Any) -> dict[str, Score]:
-    """For each example's id: log-probability (nats) of its action tokens from the prompt alone, and after its trace."""
+    """For each example's id: log-probability (nats) of its action, to the closing tag, from the prompt alone and after its trace."""
     import torch
 
-    opening = tuple(chat.encode(ACTION_OPEN))
+    tags = tuple(chat.encode(ACTION_OPEN)), tuple(chat.encode(ACTION_CLOSE))
     found: dict[str, Score] = {}
     model.eval()
     with torch.inference_mode():
         for some in _groups([example for examples in episodes for example in examples]):
             # Branch by branch, so that the order of what comes back is known in either way of computing.
-            trees = [tree for example in some for tree in _both(example, opening)]
+            trees = [tree for example in some for tree in _both(example, *tags)]
             nll, _ = (losses if packed else plain_losses)(model, pack(trees), device)
             sums = [-float(part.sum()) for part in nll.split([tree.supervised for tree in trees])]
             found |= {example.id: Score(prompt=sums[2 * index], cot=sums[2 * index + 1]) for index, example in enumerate(some)}
@@ -46,9 +46,9 @@ def _groups(examples: Sequence[Example]) -> Iterator[list[Example]]:
         yield group
 
 
-def _both(example: Example, opening: tuple[int, ...]) -> tuple[Tree, Tree]:
-    """The action after the prompt alone, and after the trace: one tree each."""
-    action, prompt = example.part("action"), example.prompt
+def _both(example: Example, opening: tuple[int, ...], closing: tuple[int, ...]) -> tuple[Tree, Tree]:
+    """The action after the prompt alone, and after the trace: one tree each. It is this action if it ends here."""
+    action, prompt = (*example.part("action"), *closing), example.prompt
     counts = (0.0,) * len(opening) + (1.0,) * len(action)
     alone = Tree(prompt, (Branch(len(prompt), (*opening, *action), counts),))
     span = next(span for span in example.spans if span.label == "action")

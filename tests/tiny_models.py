@@ -80,12 +80,14 @@ def tokenizer(template: str | None = CHATML) -> Any:
     return made
 
 
-def save_model(folder: Path, kind: str = "llama", template: str | None = CHATML, context: int = 4096) -> Path:
-    """A random model of two layers, saved as a transformers folder."""
+def save_model(
+    folder: Path, kind: str = "llama", template: str | None = CHATML, context: int = 4096, words: Any = None
+) -> Path:
+    """A random model of two layers, saved as a transformers folder; `words` is another tokenizer than the usual one."""
     import torch
     import transformers
 
-    made = tokenizer(template)
+    made = words or tokenizer(template)
     torch.manual_seed(7)
     shape = {
         "vocab_size": len(made),

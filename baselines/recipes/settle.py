@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from cotbench.baselines.card import read_begun
-from cotbench.baselines.recipes import sft
+from cotbench.baselines.recipes import RECIPES, sft
 from cotbench.baselines.tiny import building
 from cotbench.errors import RunFolderError, UnknownNameError, UsageError
 
@@ -47,6 +47,8 @@ def settle(recipe: str | None, preset: str | None, file: Path | None, given: dic
     told = {} if file is None else _read(file)
     name = recipe or told.pop("recipe", None) or sft.NAME
     told.pop("recipe", None)
+    if name not in RECIPES:
+        raise UnknownNameError("recipe", str(name), RECIPES)
     if name == _BASE:
         return Plan(_BASE, _checked(building.BaseConfig, told | given))
     preset = preset or told.pop("preset", None) or ("tiny" if (told | given).get("model") == "tiny" else "paper")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 
 from cotbench.baselines.card import data_card, out_folder, surroundings_card
 from cotbench.baselines.demonstration import Demonstration, check_trainable, read_demonstrations
@@ -126,10 +126,7 @@ def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Calla
 
     demonstrations = [one for path in config.data for one in _read(path)]
     check_trainable(demonstrations)
-    asked = {
-        env: Elicitation.for_env(env, **config.elicitation) if env else Elicitation(**config.elicitation)
-        for env in sorted({one.env for one in demonstrations})
-    }
+    asked = {env: _asked(env, config.elicitation) for env in sorted({one.env for one in demonstrations})}
     record = {
         "recipe": NAME,
         "config": config.model_dump(mode="json"),
@@ -139,6 +136,14 @@ def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Calla
     }
     out_folder(out, record, resume=resume)
     return run_training(config, demonstrations, asked, record, out, progress=progress)
+
+
+def _asked(env: str, options: dict[str, Any]) -> Elicitation:
+    try:
+        return Elicitation.for_env(env, **options) if env else Elicitation(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"elicitation.{first['loc'][-1]} {first['input']}: {first['msg']}") from error
 
 
 def _read(path: str) -> list[Demonstration]:

@@ -1,5 +1,7 @@
 """What the household expert thinks, in words. Invariant: a thought is made of the expert's state of mind and of the last
 observation, and the expert knows what the episode has shown and no more; so no thought names what was not seen.
+
+Each begins with what is needed or held, and then says what follows: a reader who has just named the thing finds it in view.
 """
 
 from __future__ import annotations
@@ -16,80 +18,89 @@ _DONE = {"clean": "clean", "heat": "hot", "cool": "cool"}
 _REFUSED = ("That did nothing.", "Nothing happened.", "That was not possible.")
 _FIRST = (
     "I need a {seeks}. I begin with {target}.",
-    "A {seeks} is needed, and I have not seen one yet. I look at {target} first.",
-    "I have to find a {seeks}, and {target} is a good place to start.",
+    "I look for a {seeks}. I have seen nothing yet, so I go to {target} first.",
+    "I want a {seeks}. I start at {target}.",
 )
 _NOT_HERE = (
-    "There is no {seeks} {on} {at}. Next I check {target}.",
-    "I still need a {seeks}, and {at} has none. I try {target}.",
-    "No {seeks} here. I look at {target} next.",
+    "I need a {seeks}. There is none {on_at} {at}. Next I check {target}.",
+    "I look for a {seeks}. I see none {on_at} {at}, so I try {target}.",
+    "I want a {seeks}. It is not {on_at} {at}. I go on to {target}.",
 )
 _SEARCH = (
-    "I still need a {seeks}. Next I check {target}.",
-    "I have not found a {seeks} yet. I try {target}.",
-    "I keep looking for a {seeks}, and {target} is next.",
+    "I need a {seeks}. I have not found it. Next I check {target}.",
+    "I look for a {seeks}. I go on to {target}.",
+    "I want a {seeks}. I have not seen one yet, so I try {target}.",
 )
 _OPEN_TO_FIND = (
-    "The {at} is closed. I open it to look for a {seeks}.",
-    "A {seeks} may be inside {at}, so I open it.",
-    "I cannot see into {at}. I open it.",
+    "I need a {seeks}. The {at} is closed. I open it.",
+    "I look for a {seeks}. I cannot see into {at}, so I open it.",
+    "I want a {seeks}. It may be inside {at}. I open it.",
 )
-_EXAMINE_TO_FIND = ("I look closely at {at} to find a {seeks}.", "A {seeks} may be at {at}. I examine it.")
+_EXAMINE_TO_FIND = (
+    "I need a {seeks}. I look closely at {at}.",
+    "I look for a {seeks}. I examine {at}.",
+)
 _TAKE = (
-    "I see {target} {on} {at}, and I need a {thing}. I take it.",
-    "The {target} is here {on} {at}. It is what I need, so I take it.",
-    "Here is {target}, the {thing} that I need. I take it from {at}.",
+    "I need a {thing}. I see {target} {on} {at}. I take it.",
+    "I look for a {thing}. Here is {target} {on} {at}, so I take it.",
+    "I want a {thing}. There is {target} {on} {at}. I take it.",
 )
 _FETCH = (
-    "I saw {target} {on} {where}, and I need a {thing}. I go there.",
-    "The {target} is {on} {where}. I need it, so I go to {where}.",
-    "I remember {target} {on} {where}. I go and get it.",
+    "I need a {thing}. I saw {target} {on} {where}. I go there.",
+    "I look for a {thing}. I remember {target} {on} {where}, so I go there.",
+    "I want a {thing}. There was {target} {on} {where}. I go to {where}.",
 )
-_OPEN_TO_TAKE = ("The {target} is inside {at}. I open it.", "The {at} is closed, and {target} is in it. I open it.")
+_OPEN_TO_TAKE = (
+    "I need a {thing}. I saw {target} in {at}, which is closed. I open it.",
+    "I want a {thing}. It is in {at}. I open it.",
+)
 _TREAT_GO = (
-    "I have {holds}. It must be {done}, so I go to {target}.",
-    "The {holds} in my hand is not {done} yet. I go to {target} to {kind} it.",
-    "Now I {kind} {holds}. For that I go to {target}.",
+    "I have {holds}. It must be {done}. I go to {target}.",
+    "I hold {holds}, which is not {done} yet. I go to {target} to {kind} it.",
+    "I carry {holds}. I {kind} it with {target}, so I go there.",
 )
 _TREAT = (
-    "I am at {target} with {holds}. I {kind} it.",
-    "The {holds} must be {done}, and I stand at {target}. I {kind} it now.",
-    "At {target} I can {kind} {holds}.",
+    "I have {holds}. It must be {done}. I {kind} it with {target}.",
+    "I hold {holds}, which is not {done} yet. This is {target}, so I {kind} it.",
+    "I carry {holds}. At {target} I {kind} it.",
 )
 _BRING_GO = (
-    "I have {holds}{treated}. It goes to a {place}, so I go to {target}.",
-    "The {holds} is ready{treated}. I bring it to {target}.",
-    "Now I bring {holds} to {target}.",
+    "I have {holds}{treated}. It goes to a {place}. I go to {target}.",
+    "I hold {holds}{treated}. I bring it to {target}.",
+    "I carry {holds}{treated}. A {place} is where it belongs, so I go to {target}.",
 )
-_BRING_OPEN = ("The {at} is closed. I open it to put {holds} inside.", "To put {holds} in, I open {at} first.")
+_BRING_OPEN = (
+    "I have {holds}{treated}. The {at} is closed. I open it.",
+    "I hold {holds}{treated}. To put it in, I open {at}.",
+)
 _BRING = (
-    "I am at {at} with {holds}{treated}. I put it here.",
-    "The {at} is where {holds} goes. I put it down.",
-    "This is the {place}. I move {holds} to {at}.",
+    "I have {holds}{treated}. It goes to a {place}. I put it {on} {at}.",
+    "I hold {holds}{treated}. This is {at}, so I put it here.",
+    "I carry {holds}{treated}. A {place} is where it belongs. I move it to {at}.",
 )
 _LIGHT_GO = (
-    "I have {holds}. The {target} is {on} {where}, so I go there.",
-    "I hold {holds} and need the {place}. I saw {target} {on} {where}.",
-    "Now I go to {where}, where {target} is.",
+    "I have {holds}. I need a {place}. I saw {target} {on} {where}, so I go there.",
+    "I hold {holds}. I remember {target} {on} {where}. I go there.",
+    "I carry {holds}. I go to {where}, where {target} is.",
 )
 _LIGHT = (
-    "I have {holds}, and {target} is here. I turn it on.",
-    "The {target} is right here. I use it to look at {holds}.",
-    "With {holds} in my hand I use {target}.",
+    "I have {holds}. I need a {place}. Here is {target}. I turn it on.",
+    "I hold {holds}. I see {target}, so I use it.",
+    "I carry {holds}. I use {target} to look at it.",
 )
 _PUT_AWAY_GO = (
-    "I hold {holds}, which I do not need. I bring it to {where}.",
-    "The {holds} is not what the task asks for. I put it away at {where}.",
+    "I hold {holds}. I need a {thing} instead. I bring it to {where}.",
+    "I carry {holds}, which the task does not ask for. I put it away at {where}.",
 )
 _PUT_AWAY = (
-    "I do not need {holds}. I leave it at {at}.",
-    "The {holds} is not needed. I put it down here.",
+    "I hold {holds}. I need a {thing} instead. I leave it at {at}.",
+    "I carry {holds}, which the task does not ask for. I put it down here.",
 )
 _AGAIN = (
-    "I have looked everywhere and still need a {seeks}. I go back to {target}.",
-    "A {seeks} is still missing. I look at {target} once more.",
+    "I need a {seeks}. I have looked everywhere. I go back to {target}.",
+    "I look for a {seeks}. I have seen all places, so I try {target} once more.",
 )
-_PLAIN = ("To go on I {action}.", "The next step is to {action}.")
+_PLAIN = ("I go on. I {action}.", "The next step is to {action}.")
 
 WORDINGS = (
     *(_FIRST, _NOT_HERE, _SEARCH, _AGAIN, _OPEN_TO_FIND, _EXAMINE_TO_FIND),
@@ -175,7 +186,8 @@ def _words(mind: Mind) -> Mapping[str, str]:
         "done": done,
         "holds": mind.holds,
         "kind": mind.goal.kind,
-        "on": "in" if _holds_inside(where or mind.at) else "on",
+        "on": _on(where),
+        "on_at": _on(mind.at),
         "place": mind.goal.place,
         "seeks": mind.seeks,
         "target": mind.target,
@@ -185,5 +197,5 @@ def _words(mind: Mind) -> Mapping[str, str]:
     }
 
 
-def _holds_inside(place: str) -> bool:
-    return place.rpartition(" ")[0] in OPENABLE
+def _on(place: str) -> str:
+    return "in" if place.rpartition(" ")[0] in OPENABLE else "on"

@@ -10,8 +10,12 @@ from collections.abc import Sequence
 from cotbench.agents.answers import failure
 from cotbench.agents.random import answered
 from cotbench.baselines.teachers import alfworld, bfcl, scienceworld
+from cotbench.envs.bfcl import calls
 from cotbench.errors import AgentError, UsageError
 from cotbench.query import Decision, Query, derive_seed
+
+_MOST_CALLS = 15
+"""Of a turn with more calls all are made at once: upstream allows 20 responses a turn."""
 
 _THINK = {"scienceworld": scienceworld.think, "bfcl": bfcl.think}
 
@@ -20,7 +24,7 @@ class Scripted:
     """Takes the expert's action after varied, first-person reasoning that leads to it.
 
     In ALFWorld the expert is the one that sees what a player sees; in ScienceWorld it follows the gold path, in BFCL the ground
-    truth.
+    truth, call by call: for a call may use what the one before it told.
 
     Args:
         slips: probability that a step is a deliberate mistake, without a trace: so that the next steps show how one recovers.
@@ -53,7 +57,8 @@ class Scripted:
                 raise AgentError(f"the expert knows no action at step {query.step} of {query.task}")
             if env not in _THINK:
                 raise AgentError(f"no reasoning is written for tasks such as {query.task}")
-            return answered(query, query.expert_action, _THINK[env](query.dialogue, query.expert_action, rng))
+            action = _one_call(query.expert_action) if env == "bfcl" else query.expert_action
+            return answered(query, action, _THINK[env](query.dialogue, action, rng))
         except AgentError as error:
             return failure(error)
 
@@ -67,3 +72,9 @@ class Scripted:
 
     def close(self) -> None:
         """Nothing to free."""
+
+
+def _one_call(action: str) -> str:
+    """The first call of a response."""
+    texts = calls.read(action).texts()
+    return calls.canonical(f"[{texts[0]}]") if 1 < len(texts) <= _MOST_CALLS else action

@@ -126,11 +126,13 @@ def train(
     json_: Annotated[bool, typer.Option("--json", help="Print the recipe card instead.", rich_help_panel=WRITTEN)] = False,
 ) -> int:
     """Train a model on traces: checkpoints are loaded as hf:OUT/checkpoint-N, the last state as hf:OUT."""
-    from cotbench.cli.options import only_given
+    from cotbench.cli.options import check_choices, only_given
+    from cotbench.elicitation import Elicitation
 
     asked = only_given(
         {"style": elicitation, "trace_tokens": trace_tokens, "history": history, "observation_chars": observation_chars}
     )
+    check_choices(Elicitation, asked)
     given = only_given(
         {
             "model": model,
@@ -174,6 +176,7 @@ def _train(
 
     from cotbench.baselines.recipes import RECIPES
     from cotbench.baselines.recipes.require import require_training
+    from cotbench.cli.options import emptied
     from cotbench.cli.playing import resumed
     from cotbench.errors import UnknownNameError, UsageError
 
@@ -191,7 +194,8 @@ def _train(
     plan = settle.settle(recipe, preset, file, given, begun)
     again = f"cotbench train --resume {target}"
     try:
-        trained = settle.carry_out(plan, target, resume=begun is not None, progress=progress(quiet=as_json))
+        with emptied(target):
+            trained = settle.carry_out(plan, target, resume=begun is not None, progress=progress(quiet=as_json))
     except KeyboardInterrupt:
         print(f"interrupted; the checkpoints are kept: {again}", file=sys.stderr)
         return 130

@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import json
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ TINY = "tiny"
 """A model of two million parameters that has read ALFWorld's language; it comes with the package."""
 
 _DTYPES = ("float32", "bfloat16", "float16")
+_ADAPTER = "adapter_config.json"
 _QUANTIZED = ("4bit", "8bit")
 _HASHED_BYTES = 2 * 2**30
 
@@ -69,7 +71,7 @@ def load(
     """Load a model for evaluation.
 
     Args:
-        target: `smollm2`, an alias, a local folder, or a hub name.
+        target: `smollm2`, an alias, a local folder, or a hub name; a folder that holds an adapter alone is loaded with its base.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: "auto" (float32 on a CPU, bfloat16 on a GPU) or a torch dtype's name.
         attn: transformers' `attn_implementation`.
@@ -83,6 +85,11 @@ def load(
     """
     require_transformers()
     _require_extras(adapter, quantize)
+    if (folder := _adapter_folder(target)) is not None:
+        _require_extras(target, quantize)
+        name, at = _base_of(folder)
+        base = load(name, device=device, dtype=dtype, attn=attn, revision=at, quantize=quantize)
+        return _with_adapters(base, folder, target, adapter, merge=quantize is None)
     import torch
     import transformers
 
@@ -139,6 +146,51 @@ def _require_extras(adapter: str | None, quantize: str | None) -> None:
         raise MissingExtraError(f"adapter={adapter}", "adapter")
     if quantize and find_spec("bitsandbytes") is None:
         raise MissingExtraError(f"quantize={quantize}", "quantize")
+
+
+def _adapter_folder(target: str) -> Path | None:
+    folder = Path(target).expanduser()
+    return folder if (folder / _ADAPTER).is_file() and not (folder / "config.json").is_file() else None
+
+
+def _base_of(folder: Path) -> tuple[str, str | None]:
+    """Name and revision of the model that an adapter belongs on."""
+    try:
+        told = dict(json.loads((folder / _ADAPTER).read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise AgentError(f"{folder / _ADAPTER} is damaged ({first_line(error)}): save the adapter again") from error
+    base, revision = told.get("base_model_name_or_path"), told.get("revision")
+    if not isinstance(base, str) or not base:
+        raise AgentError(f"{folder} holds an adapter that names no base: write base_model_name_or_path into its {_ADAPTER}")
+    if base.startswith((".", "/", "~")) and not Path(base).expanduser().is_dir():
+        raise AgentError(
+            f"{folder} holds an adapter whose base model {base} is gone: put it back, or name another place for it in "
+            f"{_ADAPTER} (base_model_name_or_path)"
+        )
+    return base, revision if isinstance(revision, str) else None
+
+
+def _with_adapters(base: LoadedModel, folder: Path, target: str, more: str | None, *, merge: bool) -> LoadedModel:
+    """A base with the adapter in a folder and perhaps another one on top; the tokenizer is the folder's where it has one."""
+    import transformers
+
+    model = _adapted(base.model, str(folder), merge=merge)
+    model.name_or_path = str(folder.resolve())  # What is trained on top of it finds all of it again.
+    tokenizer = base.tokenizer
+    if (folder / "tokenizer_config.json").is_file():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    told = base.description
+    description = {
+        **told,
+        "model": target,
+        "weights_sha256": _weights_digest(folder),
+        "base": {name: told[name] for name in ("model", "revision", "weights_sha256", "base") if name in told},
+        "chat_template_sha256": digest(tokenizer.chat_template),
+    }
+    if more:
+        model = _adapted(model, more, merge=merge)
+        description |= {"adapter": more, "adapter_sha256": _weights_digest(Path(more).expanduser())}
+    return LoadedModel(model, tokenizer, description)
 
 
 def _adapted(model: Any, adapter: str, *, merge: bool) -> Any:
