@@ -94,5 +94,6 @@ def read_begun(out: Path) -> dict[str, Any]:
 
 
 def _identity(record: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {name: record[name] for name in _IDENTITY if name != "config"}
-    return flat | {name: value for name, value in record["config"].items() if name not in _ELSEWHERE}
+    options = {name: value for name, value in record["config"].items() if name not in _ELSEWHERE}
+    data = record["data"]
+    return options | {"recipe": record["recipe"], "elicitations": record["elicitations"], "data_sha256": data.get("sha256")}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 import transformers
 
-from cotbench.agents.hf.models import first_line
+from cotbench.agents.hf.models import first_line, quiet
 from cotbench.baselines.card import begin
 from cotbench.baselines.demonstration import Demonstration
 from cotbench.baselines.examples import Examples
@@ -64,7 +65,7 @@ def run_training(
         with _room(out):
             write_masks(out, lesson)
     feed = Feed(lesson.steps, of_examples(lesson.examples.episodes, lesson.masks), args.world_size)
-    trainer = fit(learner, feed, args, record, steps_at(config.checkpoints, len(lesson.steps)), progress)
+    trainer = fit(learner, feed, args, record, steps_at(config.checkpoints, len(lesson.steps)), progress, config.average)
     counts = _counts(lesson.examples)
     return Trained(out, len(lesson.steps), _finish(trainer, record, out), counts["examples"], counts["too_long"])
 
@@ -100,6 +101,7 @@ def run_base(config: BaseConfig, record: dict[str, Any], out: Path, *, progress:
 def _set_up(threads: int | None, seed: int) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
+    quiet(transformers)
     transformers.set_seed(seed)
 
 
@@ -107,7 +109,7 @@ def _finish(trainer: TreeTrainer, record: dict[str, Any], out: Path) -> dict[str
     """Write the trained model and its card; what was measured on the way."""
     seen = {**trainer.seen, "masked_share": trainer.masked_share}
     if trainer.is_world_process_zero():
-        with _room(out):
+        with _room(out), trainer.saved():
             save(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, out)
             write_card(out, {**record, "step": record["steps"], "progress": 1.0, "seen": seen})
     return seen
@@ -120,6 +122,7 @@ def fit(
     record: dict[str, Any],
     saves: Sequence[int],
     progress: Callable[[], Any] | None,
+    average: float = 0.0,
 ) -> TreeTrainer:
     """Run the trainer over a feed.
 
@@ -130,6 +133,7 @@ def fit(
         packed=learner.packed,
         card=lambda step, seen: {**record, "step": step, "progress": step / len(feed.steps)},
         saves=saves,
+        average=average,
         model=learner.model,
         args=args,
         train_dataset=feed,
@@ -150,9 +154,14 @@ def fit(
 
 @contextlib.contextmanager
 def _room(out: Path) -> Iterator[None]:
-    """Say in one line that the disk is full."""
+    """Say in one line that the disk is full, and nothing of what libraries tell one another."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings(
+                "ignore", "Could not find a config file in", UserWarning
+            )  # peft, of a folder that it writes.
+            yield
     except Exception as error:
         if getattr(error, "errno", None) not in _FULL and not any(sign in str(error) for sign in _FULL_SAYS):
             raise

@@ -14,18 +14,20 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
 import transformers
 
+from cotbench.baselines.average import RAW, Average
 from cotbench.baselines.feed import Feed, Portion
 from cotbench.baselines.loss import losses, mean_loss, plain_losses
 from cotbench.errors import CotbenchError
 from cotbench.lines import write_atomically
 
 CARD = "recipe.json"
-_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt")
+_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", RAW)
 _STATES = "rng_state*.pth"
 
 Card = Callable[[int, dict[str, float]], dict[str, Any]]
@@ -39,14 +41,16 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         packed: whether the model has our attention installed; else each branch goes through the model on its own.
         card: makes the recipe card of a checkpoint.
         saves: after which steps a checkpoint is written.
+        average: decay of the running average of the weights, which is what is saved; 0: the weights themselves are.
     """
 
-    def __init__(self, *, packed: bool, card: Card, saves: Sequence[int], **rest: Any) -> None:
+    def __init__(self, *, packed: bool, card: Card, saves: Sequence[int], average: float = 0.0, **rest: Any) -> None:
         super().__init__(data_collator=_only, **rest)
         self._packed = packed
         self._losses = losses if packed else plain_losses
         self.seen = {"tokens": 0.0, "actions": 0.0, "actions_in_loss": 0.0}
         self._since = (time.monotonic(), 0.0)
+        self.average = Average(self.model, average) if average else None
         self.add_callback(_Checkpoints(self, card, frozenset(saves)))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
@@ -77,6 +81,21 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
             tokens, actions, in_loss = self.accelerator.reduce(own.to(self.args.device), "sum").tolist()
         for name, number in (("tokens", tokens), ("actions", actions), ("actions_in_loss", in_loss)):
             self.seen[name] += number
+
+    def saved(self) -> AbstractContextManager[Any]:
+        """The model holds the weights that are to be saved; gives those that it goes on with."""
+        return contextlib.nullcontext({}) if self.average is None else self.average.in_place()
+
+    def _save_checkpoint(self, *args: Any, **more: Any) -> None:
+        with self.saved() as raw:
+            super()._save_checkpoint(*args, **more)
+        if self.average is not None and self.args.should_save:
+            self.average.save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", raw)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None:
+            self.average.restore(Path(resume_from_checkpoint))
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Nothing is counted here: the tokens are."""
@@ -122,7 +141,9 @@ class _Checkpoints(transformers.TrainerCallback):  # type: ignore[misc]
         self._trainer, self._card, self._steps = trainer, card, steps
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Save after the chosen steps."""
+        """Average, and save after the chosen steps."""
+        if self._trainer.average is not None:
+            self._trainer.average.update(state.global_step)
         control.should_save = state.global_step in self._steps
         return control
 

@@ -45,6 +45,9 @@ class SFTConfig(MaskConfig):
     warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW, on matrices")
     betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
+    average: float = Field(
+        0.0, ge=0, lt=1, description="decay of a running average of the weights, which is what is saved; 0: the weights are"
+    )
     max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0: never")
     checkpoints: tuple[float, ...] = Field((0.2, 0.4, 0.6, 0.8, 1.0), description="after which shares of the training")
     max_length: int | None = Field(None, ge=64, description="tokens of the longest example; default: the model's context")
@@ -73,6 +76,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "unit": "episode",
         "betas": (0.9, 0.95),
         "weight_decay": 0.1,
+        "average": 0.998,
     },
 }
 """Values that stand in for the defaults, by name."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cotbench import runner
+from cotbench.agents.registry import make_agent
 from cotbench.baselines.card import out_folder, surroundings_card
-from cotbench.baselines.demonstration import Demonstration, read_demonstrations
+from cotbench.baselines.demonstration import TRACES_JSONL, Demonstration, read_demonstrations
 from cotbench.baselines.recipes.sft import Trained
 from cotbench.baselines.schedule import make_steps
 from cotbench.baselines.teachers.alfworld import WORDINGS
@@ -28,7 +31,9 @@ from cotbench.envs import wheels
 from cotbench.envs.alfworld.generator import VERSION
 from cotbench.envs.alfworld.lore import rooms
 from cotbench.envs.registry import env_entry
+from cotbench.journal import EPISODES
 from cotbench.manifest import RunConfig
+from cotbench.rollout import Observer
 
 NAME = "base"
 OWN = "tiny"
@@ -148,24 +153,29 @@ def base_steps(trees: list[Tree], config: BaseConfig) -> Any:
     )
 
 
-def own_traces() -> list[Demonstration]:
+Watch = Callable[[Any, Path], AbstractContextManager[Observer]]
+"""Shows how far a run is: given its plan and its folder."""
+
+
+def own_traces(watch: Watch | None = None) -> list[Demonstration]:
     """What `tiny` is taught with: every task of split train, played by the scripted teacher with a slip now and then.
 
-    They are played once and then read from the cache.
+    They are played once, in a few minutes, and then read from the cache.
     """
-    from cotbench import runner
-    from cotbench.agents.registry import make_agent
-    from cotbench.journal import EPISODES
-
     config = RunConfig(agent=_TEACHER, env=corpus.ENV, split="train", mode="cot")
-    key = hashlib.sha256(f"{VERSION} {config.model_dump_json()}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{VERSION} {config.model_dump_json()} {WORDINGS}".encode()).hexdigest()[:12]
     folder = wheels.cache_folder() / "traces" / f"tiny-{key}"
-    if not (folder / "traces.jsonl").is_file():
-        agent, observer = make_agent(config.agent), runner.Silent()
-        resources = runner.Resources(workers=2, batch=8)
-        if (folder / EPISODES).is_file():
-            outcome = runner.resume(folder, agent=agent, resources=resources, observer=observer)
-        else:
-            outcome = runner.start(runner.make_plan(config), folder, agent=agent, resources=resources, observer=observer)
+    if not (folder / TRACES_JSONL).is_file():
+        plan = runner.make_plan(config)
+        agent, resources = make_agent(config.agent), runner.Resources(batch=8, workers=2)
+        with (watch or _unseen)(plan, folder) as observer:
+            if (folder / EPISODES).is_file():
+                outcome = runner.resume(folder, agent=agent, resources=resources, observer=observer)
+            else:
+                outcome = runner.start(plan, folder, agent=agent, resources=resources, observer=observer)
         collect(outcome)
     return read_demonstrations(folder)
+
+
+def _unseen(plan: Any, folder: Path) -> AbstractContextManager[Observer]:
+    return nullcontext(runner.Silent())

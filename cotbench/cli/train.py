@@ -87,6 +87,16 @@ def train(
     weight_decay: Annotated[
         float | None, typer.Option(min=0, help="Of AdamW.", show_default="0", rich_help_panel=_STEPPED)
     ] = None,
+    average: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Save a running average of the weights, of this decay.",
+            show_default="0",
+            rich_help_panel=_STEPPED,
+        ),
+    ] = None,
     max_length: Annotated[
         int | None,
         typer.Option(min=64, help="Tokens of the longest example.", show_default="the model's", rich_help_panel=_STEPPED),
@@ -148,6 +158,7 @@ def train(
             "lr_schedule": lr_schedule,
             "warmup": warmup,
             "weight_decay": weight_decay,
+            "average": average,
             "max_length": max_length,
             "pass_tokens": pass_tokens,
             "lora_rank": lora_rank,
@@ -194,6 +205,7 @@ def _train(
     plan = settle.settle(recipe, preset, file, given, begun)
     again = f"cotbench train --resume {target}"
     try:
+        _teach_tiny(plan, quiet=as_json)
         with emptied(target):
             trained = settle.carry_out(plan, target, resume=begun is not None, progress=progress(quiet=as_json))
     except KeyboardInterrupt:
@@ -207,6 +219,18 @@ def _train(
         typer.echo(sft.told(trained))
         typer.echo(f"play it with: cotbench run --agent hf:{_shown(target)}")
     return 0
+
+
+def _teach_tiny(plan: Any, *, quiet: bool) -> None:
+    """Play the episodes that tiny is taught with, where no data was given and the cache does not hold them."""
+    from functools import partial
+
+    from cotbench.baselines.card import first_process
+    from cotbench.baselines.tiny.building import OWN, own_traces
+    from cotbench.cli.progress import progress as watch
+
+    if OWN in getattr(plan.config, "data", ()) and first_process():
+        own_traces(partial(watch, quiet=quiet))
 
 
 def _shown(target: Path) -> str:

