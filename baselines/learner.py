@@ -89,7 +89,8 @@ def _with_adapter(model: Any, lora: Lora) -> Any:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
     try:
-        return peft.get_peft_model(model, config)
+        with models.hushed():
+            return peft.get_peft_model(model, config)
     except ValueError as error:
         raise AgentError(f"no adapter fits this model ({models.first_line(error)}): see --lora-targets") from error
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-from cotbench.agents.hf.models import first_line, quiet
+from cotbench.agents.hf.models import first_line, hushed, quiet
 from cotbench.baselines.card import begin
 from cotbench.baselines.demonstration import Demonstration
 from cotbench.baselines.examples import Examples
@@ -156,11 +155,7 @@ def fit(
 def _room(out: Path) -> Iterator[None]:
     """Say in one line that the disk is full, and nothing of what libraries tell one another."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.filterwarnings(
-                "ignore", "Could not find a config file in", UserWarning
-            )  # peft, of a folder that it writes.
+        with hushed():
             yield
     except Exception as error:
         if getattr(error, "errno", None) not in _FULL and not any(sign in str(error) for sign in _FULL_SAYS):

@@ -19,7 +19,7 @@ _TOKENS = 8192
 
 
 def score(model: Any, chat: Chat, episodes: Sequence[Sequence[Example]], *, packed: bool, device: Any) -> dict[str, Score]:
-    """For each example's id: log-probability (nats) of its action, to the closing tag, from the prompt alone and after its trace."""
+    """By example id: log-probability (nats) of the action, closing tag included, from the prompt alone and after the trace."""
     import torch
 
     tags = tuple(chat.encode(ACTION_OPEN)), tuple(chat.encode(ACTION_CLOSE))

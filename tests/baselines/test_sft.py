@@ -3,9 +3,6 @@
 import hashlib
 import json
 import logging
-import math
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,7 +64,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, dict[str, Any]
 def weights_of(folder: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
-    return dict(load_file(next(folder.glob("*.safetensors"))))
+    return dict(load_file(folder / "model.safetensors"))
 
 
 def close(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-5) -> bool:
@@ -122,9 +119,7 @@ def test_what_was_learned_is_what_is_asked(learned: tuple[Demonstration, Trained
     shortest, trained = learned
     agent = make_agent(f"hf:{trained.folder}?threads=1&device=cpu")
     asked = Elicitation.for_env(ENV)
-    queries = [
-        Query("e", shortest.task, step, "cot", shortest.dialogue(step), asked) for step in range(len(shortest.actions))
-    ]
+    queries = [Query("e", shortest.task, step, "cot", shortest.dialogue(step), asked) for step in range(len(shortest.actions))]
     decisions = agent.decide(queries)
     assert tuple(decision.action for decision in decisions) == shortest.actions
     assert tuple(decision.trace for decision in decisions) == shortest.traces
@@ -198,7 +193,7 @@ def test_the_masked_share_of_action_tokens_is_the_fraction(
     write_jsonl(tmp_path / "even.jsonl", even)
     before: set[str] = set()
     for k in (0.1, 0.3, 0.5, 0.7):
-        options = {"epochs": 2, "batch": 8, "mask_fraction": k, "mask_select": select, "unit": "episode"}
+        options = {"epochs": 1, "batch": 99, "mask_fraction": k, "mask_select": select, "unit": "episode"}
         trained = sft(str(k), data=(str(tmp_path / "even.jsonl"),), **options)
         measured = json.loads((trained.folder / "recipe.json").read_text())["seen"]["masked_share"]
         assert abs(measured - k) <= 1 / trained.examples
@@ -215,26 +210,23 @@ def test_the_masked_share_is_that_of_the_stored_masks(
     trained = sft(epochs=1, batch=8, mask_fraction=0.5, unit=unit)
     masked = masked_ids(trained.folder, 0.5)
     lengths = {one.id: len(one.part("action")) for one in examples_of(some_played, some_words)}
-    assert trained.seen["masked_share"] == pytest.approx(
-        sum(lengths[id_] for id_ in masked) / sum(lengths.values()), abs=1e-6
-    )
+    assert trained.seen["masked_share"] == pytest.approx(sum(lengths[id_] for id_ in masked) / sum(lengths.values()), abs=1e-6)
     soft = sft("soft", epochs=1, batch=8, mask_fraction=0.5, unit=unit, action_weight=0.25)
     assert soft.seen["masked_share"] == pytest.approx(0.75 * trained.seen["masked_share"], abs=1e-6)
 
 
 @pytest.mark.parametrize("schedule", ["warmup", "anneal"])
 def test_a_schedule_masks_half_of_the_fraction(sft: Any, schedule: str) -> None:
-    trained = sft(epochs=6, batch=3, mask_fraction=0.8, mask_schedule=schedule)
-    assert trained.seen["masked_share"] == pytest.approx(0.4, abs=0.06)
+    trained = sft(epochs=3, batch=2, unit="episode", mask_fraction=0.8, mask_schedule=schedule)
+    assert trained.seen["masked_share"] == pytest.approx(0.4, abs=0.1)
 
 
 def test_decisions_and_episodes_have_one_loss_and_one_gradient(sft: Any, watched: Any) -> None:
-    options = {"epochs": 1, "batch": 1000, "mask_fraction": 0.4, "mask_select": "confident"}
-    for unit in ("decision", "episode"):
-        for tokens in (64, 8192):
-            sft(f"{unit}{tokens}", unit=unit, pass_tokens=tokens, **options)
+    options = {"epochs": 1, "batch": 1000, "mask_fraction": 0.4}
+    for unit, tokens in (("decision", 8192), ("episode", 64), ("episode", 8192)):
+        sft(f"{unit}{tokens}", unit=unit, pass_tokens=tokens, **options)
     (loss, grads), *others = watched
-    assert len(others) == 3
+    assert len(others) == 2
     for other, own in others:
         assert other == pytest.approx(loss, rel=1e-5)
         assert close(own, grads)
@@ -243,16 +235,14 @@ def test_decisions_and_episodes_have_one_loss_and_one_gradient(sft: Any, watched
 @pytest.mark.parametrize("unit", ["decision", "episode"])
 def test_many_small_passes_and_one_large_give_the_same_weights(sft: Any, unit: str) -> None:
     small, large = (
-        sft(str(tokens), unit=unit, epochs=2, batch=8, mask_fraction=0.3, pass_tokens=tokens) for tokens in (64, 8192)
+        sft(str(tokens), unit=unit, epochs=1, batch=8, mask_fraction=0.3, pass_tokens=tokens) for tokens in (64, 8192)
     )
     assert close(weights_of(small.folder), weights_of(large.folder), 1e-3)
     assert small.seen == large.seen
 
 
 def test_activations_that_are_computed_twice_give_the_same_weights(sft: Any) -> None:
-    usual, twice = (
-        sft(str(again), unit="episode", epochs=2, batch=8, gradient_checkpointing=again) for again in (False, True)
-    )
+    usual, twice = (sft(str(again), unit="episode", epochs=2, batch=8, gradient_checkpointing=again) for again in (False, True))
     assert close(weights_of(usual.folder), weights_of(twice.folder), 1e-3)
 
 
@@ -270,7 +260,8 @@ def plain_loop(model_folder: Path, examples: list[Example], masked: set[str], st
     for example in examples:
         episodes.setdefault(example.task, []).append(example)
     in_order = list(episodes.values())
-    losses = []
+    means = {name: one.detach().clone() for name, one in model.named_parameters()}
+    losses: list[float] = []
     for step in steps:
         total, count = torch.zeros(()), 0
         for episode, decisions in (pair for part in step.parts for pair in part):
@@ -288,7 +279,10 @@ def plain_loop(model_folder: Path, examples: list[Example], masked: set[str], st
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
         losses.append(float(loss.detach()))
-    return losses, dict(model.state_dict())
+        if config.average:
+            kept = min(config.average, len(losses) / (len(losses) + 10))
+            means = {name: kept * means[name] + (1 - kept) * one.detach() for name, one in model.named_parameters()}
+    return losses, means if config.average else dict(model.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -296,6 +290,7 @@ def plain_loop(model_folder: Path, examples: list[Example], masked: set[str], st
     [
         ("qwen", "decision", {"mask_fraction": 0.3}),
         ("llama", "episode", {"mask_fraction": 0.5, "action_weight": 0.5, "weight_decay": 0.1}),
+        ("qwen", "episode", {"average": 0.2}),
         ("gemma", "decision", {"mask_fraction": 0.3}),
         ("gemma", "episode", {}),
     ],
@@ -402,23 +397,3 @@ def test_shares_of_a_training_in_steps() -> None:
 def test_an_elicitation_that_cannot_be_is_said_in_one_line(sft: Any) -> None:
     with pytest.raises(UsageError, match=r"^elicitation.history old: Input should be"):
         sft(elicitation={"history": "old"})
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one_does(
-    sft: Any, some_traces: Path, learners: dict[str, Path], tmp_path: Path
-) -> None:
-    options = {"epochs": 2, "batch": 4, "mask_fraction": 0.3, "unit": "episode"}
-    one = sft("one", **options)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
-    flags = ["--model", str(learners["qwen"]), "--data", str(some_traces), "--epochs", "2", "-b", "4", "--unit", "episode"]
-    flags += ["--mask-fraction", "0.3", "--lr", "1e-3", "--warmup", "0", "--checkpoints", "1", "--device", "cpu"]
-    two = tmp_path / "two"
-    command = [*launch, "-m", "cotbench", "train", *flags, "--threads", "1", "--out", str(two)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    card = json.loads((two / "recipe.json").read_text())
-    assert card["steps"] == one.steps
-    assert card["seen"] == pytest.approx(one.seen)
-    assert close(weights_of(two), weights_of(one.folder), 1e-3)
-    assert not math.isnan(card["seen"]["tokens"])

@@ -5,9 +5,8 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,14 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
-from cotbench.baselines import trainer  # noqa: E402
+from cotbench.baselines import average, trainer  # noqa: E402
 from cotbench.baselines.demonstration import Demonstration, write_jsonl  # noqa: E402
 from cotbench.cli import run_cli  # noqa: E402
 from tests.baselines.conftest import ENV  # noqa: E402
 
-COTBENCH = [sys.executable, "-c", "from cotbench.cli import main; main()"]
 FLAGS = ["--epochs", "2", "-b", "6", "--lr", "1e-3", "--mask-fraction", "0.3", "--checkpoints", "0.25,0.5,0.75"]
 FLAGS += ["--device", "cpu", "--threads", "1"]
-LARGE = 10_000_000
+TRAIN = ["train", "--model", "./m", "--data", "t", *FLAGS, "--out", "o"]
 
 
 @pytest.fixture
@@ -43,6 +41,7 @@ def cli(
     Path("t").symlink_to(some_traces)
 
     def call(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()  # What fixtures said.
         code = run_cli(list(arguments))
         captured = capfd.readouterr()
         return code, captured.out, captured.err
@@ -51,21 +50,28 @@ def cli(
 
 
 @pytest.fixture(scope="session")
-def whole(learners: dict[str, Path], some_traces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        Path("m").symlink_to(learners["qwen"])
-        Path("t").symlink_to(some_traces)
-        assert run_cli(["train", "--model", "./m", "--data", "t", *FLAGS, "--out", "o"]) == 0
-    finally:
-        os.chdir(before)
-    return folder / "o"
+def undisturbed(learners: dict[str, Path], some_traces: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Makes the folder of a training that nothing disturbed, once for the same options."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def folder(*more: str) -> Path:
+        if more not in made:
+            place = tmp_path_factory.mktemp("whole")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(place)
+                Path("m").symlink_to(learners["qwen"])
+                Path("t").symlink_to(some_traces)
+                assert run_cli([*TRAIN, *more]) == 0
+            made[more] = place / "o"
+        return made[more]
+
+    return folder
 
 
-TRAIN = ["train", "--model", "./m", "--data", "t", *FLAGS, "--out", "o"]
+@pytest.fixture
+def whole(undisturbed: Any) -> Path:
+    """The folder of the usual one."""
+    return Path(undisturbed())
 
 
 def same(out: Path, whole: Path) -> None:
@@ -116,13 +122,14 @@ def test_sft_plus_is_sft_with_the_papers_fraction(cli: Any, whole: Path) -> None
 
 
 def test_killed_and_resumed_it_is_the_same(cli: Any, whole: Path) -> None:
-    process = subprocess.Popen([*COTBENCH, *TRAIN], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    first = Path("o/checkpoint-3/recipe.json")
-    while process.poll() is None and not first.exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.communicate() == (b"", b"")
-    assert process.returncode == -signal.SIGKILL, "it was still running"
+    child = os.fork()  # Everything is imported already.
+    if not child:
+        os._exit(run_cli(TRAIN))
+    while not Path("o/checkpoint-3/recipe.json").exists():
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it is still running"
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0) == (child, signal.SIGKILL), "it was still running"
     assert not Path("o/recipe.json").exists()
     code, _, err = cli("train", "--out", "o", "--resume")
     assert (code, err) == (0, "")
@@ -150,28 +157,33 @@ def nth(number: int, original: Callable[..., Any], *, after: bool = False) -> Ca
     return call
 
 
+AVERAGED = ["--average", "0.8"]
+
+
 @pytest.mark.parametrize(
-    ("where", "after", "goes_on_from"),
+    ("where", "after", "goes_on_from", "more"),
     [
-        ((trainer.TreeTrainer, "save_model"), False, "checkpoint-3"),
-        ((trainer.TreeTrainer, "_save_optimizer_and_scheduler"), False, "checkpoint-3"),
-        ((trainer, "write_card"), False, "checkpoint-3"),
-        ((trainer, "write_card"), True, "checkpoint-5"),
+        ((trainer.TreeTrainer, "save_model"), False, "checkpoint-3", []),
+        ((trainer.TreeTrainer, "_save_optimizer_and_scheduler"), False, "checkpoint-3", AVERAGED),
+        ((average.Average, "save"), False, "checkpoint-3", AVERAGED),
+        ((trainer, "write_card"), False, "checkpoint-3", []),
+        ((trainer, "write_card"), True, "checkpoint-5", AVERAGED),
     ],
 )
 def test_killed_at_any_moment_of_saving_it_is_the_same(
-    cli: Any, whole: Path, where: tuple[Any, str], after: bool, goes_on_from: str
+    cli: Any, undisturbed: Any, where: tuple[Any, str], after: bool, goes_on_from: str, more: list[str]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(*where, nth(2, getattr(*where), after=after))
         with pytest.raises(Killed):
-            cli(*TRAIN)
+            cli(*TRAIN, *more)
     assert Path("o/checkpoint-3/optimizer.pt").exists(), "it goes only when the next one is whole"
     assert trainer.newest_checkpoint(Path("o")) == Path("o", goes_on_from)
     assert cli("train", "--resume", "o")[0] == 0
-    same(Path("o"), whole)
-    kept = [path.parent.name for path in Path("o").glob("checkpoint-*/optimizer.pt")]
-    assert kept == ["checkpoint-10"], "the newest alone can be gone on from"
+    same(Path("o"), undisturbed(*more))
+    for name in ("optimizer.pt", *(["raw.safetensors"] if more else [])):
+        kept = [path.parent.name for path in Path("o").glob(f"checkpoint-*/{name}")]
+        assert kept == ["checkpoint-10"], "the newest alone can be gone on from"
 
 
 def test_a_finished_training_is_gone_on_with_and_stays_the_same(cli: Any, whole: Path) -> None:
@@ -221,11 +233,13 @@ def test_a_full_disk_costs_no_checkpoint(cli: Any, whole: Path, size: int, cards
 
 def test_the_terminal_stays_clean_with_an_adapter_too(cli: Any) -> None:
     pytest.importorskip("peft")
-    command = [*COTBENCH, *TRAIN, "--lora-rank", "2", "--mask-select", "confident"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == 2
-    assert cli("run", "--agent", "hf:./o", "--episodes", "1", "--max-steps", "1", "--out", "r")[0] == 0
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        code, out, err = cli(*TRAIN, "--lora-rank", "2", "--mask-select", "confident")
+        assert (code, len(out.splitlines()), err) == (0, 2, "")
+        played = cli("run", "--agent", "hf:./o?device=cpu", "--episodes", "1", "--max-steps", "1", "--out", "r")
+        assert played[0] == 0
+    assert [str(one.message) for one in said] == []
 
 
 @pytest.mark.parametrize(

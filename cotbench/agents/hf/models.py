@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -71,7 +72,8 @@ def load(
     """Load a model for evaluation.
 
     Args:
-        target: `smollm2`, an alias, a local folder, or a hub name; a folder that holds an adapter alone is loaded with its base.
+        target: `smollm2`, an alias, a local folder, or a hub name; a folder that holds an adapter alone is loaded with its
+            base.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: "auto" (float32 on a CPU, bfloat16 on a GPU) or a torch dtype's name.
         attn: transformers' `attn_implementation`.
@@ -198,8 +200,9 @@ def _adapted(model: Any, adapter: str, *, merge: bool) -> Any:
 
     folder = Path(adapter).expanduser()
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder) if folder.is_dir() else adapter)
-        return (adapted.merge_and_unload() if merge else adapted.get_base_model()).eval()
+        with hushed():
+            adapted = PeftModel.from_pretrained(model, str(folder) if folder.is_dir() else adapter)
+            return (adapted.merge_and_unload() if merge else adapted.get_base_model()).eval()
     except Exception as error:
         raise AgentError(
             f"cannot load the adapter {adapter} ({first_line(error)}): give a folder that peft's save_pretrained wrote, for "
@@ -258,6 +261,16 @@ def quiet(transformers: Any) -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without the warnings in which libraries tell one another what is going to change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        # peft, of a folder that it writes itself.
+        warnings.filterwarnings("ignore", "Could not find a config file in", UserWarning)
+        yield
+
+
 def digest(text: str | None) -> str | None:
     """The sha256 of a text; None of anything else."""
     return hashlib.sha256(text.encode()).hexdigest() if isinstance(text, str) else None
@@ -265,7 +278,8 @@ def digest(text: str | None) -> str | None:
 
 def _weights_digest(folder: Path) -> str | None:
     """The sha256 of a local model's weights; None for hub models (the revision names them) and for very large ones."""
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    # Those that are loaded: a checkpoint may hold others beside them.
+    files = sorted([*folder.glob("model*.safetensors"), *folder.glob("adapter_model*.safetensors")])
     if not files or sum(file.stat().st_size for file in files) > _HASHED_BYTES:
         return None
     whole = hashlib.sha256()
