@@ -70,8 +70,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "tiny": {
         "model": "tiny",
-        "epochs": 4,
-        "learning_rate": 1e-3,
+        "epochs": 2,
+        "learning_rate": 2e-3,
         "batch": 16,
         "unit": "episode",
         "betas": (0.9, 0.95),

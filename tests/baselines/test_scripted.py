@@ -88,5 +88,5 @@ def test_in_prompt_mode_it_says_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["slips=1", "slips=-0.1", "order=upwards"])
 def test_wrong_options(option: str) -> None:
-    with pytest.raises(UsageError, match=option.split("=")[0]):
+    with pytest.raises(UsageError, match=option.split("=", maxsplit=1)[0]):
         make_agent(f"scripted?{option}")
