@@ -61,7 +61,7 @@ class Feed:
         own = made[index % self._processes :: self._processes]
         actions = sum(number for _, number in own)
         whole = sum(len(branch.ids) for trees, _ in own for tree in trees for branch in tree.branches)
-        whole += sum(len(tree.weights) for trees, _ in own for tree in trees)
+        whole += sum(weight > 0 for trees, _ in own for tree in trees for weight in tree.weights[1:])
         passes = tuple(pack(trees) for trees, _ in own if trees)
         if not passes:  # Too few for every process; yet all must compute, or the others would wait for this one.
             return Portion((pack(next(trees for trees, _ in made if trees)),), count, 0, 0, idle=True)

@@ -9,6 +9,6 @@ RECIPES = {
 
 PRESETS = {
     "paper": "5 epochs, learning rate 1e-5, 16 decisions a step",
-    "tiny": "2 epochs, learning rate 2e-3, whole episodes as trees, at least 16 decisions a step, averaged weights",
+    "tiny": "1.5 epochs, learning rate 2e-3, whole episodes as trees, at least 16 decisions a step, averaged weights",
 }
 """What `--preset` accepts; the values stand in `sft.PRESETS`."""

@@ -70,7 +70,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "tiny": {
         "model": "tiny",
-        "epochs": 2,
+        "epochs": 1.5,
         "learning_rate": 2e-3,
         "batch": 16,
         "unit": "episode",
