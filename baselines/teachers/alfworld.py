@@ -122,11 +122,18 @@ def expert_of(dialogue: Dialogue, seed: int | None = None) -> Expert:
     return expert
 
 
-def think(mind: Mind, dialogue: Dialogue, rng: random.Random) -> str:
-    """The reasoning that leads from what was seen to `mind.action`: one or two sentences."""
-    thought = rng.choice(_wordings(mind)).format_map(_words(mind))
+def think(mind: Mind, dialogue: Dialogue, rng: random.Random, variety: int = 3) -> str:
+    """The reasoning that leads from what was seen to `mind.action`: two or three short sentences.
+
+    Args:
+        mind: what the expert thinks.
+        dialogue: what it has seen.
+        rng: chooses the words.
+        variety: among how many wordings of a thought.
+    """
+    thought = rng.choice(_wordings(mind)[:variety]).format_map(_words(mind))
     if dialogue.observations[-1].strip() == NOTHING_HAPPENS:
-        thought = f"{rng.choice(_REFUSED)} {thought}"
+        thought = f"{rng.choice(_REFUSED[:variety])} {thought}"
     return thought
 
 

@@ -29,18 +29,22 @@ class Scripted:
     Args:
         slips: probability that a step is a deliberate mistake, without a trace: so that the next steps show how one recovers.
             ALFWorld alone: elsewhere the expert is silent once its path is left.
+        variety: among how many wordings of a household thought one is drawn; there are up to three.
         order: in which order equally likely places are searched: "listed" (as the room's list names them) or "shuffled".
     """
 
     name = "scripted"
     needs = frozenset({"expert_action"})
 
-    def __init__(self, *, slips: float = 0.0, order: str = "listed") -> None:
+    def __init__(self, *, slips: float = 0.0, variety: int = 3, order: str = "listed") -> None:
         if not 0 <= slips < 1:
             raise UsageError(f"slips={slips}: give a probability below 1")
         if order not in ("listed", "shuffled"):
             raise UsageError(f"order={order}: listed or shuffled")
+        if variety < 1:
+            raise UsageError(f"variety={variety}: at least one wording is needed")
         self._slips = slips
+        self._variety = variety
         self._shuffled = order == "shuffled"
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
@@ -68,7 +72,7 @@ class Scripted:
         mind = alfworld.expert_of(query.dialogue, order).mind()
         if rng.random() < self._slips:
             return Decision(alfworld.slip(query.dialogue, mind, rng), None if query.mode == "prompt" else "")
-        return answered(query, mind.action, alfworld.think(mind, query.dialogue, rng))
+        return answered(query, mind.action, alfworld.think(mind, query.dialogue, rng, self._variety))
 
     def close(self) -> None:
         """Nothing to free."""

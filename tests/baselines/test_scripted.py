@@ -79,6 +79,15 @@ def test_it_wins_real_games(real_games: Path, tmp_path: Path) -> None:
             assert not unseen(one.dialogue(step), one.actions[step], trace or "", "alfworld")
 
 
+def test_one_wording_says_the_same_of_the_same(tmp_path: Path) -> None:
+    config = RunConfig(agent="scripted?variety=1", mode="cot", split="train", episodes=6)
+    one = run(config, out=tmp_path / "one")
+    two = run(config.model_copy(update={"seed": 0, "agent": "scripted"}), out=tmp_path / "two")
+    thoughts = [[step.decision.trace for episode in made.episodes for step in episode.trajectory] for made in (one, two)]
+    firsts = [{(trace or "").split()[1] for trace in made if not (trace or "").startswith("That")} for made in thoughts]
+    assert firsts[0] <= {"need", "have", "hold"} and len(firsts[1]) > len(firsts[0])
+
+
 def test_in_prompt_mode_it_says_nothing(tmp_path: Path) -> None:
     outcome = run(RunConfig(agent="scripted", mode="prompt", episodes=2), out=tmp_path / "run")
     decisions = [step.decision for episode in outcome.episodes for step in episode.trajectory]
@@ -86,7 +95,7 @@ def test_in_prompt_mode_it_says_nothing(tmp_path: Path) -> None:
     assert all(episode.success for episode in outcome.episodes)
 
 
-@pytest.mark.parametrize("option", ["slips=1", "slips=-0.1", "order=upwards"])
+@pytest.mark.parametrize("option", ["slips=1", "slips=-0.1", "variety=0", "order=upwards"])
 def test_wrong_options(option: str) -> None:
     with pytest.raises(UsageError, match=option.split("=", maxsplit=1)[0]):
         make_agent(f"scripted?{option}")
