@@ -51,7 +51,8 @@ def settle(recipe: str | None, preset: str | None, file: Path | None, given: dic
         raise UnknownNameError("recipe", str(name), RECIPES)
     if name == _BASE:
         return Plan(_BASE, _checked(building.BaseConfig, told | given))
-    preset = preset or told.pop("preset", None) or ("tiny" if (told | given).get("model") == "tiny" else "paper")
+    named = told.pop("preset", None)
+    preset = preset or named or ("tiny" if (told | given).get("model") == "tiny" else "paper")
     if preset not in sft.PRESETS:
         raise UnknownNameError("preset", preset, sft.PRESETS)
     plus = {"mask_fraction": sft.PLUS} if name == _PLUS else {}
