@@ -39,8 +39,7 @@ NAME = "base"
 OWN = "tiny"
 """In the place of a data path: the traces that are made for `tiny`."""
 
-_TEACHER = "scripted?slips=0.05&variety=1"
-"""Slips, so that it sees how one recovers; one wording a thought, because a choice of words is nothing that it could learn."""
+_TEACHER = "scripted?slips=0.05"
 _PHRASES = (
     "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you see",
     "\n\nYour task is to:",
