@@ -16,14 +16,13 @@ from cotbench.baselines.demonstration import Demonstration
 from cotbench.envs.splits import digest
 from cotbench.errors import UsageError
 from cotbench.lines import write_atomically
-from cotbench.manifest import surroundings
 from cotbench.runner import check_same, fresh_folder
 
 BEGUN = "training.json"
 """What a training was asked to do, written before it begins."""
 
 _IDENTITY = ("recipe", "config", "data", "elicitations")
-_ELSEWHERE = ("device", "threads", "report_to")
+ELSEWHERE = ("device", "threads", "report_to")
 """Options that may differ when a training goes on."""
 
 
@@ -41,11 +40,6 @@ def data_card(paths: Sequence[str], demonstrations: Sequence[Demonstration]) -> 
         "tasks_sha256": digest(sorted({one.task for one in demonstrations})),
         "sha256": whole.hexdigest(),
     }
-
-
-def surroundings_card() -> dict[str, Any]:
-    """Packages, Python, machine, commit and time."""
-    return surroundings()
 
 
 def first_process() -> bool:
@@ -94,6 +88,6 @@ def read_begun(out: Path) -> dict[str, Any]:
 
 
 def _identity(record: dict[str, Any]) -> dict[str, Any]:
-    options = {name: value for name, value in record["config"].items() if name not in _ELSEWHERE}
+    options = {name: value for name, value in record["config"].items() if name not in ELSEWHERE}
     data = record["data"]
     return options | {"recipe": record["recipe"], "elicitations": record["elicitations"], "data_sha256": data.get("sha256")}

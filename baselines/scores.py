@@ -1,5 +1,5 @@
 """How well a model already knows the actions that it is to be taught. Invariant: an action's log-probability is that of its
-tokens after the opening tag, as the agent is asked: from the prompt alone, and after the trace; the closing tag is left out.
+tokens after the opening tag and of the closing tag, as the agent counts them: from the prompt alone, and after the trace.
 """
 
 from __future__ import annotations

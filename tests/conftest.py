@@ -34,6 +34,11 @@ needs_openai = pytest.mark.skipif(
     find_spec("openai") is None or find_spec("tenacity") is None,
     reason="the client is not installed: pip install 'cotbench[openai]'",
 )
+needs_pyarrow = pytest.mark.skipif(
+    find_spec("pyarrow") is None,
+    reason="pyarrow is not installed: pip install 'cotbench[train]'",
+)
+needs_datasets = pytest.mark.skipif(find_spec("datasets") is None, reason="datasets is not installed")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from cotbench.baselines.card import read_begun
+from cotbench.baselines.card import ELSEWHERE, read_begun
 from cotbench.baselines.recipes import RECIPES, sft
 from cotbench.baselines.tiny import building
 from cotbench.errors import RunFolderError, UnknownNameError, UsageError
@@ -45,8 +45,8 @@ def settle(recipe: str | None, preset: str | None, file: Path | None, given: dic
     if begun is not None:
         return _as_begun(begun, recipe, given)
     told = {} if file is None else _read(file)
-    name = recipe or told.pop("recipe", None) or sft.NAME
-    told.pop("recipe", None)
+    written = told.pop("recipe", None)
+    name = recipe or written or sft.NAME
     if name not in RECIPES:
         raise UnknownNameError("recipe", str(name), RECIPES)
     if name == _BASE:
@@ -74,7 +74,7 @@ def _as_begun(folder: Path, recipe: str | None, given: dict[str, Any]) -> Plan:
     before = _checked(model, begun["config"])
     after = _checked(model, begun["config"] | given)
     for name, value in after.model_dump().items():
-        if value != getattr(before, name) and name not in ("device", "threads", "report_to"):
+        if value != getattr(before, name) and name not in ELSEWHERE:
             raise RunFolderError(
                 f"{folder} holds another training: its {name} is {getattr(before, name)!r}, not {value!r}; "
                 "leave the option away, or choose another --out"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from cotbench.baselines.card import data_card, out_folder, surroundings_card
+from cotbench.baselines.card import data_card, out_folder
 from cotbench.baselines.demonstration import Demonstration, check_trainable, read_demonstrations
 from cotbench.baselines.examples import Examples, make_examples
 from cotbench.baselines.masks import MaskConfig, Masks
@@ -23,6 +23,7 @@ from cotbench.baselines.schedule import Step, Unit, make_steps
 from cotbench.elicitation import Elicitation
 from cotbench.errors import UsageError
 from cotbench.lines import write_atomically
+from cotbench.manifest import surroundings
 
 MASKS = "masks.json"
 NAME = "sft"
@@ -136,7 +137,7 @@ def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Calla
         "config": config.model_dump(mode="json"),
         "data": data_card(config.data, demonstrations),
         "elicitations": {env: elicitation.fingerprint for env, elicitation in asked.items()},
-        **surroundings_card(),
+        **surroundings(),
     }
     out_folder(out, record, resume=resume)
     return run_training(config, demonstrations, asked, record, out, progress=progress)

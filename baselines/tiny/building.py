@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench import runner
 from cotbench.agents.registry import make_agent
-from cotbench.baselines.card import out_folder, surroundings_card
+from cotbench.baselines.card import out_folder
 from cotbench.baselines.demonstration import TRACES_JSONL, Demonstration, read_demonstrations
 from cotbench.baselines.recipes.sft import Trained
 from cotbench.baselines.schedule import make_steps
@@ -32,7 +32,7 @@ from cotbench.envs.alfworld.generator import VERSION
 from cotbench.envs.alfworld.lore import rooms
 from cotbench.envs.registry import env_entry
 from cotbench.journal import EPISODES
-from cotbench.manifest import RunConfig
+from cotbench.manifest import RunConfig, surroundings
 from cotbench.rollout import Observer
 
 NAME = "base"
@@ -86,7 +86,7 @@ def build_base(config: BaseConfig, out: Path, *, resume: bool, progress: Callabl
         "config": config.model_dump(mode="json"),
         "data": {"games": config.games, "first": corpus.tasks(1)[0], "envs": {corpus.ENV: config.games}},
         "elicitations": {corpus.ENV: asked().fingerprint},
-        **surroundings_card(),
+        **surroundings(),
     }
     out_folder(out, record, resume=resume)
     return run_base(config, record, out, progress=progress)

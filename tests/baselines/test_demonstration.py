@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,10 @@ from cotbench.errors import MissingExtraError, UsageError
 from cotbench.manifest import RunConfig
 from cotbench.query import Decision, Query
 from cotbench.runner import run
+from tests.conftest import needs_datasets, needs_pyarrow
 
 TASKS = ("alfworld/gen/heat/1008", "alfworld/gen/pick/1511")
 ENV = "alfworld-gen"
-
-needs_pyarrow = pytest.mark.skipif(
-    find_spec("pyarrow") is None, reason="pyarrow is not installed: pip install 'cotbench[train]'"
-)
-needs_datasets = pytest.mark.skipif(find_spec("datasets") is None, reason="datasets is not installed")
 
 
 class Spy(ExpertAgent):

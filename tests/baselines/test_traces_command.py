@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,9 @@ from cotbench.baselines.traces import keep
 from cotbench.cli import run_cli
 from cotbench.episode import Episode, Step
 from cotbench.query import Decision
+from tests.conftest import needs_pyarrow
 
 TRACES = ["traces", "--teacher", "expert"]
-
-needs_pyarrow = pytest.mark.skipif(
-    find_spec("pyarrow") is None, reason="pyarrow is not installed: pip install 'cotbench[train]'"
-)
 
 
 @pytest.fixture
