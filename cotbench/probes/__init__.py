@@ -1,0 +1,1 @@
+"""Measurements on states and checkpoints (paper: alignment, consistency, conflicting traces, attention and gradient shares)."""

@@ -1,0 +1,81 @@
+"""What a probe found, as numbers. Invariant: every number is an `Estimate` with its n and interval, and a table, a figure or a
+program reads the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from cotbench import statistics
+from cotbench.probes.row import Row
+from cotbench.statistics import Estimate
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+R = TypeVar("R", bound=Row)
+
+
+class Curve(BaseModel):
+    """Numbers over something: truncation, layers, heads.
+
+    Attributes:
+        x: what `values` are over, in words: "truncation", "layer".
+        at: where; as long as `values`.
+    """
+
+    model_config = _FROZEN
+
+    x: str
+    at: tuple[float, ...]
+    values: tuple[Estimate, ...]
+
+
+class Numbers(BaseModel):
+    """The numbers of a probe. Intervals are over tasks (cluster bootstrap).
+
+    Attributes:
+        states: states measured; `tasks` is how many tasks they are of.
+        errors: states that could not be measured; in no figure.
+        left_out: states that the probe has nothing to say of, by reason (such as "no donor"); in no figure.
+        estimates: by name, in the order of the table.
+        curves: by name.
+        counts: what was counted rather than estimated, by name, such as the cells of the revision table.
+    """
+
+    model_config = _FROZEN
+
+    states: int
+    tasks: int
+    errors: int
+    left_out: dict[str, int] = {}
+    estimates: dict[str, Estimate] = {}
+    curves: dict[str, Curve] = {}
+    counts: dict[str, int] = {}
+
+
+def over_tasks(rows: Iterable[R], value: Callable[[R], float | bool | None]) -> Estimate:
+    """The mean of a value over the rows that have it (not None), with whole tasks resampled."""
+    totals: dict[str, float] = {}
+    counts: dict[str, float] = {}
+    for row in rows:
+        found = value(row)
+        if found is not None:
+            totals[row.task] = totals.get(row.task, 0.0) + float(found)
+            counts[row.task] = counts.get(row.task, 0.0) + 1
+    return statistics.ratio(list(totals.values()), list(counts.values()))
+
+
+def split(rows: Sequence[R]) -> tuple[list[R], int, dict[str, int]]:
+    """The rows that were measured, how many errors there are, and how many were left out for which reason."""
+    kept: list[R] = []
+    errors, reasons = 0, dict[str, int]()
+    for row in rows:
+        if row.error is not None:
+            errors += 1
+        elif row.left_out is not None:
+            reasons[row.left_out] = reasons.get(row.left_out, 0) + 1
+        else:
+            kept.append(row)
+    return kept, errors, reasons

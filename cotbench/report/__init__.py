@@ -1,0 +1,1 @@
+"""One self-contained page of results: figures, tables, captions, and a browser for episodes."""

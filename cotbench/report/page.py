@@ -1,0 +1,133 @@
+"""A report as data: what stands on the page, before anything is drawn. Invariant: every number on a page is in here, with its
+interval and a caption that says what the interval is over; drawing computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cotbench.episode import Episode
+from cotbench.statistics import Estimate
+
+Series = Literal["prompt", "cot", "gap", "other"]
+"""What a line shows; a mode has the same colour in every figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Estimates over x.
+
+    Attributes:
+        label: in the legend.
+        x: where; as long as `y`.
+        y: with intervals, drawn as a band (line) or whiskers (bar).
+        series: picks the colour; `other` takes the next free one.
+        dots: single values beside the estimate, at the same x: those of each seed, say; empty for none.
+    """
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[Estimate, ...]
+    series: Series = "other"
+    dots: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One pair of axes.
+
+    Attributes:
+        at: a horizontal line at this y, such as 0 for a difference.
+        band: a horizontal band, such as the margin of an equivalence test.
+        labels: names of the x, where x only numbers them (0, 1, 2, ...); then bars are drawn.
+    """
+
+    title: str
+    lines: tuple[Line, ...]
+    at: float | None = None
+    band: tuple[float, float] | None = None
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Panels side by side that share their axes' names.
+
+    Attributes:
+        name: of its files, as in `training_curves`.
+        caption: says n, over what the intervals are, and the elicitation.
+        x, y: names of the axes, with units.
+        y_range: of every panel; None: what the values need, shared by the panels.
+    """
+
+    name: str
+    title: str
+    caption: str
+    x: str
+    y: str
+    panels: tuple[Panel, ...]
+    y_range: tuple[float, float] | None = None
+
+
+Cell = str | int | float | Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells. An `Estimate` is shown with its interval; in the CSV it has four columns (mean, low, high, n).
+
+    Attributes:
+        name: of its file.
+        signed: columns whose estimates are differences and show their sign.
+        paper: columns with numbers that the paper reports, marked as not ours.
+    """
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    signed: frozenset[str] = frozenset()
+    paper: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading, a text in plain words (paragraphs parted by empty lines), and what belongs to it."""
+
+    title: str
+    text: str
+    items: tuple[Figure | Table, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BrowsedRun:
+    """Episodes to step through.
+
+    Attributes:
+        label: names the run, such as "sft+, seed 0, after 100 %, ood".
+    """
+
+    label: str
+    episodes: tuple[Episode, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A whole report.
+
+    Attributes:
+        title: of the page.
+        answer: the answer in three sentences or so, with numbers.
+        warnings: what a reader must know before believing a number (errors, partial splits, one seed).
+        manifest: what was run with what, shown as it is.
+    """
+
+    title: str
+    answer: tuple[str, ...]
+    sections: tuple[Section, ...]
+    warnings: tuple[str, ...] = ()
+    runs: tuple[BrowsedRun, ...] = ()
+    manifest: Mapping[str, Any] = field(default_factory=dict)
