@@ -99,9 +99,7 @@ def read_states(run: Path, limit: int | None = None, seed: int = 0) -> StateSet:
     config = manifest.config
     episodes = [one for one in read_episodes(run) if one.mode == "cot" and one.error is None and one.success]
     if not episodes:
-        raise UsageError(
-            f"{run} has no successful episode in CoT mode: states are taken from those; play a reference that wins"
-        )
+        raise UsageError(f"{run} has no successful episode in CoT mode: play a reference that wins")
     order = {task: place for place, task in enumerate(manifest.task_list)}
     episodes.sort(key=lambda episode: order.get(episode.task, len(order)))
     found = [state for episode in episodes for state in _states(episode, config.env)]
