@@ -5,7 +5,7 @@ success is upstream's verdict and never `done`, and what was not requested is ne
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -105,6 +105,17 @@ class TextEnv(gymnasium.Env[str, str]):
     @abstractmethod
     def canonical(action: str) -> str:
         """The one spelling under which an action is executed, recorded and compared. Pure."""
+
+    @classmethod
+    def equivalent(cls, first: str, second: str) -> bool:
+        """Whether two actions come to the same, however they are worded. Pure, and an equivalence relation."""
+        one, other = cls.canonical(first), cls.canonical(second)
+        return one == other or cls._meaning(one) == cls._meaning(other)
+
+    @staticmethod
+    def _meaning(action: str) -> Hashable:
+        """What canonical actions that come to the same have in common; an environment with synonyms overrides it. Pure."""
+        return action
 
     @abstractmethod
     def _split_tasks(self) -> Sequence[str]:

@@ -64,6 +64,10 @@ class EnvEntry:
         """The environment's spelling rule for actions."""
         return cast(type[TextEnv], _load(self.env_class)).canonical
 
+    def equivalent(self) -> Callable[[str, str], bool]:
+        """The environment's rule for actions that come to the same though they are worded otherwise."""
+        return cast(type[TextEnv], _load(self.env_class)).equivalent
+
     def instructions(self) -> Instructions:
         """What a model is told about acting here."""
         env_class = cast(type[TextEnv], _load(self.env_class))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cotbench.cli import data, doctor, judge, listing, play, run, traces, train
+from cotbench.cli import data, doctor, judge, listing, play, probe, run, study, traces, train
 from cotbench.cli.flags import RESUME_OUT
 
 app = typer.Typer(
@@ -37,8 +37,10 @@ def _main(
 app.command("run")(run.run)
 app.command("traces")(traces.traces)
 app.command("train")(train.train)
+app.command("study")(study.study)
 app.command("play")(play.play)
 app.command("judge")(judge.judge)
+app.command("probe")(probe.probe)
 app.add_typer(listing.app, name="list")
 app.add_typer(data.app, name="data")
 app.command("doctor")(doctor.doctor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -76,6 +76,24 @@ def recipes(json_: _Json = False) -> None:
 
     rows = [*RECIPES.items(), *((f"--preset {name}", what) for name, what in PRESETS.items())]
     _print(("recipe", "what it is"), rows, json_)
+
+
+@app.command("probes")
+def probes(json_: _Json = False) -> None:
+    """What `cotbench probe` measures, with each probe's options."""
+    from cotbench.probes.probe import PROBES, probe_named
+
+    rows = []
+    for name in PROBES:
+        probe = probe_named(name)
+        options = [f"{option}={_default(field)}: {field.description}" for option, field in probe.options.model_fields.items()]
+        rows.append((name, probe.about, "\n".join(options)))
+    _print(("probe", "what it measures", "options"), rows, json_)
+
+
+def _default(field: Any) -> str:
+    value = field.get_default(call_default_factory=True)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
 
 
 def _print(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], as_json: bool) -> None:

@@ -120,6 +120,16 @@ def train(
         int | None,
         typer.Option(min=0, help="Of the order, the masks, new weights.", show_default="0", rich_help_panel=_STEPPED),
     ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            "-o",
+            metavar="NAME=VALUE",
+            help="Any option of the recipe, as the TOML file would have it; may be repeated.",
+            rich_help_panel=_STEPPED,
+        ),
+    ] = None,
     elicitation: Style = None,
     trace_tokens: TraceTokens = None,
     history: History = None,
@@ -143,7 +153,7 @@ def train(
         {"style": elicitation, "trace_tokens": trace_tokens, "history": history, "observation_chars": observation_chars}
     )
     check_choices(Elicitation, asked)
-    given = only_given(
+    given = options_of(option or []) | only_given(
         {
             "model": model,
             "data": tuple(data) if data else None,
@@ -231,6 +241,24 @@ def _teach_tiny(plan: Any, *, quiet: bool) -> None:
 
     if OWN in getattr(plan.config, "data", ()) and first_process():
         own_traces(partial(watch, quiet=quiet))
+
+
+def options_of(options: list[str]) -> dict[str, Any]:
+    """Options as TOML; a value that is no TOML is a text."""
+    import tomllib
+
+    from cotbench.errors import UsageError
+
+    found: dict[str, Any] = {}
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise UsageError(f"--option {text}: write it as NAME=VALUE, such as betas=[0.9,0.95]")
+        try:
+            found[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except (tomllib.TOMLDecodeError, KeyError):
+            found[name.strip()] = value
+    return found
 
 
 def _shown(target: Path) -> str:

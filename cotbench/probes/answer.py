@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cotbench.agents.answers import decided_or_failed
 from cotbench.agents.base import Agent, needs_of
+from cotbench.answer import THINK_CLOSE, THINK_OPEN
 from cotbench.elicitation import MODES, Mode
 from cotbench.query import Decision, Query, derive_seed
 
@@ -26,7 +27,7 @@ class StateAnswer:
 
     Attributes:
         prompt_action: canonical; `cot_action` likewise.
-        trace: the agent's own reasoning.
+        trace: the agent's own reasoning as it stood between the tags: given back, it leads to the same action.
         trace_truncated: the harness closed the trace.
     """
 
@@ -49,6 +50,13 @@ def query_of(state: State, mode: Mode, setting: Setting, agent: Agent) -> Query:
         seed=derive_seed(setting.seed, state.task, mode, state.step),
         expert_action=state.action if "expert_action" in needs_of(agent) else None,
     )
+
+
+def own_trace(decision: Decision) -> str:
+    """The trace as it stood between the tags; `Decision.trace` is without the blanks around it."""
+    verbatim, closed, _ = decision.raw.partition(THINK_OPEN)[2].partition(THINK_CLOSE)
+    trace = decision.trace or ""
+    return verbatim if closed and verbatim.strip() == trace.strip() else trace
 
 
 def batches(states: Sequence[State], agent: Agent) -> Iterator[list[State]]:
@@ -78,7 +86,7 @@ def answers_for(agent: Agent, states: Sequence[State], setting: Setting) -> Mapp
             found[state.key] = StateAnswer(
                 prompt_action=setting.canonical(prompt.action),
                 cot_action=setting.canonical(cot.action),
-                trace=cot.trace or "",
+                trace=own_trace(cot),
                 trace_truncated=cot.trace_truncated,
                 error=prompt.error or cot.error,
             )

@@ -4,6 +4,7 @@ from rows to numbers; the same agent, states and options give the same rows, wha
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -34,6 +35,7 @@ class Setting:
         states: the whole set; donors are taken from it.
         elicitation: how answers are asked for.
         canonical: the environment's spelling of actions.
+        equivalent: the environment's rule for actions that come to the same.
         seed: pairs states, seeds sampling.
         answers: what this agent answered at these states, where that is known already (the rows of probe `alignment`); a probe
             that needs an answer that is not here asks for it.
@@ -42,6 +44,7 @@ class Setting:
     states: StateSet
     elicitation: Elicitation
     canonical: Callable[[str], str]
+    equivalent: Callable[[str, str], bool] = operator.eq
     seed: int = 0
     answers: Mapping[Key, StateAnswer] = field(default_factory=dict)
 

@@ -82,6 +82,7 @@ class Table:
         name: of its file.
         signed: columns whose estimates are differences and show their sign.
         paper: columns with numbers that the paper reports, marked as not ours.
+        digits: column -> how many digits its numbers show after the point; without it their size decides (`cells`).
     """
 
     name: str
@@ -91,6 +92,7 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     signed: frozenset[str] = frozenset()
     paper: frozenset[str] = frozenset()
+    digits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,13 @@ class BrowsedRun:
     """Episodes to step through.
 
     Attributes:
-        label: names the run, such as "sft+, seed 0, after 100 %, ood".
+        label: names the run, such as "sft+, seed 0, after 100 %, ood"; no two runs of a page share it.
+        of: how many episodes the run has, where `episodes` are only some of them.
     """
 
     label: str
     episodes: tuple[Episode, ...]
+    of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

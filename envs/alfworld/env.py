@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +21,8 @@ from cotbench.errors import EngineError, UnknownNameError
 
 _ENGINES: dict[str, Callable[[Game], Engine]] = {"native": NativeEngine, "textworld": TextWorldEngine}
 _EXPERTS = ("walkthrough", "seen")
+_HANDLED = re.compile(r"((?:take|move|clean|heat|cool|slice|use) .+?) \d+((?: (?:from|to|with) .+)?)")
+"""An action on an object: all but the object's number."""
 _GAMES: dict[str, Callable[[], TaskSource]] = {"official": OfficialGames, "generated": GeneratedGames}
 
 
@@ -128,6 +131,12 @@ class ALFWorldEnv(TextEnv):
         self._walkthrough_commands: tuple[str, ...] = ()
 
     canonical = staticmethod(actions.canonical)
+
+    @staticmethod
+    def _meaning(action: str) -> str:
+        """The action without the number of the object that it handles: one mug is as good as another, one desk is not."""
+        found = _HANDLED.fullmatch(action)
+        return action if found is None else found[1] + found[2]
 
     def _split_tasks(self) -> Sequence[str]:
         if not self._checked:

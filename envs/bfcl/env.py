@@ -5,13 +5,14 @@ model wrote is read as data, and executed by name in a process of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any, ClassVar, Literal
 
 from cotbench.envs.base import Outcome, TextEnv
 from cotbench.envs.bfcl import calls, data
 from cotbench.envs.bfcl.expert import Expert
 from cotbench.envs.bfcl.host import SECONDS, Host
+from cotbench.envs.bfcl.meaning import meaning
 from cotbench.envs.bfcl.tasks import BFCLTasks
 from cotbench.errors import UnknownNameError
 
@@ -100,6 +101,11 @@ class BFCLEnv(TextEnv):
     def canonical(action: str) -> str:
         """The calls by name and in order, without positional arguments; `[]` for words without a call."""
         return calls.canonical(action)
+
+    @staticmethod
+    def _meaning(action: str) -> Hashable:
+        """The calls, without the order of what does not depend on it."""
+        return meaning(action)
 
     @property
     def restarts(self) -> int:

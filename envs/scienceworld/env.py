@@ -4,7 +4,8 @@ replaced, and the episode goes on only if its replay says word for word what it 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from cotbench.envs.base import Outcome, TextEnv
@@ -12,6 +13,30 @@ from cotbench.envs.scienceworld import actions
 from cotbench.envs.scienceworld.server import GOLD_SECONDS, STEP_SECONDS, Reply, Server, ServerLostError
 from cotbench.envs.scienceworld.tasks import ScienceWorldTasks, read_task, task_types
 from cotbench.errors import EngineError, UnknownNameError
+
+_SYNONYMS: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    ("activate", "turn on"): (),
+    ("deactivate", "turn off"): (),
+    ("eat", "consume"): (),
+    ("focus on", "focus"): (),
+    ("look around", "look"): (),
+    ("look in",): (),
+    ("look at", "look on", "examine"): (),
+    ("mix", "stir"): (),
+    ("pick up", "get", "take"): (),
+    ("put down", "drop"): (),
+    ("go to", "go", "go through", "go into", "walk to", "walk through", "move through", "move into"): (),
+    ("move", "put"): ("to", "in", "into", "on"),
+    ("pour",): ("into", "in", "on", "to"),
+    ("connect",): ("to", "in", "into"),
+    ("dunk",): ("in", "into"),
+    ("use",): ("on", "with"),
+}
+"""Verbs that upstream's parser takes for the same, and the words that it then takes for the same between two things; source:
+`registerAction` of upstream's actions."""
+_VERBS = sorted(
+    ((verb, verbs[0], joints) for verbs, joints in _SYNONYMS.items() for verb in verbs), key=lambda one: -len(one[0])
+)
 
 SIMPLIFICATIONS = ("easy", "teleportAction", "selfWateringFlowerPots", "openContainers", "openDoors", "noElectricalAction")
 
@@ -103,6 +128,17 @@ class ScienceWorldEnv(TextEnv):
         self._restarts = 0
 
     canonical = staticmethod(actions.canonical)
+
+    @staticmethod
+    def _meaning(action: str) -> str:
+        """The action in the first of the words that upstream's parser takes for the same."""
+        for verb, first, joints in _VERBS:
+            if f"{action} ".startswith(f"{verb} "):
+                rest = action.removeprefix(verb)
+                parts = re.split(rf" (?:{'|'.join(joints)}) ", rest) if joints else [rest]
+                # Where two such words stand, one may belong to a name.
+                return first + (f" {joints[0]} ".join(parts) if len(parts) == 2 else rest)
+        return action
 
     @property
     def restarts(self) -> int:

@@ -1,5 +1,6 @@
 """Closed forms, other libraries, and simulated coverage."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import scipy.stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from cotbench import statistics
+from cotbench import bootstrap, statistics
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 4), (4, 4), (3, 10), (70, 140)])
@@ -77,13 +78,144 @@ def test_newcombe_covers() -> None:
     assert 0.925 <= hits / rounds <= 0.985
 
 
-def test_bootstrap_as_in_scipy() -> None:
-    values = np.random.default_rng(2).exponential(size=60)
+def _widened(n: int) -> float:
+    """The level at which scipy's BCa has our tails: those of t, for the n - 1 in the variance."""
+    return 1 - 2 * scipy.stats.norm.cdf(scipy.stats.t.ppf(0.025, n - 1) * math.sqrt(n / (n - 1)))
+
+
+@pytest.mark.parametrize("n", [8, 60])
+def test_bootstrap_as_in_scipy(n: int) -> None:
+    values = np.random.default_rng(2).exponential(size=n)
     ours = statistics.mean(values.tolist())
-    theirs = scipy.stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=3).confidence_interval
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, method="BCa", confidence_level=_widened(n), n_resamples=30_000, rng=3
+    ).confidence_interval
+    width = ours.high - ours.low
     assert ours.mean == pytest.approx(values.mean())
-    assert ours.low == pytest.approx(theirs.low, abs=0.02)
-    assert ours.high == pytest.approx(theirs.high, abs=0.02)
+    assert ours.low == pytest.approx(theirs.low, abs=0.04 * width)
+    assert ours.high == pytest.approx(theirs.high, abs=0.04 * width)
+
+
+def test_ratios_as_in_scipy() -> None:
+    rng = np.random.default_rng(6)
+    counts = rng.integers(1, 30, size=(2, 40))
+    totals = rng.binomial(counts, [[0.6], [0.7]])
+
+    def difference(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, axis: int = -1) -> np.ndarray:
+        return c.sum(axis) / d.sum(axis) - a.sum(axis) / b.sum(axis)
+
+    rows = (totals[0], counts[0], totals[1], counts[1])
+    ours = statistics.paired_ratio_difference(*(row.tolist() for row in rows))
+    theirs = scipy.stats.bootstrap(
+        rows, difference, method="BCa", paired=True, confidence_level=_widened(40), n_resamples=20_000, rng=3
+    ).confidence_interval
+    width = ours.high - ours.low
+    assert ours.n == 40 and ours.mean == pytest.approx(totals[1].sum() / counts[1].sum() - totals[0].sum() / counts[0].sum())
+    assert ours.low == pytest.approx(theirs.low, abs=0.04 * width)
+    assert ours.high == pytest.approx(theirs.high, abs=0.04 * width)
+
+
+def test_a_paired_difference_of_ratios_knows_the_pairs() -> None:
+    rng = np.random.default_rng(7)
+    counts = [10.0] * 30
+    first = rng.integers(0, 9, size=30).astype(float).tolist()
+    above = statistics.paired_ratio_difference(first, counts, [value + 1 for value in first], counts)
+    assert above.mean == pytest.approx(0.1) and above.low == pytest.approx(0.1) and above.high == pytest.approx(0.1)
+    second = rng.integers(0, 9, size=30).astype(float).tolist()
+    equal = statistics.paired_ratio_difference(first, counts, second, counts)
+    plain = statistics.ratio([b - a for a, b in zip(first, second, strict=True)], counts)
+    assert (equal.mean, equal.low, equal.high) == (
+        pytest.approx(plain.mean),
+        pytest.approx(plain.low),
+        pytest.approx(plain.high),
+    )
+    back = statistics.paired_ratio_difference(second, counts, first, counts)
+    assert (back.low, back.high) == (pytest.approx(-equal.high), pytest.approx(-equal.low))
+
+
+def test_a_difference_of_ratios_where_observations_lack() -> None:
+    assert statistics.paired_ratio_difference([1.0, 2.0], [2.0, 4.0], [0.0, 0.0], [0.0, 0.0]).mean is None
+    some = statistics.paired_ratio_difference([1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [2.0, 0.0, 1.0], [2.0, 0.0, 1.0])
+    assert some.mean == pytest.approx(0.5) and some.n == 3 and some.low is not None
+    one = statistics.paired_ratio_difference([1.0], [2.0], [2.0], [2.0])
+    assert (one.n, one.mean, one.low) == (1, 0.5, None)
+
+
+def test_many_clusters_are_resampled_in_blocks_as_few_are_at_once() -> None:
+    values = np.random.default_rng(8).normal(size=1500)
+    spread = 1.96 * values.std() / math.sqrt(1500)
+    many = statistics.mean(values.tolist())
+    assert many.low == pytest.approx(values.mean() - spread, abs=0.05 * spread)
+    assert many.high == pytest.approx(values.mean() + spread, abs=0.05 * spread)
+
+
+def test_a_rate_never_leaves_its_range() -> None:
+    for values in ([1.0] * 9 + [0.3], [0.0, 1.0], [0.0, 0.0, 1.0], [0.9, 1.0, 1.0, 1.0]):
+        estimate = statistics.mean(values)
+        assert min(values) <= estimate.low <= estimate.mean <= estimate.high <= max(values)
+
+
+def test_clusters_that_agree_give_an_interval_of_no_width() -> None:
+    estimate = statistics.ratio([0.7, 1.4, 2.1], [1.0, 2.0, 3.0])
+    assert estimate.low == estimate.mean == estimate.high
+
+
+@pytest.mark.parametrize("bound", [-0.1, 0.0, 0.05, 0.2])
+def test_a_one_sided_p_value_is_where_the_interval_ends(bound: float) -> None:
+    values = np.random.default_rng(9).exponential(0.3, size=25) - 0.2
+    resampled = bootstrap.ratios([values], [[1.0] * 25]).combined([1.0])
+    p = resampled.p_at_most(bound)
+    assert p + resampled.p_at_least(bound) == pytest.approx(1)
+    level = abs(1 - 2 * p)
+    low, high = resampled.interval(level)
+    if 0.001 < p < 0.999:
+        assert (low if p < 0.5 else high) == pytest.approx(bound, abs=0.002)
+
+
+def _by_enumeration(first: list[tuple[float, float]], second: list[tuple[float, float]]) -> float:
+    def difference(exchanged: tuple[bool, ...]) -> float:
+        sides = [(b, a) if swap else (a, b) for a, b, swap in zip(first, second, exchanged, strict=True)]
+        one, two = ([sum(side[which][part] for side in sides) for part in (0, 1)] for which in (0, 1))
+        return abs(two[0] / two[1] - one[0] / one[1])
+
+    observed = difference((False,) * len(first))
+    every = [difference(exchanged) for exchanged in itertools.product((False, True), repeat=len(first))]
+    return sum(value >= observed - 1e-12 for value in every) / len(every)
+
+
+def test_permutation_by_enumeration() -> None:
+    rng = np.random.default_rng(10)
+    counts = rng.integers(1, 9, size=(2, 7)).astype(float)
+    totals = rng.binomial(counts.astype(int), [[0.4], [0.8]]).astype(float)
+    ours = statistics.permutation(*totals.tolist(), *counts.tolist())
+    pairs = [list(zip(totals[side].tolist(), counts[side].tolist(), strict=True)) for side in (0, 1)]
+    assert ours == pytest.approx(_by_enumeration(*pairs))
+    ones = [[(value, 1.0) for value in totals[side].tolist()] for side in (0, 1)]
+    assert statistics.permutation(*totals.tolist()) == pytest.approx(_by_enumeration(*ones))
+
+
+def test_permutation_in_closed_form() -> None:
+    assert statistics.permutation([0.0] * 6, [1.0] * 6) == pytest.approx(2 * 0.5**6)
+    assert statistics.permutation([0.3, 0.4], [0.3, 0.4]) == 1.0
+    assert statistics.permutation([], []) == 1.0
+    # Tasks without a difference say nothing.
+    assert statistics.permutation([0.0] * 6 + [0.5] * 50, [1.0] * 6 + [0.5] * 50) == pytest.approx(2 * 0.5**6)
+
+
+def test_permutation_of_binary_outcomes_is_mcnemar() -> None:
+    one, two = _pairs(10, 2, 9, 5)
+    assert statistics.permutation([*map(float, one)], [*map(float, two)]) == pytest.approx(statistics.mcnemar(2, 9))
+
+
+@pytest.mark.parametrize("n", [12, 40])
+def test_permutation_as_in_scipy(n: int) -> None:
+    differences = np.random.default_rng(11).normal(0.35, 1, size=n)
+    theirs = scipy.stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=20_000, rng=3)
+    assert statistics.permutation([0.0] * n, differences.tolist()) == pytest.approx(theirs.pvalue, abs=0 if n < 14 else 0.012)
+
+
+def test_permutation_at_many_tasks_is_never_zero() -> None:
+    assert statistics.permutation([0.0] * 40, [1.0] * 40) == pytest.approx(1 / 10_001)
 
 
 def test_the_same_numbers_give_the_same_interval() -> None:

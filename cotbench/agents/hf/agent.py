@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from cotbench.agents.hf import models
@@ -22,6 +24,21 @@ _GB = 10**9
 _CPU_SHARE, _GPU_SHARE = 0.25, 0.8
 _CPU_BATCH, _GPU_BATCH = 8, 32
 _PROBE = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """An agent's model, opened.
+
+    Attributes:
+        model: of transformers, with the attention that it came with.
+        chat: its tokenizer and template.
+        context: the longest prompt and answer together, in tokens.
+    """
+
+    model: Any
+    chat: Chat
+    context: int
 
 
 class HFAgent:
@@ -83,6 +100,7 @@ class HFAgent:
         self._end_ids = _end_ids(loaded.model, loaded.tokenizer)
         limits = [context, getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)]
         self._context = min((limit for limit in limits if limit is not None), default=2**31)
+        self._own_attention = loaded.model.config._attn_implementation
         probe = _sample(loaded.model)
         against = _not_ours(loaded.model, *probe) if attn == "auto" else f"attn={attn}"
         batched = against is None
@@ -105,6 +123,19 @@ class HFAgent:
     def describe(self) -> dict[str, Any]:
         """Model, revision, weights, dtype, device: what the manifest records."""
         return dict(self._description)
+
+    @contextmanager
+    def inside(self) -> Iterator[Inside]:
+        """Open the model for who looks into it or asks it by other ways; answer no query meanwhile.
+
+        Afterwards it has the attention again that it answers with, whatever was set in between.
+        """
+        answering = self._model.config._attn_implementation
+        self._model.set_attn_implementation(self._own_attention)
+        try:
+            yield Inside(self._model, self._chat, self._context)
+        finally:
+            self._model.set_attn_implementation(answering)
 
     def close(self) -> None:
         """Drop the caches and the model."""

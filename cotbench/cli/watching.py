@@ -1,0 +1,88 @@
+"""How far a study is, on standard error: a bar with what is running on a terminal, a line a stage elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cotbench.study.execute import seconds_of
+from cotbench.study.plan import Plan
+from cotbench.study.stage import Stage
+
+
+def shown_time(seconds: float) -> str:
+    """Such as `45 s`, `12 min`, `3.1 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class Lines:
+    """A line for each stage that ends."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self._total, self._count = total, done
+        if done:
+            print(f"{done} of {total} stages are done already", file=sys.stderr, flush=True)
+
+    def began(self, stage: Stage) -> None:
+        """Nothing."""
+
+    def ended(self, stage: Stage, seconds: float, error: str | None) -> None:
+        """Say it."""
+        self._count += error is None
+        ending = "done" if error is None else f"FAILED: {error}"
+        print(f"{self._count}/{self._total} {stage.name}: {ending}, {shown_time(seconds)}", file=sys.stderr, flush=True)
+
+    def moment(self) -> None:
+        """Nothing."""
+
+
+class Bar:
+    """A bar, and what is running."""
+
+    def __init__(self, plan: Plan, done: int, target: Path) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[running]}"),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=Console(stderr=True))
+        self._task: Any = self._bar.add_task("stages", total=len(plan.stages), completed=done, running="")
+        self._running: dict[str, float] = {}
+        self._took = [took for stage in plan.stages if (took := seconds_of(target, stage)) is not None]
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def began(self, stage: Stage) -> None:
+        """Show it."""
+        self._running[stage.name] = time.monotonic()
+        self.moment()
+
+    def ended(self, stage: Stage, seconds: float, error: str | None) -> None:
+        """Count it; say it where it failed."""
+        self._running.pop(stage.name, None)
+        if error is not None:
+            self._bar.console.print(f"{stage.name} FAILED: {error}", highlight=False, markup=False)
+        else:
+            self._bar.update(self._task, advance=1)
+        self.moment()
+
+    def moment(self) -> None:
+        """Show how long each has been running."""
+        now = time.monotonic()
+        texts = [f"{name} {shown_time(now - since)}" for name, since in self._running.items()]
+        self._bar.update(self._task, running=", ".join(texts))

@@ -1,0 +1,72 @@
+"""A process of a study that carries out command lines. Invariant: one command at a time, what it says goes to its log, and its
+exit code is the answer; it ends when nobody gives it commands any more, or whoever gave them is gone.
+
+A line of standard input is an object with `arguments` and `log`; a line of standard output is an exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+
+def main() -> None:
+    """Read commands until there are none."""
+    commands, answers = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    with os.fdopen(commands, encoding="utf-8") as lines:
+        for line in lines:
+            asked = json.loads(line)
+            code = _carried_out(asked["arguments"], asked["log"], null)
+            os.write(answers, f"{code}\n".encode())
+            if code == 130:
+                break
+
+
+def _carried_out(arguments: list[str], log: str, null: int) -> int:
+    from cotbench.cli import run_cli
+
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+    try:
+        print(f"$ cotbench {' '.join(arguments)}", flush=True)
+        return run_cli(arguments)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        _forget()
+
+
+def _forget() -> None:
+    """Give back what the last command held."""
+    import gc
+
+    gc.collect()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _end_with_parent(parent: int) -> None:
+    """A study that was killed leaves no worker behind: its stages would be computed twice at once."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""Probe `alignment`: the prompt action, the CoT action and the reference action of each state. Invariant: the three are of one
+state and one prompt; the gap is paired.
+
+Source: paper, "prompt action", "CoT action", "gap", "consistency" and "revision rate".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+
+from pydantic import Field
+
+from cotbench.agents.answers import decided_or_failed
+from cotbench.agents.base import Agent
+from cotbench.elicitation import MODES
+from cotbench.probes.answer import StateAnswer, batches, own_trace, query_of
+from cotbench.probes.numbers import Numbers, over_tasks, split
+from cotbench.probes.probe import Options, Probe, Setting
+from cotbench.probes.row import Row
+from cotbench.probes.states import Key, State
+from cotbench.query import Decision
+from cotbench.statistics import Estimate
+
+_NOT_TOLD = "the agent tells no log-probability of a given action"
+
+
+class AlignmentOptions(Options):
+    """Options of probe `alignment`."""
+
+    scores: bool = Field(True, description="measure the log-probability of the reference action too")
+
+
+class AlignmentRow(Row):
+    """A state's three actions, all canonical.
+
+    Attributes:
+        reference: the reference action.
+        prompt_equivalent: the prompt action comes to the same as the reference; `cot_equivalent` likewise.
+        actions_equivalent: prompt action and CoT action come to the same.
+        trace: the agent's own, as it stood between the tags.
+        trace_truncated: the harness closed it.
+        prompt_format_ok: every tag that was owed was written; `cot_format_ok` likewise.
+        prompt_logprob: natural logarithm of the probability of the reference action, closing tag included, from the prompt
+            alone; `cot_logprob` after the agent's own trace. None where it is not known: `unscored` says why.
+        prompt_tokens: length of the prompt; the other tokens were generated.
+    """
+
+    task_type: str = ""
+    prompt_action: str = ""
+    cot_action: str = ""
+    reference: str = ""
+    prompt_equivalent: bool = False
+    cot_equivalent: bool = False
+    actions_equivalent: bool = False
+    trace: str = ""
+    trace_truncated: bool = False
+    prompt_format_ok: bool = True
+    cot_format_ok: bool = True
+    prompt_logprob: float | None = None
+    cot_logprob: float | None = None
+    unscored: str | None = None
+    prompt_tokens: int = 0
+    trace_tokens: int = 0
+    prompt_action_tokens: int = 0
+    cot_action_tokens: int = 0
+
+    @property
+    def prompt_match(self) -> bool:
+        """The prompt action is the reference's."""
+        return self.prompt_action == self.reference
+
+    @property
+    def cot_match(self) -> bool:
+        """The CoT action is the reference's."""
+        return self.cot_action == self.reference
+
+    @property
+    def revised(self) -> bool:
+        """The trace changed the action."""
+        return self.prompt_action != self.cot_action
+
+    @property
+    def revision(self) -> str:
+        """The cell of the revision table: what the prompt action was, and what became of it."""
+        before, after = ("right" if match else "wrong" for match in (self.prompt_match, self.cot_match))
+        same = "" if before == "right" or after == "right" else ", other" if self.revised else ", same"
+        return f"{before} -> {after}{same}"
+
+
+REVISIONS = ("right -> right", "right -> wrong", "wrong -> right", "wrong -> wrong, same", "wrong -> wrong, other")
+"""The cells of the revision table; every state is in one."""
+
+
+def answers(rows: Sequence[AlignmentRow]) -> dict[Key, StateAnswer]:
+    """What the agent answered, for the other probes; a state that errored is left out, so that it is asked about again."""
+    return {
+        row.key: StateAnswer(row.prompt_action, row.cot_action, row.trace, row.trace_truncated)
+        for row in rows
+        if row.error is None and row.left_out is None
+    }
+
+
+def _measure(agent: Agent, states: Sequence[State], setting: Setting, options: AlignmentOptions) -> Iterator[AlignmentRow]:
+    for some in batches(states, agent):
+        for together in _rounds(some):
+            yield from _measured(agent, together, setting, options)
+
+
+def _rounds(states: Sequence[State]) -> Iterator[list[State]]:
+    """One state of each task at a time: the score after its trace, asked for second, still finds its prompt computed."""
+    by_task: dict[str, list[State]] = {}
+    for state in states:
+        by_task.setdefault(state.task, []).append(state)
+    for together in zip_longest(*by_task.values()):
+        yield [state for state in together if state is not None]
+
+
+def _measured(agent: Agent, states: Sequence[State], setting: Setting, options: AlignmentOptions) -> Iterator[AlignmentRow]:
+    scored = options.scores and setting.elicitation.style == "prefill"
+    queries = [tuple(query_of(state, mode, setting, agent) for mode in MODES) for state in states]
+    asked = [query for both in queries for query in both]
+    if scored:
+        asked += [replace(prompt, given_action=state.action) for state, (prompt, _) in zip(states, queries, strict=True)]
+    decisions = decided_or_failed(agent, asked)
+    answered = list(zip(decisions[0 : 2 * len(states) : 2], decisions[1 : 2 * len(states) : 2], strict=True))
+    before, after = decisions[2 * len(states) :], []
+    if scored:
+        given = zip(states, queries, answered, strict=True)
+        after = decided_or_failed(
+            agent,
+            [
+                replace(query, given_trace=own_trace(decision), given_action=state.action)
+                for state, (_, query), (prompt, decision) in given
+                if (prompt.error or decision.error) is None
+            ],
+        )
+    early, late = iter(before), iter(after)
+    for state, (prompt, cot) in zip(states, answered, strict=True):
+        score = next(early, None)
+        error = prompt.error or cot.error
+        if error is not None:
+            yield AlignmentRow(task=state.task, step=state.step, error=error)
+        else:
+            yield _row(state, prompt, cot, (score, next(late, None)), setting)
+
+
+def _row(
+    state: State, prompt: Decision, cot: Decision, scores: tuple[Decision | None, Decision | None], setting: Setting
+) -> AlignmentRow:
+    prompt_action, cot_action = setting.canonical(prompt.action), setting.canonical(cot.action)
+    logprobs = [_logprob(score, state, setting) for score in scores]
+    return AlignmentRow(
+        task=state.task,
+        step=state.step,
+        task_type=state.task_type,
+        prompt_action=prompt_action,
+        cot_action=cot_action,
+        reference=state.action,
+        prompt_equivalent=setting.equivalent(prompt_action, state.action),
+        cot_equivalent=setting.equivalent(cot_action, state.action),
+        actions_equivalent=setting.equivalent(prompt_action, cot_action),
+        trace=own_trace(cot),
+        trace_truncated=cot.trace_truncated,
+        prompt_format_ok=prompt.format_ok,
+        cot_format_ok=cot.format_ok,
+        prompt_logprob=logprobs[0],
+        cot_logprob=logprobs[1],
+        unscored=_why_not(scores) if None in logprobs else None,
+        prompt_tokens=prompt.prompt_tokens,
+        trace_tokens=cot.trace_tokens,
+        prompt_action_tokens=prompt.action_tokens,
+        cot_action_tokens=cot.action_tokens,
+    )
+
+
+def _logprob(score: Decision | None, state: State, setting: Setting) -> float | None:
+    """What an agent says of the reference action; one that heeds no given action speaks of its own, and that is no answer."""
+    if score is None or score.error is not None or setting.canonical(score.action) != state.action:
+        return None
+    return score.action_logprob
+
+
+def _why_not(scores: tuple[Decision | None, Decision | None]) -> str:
+    if None in scores:
+        return "not asked for"
+    return next((score.error for score in scores if score is not None and score.error is not None), _NOT_TOLD)
+
+
+def _summarize(rows: Sequence[AlignmentRow], options: AlignmentOptions) -> Numbers:
+    kept, errors, left_out = split(rows)
+    estimates = _alignment(kept)
+    estimates |= {
+        "prompt equivalent": over_tasks(kept, lambda row: row.prompt_equivalent),
+        "cot equivalent": over_tasks(kept, lambda row: row.cot_equivalent),
+        "gap equivalent": over_tasks(kept, lambda row: row.cot_equivalent - row.prompt_equivalent),
+        "consistency equivalent": over_tasks(kept, lambda row: row.actions_equivalent),
+        "revision rate": over_tasks(kept, lambda row: row.revised),
+        "net benefit of revisions": over_tasks(kept, lambda row: row.cot_match - row.prompt_match if row.revised else None),
+        "prompt log-probability": over_tasks(kept, _scored(lambda prompt, cot: prompt)),
+        "cot log-probability": over_tasks(kept, _scored(lambda prompt, cot: cot)),
+        "log-probability gap": over_tasks(kept, _scored(lambda prompt, cot: cot - prompt)),
+        "trace truncated": over_tasks(kept, lambda row: row.trace_truncated),
+        "prompt format ok": over_tasks(kept, lambda row: row.prompt_format_ok),
+        "cot format ok": over_tasks(kept, lambda row: row.cot_format_ok),
+        "trace tokens": over_tasks(kept, lambda row: row.trace_tokens),
+    }
+    types = sorted({row.task_type for row in kept})
+    for kind in types if len(types) > 1 else ():
+        some = _alignment([row for row in kept if row.task_type == kind])
+        estimates |= {f"{name}, {kind}": estimate for name, estimate in some.items()}
+    cells = [row.revision for row in kept]
+    return Numbers(
+        states=len(kept),
+        tasks=len({row.task for row in kept}),
+        errors=errors,
+        left_out=left_out,
+        estimates=estimates,
+        counts={cell: cells.count(cell) for cell in REVISIONS} | {"scored": sum(row.unscored is None for row in kept)},
+    )
+
+
+def _alignment(rows: Sequence[AlignmentRow]) -> dict[str, Estimate]:
+    return {
+        "prompt exact": over_tasks(rows, lambda row: row.prompt_match),
+        "cot exact": over_tasks(rows, lambda row: row.cot_match),
+        "gap exact": over_tasks(rows, lambda row: row.cot_match - row.prompt_match),
+        "consistency": over_tasks(rows, lambda row: not row.revised),
+    }
+
+
+def _scored(value: Callable[[float, float], float]) -> Callable[[AlignmentRow], float | None]:
+    """A value of the two log-probabilities, where both are known."""
+
+    def of(row: AlignmentRow) -> float | None:
+        if row.prompt_logprob is None or row.cot_logprob is None:
+            return None
+        return value(row.prompt_logprob, row.cot_logprob)
+
+    return of
+
+
+PROBE = Probe(
+    name="alignment",
+    about="prompt action and CoT action against the reference action; revisions; log-probabilities",
+    options=AlignmentOptions,
+    row=AlignmentRow,
+    measure=_measure,
+    summarize=_summarize,
+)

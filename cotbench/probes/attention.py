@@ -1,0 +1,171 @@
+"""Where the action's tokens look. Invariant: the attention is the model's own, read from the pass in which the action's tokens
+go through it; no more of it is ever kept than (heads, action tokens, tokens) of each layer.
+
+Source: paper, "attention share". Where it is silent, ours: the queries are the tokens of the action, from its first to its
+last, tags left out; all of them, all heads and all layers count the same. A head's top positions are those that get most from
+all queries together. Mass is what lies on tokens: what a model's attention sinks take is left out before shares are formed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from cotbench.agents.base import Agent
+from cotbench.errors import AgentError, UsageError
+from cotbench.probes.numbers import Numbers, over_tasks, split
+from cotbench.probes.probe import Options, Probe, Setting
+from cotbench.probes.states import State
+from cotbench.probes.whitebox import ShareRow, Source, Spelled, measured, rounded, share_numbers, shares
+
+_PIECE = 512
+"""Tokens before the action go through the model in pieces of so many: memory grows with their number, not its square."""
+
+
+class AttentionOptions(Options):
+    """Options of probe `attention`."""
+
+    source: Source = Field("own", description="whose trace and action: the agent's own, or the reference's")
+    top: float = Field(
+        10.0, gt=0, le=100, description="percent of the positions: a head's most attended ones, looked at by themselves"
+    )
+
+
+class AttentionRow(ShareRow):
+    """Shares of the attention of the action's tokens at one state.
+
+    Attributes:
+        first: share on the very first token of the prompt, which many models use as a place to look at nothing.
+        top_prompt, top_trace, top_rest: shares of what lies on each head's top positions.
+        trace_heads: share of the heads that give the trace more than the prompt.
+        heads: a string a layer, two digits a head: its share on the prompt in percent, at most 99.
+    """
+
+    first: float = 0.0
+    top_prompt: float = 0.0
+    top_trace: float = 0.0
+    top_rest: float = 0.0
+    trace_heads: float = 0.0
+    heads: tuple[str, ...] = ()
+
+
+def measure(agent: Agent, states: Sequence[State], setting: Setting, options: AttentionOptions) -> Iterator[AttentionRow]:
+    """A row for each state; errors as in `whitebox.measured`."""
+
+    def look(inside: Any, spelled: Spelled) -> dict[str, Any]:
+        return fields(masses(inside.model, spelled), spelled, options.top)
+
+    return measured("attention", agent, states, setting, options.source, AttentionRow, look)
+
+
+def masses(model: Any, spelled: Spelled) -> list[Any]:
+    """For each attention layer, what its heads give each token: (heads, tokens), summed over the action's tokens.
+
+    Everything before the action goes through the model with the attention that it has and fills a cache; then the action's
+    tokens alone go through it with transformers' "eager", which tells its weights. The model is left with that one.
+
+    Raises:
+        UsageError: no layer of the model shows attention.
+        AgentError: the model does not go on from a cache.
+    """
+    import torch
+    from transformers import DynamicCache
+
+    action = spelled.spans["action"]
+    ids = torch.tensor([spelled.ids[: action.stop]], device=model.get_input_embeddings().weight.device)
+    cache = DynamicCache(config=model.config)
+    with torch.inference_mode():
+        for piece in ids[:, : action.start].split(_PIECE, dim=1):
+            model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model.set_attn_implementation("eager")
+        told = model(
+            input_ids=ids[:, action.start :], past_key_values=cache, use_cache=True, logits_to_keep=1, output_attentions=True
+        )
+        layers = [weights for weights in getattr(told, "attentions", None) or () if weights is not None]
+        if not layers:
+            raise UsageError(f"probe attention: no layer of {type(model).__name__} shows its attention")
+        if cache.get_seq_length() != action.stop:
+            raise AgentError(f"{type(model).__name__} does not go on from transformers' cache")
+        return [_summed(weights[0], action.stop) for weights in layers]
+
+
+def _summed(weights: Any, tokens: int) -> Any:
+    """(heads, queries, keys) to (heads, tokens); a window's keys are the last of the tokens."""
+    import torch
+
+    mass = weights.new_zeros((weights.shape[0], tokens), dtype=torch.float64)
+    mass[:, tokens - weights.shape[2] :] = weights.sum(dim=1, dtype=torch.float64)
+    return mass
+
+
+def fields(layers: Sequence[Any], spelled: Spelled, top: float) -> dict[str, Any]:
+    """The fields of a row, from the masses of each layer, (heads, tokens)."""
+    import torch
+
+    count = math.ceil(layers[0].shape[1] * top / 100)
+    whole, first, best = torch.zeros(3).double(), 0.0, torch.zeros(3).double()
+    prompt_layers, trace_layers, heads = [], [], []
+    on_trace, of_heads = 0, 0
+    for mass in (layer.cpu() for layer in layers):
+        prompt, trace, rest = parts = spelled.parts(mass)
+        of_layer = torch.stack([part.sum() for part in parts])
+        whole += of_layer
+        first += float(mass[:, 0].sum())
+        prompt_layers.append(float(of_layer[0] / of_layer.sum()))
+        trace_layers.append(float(of_layer[1] / of_layer.sum()))
+        chosen = mass.topk(count, dim=1)
+        kept = torch.zeros_like(mass).scatter(1, chosen.indices, chosen.values)
+        best += torch.stack([part.sum() for part in spelled.parts(kept)])
+        on_trace, of_heads = on_trace + int((trace > prompt).sum()), of_heads + len(mass)
+        heads.append("".join(f"{min(99, round(100 * share)):02d}" for share in (prompt / (prompt + trace + rest)).tolist()))
+    tops = (best / best.sum()).tolist()
+    return {
+        **shares((whole / whole.sum()).tolist(), prompt_layers, trace_layers),
+        "first": rounded(first / float(whole.sum())),
+        **dict(zip(("top_prompt", "top_trace", "top_rest"), (rounded(share) for share in tops), strict=True)),
+        "trace_heads": rounded(on_trace / of_heads),
+        "heads": tuple(heads),
+    }
+
+
+def summarize(rows: Sequence[AttentionRow], options: AttentionOptions) -> Numbers:
+    """Shares with their intervals, and their curves by layer."""
+    kept, _, _ = split(rows)
+    numbers = share_numbers(rows)
+    top = f"top {options.top:g} %"
+    more = {
+        "first token's share": over_tasks(kept, lambda row: row.first),
+        "heads on the trace": over_tasks(kept, lambda row: row.trace_heads),
+        f"{top}: prompt share": over_tasks(kept, lambda row: row.top_prompt),
+        f"{top}: trace share": over_tasks(kept, lambda row: row.top_trace),
+        f"{top}: rest share": over_tasks(kept, lambda row: row.top_rest),
+    }
+    return numbers.model_copy(update={"estimates": {**numbers.estimates, **more}})
+
+
+def by_head(rows: Sequence[AttentionRow]) -> list[list[float]]:
+    """The mean share on the prompt of each head of each layer, over the measured states: for a map of the model."""
+    kept, _, _ = split(rows)
+    if not kept:
+        return []
+    return [
+        [
+            sum(int(row.heads[layer][at : at + 2]) for row in kept) / (100 * len(kept))
+            for at in range(0, len(kept[0].heads[layer]), 2)
+        ]
+        for layer in range(len(kept[0].heads))
+    ]
+
+
+PROBE = Probe(
+    name="attention",
+    about="share of the action tokens' attention on prompt and trace, by layer and head",
+    options=AttentionOptions,
+    row=AttentionRow,
+    measure=measure,
+    summarize=summarize,
+    weights=True,
+)

@@ -1,0 +1,19 @@
+"""Whose trace or observation a state is given. Invariant: the pairing is a function of the seed, the keys and who may be
+chosen; neither the order of the states nor what was measured before matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from cotbench.probes.states import State
+from cotbench.query import derive_seed
+
+
+def donor_of(state: State, others: Iterable[State], seed: int, fits: Callable[[State], bool]) -> State | None:
+    """The state that gives something to this one: of another task where there is one that fits; None where none does."""
+
+    def rank(other: State) -> tuple[bool, int]:
+        return other.task == state.task, derive_seed(0, *state.key, *other.key, "donor")
+
+    return min((other for other in others if other.key != state.key and fits(other)), key=rank, default=None)

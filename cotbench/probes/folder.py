@@ -1,0 +1,288 @@
+"""A probe's work on disk. Invariant: one folder holds what one probe found of one agent on one set of states; killed at any
+moment and resumed, it ends with the same rows as one that was never killed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cotbench.agents.base import Agent, describe, require
+from cotbench.elicitation import Elicitation
+from cotbench.envs.registry import env_entry
+from cotbench.errors import RunFolderError, UnknownNameError, UsageError
+from cotbench.lines import LineFile, write_atomically
+from cotbench.manifest import MANIFEST, surroundings
+from cotbench.probes.answer import StateAnswer
+from cotbench.probes.numbers import Numbers
+from cotbench.probes.probe import Options, Probe, Setting, probe_named
+from cotbench.probes.row import Row
+from cotbench.probes.states import Key, StateSet
+from cotbench.runner import check_same
+
+ROWS = "rows.jsonl"
+SUMMARY = "probe.json"
+FORMAT = 1
+_FROZEN = ConfigDict(frozen=True)
+_MACHINE = ("device", "torch_threads")
+
+
+class ProbeManifest(BaseModel):
+    """The record of a probe: who was measured, on what, how.
+
+    Attributes:
+        agent: the spec; `described` is what the agent says of itself.
+        states: how many; `states_sha256` is over all that is in them.
+        seed: drew the states, pairs them, seeds sampling.
+        answers: whether the agent's answers were taken from probe `alignment` instead of being asked for again.
+    """
+
+    model_config = _FROZEN
+
+    format: int = FORMAT
+    probe: str
+    options: dict[str, Any]
+    agent: str
+    described: dict[str, Any]
+    env: str
+    scheme: str
+    split: str
+    reference: str
+    states: int
+    tasks: int
+    states_sha256: str
+    seed: int
+    elicitation: Elicitation
+    elicitation_fingerprint: str
+    answers: bool
+    packages: dict[str, str]
+    python: str
+    hardware: dict[str, Any]
+    git_commit: str | None
+    created: str
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for the work to go on, flat."""
+        names = ("probe", "agent", "env", "scheme", "split", "reference", "states", "states_sha256", "seed", "answers")
+        fields = {name: getattr(self, name) for name in names} | {"elicitation": self.elicitation_fingerprint}
+        fields |= {f"option {name}": value for name, value in self.options.items()}
+        return fields | {f"agent {name}": value for name, value in self.described.items() if name not in _MACHINE}
+
+
+class ProbeSummary(BaseModel):
+    """`probe.json`: the numbers, and of what they are."""
+
+    model_config = _FROZEN
+
+    format: int = FORMAT
+    probe: str
+    options: dict[str, Any]
+    agent: str
+    env: str
+    scheme: str
+    split: str
+    reference: str
+    seed: int
+    elicitation: str
+    states_sha256: str
+    numbers: Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A probe's folder, read.
+
+    Attributes:
+        path: the folder.
+        rows: the rows, whole, in the order of the states.
+    """
+
+    path: Path
+    manifest: ProbeManifest
+    rows: list[Any]
+
+    @property
+    def probe(self) -> Probe:
+        """Which probe it was."""
+        return probe_named(self.manifest.probe)
+
+    @property
+    def numbers(self) -> Numbers:
+        """The numbers."""
+        return self.probe.summarize(self.rows, self.probe.options(**self.manifest.options))
+
+
+def options_of(probe: Probe, given: Mapping[str, str]) -> Options:
+    """A probe's options from texts, as typed: a list has commas between its values.
+
+    Raises:
+        UnknownNameError: no such option.
+        UsageError: a value that does not fit.
+    """
+    fields = probe.options.model_fields
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in fields:
+            raise UnknownNameError("option", name, fields, f"of probe {probe.name}")
+        several = "tuple" in str(fields[name].annotation)
+        values[name] = [part.strip() for part in text.split(",") if part.strip()] if several else text
+    try:
+        return probe.options.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"option {first['loc'][0]} of probe {probe.name}: {first['input']!r}: {first['msg']}") from error
+
+
+def run_probe(
+    probe: Probe,
+    folder: Path,
+    *,
+    agent: Agent,
+    spec: str,
+    states: StateSet,
+    elicitation: Elicitation,
+    options: Options,
+    seed: int = 0,
+    answers: Mapping[Key, StateAnswer] | None = None,
+    observer: Callable[[Row], None] = lambda row: None,
+) -> ProbeSummary:
+    """Measure an agent into a new folder, or go on in one that was begun: what is missing is measured, and what errored again.
+
+    Args:
+        probe: what is measured.
+        folder: of this measurement.
+        agent: who is measured; `spec` is how it was named.
+        states: where.
+        elicitation: how answers are asked for.
+        options: the probe's own.
+        seed: pairs states, seeds sampling.
+        answers: the agent's answers at these states, where they are known.
+        observer: is told each row once it is written down.
+
+    Raises:
+        RunFolderError: the folder holds another measurement.
+        CotbenchError: this agent cannot be measured so.
+    """
+    require(agent, elicitation)
+    now = _manifest(probe, agent, spec, states, elicitation, options, seed, answers is not None)
+    if (folder / MANIFEST).is_file():
+        check_same(folder, read_probe_manifest(folder).identity(), json.loads(json.dumps(now.identity())))
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / MANIFEST, [now.model_dump_json(indent=2) + "\n"])
+    entry = env_entry(states.env)
+    setting = Setting(states, elicitation, entry.canonical(), entry.equivalent(), seed, answers or {})
+    with _rows_file(probe)(folder) as file:
+        done = {row.key for row in file.records if row.error is None}
+        todo = [state for state in states.states if state.key not in done]
+        if todo:
+            for row in probe.measure(agent, todo, setting, options):
+                file.append(row)
+                observer(row)
+        rows = file.settle([state.key for state in states.states])
+    summary = ProbeSummary(
+        probe=probe.name,
+        options=now.options,
+        agent=spec,
+        env=states.env,
+        scheme=states.scheme,
+        split=states.split,
+        reference=states.reference,
+        seed=seed,
+        elicitation=elicitation.fingerprint,
+        states_sha256=states.sha256,
+        numbers=probe.summarize(rows, options),
+    )
+    write_atomically(folder / SUMMARY, [summary.model_dump_json(indent=2) + "\n"])
+    return summary
+
+
+def read_probe(folder: Path) -> Probed:
+    """Read a probe's folder, finished or not.
+
+    Raises:
+        RunFolderError: not such a folder, or damaged.
+    """
+    manifest = read_probe_manifest(folder)
+    return Probed(folder, manifest, _rows_file(probe_named(manifest.probe)).read(folder))
+
+
+def read_probe_manifest(folder: Path) -> ProbeManifest:
+    """The manifest of a probe's folder.
+
+    Raises:
+        RunFolderError: not such a folder, or damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise RunFolderError(f"{folder} is not the folder of a probe: it has no {MANIFEST}")
+    try:
+        return ProbeManifest.model_validate_json(path.read_text("utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path} is not the manifest of a probe: make it anew with cotbench probe") from error
+
+
+def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elicitation) -> Mapping[Key, StateAnswer]:
+    """What an agent answered, out of a folder of probe `alignment`.
+
+    Raises:
+        UsageError: it is of another probe, another agent, other states or another elicitation.
+    """
+    from cotbench.probes.alignment import answers
+
+    probed = read_probe(folder)
+    found = probed.manifest
+    for name, there, here in (
+        ("probe", found.probe, "alignment"),
+        ("agent", found.agent, agent),
+        ("elicitation", found.elicitation_fingerprint, elicitation.fingerprint),
+        ("reference", found.reference, states.reference),
+        ("split", f"{found.env} {found.scheme}/{found.split}", f"{states.env} {states.scheme}/{states.split}"),
+    ):
+        if there != here:
+            raise UsageError(f"{folder} has the answers of another {name}: {there}, not {here}")
+    known, references = answers(probed.rows), {row.key: row.reference for row in probed.rows if row.error is None}
+    for state in states.states:
+        if references.get(state.key, state.action) != state.action:
+            raise UsageError(f"{folder} has another reference action at step {state.step} of {state.task}: measure it anew")
+    return known
+
+
+def _manifest(
+    probe: Probe,
+    agent: Agent,
+    spec: str,
+    states: StateSet,
+    elicitation: Elicitation,
+    options: Options,
+    seed: int,
+    answers: bool,
+) -> ProbeManifest:
+    return ProbeManifest(
+        probe=probe.name,
+        options=options.model_dump(mode="json"),
+        agent=spec,
+        described=describe(agent),
+        env=states.env,
+        scheme=states.scheme,
+        split=states.split,
+        reference=states.reference,
+        states=len(states.states),
+        tasks=states.tasks,
+        states_sha256=states.sha256,
+        seed=seed,
+        elicitation=elicitation,
+        elicitation_fingerprint=elicitation.fingerprint,
+        answers=answers,
+        **surroundings(),
+    )
+
+
+def _rows_file(probe: Probe) -> type[LineFile[Any]]:
+    fields = {"name": ROWS, "model": probe.row, "noun": f"a row of probe {probe.name}", "writer": "another cotbench probe"}
+    return type("RowsFile", (LineFile,), fields)

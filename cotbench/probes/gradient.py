@@ -1,0 +1,169 @@
+"""Where the loss of an action pulls. Invariant: gradients reach values alone: no weight learns, none is kept, and of a value's
+gradient nothing is kept but its norm.
+
+Source: paper, "gradient share". Where it is silent, ours: L is the sum of the negative log-likelihoods of the action's tokens,
+tags left out, given prompt and trace; g[l, i] = dL/dv[l, i] is the whole derivative by the value vectors of token i in layer l,
+all key heads together, along every path to the loss, as a training step would have it. The share of a region in layer l is its
+sum of |g[l, i]| (Euclidean) over that of all tokens; the overall share has the sums of all layers. A share has no unit: the
+mean for L would give the same.
+
+Values are met where every layer hands them to its cache: after the projection, before heads are repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from pydantic import Field
+
+from cotbench.agents.base import Agent
+from cotbench.errors import AgentError, UsageError
+from cotbench.probes.numbers import Numbers
+from cotbench.probes.probe import Options, Probe, Setting
+from cotbench.probes.states import State
+from cotbench.probes.whitebox import ShareRow, Source, Spelled, measured, share_numbers, shares
+
+
+class GradientOptions(Options):
+    """Options of probe `gradient`."""
+
+    source: Source = Field(
+        "reference", description="whose trace and action: the reference's, as in training, or the agent's own"
+    )
+    recompute: bool = Field(
+        True, description="compute layers again on the way back instead of keeping them: a third more time, far less memory"
+    )
+
+
+class GradientRow(ShareRow):
+    """Shares of the gradient's norm at one state.
+
+    Attributes:
+        loss: the mean negative log-likelihood of the action's tokens, in nats.
+    """
+
+    loss: float = 0.0
+
+
+def measure(agent: Agent, states: Sequence[State], setting: Setting, options: GradientOptions) -> Iterator[GradientRow]:
+    """A row for each state; errors as in `whitebox.measured`."""
+
+    def look(inside: Any, spelled: Spelled) -> dict[str, Any]:
+        found, loss = norms(inside.model, spelled, recompute=options.recompute)
+        return {**fields(found, spelled), "loss": round(loss / len(spelled.spans["action"]), 5)}
+
+    return measured("gradient", agent, states, setting, options.source, GradientRow, look)
+
+
+def norms(model: Any, spelled: Spelled, *, recompute: bool = True) -> tuple[Any, float]:
+    """|g[l, i]|, (attention layers, tokens before the last of the action), and L.
+
+    Nothing is predicted from the action's last token, so its gradient is 0 and it is not computed.
+
+    Raises:
+        UsageError: no layer of the model has values.
+        AgentError: a gradient is not a finite number, or there is none.
+    """
+    import torch
+
+    action = spelled.spans["action"]
+    device = model.get_input_embeddings().weight.device
+    ids = torch.tensor([spelled.ids[: action.stop - 1]], device=device)
+    wanted = torch.tensor(spelled.ids[action.start : action.stop], device=device)
+    found: dict[int, Any] = {}
+    cache = _watched(model, found)
+    with torch.enable_grad(), _frozen(model), _recomputing(model, recompute and not _is_recurrent(cache)):
+        told = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=len(wanted))
+        scores = torch.log_softmax(told.logits[0, -len(wanted) :].float(), dim=-1)
+        loss = -scores.gather(1, wanted.to(scores.device)[:, None]).sum()
+        loss.backward()
+    if not found:
+        raise UsageError(f"probe gradient: no layer of {type(model).__name__} has values of tokens")
+    whole = torch.stack([found[layer].cpu() for layer in sorted(found)])
+    if not bool(whole.isfinite().all()) or not bool((whole.sum(1) > 0).all()):
+        raise AgentError(f"the gradient is no finite number above 0 in {model.dtype}: use ?dtype=float32 or ?dtype=bfloat16")
+    return whole, float(loss.detach())
+
+
+def _watched(model: Any, found: dict[int, Any]) -> Any:
+    """A cache that keeps nothing of a layer's tokens, but sees the gradients of their values: `found[layer]` is (tokens)."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+
+    def note(layer: int, gradient: Any) -> None:
+        # (1, key heads, tokens, size)
+        found[layer] = gradient.detach().double().square().sum(dim=(0, 1, 3)).sqrt()
+
+    def update(keys: Any, values: Any, layer_idx: int, *_: Any, **__: Any) -> tuple[Any, Any]:
+        values.register_hook(partial(note, layer_idx))
+        return keys, values
+
+    cache.update = update
+    return cache
+
+
+def _is_recurrent(cache: Any) -> bool:
+    """Whether some layers keep a state that a second computation would find changed."""
+    return any(hasattr(layer, "recurrent_states") for layer in cache.layers)
+
+
+@contextmanager
+def _frozen(model: Any) -> Iterator[None]:
+    """Gradients flow from the embeddings of the tokens on, and into no weight."""
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    for weight in learning:
+        weight.requires_grad_(False)
+    begin = model.get_input_embeddings().register_forward_hook(lambda *told: told[-1].detach().requires_grad_())
+    try:
+        yield
+    finally:
+        begin.remove()
+        for weight in learning:
+            weight.requires_grad_(True)
+
+
+@contextmanager
+def _recomputing(model: Any, wanted: bool) -> Iterator[None]:
+    """Let layers be computed a second time on the way back; transformers would do so in training mode alone, with dropout."""
+    from torch.utils.checkpoint import checkpoint
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [layer for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)] if wanted else []
+    before = [vars(layer).get("forward") for layer in layers]
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+    try:
+        yield
+    finally:
+        for layer, forward in zip(layers, before, strict=True):
+            del layer.forward
+            if forward is not None:
+                layer.forward = forward
+
+
+def fields(found: Any, spelled: Spelled) -> dict[str, Any]:
+    """The fields of a row, from the norms (layers, tokens)."""
+    parts = spelled.parts(found)
+    sums = [float(part.sum()) for part in parts]
+    whole = found.sum(dim=1)
+    return shares([part / sum(sums) for part in sums], (parts[0] / whole).tolist(), (parts[1] / whole).tolist())
+
+
+def summarize(rows: Sequence[GradientRow], options: GradientOptions) -> Numbers:
+    """Shares with their intervals, and their curves by layer."""
+    return share_numbers(rows)
+
+
+PROBE = Probe(
+    name="gradient",
+    about="share of the action loss's gradient, along the value path, on prompt and trace, by layer",
+    options=GradientOptions,
+    row=GradientRow,
+    measure=measure,
+    summarize=summarize,
+    weights=True,
+)

@@ -1,0 +1,267 @@
+"""Probe `sensitivity`: whether the action changes when the prompt does. Invariant: one thing of the prompt is replaced by that
+of a donor, and all else of it stays.
+
+The variants are ours. `task` replaces the task's sentence in the first observation, `observation` the last observation. In
+each, the prompt action and the CoT action are asked for anew, and the action after the agent's old trace: where that one stays
+and the CoT action does not, the trace leads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cotbench.agents.answers import decided_or_failed
+from cotbench.agents.base import Agent
+from cotbench.elicitation import MODES
+from cotbench.probes.answer import StateAnswer, answers_for, batches, query_of
+from cotbench.probes.donor import donor_of
+from cotbench.probes.numbers import Numbers, over_tasks, split
+from cotbench.probes.probe import Options, Probe, Setting
+from cotbench.probes.row import Row
+from cotbench.probes.states import Key, State
+from cotbench.query import Decision, Query, derive_seed
+from cotbench.statistics import Estimate
+
+Variant = Literal["task", "observation"]
+VARIANTS: tuple[Variant, Variant] = ("task", "observation")
+
+
+class SensitivityOptions(Options):
+    """Options of probe `sensitivity`."""
+
+    variants: tuple[Variant, ...] = Field(
+        VARIANTS, min_length=1, description="what of the prompt is replaced: task, observation"
+    )
+
+
+class Change(BaseModel):
+    """What an agent did after a change of its prompt; all actions canonical.
+
+    Attributes:
+        donor_task: whose sentence or observation was put in; `donor_step` is of the observation.
+        donor_reference: the reference action at the donor; of a sentence there is none.
+        donor_prompt_action: the agent's own prompt action at the donor, where it is known; `donor_cot_action` likewise.
+        prompt_action: the new prompt action; `cot_action` followed a new trace.
+        old_trace_action: the action after the changed prompt and the old trace; None where there was no trace.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    donor_task: str
+    donor_step: int | None = None
+    donor_reference: str | None = None
+    donor_prompt_action: str | None = None
+    donor_cot_action: str | None = None
+    prompt_action: str
+    cot_action: str
+    old_trace_action: str | None = None
+
+
+class SensitivityRow(Row):
+    """A state's actions before and after its prompt was changed.
+
+    Attributes:
+        prompt_action: before; `cot_action` likewise.
+        task_change: after the task's sentence was replaced; `observation_change` after the last observation was.
+        missing: variant -> why it could not be made here, where another one could.
+    """
+
+    prompt_action: str = ""
+    cot_action: str = ""
+    task_change: Change | None = None
+    observation_change: Change | None = None
+    missing: dict[str, str] = {}
+
+    def change(self, variant: Variant) -> Change | None:
+        """What a variant led to."""
+        return self.task_change if variant == "task" else self.observation_change
+
+
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """A state with a changed prompt, and the state that gave what is new in it."""
+
+    variant: Variant
+    state: State
+    donor: State
+
+    def queries(self, answer: StateAnswer, setting: Setting, agent: Agent) -> list[Query]:
+        """Both modes, then, where there is a trace, the action after the old one.
+
+        A variant's prompts grow beside the unchanged ones: they are an episode of their own.
+        """
+        prompt, cot = (query_of(self.state, mode, setting, agent) for mode in MODES)
+        old = [replace(cot, given_trace=answer.trace)] if answer.trace.strip() else []
+        return [replace(query, episode=f"{query.episode}#{self.variant}") for query in (prompt, cot, *old)]
+
+
+def _measure(agent: Agent, states: Sequence[State], setting: Setting, options: SensitivityOptions) -> Iterator[SensitivityRow]:
+    made = {state.key: {variant: _MAKERS[variant](state, setting) for variant in options.variants} for state in states}
+    donors = [
+        one.donor
+        for each in made.values()
+        for one in each.values()
+        if isinstance(one, _Changed) and one.variant == "observation"
+    ]
+    # A donor may be one of the states: each is asked about once.
+    answers = answers_for(agent, list({state.key: state for state in (*states, *donors)}.values()), setting)
+    for some in batches(states, agent):
+        asked = [
+            (state, one, one.queries(answers[state.key], setting, agent))
+            for state in some
+            if answers[state.key].error is None
+            for one in made[state.key].values()
+            if isinstance(one, _Changed)
+        ]
+        decisions = iter(decided_or_failed(agent, [query for _, _, queries in asked for query in queries]))
+        said: dict[Key, list[tuple[_Changed, list[Decision]]]] = {}
+        for state, one, queries in asked:
+            said.setdefault(state.key, []).append((one, [next(decisions) for _ in queries]))
+        for state in some:
+            missing = {variant: one for variant, one in made[state.key].items() if isinstance(one, str)}
+            yield _row(state, said.get(state.key, []), missing, answers, setting)
+
+
+def _row(
+    state: State,
+    said: Sequence[tuple[_Changed, list[Decision]]],
+    missing: dict[str, str],
+    answers: Mapping[Key, StateAnswer],
+    setting: Setting,
+) -> SensitivityRow:
+    answer = answers[state.key]
+    failed = (decision.error for _, decisions in said for decision in decisions)
+    error = answer.error or next((one for one in failed if one is not None), None)
+    if error is not None:
+        return SensitivityRow(task=state.task, step=state.step, error=error)
+    if not said:
+        return SensitivityRow(task=state.task, step=state.step, left_out=", ".join(dict.fromkeys(missing.values())))
+    changes = {f"{one.variant}_change": _change(one, decisions, answers, setting) for one, decisions in said}
+    return SensitivityRow.model_validate(
+        {
+            "task": state.task,
+            "step": state.step,
+            "prompt_action": answer.prompt_action,
+            "cot_action": answer.cot_action,
+            "missing": missing,
+            **changes,
+        }
+    )
+
+
+def _change(one: _Changed, decisions: Sequence[Decision], answers: Mapping[Key, StateAnswer], setting: Setting) -> Change:
+    prompt, cot, *old = (setting.canonical(decision.action) for decision in decisions)
+    change = Change(donor_task=one.donor.task, prompt_action=prompt, cot_action=cot, old_trace_action=old[0] if old else None)
+    if one.variant == "task":
+        return change
+    donated = answers[one.donor.key]
+    known = {} if donated.error else {"donor_prompt_action": donated.prompt_action, "donor_cot_action": donated.cot_action}
+    return change.model_copy(update={"donor_step": one.donor.step, "donor_reference": one.donor.action, **known})
+
+
+def _with_another_task(state: State, setting: Setting) -> _Changed | str:
+    """The sentence of another task, the same for all states of this one, so that their prompts still grow."""
+    first, *later = state.dialogue.observations
+    if not state.goal or state.goal not in first:
+        return "goal not found"
+    others = {other.task: other for other in setting.states.states if other.goal not in ("", state.goal)}
+    if not others:
+        return "no donor"
+    donor = others[min(others, key=lambda task: derive_seed(setting.seed, state.task, task, "goal"))]
+    told = first.replace(state.goal, donor.goal, 1)
+    dialogue = replace(state.dialogue, observations=(told, *later))
+    return _Changed("task", replace(state, goal=donor.goal, dialogue=dialogue), donor)
+
+
+def _with_another_observation(state: State, setting: Setting) -> _Changed | str:
+    """The last observation of a state at which the reference did something else."""
+    if state.step == 0:
+        return "first observation"  # It holds the task.
+    *before, last = state.dialogue.observations
+
+    def fits(other: State) -> bool:
+        return other.step > 0 and other.action != state.action and other.dialogue.observations[-1] != last
+
+    donor = donor_of(state, setting.states.states, setting.seed, fits)
+    if donor is None:
+        return "no donor"
+    dialogue = replace(state.dialogue, observations=(*before, donor.dialogue.observations[-1]))
+    return _Changed("observation", replace(state, dialogue=dialogue), donor)
+
+
+_MAKERS: Mapping[Variant, Callable[[State, Setting], _Changed | str]] = {
+    "task": _with_another_task,
+    "observation": _with_another_observation,
+}
+
+
+def _summarize(rows: Sequence[SensitivityRow], options: SensitivityOptions) -> Numbers:
+    kept, errors, left_out = split(rows)
+    estimates: dict[str, Estimate] = {}
+    counts: dict[str, int] = {}
+    for variant in options.variants:
+        counts[f"{variant}: states"] = sum(row.change(variant) is not None for row in kept)
+        for reason in sorted({row.missing[variant] for row in kept if variant in row.missing}):
+            counts[f"{variant}: {reason}"] = sum(row.missing.get(variant) == reason for row in kept)
+        for name, value in _values(variant).items():
+            estimates[f"{variant}: {name}"] = over_tasks(kept, partial(_of_change, variant, value))
+    return Numbers(
+        states=len(kept),
+        tasks=len({row.task for row in kept}),
+        errors=errors,
+        left_out=left_out,
+        estimates=estimates,
+        counts=counts,
+    )
+
+
+_Value = Callable[[SensitivityRow, Change], float | bool | None]
+
+
+def _values(variant: Variant) -> dict[str, _Value]:
+    return {**_FOLLOWED, **(_AS_DONOR if variant == "observation" else {})}
+
+
+def _of_change(variant: Variant, value: _Value, row: SensitivityRow) -> float | bool | None:
+    change = row.change(variant)
+    return None if change is None else value(row, change)
+
+
+def _same(action: str | None, other: str | None) -> bool | None:
+    """Whether two actions are equal; None where one is not known."""
+    return None if action is None or other is None else action == other
+
+
+def _differs(action: str, other: str | None) -> bool | None:
+    return None if other is None else action != other
+
+
+_FOLLOWED: Mapping[str, _Value] = {
+    "prompt action changed": lambda row, change: change.prompt_action != row.prompt_action,
+    "cot action changed": lambda row, change: change.cot_action != row.cot_action,
+    "changed, cot - prompt": lambda row, change: (
+        (change.cot_action != row.cot_action) - (change.prompt_action != row.prompt_action)
+    ),
+    "cot action changed under the old trace": lambda row, change: _differs(row.cot_action, change.old_trace_action),
+}
+_AS_DONOR: Mapping[str, _Value] = {
+    "prompt action as the donor's own": lambda row, change: _same(change.prompt_action, change.donor_prompt_action),
+    "cot action as the donor's own": lambda row, change: _same(change.cot_action, change.donor_cot_action),
+    "prompt action as the donor's reference": lambda row, change: _same(change.prompt_action, change.donor_reference),
+    "cot action as the donor's reference": lambda row, change: _same(change.cot_action, change.donor_reference),
+}
+
+
+PROBE = Probe(
+    name="sensitivity",
+    about="whether the action changes when the task or the last observation does",
+    options=SensitivityOptions,
+    row=SensitivityRow,
+    measure=_measure,
+    summarize=_summarize,
+)

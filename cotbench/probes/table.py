@@ -1,0 +1,56 @@
+"""A probe's summary as a table. Invariant: drawn from the summary alone, so programs and people see one result."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cotbench.probes.folder import ProbeSummary
+from cotbench.table import shown
+
+_INTERVALS = "95 % intervals over tasks: cluster bootstrap; an interval of no width means that all tasks gave the same value"
+
+
+def probe_table(summary: ProbeSummary) -> RenderableType:
+    """What `cotbench probe` prints at its end."""
+    found = summary.numbers
+    parts: list[RenderableType] = [Text(_title(summary), style="bold")]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(summary.probe, no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    for name, estimate in found.estimates.items():
+        table.add_row(Text(name), Text(shown(estimate, 3)))
+    for name, count in found.counts.items():
+        table.add_row(Text(name), Text(str(count)))
+    parts.append(table)
+    by_x: dict[tuple[str, tuple[float, ...]], list[str]] = {}
+    for name, curve in found.curves.items():
+        by_x.setdefault((curve.x, curve.at), []).append(name)
+    for (x, at), names in by_x.items():
+        over = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        over.add_column(x, justify="right", no_wrap=True)
+        for name in names:
+            over.add_column(name, justify="right")
+        for place, value in enumerate(at):
+            over.add_row(f"{value:g}", *(Text(shown(found.curves[name].values[place])) for name in names))
+        parts.append(over)
+    return Group(*parts, *(Text(line) for line in _below(summary)))
+
+
+def _title(summary: ProbeSummary) -> str:
+    return f"{summary.probe} of {summary.agent} on {summary.env} {summary.scheme}/{summary.split}, seed {summary.seed}"
+
+
+def _below(summary: ProbeSummary) -> list[str]:
+    found = summary.numbers
+    lines = [f"{found.states} states of {found.tasks} tasks, of successful episodes of {summary.reference}", _INTERVALS]
+    if found.tasks == 1:
+        lines[-1] = "one task gives no interval"
+    lines += [f"left out: {count} states ({reason})" for reason, count in found.left_out.items()]
+    if found.errors:
+        lines.append(f"ERRORS: {found.errors} states could not be measured for a reason outside the model and are in no figure")
+    options = ", ".join(f"{name} {value}" for name, value in summary.options.items())
+    lines.append(f"elicitation {summary.elicitation}" + (f"; {options}" if options else ""))
+    return lines

@@ -1,0 +1,149 @@
+"""Episodes to step through in a page: which of them, and in what form. Invariant: the same runs and budget embed the same
+bytes, in JSON that cannot end the element that it stands in; `browser.js` shows it and computes no number.
+
+The form, read by `browser.js` (a page gives it in `<script type="application/json" id="episode-data">`):
+
+    {"format": 1, "runs": [{"label": str, "of": int, "episodes": [{
+        "task": str, "type": str, "mode": "prompt" | "cot", "goal": str, "success": bool, "score": float, "ending": str,
+        "error"?: str, "first": str,
+        "steps": [{"action": str, "prompt"?: str, "expert"?: str, "trace"?: str, "closed"?: false, "invalid"?: str,
+                   "observation": str, "score": float, "effect"?: "same" | "helped" | "hurt" | "revised"}]}]}]}
+
+`of` is how many episodes the run has. `first` is what was seen before step 0, `observation` what followed a step. `closed` is
+false where the harness had to close the trace. `effect` is there where the prompt action is known: the trace left it (`same`),
+changed it to the expert's (`helped`), away from the expert's (`hurt`), or otherwise (`revised`). A key with `?` is left out
+where it is unknown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any, Literal
+
+from cotbench.dialogue import cut
+from cotbench.episode import Episode, Step
+from cotbench.query import derive_seed
+from cotbench.report.page import BrowsedRun
+
+FORMAT = 1
+EPISODE_BYTES = 3_000_000
+"""For the episodes of a page, unless told otherwise."""
+TEXT_CHARS = 6_000
+"""Of one observation or trace that are embedded; the run folder has the whole."""
+
+Effect = Literal["same", "helped", "hurt", "revised"]
+
+
+def effect_of(step: Step) -> Effect | None:
+    """What the trace did to the action; None where the prompt action is not known."""
+    if step.prompt_action is None:
+        return None
+    if not step.revised:
+        return "same"
+    if step.expert_action is not None and step.action == step.expert_action:
+        return "helped"
+    return "hurt" if step.expert_action is not None and step.prompt_action == step.expert_action else "revised"
+
+
+def browsed(runs: Sequence[BrowsedRun], budget: int = EPISODE_BYTES, seed: int = 0) -> tuple[BrowsedRun, ...]:
+    """Those of the runs' episodes that fit into a number of bytes; all, where all fit.
+
+    The episodes of one task stay together. Tasks are taken from the runs in turn, and within a run from each kind in turn:
+    traces that helped, that hurt, that changed something, that changed nothing, each won and not won; so that every kind is
+    kept. Within a kind the seed draws.
+
+    Args:
+        budget: bytes of JSON, as it is written into the page.
+    """
+    queues = [_by_kind(run, seed) for run in runs]
+    chosen: list[set[str]] = [set() for _ in runs]
+    left = budget
+    for turn in zip_longest(*queues):
+        for taken, group in zip(chosen, turn, strict=True):
+            size = sum(len(_dumped(_episode(episode))) + 1 for episode in group or ())
+            if group and size <= left:
+                taken.update(episode.key for episode in group)
+                left -= size
+    return tuple(
+        replace(
+            run,
+            episodes=tuple(episode for episode in run.episodes if episode.key in taken),
+            of=max(run.of or 0, len(run.episodes)),
+        )
+        for run, taken in zip(runs, chosen, strict=True)
+    )
+
+
+def _by_kind(run: BrowsedRun, seed: int) -> list[list[Episode]]:
+    """The run's tasks, as episodes, in the order in which they are taken."""
+    tasks: dict[str, list[Episode]] = {}
+    for episode in run.episodes:
+        tasks.setdefault(episode.task, []).append(episode)
+    kinds: dict[tuple[str, bool], list[list[Episode]]] = {}
+    for task in sorted(tasks, key=lambda task: derive_seed(seed, run.label, task, "browsed")):
+        kinds.setdefault(_kind(tasks[task]), []).append(tasks[task])
+    return [group for turn in zip_longest(*(kinds[kind] for kind in sorted(kinds))) for group in turn if group is not None]
+
+
+def _kind(episodes: Iterable[Episode]) -> tuple[str, bool]:
+    some = list(episodes)
+    effects = {effect_of(step) for episode in some for step in episode.trajectory}
+    first = next((effect for effect in ("hurt", "helped", "revised") if effect in effects), "same")
+    return first, any(episode.success for episode in some)
+
+
+def episodes_json(runs: Iterable[BrowsedRun]) -> str:
+    """The episodes in the form above, all of them, fit to stand in a `<script>` element."""
+    whole = [
+        {"label": run.label, "of": max(run.of or 0, len(run.episodes)), "episodes": list(map(_episode, run.episodes))}
+        for run in runs
+    ]
+    return _dumped({"format": FORMAT, "runs": whole})
+
+
+def _dumped(value: Any) -> str:
+    """ASCII, without the characters that mean something to HTML."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _episode(episode: Episode) -> dict[str, Any]:
+    whole = {
+        "task": episode.task,
+        "type": episode.task_type,
+        "mode": episode.mode,
+        "goal": episode.goal,
+        "success": episode.success,
+        "score": episode.score,
+        "ending": _ending(episode),
+        "error": episode.error,
+        "first": cut(episode.first_observation, TEXT_CHARS),
+        "steps": [dict(_step(step)) for step in episode.trajectory],
+    }
+    return {name: value for name, value in whole.items() if value is not None}
+
+
+def _step(step: Step) -> Iterator[tuple[str, Any]]:
+    yield "action", cut(step.action, TEXT_CHARS)
+    known = {"prompt": step.prompt_action, "expert": step.expert_action, "trace": step.decision.trace}
+    yield from ((name, cut(text, TEXT_CHARS)) for name, text in known.items() if text is not None)
+    if step.decision.trace_truncated:
+        yield "closed", False
+    if step.invalid_action is not None:
+        yield "invalid", step.invalid_action
+    yield "observation", cut(step.observation, TEXT_CHARS)
+    yield "score", step.score
+    effect = effect_of(step)
+    if effect is not None:
+        yield "effect", effect
+
+
+def _ending(episode: Episode) -> str:
+    if episode.error is not None:
+        return "error"
+    if episode.success:
+        return "won"
+    return "not won: it ended" if episode.terminated else "not won: the steps were spent"

@@ -1,0 +1,153 @@
+"""A table's cells as text, for the page and for its CSV. Invariant: the page shows what the terminal would (`cotbench.table`);
+the CSV has every number whole, and no text in it is a formula to a spreadsheet.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+
+from cotbench.report.page import Cell, Figure, Table
+from cotbench.statistics import Estimate
+from cotbench.table import shown
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""A text that begins so is run by a spreadsheet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCell:
+    """A cell on the page.
+
+    Attributes:
+        value: the number or the text.
+        beside: in small letters after it: the interval, and n where the table's cells differ in it.
+        number: whether it stands at the right.
+    """
+
+    value: str
+    beside: str = ""
+    number: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShownColumn:
+    """The head of a column."""
+
+    name: str
+    number: bool
+    paper: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTable:
+    """A table on the page.
+
+    Attributes:
+        n: of every estimate, where they share it; then it is said once.
+    """
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[ShownColumn, ...]
+    rows: tuple[tuple[ShownCell, ...], ...]
+    n: int | None
+
+
+def shown_table(table: Table) -> ShownTable:
+    """The table, written out.
+
+    Raises:
+        ValueError: a row is not as long as the columns are many, or a column that is not there has an option.
+    """
+    _check(table)
+    known = {cell.n for row in table.rows for cell in row if isinstance(cell, Estimate) and cell.mean is not None}
+    shared = known.pop() if len(known) == 1 else None
+    rows = tuple(
+        tuple(
+            _cell(cell, column in table.signed, table.digits.get(column), shared is None)
+            for column, cell in zip(table.columns, row, strict=True)
+        )
+        for row in table.rows
+    )
+    numeric = [any(row[place].number for row in rows) for place in range(len(table.columns))]
+    columns = tuple(ShownColumn(name, number, name in table.paper) for name, number in zip(table.columns, numeric, strict=True))
+    return ShownTable(table.name, table.title, table.caption, columns, rows, shared)
+
+
+def _check(table: Table) -> None:
+    for row in table.rows:
+        if len(row) != len(table.columns):
+            raise ValueError(f"table {table.name} has {len(table.columns)} columns and a row of {len(row)} cells: {row}")
+    unknown = sorted((table.signed | table.paper | set(table.digits)) - set(table.columns))
+    if unknown:
+        raise ValueError(f"table {table.name} has no column {unknown[0]!r}")
+
+
+def _cell(cell: Cell, signed: bool, digits: int | None, with_n: bool) -> ShownCell:
+    if isinstance(cell, str):
+        return ShownCell(cell)
+    if cell is None:
+        return ShownCell("–", number=True)
+    if isinstance(cell, Estimate):
+        value, _, interval = estimate_text(cell, signed, digits).partition(" ")
+        n = f"n={cell.n}" if with_n and cell.mean is not None and "[n=" not in interval else ""
+        return ShownCell("–" if value == "-" else value, " ".join(filter(None, (interval, n))), number=True)
+    if isinstance(cell, int):
+        return ShownCell(f"{cell:{'+' if signed else ''}d}", number=True)
+    form = f".{digits}f" if digits is not None else ".3g"
+    return ShownCell(f"{cell:{'+' if signed else ''}{form}}", number=True)
+
+
+def estimate_text(estimate: Estimate, signed: bool = False, digits: int | None = None) -> str:
+    """`0.25 [0.05, 0.70]`; without `digits` two after the point, fewer where a number is large."""
+    if digits is None:
+        size = max((abs(value) for value in (estimate.mean, estimate.low, estimate.high) if value is not None), default=0.0)
+        digits = 0 if size >= 100 else 1 if size >= 10 else 2
+    return shown(estimate, digits, signed)
+
+
+def numbers_of(figure: Figure) -> Table:
+    """The numbers behind a figure, as a table."""
+    rows: list[tuple[Cell, ...]] = []
+    dotted = any(dots for panel in figure.panels for line in panel.lines for dots in line.dots)
+    for panel in figure.panels:
+        for line in panel.lines:
+            for place, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
+                where = panel.labels[int(x)] if panel.labels else f"{x:g}"
+                dots = " ".join(f"{dot:.3g}" for dot in line.dots[place]) if line.dots else ""
+                rows.append((panel.title, line.label, where, y, *([dots] if dotted else [])))
+    columns = ("panel", "line", figure.x or "x", figure.y or "y", *(["dots"] if dotted else []))
+    return Table(figure.name, figure.title, "", columns, tuple(rows))
+
+
+def csv_text(table: Table) -> str:
+    """The table as CSV; a column that holds estimates becomes four: its name, and with `low`, `high`, `n` after it."""
+    _check(table)
+    wide = [any(isinstance(row[place], Estimate) for row in table.rows) for place in range(len(table.columns))]
+    head = [
+        part
+        for name, four in zip(table.columns, wide, strict=True)
+        for part in ((name, f"{name} low", f"{name} high", f"{name} n") if four else (name,))
+    ]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(_plain, head))
+    for row in table.rows:
+        parts: list[str | int | float | None] = []
+        for cell, four in zip(row, wide, strict=True):
+            if isinstance(cell, Estimate):
+                parts += [cell.mean, cell.low, cell.high, cell.n]
+            else:
+                parts += [cell, None, None, None] if four else [cell]
+        writer.writerow(map(_plain, parts))
+    return out.getvalue()
+
+
+def _plain(cell: str | int | float | None) -> str | int | float | None:
+    """A text that a spreadsheet would run gets an apostrophe before it."""
+    if isinstance(cell, str) and cell.startswith(_FORMULA):
+        return f"'{cell}"
+    return cell

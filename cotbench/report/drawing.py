@@ -1,0 +1,211 @@
+"""Figures drawn with matplotlib, as SVG for the page and as PDF. Invariant: the same figure gives the same bytes, whatever the
+reader's settings of matplotlib are, and no state of it is changed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from cotbench.report.colours import LIGHT, Style
+from cotbench.report.page import Figure, Line, Panel
+
+_SETTINGS: Mapping[str, Any] = {
+    "axes.edgecolor": LIGHT["rule"],
+    "axes.labelcolor": LIGHT["muted"],
+    "axes.labelsize": 10,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": LIGHT["ink"],
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlepad": 8,
+    "axes.unicode_minus": True,
+    "figure.constrained_layout.h_pad": 0.02,
+    "figure.constrained_layout.w_pad": 0.02,
+    "figure.titlesize": 12,
+    "figure.titleweight": "bold",
+    "font.size": 10,
+    "legend.fontsize": 10,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # Text that can be searched and edited.
+    "svg.fonttype": "none",  # Text stays text: the page's own letters, read aloud, found by a search.
+    "text.color": LIGHT["ink"],
+    "text.parse_math": False,  # A name with two dollar signs is a name.
+    "xtick.color": LIGHT["rule"],
+    "xtick.labelcolor": LIGHT["muted"],
+    "ytick.color": LIGHT["rule"],
+    "ytick.labelcolor": LIGHT["muted"],
+}
+_ALONE, _BESIDE = (5.6, 3.4), (4.7, 3.2)
+"""Width and height of a panel in inches, with no other panel and with others beside it."""
+_TITLE, _LABEL = 46, 24
+"""Characters on a line of a panel's title and of a bar's name."""
+_COLUMNS = 3
+"""Panels in a row of a PDF."""
+
+
+def panel_svgs(figure: Figure, styles: Mapping[Line, Style]) -> list[str]:
+    """Each panel as an SVG of its own, as matplotlib writes it."""
+    with _settings(figure.name):
+        return [_svg(figure, panel, styles) for panel in figure.panels]
+
+
+def figure_pdf(figure: Figure, styles: Mapping[Line, Style]) -> bytes:
+    """All panels on one page, with title and legend."""
+    columns = min(len(figure.panels), _COLUMNS)
+    sizes = [_size(figure, panel) for panel in figure.panels]
+    width, height = columns * max(size[0] for size in sizes), max(size[1] for size in sizes)
+    with _settings(figure.name):
+        from matplotlib.figure import Figure as Drawing
+
+        rows = math.ceil(len(figure.panels) / columns)
+        drawing: Any = Drawing(figsize=(width, rows * height + 0.9), layout="constrained")
+        for place, panel in enumerate(figure.panels):
+            _draw(drawing.add_subplot(rows, columns, place + 1), figure, panel, styles)
+        drawing.suptitle(figure.title, x=0.01, ha="left")
+        handles: dict[str, Any] = {}
+        for axes in drawing.axes:
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+        if len(handles) > 1:
+            drawing.legend(handles.values(), handles, loc="outside lower left", ncols=min(len(handles), 2 * columns))
+        out = io.BytesIO()
+        drawing.savefig(out, format="pdf", metadata={"CreationDate": None, "Title": figure.title})
+    return out.getvalue()
+
+
+@contextmanager
+def _settings(salt: str) -> Iterator[None]:
+    """Our settings on top of matplotlib's own defaults, for as long as this lasts."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**_SETTINGS, "svg.hashsalt": salt})
+        yield
+
+
+def _svg(figure: Figure, panel: Panel, styles: Mapping[Line, Style]) -> str:
+    from matplotlib.figure import Figure as Drawing
+
+    drawing: Any = Drawing(figsize=_size(figure, panel), layout="constrained")
+    _draw(drawing.add_subplot(), figure, panel, styles)
+    out = io.StringIO()
+    drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return out.getvalue()
+
+
+def _size(figure: Figure, panel: Panel) -> tuple[float, float]:
+    width, height = _ALONE if len(figure.panels) == 1 else _BESIDE
+    if panel.labels:
+        rows = sum(max(0.14 * len(_wrapped(label, _LABEL).splitlines()), 0.17 * len(panel.lines)) for label in panel.labels)
+        height = 1.1 + rows + 0.14 * len(panel.labels)
+    return width, height
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width)) or text
+
+
+def _draw(axes: Any, figure: Figure, panel: Panel, styles: Mapping[Line, Style]) -> None:
+    axes.set_title(_wrapped(panel.title, _TITLE))
+    bars = bool(panel.labels)
+    along, across = (axes.axvline, axes.axvspan) if bars else (axes.axhline, axes.axhspan)
+    if panel.band is not None:
+        across(*panel.band, facecolor=LIGHT["grid"], edgecolor="none", zorder=0)
+    if panel.at is not None:
+        along(panel.at, color=LIGHT["muted"], linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.5)
+    if bars:
+        _draw_bars(axes, panel, styles)
+        axes.set_xlabel(figure.y)
+        axes.set_xlim(*_range(figure))
+    else:
+        for line in panel.lines:
+            _draw_line(axes, line, styles[line])
+        axes.set_xlabel(figure.x)
+        axes.set_ylabel(figure.y)
+        axes.set_ylim(*_range(figure))
+        ticks = sorted({x for each in figure.panels for line in each.lines for x in line.x})
+        if 0 < len(ticks) <= 8:
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xlim(*_widened(ticks, 0.05))
+    axes.grid(True, axis="x" if bars else "y", color=LIGHT["grid"], linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=3)
+
+
+def _draw_line(axes: Any, line: Line, style: Style) -> None:
+    """A line with markers; its intervals as a band, as a whisker where no neighbour has one; dots beside it."""
+    colour = LIGHT[style.colour]
+    x, (mean, low, high) = list(line.x), _ends(line)
+    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    lonely = [not any(_known(low, near) for near in (place - 1, place + 1)) for place in range(len(x))]
+    for place, alone in enumerate(lonely):
+        if alone and _known(low, place):
+            axes.plot([x[place]] * 2, [low[place], high[place]], color=colour, linewidth=1.2)
+    drawn = {"linestyle": (0, style.dashes) if style.dashes else "-", "marker": style.marker}
+    axes.plot(x, mean, color=colour, linewidth=1.8, markersize=4.5, label=line.label, zorder=3, **drawn)
+    _draw_dots(axes, x, line, colour, bars=False)
+
+
+def _draw_bars(axes: Any, panel: Panel, styles: Mapping[Line, Style]) -> None:
+    """A group of bars for each name, from top to bottom, with whiskers and dots."""
+    thick = 0.8 / max(1, len(panel.lines))
+    for number, line in enumerate(panel.lines):
+        colour = LIGHT[styles[line].colour]
+        y = [x + (number - (len(panel.lines) - 1) / 2) * thick for x in line.x]
+        mean, low, high = _ends(line)
+        axes.barh(y, mean, thick * 0.86, color=colour, alpha=0.82, linewidth=0, label=line.label, zorder=2)
+        for place, left, right in zip(y, low, high, strict=True):
+            axes.plot([left, right], [place, place], color=LIGHT["ink"], linewidth=1.1, solid_capstyle="butt", zorder=4)
+        _draw_dots(axes, y, line, LIGHT["ink"], bars=True)
+    axes.set_yticks(range(len(panel.labels)), [_wrapped(label, _LABEL) for label in panel.labels])
+    axes.set_ylim(len(panel.labels) - 0.4, -0.6)
+    axes.tick_params(axis="y", left=False)
+
+
+def _draw_dots(axes: Any, places: list[float], line: Line, colour: str, *, bars: bool) -> None:
+    if not line.dots:
+        return
+    where = [place for place, dots in zip(places, line.dots, strict=True) for _ in dots]
+    values = [dot for dots in line.dots for dot in dots]
+    drawn = {"color": colour, "alpha": 0.6, "marker": "o", "markersize": 3, "markeredgewidth": 0, "linestyle": "none"}
+    axes.plot(*((values, where) if bars else (where, values)), zorder=5, **drawn)
+
+
+def _ends(line: Line) -> tuple[list[float], list[float], list[float]]:
+    """Means and ends of the intervals; not a number where there is none."""
+
+    def known(values: list[float | None]) -> list[float]:
+        return [math.nan if value is None else value for value in values]
+
+    return known([y.mean for y in line.y]), known([y.low for y in line.y]), known([y.high for y in line.y])
+
+
+def _known(values: list[float], place: int) -> bool:
+    return 0 <= place < len(values) and not math.isnan(values[place])
+
+
+def _range(figure: Figure) -> tuple[float, float]:
+    """Of the values, for all panels."""
+    if figure.y_range is not None:
+        return figure.y_range
+    values = [0.0] if any(panel.labels for panel in figure.panels) else []
+    for panel in figure.panels:
+        values += [*(panel.band or ()), *([] if panel.at is None else [panel.at])]
+        for line in panel.lines:
+            values += [value for y in line.y for value in (y.mean, y.low, y.high) if value is not None]
+            values += [dot for dots in line.dots for dot in dots]
+    return _widened(values, 0.06)
+
+
+def _widened(values: list[float], by: float) -> tuple[float, float]:
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    margin = (high - low) * by or 0.5
+    return low - margin, high + margin

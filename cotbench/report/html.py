@@ -1,0 +1,212 @@
+"""A page, written: one HTML file that holds all that it needs, and its figures and tables as files beside it. Invariant: the
+same page gives the same bytes; what a model or an environment wrote is text, never markup; nothing is fetched from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from cotbench.errors import UsageError
+from cotbench.lines import write_atomically
+from cotbench.report.browser import EPISODE_BYTES, browsed, episodes_json
+from cotbench.report.cells import ShownTable, csv_text, numbers_of, shown_table
+from cotbench.report.colours import Style, others_of, palette_css, styles
+from cotbench.report.drawing import figure_pdf, panel_svgs
+from cotbench.report.page import BrowsedRun, Figure, Line, Page, Section, Table
+from cotbench.report.svg import page_svg
+
+INDEX = "index.html"
+PAGE_BYTES = 5_000_000
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_MARKS = {"o": "M14 6m-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0", "s": "M11 3h6v6h-6z", "^": "M14 2l3.5 7h-7z"}
+_MARKS |= {
+    "D": "M14 2l4 4l-4 4l-4-4z",
+    "v": "M14 10l3.5-7h-7z",
+    "P": "M12.8 2.5h2.4v2.3h2.3v2.4h-2.3v2.3h-2.4v-2.3h-2.3v-2.4h2.3z",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A line of a legend: colour name, dashes and marker as SVG."""
+
+    label: str
+    colour: str
+    dashes: str
+    mark: str
+    bar: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShownFigure:
+    """A figure on the page: its panels as SVG, its legend, its numbers as a table."""
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[str, ...]
+    legend: tuple[Key, ...]
+    numbers: ShownTable
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSection:
+    """A section; an item is (its number, figure or None, table or None)."""
+
+    anchor: str
+    title: str
+    paragraphs: tuple[str, ...]
+    items: tuple[tuple[int, ShownFigure | None, ShownTable | None], ...]
+
+
+def write_report(page: Page, out: Path, episode_bytes: int = EPISODE_BYTES) -> Path:
+    """Write `index.html`, `figures/NAME.pdf` and `.csv`, `tables/NAME.csv` into a folder; what stands there by these names is
+    replaced.
+
+    Args:
+        episode_bytes: for the episodes in the page, fewer where the page would pass 5 MB; `browser.browsed` chooses them, and
+            the page says how many of how many there are.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: two figures or tables share a name, or a name is not fit for a file.
+        UsageError: the folder cannot be made.
+    """
+    figures = [item for section in page.sections for item in section.items if isinstance(item, Figure)]
+    tables = [item for section in page.sections for item in section.items if isinstance(item, Table)]
+    _check_names("figure", [figure.name for figure in figures])
+    _check_names("table", [table.name for table in tables])
+    others = others_of(figures)
+    looks = {figure.name: styles(figure, others) for figure in figures}
+    html = page_html(page, looks, episode_bytes)
+    try:
+        for folder in ("figures", "tables"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be made: {error.strerror}; choose another --out") from error
+    for figure in figures:
+        (out / "figures" / f"{figure.name}.pdf").write_bytes(figure_pdf(figure, looks[figure.name]))
+        write_atomically(out / "figures" / f"{figure.name}.csv", [csv_text(numbers_of(figure))])
+    for table in tables:
+        write_atomically(out / "tables" / f"{table.name}.csv", [csv_text(table)])
+    write_atomically(out / INDEX, [html])
+    return out / INDEX
+
+
+def _check_names(kind: str, names: Sequence[str]) -> None:
+    for name in names:
+        if not _FILE_NAME.fullmatch(name):
+            raise ValueError(f"{kind} {name!r}: letters, digits, dots, dashes and underscores name its file")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two {kind}s are called {twice[0]!r}")
+
+
+def page_html(page: Page, looks: Mapping[str, Mapping[Line, Style]], episode_bytes: int) -> str:
+    """The page as text.
+
+    Args:
+        looks: figure name -> its lines' styles.
+    """
+    sections = _sections(page, looks)
+    bare = _rendered(page, sections, ())
+    if not page.runs:
+        return bare
+    return _rendered(page, sections, browsed(page.runs, min(episode_bytes, PAGE_BYTES - len(bare.encode()) - 100_000)))
+
+
+def _rendered(page: Page, sections: Sequence[ShownSection], runs: Sequence[BrowsedRun]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    style = palette_css() + _asset("page.css") + (_asset("browser.css") if runs else "")
+    script = _asset("browser.js") if runs else ""
+    environment: Any = Environment(
+        loader=PackageLoader("cotbench", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text: str = environment.get_template("page.html.jinja").render(
+        page=page,
+        sections=sections,
+        runs=runs,
+        shown=sum(len(run.episodes) for run in runs),
+        of=sum(run.of or 0 for run in runs),
+        manifest=json.dumps(page.manifest, indent=2, default=str, ensure_ascii=False),
+        policy=_policy(style, script),
+        style=Markup(style),  # noqa: S704  (our own file)
+        script=Markup(script),  # noqa: S704  (our own file)
+        episodes=Markup(episodes_json(runs)),  # noqa: S704  (escaped there)
+        svg=Markup,  # Of `svg.page_svg`, which escapes.
+    )
+    return text.encode("utf-8", "replace").decode("utf-8")  # A lone half of a surrogate pair cannot be written.
+
+
+def _policy(style: str, script: str) -> str:
+    """What the page may do: its own style and script, by their hashes, and nothing else."""
+
+    def hashed(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" if text else "'none'"
+
+    allowed = f"style-src {hashed(style)}; script-src {hashed(script)}; img-src data:"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _asset(name: str) -> str:
+    return resources.files("cotbench.report").joinpath(name).read_text("utf-8")
+
+
+def _sections(page: Page, looks: Mapping[str, Mapping[Line, Style]]) -> list[ShownSection]:
+    """The sections, drawn; figures and tables are numbered through the page."""
+    shown: list[ShownSection] = []
+    figures = tables = 0
+    for section in page.sections:
+        items: list[tuple[int, ShownFigure | None, ShownTable | None]] = []
+        for item in section.items:
+            if isinstance(item, Figure):
+                figures += 1
+                items.append((figures, _figure(item, looks[item.name]), None))
+            else:
+                tables += 1
+                items.append((tables, None, shown_table(item)))
+        shown.append(ShownSection(_anchor(section, shown), section.title, paragraphs_of(section.text), tuple(items)))
+    return shown
+
+
+def paragraphs_of(text: str) -> tuple[str, ...]:
+    """The paragraphs of a text, which empty lines part."""
+    return tuple(part.strip() for part in re.split(r"\n\s*\n", text) if part.strip())
+
+
+def _anchor(section: Section, before: Sequence[ShownSection]) -> str:
+    """The section's title, fit for an address; numbered where another has it."""
+    base = "-".join(re.findall(r"[a-z0-9]+", section.title.lower())) or "section"
+    taken = {"answer", "warnings", "contents", "episodes", "manifest", *(each.anchor for each in before)}
+    return next(name for number in range(len(taken) + 1) if (name := f"{base}-{number}" if number else base) not in taken)
+
+
+def _figure(figure: Figure, looks: Mapping[Line, Style]) -> ShownFigure:
+    panels = tuple(
+        page_svg(drawn, f"{figure.name}-{place}", panel)
+        for place, (drawn, panel) in enumerate(zip(panel_svgs(figure, looks), figure.panels, strict=True))
+    )
+    keys: dict[str, Key] = {}
+    for panel in figure.panels:
+        for line in panel.lines:
+            look = looks[line]
+            dashes = " ".join(f"{2 * length:g}" for length in look.dashes)
+            keys.setdefault(line.label, Key(line.label, look.colour, dashes, _MARKS[look.marker], bool(panel.labels)))
+    numbers = shown_table(numbers_of(figure))
+    return ShownFigure(figure.name, figure.title, figure.caption, panels, tuple(keys.values()), numbers)

@@ -1,0 +1,209 @@
+"""The sections of a page of plain runs. Invariant: a number is taken from a run's summary or its judges' as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from cotbench.elicitation import MODES
+from cotbench.report.page import Cell, Figure, Line, Panel, Section, Series, Table
+from cotbench.results import Run
+from cotbench.statistics import Estimate
+
+LABELS: Mapping[Series, str] = {"prompt": "prompt action", "cot": "CoT action", "gap": "CoT - prompt"}
+PANELS = 6
+"""Runs whose task types are drawn."""
+
+
+def _elicited(named: Mapping[str, Run]) -> str:
+    """How the runs were asked, for captions."""
+    kinds = dict.fromkeys((run.summary.style, run.summary.elicitation) for run in named.values())
+    return "Elicitation " + ", ".join(f"{style} {fingerprint}" for style, fingerprint in kinds) + "."
+
+
+def _tasks(named: Mapping[str, Run]) -> str:
+    sizes = sorted({mode.n for run in named.values() for mode in run.summary.modes.values()})
+    return f"n = {sizes[0]} tasks" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]} tasks" if sizes else "n = 0"
+
+
+def _bars(named: Sequence[tuple[str, Estimate | None]], series: Series) -> Line:
+    known = [(place, estimate) for place, (_, estimate) in enumerate(named) if estimate is not None]
+    return Line(
+        LABELS[series], tuple(float(place) for place, _ in known), tuple(estimate for _, estimate in known), series=series
+    )
+
+
+def success(named: Mapping[str, Run], adjusted: Sequence[float | None]) -> Section:
+    summaries = {label: run.summary for label, run in named.items()}
+    lines = []
+    for mode in MODES:
+        rates = [(label, some.modes[mode].success if mode in some.modes else None) for label, some in summaries.items()]
+        lines.append(_bars(rates, mode))
+    items: list[Figure | Table] = [
+        Figure(
+            "success",
+            "Success by mode",
+            f"{_tasks(named)}; whiskers are 95 % intervals over tasks (Wilson). {_elicited(named)}",
+            "run",
+            "success",
+            (Panel("", tuple(line for line in lines if line.x), labels=tuple(summaries)),),
+            (0.0, 1.0),
+        )
+    ]
+    several = len([p for p in adjusted if p is not None]) > 1
+    gaps = [(label, some.gap.success if some.gap else None) for label, some in summaries.items()]
+    if several:
+        items.append(
+            Figure(
+                "gap",
+                "The gap: success by CoT actions less success by prompt actions",
+                f"{_tasks(named)}, paired; whiskers are 95 % intervals over tasks (Newcombe, paired). {_elicited(named)}",
+                "run",
+                "CoT - prompt",
+                (Panel("", (_bars(gaps, "gap"),), at=0.0, labels=tuple(summaries)),),
+            )
+        )
+    left = iter(adjusted)
+    rows: list[tuple[Cell, ...]] = []
+    for label, some in summaries.items():
+        gap = some.gap
+        rates_ = [some.modes[mode].success if mode in some.modes else None for mode in MODES]
+        won = (gap.cot_only, gap.prompt_only, gap.p) if gap else (None, None, None)
+        rows.append(
+            (
+                label,
+                some.tasks,
+                *rates_,
+                gap.success if gap else None,
+                *won,
+                *([next(left) if gap else None] if several else []),
+            )
+        )
+    head = ("run", "tasks", "prompt", "CoT", "CoT - prompt", "won by CoT alone", "by prompt alone", "McNemar p")
+    caption = "95 % intervals over tasks: Wilson (success), Newcombe paired (gap); exact two-sided McNemar test."
+    items.append(
+        Table(
+            "success",
+            "Success",
+            f"{caption} {_elicited(named)}",
+            (*head, *(("Holm p",) if several else ())),
+            tuple(rows),
+            frozenset({"CoT - prompt"}),
+        )
+    )
+    text = "Each task is played twice, once acting straight from the prompt and once reasoning first; the gap pairs the two."
+    return Section("Does reasoning first win more tasks?", text, tuple(items))
+
+
+def changes(named: Mapping[str, Run]) -> Section:
+    rows: list[tuple[Cell, ...]] = []
+    for label, run in named.items():
+        same, found = run.summary.consistency, run.summary.revisions
+        counts = (found.states, found.revised, found.helped, found.hurt, found.neither, found.net) if found else (None,) * 6
+        rows.append((label, *((same.states, same.consistency, same.revision_rate) if same else (None, None, None)), *counts))
+    columns = (
+        "run",
+        "states",
+        "consistency",
+        "revision rate",
+        "expert known at",
+        "revised",
+        "helped",
+        "hurt",
+        "neither",
+        "net",
+    )
+    table = Table(
+        "revisions",
+        "Revisions and what they were worth",
+        "At the states of the CoT episodes. Consistency: prompt action = CoT action. Helped: revised to the expert's action; "
+        "hurt: away from it; net: (helped - hurt) / states where the expert's action is known. 95 % intervals over tasks "
+        f"(cluster bootstrap). {_elicited(named)}",
+        columns,
+        tuple(rows),
+        frozenset({"net"}),
+    )
+    text = (
+        "At every state of a CoT episode the agent was also asked for its prompt action, which was not executed. Where the two "
+        "differ, the trace changed the action."
+    )
+    return Section("Did the trace change the action?", text, (table,))
+
+
+def task_types(named: Mapping[str, Run]) -> list[Section]:
+    panels, rows = [], list[tuple[Cell, ...]]()
+    for label, run in named.items():
+        modes = run.summary.modes
+        types = sorted({name for mode in modes.values() for name in mode.by_type})
+        if len(types) < 2:
+            continue
+        cells = {mode: [(name, modes[mode].by_type.get(name) if mode in modes else None) for name in types] for mode in MODES}
+        lines = tuple(line for mode in MODES if (line := _bars(cells[mode], mode)).x)
+        panels.append(Panel(label if len(named) > 1 else "", lines, labels=tuple(types)))
+        rows += [(label, name, cells["prompt"][place][1], cells["cot"][place][1]) for place, name in enumerate(types)]
+    if not panels:
+        return []
+    how = f"95 % intervals over the tasks of the type (Wilson). {_elicited(named)}"
+    figure = Figure("task_types", "Success by task type", how, "task type", "success", tuple(panels[:PANELS]), (0.0, 1.0))
+    table = Table("task_types", "Success by task type", how, ("run", "task type", "prompt", "CoT"), tuple(rows))
+    more = f" The first {PANELS} runs are drawn; the table has all." if len(panels) > PANELS else ""
+    return [Section("By task type", f"A type with few tasks has a wide interval.{more}", (figure, table))]
+
+
+def judges(named: Mapping[str, Run]) -> list[Section]:
+    rows: list[tuple[Cell, ...]] = []
+    for label, run in named.items():
+        for name, judged in run.judges.items():
+            one = judged.preference
+            counts = (one.states, one.errors, one.cot, one.prompt, one.split, one.no_verdict)
+            rows.append((label, name, *counts, one.win_rate, one.net, one.position_bias, one.expert_agreement))
+    if not rows:
+        return []
+    counted = ("states", "errors", "CoT preferred", "prompt preferred", "split", "no verdict")
+    rates = ("win rate of CoT", "net preference", "position bias", "agreement with the expert")
+    table = Table(
+        "judges",
+        "What judges preferred where the trace changed the action",
+        "Preferred: named each time that the judge was asked; split: the order decided, counted half in win rate and "
+        "agreement; position bias 0.5 is none. 95 % intervals over tasks (cluster bootstrap).",
+        ("run", "judge", *counted, *rates),
+        tuple(rows),
+        frozenset({"net preference"}),
+    )
+    return [Section("What judges say of the revisions", "", (table,))]
+
+
+def costs(named: Mapping[str, Run]) -> Section:
+    rows: list[tuple[Cell, ...]] = []
+    for label, run in named.items():
+        for name, mode in run.summary.modes.items():
+            played = (mode.n, mode.errors, mode.score, mode.steps, mode.invalid_actions)
+            tokens = (mode.tokens, mode.prefilled_tokens, mode.reused_tokens)
+            rows.append((label, LABELS[name], *played, *tokens, mode.format_ok, mode.trace_truncated))
+    told = ("tokens generated", "tokens prefilled", "tokens reused", "format kept", "trace truncated")
+    table = Table(
+        "episodes",
+        "What an episode is like",
+        "Means over episodes; format kept and trace truncated are shares of decisions. 95 % intervals over tasks (bootstrap; "
+        f"one of no width means that all tasks gave the same value). {_elicited(named)}",
+        ("run", "mode", "episodes", "errors", "score", "steps", "invalid actions", *told),
+        tuple(rows),
+        digits={"steps": 1, "invalid actions": 1, **dict.fromkeys(told[:3], 0)},
+    )
+    return Section("What it took", "", (table,))
+
+
+def how_measured(runs: Sequence[Run]) -> Section:
+    """How the questions were asked, in words."""
+
+    def each(what: Callable[[Run], str]) -> str:
+        return "; ".join(dict.fromkeys(map(what, runs)))
+
+    text = (
+        "Prompt action and CoT action are asked for with the same prompt; they differ in the trace alone. "
+        f"Elicitation (style, fingerprint): {each(lambda run: f'{run.summary.style} {run.summary.elicitation}')}. "
+        f"Temperature: {each(lambda run: f'{run.summary.temperature:g}')}. "
+        f"Step budget: {each(lambda run: f'{run.summary.max_steps} on {run.summary.env}')}.\n\n"
+        "An episode that failed for a reason outside the agent is an error and in no number. Intervals are over tasks of one "
+        "run; they say nothing about other seeds of the training."
+    )
+    return Section("How it was measured", text)

@@ -1,0 +1,209 @@
+"""The page of plain runs: what the modes reached, what the trace changed, what that was worth. Invariant: every number is one
+of the runs' summaries or of their judges', and runs that were asked in different ways do not stand on one page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cotbench.elicitation import MODES, Elicitation
+from cotbench.errors import UsageError
+from cotbench.report import run_sections
+from cotbench.report.cells import estimate_text
+from cotbench.report.page import BrowsedRun, Page
+from cotbench.report.run_sections import LABELS
+from cotbench.results import Run
+from cotbench.suite import summarize_suite
+from cotbench.table import _remarks as remarks
+
+_PERCENT = 0.05
+
+
+def page_of_runs(runs: Sequence[Run]) -> Page:
+    """The page of one or several runs; those of a suite are given one by one.
+
+    Raises:
+        UsageError: no run, or two that were elicited differently.
+    """
+    if not runs:
+        raise UsageError("there is no run to report: name the folder of one, as in cotbench report runs/RUN")
+    check_elicitation(runs)
+    labels = _labels(runs)
+    named = dict(zip(labels, runs, strict=True))
+    gaps = {label: run.summary.gap for label, run in named.items() if run.summary.gap is not None}
+    sections = [run_sections.success(named, _holm([gap.p for gap in gaps.values()]))]
+    if gaps:
+        sections.append(run_sections.changes(named))
+    sections += [
+        *run_sections.task_types(named),
+        *run_sections.judges(named),
+        run_sections.costs(named),
+        run_sections.how_measured(runs),
+    ]
+    return Page(
+        title=_title(runs),
+        answer=_answer(named),
+        sections=tuple(sections),
+        warnings=tuple(_warnings(named)),
+        runs=tuple(BrowsedRun(label, tuple(run.records)) for label, run in named.items()),
+        manifest={label: run.manifest.model_dump(mode="json", exclude={"task_list"}) for label, run in named.items()},
+    )
+
+
+def check_elicitation(runs: Sequence[Run]) -> None:
+    """Refuse runs that were asked in different ways. On one environment that is the fingerprint; between environments, whose
+    defaults differ, what was chosen other than the default.
+
+    Raises:
+        UsageError: names two runs.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        pairs = [other for other in runs if other.summary.env == run.summary.env]
+        other = pairs[0]
+        if other.summary.elicitation == run.summary.elicitation and _chosen(first) == _chosen(run):
+            continue
+        if other.summary.elicitation == run.summary.elicitation:
+            other = first
+        raise UsageError(
+            f"{other.path} was elicited as {other.summary.elicitation} and {run.path} as {run.summary.elicitation}: their "
+            "numbers do not compare, report them apart"
+        )
+
+
+def _chosen(run: Run) -> dict[str, Any]:
+    """The options of the elicitation that are not the environment's own."""
+    own = Elicitation.for_env(run.summary.env).model_dump()
+    return {name: value for name, value in run.manifest.config.elicitation.model_dump().items() if value != own[name]}
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """A name for each run: as short as tells them apart, none twice."""
+    parts = [
+        (run.summary.agent, f"{run.summary.env} {run.summary.scheme}/{run.summary.split}", f"seed {run.summary.seed}")
+        for run in runs
+    ]
+    differ = [len({each[place] for each in parts}) > 1 for place in range(3)]
+    kept = [place for place in range(3) if differ[place]] or [1]
+    labels = [", ".join(each[place] for place in kept) for each in parts]
+    twice = {label for label in labels if labels.count(label) > 1}
+    labels = [f"{label}, {run.path.name}" if label in twice else label for label, run in zip(labels, runs, strict=True)]
+    return [f"{label} ({place + 1})" if labels.count(label) > 1 else label for place, label in enumerate(labels)]
+
+
+def _title(runs: Sequence[Run]) -> str:
+    agents = list(dict.fromkeys(run.summary.agent for run in runs))
+    places = list(dict.fromkeys(f"{run.summary.env} {run.summary.scheme}/{run.summary.split}" for run in runs))
+    who = agents[0] if len(agents) == 1 else f"{len(agents)} agents"
+    return f"{who} on {', '.join(places) if len(places) <= 3 else f'{len(places)} splits'}"
+
+
+def _answer(named: dict[str, Run]) -> tuple[str, ...]:
+    """The answer in sentences."""
+    if len(named) == 1:
+        return _answer_of_one(next(iter(named.values())))
+    summaries = [run.summary for run in named.values()]
+    compared = {label: run.summary.gap for label, run in named.items() if run.summary.gap is not None}
+    sentences = []
+    envs = [summary.env for summary in summaries]
+    if len(set(envs)) == len(envs) and len({summary.agent for summary in summaries}) == 1:
+        suite = summarize_suite(summaries)
+        reached = " and ".join(f"{estimate_text(suite.success[mode])} by {LABELS[mode]}s" for mode in suite.success)
+        gap = f"; the gap is {estimate_text(suite.gap, signed=True)}" if suite.gap is not None else ""
+        if reached:
+            sentences.append(f"Over {len(envs)} environments, {summaries[0].agent} succeeds on average at {reached}{gap}.")
+    else:
+        for mode in MODES:
+            rates = [
+                (summary.modes[mode].success.mean, label)
+                for label, summary in zip(named, summaries, strict=True)
+                if mode in summary.modes and summary.modes[mode].success.mean is not None
+            ]
+            if rates:
+                low, high = min(rates), max(rates)
+                sentences.append(f"Success by {LABELS[mode]}s goes from {low[0]:.2f} ({low[1]}) to {high[0]:.2f} ({high[1]}).")
+    if compared:
+        adjusted = _holm([gap.p for gap in compared.values()])
+        clear = [label for label, p in zip(compared, adjusted, strict=True) if p is not None and p < _PERCENT]
+        up = [label for label in clear if (compared[label].success.mean or 0) > 0]
+        sentences.append(
+            f"Of {len(compared)} runs, reasoning first raises success in {len(up)}, lowers it in {len(clear) - len(up)}, and makes "
+            f"no difference that can be shown in {len(compared) - len(clear)} (exact McNemar tests at 5 %, Holm-adjusted)."
+        )
+        rates = [
+            (run.summary.consistency.consistency.mean, label)
+            for label, run in named.items()
+            if run.summary.consistency is not None and run.summary.consistency.consistency.mean is not None
+        ]
+        if rates:
+            low, high = min(rates), max(rates)
+            where = f"{low[0]:.0%} ({low[1]}) to {high[0]:.0%} ({high[1]})" if low[0] < high[0] else f"{low[0]:.0%}"
+            sentences.append(f"Prompt action and CoT action are the same at {where} of the states.")
+    return tuple(sentences)
+
+
+def _answer_of_one(run: Run) -> tuple[str, ...]:
+    summary = run.summary
+    reached = " and ".join(f"{estimate_text(mode.success)} by {LABELS[name]}s" for name, mode in summary.modes.items())
+    tasks = max((mode.n for mode in summary.modes.values()), default=0)
+    if tasks == 0:
+        return (f"No episode of {summary.agent} on {summary.env} was played to its end yet.",)
+    sentences = [
+        f"{summary.agent} succeeds at {reached}, on {tasks} task{'s' * (tasks != 1)} of {summary.env} {summary.split}."
+    ]
+    gap, same, revisions = summary.gap, summary.consistency, summary.revisions
+    if gap is not None and gap.p is not None:
+        if gap.p < _PERCENT and gap.success.mean:
+            what = f"Reasoning first {'raises' if gap.success.mean > 0 else 'lowers'} success"
+        else:
+            what = "No difference between the modes is shown" if gap.n > 1 else "One task cannot show a difference"
+        sentences.append(
+            f"{what}: the gap is {estimate_text(gap.success, signed=True)}, exact McNemar p = {gap.p:.2g} "
+            f"({gap.cot_only} won by CoT alone, {gap.prompt_only} by prompt alone)."
+        )
+    if same is not None and same.consistency.mean is not None:
+        text = f"Both actions are the same at {estimate_text(same.consistency)} of {same.states} states"
+        if revisions is not None:
+            text += (
+                f"; where the expert's action is known, {revisions.helped} revisions helped and {revisions.hurt} hurt, "
+                f"{estimate_text(revisions.net, signed=True)} net a state"
+            )
+        sentences.append(f"{text}.")
+    return tuple(sentences)
+
+
+def _warnings(named: dict[str, Run]) -> list[str]:
+    """What a reader must know first."""
+    lines = []
+    for label, run in named.items():
+        before = f"{label}: " if len(named) > 1 else ""
+        summary = run.summary
+        expected = summary.tasks * (2 if run.manifest.config.mode == "both" else 1)
+        if len(run.records) < expected:
+            lines.append(f"{before}UNFINISHED: {len(run.records)} of {expected} episodes are played so far")
+        lines += [f"{before}{line}" for line in remarks(summary)]
+        if max((mode.n for mode in summary.modes.values()), default=0) == 1:
+            lines.append(f"{before}one task was played, so there is no interval over tasks")
+        elif summary.tasks < summary.split_tasks:
+            lines.append(f"{before}{summary.tasks} of the {summary.split_tasks} tasks of the split were played")
+        if summary.modes and summary.gap is None:
+            lines.append(f"{before}one mode was played, so there is no gap and no consistency")
+    lists: dict[str, set[str]] = {}
+    for run in named.values():
+        lists.setdefault(f"{run.summary.env} {run.summary.split}", set()).add(run.manifest.task_list_sha256)
+    lines += [f"the runs on {place} did not play the same tasks" for place, some in lists.items() if len(some) > 1]
+    if len(lists) < len(named):
+        lines.append("the runs are set side by side here; they are not paired task by task")
+    return lines
+
+
+def _holm(values: Sequence[float | None]) -> list[float | None]:
+    """The p-values, adjusted for how many there are (Holm 1979)."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return list(values)
+    from statsmodels.stats.multitest import multipletests
+
+    adjusted = iter(multipletests(known, method="holm")[1])
+    return [None if value is None else float(next(adjusted)) for value in values]

@@ -1,0 +1,201 @@
+"""What a study is asked to do. Invariant: a study file names everything that its numbers depend on; how fast it is computed
+(jobs) is not in it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cotbench.elicitation import Elicitation
+from cotbench.envs.registry import env_entry
+from cotbench.errors import UnknownNameError, UsageError
+from cotbench.probes.probe import PROBES
+
+PRESETS = ("smoke", "tiny", "paper")
+"""Studies that come with the package: `cotbench study NAME`."""
+
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+_NAME = r"[A-Za-z0-9][A-Za-z0-9+._-]*"
+
+
+class Traces(BaseModel):
+    """Whose episodes are learned from."""
+
+    model_config = _STRICT
+
+    teacher: str = Field("scripted", description="the spec of an agent that wins")
+    episodes: int | None = Field(None, ge=1, description="of split train; all when left out")
+    seed: int = Field(0, ge=0, description="draws the episodes, seeds the teacher")
+
+
+class Arm(BaseModel):
+    """One way to train."""
+
+    model_config = _STRICT
+
+    name: str = Field(pattern=_NAME, description="in file names and figures")
+    recipe: str = Field("sft", description="of cotbench train")
+    options: dict[str, Any] = Field(default_factory=dict, description="of the recipe, beside those of [train]")
+
+
+class Where(BaseModel):
+    """At which checkpoints, arms, seeds and splits something is measured; everywhere when left out."""
+
+    model_config = _STRICT
+
+    checkpoints: tuple[float, ...] | None = Field(None, description="shares of the training; 0 is the model before it")
+    arms: tuple[str, ...] | None = Field(None, description="names of arms; the model before training counts as all of them")
+    seeds: tuple[int, ...] | None = Field(None, description="seeds of the training")
+    splits: tuple[str, ...] | None = Field(None, description="names of splits")
+
+    def holds(self, arm: str | None, seed: int | None, checkpoint: float, split: str) -> bool:
+        """Whether something is measured there; arm and seed are None for the model before training."""
+        return (
+            (self.checkpoints is None or checkpoint in self.checkpoints)
+            and (self.arms is None or arm is None or arm in self.arms)
+            and (self.seeds is None or seed is None or seed in self.seeds)
+            and (self.splits is None or split in self.splits)
+        )
+
+
+class Runs(Where):
+    """Episodes that are played."""
+
+    episodes: int | None = Field(None, ge=1, description="tasks of each split; all when left out")
+    max_steps: int | None = Field(None, ge=1, description="step budget; the environment's own when left out")
+    seed: int = Field(0, ge=0, description="draws the tasks")
+
+
+class ProbeAt(Where):
+    """A probe, and where it is made."""
+
+    probe: str = Field(description="its name (cotbench list probes)")
+    states: int = Field(200, ge=1, description="states of each split, drawn by the seed")
+    states_by_split: dict[str, int] = Field(default_factory=dict, description="where it is another number")
+    options: dict[str, Any] = Field(default_factory=dict, description="of the probe")
+    seed: int = Field(0, ge=0, description="draws the states, pairs them")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.probe not in PROBES:
+            raise UnknownNameError("probe", self.probe, PROBES)
+        return self
+
+    def count(self, split: str) -> int:
+        """How many states of a split."""
+        return self.states_by_split.get(split, self.states)
+
+
+class StudyConfig(BaseModel):
+    """A study: models x arms x seeds, checkpoints x splits, what is measured there."""
+
+    model_config = _STRICT
+
+    name: str = Field(pattern=_NAME, description="of the study")
+    about: str = Field("", description="one line for the report")
+    models: tuple[str, ...] = Field(min_length=1, description="what is trained")
+    envs: dict[str, tuple[str, ...]] = Field(min_length=1, description="environment -> the splits that are measured")
+    scheme: str = Field("paper", description="the family of splits")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="of the training: order, masks")
+    checkpoints: tuple[float, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), description="shares of the training; 0: before it")
+    reference: str = Field("scripted", description="an agent that wins: its states and actions are the reference")
+    elicitation: dict[str, Any] = Field(default_factory=dict, description="how answers are asked for, where not as usual")
+    traces: Traces = Traces()
+    train: dict[str, Any] = Field(default_factory=dict, description="options of cotbench train, for every arm")
+    arms: tuple[Arm, ...] = Field(min_length=1, description="ways to train")
+    runs: tuple[Runs, ...] = Field((Runs(),), description="episodes that are played")
+    probes: tuple[ProbeAt, ...] = Field((), description="what is measured on states")
+    margin: float = Field(0.1, gt=0, lt=1, description="a gap that changes by less over the training is called flat")
+    threads: int | None = Field(None, ge=1, description="torch's threads in each job")
+    agent_options: dict[str, str] = Field(default_factory=dict, description="of hf: agents, such as dtype")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        arms = [arm.name for arm in self.arms]
+        _unique("arm", arms)
+        _unique("seed", [str(seed) for seed in self.seeds])
+        bad = [share for share in self.checkpoints if not 0 <= share <= 1]
+        if bad or len(set(self.checkpoints)) < len(self.checkpoints) or not self.checkpoints:
+            raise ValueError("checkpoints are different shares of the training, from 0 (before it) to 1 (its end)")
+        for env, splits in self.envs.items():
+            known = env_entry(env).source().schemes().get(self.scheme)
+            if known is None:
+                raise UnknownNameError("scheme", self.scheme, env_entry(env).source().schemes(), f"of {env}")
+            for split in splits:
+                if split not in known:
+                    raise UnknownNameError("split", split, known, f"of {env} {self.scheme}")
+            Elicitation.for_env(env, **self.elicitation)
+        splits_ = {split for splits in self.envs.values() for split in splits}
+        for where in (*self.runs, *self.probes):
+            _among("arm", where.arms, arms)
+            _among("split", where.splits, splits_)
+            _among("seed", where.seeds, self.seeds)
+            _among("checkpoint", where.checkpoints, self.checkpoints)
+        return self
+
+
+def _unique(what: str, names: Sequence[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two {what}s are called {twice!r}")
+
+
+def _among(what: str, wanted: Sequence[Any] | None, there: Any) -> None:
+    for one in wanted or ():
+        if one not in there:
+            raise UnknownNameError(what, str(one), [str(name) for name in there], "of this study")
+
+
+def read_study(named: str) -> StudyConfig:
+    """A study by the name of a preset, or by its TOML file.
+
+    Raises:
+        UsageError: no such file or preset, not TOML, or a value that does not fit; with near matches where it is a name.
+    """
+    if named in PRESETS:
+        return parse_study(resources.files("cotbench.study").joinpath(f"presets/{named}.toml").read_text("utf-8"), named)
+    path = Path(named)
+    if path.suffix != ".toml" and not path.exists():
+        raise UnknownNameError("study", named, PRESETS, "(a preset, or a TOML file)")
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise UsageError(f"study file {named}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"study file {named} is not text: give a TOML file") from error
+    return parse_study(text, named)
+
+
+def parse_study(text: str, named: str) -> StudyConfig:
+    """A study from the text of its file."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"study file {named} is not TOML: {error}") from error
+    try:
+        return StudyConfig.model_validate(values)
+    except ValidationError as error:
+        raise _said(error, named) from error
+
+
+def _said(error: ValidationError, named: str) -> UsageError:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return UnknownNameError("option", place, _names_beside(first["loc"]), f"of study {named}")
+    message = first["msg"].removeprefix("Value error, ")
+    return UsageError(f"study {named}: {place or 'whole'}: {message}")
+
+
+def _names_beside(place: Sequence[int | str]) -> list[str]:
+    """The names that could stand at a place, written as the place is."""
+    parents: dict[str, type[BaseModel]] = {"traces": Traces, "arms": Arm, "runs": Runs, "probes": ProbeAt}
+    model = parents.get(str(place[0]), StudyConfig) if len(place) > 1 else StudyConfig
+    before = "".join(f"{part}." for part in place[:-1])
+    return [f"{before}{name}" for name in model.model_fields]

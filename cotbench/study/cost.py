@@ -1,0 +1,90 @@
+"""About how much a study costs, before it is begun. Invariant: an estimate, from sizes that were measured once; no result
+depends on it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+CPU_FLOPS, GPU_FLOPS = 3e10, 2e14
+"""Sustained, of one job: a core of a laptop; a large GPU."""
+
+_STARTING = 4.0
+"""Seconds for a stage to begin: loading a model, an environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """About how long things are, in tokens: first prompt, what a step adds, a trace with its action; an expert's steps."""
+
+    first: int
+    step: int
+    answer: int
+    steps: int
+
+
+_SIZES = {
+    "alfworld": _Size(350, 40, 45, 9),
+    "scienceworld": _Size(900, 80, 80, 30),
+    "bfcl": _Size(8000, 300, 150, 14),
+}
+
+_PARAMETERS = {"tiny": 1.9e6, "smollm2": 1.35e8, "qwen": 6e8}
+
+
+def _size(env: str) -> _Size:
+    return _SIZES[env.removesuffix("-gen")]
+
+
+def training_tokens(env: str, as_episode: bool) -> float:
+    """Tokens of one episode in training; decision by decision the history is computed again for each."""
+    size = _size(env)
+    if as_episode:
+        return size.first + size.steps * (size.step + size.answer)
+    return size.steps * (size.first + size.step * size.steps / 2 + size.answer)
+
+
+def episode_tokens(env: str, max_steps: int) -> float:
+    """Tokens of one played episode, most of which run out of steps."""
+    size = _size(env)
+    return size.first + max_steps * (size.step + size.answer)
+
+
+def state_tokens(env: str, probe: str) -> float:
+    """Tokens that a probe computes at one state."""
+    size = _size(env)
+    prompt = size.first + size.step * size.steps / 2
+    times = {"alignment": 2, "conflict": 12, "sensitivity": 6, "preference": 4, "attention": 2, "gradient": 4}[probe]
+    return prompt + times * size.answer if probe in ("alignment", "conflict") else times * prompt
+
+
+def preset(name: Any) -> dict[str, Any]:
+    """What a preset of cotbench train changes of the cost."""
+    return {"epochs": 1.5, "unit": "episode"} if name == "tiny" else {}
+
+
+def parameters(model: str) -> float | None:
+    """How many weights a model has, by its name; None where the name does not say."""
+    short = model.rstrip("/").rpartition("/")[2].lower()
+    if short in _PARAMETERS:
+        return _PARAMETERS[short]
+    found = re.search(r"(\d+(?:\.\d+)?)\s*(b|m)\b", short.replace("-", " ").replace("_", " "))
+    return float(found[1]) * (1e9 if found[2] == "b" else 1e6) if found else None
+
+
+def flops(model: str, tokens: float, trained: bool) -> float | None:
+    """Operations: 2 a weight and token, 6 where the model learns (Kaplan et al. 2020)."""
+    weights = parameters(model)
+    return None if weights is None else (6 if trained else 2) * weights * tokens
+
+
+def seconds(operations: float, speed: float) -> float:
+    """How long a stage takes at a speed in operations a second."""
+    return _STARTING + operations / speed
+
+
+def usual_speed(model: str) -> float:
+    """A laptop's for small models, a GPU's for others."""
+    return CPU_FLOPS if (parameters(model) or 1e9) < 3e8 else GPU_FLOPS

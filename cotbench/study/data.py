@@ -1,0 +1,178 @@
+"""What a study has measured, read from its folder. Invariant: every run and probe of a study is of one elicitation, and what is
+compared is measured on the same states or tasks; anything else is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cotbench.errors import RunFolderError, UsageError
+from cotbench.probes.folder import Probed, read_probe
+from cotbench.probes.numbers import Numbers
+from cotbench.probes.probe import probe_named
+from cotbench.results import Run, load_run
+from cotbench.study.config import StudyConfig
+from cotbench.study.execute import STUDY, folder_of, is_done, seconds_of
+from cotbench.study.plan import Plan, make_plan
+from cotbench.study.stage import Place, Stage
+
+Rows = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One arm (None: the model before training) of one model on one split of one environment."""
+
+    env: str
+    model: str
+    arm: str | None
+    split: str
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """A study's folder, read.
+
+    Attributes:
+        folder: of the study.
+        missing: stages that are not done.
+        probed: the probes, with their places.
+        runs: the runs, with their places.
+    """
+
+    folder: Path
+    config: StudyConfig
+    plan: Plan
+    missing: tuple[Stage, ...]
+    probed: tuple[tuple[Place, Probed], ...]
+    runs: tuple[tuple[Place, Run], ...]
+    _numbers: dict[Any, Numbers] = field(default_factory=dict)
+
+    @cached_property
+    def elicitations(self) -> dict[str, str]:
+        """Environment -> the fingerprint of its elicitation."""
+        found: dict[str, str] = {}
+        prints = [(place, one.manifest.elicitation_fingerprint) for place, one in self.probed]
+        prints += [(place, one.manifest.elicitation_fingerprint) for place, one in self.runs]
+        for place, fingerprint in prints:
+            if found.setdefault(place.env, fingerprint) != fingerprint:
+                raise UsageError(
+                    f"{self.folder} mixes elicitations of {place.env}: {found[place.env]} and {fingerprint}; what was asked in "
+                    "two ways is not compared: do the study anew in another --out"
+                )
+        return found
+
+    @property
+    def seconds(self) -> float:
+        """How long the stages took, one after the other."""
+        return sum(took for stage in self.plan.stages if (took := seconds_of(self.folder, stage)) is not None)
+
+    def shares(self, cell: Cell, measure: int) -> list[float]:
+        """At which shares of the training a cell was probed, in order; before training counts as every arm's first."""
+        return sorted({place.progress or 0.0 for place, _ in self._of(cell, measure)})
+
+    def rows(self, cell: Cell, measure: int, share: float, seed: int | None = None) -> list[Any]:
+        """The rows of a probe at a share of the training: of one seed, or of all of them one after the other.
+
+        The model before training is measured once and belongs to every seed; it is counted once.
+        """
+        return [
+            row
+            for place, probed in self._of(cell, measure)
+            if (place.progress or 0.0) == share and (seed is None or place.seed in (None, seed))
+            for row in probed.rows
+        ]
+
+    def numbers(self, cell: Cell, measure: int, share: float, seed: int | None = None) -> Numbers:
+        """A probe's numbers there; of all seeds pooled, whole tasks are resampled with all their seeds."""
+        key = (cell, measure, share, seed)
+        if key not in self._numbers:
+            asked = self.config.probes[measure]
+            probe = probe_named(asked.probe)
+            self._numbers[key] = probe.summarize(self.rows(cell, measure, share, seed), self._options(measure))
+        return self._numbers[key]
+
+    def measures(self, probe: str) -> list[int]:
+        """Which of the study's probes are of a name."""
+        return [number for number, one in enumerate(self.config.probes) if one.probe == probe]
+
+    def played(self, cell: Cell, share: float) -> list[tuple[int | None, Run]]:
+        """The runs of a cell at a share of the training, with their seeds."""
+        return [(place.seed, run) for place, run in self.runs if _holds(cell, place) and (place.progress or 0.0) == share]
+
+    def run_shares(self, cell: Cell) -> list[float]:
+        """At which shares of the training a cell was played."""
+        return sorted({place.progress or 0.0 for place, _ in self.runs if _holds(cell, place)})
+
+    def _of(self, cell: Cell, measure: int) -> list[tuple[Place, Probed]]:
+        return [(place, one) for place, one in self.probed if place.measure == measure and _holds(cell, place)]
+
+    def _options(self, measure: int) -> Any:
+        return next(one.probe.options(**one.manifest.options) for place, one in self.probed if place.measure == measure)
+
+
+def _holds(cell: Cell, place: Place) -> bool:
+    return place.env == cell.env and place.model == cell.model and place.split == cell.split and place.arm in (None, cell.arm)
+
+
+def per_task(rows: Rows, value: Callable[[Any], float | bool | None]) -> dict[str, tuple[float, float]]:
+    """Task -> sum and count of a value over its measured rows."""
+    found: dict[str, tuple[float, float]] = {}
+    for row in rows:
+        one = None if row.error is not None or row.left_out is not None else value(row)
+        if one is not None:
+            total, count = found.get(row.task, (0.0, 0.0))
+            found[row.task] = total + float(one), count + 1
+    return found
+
+
+def read_data(folder: Path) -> StudyData:
+    """Read a study's folder: what is done of it.
+
+    Raises:
+        RunFolderError: not the folder of a study, or damaged.
+        UsageError: nothing is measured yet, or elicitations are mixed.
+    """
+    path = folder / STUDY
+    if not path.is_file():
+        raise RunFolderError(f"{folder} is not the folder of a study: it has no {STUDY}")
+    try:
+        config = StudyConfig.model_validate_json(path.read_text("utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path} is damaged: write it anew with cotbench study") from error
+    plan = make_plan(config)
+    there = [stage for stage in plan.stages if is_done(folder, stage)]
+    probed = tuple((stage.place, read_probe(folder_of(folder, stage))) for stage in there if stage.kind == "probe")
+    runs = tuple((stage.place, load_run(folder_of(folder, stage))) for stage in there if stage.kind == "run")
+    if not probed and not runs:
+        raise UsageError(f"{folder} holds no measurement yet: go on with cotbench study")
+    missing = tuple(stage for stage in plan.stages if not is_done(folder, stage))
+    data = StudyData(folder, config, plan, missing, probed, runs)
+    if not data.elicitations:
+        raise UsageError(f"{folder} holds no measurement yet: go on with cotbench study")
+    _same_states(data)
+    return data
+
+
+def _same_states(data: StudyData) -> None:
+    """Refuse series of measurements on different states."""
+    found: dict[Any, str] = {}
+    for place, probed in data.probed:
+        key = (place.env, place.split, place.measure)
+        sha = probed.manifest.states_sha256
+        if found.setdefault(key, sha) != sha:
+            raise UsageError(
+                f"{probed.path} was measured on other states than its series: remove it, and the study measures it anew"
+            )
+    tasks: dict[Any, str] = {}
+    for place, run in data.runs:
+        key = (place.env, place.split, place.measure)
+        sha = run.manifest.task_list_sha256
+        if tasks.setdefault(key, sha) != sha:
+            raise UsageError(f"{run.path} was played on other tasks than its series: remove it, and the study plays it anew")

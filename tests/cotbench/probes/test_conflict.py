@@ -1,0 +1,202 @@
+"""Probe `conflict`: agents that follow any trace, none, or some, have the rates that they must have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cotbench.elicitation import Elicitation
+from cotbench.envs.registry import env_entry
+from cotbench.probes.answer import StateAnswer, answers_for
+from cotbench.probes.conflict import truncated, without_conclusion
+from cotbench.probes.donor import donor_of
+from cotbench.probes.probe import Setting
+from cotbench.probes.states import read_states
+from cotbench.query import Query
+from tests.conftest import needs_hf
+from tests.probing import Scripted, means, measured, numbers, setting, state, states
+
+CUTS = (0.25, 0.5, 0.75, 1.0)
+
+
+def think(query: Query) -> str:
+    """Ten words in two sentences; the action is behind the last of them."""
+    return f"Let me think about it. Then I will now take:mug{query.task[2:]}-{query.step}"
+
+
+def _named(trace: str | None) -> str | None:
+    return trace.rpartition(" take:")[2] if trace is not None and " take:" in trace else None
+
+
+def follows(query: Query, trace: str | None) -> str:
+    """Does what the trace names; else what the prompt alone leads to."""
+    return _named(trace) or "look"
+
+
+def keeps(query: Query, trace: str | None) -> str:
+    """Heeds no trace."""
+    return f"mug{query.task[2:]}-{query.step}"
+
+
+def test_an_agent_that_follows_every_trace() -> None:
+    rows = measured("conflict", Scripted(follows, think), states())
+    found = numbers("conflict", rows)
+    mean = means(found)
+    assert (found.states, found.counts["revised"], found.counts["consistent"]) == (9, 9, 0)
+    assert (mean["followed"], mean["kept"], mean["other"]) == (1.0, 0.0, 0.0)
+    curve = found.curves["followed"]
+    assert (curve.x, curve.at, [one.mean for one in curve.values]) == ("truncation", CUTS, [0, 0, 0, 1])
+    # A trace that is cut names nothing yet: what remains is the prompt action.
+    assert [one.mean for one in found.curves["as prompt action, revised"].values] == [1, 1, 1, 0]
+    assert [one.mean for one in found.curves["own trace: kept"].values] == [0, 0, 0, 1]
+    assert mean["own trace without conclusion: kept"] == 0.0
+    assert (mean["empty trace: kept"], mean["empty trace: as prompt action"]) == (0.0, 1.0)
+    assert mean["kept, consistent"] is None
+
+
+def test_an_agent_that_heeds_no_trace() -> None:
+    found = numbers("conflict", measured("conflict", Scripted(keeps, think), states()))
+    mean = means(found)
+    assert (found.counts["consistent"], found.counts["revised"]) == (9, 0)
+    assert all(one.mean == 1 for one in (*found.curves["kept"].values, *found.curves["own trace: kept"].values))
+    assert mean["kept, consistent"] == mean["own trace without conclusion: kept"] == mean["empty trace: kept"] == 1.0
+    assert mean["followed"] == 0.0
+    assert mean["kept, revised"] is None
+
+
+def test_an_agent_that_falls_back_to_the_prompt() -> None:
+    def anchored(query: Query, trace: str | None) -> str:
+        own = f"mug{query.task[2:]}-{query.step}"
+        return own if _named(trace) == own or (trace is None and query.step == 0) else f"wait {query.step > 0}"
+
+    mean = means(numbers("conflict", measured("conflict", Scripted(anchored, think), states())))
+    # At step 0 prompt action and CoT action are the same, and a conflicting trace leads to neither.
+    assert (mean["kept, consistent"], mean["followed, consistent"], mean["other"]) == (0.0, 0.0, 1.0)
+    assert (mean["kept, revised"], mean["as prompt action, revised"]) == (0.0, 1.0)
+    assert mean["as prompt action"] == pytest.approx(6 / 9)
+
+
+def test_all_traces_continue_one_prompt_in_one_batch() -> None:
+    agent = Scripted(follows, think)
+    within = setting(states(), answers=answers_for(Scripted(follows, think), states(), setting(states())))
+    measured("conflict", agent, within.states.states, within)
+    by_state: dict[Any, list[Query]] = {}
+    for query in agent.asked:
+        assert query.mode == "cot"
+        by_state.setdefault((query.task, query.step), []).append(query)
+    assert len(by_state) == 9
+    for one in within.states.states:
+        asked = by_state[one.key]
+        assert {(query.episode, query.dialogue, query.seed) for query in asked} == {(one.task, one.dialogue, asked[0].seed)}
+        # Four cuts of two traces, an empty one, and the own one without its last sentence; the same text once.
+        given = [query.given_trace for query in asked]
+        assert len(given) == len(set(given)) <= 10
+        assert {"", think(asked[0]), "Let me think about it."} <= set(given)
+
+
+def test_donors_are_of_another_task_and_led_elsewhere() -> None:
+    def two(query: Query, trace: str | None) -> str:
+        return f"{_named(trace) or 'look'}"[:5]  # One action for all states of a task.
+
+    some = states(3, 4)
+    rows = measured("conflict", Scripted(two, think), some)
+    assert all(row.donor_task != row.task and row.donor_action != row.own_action for row in rows)
+    assert len({row.donor_task for row in rows if row.task == "t/0"}) == 2, "not always the same"
+    prompt_is_donors = Scripted(lambda query, trace: "mug1-0" if trace is None else follows(query, trace), think)
+    for row in measured("conflict", prompt_is_donors, some):
+        assert row.donor_action not in (row.own_action, row.prompt_action)
+
+
+def test_the_pairing_depends_on_seed_and_keys_alone() -> None:
+    some = states(3, 4)
+    whole = {row.key: row for row in measured("conflict", Scripted(follows, think), some)}
+    back = setting(some[::-1])
+    assert {row.key: row for row in measured("conflict", Scripted(follows, think), back.states.states, back)} == whole
+    # Going on with what is missing gives the rows of a measurement that was never interrupted.
+    rest = measured("conflict", Scripted(follows, think), some[5:], setting(some))
+    assert rest == [whole[row.key] for row in rest]
+    other = measured("conflict", Scripted(follows, think), some, setting(some, seed=1))
+    assert [row.donor_task for row in other] != [whole[row.key].donor_task for row in other]
+    assert donor_of(some[0], [], 0, lambda one: True) is None
+
+
+def test_what_is_left_out() -> None:
+    same = measured("conflict", Scripted(lambda query, trace: "look", think), states())
+    assert {row.left_out for row in same} == {"no donor"}
+    mute = Scripted(keeps, lambda query: " \n" if query.task == "t/0" else think(query))
+    rows = measured("conflict", mute, states())
+    found = numbers("conflict", rows)
+    assert (found.left_out, found.states, found.errors) == ({"no trace": 3}, 6, 0)
+    assert not any(row.donor_task == "t/0" for row in rows)
+    alone = numbers("conflict", measured("conflict", Scripted(follows, think), [state(0, step) for step in range(4)]))
+    assert (alone.states, alone.counts["donor of the same task"], alone.tasks) == (4, 4, 1)
+    assert (alone.estimates["followed"].mean, alone.estimates["followed"].low) == (1.0, None)
+
+
+def test_errors_are_rows_and_in_no_figure() -> None:
+    rows = measured("conflict", Scripted(follows, think, failing={("t/1", 1)}), states())
+    found = numbers("conflict", rows)
+    assert (found.states, found.errors) == (8, 1)
+    assert not any((row.donor_task, row.donor_step) == ("t/1", 1) for row in rows)
+    within = setting(states(), answers={one.key: StateAnswer("look", "x", "y", error="lost") for one in states()[:1]})
+    assert measured("conflict", Scripted(follows, think), states(), within)[0].error == "lost"
+    nothing = numbers("conflict", measured("conflict", Scripted(follows), []))
+    assert (nothing.states, nothing.estimates["kept"].mean) == (0, None)
+
+
+@given(st.text(alphabet="ab .\n", max_size=60), st.sampled_from(CUTS))
+def test_a_cut_trace_is_a_beginning_of_whole_words(trace: str, share: float) -> None:
+    cut = truncated(trace, share)
+    words = trace.split()
+    assert trace.startswith(cut)
+    assert cut.split() == words[: len(cut.split())]
+    assert len(words) * share <= len(cut.split()) < len(words) * share + 1
+    assert truncated(trace, 1.0) == trace
+
+
+def test_cuts_in_figures() -> None:
+    assert truncated(" one two\nthree four ", 0.5) == " one two"
+    assert truncated(" one two\nthree four ", 1.0) == " one two\nthree four "
+    assert truncated("one two three", 0.25) == "one"
+    assert truncated("", 0.5) == ""
+    # 0.1 * 30 is a little more than 3 in binary.
+    assert len(truncated(" ".join(["x"] * 30), 0.1).split()) == 3
+    assert without_conclusion("A mug is here. I take it.") == "A mug is here."
+    assert without_conclusion("A mug 1.5 m away! So\nI take it\n") == "A mug 1.5 m away! So"
+    assert without_conclusion("I take it. ") is None
+    assert without_conclusion("\nI take it") is None
+
+
+def test_truncations_are_checked() -> None:
+    rows = measured("conflict", Scripted(follows, think), states(), truncations=(1.0, 0.5, 1.0))
+    assert rows[0].truncations == (0.5, 1.0)
+    for wrong in ((), (0.0,), (1.5,)):
+        with pytest.raises(ValidationError):
+            measured("conflict", Scripted(follows, think), states(), truncations=wrong)
+
+
+@needs_hf
+def test_a_real_model_acts_after_its_own_trace_as_it_did(reference: Any) -> None:
+    from cotbench.agents import make_agent
+
+    drawn = read_states(reference.folder, 10)
+    entry = env_entry(drawn.env)
+    within = Setting(drawn, Elicitation(trace_tokens=24), entry.canonical(), entry.equivalent())
+    agent = make_agent("hf:tiny?threads=1&device=cpu")
+    rows = measured("conflict", agent, drawn.states, within)
+    found = numbers("conflict", rows)
+    assert (found.states, found.errors) == (10, 0)
+    assert found.estimates["own trace: kept"].mean == 1.0
+    # By hand: what the agent says when it is asked one by one.
+    answers = answers_for(agent, drawn.states, within)
+    by_key = {one.key: one for one in drawn.states}
+    for row in rows[:3]:
+        one, donor = by_key[row.key], answers[row.donor_task, row.donor_step]
+        trace = truncated(donor.trace, 0.5)
+        query = Query("alone", one.task, one.step, "cot", one.dialogue, within.elicitation, given_trace=trace)
+        assert within.canonical(agent.decide([query])[0].action) == row.conflicting[1]
+    agent.close()
