@@ -44,7 +44,7 @@ class Bootstrap:
     @property
     def moves(self) -> bool:
         """Whether any cluster differs from the others; where none does, an interval has no width and says little."""
-        return bool(np.any(np.abs(self.influence) > _SAME * max(1.0, abs(self.value))))
+        return bool(np.any(self.influence != 0))
 
     @property
     def variance(self) -> float:
@@ -110,12 +110,14 @@ class Ratios:
     def combined(self, weights: ArrayLike) -> Bootstrap:
         """A weighted sum of the ratios: one of them, a difference, a slope."""
         weight = np.asarray(weights, dtype=float)
-        value = math.fsum(self.values * weight)
-        draws = self.draws @ weight
+        value, influence, draws = math.fsum(self.values * weight), self.influence @ weight, self.draws @ weight
         draws = draws[~np.isnan(draws)]
-        # Rounding must not make a tie with the value into a difference.
-        draws[np.abs(draws - value) <= _SAME * max(1.0, abs(value))] = value
-        return Bootstrap(value, draws, self.influence @ weight)
+        # Rounding must make no difference where there is none.
+        rounding = _SAME * math.fsum(np.abs(self.values * weight))
+        value = 0.0 if abs(value) <= rounding else value
+        influence[np.abs(influence) <= rounding / len(influence)] = 0.0
+        draws[np.abs(draws - value) <= rounding] = value
+        return Bootstrap(value, draws, influence)
 
 
 def ratios(totals: ArrayLike, counts: ArrayLike) -> Ratios:

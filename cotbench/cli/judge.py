@@ -55,6 +55,7 @@ def judge(
     from dataclasses import replace
 
     from cotbench.agents.registry import resolve
+    from cotbench.cli.opened import opened
     from cotbench.cli.options import emptied, import_plugins, only_given
     from cotbench.errors import UsageError
     from cotbench.judge import folder as judge_folder
@@ -84,17 +85,17 @@ def judge(
     words = ["cotbench", "judge", str(run), "--agent", agent, *(["--out", str(out)] if out is not None else [])]
     words += [word for name in import_ or [] for word in ("--import", name)] + (["--limit", str(limit)] if limit else [])
     again = f"{shlex.join(words)} --resume"
-    print(f"loading {agent}", file=sys.stderr)
-    with emptied(folder):
-        asking = build()
+    quiet = json_ and not sys.stderr.isatty()
     try:
-        with emptied(folder), _progress(plan, folder, limit, quiet=json_ and not sys.stderr.isatty()) as observer:
+        with (
+            opened(agent, build, folder) as asking,
+            emptied(folder),
+            _progress(plan, folder, limit, quiet=quiet) as observer,
+        ):
             summary, judgements = judge_folder.judge_run(plan, folder, agent=asking, limit=limit, observer=observer)
     except KeyboardInterrupt:
         print(f"interrupted; what was judged is kept: {again}", file=sys.stderr)
         return 130
-    finally:
-        asking.close()
     return _print_outcome(folder, summary, judgements, json_, again)
 
 

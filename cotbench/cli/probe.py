@@ -80,10 +80,11 @@ def probe(
     import sys
 
     from cotbench.agents.registry import resolve
+    from cotbench.cli.opened import opened
     from cotbench.cli.options import emptied, import_plugins, new_config, only_given
     from cotbench.cli.playing import resumed
     from cotbench.errors import UsageError
-    from cotbench.probes.folder import options_of
+    from cotbench.probes.folder import known_answers, options_of, run_probe
     from cotbench.probes.probe import probe_named
 
     measured = probe_named(name)
@@ -106,20 +107,13 @@ def probe(
     build = resolve(agent)
     target = _target(out, name, agent, env or "alfworld-gen", split or "id", resume)
     given = only_given({"env": env, "split": split, "scheme": scheme}) | {"agent": reference, "mode": "cot", "seed": seed}
-    with emptied(target):
-        found, asked_how = _states(target, reference, given, asked, (states or _STATES, seed), data, new_config)
-        known = None
-        if answers is not None:
-            from cotbench.probes.folder import known_answers
-
-            known = known_answers(answers, agent, found, asked_how)
-        print(f"loading {agent}", file=sys.stderr)
-        player = build()
     again = f"cotbench probe {name} --agent {agent} --out {target} ... --resume"
     try:
-        from cotbench.probes.folder import run_probe
-
-        with _progress(name, len(found.states), quiet=json_ and not sys.stderr.isatty()) as observer:
+        with emptied(target):
+            found, asked_how = _states(target, reference, given, asked, (states or _STATES, seed), data, new_config)
+            known = None if answers is None else known_answers(answers, agent, found, asked_how)
+        quiet = json_ and not sys.stderr.isatty()
+        with opened(agent, build, target) as player, _progress(name, len(found.states), quiet=quiet) as observer:
             summary = run_probe(
                 measured,
                 target,
@@ -135,8 +129,6 @@ def probe(
     except KeyboardInterrupt:
         print(f"interrupted; what was measured is kept: {again}", file=sys.stderr)
         return 130
-    finally:
-        player.close()
     return _print_outcome(summary, target, json_, again)
 
 
@@ -191,6 +183,7 @@ def _states(
     """The states, and how answers are asked for; where the reference is an agent, it plays the split first."""
     from cotbench import runner
     from cotbench.agents.registry import resolve
+    from cotbench.cli.opened import opened
     from cotbench.cli.options import check_choices
     from cotbench.cli.playing import played
     from cotbench.elicitation import Elicitation
@@ -208,12 +201,9 @@ def _states(
     else:
         config = new_config(given, {})
         plan = runner.make_plan(config, data)
-        player = resolve(reference)()
         run = target / _REFERENCE
-        try:
+        with opened(reference, resolve(reference), target) as player:
             played(plan, run, True, player, runner.Resources(data=data))
-        finally:
-            player.close()
     check_choices(Elicitation, asked)
     found = read_states(run, *drawn)
     return found, Elicitation.for_env(found.env, **asked)

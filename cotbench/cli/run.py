@@ -101,7 +101,8 @@ def run(
 
     from cotbench import runner, suite
     from cotbench.agents.registry import resolve
-    from cotbench.cli.options import emptied, import_plugins, new_config, only_given
+    from cotbench.cli.opened import opened
+    from cotbench.cli.options import import_plugins, new_config, only_given
     from cotbench.cli.playing import going_on, played, print_plans, recorded, resumed
     from cotbench.errors import UsageError
     from cotbench.manifest import RunConfig
@@ -158,25 +159,21 @@ def run(
         if several:
             suite.begin(target, plans, data)
     again = going_on("run", target, import_ or [], data)
-    print(f"loading {configs[0].agent}", file=sys.stderr)
-    with emptied(target):
-        player = build()
     try:
-        outcomes = [
-            played(
-                plan,
-                target / plan.config.env if several else target,
-                json_,
-                player,
-                runner.Resources(batch, workers, suite.data_for(plan.config, data)),
-            )
-            for plan in plans
-        ]
+        with opened(configs[0].agent, build, target) as player:
+            outcomes = [
+                played(
+                    plan,
+                    target / plan.config.env if several else target,
+                    json_,
+                    player,
+                    runner.Resources(batch, workers, suite.data_for(plan.config, data)),
+                )
+                for plan in plans
+            ]
     except KeyboardInterrupt:
         print(f"interrupted; what was played is kept: {again}", file=sys.stderr)
         return 130
-    finally:
-        player.close()
     return _print_suite(target, outcomes, json_, again) if several else _print_outcome(outcomes[0], json_, again)
 
 

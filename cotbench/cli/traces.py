@@ -138,7 +138,7 @@ def _play(
     from cotbench.agents.registry import resolve
     from cotbench.baselines.demonstration import require_parquet
     from cotbench.baselines.traces import collect
-    from cotbench.cli.options import emptied
+    from cotbench.cli.opened import opened
     from cotbench.cli.playing import going_on, played, print_plans, resumed
 
     folder = resumed(where[1], where[0])
@@ -156,16 +156,12 @@ def _play(
     again = going_on("traces", target, imports, resources.data)
     if folder is None:
         runner.fresh_folder(target, f"go on with: {again}, or choose another --out", "traces folder")
-    print(f"loading {config.agent}", file=sys.stderr)
-    with emptied(target):
-        player = build()
     try:
-        outcome = played(plan, target, json_, player, resources)
+        with opened(config.agent, build, target) as player:
+            outcome = played(plan, target, json_, player, resources)
     except KeyboardInterrupt:
         print(f"interrupted; what was played is kept: {again}", file=sys.stderr)
         return 130
-    finally:
-        player.close()
     return _print(outcome, collect(outcome, parquet=parquet), json_, again)
 
 

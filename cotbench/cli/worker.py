@@ -14,12 +14,15 @@ import time
 import traceback
 from typing import Any
 
+from cotbench.cli.opened import keep_agents
+
 
 def main() -> None:
     """Read commands until there are none."""
     commands, answers = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
+    keep_agents()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     with os.fdopen(commands, encoding="utf-8") as lines:
         for line in lines:

@@ -14,6 +14,6 @@ def donor_of(state: State, others: Iterable[State], seed: int, fits: Callable[[S
     """The state that gives something to this one: of another task where there is one that fits; None where none does."""
 
     def rank(other: State) -> tuple[bool, int]:
-        return other.task == state.task, derive_seed(0, *state.key, *other.key, "donor")
+        return other.task == state.task, derive_seed(seed, *state.key, *other.key, "donor")
 
     return min((other for other in others if other.key != state.key and fits(other)), key=rank, default=None)

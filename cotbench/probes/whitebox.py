@@ -197,8 +197,6 @@ def rounded(share: float) -> float:
 def share_numbers(rows: Sequence[ShareRow]) -> Numbers:
     """The numbers that every probe of shares has."""
     kept, errors, left_out = split(rows)
-    layers = range(len(kept[0].prompt_layers) if kept else 0)
-    at = tuple(float(layer) for layer in layers)
     return Numbers(
         states=len(kept),
         tasks=len({row.task for row in kept}),
@@ -212,13 +210,18 @@ def share_numbers(rows: Sequence[ShareRow]) -> Numbers:
             "trace token to prompt token": over_tasks(kept, lambda row: row.per_token),
         },
         curves={
-            "prompt share": Curve(
-                x="layer", at=at, values=tuple(over_tasks(kept, lambda row, i=i: row.prompt_layers[i]) for i in layers)
-            ),
-            "trace share": Curve(
-                x="layer", at=at, values=tuple(over_tasks(kept, lambda row, i=i: row.trace_layers[i]) for i in layers)
-            ),
+            "prompt share": _by_layer(kept, lambda row: row.prompt_layers),
+            "trace share": _by_layer(kept, lambda row: row.trace_layers),
         }
         if kept
         else {},
     )
+
+
+def _by_layer(rows: Sequence[ShareRow], shares_of: Callable[[ShareRow], tuple[float, ...]]) -> Curve:
+    def share(layer: int) -> Callable[[ShareRow], float]:
+        return lambda row: shares_of(row)[layer]
+
+    layers = range(len(shares_of(rows[0])))
+    values = tuple(over_tasks(rows, share(layer)) for layer in layers)
+    return Curve(x="layer", at=tuple(map(float, layers)), values=values)

@@ -146,4 +146,4 @@ def _ending(episode: Episode) -> str:
         return "error"
     if episode.success:
         return "won"
-    return "not won: it ended" if episode.terminated else "not won: the steps were spent"
+    return "not won, ended" if episode.terminated else "not won, steps spent"

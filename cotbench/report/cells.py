@@ -22,7 +22,7 @@ class ShownCell:
 
     Attributes:
         value: the number or the text.
-        beside: in small letters after it: the interval, and n where the table's cells differ in it.
+        beside: in small letters after it: the interval, and n where it is not said elsewhere.
         number: whether it stands at the right.
     """
 
@@ -45,7 +45,8 @@ class ShownTable:
     """A table on the page.
 
     Attributes:
-        n: of every estimate, where they share it; then it is said once.
+        n: of every estimate, where they share it; then it is said once for all. Where the estimates of each row share it, it
+            stands after the first of the row; elsewhere after each.
     """
 
     name: str
@@ -63,18 +64,23 @@ def shown_table(table: Table) -> ShownTable:
         ValueError: a row is not as long as the columns are many, or a column that is not there has an option.
     """
     _check(table)
-    known = {cell.n for row in table.rows for cell in row if isinstance(cell, Estimate) and cell.mean is not None}
+    found = [{cell.n for cell in row if isinstance(cell, Estimate) and cell.mean is not None} for row in table.rows]
+    known = set().union(*found)
     shared = known.pop() if len(known) == 1 else None
-    rows = tuple(
-        tuple(
-            _cell(cell, column in table.signed, table.digits.get(column), shared is None)
-            for column, cell in zip(table.columns, row, strict=True)
+    by_row = all(len(some) <= 1 for some in found)
+    rows = []
+    for row in table.rows:
+        places = [place for place, cell in enumerate(row) if isinstance(cell, Estimate) and cell.mean is not None]
+        told = set() if shared is not None else set(places[:1]) if by_row else set(places)
+        rows.append(
+            tuple(
+                _cell(cell, column in table.signed, table.digits.get(column), place in told)
+                for place, (column, cell) in enumerate(zip(table.columns, row, strict=True))
+            )
         )
-        for row in table.rows
-    )
     numeric = [any(row[place].number for row in rows) for place in range(len(table.columns))]
     columns = tuple(ShownColumn(name, number, name in table.paper) for name, number in zip(table.columns, numeric, strict=True))
-    return ShownTable(table.name, table.title, table.caption, columns, rows, shared)
+    return ShownTable(table.name, table.title, table.caption, columns, tuple(rows), shared)
 
 
 def _check(table: Table) -> None:

@@ -46,8 +46,6 @@ _ALONE, _BESIDE = (5.6, 3.4), (4.7, 3.2)
 """Width and height of a panel in inches, with no other panel and with others beside it."""
 _TITLE, _LABEL = 46, 24
 """Characters on a line of a panel's title and of a bar's name."""
-_COLUMNS = 3
-"""Panels in a row of a PDF."""
 
 
 def panel_svgs(figure: Figure, styles: Mapping[Line, Style]) -> list[str]:
@@ -58,7 +56,7 @@ def panel_svgs(figure: Figure, styles: Mapping[Line, Style]) -> list[str]:
 
 def figure_pdf(figure: Figure, styles: Mapping[Line, Style]) -> bytes:
     """All panels on one page, with title and legend."""
-    columns = min(len(figure.panels), _COLUMNS)
+    columns = {1: 1, 2: 2, 4: 2}.get(len(figure.panels), 3)
     sizes = [_size(figure, panel) for panel in figure.panels]
     width, height = columns * max(size[0] for size in sizes), max(size[1] for size in sizes)
     with _settings(figure.name):
@@ -164,6 +162,8 @@ def _draw_bars(axes: Any, panel: Panel, styles: Mapping[Line, Style]) -> None:
         axes.barh(y, mean, thick * 0.86, color=colour, alpha=0.82, linewidth=0, label=line.label, zorder=2)
         for place, left, right in zip(y, low, high, strict=True):
             axes.plot([left, right], [place, place], color=LIGHT["ink"], linewidth=1.1, solid_capstyle="butt", zorder=4)
+        # A bar of no length is seen too.
+        axes.plot(mean, y, "D", color=colour, markersize=4.5, markeredgecolor=LIGHT["ink"], markeredgewidth=0.7, zorder=4.5)
         _draw_dots(axes, y, line, LIGHT["ink"], bars=True)
     axes.set_yticks(range(len(panel.labels)), [_wrapped(label, _LABEL) for label in panel.labels])
     axes.set_ylim(len(panel.labels) - 0.4, -0.6)

@@ -173,23 +173,36 @@ def judges(named: Mapping[str, Run]) -> list[Section]:
 
 
 def costs(named: Mapping[str, Run]) -> Section:
-    rows: list[tuple[Cell, ...]] = []
+    """What an episode took, in each mode."""
+    played: list[tuple[Cell, ...]] = []
+    tokens: list[tuple[Cell, ...]] = []
     for label, run in named.items():
         for name, mode in run.summary.modes.items():
-            played = (mode.n, mode.errors, mode.score, mode.steps, mode.invalid_actions)
-            tokens = (mode.tokens, mode.prefilled_tokens, mode.reused_tokens)
-            rows.append((label, LABELS[name], *played, *tokens, mode.format_ok, mode.trace_truncated))
-    told = ("tokens generated", "tokens prefilled", "tokens reused", "format kept", "trace truncated")
-    table = Table(
-        "episodes",
-        "What an episode is like",
-        "Means over episodes; format kept and trace truncated are shares of decisions. 95 % intervals over tasks (bootstrap; "
-        f"one of no width means that all tasks gave the same value). {_elicited(named)}",
-        ("run", "mode", "episodes", "errors", "score", "steps", "invalid actions", *told),
-        tuple(rows),
-        digits={"steps": 1, "invalid actions": 1, **dict.fromkeys(told[:3], 0)},
+            kept = (mode.format_ok, mode.trace_truncated)
+            played.append((label, LABELS[name], mode.n, mode.errors, mode.score, mode.steps, mode.invalid_actions, *kept))
+            tokens.append((label, LABELS[name], mode.tokens, mode.prefilled_tokens, mode.reused_tokens))
+    how = "95 % intervals over tasks (bootstrap; one of no width means that all tasks gave the same value)."
+    columns = ("episodes", "errors", "score", "steps", "invalid actions", "format kept", "trace truncated")
+    told = ("generated", "prefilled", "reused")
+    items = (
+        Table(
+            "episodes",
+            "What an episode is like",
+            f"Means over episodes; format kept and trace truncated are shares of decisions. {how} {_elicited(named)}",
+            ("run", "mode", *columns),
+            tuple(played),
+            digits={"steps": 1, "invalid actions": 1},
+        ),
+        Table(
+            "tokens",
+            "Tokens an episode",
+            f"Means over episodes, of the executed decisions. {how} {_elicited(named)}",
+            ("run", "mode", *told),
+            tuple(tokens),
+            digits=dict.fromkeys(told, 0),
+        ),
     )
-    return Section("What it took", "", (table,))
+    return Section("What it took", "", items)
 
 
 def how_measured(runs: Sequence[Run]) -> Section:

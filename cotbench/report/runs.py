@@ -4,7 +4,7 @@ of the runs' summaries or of their judges', and runs that were asked in differen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cotbench.elicitation import MODES, Elicitation
@@ -14,10 +14,13 @@ from cotbench.report.cells import estimate_text
 from cotbench.report.page import BrowsedRun, Page
 from cotbench.report.run_sections import LABELS
 from cotbench.results import Run
+from cotbench.statistics import Estimate
 from cotbench.suite import summarize_suite
+from cotbench.summary import Summary
 from cotbench.table import _remarks as remarks
 
-_PERCENT = 0.05
+_LEVEL = 0.05
+"""Of the tests."""
 
 
 def page_of_runs(runs: Sequence[Run]) -> Page:
@@ -58,18 +61,19 @@ def check_elicitation(runs: Sequence[Run]) -> None:
     Raises:
         UsageError: names two runs.
     """
-    first = runs[0]
     for run in runs[1:]:
-        pairs = [other for other in runs if other.summary.env == run.summary.env]
-        other = pairs[0]
-        if other.summary.elicitation == run.summary.elicitation and _chosen(first) == _chosen(run):
-            continue
-        if other.summary.elicitation == run.summary.elicitation:
-            other = first
-        raise UsageError(
-            f"{other.path} was elicited as {other.summary.elicitation} and {run.path} as {run.summary.elicitation}: their "
-            "numbers do not compare, report them apart"
-        )
+        same = next(other for other in runs if other.summary.env == run.summary.env)
+        if same.summary.elicitation != run.summary.elicitation:
+            raise _mixed(same, run)
+        if _chosen(runs[0]) != _chosen(run):
+            raise _mixed(runs[0], run)
+
+
+def _mixed(one: Run, two: Run) -> UsageError:
+    return UsageError(
+        f"{one.path} was elicited as {one.summary.elicitation} and {two.path} as {two.summary.elicitation}: their numbers do "
+        "not compare, report them apart"
+    )
 
 
 def _chosen(run: Run) -> dict[str, Any]:
@@ -103,44 +107,49 @@ def _answer(named: dict[str, Run]) -> tuple[str, ...]:
     """The answer in sentences."""
     if len(named) == 1:
         return _answer_of_one(next(iter(named.values())))
-    summaries = [run.summary for run in named.values()]
-    compared = {label: run.summary.gap for label, run in named.items() if run.summary.gap is not None}
-    sentences = []
-    envs = [summary.env for summary in summaries]
-    if len(set(envs)) == len(envs) and len({summary.agent for summary in summaries}) == 1:
-        suite = summarize_suite(summaries)
-        reached = " and ".join(f"{estimate_text(suite.success[mode])} by {LABELS[mode]}s" for mode in suite.success)
-        gap = f"; the gap is {estimate_text(suite.gap, signed=True)}" if suite.gap is not None else ""
-        if reached:
-            sentences.append(f"Over {len(envs)} environments, {summaries[0].agent} succeeds on average at {reached}{gap}.")
-    else:
-        for mode in MODES:
-            rates = [
-                (summary.modes[mode].success.mean, label)
-                for label, summary in zip(named, summaries, strict=True)
-                if mode in summary.modes and summary.modes[mode].success.mean is not None
-            ]
-            if rates:
-                low, high = min(rates), max(rates)
-                sentences.append(f"Success by {LABELS[mode]}s goes from {low[0]:.2f} ({low[1]}) to {high[0]:.2f} ({high[1]}).")
-    if compared:
-        adjusted = _holm([gap.p for gap in compared.values()])
-        clear = [label for label, p in zip(compared, adjusted, strict=True) if p is not None and p < _PERCENT]
-        up = [label for label in clear if (compared[label].success.mean or 0) > 0]
+    summaries = {label: run.summary for label, run in named.items()}
+    envs = {summary.env for summary in summaries.values()}
+    agents = {summary.agent for summary in summaries.values()}
+    is_suite = len(agents) == 1 and len(envs) == len(named)
+    sentences = [_answer_of_suite(list(summaries.values())) if is_suite else _spread_of_success(summaries)]
+    gaps = {label: summary.gap for label, summary in summaries.items() if summary.gap is not None}
+    if gaps:
+        adjusted = _holm([gap.p for gap in gaps.values()])
+        clear = [label for label, p in zip(gaps, adjusted, strict=True) if p is not None and p < _LEVEL]
+        up = sum((gaps[label].success.mean or 0) > 0 for label in clear)
         sentences.append(
-            f"Of {len(compared)} runs, reasoning first raises success in {len(up)}, lowers it in {len(clear) - len(up)}, and makes "
-            f"no difference that can be shown in {len(compared) - len(clear)} (exact McNemar tests at 5 %, Holm-adjusted)."
+            f"Of {len(gaps)} runs, reasoning first raises success in {up}, lowers it in {len(clear) - up}, and makes no "
+            f"difference that can be shown in {len(gaps) - len(clear)} (exact McNemar, Holm-adjusted, 5 %)."
         )
-        rates = [
-            (run.summary.consistency.consistency.mean, label)
-            for label, run in named.items()
-            if run.summary.consistency is not None and run.summary.consistency.consistency.mean is not None
-        ]
-        if rates:
-            low, high = min(rates), max(rates)
-            where = f"{low[0]:.0%} ({low[1]}) to {high[0]:.0%} ({high[1]})" if low[0] < high[0] else f"{low[0]:.0%}"
-            sentences.append(f"Prompt action and CoT action are the same at {where} of the states.")
-    return tuple(sentences)
+    same = {label: summary.consistency.consistency for label, summary in summaries.items() if summary.consistency}
+    if spread := _spread(same):
+        (low, first), (high, last) = spread
+        where = f"{low:.0%} ({first}) to {high:.0%} ({last})" if low < high else f"{low:.0%}"
+        sentences.append(f"Prompt action and CoT action are the same at {where} of the states.")
+    return tuple(filter(None, sentences))
+
+
+def _answer_of_suite(summaries: Sequence[Summary]) -> str:
+    suite = summarize_suite(summaries)
+    reached = " and ".join(f"{estimate_text(suite.success[mode])} by {LABELS[mode]}s" for mode in suite.success)
+    gap = f"; the gap is {estimate_text(suite.gap, signed=True)}" if suite.gap is not None else ""
+    return f"Over {len(summaries)} environments, {summaries[0].agent} succeeds on average at {reached}{gap}." if reached else ""
+
+
+def _spread_of_success(summaries: Mapping[str, Summary]) -> str:
+    ranges = []
+    for mode in MODES:
+        rates = {label: summary.modes[mode].success for label, summary in summaries.items() if mode in summary.modes}
+        if spread := _spread(rates):
+            (low, first), (high, last) = spread
+            ranges.append(f"from {low:.2f} ({first}) to {high:.2f} ({last}) by {LABELS[mode]}s")
+    return f"Success goes {', and '.join(ranges)}." if ranges else ""
+
+
+def _spread(estimates: Mapping[str, Estimate]) -> tuple[tuple[float, str], tuple[float, str]] | None:
+    """The lowest and the highest mean, each with its label."""
+    known = [(estimate.mean, label) for label, estimate in estimates.items() if estimate.mean is not None]
+    return (min(known), max(known)) if known else None
 
 
 def _answer_of_one(run: Run) -> tuple[str, ...]:
@@ -154,7 +163,7 @@ def _answer_of_one(run: Run) -> tuple[str, ...]:
     ]
     gap, same, revisions = summary.gap, summary.consistency, summary.revisions
     if gap is not None and gap.p is not None:
-        if gap.p < _PERCENT and gap.success.mean:
+        if gap.p < _LEVEL and gap.success.mean:
             what = f"Reasoning first {'raises' if gap.success.mean > 0 else 'lowers'} success"
         else:
             what = "No difference between the modes is shown" if gap.n > 1 else "One task cannot show a difference"
@@ -184,7 +193,9 @@ def _warnings(named: dict[str, Run]) -> list[str]:
             lines.append(f"{before}UNFINISHED: {len(run.records)} of {expected} episodes are played so far")
         lines += [f"{before}{line}" for line in remarks(summary)]
         if max((mode.n for mode in summary.modes.values()), default=0) == 1:
-            lines.append(f"{before}one task was played, so there is no interval over tasks")
+            lines.append(
+                f"{before}one task was played: it gives no interval over tasks, and a rate from it says next to nothing"
+            )
         elif summary.tasks < summary.split_tasks:
             lines.append(f"{before}{summary.tasks} of the {summary.split_tasks} tasks of the split were played")
         if summary.modes and summary.gap is None:

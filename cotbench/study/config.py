@@ -21,7 +21,7 @@ PRESETS = ("smoke", "tiny", "paper")
 """Studies that come with the package: `cotbench study NAME`."""
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-_NAME = r"[A-Za-z0-9][A-Za-z0-9+._-]*"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9+._-]*$"
 
 
 class Traces(BaseModel):
@@ -185,7 +185,8 @@ def parse_study(text: str, named: str) -> StudyConfig:
 
 
 def _said(error: ValidationError, named: str) -> UsageError:
-    first = error.errors()[0]
+    errors = error.errors()
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])  # A typo also leaves a name missing.
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return UnknownNameError("option", place, _names_beside(first["loc"]), f"of study {named}")

@@ -31,6 +31,9 @@ _SIZES = {
     "bfcl": _Size(8000, 300, 150, 14),
 }
 
+_TOKENIZER = {"tiny": 0.45}
+"""How many tokens a model makes of what others make one of: its own vocabulary knows whole words."""
+
 _PARAMETERS = {"tiny": 1.9e6, "smollm2": 1.35e8, "qwen": 6e8}
 
 
@@ -63,6 +66,11 @@ def state_tokens(env: str, probe: str) -> float:
 def preset(name: Any) -> dict[str, Any]:
     """What a preset of cotbench train changes of the cost."""
     return {"epochs": 1.5, "unit": "episode"} if name == "tiny" else {}
+
+
+def tokenizer(model: str) -> float:
+    """How many tokens a model makes of what others make one of."""
+    return _TOKENIZER.get(model, 1.0)
 
 
 def parameters(model: str) -> float | None:

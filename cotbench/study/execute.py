@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -175,12 +176,19 @@ def execute(study: Path, plan: Plan, *, jobs: int, watcher: Watcher) -> list[Fai
                     lost.add(stage.name)
                     todo.remove(stage)
             ready = [stage for stage in todo if not missing.intersection(stage.uses)]
-            ready.sort(key=lambda stage: (not stage.trained, 0.0 if not stage.trained else -stage.tokens))
-            for stage in ready[: len(pool.idle)]:
+            for number in list(pool.idle):
+                if not ready:
+                    break
+                stage = min(
+                    ready, key=lambda one: (not one.trained, -one.tokens if one.trained else one.agent != pool.last[number])
+                )
+                ready.remove(stage)
                 todo.remove(stage)
                 watcher.began(stage)
                 try:
-                    running[pool.give(command_of(study, plan, stage), _log(study, stage))] = (stage, time.monotonic())
+                    pool.give(number, command_of(study, plan, stage), _log(study, stage))
+                    pool.last[number] = stage.agent
+                    running[number] = (stage, time.monotonic())
                 except CotbenchError as error:
                     failures.append(Failure(stage, str(error), _log(study, stage)))
                     lost.add(stage.name)
@@ -229,16 +237,21 @@ def _last_words(log: Path, code: int) -> str:
 
 @dataclass(slots=True)
 class _Pool:
-    """Worker processes, each with one command at a time."""
+    """Worker processes, each with one command at a time.
+
+    Attributes:
+        last: the agent of each worker's last command, which it still holds.
+    """
 
     start: Callable[[], subprocess.Popen[str]]
     heard: SimpleQueue[tuple[int, int]] = field(default_factory=SimpleQueue)
     workers: dict[int, subprocess.Popen[str]] = field(default_factory=dict)
     idle: list[int] = field(default_factory=list)
+    last: dict[int, str | None] = field(default_factory=lambda: defaultdict(lambda: None))
 
-    def give(self, command: Sequence[str], log: Path) -> int:
-        """Let an idle worker carry a command out; names the worker."""
-        number = self.idle.pop(0)
+    def give(self, number: int, command: Sequence[str], log: Path) -> None:
+        """Let an idle worker carry a command out."""
+        self.idle.remove(number)
         worker = self.workers.get(number)
         if worker is None or worker.poll() is not None:
             worker = self.workers[number] = self.start()
@@ -248,7 +261,6 @@ class _Pool:
         with suppress(BrokenPipeError):  # It died: then its end is heard of.
             worker.stdin.write(json.dumps({"arguments": list(command), "log": str(log)}) + "\n")
             worker.stdin.flush()
-        return number
 
     def _listen(self, number: int, worker: subprocess.Popen[str]) -> None:
         for line in worker.stdout or ():

@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from cotbench.lines import write_atomically
-from cotbench.report.browsed import browsed
 from cotbench.report.page import BrowsedRun, Page
 from cotbench.statistics import Estimate
 from cotbench.study import inside, sections
@@ -182,8 +181,8 @@ def _browsed(data: StudyData) -> Sequence[BrowsedRun]:
             who = "before training" if place.arm is None else f"{place.arm}, seed {place.seed}, after {place.progress:.0%}"
             words = [who, place.split or ""]
             words += [place.env] * (len(data.config.envs) > 1) + [place.model or ""] * (len(data.config.models) > 1)
-            chosen.append((", ".join(words), run.records))
-    return browsed(chosen)
+            chosen.append(BrowsedRun(", ".join(words), tuple(run.records)))
+    return chosen
 
 
 def _manifest(data: StudyData) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cotbench.paper import ATTENTION_ON_PROMPT, gradient_share
+from cotbench.paper import ATTENTION_SHARE_ON_PROMPT, GRADIENT_SHARES
 from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Section, Table
 from cotbench.statistics import Estimate
@@ -131,8 +131,9 @@ def _shares(scope: Scope, probe: str, measure: int, what: str) -> list[Figure | 
         shares = data.shares(cell, measure)
         lines: list[tuple[str, tuple[float, ...], tuple[Estimate, ...]]] = []
         for share in dict.fromkeys((shares[0], shares[-1])) if shares else ():
-            curve = data.numbers(cell, measure, share).curves["prompt"]
-            lines.append(("before training" if share == 0 else f"after {share:.0%}", curve.at, curve.values))
+            curve = data.numbers(cell, measure, share).curves.get("prompt share")
+            if curve is not None:
+                lines.append(("before training" if share == 0 else f"after {share:.0%}", curve.at, curve.values))
         panels.append((cell.split, lines))
     by_layer = curve_figure(
         data,
@@ -150,13 +151,16 @@ def _shares(scope: Scope, probe: str, measure: int, what: str) -> list[Figure | 
 
 def _with_paper(table: Table, probe: str, scope: Scope) -> Table:
     """The table with what the paper reports of its models in this environment, in a column of its own."""
-    env = scope.env.removesuffix("-gen")
-    reported = ATTENTION_ON_PROMPT if probe == "attention" else gradient_share(env)
-    if reported is None:
+    shares = [one for one in GRADIENT_SHARES if one.env == scope.env.removesuffix("-gen")]
+    if probe == "attention":
+        name, reported = "paper: prompt share", f"about {ATTENTION_SHARE_ON_PROMPT:.2f}"
+    elif shares:
+        name, reported = "paper: prompt share of prompt and trace", " / ".join(f"{one.value:.3f}" for one in shares)
+    else:
         return table
-    name = "paper: prompt"
     rows = tuple((*row, reported) for row in table.rows)
-    caption = f"{table.caption} The last column is what the paper reports of its models, for comparison."
+    models = f" ({', '.join(one.model for one in shares)})" if probe == "gradient" else ""
+    caption = f"{table.caption} The last column is what the paper reports of its models{models}: not ours, not this model."
     return Table(table.name, table.title, caption, (*table.columns, name), rows, table.signed, frozenset((name,)))
 
 

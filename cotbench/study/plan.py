@@ -47,6 +47,7 @@ def make_plan(config: StudyConfig) -> Plan:
     stages: dict[str, Stage] = {}
 
     def add(name: str, kind: Kind, command: tuple[str, ...], place: Place, tokens: float = 0.0, trained: bool = False) -> None:
+        tokens *= cost.tokenizer(place.model or "")
         stages[name] = stage(name, kind, command, place, stages, tokens=tokens, trained=trained)
 
     for env in config.envs:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotbench.elicitation import MODES
+from cotbench.paper import SOURCE, paper_success
 from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Section, Table
 from cotbench.study.courses import Levels, Value, at_end, levels, rows_course, runs_course, success
@@ -262,9 +263,15 @@ def playing(scope: Scope) -> Section | None:
                 rows.append(("before training" if share == 0 else arm, cell.split, f"{share:.0%}", *estimates))
     if not rows:
         return None
-    columns = ("arm", "split", "training", "prompt", "CoT", "CoT - prompt")
+    columns: tuple[str, ...] = ("arm", "split", "training", "prompt", "CoT", "CoT - prompt")
+    reported = [paper_success(None, str(row[0]).upper(), scope.env.removesuffix("-gen"), str(row[1])) for row in rows]
     caption = "Success of whole episodes, official verdict. " + intervals(data, units, "Intervals", dots=False)
-    table = Table(scope.slug("success"), "Success", caption, columns, tuple(rows), frozenset(("CoT - prompt",)))
+    if any(one is not None for one in reported):
+        columns = (*columns, "paper: CoT")
+        rows = [(*row, one) for row, one in zip(rows, reported, strict=True)]
+        caption += f" The last column is what the paper reports of its own model after that recipe ({SOURCE})."
+    signed, theirs = frozenset(("CoT - prompt",)), frozenset(columns[6:])
+    table = Table(scope.slug("success"), "Success", caption, columns, tuple(rows), signed, theirs)
     return Section(
         "Playing whole episodes",
         "The same question online: the agent plays unseen tasks, once acting straight from the prompt, once reasoning first.",

@@ -64,12 +64,18 @@ class Stage:
     trained: bool = False
 
     @property
+    def agent(self) -> str | None:
+        """Who is measured, as the command names it."""
+        words = dict(zip(self.command, self.command[1:], strict=False))
+        return words.get("--agent") if self.kind in ("run", "probe") else None
+
+    @property
     def folder(self) -> str:
         """Where it is, under the study's folder."""
         return f"{self.name}-{self.key[:8]}"
 
 
-_USED = re.compile(r"\{([^{}@]+)(?:@([^{}]+))?\}")
+_USED = re.compile(r"\{([\w+./-]+)(?:@([\d.]+))?\}")
 
 
 def used(command: tuple[str, ...]) -> tuple[str, ...]:

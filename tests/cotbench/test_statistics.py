@@ -90,10 +90,10 @@ def test_bootstrap_as_in_scipy(n: int) -> None:
     theirs = scipy.stats.bootstrap(
         (values,), np.mean, method="BCa", confidence_level=_widened(n), n_resamples=30_000, rng=3
     ).confidence_interval
-    width = ours.high - ours.low
+    noise = 0.06 * (ours.high - ours.low)  # Of the 99th of 100 parts of 10,000 draws.
     assert ours.mean == pytest.approx(values.mean())
-    assert ours.low == pytest.approx(theirs.low, abs=0.04 * width)
-    assert ours.high == pytest.approx(theirs.high, abs=0.04 * width)
+    assert ours.low == pytest.approx(theirs.low, abs=noise)
+    assert ours.high == pytest.approx(theirs.high, abs=noise)
 
 
 def test_ratios_as_in_scipy() -> None:

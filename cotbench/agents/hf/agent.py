@@ -137,6 +137,10 @@ class HFAgent:
         finally:
             self._model.set_attn_implementation(answering)
 
+    def forget(self) -> None:
+        """Drop what was computed of the episodes so far: what comes next is as if the agent had just been loaded."""
+        self._engine.close()
+
     def close(self) -> None:
         """Drop the caches and the model."""
         self._engine.close()

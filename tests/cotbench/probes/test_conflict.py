@@ -142,8 +142,10 @@ def test_errors_are_rows_and_in_no_figure() -> None:
     found = numbers("conflict", rows)
     assert (found.states, found.errors) == (8, 1)
     assert not any((row.donor_task, row.donor_step) == ("t/1", 1) for row in rows)
-    within = setting(states(), answers={one.key: StateAnswer("look", "x", "y", error="lost") for one in states()[:1]})
-    assert measured("conflict", Scripted(follows, think), states(), within)[0].error == "lost"
+    two = [state(0, 0), state(1, 0)]
+    within = setting(two, answers={two[1].key: StateAnswer("look", "x", "y", error="lost")})
+    rows = measured("conflict", Scripted(follows, think), two, within)
+    assert [(row.error, row.left_out) for row in rows] == [(None, "no donor"), ("lost", None)]
     nothing = numbers("conflict", measured("conflict", Scripted(follows), []))
     assert (nothing.states, nothing.estimates["kept"].mean) == (0, None)
 
@@ -163,8 +165,8 @@ def test_cuts_in_figures() -> None:
     assert truncated(" one two\nthree four ", 1.0) == " one two\nthree four "
     assert truncated("one two three", 0.25) == "one"
     assert truncated("", 0.5) == ""
-    # 0.1 * 30 is a little more than 3 in binary.
-    assert len(truncated(" ".join(["x"] * 30), 0.1).split()) == 3
+    # 0.07 * 100 is a little more than 7 in binary.
+    assert len(truncated(" ".join(["x"] * 100), 0.07).split()) == 7
     assert without_conclusion("A mug is here. I take it.") == "A mug is here."
     assert without_conclusion("A mug 1.5 m away! So\nI take it\n") == "A mug 1.5 m away! So"
     assert without_conclusion("I take it. ") is None

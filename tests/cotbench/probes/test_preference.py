@@ -98,8 +98,9 @@ def test_a_limit_draws_the_same_states_whichever_are_still_missing() -> None:
         chosen = judged
         assert {row.left_out for row in rows if not row.verdicts} == {"same action"} | ({"not drawn"} if limit < 12 else set())
     whole = {row.key: row for row in _measured("longer", some, limit=3)}
-    rest = _measured("longer", some[6:], setting(some), limit=3)
-    assert {row.key: row for row in rest} == {one.key: whole[one.key] for one in some[6:]}
+    for part in (some[:6], some[6:], some[1::3]):
+        rest = _measured("longer", part, setting(some), limit=3)
+        assert {row.key: row for row in rest} == {one.key: whole[one.key] for one in part}
     assert {row.key for row in _measured("longer", some, limit=3, seed=1) if row.verdicts} != {
         key for key, row in whole.items() if row.verdicts
     }

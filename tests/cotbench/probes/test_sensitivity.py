@@ -22,7 +22,8 @@ def by_task(query: Query, trace: str | None = None) -> str:
 
 
 def by_observation(query: Query, trace: str | None = None) -> str:
-    return query.dialogue.observations[-1] if query.step else "look"
+    """Another action in either mode."""
+    return f"{query.mode} {query.dialogue.observations[-1]}" if query.step else "look"
 
 
 def by_trace(query: Query, trace: str | None) -> str:
@@ -107,6 +108,9 @@ def test_what_is_left_out() -> None:
     found = numbers("sensitivity", rows)
     assert found.left_out == {"goal not found, first observation": 1}
     assert found.counts["task: goal not found"] == 1
+    # Of another action, but the same text: nothing would change.
+    told = [replace(state(task, 1), dialogue=state(0, 1).dialogue) for task in (0, 1)]
+    assert not any(row.observation_change for row in measured("sensitivity", Scripted(by_task), told))
     alone = measured("sensitivity", Scripted(by_task), [state(0, 0), state(0, 1), state(0, 2)])
     assert [row.missing.get("task", row.left_out) for row in alone] == ["no donor, first observation", "no donor", "no donor"]
     assert numbers("sensitivity", alone).estimates["observation: prompt action changed"].low is None

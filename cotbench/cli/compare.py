@@ -1,0 +1,51 @@
+"""`cotbench compare`: two runs on the same tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cotbench.results import Run
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder of runs on several environments.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="The one that is compared with it.")],
+    paper: Annotated[bool, typer.Option("--paper", help="With what the paper reports, where it does.")] = False,
+    tasks: Annotated[bool, typer.Option("--tasks", help="List the tasks that were won by one run alone.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Compare runs that were asked otherwise; says so in the table.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print all numbers instead.")] = False,
+) -> int:
+    """Compare two runs on the tasks that both have played: second minus first."""
+    from cotbench import comparison
+    from cotbench.cli.options import console
+    from cotbench.comparison_table import comparison_table
+
+    compared = comparison.compare(_runs(first), _runs(second), anyway=anyway, with_paper=paper)
+    if json_:
+        typer.echo(compared.model_dump_json(indent=2))
+    else:
+        console().print(comparison_table(compared, tasks=tasks, paper=paper))
+    return 0
+
+
+def _runs(folder: Path) -> dict[str, Run]:
+    """The runs of a folder by environment; those of a suite that were not begun are left away."""
+    from cotbench import suite
+    from cotbench.errors import RunFolderError
+    from cotbench.manifest import MANIFEST
+    from cotbench.results import load_run
+
+    if not suite.is_suite(folder):
+        run = load_run(folder)
+        return {run.manifest.config.env: run}
+    names = [config.env for config in suite.read_configs(folder)]
+    begun = [env for env in names if (folder / env / MANIFEST).is_file()]
+    if not begun:
+        raise RunFolderError(f"{folder} has no run yet: go on with it, cotbench run --resume {folder}")
+    return {env: load_run(folder / env) for env in begun}

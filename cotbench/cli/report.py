@@ -1,0 +1,71 @@
+"""`cotbench report`: a page of one or several runs, or of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cotbench.cli.flags import WRITTEN
+
+
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Run folders, folders of several, or one study.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the page goes.", show_default="DIR/report; of several report", rich_help_panel=WRITTEN),
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Show it in a browser.", rich_help_panel=WRITTEN)] = False,
+) -> int:
+    """Write a page: the answer in sentences, tables, figures, and the episodes to step through."""
+    from cotbench.errors import MissingExtraError
+
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("cotbench report", "report") from error
+    from cotbench.report.html import write_report
+
+    page = _page(folders)
+    written = write_report(page, out or (folders[0] / "report" if len(folders) == 1 else Path("report")))
+    typer.echo(str(written))
+    if open_:
+        import webbrowser
+
+        webbrowser.open(written.resolve().as_uri())
+    return 0
+
+
+def _page(folders: list[Path]) -> Any:
+    """The page of what the folders hold."""
+    from dataclasses import replace
+
+    from cotbench.errors import UsageError
+    from cotbench.manifest import MANIFEST
+    from cotbench.report.runs import page_of_runs
+    from cotbench.results import load_run
+
+    studies = [folder for folder in folders if (folder / "study.json").is_file()]
+    if studies:
+        if len(folders) > 1:
+            raise UsageError(f"{studies[0]} is a study: a page holds one study and nothing beside it, report it alone")
+        from cotbench.study.findings import page_of_study
+
+        return page_of_study(studies[0])
+    paths = list({path.resolve(): path for folder in folders for path in _runs_of(folder)}.values())
+    begun = [path for path in paths if (path / MANIFEST).is_file() or path in folders]
+    page = page_of_runs([load_run(path) for path in begun])
+    waiting = tuple(f"UNFINISHED: the run {path} has not begun" for path in paths if path not in begun)
+    return replace(page, warnings=(*waiting, *page.warnings))
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    """The run folders in a folder: itself, or those of a suite, begun or not."""
+    from cotbench.suite import is_suite, read_configs
+
+    return [folder / config.env for config in read_configs(folder)] if is_suite(folder) else [folder]

@@ -1,0 +1,145 @@
+"""What the paper reports. Invariant: reported, not ours: numbers as published, without n or interval, never mixed with what
+a run here has measured.
+
+Source: "Where Do CoT Training Gains Land in LLM based Agents?" (arXiv:2606.26935v1, 25 June 2026), by public summaries of it.
+They give no episode counts, no errors, and do not say in which mode success was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+SOURCE = "arXiv:2606.26935v1, by public summaries of it; reported, not ours"
+SCHEME = "paper"
+MODELS = ("Qwen3-4B", "Qwen3-8B", "Qwen3-14B", "Llama-3.1-8B-Instruct")
+ENVS = ("alfworld", "scienceworld", "bfcl")
+"""Of our environments those that are the paper's; generated ALFWorld games are not."""
+ATTENTION_SHARE_ON_PROMPT = 0.80
+"""Of the attention mass of action tokens, about."""
+
+Split = Literal["id", "ood"]
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """A success rate.
+
+    Attributes:
+        model: None where our source names none.
+        method: GRPO, SFT, ...; + is with reduced action supervision.
+        env: by our name.
+    """
+
+    model: str | None
+    method: str
+    env: str
+    split: Split
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class GradientShare:
+    """Share of the gradient norm of the action-only loss, along the value path, that lands on prompt tokens."""
+
+    model: str
+    env: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedSuccess:
+    """Out-of-domain success by the fraction of examples without action supervision; our source names no model."""
+
+    mask_fraction: float
+    env: str
+    value: float
+
+
+_TRAINED: dict[tuple[str, str], tuple[tuple[float, float], ...]] = {
+    ("Qwen3-4B", "GRPO"): ((0.82, 0.44), (0.46, 0.22), (0.69, 0.61)),
+    ("Qwen3-4B", "GRPO+"): ((0.83, 0.52), (0.49, 0.24), (0.71, 0.64)),
+    ("Qwen3-8B", "GRPO"): ((0.95, 0.86), (0.57, 0.40), (0.74, 0.63)),
+    ("Qwen3-8B", "GRPO+"): ((0.95, 0.89), (0.61, 0.44), (0.77, 0.69)),
+}
+_BASELINES = {
+    "SFT": (0.55, 0.25, 0.58),
+    "DPO": (0.59, 0.29, 0.62),
+    "FRODO": (0.61, 0.30, 0.64),
+    "SFT+": (0.63, 0.27, 0.62),
+    "DPO+": (0.65, 0.35, 0.67),
+}
+_GRADIENT_SHARES = {
+    "alfworld": (0.732, 0.727, 0.735),
+    "scienceworld": (0.765, 0.789, 0.792),
+    "bfcl": (0.844, 0.846, 0.827),
+}
+_MASKED = {
+    0.1: (0.61, 0.26, 0.61),
+    0.3: (0.63, 0.27, 0.62),
+    0.5: (0.61, 0.24, 0.59),
+    0.7: (0.60, 0.27, 0.61),
+}
+_SPLITS: tuple[Split, Split] = ("id", "ood")
+
+SUCCESS: tuple[Success, ...] = (
+    *(
+        Success(model, method, env, split, value)
+        for (model, method), row in _TRAINED.items()
+        for env, pair in zip(ENVS, row, strict=True)
+        for split, value in zip(_SPLITS, pair, strict=True)
+    ),
+    *(
+        Success(None, method, env, "ood", value)
+        for method, row in _BASELINES.items()
+        for env, value in zip(ENVS, row, strict=True)
+    ),
+)
+GRADIENT_SHARES: tuple[GradientShare, ...] = tuple(
+    GradientShare(model, env, value) for env, row in _GRADIENT_SHARES.items() for model, value in zip(MODELS, row, strict=False)
+)
+MASKED_SUCCESS: tuple[MaskedSuccess, ...] = tuple(
+    MaskedSuccess(fraction, env, value) for fraction, row in _MASKED.items() for env, value in zip(ENVS, row, strict=True)
+)
+
+
+def paper_success(model: str | None, method: str, env: str, split: str, scheme: str = SCHEME) -> float | None:
+    """The success that the paper reports, or None where it reports nothing. `model` None: the baselines of an unnamed model."""
+    return next((one.value for one in reported(model, env, split, scheme) if one.method == method), None)
+
+
+def reported(model: str | None, env: str, split: str, scheme: str = SCHEME) -> list[Success]:
+    """Every method's success of a model on an environment's split."""
+    if scheme != SCHEME:
+        return []
+    return [one for one in SUCCESS if (one.model, one.env, one.split) == (model, env, split)]
+
+
+def paper_gradient_share(model: str, env: str) -> float | None:
+    """The gradient share on the prompt that the paper reports, or None."""
+    return next((one.value for one in GRADIENT_SHARES if (one.model, one.env) == (model, env)), None)
+
+
+def paper_masked_success(mask_fraction: float, env: str) -> float | None:
+    """The out-of-domain success by mask fraction that the paper reports, or None."""
+    return next((one.value for one in MASKED_SUCCESS if (one.mask_fraction, one.env) == (mask_fraction, env)), None)
+
+
+def paper_model(spec: str, description: Mapping[str, Any]) -> str | None:
+    """Which of the paper's models an agent is, or was trained from.
+
+    Args:
+        spec: of the agent; an alias is as good as a name.
+        description: what its manifest says of it, with the base below an adapter.
+    """
+    from cotbench.agents.hf.models import ALIASES
+
+    target = spec.partition(":")[2].partition("?")[0].partition("@")[0]
+    names = [str(ALIASES.get(target, target))]
+    told: Any = description
+    while isinstance(told, Mapping):
+        names.append(str(told.get("model", "")))
+        told = told.get("base")
+    found = {name.rstrip("/").rpartition("/")[2].lower() for name in names}
+    return next((model for model in MODELS if model.lower() in found), None)

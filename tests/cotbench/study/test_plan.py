@@ -1,0 +1,109 @@
+"""Stages: what they are, and what a changed option reaches."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from cotbench.cli import run_cli
+from cotbench.study.config import StudyConfig, read_study
+from cotbench.study.plan import Plan, make_plan
+from cotbench.study.stage import used
+
+
+@pytest.fixture(scope="module")
+def smoke() -> StudyConfig:
+    return read_study("smoke")
+
+
+def _changed(config: StudyConfig, **update: Any) -> Plan:
+    return make_plan(StudyConfig.model_validate(config.model_dump() | update))
+
+
+def _differing(before: Plan, after: Plan) -> set[str]:
+    keys = {stage.name: stage.key for stage in before.stages}
+    return {stage.name for stage in after.stages if keys.get(stage.name) != stage.key}
+
+
+@pytest.mark.parametrize("name", ["smoke", "tiny", "paper"])
+def test_every_stage_comes_after_what_it_uses(name: str) -> None:
+    plan = make_plan(read_study(name))
+    seen: set[str] = set()
+    for stage in plan.stages:
+        assert stage.name not in seen
+        assert seen.issuperset(stage.uses)
+        assert used(stage.command) == stage.uses
+        seen.add(stage.name)
+    assert len({stage.key for stage in plan.stages}) == len(plan.stages)
+    assert len({stage.folder for stage in plan.stages}) == len(plan.stages)
+
+
+def test_a_study_measures_each_checkpoint_of_each_seed_on_each_split(smoke: StudyConfig) -> None:
+    plan = make_plan(smoke)
+    measured = {
+        (stage.place.arm, stage.place.seed, stage.place.progress, stage.place.split)
+        for stage in plan.of("probe")
+        if stage.place.probe == "alignment"
+    }
+    expected = {(None, None, 0.0, split) for split in ("id", "ood_pair")}
+    expected |= {(arm, 0, share, split) for arm in ("sft", "sft+") for share in (0.5, 1.0) for split in ("id", "ood_pair")}
+    assert measured == expected
+
+
+def test_a_changed_option_reaches_what_depends_on_it_and_nothing_else(smoke: StudyConfig) -> None:
+    before = make_plan(smoke)
+    assert _differing(before, make_plan(smoke)) == set()
+    # A number of states: that probe, and those that take its answers.
+    probes = [probe.model_dump() for probe in smoke.probes]
+    probes[1]["states"] = 11
+    assert {name.split("/")[0] for name in _differing(before, _changed(smoke, probes=probes))} == {"conflict"}
+    # An option of one arm: its training and all that measures it.
+    arms = [smoke.arms[0].model_dump(), {**smoke.arms[1].model_dump(), "options": {"mask_fraction": 0.5}}]
+    reached = _differing(before, _changed(smoke, arms=arms))
+    assert reached == {stage.name for stage in before.stages if stage.place.arm == "sft+"}
+    # The traces: every training; not the model before it, not the reference.
+    reached = _differing(before, _changed(smoke, traces={"teacher": "scripted", "episodes": 300}))
+    assert reached == {stage.name for stage in before.stages if stage.place.arm is not None} | {"traces"}
+    # The margin is a matter of the report.
+    assert _differing(before, _changed(smoke, margin=0.2)) == set()
+    # How answers are asked for: everything but what makes the training data.
+    assert "traces" not in (reached := _differing(before, _changed(smoke, elicitation={"trace_tokens": 32})))
+    assert {stage.name for stage in before.of("probe")} <= reached
+
+
+def test_other_probes_take_the_answers_of_alignment(smoke: StudyConfig) -> None:
+    for stage in make_plan(smoke).of("probe"):
+        takes = [name for name in stage.uses if name.startswith("alignment/")]
+        assert bool(takes) == (stage.place.probe != "alignment")
+        assert all(name.removeprefix("alignment/") == stage.name.partition("/")[2] for name in takes)
+
+
+def test_the_plan_of_the_paper_is_printed_with_its_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["study", "paper", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "216 train: about" in out  # 4 models, 3 environments, 6 arms, 3 seeds.
+    assert "--option mask_select=\"confident\"" in out or "mask_select=" in out
+    assert "hours" in out
+
+
+def test_the_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["study", "smoke", "--dry-run", "--json"]) == 0
+    stages = json.loads(capsys.readouterr().out)
+    plan = make_plan(read_study("smoke"))
+    assert [stage["key"] for stage in stages] == [stage.key for stage in plan.stages]
+    assert all(stage["seconds"] > 0 and not stage["done"] for stage in stages)
+
+
+def test_a_misspelt_option_of_the_recipe_is_told_before_anything_is_done(tmp_path: Any, capsys: Any) -> None:
+    text = 'name = "s"\nmodels = ["tiny"]\n[envs]\nalfworld-gen = ["id"]\n[[arms]]\nname = "sft"\noptions = { mask_fracton = 0.3 }\n'
+    (tmp_path / "s.toml").write_text(text)
+    assert run_cli(["study", str(tmp_path / "s.toml"), "--out", str(tmp_path / "out")]) == 2
+    assert "did you mean 'mask_fraction'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_stages_are_frozen() -> None:
+    stage = make_plan(read_study("smoke")).stages[0]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        stage.name = "other"  # type: ignore[misc]

@@ -1,0 +1,75 @@
+"""What a study file may say, and what is said of one that is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from cotbench.errors import UsageError
+from cotbench.study.config import PRESETS, parse_study, read_study
+
+SMALL = """
+name = "small"
+models = ["tiny"]
+[envs]
+alfworld-gen = ["id", "ood"]
+[[arms]]
+name = "sft"
+"""
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_presets_are_studies(name: str) -> None:
+    config = read_study(name)
+    assert config.name == name
+    assert {probe.probe for probe in config.probes} >= {"alignment", "conflict", "attention", "gradient"}
+
+
+def test_the_small_study_is_what_was_asked_for() -> None:
+    config = read_study("tiny")
+    assert len(config.seeds) >= 3
+    assert {arm.name for arm in config.arms} >= {"sft", "sft+"}
+    assert config.envs == {"alfworld-gen": ("id", "ood", "ood_room", "ood_pair")}
+    main = config.probes[0]
+    assert main.probe == "alignment"
+    assert main.count("id") >= 600
+
+
+def test_a_file_is_read_like_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(SMALL)
+    assert read_study(str(path)) == parse_study(SMALL, "own")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ('name = "small"|nmae = "small"', "unknown option 'nmae' of study here; did you mean 'name'"),
+        ('["id", "ood"]|["id", "odd"]', "unknown split 'odd' of alfworld-gen paper; did you mean 'ood'"),
+        ("alfworld-gen|alfword-gen", "unknown environment 'alfword-gen'"),
+        ('name = "sft"|name = "sft"\nrecipee = "sft"', "unknown option 'arms.0.recipee' of study here; did you mean 'arms.0.recipe'"),
+        ('name = "sft"|name = "../sft"', "arms.0.name"),
+        ('name = "sft"|name = "sft"\n[[arms]]\nname = "sft"', "two arms are called 'sft'"),
+        ('models = ["tiny"]|models = ["tiny"]\ncheckpoints = [0.5, 0.5]', "checkpoints are different shares"),
+        ('models = ["tiny"]|models = ["tiny"]\ncheckpoints = [2.0]', "checkpoints are different shares"),
+        ('models = ["tiny"]|models = ["tiny"]\n[[probes]]\nprobe = "alignement"', "unknown probe 'alignement'; did you mean 'alignment'"),
+        ('models = ["tiny"]|models = ["tiny"]\n[[runs]]\nsplits = ["ood_room"]', "unknown split 'ood_room' of this study"),
+        ('models = ["tiny"]|models = ["tiny"]\n[[runs]]\narms = ["sft+"]', "unknown arm 'sft+' of this study"),
+        ('models = ["tiny"]|models = []', "models"),
+        ('models = ["tiny"]|models = ["tiny"', "is not TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(change: str, said: str) -> None:
+    before, after = change.split("|")
+    # Tables come last in TOML: what begins one goes to the end.
+    text = SMALL.replace(before, after) if "[[" not in after or "arms]]" in after else SMALL + after.partition("\n")[2]
+    with pytest.raises(UsageError) as caught:
+        parse_study(text, "here")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_no_study(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown study 'tyni'.*tiny"):
+        read_study("tyni")
+    with pytest.raises(UsageError, match="No such file"):
+        read_study(str(tmp_path / "none.toml"))
