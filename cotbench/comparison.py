@@ -20,6 +20,7 @@ from cotbench.results import Run
 from cotbench.statistics import Estimate
 
 _FROZEN = ConfigDict(frozen=True)
+NAMED = "tasks"
 _OF_THE_TASKS = ("games_sha256",)
 """Data that is another where the tasks are others."""
 
@@ -71,6 +72,7 @@ class Side(BaseModel):
     Attributes:
         left_out: its tasks that the other run does not have.
         episodes: there so far, of `planned`; `errors` of them failed.
+        split: the split, or "tasks" where the tasks were named one by one.
         model: which of the paper's models it is, or was trained from.
     """
 
@@ -121,7 +123,7 @@ class Comparison(BaseModel):
 
     Attributes:
         left_out: environments that only one of them has played.
-        family: every p-value, with Holm's adjustment over all of them, by `test_name`.
+        family: every p-value, with Holm's adjustment over all of them, by `name_of_test`.
     """
 
     model_config = _FROZEN
@@ -132,7 +134,7 @@ class Comparison(BaseModel):
     family: dict[str, Adjusted]
 
 
-def test_name(env: str, quantity: str, mode: Mode | None = None) -> str:
+def name_of_test(env: str, quantity: str, mode: Mode | None = None) -> str:
     """A test's name in the family: `alfworld-gen success cot`, `alfworld-gen gap`."""
     return " ".join(part for part in (env, quantity, mode) if part is not None)
 
@@ -203,8 +205,6 @@ def _compare_env(env: str, first: Run, second: Run, anyway: bool, with_paper: bo
     if not played:
         raise UsageError(f"{first.path} and {second.path} have no mode in common: play one of them again, in mode both")
     sides = [_side(first, len(common)), _side(second, len(common))]
-    models = dict.fromkeys(side.model for side in sides if side.model is not None)
-    paper = [row for model in models for row in reported(model, env, sides[0].split, sides[0].scheme)]
     return EnvComparison(
         env=env,
         first=sides[0],
@@ -214,8 +214,14 @@ def _compare_env(env: str, first: Run, second: Run, anyway: bool, with_paper: bo
         gap=_gap(tasks, one, two) if len(played) == len(MODES) else None,
         consistency=_consistency(tasks, one, two),
         asked_otherwise=tuple(otherwise),
-        reported=tuple(paper) if with_paper else (),
+        reported=_reported(env, sides) if with_paper else (),
     )
+
+
+def _reported(env: str, sides: Sequence[Side]) -> tuple[Success, ...]:
+    """What the paper reports for the sides' models on their splits, each once."""
+    wanted = dict.fromkeys((side.model, side.split, side.scheme) for side in sides if side.model is not None)
+    return tuple(row for model, split, scheme in wanted for row in reported(model, env, split, scheme))
 
 
 _Episodes = Mapping[tuple[str, Mode], Episode]
@@ -232,7 +238,7 @@ def _side(run: Run, common: int) -> Side:
         folder=str(run.path),
         agent=config.agent,
         scheme=config.scheme,
-        split=config.split,
+        split=config.split if config.tasks is None else NAMED,
         seed=config.seed,
         elicitation=manifest.elicitation_fingerprint,
         tasks=len(manifest.task_list),
@@ -337,8 +343,8 @@ def _p_values(compared: EnvComparison) -> dict[str, float | None]:
     env = compared.env
     found: dict[str, float | None] = {}
     for mode, one in compared.modes.items():
-        found[test_name(env, "success", mode)] = one.success.p
-        found[test_name(env, "score", mode)] = one.score.p
-    found[test_name(env, "gap")] = compared.gap.p if compared.gap is not None else None
-    found[test_name(env, "consistency")] = compared.consistency.p if compared.consistency is not None else None
+        found[name_of_test(env, "success", mode)] = one.success.p
+        found[name_of_test(env, "score", mode)] = one.score.p
+    found[name_of_test(env, "gap")] = compared.gap.p if compared.gap is not None else None
+    found[name_of_test(env, "consistency")] = compared.consistency.p if compared.consistency is not None else None
     return found

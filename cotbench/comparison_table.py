@@ -7,15 +7,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cotbench.comparison import Comparison, EnvComparison, Paired, Side, test_name
+from cotbench.comparison import Comparison, EnvComparison, Paired, Side, name_of_test
 from cotbench.elicitation import Mode
 from cotbench.paper import SOURCE
 from cotbench.table import shown
 
 _NAMES: dict[Mode, str] = {"prompt": "prompt", "cot": "CoT"}
 _INTERVALS = (
-    "95 % intervals over tasks, not over seeds: Wilson (success), Newcombe paired (its differences, and CoT - prompt), bootstrap "
-    "(the rest)"
+    "95 % intervals over tasks, not over seeds: Wilson (success), Newcombe paired (its differences, and CoT - prompt), "
+    "bootstrap (the rest)"
 )
 
 
@@ -24,16 +24,20 @@ def comparison_table(comparison: Comparison, *, tasks: bool = False, paper: bool
 
     Args:
         tasks: list the tasks that were won by one run alone.
-        paper: with a column of what the paper reports.
+        paper: say what the paper reports.
     """
     parts: list[RenderableType] = []
     for one in comparison.envs.values():
-        parts += [_title(one), *_sides(one), _table(one, comparison, paper), *_below(one, tasks, paper)]
+        parts += [_title(one), *_sides(one), _table(one, comparison), *_below(one, tasks, paper)]
     return Group(*parts, *map(Text, _last(comparison)))
 
 
 def _title(one: EnvComparison) -> Text:
-    return Text(f"{one.env}: {one.tasks} {'task' if one.tasks == 1 else 'tasks'} in common", style="bold")
+    return Text(f"{one.env}: {_tasks(one.tasks)} in common", style="bold")
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
 
 
 def _sides(one: EnvComparison) -> list[Text]:
@@ -47,38 +51,42 @@ def _lettered(one: EnvComparison) -> tuple[tuple[str, Side], tuple[str, Side]]:
     return ("A", one.first), ("B", one.second)
 
 
-def _table(one: EnvComparison, comparison: Comparison, paper: bool) -> Table:
+def _table(one: EnvComparison, comparison: Comparison) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("on the same tasks", no_wrap=True)
+    table.add_column("on the same tasks", overflow="fold")
     for name in ("A", "B", "B - A", "p", "Holm"):
         table.add_column(name, justify="right", no_wrap=True)
-    if paper:
-        table.add_column("paper, reported", no_wrap=True)
+    if one.reported:
+        table.add_column("paper", no_wrap=True)
 
     def add(name: str, paired: Paired, test: str | None = None, digits: int = 2, signed: bool = False, cell: str = "") -> None:
         found = comparison.family.get(test) if test is not None else None
-        p_values = [f"{found.p:.3g}", f"{found.adjusted:.3g}"] if found is not None else ["", ""]
+        p_values = [_p(found.p), _p(found.adjusted)] if found is not None else ["", ""]
         cells = [shown(paired.first, digits, signed), shown(paired.second, digits, signed)]
-        cells += [shown(paired.difference, digits, signed=True), *p_values, *([cell] if paper else [])]
+        cells += [shown(paired.difference, digits, signed=True), *p_values, *([cell] if one.reported else [])]
         table.add_row(*map(Text, (name, *cells)))
 
     for mode, played in one.modes.items():
         said = _reported(one) if mode == "cot" else ""
-        add(f"success, {_NAMES[mode]}", played.success, test_name(one.env, "success", mode), cell=said)
+        add(f"success, {_NAMES[mode]}", played.success, name_of_test(one.env, "success", mode), cell=said)
     if one.gap is not None:
-        add("CoT - prompt", one.gap, test_name(one.env, "gap"), signed=True)
+        add("CoT - prompt", one.gap, name_of_test(one.env, "gap"), signed=True)
     if one.consistency is not None:
-        add("consistency", one.consistency, test_name(one.env, "consistency"))
+        add("consistency", one.consistency, name_of_test(one.env, "consistency"))
     for mode, played in one.modes.items():
         if played.score.p is not None:
-            add(f"score, {_NAMES[mode]}", played.score, test_name(one.env, "score", mode))
+            add(f"score, {_NAMES[mode]}", played.score, name_of_test(one.env, "score", mode))
     for mode, played in one.modes.items():
         add(f"steps, {_NAMES[mode]}", played.steps, digits=1)
-        add(f"tokens generated, {_NAMES[mode]}", played.tokens, digits=0)
+        add(f"tokens, {_NAMES[mode]}", played.tokens, digits=0)
     for mode, played in one.modes.items():
         for name, paired in played.by_type.items() if len(played.by_type) > 1 else ():
             add(f"{name}, {_NAMES[mode]}, n={paired.difference.n}", paired)
     return table
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _reported(one: EnvComparison) -> str:
@@ -90,9 +98,8 @@ def _reported(one: EnvComparison) -> str:
 def _below(one: EnvComparison, tasks: bool, paper: bool) -> list[Text]:
     lines = []
     for mode, played in one.modes.items():
-        lines.append(
-            f"{_NAMES[mode]}: of {played.n} tasks won by A alone {len(played.first_only)}, by B alone {len(played.second_only)}"
-        )
+        alone = f"won by A alone {len(played.first_only)}, by B alone {len(played.second_only)}"
+        lines.append(f"{_NAMES[mode]}: of {_tasks(played.n)} {alone}")
         for letter, ids in (("A", played.first_only), ("B", played.second_only)) if tasks else ():
             lines += [f"  {letter} alone: {task}" for task in ids]
     if paper:
@@ -113,7 +120,9 @@ def _remarks(one: EnvComparison) -> list[str]:
     lines = [f"WARNING, asked otherwise: {difference}" for difference in one.asked_otherwise]
     for letter, side in _lettered(one):
         if side.left_out:
-            lines.append(f"left out: {side.left_out} of the {side.tasks} tasks of {letter}, which the other run does not have")
+            lines.append(
+                f"left out: {side.left_out} of the {_tasks(side.tasks)} of {letter}, which the other run does not have"
+            )
         if side.episodes < side.planned:
             lines.append(f"NOT FINISHED: {letter} has {side.episodes} of {side.planned} episodes")
         if side.errors:

@@ -130,7 +130,7 @@ def numbers_of(figure: Figure) -> Table:
 
 
 def csv_text(table: Table) -> str:
-    """The table as CSV; a column that holds estimates becomes four: its name, and with `low`, `high`, `n` after it."""
+    """The table as CSV (RFC 4180); a column of estimates becomes four: its name, and with `low`, `high`, `n` after it."""
     _check(table)
     wide = [any(isinstance(row[place], Estimate) for row in table.rows) for place in range(len(table.columns))]
     head = [
@@ -139,7 +139,7 @@ def csv_text(table: Table) -> str:
         for part in ((name, f"{name} low", f"{name} high", f"{name} n") if four else (name,))
     ]
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(map(_plain, head))
     for row in table.rows:
         parts: list[str | int | float | None] = []

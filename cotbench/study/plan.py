@@ -94,6 +94,10 @@ Add = Callable[..., None]
 def _references(config: StudyConfig, env: str, add: Add) -> None:
     for split in config.envs[env]:
         command = ("run", "--agent", config.reference, "--env", env, "--scheme", config.scheme, "--split", split)
+        needed = max((probe.count(split) for probe in config.probes), default=1)
+        episodes = 1 << (needed - 1).bit_length()  # In steps, so that a few states more do not change all that there are.
+        if episodes < len(env_entry(env).source().tasks(config.scheme, split)):
+            command = (*command, "--episodes", str(episodes))
         name = _joined("reference", *_env_words(config, env), split)
         add(name, "reference", (*command, "--mode", "cot", *_asked(config)), Place(env, split=split))
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from typing import Any
+
+import pytest
 
 import cotbench
 from cotbench.elicitation import Mode
@@ -14,6 +17,10 @@ from cotbench.query import Decision, Query
 from cotbench.report.page import BrowsedRun, Figure, Line, Page, Panel, Section, Table
 from cotbench.statistics import Estimate
 
+needs_report = pytest.mark.skipif(
+    find_spec("matplotlib") is None or find_spec("jinja2") is None,
+    reason="what draws a report is not installed: pip install 'cotbench[report]'",
+)
 HOSTILE = (
     "</script><script>document.title = 'broken'</script>",
     "<img src=x onerror=\"document.title = 'broken'\">",

@@ -4,18 +4,13 @@ import base64
 import hashlib
 import io
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
-matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'cotbench[report]'")
-pytest.importorskip("jinja2", reason="jinja2 is not installed: pip install 'cotbench[report]'")
-
 import pandas as pd
+import pytest
 
 from cotbench.episode import Episode
 from cotbench.errors import UsageError
@@ -26,7 +21,9 @@ from cotbench.report.drawing import panel_svgs
 from cotbench.report.html import PAGE_BYTES, write_report
 from cotbench.report.page import BrowsedRun, Figure, Line, Page, Panel, Section, Table
 from cotbench.statistics import Estimate
-from tests.cotbench.report.pages import HOSTILE, Read, episode, estimate, hostile_page, step
+from tests.cotbench.report.pages import HOSTILE, Read, episode, estimate, hostile_page, needs_report, step
+
+pytestmark = needs_report
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +177,8 @@ def test_every_figure_is_a_pdf(folder: Path) -> None:
 
 
 def test_the_same_page_gives_the_same_bytes_whatever_the_settings_are(folder: Path, tmp_path: Path) -> None:
+    import matplotlib
+
     with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "lines.linewidth": 9}):
         before = dict(matplotlib.rcParams)
         write_report(hostile_page(), tmp_path)
@@ -198,7 +197,7 @@ def test_a_page_without_episodes_runs_no_script(tmp_path: Path) -> None:
 def test_names_that_are_no_files_and_names_twice_are_refused(tmp_path: Path) -> None:
     table = Table("fine", "", "", ("a",), ((1,),))
     for items, message in (
-        ((replace(table, name="../evil"),), "names its file"),
+        ((replace(table, name="../evil"),), "name its file"),
         ((table, table), "two tables are called 'fine'"),
         ((replace(table, rows=((1, 2),)),), "1 columns and a row of 2 cells"),
         ((replace(table, signed=frozenset({"b"})),), "no column 'b'"),
@@ -226,11 +225,7 @@ def test_colours_can_be_read_on_both_papers() -> None:
     def light(colour: str) -> float:
         parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        return (
-            math.sumprod(linear, (0.2126, 0.7152, 0.0722))
-            if hasattr(math, "sumprod")
-            else sum(a * b for a, b in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
-        )
+        return sum(part * weight for part, weight in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
 
     assert set(LIGHT) == set(DARK) and len(set(LIGHT.values())) == len(LIGHT)
     for colours in (LIGHT, DARK):
@@ -271,7 +266,7 @@ def _many(tasks: int, size: int) -> list[Episode]:
     """Tasks of all kinds; few help, few hurt."""
     found = []
     for number in range(tasks):
-        prompt, expert = {0: ("a", "b"), 1: ("b", "a"), 2: ("a", "c")}.get(number % 50, ("b", "b"))
+        prompt, expert = {0: ("a", "b"), 1: ("a", "a"), 2: ("a", "c")}.get(number % 50, ("b", "b"))
         steps = [step("b", prompt, expert, "<&>" * size)]
         found.append(episode(f"task/{number}", "cot", number % 3 == 0, steps))
         found.append(episode(f"task/{number}", "prompt", False, [step("b")]))
