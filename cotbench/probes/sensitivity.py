@@ -123,7 +123,7 @@ def _measure(agent: Agent, states: Sequence[State], setting: Setting, options: S
         for state, one, queries in asked:
             said.setdefault(state.key, []).append((one, [next(decisions) for _ in queries]))
         for state in some:
-            missing = {variant: one for variant, one in made[state.key].items() if isinstance(one, str)}
+            missing: dict[str, str] = {variant: one for variant, one in made[state.key].items() if isinstance(one, str)}
             yield _row(state, said.get(state.key, []), missing, answers, setting)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from cotbench.elicitation import MODES
+from cotbench.elicitation import MODES, Mode
+from cotbench.families import Adjusted
 from cotbench.report.page import Cell, Figure, Line, Panel, Section, Series, Table
 from cotbench.results import Run
 from cotbench.statistics import Estimate
@@ -32,12 +33,13 @@ def _bars(named: Sequence[tuple[str, Estimate | None]], series: Series) -> Line:
     )
 
 
-def success(named: Mapping[str, Run], adjusted: Sequence[float | None]) -> Section:
-    summaries = {label: run.summary for label, run in named.items()}
-    lines = []
-    for mode in MODES:
-        rates = [(label, some.modes[mode].success if mode in some.modes else None) for label, some in summaries.items()]
-        lines.append(_bars(rates, mode))
+def success(named: Mapping[str, Run], tests: Mapping[str, Adjusted]) -> Section:
+    """What the modes reached, and the gap.
+
+    Args:
+        tests: label -> the run's McNemar test, adjusted among all of them.
+    """
+    modes = {mode: [(label, _rate(run, mode)) for label, run in named.items()] for mode in MODES}
     items: list[Figure | Table] = [
         Figure(
             "success",
@@ -45,13 +47,12 @@ def success(named: Mapping[str, Run], adjusted: Sequence[float | None]) -> Secti
             f"{_tasks(named)}; whiskers are 95 % intervals over tasks (Wilson). {_elicited(named)}",
             "run",
             "success",
-            (Panel("", tuple(line for line in lines if line.x), labels=tuple(summaries)),),
+            (Panel("", tuple(line for mode in MODES if (line := _bars(modes[mode], mode)).x), labels=tuple(named)),),
             (0.0, 1.0),
         )
     ]
-    several = len([p for p in adjusted if p is not None]) > 1
-    gaps = [(label, some.gap.success if some.gap else None) for label, some in summaries.items()]
-    if several:
+    if len(tests) > 1:
+        gaps = [(label, run.summary.gap.success if run.summary.gap else None) for label, run in named.items()]
         items.append(
             Figure(
                 "gap",
@@ -59,39 +60,36 @@ def success(named: Mapping[str, Run], adjusted: Sequence[float | None]) -> Secti
                 f"{_tasks(named)}, paired; whiskers are 95 % intervals over tasks (Newcombe, paired). {_elicited(named)}",
                 "run",
                 "CoT - prompt",
-                (Panel("", (_bars(gaps, "gap"),), at=0.0, labels=tuple(summaries)),),
+                (Panel("", (_bars(gaps, "gap"),), at=0.0, labels=tuple(named)),),
             )
         )
-    left = iter(adjusted)
-    rows: list[tuple[Cell, ...]] = []
-    for label, some in summaries.items():
-        gap = some.gap
-        rates_ = [some.modes[mode].success if mode in some.modes else None for mode in MODES]
-        won = (gap.cot_only, gap.prompt_only, gap.p) if gap else (None, None, None)
-        rows.append(
-            (
-                label,
-                some.tasks,
-                *rates_,
-                gap.success if gap else None,
-                *won,
-                *([next(left) if gap else None] if several else []),
-            )
-        )
-    head = ("run", "tasks", "prompt", "CoT", "CoT - prompt", "won by CoT alone", "by prompt alone", "McNemar p")
-    caption = "95 % intervals over tasks: Wilson (success), Newcombe paired (gap); exact two-sided McNemar test."
-    items.append(
-        Table(
-            "success",
-            "Success",
-            f"{caption} {_elicited(named)}",
-            (*head, *(("Holm p",) if several else ())),
-            tuple(rows),
-            frozenset({"CoT - prompt"}),
-        )
-    )
     text = "Each task is played twice, once acting straight from the prompt and once reasoning first; the gap pairs the two."
-    return Section("Does reasoning first win more tasks?", text, tuple(items))
+    return Section("Does reasoning first win more tasks?", text if tests else "", (*items, _success_table(named, tests)))
+
+
+def _success_table(named: Mapping[str, Run], tests: Mapping[str, Adjusted]) -> Table:
+    several = len(tests) > 1
+    rows: list[tuple[Cell, ...]] = []
+    for label, run in named.items():
+        gap, test = run.summary.gap, tests.get(label)
+        won = (gap.success, gap.cot_only, gap.prompt_only, gap.p) if gap else (None,) * 4
+        adjusted = (test.adjusted if test else None,) if several else ()
+        rows.append((label, run.summary.tasks, *(_rate(run, mode) for mode in MODES), *won, *adjusted))
+    head = ("run", "tasks", "prompt", "CoT", "CoT - prompt", "won by CoT alone", "by prompt alone", "McNemar p")
+    return Table(
+        "success",
+        "Success",
+        "95 % intervals over tasks: Wilson (success), Newcombe paired (gap); exact two-sided McNemar test"
+        f"{', Holm-adjusted over the runs' if several else ''}. {_elicited(named)}",
+        (*head, *(("Holm p",) if several else ())),
+        tuple(rows),
+        frozenset({"CoT - prompt"}),
+    )
+
+
+def _rate(run: Run, mode: Mode) -> Estimate | None:
+    found = run.summary.modes.get(mode)
+    return found.success if found else None
 
 
 def changes(named: Mapping[str, Run]) -> Section:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cotbench.elicitation import MODES, Elicitation
 from cotbench.errors import UsageError
+from cotbench.families import ALPHA, holm
 from cotbench.report import run_sections
 from cotbench.report.cells import estimate_text
 from cotbench.report.page import BrowsedRun, Page
@@ -18,9 +19,6 @@ from cotbench.statistics import Estimate
 from cotbench.suite import summarize_suite
 from cotbench.summary import Summary
 from cotbench.table import _remarks as remarks
-
-_LEVEL = 0.05
-"""Of the tests."""
 
 
 def page_of_runs(runs: Sequence[Run]) -> Page:
@@ -35,7 +33,7 @@ def page_of_runs(runs: Sequence[Run]) -> Page:
     labels = _labels(runs)
     named = dict(zip(labels, runs, strict=True))
     gaps = {label: run.summary.gap for label, run in named.items() if run.summary.gap is not None}
-    sections = [run_sections.success(named, _holm([gap.p for gap in gaps.values()]))]
+    sections = [run_sections.success(named, holm({label: gap.p for label, gap in gaps.items()}))]
     if gaps:
         sections.append(run_sections.changes(named))
     sections += [
@@ -114,8 +112,7 @@ def _answer(named: dict[str, Run]) -> tuple[str, ...]:
     sentences = [_answer_of_suite(list(summaries.values())) if is_suite else _spread_of_success(summaries)]
     gaps = {label: summary.gap for label, summary in summaries.items() if summary.gap is not None}
     if gaps:
-        adjusted = _holm([gap.p for gap in gaps.values()])
-        clear = [label for label, p in zip(gaps, adjusted, strict=True) if p is not None and p < _LEVEL]
+        clear = [label for label, test in holm({label: gap.p for label, gap in gaps.items()}).items() if test.rejected]
         up = sum((gaps[label].success.mean or 0) > 0 for label in clear)
         sentences.append(
             f"Of {len(gaps)} runs, reasoning first raises success in {up}, lowers it in {len(clear) - up}, and makes no "
@@ -163,7 +160,7 @@ def _answer_of_one(run: Run) -> tuple[str, ...]:
     ]
     gap, same, revisions = summary.gap, summary.consistency, summary.revisions
     if gap is not None and gap.p is not None:
-        if gap.p < _LEVEL and gap.success.mean:
+        if gap.p <= ALPHA and gap.success.mean:
             what = f"Reasoning first {'raises' if gap.success.mean > 0 else 'lowers'} success"
         else:
             what = "No difference between the modes is shown" if gap.n > 1 else "One task cannot show a difference"
@@ -205,16 +202,5 @@ def _warnings(named: dict[str, Run]) -> list[str]:
         lists.setdefault(f"{run.summary.env} {run.summary.split}", set()).add(run.manifest.task_list_sha256)
     lines += [f"the runs on {place} did not play the same tasks" for place, some in lists.items() if len(some) > 1]
     if len(lists) < len(named):
-        lines.append("the runs are set side by side here; they are not paired task by task")
+        lines.append("the runs are set side by side here, not paired task by task; cotbench compare RUN RUN does that")
     return lines
-
-
-def _holm(values: Sequence[float | None]) -> list[float | None]:
-    """The p-values, adjusted for how many there are (Holm 1979)."""
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return list(values)
-    from statsmodels.stats.multitest import multipletests
-
-    adjusted = iter(multipletests(known, method="holm")[1])
-    return [None if value is None else float(next(adjusted)) for value in values]

@@ -11,7 +11,7 @@ import pytest
 from cotbench.cli.report import report
 from cotbench.elicitation import Elicitation
 from cotbench.errors import MissingExtraError, UsageError
-from cotbench.judge.folder import folder_of, judge_run, make_judge_plan
+from cotbench.judge.folder import folder_of, judge_run, make_judge_plan, new_judge_folder
 from cotbench.judge.question import Question
 from cotbench.manifest import SUITE, RunConfig
 from cotbench.report.browser import effect_of
@@ -34,7 +34,10 @@ def _config(**more: Any) -> RunConfig:
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"
     run(_config(), out=folder)
-    judge_run(make_judge_plan(folder, "judge-test", Question()), folder_of(folder, "judge-test"), agent=Judge())
+    plan = make_judge_plan(folder, "judge-test", Question())
+    judged = folder_of(folder, "judge-test")
+    new_judge_folder(judged)
+    judge_run(plan, judged, agent=Judge(), limit=None, observer=lambda judgement: None)
     return folder
 
 
