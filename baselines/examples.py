@@ -8,18 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from cotbench.agents.hf.answer import Label, answer_pieces
 from cotbench.agents.hf.chat import Chat
-from cotbench.agents.hf.engine import opened_ids
 from cotbench.agents.hf.prompt import prompt_of
 from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.baselines.demonstration import Demonstration
 from cotbench.elicitation import Elicitation
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.query import Query
-
-Label = Literal["prompt", "think_open", "trace", "think_close", "action_open", "action", "closing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +144,6 @@ def make_examples(
 def example_id(task: str, step: int, take: int = 0) -> str:
     """Names a decision within its data; a task that was played several times has as many takes."""
     return f"{task}{f'@{take}' if take else ''}#{step}"
-
-
-def answer_pieces(chat: Chat, trace: str, action: str, end: int | None) -> list[tuple[Label, list[int]]]:
-    """The answer of CoT mode in the pieces in which evaluation opens it (`cotbench.agents.writing`)."""
-    return [
-        ("think_open", opened_ids(chat, (THINK_OPEN,))),
-        ("trace", chat.encode(chat.plain(trace))),
-        ("think_close", opened_ids(chat, (f"{THINK_CLOSE}\n",))),
-        ("action_open", opened_ids(chat, (ACTION_OPEN,))),
-        ("action", chat.encode(chat.plain(action))),
-        ("closing", [*chat.encode(ACTION_CLOSE), *([] if end is None else [end])]),
-    ]
 
 
 def check_tags(chat: Chat) -> None:

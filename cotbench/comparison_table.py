@@ -15,7 +15,7 @@ from cotbench.table import shown
 _NAMES: dict[Mode, str] = {"prompt": "prompt", "cot": "CoT"}
 _INTERVALS = (
     "95 % intervals over tasks, not over seeds: Wilson (success), Newcombe paired (its differences, and CoT - prompt), "
-    "bootstrap (the rest)"
+    "bootstrap (the rest; an interval of no width means that all tasks gave the same value)"
 )
 
 

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cotbench.agents.answers import failure
 from cotbench.agents.base import Agent
+from cotbench.agents.hf.answer import Label, answer_pieces
 from cotbench.agents.hf.chat import Chat
-from cotbench.agents.hf.engine import opened_ids
 from cotbench.agents.hf.prompt import prompt_of
-from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.probes.answer import answers_for, batches
 from cotbench.probes.numbers import Curve, Numbers, over_tasks, split
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 Source = Literal["own", "reference"]
 """Whose trace and action are looked at: the agent's own, or the reference's."""
-
-Label = Literal["prompt", "think_open", "trace", "think_close", "action_open", "action", "closing"]
 
 _DIGITS = 5
 
@@ -104,23 +101,14 @@ Look = Callable[["Inside", Spelled], dict[str, Any]]
 def spell(state: State, trace: str, action: str, setting: Setting, chat: Chat, context: int) -> Spelled:
     """A state's prompt, then the answer of CoT mode with this trace and action.
 
-    The prompt is `prompt_of`'s, tags are the pieces in which the harness opens them (`cotbench.agents.writing`), trace and
-    action are encoded on their own, as in training; so is what the agent wrote, from its text without blanks around it.
+    What the agent itself wrote is encoded from its text without blanks around it, as a teacher's trace is in training.
 
     Raises:
         ContextOverflowError: it is longer than `context`.
     """
     query = Query(state.task, state.task, state.step, "cot", state.dialogue, setting.elicitation)
     prompt, _ = prompt_of(query, chat, context)
-    pieces: tuple[tuple[Label, list[int]], ...] = (
-        ("prompt", prompt),
-        ("think_open", opened_ids(chat, (THINK_OPEN,))),
-        ("trace", chat.encode(chat.plain(trace))),
-        ("think_close", opened_ids(chat, (f"{THINK_CLOSE}\n",))),
-        ("action_open", opened_ids(chat, (ACTION_OPEN,))),
-        ("action", chat.encode(chat.plain(action))),
-        ("closing", chat.encode(ACTION_CLOSE)),
-    )
+    pieces: list[tuple[Label, list[int]]] = [("prompt", prompt), *answer_pieces(chat, trace, action)]
     ids: list[int] = []
     spans: dict[Label, range] = {}
     for label, piece in pieces:

@@ -21,6 +21,7 @@ from cotbench.study.data import StudyData, read_data
 from cotbench.study.execute import STUDY
 from cotbench.study.sections import Scope, alignment_levels, all_sections, arm_differences, gap_levels
 from cotbench.table import shown
+from cotbench.trend import Over
 
 NUMBERS = "numbers.json"
 """In the study's folder: everything on the page, for programs."""
@@ -61,7 +62,7 @@ def page_of_study(folder: Path) -> Page:
 
 def numbers(page: Page) -> dict[str, Any]:
     """A page's numbers as plain data."""
-    whole = {"title": page.title, "answer": page.answer, "warnings": page.warnings}
+    whole: dict[str, Any] = {"title": page.title, "answer": page.answer, "warnings": page.warnings}
     whole["sections"] = [
         {"title": section.title, "items": [{"kind": type(item).__name__.lower(), **asdict(item)} for item in section.items]}
         for section in page.sections
@@ -98,7 +99,7 @@ def _of_training(scope: Scope) -> str:
             f"On {split}, the prompt action is the reference's at {shown(prompt.over_tasks[-1])} of the states, the CoT action "
             f"at {shown(cot.over_tasks[-1])}; one checkpoint says nothing of training."
         )
-    over = "both" if "both" in gap.trend.flat_change else "tasks"
+    over: Over = "both" if "both" in gap.trend.flat_change else "tasks"
     verdict = gap.trend.flat_change[over].verdict
     margin = scope.data.config.margin
     flat = {

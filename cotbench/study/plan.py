@@ -93,7 +93,17 @@ Add = Callable[..., None]
 
 def _references(config: StudyConfig, env: str, add: Add) -> None:
     for split in config.envs[env]:
-        command = ("run", "--agent", config.reference, "--env", env, "--scheme", config.scheme, "--split", split)
+        command: tuple[str, ...] = (
+            "run",
+            "--agent",
+            config.reference,
+            "--env",
+            env,
+            "--scheme",
+            config.scheme,
+            "--split",
+            split,
+        )
         needed = max((probe.count(split) for probe in config.probes), default=1)
         episodes = 1 << (needed - 1).bit_length()  # In steps, so that a few states more do not change all that there are.
         if episodes < len(env_entry(env).source().tasks(config.scheme, split)):
@@ -222,7 +232,9 @@ def _probe(config: StudyConfig, subject: _Subject, split: str, probe: ProbeAt) -
 
 
 def _learned(config: StudyConfig, env: str, arm: Arm) -> float:
-    given = {"epochs": 5.0, "unit": "decision"} | cost.preset(config.train.get("preset")) | config.train | arm.options
+    given: dict[str, Any] = (
+        {"epochs": 5.0, "unit": "decision"} | cost.preset(config.train.get("preset")) | config.train | arm.options
+    )
     source = env_entry(env).source()
     episodes = config.traces.episodes or len(source.tasks(config.scheme, "train"))
     return float(given["epochs"]) * episodes * cost.training_tokens(env, given["unit"] == "episode")

@@ -96,9 +96,7 @@ def test_its_numbers_are_those_of_its_probes(done: Path) -> None:
     cell = Cell("alfworld-gen", "tiny", "sft", "id")
     for share in (0.0, 0.5, 1.0):
         found = data.numbers(cell, 0, share)
-        stage = next(
-            one for one in plan.of("probe") if one.place.probe == "alignment" and one.place.progress == share
-        )
+        stage = next(one for one in plan.of("probe") if one.place.probe == "alignment" and one.place.progress == share)
         alone = read_probe(folder_of(done, stage))
         rows = [row for row in alone.rows if row.error is None]
         assert found.states == len(rows) == 6

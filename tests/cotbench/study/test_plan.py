@@ -83,7 +83,7 @@ def test_the_plan_of_the_paper_is_printed_with_its_cost(capsys: pytest.CaptureFi
     assert run_cli(["study", "paper", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "216 train: about" in out  # 4 models, 3 environments, 6 arms, 3 seeds.
-    assert "--option mask_select=\"confident\"" in out or "mask_select=" in out
+    assert '--option mask_select="confident"' in out or "mask_select=" in out
     assert "hours" in out
 
 
