@@ -147,8 +147,8 @@ def permutation(
     hits = draws = 0
     for block in _exchanges(len(step)):
         found = np.abs(_exchanged(block, step, sides))
-        draws += np.count_nonzero(~np.isnan(found))
-        hits += np.count_nonzero(found >= observed * (1 - _TIE))
+        draws += int(np.count_nonzero(~np.isnan(found)))
+        hits += int(np.count_nonzero(found >= observed * (1 - _TIE)))
     return float(hits / draws if len(step) <= _EXACT else (hits + 1) / (draws + 1))
 
 

@@ -177,8 +177,7 @@
           "span",
           { class: "browser-sub" },
           make("span", { class: `mode-${episode.mode}` }, MODES[episode.mode]),
-          ` · ${episode.ending} · ${episode.steps.length} steps`,
-          tally ? ` · ${tally}` : "",
+          `${tally ? ` · ${tally}` : ""} · ${episode.ending} · ${episode.steps.length} steps`,
         ),
       );
       element.style.top = `${place * ROW}px`;

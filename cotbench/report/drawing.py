@@ -42,7 +42,7 @@ _SETTINGS: Mapping[str, Any] = {
     "ytick.color": LIGHT["rule"],
     "ytick.labelcolor": LIGHT["muted"],
 }
-_ALONE, _BESIDE = (5.6, 3.4), (4.7, 3.2)
+_ALONE, _BESIDE = (5.0, 3.2), (4.7, 3.2)
 """Width and height of a panel in inches, with no other panel and with others beside it."""
 _TITLE, _LABEL = 46, 24
 """Characters on a line of a panel's title and of a bar's name."""
@@ -163,7 +163,17 @@ def _draw_bars(axes: Any, panel: Panel, styles: Mapping[Line, Style]) -> None:
         for place, left, right in zip(y, low, high, strict=True):
             axes.plot([left, right], [place, place], color=LIGHT["ink"], linewidth=1.1, solid_capstyle="butt", zorder=4)
         # A bar of no length is seen too.
-        axes.plot(mean, y, "D", color=colour, markersize=4.5, markeredgecolor=LIGHT["ink"], markeredgewidth=0.7, zorder=4.5)
+        axes.plot(
+            mean,
+            y,
+            "D",
+            color=colour,
+            markersize=4.5,
+            markeredgecolor=LIGHT["ink"],
+            markeredgewidth=0.7,
+            zorder=4.5,
+            clip_on=False,
+        )
         _draw_dots(axes, y, line, LIGHT["ink"], bars=True)
     axes.set_yticks(range(len(panel.labels)), [_wrapped(label, _LABEL) for label in panel.labels])
     axes.set_ylim(len(panel.labels) - 0.4, -0.6)

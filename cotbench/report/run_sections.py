@@ -75,7 +75,7 @@ def _success_table(named: Mapping[str, Run], tests: Mapping[str, Adjusted]) -> T
         won = (gap.success, gap.cot_only, gap.prompt_only, gap.p) if gap else (None,) * 4
         adjusted = (test.adjusted if test else None,) if several else ()
         rows.append((label, run.summary.tasks, *(_rate(run, mode) for mode in MODES), *won, *adjusted))
-    head = ("run", "tasks", "prompt", "CoT", "CoT - prompt", "won by CoT alone", "by prompt alone", "McNemar p")
+    head = ("run", "tasks", "prompt", "CoT", "CoT - prompt", "won by CoT alone", "won by prompt alone", "McNemar p")
     return Table(
         "success",
         "Success",

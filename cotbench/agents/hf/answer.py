@@ -1,5 +1,5 @@
-"""A whole answer of CoT mode in token ids. Invariant: training and probes make an answer here and nowhere else, in the pieces in
-which evaluation opens it.
+"""A whole answer of CoT mode in token ids. Invariant: training and probes make an answer here and nowhere else, in the pieces
+in which evaluation opens it.
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ def test_the_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_misspelt_option_of_the_recipe_is_told_before_anything_is_done(tmp_path: Any, capsys: Any) -> None:
-    text = 'name = "s"\nmodels = ["tiny"]\n[envs]\nalfworld-gen = ["id"]\n[[arms]]\nname = "sft"\noptions = { mask_fracton = 0.3 }\n'
+    text = 'name = "s"\nmodels = ["tiny"]\n[envs]\nalfworld-gen = ["id"]\n'
+    text += '[[arms]]\nname = "sft"\noptions = { mask_fracton = 0.3 }\n'
     (tmp_path / "s.toml").write_text(text)
     assert run_cli(["study", str(tmp_path / "s.toml"), "--out", str(tmp_path / "out")]) == 2
     assert "did you mean 'mask_fraction'" in capsys.readouterr().err

@@ -75,7 +75,7 @@ def test_a_wrong_file_is_refused_in_one_line(change: str, said: str) -> None:
 
 
 def test_a_name_that_is_no_study(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown study 'tyni'.*tiny"):
+    with pytest.raises(UsageError, match=r"unknown study 'tyni'.*tiny"):
         read_study("tyni")
     with pytest.raises(UsageError, match="No such file"):
         read_study(str(tmp_path / "none.toml"))
