@@ -107,7 +107,7 @@ def episodes_json(runs: Iterable[BrowsedRun]) -> str:
 def _dumped(value: Any) -> str:
     """ASCII, without the characters that mean something to HTML."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text.replace(">", "\\u003e").replace("&", "\\u0026")
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _episode(episode: Episode) -> dict[str, Any]:

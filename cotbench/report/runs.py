@@ -18,7 +18,7 @@ from cotbench.results import Run
 from cotbench.statistics import Estimate
 from cotbench.suite import summarize_suite
 from cotbench.summary import Summary
-from cotbench.table import _remarks as remarks
+from cotbench.table import remarks as remarks
 
 
 def page_of_runs(runs: Sequence[Run]) -> Page:
