@@ -3,8 +3,9 @@ the same clusters is resampled together, and the same numbers give the same inte
 
 Intervals are BCa (Efron 1987, "Better bootstrap confidence intervals"), with the acceleration from the influence of each
 cluster and with tails widened from the normal to the t distribution (Hesterberg 2015, "What teachers should know about the
-bootstrap", section 5.3). Measured in tests/cotbench/test_coverage.py: the plain percentile interval covers too little below 60
-clusters. Like it, this one stays within what the resamples can reach: a rate never leaves [0, 1].
+bootstrap"). Simulated (tests/cotbench/test_coverage.py), of 95 %: at 60 and 120 tasks 94 to 96 %; at 10 tasks 96 % where plain
+percentiles cover 89 %, and at 20 tasks with rates near 1 93 % instead of 87 %. Like percentiles it stays within what the
+resamples can reach: a rate never leaves [0, 1].
 """
 
 from __future__ import annotations

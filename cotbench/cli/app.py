@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cotbench.cli import data, doctor, judge, listing, play, probe, report, run, study, traces, train
+from cotbench.cli import compare, data, doctor, judge, listing, play, probe, report, run, study, traces, train
 from cotbench.cli.flags import RESUME_OUT
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.command("traces")(traces.traces)
 app.command("train")(train.train)
 app.command("study")(study.study)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("play")(play.play)
 app.command("judge")(judge.judge)
 app.command("probe")(probe.probe)

@@ -11,7 +11,7 @@ from cotbench.bootstrap import Floats
 from cotbench.statistics import Estimate
 from cotbench.trend import Course, trend
 
-ROUNDS = [pytest.param(250, 0.035, id="short"), pytest.param(3000, 0.015, id="long", marks=pytest.mark.slow)]
+ROUNDS = [pytest.param(150, 0.04, id="short"), pytest.param(3000, 0.015, id="long", marks=pytest.mark.slow)]
 
 
 def _covered(estimates: list[Estimate], truth: float) -> float:
@@ -93,7 +93,7 @@ def test_few_tasks_are_covered_better_than_by_percentiles(n: int, rate: float, a
     assert _covered(percentiles, rate) < _covered(ours, rate) - 0.03
 
 
-@pytest.mark.parametrize("rounds", [100, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [40, pytest.param(1500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("seeds", "differ"), [(3, 0.0), (3, 0.15), (5, 0.08)])
 def test_over_both_is_never_too_narrow(seeds: int, differ: float, rounds: int) -> None:
     rng, progress, n = np.random.default_rng(seeds), [0.0, 0.5, 1.0], 60
