@@ -18,7 +18,7 @@ from cotbench.results import Run
 from cotbench.statistics import Estimate
 from cotbench.suite import summarize_suite
 from cotbench.summary import Summary
-from cotbench.table import remarks as remarks
+from cotbench.table import remarks
 
 
 def page_of_runs(runs: Sequence[Run]) -> Page:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotbench.envs.registry import env_entry
-from cotbench.manifest import RunConfig
 from cotbench.study import cost
 from cotbench.study.config import Arm, ProbeAt, Runs, StudyConfig
 from cotbench.study.stage import Kind, Place, Stage, stage
@@ -185,7 +184,7 @@ def _measures(config: StudyConfig, subject: _Subject, split: str, add: Add, stag
         if runs.holds(*where):
             name = _joined(_nth("run", number), f"{subject.name}-{split}")
             at = _at(place, split, None, number)
-            add(name, "run", _run(config, subject, split, runs), at, _played(runs, env))
+            add(name, "run", _run(config, subject, split, runs), at, _played(config, runs, env, split))
     order = sorted(range(len(config.probes)), key=lambda number: config.probes[number].probe != ANSWERS)
     answers: tuple[str, int, int] | None = None
     for number in order:
@@ -240,6 +239,6 @@ def _learned(config: StudyConfig, env: str, arm: Arm) -> float:
     return float(given["epochs"]) * episodes * cost.training_tokens(env, given["unit"] == "episode")
 
 
-def _played(runs: Runs, env: str) -> float:
-    episodes = runs.episodes or len(env_entry(env).source().tasks(RunConfig.model_fields["scheme"].default, "id"))
+def _played(config: StudyConfig, runs: Runs, env: str, split: str) -> float:
+    episodes = runs.episodes or len(env_entry(env).source().tasks(config.scheme, split))
     return 2 * episodes * cost.episode_tokens(env, runs.max_steps or env_entry(env).max_steps())

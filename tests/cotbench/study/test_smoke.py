@@ -1,0 +1,73 @@
+"""`cotbench study smoke`: every stage, probe and section once, and the report in a real browser's hands."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cotbench.cli import run_cli
+from cotbench.study.config import read_study
+from cotbench.study.execute import is_done
+from cotbench.study.plan import make_plan
+
+SECTIONS = [
+    "What training does to both actions",
+    "Does the trace change the action?",
+    "How probable the right action is",
+    "Playing whole episodes",
+    "Does masking actions help?",
+    "A conflicting trace",
+    "Where the action comes from",
+    "What a judge prefers",
+    "Does the action follow the prompt?",
+]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("smoke") / "study"
+    assert run_cli(["study", "smoke", "--out", str(out)]) == 0
+    return out
+
+
+def test_all_stages_are_done_and_all_sections_are_there(smoke: Path) -> None:
+    assert all(is_done(smoke, stage) for stage in make_plan(read_study("smoke")).stages)
+    numbers = json.loads((smoke / "numbers.json").read_text())
+    assert [section["title"] for section in numbers["sections"]] == SECTIONS
+    assert len(numbers["answer"]) == 3
+    assert any("One seed" in warning for warning in numbers["warnings"])
+
+
+def test_every_figure_and_table_says_n_interval_and_elicitation(smoke: Path) -> None:
+    numbers = json.loads((smoke / "numbers.json").read_text())
+    items = [item for section in numbers["sections"] for item in section["items"]]
+    assert len(items) > 15
+    for item in items:
+        assert re.search(r"95 % intervals over [\d to]+ tasks", item["caption"]), item["name"]
+        assert re.search(r"Elicitation prefill [0-9a-f]{16}, temperature 0", item["caption"]), item["name"]
+
+
+def test_shares_of_attention_and_gradient_are_shares(smoke: Path) -> None:
+    numbers = json.loads((smoke / "numbers.json").read_text())
+    section = next(one for one in numbers["sections"] if one["title"] == "Where the action comes from")
+    tables = {item["name"]: item for item in section["items"] if item["kind"] == "table"}
+    for name in ("attention", "gradient"):
+        columns = tables[name]["columns"]
+        places = [columns.index(f"{part} share") for part in ("prompt", "trace", "rest")]
+        for row in tables[name]["rows"]:
+            assert sum(row[place]["mean"] for place in places) == pytest.approx(1, abs=1e-4)
+        assert any(column.startswith("paper: ") for column in columns)
+
+
+def test_the_report_is_small_and_whole(smoke: Path) -> None:
+    page = (smoke / "report" / "index.html").read_text()
+    assert len(page.encode()) < 5_000_000
+    for section in SECTIONS:
+        assert section in page
+    assert len(list((smoke / "report" / "figures").glob("*.pdf"))) > 8
+
+
+def test_a_study_is_reported_again(smoke: Path, tmp_path: Path) -> None:
+    assert run_cli(["report", str(smoke), "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "index.html").read_bytes() == (smoke / "report" / "index.html").read_bytes()
