@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from cotbench.probes.folder import ProbeSummary
+from cotbench.probes.numbers import Numbers
 from cotbench.table import shown
 
 _INTERVALS = "95 % intervals over tasks: cluster bootstrap; an interval of no width means that all tasks gave the same value"
+_BESIDE = 4
+"""Curves that stand side by side."""
 
 
 def probe_table(summary: ProbeSummary) -> RenderableType:
@@ -29,14 +34,18 @@ def probe_table(summary: ProbeSummary) -> RenderableType:
     for name, curve in found.curves.items():
         by_x.setdefault((curve.x, curve.at), []).append(name)
     for (x, at), names in by_x.items():
-        over = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        over.add_column(x, justify="right", no_wrap=True)
-        for name in names:
-            over.add_column(name, justify="right")
-        for place, value in enumerate(at):
-            over.add_row(f"{value:g}", *(Text(shown(found.curves[name].values[place])) for name in names))
-        parts.append(over)
+        parts += [_curves(found, x, at, names[start : start + _BESIDE]) for start in range(0, len(names), _BESIDE)]
     return Group(*parts, *(Text(line) for line in _below(summary)))
+
+
+def _curves(found: Numbers, x: str, at: tuple[float, ...], names: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(x, justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for place, value in enumerate(at):
+        table.add_row(f"{value:g}", *(Text(shown(found.curves[name].values[place])) for name in names))
+    return table
 
 
 def _title(summary: ProbeSummary) -> str:
