@@ -44,8 +44,9 @@ def study(
     import sys
 
     from cotbench.errors import MissingExtraError
-    from cotbench.study import execute
+    from cotbench.study import folder
     from cotbench.study.config import read_study
+    from cotbench.study.execute import execute
     from cotbench.study.plan import make_plan
 
     config = read_study(name)
@@ -61,10 +62,10 @@ def study(
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("the report of a study", "report") from error
-    execute.begin(target, plan)
+    folder.begin(target, plan)
     try:
-        with execute.only_one(target), _progress(plan, target) as watcher:
-            failures = execute.execute(target, plan, jobs=jobs or _jobs(config), watcher=watcher)
+        with folder.only_one(target), _progress(plan, target) as watcher:
+            failures = execute(target, plan, jobs=jobs or _jobs(config), watcher=watcher)
     except KeyboardInterrupt:
         print(f"interrupted; what was done is kept, go on with: {_again(name, out)}", file=sys.stderr)
         return 130
@@ -141,7 +142,7 @@ def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json
     import shlex
 
     from cotbench.study import cost
-    from cotbench.study.execute import is_done
+    from cotbench.study.folder import is_done
 
     rows = []
     for stage in plan.stages:
@@ -202,7 +203,7 @@ def _progress(plan: Any, target: Path) -> Iterator[Any]:
     import sys
 
     from cotbench.cli.watching import Bar, Lines
-    from cotbench.study.execute import is_done
+    from cotbench.study.folder import is_done
 
     done = sum(is_done(target, stage) for stage in plan.stages)
     if not sys.stderr.isatty():

@@ -11,7 +11,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cotbench.study.execute import seconds_of
+from cotbench.study.folder import seconds_of
 from cotbench.study.plan import Plan
 from cotbench.study.stage import Stage
 

@@ -15,6 +15,7 @@ import traceback
 from typing import Any
 
 from cotbench.cli.opened import keep_agents
+from cotbench.study.pool import BEGINS
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def _carried_out(arguments: list[str], log: str, null: int) -> int:
     os.dup2(handle, 2)
     os.close(handle)
     try:
-        print(f"$ cotbench {' '.join(arguments)}", flush=True)
+        print(f"{BEGINS}{' '.join(arguments)}", flush=True)
         return run_cli(arguments)
     except BaseException:
         traceback.print_exc()

@@ -18,7 +18,7 @@ from cotbench.probes.numbers import Numbers
 from cotbench.probes.probe import probe_named
 from cotbench.results import Run, load_run
 from cotbench.study.config import StudyConfig
-from cotbench.study.execute import STUDY, folder_of, is_done, seconds_of
+from cotbench.study.folder import STUDY, folder_of, is_done, seconds_of
 from cotbench.study.plan import Plan, make_plan
 from cotbench.study.stage import Place, Stage
 

@@ -18,7 +18,7 @@ from cotbench.statistics import Estimate
 from cotbench.study import inside, sections
 from cotbench.study.courses import Levels, levels, rows_course
 from cotbench.study.data import StudyData, read_data
-from cotbench.study.execute import STUDY
+from cotbench.study.folder import STUDY
 from cotbench.study.sections import Scope, alignment_levels, all_sections, arm_differences, gap_levels
 from cotbench.table import shown
 from cotbench.trend import Over

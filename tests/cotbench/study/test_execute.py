@@ -16,8 +16,8 @@ from cotbench.errors import RunFolderError, UsageError
 from cotbench.probes.folder import read_probe
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import Cell, read_data
-from cotbench.study.execute import checkpoint, command_of, folder_of, is_done
 from cotbench.study.findings import page_of_study
+from cotbench.study.folder import checkpoint, command_of, folder_of, is_done
 from cotbench.study.plan import make_plan
 
 MINI = """

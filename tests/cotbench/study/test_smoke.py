@@ -8,7 +8,7 @@ import pytest
 
 from cotbench.cli import run_cli
 from cotbench.study.config import read_study
-from cotbench.study.execute import is_done
+from cotbench.study.folder import is_done
 from cotbench.study.plan import make_plan
 
 SECTIONS = [

@@ -1,0 +1,127 @@
+"""The folder of a study: its stages' folders, and what is done. Invariant: a stage is done when its mark is written, after its
+command has succeeded; a folder holds one study, and one process works on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cotbench.errors import RunFolderError
+from cotbench.lines import write_atomically
+from cotbench.manifest import MANIFEST
+from cotbench.runner import fresh_folder
+from cotbench.study.plan import Plan
+from cotbench.study.stage import Stage, arguments
+
+STUDY = "study.json"
+DONE = "done"
+LOGS = "logs"
+
+_BEGUN = {"run": MANIFEST, "reference": MANIFEST, "traces": MANIFEST, "probe": MANIFEST, "train": "training.json"}
+"""What a stage's folder holds once it can be gone on with."""
+
+
+def folder_of(study: Path, stage: Stage) -> Path:
+    """The folder of a stage."""
+    return study / stage.folder
+
+
+def is_done(study: Path, stage: Stage) -> bool:
+    """Whether a stage was carried out."""
+    return mark_of(study, stage).is_file()
+
+
+def seconds_of(study: Path, stage: Stage) -> float | None:
+    """How long a stage took, over all sittings of the one that ended it; None where it is not done."""
+    try:
+        return float(json.loads(mark_of(study, stage).read_text("utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def mark_of(study: Path, stage: Stage) -> Path:
+    """The file that says that a stage is done."""
+    return study / DONE / f"{stage.key[:16]}.json"
+
+
+def checkpoint(training: Path, share: float) -> Path:
+    """The checkpoint of a training after a share of it.
+
+    Raises:
+        RunFolderError: it is missing from the series.
+    """
+    found: dict[Path, float] = {}
+    for card in sorted(training.glob("checkpoint-*/recipe.json")):
+        try:
+            read = json.loads(card.read_text("utf-8"))
+            found[card.parent] = abs(float(read["progress"]) - share) * int(read["steps"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{card} is damaged: remove {training}, and the study trains anew") from error
+    near = min(found, key=lambda path: found[path], default=None)
+    if near is None or found[near] > 1:
+        raise RunFolderError(
+            f"{training} has no checkpoint after {share:g} of the training: a checkpoint is missing from the series; "
+            f"remove {training}, and the study trains anew"
+        )
+    return near
+
+
+def command_of(study: Path, plan: Plan, stage: Stage) -> list[str]:
+    """The arguments of `cotbench` that carry a stage out, or go on with it where it was begun."""
+    folder = folder_of(study, stage)
+    filled = arguments(stage, lambda name: folder_of(study, plan.named(name)), checkpoint)
+    if not (folder / _BEGUN[stage.kind]).is_file():
+        return [*filled, "--out", str(folder)]
+    if stage.kind == "probe":
+        return [*filled, "--out", str(folder), "--resume"]
+    return [stage.command[0], "--resume", str(folder)]
+
+
+def begin(study: Path, plan: Plan) -> None:
+    """Write down what the study is; a folder that holds something else is refused.
+
+    Raises:
+        RunFolderError: it is not empty and no study.
+    """
+    if not (study / STUDY).is_file():
+        fresh_folder(study, "choose another --out", "folder of the study")
+    write_atomically(study / STUDY, [plan.config.model_dump_json(indent=2) + "\n"])
+    for name in (DONE, LOGS):
+        (study / name).mkdir(exist_ok=True)
+
+
+@contextmanager
+def only_one(study: Path) -> Iterator[None]:
+    """Nobody else works on the study meanwhile.
+
+    Raises:
+        RunFolderError: somebody does.
+    """
+    import fcntl
+
+    handle = os.open(study / ".study.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunFolderError(
+                f"{study} is in use by another cotbench study: wait for it, or choose another --out"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def log_of(study: Path, stage: Stage) -> Path:
+    """What a stage's command said."""
+    return study / LOGS / f"{stage.folder.replace('/', '_')}.log"
+
+
+def write_mark(study: Path, stage: Stage, took: float) -> None:
+    """Write down that a stage is done."""
+    record = {"name": stage.name, "folder": stage.folder, "key": stage.key, "command": stage.command, "seconds": round(took, 1)}
+    write_atomically(mark_of(study, stage), [json.dumps(record) + "\n"])
