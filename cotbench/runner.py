@@ -186,8 +186,8 @@ def resume(folder: Path, *, agent: Agent, resources: Resources, observer: Observ
     return _play(folder, before, plan, agent=agent, resources=resources, observer=observer)
 
 
-def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to mix two runs in one folder.
+def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any], what: str = "run") -> None:
+    """Refuse to mix two runs, or whatever a folder holds one of, in one folder.
 
     Raises:
         RunFolderError: names the first thing that differs.
@@ -195,7 +195,7 @@ def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> Non
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             raise RunFolderError(
-                f"{folder} holds another run: its {name} is {_shown(before.get(name))}, not {_shown(now.get(name))}; "
+                f"{folder} holds another {what}: its {name} is {_shown(before.get(name))}, not {_shown(now.get(name))}; "
                 "leave the option away, or choose another --out"
             )
 

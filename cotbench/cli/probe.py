@@ -166,7 +166,8 @@ def _target(out: Path | None, name: str, agent: str, env: str, split: str, resum
         if not target.is_dir():
             raise UsageError(f"--resume: there is no folder {target}")
     else:
-        hint = "go on with --resume, or choose another --out" if (target / MANIFEST).is_file() else "choose another --out"
+        begun = target.is_dir() and any((target / name).exists() for name in (MANIFEST, _REFERENCE))
+        hint = "go on with --resume, or choose another --out" if begun else "choose another --out"
         fresh_folder(target, hint, "folder of the probe")
     return target
 
@@ -188,7 +189,7 @@ def _states(
     from cotbench.cli.playing import played
     from cotbench.elicitation import Elicitation
     from cotbench.errors import UsageError
-    from cotbench.manifest import MANIFEST
+    from cotbench.manifest import MANIFEST, RunConfig
     from cotbench.probes.states import read_states
 
     run = Path(reference)
@@ -199,7 +200,7 @@ def _states(
                     f"--{name} and --reference {reference} both say where the states are from: leave --{name} away"
                 )
     else:
-        config = new_config(given, {})
+        config = new_config({"env": RunConfig.model_fields["env"].default, **given}, {})
         plan = runner.make_plan(config, data)
         run = target / _REFERENCE
         with opened(reference, resolve(reference), target) as player:

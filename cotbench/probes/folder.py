@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -170,20 +171,23 @@ def run_probe(
     """
     require(agent, elicitation)
     now = _manifest(probe, agent, spec, states, elicitation, options, seed, answers is not None)
-    if (folder / MANIFEST).is_file():
-        check_same(folder, read_probe_manifest(folder).identity(), json.loads(json.dumps(now.identity())))
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / MANIFEST, [now.model_dump_json(indent=2) + "\n"])
     entry = env_entry(states.env)
     setting = Setting(states, elicitation, entry.canonical(), entry.equivalent(), seed, answers or {})
+    if (folder / MANIFEST).is_file():
+        check_same(folder, read_probe_manifest(folder).identity(), json.loads(json.dumps(now.identity())), "measurement")
+        done = {row.key for row in _rows_file(probe).read(folder) if row.error is None} if (folder / ROWS).is_file() else set()
+    else:
+        done = set()
+    todo = [state for state in states.states if state.key not in done]
+    found = probe.measure(agent, todo, setting, options) if todo else iter(())
+    first = list(islice(found, 1))  # Before anything is written: an agent that cannot be measured so leaves nothing behind.
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / MANIFEST).is_file():
+        write_atomically(folder / MANIFEST, [now.model_dump_json(indent=2) + "\n"])
     with _rows_file(probe)(folder) as file:
-        done = {row.key for row in file.records if row.error is None}
-        todo = [state for state in states.states if state.key not in done]
-        if todo:
-            for row in probe.measure(agent, todo, setting, options):
-                file.append(row)
-                observer(row)
+        for row in chain(first, found):
+            file.append(row)
+            observer(row)
         rows = file.settle([state.key for state in states.states])
     summary = ProbeSummary(
         probe=probe.name,
