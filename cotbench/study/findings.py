@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from cotbench.lines import write_atomically
 from cotbench.report.page import BrowsedRun, Page
 from cotbench.statistics import Estimate
-from cotbench.study import inside, sections
+from cotbench.study import ablation, inside, sections
 from cotbench.study.courses import Levels, levels, rows_course
 from cotbench.study.data import StudyData, read_data
 from cotbench.study.folder import STUDY
@@ -32,6 +32,7 @@ _SECTIONS = (
     sections.log_probability,
     sections.playing,
     sections.against_first,
+    ablation.ablation,
     inside.conflict,
     inside.attention,
     inside.judged,
