@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from cotbench.answer import THINK_OPEN
 from cotbench.elicitation import Message
 from cotbench.errors import AgentError
+
+_SHORT = 80
+"""Characters of a text whose ids are kept; as many as `_KEPT` texts."""
+_KEPT = 8192
 
 
 class Chat:
@@ -27,10 +32,14 @@ class Chat:
         words = sorted(filter(None, special), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, words))) if words else None
         self._system_role = self._accepts_system()
+        self._short = lru_cache(maxsize=_KEPT)(self._encoded)  # Tags and actions come again and again.
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a piece of text, nothing added."""
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self._short(text) if len(text) <= _SHORT else self._encoded(text))
+
+    def _encoded(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, control tokens included."""
