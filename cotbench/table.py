@@ -158,6 +158,6 @@ def suite_table(suite: SuiteSummary) -> RenderableType:
     table.add_row(*map(Text, ("mean", str(sum(run.tasks for run in runs)), *means, *last)), style="bold")
     first = runs[0]
     title = f"{first.agent} on {len(runs)} environments, {first.scheme}/{first.split}, seed {first.seed}"
-    remarks = [f"{run.env}: {line}" for run in runs for line in remarks(run)]
+    noted = [f"{run.env}: {line}" for run in runs for line in remarks(run)]
     how = [f"{run.env}: elicitation {run.style} {run.elicitation}, at most {run.max_steps} steps" for run in runs]
-    return Group(Text(title, style="bold"), table, *(Text(line) for line in (_INTERVALS, *how, *remarks)))
+    return Group(Text(title, style="bold"), table, *(Text(line) for line in (_INTERVALS, *how, *noted)))
