@@ -60,15 +60,10 @@ def _write(folder: Path, text: str = MINI) -> Path:
 
 
 def _start(study: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "cotbench", "study", str(study), "--out", str(out), "--jobs", "1"]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=_interruptible
-    )
-
-
-def _interruptible() -> None:
-    """What is started in the background of a shell has inherited that Ctrl-C is ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # What is started in the background of a shell has inherited that Ctrl-C is ignored: here it is not.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from cotbench.cli import main; main()"
+    command = [sys.executable, "-c", code, "study", str(study), "--out", str(out), "--jobs", "1"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 
 def _numbers(out: Path) -> str:
