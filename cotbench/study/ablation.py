@@ -88,7 +88,7 @@ def _table(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Table | None:
             rows.append((arm, f"{fraction:g}", select if fraction else "-", split, alignment, played, reported))
     if not rows:
         return None
-    columns = ("arm", "masked", "chosen", "split", "CoT alignment", "CoT success", "paper: success")
+    columns: tuple[str, ...] = ("arm", "masked", "chosen", "split", "CoT alignment", "CoT success", "paper: success")
     theirs = frozenset(columns[6:])
     if all(row[6] is None for row in rows):
         columns, rows, theirs = columns[:6], [row[:6] for row in rows], frozenset()
