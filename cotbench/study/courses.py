@@ -123,6 +123,32 @@ def _single(course: Course, minus: Course | None) -> Estimate:
     return statistics.paired_ratio_difference(second[0], second[1], first[0], first[1])
 
 
+def rates(course: Course, minus: Course | None = None) -> tuple[Estimate, ...]:
+    """The levels of a course of successes, or of the difference of two.
+
+    Where each task has one outcome, with one seed or because its seeds agree, they are rates with Wilson's and Newcombe's
+    intervals: the bootstrap would give none at 0 or 1.
+    """
+    found = list(levels(course, minus).over_tasks)
+    for place in range(len(found)):
+        sides = [_outcomes(side, place) for side in ([course] if minus is None else [course, minus])]
+        if all(outcome in (0.0, 1.0) for side in sides for outcome in side.values()):
+            first = [bool(outcome) for _, outcome in sorted(sides[0].items())]
+            if minus is None:
+                found[place] = statistics.rate(sum(first), len(first))
+            elif sides[0].keys() == sides[1].keys():
+                second = [bool(outcome) for _, outcome in sorted(sides[1].items())]
+                found[place] = statistics.paired_rate_difference(second, first)
+    return tuple(found)
+
+
+def _outcomes(course: Course, place: int) -> dict[int, float]:
+    """Of each task that was played, by its place: the mean over the seeds."""
+    totals = [sum(column) for column in zip(*(row[place] for row in course.totals), strict=True)]
+    counts = [sum(column) for column in zip(*(row[place] for row in course.counts), strict=True)]
+    return {task: total / count for task, (total, count) in enumerate(zip(totals, counts, strict=True)) if count}
+
+
 def at_end(course: Course, minus: Course | None = None) -> Estimate:
     """The last checkpoint alone."""
     return levels(course, minus).over_tasks[-1]

@@ -4,7 +4,7 @@ there without a measurement behind it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ from cotbench.elicitation import MODES
 from cotbench.paper import SOURCE, paper_success
 from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Section, Table
-from cotbench.study.courses import Levels, Value, at_end, levels, rows_course, runs_course, success
+from cotbench.statistics import Estimate
+from cotbench.study.courses import Levels, Value, at_end, levels, rates, rows_course, runs_course, success
 from cotbench.study.data import Cell, StudyData
 from cotbench.study.figures import Labelled, intervals, progress_figure
 from cotbench.trend import Course
@@ -198,13 +199,15 @@ def revisions(scope: Scope) -> Section | None:
             if not shares:
                 continue
             for share in dict.fromkeys((shares[0], shares[-1])):
+                if share == 0 and arm != scope.first:
+                    continue
                 found = data.numbers(cell, measure, share)
                 units.append(found.tasks)
                 cells = [found.counts[name] for name in _REVISIONS]
-                rows.append(
-                    (arm, cell.split, f"{share:.0%}", found.states, *cells, found.estimates["net benefit of revisions"])
-                )
-    columns = ("arm", "split", "training", "states", *_REVISIONS, "net benefit")
+                who = "before training" if share == 0 else arm
+                net = found.estimates["net benefit of revisions"]
+                rows.append((who, cell.split, f"{share:.0%}", found.states, *cells, net))
+    columns = ("arm", "split", "training", "states", *(name.replace("->", "→") for name in _REVISIONS), "net benefit")
     caption = (
         "What became of the prompt action when the model reasoned; right: it is the reference action. Net benefit: right after "
         "minus right before, per revised state. " + intervals(data, units, "Intervals", dots=False)
@@ -244,6 +247,9 @@ def log_probability(scope: Scope) -> Section | None:
     return Section("How probable the right action is", text, (figure,))
 
 
+_ONE_OUTCOME = "Where each task has one outcome (one seed, or seeds that agree), intervals are Wilson's and Newcombe's."
+
+
 def playing(scope: Scope) -> Section | None:
     """Success of whole episodes."""
     data = scope.data
@@ -254,18 +260,18 @@ def playing(scope: Scope) -> Section | None:
             prompt, cot = (runs_course(data, cell, success(mode)) for mode in MODES)
             if prompt is None or cot is None:
                 continue
-            sides = levels(prompt), levels(cot), levels(cot, prompt)
-            for place, share in enumerate(sides[0].shares):
+            sides = rates(prompt), rates(cot), rates(cot, prompt)
+            for place, share in enumerate(prompt.progress):
                 if share == 0 and arm != scope.first:
                     continue
-                estimates = [side.over_tasks[place] for side in sides]
+                estimates = [side[place] for side in sides]
                 units.append(estimates[0].n)
                 rows.append(("before training" if share == 0 else arm, cell.split, f"{share:.0%}", *estimates))
     if not rows:
         return None
     columns: tuple[str, ...] = ("arm", "split", "training", "prompt", "CoT", "CoT - prompt")
     reported = [paper_success(None, str(row[0]).upper(), scope.env.removesuffix("-gen"), str(row[1])) for row in rows]
-    caption = "Success of whole episodes, official verdict. " + intervals(data, units, "Intervals", dots=False)
+    caption = f"Success of whole episodes, official verdict. {_ONE_OUTCOME} {intervals(data, units, 'Intervals', dots=False)}"
     if any(one is not None for one in reported):
         columns = (*columns, "paper: CoT")
         rows = [(*row, one) for row, one in zip(rows, reported, strict=True)]
@@ -293,7 +299,7 @@ def against_first(scope: Scope) -> Section | None:
         return None
     columns = ("arm", "split", "prompt alignment", "CoT alignment", "prompt success", "CoT success")
     caption = (
-        f"Each arm minus {scope.first} at the end of the training, on the same states and tasks, seeds paired. "
+        f"Each arm minus {scope.first} at the end of the training, on the same states and tasks, seeds paired. {_ONE_OUTCOME} "
         + intervals(scope.data, units, "Intervals", dots=False)
     )
     table = Table(scope.slug("arms"), f"Against {scope.first}", caption, columns, tuple(rows), frozenset(columns[2:]))
@@ -304,24 +310,26 @@ def against_first(scope: Scope) -> Section | None:
     return Section("Does masking actions help?", text, (table,))
 
 
-def arm_differences(scope: Scope, arm: str, split: str) -> list[Any]:
+def arm_differences(scope: Scope, arm: str, split: str) -> list[Estimate | None]:
     """An arm minus the first: prompt alignment, CoT alignment, prompt success, CoT success; None where not measured."""
-    found: list[Any] = []
+    found: list[Estimate | None] = []
     for value in (_PROMPT, _COT):
         sides = [alignment_course(scope, scope.cell(one, split), value) for one in (arm, scope.first)]
-        found.append(None if None in sides else _difference(*sides))
+        found.append(_paired(sides, at_end))
     for mode in MODES:
         sides = [runs_course(scope.data, scope.cell(one, split), success(mode)) for one in (arm, scope.first)]
-        found.append(None if None in sides else _difference(*sides))
+        found.append(_paired(sides, lambda course, minus: rates(course, minus)[-1]))
     return found
 
 
-def _difference(course: Course | None, minus: Course | None) -> Any:
+def _paired(sides: Sequence[Course | None], difference: Callable[[Course, Course], Estimate]) -> Estimate | None:
+    """The difference of two courses of the same checkpoints and tasks; None where they are not."""
+    course, minus = sides
     if course is None or minus is None or course.progress != minus.progress:
         return None
     if len(course.totals[0][0]) != len(minus.totals[0][0]):
         return None
-    return at_end(course, minus)
+    return difference(course, minus)
 
 
 def all_sections(scopes: Sequence[Scope], makers: Sequence[Any]) -> list[Section]:

@@ -1,22 +1,27 @@
 """What a study says of measurements whose truth is known: made by rule, not by a model."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cotbench import statistics
 from cotbench.probes.alignment import AlignmentRow
 from cotbench.probes.conflict import ConflictRow
 from cotbench.probes.folder import Probed, ProbeManifest
 from cotbench.probes.row import Row
 from cotbench.report.page import Figure, Table
+from cotbench.statistics import paired_rate_difference
 from cotbench.study import ablation, inside, sections
 from cotbench.study.config import StudyConfig, parse_study
+from cotbench.study.courses import rates
 from cotbench.study.data import StudyData
 from cotbench.study.findings import answer
 from cotbench.study.plan import make_plan
 from cotbench.study.sections import Scope
+from cotbench.trend import Course
 
 TASKS, STATES = 60, 5
 
@@ -209,3 +214,24 @@ def test_without_a_probe_its_section_is_not_there() -> None:
     scope = _study(_both_rise)
     for make in (inside.attention, inside.judged, inside.sensitivity, sections.playing):
         assert make(scope) is None
+
+
+def test_successes_with_one_outcome_a_task_have_rates_intervals() -> None:
+    nothing = Course(progress=(0.0, 1.0), totals=[[[0.0] * 4, [1.0, 0.0, 0.0, 0.0]]], counts=[[[1.0] * 4] * 2])
+    first, last = rates(nothing)
+    assert (first.mean, first.low, first.high) == (0.0, *_wilson(0, 4))
+    assert (last.mean, last.low, last.high) == (0.25, *_wilson(1, 4))
+    against = rates(nothing, Course(progress=(0.0, 1.0), totals=[[[0.0] * 4] * 2], counts=[[[1.0] * 4] * 2]))
+    assert against[1] == paired_rate_difference([False] * 4, [True, False, False, False])
+    # Seeds that disagree on a task: no outcome of one trial any more.
+    two = Course(progress=(1.0,), totals=[[[1.0, 0.0]], [[0.0, 0.0]]], counts=[[[1.0, 1.0]], [[1.0, 1.0]]])
+    assert rates(two)[0].mean == 0.25
+    assert rates(two)[0] == statistics.ratio([1.0, 0.0], [2.0, 2.0])
+
+
+def _wilson(successes: int, n: int) -> tuple[float, float]:
+    """By the formula."""
+    z, p = 1.959963984540054, successes / n
+    middle, reach = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = (middle - reach) / (1 + z * z / n), (middle + reach) / (1 + z * z / n)
+    return pytest.approx(max(0.0, low), abs=1e-9), pytest.approx(high)  # type: ignore[return-value]
