@@ -11,6 +11,7 @@ from cotbench import statistics
 from cotbench.probes.alignment import AlignmentRow
 from cotbench.probes.conflict import ConflictRow
 from cotbench.probes.folder import Probed, ProbeManifest
+from cotbench.probes.preference import PreferenceRow
 from cotbench.probes.row import Row
 from cotbench.report.page import Figure, Table
 from cotbench.statistics import paired_rate_difference
@@ -235,3 +236,23 @@ def _wilson(successes: int, n: int) -> tuple[float, float]:
     middle, reach = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low, high = (middle - reach) / (1 + z * z / n), (middle + reach) / (1 + z * z / n)
     return pytest.approx(max(0.0, low), abs=1e-9), pytest.approx(high)  # type: ignore[return-value]
+
+
+def test_no_revision_at_all_is_no_preference_and_no_failure() -> None:
+    text = STUDY + '[[probes]]\nprobe = "preference"\noptions = { judge = "random" }\n'
+    config = parse_study(text, "made")
+    manifest = ProbeManifest.model_construct(
+        probe="preference", options={"judge": "random"}, elicitation_fingerprint="0" * 16, states_sha256="0"
+    )
+    rows: list[Row] = [PreferenceRow(task=f"t/{number}", step=0, left_out="same action") for number in range(5)]
+    plan = make_plan(config)
+    probed = tuple((one.place, Probed(Path(), manifest, rows)) for one in plan.of("probe") if one.place.probe == "preference")
+    data = StudyData(Path("nowhere"), config, plan, (), probed, ())
+    section = inside.judged(Scope(data, "alfworld-gen", "tiny"))
+    assert section is not None
+    table = section.items[0]
+    assert isinstance(table, Table)
+    for row in table.rows:
+        cells = dict(zip(table.columns, row, strict=True))
+        assert cells["states"] == 0
+        assert cells["win rate of the cot action"].mean is None  # type: ignore[union-attr]
