@@ -50,9 +50,14 @@ def _packages() -> list[Finding]:
 
     wanted = {
         "gymnasium": "",
+        "statsmodels": "",
         "torch": "hf",
         "transformers": "hf",
         "gguf": "hf",
+        "pyarrow": "train",
+        "peft": "adapter",
+        "matplotlib": "report",
+        "jinja2": "report",
         "openai": "openai",
         "tenacity": "openai",
         "scienceworld": "scienceworld",
