@@ -42,7 +42,7 @@ _PACKAGES = (
     "mpmath",
 )
 
-_MACHINE = ("device", "torch_threads")
+MACHINE = ("device", "torch_threads")
 """What an agent says of the machine rather than of itself: a run may go on elsewhere."""
 
 
@@ -99,7 +99,7 @@ class Manifest(BaseModel):
             "task_list": self.task_list_sha256,
         }
         fields |= {f"data {name}": value for name, value in self.data.items()}
-        return fields | {f"agent {name}": value for name, value in self.agent.items() if name not in _MACHINE}
+        return fields | {f"agent {name}": value for name, value in self.agent.items() if name not in MACHINE}
 
 
 def read_manifest(folder: Path) -> Manifest:

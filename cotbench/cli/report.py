@@ -22,13 +22,9 @@ def report(
     open_: Annotated[bool, typer.Option("--open", help="Show it in a browser.", rich_help_panel=WRITTEN)] = False,
 ) -> int:
     """Write a page: the answer in sentences, tables, figures, and the episodes to step through."""
-    from cotbench.errors import MissingExtraError
+    from cotbench.report.require import require_report
 
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("cotbench report", "report") from error
+    require_report("cotbench report")
     from cotbench.report.html import write_report
 
     page = _page(folders)

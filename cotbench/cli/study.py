@@ -43,7 +43,7 @@ def study(
     """Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Started again, it goes on."""
     import sys
 
-    from cotbench.errors import MissingExtraError
+    from cotbench.report.require import require_report
     from cotbench.study import folder
     from cotbench.study.config import read_study
     from cotbench.study.execute import execute
@@ -57,11 +57,7 @@ def study(
         _print_plan(plan, target, flops, jobs or _jobs(config), json_)
         return 0
     _require(plan)
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("the report of a study", "report") from error
+    require_report("the report of a study")
     folder.begin(target, plan)
     try:
         with folder.only_one(target), _progress(plan, target) as watcher:

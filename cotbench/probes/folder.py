@@ -18,7 +18,7 @@ from cotbench.elicitation import Elicitation
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError, UnknownNameError, UsageError
 from cotbench.lines import LineFile, write_atomically
-from cotbench.manifest import MANIFEST, surroundings
+from cotbench.manifest import MACHINE, MANIFEST, surroundings
 from cotbench.probes.answer import StateAnswer
 from cotbench.probes.numbers import Numbers
 from cotbench.probes.probe import Options, Probe, Setting, probe_named
@@ -30,7 +30,6 @@ ROWS = "rows.jsonl"
 SUMMARY = "probe.json"
 FORMAT = 1
 _FROZEN = ConfigDict(frozen=True)
-_MACHINE = ("device", "torch_threads")
 
 
 class ProbeManifest(BaseModel):
@@ -72,7 +71,7 @@ class ProbeManifest(BaseModel):
         names = ("probe", "agent", "env", "scheme", "split", "reference", "states", "states_sha256", "seed", "answers")
         fields = {name: getattr(self, name) for name in names} | {"elicitation": self.elicitation_fingerprint}
         fields |= {f"option {name}": value for name, value in self.options.items()}
-        return fields | {f"agent {name}": value for name, value in self.described.items() if name not in _MACHINE}
+        return fields | {f"agent {name}": value for name, value in self.described.items() if name not in MACHINE}
 
 
 class ProbeSummary(BaseModel):

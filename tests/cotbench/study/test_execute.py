@@ -19,6 +19,8 @@ from cotbench.study.data import Cell, read_data
 from cotbench.study.findings import page_of_study
 from cotbench.study.folder import checkpoint, command_of, folder_of, is_done
 from cotbench.study.plan import make_plan
+from tests.conftest import needs_hf
+from tests.cotbench.report.pages import needs_report
 
 MINI = """
 name = "mini"
@@ -50,7 +52,7 @@ states = 4
 options = { truncations = [1.0] }
 """
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [needs_hf, needs_report]
 
 
 def _write(folder: Path, text: str = MINI) -> Path:

@@ -10,6 +10,10 @@ from cotbench.cli import run_cli
 from cotbench.study.config import read_study
 from cotbench.study.folder import is_done
 from cotbench.study.plan import make_plan
+from tests.conftest import needs_hf
+from tests.cotbench.report.pages import needs_report
+
+pytestmark = [needs_hf, needs_report]
 
 SECTIONS = [
     "What training does to both actions",
