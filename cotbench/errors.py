@@ -71,6 +71,22 @@ class RunFolderError(UsageError):
     """A run folder that cannot be used as asked: another run's, in use, damaged."""
 
 
+class SubmissionError(UsageError):
+    """A submission to the leaderboard that is refused: damaged, forged, incomplete or too large. Nothing of it is kept."""
+
+
+class DuplicateEntryError(SubmissionError):
+    """What was played in it stands on the leaderboard already, under another name.
+
+    Args:
+        entry: the id of the entry that is there.
+    """
+
+    def __init__(self, entry: str, whose: str) -> None:
+        super().__init__(f"the same episodes were submitted already, as entry {entry} by {whose}")
+        self.entry = entry
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """The tail of a message about an unknown name: near matches, or all choices when there are few."""
     known = list(choices)

@@ -1,1 +1,1 @@
-"""Entries, verification and the web page. Empty in this release: the room is here so that names do not move later."""
+"""Entries that anyone can verify: submission, replay, ranking, the web page."""

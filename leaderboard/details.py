@@ -1,0 +1,79 @@
+"""What a submitter says of an entry. Invariant: plain text of one line that means nothing to HTML, to a shell or to a
+spreadsheet, and a link that is a web address; whatever else is refused, nothing is silently changed.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Annotated, Final, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from cotbench.errors import SubmissionError
+
+_ALSO: Final = frozenset(" -_.,:;/@+()[]#&'?=%*!~")
+_WORDS: Final = "LNM"
+"""Letters, numbers and marks of any script, by the first letter of their Unicode category."""
+
+
+def _plain(text: str) -> str:
+    """The text, where it may be shown anywhere."""
+    if text != text.strip() or "  " in text:
+        raise ValueError("begins or ends with a space, or has two in a row")
+    if text != unicodedata.normalize("NFC", text):
+        raise ValueError("is not in Unicode's normal form C")
+    for character in text:
+        if character not in _ALSO and unicodedata.category(character)[0] not in _WORDS:
+            raise ValueError(
+                f"holds the character {character!r}; letters, digits, spaces and {''.join(sorted(_ALSO))} may stand"
+            )
+    if text and unicodedata.category(text[0])[0] not in "LN":
+        raise ValueError("does not begin with a letter or a digit")
+    return text
+
+
+def _address(text: str) -> str:
+    """The text, where it is a web address."""
+    if not text:
+        return text
+    if not text.isascii() or not text.isprintable() or any(character in text for character in " <>\"'`\\"):
+        raise ValueError("is not a web address: it holds a character that none has unescaped")
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("is not a web address that begins with https:// or http://")
+    return text
+
+
+class Details(BaseModel):
+    """Name, team and link of an entry.
+
+    Attributes:
+        name: what is shown; entries of one name and team are one system on the overall board.
+        team: who submits; may be empty.
+        link: to a paper, a model or code; http or https, may be empty.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain)]
+    team: Annotated[str, Field(max_length=100), AfterValidator(_plain)] = ""
+    link: Annotated[str, Field(max_length=500), AfterValidator(_address)] = ""
+
+    @classmethod
+    def checked(cls, name: str, team: str = "", link: str = "") -> Self:
+        """Details from what somebody typed.
+
+        Raises:
+            SubmissionError: names the field and says what is wrong with it.
+        """
+        try:
+            return cls(name=name, team=team, link=link)
+        except ValidationError as error:
+            first = error.errors()[0]
+            message = first["msg"].removeprefix("Value error, ")
+            raise SubmissionError(f"the entry's {first['loc'][0]} {str(first['input'])[:60]!r} {_lowered(message)}") from error
+
+
+def _lowered(message: str) -> str:
+    return message if message.startswith(("holds", "is ", "begins", "does")) else f"is refused: {message}"
