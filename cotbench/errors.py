@@ -87,6 +87,10 @@ class DuplicateEntryError(SubmissionError):
         self.entry = entry
 
 
+class StoreError(CotbenchError):
+    """The leaderboard's database cannot be opened, read or written."""
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """The tail of a message about an unknown name: near matches, or all choices when there are few."""
     known = list(choices)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -40,6 +41,7 @@ def rate(successes: int, n: int) -> Estimate:
     return Estimate(n=n, mean=value, low=low, high=high)
 
 
+@cache
 def _wilson(successes: int, n: int) -> tuple[float, float, float]:
     from scipy.stats import binomtest
 

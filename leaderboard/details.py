@@ -1,4 +1,4 @@
-"""What a submitter says of an entry. Invariant: plain text of one line that means nothing to HTML, to a shell or to a
+"""What a submitter says of an entry. Invariant: plain text of one line that can open no tag of HTML and no formula of a
 spreadsheet, and a link that is a web address; whatever else is refused, nothing is silently changed.
 """
 
@@ -9,10 +9,12 @@ from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from cotbench.errors import SubmissionError
 
 _ALSO: Final = frozenset(" -_.,:;/@+()[]#&'?=%*!~")
+_SHOWN: Final = 60
 _WORDS: Final = "LNM"
 """Letters, numbers and marks of any script, by the first letter of their Unicode category."""
 
@@ -39,9 +41,15 @@ def _address(text: str) -> str:
         return text
     if not text.isascii() or not text.isprintable() or any(character in text for character in " <>\"'`\\"):
         raise ValueError("is not a web address: it holds a character that none has unescaped")
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+    try:
+        parts = urlsplit(text)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError as error:  # A bracket or a port that is none.
+        raise ValueError(f"is not a web address: {error}") from error
+    if parts.scheme not in ("http", "https") or not named:
         raise ValueError("is not a web address that begins with https:// or http://")
+    if "@" in parts.netloc:
+        raise ValueError("names a user before its host, which no public address does")
     return text
 
 
@@ -70,10 +78,21 @@ class Details(BaseModel):
         try:
             return cls(name=name, team=team, link=link)
         except ValidationError as error:
-            first = error.errors()[0]
-            message = first["msg"].removeprefix("Value error, ")
-            raise SubmissionError(f"the entry's {first['loc'][0]} {str(first['input'])[:60]!r} {_lowered(message)}") from error
+            first = error.errors(include_url=False)[0]
+            field, given = first["loc"][0], first["input"]
+            quoted = "" if given == "" else f" {str(given)[:_SHOWN]!r}{'…' if len(str(given)) > _SHOWN else ''}"
+            raise SubmissionError(f"the entry's {field}{quoted} {_problem(first)}") from error
 
 
-def _lowered(message: str) -> str:
-    return message if message.startswith(("holds", "is ", "begins", "does")) else f"is refused: {message}"
+def _problem(error: ErrorDetails) -> str:
+    """What is wrong with a field, in words that go on after its name."""
+    match error["type"]:
+        case "string_too_long":
+            return f"has {len(error['input'])} characters: at most {error['ctx']['max_length']} may stand there"
+        case "string_too_short":
+            return "is empty: give one"
+        case "string_type" | "string_unicode":
+            return "is not a text"
+        case "value_error":
+            return str(error["ctx"]["error"])
+    return f"cannot stand there ({error['msg']})"

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from cotbench.cli import compare, data, doctor, judge, listing, play, probe, report, run, study, traces, train
+from cotbench.cli import (
+    compare,
+    data,
+    doctor,
+    judge,
+    leaderboard_pages,
+    listing,
+    play,
+    probe,
+    report,
+    run,
+    study,
+    traces,
+    train,
+)
 from cotbench.cli.flags import RESUME_OUT
 
 app = typer.Typer(
@@ -43,6 +57,7 @@ app.command("compare")(compare.compare)
 app.command("play")(play.play)
 app.command("judge")(judge.judge)
 app.command("probe")(probe.probe)
+app.add_typer(leaderboard_pages.app, name="leaderboard")
 app.add_typer(listing.app, name="list")
 app.add_typer(data.app, name="data")
 app.command("doctor")(doctor.doctor)

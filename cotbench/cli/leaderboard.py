@@ -1,0 +1,353 @@
+"""`cotbench leaderboard`: submit runs, verify them by replay, list and show them, serve them as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cotbench.cli.flags import WRITTEN, Data
+
+if TYPE_CHECKING:
+    from cotbench.leaderboard.bundle import Bundle
+    from cotbench.leaderboard.difference import Difference
+    from cotbench.leaderboard.store import Store
+
+app = typer.Typer(help="Submit runs, verify them by replay, list and show them, serve them.", no_args_is_help=True)
+
+DB_VARIABLE = "COTBENCH_LEADERBOARD"
+Db = Annotated[
+    str | None,
+    typer.Option(
+        help="The leaderboard: a file, or postgresql://USER@HOST/NAME.",
+        show_default=f"${DB_VARIABLE}, or a file of the user's",
+        rich_help_panel=WRITTEN,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.", rich_help_panel=WRITTEN)]
+Name = Annotated[str | None, typer.Option(help="What the board shows.", show_default="the agent")]
+Team = Annotated[str | None, typer.Option(help="Who submits.")]
+Link = Annotated[str | None, typer.Option(help="To a paper, a model or code: https://...")]
+
+
+def require_leaderboard(*more: str) -> None:
+    """Fail in one line where the leaderboard's libraries are not installed.
+
+    Args:
+        more: modules beyond those of the store.
+
+    Raises:
+        MissingExtraError: names the extra.
+    """
+    from importlib.util import find_spec
+
+    from cotbench.errors import MissingExtraError
+
+    if any(find_spec(module) is None for module in ("sqlalchemy", *more)):
+        raise MissingExtraError("cotbench leaderboard", "leaderboard")
+
+
+def opened_store(db: str | None) -> Store:
+    """The leaderboard that is meant: `--db`, the environment's, or the user's own."""
+    import os
+
+    require_leaderboard()
+    from cotbench.leaderboard.database import default_path
+    from cotbench.leaderboard.store import Store
+
+    return Store.open(db or os.environ.get(DB_VARIABLE) or default_path())
+
+
+@app.command()
+def submit(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or bundles.", show_default=False)],
+    name: Name = None,
+    team: Team = None,
+    link: Link = None,
+    server: Annotated[
+        str | None, typer.Option(help="Send it to this address instead of keeping it here.", show_default="none")
+    ] = None,
+    db: Db = None,
+    json_: Json = False,
+) -> int:
+    """Submit runs; a folder of several runs submits each. A server's token is read from COTBENCH_LEADERBOARD_TOKEN."""
+    import io
+    import json
+    import os
+
+    require_leaderboard()
+    from cotbench.leaderboard import client, submission
+
+    given = {"name": name or "", "team": team or "", "link": link or ""}
+    data = _bundles(runs, given)
+    rows: list[dict[str, Any]] = []
+    if server is not None:
+        for whole in data.values():
+            receipt = client.submit(server, whole, os.environ.get(client.TOKEN))
+            rows.append({"id": receipt.id, "state": receipt.state, "new": receipt.new, "url": receipt.url})
+    else:
+        with opened_store(db) as store:
+            for whole in data.values():
+                entry, new = submission.take(store, io.BytesIO(whole), **given)
+                rows.append({"id": entry.id, "state": entry.state, "new": new, "unranked": list(entry.unranked)})
+    if json_:
+        typer.echo(json.dumps(rows, indent=2))
+        return 0
+    for path, row in zip(data, rows, strict=True):
+        note = "" if row["new"] else ", was there already"
+        typer.echo(f"{row['id']} {row['state']}{note}: {row.get('url', path)}")
+        if row.get("unranked"):
+            typer.echo(f"    will have no rank: {', '.join(row['unranked'])}")
+    if server is None and any(row["state"] == "pending" for row in rows):
+        flag = f" --db {db}" if db else ""
+        typer.echo(f"verify them with: cotbench leaderboard verify --all{flag}")
+    return 0
+
+
+def _bundles(paths: list[Path], given: dict[str, str]) -> dict[Path, bytes]:
+    """What each path holds, as bundles, all of them before any is submitted."""
+    from cotbench.errors import SubmissionError
+    from cotbench.leaderboard.submission import packed, runs_in
+
+    found: dict[Path, bytes] = {}
+    for path in paths:
+        if path.is_file():
+            from cotbench.leaderboard.bundle import MAX_BYTES
+
+            if path.stat().st_size > MAX_BYTES:
+                raise SubmissionError(f"{path} is larger than a bundle may be ({MAX_BYTES >> 20} MB)")
+            found[path] = path.read_bytes()
+        else:
+            found |= {folder: packed(folder, **given) for folder in runs_in(path)}
+    return found
+
+
+@app.command()
+def bundle(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file.", show_default="RUN.zip")] = None,
+    name: Name = None,
+    team: Team = None,
+    link: Link = None,
+) -> int:
+    """Write a run as the file that a web form takes."""
+    require_leaderboard()
+    from cotbench.errors import UsageError
+    from cotbench.leaderboard.submission import packed
+
+    data = packed(run, name=name or "", team=team or "", link=link or "")
+    target = out or run.with_name(run.name + ".zip")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder: give --out a file")
+    target.write_bytes(data)
+    typer.echo(f"{target}: {len(data):,} bytes")
+    return 0
+
+
+@app.command()
+def verify(
+    entries: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID|FILE|RUN]...", help="Entries, or bundles and run folders.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every pending entry.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="With --all, those too that were settled before.")] = False,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes.", show_default="one a core")] = None,
+    data: Data = None,
+    db: Db = None,
+) -> int:
+    """Replay the actions of entries: an entry whose every observation and score comes out the same is verified."""
+    import sys
+
+    require_leaderboard()
+    from cotbench.errors import UsageError
+    from cotbench.leaderboard.bundle import unpack
+
+    named = entries or []
+    if bool(named) == all_:
+        raise UsageError("name entries (cotbench leaderboard list), or give --all")
+    if again and not all_:
+        raise UsageError("--again goes with --all; an entry that is named is always replayed")
+    workers = jobs or _cores()
+    files = [Path(one) for one in named if Path(one).exists()]
+    failed = 0
+    for path in files:
+        failed += _told(str(path), _replayed(_bundle_at(path), workers, data, str(path)))
+    ids = [one for one in named if not Path(one).exists()]
+    if not ids and not all_:
+        return int(failed > 0)
+    with opened_store(db) as store:
+        for id in _pending(store, again) if all_ else [store.entry(one).id for one in ids]:
+            verdict = _replayed(unpack(store.bundle(id)), workers, data, id)
+            if not isinstance(verdict, str):
+                store.settle(id, verdict, with_versions=_versions())
+            failed += _told(id, verdict)
+        pending = store.count("pending")
+    if pending:
+        print(f"{pending} entries are still pending", file=sys.stderr)
+    return int(failed > 0)
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _pending(store: Store, again: bool) -> list[str]:
+    """Oldest first."""
+    return [entry.id for entry in reversed(store.entries(None if again else "pending"))]
+
+
+def _versions() -> dict[str, str]:
+    from cotbench.manifest import surroundings
+
+    packages: dict[str, str] = surroundings()["packages"]
+    return packages
+
+
+def _bundle_at(path: Path) -> Bundle:
+    from cotbench.leaderboard.bundle import unpack
+    from cotbench.leaderboard.submission import packed, runs_in
+
+    if path.is_file():
+        with path.open("rb") as file:
+            return unpack(file)
+    folders = runs_in(path)
+    if len(folders) > 1:
+        from cotbench.errors import UsageError
+
+        raise UsageError(f"{path} holds several runs: verify them one by one, as in {folders[0]}")
+    import io
+
+    return unpack(io.BytesIO(packed(folders[0])))
+
+
+def _replayed(bundle: Bundle, jobs: int, data: Path | None, name: str) -> Difference | str | None:
+    """The first difference, or none; a text where it cannot be replayed here."""
+    from cotbench.errors import CotbenchError, SubmissionError
+    from cotbench.leaderboard.check import check
+    from cotbench.leaderboard.verification import verify as replay
+
+    try:
+        check(bundle)
+        with _bar(name) as progress:
+            return replay(bundle, jobs=jobs, data=data, progress=progress)
+    except SubmissionError:
+        raise
+    except CotbenchError as error:
+        return str(error)
+
+
+def _told(name: str, verdict: Difference | str | None) -> int:
+    """Say what came out; whether it was not verified."""
+    if verdict is None:
+        typer.echo(f"{name} verified")
+    elif isinstance(verdict, str):
+        typer.echo(f"{name} cannot be replayed here, stays as it was: {verdict}")
+    else:
+        typer.echo(f"{name} rejected: {verdict}")
+    return int(verdict is not None)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar over episodes, on a terminal."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"replaying {name}", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@app.command("list")
+def list_(
+    env: Annotated[str | None, typer.Option(help="Of this environment, or all, all-gen: means.", show_default="any")] = None,
+    scheme: Annotated[str | None, typer.Option(help="Of this family of splits.", show_default="any")] = None,
+    split: Annotated[str | None, typer.Option(help="Of this split.", show_default="any")] = None,
+    mode: Annotated[str | None, typer.Option(help="prompt or cot.", show_default="both")] = None,
+    state: Annotated[str, typer.Option(help="verified, pending, rejected or all.")] = "all",
+    sort: Annotated[str, typer.Option(help="By this column.")] = "rank",
+    db: Db = None,
+    json_: Json = False,
+) -> int:
+    """The boards, each with its entries."""
+    require_leaderboard()
+    from cotbench.cli.options import console
+    from cotbench.errors import UnknownNameError
+    from cotbench.leaderboard.boards import board_view, sorted_rows
+    from cotbench.leaderboard.entry import STATES
+    from cotbench.leaderboard.terminal import board_json, board_table
+
+    if state not in (*STATES, "all"):
+        raise UnknownNameError("state", state, [*STATES, "all"])
+    wanted = {"env": env, "scheme": scheme, "split": split, "mode": mode}
+    with opened_store(db) as store:
+        boards = store.boards()
+        for field, value in wanted.items():
+            known = {getattr(board, field) for board in boards}
+            if value is not None and boards and value not in known:
+                raise UnknownNameError(field, value, known, "among the entries")
+            boards = [board for board in boards if value is None or getattr(board, field) == value]
+        views = [board_view(store, board, None if state == "all" else _state(state)) for board in boards]
+        name = store.database.name
+    descending = sort not in ("rank", "name", "team")
+    tables = [(view, sorted_rows(view.rows, sort, descending)) for view in views]
+    if json_:
+        import json
+
+        typer.echo(json.dumps([board_json(view, rows) for view, rows in tables], indent=2))
+        return 0
+    if not tables:
+        typer.echo(f"no entries in {name}: submit a run, cotbench leaderboard submit RUN")
+        return 0
+    screen = console()
+    for view, rows in tables:
+        screen.print(board_table(view, rows))
+    return 0
+
+
+def _state(text: str) -> Any:
+    return text
+
+
+@app.command()
+def show(
+    id: Annotated[str, typer.Argument(metavar="ID", help="An entry.", show_default=False)],
+    db: Db = None,
+    json_: Json = False,
+) -> int:
+    """One entry: who, what, its state, its numbers."""
+    from cotbench.cli.options import console
+
+    with opened_store(db) as store:
+        entry = store.entry(id)
+    if json_:
+        typer.echo(entry.model_dump_json(indent=2))
+        return 0
+    from cotbench.leaderboard.terminal import entry_page
+
+    console().print(entry_page(entry))
+    return 0
+
+
+@app.command()
+def remove(
+    id: Annotated[str, typer.Argument(metavar="ID", help="An entry.", show_default=False)],
+    db: Db = None,
+) -> int:
+    """Take an entry away, for good."""
+    with opened_store(db) as store:
+        name = store.entry(id).details.name
+        store.remove(id)
+    typer.echo(f"removed {id} ({name})")
+    return 0

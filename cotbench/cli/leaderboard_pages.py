@@ -1,0 +1,120 @@
+"""`cotbench leaderboard serve`, `export` and `token`: the leaderboard on the web."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cotbench.cli.leaderboard import Db, Json, app, opened_store, require_leaderboard
+
+_WEB = ("fastapi", "uvicorn", "jinja2", "python_multipart")
+tokens = typer.Typer(help="Tokens that allow to submit over the web.", no_args_is_help=True)
+app.add_typer(tokens, name="token")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Listen here; any but this machine's own demands tokens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    rate: Annotated[int, typer.Option(min=1, help="Submissions a minute from one address.")] = 600,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="A name under which it is reached; may be repeated.")
+    ] = None,
+    db: Db = None,
+) -> int:
+    """Serve the leaderboard: tables, entries, episodes to step through, a form and an API to submit."""
+    require_leaderboard(*_WEB)
+    import socket
+
+    import uvicorn
+
+    from cotbench.errors import UsageError
+    from cotbench.leaderboard.web.app import create_app
+    from cotbench.leaderboard.web.settings import Settings
+
+    with opened_store(db) as store:
+        wanted = store.has_tokens()
+        if not wanted and not Settings(host, port, token_required=True).loopback:
+            raise UsageError(
+                f"--host {host} can be reached from outside, so submitting needs a token: make one first, "
+                "cotbench leaderboard token new NAME"
+            )
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            listening.close()
+            raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}): choose another --port or --host") from error
+        bound = listening.getsockname()[1]
+        settings = Settings(host, bound, token_required=wanted, hosts=tuple(allow_host or ()), rate=rate)
+        shown = f"[{host}]" if ":" in host else host
+        typer.echo(f"leaderboard {store.database.name} on http://{shown}:{bound} (Ctrl-C ends it)")
+        config = uvicorn.Config(
+            create_app(store, settings),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=10,
+            backlog=2048,
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.", show_default=False)],
+    db: Db = None,
+) -> int:
+    """Write the leaderboard as a static site: HTML and JSON, for any web server."""
+    require_leaderboard("jinja2")
+    from cotbench.leaderboard.site import write_site
+
+    with opened_store(db) as store:
+        index = write_site(store, out)
+    typer.echo(str(index))
+    return 0
+
+
+@tokens.command("new")
+def token_new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whom it is for.", show_default=False)], db: Db = None
+) -> int:
+    """Make a token and show it, this once."""
+    import sys
+
+    with opened_store(db) as store:
+        token = store.new_token(name)
+    print("shown this once; who submits with it sets COTBENCH_LEADERBOARD_TOKEN:", file=sys.stderr)
+    typer.echo(token)
+    return 0
+
+
+@tokens.command("list")
+def token_list(db: Db = None, json_: Json = False) -> int:
+    """Whom tokens were made for."""
+    import json
+
+    with opened_store(db) as store:
+        rows = store.tokens()
+    if json_:
+        typer.echo(json.dumps([{"name": row.name, "created": row.created.isoformat()} for row in rows], indent=2))
+        return 0
+    for row in rows:
+        typer.echo(f"{row.name}  {row.created:%Y-%m-%d %H:%M} UTC")
+    if not rows:
+        typer.echo("no tokens: make one, cotbench leaderboard token new NAME")
+    return 0
+
+
+@tokens.command("revoke")
+def token_revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="Whose.", show_default=False)], db: Db = None) -> int:
+    """Take a token back."""
+    with opened_store(db) as store:
+        store.revoke(name)
+    typer.echo(f"revoked the token of {name}")
+    return 0

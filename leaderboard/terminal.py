@@ -1,0 +1,117 @@
+"""Boards and entries in the terminal. Invariant: drawn from what the store holds; a program gets the same numbers as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cotbench.leaderboard.board import Board
+from cotbench.leaderboard.boards import BoardView
+from cotbench.leaderboard.entry import Entry
+from cotbench.leaderboard.standing import Standing
+from cotbench.table import run_table, shown
+
+_MODES = {"prompt": "prompt", "cot": "CoT"}
+_RANKS = (
+    "rank: only of verified, whole entries; shared down to the last one whose paired difference to its leader is not "
+    "significant (exact McNemar; over environments an exchange test; Holm, 5 %)"
+)
+
+
+def title_of(board: Board) -> str:
+    """A board in words."""
+    where = f"mean of {', '.join(board.envs)}" if board.overall else board.env
+    return f"{where}, {board.scheme}/{board.split}, {_MODES[board.mode]} mode"
+
+
+def board_table(view: BoardView, rows: Sequence[Standing]) -> RenderableType:
+    """What `cotbench leaderboard list` prints of a board."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, right in (("rank", True), ("name", False), ("success", True), ("behind first", True), ("gap", True)):
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "name")
+    for name in ("consistency", "tokens"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("tasks", justify="right")
+    table.add_column("state")
+    table.add_column("entry", no_wrap=not view.board.overall)
+    for row in rows:
+        table.add_row(*map(Text, _cells(row)))
+    for one in view.reported:
+        who = f"{one.model + ' ' if one.model else ''}{one.method}"
+        table.add_row("", f"{who} (paper)", f"{one.value:.2f}", *[""] * 5, "reported, not verified", "", style="italic")
+    below = [Text(_RANKS)]
+    if view.reported:
+        below.append(Text("(paper): as published, without interval; the paper does not say in which mode it was measured"))
+    return Group(Text(title_of(view.board), style="bold"), table, *below, Text(""))
+
+
+def _cells(row: Standing) -> tuple[str, ...]:
+    name = f"{row.details.name} ({row.details.team})" if row.details.team else row.details.name
+    state = f"{row.state}, no rank: {'; '.join(row.unranked)}" if row.unranked else row.state
+    return (
+        "" if row.rank is None else str(row.rank),
+        name,
+        shown(row.success),
+        "" if row.behind is None else shown(row.behind, signed=True),
+        shown(row.gap, signed=True),
+        shown(row.consistency),
+        shown(row.tokens, 0),
+        str(row.tasks),
+        state,
+        " ".join(row.entries),
+    )
+
+
+def board_json(view: BoardView, rows: Sequence[Standing]) -> dict[str, Any]:
+    """A board for programs."""
+    board = view.board
+    return {
+        "format": 1,
+        "board": {"env": board.env, "scheme": board.scheme, "split": board.split, "mode": board.mode, "slug": board.slug},
+        "counts": dict(view.counts),
+        "rows": [_row_json(row) for row in rows],
+        "reported": [{"model": one.model, "method": one.method, "success": one.value} for one in view.reported],
+    }
+
+
+def _row_json(row: Standing) -> dict[str, Any]:
+    estimates = {
+        name: estimate.model_dump() if estimate is not None else None
+        for name in ("success", "score", "behind", "gap", "consistency", "tokens", "computed")
+        for estimate in (getattr(row, name),)
+    }
+    return {
+        "rank": row.rank,
+        **row.details.model_dump(),
+        "entries": list(row.entries),
+        "agent": row.agent,
+        "state": row.state,
+        "unranked": list(row.unranked),
+        "tasks": row.tasks,
+        "elicitation": row.fingerprint,
+        "submitted": row.submitted.isoformat(),
+        **estimates,
+    }
+
+
+def entry_page(entry: Entry) -> RenderableType:
+    """What `cotbench leaderboard show` prints."""
+    details = entry.details
+    lines = [f"entry {entry.id}: {details.name}" + (f" ({details.team})" if details.team else "")]
+    if details.link:
+        lines.append(details.link)
+    lines.append(f"submitted {entry.submitted:%Y-%m-%d %H:%M} UTC; {_state_of(entry)}")
+    if entry.unranked:
+        lines.append(f"no rank: {', '.join(entry.unranked)}")
+    return Group(*map(Text, lines), Text(""), run_table(entry.summary))
+
+
+def _state_of(entry: Entry) -> str:
+    when = f" {entry.settled:%Y-%m-%d %H:%M} UTC" if entry.settled is not None else ""
+    why = f": {entry.difference}" if entry.difference is not None else ""
+    return f"{entry.state}{when}{why}"
