@@ -181,15 +181,19 @@ def paired_rate_difference(first: Sequence[bool], second: Sequence[bool]) -> Est
     paired data": Wilson limits of both proportions, joined with the correlation of the pairs. The bootstrap would give an
     interval of no width where no pair differs, which says nothing about a handful of tasks.
     """
-    n = len(first)
+    both = sum(a and b for a, b in zip(first, second, strict=True))
+    return paired_rate_difference_of(both, sum(first) - both, sum(second) - both, len(first))
+
+
+def paired_rate_difference_of(both: int, only_first: int, only_second: int, n: int) -> Estimate:
+    """`paired_rate_difference` from counts: how many of n units are successes on both sides, on the first alone, on the second
+    alone.
+    """
     if n == 0:
         return Estimate(n=0, mean=None, low=None, high=None)
-    both = sum(a and b for a, b in zip(first, second, strict=True))
-    only_first = sum(first) - both
-    only_second = sum(second) - both
     neither = n - both - only_first - only_second
-    mean_one, low_one, high_one = _wilson(sum(first), n)
-    mean_two, low_two, high_two = _wilson(sum(second), n)
+    mean_one, low_one, high_one = _wilson(both + only_first, n)
+    mean_two, low_two, high_two = _wilson(both + only_second, n)
     margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
     phi = 0.0
     if margins > 0:

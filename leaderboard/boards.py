@@ -175,7 +175,9 @@ def _won(one: Candidate) -> NDArray[np.int8]:
 
 
 def _behind(first: NDArray[np.int8], other: NDArray[np.int8]) -> Estimate:
-    return statistics.paired_rate_difference([bool(one) for one in first], [bool(one) for one in other])
+    both = int(np.count_nonzero(first & other))
+    ones = int(np.count_nonzero(first)) - both, int(np.count_nonzero(other)) - both
+    return statistics.paired_rate_difference_of(both, *ones, len(first))
 
 
 def _standing(one: Candidate) -> Standing:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cotbench.families import holm
+from cotbench.families import ALPHA
 from cotbench.statistics import RESAMPLES, SEED
 
 Outcomes = NDArray[np.int8]
@@ -35,11 +35,20 @@ def ranks(order: Sequence[int], tests: Tests) -> dict[int, int]:
     while start < len(order):
         others = np.asarray(order[start + 1 :], dtype=np.intp)
         p_values = tests(order[start], others) if len(others) else np.zeros(0)
-        adjusted = holm({str(place): float(p) for place, p in enumerate(p_values)})
-        end = start + 1 + max((int(place) + 1 for place, one in adjusted.items() if not one.rejected), default=0)
+        kept = np.flatnonzero(~_rejected(p_values))
+        end = start + 1 + (int(kept[-1]) + 1 if len(kept) else 0)
         found |= dict.fromkeys(order[start:end], start + 1)
         start = end
     return found
+
+
+def _rejected(p_values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of a family Holm's procedure rejects: the same as `families.holm`, whose library collects garbage at every call."""
+    order = np.argsort(p_values, kind="stable")
+    steps = p_values[order] * np.arange(len(order), 0, -1)
+    rejected = np.zeros(len(order), dtype=np.bool_)
+    rejected[order] = np.maximum.accumulate(steps) <= ALPHA
+    return rejected
 
 
 def mcnemar_of(won: Outcomes) -> Tests:

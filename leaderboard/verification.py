@@ -154,7 +154,7 @@ def _require_data(bundle: Bundle, entry: EnvEntry, data: Path | None) -> None:
     for name in sorted({*recorded, *here}):
         if recorded.get(name) != here.get(name):
             raise MissingDataError(
-                f"entry {bundle.digest[:12]} was played with {_shown(name)} {_shown(recorded.get(name))}, "
+                f"entry {bundle.digest[:12]} was played with {_shown(name, 40)} {_shown(recorded.get(name))}, "
                 f"here is {_shown(here.get(name))}: {_remedy(name, recorded.get(name), bundle.manifest)}"
             )
 
@@ -202,8 +202,8 @@ def _minor(python: str) -> str:
     return ".".join(python.split(".")[:2])
 
 
-def _shown(value: str | None) -> str:
+def _shown(value: str | None, length: int = 16) -> str:
     """What a submitter wrote, short and harmless in a message."""
     if value is None:
         return "none"
-    return value[:16] if _PLAIN.fullmatch(value) else repr(value[:16])
+    return value[:length] if _PLAIN.fullmatch(value) else ascii(value[:length])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cotbench import statistics
 from cotbench.families import holm
-from cotbench.leaderboard.ranking import exchange_of, mcnemar_of, ranks
+from cotbench.leaderboard.ranking import _rejected, exchange_of, mcnemar_of, ranks
 
 
 def _won(rates: list[float], tasks: int, seed: int = 0) -> np.ndarray:
@@ -87,6 +87,13 @@ def test_a_family_of_many_makes_a_single_lucky_difference_no_rank() -> None:
 def test_no_entry_has_no_rank_and_one_is_first() -> None:
     assert ranks([], mcnemar_of(np.zeros((0, 5), dtype=np.int8))) == {}
     assert ranks([0], mcnemar_of(np.ones((1, 5), dtype=np.int8))) == {0: 1}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([0.0, 1e-9, 0.001, 0.01, 0.0125, 0.02, 0.025, 0.05, 0.051, 0.5, 1.0]), min_size=1, max_size=9))
+def test_what_is_rejected_is_what_holm_rejects(p_values: list[float]) -> None:
+    expected = [one.rejected for one in holm({str(place): p for place, p in enumerate(p_values)}).values()]
+    assert list(_rejected(np.array(p_values))) == expected
 
 
 @settings(max_examples=60, deadline=None)
