@@ -110,15 +110,14 @@ def submit(
 def _bundles(paths: list[Path], given: dict[str, str]) -> dict[Path, bytes]:
     """What each path holds, as bundles, all of them before any is submitted."""
     from cotbench.errors import SubmissionError
+    from cotbench.leaderboard import limits
     from cotbench.leaderboard.submission import packed, runs_in
 
     found: dict[Path, bytes] = {}
     for path in paths:
         if path.is_file():
-            from cotbench.leaderboard.bundle import MAX_BYTES
-
-            if path.stat().st_size > MAX_BYTES:
-                raise SubmissionError(f"{path} is larger than a bundle may be ({MAX_BYTES >> 20} MB)")
+            if path.stat().st_size > limits.PACKED:
+                raise SubmissionError(f"{path} has {path.stat().st_size:,} bytes; a bundle has at most {limits.PACKED:,}")
             found[path] = path.read_bytes()
         else:
             found |= {folder: packed(folder, **given) for folder in runs_in(path)}
@@ -164,6 +163,7 @@ def verify(
     require_leaderboard()
     from cotbench.errors import UsageError
     from cotbench.leaderboard.bundle import unpack
+    from cotbench.leaderboard.verification import versions
 
     named = entries or []
     if bool(named) == all_:
@@ -180,9 +180,10 @@ def verify(
         return int(failed > 0)
     with opened_store(db) as store:
         for id in _pending(store, again) if all_ else [store.entry(one).id for one in ids]:
-            verdict = _replayed(unpack(store.bundle(id)), workers, data, id)
+            bundle = unpack(store.bundle(id))
+            verdict = _replayed(bundle, workers, data, id)
             if not isinstance(verdict, str):
-                store.settle(id, verdict, with_versions=_versions())
+                store.settle(id, verdict, with_versions=versions(bundle.manifest, data))
             failed += _told(id, verdict)
         pending = store.count("pending")
     if pending:
@@ -199,13 +200,6 @@ def _cores() -> int:
 def _pending(store: Store, again: bool) -> list[str]:
     """Oldest first."""
     return [entry.id for entry in reversed(store.entries(None if again else "pending"))]
-
-
-def _versions() -> dict[str, str]:
-    from cotbench.manifest import surroundings
-
-    packages: dict[str, str] = surroundings()["packages"]
-    return packages
 
 
 def _bundle_at(path: Path) -> Bundle:

@@ -1,0 +1,133 @@
+"""The leaderboard as files, for any web server. Invariant: the pages are the server's own, every link in them is relative and
+leads to a file that is there; bundles lie beside the entries, so that anyone can verify them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cotbench.leaderboard.board import Board
+from cotbench.leaderboard.boards import board_view
+from cotbench.leaderboard.bundle import unpack
+from cotbench.leaderboard.entry import State
+from cotbench.leaderboard.store import Store
+from cotbench.leaderboard.web.asked import Asked, asked
+from cotbench.leaderboard.web.assets import assets
+from cotbench.leaderboard.web.models import Boards, Rows, board_name
+from cotbench.leaderboard.web.pages import board_page, entry_page
+from cotbench.leaderboard.web.played import played
+from cotbench.leaderboard.web.spreadsheet import board_csv
+from cotbench.lines import write_atomically
+from cotbench.runner import fresh_folder
+
+INDEX = "index.html"
+_STATES: tuple[State | None, ...] = ("verified", None)
+"""A page each: what counts, and all there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLinks:
+    """The addresses of a folder of files.
+
+    Attributes:
+        up: from the page to the top of the folder: "" or "../".
+    """
+
+    up: str
+
+    def home(self) -> str:
+        """The first board."""
+        return f"{self.up}{INDEX}"
+
+    def board(
+        self, board: Board, state: State | None = "verified", sort: str = "rank", descending: bool = False, page: int = 1
+    ) -> str | None:
+        """A board by rank, whole; in another order there is none. What is not verified stands on the page of all."""
+        return f"{self.up}boards/{_stem(board, state)}.html" if (sort, descending, page) == ("rank", False, 1) else None
+
+    def chooser(self) -> None:
+        """A form needs a server."""
+
+    def entry(self, entry: str) -> str:
+        """An entry's page."""
+        return f"{self.up}entries/{entry}.html"
+
+    def asset(self, name: str) -> str:
+        """A style sheet or a script."""
+        return f"{self.up}static/{assets()[name].filename}"
+
+    def submit(self) -> None:
+        """Submitting needs a server."""
+
+    def docs(self) -> None:
+        """There is no API."""
+
+    def schema(self) -> None:
+        """There is no API."""
+
+    def bundle(self, entry: str) -> str:
+        """What was submitted."""
+        return f"{self.up}entries/{entry}.zip"
+
+    def entry_json(self, entry: str) -> str:
+        """An entry for programs."""
+        return f"{self.up}entries/{entry}.json"
+
+    def csv(self, board: Board, state: State | None = "verified") -> str:
+        """A board for spreadsheets."""
+        return f"{self.up}boards/{_stem(board, state)}.csv"
+
+    def json(self, board: Board, state: State | None = "verified") -> str:
+        """A board for programs."""
+        return f"{self.up}boards/{_stem(board, state)}.json"
+
+
+def _stem(board: Board, state: State | None) -> str:
+    """The name of a board's files."""
+    return board.slug if state == "verified" else f"{board.slug}.all"
+
+
+def write_site(store: Store, folder: Path) -> Path:
+    """Write the site into a new or empty folder.
+
+    Returns:
+        Its first page.
+
+    Raises:
+        RunFolderError: the folder holds something, or cannot be made.
+    """
+    fresh_folder(folder, f"choose another folder, not {folder}", "folder of the site")
+    for name in ("boards", "entries", "static"):
+        (folder / name).mkdir(exist_ok=True)
+    for asset in assets().values():
+        (folder / "static" / asset.filename).write_bytes(asset.content)
+    boards = store.boards()
+    names = tuple(board_name(board, f"boards/{board.slug}.html") for board in boards)
+    write_atomically(folder / "boards.json", [Boards(boards=names).model_dump_json(indent=2) + "\n"])
+    for path, text in (*_boards(store, boards), *_entries(store)):
+        write_atomically(folder / path, [text])
+    for entry in store.entries():
+        (folder / "entries" / f"{entry.id}.zip").write_bytes(store.bundle(entry.id))
+    view = asked({}, boards)
+    page = board_page(board_view(store, view.board, view.state), view, boards, SiteLinks(""), size=None)
+    write_atomically(folder / INDEX, [page])  # Last: a site that has it is whole.
+    return folder / INDEX
+
+
+def _boards(store: Store, boards: list[Board]) -> Iterator[tuple[str, str]]:
+    for board in boards:
+        for state in _STATES:
+            view, stem = board_view(store, board, state), _stem(board, state)
+            yield f"boards/{stem}.html", board_page(view, Asked(board, state), boards, SiteLinks("../"), size=None)
+            yield f"boards/{stem}.csv", board_csv(view.rows)
+            name = board_name(board, f"{stem}.html")
+            rows = Rows(board=name, state=state, rows=view.rows, reported=view.reported)
+            yield f"boards/{stem}.json", rows.model_dump_json(indent=2) + "\n"
+
+
+def _entries(store: Store) -> Iterator[tuple[str, str]]:
+    for entry in store.entries():
+        yield f"entries/{entry.id}.html", entry_page(entry, played(unpack(store.bundle(entry.id))), SiteLinks("../"))
+        yield f"entries/{entry.id}.json", entry.model_dump_json(indent=2) + "\n"
