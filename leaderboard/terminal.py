@@ -32,38 +32,33 @@ def title_of(board: Board) -> str:
 def board_table(view: BoardView, rows: Sequence[Standing]) -> RenderableType:
     """What `cotbench leaderboard list` prints of a board."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, right in (("rank", True), ("name", False), ("success", True), ("behind first", True), ("gap", True)):
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "name")
-    for name in ("consistency", "tokens"):
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("entry", no_wrap=True)
+    table.add_column("name", min_width=16, overflow="fold")
+    for name in ("success", "behind the first", "CoT - prompt"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("tasks", justify="right")
-    table.add_column("state")
-    table.add_column("entry", no_wrap=not view.board.overall)
+    table.add_column("state", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, _cells(row)))
     for one in view.reported:
         who = f"{one.model + ' ' if one.model else ''}{one.method}"
-        table.add_row("", f"{who} (paper)", f"{one.value:.2f}", *[""] * 5, "reported, not verified", "", style="italic")
-    below = [Text(_RANKS)]
+        table.add_row("", "the paper", who, f"{one.value:.2f}", "", "", "reported", style="italic")
+    below = [Text(f"{' '.join(row.entries)} has no rank: {'; '.join(row.unranked)}") for row in rows if row.unranked]
+    below.append(Text(_RANKS))
     if view.reported:
-        below.append(Text("(paper): as published, without interval; the paper does not say in which mode it was measured"))
+        below.append(Text("the paper: as published, not verified; it does not say in which mode success was measured"))
     return Group(Text(title_of(view.board), style="bold"), table, *below, Text(""))
 
 
 def _cells(row: Standing) -> tuple[str, ...]:
-    name = f"{row.details.name} ({row.details.team})" if row.details.team else row.details.name
-    state = f"{row.state}, no rank: {'; '.join(row.unranked)}" if row.unranked else row.state
     return (
         "" if row.rank is None else str(row.rank),
-        name,
+        row.entries[0] if len(row.entries) == 1 else f"{len(row.entries)} entries",
+        f"{row.details.name} ({row.details.team})" if row.details.team else row.details.name,
         shown(row.success),
         "" if row.behind is None else shown(row.behind, signed=True),
         shown(row.gap, signed=True),
-        shown(row.consistency),
-        shown(row.tokens, 0),
-        str(row.tasks),
-        state,
-        " ".join(row.entries),
+        row.state,
     )
 
 

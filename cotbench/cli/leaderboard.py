@@ -100,7 +100,7 @@ def submit(
         note = "" if row["new"] else ", was there already"
         typer.echo(f"{row['id']} {row['state']}{note}: {row.get('url', path)}")
         if row.get("unranked"):
-            typer.echo(f"    will have no rank: {', '.join(row['unranked'])}")
+            typer.echo(f"    listed without a rank: {', '.join(row['unranked'])}")
     if server is None and any(row["state"] == "pending" for row in rows):
         flag = f" --db {db}" if db else ""
         typer.echo(f"verify them with: cotbench leaderboard verify --all{flag}")
@@ -290,7 +290,7 @@ def list_(
         for field, value in wanted.items():
             known = {getattr(board, field) for board in boards}
             if value is not None and boards and value not in known:
-                raise UnknownNameError(field, value, known, "among the entries")
+                raise UnknownNameError("environment" if field == "env" else field, value, known, "among the entries")
             boards = [board for board in boards if value is None or getattr(board, field) == value]
         views = [board_view(store, board, None if state == "all" else _state(state)) for board in boards]
         name = store.database.name

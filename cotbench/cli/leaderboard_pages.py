@@ -10,6 +10,7 @@ import typer
 from cotbench.cli.leaderboard import Db, Json, app, opened_store, require_leaderboard
 
 _WEB = ("fastapi", "uvicorn", "jinja2", "python_multipart")
+_BACKLOG = 2048
 tokens = typer.Typer(help="Tokens that allow to submit over the web.", no_args_is_help=True)
 app.add_typer(tokens, name="token")
 
@@ -46,6 +47,7 @@ def serve(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
+            listening.listen(_BACKLOG)
         except OSError as error:
             listening.close()
             raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}): choose another --port or --host") from error
@@ -59,7 +61,7 @@ def serve(
             access_log=False,
             server_header=False,
             timeout_keep_alive=10,
-            backlog=2048,
+            backlog=_BACKLOG,
         )
         uvicorn.Server(config).run(sockets=[listening])
     return 0
