@@ -13,7 +13,7 @@ import cotbench
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {"cotbench": ROOT / "cotbench", "cotbench.envs": ROOT / "envs"}
 ROOMS |= {"cotbench.baselines": ROOT / "baselines", "cotbench.leaderboard": ROOT / "leaderboard"}
-HEAVY = ("torch", "transformers", "pandas", "scipy", "textworld", "gymnasium", "numpy")
+HEAVY = ("torch", "transformers", "pandas", "scipy", "textworld", "gymnasium", "numpy", "sqlalchemy", "fastapi")
 
 
 def _imports(path: Path) -> Iterator[str]:
@@ -72,7 +72,7 @@ def test_cotbench_run_stays_a_function_whatever_is_imported_first() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["traces", "--help"], ["train", "--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["traces", "--help"], ["train", "--help"], ["leaderboard", "--help"], ["--version"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom cotbench.cli import run_cli\n"
