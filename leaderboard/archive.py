@@ -14,7 +14,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cotbench.errors import SubmissionError
@@ -148,16 +148,18 @@ def read_archive(data: bytes, largest: Mapping[str, int], together: int) -> dict
     return members
 
 
-def write_archive(members: Mapping[str, bytes]) -> bytes:
-    """A zip file of these members; the same members give the same bytes."""
+def write_archive(members: Mapping[str, Iterable[bytes]]) -> bytes:
+    """A zip file of these members, each in pieces; the same members give the same bytes."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        for name, content in members.items():
+        for name, pieces in members.items():
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.create_system = 3
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
-            archive.writestr(entry, content)
+            with archive.open(entry, "w") as member:
+                for piece in pieces:
+                    member.write(piece)
     return file.getvalue()
 
 

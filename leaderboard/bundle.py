@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
@@ -70,22 +70,25 @@ def repack(bundle: Bundle) -> bytes:
         SubmissionError: they are more than a submission may have.
     """
     submission = {"format": FORMAT, "details": bundle.details.model_dump(mode="json")}
-    lines = [episode.model_dump_json().encode() for episode in bundle.episodes]
-    longest = max(range(len(lines)), key=lambda index: len(lines[index]), default=0)
-    if lines and len(lines[longest]) > limits.LINE:
-        raise SubmissionError(f"{EPISODES}, line {longest + 1}: is longer than {limits.LINE:,} bytes")
-    members = {
-        SUBMISSION: json.dumps(submission, indent=2).encode() + b"\n",
-        MANIFEST: bundle.manifest.model_dump_json(indent=2).encode() + b"\n",
-        EPISODES: b"".join(line + b"\n" for line in lines),
-    }
-    size = sum(map(len, members.values()))
-    if size > limits.EXPANDED:
-        raise SubmissionError(f"the submission expands to {size:,} bytes; at most {limits.EXPANDED:,} are accepted")
-    data = write_archive(members)
+    head = json.dumps(submission, indent=2).encode() + b"\n"
+    manifest = bundle.manifest.model_dump_json(indent=2).encode() + b"\n"
+    lines = _lines(bundle.episodes, limits.EXPANDED - len(head) - len(manifest))
+    data = write_archive({SUBMISSION: [head], MANIFEST: [manifest], EPISODES: lines})
     if len(data) > limits.PACKED:
         raise SubmissionError(f"the submission has {len(data):,} bytes; at most {limits.PACKED:,} are accepted")
     return data
+
+
+def _lines(episodes: Sequence[Episode], left: int) -> Iterator[bytes]:
+    """The episodes as they are written, a line each; `left` is how many bytes they may have."""
+    for number, episode in enumerate(episodes, 1):
+        line = episode.model_dump_json().encode() + b"\n"
+        left -= len(line)
+        if len(line) > limits.LINE:
+            raise SubmissionError(f"{EPISODES}, line {number}: is longer than {limits.LINE:,} bytes")
+        if left < 0:
+            raise SubmissionError(f"{EPISODES}, line {number}: the submission expands to more than {limits.EXPANDED:,} bytes")
+        yield line
 
 
 def unpack(data: bytes | BinaryIO) -> Bundle:
@@ -110,7 +113,7 @@ def _whole(data: bytes | BinaryIO) -> bytes:
     return whole
 
 
-def _read(file: BinaryIO) -> Iterable[bytes]:
+def _read(file: BinaryIO) -> Iterator[bytes]:
     left = limits.PACKED + 1
     while left > 0 and (piece := file.read(min(left, limits.MB))):
         left -= len(piece)
@@ -137,7 +140,7 @@ def _manifest(text: bytes) -> Manifest:
     return read_model(Manifest, text, MANIFEST)
 
 
-def _episodes(member: Member) -> Iterable[Episode]:
+def _episodes(member: Member) -> Iterator[Episode]:
     steps = 0
     for number, line in member.lines(limits.LINE):
         where = f"{EPISODES}, line {number}"

@@ -80,7 +80,8 @@ class Details(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field, given = first["loc"][0], first["input"]
-            quoted = "" if given == "" else f" {str(given)[:_SHOWN]!r}{'…' if len(str(given)) > _SHOWN else ''}"
+            text = str(given)
+            quoted = f" {text[:_SHOWN]!r}{'…' if len(text) > _SHOWN else ''}" if text else ""
             raise SubmissionError(f"the entry's {field}{quoted} {_problem(first)}") from error
 
 

@@ -32,6 +32,11 @@ STEPS: Final = 2_000
 ALL_STEPS: Final = 250_000
 """Steps of all episodes: about a kilobyte is written of each, so these many fill the expanded size."""
 
+ACTIONS: Final = 16 * MB
+"""Characters of all actions of a submission, prompt actions too: a million of calls take up to 5 seconds to read. An action has
+about 25, a list of calls 100.
+"""
+
 CONTAINERS: Final = 3 * STEPS + 10
 """Objects and lists in one line, or in one file: a step has three, the decisions in it counted."""
 

@@ -11,6 +11,7 @@ from typing import Final
 from cotbench.episode import Episode, Step, episode_key
 from cotbench.errors import SubmissionError
 from cotbench.journal import EPISODES
+from cotbench.leaderboard import limits
 from cotbench.leaderboard.document import shown
 from cotbench.query import Decision
 from cotbench.rollout import Unit
@@ -30,8 +31,12 @@ def check_plays(episodes: Sequence[Episode], plan: Plan) -> None:
     _check_order([episode.key for episode in episodes], [episode_key(unit.task, unit.mode) for unit in units])
     budget = plan.config.max_steps or plan.entry.max_steps()
     canonical = plan.entry.canonical()
+    characters = 0
     for number, (episode, unit) in enumerate(zip(episodes, units, strict=True), 1):
         at = _Place(number, episode.key)
+        characters += sum(len(decision.action) for step in episode.trajectory for _, decision, _ in _decisions(step, episode))
+        if characters > limits.ACTIONS:
+            raise at.refused(f"the actions of a submission have at most {limits.ACTIONS:,} characters together")
         _check_outcome(at, episode, unit, budget)
         prompted = plan.config.mode == "both" and episode.mode == "cot"
         for index, step in enumerate(episode.trajectory):

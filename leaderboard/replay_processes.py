@@ -8,6 +8,7 @@ import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
@@ -73,20 +74,31 @@ class _Process:
         self.owed: deque[tuple[int, Episode]] = deque()
 
     def give(self, group: Group) -> None:
-        """Have episodes replayed; starts the process when there is none."""
+        """Have episodes replayed; starts the process when there is none.
+
+        Raises:
+            EngineError: it cannot be started.
+        """
         if self._process is None:
-            # Spawned, not forked: the parent may have threads.
-            context = multiprocessing.get_context("spawn")
-            self.pipe, inner = context.Pipe()
-            self._process = context.Process(target=_serve, args=(inner, self._settings), daemon=True)
-            with _deaf_to_interrupts():
-                self._process.start()
-            inner.close()
+            self._start()
         self.owed.extend(group)
-        try:
+        # Where the process is gone, `take` says so.
+        with suppress(OSError):
             self.pipe.send([episode.model_dump_json() for _, episode in group])
-        except OSError:
-            return  # It is gone: `take` says so.
+
+    def _start(self) -> None:
+        # Spawned, not forked: the parent may have threads.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, inner = context.Pipe()
+        process = context.Process(target=_serve, args=(inner, self._settings), daemon=True)
+        try:
+            with _deaf_to_interrupts():
+                process.start()
+        except OSError as error:
+            raise EngineError(f"cannot start a process to replay in ({error}): use fewer --jobs") from error
+        finally:
+            inner.close()
+        self._process = process
 
     def take(self) -> _Answer | None:
         """The answer about the first episode that it owes; None where it died instead."""

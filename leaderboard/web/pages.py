@@ -1,0 +1,194 @@
+"""The pages. Invariant: pure, from data to HTML; what a submitter, a model or an address wrote is text, never markup; no script
+and no style stands in a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from cotbench.leaderboard.board import Board
+from cotbench.leaderboard.boards import BoardView, sorted_rows
+from cotbench.leaderboard.entry import STATES, Entry
+from cotbench.leaderboard.limits import MB, PACKED
+from cotbench.leaderboard.web.asked import ALL, Asked, all_boards
+from cotbench.leaderboard.web.columns import board_table
+from cotbench.leaderboard.web.entry_tables import facts, numbers_table, type_rows
+from cotbench.leaderboard.web.links import Links
+from cotbench.leaderboard.web.operations import operations
+from cotbench.leaderboard.web.played import Played
+from cotbench.leaderboard.web.words import MODES, board_title, counted, env_title, minute
+
+ROWS = 100
+"""Of a board, on one page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A link to what may have been meant."""
+
+    title: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """What somebody has typed into the form; not the token, which is never sent back."""
+
+    name: str = ""
+    team: str = ""
+    link: str = ""
+
+
+def board_page(view: BoardView, asked: Asked, boards: Sequence[Board], links: Links, *, size: int | None = ROWS) -> str:
+    """A board.
+
+    Args:
+        view: of the board and the state that are asked for.
+        boards: those that have entries.
+        size: rows on a page; all where None.
+    """
+    rows = sorted_rows(view.rows, asked.sort, asked.descending)
+    pages = max(1, -(-len(rows) // size)) if size is not None else 1
+    page = min(asked.page, pages)
+    shown = rows[(page - 1) * size : page * size] if size is not None else rows
+
+    def at(number: int) -> str | None:
+        return links.board(asked.board, asked.state, asked.sort, asked.descending, number) if 1 <= number <= pages else None
+
+    others = {state: n for state, n in view.counts.items() if n and state != asked.state}
+    return _rendered(
+        "board.html.jinja",
+        links=links,
+        title=board_title(asked.board),
+        asked=asked,
+        overall=asked.board.overall,
+        heading=counted(len(rows), "system" if asked.board.overall else "entry", asked.state),
+        total=len(rows),
+        tasks=sorted({row.tasks for row in rows if row.rank is not None}),
+        table=board_table(shown, view.reported if page == 1 else (), asked, links),
+        others=[
+            (counted(n, "entry", state), links.board(asked.board, state))
+            for state, n in others.items()
+            if asked.state is not None
+        ],
+        form=_form(asked),
+        boards=[(board, board_title(board), links.board(board)) for board in boards],
+        page=page,
+        pages=pages,
+        previous=at(page - 1),
+        next=at(page + 1),
+    )
+
+
+def _form(asked: Asked) -> dict[str, Any]:
+    """The selects of the form: name -> (value, words, environments that have it)."""
+    envs = list(dict.fromkeys(board.env for board in all_boards()))
+    splits: dict[tuple[str, str], list[str]] = {}
+    for board in all_boards():
+        found = splits.setdefault((board.scheme, board.split), [])
+        if board.env not in found:
+            found.append(board.env)
+    schemes = dict.fromkeys(scheme for scheme, _ in splits)
+    return {
+        "envs": [(env, env_title(env)) for env in envs],
+        "schemes": {
+            scheme: [(split, " ".join(on)) for (one, split), on in splits.items() if one == scheme] for scheme in schemes
+        },
+        "modes": list(MODES.items()),
+        "states": [*STATES, ALL],
+        "state": asked.state or ALL,
+    }
+
+
+def entry_page(entry: Entry, played: Played, links: Links) -> str:
+    """An entry."""
+    from markupsafe import Markup
+
+    summary = entry.summary
+    modes = [mode for mode in MODES if mode in summary.modes]
+    return _rendered(
+        "entry.html.jinja",
+        links=links,
+        title=entry.details.name,
+        entry=entry,
+        summary=summary,
+        env=env_title(summary.env),
+        boards=[
+            (board_title(board), links.board(board, None if entry.state == "rejected" or entry.unranked else entry.state))
+            for board in (Board(summary.env, summary.scheme, summary.split, mode) for mode in modes)
+        ],
+        submitted=minute(entry.submitted),
+        settled=minute(entry.settled) if entry.settled is not None else None,
+        errors=sum(mode.errors for mode in summary.modes.values()),
+        numbers=numbers_table(summary),
+        facts=facts(summary),
+        modes=[(mode, MODES[mode]) for mode in modes],
+        types=type_rows(summary),
+        played=played,
+        episodes=Markup(played.episodes),  # noqa: S704  (escaped there)
+    )
+
+
+def submit_page(links: Links, *, token_required: bool, server: str, typed: Typed | None = None, error: str = "") -> str:
+    """The form to submit with.
+
+    Args:
+        server: the address of this server, for the command line.
+        typed: what was typed before, with the error that it led to.
+    """
+    return _rendered(
+        "submit.html.jinja",
+        links=links,
+        title="Submit a run",
+        token_required=token_required,
+        most=f"{PACKED // MB} MB",
+        server=server,
+        typed=typed or Typed(),
+        error=error,
+    )
+
+
+def docs_page(schema: dict[str, Any], links: Links, *, token_required: bool, server: str) -> str:
+    """The API, to read.
+
+    Args:
+        schema: OpenAPI.
+    """
+    return _rendered(
+        "docs.html.jinja",
+        links=links,
+        title="The API",
+        operations=operations(schema),
+        token_required=token_required,
+        server=server,
+    )
+
+
+def error_page(title: str, message: str, choices: Sequence[Choice], links: Links) -> str:
+    """What is shown instead of a page."""
+    return _rendered("error.html.jinja", links=links, title=title, message=message, choices=choices)
+
+
+def _rendered(template: str, **values: Any) -> str:
+    text: str = _environment().get_template(template).render(**values)
+    return text.encode("utf-8", "replace").decode("utf-8")  # A lone half of a surrogate pair cannot be written.
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    found: Any = Environment(
+        # The tables and the episode browser are those of the report.
+        loader=ChoiceLoader([PackageLoader("cotbench.leaderboard.web", "templates"), PackageLoader("cotbench", "report")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    found.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    return found

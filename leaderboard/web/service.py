@@ -1,0 +1,130 @@
+"""What the routes do, away from HTTP. Invariant: at most four submissions are unpacked and checked at once, whatever arrives;
+pages do not wait for them; an acknowledgement is given after the store has returned.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, TypeVar
+
+import anyio
+import anyio.to_thread
+from starlette.requests import Request
+
+from cotbench.errors import CotbenchError, StoreError, SubmissionError, UsageError
+from cotbench.leaderboard.boards import board_view
+from cotbench.leaderboard.bundle import unpack
+from cotbench.leaderboard.entry import Entry
+from cotbench.leaderboard.store import Store
+from cotbench.leaderboard.submission import take
+from cotbench.leaderboard.web.asked import asked
+from cotbench.leaderboard.web.gate import FAILED_TOKENS, Rates, Uploads, check_rate, client_of
+from cotbench.leaderboard.web.links import Links
+from cotbench.leaderboard.web.pages import board_page
+from cotbench.leaderboard.web.played import Played, played
+from cotbench.leaderboard.web.refusal import RefusedError
+from cotbench.leaderboard.web.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+AT_ONCE = 4
+_KEPT = 16
+"""Entries whose episodes are kept for the next reader, at most 1 MB each."""
+
+
+@dataclass(slots=True)
+class Service:
+    """The leaderboard, served.
+
+    Attributes:
+        rates: submissions of each address; `failed` its wrong tokens.
+    """
+
+    store: Store
+    settings: Settings
+    links: Links
+    rates: Rates
+    uploads: Uploads
+    failed: Rates = field(default_factory=lambda: Rates(FAILED_TOKENS))
+    _readers: Any = field(default_factory=lambda: anyio.CapacityLimiter(AT_ONCE))
+    _takers: Any = field(default_factory=lambda: anyio.CapacityLimiter(AT_ONCE))
+    _played: OrderedDict[str, Played] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    async def read(self, do: Callable[[], T]) -> T:
+        """Do what reads the store, in a thread."""
+        found: T = await anyio.to_thread.run_sync(do, limiter=self._readers)
+        return found
+
+    async def take(self, file: BinaryIO, name: str, team: str, link: str) -> tuple[Entry, bool]:
+        """Take a submission in; see `submission.take`.
+
+        Raises:
+            SubmissionError: it is refused.
+            RefusedError: this server cannot check it.
+        """
+        try:
+            taken: tuple[Entry, bool] = await anyio.to_thread.run_sync(
+                lambda: take(self.store, file, name=name, team=team, link=link), limiter=self._takers
+            )
+            return taken
+        except (SubmissionError, StoreError):
+            raise
+        except UsageError as error:
+            raise SubmissionError(str(error)) from error
+        except CotbenchError as error:
+            _LOG.error("a submission could not be checked: %s", error)
+            raise RefusedError(503, "this server lacks what it takes to check this run; its log says what") from error
+
+    async def admit(self, request: Request, token: str | None) -> None:
+        """Let a submission through, where a token is asked for, only with one.
+
+        Raises:
+            RefusedError: 401, or 429 after too many wrong tokens.
+        """
+        if not self.settings.token_required:
+            return
+        address = client_of(request)
+        check_rate(self.failed, address, take=False)
+        if not token:
+            raise _unknown("a submission to this server needs a token: ask whoever runs it, or set COTBENCH_LEADERBOARD_TOKEN")
+        if not await self.read(lambda: self.store.knows(token)):
+            self.failed.wait(address)
+            raise _unknown("this token is not known here, or was taken back")
+
+    async def warm(self) -> None:
+        """Make the first page once, so that nobody waits for what is loaded and computed with it."""
+        await self.read(self._first_page)
+
+    def _first_page(self) -> None:
+        try:
+            boards = self.store.boards()
+            wanted = asked({}, boards)
+            board_page(board_view(self.store, wanted.board), wanted, boards, self.links)
+        except StoreError:
+            return  # Whoever asks is told.
+
+    def played(self, entry: str) -> Played:
+        """What an entry played.
+
+        Raises:
+            UnknownNameError: no such entry.
+        """
+        with self._lock:
+            if entry in self._played:
+                self._played.move_to_end(entry)
+                return self._played[entry]
+        found = played(unpack(self.store.bundle(entry)))
+        with self._lock:
+            self._played[entry] = found
+            if len(self._played) > _KEPT:
+                self._played.popitem(last=False)
+        return found
+
+
+def _unknown(message: str) -> RefusedError:
+    return RefusedError(401, message, headers={"WWW-Authenticate": "Bearer"})

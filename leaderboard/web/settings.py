@@ -1,0 +1,88 @@
+"""How the page is served. Invariant: whoever can be reached from other machines asks for a token, and answers to known names
+only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from cotbench.errors import UsageError
+from cotbench.leaderboard.limits import PACKED
+
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What may be set.
+
+    Attributes:
+        host: the address to listen on, 127.0.0.1 or another loopback address unless tokens are asked for.
+        port: 0 takes a free one.
+        token_required: whether a submission needs a token.
+        hosts: names in the Host header to answer to, without port, beside the address itself; a wildcard address answers to
+            every IP address, which no name can be bent to.
+        rate: submissions a minute from one address.
+        max_bytes: of an upload.
+        upload_seconds: within which an upload must have arrived.
+
+    Raises:
+        UsageError: reachable from other machines, and no token asked for.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token_required: bool = False
+    hosts: tuple[str, ...] = ()
+    rate: int = 600
+    max_bytes: int = PACKED
+    upload_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        if not self.loopback and not self.token_required:
+            raise UsageError(f"{self.host} can be reached from other machines: ask for tokens, or listen on 127.0.0.1")
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host.lower() == "localhost":
+            return True
+        address = _address(self.host)
+        return address is not None and address.is_loopback
+
+    def answers(self, host: str) -> bool:
+        """Whether the server answers to a Host header."""
+        name = hostname(host)
+        own = (*self.hosts, self.host, *(_LOOPBACK if self.loopback else ()))
+        if name is None:
+            return False
+        if name in {hostname(one) for one in own}:
+            return True
+        bound = _address(self.host)
+        return bound is not None and bound.is_unspecified and _address(name) is not None
+
+
+def hostname(host: str) -> str | None:
+    """The name in a Host header, in small letters, without port and brackets; None where there is none."""
+    text = host.strip().lower()
+    if text.startswith("["):
+        inside, closed, port = text[1:].partition("]")
+        name = inside if closed and (not port or _is_port(port)) else ""
+    elif text.count(":") > 1:
+        name = text
+    else:
+        name, colon, port = text.partition(":")
+        name = name if not colon or _is_port(f":{port}") else ""
+    return name.removesuffix(".") or None
+
+
+def _is_port(text: str) -> bool:
+    return text.startswith(":") and text[1:].isascii() and text[1:].isdigit()
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
