@@ -171,7 +171,8 @@ def _single(candidates: Sequence[Candidate]) -> list[Standing]:
 
 
 def _won(one: Candidate) -> NDArray[np.int8]:
-    return np.frombuffer(one.result.outcomes.encode("ascii"), dtype=np.int8) == ord(WON)
+    characters = np.frombuffer(one.result.outcomes.encode("ascii"), dtype=np.int8)
+    return (characters == ord(WON)).astype(np.int8)
 
 
 def _behind(first: NDArray[np.int8], other: NDArray[np.int8]) -> Estimate:

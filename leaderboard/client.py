@@ -70,7 +70,7 @@ def submit(server: str, data: bytes, token: str | None = None) -> Receipt:
                 return _receipt(base, response)
         except urllib.error.HTTPError as error:
             said = _said(error)
-            if error.code == 429:
+            if error.code in (429, 503):
                 time.sleep(min(_seconds(error.headers.get("Retry-After")), _LONGEST_WAIT))
                 continue
             if error.code < 500:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cotbench.bootstrap import RESAMPLES, SEED
 from cotbench.families import ALPHA
-from cotbench.statistics import RESAMPLES, SEED
 
 Outcomes = NDArray[np.int8]
 """[entries, tasks]: 1 won, 0 not won."""

@@ -156,12 +156,12 @@ class Store:
         with self.database.reading() as connection:
             return _entry(self._row(connection, id))
 
-    def _row(self, connection: sql.Connection, id: str) -> Mapping[str, Any]:
+    def _row(self, connection: sql.Connection, id: str) -> sql.RowMapping:
         found = connection.execute(sql.select(entries).where(entries.c.id == _text(id))).mappings().first()
         if found is None:
             newest = sql.select(entries.c.id).order_by(entries.c.number.desc()).limit(_NEAR)
             raise UnknownNameError("entry", id[:100], connection.execute(newest).scalars())
-        return dict(found)
+        return found
 
     def bundle(self, id: str) -> bytes:
         """An entry's bundle, as it was submitted.
@@ -324,7 +324,7 @@ def _order(board: Board) -> tuple[str, str, str, int]:
     return board.env, board.scheme, board.split, -MODES.index(board.mode)
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
+def _entry(row: sql.RowMapping) -> Entry:
     return Entry(
         id=row["id"],
         number=row["number"],
@@ -339,12 +339,12 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     )
 
 
-def _details(row: Mapping[str, Any]) -> Details:
+def _details(row: sql.RowMapping) -> Details:
     # They were checked when they were written; rules may have changed since.
     return Details.model_construct(name=row["name"], team=row["team"], link=row["link"])
 
 
-def _candidate(row: Mapping[str, Any]) -> Candidate:
+def _candidate(row: sql.RowMapping) -> Candidate:
     return Candidate(
         id=row["id"],
         number=row["number"],

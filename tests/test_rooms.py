@@ -72,7 +72,10 @@ def test_cotbench_run_stays_a_function_whatever_is_imported_first() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["traces", "--help"], ["train", "--help"], ["leaderboard", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"], ["traces", "--help"], ["train", "--help"], ["leaderboard", "--help"], ["--version"]],
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom cotbench.cli import run_cli\n"

@@ -29,10 +29,8 @@ def serve(
     require_leaderboard(*_WEB)
     import socket
 
-    import uvicorn
-
     from cotbench.errors import UsageError
-    from cotbench.leaderboard.web.app import create_app
+    from cotbench.leaderboard.web.serving import server_of
     from cotbench.leaderboard.web.settings import Settings
 
     with opened_store(db) as store:
@@ -55,15 +53,7 @@ def serve(
         settings = Settings(host, bound, token_required=wanted, hosts=tuple(allow_host or ()), rate=rate)
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"leaderboard {store.database.name} on http://{shown}:{bound} (Ctrl-C ends it)")
-        config = uvicorn.Config(
-            create_app(store, settings),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=10,
-            backlog=_BACKLOG,
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+        server_of(store, settings).run(sockets=[listening])
     return 0
 
 
