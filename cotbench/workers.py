@@ -115,7 +115,7 @@ class _Worker:
         pairs = [context.Pipe() for _ in range(self._count)]
         self.pipes = [outer for outer, _ in pairs]
         self._process = context.Process(target=_serve, args=([inner for _, inner in pairs], self._settings), daemon=True)
-        with _deaf_to_interrupts():
+        with deaf_to_interrupts():
             self._process.start()
         for _, inner in pairs:
             inner.close()
@@ -189,7 +189,7 @@ def wait_for(envs: Sequence[EnvHandle], timeout: float) -> list[EnvHandle]:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
+def deaf_to_interrupts() -> Iterator[None]:
     """A process started here ignores Ctrl-C from its first moment, while it still imports: the parent decides what it means."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -172,7 +172,8 @@ def _single(candidates: Sequence[Candidate]) -> list[Standing]:
 
 def _won(one: Candidate) -> NDArray[np.int8]:
     characters = np.frombuffer(one.result.outcomes.encode("ascii"), dtype=np.int8)
-    return (characters == ord(WON)).astype(np.int8)
+    won: NDArray[np.int8] = (characters == ord(WON)).astype(np.int8)
+    return won
 
 
 def _behind(first: NDArray[np.int8], other: NDArray[np.int8]) -> Estimate:

@@ -17,7 +17,7 @@ from cotbench.episode import Episode
 from cotbench.errors import CotbenchError, EngineError
 from cotbench.leaderboard.difference import Difference
 from cotbench.leaderboard.replay import Replayer
-from cotbench.workers import EnvSettings, _deaf_to_interrupts
+from cotbench.workers import EnvSettings, deaf_to_interrupts
 
 Group = Sequence[tuple[int, Episode]]
 """Episodes of one task, each with its place in the run."""
@@ -92,7 +92,7 @@ class _Process:
         self.pipe, inner = context.Pipe()
         process = context.Process(target=_serve, args=(inner, self._settings), daemon=True)
         try:
-            with _deaf_to_interrupts():
+            with deaf_to_interrupts():
                 process.start()
         except OSError as error:
             raise EngineError(f"cannot start a process to replay in ({error}): use fewer --jobs") from error

@@ -12,7 +12,7 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cotbench.elicitation import MODES
+from cotbench.elicitation import MODES, Mode
 from cotbench.envs.registry import EnvEntry, env_entry
 from cotbench.episode import Episode, episode_key
 from cotbench.errors import GameFileError, MissingDataError, UsageError
@@ -81,7 +81,7 @@ def versions(manifest: Manifest, data: Path | None = None) -> dict[str, str]:
 def _other_episodes(manifest: Manifest, episodes: Sequence[Episode]) -> Difference | None:
     """The first place where the episodes are not those that the manifest's task list gives."""
     config = manifest.config
-    modes = MODES if config.mode == "both" else (config.mode,)
+    modes: Sequence[Mode] = MODES if config.mode == "both" else (config.mode,)
     listed = [episode_key(task, mode) for task in manifest.task_list for mode in modes]
     for there, due in zip_longest([episode.key for episode in episodes], listed, fillvalue="none"):
         if there != due:

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from cotbench.cli.leaderboard import Db, Json, app, opened_store, require_leaderboard
+from cotbench.cli import leaderboard
+from cotbench.cli.leaderboard import Db, Json, opened_store, require_leaderboard
 
 _WEB = ("fastapi", "uvicorn", "jinja2", "python_multipart")
 _BACKLOG = 2048
+app = leaderboard.app
 tokens = typer.Typer(help="Tokens that allow to submit over the web.", no_args_is_help=True)
 app.add_typer(tokens, name="token")
 

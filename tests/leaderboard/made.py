@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from cotbench.runner import run
 
 JSON = dict[str, Any]
 DETAILS = Details(name="A random walk", team="The testers", link="https://example.org/walk")
-GAMES = ("alfworld/gen/pick/8000", "alfworld/gen/heat/8000")
 
 _count = iter(range(10**9))
 
@@ -120,8 +119,3 @@ def setting(*path: str | int, to: object) -> Callable[[Any], None]:
         document[path[-1]] = to
 
     return edit
-
-
-def places(episodes: list[JSON], mode: str) -> Iterator[int]:
-    """Where the episodes of a mode stand."""
-    return (place for place, episode in enumerate(episodes) if episode["mode"] == mode)
