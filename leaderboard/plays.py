@@ -111,7 +111,7 @@ def _check_outcome(at: _Place, episode: Episode, unit: Unit, budget: int) -> Non
 def _check_step(at: _Place, step: Step, episode: Episode, prompted: bool, canonical: Callable[[str], str]) -> None:
     if not 0 <= step.score <= 1:
         raise at.refused(f"score is {step.score}, not in [0, 1]")
-    at.require("action", step.action, _spelled(at, step.decision, canonical))
+    at.require("action", step.action, canonical(step.decision.action))
     if (step.prompt_decision is not None) != prompted:
         raise at.refused(
             "prompt_decision is missing, and mode both has one at every state of a CoT episode"
@@ -121,7 +121,7 @@ def _check_step(at: _Place, step: Step, episode: Episode, prompted: bool, canoni
     if step.prompt_decision is None:
         at.require("prompt_action", step.prompt_action, None)
     else:
-        at.require("prompt_action", step.prompt_action, _spelled(at, step.prompt_decision, canonical))
+        at.require("prompt_action", step.prompt_action, canonical(step.prompt_decision.action))
     for field, decision, reasoned in _decisions(step, episode):
         if decision.error is not None:
             raise at.refused(f"{field}.error is {shown(decision.error)}: an answer that failed ends its episode")
@@ -147,10 +147,3 @@ def _decisions(step: Step, episode: Episode) -> Iterator[tuple[str, Decision, bo
     yield "decision", step.decision, episode.mode == "cot"
     if step.prompt_decision is not None:
         yield "prompt_decision", step.prompt_decision, False
-
-
-def _spelled(at: _Place, decision: Decision, canonical: Callable[[str], str]) -> str:
-    try:
-        return canonical(decision.action)
-    except RecursionError as error:
-        raise at.refused(f"an action is nested too deeply to be read: {shown(decision.action)}") from error

@@ -43,6 +43,12 @@ def board_table(view: BoardView, rows: Sequence[Standing]) -> RenderableType:
     for one in view.reported:
         who = f"{one.model + ' ' if one.model else ''}{one.method}"
         table.add_row("", "the paper", who, f"{one.value:.2f}", "", "", "reported", style="italic")
+    if not rows and view.board.overall:
+        return Group(
+            Text(title_of(view.board), style="bold"),
+            Text("no system (a name and a team) has a verified, whole entry of each environment yet"),
+            Text(""),
+        )
     below = [Text(f"{' '.join(row.entries)} has no rank: {'; '.join(row.unranked)}") for row in rows if row.unranked]
     below.append(Text(_RANKS))
     if view.reported:

@@ -84,6 +84,13 @@ def canonical(text: str) -> str:
         return plain if _ATTEMPT.search(plain) else NO_CALL
     if not answer.calls:
         return NO_CALL
+    try:
+        return _spelled(text, answer)
+    except RecursionError:
+        return text.strip()  # Nested too deeply to be written anew, though it could be read.
+
+
+def _spelled(text: str, answer: Answer) -> str:
     if not answer.as_json:
         return _respelled(text)
     spelled = spell(answer.calls)

@@ -176,6 +176,29 @@ def test_the_canonical_form_is_its_own(text: str) -> None:
     assert calls.canonical(once) == once
 
 
+@pytest.mark.parametrize("depth", [100, 600, 990, 5000])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "[f(a=g(a=1)" + "{}" + ")]|(a=1)",
+        "[f{}]|(a=1)",
+        "[f(a={}1)]|-",
+        "[f(a=x{})]|.y",
+        "[f(a={}1)]|1+",
+        '[{{"name": "f", "arguments": {{"a": {}1}}}}]|[',
+        "[f(a={}1)]|(",
+    ],
+)
+def test_an_answer_nested_however_deeply_has_a_canonical_form(env: BFCLEnv, form: str, depth: int) -> None:
+    text, _, piece = form.rpartition("|")
+    close = {"[": "]", "(": ")"}.get(piece, "")
+    action = text.format(piece * depth).replace("1}", f"1{close * depth}}}") if close else text.format(piece * depth)
+    once = calls.canonical(action)
+    assert calls.canonical(once) == once
+    env.reset(options={"task": "bfcl/multi_turn_base_12"})
+    assert env.step(action)[4]["restarts"] == 0
+
+
 def test_what_is_executed_does_not_depend_on_the_spelling() -> None:
     rng = random.Random(8)
     truths = [text for task in data.ids("multi_turn_base") for turn in data.ground_truth(task) for text in turn]

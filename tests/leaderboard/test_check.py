@@ -432,10 +432,10 @@ def test_actions_are_counted_before_they_are_read(monkeypatch: pytest.MonkeyPatc
 
 
 @needs_bfcl
-def test_an_action_that_no_reader_reaches_the_end_of_is_refused() -> None:
+def test_an_action_that_is_nested_deeper_than_it_can_be_spelled_is_only_another_action() -> None:
     data = packed(env="bfcl", agent="expert", split="ood_miss", episodes=2, max_steps=None)
     nested = "[f(a=g" + "(a=1)" * 900 + ")]"
-    with pytest.raises(SubmissionError, match=r"line 1 .* step 0: an action is nested too deeply to be read: "):
+    with pytest.raises(SubmissionError, match=r"line 1 .* step 0: action is .*, not "):
         check(unpack(edited(data, episodes=_step(1, 0, "decision", "action", to=nested))))
 
 
