@@ -153,7 +153,9 @@ def verify(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every pending entry.")] = False,
     again: Annotated[bool, typer.Option("--again", help="With --all, those too that were settled before.")] = False,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes.", show_default="one a core")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Processes.", show_default="one; one a core for a slow engine")
+    ] = None,
     data: Data = None,
     db: Db = None,
 ) -> int:
@@ -170,18 +172,17 @@ def verify(
         raise UsageError("name entries (cotbench leaderboard list), or give --all")
     if again and not all_:
         raise UsageError("--again goes with --all; an entry that is named is always replayed")
-    workers = jobs or _cores()
     files = [Path(one) for one in named if Path(one).exists()]
     failed = 0
     for path in files:
-        failed += _told(str(path), _replayed(_bundle_at(path), workers, data, str(path)))
+        failed += _told(str(path), _replayed(_bundle_at(path), jobs, data, str(path)))
     ids = [one for one in named if not Path(one).exists()]
     if not ids and not all_:
         return int(failed > 0)
     with opened_store(db) as store:
         for id in _pending(store, again) if all_ else [store.entry(one).id for one in ids]:
             bundle = unpack(store.bundle(id))
-            verdict = _replayed(bundle, workers, data, id)
+            verdict = _replayed(bundle, jobs, data, id)
             if not isinstance(verdict, str):
                 store.settle(id, verdict, with_versions=versions(bundle.manifest, data))
             failed += _told(id, verdict)
@@ -191,9 +192,14 @@ def verify(
     return int(failed > 0)
 
 
-def _cores() -> int:
+def _jobs(bundle: Bundle) -> int:
+    """How many processes are worth their start: a fast engine has replayed the run before a second one would be there."""
     import os
 
+    from cotbench.envs.registry import env_entry
+
+    if env_entry(bundle.manifest.config.env).expert_at_hand:
+        return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -219,18 +225,16 @@ def _bundle_at(path: Path) -> Bundle:
     return unpack(io.BytesIO(packed(folders[0])))
 
 
-def _replayed(bundle: Bundle, jobs: int, data: Path | None, name: str) -> Difference | str | None:
+def _replayed(bundle: Bundle, jobs: int | None, data: Path | None, name: str) -> Difference | str | None:
     """The first difference, or none; a text where it cannot be replayed here."""
-    from cotbench.errors import CotbenchError, SubmissionError
+    from cotbench.errors import CotbenchError
     from cotbench.leaderboard.check import check
     from cotbench.leaderboard.verification import verify as replay
 
     try:
         check(bundle)
         with _bar(name) as progress:
-            return replay(bundle, jobs=jobs, data=data, progress=progress)
-    except SubmissionError:
-        raise
+            return replay(bundle, jobs=jobs or _jobs(bundle), data=data, progress=progress)
     except CotbenchError as error:
         return str(error)
 
@@ -240,7 +244,7 @@ def _told(name: str, verdict: Difference | str | None) -> int:
     if verdict is None:
         typer.echo(f"{name} verified")
     elif isinstance(verdict, str):
-        typer.echo(f"{name} cannot be replayed here, stays as it was: {verdict}")
+        typer.echo(f"{name} cannot be verified here, and stays as it was: {verdict}")
     else:
         typer.echo(f"{name} rejected: {verdict}")
     return int(verdict is not None)
