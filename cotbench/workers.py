@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
@@ -190,15 +191,19 @@ def wait_for(envs: Sequence[EnvHandle], timeout: float) -> list[EnvHandle]:
 
 @contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """A process started here ignores Ctrl-C from its first moment, while it still imports: the parent decides what it means."""
-    if threading.current_thread() is not threading.main_thread():
+    """A process started here hears no Ctrl-C from its first moment, while it still imports: the parent decides what it means.
+
+    Held back, not ignored: what comes meanwhile is heard by the parent afterwards.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # It is started by the first process, and then lets the signal through.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(pipes: Sequence[Any], settings: EnvSettings) -> None:

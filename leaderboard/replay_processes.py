@@ -94,11 +94,11 @@ class _Process:
         try:
             with deaf_to_interrupts():
                 process.start()
+                self._process = process  # Before an interrupt that was held back is heard.
         except OSError as error:
             raise EngineError(f"cannot start a process to replay in ({error}): use fewer --jobs") from error
         finally:
             inner.close()
-        self._process = process
 
     def take(self) -> _Answer | None:
         """The answer about the first episode that it owes; None where it died instead."""
