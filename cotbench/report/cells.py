@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from dataclasses import dataclass
 
 from cotbench.report.page import Cell, Figure, Table
@@ -14,7 +13,6 @@ from cotbench.statistics import Estimate
 from cotbench.table import shown
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-_NUMBERS = re.compile(r"[+-]?[\d.]+(?: [+-]?[\d.]+)*")
 """A text that begins so is run by a spreadsheet."""
 
 
@@ -156,6 +154,6 @@ def csv_text(table: Table) -> str:
 
 def _plain(cell: str | int | float | None) -> str | int | float | None:
     """A text that a spreadsheet would run gets an apostrophe before it."""
-    if isinstance(cell, str) and cell.startswith(_FORMULA) and not _NUMBERS.fullmatch(cell):
+    if isinstance(cell, str) and cell.startswith(_FORMULA):
         return f"'{cell}"
     return cell
