@@ -88,9 +88,15 @@ def make_plan(config: RunConfig, data: Path | None = None) -> Plan:
                 f"--episodes {config.episodes} is more than the {len(there)} tasks of "
                 f"{config.env} {config.scheme}/{config.split}"
             )
-        random.Random(f"cotbench-tasks-{config.seed}").shuffle(chosen)
-        chosen = chosen[: config.episodes]
+        chosen = draw_tasks(there, config.episodes, config.seed)
     return Plan(config, entry, tuple(chosen), len(whole), len(there) < len(whole))
+
+
+def draw_tasks(tasks: Sequence[str], episodes: int, seed: int) -> list[str]:
+    """The tasks that a seed draws; a smaller number gives the first ones of a larger."""
+    chosen = list(tasks)
+    random.Random(f"cotbench-tasks-{seed}").shuffle(chosen)
+    return chosen[:episodes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ _INTERVALS = (
     "95 % intervals over tasks: Wilson (success), Newcombe paired (gap), MOVER (means over types or environments), bootstrap "
     "(the rest; an interval of no width means that all tasks gave the same value)"
 )
-_NAMES: dict[Mode, str] = {"prompt": "prompt", "cot": "CoT"}
+NAMES: dict[Mode, str] = {"prompt": "prompt", "cot": "CoT"}
 
 
 def shown(estimate: Estimate | None, digits: int = 2, signed: bool = False) -> str:
@@ -38,7 +38,7 @@ def run_table(summary: Summary) -> RenderableType:
     table.add_column("per episode", no_wrap=True)
     modes = list(summary.modes)
     for mode in modes:
-        table.add_column(_NAMES[mode], justify="right", no_wrap=True)
+        table.add_column(NAMES[mode], justify="right", no_wrap=True)
     both = summary.gap is not None
     if both:
         table.add_column("CoT - prompt", justify="right", no_wrap=True)
@@ -144,7 +144,7 @@ def suite_table(suite: SuiteSummary) -> RenderableType:
     table.add_column("tasks", justify="right")
     modes = list(suite.success)
     for mode in modes:
-        table.add_column(_NAMES[mode], justify="right", no_wrap=True)
+        table.add_column(NAMES[mode], justify="right", no_wrap=True)
     if suite.gap is not None:
         table.add_column("CoT - prompt", justify="right", no_wrap=True)
         table.add_column("consistency", justify="right", no_wrap=True)

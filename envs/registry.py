@@ -77,6 +77,10 @@ class EnvEntry:
         """The step budget of an episode, where none is given."""
         return cast(type[TextEnv], _load(self.env_class)).default_max_steps
 
+    def budgets_by_task(self) -> bool:
+        """Whether tasks have step budgets of their own."""
+        return cast(type[TextEnv], _load(self.env_class)).step_budget is not TextEnv.step_budget
+
     def make(self, **kwargs: Any) -> TextEnv:
         """A new environment, unwrapped. Takes the arguments of the environment's class."""
         return cast(TextEnv, _load(self.env_class)(**{**self.kwargs, **kwargs}))

@@ -10,7 +10,6 @@ import json
 from datetime import datetime
 from typing import Final
 
-from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import EnvEntry, env_entry
 from cotbench.envs.splits import digest
 from cotbench.errors import SubmissionError, UnknownNameError
@@ -91,13 +90,8 @@ def _unranked(bundle: Bundle, entry: EnvEntry) -> tuple[str, ...]:
     if errors:
         reasons.append(f"{errors} episode{'s' if errors > 1 else ''} ended in {'errors' if errors > 1 else 'an error'}")
     if config.max_steps is not None:
-        if _by_task(entry):
+        if entry.budgets_by_task():
             reasons.append(f"step budget {config.max_steps} instead of each task's own")
         elif config.max_steps != entry.max_steps():
             reasons.append(f"step budget {config.max_steps} instead of {entry.max_steps()}")
     return tuple(reasons)
-
-
-def _by_task(entry: EnvEntry) -> bool:
-    """Whether the environment has a step budget of its own for each task. Nothing is started."""
-    return type(entry.make()).step_budget is not TextEnv.step_budget

@@ -4,7 +4,6 @@ is trained on, and the games need not be on this machine to know it.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from functools import cache
 
@@ -12,7 +11,7 @@ from cotbench.envs.registry import EnvEntry, env_entry
 from cotbench.errors import SubmissionError, UnknownNameError
 from cotbench.leaderboard.document import shown
 from cotbench.manifest import MANIFEST, Manifest, RunConfig
-from cotbench.runner import Plan
+from cotbench.runner import Plan, draw_tasks
 
 TRAIN = "train"
 """The split that is trained on, in every scheme that has one."""
@@ -84,9 +83,7 @@ def _drawn(config: RunConfig, whole: tuple[str, ...]) -> tuple[str, ...]:
         return whole
     if config.episodes > len(whole):
         raise SubmissionError(f"{MANIFEST}: config.episodes is {config.episodes}, the split has {len(whole)} tasks")
-    chosen = list(whole)
-    random.Random(f"cotbench-tasks-{config.seed}").shuffle(chosen)
-    return tuple(chosen[: config.episodes])
+    return tuple(draw_tasks(whole, config.episodes, config.seed))
 
 
 def _check_partial(manifest: Manifest, drawn: tuple[str, ...]) -> None:

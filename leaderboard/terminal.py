@@ -1,9 +1,8 @@
-"""Boards and entries in the terminal. Invariant: drawn from what the store holds; a program gets the same numbers as JSON."""
+"""Boards and entries in the terminal. Invariant: drawn from what the store holds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -14,9 +13,9 @@ from cotbench.leaderboard.board import Board
 from cotbench.leaderboard.boards import BoardView
 from cotbench.leaderboard.entry import Entry
 from cotbench.leaderboard.standing import Standing
+from cotbench.leaderboard.words import MODES, minute
 from cotbench.table import run_table, shown
 
-_MODES = {"prompt": "prompt", "cot": "CoT"}
 _RANKS = (
     "rank: only of verified, whole entries; shared down to the last one whose paired difference to its leader is not "
     "significant (exact McNemar; over environments an exchange test; Holm, 5 %)"
@@ -24,9 +23,9 @@ _RANKS = (
 
 
 def title_of(board: Board) -> str:
-    """A board in words."""
+    """A board by the names that flags take."""
     where = f"mean of {', '.join(board.envs)}" if board.overall else board.env
-    return f"{where}, {board.scheme}/{board.split}, {_MODES[board.mode]} mode"
+    return f"{where}, {board.scheme}/{board.split}, {MODES[board.mode]} mode"
 
 
 def board_table(view: BoardView, rows: Sequence[Standing]) -> RenderableType:
@@ -68,51 +67,19 @@ def _cells(row: Standing) -> tuple[str, ...]:
     )
 
 
-def board_json(view: BoardView, rows: Sequence[Standing]) -> dict[str, Any]:
-    """A board for programs."""
-    board = view.board
-    return {
-        "format": 1,
-        "board": {"env": board.env, "scheme": board.scheme, "split": board.split, "mode": board.mode, "slug": board.slug},
-        "counts": dict(view.counts),
-        "rows": [_row_json(row) for row in rows],
-        "reported": [{"model": one.model, "method": one.method, "success": one.value} for one in view.reported],
-    }
-
-
-def _row_json(row: Standing) -> dict[str, Any]:
-    estimates = {
-        name: estimate.model_dump() if estimate is not None else None
-        for name in ("success", "score", "behind", "gap", "consistency", "tokens", "computed")
-        for estimate in (getattr(row, name),)
-    }
-    return {
-        "rank": row.rank,
-        **row.details.model_dump(),
-        "entries": list(row.entries),
-        "agent": row.agent,
-        "state": row.state,
-        "unranked": list(row.unranked),
-        "tasks": row.tasks,
-        "elicitation": row.fingerprint,
-        "submitted": row.submitted.isoformat(),
-        **estimates,
-    }
-
-
 def entry_page(entry: Entry) -> RenderableType:
     """What `cotbench leaderboard show` prints."""
     details = entry.details
     lines = [f"entry {entry.id}: {details.name}" + (f" ({details.team})" if details.team else "")]
     if details.link:
         lines.append(details.link)
-    lines.append(f"submitted {entry.submitted:%Y-%m-%d %H:%M} UTC; {_state_of(entry)}")
+    lines.append(f"submitted {minute(entry.submitted)}; {_state_of(entry)}")
     if entry.unranked:
         lines.append(f"no rank: {', '.join(entry.unranked)}")
     return Group(*map(Text, lines), Text(""), run_table(entry.summary))
 
 
 def _state_of(entry: Entry) -> str:
-    when = f" {entry.settled:%Y-%m-%d %H:%M} UTC" if entry.settled is not None else ""
+    when = f" {minute(entry.settled)}" if entry.settled is not None else ""
     why = f": {entry.difference}" if entry.difference is not None else ""
     return f"{entry.state}{when}{why}"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,3 +59,37 @@ def real_games(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _no_games_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test sees the games that it names, not those of whoever runs it."""
     monkeypatch.delenv("ALFWORLD_DATA", raising=False)
+
+
+_BROWSER = (shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver"))
+_BROWSER_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+needs_browser = [
+    pytest.mark.skipif(find_spec("selenium") is None, reason="selenium is not installed: pip install 'cotbench[dev]'"),
+    pytest.mark.skipif(None in _BROWSER, reason="no chromium and chromedriver on this machine"),
+]
+
+
+@pytest.fixture(scope="module")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A browser, driven."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(_BROWSER[0])
+    for flag in (*_BROWSER_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chrome')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(_BROWSER[1])))
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()

@@ -194,13 +194,12 @@ def verify(
 
 def _jobs(bundle: Bundle) -> int:
     """How many processes are worth their start: a fast engine has replayed the run before a second one would be there."""
-    import os
-
+    from cotbench.cli.options import cores
     from cotbench.envs.registry import env_entry
 
     if env_entry(bundle.manifest.config.env).expert_at_hand:
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()
 
 
 def _pending(store: Store, again: bool) -> list[str]:
@@ -284,7 +283,8 @@ def list_(
     from cotbench.errors import UnknownNameError
     from cotbench.leaderboard.boards import board_view, sorted_rows
     from cotbench.leaderboard.entry import STATES
-    from cotbench.leaderboard.terminal import board_json, board_table
+    from cotbench.leaderboard.terminal import board_table
+    from cotbench.leaderboard.web.models import Rows, board_name
 
     if state not in (*STATES, "all"):
         raise UnknownNameError("state", state, [*STATES, "all"])
@@ -296,14 +296,23 @@ def list_(
             if value is not None and boards and value not in known:
                 raise UnknownNameError("environment" if field == "env" else field, value, known, "among the entries")
             boards = [board for board in boards if value is None or getattr(board, field) == value]
-        views = [board_view(store, board, None if state == "all" else _state(state)) for board in boards]
+        views = [board_view(store, board, next((one for one in STATES if one == state), None)) for board in boards]
         name = store.database.name
     descending = sort not in ("rank", "name", "team")
     tables = [(view, sorted_rows(view.rows, sort, descending)) for view in views]
     if json_:
         import json
 
-        typer.echo(json.dumps([board_json(view, rows) for view, rows in tables], indent=2))
+        found = [
+            Rows(
+                board=board_name(view.board),
+                state=next((one for one in STATES if one == state), None),
+                rows=tuple(rows),
+                reported=view.reported,
+            )
+            for view, rows in tables
+        ]
+        typer.echo(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
         return 0
     if not tables:
         typer.echo(f"no entries in {name}: submit a run, cotbench leaderboard submit RUN")
@@ -312,10 +321,6 @@ def list_(
     for view, rows in tables:
         screen.print(board_table(view, rows))
     return 0
-
-
-def _state(text: str) -> Any:
-    return text
 
 
 @app.command()

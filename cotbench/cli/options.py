@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -91,6 +92,11 @@ def import_plugins(names: Iterable[str]) -> None:
             raise
         except (Exception, SystemExit) as error:
             raise UsageError(f"--import {name}: {type(error).__name__}: {error}") from error
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def console() -> Console:

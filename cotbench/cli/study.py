@@ -82,16 +82,16 @@ def _again(name: str, out: Path | None) -> str:
 
 def _jobs(config: Any) -> int:
     """How many stages at a time: as many as there are cores for their threads; one where a GPU does the work."""
-    import os
     from importlib.util import find_spec
+
+    from cotbench.cli.options import cores
 
     if config.threads is None and find_spec("torch") is not None:
         import torch
 
         if torch.cuda.is_available():
             return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // (config.threads or cores))
+    return max(1, cores() // (config.threads or cores()))
 
 
 def _check_trainings(plan: Any) -> None:

@@ -12,7 +12,7 @@ from cotbench.leaderboard.standing import Standing
 from cotbench.leaderboard.web.asked import Asked, descends
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of
-from cotbench.leaderboard.web.words import day
+from cotbench.leaderboard.words import day
 from cotbench.paper import Success
 from cotbench.statistics import Estimate
 

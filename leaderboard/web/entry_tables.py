@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from cotbench.elicitation import MODES, Mode
 from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of, signed
-from cotbench.leaderboard.web.words import MODES as NAMES
+from cotbench.leaderboard.words import MODES as NAMES
 from cotbench.report.cells import ShownTable, shown_table
 from cotbench.report.page import Cell, Table
 from cotbench.statistics import Estimate

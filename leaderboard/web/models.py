@@ -41,7 +41,7 @@ class BoardName(BaseModel):
     scheme: str
     split: str
     mode: Mode
-    url: str = Field(description="of the board's page")
+    url: str = Field(description="of the board's page; empty where none is served")
 
 
 class Boards(BaseModel):
@@ -65,7 +65,7 @@ class Health(BaseModel):
     status: str
 
 
-def board_name(board: Board, url: str) -> BoardName:
+def board_name(board: Board, url: str = "") -> BoardName:
     """A board for the API."""
     return BoardName(
         slug=board.slug, env=board.env, envs=board.envs, scheme=board.scheme, split=board.split, mode=board.mode, url=url

@@ -19,7 +19,7 @@ from cotbench.leaderboard.web.entry_tables import facts, numbers_table, type_row
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.operations import operations
 from cotbench.leaderboard.web.played import Played
-from cotbench.leaderboard.web.words import MODES, board_title, counted, env_title, minute
+from cotbench.leaderboard.words import MODES, board_title, counted, env_title, minute
 
 ROWS = 100
 """Of a board, on one page."""

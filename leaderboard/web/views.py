@@ -19,7 +19,7 @@ from cotbench.leaderboard.web.kept import tagged
 from cotbench.leaderboard.web.pages import Choice, Typed, board_page, docs_page, entry_page, submit_page
 from cotbench.leaderboard.web.refusal import RefusedError
 from cotbench.leaderboard.web.service import Service
-from cotbench.leaderboard.web.words import board_title
+from cotbench.leaderboard.words import board_title
 
 _ID = re.compile(r"[0-9a-f]{12}")
 _FIELD = 10_000

@@ -5,19 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
-from tests.cotbench.report.test_browser import FLAGS, PROGRAMS
 from tests.leaderboard.made import packed
 from tests.leaderboard.serving import served
 
-needs_browser = [
-    pytest.mark.skipif(find_spec("selenium") is None, reason="selenium is not installed: pip install 'cotbench[dev]'"),
-    pytest.mark.skipif(None in PROGRAMS, reason="no chromium and chromedriver on this machine"),
-]
 PHONE, DESK = 390, 1400
 
 
@@ -60,22 +54,6 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
         store.settle(ids["A second walk"], difference, with_versions={})
         with served(store) as address:
             yield Board(address, store, ids)
-
-
-@pytest.fixture(scope="module")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(PROGRAMS[0])
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chrome')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(PROGRAMS[1])))
-    driver.set_script_timeout(60)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

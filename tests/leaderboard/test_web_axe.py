@@ -9,10 +9,11 @@ import pytest
 
 from cotbench.envs import wheels
 from cotbench.errors import MissingDataError
-from tests.leaderboard.browsing import DESK, PHONE, Board, board, chrome, needs_browser, opened
+from tests.conftest import needs_browser
+from tests.leaderboard.browsing import DESK, PHONE, Board, board, opened
 from tests.leaderboard.serving import needs_web
 
-__all__ = ["board", "chrome", "opened"]
+__all__ = ["board", "opened"]
 pytestmark = [needs_web, *needs_browser]
 
 AXE = wheels.Wheel(

@@ -11,11 +11,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.leaderboard.browsing import DESK, PHONE, Board, board, chrome, needs_browser, opened
+from tests.conftest import needs_browser
+from tests.leaderboard.browsing import DESK, PHONE, Board, board, opened
 from tests.leaderboard.made import packed
 from tests.leaderboard.serving import needs_web
 
-__all__ = ["board", "chrome", "opened"]
+__all__ = ["board", "opened"]
 pytestmark = [needs_web, *needs_browser]
 ID = "/?env=alfworld-gen&split=paper/id&mode=cot"
 

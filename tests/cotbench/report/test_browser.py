@@ -2,11 +2,9 @@
 
 import json
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -16,24 +14,10 @@ from cotbench.episode import Episode
 from cotbench.report.browser import effect_of
 from cotbench.report.html import write_report
 from cotbench.report.page import BrowsedRun
+from tests.conftest import needs_browser
 from tests.cotbench.report.pages import HOSTILE, episode, hostile_page, needs_report, step
 
-PROGRAMS = (shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver"))
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-pytestmark = [
-    needs_report,
-    pytest.mark.skipif(find_spec("selenium") is None, reason="selenium is not installed: pip install 'cotbench[dev]'"),
-    pytest.mark.skipif(None in PROGRAMS, reason="no chromium and chromedriver on this machine"),
-]
+pytestmark = [needs_report, *needs_browser]
 PHONE, DESK = 375, 1280
 
 
@@ -63,21 +47,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     page = hostile_page()
     page = replace(page, runs=(*page.runs, BrowsedRun("many", tuple(EPISODES))))
     return write_report(page, tmp_path_factory.mktemp("report")).as_uri()
-
-
-@pytest.fixture(scope="module")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(PROGRAMS[0])
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chrome')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(PROGRAMS[1])))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

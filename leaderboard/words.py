@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from cotbench.elicitation import Mode
 from cotbench.leaderboard.board import Board
 from cotbench.leaderboard.entry import State
+from cotbench.table import NAMES
 
-MODES: Mapping[Mode, str] = {"prompt": "prompt", "cot": "CoT"}
+MODES = NAMES
 ENVS: Mapping[str, str] = {
     "all": "ALFWorld, ScienceWorld and BFCL",
     "all-gen": "ALFWorld (generated), ScienceWorld and BFCL",
