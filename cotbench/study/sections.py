@@ -273,9 +273,13 @@ def playing(scope: Scope) -> Section | None:
     reported = [paper_success(None, str(row[0]).upper(), scope.env.removesuffix("-gen"), str(row[1])) for row in rows]
     caption = f"Success of whole episodes, official verdict. {_ONE_OUTCOME} {intervals(data, units, 'Intervals', dots=False)}"
     if any(one is not None for one in reported):
-        columns = (*columns, "paper: CoT")
+        columns = (*columns, "paper: success")
         rows = [(*row, one) for row, one in zip(rows, reported, strict=True)]
-        caption += f" The last column is what the paper reports of its own model after that recipe ({SOURCE})."
+        games = ", and it played ALFWorld's own games" if scope.env.endswith("-gen") else ""
+        caption += (
+            f" The last column is what the paper reports of its own model after that recipe ({SOURCE}); it does not say in which "
+            f"mode{games}."
+        )
     signed, theirs = frozenset(("CoT - prompt",)), frozenset(columns[6:])
     table = Table(scope.slug("success"), "Success", caption, columns, tuple(rows), signed, theirs)
     return Section(
