@@ -277,8 +277,8 @@ def playing(scope: Scope) -> Section | None:
         rows = [(*row, one) for row, one in zip(rows, reported, strict=True)]
         games = ", and it played ALFWorld's own games" if scope.env.endswith("-gen") else ""
         caption += (
-            f" The last column is what the paper reports of its own model after that recipe ({SOURCE}); it does not say in which "
-            f"mode{games}."
+            f" The last column is what the paper reports of its own model after that recipe ({SOURCE}); it does not say in "
+            f"which mode{games}."
         )
     signed, theirs = frozenset(("CoT - prompt",)), frozenset(columns[6:])
     table = Table(scope.slug("success"), "Success", caption, columns, tuple(rows), signed, theirs)
