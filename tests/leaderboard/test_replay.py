@@ -362,6 +362,8 @@ def test_processes_that_die_and_die_again_are_an_error_and_no_rejection(many: Bu
 def test_ctrl_c_ends_it_at_once_and_leaves_no_process(folder: Path, many: Bundle) -> None:
     # The whole group gets the signal, as from a terminal.
     code = f"""
+        import signal
+
         from cotbench.leaderboard.bundle import Bundle
         from cotbench.leaderboard.details import Details
         from cotbench.leaderboard.verification import verify
@@ -372,6 +374,8 @@ def test_ctrl_c_ends_it_at_once_and_leaves_no_process(folder: Path, many: Bundle
                 print("going", flush=True)
 
         if __name__ == "__main__":
+            # Whoever runs the tests in the background of a shell has it ignored, and that is inherited.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             read = load_run({str(folder / "many")!r})
             while True:
                 verify(Bundle.of(Details(name="Mine"), read.manifest, read.records), jobs=2, progress=told)
