@@ -8,36 +8,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cotbench.agents import Agent, make_agent, register_agent
-    from cotbench.answer import Answer, parse_answer
-    from cotbench.dialogue import Dialogue
-    from cotbench.elicitation import Elicitation
-    from cotbench.episode import Episode, Step
     from cotbench.errors import CotbenchError
-    from cotbench.manifest import Manifest, RunConfig
-    from cotbench.query import Decision, Query
-    from cotbench.results import Run, load_run
-    from cotbench.runner import run
-    from cotbench.summary import Summary
+    from cotbench.prompting.dialogue import Dialogue
+    from cotbench.prompting.elicitation import Elicitation
+    from cotbench.prompting.parsing import Answer, parse_answer
+    from cotbench.prompting.query import Decision, Query
+    from cotbench.runs.episode import Episode, Step
+    from cotbench.runs.manifest import Manifest, RunConfig
+    from cotbench.runs.results import Run, load_run
+    from cotbench.runs.runner import run
+    from cotbench.runs.summary import Summary
 
 _HOMES = {
     "Agent": "agents",
-    "Answer": "answer",
+    "Answer": "prompting.parsing",
     "CotbenchError": "errors",
-    "Decision": "query",
-    "Dialogue": "dialogue",
-    "Elicitation": "elicitation",
-    "Episode": "episode",
-    "Manifest": "manifest",
-    "Query": "query",
-    "Run": "results",
-    "RunConfig": "manifest",
-    "Step": "episode",
-    "Summary": "summary",
-    "load_run": "results",
+    "Decision": "prompting.query",
+    "Dialogue": "prompting.dialogue",
+    "Elicitation": "prompting.elicitation",
+    "Episode": "runs.episode",
+    "Manifest": "runs.manifest",
+    "Query": "prompting.query",
+    "Run": "runs.results",
+    "RunConfig": "runs.manifest",
+    "Step": "runs.episode",
+    "Summary": "runs.summary",
+    "load_run": "runs.results",
     "make_agent": "agents",
-    "parse_answer": "answer",
+    "parse_answer": "prompting.parsing",
     "register_agent": "agents",
-    "run": "runner",
+    "run": "runs.runner",
 }
 
 __version__ = "0.1.0"

@@ -133,7 +133,7 @@ def paper_model(spec: str, description: Mapping[str, Any]) -> str | None:
         spec: of the agent; an alias is as good as a name.
         description: what its manifest says of it, with the base below an adapter.
     """
-    from cotbench.agents.hf.models import ALIASES
+    from cotbench.agents.hf.loading import ALIASES
 
     target = spec.partition(":")[2].partition("?")[0].partition("@")[0]
     names = [str(ALIASES.get(target, target))]

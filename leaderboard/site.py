@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotbench.leaderboard.board import Board
-from cotbench.leaderboard.boards import board_view
-from cotbench.leaderboard.bundle import unpack
-from cotbench.leaderboard.entry import State
-from cotbench.leaderboard.store import Store
-from cotbench.leaderboard.web.asked import Asked, asked
+from cotbench.leaderboard.boards.view import board_view
+from cotbench.leaderboard.store.board import Board
+from cotbench.leaderboard.store.entry import State
+from cotbench.leaderboard.store.store import Store
+from cotbench.leaderboard.submission.bundle import unpack
 from cotbench.leaderboard.web.assets import assets
+from cotbench.leaderboard.web.board_query import Asked, asked
+from cotbench.leaderboard.web.entry_episodes import played
 from cotbench.leaderboard.web.models import Boards, Rows, board_name
 from cotbench.leaderboard.web.pages import board_page, entry_page
-from cotbench.leaderboard.web.played import played
 from cotbench.leaderboard.web.spreadsheet import board_csv
-from cotbench.lines import write_atomically
-from cotbench.runner import fresh_folder
+from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.runner import fresh_folder
 
 INDEX = "index.html"
 _STATES: tuple[State | None, ...] = ("verified", None)

@@ -375,7 +375,7 @@ def main(arguments: list[str]) -> None:
     if "--tokenizer" in values:
         from transformers import AutoTokenizer
 
-        from cotbench.agents.hf.chat import Chat
+        from cotbench.agents.tokenization.chat_template import Chat
 
         codec = Chat(AutoTokenizer.from_pretrained(values["--tokenizer"]))  # type: ignore[assignment]
     fake = FakeServer(codec=codec, name=model)

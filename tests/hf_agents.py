@@ -8,11 +8,11 @@ from typing import Any
 from cotbench.agents import make_agent
 from cotbench.agents.hf.agent import HFAgent
 from cotbench.agents.hf.engine import ids_before
-from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
-from cotbench.dialogue import Dialogue
-from cotbench.elicitation import Elicitation, Mode
 from cotbench.envs import Instructions
-from cotbench.query import Decision, Query
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation, Mode
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.query import Decision, Query
 from tests import tiny_models
 
 SHORT = Elicitation(trace_tokens=12, action_tokens=8)
@@ -36,7 +36,7 @@ def reference(agent: HFAgent) -> Any:
     if not hasattr(agent, "_test_reference"):
         folder = agent._description["model"] if Path(agent._description["model"]).is_dir() else None
         if folder is None:
-            from cotbench.agents.hf.models import smollm2_folder
+            from cotbench.agents.hf.loading import smollm2_folder
 
             folder = smollm2_folder()
         agent._test_reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()  # type: ignore[attr-defined]

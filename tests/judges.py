@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import cotbench
-from cotbench.dialogue import Dialogue
 from cotbench.envs import Instructions
 from cotbench.judge.question import Pair
-from cotbench.query import Decision, Query
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.query import Decision, Query
 
 GAMES = ("alfworld/gen/cool/1", "alfworld/gen/heat/1", "alfworld/gen/clean/2")
 ASKED: list[Query] = []

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cotbench.dialogue import Dialogue
-from cotbench.elicitation import Elicitation
 from cotbench.envs import Instructions
 from cotbench.probes.numbers import Numbers
 from cotbench.probes.probe import Setting, probe_named
 from cotbench.probes.states import Key, State, StateSet
-from cotbench.query import Decision, Query
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.query import Decision, Query
 
 
 def state(task: int, step: int, **more: Any) -> State:

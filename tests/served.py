@@ -9,10 +9,10 @@ from typing import Any
 
 from cotbench.agents import make_agent
 from cotbench.agents.openai.agent import OpenAIAgent
-from cotbench.dialogue import Dialogue
-from cotbench.elicitation import Elicitation, Mode
 from cotbench.envs import Instructions
-from cotbench.query import Query
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation, Mode
+from cotbench.prompting.query import Query
 from tests.fake_server import FakeServer
 
 KEY = "sk-very-secret-0123456789"

@@ -68,7 +68,9 @@ def test_the_public_face() -> None:
 
 
 def test_cotbench_run_stays_a_function_whatever_is_imported_first() -> None:
-    code = "import cotbench.cli.app, cotbench.runner, cotbench; assert callable(cotbench.run) and callable(cotbench.load_run)"
+    code = (
+        "import cotbench.cli.app, cotbench.runs.runner, cotbench; assert callable(cotbench.run) and callable(cotbench.load_run)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from cotbench.agents import make_agent
 from cotbench.agents.hf.agent import HFAgent
-from cotbench.dialogue import Dialogue
-from cotbench.elicitation import Elicitation
 from cotbench.envs import Instructions
 from cotbench.probes.probe import Setting
 from cotbench.probes.states import State, StateSet
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation
 from tests import tiny_models
 
 ASKED = Elicitation(trace_tokens=24, action_tokens=8)

@@ -15,15 +15,15 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from cotbench.baselines.card import data_card, out_folder
-from cotbench.baselines.demonstration import Demonstration, check_trainable, read_demonstrations
-from cotbench.baselines.examples import Examples, make_examples
-from cotbench.baselines.masks import MaskConfig, Masks
-from cotbench.baselines.schedule import Step, Unit, make_steps
-from cotbench.elicitation import Elicitation
+from cotbench.baselines.data.demonstration import Demonstration, check_trainable, read_demonstrations
+from cotbench.baselines.data.examples import Examples, make_examples
+from cotbench.baselines.training.batching import Step, Unit, make_steps
+from cotbench.baselines.training.masks import MaskConfig, Masks
+from cotbench.baselines.training.recipe_card import data_card, out_folder
 from cotbench.errors import UsageError
-from cotbench.lines import write_atomically
-from cotbench.manifest import surroundings
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.manifest import surroundings
 
 MASKS = "masks.json"
 NAME = "sft"
@@ -127,7 +127,7 @@ def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Calla
         UsageError: data that cannot be trained on, or another training lies in `out`.
         AgentError: the model cannot be loaded.
     """
-    from cotbench.baselines.running import run_training
+    from cotbench.baselines.training.loop import run_training
 
     demonstrations = [one for path in config.data for one in _read(path)]
     check_trainable(demonstrations)
@@ -152,7 +152,7 @@ def _asked(env: str, options: dict[str, Any]) -> Elicitation:
 
 
 def _read(path: str) -> list[Demonstration]:
-    from cotbench.baselines.tiny.building import OWN, own_traces
+    from cotbench.baselines.tiny.model import OWN, own_traces
 
     return own_traces() if path == OWN else read_demonstrations(Path(path))
 

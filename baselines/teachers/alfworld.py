@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from cotbench.dialogue import Dialogue
 from cotbench.envs.alfworld.actions import NOTHING_HAPPENS
 from cotbench.envs.alfworld.expert import OPENABLE, Expert, Mind
+from cotbench.prompting.dialogue import Dialogue
 
 _DONE = {"clean": "clean", "heat": "hot", "cool": "cool"}
 

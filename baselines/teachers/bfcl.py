@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cotbench.dialogue import Dialogue
 from cotbench.envs.bfcl import calls
 from cotbench.envs.bfcl.env import MORE_FUNCTIONS
+from cotbench.prompting.dialogue import Dialogue
 
 _QUOTED = 80
 """Characters of a request or a value that are repeated."""

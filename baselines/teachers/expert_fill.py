@@ -11,13 +11,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cotbench.agents.answers import decided
 from cotbench.agents.base import Agent, StreamingAgent, describe, needs_of, require
+from cotbench.agents.decisions import decided
 from cotbench.agents.random import answered
 from cotbench.agents.registry import make_agent
-from cotbench.answer import TAGS
-from cotbench.elicitation import Elicitation
-from cotbench.query import Decision, Query
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.parsing import TAGS
+from cotbench.prompting.query import Decision, Query
 
 NOTE = (
     "Note: The best next action is: {action}\n"

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from cotbench.baselines.demonstration import read_demonstrations
-from cotbench.dialogue import Dialogue
-from cotbench.envs.alfworld.lore import rooms
+from cotbench.baselines.data.demonstration import read_demonstrations
+from cotbench.envs.alfworld.household_statistics import rooms
 from cotbench.envs.bfcl import calls
 from cotbench.errors import UnknownNameError
+from cotbench.prompting.dialogue import Dialogue
 
 
 def unseen(dialogue: Dialogue, action: str, trace: str, env: str) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cotbench.baselines.teachers.scienceworld_wordings import BECOMES, DOOR, RECAPS, SAID, UNSEEN
-from cotbench.dialogue import Dialogue
+from cotbench.prompting.dialogue import Dialogue
 
 _ROOM = re.compile(r"(?:called the|^you (?:move|teleport) to the) ([a-z ]+?)\.", re.MULTILINE)
 _PIECE = re.compile(r"[\n\t,():]+|\. ")

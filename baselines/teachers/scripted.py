@@ -7,12 +7,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from cotbench.agents.answers import failure
+from cotbench.agents.decisions import failure
 from cotbench.agents.random import answered
 from cotbench.baselines.teachers import alfworld, bfcl, scienceworld
 from cotbench.envs.bfcl import calls
 from cotbench.errors import AgentError, UsageError
-from cotbench.query import Decision, Query, derive_seed
+from cotbench.prompting.query import Decision, Query, derive_seed
 
 _MOST_CALLS = 15
 """Of a turn with more calls all are made at once: upstream allows 20 responses a turn."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from cotbench.baselines.demonstration import Demonstration
+from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.teachers.alfworld import expert_of
-from cotbench.dialogue import Dialogue
 from cotbench.envs.alfworld.generator import BAND, KINDS, kinds_of
 from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import env_entry
+from cotbench.prompting.dialogue import Dialogue
 
 ENV = "alfworld-gen"
 _FIRST = 10_000

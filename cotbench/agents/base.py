@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from cotbench.elicitation import Elicitation
-from cotbench.query import Decision, Query
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.query import Decision, Query
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cotbench.agents.random import answered
-from cotbench.query import Decision, Query
+from cotbench.prompting.query import Decision, Query
 
 
 class ExpertAgent:

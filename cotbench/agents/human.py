@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cotbench.agents.random import answered
 from cotbench.errors import AgentError
-from cotbench.query import Decision, Query
+from cotbench.prompting.query import Decision, Query
 
 
 class HumanAgent:

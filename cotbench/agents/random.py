@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
-from cotbench.query import Decision, Query
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.query import Decision, Query
 
 
 class RandomAgent:

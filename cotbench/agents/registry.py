@@ -29,7 +29,7 @@ _BUILTIN = {
     "human": "cotbench.agents.human:HumanAgent",
     "openai": "cotbench.agents.openai.agent:OpenAIAgent",
     "random": "cotbench.agents.random:RandomAgent",
-    "replay": "cotbench.agents.replay:ReplayAgent",
+    "replay": "cotbench.runs.replay_agent:ReplayAgent",
     "vllm": "cotbench.agents.vllm:VLLMAgent",
 }
 _registered: dict[str, Factory] = {}

@@ -24,12 +24,12 @@ from typing import IO, Any, Literal
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from cotbench.agents.hf.models import ALIASES
+from cotbench.agents.hf.loading import ALIASES
 from cotbench.agents.openai.agent import OpenAIAgent
-from cotbench.agents.openai.server import Way
-from cotbench.elicitation import Elicitation
+from cotbench.agents.openai.capabilities import Way
 from cotbench.errors import AgentError, UsageError
-from cotbench.query import Decision, Query
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.query import Decision, Query
 
 HOST = "127.0.0.1"
 

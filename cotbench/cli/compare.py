@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from cotbench.results import Run
+    from cotbench.runs.results import Run
 
 
 def compare(
@@ -22,9 +22,9 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="Print all numbers instead.")] = False,
 ) -> int:
     """Compare two runs on the tasks that both have played: second minus first."""
-    from cotbench import comparison
     from cotbench.cli.options import console
-    from cotbench.comparison_table import comparison_table
+    from cotbench.runs import comparison
+    from cotbench.runs.comparison_table import comparison_table
 
     compared = comparison.compare(_runs(first), _runs(second), anyway=anyway, with_paper=paper)
     if json_:
@@ -36,10 +36,10 @@ def compare(
 
 def _runs(folder: Path) -> dict[str, Run]:
     """The runs of a folder by environment; those of a suite that were not begun are left away."""
-    from cotbench import suite
     from cotbench.errors import RunFolderError
-    from cotbench.manifest import MANIFEST
-    from cotbench.results import load_run
+    from cotbench.runs import suite
+    from cotbench.runs.manifest import MANIFEST
+    from cotbench.runs.results import load_run
 
     if not suite.is_suite(folder):
         run = load_run(folder)

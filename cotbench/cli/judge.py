@@ -55,7 +55,7 @@ def judge(
     from dataclasses import replace
 
     from cotbench.agents.registry import resolve
-    from cotbench.cli.opened import opened
+    from cotbench.cli.agent_cache import opened
     from cotbench.cli.options import emptied, import_plugins, only_given
     from cotbench.errors import UsageError
     from cotbench.judge import folder as judge_folder
@@ -104,8 +104,8 @@ def _question(given: dict[str, Any], asked: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
     from cotbench.cli.options import bad_value, check_choices
-    from cotbench.elicitation import Elicitation
     from cotbench.judge.question import Question
+    from cotbench.prompting.elicitation import Elicitation
 
     check_choices(Question, given)
     check_choices(Elicitation, asked)
@@ -118,7 +118,7 @@ def _question(given: dict[str, Any], asked: dict[str, Any]) -> Any:
 def _recorded(folder: Path, judge: str, given: dict[str, Any], asked: dict[str, Any]) -> Any:
     """The question of a folder to go on with; what was typed must not contradict it."""
     from cotbench.judge.manifest import read_judge_manifest
-    from cotbench.runner import check_same
+    from cotbench.runs.runner import check_same
 
     manifest = read_judge_manifest(folder)
     question = manifest.question

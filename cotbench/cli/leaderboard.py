@@ -12,9 +12,9 @@ import typer
 from cotbench.cli.flags import WRITTEN, Data
 
 if TYPE_CHECKING:
-    from cotbench.leaderboard.bundle import Bundle
-    from cotbench.leaderboard.difference import Difference
-    from cotbench.leaderboard.store import Store
+    from cotbench.leaderboard.store.store import Store
+    from cotbench.leaderboard.submission.bundle import Bundle
+    from cotbench.leaderboard.verification.difference import Difference
 
 app = typer.Typer(help="Submit runs, verify them by replay, list and show them, serve them.", no_args_is_help=True)
 
@@ -55,8 +55,8 @@ def opened_store(db: str | None) -> Store:
     import os
 
     require_leaderboard()
-    from cotbench.leaderboard.database import default_path
-    from cotbench.leaderboard.store import Store
+    from cotbench.leaderboard.store.database import default_path
+    from cotbench.leaderboard.store.store import Store
 
     return Store.open(db or os.environ.get(DB_VARIABLE) or default_path())
 
@@ -79,7 +79,7 @@ def submit(
     import os
 
     require_leaderboard()
-    from cotbench.leaderboard import client, submission
+    from cotbench.leaderboard import client, intake
 
     given = {"name": name or "", "team": team or "", "link": link or ""}
     data = _bundles(runs, given)
@@ -91,7 +91,7 @@ def submit(
     else:
         with opened_store(db) as store:
             for whole in data.values():
-                entry, new = submission.take(store, io.BytesIO(whole), **given)
+                entry, new = intake.take(store, io.BytesIO(whole), **given)
                 rows.append({"id": entry.id, "state": entry.state, "new": new, "unranked": list(entry.unranked)})
     if json_:
         typer.echo(json.dumps(rows, indent=2))
@@ -110,8 +110,8 @@ def submit(
 def _bundles(paths: list[Path], given: dict[str, str]) -> dict[Path, bytes]:
     """What each path holds, as bundles, all of them before any is submitted."""
     from cotbench.errors import SubmissionError
-    from cotbench.leaderboard import limits
-    from cotbench.leaderboard.submission import packed, runs_in
+    from cotbench.leaderboard.intake import packed, runs_in
+    from cotbench.leaderboard.submission import limits
 
     found: dict[Path, bytes] = {}
     for path in paths:
@@ -135,7 +135,7 @@ def bundle(
     """Write a run as the file that a web form takes."""
     require_leaderboard()
     from cotbench.errors import UsageError
-    from cotbench.leaderboard.submission import packed
+    from cotbench.leaderboard.intake import packed
 
     data = packed(run, name=name or "", team=team or "", link=link or "")
     target = out or run.with_name(run.name + ".zip")
@@ -164,8 +164,8 @@ def verify(
 
     require_leaderboard()
     from cotbench.errors import UsageError
-    from cotbench.leaderboard.bundle import unpack
-    from cotbench.leaderboard.verification import versions
+    from cotbench.leaderboard.submission.bundle import unpack
+    from cotbench.leaderboard.verification.verify import versions
 
     named = entries or []
     if bool(named) == all_:
@@ -208,8 +208,8 @@ def _pending(store: Store, again: bool) -> list[str]:
 
 
 def _bundle_at(path: Path) -> Bundle:
-    from cotbench.leaderboard.bundle import unpack
-    from cotbench.leaderboard.submission import packed, runs_in
+    from cotbench.leaderboard.intake import packed, runs_in
+    from cotbench.leaderboard.submission.bundle import unpack
 
     if path.is_file():
         with path.open("rb") as file:
@@ -227,8 +227,8 @@ def _bundle_at(path: Path) -> Bundle:
 def _replayed(bundle: Bundle, jobs: int | None, data: Path | None, name: str) -> Difference | str | None:
     """The first difference, or none; a text where it cannot be replayed here."""
     from cotbench.errors import CotbenchError
-    from cotbench.leaderboard.check import check
-    from cotbench.leaderboard.verification import verify as replay
+    from cotbench.leaderboard.submission.checks import check
+    from cotbench.leaderboard.verification.verify import verify as replay
 
     try:
         check(bundle)
@@ -281,9 +281,9 @@ def list_(
     require_leaderboard()
     from cotbench.cli.options import console
     from cotbench.errors import UnknownNameError
-    from cotbench.leaderboard.boards import board_view, sorted_rows
-    from cotbench.leaderboard.entry import STATES
-    from cotbench.leaderboard.terminal import board_table
+    from cotbench.leaderboard.boards.terminal import board_table
+    from cotbench.leaderboard.boards.view import board_view, sorted_rows
+    from cotbench.leaderboard.store.entry import STATES
     from cotbench.leaderboard.web.models import Rows, board_name
 
     if state not in (*STATES, "all"):
@@ -337,7 +337,7 @@ def show(
     if json_:
         typer.echo(entry.model_dump_json(indent=2))
         return 0
-    from cotbench.leaderboard.terminal import entry_page
+    from cotbench.leaderboard.boards.terminal import entry_page
 
     console().print(entry_page(entry))
     return 0

@@ -28,7 +28,7 @@ def agents(
     rows = [*known.items(), *((name, summary_of(name)) for name in agent_names() if name not in named)]
     _print(("agent", "what it is"), rows, json_)
     if not json_:
-        from cotbench.agents.hf.models import ALIASES
+        from cotbench.agents.hf.loading import ALIASES
 
         typer.echo("aliases: " + ", ".join(f"hf:{alias} = {name}" for alias, name in ALIASES.items()))
 

@@ -14,9 +14,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from cotbench.elicitation import Elicitation
 from cotbench.errors import UnknownNameError, UsageError
-from cotbench.manifest import RunConfig
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.runs.manifest import RunConfig
 
 _WIDE = 120
 

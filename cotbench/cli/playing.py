@@ -14,14 +14,14 @@ from typing import Any
 
 import typer
 
-from cotbench import runner, suite
 from cotbench.agents.base import Agent
 from cotbench.cli.flags import RESUME_OUT
 from cotbench.cli.progress import progress
 from cotbench.envs.splits import digest
-from cotbench.episode import Episode
 from cotbench.errors import UsageError
-from cotbench.manifest import MANIFEST, RunConfig
+from cotbench.runs import runner, suite
+from cotbench.runs.episode import Episode
+from cotbench.runs.manifest import MANIFEST, RunConfig
 
 
 def resumed(resume: str | None, out: Path | None) -> Path | None:

@@ -80,7 +80,7 @@ def probe(
     import sys
 
     from cotbench.agents.registry import resolve
-    from cotbench.cli.opened import opened
+    from cotbench.cli.agent_cache import opened
     from cotbench.cli.options import emptied, import_plugins, new_config, only_given
     from cotbench.cli.playing import resumed
     from cotbench.errors import UsageError
@@ -151,8 +151,8 @@ def _pairs(options: list[str]) -> dict[str, str]:
 def _target(out: Path | None, name: str, agent: str, env: str, split: str, resume: bool) -> Path:
     """The folder of the probe: the one that was named, or a new one."""
     from cotbench.errors import UsageError
-    from cotbench.manifest import MANIFEST
-    from cotbench.runner import file_name, fresh_folder
+    from cotbench.runs.manifest import MANIFEST
+    from cotbench.runs.runner import file_name, fresh_folder
 
     if out is None:
         stem = "_".join(map(file_name, (name, agent, env, split)))
@@ -182,15 +182,15 @@ def _states(
     new_config: Callable[..., Any],
 ) -> tuple[Any, Any]:
     """The states, and how answers are asked for; where the reference is an agent, it plays the split first."""
-    from cotbench import runner
     from cotbench.agents.registry import resolve
-    from cotbench.cli.opened import opened
+    from cotbench.cli.agent_cache import opened
     from cotbench.cli.options import check_choices
     from cotbench.cli.playing import played
-    from cotbench.elicitation import Elicitation
     from cotbench.errors import UsageError
-    from cotbench.manifest import MANIFEST, RunConfig
     from cotbench.probes.states import read_states
+    from cotbench.prompting.elicitation import Elicitation
+    from cotbench.runs import runner
+    from cotbench.runs.manifest import MANIFEST, RunConfig
 
     run = Path(reference)
     if (run / MANIFEST).is_file():

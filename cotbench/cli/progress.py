@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cotbench.elicitation import Mode
-from cotbench.episode import Episode
-from cotbench.journal import EPISODES, read_episodes
-from cotbench.rollout import Observer, Unit
-from cotbench.runner import Plan, Silent
+from cotbench.prompting.elicitation import Mode
+from cotbench.runs.episode import Episode
+from cotbench.runs.journal import EPISODES, read_episodes
+from cotbench.runs.rollout import Observer, Unit
+from cotbench.runs.runner import Plan, Silent
 
 
 class _Tally:

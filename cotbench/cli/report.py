@@ -42,15 +42,15 @@ def _page(folders: list[Path]) -> Any:
     from dataclasses import replace
 
     from cotbench.errors import UsageError
-    from cotbench.manifest import MANIFEST
     from cotbench.report.runs import page_of_runs
-    from cotbench.results import load_run
+    from cotbench.runs.manifest import MANIFEST
+    from cotbench.runs.results import load_run
 
     studies = [folder for folder in folders if (folder / "study.json").is_file()]
     if studies:
         if len(folders) > 1:
             raise UsageError(f"{studies[0]} is a study: a page holds one study and nothing beside it, report it alone")
-        from cotbench.study.findings import page_of_study
+        from cotbench.study.report import page_of_study
 
         return page_of_study(studies[0])
     paths = list({path.resolve(): path for folder in folders for path in _runs_of(folder)}.values())
@@ -62,6 +62,6 @@ def _page(folders: list[Path]) -> Any:
 
 def _runs_of(folder: Path) -> list[Path]:
     """The run folders in a folder: itself, or those of a suite, begun or not."""
-    from cotbench.suite import is_suite, read_configs
+    from cotbench.runs.suite import is_suite, read_configs
 
     return [folder / config.env for config in read_configs(folder)] if is_suite(folder) else [folder]

@@ -99,13 +99,13 @@ def run(
     """Play every task in each mode, and compare the modes on the same tasks."""
     import sys
 
-    from cotbench import runner, suite
     from cotbench.agents.registry import resolve
-    from cotbench.cli.opened import opened
+    from cotbench.cli.agent_cache import opened
     from cotbench.cli.options import import_plugins, new_config, only_given
     from cotbench.cli.playing import going_on, played, print_plans, recorded, resumed
     from cotbench.errors import UsageError
-    from cotbench.manifest import RunConfig
+    from cotbench.runs import runner, suite
+    from cotbench.runs.manifest import RunConfig
 
     asked = only_given(
         {
@@ -180,7 +180,7 @@ def run(
 def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
     from cotbench.cli.options import console
     from cotbench.cli.playing import print_errors
-    from cotbench.table import run_table
+    from cotbench.runs.tables import run_table
 
     if as_json:
         typer.echo(outcome.summary.model_dump_json(indent=2))
@@ -194,8 +194,8 @@ def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
 def _print_suite(folder: Path, outcomes: list[Any], as_json: bool, again: str) -> int:
     from cotbench.cli.options import console
     from cotbench.cli.playing import print_errors
-    from cotbench.suite import summarize_suite, write_suite_summary
-    from cotbench.table import suite_table
+    from cotbench.runs.suite import summarize_suite, write_suite_summary
+    from cotbench.runs.tables import suite_table
 
     summary = summarize_suite([outcome.summary for outcome in outcomes])
     write_suite_summary(folder, summary)

@@ -46,8 +46,8 @@ def study(
     from cotbench.report.require import require_report
     from cotbench.study import folder
     from cotbench.study.config import read_study
-    from cotbench.study.execute import execute
     from cotbench.study.plan import make_plan
+    from cotbench.study.scheduler import execute
 
     config = read_study(name)
     plan = make_plan(config)
@@ -96,7 +96,7 @@ def _jobs(config: Any) -> int:
 
 def _check_trainings(plan: Any) -> None:
     """Refuse an option that no recipe has before hours of work, not after them."""
-    from cotbench.baselines.recipes import settle
+    from cotbench.baselines.recipes import resolve
     from cotbench.cli.train import options_of
     from cotbench.errors import UnknownNameError, UsageError
     from cotbench.probes.folder import options_of as probe_options
@@ -110,7 +110,7 @@ def _check_trainings(plan: Any) -> None:
         options = options_of(given.get("--option", [])) | {"model": given["--model"][0], "data": tuple(given["--data"])}
         preset = given.get("--preset", [None])[0]
         try:
-            settle.settle(given["--recipe"][0], preset, None, options, None)
+            resolve.settle(given["--recipe"][0], preset, None, options, None)
         except UnknownNameError:
             raise
         except UsageError as error:
@@ -198,7 +198,7 @@ def _progress(plan: Any, target: Path) -> Iterator[Any]:
     """A watcher: a bar with what is running on a terminal, a line a stage elsewhere; on standard error."""
     import sys
 
-    from cotbench.cli.watching import Bar, Lines
+    from cotbench.cli.study_progress import Bar, Lines
     from cotbench.study.folder import is_done
 
     done = sum(is_done(target, stage) for stage in plan.stages)
@@ -212,7 +212,7 @@ def _progress(plan: Any, target: Path) -> Iterator[Any]:
 def _report(target: Path, as_json: bool) -> int:
     from cotbench.cli.options import console
     from cotbench.report.html import write_report
-    from cotbench.study.findings import page_of_study
+    from cotbench.study.report import page_of_study
 
     page = page_of_study(target)
     written = write_report(page, target / "report")

@@ -134,12 +134,12 @@ def _play(
 ) -> int:
     import sys
 
-    from cotbench import runner
     from cotbench.agents.registry import resolve
-    from cotbench.baselines.demonstration import require_parquet
-    from cotbench.baselines.traces import collect
-    from cotbench.cli.opened import opened
+    from cotbench.baselines.data.demonstration import require_parquet
+    from cotbench.baselines.data.traces import collect
+    from cotbench.cli.agent_cache import opened
     from cotbench.cli.playing import going_on, played, print_plans, resumed
+    from cotbench.runs import runner
 
     folder = resumed(where[1], where[0])
     config = _config(folder, given, asked)
@@ -171,12 +171,12 @@ def _config(folder: Path | None, given: dict[str, Any], asked: dict[str, Any]) -
     Raises:
         UsageError: a task of it is scored, or the folder is no traces folder.
     """
-    from cotbench.baselines.demonstration import check_tasks
+    from cotbench.baselines.data.demonstration import check_tasks
     from cotbench.cli.options import new_config
     from cotbench.cli.playing import recorded
     from cotbench.envs.registry import env_entry
     from cotbench.errors import RunFolderError
-    from cotbench.manifest import RunConfig
+    from cotbench.runs.manifest import RunConfig
 
     if folder is None:
         env = given.get("env", RunConfig.model_fields["env"].default)
@@ -196,7 +196,7 @@ def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
     """The numbers; the exit code is 1 where episodes failed for a reason outside the teacher, or nothing was kept."""
     import sys
 
-    from cotbench.baselines.demonstration import TRACES_JSONL
+    from cotbench.baselines.data.demonstration import TRACES_JSONL
     from cotbench.cli.playing import print_errors
 
     if as_json:
@@ -217,7 +217,7 @@ def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
 
 def _convert(source: Path, out: Path | None, typed: dict[str, Any]) -> int:
     """Write demonstrations in the other format."""
-    from cotbench.baselines.demonstration import check_trainable, read_demonstrations, write_demonstrations
+    from cotbench.baselines.data.demonstration import check_trainable, read_demonstrations, write_demonstrations
     from cotbench.errors import UsageError
 
     if typed:

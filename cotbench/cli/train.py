@@ -147,7 +147,7 @@ def train(
 ) -> int:
     """Train a model on traces: checkpoints are loaded as hf:OUT/checkpoint-N, the last state as hf:OUT."""
     from cotbench.cli.options import check_choices, only_given
-    from cotbench.elicitation import Elicitation
+    from cotbench.prompting.elicitation import Elicitation
 
     asked = only_given(
         {"style": elicitation, "trace_tokens": trace_tokens, "history": history, "observation_chars": observation_chars}
@@ -208,16 +208,16 @@ def _train(
     if target is None:
         raise UsageError("--out is missing: the folder of the trained model")
     require_training()
-    from cotbench.baselines.card import first_process
-    from cotbench.baselines.recipes import settle, sft
-    from cotbench.baselines.trainer import CARD
+    from cotbench.baselines.recipes import resolve, sft
+    from cotbench.baselines.training.recipe_card import first_process
+    from cotbench.baselines.training.trainer import CARD
 
-    plan = settle.settle(recipe, preset, file, given, begun)
+    plan = resolve.settle(recipe, preset, file, given, begun)
     again = f"cotbench train --resume {target}"
     try:
         _teach_tiny(plan, quiet=as_json)
         with emptied(target):
-            trained = settle.carry_out(plan, target, resume=begun is not None, progress=progress(quiet=as_json))
+            trained = resolve.carry_out(plan, target, resume=begun is not None, progress=progress(quiet=as_json))
     except KeyboardInterrupt:
         print(f"interrupted; the checkpoints are kept: {again}", file=sys.stderr)
         return 130
@@ -235,8 +235,8 @@ def _teach_tiny(plan: Any, *, quiet: bool) -> None:
     """Play the episodes that tiny is taught with, where no data was given and the cache does not hold them."""
     from functools import partial
 
-    from cotbench.baselines.card import first_process
-    from cotbench.baselines.tiny.building import OWN, own_traces
+    from cotbench.baselines.tiny.model import OWN, own_traces
+    from cotbench.baselines.training.recipe_card import first_process
     from cotbench.cli.progress import progress as watch
 
     if OWN in getattr(plan.config, "data", ()) and first_process():
@@ -283,6 +283,6 @@ def progress(*, quiet: bool) -> Any:
 
     if quiet and not sys.stderr.isatty():
         return None
-    from cotbench.cli.training import Shown
+    from cotbench.cli.train_progress import Shown
 
     return Shown

@@ -14,8 +14,8 @@ import time
 import traceback
 from typing import Any
 
-from cotbench.cli.opened import keep_agents
-from cotbench.study.pool import BEGINS
+from cotbench.cli.agent_cache import keep_agents
+from cotbench.study.local_executor import BEGINS
 
 
 def main() -> None:

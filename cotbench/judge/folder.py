@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from cotbench.agents.base import Agent
-from cotbench.elicitation import Mode
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError, UsageError
-from cotbench.journal import read_episodes
 from cotbench.judge.journal import JudgementJournal, read_judgements
 from cotbench.judge.judgement import Judgement, Preference, preference
 from cotbench.judge.manifest import FORMAT, JudgeManifest, judge_manifest, read_judge_manifest
 from cotbench.judge.question import Pair, Question, check_judge, judge, revised_pairs
-from cotbench.lines import write_atomically
-from cotbench.manifest import MANIFEST, SUITE, Manifest, read_manifest
-from cotbench.query import derive_seed
-from cotbench.runner import check_same, file_name, fresh_folder
+from cotbench.prompting.elicitation import Mode
+from cotbench.prompting.query import derive_seed
+from cotbench.runs.journal import read_episodes
+from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, read_manifest
+from cotbench.runs.runner import check_same, file_name, fresh_folder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cotbench.errors import RunFolderError
 from cotbench.judge.judgement import Judgement
-from cotbench.lines import LineFile
+from cotbench.runs.jsonl_store import LineFile
 
 JUDGEMENTS = "judgements.jsonl"
 

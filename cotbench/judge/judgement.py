@@ -9,10 +9,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from cotbench import statistics
-from cotbench.elicitation import Mode
-from cotbench.query import Decision
-from cotbench.statistics import Estimate
+from cotbench.prompting.elicitation import Mode
+from cotbench.prompting.query import Decision
+from cotbench.stats import estimates
+from cotbench.stats.estimates import Estimate
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -152,4 +152,4 @@ def _clustered(values: Sequence[tuple[str, float]]) -> Estimate:
     for task, value in values:
         totals[task] = totals.get(task, 0.0) + value
         counts[task] = counts.get(task, 0.0) + 1
-    return statistics.ratio(list(totals.values()), list(counts.values()))
+    return estimates.ratio(list(totals.values()), list(counts.values()))

@@ -15,7 +15,7 @@ from cotbench.agents.base import Agent, describe
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError
 from cotbench.judge.question import Question
-from cotbench.manifest import MANIFEST, Manifest, surroundings
+from cotbench.runs.manifest import MANIFEST, Manifest, surroundings
 
 FORMAT = 1
 

@@ -17,16 +17,16 @@ from textwrap import indent
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cotbench.agents.answers import decided_or_failed
 from cotbench.agents.base import Agent, needs_of, require
-from cotbench.answer import clean_action
-from cotbench.dialogue import Dialogue, cut
-from cotbench.elicitation import Elicitation, Mode
+from cotbench.agents.decisions import decided_or_failed
 from cotbench.envs.registry import Instructions
-from cotbench.episode import Episode
 from cotbench.errors import UsageError
 from cotbench.judge.judgement import Judgement, Verdict
-from cotbench.query import Decision, Query, derive_seed
+from cotbench.prompting.dialogue import Dialogue, cut
+from cotbench.prompting.elicitation import Elicitation, Mode
+from cotbench.prompting.parsing import clean_action
+from cotbench.prompting.query import Decision, Query, derive_seed
+from cotbench.runs.episode import Episode
 
 LETTERS = ("A", "B")
 """What the two actions are called, in the order in which they are shown."""

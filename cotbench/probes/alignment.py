@@ -12,16 +12,16 @@ from itertools import zip_longest
 
 from pydantic import Field
 
-from cotbench.agents.answers import decided_or_failed
 from cotbench.agents.base import Agent
-from cotbench.elicitation import MODES
-from cotbench.probes.answer import StateAnswer, batches, own_trace, query_of
+from cotbench.agents.decisions import decided_or_failed
+from cotbench.probes.asking import StateAnswer, batches, own_trace, query_of
 from cotbench.probes.numbers import Numbers, over_tasks, split
 from cotbench.probes.probe import Options, Probe, Setting
 from cotbench.probes.row import Row
 from cotbench.probes.states import Key, State
-from cotbench.query import Decision
-from cotbench.statistics import Estimate
+from cotbench.prompting.elicitation import MODES
+from cotbench.prompting.query import Decision
+from cotbench.stats.estimates import Estimate
 
 _NOT_TOLD = "the agent tells no log-probability of a given action"
 

@@ -19,7 +19,7 @@ from cotbench.errors import AgentError, UsageError
 from cotbench.probes.numbers import Numbers, over_tasks, split
 from cotbench.probes.probe import Options, Probe, Setting
 from cotbench.probes.states import State
-from cotbench.probes.whitebox import ShareRow, Source, Spelled, measured, rounded, share_numbers, shares
+from cotbench.probes.token_spans import ShareRow, Source, Spelled, measured, rounded, share_numbers, shares
 
 _PIECE = 512
 """Tokens before the action go through the model in pieces of so many: memory grows with their number, not its square."""

@@ -16,9 +16,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from cotbench.agents.answers import decided_or_failed
 from cotbench.agents.base import Agent
-from cotbench.probes.answer import StateAnswer, answers_for, batches, query_of
+from cotbench.agents.decisions import decided_or_failed
+from cotbench.probes.asking import StateAnswer, answers_for, batches, query_of
 from cotbench.probes.donor import donor_of
 from cotbench.probes.numbers import Curve, Numbers, over_tasks, split
 from cotbench.probes.probe import Options, Probe, Setting

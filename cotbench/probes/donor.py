@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from cotbench.probes.states import State
-from cotbench.query import derive_seed
+from cotbench.prompting.query import derive_seed
 
 
 def donor_of(state: State, others: Iterable[State], seed: int, fits: Callable[[State], bool]) -> State | None:

@@ -24,7 +24,7 @@ from cotbench.errors import AgentError, UsageError
 from cotbench.probes.numbers import Numbers
 from cotbench.probes.probe import Options, Probe, Setting
 from cotbench.probes.states import State
-from cotbench.probes.whitebox import ShareRow, Source, Spelled, measured, share_numbers, shares
+from cotbench.probes.token_spans import ShareRow, Source, Spelled, measured, share_numbers, shares
 
 
 class GradientOptions(Options):

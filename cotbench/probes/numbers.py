@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from cotbench import statistics
 from cotbench.probes.row import Row
-from cotbench.statistics import Estimate
+from cotbench.stats import estimates
+from cotbench.stats.estimates import Estimate
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 R = TypeVar("R", bound=Row)
@@ -64,7 +64,7 @@ def over_tasks(rows: Iterable[R], value: Callable[[R], float | bool | None]) -> 
         if found is not None:
             totals[row.task] = totals.get(row.task, 0.0) + float(found)
             counts[row.task] = counts.get(row.task, 0.0) + 1
-    return statistics.ratio(list(totals.values()), list(counts.values()))
+    return estimates.ratio(list(totals.values()), list(counts.values()))
 
 
 def split(rows: Sequence[R]) -> tuple[list[R], int, dict[str, int]]:

@@ -13,12 +13,12 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict
 
 from cotbench.agents.base import Agent
-from cotbench.elicitation import Elicitation
 from cotbench.errors import UnknownNameError
-from cotbench.probes.answer import StateAnswer
+from cotbench.probes.asking import StateAnswer
 from cotbench.probes.numbers import Numbers
 from cotbench.probes.row import Row
 from cotbench.probes.states import Key, State, StateSet
+from cotbench.prompting.elicitation import Elicitation
 
 
 class Options(BaseModel):

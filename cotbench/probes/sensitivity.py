@@ -15,17 +15,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cotbench.agents.answers import decided_or_failed
 from cotbench.agents.base import Agent
-from cotbench.elicitation import MODES
-from cotbench.probes.answer import StateAnswer, answers_for, batches, query_of
+from cotbench.agents.decisions import decided_or_failed
+from cotbench.probes.asking import StateAnswer, answers_for, batches, query_of
 from cotbench.probes.donor import donor_of
 from cotbench.probes.numbers import Numbers, over_tasks, split
 from cotbench.probes.probe import Options, Probe, Setting
 from cotbench.probes.row import Row
 from cotbench.probes.states import Key, State
-from cotbench.query import Decision, Query, derive_seed
-from cotbench.statistics import Estimate
+from cotbench.prompting.elicitation import MODES
+from cotbench.prompting.query import Decision, Query, derive_seed
+from cotbench.stats.estimates import Estimate
 
 Variant = Literal["task", "observation"]
 VARIANTS: tuple[Variant, Variant] = ("task", "observation")

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotbench.dialogue import Dialogue
 from cotbench.envs.registry import env_entry
-from cotbench.episode import Episode
 from cotbench.errors import UsageError
-from cotbench.journal import read_episodes
-from cotbench.manifest import read_manifest
-from cotbench.query import derive_seed
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.query import derive_seed
+from cotbench.runs.episode import Episode
+from cotbench.runs.journal import read_episodes
+from cotbench.runs.manifest import read_manifest
 
 Key = tuple[str, int]
 """Names a state within its set: task, and how many actions were executed before it."""

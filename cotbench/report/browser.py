@@ -23,10 +23,10 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, Literal
 
-from cotbench.dialogue import cut
-from cotbench.episode import Episode, Step
-from cotbench.query import derive_seed
+from cotbench.prompting.dialogue import cut
+from cotbench.prompting.query import derive_seed
 from cotbench.report.page import BrowsedRun
+from cotbench.runs.episode import Episode, Step
 
 FORMAT = 1
 EPISODE_BYTES = 3_000_000

@@ -1,4 +1,4 @@
-"""A table's cells as text, for the page and for its CSV. Invariant: the page shows what the terminal would (`cotbench.table`);
+"""A table's cells as text, for the page and for its CSV. Invariant: the page shows what the terminal would (`runs.tables`);
 the CSV has every number whole, and no text in it is a formula to a spreadsheet.
 """
 
@@ -9,8 +9,8 @@ import io
 from dataclasses import dataclass
 
 from cotbench.report.page import Cell, Figure, Table
-from cotbench.statistics import Estimate
-from cotbench.table import shown
+from cotbench.runs.tables import shown
+from cotbench.stats.estimates import Estimate
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """A text that begins so is run by a spreadsheet."""

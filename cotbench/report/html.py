@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from cotbench.errors import UsageError
-from cotbench.lines import write_atomically
 from cotbench.report.browser import EPISODE_BYTES, browsed, episodes_json
 from cotbench.report.cells import ShownTable, csv_text, numbers_of, shown_table
 from cotbench.report.colours import Style, others_of, palette_css, styles
 from cotbench.report.drawing import figure_pdf, panel_svgs
 from cotbench.report.page import BrowsedRun, Figure, Line, Page, Section, Table
 from cotbench.report.svg import page_svg
+from cotbench.runs.jsonl_store import write_atomically
 
 INDEX = "index.html"
 PAGE_BYTES = 5_000_000

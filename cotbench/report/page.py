@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cotbench.episode import Episode
-from cotbench.statistics import Estimate
+from cotbench.runs.episode import Episode
+from cotbench.stats.estimates import Estimate
 
 Series = Literal["prompt", "cot", "gap", "other"]
 """What a line shows; a mode has the same colour in every figure."""

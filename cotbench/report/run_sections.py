@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from cotbench.elicitation import MODES, Mode
-from cotbench.families import Adjusted
+from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.report.page import Cell, Figure, Line, Panel, Section, Series, Table
-from cotbench.results import Run
-from cotbench.statistics import Estimate
+from cotbench.runs.results import Run
+from cotbench.stats.estimates import Estimate
+from cotbench.stats.multiple_testing import Adjusted
 
 LABELS: Mapping[Series, str] = {"prompt": "prompt action", "cot": "CoT action", "gap": "CoT - prompt"}
 PANELS = 6

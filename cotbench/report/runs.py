@@ -7,18 +7,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cotbench.elicitation import MODES, Elicitation
 from cotbench.errors import UsageError
-from cotbench.families import ALPHA, holm
+from cotbench.prompting.elicitation import MODES, Elicitation
 from cotbench.report import run_sections
 from cotbench.report.cells import estimate_text
 from cotbench.report.page import BrowsedRun, Page
 from cotbench.report.run_sections import LABELS
-from cotbench.results import Run
-from cotbench.statistics import Estimate
-from cotbench.suite import summarize_suite
-from cotbench.summary import Summary
-from cotbench.table import remarks
+from cotbench.runs.results import Run
+from cotbench.runs.suite import summarize_suite
+from cotbench.runs.summary import Summary
+from cotbench.runs.tables import remarks
+from cotbench.stats.estimates import Estimate
+from cotbench.stats.multiple_testing import ALPHA, holm
 
 
 def page_of_runs(runs: Sequence[Run]) -> Page:

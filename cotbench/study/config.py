@@ -12,10 +12,10 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cotbench.elicitation import Elicitation
 from cotbench.envs.registry import env_entry
 from cotbench.errors import UnknownNameError, UsageError
 from cotbench.probes.probe import PROBES
+from cotbench.prompting.elicitation import Elicitation
 
 PRESETS = ("smoke", "tiny", "paper")
 """Studies that come with the package: `cotbench study NAME`."""

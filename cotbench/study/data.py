@@ -16,7 +16,7 @@ from cotbench.errors import RunFolderError, UsageError
 from cotbench.probes.folder import Probed, read_probe
 from cotbench.probes.numbers import Numbers
 from cotbench.probes.probe import probe_named
-from cotbench.results import Run, load_run
+from cotbench.runs.results import Run, load_run
 from cotbench.study.config import StudyConfig
 from cotbench.study.folder import STUDY, folder_of, is_done, seconds_of
 from cotbench.study.plan import Plan, make_plan

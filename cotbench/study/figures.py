@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cotbench.report.page import Figure, Line, Panel, Series
-from cotbench.statistics import Estimate
-from cotbench.study.courses import Levels
+from cotbench.stats.estimates import Estimate
 from cotbench.study.data import Cell, StudyData
+from cotbench.study.series import Levels
 
 Labelled = Sequence[tuple[str, Series, Levels]]
 

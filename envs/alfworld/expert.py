@@ -15,7 +15,7 @@ from functools import cache
 
 from cotbench.envs.alfworld.actions import NOTHING_HAPPENS
 from cotbench.envs.alfworld.goals import STATIONS, Goal, read_goal
-from cotbench.envs.alfworld.lore import Room, rooms
+from cotbench.envs.alfworld.household_statistics import Room, rooms
 from cotbench.errors import GameFileError
 
 OPENABLE = frozenset(("cabinet", "drawer", "fridge", "microwave", "safe", "laundryhamper", "box"))

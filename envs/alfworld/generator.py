@@ -20,7 +20,7 @@ from functools import cache
 from cotbench.envs.alfworld.game import Game
 from cotbench.envs.alfworld.goals import STATIONS, count_of
 from cotbench.envs.alfworld.household import Household, furnish
-from cotbench.envs.alfworld.lore import Lore, lore
+from cotbench.envs.alfworld.household_statistics import Lore, lore
 from cotbench.envs.alfworld.native_engine import NativeEngine
 from cotbench.errors import EngineError, UnknownNameError
 

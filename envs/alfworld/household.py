@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cotbench.envs.alfworld.lore import Lore
+from cotbench.envs.alfworld.household_statistics import Lore
 from cotbench.envs.alfworld.names import spoken_names
 
 _BASINS = {"SinkBasin": "Sink", "BathtubBasin": "Bathtub"}

@@ -10,13 +10,13 @@ from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from cotbench.leaderboard.boards import board_view, parse_board
-from cotbench.leaderboard.entry import STATES, Entry, State
-from cotbench.leaderboard.web.asked import all_boards
-from cotbench.leaderboard.web.gate import bearer, check_rate, client_of
-from cotbench.leaderboard.web.kept import tagged
+from cotbench.leaderboard.boards.view import board_view, parse_board
+from cotbench.leaderboard.store.entry import STATES, Entry, State
+from cotbench.leaderboard.web.board_query import all_boards
+from cotbench.leaderboard.web.errors import RefusedError
+from cotbench.leaderboard.web.etag import tagged
 from cotbench.leaderboard.web.models import Accepted, Boards, Entries, Health, Refused, Rows, board_name
-from cotbench.leaderboard.web.refusal import RefusedError
+from cotbench.leaderboard.web.rate_limits import bearer, check_rate, client_of
 from cotbench.leaderboard.web.service import Service
 from cotbench.leaderboard.web.spreadsheet import board_csv
 

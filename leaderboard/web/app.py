@@ -18,16 +18,16 @@ from starlette.routing import Route
 
 from cotbench import __version__
 from cotbench.errors import DuplicateEntryError, StoreError, SubmissionError, UnknownNameError
-from cotbench.leaderboard.store import Store
+from cotbench.leaderboard.store.store import Store
 from cotbench.leaderboard.web.api import Api, add_api
 from cotbench.leaderboard.web.assets import assets
-from cotbench.leaderboard.web.gate import Rates, Uploads
+from cotbench.leaderboard.web.errors import RefusedError, refused
 from cotbench.leaderboard.web.headers import Guard
 from cotbench.leaderboard.web.links import Links, ServerLinks
-from cotbench.leaderboard.web.refusal import RefusedError, refused
+from cotbench.leaderboard.web.rate_limits import Rates, Uploads
+from cotbench.leaderboard.web.routes import Views, add_views
 from cotbench.leaderboard.web.service import Service
 from cotbench.leaderboard.web.settings import Settings
-from cotbench.leaderboard.web.views import Views, add_views
 
 _LOG = logging.getLogger(__name__)
 _ABOUT = "Scores that anyone can verify: entries of cotbench, their boards and what they were made of."

@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cotbench.leaderboard.board import Board
-from cotbench.leaderboard.standing import Standing
-from cotbench.leaderboard.web.asked import Asked, descends
+from cotbench.leaderboard.boards.labels import day
+from cotbench.leaderboard.boards.standing import Standing
+from cotbench.leaderboard.store.board import Board
+from cotbench.leaderboard.web.board_query import Asked, descends
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of
-from cotbench.leaderboard.words import day
 from cotbench.paper import Success
-from cotbench.statistics import Estimate
+from cotbench.stats.estimates import Estimate
 
 
 @dataclass(frozen=True, slots=True)

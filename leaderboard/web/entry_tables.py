@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from cotbench.elicitation import MODES, Mode
+from cotbench.leaderboard.boards.labels import MODES as NAMES
 from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of, signed
-from cotbench.leaderboard.words import MODES as NAMES
+from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.report.cells import ShownTable, shown_table
 from cotbench.report.page import Cell, Table
-from cotbench.statistics import Estimate
-from cotbench.summary import ModeSummary, Summary
+from cotbench.runs.summary import ModeSummary, Summary
+from cotbench.stats.estimates import Estimate
 
 DIFFERENCE = "CoT − prompt"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlencode
 
-from cotbench.leaderboard.board import Board
-from cotbench.leaderboard.entry import State
+from cotbench.leaderboard.store.board import Board
+from cotbench.leaderboard.store.entry import State
 
 
 class Links(Protocol):

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cotbench.report.cells import estimate_text
-from cotbench.statistics import Estimate
+from cotbench.stats.estimates import Estimate
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from cotbench.elicitation import Mode
-from cotbench.leaderboard.board import Board
-from cotbench.leaderboard.entry import Entry, State
-from cotbench.leaderboard.standing import Standing
+from cotbench.leaderboard.boards.standing import Standing
+from cotbench.leaderboard.store.board import Board
+from cotbench.leaderboard.store.entry import Entry, State
 from cotbench.paper import Success
+from cotbench.prompting.elicitation import Mode
 
 
 class Refused(BaseModel):

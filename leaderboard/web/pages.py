@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from cotbench.leaderboard.board import Board
-from cotbench.leaderboard.boards import BoardView, sorted_rows
-from cotbench.leaderboard.entry import STATES, Entry
-from cotbench.leaderboard.limits import MB, PACKED
-from cotbench.leaderboard.web.asked import ALL, Asked, all_boards
+from cotbench.leaderboard.boards.labels import MODES, board_title, counted, env_title, minute
+from cotbench.leaderboard.boards.view import BoardView, sorted_rows
+from cotbench.leaderboard.store.board import Board
+from cotbench.leaderboard.store.entry import STATES, Entry
+from cotbench.leaderboard.submission.limits import MB, PACKED
+from cotbench.leaderboard.web.api_docs import operations
+from cotbench.leaderboard.web.board_query import ALL, Asked, all_boards
 from cotbench.leaderboard.web.columns import board_table
+from cotbench.leaderboard.web.entry_episodes import Played
 from cotbench.leaderboard.web.entry_tables import facts, numbers_table, type_rows
 from cotbench.leaderboard.web.links import Links
-from cotbench.leaderboard.web.operations import operations
-from cotbench.leaderboard.web.played import Played
-from cotbench.leaderboard.words import MODES, board_title, counted, env_title, minute
 
 ROWS = 100
 """Of a board, on one page."""

@@ -16,17 +16,17 @@ import anyio.to_thread
 from starlette.requests import Request
 
 from cotbench.errors import CotbenchError, StoreError, SubmissionError, UsageError
-from cotbench.leaderboard.boards import board_view
-from cotbench.leaderboard.bundle import unpack
-from cotbench.leaderboard.entry import Entry
-from cotbench.leaderboard.store import Store
-from cotbench.leaderboard.submission import take
-from cotbench.leaderboard.web.asked import asked
-from cotbench.leaderboard.web.gate import FAILED_TOKENS, Rates, Uploads, check_rate, client_of
+from cotbench.leaderboard.boards.view import board_view
+from cotbench.leaderboard.intake import take
+from cotbench.leaderboard.store.entry import Entry
+from cotbench.leaderboard.store.store import Store
+from cotbench.leaderboard.submission.bundle import unpack
+from cotbench.leaderboard.web.board_query import asked
+from cotbench.leaderboard.web.entry_episodes import Played, played
+from cotbench.leaderboard.web.errors import RefusedError
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.pages import board_page
-from cotbench.leaderboard.web.played import Played, played
-from cotbench.leaderboard.web.refusal import RefusedError
+from cotbench.leaderboard.web.rate_limits import FAILED_TOKENS, Rates, Uploads, check_rate, client_of
 from cotbench.leaderboard.web.settings import Settings
 
 _LOG = logging.getLogger(__name__)

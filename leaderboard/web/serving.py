@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cotbench.leaderboard.store import Store
+from cotbench.leaderboard.store.store import Store
 from cotbench.leaderboard.web.app import create_app
 from cotbench.leaderboard.web.settings import Settings
 

@@ -8,7 +8,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from cotbench.errors import UsageError
-from cotbench.leaderboard.limits import PACKED
+from cotbench.leaderboard.submission.limits import PACKED
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cotbench.leaderboard.standing import Standing
+from cotbench.leaderboard.boards.standing import Standing
 from cotbench.report.cells import csv_text
 from cotbench.report.page import Cell, Table
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cotbench import runner
 from cotbench.agents.registry import make_agent
-from cotbench.baselines.demonstration import Demonstration, read_demonstrations
-from cotbench.baselines.traces import collect
-from cotbench.elicitation import Elicitation
-from cotbench.manifest import RunConfig
+from cotbench.baselines.data.demonstration import Demonstration, read_demonstrations
+from cotbench.baselines.data.traces import collect
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.runs import runner
+from cotbench.runs.manifest import RunConfig
 from tests import tiny_models
 
 ENV = "alfworld-gen"
@@ -38,7 +38,7 @@ def some_played(some_traces: Path) -> list[Demonstration]:
 def some_words(some_played: list[Demonstration]) -> Any:
     """A tokenizer that has a token for each word of the data and one for the instructions, so that examples are short."""
     pytest.importorskip("transformers")
-    from cotbench.baselines.tiny.words import make_tokenizer
+    from cotbench.baselines.tiny.tokenizer import make_tokenizer
 
     told = Elicitation.for_env(ENV).system_text(some_played[0].dialogue(0), "cot")
     texts = [text or "" for one in some_played for text in (*one.observations, *one.actions, *one.traces)]

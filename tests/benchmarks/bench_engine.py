@@ -19,11 +19,11 @@ import pytest
 
 from cotbench.agents import make_agent
 from cotbench.agents.hf.engine import common_prefix
-from cotbench.answer import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
-from cotbench.dialogue import Dialogue
-from cotbench.elicitation import Elicitation, Mode
 from cotbench.envs.registry import env_entry
-from cotbench.query import Decision, Query
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation, Mode
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.query import Decision, Query
 from tests.conftest import needs_hf
 
 pytestmark = needs_hf
@@ -65,7 +65,7 @@ def peer() -> Any:
     """The same weights with transformers' own attention."""
     import transformers
 
-    from cotbench.agents.hf.models import smollm2_folder
+    from cotbench.agents.hf.loading import smollm2_folder
 
     return transformers.AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype="float32").eval()
 

@@ -21,11 +21,11 @@ from typing import Any
 
 import pytest
 
-from cotbench import runner
 from cotbench.agents.registry import make_agent
-from cotbench.baselines.traces import keep
-from cotbench.elicitation import Elicitation
-from cotbench.manifest import RunConfig
+from cotbench.baselines.data.traces import keep
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.runs import runner
+from cotbench.runs.manifest import RunConfig
 from tests.conftest import needs_hf
 
 pytestmark = needs_hf
@@ -65,9 +65,9 @@ def _clock(seen: Seen) -> Any:
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Tokenizer and examples of some games of the scripted teacher."""
-    from cotbench.agents.hf.chat import Chat
-    from cotbench.baselines.examples import make_examples
-    from cotbench.baselines.tiny.words import make_tokenizer
+    from cotbench.agents.tokenization.chat_template import Chat
+    from cotbench.baselines.data.examples import make_examples
+    from cotbench.baselines.tiny.tokenizer import make_tokenizer
 
     spec = "scripted?slips=0.05"
     plan = runner.make_plan(RunConfig(agent=spec, env=ENV, split="train", mode="cot", episodes=EPISODES))
@@ -83,13 +83,13 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _model() -> Any:
-    from cotbench.baselines.tiny.building import BaseConfig, new_model
+    from cotbench.baselines.tiny.model import BaseConfig, new_model
 
     return new_model(BaseConfig(), VOCABULARY)
 
 
 def _steps(made: Any, unit: Any) -> Any:
-    from cotbench.baselines.schedule import make_steps
+    from cotbench.baselines.training.batching import make_steps
 
     sizes = [
         [len(one.answer) if unit == "episode" and one is not episode[-1] else len(one.ids) for one in episode]
@@ -99,20 +99,20 @@ def _steps(made: Any, unit: Any) -> Any:
 
 
 def _ours(tokenizer: Any, made: Any, unit: Any, out: Path) -> Seen:
-    from cotbench.baselines import running
-    from cotbench.baselines.feed import Feed, of_examples
-    from cotbench.baselines.learner import prepare
-    from cotbench.baselines.masks import MaskConfig, Masks
     from cotbench.baselines.recipes.sft import SFTConfig
+    from cotbench.baselines.training import loop
+    from cotbench.baselines.training.dataset import Feed, of_examples
+    from cotbench.baselines.training.masks import MaskConfig, Masks
+    from cotbench.baselines.training.model import prepare
 
     seen = Seen()
     learner = prepare(_model(), tokenizer, {})
     assert learner.packed
     config = SFTConfig(model="", data=("",), learning_rate=RATE, warmup=0, batch=BATCH, unit=unit)
     feed = Feed(_steps(made, unit), of_examples(made.episodes, Masks.of(MaskConfig(), made.flat)))
-    args = running._arguments(config, out, learner.model)
+    args = loop._arguments(config, out, learner.model)
     args.logging_steps = 1
-    trainer = running.fit(learner, feed, args, {}, (), lambda: _clock(seen))
+    trainer = loop.fit(learner, feed, args, {}, (), lambda: _clock(seen))
     seen.computed = trainer.seen["tokens"]
     return seen
 

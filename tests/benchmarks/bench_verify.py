@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from cotbench.leaderboard.bundle import Bundle
-from cotbench.leaderboard.details import Details
-from cotbench.leaderboard.verification import verify
-from cotbench.manifest import RunConfig
-from cotbench.runner import run
+from cotbench.leaderboard.submission.bundle import Bundle
+from cotbench.leaderboard.submission.details import Details
+from cotbench.leaderboard.verification.verify import verify
+from cotbench.runs.manifest import RunConfig
+from cotbench.runs.runner import run
 from tests.conftest import SHARED
 
 BUDGET, ROUNDS = 5.0, 3

@@ -31,9 +31,9 @@ class Board:
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     """Five entries of alfworld-gen paper/id: two verified, one rejected, two pending; and one of paper/ood."""
-    from cotbench.leaderboard.difference import Difference
-    from cotbench.leaderboard.store import Store
-    from cotbench.leaderboard.submission import take
+    from cotbench.leaderboard.intake import take
+    from cotbench.leaderboard.store.store import Store
+    from cotbench.leaderboard.verification.difference import Difference
 
     runs = {
         "The expert": packed(agent="expert", max_steps=None),

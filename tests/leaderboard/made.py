@@ -13,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cotbench.leaderboard.bundle import Bundle, pack, unpack
-from cotbench.leaderboard.details import Details
-from cotbench.manifest import RunConfig
-from cotbench.runner import run
+from cotbench.leaderboard.submission.bundle import Bundle, pack, unpack
+from cotbench.leaderboard.submission.details import Details
+from cotbench.runs.manifest import RunConfig
+from cotbench.runs.runner import run
 
 JSON = dict[str, Any]
 DETAILS = Details(name="A random walk", team="The testers", link="https://example.org/walk")

@@ -10,14 +10,14 @@ from typing import Literal
 
 import numpy as np
 
-from cotbench.elicitation import MODES, Elicitation, Mode
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
-from cotbench.episode import Episode, Step
-from cotbench.leaderboard.bundle import Bundle
-from cotbench.leaderboard.details import Details
-from cotbench.manifest import Manifest, RunConfig
-from cotbench.query import Decision
+from cotbench.leaderboard.submission.bundle import Bundle
+from cotbench.leaderboard.submission.details import Details
+from cotbench.prompting.elicitation import MODES, Elicitation, Mode
+from cotbench.prompting.query import Decision
+from cotbench.runs.episode import Episode, Step
+from cotbench.runs.manifest import Manifest, RunConfig
 
 
 def episode(task: str, mode: Mode, success: bool, *, both: bool = True, tokens: int = 10, env: str = "alfworld-gen") -> Episode:

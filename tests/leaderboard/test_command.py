@@ -20,7 +20,7 @@ pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip insta
 pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install 'cotbench[leaderboard]'")
 
 from cotbench.cli import run_cli
-from cotbench.leaderboard.store import Store
+from cotbench.leaderboard.store.store import Store
 from tests.conftest import needs_bfcl, needs_scienceworld
 from tests.leaderboard.made import copied, edited, packed, played, setting
 

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cotbench.agents.hf import models
-from cotbench.agents.hf.chat import Chat
+from cotbench.agents.hf import loading
+from cotbench.agents.hf.attention import Entries, Span, forward, install
 from cotbench.agents.hf.engine import Engine, Key, Limits
-from cotbench.agents.hf.plain import PlainEngine, close, keeps_state
-from cotbench.agents.hf.prompt import prompt_of
-from cotbench.agents.hf.rows import Entries, Span, forward, install
-from cotbench.agents.writing import TAG_ALLOWANCE
+from cotbench.agents.hf.sequential_engine import PlainEngine, close, keeps_state
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.prompt_ids import prompt_of
 from cotbench.errors import AgentError, UsageError
-from cotbench.query import Decision, Query
+from cotbench.prompting.generation import TAG_ALLOWANCE
+from cotbench.prompting.query import Decision, Query
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class HFAgent:
         cache_gb: float | None = None,
         drafts: bool = True,
     ) -> None:
-        models.require_transformers()
+        loading.require_transformers()
         if threads is not None:
             import torch
 
@@ -84,7 +84,7 @@ class HFAgent:
             raise UsageError(f"cache_gb={cache_gb}: give a number of gigabytes above 0")
         if context is not None and context < 2 * TAG_ALLOWANCE:
             raise UsageError(f"context={context} leaves no room for an answer")
-        loaded = models.load(
+        loaded = loading.load(
             model,
             device=device,
             dtype=dtype,
@@ -197,7 +197,7 @@ def _not_ours(model: Any, ids: list[int], logits: Any) -> str | None:
             return None
         against = "our attention computes something else than its own"
     except Exception as error:  # Whatever a model's code does with arguments that it does not know.
-        against = models.first_line(error)
+        against = loading.first_line(error)
     model.set_attn_implementation(own)
     return against
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cotbench.agents.answers import failure
-from cotbench.agents.hf.chat import Chat
-from cotbench.agents.hf.drafts import Drafts, Memory
-from cotbench.agents.hf.passage import Passage
-from cotbench.agents.hf.rows import BLOCK, Entries, Span, forward
-from cotbench.agents.writing import Ask, Opened, Program, Written, open_prefix, program
-from cotbench.query import Decision, Query
+from cotbench.agents.decisions import failure
+from cotbench.agents.hf.attention import BLOCK, Entries, Span, forward
+from cotbench.agents.hf.continuation import Passage
+from cotbench.agents.hf.prompt_lookup import Drafts, Memory
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.prompting.generation import Ask, Opened, Program, Written, open_prefix, program
+from cotbench.prompting.query import Decision, Query
 
 Key = Hashable
 

@@ -14,18 +14,18 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
-from cotbench.agents.answers import failure
+from cotbench.agents.decisions import failure
 from cotbench.agents.openai import tools as native
 from cotbench.agents.openai.address import read_address, read_key
+from cotbench.agents.openai.capabilities import Way, survey
+from cotbench.agents.openai.completions import Prompt, Spent, Writer, explained
 from cotbench.agents.openai.connection import Connection, ServerError
-from cotbench.agents.openai.server import Way, survey
 from cotbench.agents.openai.tokens import Tokens, find_tokens
-from cotbench.agents.openai.writer import Prompt, Spent, Writer, explained
-from cotbench.agents.writing import TAG_ALLOWANCE, Ask, program, prompt_limit
-from cotbench.dialogue import Dialogue, fit
-from cotbench.elicitation import Elicitation
 from cotbench.errors import AgentError, UsageError
-from cotbench.query import Decision, Query, derive_seed
+from cotbench.prompting.dialogue import Dialogue, fit
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.generation import TAG_ALLOWANCE, Ask, program, prompt_limit
+from cotbench.prompting.query import Decision, Query, derive_seed
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cotbench.agents.writing import Ask, Written, first_stop
+from cotbench.prompting.generation import Ask, Written, first_stop
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cotbench.agents.hf import models
-from cotbench.agents.hf.chat import Chat
+from cotbench.agents.hf import loading
 from cotbench.agents.hf.engine import opened_ids
-from cotbench.agents.writing import Opened
-from cotbench.elicitation import Message
+from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.errors import AgentError, MissingExtraError
+from cotbench.prompting.elicitation import Message
+from cotbench.prompting.generation import Opened
 
 
 class Tokens:
@@ -37,12 +37,12 @@ class Tokens:
         self.source = source
         where = str(Path(source).expanduser())
         if not Path(where).is_dir():
-            models.require_hub(source, source, None)
+            loading.require_hub(source, source, None)
             where = source
         try:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(where)
         except Exception as error:
-            raise AgentError(f"cannot load the tokenizer of {source!r} ({models.first_line(error)})") from error
+            raise AgentError(f"cannot load the tokenizer of {source!r} ({loading.first_line(error)})") from error
         self._chat = Chat(self._tokenizer)
         self._lock = threading.Lock()
         self.context = _context(where)
@@ -54,7 +54,7 @@ class Tokens:
         return {
             "tokenizer": self.source,
             "tokenizer_sha256": hashlib.sha256(vocabulary.encode()).hexdigest(),
-            "chat_template_sha256": models.digest(self._tokenizer.chat_template),
+            "chat_template_sha256": loading.digest(self._tokenizer.chat_template),
         }
 
     @property

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cotbench.agents.openai.reply import Reply
-from cotbench.agents.writing import TAG_ALLOWANCE
-from cotbench.answer import ACTION_OPEN, THINK_CLOSE, THINK_OPEN, parse_answer
-from cotbench.dialogue import Dialogue
-from cotbench.elicitation import Elicitation, Message
-from cotbench.query import Decision, Query
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation, Message
+from cotbench.prompting.generation import TAG_ALLOWANCE
+from cotbench.prompting.parsing import ACTION_OPEN, THINK_CLOSE, THINK_OPEN, parse_answer
+from cotbench.prompting.query import Decision, Query
 
 INSTRUCTIONS = {
     "prompt": "Call functions as your tools, and write nothing else. An answer without a call is the empty list.",

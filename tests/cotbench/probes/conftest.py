@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cotbench.agents import Agent, make_agent
-from cotbench.manifest import RunConfig
-from cotbench.query import Decision, Query
-from cotbench.runner import run
+from cotbench.prompting.query import Decision, Query
+from cotbench.runs.manifest import RunConfig
+from cotbench.runs.runner import run
 
 
 @dataclass

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from cotbench import statistics
-from cotbench.elicitation import Elicitation
 from cotbench.envs.registry import env_entry
 from cotbench.probes.alignment import REVISIONS, answers
-from cotbench.probes.answer import StateAnswer, answers_for
+from cotbench.probes.asking import StateAnswer, answers_for
 from cotbench.probes.probe import Setting
 from cotbench.probes.states import read_states
-from cotbench.query import Decision, Query, derive_seed
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.query import Decision, Query, derive_seed
+from cotbench.stats import estimates
 from tests.conftest import needs_hf
 from tests.probing import Scripted, means, measured, numbers, setting, state, states
 
@@ -45,7 +45,7 @@ def test_each_step_is_one_cell_of_the_revision_table() -> None:
     assert (mean["consistency"], mean["revision rate"]) == (0.4, 0.6)
     assert mean["net benefit of revisions"] == pytest.approx((2 - 3) / 6)
     # The interval is over tasks: sums of the gap and numbers of states, task by task.
-    assert found.estimates["gap exact"] == statistics.ratio([0.0, -1.0, 0.0], [5.0, 2.0, 3.0])
+    assert found.estimates["gap exact"] == estimates.ratio([0.0, -1.0, 0.0], [5.0, 2.0, 3.0])
     assert mean["prompt exact, type 1"] == 1.0
     assert mean["prompt exact, type 0"] == 0.5
 
@@ -182,7 +182,7 @@ def test_the_log_probability_is_the_models(reference: Any) -> None:
     from transformers import AutoModelForCausalLM
 
     from cotbench.agents import make_agent
-    from cotbench.agents.hf.models import tiny_folder
+    from cotbench.agents.hf.loading import tiny_folder
 
     drawn = read_states(reference.folder, 10)
     entry = env_entry(drawn.env)

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cotbench.elicitation import Elicitation
 from cotbench.envs.registry import env_entry
-from cotbench.probes.answer import StateAnswer, answers_for
+from cotbench.probes.asking import StateAnswer, answers_for
 from cotbench.probes.conflict import truncated, without_conclusion
 from cotbench.probes.donor import donor_of
 from cotbench.probes.probe import Setting
 from cotbench.probes.states import read_states
-from cotbench.query import Query
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.query import Query
 from tests.conftest import needs_hf
 from tests.probing import Scripted, means, measured, numbers, setting, state, states
 

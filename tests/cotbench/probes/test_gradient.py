@@ -12,9 +12,9 @@ pytestmark = needs_hf
 
 from pydantic import ValidationError  # noqa: E402
 
-from cotbench.agents.hf.chat import Chat  # noqa: E402
+from cotbench.agents.tokenization.chat_template import Chat  # noqa: E402
 from cotbench.probes.gradient import PROBE, GradientOptions, GradientRow, norms  # noqa: E402
-from cotbench.probes.whitebox import Spelled, spell  # noqa: E402
+from cotbench.probes.token_spans import Spelled, spell  # noqa: E402
 from tests import tiny_models  # noqa: E402
 from tests.whitebox import (  # noqa: E402
     ACTION,

@@ -9,7 +9,7 @@ import pytest
 import cotbench
 from cotbench.errors import UnknownNameError, UsageError
 from cotbench.probes.probe import probe_named
-from cotbench.query import Decision, Query
+from cotbench.prompting.query import Decision, Query
 from tests.judges import shown
 from tests.probing import Scripted, means, measured, numbers, setting, state, states
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cotbench.elicitation import Elicitation
 from cotbench.envs.registry import env_entry
 from cotbench.probes.probe import Setting
 from cotbench.probes.states import read_states
-from cotbench.query import Query
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.query import Query
 from tests.conftest import needs_hf
 from tests.probing import Scripted, means, measured, numbers, setting, state, states
 

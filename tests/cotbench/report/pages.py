@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import cotbench
-from cotbench.elicitation import Mode
-from cotbench.episode import Episode, Step
-from cotbench.query import Decision, Query
+from cotbench.prompting.elicitation import Mode
+from cotbench.prompting.query import Decision, Query
 from cotbench.report.page import BrowsedRun, Figure, Line, Page, Panel, Section, Table
-from cotbench.statistics import Estimate
+from cotbench.runs.episode import Episode, Step
+from cotbench.stats.estimates import Estimate
 
 needs_report = pytest.mark.skipif(
     find_spec("matplotlib") is None or find_spec("jinja2") is None,

@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, urlencode
 
 import pytest
 
-from cotbench.episode import Episode
 from cotbench.report.browser import effect_of
 from cotbench.report.html import write_report
 from cotbench.report.page import BrowsedRun
+from cotbench.runs.episode import Episode
 from tests.conftest import needs_browser
 from tests.cotbench.report.pages import HOSTILE, episode, hostile_page, needs_report, step
 

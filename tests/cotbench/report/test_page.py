@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cotbench.episode import Episode
 from cotbench.errors import UsageError
 from cotbench.report.browser import browsed, effect_of, episodes_json
 from cotbench.report.cells import csv_text, estimate_text, shown_table
@@ -20,7 +19,8 @@ from cotbench.report.colours import DARK, LIGHT, others_of, styles
 from cotbench.report.drawing import panel_svgs
 from cotbench.report.html import PAGE_BYTES, write_report
 from cotbench.report.page import BrowsedRun, Figure, Line, Page, Panel, Section, Table
-from cotbench.statistics import Estimate
+from cotbench.runs.episode import Episode
+from cotbench.stats.estimates import Estimate
 from tests.cotbench.report.pages import HOSTILE, Read, episode, estimate, hostile_page, needs_report, step
 
 pytestmark = needs_report

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from cotbench.cli.report import report
-from cotbench.elicitation import Elicitation
 from cotbench.errors import MissingExtraError, UsageError
 from cotbench.judge.folder import folder_of, judge_run, make_judge_plan, new_judge_folder
 from cotbench.judge.question import Question
-from cotbench.manifest import SUITE, RunConfig
+from cotbench.prompting.elicitation import Elicitation
 from cotbench.report.browser import effect_of
 from cotbench.report.page import Figure, Page, Table
 from cotbench.report.runs import page_of_runs
-from cotbench.results import Run, load_run
-from cotbench.runner import run
-from cotbench.statistics import Estimate
+from cotbench.runs.manifest import SUITE, RunConfig
+from cotbench.runs.results import Run, load_run
+from cotbench.runs.runner import run
+from cotbench.stats.estimates import Estimate
 from tests.cotbench.report import pages
 from tests.judges import Judge
 

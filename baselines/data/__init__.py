@@ -1,0 +1,1 @@
+"""Training data: demonstrations, traces folders, training examples."""

@@ -1,0 +1,357 @@
+"""A demonstration: a successful episode, as training data. Invariant: the columns are the truth, and the `messages` beside them
+are made of them, so that what is written is read back as it was; no task that is scored gets past `check_trainable`.
+
+A line of a file is an object with `messages`, the conversational format of TRL and `datasets`, and the columns of a
+`Demonstration`. A line with `messages` alone is somebody else's data, and is read as a conversation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer, model_validator
+
+from cotbench.envs.bfcl.tasks import scenario
+from cotbench.envs.registry import Instructions, env_entry, env_names
+from cotbench.errors import MissingExtraError, UsageError
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import MODES, Elicitation, Message
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN, parse_answer
+from cotbench.runs.episode import Episode
+from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.manifest import MANIFEST
+
+TRACES_JSONL = "traces.jsonl"
+TRACES_PARQUET = "traces.parquet"
+
+
+class Demonstration(BaseModel):
+    """One episode to learn from.
+
+    Attributes:
+        env: the environment's name; empty for an imported conversation that belongs to none.
+        teacher: the spec of the agent that played.
+        functions: what could be called from the first turn on, as JSON schemas, one a line.
+        observations: the T texts that stood before the actions; the first holds the task.
+        actions: the T executed actions.
+        traces: the T traces behind them; None where there was none, so that no example is made of that step.
+        instructions: what a model is told; the environment's own when left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    env: str = ""
+    task: str = ""
+    task_type: str = ""
+    teacher: str = ""
+    success: bool = True
+    functions: str = ""
+    observations: tuple[str, ...]
+    actions: tuple[str, ...]
+    traces: tuple[str | None, ...]
+    instructions: Instructions | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not len(self.observations) == len(self.actions) == len(self.traces) > 0:
+            raise ValueError("a demonstration has as many observations as actions and traces, and at least one")
+        return self
+
+    @field_serializer("instructions")
+    def _columns(self, instructions: Instructions | None) -> dict[str, Any] | None:
+        # An object, not a list of a text and a list: columns of Parquet and `datasets` have one type.
+        return None if instructions is None else {"text": instructions.text, "examples": list(instructions.examples)}
+
+    def dialogue(self, step: int) -> Dialogue:
+        """The state before action `step`, as the episode's own query held it."""
+        told = self.instructions
+        if told is None:
+            told = env_entry(self.env).instructions() if self.env else Instructions("")
+        return Dialogue(
+            instructions=told,
+            observations=self.observations[: step + 1],
+            actions=self.actions[:step],
+            traces=self.traces[:step],
+            functions=self.functions,
+        )
+
+    def messages(self) -> list[Message]:
+        """The whole episode as a chat: the prompt of CoT mode, and each answer with its trace."""
+        asked = Elicitation.for_env(self.env) if self.env else Elicitation()
+        chat = asked.messages(self.dialogue(len(self.actions) - 1), "cot")
+        answers = iter(map(answer_text, self.actions, self.traces))
+        shown = [Message("assistant", next(answers)) if message.role == "assistant" else message for message in chat]
+        return [*shown, Message("assistant", next(answers))]
+
+
+def answer_text(action: str, trace: str | None) -> str:
+    """An answer as a model in CoT mode writes it; without a trace, the action alone."""
+    reasoning = "" if trace is None else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
+    return f"{reasoning}{ACTION_OPEN}{action}{ACTION_CLOSE}"
+
+
+def from_episode(episode: Episode, env: str, teacher: str) -> Demonstration:
+    """The demonstration in a CoT episode. A step whose trace is empty has none.
+
+    Raises:
+        ValueError: the episode has no step.
+    """
+    steps = episode.trajectory
+    return Demonstration(
+        env=env,
+        task=episode.task,
+        task_type=episode.task_type,
+        teacher=teacher,
+        success=episode.success,
+        functions=episode.functions,
+        observations=(episode.first_observation, *(step.observation for step in steps[:-1])),
+        actions=tuple(step.action for step in steps),
+        traces=tuple(step.decision.trace if (step.decision.trace or "").strip() else None for step in steps),
+    )
+
+
+def check_trainable(demonstrations: Iterable[Demonstration]) -> None:
+    """Refuse to train on what is scored.
+
+    Raises:
+        UsageError: names the first task that belongs to a scored split.
+    """
+    check_tasks(demonstration.task for demonstration in demonstrations)
+
+
+def check_tasks(tasks: Iterable[str]) -> None:
+    """Refuse tasks that are scored: those of every split but `train`, the training tasks of scheme `paper` excepted, and every
+    BFCL task of a scenario that scheme `paper` scores.
+
+    Raises:
+        UsageError: names the first one.
+    """
+    scored, scenarios = _scored()
+    for task in tasks:
+        where = scenarios.get(scenario(task)) if task.startswith("bfcl/") else None
+        where = where or scored.get(task)
+        if where is not None:
+            raise UsageError(
+                f"{task} is scored ({where}): nothing may be trained on it; take tasks of split train (cotbench list tasks)"
+            )
+
+
+@cache
+def _scored() -> tuple[Mapping[str, str], Mapping[int | None, str]]:
+    """Each scored task, and each scenario of BFCL that scheme `paper` scores, with the split that does."""
+    scored: dict[str, str] = {}
+    scenarios: dict[int | None, str] = {}
+    for env in env_names():
+        source = env_entry(env).source()
+        for scheme, splits in sorted(source.schemes().items(), reverse=True):  # `paper` before `official`: the nearer reason.
+            for split in splits:
+                if split == "train":
+                    continue
+                tasks = source.tasks(scheme, split)
+                scored = dict.fromkeys(tasks, f"{env} {scheme}/{split}") | scored
+                if env == "bfcl" and scheme == "paper":
+                    scenarios = {scenario(task): f"{env} {scheme}/{split} has its scenario" for task in tasks} | scenarios
+        for task in source.tasks("paper", "train"):
+            scored.pop(task, None)  # Upstream's BFCL has no training split: its categories hold our training tasks too.
+    return scored, scenarios
+
+
+def read_demonstrations(path: Path) -> list[Demonstration]:
+    """The successful demonstrations of a traces folder, a .jsonl or a .parquet file; unsuccessful ones are left out.
+
+    Raises:
+        UsageError: no such file, a line that is neither a demonstration nor a conversation, or nothing to learn from.
+        MissingExtraError: a .parquet file, and pyarrow is not installed.
+    """
+    file = _file_of(path)
+    if file.suffix not in (".jsonl", ".parquet"):
+        raise UsageError(f"{file} is neither a traces folder nor a .jsonl or .parquet file: give one of these")
+    rows = _parquet_rows(file) if file.suffix == ".parquet" else _json_rows(file)
+    found = [_read(row, place) for place, row in rows]
+    if not found:
+        raise UsageError(f"{file} is empty: make demonstrations with cotbench traces")
+    kept = [demonstration for demonstration in found if demonstration.success]
+    if not kept:
+        raise UsageError(
+            f"{file} holds unsuccessful episodes only, {len(found)} of them: there is nothing to learn from; "
+            "make demonstrations with cotbench traces"
+        )
+    return kept
+
+
+def _file_of(path: Path) -> Path:
+    if path.is_dir():
+        for name in (TRACES_JSONL, TRACES_PARQUET):
+            if (path / name).is_file():
+                return path / name
+        begun = (path / MANIFEST).is_file()
+        todo = f"finish it with: cotbench traces --resume {path}" if begun else "make one with cotbench traces --out DIR"
+        raise UsageError(f"{path} is no traces folder: it has no {TRACES_JSONL}; {todo}")
+    if not path.is_file():
+        raise UsageError(f"no file or folder {path}: make demonstrations with cotbench traces --out {path}")
+    return path
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield f"{path}:{number}", json.loads(line)
+            except ValueError as error:
+                what = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+                raise UsageError(f"{path}:{number} is not JSON ({what}): write one object a line, or remove it") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    pyarrow, parquet = _pyarrow()
+    try:
+        with parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number},", row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UsageError(f"{path} is not a Parquet file ({str(error).splitlines()[0]}): write it again") from error
+
+
+def require_parquet() -> None:
+    """Fail before a long run rather than after it.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    _pyarrow()
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError("a .parquet file", "train") from error
+    return pyarrow, parquet
+
+
+def _read(row: Any, place: str) -> Demonstration:
+    """A line or a row: our own columns where they are, else a conversation."""
+    if not isinstance(row, dict):
+        raise UsageError(f"{place} is not an object with `messages`: write one conversation a line")
+    try:
+        if "observations" in row and "actions" in row:
+            read = Demonstration.model_validate({name: value for name, value in row.items() if name != "messages"})
+        else:
+            read = _conversation(row, place)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"])) or "whole"
+        raise UsageError(f"{place} is not a demonstration ({name}: {first['msg']}): mend or remove it") from error
+    if read.env and read.env not in env_names():
+        raise UsageError(f"{place} is of an unknown environment {read.env!r}: leave env empty, or see cotbench list envs")
+    return read
+
+
+def _conversation(row: dict[str, Any], place: str) -> Demonstration:
+    """Somebody else's data: observations are what the user says, actions and traces what the assistant answers."""
+    chat = row.get("messages")
+    if not isinstance(chat, list) or not chat:
+        raise UsageError(
+            f"{place} is no conversation: it has {', '.join(map(str, row)) or 'nothing'} and no `messages`; "
+            "give each line a list `messages` of {role, content}"
+        )
+    turns: list[Message] = []
+    for number, message in enumerate(chat, start=1):
+        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+        if role not in ("system", "user", "assistant") or not isinstance(content, str):
+            raise UsageError(
+                f"{place} is no conversation: message {number} is not a text of system, user or assistant; mend or remove it"
+            )
+        turns.append(Message(role, content))
+    system = turns.pop(0).content if turns[0].role == "system" else ""
+    if turns and turns[-1].role == "user":
+        turns.pop()  # What was said after the last action: nobody answered it.
+    roles = [turn.role for turn in turns]
+    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+        raise UsageError(
+            f"{place} is no conversation: after the system text, user and assistant must take turns; mend or remove it"
+        )
+    answers = [parse_answer(turn.content) for turn in turns[1::2]]
+    for number, answer in enumerate(answers, start=1):
+        if not answer.action or "no action tag" in answer.problems:
+            raise UsageError(
+                f"{place} is no conversation with actions: answer {number} has none; write answers as "
+                f"{answer_text('ACTION', 'REASONING')!r}"
+            )
+    own = {name: row[name] for name in ("env", "task", "task_type", "teacher", "success") if row.get(name) is not None}
+    return Demonstration(
+        **own,
+        observations=tuple(turn.content for turn in turns[::2]),
+        actions=tuple(answer.action for answer in answers),
+        traces=tuple(answer.trace or None for answer in answers),
+        instructions=Instructions(_without_request(system)),
+    )
+
+
+def _without_request(system: str) -> str:
+    """A system text without what an elicitation says at its end: it will say that again."""
+    for style in ("prefill", "template"):
+        for mode in MODES:
+            system = system.removesuffix(Elicitation(style=style).instruction(mode))
+    return system.rstrip()
+
+
+def _row(demonstration: Demonstration) -> dict[str, Any]:
+    messages = [message._asdict() for message in demonstration.messages()]
+    return {"messages": messages, **demonstration.model_dump(mode="json")}
+
+
+def write_demonstrations(path: Path, demonstrations: Sequence[Demonstration]) -> None:
+    """Write a .jsonl or a .parquet file, as the name says, whole or not at all.
+
+    Raises:
+        UsageError: the name says neither.
+        MissingExtraError: a .parquet file, and pyarrow is not installed.
+    """
+    writers = {".jsonl": write_jsonl, ".parquet": write_parquet}
+    if path.suffix not in writers:
+        raise UsageError(f"{path} is neither a .jsonl nor a .parquet file: name it so")
+    writers[path.suffix](path, demonstrations)
+
+
+def write_jsonl(path: Path, demonstrations: Iterable[Demonstration]) -> None:
+    """Write one demonstration a line, whole or not at all."""
+    write_atomically(path, (json.dumps(_row(one), ensure_ascii=False) + "\n" for one in demonstrations))
+
+
+def write_parquet(path: Path, demonstrations: Iterable[Demonstration]) -> None:
+    """Write the same columns as Parquet, whole or not at all.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    arrow, parquet = _pyarrow()
+    text = arrow.string()
+    columns = dict.fromkeys(Demonstration.model_fields, text)
+    columns |= {"success": arrow.bool_(), **dict.fromkeys(("observations", "actions", "traces"), arrow.list_(text))}
+    columns["instructions"] = arrow.struct({"text": text, "examples": arrow.list_(text)})
+    chat = arrow.list_(arrow.struct({"role": text, "content": text}))
+    schema = arrow.schema({"messages": chat, **columns})
+    table = arrow.Table.from_pylist([_row(one) for one in demonstrations], schema=schema)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    beside = Path(name)
+    try:
+        parquet.write_table(table, beside)
+        beside.chmod(0o644)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

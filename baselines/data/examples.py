@@ -1,0 +1,165 @@
+"""One decision as it is trained on. Invariant: an example's token ids are those that the model is asked with in evaluation (the
+same dialogue, elicitation, template, pieces), and its spans are known from how the ids were put together, never searched for in
+rendered text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cotbench.agents.tokenization.answer_ids import Label, answer_pieces
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.prompt_ids import prompt_of
+from cotbench.baselines.data.demonstration import Demonstration
+from cotbench.errors import ContextOverflowError, UsageError
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.query import Query
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens `start` to `end` of an example, and what they are."""
+
+    label: Label
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A decision: the prompt and the whole answer.
+
+    Attributes:
+        task: the task id.
+        step: which decision of its episode.
+        ids: token ids of prompt and answer.
+        spans: in order and without gaps; the first is the prompt, the others are the answer.
+        take: how many demonstrations of the same task came before.
+    """
+
+    task: str
+    step: int
+    ids: tuple[int, ...]
+    spans: tuple[Span, ...]
+    take: int = 0
+
+    @property
+    def id(self) -> str:
+        """Names the example within its data."""
+        return example_id(self.task, self.step, self.take)
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """Token ids of the prompt."""
+        return self.ids[: self.spans[0].end]
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """Token ids of the answer."""
+        return self.ids[self.spans[0].end :]
+
+    def part(self, label: Label) -> tuple[int, ...]:
+        """Token ids of the span with this label; nothing where there is none."""
+        return next((self.ids[span.start : span.end] for span in self.spans if span.label == label), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """The examples of some demonstrations, episode by episode, and what became of the rest.
+
+    Attributes:
+        episodes: the examples of each demonstration, in order of steps.
+        too_long: ids of the decisions that do not fit into `context`; they are left out whole, none is cut.
+        shortened: how many prompts had observations dropped, as evaluation drops them.
+        without_trace: how many decisions have no trace, and so no example.
+        beyond_budget: how many answers have a trace or an action that evaluation's token budgets would cut.
+    """
+
+    episodes: tuple[tuple[Example, ...], ...]
+    too_long: tuple[str, ...]
+    shortened: int
+    without_trace: int
+    beyond_budget: int
+
+    @property
+    def flat(self) -> list[Example]:
+        """All examples, one after the other."""
+        return [example for episode in self.episodes for example in episode]
+
+
+def make_examples(
+    demonstrations: Iterable[Demonstration],
+    chat: Chat,
+    elicitation: Mapping[str, Elicitation],
+    *,
+    end: int | None,
+    context: int,
+    longest: int | None = None,
+) -> Examples:
+    """An example for each decision that has a trace.
+
+    Args:
+        demonstrations: what is learned from.
+        chat: the model's tokenizer and template.
+        elicitation: for each environment, how the model will be asked in evaluation.
+        end: the token that ends the assistant's turn, put behind the answer; None for none.
+        context: how many tokens the model takes: in evaluation, observations are dropped until prompt and answer fit.
+        longest: tokens of the longest example that is kept; default: `context`.
+
+    Raises:
+        UsageError: a tag cannot be told from the text around it in this tokenizer.
+    """
+    check_tags(chat)
+    episodes, too_long, shortened, without, beyond = [], [], 0, 0, 0
+    takes: Counter[str] = Counter()
+    for demonstration in demonstrations:
+        made, task, asked = [], demonstration.task, elicitation[demonstration.env]
+        take, takes[task] = takes[task], takes[task] + 1
+        for step, (action, trace) in enumerate(zip(demonstration.actions, demonstration.traces, strict=True)):
+            if not trace:
+                without += 1
+                continue
+            query = Query(task, task, step, "cot", demonstration.dialogue(step), asked)
+            try:
+                prompt, dropped = prompt_of(query, chat, context)
+            except ContextOverflowError:
+                too_long.append(example_id(task, step, take))
+                continue
+            example = _example(query, take, prompt, answer_pieces(chat, trace, action, end))
+            if len(example.ids) > (longest or context):
+                too_long.append(example.id)
+                continue
+            shortened += dropped > 0
+            over = len(example.part("trace")) >= asked.trace_tokens, len(example.part("action")) >= asked.action_tokens
+            beyond += any(over)
+            made.append(example)
+        if made:
+            episodes.append(tuple(made))
+    return Examples(tuple(episodes), tuple(too_long), shortened, without, beyond)
+
+
+def example_id(task: str, step: int, take: int = 0) -> str:
+    """Names a decision within its data; a task that was played several times has as many takes."""
+    return f"{task}{f'@{take}' if take else ''}#{step}"
+
+
+def check_tags(chat: Chat) -> None:
+    """Refuse a tokenizer in which a tag is not the text that the harness opens and looks for.
+
+    Raises:
+        UsageError: names the tag.
+    """
+    for tag in (THINK_OPEN, THINK_CLOSE, ACTION_OPEN, ACTION_CLOSE):
+        if chat.decode(chat.encode(tag)) != tag:
+            raise UsageError(f"the tokenizer reads {tag} as {chat.decode(chat.encode(tag))!r}: it cannot write that tag")
+
+
+def _example(query: Query, take: int, prompt: Sequence[int], pieces: Sequence[tuple[Label, list[int]]]) -> Example:
+    ids, spans = list(prompt), [Span("prompt", 0, len(prompt))]
+    for label, piece in pieces:
+        spans.append(Span(label, len(ids), len(ids) + len(piece)))
+        ids += piece
+    return Example(query.task, query.step, tuple(ids), tuple(spans), take)

@@ -1,0 +1,160 @@
+"""What is kept of a teacher's run: training data beside the episodes. Invariant: every played episode is kept, or counted under
+the reason why it was not; the same episodes give the same `traces.jsonl`, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from cotbench.baselines.data.demonstration import (
+    TRACES_JSONL,
+    TRACES_PARQUET,
+    Demonstration,
+    check_trainable,
+    from_episode,
+    write_jsonl,
+    write_parquet,
+)
+from cotbench.runs.episode import Episode
+from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.runner import Outcome
+
+TRACES = "traces.json"
+
+MOST_SILENT = 0.5
+"""An episode in which more than this part of the steps has no trace teaches too little: it is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of the CoT episodes of a run, and how many are not, by reason.
+
+    Attributes:
+        demonstrations: the successful episodes with traces, in the run's order.
+        failed: played to the end without success.
+        errors: not played to the end, for a reason outside the teacher.
+        without_trace: successful, but with too few traces.
+    """
+
+    demonstrations: tuple[Demonstration, ...]
+    failed: int
+    errors: int
+    without_trace: int
+
+    @property
+    def episodes(self) -> int:
+        """All that were played."""
+        return len(self.demonstrations) + self.failed + self.errors + self.without_trace
+
+    @property
+    def traces(self) -> list[str]:
+        """Every trace that is kept."""
+        return [trace for one in self.demonstrations for trace in one.traces if trace is not None]
+
+    @property
+    def decisions(self) -> int:
+        """The steps that are kept, with and without a trace."""
+        return sum(len(one.actions) for one in self.demonstrations)
+
+
+class TracesSummary(BaseModel):
+    """`traces.json`: the numbers of a traces folder.
+
+    Attributes:
+        traces_sha256: of `traces.jsonl`.
+        decisions: the kept steps; `examples` are those with a trace, of which something can be learned.
+        mean_trace_words: of these traces; None where nothing is kept.
+        tasks: whose demonstrations are kept, in their order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    teacher: str
+    env: str
+    scheme: str
+    split: str
+    elicitation_fingerprint: str
+    traces_sha256: str
+    episodes: int
+    kept: int
+    failed: int
+    errors: int
+    without_trace: int
+    decisions: int
+    examples: int
+    mean_trace_words: float | None
+    tasks: tuple[str, ...]
+
+    def text(self) -> str:
+        """The numbers in a line."""
+        dropped = f"{self.failed} failed, {self.without_trace} without traces, {self.errors} errors"
+        line = f"kept {self.kept} of {self.episodes} episodes ({dropped}), {self.decisions} decisions"
+        if self.decisions > self.examples:
+            line += f" ({self.decisions - self.examples} without a trace)"
+        return line if self.mean_trace_words is None else f"{line}, {self.mean_trace_words:.1f} words a trace"
+
+
+def keep(episodes: Sequence[Episode], env: str, teacher: str) -> Kept:
+    """Sort the CoT episodes of a run into demonstrations and reasons why not."""
+    demonstrations, failed, errors, without_trace = [], 0, 0, 0
+    for episode in episodes:
+        if episode.mode != "cot":
+            continue
+        if episode.error is not None:
+            errors += 1
+        elif not episode.success:
+            failed += 1
+        elif _silent(episode):
+            without_trace += 1
+        else:
+            demonstrations.append(from_episode(episode, env, teacher))
+    return Kept(tuple(demonstrations), failed, errors, without_trace)
+
+
+def _silent(episode: Episode) -> bool:
+    traces = [step.decision.trace for step in episode.trajectory]
+    return not traces or sum(not (trace or "").strip() for trace in traces) > MOST_SILENT * len(traces)
+
+
+def collect(outcome: Outcome, *, parquet: bool = False) -> TracesSummary:
+    """Write `traces.jsonl`, `traces.json` and, where asked for or there already, `traces.parquet` into a finished run's folder.
+
+    Raises:
+        UsageError: a task is scored.
+        MissingExtraError: Parquet is asked for, and pyarrow is not installed.
+    """
+    folder, config = outcome.folder, outcome.manifest.config
+    kept = keep(outcome.episodes, config.env, config.agent)
+    check_trainable(kept.demonstrations)
+    write_jsonl(folder / TRACES_JSONL, kept.demonstrations)
+    if parquet or (folder / TRACES_PARQUET).is_file():  # One that is there must not tell of other episodes.
+        write_parquet(folder / TRACES_PARQUET, kept.demonstrations)
+    words = [len(trace.split()) for trace in kept.traces]
+    summary = TracesSummary(
+        teacher=config.agent,
+        env=config.env,
+        scheme=config.scheme,
+        split=config.split,
+        elicitation_fingerprint=outcome.manifest.elicitation_fingerprint,
+        traces_sha256=_sha256(folder / TRACES_JSONL),
+        episodes=kept.episodes,
+        kept=len(kept.demonstrations),
+        failed=kept.failed,
+        errors=kept.errors,
+        without_trace=kept.without_trace,
+        decisions=kept.decisions,
+        examples=len(words),
+        mean_trace_words=round(sum(words) / len(words), 2) if words else None,
+        tasks=tuple(one.task for one in kept.demonstrations),
+    )
+    write_atomically(folder / TRACES, [summary.model_dump_json(indent=2) + "\n"])
+    return summary
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

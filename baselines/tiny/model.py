@@ -1,0 +1,181 @@
+"""How `tiny` comes to be. Invariant: its base weights follow from the package alone: generated games outside every split, one
+seed, no download; and what it is then taught on comes from split train alone.
+
+Two stages, as with a real model: the base reads transcripts (`corpus`), and then learns to reason by recipe `sft`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cotbench.agents.registry import make_agent
+from cotbench.baselines.data.demonstration import TRACES_JSONL, Demonstration, read_demonstrations
+from cotbench.baselines.data.traces import collect
+from cotbench.baselines.recipes.sft import Trained
+from cotbench.baselines.teachers.alfworld import WORDINGS
+from cotbench.baselines.tiny import corpus
+from cotbench.baselines.tiny.tokenizer import make_tokenizer
+from cotbench.baselines.training.batching import make_steps
+from cotbench.baselines.training.recipe_card import out_folder
+from cotbench.baselines.training.sequence_tree import Tree
+from cotbench.envs import wheels
+from cotbench.envs.alfworld.generator import VERSION
+from cotbench.envs.alfworld.household_statistics import rooms
+from cotbench.envs.registry import env_entry
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.runs import runner
+from cotbench.runs.journal import EPISODES
+from cotbench.runs.manifest import RunConfig, surroundings
+from cotbench.runs.rollout import Observer
+
+NAME = "base"
+OWN = "tiny"
+"""In the place of a data path: the traces that are made for `tiny`."""
+
+_TEACHER = "scripted?slips=0.05"
+_PHRASES = (
+    "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you see",
+    "\n\nYour task is to:",
+    "You arrive at",
+    ", you see",
+    " On the",
+    " In it, you see",
+    " is closed.",
+    " is open.",
+    "Nothing happens.",
+    "You open the",
+    "You close the",
+)
+"""What the engine always says in the same words: a token each."""
+
+
+class BaseConfig(BaseModel):
+    """What the base of `tiny` is made of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    games: int = Field(6000, ge=10, description="how many games are read")
+    epochs: float = Field(1, gt=0, description="how often")
+    learning_rate: float = Field(2e-3, gt=0, description="of AdamW; it falls to 0")
+    batch: int = Field(2, ge=1, description="games a step")
+    hidden: int = Field(192, ge=32, multiple_of=32, description="width")
+    layers: int = Field(4, ge=1, description="depth")
+    seed: int = Field(0, ge=0, description="of the games' players, the weights and the order")
+    device: str = Field("cpu", description="cpu, cuda")
+    threads: int | None = Field(None, ge=1, description="torch's threads")
+    report_to: tuple[str, ...] = Field((), description="trackers that transformers knows")
+
+
+def build_base(config: BaseConfig, out: Path, *, resume: bool, progress: Callable[[], Any] | None) -> Trained:
+    """Build the base: read transcripts, actions and observations alike.
+
+    Raises:
+        UsageError: `out` holds something else.
+    """
+    from cotbench.baselines.training.loop import run_base
+
+    record = {
+        "recipe": NAME,
+        "config": config.model_dump(mode="json"),
+        "data": {"games": config.games, "first": corpus.tasks(1)[0], "envs": {corpus.ENV: config.games}},
+        "elicitations": {corpus.ENV: asked().fingerprint},
+        **surroundings(),
+    }
+    out_folder(out, record, resume=resume)
+    return run_base(config, record, out, progress=progress)
+
+
+def asked() -> Elicitation:
+    """How `tiny` is asked: as any model is."""
+    return Elicitation.for_env(corpus.ENV)
+
+
+def new_tokenizer(read: Iterable[Demonstration]) -> Any:
+    """The tokenizer: the words of the corpus, of the scripted traces and of every household; the instructions are one token."""
+    instructions = env_entry(corpus.ENV).instructions()
+    told = asked().system_text(Dialogue(instructions, ("",)), "cot")
+    things = {name.lower() for room in rooms().values() for name in (*room.objects, *(n for s in room.scenes for n in s))}
+    texts = [text for one in read for text in (*one.observations, *one.actions)]
+    texts += [wording.format_map(_Named()) for wordings in WORDINGS for wording in wordings]
+    texts += [f"a {name} 1, a {name}, the {name} 1.\n{name} 1" for name in sorted(things)]
+    return make_tokenizer(texts, [told, *_PHRASES], smallest=1)
+
+
+class _Named(dict[str, str]):
+    """Fills any place of a wording with the same thing."""
+
+    def __missing__(self, key: str) -> str:
+        return "mug 1"
+
+
+def new_model(config: BaseConfig, vocabulary: int) -> Any:
+    """New weights: Qwen3's architecture, some two million parameters."""
+    import transformers
+
+    transformers.set_seed(config.seed)
+    heads = config.hidden // 32
+    shape = transformers.Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=config.hidden,
+        intermediate_size=config.hidden * 8 // 3,
+        num_hidden_layers=config.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=32,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        tie_word_embeddings=True,
+    )
+    return transformers.AutoModelForCausalLM.from_config(shape)
+
+
+def text_tree(one: Demonstration, chat: Any) -> Tree:
+    """A transcript as the model is shown it, every token of it to be predicted but the instructions."""
+    last = len(one.actions) - 1
+    messages = asked().messages(one.dialogue(last), "cot")
+    system = len(chat.encode(messages[0].content))
+    ids = [*chat.prompt_ids(messages), *chat.encode(asked().past_answer(one.actions[last], None))]
+    return Tree(tuple(ids), (), (0.0,) * (system + 1) + (1.0,) * (len(ids) - system - 1))
+
+
+def base_steps(trees: list[Tree], config: BaseConfig) -> Any:
+    """The order of reading."""
+    sizes = [[tree.tokens] for tree in trees]
+    return make_steps(
+        sizes, unit="episode", batch=config.batch, epochs=config.epochs, seed=config.seed, tokens=16_384, processes=1
+    )
+
+
+Watch = Callable[[Any, Path], AbstractContextManager[Observer]]
+"""Shows how far a run is: given its plan and its folder."""
+
+
+def own_traces(watch: Watch | None = None) -> list[Demonstration]:
+    """What `tiny` is taught with: every task of split train, played by the scripted teacher with a slip now and then.
+
+    They are played once, in a few minutes, and then read from the cache.
+    """
+    config = RunConfig(agent=_TEACHER, env=corpus.ENV, split="train", mode="cot")
+    key = hashlib.sha256(f"{VERSION} {config.model_dump_json()} {WORDINGS}".encode()).hexdigest()[:12]
+    folder = wheels.cache_folder() / "traces" / f"tiny-{key}"
+    if not (folder / TRACES_JSONL).is_file():
+        plan = runner.make_plan(config)
+        agent, resources = make_agent(config.agent), runner.Resources(batch=8, workers=2)
+        with (watch or _unseen)(plan, folder) as observer:
+            if (folder / EPISODES).is_file():
+                outcome = runner.resume(folder, agent=agent, resources=resources, observer=observer)
+            else:
+                outcome = runner.start(plan, folder, agent=agent, resources=resources, observer=observer)
+        collect(outcome)
+    return read_demonstrations(folder)
+
+
+def _unseen(plan: Any, folder: Path) -> AbstractContextManager[Observer]:
+    return nullcontext(runner.Silent())

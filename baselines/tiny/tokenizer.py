@@ -1,0 +1,56 @@
+"""The tokenizer of `tiny`. Invariant: a word is a token, whatever stands in the corpus; any other text falls apart into
+characters, so that decoding gives back what was encoded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from cotbench.prompting.parsing import TAGS
+
+END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
+UNKNOWN = "<|unknown|>"
+
+_CHUNK = r"(?:, and|,)? an?(?= [a-z])| ?[A-Za-z]+| ?[0-9]+|\n+| ?[^\sA-Za-z0-9]|\s"
+"""A word, number or mark with the blank before it; the comma of a list goes with the article that follows."""
+
+_TEMPLATE = (
+    "{% for message in messages %}{% if message.role == 'system' %}{{ message.content }}"
+    "{% elif message.role == 'user' %}" + USER + "{{ message.content }}"
+    "{% else %}" + ASSISTANT + "{{ message.content }}" + END + "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}" + ASSISTANT + "{% endif %}"
+)
+
+
+def make_tokenizer(texts: Iterable[str], phrases: Iterable[str], smallest: int = 2) -> Any:
+    """A tokenizer whose words are those of some texts.
+
+    Args:
+        texts: the corpus.
+        phrases: what never varies, such as the environment's instructions, and is a token as a whole.
+        smallest: how often a word must occur to be a token.
+
+    Returns:
+        A `PreTrainedTokenizerFast` with a chat template: system text, then turns, each after a token of its own.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    whole = [phrase for phrase in dict.fromkeys(phrases) if phrase]
+    apart = re.compile("|".join(map(re.escape, sorted([*TAGS, *whole], key=len, reverse=True))))
+    counts = Counter(chunk for text in texts for piece in apart.split(text) for chunk in re.findall(_CHUNK, piece))
+    characters = ["\n", *map(chr, range(32, 127))]
+    words = sorted(chunk for chunk, count in counts.items() if count >= smallest and len(chunk) > 1)
+    # The likeliest way to cut a chunk is the one with the fewest pieces, words before characters.
+    vocabulary = [(UNKNOWN, 0.0), *((char, -20.0) for char in characters), *((word, -1.0) for word in words)]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_CHUNK), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END, unk_token=UNKNOWN)
+    made.add_special_tokens({"additional_special_tokens": [USER, ASSISTANT]})
+    made.add_tokens([AddedToken(text, special=False, normalized=False) for text in (*TAGS, *whole)])
+    made.chat_template = _TEMPLATE
+    return made

@@ -1,0 +1,1 @@
+"""What every recipe trains with: masks, trees, packing, loss, the trainer."""

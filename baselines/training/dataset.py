@@ -1,0 +1,95 @@
+"""What the trainer is fed, step by step. Invariant: the tokens of a step depend on the examples, the schedule and the masks,
+never on what was fed before; so skipping to a step is the same as coming to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cotbench.baselines.data.examples import Example
+from cotbench.baselines.training.batching import Step
+from cotbench.baselines.training.masks import Masks, weights
+from cotbench.baselines.training.packing import Packed, pack
+from cotbench.baselines.training.sequence_tree import Tree, grow
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """One process's part of a step.
+
+    Attributes:
+        passes: what goes through the model, one after the other.
+        count: supervised tokens of the whole step, of all processes.
+        actions: action tokens in this portion, masked or not.
+        others: other supervised tokens in it.
+        idle: it is another process's, computed so that no process waits, and counts nothing.
+    """
+
+    passes: tuple[Packed, ...]
+    count: int
+    actions: int
+    others: int
+    idle: bool = False
+
+
+Trees = Callable[[Step, tuple[tuple[int, tuple[int, ...]], ...]], tuple[list[Tree], int]]
+"""The trees of a part of a step, and how many action tokens they hold."""
+
+
+class Feed:
+    """The steps of a training as a dataset: item `step * processes + process` is that process's portion.
+
+    Args:
+        steps: the schedule.
+        trees: makes the trees of a part.
+        processes: among how many a step is divided.
+    """
+
+    def __init__(self, steps: Sequence[Step], trees: Trees, processes: int = 1) -> None:
+        self.steps = steps
+        self._trees = trees
+        self._processes = processes
+
+    def __len__(self) -> int:
+        return len(self.steps) * self._processes
+
+    def __getitem__(self, index: int) -> Portion:
+        step = self.steps[index // self._processes]
+        made = [self._trees(step, part) for part in step.parts]
+        count = sum(tree.supervised for trees, _ in made for tree in trees)
+        own = made[index % self._processes :: self._processes]
+        actions = sum(number for _, number in own)
+        whole = sum(len(branch.ids) for trees, _ in own for tree in trees for branch in tree.branches)
+        whole += sum(weight > 0 for trees, _ in own for tree in trees for weight in tree.weights[1:])
+        passes = tuple(pack(trees) for trees, _ in own if trees)
+        if not passes:  # Too few for every process; yet all must compute, or the others would wait for this one.
+            return Portion((pack(next(trees for trees, _ in made if trees)),), count, 0, 0, idle=True)
+        return Portion(passes, count, actions, whole - actions)
+
+
+def of_examples(episodes: Sequence[Sequence[Example]], masks: Masks) -> Trees:
+    """Trees of decisions, with the action tokens of masked ones left out of the loss."""
+
+    def trees(step: Step, part: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[list[Tree], int]:
+        made: list[Tree] = []
+        actions = 0
+        for episode, decisions in part:
+            examples = [episodes[episode][decision] for decision in decisions]
+            masked = [masks.masked(example.id, step.epoch, step.progress) for example in examples]
+            made += grow(
+                examples, [weights(one, hide, masks.action_weight) for one, hide in zip(examples, masked, strict=True)]
+            )
+            actions += sum(len(example.part("action")) for example in examples)
+        return made, actions
+
+    return trees
+
+
+def of_texts(texts: Sequence[Tree]) -> Trees:
+    """Trees as they are."""
+
+    def trees(step: Step, part: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[list[Tree], int]:
+        return [texts[index] for index, _ in part], 0
+
+    return trees

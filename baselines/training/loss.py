@@ -1,0 +1,68 @@
+"""What is minimised. Invariant: the sum, over the supervised tokens, of weight times negative log-likelihood, divided by how
+many tokens count in a step; a token of weight 0 neither adds to the sum nor to the count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cotbench.baselines.training.packing import Packed
+
+
+def losses(model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, Any]:
+    """Negative log-likelihood (nats) and weight of each supervised token, in the row's order: two tensors (tokens,), float32.
+
+    The vocabulary's logits are computed for the supervised tokens alone. The model must use the attention of
+    `cotbench.baselines.training.packing`.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    out = model(
+        input_ids=torch.tensor([packed.ids], device=device),
+        position_ids=torch.tensor([packed.positions], device=device),
+        use_cache=False,
+        logits_to_keep=torch.tensor(packed.source, dtype=torch.long, device=device),
+        cotbench_packed=packed,
+    )
+    target = torch.tensor(packed.target, dtype=torch.long, device=device)
+    return cross_entropy(out.logits[0].float(), target, reduction="none"), torch.tensor(packed.weight, device=device)
+
+
+def plain_losses(model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, Any]:
+    """The same, in another order of tokens, with the model's own attention: each branch with its history, one by one.
+
+    For layers that the packed attention does not know.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    nlls, weights = [], []
+    for ids, counts in _sequences(packed):
+        logits = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, :-1].float()
+        kept = [place for place, weight in enumerate(counts[1:]) if weight > 0]
+        target = torch.tensor([ids[place + 1] for place in kept], device=device)
+        nlls.append(cross_entropy(logits[kept], target, reduction="none"))
+        weights += [counts[place + 1] for place in kept]
+    return torch.cat(nlls), torch.tensor(weights, device=device)
+
+
+def mean_loss(nll: Any, weight: Any, count: int | None = None) -> Any:
+    """The mean over the tokens that count.
+
+    Args:
+        nll: negative log-likelihoods (tokens,).
+        weight: what each counts (tokens,); all above 0.
+        count: how many count in the whole step, where these are a part of it; default: these.
+    """
+    return (nll * weight).sum() / (len(nll) if count is None else count)
+
+
+def _sequences(packed: Packed) -> list[tuple[list[int], list[float]]]:
+    found = []
+    for tree in packed.trees:
+        if any(tree.weights) or not tree.branches:
+            found.append((list(tree.trunk), list(tree.weights)))
+        for branch in tree.branches:
+            found.append(([*tree.trunk[: branch.at], *branch.ids], [0.0] * branch.at + list(branch.weights)))
+    return [(ids, counts) for ids, counts in found if any(counts[1:])]

@@ -1,0 +1,131 @@
+"""A model made ready to learn. Invariant: what is trained is what evaluation loads: the same tokenizer, the same template, and
+an attention that is compared with the model's own before it is used.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cotbench.agents.hf import loading
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.baselines.training import packing
+from cotbench.baselines.training.loss import losses, plain_losses
+from cotbench.baselines.training.sequence_tree import Branch, Tree
+from cotbench.errors import AgentError, MissingExtraError
+
+_log = logging.getLogger(__name__)
+
+_NATS = 1e-3
+"""By how much two computations of a token's loss may differ."""
+
+
+@dataclass(slots=True)
+class Learner:
+    """A model to be trained.
+
+    Attributes:
+        model: with `lora` wrapped by peft.
+        end: the token that ends the assistant's turn, or None.
+        context: the longest sequence that the model takes, in tokens.
+        packed: whether our attention is installed.
+        description: what identifies the weights that the training began with.
+    """
+
+    model: Any
+    tokenizer: Any
+    chat: Chat
+    end: int | None
+    context: int
+    packed: bool
+    description: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A low-rank adapter instead of all weights."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    targets: Sequence[str]
+
+
+def load_learner(target: str, *, device: str = "auto", revision: str | None = None, lora: Lora | None = None) -> Learner:
+    """Load a model for training, in float32: on a GPU the trainer computes in bfloat16 beside it.
+
+    Raises:
+        AgentError: it cannot be loaded.
+        MissingExtraError: an adapter is wanted, and peft is not installed.
+    """
+    loaded = loading.load(target, device=device, dtype="float32", attn=None, revision=revision)
+    description = {name: loaded.description[name] for name in ("model", "revision", "weights_sha256", "parameters")}
+    return prepare(loaded.model, loaded.tokenizer, description, lora)
+
+
+def prepare(model: Any, tokenizer: Any, description: dict[str, Any], lora: Lora | None = None) -> Learner:
+    """Make a model in memory ready to learn; see `load_learner`."""
+    against = _not_packed(model)
+    if against is not None:
+        _log.warning("each decision is computed on its own: %s", against)
+    if lora is not None:
+        model = _with_adapter(model, lora)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    return Learner(model, tokenizer, Chat(tokenizer), tokenizer.eos_token_id, limit, against is None, description)
+
+
+def _with_adapter(model: Any, lora: Lora) -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingExtraError("--lora-rank", "adapter") from error
+    if Path(model.name_or_path).is_dir():
+        model.name_or_path = str(Path(model.name_or_path).resolve())  # The adapter is found again from any folder.
+    targets = "all-linear" if not lora.targets else list(lora.targets)
+    config = peft.LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    try:
+        with loading.hushed():
+            return peft.get_peft_model(model, config)
+    except ValueError as error:
+        raise AgentError(f"no adapter fits this model ({loading.first_line(error)}): see --lora-targets") from error
+
+
+def _not_packed(model: Any) -> str | None:
+    """Why our attention does not compute what the model's own does; None where it does, and then it is installed."""
+    import torch
+
+    own = model.config._attn_implementation
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids = tuple((7 * index + 3) % vocabulary for index in range(24))
+    ones = (1.0,) * 5
+    trees = [Tree(ids[:12], (Branch(4, ids[3:8], ones), Branch(9, ids[8:13], ones), Branch(12, ids[12:17], ones)))]
+    trees.append(Tree(ids[12:], (), (1.0,) * 12))
+    device = model.device
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            row = packing.pack(trees)
+            expected, _ = plain_losses(model, row, device)
+            packing.install(model)
+            found, _ = losses(model, row, device)
+        if float((found.sort().values - expected.sort().values).abs().max()) <= _NATS:
+            return None
+        against = "the packed attention computes something else than the model's own"
+    except Exception as error:  # Whatever a model's code does with arguments that it does not know.
+        against = loading.first_line(error)
+    finally:
+        model.train(training)
+    model.set_attn_implementation(own)
+    return against
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write model and tokenizer where `hf:FOLDER` finds them."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,93 @@
+"""What a trained model says of how it was made. Invariant: a folder holds one training; one that was begun otherwise is not
+gone on with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cotbench.baselines.data.demonstration import Demonstration
+from cotbench.envs.splits import digest
+from cotbench.errors import UsageError
+from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.runner import check_same, fresh_folder
+
+BEGUN = "training.json"
+"""What a training was asked to do, written before it begins."""
+
+_IDENTITY = ("recipe", "config", "data", "elicitations")
+ELSEWHERE = ("device", "threads", "report_to")
+"""Options that may differ when a training goes on."""
+
+
+def data_card(paths: Sequence[str], demonstrations: Sequence[Demonstration]) -> dict[str, Any]:
+    """What identifies the data: how many episodes of which environment and teacher, and a sha256 over all of it."""
+    whole = hashlib.sha256()
+    for one in demonstrations:
+        whole.update(one.model_dump_json().encode())
+    return {
+        "paths": list(paths),
+        "episodes": len(demonstrations),
+        "decisions": sum(len(one.actions) for one in demonstrations),
+        "envs": dict(Counter(one.env for one in demonstrations)),
+        "teachers": dict(Counter(one.teacher for one in demonstrations)),
+        "tasks_sha256": digest(sorted({one.task for one in demonstrations})),
+        "sha256": whole.hexdigest(),
+    }
+
+
+def first_process() -> bool:
+    """Whether this is the process that writes, among those that a launcher has started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def out_folder(out: Path, record: dict[str, Any], *, resume: bool) -> None:
+    """Make the folder of a new training, which stays empty until `begin`, or check that the one in it is this one.
+
+    Raises:
+        RunFolderError: it is not empty, or holds another training.
+        UsageError: there is nothing to go on with.
+    """
+    path = out / BEGUN
+    if not first_process():
+        return
+    if not resume:
+        hint = f"go on with: cotbench train --resume {out}" if path.is_file() else f"choose another --out, not {out}"
+        fresh_folder(out, hint, "folder of the training")
+        return
+    check_same(out, _identity(read_begun(out)), _identity(json.loads(json.dumps(record))))
+
+
+def begin(out: Path, record: dict[str, Any]) -> None:
+    """Write down what is trained here, once model and data are known to be fit for it."""
+    if first_process() and not (out / BEGUN).is_file():
+        write_atomically(out / BEGUN, [json.dumps(record, indent=2) + "\n"])
+
+
+def read_begun(out: Path) -> dict[str, Any]:
+    """What the training in a folder was asked to do.
+
+    Raises:
+        UsageError: none was begun there, or the file is damaged.
+    """
+    path = out / BEGUN
+    if not path.is_file():
+        raise UsageError(f"{out} holds no training: it has no {BEGUN}")
+    try:
+        begun = json.loads(path.read_text("utf-8"))
+        known: dict[str, Any] = {name: begun[name] for name in _IDENTITY}
+        return known | dict(begun)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is damaged: remove {out} and begin anew") from error
+
+
+def _identity(record: dict[str, Any]) -> dict[str, Any]:
+    options = {name: value for name, value in record["config"].items() if name not in ELSEWHERE}
+    data = record["data"]
+    return options | {"recipe": record["recipe"], "elicitations": record["elicitations"], "data_sha256": data.get("sha256")}

@@ -1,0 +1,82 @@
+"""An episode as one training sequence. Invariant: a branch sees the trunk up to where it leaves it, and itself, and nothing
+else; so the loss of a tree is the loss of its decisions one by one, while their common history is computed once.
+
+The prompt of a later decision begins with that of an earlier one (`chat_template`), so the longest prompt of an
+episode holds all of them: it is the trunk, and each decision's answer is a branch. A tree without a branch is plain text; a
+decision on its own is a tree with one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cotbench.baselines.data.examples import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """An answer.
+
+    Attributes:
+        at: how many tokens of the trunk it continues; at least 1.
+        ids: its tokens.
+        weights: what the loss of each of them counts.
+    """
+
+    at: int
+    ids: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Text, and what leaves it.
+
+    Attributes:
+        trunk: token ids that are seen by what follows.
+        weights: what the loss of each of the trunk's tokens counts; empty for nothing.
+        branches: in the order of `at`.
+    """
+
+    trunk: tuple[int, ...]
+    branches: tuple[Branch, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are computed."""
+        return len(self.trunk) + sum(len(branch.ids) for branch in self.branches)
+
+    @property
+    def supervised(self) -> int:
+        """How many tokens have a loss that counts; nothing predicts the very first token of a text."""
+        return sum(weight > 0 for weight in self.weights[1:]) + sum(
+            weight > 0 for branch in self.branches for weight in branch.weights
+        )
+
+
+def grow(examples: Sequence[Example], weights: Sequence[Sequence[float]]) -> list[Tree]:
+    """Trees of the examples of one episode: one, or more where a prompt does not continue the one before.
+
+    Args:
+        examples: in order of steps.
+        weights: for each example, what the loss of each token of its answer counts.
+    """
+    trees: list[Tree] = []
+    group: list[tuple[Example, Sequence[float]]] = []
+    for example, counts in zip(examples, weights, strict=True):
+        if group and not _continues(example, group[-1][0]):
+            trees.append(_tree(group))
+            group = []
+        group.append((example, counts))
+    return [*trees, _tree(group)] if group else trees
+
+
+def _continues(example: Example, before: Example) -> bool:
+    return example.ids[: before.spans[0].end] == before.prompt and example.spans[0].end >= before.spans[0].end
+
+
+def _tree(group: Sequence[tuple[Example, Sequence[float]]]) -> Tree:
+    branches = tuple(Branch(example.spans[0].end, example.answer, tuple(counts)) for example, counts in group)
+    return Tree(group[-1][0].prompt, branches)

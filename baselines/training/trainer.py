@@ -1,0 +1,207 @@
+"""transformers' Trainer over a feed of packed trees. Invariant: killed at any moment and taken up again, a training ends with
+the same weights (on a CPU, bit for bit); a checkpoint counts only once its card is written, which comes last.
+
+What is left out of the Trainer: its data sampling, collating and accumulation, which the feed replaces; its rotation of
+checkpoints, because a study needs them all (the state of the optimizer is kept for the newest one alone).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, cast
+
+import transformers
+
+from cotbench.baselines.training.dataset import Feed, Portion
+from cotbench.baselines.training.ema import RAW, Average
+from cotbench.baselines.training.loss import losses, mean_loss, plain_losses
+from cotbench.errors import CotbenchError
+from cotbench.runs.jsonl_store import write_atomically
+
+CARD = "recipe.json"
+_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", RAW)
+_STATES = "rng_state*.pth"
+
+Card = Callable[[int, dict[str, float]], dict[str, Any]]
+"""Makes the card of a checkpoint from the step and from what was measured so far."""
+
+
+class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
+    """A Trainer whose dataset is a `Feed`.
+
+    Args:
+        packed: whether the model has our attention installed; else each branch goes through the model on its own.
+        card: makes the recipe card of a checkpoint.
+        saves: after which steps a checkpoint is written.
+        average: decay of the running average of the weights, which is what is saved; 0: the weights themselves are.
+    """
+
+    def __init__(self, *, packed: bool, card: Card, saves: Sequence[int], average: float = 0.0, **rest: Any) -> None:
+        super().__init__(data_collator=_only, **rest)
+        self._packed = packed
+        self._losses = losses if packed else plain_losses
+        self.seen = {"tokens": 0.0, "actions": 0.0, "actions_in_loss": 0.0}
+        self._since = (time.monotonic(), 0.0)
+        self.average = Average(self.model, average) if average else None
+        self.add_callback(_Checkpoints(self, card, frozenset(saves)))
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """Every pass of a step, forward and backward; the loss of the whole step."""
+        portion = cast(Portion, inputs["portion"])
+        model.train()
+        total, weight, tokens = 0.0, 0.0, 0
+        for index, packed in enumerate(portion.passes):
+            last = index == len(portion.passes) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    nll, counts = self._losses(model, packed, self.args.device)
+                    loss = mean_loss(nll, counts, portion.count) * (not portion.idle)
+                # Gradients are averaged over the processes, where a sum is wanted.
+                self.accelerator.backward(loss * self.accelerator.num_processes)
+            total = total + loss.detach()
+            weight += float(counts.sum()) * (not portion.idle)
+            tokens += len(packed.ids) * (not portion.idle)
+        self._take_note(tokens, portion.actions, weight - portion.others)
+        return total * self.accelerator.num_processes
+
+    def _take_note(self, tokens: float, actions: float, in_loss: float) -> None:
+        """Add what this process computed in a step, and what the others did."""
+        if self.accelerator.num_processes > 1:
+            import torch
+
+            own = torch.tensor([tokens, actions, in_loss], dtype=torch.float64 if self.args.use_cpu else torch.float32)
+            tokens, actions, in_loss = self.accelerator.reduce(own.to(self.args.device), "sum").tolist()
+        for name, number in (("tokens", tokens), ("actions", actions), ("actions_in_loss", in_loss)):
+            self.seen[name] += number
+
+    def saved(self) -> AbstractContextManager[Any]:
+        """The model holds the weights that are to be saved; gives those that it goes on with."""
+        return contextlib.nullcontext({}) if self.average is None else self.average.in_place()
+
+    def _save_checkpoint(self, *args: Any, **more: Any) -> None:
+        with self.saved() as raw:
+            super()._save_checkpoint(*args, **more)
+        if self.average is not None and self.args.should_save:
+            self.average.save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", raw)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None:
+            self.average.restore(Path(resume_from_checkpoint))
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Nothing is counted here: the tokens are."""
+        return 0
+
+    def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
+        """What the Trainer logs, with the tokens and what the masks left out, as the loss saw it."""
+        if "loss" in logs:
+            feed = cast(Feed, self.train_dataset)
+            now, before = time.monotonic(), self._since
+            logs["tokens_per_second"] = round((self.seen["tokens"] - before[1]) / max(1e-9, now - before[0]), 1)
+            logs["tokens"] = self.seen["tokens"]
+            logs["masked_share"] = self.masked_share
+            logs["data_epoch"] = feed.steps[max(0, self.state.global_step - 1)].epoch
+            self._since = (now, self.seen["tokens"])
+        super().log(logs, *rest, **more)
+
+    def count_from(self, seen: dict[str, float]) -> None:
+        """Go on counting from what was seen before."""
+        self.seen.update(seen)
+        self._since = (time.monotonic(), self.seen["tokens"])
+
+    @property
+    def masked_share(self) -> float:
+        """Which share of the action tokens so far the loss left out; with an action weight, which share of their weight."""
+        return round(1 - self.seen["actions_in_loss"] / self.seen["actions"], 6) if self.seen["actions"] else 0.0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        import torch
+
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+
+def _only(items: Sequence[Portion]) -> dict[str, Any]:
+    """A batch is one portion: the feed has put it together."""
+    return {"portion": items[0]}
+
+
+class _Checkpoints(transformers.TrainerCallback):  # type: ignore[misc]
+    """Asks for checkpoints at the chosen steps and completes them with their card."""
+
+    def __init__(self, trainer: TreeTrainer, card: Card, steps: frozenset[int]) -> None:
+        self._trainer, self._card, self._steps = trainer, card, steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Average, and save after the chosen steps."""
+        if self._trainer.average is not None:
+            self._trainer.average.update(state.global_step)
+        control.should_save = state.global_step in self._steps
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write the card, then forget the older optimizers."""
+        if not state.is_world_process_zero:
+            return
+        newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        seen = {**self._trainer.seen, "masked_share": self._trainer.masked_share}
+        write_card(newest, {**self._card(state.global_step, seen), "seen": seen})
+        for folder in Path(args.output_dir).glob("checkpoint-*"):
+            if folder != newest:
+                for file in [*(folder / name for name in _STATE), *folder.glob(_STATES)]:
+                    file.unlink(missing_ok=True)
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write a checkpoint's card, whole or not at all."""
+    write_atomically(folder / CARD, [json.dumps(card, indent=2) + "\n"])
+
+
+def newest_checkpoint(out: Path) -> Path | None:
+    """The newest whole checkpoint; what a kill left half-written is removed.
+
+    Raises:
+        CotbenchError: a newer one was taken away: the older ones have no optimizer to go on with.
+    """
+    for folder in sorted(out.glob("checkpoint-*"), key=_step_of, reverse=True):
+        if not (folder / CARD).is_file():
+            shutil.rmtree(folder)
+        elif (folder / _STATE[0]).is_file():
+            return folder
+        else:
+            raise CotbenchError(
+                f"{folder} has no {_STATE[0]}, which the newest checkpoint alone keeps: put the newest one back, or begin anew "
+                "in another --out"
+            )
+    return None
+
+
+def _step_of(folder: Path) -> int:
+    found = re.fullmatch(r"checkpoint-(\d+)", folder.name)
+    return int(found[1]) if found else -1
+
+
+def restore_seen(trainer: TreeTrainer, checkpoint: Path) -> None:
+    """Go on counting where a checkpoint stopped.
+
+    Raises:
+        CotbenchError: its card is damaged.
+    """
+    try:
+        seen = json.loads((checkpoint / CARD).read_text("utf-8"))["seen"]
+        trainer.count_from({name: float(seen[name]) for name in trainer.seen})
+    except (ValueError, KeyError, TypeError) as error:
+        raise CotbenchError(f"{checkpoint / CARD} is damaged: begin anew in another --out") from error
+
+
+def steps_at(fractions: Sequence[float], steps: int) -> list[int]:
+    """After which steps the given fractions of a training are done; the last step is always among them."""
+    return sorted({min(steps, max(1, math.ceil(fraction * steps - 1e-9))) for fraction in (*fractions, 1.0)})

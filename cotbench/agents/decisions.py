@@ -1,0 +1,63 @@
+"""What comes back from an agent, made safe to keep. Invariant: whatever an agent returns or raises, what leaves here are
+decisions that can be written down and read again; a failure is a decision with an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from pydantic import TypeAdapter, ValidationError
+
+from cotbench.agents.base import Agent
+from cotbench.errors import AgentError, CotbenchError
+from cotbench.prompting.query import Decision, Query
+
+_DECISION = TypeAdapter(Decision)
+
+
+def failure(error: Exception) -> Decision:
+    """The decision of a query that an exception left without an answer."""
+    return Decision("", error=str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}")
+
+
+def decided(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
+    """An agent's decisions, one a query.
+
+    Raises:
+        Exception: whatever the agent raises; AgentError where it miscounts.
+    """
+    decisions = list(agent.decide(queries))
+    if len(decisions) != len(queries):
+        raise AgentError(f"agent {agent.name} answered {len(decisions)} of {len(queries)} queries")
+    return [checked(agent, decision) for decision in decisions]
+
+
+def decided_or_failed(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
+    """An agent's decisions; whatever it raises becomes the error of every query."""
+    try:
+        return decided(agent, queries)
+    except Exception as error:
+        return [failure(error)] * len(queries)
+
+
+def checked(agent: Agent, decision: object) -> Decision:
+    """A decision that can be written down and read again; anything else an agent returns is an error."""
+    if not isinstance(decision, Decision):
+        return Decision("", error=f"agent {agent.name} returned a {type(decision).__name__}, not a Decision")
+    # A lone surrogate is no text: it cannot be written to a file.
+    fields = {name: _text(value) if isinstance(value, str) else value for name, value in asdict(decision).items()}
+    try:
+        # By way of JSON, for that is how it will be read again.
+        return _DECISION.validate_json(json.dumps(fields), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        return Decision("", error=f"agent {agent.name} returned a Decision with a bad {place}: {first['msg']}")
+    except TypeError as error:
+        return Decision("", error=f"agent {agent.name} returned a Decision that is not data: {error}")
+
+
+def _text(value: str) -> str:
+    return value.encode("utf-8", "replace").decode("utf-8")

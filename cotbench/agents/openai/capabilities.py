@@ -1,0 +1,298 @@
+"""What a server can do, found out once by asking it. Invariant: an ability is believed when the server has shown it, never
+because it accepted a field: some ignore what they do not know. What is said of it is the same at every start.
+
+A turn can be continued in two ways. *Chat*: the messages end with what was opened, and `continue_final_message` keeps the turn
+open. *Completions*: the prompt is rendered here, with the model's own tokenizer, and the server continues it. Both are proven
+by the number of tokens that the server counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cotbench.agents.openai.connection import Connection, Path, ServerError
+from cotbench.agents.openai.reply import Reply, read_reply
+from cotbench.agents.openai.tokens import Tokens
+from cotbench.agents.tokenization.chat_template import system_in_first_user
+from cotbench.errors import AgentError, did_you_mean
+from cotbench.prompting.elicitation import Message
+from cotbench.prompting.parsing import ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+
+Stops = Literal["told", "kept", "unknown"]
+Prompts = Literal["messages", "ids", "text", "text, begun by the server"]
+Way = Literal["auto", "chat", "completions"]
+
+CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+
+_MESSAGES = (Message("system", "You are brief."), Message("user", "Write one short sentence."))
+_OPENINGS = (ACTION_OPEN, THINK_OPEN, f"{THINK_OPEN}a{THINK_CLOSE}\n{ACTION_OPEN}")
+"""Chat templates rewrite a turn that holds thinking: each of what will be opened is tried."""
+
+_STOPS = (" ", "e", "a", "o")
+"""Four are the most that OpenAI takes; hardly a sentence has none of them."""
+
+_PLAIN_SAMPLING = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False, "return_token_ids": True}
+_EXTRAS: Mapping[str, Mapping[str, Any]] = {"vllm": _PLAIN_SAMPLING, "sglang": _PLAIN_SAMPLING}
+"""By `owned_by`: these servers would else take penalties and a top-k out of the model's generation_config.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint, and what it takes.
+
+    Attributes:
+        path: where it is.
+        prompts: in which form it is given a prompt.
+        budget: its name for the most tokens to generate.
+        stops: how one learns which stop string was met: told, kept in the text, or not at all; then none is sent.
+        seed: whether it takes one.
+        logprobs: the fields that make it tell log-probabilities; none where it does not.
+        extras: fields that are always sent.
+        system: whether the role `system` is accepted.
+    """
+
+    path: Path
+    prompts: Prompts
+    budget: str
+    stops: Stops
+    seed: bool
+    logprobs: Mapping[str, Any]
+    extras: Mapping[str, Any]
+    system: bool = True
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        told = {"prompts": self.prompts, "stops": self.stops, "seed": self.seed, "logprobs": bool(self.logprobs)}
+        return {**told, "system_role": self.system, "extras": dict(self.extras)}
+
+    def shown(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Messages in the form of a request."""
+        kept = list(messages) if self.system else system_in_first_user(messages)
+        return [message._asdict() for message in kept]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What was found out.
+
+    Attributes:
+        listed: what the server's list says of the model; empty where it does not name it.
+        context: the longest prompt and answer together, in tokens, where the server tells.
+        chat: the endpoint for messages, where it is there and wanted.
+        completions: the endpoint for prompts, where it was needed and understood.
+        prefill: which of them continues a turn.
+        reason: why not chat, or why none.
+    """
+
+    listed: Mapping[str, Any]
+    context: int | None
+    chat: Endpoint | None
+    completions: Endpoint | None
+    prefill: Literal["chat", "completions", "none"]
+    reason: str
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        used = self.continuing or self.chat or self.completions
+        return {
+            "server": dict(self.listed),
+            "prefill": self.prefill,
+            "reason": self.reason,
+            **(used.description if used is not None else {}),
+        }
+
+    @property
+    def continuing(self) -> Endpoint | None:
+        """The endpoint that continues a turn."""
+        return {"chat": self.chat, "completions": self.completions, "none": None}[self.prefill]
+
+
+def survey(connection: Connection, model: str, way: Way, tokens: Tokens | str) -> Server:
+    """Find out what a server can do.
+
+    Args:
+        connection: to the server.
+        model: as the server calls it.
+        way: the way of continuing a turn that is wanted.
+        tokens: the model's tokenizer, or why there is none.
+
+    Raises:
+        ServerError: nobody answers, or the key is not accepted.
+        AgentError: the server does not have the model, or neither endpoint.
+    """
+    listed = connection.models()
+    ours = next((entry for entry in listed if entry["id"] == model), {})
+    extras = _EXTRAS.get(str(ours.get("owned_by")), {})
+    longest = ours.get("max_model_len")
+    probe = _Probe(connection, model, extras)
+    chat = completions = None
+    refusals: list[str] = []
+    reasons = {"chat": "not wanted", "completions": "not wanted"}
+    if way != "completions":
+        try:
+            chat = probe.chat()
+            reasons["chat"] = probe.not_continued(chat, tokens)
+        except ServerError as error:
+            reasons["chat"] = _refusal(error, "messages")
+            refusals.append(str(error))
+    if way != "chat" and reasons["chat"]:
+        try:
+            completions, reasons["completions"] = probe.completions(tokens)
+        except ServerError as error:
+            reasons["completions"] = _refusal(error, "prompts")
+            refusals.append(str(error))
+    if chat is None and completions is None:
+        names = [str(entry["id"]) for entry in listed]
+        known = did_you_mean(model, names) if names and model not in names else ""
+        raise AgentError(f"{connection.url} does not answer for {model!r}{known}: {'; '.join(refusals) or _why(reasons)}")
+    found: Literal["chat", "completions", "none"] = "none"
+    if chat is not None and not reasons["chat"]:
+        found = "chat"
+    elif completions is not None:
+        found, reasons["completions"] = "completions", ""
+    return Server(
+        listed={name: ours[name] for name in ("id", "owned_by") if name in ours},
+        context=longest if isinstance(longest, int) else None,
+        chat=chat,
+        completions=completions,
+        prefill=found,
+        reason=_why(reasons) if found != "chat" else "",
+    )
+
+
+def _why(reasons: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
+
+
+def _refusal(error: ServerError, what: str) -> str:
+    """In fixed words: a server's own may differ from start to start, and the manifest is compared when a run goes on."""
+    if not error.refused:
+        raise error
+    return f"the server refuses {what} ({error.status})"
+
+
+class _Probe:
+    """Asks small questions of one model."""
+
+    def __init__(self, connection: Connection, model: str, extras: Mapping[str, Any]) -> None:
+        self._connection, self._model, self._extras = connection, model, extras
+
+    def chat(self) -> Endpoint:
+        """What the endpoint for messages takes; some want another name for the budget, some templates no system role."""
+        refusals: list[ServerError] = []
+        for budget, system in (("max_tokens", True), ("max_completion_tokens", True), ("max_tokens", False)):
+            try:
+                return self._endpoint("chat/completions", _MESSAGES, "messages", budget, {"logprobs": True}, system)
+            except ServerError as error:
+                if not error.refused:
+                    raise
+                refusals.append(error)
+        raise refusals[0]
+
+    def not_continued(self, chat: Endpoint, tokens: Tokens | str) -> str:
+        """Why the endpoint for messages does not continue a turn as it stands; empty where it does."""
+        field = "continue_final_message"
+        for place, opening in enumerate(_OPENINGS):
+            body = {"messages": chat.shown([*_MESSAGES, Message("assistant", opening)]), chat.budget: 1, **chat.extras}
+            try:
+                counted = self._ask(chat.path, {**body, **CONTINUE}).prompt_tokens
+            except ServerError as error:
+                return _refusal(error, field if place == 0 else f"{field} after {opening!r}")
+            if counted is None:
+                return "the server does not tell how many tokens a prompt has"
+            if isinstance(tokens, Tokens):
+                expected = len(tokens.encode(tokens.prompt_text(_MESSAGES) + opening))
+                if counted != expected:
+                    return f"with {field} the server counts {counted} tokens, not {expected}, up to {opening!r}"
+            elif place == 0 and not counted < self._closed(body):
+                return f"nothing shows that the server knows {field}"
+        return ""
+
+    def completions(self, tokens: Tokens | str) -> tuple[Endpoint | None, str]:
+        """What the endpoint for prompts takes; else why it cannot be used."""
+        if not isinstance(tokens, Tokens):
+            return None, tokens
+        text = tokens.prompt_text(_MESSAGES) + ACTION_OPEN
+        ids = tokens.encode(text)
+        forms: list[tuple[Prompts, Any]] = [("ids", ids), ("text", text)]
+        if tokens.begin and text.startswith(tokens.begin):
+            forms.append(("text, begun by the server", text.removeprefix(tokens.begin)))
+        counts: list[str] = []
+        for prompts, prompt in forms:
+            try:
+                counted = self._ask("completions", {"prompt": prompt, "max_tokens": 1}).prompt_tokens
+            except ServerError as error:
+                counts.append(_refusal(error, prompts))
+                continue
+            if counted == len(ids) or (counted is None and prompts == "ids"):
+                return self._endpoint("completions", prompt, prompts, "max_tokens", {"logprobs": 1}), ""
+            counts.append(f"of a prompt of {len(ids)} tokens, sent as {prompts}, the server counts {counted}")
+        return None, ", ".join(counts)
+
+    def _closed(self, body: Mapping[str, Any]) -> int:
+        """How many tokens the same messages have when the last turn is ended; 0 where the server refuses that."""
+        try:
+            return self._ask("chat/completions", body).prompt_tokens or 0
+        except ServerError as error:
+            if not error.refused:
+                raise
+            return 0
+
+    def _endpoint(
+        self, path: Path, prompt: Any, prompts: Prompts, budget: str, logprobs: Mapping[str, Any], system: bool = True
+    ) -> Endpoint:
+        """Which optional fields an endpoint takes: all at once, or else one after the other."""
+        bare = Endpoint(path, prompts, budget, "unknown", False, {}, {}, system)
+        asked = {"messages": bare.shown(prompt)} if path == "chat/completions" else {"prompt": prompt}
+        optional: dict[str, Mapping[str, Any]] = {
+            "stop": {"stop": list(_STOPS)},
+            "seed": {"seed": 1},
+            "logprobs": logprobs,
+            "extras": self._extras,
+        }
+
+        def ask(names: Sequence[str]) -> Reply:
+            fields = {name: value for group in names for name, value in optional[group].items()}
+            return self._ask(path, {**asked, budget: 16 if "stop" in names else 1, **fields})
+
+        taken = list(optional)
+        try:
+            reply = ask(taken)
+        except ServerError as error:
+            if not error.refused:
+                raise
+            ask(())
+            taken = [name for name in optional if not self._refused(lambda name=name: ask((name,)))]  # type: ignore[misc]
+            reply = ask(taken)
+        return Endpoint(
+            path=path,
+            prompts=prompts,
+            budget=budget,
+            stops=_stops(reply) if "stop" in taken else "unknown",
+            seed="seed" in taken,
+            logprobs=logprobs if "logprobs" in taken and reply.logprobs is not None else {},
+            extras=self._extras if "extras" in taken else {},
+            system=system,
+        )
+
+    def _refused(self, ask: Callable[[], object]) -> bool:
+        try:
+            ask()
+        except ServerError as error:
+            if not error.refused:
+                raise
+            return True
+        return False
+
+    def _ask(self, path: Path, body: Mapping[str, Any]) -> Reply:
+        return read_reply(self._connection.ask(path, {"model": self._model, **body}))
+
+
+def _stops(reply: Reply) -> Stops:
+    if reply.stop in _STOPS:
+        return "told"
+    return "kept" if any(stop in reply.text for stop in _STOPS) else "unknown"

@@ -1,0 +1,93 @@
+"""What an agent answers at a state, in both modes. Invariant: both answers are of the same prompt; actions are canonical."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from cotbench.agents.base import Agent, needs_of
+from cotbench.agents.decisions import decided_or_failed
+from cotbench.prompting.elicitation import MODES, Mode
+from cotbench.prompting.parsing import THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.query import Decision, Query, derive_seed
+
+if TYPE_CHECKING:
+    from cotbench.probes.probe import Setting
+    from cotbench.probes.states import Key, State
+
+_EPISODES = 4
+"""Of how many episodes states are asked about at once, for each that keeps the agent busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateAnswer:
+    """An agent's prompt action and CoT action at one state.
+
+    Attributes:
+        prompt_action: canonical; `cot_action` likewise.
+        trace: the agent's own reasoning as it stood between the tags: given back, it leads to the same action.
+        trace_truncated: the harness closed the trace.
+    """
+
+    prompt_action: str
+    cot_action: str
+    trace: str
+    trace_truncated: bool = False
+    error: str | None = None
+
+
+def query_of(state: State, mode: Mode, setting: Setting, agent: Agent) -> Query:
+    """The query of a state in a mode."""
+    return Query(
+        episode=state.task,
+        task=state.task,
+        step=state.step,
+        mode=mode,
+        dialogue=state.dialogue,
+        elicitation=setting.elicitation,
+        seed=derive_seed(setting.seed, state.task, mode, state.step),
+        expert_action=state.action if "expert_action" in needs_of(agent) else None,
+    )
+
+
+def own_trace(decision: Decision) -> str:
+    """The trace as it stood between the tags; `Decision.trace` is without the blanks around it."""
+    verbatim, closed, _ = decision.raw.partition(THINK_OPEN)[2].partition(THINK_CLOSE)
+    trace = decision.trace or ""
+    return verbatim if closed and verbatim.strip() == trace.strip() else trace
+
+
+def batches(states: Sequence[State], agent: Agent) -> Iterator[list[State]]:
+    """The states in groups that keep an agent busy; those of one task stay together, so that prompts are shared."""
+    by_task: dict[str, list[State]] = {}
+    for state in states:
+        by_task.setdefault(state.task, []).append(state)
+    tasks = iter(by_task.values())
+    at_once = _EPISODES * max(1, getattr(agent, "batch", 1))
+    while some := list(islice(tasks, at_once)):
+        yield [state for states_ in some for state in states_]
+
+
+def ask(agent: Agent, states: Sequence[State], setting: Setting) -> list[tuple[Decision, Decision]]:
+    """The decisions of both modes at each state: (prompt, CoT)."""
+    queries = [query_of(state, mode, setting, agent) for state in states for mode in MODES]
+    decisions = decided_or_failed(agent, queries)
+    return list(zip(decisions[::2], decisions[1::2], strict=True))
+
+
+def answers_for(agent: Agent, states: Sequence[State], setting: Setting) -> Mapping[Key, StateAnswer]:
+    """The agent's answers at the states: those that are known, and the others asked for now."""
+    found = {state.key: setting.answers[state.key] for state in states if state.key in setting.answers}
+    missing = [state for state in states if state.key not in found]
+    for some in batches(missing, agent):
+        for state, (prompt, cot) in zip(some, ask(agent, some, setting), strict=True):
+            found[state.key] = StateAnswer(
+                prompt_action=setting.canonical(prompt.action),
+                cot_action=setting.canonical(cot.action),
+                trace=own_trace(cot),
+                trace_truncated=cot.trace_truncated,
+                error=prompt.error or cot.error,
+            )
+    return found

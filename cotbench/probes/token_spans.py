@@ -1,0 +1,215 @@
+"""What a probe needs to look into a model: the model, and a state as token ids of which each is known to be prompt, trace, tag
+or action. Invariant: the ids are put together as evaluation and training do it, piece by piece, and are never searched for in
+rendered text; an agent that was looked into answers as before.
+
+Shares are measured on the prompt, on the trace, and on the rest (tags and the action's own tokens): together 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from cotbench.agents.base import Agent
+from cotbench.agents.decisions import failure
+from cotbench.agents.tokenization.answer_ids import Label, answer_pieces
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.prompt_ids import prompt_of
+from cotbench.errors import ContextOverflowError, UsageError
+from cotbench.probes.asking import answers_for, batches
+from cotbench.probes.numbers import Curve, Numbers, over_tasks, split
+from cotbench.probes.row import Row
+from cotbench.prompting.query import Query
+
+if TYPE_CHECKING:
+    from cotbench.agents.hf.agent import Inside
+    from cotbench.probes.probe import Setting
+    from cotbench.probes.states import State
+
+Source = Literal["own", "reference"]
+"""Whose trace and action are looked at: the agent's own, or the reference's."""
+
+_DIGITS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """A state with a trace and an action, in token ids.
+
+    Attributes:
+        ids: of the prompt and the whole answer.
+        spans: where each piece stands; in order and without gaps.
+    """
+
+    ids: tuple[int, ...]
+    spans: Mapping[Label, range]
+
+    def tokens(self) -> dict[str, int]:
+        """How many tokens the prompt, the trace and the rest have, up to the end of the action: fields of a `ShareRow`."""
+        prompt, trace = len(self.spans["prompt"]), len(self.spans["trace"])
+        return {
+            "prompt_tokens": prompt,
+            "trace_tokens": trace,
+            "rest_tokens": self.spans["action"].stop - prompt - trace,
+        }
+
+    def parts(self, mass: Any) -> tuple[Any, Any, Any]:
+        """What of a tensor (..., tokens) lies on the prompt, on the trace, and on the rest: each (...)."""
+        prompt, trace = self.spans["prompt"], self.spans["trace"]
+        between, after = mass[..., prompt.stop : trace.start], mass[..., trace.stop :]
+        rest = between.sum(-1) + after.sum(-1)
+        return mass[..., : prompt.stop].sum(-1), mass[..., trace.start : trace.stop].sum(-1), rest
+
+
+class ShareRow(Row):
+    """Shares at one state; those by layer are of attention layers alone, counted from 0.
+
+    Attributes:
+        prompt, trace, rest: of all layers; their sum is 1.
+        prompt_layers, trace_layers: layer by layer; what they leave of 1 is the rest.
+    """
+
+    prompt_tokens: int = 0
+    trace_tokens: int = 0
+    rest_tokens: int = 0
+    prompt: float = 0.0
+    trace: float = 0.0
+    rest: float = 0.0
+    prompt_layers: tuple[float, ...] = ()
+    trace_layers: tuple[float, ...] = ()
+
+    @property
+    def of_both(self) -> float | None:
+        """The prompt's share of what lies on prompt and trace."""
+        both = self.prompt + self.trace
+        return self.prompt / both if both > 0 else None
+
+    @property
+    def per_token(self) -> float | None:
+        """How many times as much a token of the trace gets as a token of the prompt."""
+        if self.prompt <= 0:
+            return None
+        return (self.trace / self.trace_tokens) / (self.prompt / self.prompt_tokens)
+
+
+R = TypeVar("R", bound=ShareRow)
+Look = Callable[["Inside", Spelled], dict[str, Any]]
+"""Measures one state: the opened model and the state's ids -> the row's own fields."""
+
+
+def spell(state: State, trace: str, action: str, setting: Setting, chat: Chat, context: int) -> Spelled:
+    """A state's prompt, then the answer of CoT mode with this trace and action.
+
+    What the agent itself wrote is encoded from its text without blanks around it, as a teacher's trace is in training.
+
+    Raises:
+        ContextOverflowError: it is longer than `context`.
+    """
+    query = Query(state.task, state.task, state.step, "cot", state.dialogue, setting.elicitation)
+    prompt, _ = prompt_of(query, chat, context)
+    pieces: list[tuple[Label, list[int]]] = [("prompt", prompt), *answer_pieces(chat, trace, action)]
+    ids: list[int] = []
+    spans: dict[Label, range] = {}
+    for label, piece in pieces:
+        spans[label] = range(len(ids), len(ids) + len(piece))
+        ids += piece
+    if len(ids) > context:
+        raise ContextOverflowError(f"{state.task}, step {state.step}: {len(ids)} tokens, and the model takes {context}")
+    return Spelled(tuple(ids), spans)
+
+
+def measured(
+    name: str, agent: Agent, states: Sequence[State], setting: Setting, source: Source, row: type[R], look: Look
+) -> Iterator[R]:
+    """A row for each state, from what `look` finds in the model.
+
+    The model is opened for one state at a time: between two rows the agent may be asked.
+
+    Raises:
+        UsageError: the agent shows no model, or answers are asked for without opened tags.
+    """
+    if not callable(getattr(agent, "inside", None)):
+        raise UsageError(f"probe {name} looks into the model, which {agent.name} does not show: use an hf: agent")
+    if setting.elicitation.style != "prefill":
+        raise UsageError(
+            f"probe {name} needs elicitation style prefill: in style {setting.elicitation.style} nothing says at which token "
+            "the action begins"
+        )
+    return _rows(agent, states, setting, source, row, look)
+
+
+def _rows(agent: Agent, states: Sequence[State], setting: Setting, source: Source, row: type[R], look: Look) -> Iterator[R]:
+    for some in batches(states, agent):
+        own = answers_for(agent, some, setting) if source == "own" else {}
+        for state in some:
+            answer = own.get(state.key)
+            trace, action = (state.trace, state.action) if answer is None else (answer.trace.strip(), answer.cot_action)
+            found: dict[str, Any]
+            if answer is not None and answer.error is not None:
+                found = {"error": answer.error}
+            elif not trace or not action:
+                found = {"left_out": "no action" if trace else "no trace"}
+            else:
+                found = _found(agent, state, trace, action, setting, look)
+            yield row(task=state.task, step=state.step, **found)
+
+
+def _found(agent: Any, state: State, trace: str, action: str, setting: Setting, look: Look) -> dict[str, Any]:
+    try:
+        with agent.inside() as inside:
+            spelled = spell(state, trace, action, setting, inside.chat, inside.context)
+            return {**spelled.tokens(), **look(inside, spelled)}
+    except ContextOverflowError:
+        return {"left_out": "too long"}
+    except UsageError:
+        raise
+    except Exception as error:  # Out of memory, a model's code that fails: this state's failure alone.
+        return {"error": failure(error).error}
+
+
+def shares(whole: Sequence[float], prompt: Sequence[float], trace: Sequence[float]) -> dict[str, Any]:
+    """Fields of a `ShareRow`: shares of all layers (prompt, trace, rest), and by layer."""
+    return {
+        **dict(zip(("prompt", "trace", "rest"), (rounded(share) for share in whole), strict=True)),
+        "prompt_layers": tuple(rounded(share) for share in prompt),
+        "trace_layers": tuple(rounded(share) for share in trace),
+    }
+
+
+def rounded(share: float) -> float:
+    """A share as it is kept."""
+    return round(float(share), _DIGITS)
+
+
+def share_numbers(rows: Sequence[ShareRow]) -> Numbers:
+    """The numbers that every probe of shares has."""
+    kept, errors, left_out = split(rows)
+    return Numbers(
+        states=len(kept),
+        tasks=len({row.task for row in kept}),
+        errors=errors,
+        left_out=left_out,
+        estimates={
+            "prompt share": over_tasks(kept, lambda row: row.prompt),
+            "trace share": over_tasks(kept, lambda row: row.trace),
+            "rest share": over_tasks(kept, lambda row: row.rest),
+            "prompt share of prompt and trace": over_tasks(kept, lambda row: row.of_both),
+            "trace token to prompt token": over_tasks(kept, lambda row: row.per_token),
+        },
+        curves={
+            "prompt share": _by_layer(kept, lambda row: row.prompt_layers),
+            "trace share": _by_layer(kept, lambda row: row.trace_layers),
+        }
+        if kept
+        else {},
+    )
+
+
+def _by_layer(rows: Sequence[ShareRow], shares_of: Callable[[ShareRow], tuple[float, ...]]) -> Curve:
+    def share(layer: int) -> Callable[[ShareRow], float]:
+        return lambda row: shares_of(row)[layer]
+
+    layers = range(len(shares_of(rows[0])))
+    values = tuple(over_tasks(rows, share(layer)) for layer in layers)
+    return Curve(x="layer", at=tuple(map(float, layers)), values=values)

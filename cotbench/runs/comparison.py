@@ -1,0 +1,350 @@
+"""Two runs on the same tasks. Invariant: every difference is second minus first on the tasks that both have finished; what was
+asked otherwise is never compared unseen; every p-value is in one family.
+
+An episode that ended in an error has no score: its task is left out where that episode is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from cotbench.stats import estimates
+from cotbench.prompting.elicitation import MODES, Elicitation, Mode
+from cotbench.runs.episode import Episode
+from cotbench.errors import UsageError
+from cotbench.stats.multiple_testing import Adjusted, holm
+from cotbench.paper import Success, paper_model, reported
+from cotbench.runs.results import Run
+from cotbench.stats.estimates import Estimate
+
+_FROZEN = ConfigDict(frozen=True)
+NAMED = "tasks"
+_OF_THE_TASKS = ("games_sha256",)
+"""Data that is another where the tasks are others."""
+
+
+class Paired(BaseModel):
+    """One quantity in both runs, on the same tasks.
+
+    Attributes:
+        difference: second minus first, paired; its `n` is the number of tasks.
+        p: two-sided; None where nothing is tested. Its adjusted value is in the comparison's family.
+    """
+
+    model_config = _FROZEN
+
+    first: Estimate
+    second: Estimate
+    difference: Estimate
+    p: float | None = None
+
+
+class ModeComparison(BaseModel):
+    """The episodes of one mode. Intervals are over tasks.
+
+    Attributes:
+        n: tasks that both runs finished; `errors` were left out because an episode of them failed.
+        success: Wilson, Newcombe's paired difference, exact McNemar.
+        first_only: the tasks won by the first run alone; `second_only` likewise.
+        by_type: success of each task type; not tested.
+        score: tested where it is not the same as success.
+        steps: actions an episode; `tokens` generated an episode. Not tested.
+    """
+
+    model_config = _FROZEN
+
+    n: int
+    errors: int
+    success: Paired
+    first_only: tuple[str, ...]
+    second_only: tuple[str, ...]
+    by_type: dict[str, Paired]
+    score: Paired
+    steps: Paired
+    tokens: Paired
+
+
+class Side(BaseModel):
+    """One of the two runs.
+
+    Attributes:
+        left_out: its tasks that the other run does not have.
+        episodes: there so far, of `planned`; `errors` of them failed.
+        split: the split, or "tasks" where the tasks were named one by one.
+        model: which of the paper's models it is, or was trained from.
+    """
+
+    model_config = _FROZEN
+
+    folder: str
+    agent: str
+    scheme: str
+    split: str
+    seed: int
+    elicitation: str
+    tasks: int
+    left_out: int
+    episodes: int
+    planned: int
+    errors: int
+    partial: bool
+    model: str | None
+
+
+class EnvComparison(BaseModel):
+    """Two runs on one environment.
+
+    Attributes:
+        tasks: in common.
+        gap: CoT minus prompt of each run, and their difference (difference in differences), on the tasks that both finished
+            in both modes; exchange test.
+        consistency: prompt action = CoT action, at the states of each run's own CoT episodes; exchange test.
+        asked_otherwise: what differs in how the two were asked; empty unless that was let through.
+        reported: what the paper reports for the models and the split, where asked for; not ours.
+    """
+
+    model_config = _FROZEN
+
+    env: str
+    first: Side
+    second: Side
+    tasks: int
+    modes: dict[Mode, ModeComparison]
+    gap: Paired | None
+    consistency: Paired | None
+    asked_otherwise: tuple[str, ...]
+    reported: tuple[Success, ...]
+
+
+class Comparison(BaseModel):
+    """Two runs, or the runs of two suites.
+
+    Attributes:
+        left_out: environments that only one of them has played.
+        family: every p-value, with Holm's adjustment over all of them, by `name_of_test`.
+    """
+
+    model_config = _FROZEN
+
+    format: int = 1
+    envs: dict[str, EnvComparison]
+    left_out: tuple[str, ...]
+    family: dict[str, Adjusted]
+
+
+def name_of_test(env: str, quantity: str, mode: Mode | None = None) -> str:
+    """A test's name in the family: `alfworld-gen success cot`, `alfworld-gen gap`."""
+    return " ".join(part for part in (env, quantity, mode) if part is not None)
+
+
+def compare(
+    first: Mapping[str, Run], second: Mapping[str, Run], *, anyway: bool = False, with_paper: bool = False
+) -> Comparison:
+    """Compare two runs, or env by env those of two suites.
+
+    Args:
+        first: environment -> run; one of a single run.
+        anyway: compare although the two were asked otherwise.
+        with_paper: put what the paper reports beside it.
+
+    Raises:
+        UsageError: no environment or no task in common, or the two were asked otherwise.
+    """
+    common = [env for env in first if env in second]
+    if not common:
+        raise UsageError(
+            f"nothing to compare: one run is on {', '.join(first)}, the other on {', '.join(second)}; "
+            "give two runs on the same environment"
+        )
+    envs = {env: _compare_env(env, first[env], second[env], anyway, with_paper) for env in common}
+    p_values = {name: p for env in envs.values() for name, p in _p_values(env).items()}
+    left_out = tuple(env for env in (*first, *second) if env not in common)
+    return Comparison(envs=envs, left_out=left_out, family=holm(p_values))
+
+
+def asked_otherwise(first: Run, second: Run) -> list[str]:
+    """What differs in the questions, the rules or the data of two runs, most telling first; empty where nothing does."""
+    one, two = first.manifest, second.manifest
+    found = []
+    if one.elicitation_fingerprint != two.elicitation_fingerprint:
+        before, after = one.config.elicitation, two.config.elicitation
+        found = [
+            f"{name} is {getattr(before, name)!r} in the first and {getattr(after, name)!r} in the second"
+            for name in Elicitation.model_fields
+            if getattr(before, name) != getattr(after, name)
+        ] or ["the fixed texts of the elicitation are those of another version of cotbench"]
+    if one.instructions_sha256 != two.instructions_sha256:
+        found.append("the environment's instructions are those of another version of cotbench")
+    if first.summary.max_steps != second.summary.max_steps:
+        found.append(f"max_steps is {first.summary.max_steps} in the first and {second.summary.max_steps} in the second")
+    same_tasks = one.task_list == two.task_list
+    for name in sorted({*one.data} & {*two.data}):
+        if one.data[name] != two.data[name] and (same_tasks or name not in _OF_THE_TASKS):
+            found.append(f"the data ({name}) is {one.data[name][:16]} in the first and {two.data[name][:16]} in the second")
+    return found
+
+
+def _compare_env(env: str, first: Run, second: Run, anyway: bool, with_paper: bool) -> EnvComparison:
+    otherwise = asked_otherwise(first, second)
+    if otherwise and not anyway:
+        raise UsageError(
+            f"{first.path} and {second.path} were asked otherwise: {otherwise[0]}; play one of them again, or compare them "
+            "with --anyway"
+        )
+    common = {*first.manifest.task_list} & {*second.manifest.task_list}
+    if not common:
+        raise UsageError(
+            f"{first.path} and {second.path} have no task in common: play both on the same split, --seed and --episodes"
+        )
+    # In the first run's order.
+    tasks = [task for task in first.manifest.task_list if task in common]
+    one, two = _by_key(first.records), _by_key(second.records)
+    played = [mode for mode in MODES if all(any(key[1] == mode for key in side) for side in (one, two))]
+    if not played:
+        raise UsageError(f"{first.path} and {second.path} have no mode in common: play one of them again, in mode both")
+    sides = [_side(first, len(common)), _side(second, len(common))]
+    return EnvComparison(
+        env=env,
+        first=sides[0],
+        second=sides[1],
+        tasks=len(common),
+        modes={mode: _mode(mode, tasks, one, two) for mode in played},
+        gap=_gap(tasks, one, two) if len(played) == len(MODES) else None,
+        consistency=_consistency(tasks, one, two),
+        asked_otherwise=tuple(otherwise),
+        reported=_reported(env, sides) if with_paper else (),
+    )
+
+
+def _reported(env: str, sides: Sequence[Side]) -> tuple[Success, ...]:
+    """What the paper reports for the sides' models on their splits, each once."""
+    wanted = dict.fromkeys((side.model, side.split, side.scheme) for side in sides if side.model is not None)
+    return tuple(row for model, split, scheme in wanted for row in reported(model, env, split, scheme))
+
+
+_Episodes = Mapping[tuple[str, Mode], Episode]
+
+
+def _by_key(records: Sequence[Episode]) -> _Episodes:
+    return {(episode.task, episode.mode): episode for episode in records}
+
+
+def _side(run: Run, common: int) -> Side:
+    manifest = run.manifest
+    config = manifest.config
+    return Side(
+        folder=str(run.path),
+        agent=config.agent,
+        scheme=config.scheme,
+        split=config.split if config.tasks is None else NAMED,
+        seed=config.seed,
+        elicitation=manifest.elicitation_fingerprint,
+        tasks=len(manifest.task_list),
+        left_out=len(manifest.task_list) - common,
+        episodes=len(run.records),
+        planned=len(manifest.task_list) * (len(MODES) if config.mode == "both" else 1),
+        errors=sum(episode.error is not None for episode in run.records),
+        partial=manifest.partial,
+        model=paper_model(config.agent, manifest.agent),
+    )
+
+
+def _finished(tasks: Sequence[str], modes: Sequence[Mode], sides: Sequence[_Episodes]) -> list[str]:
+    """The tasks that both runs played to their end in these modes."""
+    wanted = [(side, mode) for side in sides for mode in modes]
+    return [task for task in tasks if all((task, mode) in side and side[task, mode].error is None for side, mode in wanted)]
+
+
+def _mode(mode: Mode, tasks: Sequence[str], one: _Episodes, two: _Episodes) -> ModeComparison:
+    finished = _finished(tasks, (mode,), (one, two))
+    pairs = [(one[task, mode], two[task, mode]) for task in finished]
+    failed = sum(any((task, mode) in side and side[task, mode].error is not None for side in (one, two)) for task in tasks)
+    types = dict.fromkeys(sorted(a.task_type for a, _ in pairs))
+    return ModeComparison(
+        n=len(pairs),
+        errors=failed,
+        success=_success(pairs, tested=True),
+        first_only=tuple(a.task for a, b in pairs if a.success and not b.success),
+        second_only=tuple(b.task for a, b in pairs if b.success and not a.success),
+        by_type={name: _success([pair for pair in pairs if pair[0].task_type == name], tested=False) for name in types},
+        score=_score(pairs),
+        steps=_mean(pairs, lambda episode: episode.steps),
+        tokens=_mean(pairs, lambda episode: sum(step.decision.generated_tokens for step in episode.trajectory)),
+    )
+
+
+_Pairs = Sequence[tuple[Episode, Episode]]
+
+
+def _success(pairs: _Pairs, *, tested: bool) -> Paired:
+    first, second = [a.success for a, _ in pairs], [b.success for _, b in pairs]
+    one, two = (sum(a and not b for a, b in zip(x, y, strict=True)) for x, y in ((first, second), (second, first)))
+    return Paired(
+        first=estimates.rate(sum(first), len(first)),
+        second=estimates.rate(sum(second), len(second)),
+        difference=estimates.paired_rate_difference(first, second),
+        p=estimates.mcnemar(one, two) if tested and len(pairs) > 1 else None,
+    )
+
+
+def _score(pairs: _Pairs) -> Paired:
+    first, second = [a.score for a, _ in pairs], [b.score for _, b in pairs]
+    same_as_success = all(episode.score == episode.success for pair in pairs for episode in pair)
+    return Paired(
+        first=estimates.score(first),
+        second=estimates.score(second),
+        difference=estimates.paired_score_difference(first, second),
+        p=estimates.permutation(first, second) if not same_as_success and len(pairs) > 1 else None,
+    )
+
+
+def _mean(pairs: _Pairs, count: Callable[[Episode], int]) -> Paired:
+    first, second = [float(count(a)) for a, _ in pairs], [float(count(b)) for _, b in pairs]
+    return Paired(
+        first=estimates.mean(first),
+        second=estimates.mean(second),
+        difference=estimates.mean([b - a for a, b in zip(first, second, strict=True)]),
+    )
+
+
+def _gap(tasks: Sequence[str], one: _Episodes, two: _Episodes) -> Paired:
+    finished = _finished(tasks, MODES, (one, two))
+    won = [[[side[task, mode].success for task in finished] for mode in MODES] for side in (one, two)]
+    gaps = [[float(cot) - float(prompt) for prompt, cot in zip(*modes, strict=True)] for modes in won]
+    return Paired(
+        first=estimates.paired_rate_difference(*won[0]),
+        second=estimates.paired_rate_difference(*won[1]),
+        difference=estimates.mean([b - a for a, b in zip(*gaps, strict=True)]),
+        p=estimates.permutation(*gaps) if len(finished) > 1 else None,
+    )
+
+
+def _consistency(tasks: Sequence[str], one: _Episodes, two: _Episodes) -> Paired | None:
+    """None where a run asked for no prompt actions beside its CoT actions."""
+    finished = _finished(tasks, ("cot",), (one, two))
+    same, counts = [], []
+    for side in (one, two):
+        compared = [[step for step in side[task, "cot"].trajectory if step.prompt_action is not None] for task in finished]
+        counts.append([float(len(steps)) for steps in compared])
+        same.append([float(sum(not step.revised for step in steps)) for steps in compared])
+    if not all(sum(side) for side in counts):
+        return None
+    return Paired(
+        first=estimates.ratio(same[0], counts[0]),
+        second=estimates.ratio(same[1], counts[1]),
+        difference=estimates.paired_ratio_difference(same[0], counts[0], same[1], counts[1]),
+        p=estimates.permutation(same[0], same[1], counts[0], counts[1]) if len(finished) > 1 else None,
+    )
+
+
+def _p_values(compared: EnvComparison) -> dict[str, float | None]:
+    env = compared.env
+    found: dict[str, float | None] = {}
+    for mode, one in compared.modes.items():
+        found[name_of_test(env, "success", mode)] = one.success.p
+        found[name_of_test(env, "score", mode)] = one.score.p
+    found[name_of_test(env, "gap")] = compared.gap.p if compared.gap is not None else None
+    found[name_of_test(env, "consistency")] = compared.consistency.p if compared.consistency is not None else None
+    return found

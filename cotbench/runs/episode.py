@@ -1,0 +1,85 @@
+"""One task played to its end, as it is written down. Invariant: an episode is complete or it is an error that says why; every
+field but `seconds` is the same when the run is repeated.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from cotbench.prompting.elicitation import Mode
+from cotbench.prompting.query import Decision
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Step(BaseModel):
+    """One executed action.
+
+    Attributes:
+        action: what was executed: the decision's action in its canonical spelling.
+        decision: what the agent answered.
+        prompt_action: in a CoT episode of mode `both`, the prompt action at the same state, canonical; not executed.
+        prompt_decision: the answer behind it.
+        expert_action: the expert's action at this state, where it is known.
+        observation: what the environment then said.
+        score: the score after the action, in [0, 1].
+        invalid_action: why the action did nothing, or None.
+    """
+
+    model_config = _FROZEN
+
+    action: str
+    decision: Decision
+    prompt_action: str | None = None
+    prompt_decision: Decision | None = None
+    expert_action: str | None = None
+    observation: str
+    score: float
+    invalid_action: str | None = None
+
+    @property
+    def revised(self) -> bool:
+        """Whether the trace changed the action: the prompt action is known and another one."""
+        return self.prompt_action is not None and self.prompt_action != self.action
+
+
+class Episode(BaseModel):
+    """One task in one mode.
+
+    Attributes:
+        error: an infrastructure failure; then the other outcome fields mean nothing and the episode has no score.
+        steps: actions executed.
+        restarts: how often the engine was lost, and brought back to where it was in a new process.
+        functions: what could be called from the first turn on, as JSON schemas, one a line.
+        success: upstream's verdict.
+        score: in [0, 1]; `raw_score` is upstream's number.
+    """
+
+    model_config = _FROZEN
+
+    task: str
+    task_type: str
+    mode: Mode
+    error: str | None = None
+    goal: str = ""
+    success: bool = False
+    score: float = 0.0
+    raw_score: float = 0.0
+    steps: int = 0
+    terminated: bool = False
+    truncated: bool = False
+    restarts: int = 0
+    functions: str = ""
+    first_observation: str = ""
+    trajectory: tuple[Step, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """Names the episode within its run."""
+        return episode_key(self.task, self.mode)
+
+
+def episode_key(task: str, mode: Mode) -> str:
+    """The name of an episode within its run."""
+    return f"{task}#{mode}"

@@ -1,0 +1,167 @@
+"""`manifest.json`: everything needed to play a run again. Invariant: two runs with the same `identity` ask the same agent the
+same questions about the same tasks; what may differ between repetitions (time, machine) stands outside the identity.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.errors import RunFolderError
+from cotbench.runs.jsonl_store import write_atomically
+
+MANIFEST = "manifest.json"
+SUITE = "suite.json"
+"""In its place in a folder of several runs."""
+FORMAT = 1
+_PACKAGES = (
+    "cotbench",
+    "gymnasium",
+    "numpy",
+    "scipy",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "bitsandbytes",
+    "openai",
+    "tenacity",
+    "vllm",
+    "textworld",
+    "alfworld",
+    "scienceworld",
+    "py4j",
+    "mpmath",
+)
+
+MACHINE = ("device", "torch_threads")
+"""What an agent says of the machine rather than of itself: a run may go on elsewhere."""
+
+
+class RunConfig(BaseModel):
+    """What a run is asked to do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    agent: str = Field(description="the agent's spec")
+    env: str = Field("alfworld-gen", description="the environment's name")
+    scheme: str = Field("paper", description="the family of splits")
+    split: str = Field("id", description="the split")
+    mode: Literal["prompt", "cot", "both"] = Field("both", description="which modes are played")
+    episodes: int | None = Field(None, ge=1, description="how many tasks; all of the split when left out")
+    tasks: tuple[str, ...] | None = Field(None, description="these very tasks instead of a split")
+    seed: int = Field(0, ge=0, description="chooses the tasks and seeds the sampling")
+    max_steps: int | None = Field(None, ge=1, description="step budget of an episode; the environment's own when left out")
+    available_only: bool = Field(False, description="play what is on this machine instead of refusing an incomplete split")
+    expert_actions: bool | None = Field(
+        None, description="record the expert's action at every state; when left out, where that costs nothing"
+    )
+    elicitation: Elicitation = Field(
+        default_factory=lambda given: Elicitation.for_env(given["env"]), description="how answers are asked for"
+    )
+
+
+class Manifest(BaseModel):
+    """The record of a run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
+    config: RunConfig
+    elicitation_fingerprint: str
+    instructions_sha256: str
+    task_list: tuple[str, ...]
+    task_list_sha256: str
+    split_tasks: int
+    partial: bool
+    data: dict[str, str]
+    agent: dict[str, Any]
+    packages: dict[str, str]
+    python: str
+    hardware: dict[str, Any]
+    git_commit: str | None
+    created: str
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a run to go on, flat."""
+        fields = self.config.model_dump(mode="json", exclude={"elicitation"})
+        fields |= {
+            "elicitation": self.elicitation_fingerprint,
+            "instructions": self.instructions_sha256,
+            "task_list": self.task_list_sha256,
+        }
+        fields |= {f"data {name}": value for name, value in self.data.items()}
+        return fields | {f"agent {name}": value for name, value in self.agent.items() if name not in MACHINE}
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a run folder.
+
+    Raises:
+        RunFolderError: not a run folder, damaged, or written by another format.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise RunFolderError(f"{folder} is not a run folder: it has no {MANIFEST}")
+    try:
+        manifest = Manifest.model_validate_json(path.read_text("utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        place = ".".join(map(str, first["loc"])) or "file"
+        raise RunFolderError(f"{path} is not the manifest of a cotbench run ({place}: {first['msg']})") from error
+    if manifest.format != FORMAT:
+        raise RunFolderError(
+            f"{path} has format {manifest.format}, this cotbench reads {FORMAT}: use the version that wrote it"
+        )
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, whole or not at all."""
+    write_atomically(folder / MANIFEST, [manifest.model_dump_json(indent=2) + "\n"])
+
+
+def surroundings() -> dict[str, Any]:
+    """Packages, Python, hardware, commit and time, as fields of a manifest."""
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "packages": packages,
+        "python": platform.python_version(),
+        "hardware": {
+            "machine": platform.machine(),
+            "system": platform.system(),
+            "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        },
+        "git_commit": _git_commit(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that cotbench runs from; None when it was installed from a package."""
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder.parent / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,47 @@
+"""An agent that decides as a recorded run did. Invariant: it answers only for states that the recording has; everything else
+is an error, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cotbench.runs.episode import Episode, Step
+from cotbench.runs.journal import read_episodes
+from cotbench.prompting.query import Decision, Query
+
+
+class ReplayAgent:
+    """Replays the decisions of a run folder, task by task and step by step.
+
+    Args:
+        run: the run folder.
+    """
+
+    name = "replay"
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._episodes: dict[str, Episode] = {
+            episode.key: episode for episode in read_episodes(Path(run)) if episode.error is None
+        }
+
+    def decide(self, queries: Sequence[Query]) -> list[Decision]:
+        """The recorded decision for each query."""
+        return [self._recorded(query) for query in queries]
+
+    def _recorded(self, query: Query) -> Decision:
+        episode = self._episodes.get(query.episode)
+        if episode is None or query.step >= len(episode.trajectory):
+            return Decision("", error=f"{self._run} holds no decision for step {query.step} of {query.episode}")
+        seen = episode.trajectory[query.step - 1].observation if query.step else episode.first_observation
+        if query.dialogue.observations[-1] != seen:
+            return Decision("", error=f"step {query.step} of {query.episode} is not the state that {self._run} holds")
+        step: Step = episode.trajectory[query.step]
+        decision = step.decision if query.mode == episode.mode else step.prompt_decision
+        missing = f"{self._run} holds no {query.mode} decision for step {query.step} of {query.episode}"
+        return decision or Decision("", error=missing)
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,96 @@
+"""A recorded run, for analysis. Invariant: the tables hold what the run folder holds, one row an episode or a step, nothing
+computed anew but flattened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from cotbench.runs.episode import Episode
+from cotbench.errors import RunFolderError
+from cotbench.runs.journal import read_episodes
+from cotbench.runs.manifest import Manifest, read_manifest
+from cotbench.prompting.query import Decision
+from cotbench.runs.summary import SUMMARY, Summary, summarize
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cotbench.judge.folder import Judged
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder, read.
+
+    Attributes:
+        path: the folder.
+        manifest: how the run was made.
+        summary: its numbers; of the episodes so far, when the run is not finished.
+        records: the episodes, whole.
+    """
+
+    path: Path
+    manifest: Manifest
+    summary: Summary
+    records: list[Episode]
+
+    @property
+    def episodes(self) -> pd.DataFrame:
+        """One row an episode: task, task_type, mode, error, goal, success, score, steps, ..."""
+        import pandas as pd
+
+        return pd.DataFrame([episode.model_dump(exclude={"trajectory", "first_observation"}) for episode in self.records])
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """One row a step: executed, prompt and expert action, what followed, the decision's fields, and those of the prompt
+        decision under `prompt_...`; `worded` is the action as the agent wrote it.
+        """
+        import pandas as pd
+
+        rows = []
+        for episode in self.records:
+            for number, step in enumerate(episode.trajectory):
+                row = {"task": episode.task, "mode": episode.mode, "step": number}
+                row |= step.model_dump(exclude={"decision", "prompt_decision"}) | _fields(step.decision)
+                if step.prompt_decision is not None:
+                    row |= {f"prompt_{name}": value for name, value in _fields(step.prompt_decision).items()}
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+    @property
+    def judges(self) -> dict[str, Judged]:
+        """What judges said of the states where the trace changed the action, by the names of their folders under `judges/`."""
+        from cotbench.judge.folder import read_judges
+
+        return read_judges(self.path)
+
+
+def _fields(decision: Decision) -> dict[str, Any]:
+    fields = asdict(decision)
+    fields.pop("error")
+    return {"worded": fields.pop("action"), **fields}
+
+
+def load_run(path: str | Path) -> Run:
+    """Read a run folder, finished or not.
+
+    Raises:
+        RunFolderError: it is not a run folder, or a file in it is damaged.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    records = read_episodes(folder)
+    stored = folder / SUMMARY
+    if not stored.is_file():
+        return Run(folder, manifest, summarize(records, manifest), records)
+    try:
+        summary = Summary.model_validate_json(stored.read_text("utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{stored} is damaged: remove it, and cotbench run --resume {folder} writes it anew") from error
+    return Run(folder, manifest, summary, records)

@@ -1,0 +1,287 @@
+"""Playing episodes. Invariant: an episode depends on its task, its mode, the agent and the seed alone, never on how many others
+are played beside it; an infrastructure failure ends one episode as an error and no other; no episode waits for another.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cotbench.agents.decisions import checked, decided, failure
+from cotbench.agents.base import Agent, StreamingAgent, needs_of
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation, Mode
+from cotbench.envs.registry import Instructions
+from cotbench.runs.episode import Episode, Step, episode_key
+from cotbench.errors import AgentError, EngineError
+from cotbench.prompting.query import Decision, Query, derive_seed
+from cotbench.runs.env_workers import EnvHandle, Reply, wait_for
+
+_MOMENT, _LONG = 0.01, 1.0
+"""Seconds to wait for one of two, and for the only one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One episode to play: a task in a mode."""
+
+    task: str
+    task_type: str
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is the same for all episodes of a run.
+
+    Attributes:
+        instructions: what the environment tells a model.
+        elicitation: how answers are asked for.
+        seed: the run's seed.
+        both: whether each state of a CoT episode gets the prompt action too, recorded and not executed.
+        canonical: the environment's spelling of actions.
+    """
+
+    instructions: Instructions
+    elicitation: Elicitation
+    seed: int
+    both: bool
+    canonical: Callable[[str], str]
+
+
+class Observer(Protocol):
+    """Who wants to know how far a rollout is."""
+
+    def stepped(self, unit: Unit, step: int) -> None:
+        """An action was executed."""
+
+    def finished(self, episode: Episode) -> None:
+        """An episode ended."""
+
+
+_NOT_BEGUN = Reply("", False, False, {})
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One environment and the episode that it plays: the environment works, or the agent is asked.
+
+    Attributes:
+        dialogue, reply: the state that the episode is in.
+        working: whether the environment's answer is awaited; else the agent's are.
+        asked: how many queries there are about this state; `decisions` holds the answers, under their places.
+    """
+
+    env: EnvHandle
+    unit: Unit
+    dialogue: Dialogue
+    reply: Reply = _NOT_BEGUN
+    working: bool = True
+    asked: int = 0
+    decisions: dict[int, Decision] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    over: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def key(self) -> str:
+        """Names the episode."""
+        return episode_key(self.unit.task, self.unit.mode)
+
+    def ask(self, rules: Rules, needs: frozenset[str]) -> list[Query]:
+        """The query of the episode's own mode, then, where asked for, the prompt action's."""
+        modes: list[Mode] = [self.unit.mode]
+        if rules.both and self.unit.mode == "cot":
+            modes.append("prompt")
+        self.working, self.asked, self.decisions = False, len(modes), {}
+        info, step = self.reply.info, len(self.steps)
+        listed = tuple(info["admissible_actions"]) if "admissible_actions" in info else None
+        return [
+            Query(
+                episode=self.key,
+                task=self.unit.task,
+                step=step,
+                mode=mode,
+                dialogue=self.dialogue,
+                elicitation=rules.elicitation,
+                seed=derive_seed(rules.seed, self.unit.task, self.unit.mode, step, mode),
+                admissible_actions=listed,
+                expert_action=info.get("expert_action") if "expert_action" in needs else None,
+            )
+            for mode in modes
+        ]
+
+    def awaits(self, index: int) -> bool:
+        """Whether the agent still owes the answer in this place."""
+        return not self.working and 0 <= index < self.asked and index not in self.decisions
+
+    def take(self, reply: Reply, rules: Rules) -> None:
+        """Take note of what the environment said: the first observation, or what followed the action."""
+        if self.reply is _NOT_BEGUN:
+            functions = "\n".join(map(json.dumps, reply.info.get("functions", ())))
+            self.dialogue = Dialogue(rules.instructions, (reply.observation,), functions=functions)
+        else:
+            decision, prompt = self.decisions[0], self.decisions.get(1)
+            step = Step(
+                action=rules.canonical(decision.action),
+                decision=decision,
+                prompt_action=rules.canonical(prompt.action) if prompt else None,
+                prompt_decision=prompt,
+                expert_action=self.reply.info.get("expert_action"),
+                observation=reply.observation,
+                score=reply.info["score"],
+                invalid_action=reply.info["invalid_action"],
+            )
+            self.steps.append(step)
+            self.dialogue = self.dialogue.then(step.action, decision.trace, reply.observation)
+        self.reply = reply
+
+    def episode(self, error: str | None = None) -> Episode:
+        """The episode as far as it went."""
+        task, kind, mode = self.unit.task, self.unit.task_type, self.unit.mode
+        if self.reply is _NOT_BEGUN:
+            return Episode(task=task, task_type=kind, mode=mode, error=error)
+        info = self.reply.info
+        return Episode(
+            task=task,
+            task_type=kind,
+            mode=mode,
+            error=error,
+            goal=info["goal"],
+            success=info["success"] and error is None,
+            score=info["score"] if error is None else 0.0,
+            raw_score=info["raw_score"] if error is None else 0.0,
+            steps=len(self.steps),
+            terminated=self.reply.terminated,
+            truncated=self.reply.truncated,
+            restarts=info["restarts"],
+            functions=self.dialogue.functions,
+            first_observation=self.dialogue.observations[0],
+            trajectory=tuple(self.steps),
+            seconds=round(time.monotonic() - self.started, 3),
+        )
+
+
+def play(units: Sequence[Unit], agent: Agent, envs: Sequence[EnvHandle], rules: Rules, observer: Observer) -> None:
+    """Play every unit, as many at once as there are environments.
+
+    A state is given to the agent as soon as its environment has answered, and an environment acts as soon as the agent has;
+    neither waits for the slowest.
+    """
+    _Rollout(agent, rules, observer).play(deque(units), deque(envs))
+
+
+class _Rollout:
+    """The episodes that are being played, by their keys."""
+
+    def __init__(self, agent: Agent, rules: Rules, observer: Observer) -> None:
+        self._agent, self._rules, self._observer = agent, rules, observer
+        self._needs = needs_of(agent)
+        self._answers = agent if isinstance(agent, StreamingAgent) else _Rounds(agent)
+        self._slots: dict[str, _Slot] = {}
+
+    def play(self, waiting: deque[Unit], idle: deque[EnvHandle]) -> None:
+        """Play until nothing is left."""
+        while waiting or self._slots:
+            while waiting and idle:
+                slot = _Slot(idle.popleft(), waiting.popleft(), Dialogue(self._rules.instructions, ("",)))
+                slot.env.ask_reset(slot.unit.task)
+                self._slots[slot.key] = slot
+            working = [slot for slot in self._slots.values() if slot.working]
+            asked = len(self._slots) - len(working)
+            # A model computes meanwhile; rounds are worth a moment's wait for whoever is about to join.
+            patience = _LONG if not asked else _MOMENT if isinstance(self._answers, _Rounds) else 0.0
+            ready = wait_for([slot.env for slot in working], patience) if working else []
+            for slot in working:
+                if any(slot.env is env for env in ready):
+                    asked += self._settle(slot)
+            idle += self._free()
+            if waiting and idle:
+                continue  # Whoever begins now belongs to what the agent is asked next.
+            if asked:
+                self._collect(_MOMENT if len(ready) < len(working) else _LONG)
+                idle += self._free()
+
+    def _free(self) -> list[EnvHandle]:
+        """Forget the episodes that are over; their environments."""
+        over = [slot for slot in self._slots.values() if slot.over]
+        for slot in over:
+            del self._slots[slot.key]
+        return [slot.env for slot in over]
+
+    def _settle(self, slot: _Slot) -> bool:
+        """Read what an environment said; whether the agent is now asked."""
+        begun = slot.reply is not _NOT_BEGUN
+        try:
+            slot.take(slot.env.read(), self._rules)
+        except EngineError as error:
+            self._end(slot, str(error))
+            return False
+        if begun:
+            self._observer.stepped(slot.unit, len(slot.steps))
+        if slot.reply.terminated or slot.reply.truncated:
+            self._end(slot)
+            return False
+        for index, query in enumerate(slot.ask(self._rules, self._needs)):
+            try:
+                self._answers.submit((slot.key, index), query)
+            except Exception as error:  # It should not raise; where it does, that is this query's failure alone.
+                slot.decisions[index] = failure(error)
+        return True
+
+    def _collect(self, wait: float) -> None:
+        """Take in what the agent answered, and act where a state has all its answers."""
+        asked = [slot for slot in self._slots.values() if not slot.working and not slot.over]
+        try:
+            for key, decision in self._answers.collect(wait):
+                episode, index = self._place(key)
+                self._slots[episode].decisions[index] = checked(self._agent, decision)
+        except Exception as error:  # Whatever an agent raises costs all that it was asked.
+            failed = failure(error)
+            for slot in asked:
+                slot.decisions = dict.fromkeys(range(slot.asked), failed) | slot.decisions
+        for slot in asked:
+            if len(slot.decisions) < slot.asked:
+                continue
+            failures = [decision.error for _, decision in sorted(slot.decisions.items()) if decision.error is not None]
+            if failures:
+                self._end(slot, failures[0])
+            else:
+                slot.working = True
+                slot.env.ask_step(self._rules.canonical(slot.decisions[0].action))
+
+    def _place(self, key: object) -> tuple[str, int]:
+        """The episode and the place of a query that is not answered yet."""
+        match key:
+            case (str(episode), int(index)):
+                if episode in self._slots and self._slots[episode].awaits(index):
+                    return episode, index
+        raise AgentError(f"agent {self._agent.name} answered {key!r}, which it was not asked")
+
+    def _end(self, slot: _Slot, error: str | None = None) -> None:
+        slot.over = True
+        self._observer.finished(slot.episode(error))
+
+
+class _Rounds:
+    """An agent that takes a batch in and gives a batch out, behind the face of one that answers as it can."""
+
+    batch = 1
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._asked: list[tuple[Hashable, Query]] = []
+
+    def submit(self, key: Hashable, query: Query) -> None:
+        """Put a query into the next round."""
+        self._asked.append((key, query))
+
+    def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
+        """Ask for all of the round."""
+        asked, self._asked = self._asked, []
+        decisions = decided(self._agent, [query for _, query in asked])
+        return [(key, decision) for (key, _), decision in zip(asked, decisions, strict=True)]

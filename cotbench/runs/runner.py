@@ -1,0 +1,335 @@
+"""A run: episodes of one agent over one split, in a folder. Invariant: killed at any moment and resumed, a run ends with the
+same episodes as one that was never killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cotbench.agents.base import Agent, StreamingAgent, describe, needs_of, require
+from cotbench.agents.registry import make_agent
+from cotbench.prompting.elicitation import MODES, Mode
+from cotbench.envs.registry import EnvEntry, env_entry
+from cotbench.envs.splits import digest
+from cotbench.envs.tasks import playable
+from cotbench.runs.episode import Episode, episode_key
+from cotbench.errors import RunFolderError, UnknownNameError, UsageError
+from cotbench.runs.journal import Journal
+from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, RunConfig, read_manifest, surroundings, write_manifest
+from cotbench.runs.rollout import Observer, Rules, Unit, play
+from cotbench.runs.summary import SUMMARY, Summary, summarize
+from cotbench.runs.env_workers import EnvSettings, open_envs
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run's tasks, settled before anything is started.
+
+    Attributes:
+        entry: the environment.
+        tasks: what is played, in order.
+        split_tasks: how many tasks the whole split has.
+        partial: whether games of the split were left out because they are not on this machine.
+    """
+
+    config: RunConfig
+    entry: EnvEntry
+    tasks: tuple[str, ...]
+    split_tasks: int
+    partial: bool
+
+    @property
+    def units(self) -> list[Unit]:
+        """The episodes: each task in each mode."""
+        modes: Sequence[Mode] = MODES if self.config.mode == "both" else (self.config.mode,)
+        source = self.entry.source()
+        return [Unit(task, source.task_type(task), mode) for task in self.tasks for mode in modes]
+
+
+def make_plan(config: RunConfig, data: Path | None = None) -> Plan:
+    """Choose the tasks of a run; starts no engine and no model.
+
+    `episodes` tasks are drawn from the split by the seed; a smaller number gives the first ones of a larger.
+
+    Raises:
+        UnknownNameError: no such environment, scheme, split or task.
+        MissingDataError: games are not on this machine.
+        UsageError: more episodes than the split has tasks.
+    """
+    entry = env_entry(config.env)
+    source = entry.source()
+    whole = source.tasks(config.scheme, config.split)
+    if data is not None and not entry.takes_data:
+        raise UsageError(f"environment {config.env!r} reads no data folder: leave --data away")
+    if config.tasks is not None:
+        if config.episodes is not None:
+            raise UsageError("--task names the tasks and --episodes draws them: give one of the two")
+        known = {
+            task for scheme, splits in source.schemes().items() for split in splits for task in source.tasks(scheme, split)
+        }
+        for task in config.tasks:
+            if task not in known:
+                raise UnknownNameError("task", task, known, f"of {config.env}")
+        wanted = tuple(dict.fromkeys(config.tasks))
+        tasks = playable(source, wanted, data, "given", config.available_only)
+        return Plan(config, entry, tasks, len(wanted), len(tasks) < len(wanted))
+    there = playable(source, whole, data, config.split, config.available_only)
+    chosen = list(there)
+    if config.episodes is not None:
+        if config.episodes > len(there):
+            raise UsageError(
+                f"--episodes {config.episodes} is more than the {len(there)} tasks of "
+                f"{config.env} {config.scheme}/{config.split}"
+            )
+        chosen = draw_tasks(there, config.episodes, config.seed)
+    return Plan(config, entry, tuple(chosen), len(whole), len(there) < len(whole))
+
+
+def draw_tasks(tasks: Sequence[str], episodes: int, seed: int) -> list[str]:
+    """The tasks that a seed draws; a smaller number gives the first ones of a larger."""
+    chosen = list(tasks)
+    random.Random(f"cotbench-tasks-{seed}").shuffle(chosen)
+    return chosen[:episodes]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished run: where it is, its numbers, its episodes."""
+
+    folder: Path
+    manifest: Manifest
+    summary: Summary
+    episodes: list[Episode]
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a run is played with; none of it changes a result.
+
+    Attributes:
+        batch: how many episodes are played side by side; when left out, as many as keep the agent busy.
+        workers: how many processes the environments live in. When left out, one where the agent computes while environments
+            act, else none.
+        data: where the environment's data is, if not where it usually is.
+    """
+
+    batch: int | None = None
+    workers: int | None = None
+    data: Path | None = None
+
+    def envs(self, agent: Agent, episodes: int) -> tuple[int, int]:
+        """How many environments, in how many processes."""
+        streaming = isinstance(agent, StreamingAgent)
+        usual = max(agent.batch if isinstance(agent, StreamingAgent) else 1, self.workers or 1)
+        count = max(1, min(self.batch or usual, episodes))
+        return count, min(count, self.workers if self.workers is not None else int(streaming))
+
+
+def start(plan: Plan, folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> Outcome:
+    """Play a new run into an empty or new folder.
+
+    Raises:
+        MissingExtraError: the environment's engine is not installed.
+        RunFolderError: the folder holds something already.
+        AgentError: the agent cannot be asked this way.
+    """
+    plan.entry.require()
+    require(agent, plan.config.elicitation)
+    new_run_folder(folder)
+    manifest = _manifest(plan, agent, resources.data)
+    write_manifest(folder, manifest)
+    return _play(folder, manifest, plan, agent=agent, resources=resources, observer=observer)
+
+
+def new_run_folder(folder: Path) -> None:
+    """Make the folder of a new run; refuse one that holds something.
+
+    Raises:
+        RunFolderError: it is not empty, it is a file, or it cannot be made.
+    """
+    begun = any((folder / name).is_file() for name in (MANIFEST, SUITE))
+    fresh_folder(
+        folder, f"go on with: cotbench run --resume {folder}" if begun else f"choose another --out, not {folder}", "run folder"
+    )
+
+
+def fresh_folder(folder: Path, hint: str, what: str = "folder") -> None:
+    """Make a folder, or take an empty one; `hint` says what to do with one that holds something, `what` what it is.
+
+    Raises:
+        RunFolderError: it is not empty, it is a file, or it cannot be made.
+    """
+    if folder.is_file():
+        raise RunFolderError(f"{folder} is a file: choose another --out")
+    # What begins with a dot is ours: a lock, or what a killed write left behind.
+    if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise RunFolderError(f"{folder} is not empty; {hint}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot make the {what} {folder} ({error.strerror}): choose another --out") from error
+
+
+def resume(folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> Outcome:
+    """Go on with a run: what is missing is played, what errored is played again.
+
+    Raises:
+        RunFolderError: not a run folder, or the tasks, the data or the elicitation are no longer what they were.
+    """
+    before = read_manifest(folder)
+    env_entry(before.config.env).require()
+    plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), resources.data)
+    plan = Plan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
+    require(agent, before.config.elicitation)
+    check_same(folder, before.identity(), _manifest(plan, agent, resources.data).identity())
+    return _play(folder, before, plan, agent=agent, resources=resources, observer=observer)
+
+
+def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any], what: str = "run") -> None:
+    """Refuse to mix two runs, or whatever a folder holds one of, in one folder.
+
+    Raises:
+        RunFolderError: names the first thing that differs.
+    """
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise RunFolderError(
+                f"{folder} holds another {what}: its {name} is {_shown(before.get(name))}, not {_shown(now.get(name))}; "
+                "leave the option away, or choose another --out"
+            )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _manifest(plan: Plan, agent: Agent, data: Path | None) -> Manifest:
+    return Manifest(
+        config=plan.config,
+        elicitation_fingerprint=plan.config.elicitation.fingerprint,
+        instructions_sha256=hashlib.sha256(json.dumps(plan.entry.instructions()).encode()).hexdigest(),
+        task_list=plan.tasks,
+        task_list_sha256=digest(plan.tasks),
+        split_tasks=plan.split_tasks,
+        partial=plan.partial,
+        data=plan.entry.source().data_version(plan.tasks, data),
+        agent=describe(agent),
+        **surroundings(),
+    )
+
+
+def _play(folder: Path, manifest: Manifest, plan: Plan, *, agent: Agent, resources: Resources, observer: Observer) -> Outcome:
+    config = plan.config
+    request = set(needs_of(agent))
+    if config.expert_actions if config.expert_actions is not None else plan.entry.expert_at_hand:
+        request.add("expert_action")
+    if config.elicitation.show_admissible:
+        request.add("admissible_actions")
+    settings = EnvSettings(
+        config.env,
+        {
+            "split": config.split,
+            "scheme": config.scheme,
+            "max_steps": config.max_steps,
+            "request": sorted(request),
+            **({"data": resources.data} if plan.entry.takes_data else {}),
+        },
+    )
+    rules = Rules(
+        instructions=plan.entry.instructions(),
+        elicitation=config.elicitation,
+        seed=config.seed,
+        both=config.mode == "both",
+        canonical=plan.entry.canonical(),
+    )
+    with Journal(folder) as journal:
+        done = {episode.key for episode in journal.records if episode.error is None}
+        units = [unit for unit in plan.units if episode_key(unit.task, unit.mode) not in done]
+        envs = open_envs(settings, *resources.envs(agent, len(units)))
+        try:
+            play(units, agent, envs, rules, _Recorder(journal, observer))
+        finally:
+            for env in envs:
+                env.close()
+        episodes = journal.settle([episode_key(unit.task, unit.mode) for unit in plan.units])
+    summary = summarize(episodes, manifest)
+    write_atomically(folder / SUMMARY, [summary.model_dump_json(indent=2) + "\n"])
+    return Outcome(folder, manifest, summary, episodes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorder:
+    """Writes each episode down before anybody else hears of it."""
+
+    journal: Journal
+    observer: Observer
+
+    def stepped(self, unit: Unit, step: int) -> None:
+        self.observer.stepped(unit, step)
+
+    def finished(self, episode: Episode) -> None:
+        self.journal.append(episode)
+        self.observer.finished(episode)
+
+
+def file_name(text: str) -> str:
+    """A spec, or whatever names a thing, as a name of a file."""
+    return "".join(c if c.isalnum() or c in ".-" else "-" for c in text).strip("-.")
+
+
+def new_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
+    """A folder name that says what is in it and is not taken."""
+    words = (config.agent, config.env, config.split, config.mode, f"seed{config.seed}")
+    name = "_".join(map(file_name, words))
+    folder, count = root / name, 1
+    while folder.exists():
+        count += 1
+        folder = root / f"{name}_{count}"
+    return folder
+
+
+def run(
+    config: RunConfig,
+    *,
+    out: Path | None = None,
+    batch: int | None = None,
+    workers: int | None = None,
+    data: Path | None = None,
+    agent: Agent | None = None,
+    observer: Observer | None = None,
+) -> Outcome:
+    """Play a run from Python: the same as `cotbench run`.
+
+    Args:
+        config: what to play.
+        out: the run folder; a new one under `runs/` when left out.
+        batch, workers, data: see `Resources`.
+        agent: an agent object, instead of the one that `config.agent` names.
+        observer: is told how far the run is.
+    """
+    plan = make_plan(config, data)
+    playing = agent if agent is not None else make_agent(config.agent)
+    try:
+        resources = Resources(batch, workers, data)
+        return start(plan, out or new_folder(config), agent=playing, resources=resources, observer=observer or Silent())
+    finally:
+        if agent is None:
+            playing.close()
+
+
+class Silent:
+    """An observer that does nothing."""
+
+    def stepped(self, unit: Unit, step: int) -> None:
+        """Nothing."""
+
+    def finished(self, episode: Episode) -> None:
+        """Nothing."""

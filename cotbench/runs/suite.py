@@ -1,0 +1,106 @@
+"""Runs of one agent on several environments: a folder with a run folder for each. Invariant: what is to be played is written
+down before anything is, so a suite that was killed at any moment can go on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from cotbench.stats import estimates
+from cotbench.prompting.elicitation import MODES, Mode
+from cotbench.envs.registry import env_entry
+from cotbench.errors import RunFolderError, UsageError
+from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.manifest import SUITE, RunConfig, read_manifest
+from cotbench.runs.runner import Plan
+from cotbench.stats.estimates import Estimate
+from cotbench.runs.summary import SUMMARY, Summary
+
+ALL = "all"
+_CONFIGS = TypeAdapter(list[RunConfig])
+
+
+class SuiteSummary(BaseModel):
+    """The numbers of all runs.
+
+    Attributes:
+        runs: environment -> the summary of its run.
+        success: the unweighted mean of the environments' success rates in a mode; `gap` likewise.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    runs: dict[str, Summary]
+    success: dict[Mode, Estimate]
+    gap: Estimate | None
+
+
+def environments(named: str, data: Path | None) -> list[str]:
+    """The environments of `--env`: one, several with commas between them, or `all` (one of each benchmark: ALFWorld's real
+    games where their folder is given, generated ones otherwise).
+
+    Raises:
+        UnknownNameError: no such environment.
+        UsageError: none is named.
+    """
+    if named == ALL:
+        return ["alfworld" if data is not None else "alfworld-gen", "scienceworld", "bfcl"]
+    names = list(dict.fromkeys(name.strip() for name in named.split(",") if name.strip()))
+    if not names:
+        raise UsageError("--env names no environment (cotbench list envs)")
+    return [env_entry(name).name for name in names]
+
+
+def data_for(config: RunConfig, data: Path | None) -> Path | None:
+    """The data folder, for an environment that reads one."""
+    return data if env_entry(config.env).takes_data else None
+
+
+def begin(folder: Path, plans: Sequence[Plan], data: Path | None) -> None:
+    """Write down what a suite is asked to do; data that cannot be had ends it here, not after its first environments."""
+    for plan in plans:
+        plan.entry.source().data_version(plan.tasks, data_for(plan.config, data))
+    whole = [plan.config.model_dump(mode="json") for plan in plans]
+    write_atomically(folder / SUITE, [json.dumps(whole, indent=2) + "\n"])
+
+
+def read_configs(folder: Path) -> list[RunConfig]:
+    """What is played in a folder: the configs of a suite, or the one of a run.
+
+    Raises:
+        RunFolderError: neither a suite nor a run, or damaged.
+    """
+    path = folder / SUITE
+    if not path.is_file():
+        return [read_manifest(folder).config]
+    try:
+        return _CONFIGS.validate_json(path.read_text("utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise RunFolderError(
+            f"{path} is damaged: go on with its runs one by one, cotbench run --resume {folder}/ENV"
+        ) from error
+
+
+def is_suite(folder: Path) -> bool:
+    """Whether the folder holds several runs."""
+    return (folder / SUITE).is_file()
+
+
+def summarize_suite(summaries: Sequence[Summary]) -> SuiteSummary:
+    """The numbers of all runs and their means over the environments."""
+    modes = [mode for mode in MODES if all(mode in summary.modes for summary in summaries)]
+    gaps = [summary.gap.success for summary in summaries if summary.gap is not None]
+    return SuiteSummary(
+        runs={summary.env: summary for summary in summaries},
+        success={mode: estimates.average([summary.modes[mode].success for summary in summaries]) for mode in modes},
+        gap=estimates.average(gaps) if len(gaps) == len(summaries) else None,
+    )
+
+
+def write_suite_summary(folder: Path, summary: SuiteSummary) -> None:
+    """Write the numbers beside the runs."""
+    write_atomically(folder / SUMMARY, [summary.model_dump_json(indent=2) + "\n"])

@@ -1,0 +1,163 @@
+"""A run's summary as a table. Invariant: drawn from the summary alone, so programs and people see one result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cotbench.prompting.elicitation import Mode
+from cotbench.stats.estimates import Estimate
+from cotbench.runs.suite import SuiteSummary
+from cotbench.runs.summary import ModeSummary, Summary
+
+_INTERVALS = (
+    "95 % intervals over tasks: Wilson (success), Newcombe paired (gap), MOVER (means over types or environments), bootstrap "
+    "(the rest; an interval of no width means that all tasks gave the same value)"
+)
+NAMES: dict[Mode, str] = {"prompt": "prompt", "cot": "CoT"}
+
+
+def shown(estimate: Estimate | None, digits: int = 2, signed: bool = False) -> str:
+    """`0.25 [0.05, 0.70]`; a dash where nothing was measured; no interval where one task cannot give one."""
+    if estimate is None or estimate.mean is None:
+        return "-"
+    sign = "+" if signed else ""
+    value = f"{estimate.mean:{sign}.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return f"{value} [n=1]"
+    return f"{value} [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
+
+
+def run_table(summary: Summary) -> RenderableType:
+    """What `cotbench run` prints at its end."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("per episode", no_wrap=True)
+    modes = list(summary.modes)
+    for mode in modes:
+        table.add_column(NAMES[mode], justify="right", no_wrap=True)
+    both = summary.gap is not None
+    if both:
+        table.add_column("CoT - prompt", justify="right", no_wrap=True)
+    gap = summary.gap
+    rows: list[tuple[str, list[str], str]] = [
+        ("episodes", [str(summary.modes[mode].n) for mode in modes], f"{gap.n} pairs" if gap else ""),
+        ("success", _each(summary, lambda m: shown(m.success)), shown(gap.success, signed=True) if gap else ""),
+        *_success_rows(summary),
+        ("score", _each(summary, lambda m: shown(m.score)), shown(gap.score, signed=True) if gap else ""),
+        ("steps", _each(summary, lambda m: shown(m.steps, 1)), ""),
+        ("invalid actions", _each(summary, lambda m: shown(m.invalid_actions, 1)), ""),
+        ("tokens generated", _each(summary, lambda m: shown(m.tokens, 0)), ""),
+        ("tokens prefilled", _each(summary, lambda m: shown(m.prefilled_tokens, 0)), ""),
+        ("tokens reused", _each(summary, lambda m: shown(m.reused_tokens, 0)), ""),
+        ("format kept", _each(summary, lambda m: shown(m.format_ok)), ""),
+        ("trace truncated", _each(summary, lambda m: shown(m.trace_truncated)), ""),
+        ("errors", [str(summary.modes[mode].errors) for mode in modes], ""),
+    ]
+    for name, cells, difference in rows:
+        # As text: "[n=1]" is no markup.
+        table.add_row(*map(Text, (name, *cells, *([difference] if both else []))))
+    return Group(Text(_title(summary), style="bold"), table, *(Text(line) for line in _below(summary)))
+
+
+def _success_rows(summary: Summary) -> list[tuple[str, list[str], str]]:
+    """The success rates that only some environments have: averaged over task types, and without what nobody can pass."""
+    rows, modes = [], list(summary.modes.values())
+    types = max((len(mode.by_type) for mode in modes), default=0)
+    if any(mode.macro_success is not None for mode in modes):
+        gap = shown(summary.gap.macro_success, signed=True) if summary.gap else ""
+        rows.append((f"success, mean of {types} types", _each(summary, lambda m: shown(m.macro_success)), gap))
+    if any(mode.passable_success is not None for mode in modes):
+        rows.append(("success, passable tasks", _each(summary, lambda m: shown(m.passable_success)), ""))
+    return rows
+
+
+def _each(summary: Summary, cell: Callable[[ModeSummary], str]) -> list[str]:
+    return [cell(mode) for mode in summary.modes.values()]
+
+
+def _title(summary: Summary) -> str:
+    played = (
+        f"{summary.tasks} of {summary.split_tasks} tasks" if summary.tasks < summary.split_tasks else f"{summary.tasks} tasks"
+    )
+    return f"{summary.agent} on {summary.env} {summary.scheme}/{summary.split}: {played}, seed {summary.seed}"
+
+
+def _below(summary: Summary) -> list[str]:
+    lines = []
+    gap, same, revisions = summary.gap, summary.consistency, summary.revisions
+    if gap is not None and gap.p is not None:
+        lines.append(f"gap: McNemar exact p = {gap.p:.3g} (won by prompt alone {gap.prompt_only}, by CoT alone {gap.cot_only})")
+    if same is not None:
+        lines.append(
+            f"consistency: {shown(same.consistency)} of {same.states} states have prompt action = CoT action; "
+            f"revision rate {shown(same.revision_rate)}"
+        )
+    if revisions is not None:
+        lines.append(
+            f"revisions: {revisions.revised} at {revisions.states} states with a known expert action; "
+            f"helped {revisions.helped}, hurt {revisions.hurt}, neither {revisions.neither}; "
+            f"net {shown(revisions.net, signed=True)}"
+        )
+    asked = summary.prompt_actions
+    if asked is not None and asked.tokens.mean:
+        lines.append(
+            f"prompt actions at the {asked.states} states of CoT episodes: {shown(asked.tokens, 1)} tokens generated and "
+            f"{shown(asked.prefilled_tokens, 1)} prefilled a state, beside what the CoT actions took"
+        )
+    lines.append(_INTERVALS)
+    lines.append(
+        f"elicitation {summary.style} {summary.elicitation}, temperature {summary.temperature:g}, "
+        f"at most {summary.max_steps} steps"
+    )
+    return lines + remarks(summary)
+
+
+def remarks(summary: Summary) -> list[str]:
+    """What a reader must know before comparing these numbers with others."""
+    lines = []
+    if summary.partial:
+        lines.append("PARTIAL: games of this split are missing on this machine; not comparable with the whole split")
+    errors = sum(mode.errors for mode in summary.modes.values())
+    if errors:
+        lines.append(f"ERRORS: {errors} episodes failed for a reason outside the model and are in no figure")
+    dropped = sum(mode.dropped_observations for mode in summary.modes.values())
+    if dropped:
+        lines.append(f"in {dropped} episodes the oldest observations were dropped to fit the model's context")
+    cut = sum(mode.cut_observations for mode in summary.modes.values())
+    if cut:
+        lines.append(f"in {cut} episodes an observation was longer than is shown to a model, and its middle was left out")
+    restarts = sum(mode.restarts for mode in summary.modes.values())
+    if restarts:
+        lines.append(f"in {restarts} episodes the engine was lost; it was started anew and brought back to where it was")
+    return lines
+
+
+def suite_table(suite: SuiteSummary) -> RenderableType:
+    """What `cotbench run` prints at the end of runs on several environments: a row for each, and their mean."""
+    runs = list(suite.runs.values())
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("success", no_wrap=True)
+    table.add_column("tasks", justify="right")
+    modes = list(suite.success)
+    for mode in modes:
+        table.add_column(NAMES[mode], justify="right", no_wrap=True)
+    if suite.gap is not None:
+        table.add_column("CoT - prompt", justify="right", no_wrap=True)
+        table.add_column("consistency", justify="right", no_wrap=True)
+    for run in runs:
+        cells = [shown(run.modes[mode].success) if mode in run.modes else "-" for mode in modes]
+        compared = [shown(run.gap.success if run.gap else None, signed=True)] if suite.gap is not None else []
+        same = [shown(run.consistency.consistency if run.consistency else None)] if suite.gap is not None else []
+        table.add_row(*map(Text, (run.env, str(run.tasks), *cells, *compared, *same)))
+    means = [shown(suite.success[mode]) for mode in modes]
+    last = [shown(suite.gap, signed=True), ""] if suite.gap is not None else []
+    table.add_row(*map(Text, ("mean", str(sum(run.tasks for run in runs)), *means, *last)), style="bold")
+    first = runs[0]
+    title = f"{first.agent} on {len(runs)} environments, {first.scheme}/{first.split}, seed {first.seed}"
+    noted = [f"{run.env}: {line}" for run in runs for line in remarks(run)]
+    how = [f"{run.env}: elicitation {run.style} {run.elicitation}, at most {run.max_steps} steps" for run in runs]
+    return Group(Text(title, style="bold"), table, *(Text(line) for line in (_INTERVALS, *how, *noted)))

@@ -1,0 +1,1 @@
+"""Statistics: estimates with intervals, bootstrap, equivalence tests, Holm, trends. Pure functions."""

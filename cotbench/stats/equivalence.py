@@ -1,0 +1,100 @@
+"""Is a difference small enough to call it none? Invariant: "equivalent" is said only of an interval that lies within the
+margin; that a difference is not significant is never taken for flatness.
+
+Two one-sided tests (TOST; Schuirmann 1987): the truth is equivalent to 0 at 5 % where both "at most -margin" and "at least
++margin" are rejected at 5 %, which is where the 90 % interval lies inside (-margin, margin).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from cotbench.errors import UsageError
+from cotbench.stats.bootstrap import Bootstrap
+
+LEVEL = 0.05
+Verdict = Literal["equivalent", "different", "undecided"]
+
+
+class Equivalence(BaseModel):
+    """The outcome of two one-sided tests.
+
+    Attributes:
+        margin: what is still called no difference, chosen before looking; in the unit of the quantity.
+        low: of the 90 % interval; `high` likewise. None where there is none.
+        p_low: of "the truth is -margin or less"; `p_high` of "the truth is margin or more". None where nothing varies: then
+            the interval is a point, and no test.
+        method: where interval and p-values are from: the bootstrap's own tails, or a t distribution.
+        verdict: `equivalent` (90 % interval inside the margin, also where it leaves out 0), else `different` (95 % interval
+            leaves out 0), else `undecided`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    margin: float
+    low: float | None
+    high: float | None
+    p_low: float | None
+    p_high: float | None
+    method: Literal["bootstrap", "t"]
+    verdict: Verdict
+
+
+def of_bootstrap(quantity: Bootstrap, margin: float) -> Equivalence:
+    """By the tails of the bootstrap.
+
+    Raises:
+        UsageError: the margin is not above 0.
+    """
+    _check(margin)
+    if len(quantity.influence) < 2 or not quantity.moves:
+        return _untested(margin, "bootstrap")
+    low, high = quantity.interval(1 - 2 * LEVEL)
+    p_low, p_high = quantity.p_at_most(-margin), quantity.p_at_least(margin)
+    verdict = _verdict(low, high, quantity.interval(1 - LEVEL), margin)
+    return Equivalence(margin=margin, low=low, high=high, p_low=p_low, p_high=p_high, method="bootstrap", verdict=verdict)
+
+
+def of_t(value: float, error: float, df: float, margin: float) -> Equivalence:
+    """By a t distribution.
+
+    Args:
+        error: the standard error.
+        df: degrees of freedom, not always whole.
+
+    Raises:
+        UsageError: the margin is not above 0.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    _check(margin)
+    if not np.isfinite(df) or error <= 1e-10 * max(1.0, abs(value)):
+        return _untested(margin, "t")
+    reach, wider = (float(stdtrit(df, 1 - tail)) * error for tail in (LEVEL, LEVEL / 2))
+    return Equivalence(
+        margin=margin,
+        low=value - reach,
+        high=value + reach,
+        p_low=float(stdtr(df, -(value + margin) / error)),
+        p_high=float(stdtr(df, (value - margin) / error)),
+        method="t",
+        verdict=_verdict(value - reach, value + reach, (value - wider, value + wider), margin),
+    )
+
+
+def _verdict(low: float, high: float, wider: tuple[float, float], margin: float) -> Verdict:
+    if -margin < low and high < margin:
+        return "equivalent"
+    return "different" if wider[0] > 0 or wider[1] < 0 else "undecided"
+
+
+def _untested(margin: float, method: Literal["bootstrap", "t"]) -> Equivalence:
+    return Equivalence(margin=margin, low=None, high=None, p_low=None, p_high=None, method=method, verdict="undecided")
+
+
+def _check(margin: float) -> None:
+    if not margin > 0:
+        raise UsageError(f"an equivalence test needs a margin above 0, not {margin:g}")

@@ -1,0 +1,202 @@
+"""What a study found: the answer in words, and the page. Invariant: a sentence says what its number says, whatever was hoped:
+"rises" and "falls" only where the interval leaves out 0, "flat" only where an equivalence test says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from cotbench.report.page import BrowsedRun, Page
+from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.tables import shown
+from cotbench.stats.estimates import Estimate
+from cotbench.stats.trend import Over
+from cotbench.study import report_masking, report_probes, report_training
+from cotbench.study.data import StudyData, read_data
+from cotbench.study.folder import STUDY
+from cotbench.study.report_training import Scope, alignment_levels, all_sections, arm_differences, gap_levels
+from cotbench.study.series import Levels, levels, rows_course
+
+NUMBERS = "numbers.json"
+"""In the study's folder: everything on the page, for programs."""
+
+_SECTIONS = (
+    report_training.training,
+    report_training.revisions,
+    report_training.log_probability,
+    report_training.playing,
+    report_training.against_first,
+    report_masking.ablation,
+    report_probes.conflict,
+    report_probes.attention,
+    report_probes.judged,
+    report_probes.sensitivity,
+)
+
+
+def page_of_study(folder: Path) -> Page:
+    """The report of a study, of what is done of it so far; writes its numbers beside it.
+
+    Raises:
+        RunFolderError: not the folder of a study, or damaged.
+        UsageError: nothing is measured yet, elicitations are mixed, or a series was measured on different states.
+    """
+    data = read_data(folder)
+    scopes = [Scope(data, env, model) for env in data.config.envs for model in data.config.models]
+    page = Page(
+        title=f"Study {data.config.name}" + (f": {data.config.about}" if data.config.about else ""),
+        answer=tuple(sentence for scope in scopes for sentence in answer(scope)),
+        sections=tuple(all_sections(scopes, _SECTIONS)),
+        warnings=tuple(_warnings(data)),
+        runs=tuple(_browsed(data)),
+        manifest=_manifest(data),
+    )
+    write_atomically(folder / NUMBERS, [json.dumps(numbers(page), indent=2) + "\n"])
+    return page
+
+
+def numbers(page: Page) -> dict[str, Any]:
+    """A page's numbers as plain data."""
+    whole: dict[str, Any] = {"title": page.title, "answer": page.answer, "warnings": page.warnings}
+    whole["sections"] = [
+        {"title": section.title, "items": [{"kind": type(item).__name__.lower(), **asdict(item)} for item in section.items]}
+        for section in page.sections
+    ]
+    return dict(_plain(whole))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return sorted(value) if isinstance(value, frozenset) else value
+
+
+def answer(scope: Scope) -> list[str]:
+    """The answer in sentences: the two actions and their gap; the conflicting trace; masking out of domain."""
+    several = len(scope.data.config.envs) * len(scope.data.config.models) > 1
+    told = [_of_training(scope), _of_conflict(scope), _of_masking(scope)]
+    before = f"{scope.model}, {scope.env}: " if several else ""
+    return [before + sentence for sentence in told if sentence]
+
+
+def _of_training(scope: Scope) -> str:
+    split = scope.splits[0]
+    cell = scope.cell(scope.first, split)
+    prompt, cot, gap = alignment_levels(scope, cell, "prompt"), alignment_levels(scope, cell, "cot"), gap_levels(scope, cell)
+    if prompt is None or cot is None or gap is None:
+        return ""
+    if prompt.trend is None or cot.trend is None or gap.trend is None:
+        return (
+            f"On {split}, the prompt action is the reference's at {shown(prompt.over_tasks[-1])} of the states, the CoT action "
+            f"at {shown(cot.over_tasks[-1])}; one checkpoint says nothing of training."
+        )
+    over: Over = "both" if "both" in gap.trend.flat_change else "tasks"
+    verdict = gap.trend.flat_change[over].verdict
+    margin = scope.data.config.margin
+    flat = {
+        "equivalent": f"the gap between them is flat (its change lies within {margin:g})",
+        "different": f"the gap between them {_moves(gap.trend.change[over])} by {_amount(gap.trend.change[over])}",
+        "undecided": f"whether the gap between them is flat within {margin:g} stays undecided",
+    }[verdict]
+    return (
+        f"Over the training with {scope.first}, on {split}, the prompt action's alignment with the reference "
+        f"{_moves(prompt.trend.change['tasks'])} ({_from_to(prompt)}) and the CoT action's {_moves(cot.trend.change['tasks'])} "
+        f"({_from_to(cot)}); {flat}: {shown(gap.over_tasks[0], signed=True)} before, {shown(gap.over_tasks[-1], signed=True)} "
+        "at the end."
+    )
+
+
+def _from_to(found: Levels) -> str:
+    first, last = found.over_tasks[0], found.over_tasks[-1]
+    return f"{first.mean:.2f} to {shown(last)}, n = {last.n} tasks"
+
+
+def _moves(change: Estimate) -> str:
+    if change.low is None or change.high is None:
+        return "moves (no interval)"
+    return "rises" if change.low > 0 else "falls" if change.high < 0 else "does not clearly move"
+
+
+def _amount(change: Estimate) -> str:
+    return shown(change, signed=True)
+
+
+def _of_conflict(scope: Scope) -> str:
+    measures = scope.data.measures("conflict")
+    if not measures:
+        return ""
+    told = []
+    for split in dict.fromkeys((scope.splits[0], scope.splits[-1])):
+        cell = scope.cell(scope.first, split)
+        course = rows_course(scope.data, cell, measures[0], lambda row: row.outcome(len(row.truncations) - 1) == "kept")
+        found = None if course is None else levels(course)
+        if found is not None and found.trend is not None:
+            told.append(f"on {split} it {_moves(found.trend.change['tasks'])} ({_from_to(found)})")
+    return "Keeping one's own action under a conflicting trace: " + "; ".join(told) + "." if told else ""
+
+
+def _of_masking(scope: Scope) -> str:
+    if len(scope.arms) < 2:
+        return ""
+    arm, told = scope.arms[1], []
+    for split in scope.splits[1:] or scope.splits:
+        _, cot, _, success = arm_differences(scope, arm, split)
+        if cot is not None:
+            told.append(f"{split} {shown(cot, signed=True)}" + (f", success {shown(success, signed=True)}" if success else ""))
+    if not told:
+        return ""
+    return f"{arm} minus {scope.first} in CoT alignment at the end of the training, out of domain: " + "; ".join(told) + "."
+
+
+def _warnings(data: StudyData) -> list[str]:
+    found = []
+    if data.missing:
+        names = ", ".join(stage.name for stage in data.missing[:3])
+        found.append(f"UNFINISHED: {len(data.missing)} of {len(data.plan.stages)} stages are not done ({names}, ...)")
+    if len(data.config.seeds) == 1:
+        found.append("One seed: intervals are over tasks and say nothing of what another training run would give.")
+    errors = sum(one.error is not None for _, run in data.runs for one in run.records)
+    errors += sum(row.error is not None for _, probed in data.probed for row in probed.rows)
+    if errors:
+        found.append(f"ERRORS: {errors} episodes or states failed for a reason outside the model and are in no figure.")
+    partial = sorted({place.split or "" for place, run in data.runs if run.manifest.partial})
+    if partial:
+        found.append(f"PARTIAL: games of {', '.join(partial)} are missing on this machine.")
+    return found
+
+
+def _browsed(data: StudyData) -> Sequence[BrowsedRun]:
+    """The runs at the end of the training, and those before it."""
+    chosen = []
+    for place, run in data.runs:
+        if place.seed in (None, data.config.seeds[0]):
+            who = "before training" if place.arm is None else f"{place.arm}, seed {place.seed}, after {place.progress:.0%}"
+            words = [who, place.split or ""]
+            words += [place.env] * (len(data.config.envs) > 1) + [place.model or ""] * (len(data.config.models) > 1)
+            chosen.append(BrowsedRun(", ".join(words), tuple(run.records)))
+    return chosen
+
+
+def _manifest(data: StudyData) -> dict[str, Any]:
+    first = data.probed[0][1].manifest if data.probed else data.runs[0][1].manifest
+    return {
+        "study": data.config.model_dump(mode="json", exclude_defaults=True),
+        "elicitations": data.elicitations,
+        "packages": first.packages,
+        "python": first.python,
+        "hardware": first.hardware,
+        "git_commit": first.git_commit,
+        "stages": {stage.name: stage.key[:16] for stage in data.plan.stages},
+        "seconds of all stages": round(data.seconds),
+        "file": STUDY,
+    }

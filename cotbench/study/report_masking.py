@@ -1,0 +1,97 @@
+"""The section on how much is masked, and how it is chosen. Invariant: that of `sections`; it is there where the arms of a study
+differ in their mask fraction or selection.
+"""
+
+from __future__ import annotations
+
+from cotbench.paper import SOURCE, paper_masked_success
+from cotbench.prompting.elicitation import Mode
+from cotbench.report.page import Cell as TableCell
+from cotbench.report.page import Figure, Line, Panel, Section, Table
+from cotbench.stats.estimates import Estimate
+from cotbench.study.config import Arm
+from cotbench.study.figures import intervals
+from cotbench.study.report_training import Scope, alignment_levels
+from cotbench.study.series import levels, runs_course, success
+
+PLUS = 0.3
+"""What recipe `sft+` masks where its options do not say."""
+
+
+def mask_fraction(arm: Arm, shared: dict[str, object]) -> float:
+    """Which share of the examples an arm masks."""
+    usual = PLUS if arm.recipe.endswith("+") else 0.0
+    return float(str(arm.options.get("mask_fraction", shared.get("mask_fraction", usual))))
+
+
+def mask_select(arm: Arm, shared: dict[str, object]) -> str:
+    """How an arm chooses them."""
+    return str(arm.options.get("mask_select", shared.get("mask_select", "random")))
+
+
+def ablation(scope: Scope) -> Section | None:
+    """Alignment and success at the end of the training by mask fraction."""
+    config = scope.data.config
+    kinds = {arm.name: (mask_select(arm, config.train), mask_fraction(arm, config.train)) for arm in config.arms}
+    if len({kind for kind in kinds.values() if kind[1] > 0}) < 2:
+        return None
+    figure = _figure(scope, kinds)
+    table = _table(scope, kinds)
+    items = [item for item in (figure, table) if item is not None]
+    if not items:
+        return None
+    text = (
+        "The arms differ in the share of examples whose action tokens are left out of the loss, and in how these are chosen. "
+        "An arm without a mask stands at 0 of each way to choose."
+    )
+    return Section("How much is masked, and which", text, tuple(items))
+
+
+def _end(scope: Scope, arm: str, split: str, mode: Mode) -> Estimate | None:
+    found = alignment_levels(scope, scope.cell(arm, split), mode)
+    return None if found is None or found.shares[-1] == 0 else found.over_tasks[-1]
+
+
+def _figure(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Figure | None:
+    panels, units = [], []
+    selects = list(dict.fromkeys(select for select, fraction in kinds.values() if fraction > 0))
+    for split in scope.splits:
+        lines = []
+        for select in selects:
+            points = sorted((kind[1], arm) for arm, kind in kinds.items() if kind[0] == select or kind[1] == 0)
+            found = [(fraction, estimate) for fraction, arm in points if (estimate := _end(scope, arm, split, "cot"))]
+            if found:
+                lines.append(Line(select, tuple(one[0] for one in found), tuple(one[1] for one in found)))
+                units += [one[1].n for one in found]
+        if lines:
+            panels.append(Panel(split, tuple(lines)))
+    if not panels:
+        return None
+    about = "CoT alignment with the reference action at the end of the training, by how the masked examples are chosen."
+    caption = f"{about} {intervals(scope.data, units, dots=False)}"
+    return Figure(scope.slug("masks"), "By mask fraction", caption, "mask fraction", "share of states", tuple(panels))
+
+
+def _table(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Table | None:
+    rows: list[tuple[TableCell, ...]] = []
+    units: list[int] = []
+    for arm, (select, fraction) in sorted(kinds.items(), key=lambda item: (item[1][1], item[1][0])):
+        for split in scope.splits:
+            alignment = _end(scope, arm, split, "cot")
+            course = runs_course(scope.data, scope.cell(arm, split), success("cot"))
+            played = None if course is None or course.progress[-1] == 0 else levels(course).over_tasks[-1]
+            if alignment is None and played is None:
+                continue
+            units += [one.n for one in (alignment, played) if one is not None]
+            env = scope.env.removesuffix("-gen")
+            reported = paper_masked_success(fraction, env) if split == "ood" and select == "random" else None
+            rows.append((arm, f"{fraction:g}", select if fraction else "-", split, alignment, played, reported))
+    if not rows:
+        return None
+    columns: tuple[str, ...] = ("arm", "masked", "chosen", "split", "CoT alignment", "CoT success", "paper: success")
+    theirs = frozenset(columns[6:])
+    if all(row[6] is None for row in rows):
+        columns, rows, theirs = columns[:6], [row[:6] for row in rows], frozenset()
+    caption = f"At the end of the training. {intervals(scope.data, units, 'Intervals', dots=False)}"
+    caption += f" The last column is what the paper reports out of domain ({SOURCE})." if theirs else ""
+    return Table(scope.slug("masks_table"), "By mask fraction", caption, columns, tuple(rows), frozenset(), theirs)

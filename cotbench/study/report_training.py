@@ -1,0 +1,348 @@
+"""The sections of a study's report. Invariant: a section states what was measured, on how much, and what came out; none is
+there without a measurement behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cotbench.paper import SOURCE, paper_success
+from cotbench.prompting.elicitation import MODES
+from cotbench.report.page import Cell as TableCell
+from cotbench.report.page import Figure, Section, Table
+from cotbench.stats.estimates import Estimate
+from cotbench.stats.trend import Course
+from cotbench.study.data import Cell, StudyData
+from cotbench.study.figures import Labelled, intervals, progress_figure
+from cotbench.study.series import Levels, Value, at_end, levels, rates, rows_course, runs_course, success
+
+NAMES = {"prompt": "prompt action", "cot": "CoT action"}
+_PROMPT: Value = lambda row: row.prompt_match  # noqa: E731
+_COT: Value = lambda row: row.cot_match  # noqa: E731
+_SAME: Value = lambda row: not row.revised  # noqa: E731
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One model in one environment: what a figure's panels and lines range over."""
+
+    data: StudyData
+    env: str
+    model: str
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms of the study."""
+        return tuple(arm.name for arm in self.data.config.arms)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of the environment."""
+        return self.data.config.envs[self.env]
+
+    def cell(self, arm: str, split: str) -> Cell:
+        """A cell of this scope."""
+        return Cell(self.env, self.model, arm, split)
+
+    def cells(self, arm: str) -> list[Cell]:
+        """An arm on every split."""
+        return [self.cell(arm, split) for split in self.splits]
+
+    @property
+    def first(self) -> str:
+        """The arm that the others are compared with."""
+        return self.arms[0]
+
+    def slug(self, name: str) -> str:
+        """A name of a file, told apart where there are several scopes."""
+        config = self.data.config
+        words = [self.env] * (len(config.envs) > 1) + [self.model.replace("/", "-")] * (len(config.models) > 1)
+        return "_".join((name, *words)).replace("+", "plus")
+
+
+def alignment_course(scope: Scope, cell: Cell, value: Value) -> Course | None:
+    """The course of a value over the rows of the first probe `alignment`; None where there is none."""
+    measures = scope.data.measures("alignment")
+    return rows_course(scope.data, cell, measures[0], value) if measures else None
+
+
+def gap_levels(scope: Scope, cell: Cell) -> Levels | None:
+    """CoT alignment minus prompt alignment, with the study's margin."""
+    cot, prompt = alignment_course(scope, cell, _COT), alignment_course(scope, cell, _PROMPT)
+    return None if cot is None or prompt is None else levels(cot, prompt, scope.data.config.margin)
+
+
+def alignment_levels(scope: Scope, cell: Cell, mode: str) -> Levels | None:
+    """Alignment of one mode's action with the reference."""
+    course = alignment_course(scope, cell, _PROMPT if mode == "prompt" else _COT)
+    return None if course is None else levels(course)
+
+
+def consistency_levels(scope: Scope, cell: Cell) -> Levels | None:
+    """How often the prompt action is the CoT action."""
+    course = alignment_course(scope, cell, _SAME)
+    return None if course is None else levels(course)
+
+
+def training(scope: Scope) -> Section | None:
+    """How both actions' alignment with the reference moves, and the gap between them."""
+    data = scope.data
+    items: list[Figure | Table] = []
+    for arm in scope.arms:
+        figure = progress_figure(
+            data,
+            scope.slug(f"alignment_{arm}"),
+            f"Alignment with the reference action, {arm}",
+            "share of states",
+            lambda cell: _modes(scope, cell),
+            scope.cells(arm),
+            about=f"Arm {arm}: states of the reference's episodes at which the prompt action, and the CoT action, is the "
+            "reference's.",
+            y_range=(0.0, 1.0),
+        )
+        items += [figure] if figure else []
+    figure = progress_figure(
+        data,
+        scope.slug("gap"),
+        "The gap: CoT minus prompt",
+        "difference in alignment",
+        lambda cell: [
+            (arm, "gap" if arm == scope.first else "other", found)
+            for arm in scope.arms
+            if (found := gap_levels(scope, scope.cell(arm, cell.split))) is not None
+        ],
+        scope.cells(scope.first),
+        about="CoT alignment minus prompt alignment at the same states.",
+        at=0.0,
+    )
+    if figure is None:
+        return None
+    items += [figure, *_trends(scope)]
+    return Section(
+        "What training does to both actions",
+        "If training taught the model to use its reasoning, the CoT action would improve and leave the prompt action behind. "
+        "If it taught the model to guess the action from the prompt, both would rise and the gap would stay flat. Flat is said "
+        f"only where the change over the training lies within a margin of {data.config.margin:g} that was set beforehand "
+        "(two one-sided tests at 5 %).",
+        tuple(items),
+    )
+
+
+def _modes(scope: Scope, cell: Cell) -> Labelled:
+    found = [(NAMES[mode], mode, alignment_levels(scope, cell, mode)) for mode in MODES]
+    return [(label, mode, some) for label, mode, some in found if some is not None]
+
+
+def _trends(scope: Scope) -> list[Table]:
+    """Changes from the first checkpoint to the last."""
+    rows: list[tuple[TableCell, ...]] = []
+    units: list[int] = []
+    for arm in scope.arms:
+        for cell in scope.cells(arm):
+            gap = gap_levels(scope, cell)
+            prompt, cot = (alignment_levels(scope, cell, mode) for mode in MODES)
+            if gap is None or gap.trend is None or prompt is None or cot is None or prompt.trend is None or cot.trend is None:
+                continue
+            moved = gap.trend
+            several = "both" in moved.change
+            flat = moved.flat_change["both" if several else "tasks"]
+            rows.append(
+                (
+                    arm,
+                    cell.split,
+                    prompt.trend.change["tasks"],
+                    cot.trend.change["tasks"],
+                    moved.change["tasks"],
+                    moved.change["both"] if several else None,
+                    {"equivalent": "flat", "different": "changes", "undecided": "undecided"}[flat.verdict],
+                    "" if flat.low is None or flat.high is None else f"[{flat.low:+.2f}, {flat.high:+.2f}]",
+                )
+            )
+            units.append(gap.over_tasks[-1].n)
+    if not rows:
+        return []
+    columns = ("arm", "split", "prompt", "CoT", "gap", "gap, tasks and seeds", "gap is", "90 % interval")
+    caption = (
+        "Last checkpoint minus first, in alignment. The verdict on the gap is over tasks and seeds where there are several "
+        f"seeds, else over tasks; margin {scope.data.config.margin:g}. {intervals(scope.data, units, 'Intervals', dots=False)}"
+    )
+    signed = frozenset(("prompt", "CoT", "gap", "gap, tasks and seeds"))
+    return [Table(scope.slug("changes"), "Change over the training", caption, columns, tuple(rows), signed)]
+
+
+def revisions(scope: Scope) -> Section | None:
+    """How often the trace changes the action, and for better or worse."""
+    figure = progress_figure(
+        scope.data,
+        scope.slug("consistency"),
+        "Consistency",
+        "share of states",
+        lambda cell: [
+            (arm, "other", found)
+            for arm in scope.arms
+            if (found := consistency_levels(scope, scope.cell(arm, cell.split))) is not None
+        ],
+        scope.cells(scope.first),
+        about="States at which the prompt action equals the CoT action.",
+        y_range=(0.0, 1.0),
+    )
+    if figure is None:
+        return None
+    data, measure = scope.data, scope.data.measures("alignment")[0]
+    rows: list[tuple[TableCell, ...]] = []
+    units = []
+    for arm in scope.arms:
+        for cell in scope.cells(arm):
+            shares = data.shares(cell, measure)
+            if not shares:
+                continue
+            for share in dict.fromkeys((shares[0], shares[-1])):
+                if share == 0 and arm != scope.first:
+                    continue
+                found = data.numbers(cell, measure, share)
+                units.append(found.tasks)
+                cells = [found.counts[name] for name in _REVISIONS]
+                who = "before training" if share == 0 else arm
+                net = found.estimates["net benefit of revisions"]
+                rows.append((who, cell.split, f"{share:.0%}", found.states, *cells, net))
+    columns = ("arm", "split", "training", "states", *(name.replace("->", "→") for name in _REVISIONS), "net benefit")
+    caption = (
+        "What became of the prompt action when the model reasoned; right: it is the reference action. Net benefit: right after "
+        "minus right before, per revised state. " + intervals(data, units, "Intervals", dots=False)
+    )
+    table = Table(scope.slug("revisions"), "Revisions", caption, columns, tuple(rows), frozenset(("net benefit",)))
+    text = "Where the two actions agree, the trace did not change what the agent does; where they differ, it was a revision."
+    return Section("Does the trace change the action?", text, (figure, table))
+
+
+_REVISIONS = ("right -> right", "wrong -> right", "right -> wrong", "wrong -> wrong, same", "wrong -> wrong, other")
+
+
+def log_probability(scope: Scope) -> Section | None:
+    """How probable the reference action is without and with the trace."""
+
+    def of(cell: Cell) -> Labelled:
+        values: tuple[tuple[str, Any, Value], ...] = (
+            (NAMES["prompt"], "prompt", lambda row: row.prompt_logprob),
+            (NAMES["cot"], "cot", lambda row: row.cot_logprob),
+        )
+        courses = [(label, series, alignment_course(scope, cell, value)) for label, series, value in values]
+        return [(label, series, levels(course)) for label, series, course in courses if course is not None]
+
+    figure = progress_figure(
+        scope.data,
+        scope.slug("log_probability"),
+        f"Log-probability of the reference action, {scope.first}",
+        "nats",
+        of,
+        scope.cells(scope.first),
+        about=f"Arm {scope.first}: mean log-probability of the whole reference action, from the prompt alone and after the "
+        "model's own trace.",
+    )
+    if figure is None:
+        return None
+    text = "A finer measure than whether the most probable action is the right one: it moves before the choice does."
+    return Section("How probable the right action is", text, (figure,))
+
+
+_ONE_OUTCOME = "Where each task has one outcome (one seed, or seeds that agree), intervals are Wilson's and Newcombe's."
+
+
+def playing(scope: Scope) -> Section | None:
+    """Success of whole episodes."""
+    data = scope.data
+    rows: list[tuple[TableCell, ...]] = []
+    units = []
+    for arm in scope.arms:
+        for cell in scope.cells(arm):
+            prompt, cot = (runs_course(data, cell, success(mode)) for mode in MODES)
+            if prompt is None or cot is None:
+                continue
+            sides = rates(prompt), rates(cot), rates(cot, prompt)
+            for place, share in enumerate(prompt.progress):
+                if share == 0 and arm != scope.first:
+                    continue
+                estimates = [side[place] for side in sides]
+                units.append(estimates[0].n)
+                rows.append(("before training" if share == 0 else arm, cell.split, f"{share:.0%}", *estimates))
+    if not rows:
+        return None
+    columns: tuple[str, ...] = ("arm", "split", "training", "prompt", "CoT", "CoT - prompt")
+    reported = [paper_success(None, str(row[0]).upper(), scope.env.removesuffix("-gen"), str(row[1])) for row in rows]
+    caption = f"Success of whole episodes, official verdict. {_ONE_OUTCOME} {intervals(data, units, 'Intervals', dots=False)}"
+    if any(one is not None for one in reported):
+        columns = (*columns, "paper: success")
+        rows = [(*row, one) for row, one in zip(rows, reported, strict=True)]
+        games = ", and it played ALFWorld's own games" if scope.env.endswith("-gen") else ""
+        caption += (
+            f" The last column is what the paper reports of its own model after that recipe ({SOURCE}); it does not say in "
+            f"which mode{games}."
+        )
+    signed, theirs = frozenset(("CoT - prompt",)), frozenset(columns[6:])
+    table = Table(scope.slug("success"), "Success", caption, columns, tuple(rows), signed, theirs)
+    return Section(
+        "Playing whole episodes",
+        "The same question online: the agent plays unseen tasks, once acting straight from the prompt, once reasoning first.",
+        (table,),
+    )
+
+
+def against_first(scope: Scope) -> Section | None:
+    """Every other arm minus the first, at the end of the training."""
+    rows: list[tuple[TableCell, ...]] = []
+    units: list[int] = []
+    for arm in scope.arms[1:]:
+        for split in scope.splits:
+            differences = arm_differences(scope, arm, split)
+            if any(one is not None for one in differences):
+                units += [one.n for one in differences if one is not None]
+                rows.append((arm, split, *differences))
+    if not rows:
+        return None
+    columns = ("arm", "split", "prompt alignment", "CoT alignment", "prompt success", "CoT success")
+    caption = (
+        f"Each arm minus {scope.first} at the end of the training, on the same states and tasks, seeds paired. {_ONE_OUTCOME} "
+        + intervals(scope.data, units, "Intervals", dots=False)
+    )
+    table = Table(scope.slug("arms"), f"Against {scope.first}", caption, columns, tuple(rows), frozenset(columns[2:]))
+    text = (
+        "Reduced action supervision leaves the action tokens of some examples out of the loss. "
+        "Does it help where it was meant to, out of domain?"
+    )
+    return Section("Does masking actions help?", text, (table,))
+
+
+def arm_differences(scope: Scope, arm: str, split: str) -> list[Estimate | None]:
+    """An arm minus the first: prompt alignment, CoT alignment, prompt success, CoT success; None where not measured."""
+    found: list[Estimate | None] = []
+    for value in (_PROMPT, _COT):
+        sides = [alignment_course(scope, scope.cell(one, split), value) for one in (arm, scope.first)]
+        found.append(_paired(sides, at_end))
+    for mode in MODES:
+        sides = [runs_course(scope.data, scope.cell(one, split), success(mode)) for one in (arm, scope.first)]
+        found.append(_paired(sides, lambda course, minus: rates(course, minus)[-1]))
+    return found
+
+
+def _paired(sides: Sequence[Course | None], difference: Callable[[Course, Course], Estimate]) -> Estimate | None:
+    """The difference of two courses of the same checkpoints and tasks; None where they are not."""
+    course, minus = sides
+    if course is None or minus is None or course.progress != minus.progress:
+        return None
+    if len(course.totals[0][0]) != len(minus.totals[0][0]):
+        return None
+    return difference(course, minus)
+
+
+def all_sections(scopes: Sequence[Scope], makers: Sequence[Any]) -> list[Section]:
+    """The sections that have something to show, headed by their scope where there are several."""
+    sections = []
+    for scope in scopes:
+        for make in makers:
+            section = make(scope)
+            if section is not None:
+                title = section.title if len(scopes) == 1 else f"{section.title} ({scope.model}, {scope.env})"
+                sections.append(Section(title, section.text, section.items))
+    return sections

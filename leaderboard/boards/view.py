@@ -1,0 +1,253 @@
+"""What stands on a board. Invariant: only verified entries that played the whole split by the rules have ranks; what the paper
+reports stands apart, as reported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cotbench import paper
+from cotbench.envs.registry import env_entry
+from cotbench.errors import CotbenchError, UnknownNameError
+from cotbench.leaderboard.boards.ranking import exchange_of, mcnemar_of, ranks
+from cotbench.leaderboard.boards.standing import Standing
+from cotbench.leaderboard.store.board import Board
+from cotbench.leaderboard.store.entry import STATES, State
+from cotbench.leaderboard.store.result import WON, tasks_sha256
+from cotbench.leaderboard.store.store import Candidate, Store
+from cotbench.paper import Success
+from cotbench.stats import estimates
+from cotbench.stats.estimates import Estimate
+
+OTHER_SPLIT = "the split has other tasks by now"
+
+
+@dataclass(frozen=True, slots=True)
+class BoardView:
+    """A board with its rows.
+
+    Attributes:
+        rows: those with a rank first, by rank and success; then the others, by success.
+        reported: what the paper reports for the board; not verified, not ours.
+        counts: state -> how many entries of the board have it.
+    """
+
+    board: Board
+    rows: tuple[Standing, ...]
+    reported: tuple[Success, ...]
+    counts: Mapping[State, int]
+
+
+_NEVER = -math.inf
+_KEYS: dict[str, Callable[[Standing], Any]] = {
+    "rank": lambda row: row.rank if row.rank is not None else math.inf,
+    "name": lambda row: row.details.name.casefold(),
+    "team": lambda row: row.details.team.casefold(),
+    "success": lambda row: _mean(row.success),
+    "score": lambda row: _mean(row.score),
+    "gap": lambda row: _mean(row.gap),
+    "consistency": lambda row: _mean(row.consistency),
+    "tokens": lambda row: _mean(row.tokens),
+    "computed": lambda row: _mean(row.computed),
+    "submitted": lambda row: row.submitted,
+}
+COLUMNS = tuple(_KEYS)
+"""What a board can be sorted by."""
+
+
+def _mean(estimate: Estimate | None) -> float:
+    return estimate.mean if estimate is not None and estimate.mean is not None else _NEVER
+
+
+def sorted_rows(rows: Sequence[Standing], column: str, descending: bool) -> list[Standing]:
+    """The rows by a column; what has no value there comes last, whichever way.
+
+    Raises:
+        UnknownNameError: no such column.
+    """
+    if column not in _KEYS:
+        raise UnknownNameError("column", column[:100], COLUMNS)
+    key = _KEYS[column]
+    there = [row for row in rows if key(row) not in (_NEVER, math.inf)]
+    return sorted(there, key=key, reverse=descending) + [row for row in rows if key(row) in (_NEVER, math.inf)]
+
+
+def parse_board(slug: str, known: Iterable[Board]) -> Board:
+    """The board of that slug.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    by_slug = {board.slug: board for board in known}
+    if slug not in by_slug:
+        raise UnknownNameError("board", slug[:100], by_slug)
+    return by_slug[slug]
+
+
+def board_view(store: Store, board: Board, state: State | None = "verified") -> BoardView:
+    """A board's rows; kept until an entry changes.
+
+    Args:
+        state: of the entries that are listed; all where left out. Ranks are the same in every view.
+    """
+    changes = store.changes()
+    known = store.views.get((board, state))
+    if known is not None and known[0] == changes:
+        view: BoardView = known[1]
+        return view
+    whole_key = (board, "whole")
+    whole = store.views.get(whole_key)
+    if whole is None or whole[0] != changes:
+        whole = (changes, _view(store, board))
+        store.views[whole_key] = whole
+    view = whole[1]
+    if state is not None:
+        view = replace(view, rows=tuple(row for row in view.rows if row.state == state))
+    store.views[board, state] = (changes, view)
+    return view
+
+
+def _view(store: Store, board: Board) -> BoardView:
+    found = {env: store.candidates(env, board.scheme, board.split, board.mode) for env in board.envs}
+    now = {env: _tasks_now(env, board) for env, some in found.items() if some}
+    found = {env: [_dated(one, now[env]) for one in some] for env, some in found.items()}
+    rows = _overall(found) if board.overall else _single(found[board.env])
+    rows.sort(key=lambda row: (row.rank is None, row.rank or 0, -_mean(row.success), -_mean(row.score), row.submitted))
+    return BoardView(
+        board,
+        tuple(rows),
+        _reported(board),
+        {state: sum(row.state == state for row in rows) for state in STATES},
+    )
+
+
+def _tasks_now(env: str, board: Board) -> str | None:
+    """The split's tasks as they are now; None where they cannot be told here."""
+    try:
+        return tasks_sha256(env_entry(env).source().tasks(board.scheme, board.split))
+    except CotbenchError:
+        return None
+
+
+def _dated(one: Candidate, now: str | None) -> Candidate:
+    if one.unranked or now is None or one.result.tasks_sha256 == now:
+        return one
+    return replace(one, unranked=(OTHER_SPLIT,))
+
+
+def _reported(board: Board) -> tuple[Success, ...]:
+    """The paper's rows. It does not say in which mode success was measured; its agents reason, so they stand beside CoT."""
+    if board.mode != "cot" or board.scheme != paper.SCHEME:
+        return ()
+    return tuple(one for one in paper.SUCCESS if (one.env, one.split) == (board.env, board.split))
+
+
+def _ranked(one: Candidate) -> bool:
+    return one.state == "verified" and not one.unranked
+
+
+def _by_success(one: Standing) -> tuple[float, float, Any]:
+    return -_mean(one.success), -_mean(one.score), one.submitted
+
+
+def _single(candidates: Sequence[Candidate]) -> list[Standing]:
+    rows = [_standing(one) for one in candidates]
+    placed = sorted((place for place, one in enumerate(candidates) if _ranked(one)), key=lambda place: _by_success(rows[place]))
+    if not placed:
+        return rows
+    won = np.zeros((len(rows), len(candidates[placed[0]].result.outcomes)), dtype=np.int8)
+    for place in placed:
+        won[place] = _won(candidates[place])
+    first = won[placed[0]]
+    for place, rank in ranks(placed, mcnemar_of(won)).items():
+        behind = _behind(first, won[place]) if place != placed[0] else None
+        rows[place] = replace(rows[place], rank=rank, behind=behind)
+    return rows
+
+
+def _won(one: Candidate) -> NDArray[np.int8]:
+    characters = np.frombuffer(one.result.outcomes.encode("ascii"), dtype=np.int8)
+    won: NDArray[np.int8] = (characters == ord(WON)).astype(np.int8)
+    return won
+
+
+def _behind(first: NDArray[np.int8], other: NDArray[np.int8]) -> Estimate:
+    both = int(np.count_nonzero(first & other))
+    ones = int(np.count_nonzero(first)) - both, int(np.count_nonzero(other)) - both
+    return estimates.paired_rate_difference_of(both, *ones, len(first))
+
+
+def _standing(one: Candidate) -> Standing:
+    reached = one.result
+    return Standing(
+        rank=None,
+        details=one.details,
+        entries=(one.id,),
+        agent=one.agent,
+        state=one.state,
+        unranked=one.unranked,
+        tasks=one.tasks,
+        fingerprint=one.fingerprint,
+        submitted=one.submitted,
+        success=reached.success,
+        score=reached.score,
+        behind=None,
+        gap=reached.gap,
+        consistency=reached.consistency,
+        tokens=reached.tokens,
+        computed=reached.computed,
+    )
+
+
+def _overall(found: Mapping[str, Sequence[Candidate]]) -> list[Standing]:
+    """A row for each system (name and team) that has a verified, whole entry of every environment; its newest counts."""
+    systems: dict[tuple[str, str], dict[str, Candidate]] = {}
+    for env, candidates in found.items():
+        for one in filter(_ranked, candidates):
+            systems.setdefault((one.details.name, one.details.team), {})[env] = one
+    whole = [[by_env[env] for env in found] for by_env in systems.values() if len(by_env) == len(found)]
+    if not whole:
+        return []
+    rows = [_mean_standing(some) for some in whole]
+    values = np.array([np.concatenate([_won(one) / len(one.result.outcomes) for one in some]) for some in whole])
+    placed = sorted(range(len(rows)), key=lambda place: _by_success(rows[place]))
+    first = whole[placed[0]]
+    for place, rank in ranks(placed, exchange_of(values)).items():
+        apart = [_behind(_won(one), _won(other)) for one, other in zip(first, whole[place], strict=True)]
+        rows[place] = replace(rows[place], rank=rank, behind=estimates.average(apart) if place != placed[0] else None)
+    return rows
+
+
+def _mean_standing(some: Sequence[Candidate]) -> Standing:
+    """The unweighted means over environments."""
+    newest = max(some, key=lambda one: one.number)
+    reached = [one.result for one in some]
+    return Standing(
+        rank=None,
+        details=newest.details,
+        entries=tuple(one.id for one in some),
+        agent=newest.agent,
+        state="verified",
+        unranked=(),
+        tasks=sum(one.tasks for one in some),
+        fingerprint=newest.fingerprint if len({one.fingerprint for one in some}) == 1 else "",
+        submitted=newest.submitted,
+        success=estimates.average([one.success for one in reached]),
+        score=estimates.average([one.score for one in reached]),
+        behind=None,
+        gap=_average([one.gap for one in reached]),
+        consistency=_average([one.consistency for one in reached]),
+        tokens=estimates.average([one.tokens for one in reached]),
+        computed=estimates.average([one.computed for one in reached]),
+    )
+
+
+def _average(some: Sequence[Estimate | None]) -> Estimate | None:
+    known = [one for one in some if one is not None]
+    return estimates.average(known) if len(known) == len(some) else None

@@ -1,0 +1,1 @@
+"""The store: entries, results, tokens, in SQLite or PostgreSQL."""

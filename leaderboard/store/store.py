@@ -1,0 +1,359 @@
+"""What the leaderboard keeps. Invariant: an entry is there whole (its bundle, its results, its state) or not at all, once,
+and what was played never changes; only its state does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sql
+from sqlalchemy.exc import IntegrityError
+
+from cotbench.errors import DuplicateEntryError, SubmissionError, UnknownNameError, UsageError
+from cotbench.leaderboard.store import tokens
+from cotbench.leaderboard.store.board import OVERALL, Board, boards_of
+from cotbench.leaderboard.store.database import Database
+from cotbench.leaderboard.store.entry import Entry, State
+from cotbench.leaderboard.store.result import Result, results_of
+from cotbench.leaderboard.store.schema import bundles, changes, entries, results
+from cotbench.leaderboard.store.schema import tokens as token_table
+from cotbench.leaderboard.submission.bundle import Bundle
+from cotbench.leaderboard.submission.details import Details
+from cotbench.leaderboard.verification.difference import Difference
+from cotbench.prompting.elicitation import MODES, Mode
+from cotbench.runs.summary import Summary, summarize
+
+ID_DIGITS = 12
+_HEAVY = ("summary", "difference", "settled_with")
+_NEAR = 200
+"""Ids among which near matches of an unknown one are sought."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One mode of an entry, on its way onto a board."""
+
+    id: str
+    number: int
+    details: Details
+    submitted: datetime
+    state: State
+    unranked: tuple[str, ...]
+    agent: str
+    tasks: int
+    fingerprint: str
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A token that was given out: to whom, when."""
+
+    name: str
+    created: datetime
+
+
+@dataclass(slots=True, eq=False)
+class Store:
+    """A leaderboard's database.
+
+    Attributes:
+        views: boards that were computed, by whoever computes them; as good as `changes()` at that time.
+    """
+
+    database: Database
+    views: dict[Any, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, where: str | Path) -> Self:
+        """Open a leaderboard, new or not: a file (SQLite) or a URL (PostgreSQL).
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        return cls(Database(where))
+
+    def close(self) -> None:
+        """Give every connection back."""
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def add(self, bundle: Bundle, unranked: tuple[str, ...], data: bytes) -> tuple[Entry, bool]:
+        """Keep a submission that was checked. When this returns, it is on the disk.
+
+        Args:
+            unranked: why it has no rank.
+            data: the bundle's bytes.
+
+        Returns:
+            The entry, and whether it is new: the same submission is there once, however often it is sent.
+
+        Raises:
+            DuplicateEntryError: the same episodes are there under another name.
+        """
+        manifest = bundle.manifest
+        summary = summarize(bundle.episodes, manifest)
+        row = {
+            "id": bundle.digest[:ID_DIGITS],
+            "digest": bundle.digest,
+            **bundle.details.model_dump(),
+            "submitted": _now(),
+            "state": "pending",
+            "unranked": json.dumps(unranked),
+            "env": manifest.config.env,
+            "scheme": manifest.config.scheme,
+            "split": manifest.config.split,
+            "mode": manifest.config.mode,
+            "agent": manifest.config.agent,
+            "tasks": len(manifest.task_list),
+            "fingerprint": manifest.elicitation_fingerprint,
+            "summary": summary.model_dump_json(),
+        }
+        reached = results_of(manifest.task_list, bundle.episodes, summary)
+        try:
+            with self.database.writing() as connection:
+                made = connection.execute(entries.insert().values(row))
+                number = made.inserted_primary_key[0] if made.inserted_primary_key is not None else None
+                connection.execute(
+                    results.insert(),
+                    [{"number": number, "mode": mode, "result": one.model_dump_json()} for mode, one in reached.items()],
+                )
+                connection.execute(bundles.insert().values(number=number, data=data))
+                _count(connection)
+        except IntegrityError:
+            return self._there_already(bundle), False
+        return self.entry(row["id"]), True
+
+    def _there_already(self, bundle: Bundle) -> Entry:
+        with self.database.reading() as connection:
+            found = connection.execute(sql.select(entries).where(entries.c.digest == bundle.digest)).mappings().first()
+        if found is None:
+            raise SubmissionError(
+                f"the id {bundle.digest[:ID_DIGITS]} is taken by another entry: play the run with another seed"
+            )
+        entry = _entry(found)
+        if entry.details != bundle.details:
+            raise DuplicateEntryError(entry.id, entry.details.name)
+        return entry
+
+    def entry(self, id: str) -> Entry:
+        """One entry.
+
+        Raises:
+            UnknownNameError: there is none of that id.
+        """
+        with self.database.reading() as connection:
+            return _entry(self._row(connection, id))
+
+    def _row(self, connection: sql.Connection, id: str) -> sql.RowMapping:
+        found = connection.execute(sql.select(entries).where(entries.c.id == _text(id))).mappings().first()
+        if found is None:
+            newest = sql.select(entries.c.id).order_by(entries.c.number.desc()).limit(_NEAR)
+            raise UnknownNameError("entry", id[:100], connection.execute(newest).scalars())
+        return found
+
+    def bundle(self, id: str) -> bytes:
+        """An entry's bundle, as it was submitted.
+
+        Raises:
+            UnknownNameError: there is no entry of that id.
+        """
+        with self.database.reading() as connection:
+            number = self._row(connection, id)["number"]
+            data: bytes = connection.execute(sql.select(bundles.c.data).where(bundles.c.number == number)).scalar_one()
+        return bytes(data)
+
+    def entries(self, state: State | None = None, limit: int | None = None, offset: int = 0) -> list[Entry]:
+        """The entries, newest first."""
+        chosen = sql.select(entries).order_by(entries.c.number.desc()).limit(limit).offset(offset)
+        if state is not None:
+            chosen = chosen.where(entries.c.state == state)
+        with self.database.reading() as connection:
+            return [_entry(row) for row in connection.execute(chosen).mappings()]
+
+    def count(self, state: State | None = None) -> int:
+        """How many entries there are."""
+        counted = sql.select(sql.func.count()).select_from(entries)
+        if state is not None:
+            counted = counted.where(entries.c.state == state)
+        with self.database.reading() as connection:
+            return int(connection.execute(counted).scalar_one())
+
+    def settle(self, id: str, difference: Difference | None, *, with_versions: Mapping[str, str]) -> Entry:
+        """Write down what a replay found: `verified` where there is no difference, else `rejected`.
+
+        Args:
+            with_versions: of the packages and data that it was replayed with.
+
+        Raises:
+            UnknownNameError: there is no entry of that id.
+        """
+        with self.database.writing() as connection:
+            number = self._row(connection, id)["number"]
+            connection.execute(
+                entries.update()
+                .where(entries.c.number == number)
+                .values(
+                    state="verified" if difference is None else "rejected",
+                    difference=difference.model_dump_json() if difference is not None else None,
+                    settled=_now(),
+                    settled_with=json.dumps(dict(with_versions), sort_keys=True),
+                )
+            )
+            _count(connection)
+        return self.entry(id)
+
+    def remove(self, id: str) -> None:
+        """Take an entry away, with all that belongs to it.
+
+        Raises:
+            UnknownNameError: there is no entry of that id.
+        """
+        with self.database.writing() as connection:
+            number = self._row(connection, id)["number"]
+            for table in (results, bundles, entries):
+                connection.execute(table.delete().where(table.c.number == number))
+            _count(connection)
+
+    def changes(self) -> int:
+        """A number that grows with every change of an entry."""
+        with self.database.reading() as connection:
+            return int(connection.execute(sql.select(changes.c.count)).scalar_one())
+
+    def boards(self) -> list[Board]:
+        """The boards that have an entry, overall ones first."""
+        columns = (entries.c.env, entries.c.scheme, entries.c.split, entries.c.mode)
+        with self.database.reading() as connection:
+            rows = connection.execute(sql.select(*columns).distinct()).all()
+        single = {
+            board
+            for env, scheme, split, mode in rows
+            for board in boards_of(env, scheme, split)
+            if mode in ("both", board.mode)
+        }
+        splits = {(board.scheme, board.split, board.mode) for board in single}
+        overall = [
+            Board(name, *split)
+            for name, envs in OVERALL.items()
+            for split in splits
+            if all(Board(env, *split) in single for env in envs)
+        ]
+        return [*sorted(overall, key=_order), *sorted(single, key=_order)]
+
+    def candidates(self, env: str, scheme: str, split: str, mode: Mode) -> list[Candidate]:
+        """The entries that played a split in a mode, in whatever state, oldest first."""
+        env, scheme, split = map(_text, (env, scheme, split))
+        chosen = (
+            sql.select(*(column for column in entries.c if column.name not in _HEAVY), results.c.result)
+            .join_from(entries, results, results.c.number == entries.c.number)
+            .where(entries.c.env == env, entries.c.scheme == scheme, entries.c.split == split, results.c.mode == mode)
+            .order_by(entries.c.number)
+        )
+        with self.database.reading() as connection:
+            return [_candidate(row) for row in connection.execute(chosen).mappings()]
+
+    def new_token(self, name: str) -> str:
+        """Give out a token; it is shown here and never again.
+
+        Raises:
+            UsageError: the name is taken.
+        """
+        Details.checked(name)  # The same rules, so that it can be shown anywhere.
+        token = tokens.new_token()
+        try:
+            with self.database.writing() as connection:
+                connection.execute(token_table.insert().values(name=name, sha256=tokens.hashed(token), created=_now()))
+        except IntegrityError as error:
+            raise UsageError(f"there is a token for {name!r} already: revoke it first, or give another name") from error
+        return token
+
+    def tokens(self) -> list[TokenRow]:
+        """The tokens that were given out, by name."""
+        with self.database.reading() as connection:
+            rows = connection.execute(sql.select(token_table.c.name, token_table.c.created).order_by(token_table.c.name)).all()
+        return [TokenRow(name, datetime.fromisoformat(created)) for name, created in rows]
+
+    def revoke(self, name: str) -> None:
+        """Take a token back.
+
+        Raises:
+            UnknownNameError: none was given out under that name.
+        """
+        with self.database.writing() as connection:
+            gone = connection.execute(token_table.delete().where(token_table.c.name == _text(name)))
+            if gone.rowcount == 0:
+                raise UnknownNameError("token", name, connection.execute(sql.select(token_table.c.name)).scalars())
+
+    def knows(self, token: str) -> bool:
+        """Whether a token was given out and not taken back."""
+        with self.database.reading() as connection:
+            hashes = list(connection.execute(sql.select(token_table.c.sha256)).scalars())
+        return tokens.known(token, hashes)
+
+    def has_tokens(self) -> bool:
+        """Whether any token was given out."""
+        with self.database.reading() as connection:
+            return connection.execute(sql.select(token_table.c.name).limit(1)).first() is not None
+
+
+def _text(asked: str) -> str:
+    """What was asked for, as a text that every database takes: none of ours has a NUL or half a surrogate pair."""
+    return asked.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _count(connection: sql.Connection) -> None:
+    connection.execute(changes.update().values(count=changes.c.count + 1))
+
+
+def _order(board: Board) -> tuple[str, str, str, int]:
+    return board.env, board.scheme, board.split, -MODES.index(board.mode)
+
+
+def _entry(row: sql.RowMapping) -> Entry:
+    return Entry(
+        id=row["id"],
+        number=row["number"],
+        details=_details(row),
+        submitted=datetime.fromisoformat(row["submitted"]),
+        settled=datetime.fromisoformat(row["settled"]) if row["settled"] else None,
+        state=row["state"],
+        difference=Difference.model_validate_json(row["difference"]) if row["difference"] else None,
+        unranked=tuple(json.loads(row["unranked"])),
+        mode=row["mode"],
+        summary=Summary.model_validate_json(row["summary"]),
+    )
+
+
+def _details(row: sql.RowMapping) -> Details:
+    # They were checked when they were written; rules may have changed since.
+    return Details.model_construct(name=row["name"], team=row["team"], link=row["link"])
+
+
+def _candidate(row: sql.RowMapping) -> Candidate:
+    return Candidate(
+        id=row["id"],
+        number=row["number"],
+        details=_details(row),
+        submitted=datetime.fromisoformat(row["submitted"]),
+        state=row["state"],
+        unranked=tuple(json.loads(row["unranked"])),
+        agent=row["agent"],
+        tasks=row["tasks"],
+        fingerprint=row["fingerprint"],
+        result=Result.model_validate_json(row["result"]),
+    )

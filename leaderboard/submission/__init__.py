@@ -1,0 +1,1 @@
+"""What is submitted: bundles, read warily, and all that can be checked without an engine."""

@@ -1,0 +1,167 @@
+"""A submission as bytes. Invariant: what `pack` gives, `unpack` takes; and whatever bytes `unpack` is given, it gives a
+bundle or one `SubmissionError`, in time linear in their number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Self
+
+from cotbench.errors import SubmissionError
+from cotbench.leaderboard.submission import limits
+from cotbench.leaderboard.submission.archive import Member, read_archive, write_archive
+from cotbench.leaderboard.submission.details import Details
+from cotbench.leaderboard.submission.json_reader import read_model, read_object, require_fields, require_format, shown
+from cotbench.leaderboard.submission.run_reader import read_finished
+from cotbench.runs import manifest as manifests
+from cotbench.runs.episode import Episode
+from cotbench.runs.journal import EPISODES
+from cotbench.runs.manifest import MANIFEST, Manifest
+
+SUBMISSION: Final = "submission.json"
+FORMAT: Final = 1
+_LARGEST: Final = {SUBMISSION: limits.SUBMISSION, MANIFEST: limits.MANIFEST, EPISODES: limits.EXPANDED}
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A submission, read; nothing in it has been checked but its form.
+
+    Attributes:
+        details: what the submitter says of it.
+        manifest: how the run was made, as the submitter says.
+        episodes: what was played, as the submitter says.
+        digest: sha256 of what was played, in hexadecimal digits: all of the episodes but `seconds`, and what they were played
+            by and on. The details are not in it.
+    """
+
+    details: Details
+    manifest: Manifest
+    episodes: tuple[Episode, ...]
+    digest: str
+
+    @classmethod
+    def of(cls, details: Details, manifest: Manifest, episodes: Sequence[Episode]) -> Self:
+        """A bundle with its digest."""
+        return cls(details, manifest, tuple(episodes), _digest(manifest, episodes))
+
+
+def pack(folder: Path, details: Details) -> bytes:
+    """A finished run folder as a submission; the same run and details give the same bytes.
+
+    Raises:
+        RunFolderError: not a run folder, a suite's, in use, damaged or unfinished.
+        SubmissionError: its summary is not what its episodes give, or it is too large.
+    """
+    manifest, episodes = read_finished(folder)
+    data = repack(Bundle.of(details, manifest, episodes))
+    unpack(data)
+    return data
+
+
+def repack(bundle: Bundle) -> bytes:
+    """The bytes of a bundle.
+
+    Raises:
+        SubmissionError: they are more than a submission may have.
+    """
+    submission = {"format": FORMAT, "details": bundle.details.model_dump(mode="json")}
+    head = json.dumps(submission, indent=2).encode() + b"\n"
+    manifest = bundle.manifest.model_dump_json(indent=2).encode() + b"\n"
+    lines = _lines(bundle.episodes, limits.EXPANDED - len(head) - len(manifest))
+    data = write_archive({SUBMISSION: [head], MANIFEST: [manifest], EPISODES: lines})
+    if len(data) > limits.PACKED:
+        raise SubmissionError(f"the submission has {len(data):,} bytes; at most {limits.PACKED:,} are accepted")
+    return data
+
+
+def _lines(episodes: Sequence[Episode], left: int) -> Iterator[bytes]:
+    """The episodes as they are written, a line each; `left` is how many bytes they may have."""
+    for number, episode in enumerate(episodes, 1):
+        line = episode.model_dump_json().encode() + b"\n"
+        left -= len(line)
+        if len(line) > limits.LINE:
+            raise SubmissionError(f"{EPISODES}, line {number}: is longer than {limits.LINE:,} bytes")
+        if left < 0:
+            raise SubmissionError(f"{EPISODES}, line {number}: the submission expands to more than {limits.EXPANDED:,} bytes")
+        yield line
+
+
+def unpack(data: bytes | BinaryIO) -> Bundle:
+    """Read a submission; follows no name and writes nothing.
+
+    Args:
+        data: its bytes, or a file that is read from where it stands.
+
+    Raises:
+        SubmissionError: it is not one: says what is wrong, in which file, line and field.
+    """
+    members = read_archive(_whole(data), _LARGEST, limits.EXPANDED)
+    details = _details(members[SUBMISSION].content())
+    manifest = _manifest(members[MANIFEST].content())
+    return Bundle.of(details, manifest, list(_episodes(members[EPISODES])))
+
+
+def _whole(data: bytes | BinaryIO) -> bytes:
+    whole = data if isinstance(data, bytes) else b"".join(_read(data))
+    if len(whole) > limits.PACKED:
+        raise SubmissionError(f"the submission has more than {limits.PACKED:,} bytes; no more are accepted")
+    return whole
+
+
+def _read(file: BinaryIO) -> Iterator[bytes]:
+    left = limits.PACKED + 1
+    while left > 0 and (piece := file.read(min(left, limits.MB))):
+        left -= len(piece)
+        yield piece
+
+
+def _details(text: bytes) -> Details:
+    document = read_object(text, SUBMISSION)
+    require_format(document, FORMAT, SUBMISSION)
+    require_fields(document, ("format", "details"), SUBMISSION)
+    details = document["details"]
+    if not isinstance(details, dict):
+        raise SubmissionError(f"{SUBMISSION}: details is {shown(details)}, not an object")
+    require_fields({"team": "", "link": "", **details}, tuple(Details.model_fields), SUBMISSION)
+    return Details.checked(**details)
+
+
+def _manifest(text: bytes) -> Manifest:
+    document = read_object(text, MANIFEST)
+    require_format(document, manifests.FORMAT, MANIFEST)
+    require_fields(document, tuple(Manifest.model_fields), MANIFEST)
+    if isinstance(document["config"], dict) and "elicitation" not in document["config"]:
+        raise SubmissionError(f"{MANIFEST}: config.elicitation is missing")
+    return read_model(Manifest, text, MANIFEST)
+
+
+def _episodes(member: Member) -> Iterator[Episode]:
+    steps = 0
+    for number, line in member.lines(limits.LINE):
+        where = f"{EPISODES}, line {number}"
+        if number > limits.EPISODES:
+            raise SubmissionError(f"{where}: a submission has at most {limits.EPISODES:,} episodes")
+        read_object(line, where)
+        episode = read_model(Episode, line, where)
+        steps += len(episode.trajectory)
+        if steps > limits.ALL_STEPS:
+            raise SubmissionError(f"{where}: the episodes of a submission have at most {limits.ALL_STEPS:,} steps together")
+        yield episode
+
+
+def _digest(manifest: Manifest, episodes: Sequence[Episode]) -> str:
+    told = manifest.model_dump(mode="json", include={"config", "agent", "task_list", "data"})
+    whole = hashlib.sha256(_canonical(told))
+    for episode in episodes:
+        whole.update(_canonical(episode.model_dump(mode="json", exclude={"seconds"})))
+    return whole.hexdigest()
+
+
+def _canonical(value: dict[str, Any]) -> bytes:
+    """One spelling of a JSON value, ended."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"

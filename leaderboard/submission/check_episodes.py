@@ -1,0 +1,149 @@
+"""The episodes of a submission. Invariant: exactly one of each planned task and mode, in the plan's order, each of them an
+error without a score or a whole episode whose steps, actions and numbers agree with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cotbench.errors import SubmissionError
+from cotbench.leaderboard.submission import limits
+from cotbench.leaderboard.submission.json_reader import shown
+from cotbench.prompting.query import Decision
+from cotbench.runs.episode import Episode, Step, episode_key
+from cotbench.runs.journal import EPISODES
+from cotbench.runs.rollout import Unit
+from cotbench.runs.runner import Plan
+
+COUNT: Final = 1_000_000_000
+"""Tokens, and whatever else is counted in an episode, are fewer."""
+
+
+def check_plays(episodes: Sequence[Episode], plan: Plan) -> None:
+    """Compare episodes with the plan and with themselves.
+
+    Raises:
+        SubmissionError: names the line, the episode, the step and the field.
+    """
+    units = plan.units
+    _check_order([episode.key for episode in episodes], [episode_key(unit.task, unit.mode) for unit in units])
+    budget = plan.config.max_steps or plan.entry.max_steps()
+    canonical = plan.entry.canonical()
+    characters = 0
+    for number, (episode, unit) in enumerate(zip(episodes, units, strict=True), 1):
+        at = _Place(number, episode.key)
+        characters += sum(len(decision.action) for step in episode.trajectory for _, decision, _ in _decisions(step, episode))
+        if characters > limits.ACTIONS:
+            raise at.refused(f"the actions of a submission have at most {limits.ACTIONS:,} characters together")
+        _check_outcome(at, episode, unit, budget)
+        prompted = plan.config.mode == "both" and episode.mode == "cot"
+        for index, step in enumerate(episode.trajectory):
+            _check_step(at.step(index), step, episode, prompted, canonical)
+
+
+def _check_order(found: Sequence[str], planned: Sequence[str]) -> None:
+    """One episode of each planned task and mode, in order."""
+    known, seen = set(planned), dict[str, int]()
+    for number, key in enumerate(found, 1):
+        if key not in known:
+            raise SubmissionError(f"{EPISODES}, line {number}: {shown(key)} was not planned: the manifest does not list it")
+        if key in seen:
+            raise SubmissionError(f"{EPISODES}, line {number}: {key} stands there twice, first in line {seen[key]}")
+        seen[key] = number
+    missing = [key for key in planned if key not in seen]
+    if missing:
+        raise SubmissionError(
+            f"{EPISODES}: {len(missing)} of {len(planned)} episodes are missing, the first is {missing[0]}: "
+            "every episode that was planned is submitted, the failed ones too"
+        )
+    for number, (key, wanted) in enumerate(zip(found, planned, strict=True), 1):
+        if key != wanted:
+            raise SubmissionError(f"{EPISODES}, line {number}: is {key}, but the plan has {wanted} there")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where something was found."""
+
+    line: int
+    key: str
+    within: str = ""
+
+    def step(self, index: int) -> _Place:
+        """A step of the episode."""
+        return _Place(self.line, self.key, f", step {index}")
+
+    def require(self, field: str, found: object, wanted: object) -> None:
+        """Refuse a value other than the only one that can be."""
+        if found != wanted:
+            raise self.refused(f"{field} is {shown(found)}, not {shown(wanted)}")
+
+    def refused(self, what: str) -> SubmissionError:
+        """The error."""
+        return SubmissionError(f"{EPISODES}, line {self.line} ({self.key}){self.within}: {what}")
+
+
+def _check_outcome(at: _Place, episode: Episode, unit: Unit, budget: int) -> None:
+    at.require("task_type", episode.task_type, unit.task_type)
+    at.require("steps", episode.steps, len(episode.trajectory))
+    if episode.steps > budget:
+        raise at.refused(f"steps is {episode.steps}, the step budget is {budget}")
+    if not 0 <= episode.restarts < COUNT:
+        raise at.refused(f"restarts is {episode.restarts}: it cannot be")
+    if not 0 <= episode.seconds < COUNT:
+        raise at.refused(f"seconds is {episode.seconds}: it cannot be")
+    if episode.error is not None:
+        for field in ("success", "score", "raw_score", "terminated", "truncated"):
+            if getattr(episode, field):
+                raise at.refused(f"{field} is {getattr(episode, field)}, but it ended in an error, which has no outcome")
+        return
+    if not 0 <= episode.score <= 1:
+        raise at.refused(f"score is {episode.score}, not in [0, 1]")
+    if not episode.trajectory:
+        raise at.refused("steps is 0: an episode that did not end in an error has an action")
+    if episode.terminated == episode.truncated:
+        raise at.refused(f"terminated and truncated are both {episode.terminated}: an episode ends in one of the two ways")
+    at.require("score", episode.score, episode.trajectory[-1].score)
+
+
+def _check_step(at: _Place, step: Step, episode: Episode, prompted: bool, canonical: Callable[[str], str]) -> None:
+    if not 0 <= step.score <= 1:
+        raise at.refused(f"score is {step.score}, not in [0, 1]")
+    at.require("action", step.action, canonical(step.decision.action))
+    if (step.prompt_decision is not None) != prompted:
+        raise at.refused(
+            "prompt_decision is missing, and mode both has one at every state of a CoT episode"
+            if prompted
+            else "prompt_decision stands there, and only a CoT episode of mode both has one"
+        )
+    if step.prompt_decision is None:
+        at.require("prompt_action", step.prompt_action, None)
+    else:
+        at.require("prompt_action", step.prompt_action, canonical(step.prompt_decision.action))
+    for field, decision, reasoned in _decisions(step, episode):
+        if decision.error is not None:
+            raise at.refused(f"{field}.error is {shown(decision.error)}: an answer that failed ends its episode")
+        if decision.trace is not None and not reasoned:
+            raise at.refused(f"{field}.trace is {shown(decision.trace)}: a prompt action has no trace")
+        for name in _COUNTS:
+            if not 0 <= getattr(decision, name) < COUNT:
+                raise at.refused(f"{field}.{name} is {getattr(decision, name)}: it cannot be")
+
+
+_COUNTS: Final = (
+    "prompt_tokens",
+    "reused_tokens",
+    "prefilled_tokens",
+    "trace_tokens",
+    "action_tokens",
+    "dropped_observations",
+)
+
+
+def _decisions(step: Step, episode: Episode) -> Iterator[tuple[str, Decision, bool]]:
+    """The decisions of a step: the field, and whether it may have a trace."""
+    yield "decision", step.decision, episode.mode == "cot"
+    if step.prompt_decision is not None:
+        yield "prompt_decision", step.prompt_decision, False

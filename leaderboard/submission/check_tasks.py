@@ -1,0 +1,113 @@
+"""The tasks of a submission. Invariant: they are those that `cotbench run` would have drawn for the same options, none of them
+is trained on, and the games need not be on this machine to know it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+
+from cotbench.envs.registry import EnvEntry, env_entry
+from cotbench.errors import SubmissionError, UnknownNameError
+from cotbench.leaderboard.submission.json_reader import shown
+from cotbench.runs.manifest import MANIFEST, Manifest, RunConfig
+from cotbench.runs.runner import Plan, draw_tasks
+
+TRAIN = "train"
+"""The split that is trained on, in every scheme that has one."""
+
+
+@cache
+def training_tasks(env: str) -> frozenset[str]:
+    """The tasks that are trained on in any scheme."""
+    source = env_entry(env).source()
+    return frozenset(
+        task for scheme, splits in source.schemes().items() if TRAIN in splits for task in source.tasks(scheme, TRAIN)
+    )
+
+
+def check_tasks(manifest: Manifest, entry: EnvEntry) -> Plan:
+    """What should have been played.
+
+    Raises:
+        SubmissionError: no such split, one with training tasks, or other tasks than the options give.
+    """
+    config = manifest.config
+    try:
+        whole = entry.source().tasks(config.scheme, config.split)
+    except UnknownNameError as error:
+        raise SubmissionError(f"{MANIFEST}: config: {error}") from error
+    trained = training_tasks(entry.name)
+    learnt = sum(task in trained for task in whole)
+    if learnt:
+        raise SubmissionError(
+            f"{MANIFEST}: config.split: {learnt} of the {len(whole)} tasks of {entry.name} {config.scheme}/{config.split} are "
+            "trained on, so it is not scored: submit a run on another split"
+        )
+    expected = len(whole) if config.tasks is None else len(set(config.tasks))
+    if manifest.split_tasks != expected:
+        raise SubmissionError(f"{MANIFEST}: split_tasks is {manifest.split_tasks}, not {expected}")
+    _check_list(manifest, whole)
+    return Plan(config, entry, manifest.task_list, manifest.split_tasks, manifest.partial)
+
+
+def _check_list(manifest: Manifest, whole: tuple[str, ...]) -> None:
+    config, listed = manifest.config, manifest.task_list
+    if not listed:
+        raise SubmissionError(f"{MANIFEST}: task_list is empty")
+    if len(set(listed)) < len(listed):
+        twice = next(task for task, times in Counter(listed).items() if times > 1)
+        raise SubmissionError(f"{MANIFEST}: task_list has {shown(twice)} twice")
+    known = set(whole)
+    for name, tasks in (("task_list", listed), ("config.tasks", config.tasks or ())):
+        for task in tasks:
+            if task not in known:
+                raise SubmissionError(
+                    f"{MANIFEST}: {name}: {shown(task)} is no task of {config.env} {config.scheme}/{config.split}: "
+                    "play it with the --split that it belongs to"
+                )
+    drawn = _drawn(config, whole)
+    if manifest.partial:
+        _check_partial(manifest, drawn)
+    elif listed != drawn:
+        _refuse_other(listed, drawn)
+
+
+def _drawn(config: RunConfig, whole: tuple[str, ...]) -> tuple[str, ...]:
+    """What `runner.make_plan` draws where all games are there."""
+    if config.tasks is not None:
+        if config.episodes is not None:
+            raise SubmissionError(f"{MANIFEST}: config: tasks names the tasks and episodes draws them, so one of them is null")
+        return tuple(dict.fromkeys(config.tasks))
+    if config.episodes is None:
+        return whole
+    if config.episodes > len(whole):
+        raise SubmissionError(f"{MANIFEST}: config.episodes is {config.episodes}, the split has {len(whole)} tasks")
+    return tuple(draw_tasks(whole, config.episodes, config.seed))
+
+
+def _check_partial(manifest: Manifest, drawn: tuple[str, ...]) -> None:
+    """Games were left out. Which ones is not known here, so neither is what was drawn of the others."""
+    config, listed = manifest.config, manifest.task_list
+    if not config.available_only:
+        raise SubmissionError(f"{MANIFEST}: partial is true, which only --available-only allows, and it was not given")
+    if len(listed) >= manifest.split_tasks:
+        raise SubmissionError(f"{MANIFEST}: partial is true, but all {len(listed)} tasks are in its task_list")
+    if config.episodes is not None:
+        if len(listed) != config.episodes:
+            raise SubmissionError(f"{MANIFEST}: task_list has {len(listed)} tasks, config.episodes is {config.episodes}")
+        return
+    present = set(listed)
+    kept = tuple(task for task in drawn if task in present)
+    if listed != kept:
+        _refuse_other(listed, kept)
+
+
+def _refuse_other(listed: tuple[str, ...], drawn: tuple[str, ...]) -> None:
+    place = next((place for place, pair in enumerate(zip(listed, drawn, strict=False)) if pair[0] != pair[1]), None)
+    if place is None:
+        raise SubmissionError(f"{MANIFEST}: task_list has {len(listed)} tasks, the config gives {len(drawn)}")
+    raise SubmissionError(
+        f"{MANIFEST}: task_list.{place} is {shown(listed[place])}, but its split, seed and number of episodes give "
+        f"{shown(drawn[place])}"
+    )

@@ -1,0 +1,97 @@
+"""What of a submission can be checked without an engine. Invariant: a bundle that passes says the same as if `cotbench run` had
+written it, as far as that is known without playing: what it was asked, what it should have played, and that its numbers agree
+with each other. Whether they are true, a replay says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Final
+
+from cotbench.envs.registry import EnvEntry, env_entry
+from cotbench.envs.splits import digest
+from cotbench.errors import SubmissionError, UnknownNameError
+from cotbench.leaderboard.submission.bundle import Bundle
+from cotbench.leaderboard.submission.check_episodes import check_plays
+from cotbench.leaderboard.submission.check_tasks import check_tasks
+from cotbench.leaderboard.submission.check_texts import check_texts
+from cotbench.leaderboard.submission.json_reader import shown
+from cotbench.runs.manifest import MANIFEST, Manifest
+
+_OTHER: Final = "it was made by another version of cotbench, or edited"
+
+
+def check(bundle: Bundle) -> tuple[str, ...]:
+    """Check everything that needs no engine, no data and no network.
+
+    Returns:
+        Why the entry has no rank, though it may be verified: "4 of 120 tasks", ...; empty for a whole run.
+
+    Raises:
+        SubmissionError: names the file, the line, the step and the field.
+    """
+    manifest = bundle.manifest
+    check_texts(manifest)
+    _check_created(manifest.created)
+    entry = _entry(manifest.config.env)
+    _check_asked(manifest, entry)
+    plan = check_tasks(manifest, entry)
+    check_plays(bundle.episodes, plan)
+    return _unranked(bundle, entry)
+
+
+def _entry(env: str) -> EnvEntry:
+    try:
+        return env_entry(env)
+    except UnknownNameError as error:
+        raise SubmissionError(f"{MANIFEST}: config.env: {error}") from error
+
+
+def _check_created(created: str) -> None:
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError as error:
+        raise SubmissionError(f"{MANIFEST}: created is {shown(created)}, not a date and time") from error
+    if moment.tzinfo is None:
+        raise SubmissionError(f"{MANIFEST}: created is {shown(created)}, which names no time zone")
+
+
+def _check_asked(manifest: Manifest, entry: EnvEntry) -> None:
+    """What the agent was shown, and how it was asked: the same text and rules as here."""
+    now = {
+        "elicitation_fingerprint": (manifest.elicitation_fingerprint, manifest.config.elicitation.fingerprint),
+        "instructions_sha256": (
+            manifest.instructions_sha256,
+            hashlib.sha256(json.dumps(entry.instructions()).encode()).hexdigest(),
+        ),
+        "task_list_sha256": (manifest.task_list_sha256, digest(manifest.task_list)),
+    }
+    given = {
+        "elicitation_fingerprint": "its config",
+        "instructions_sha256": f"the instructions of {entry.name}",
+        "task_list_sha256": "its task list",
+    }
+    for name, (told, found) in now.items():
+        if told != found:
+            raise SubmissionError(f"{MANIFEST}: {name} is {shown(told)}, but {given[name]} give {shown(found)}: {_OTHER}")
+
+
+def _unranked(bundle: Bundle, entry: EnvEntry) -> tuple[str, ...]:
+    manifest, config = bundle.manifest, bundle.manifest.config
+    reasons = []
+    if config.tasks is not None:
+        reasons.append("tasks named one by one")
+    elif len(manifest.task_list) < manifest.split_tasks:
+        left = ", games were not there" if manifest.partial else ""
+        reasons.append(f"{len(manifest.task_list)} of {manifest.split_tasks} tasks{left}")
+    errors = sum(episode.error is not None for episode in bundle.episodes)
+    if errors:
+        reasons.append(f"{errors} episode{'s' if errors > 1 else ''} ended in {'errors' if errors > 1 else 'an error'}")
+    if config.max_steps is not None:
+        if entry.budgets_by_task():
+            reasons.append(f"step budget {config.max_steps} instead of each task's own")
+        elif config.max_steps != entry.max_steps():
+            reasons.append(f"step budget {config.max_steps} instead of {entry.max_steps()}")
+    return tuple(reasons)

@@ -1,0 +1,152 @@
+"""JSON from a stranger. Invariant: what is read here says one thing to every reader: UTF-8, no key twice, finite numbers of
+bounded length, a bounded number of values; a refusal names the file, the line and the field.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from cotbench.errors import CotbenchError, SubmissionError
+from cotbench.leaderboard.submission import limits
+
+_STRING = re.compile(rb'"[^"]*"?')
+"""A JSON string without escapes, or what is left of one at the end."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def shown(value: object) -> str:
+    """Something submitted, for an error: quoted, on one line, cut."""
+    whole = value if isinstance(value, str) else str(value)
+    return repr(whole[: limits.SHOWN]) + ("…" if len(whole) > limits.SHOWN else "")
+
+
+def plain(text: str) -> str:
+    """Somebody else's message, for an error: on one line, cut."""
+    line = " ".join(text.split())
+    kept = "".join(character if character.isprintable() else "?" for character in line[:300])
+    return kept + ("…" if len(line) > 300 else "")
+
+
+def read_object(text: bytes, where: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Args:
+        text: its bytes.
+        where: what to call it in an error: "manifest.json", "episodes.jsonl, line 3".
+
+    Raises:
+        SubmissionError: it is not JSON, not an object, too large, or says something twice.
+    """
+    _bounded(text, where)
+    try:
+        loaded = json.loads(
+            text.decode("utf-8"), object_pairs_hook=_once, parse_int=_integer, parse_float=_number, parse_constant=_constant
+        )
+    except UnicodeDecodeError as error:
+        raise SubmissionError(f"{where}: byte {error.start + 1} is not UTF-8") from error
+    except _RefusedError as error:
+        raise SubmissionError(f"{where}: {error}") from error
+    except json.JSONDecodeError as error:
+        raise SubmissionError(f"{where}: is not JSON ({error.msg} at character {error.pos + 1})") from error
+    except RecursionError as error:
+        raise SubmissionError(f"{where}: its values are nested too deeply") from error
+    if not isinstance(loaded, dict):
+        raise SubmissionError(f"{where}: is not a JSON object")
+    return loaded
+
+
+def read_model(model: type[M], text: bytes, where: str) -> M:
+    """A JSON object that `read_object` took, as a model. Nothing is converted: "1" is no number.
+
+    Raises:
+        SubmissionError: it does not fit; names the first field that does not.
+    """
+    try:
+        return model.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        unknown = first["type"] in ("extra_forbidden", "unexpected_keyword_argument")
+        what = "is a field that this cotbench does not know" if unknown else first["msg"]
+        raise SubmissionError(f"{where}: {plain(place)}{': ' if place else ''}{plain(what)}") from error
+    except CotbenchError as error:
+        raise SubmissionError(f"{where}: {plain(str(error))}") from error
+
+
+def require_fields(document: dict[str, Any], known: Sequence[str], where: str) -> None:
+    """Refuse an object that lacks a field or has one more.
+
+    Raises:
+        SubmissionError: names it.
+    """
+    for name in document:
+        if name not in known:
+            raise SubmissionError(f"{where}: {shown(name)} is a field that this cotbench does not know")
+    for name in known:
+        if name not in document:
+            raise SubmissionError(f"{where}: {name} is missing")
+
+
+def require_format(document: dict[str, Any], known: int, where: str) -> None:
+    """Refuse another format than the known one.
+
+    Raises:
+        SubmissionError: a newer one, or none.
+    """
+    if "format" not in document:
+        raise SubmissionError(f"{where}: format is missing")
+    found = document["format"]
+    if isinstance(found, int) and not isinstance(found, bool) and found > known:
+        raise SubmissionError(f"{where}: has format {found}, this cotbench reads {known}: use a newer cotbench here")
+    if found != known or isinstance(found, bool | float):
+        raise SubmissionError(f"{where}: format is {shown(found)}, not {known}")
+
+
+class _RefusedError(Exception):
+    """A value that may not stand there."""
+
+
+def _bounded(text: bytes, where: str) -> None:
+    """Count what a parser would have to make, before it makes it."""
+    plain_text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Each value and its name are a string at most, of two quotes.
+    many = plain_text.count(b'"') > 4 * limits.VALUES
+    structure = b"" if many else _STRING.sub(b"", plain_text)
+    if many or structure.count(b"{") + structure.count(b"[") > limits.CONTAINERS or structure.count(b",") > limits.VALUES:
+        raise SubmissionError(f"{where}: holds too many values, more than an episode of {limits.STEPS:,} steps does")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _RefusedError(f"the field {shown(name)} stands there twice")
+            seen.add(name)
+    return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > limits.NUMBER or abs(int(text)) >= limits.INTEGER:
+        raise _RefusedError(f"holds a number that is too large: {shown(text)}")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if len(text) > limits.NUMBER:
+        raise _RefusedError(f"holds a number of too many digits: {shown(text)}")
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise _RefusedError(f"holds a number that is too large: {shown(text)}")
+    return value
+
+
+def _constant(text: str) -> NoReturn:
+    raise _RefusedError(f"holds {text}, which is no number")

@@ -1,0 +1,110 @@
+"""A finished run folder. Invariant: it is read while nobody writes to it, has every episode that was planned and no other, in
+their order, and its summary is what these episodes give. Nothing in it is changed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cotbench.errors import RunFolderError, SubmissionError
+from cotbench.prompting.elicitation import MODES
+from cotbench.runs.episode import Episode, episode_key
+from cotbench.runs.journal import EPISODES, read_episodes
+from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, read_manifest
+from cotbench.runs.suite import is_suite
+from cotbench.runs.summary import SUMMARY, Summary, summarize
+
+_SAME = 1e-6
+"""Relative difference of two numbers that are taken for the same: another machine rounds a bootstrap otherwise."""
+
+
+def read_finished(folder: Path) -> tuple[Manifest, list[Episode]]:
+    """A run's manifest and its episodes.
+
+    Raises:
+        RunFolderError: not a run folder, a suite's, in use, damaged or unfinished.
+        SubmissionError: the summary is not what the episodes give.
+    """
+    if is_suite(folder):
+        runs = [str(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))]
+        listed = f"submit each of its runs: {', '.join(runs)}" if runs else "it holds no run yet"
+        raise RunFolderError(f"{folder} is a folder of several runs ({SUITE}); {listed}")
+    manifest = read_manifest(folder)
+    with _left_alone(folder):
+        episodes = _planned(folder, manifest, read_episodes(folder))
+        stored = _summary(folder)
+    given = summarize(episodes, manifest).model_dump(mode="json")
+    place = _first_difference(stored.model_dump(mode="json"), given)
+    if place is not None:
+        path, before, now = place
+        raise SubmissionError(
+            f"{folder / SUMMARY} is not what the episodes beside it give: {path} is {before}, they give {now}; "
+            f"submit a run as it was played (cotbench run --resume {folder} writes the summary anew)"
+        )
+    return manifest, episodes
+
+
+@contextmanager
+def _left_alone(folder: Path) -> Iterator[None]:
+    """Read a folder that no run is writing to."""
+    try:
+        lock = os.open(folder / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # A copy of the folder.
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunFolderError(f"{folder} is in use by another cotbench run: submit it when that has ended") from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def _planned(folder: Path, manifest: Manifest, episodes: Sequence[Episode]) -> list[Episode]:
+    """The episodes in the plan's order."""
+    modes = MODES if manifest.config.mode == "both" else (manifest.config.mode,)
+    keys = [episode_key(task, mode) for task in manifest.task_list for mode in modes]
+    there = {episode.key: episode for episode in episodes}
+    missing = [key for key in keys if key not in there]
+    if missing:
+        raise RunFolderError(
+            f"{folder} holds an unfinished run: {len(missing)} of {len(keys)} episodes are missing, the first is {missing[0]}; "
+            f"go on with: cotbench run --resume {folder}"
+        )
+    others = there.keys() - set(keys)
+    if others:
+        raise RunFolderError(f"{folder / EPISODES} holds {min(others)}, which its manifest does not list: remove that line")
+    return [there[key] for key in keys]
+
+
+def _summary(folder: Path) -> Summary:
+    path = folder / SUMMARY
+    if not path.is_file():
+        raise RunFolderError(f"{folder} holds an unfinished run: it has no {SUMMARY}; cotbench run --resume {folder} writes it")
+    try:
+        return Summary.model_validate_json(path.read_text("utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path} is damaged: remove it, and cotbench run --resume {folder} writes it anew") from error
+
+
+def _first_difference(before: Any, now: Any, path: str = "") -> tuple[str, Any, Any] | None:
+    """Where two JSON values part: the path, and both sides."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in dict.fromkeys((*now, *before)):
+            found = _first_difference(before.get(name), now.get(name), f"{path}.{name}" if path else name)
+            if found is not None:
+                return found
+        return None
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (before, now))
+    same = math.isclose(before, now, rel_tol=_SAME, abs_tol=_SAME * _SAME) if numbers else before == now
+    return None if same else (path, before, now)

@@ -1,0 +1,1 @@
+"""Verification: an entry's actions executed again beside the environments."""

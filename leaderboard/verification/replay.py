@@ -1,0 +1,169 @@
+"""One episode beside what an environment says to the same actions. Invariant: whatever a figure is computed from, and the
+environment knows, is compared exactly; traces and tokens are the agent's word, which no replay can check.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cotbench.envs.registry import env_entry
+from cotbench.errors import EngineError
+from cotbench.leaderboard.verification.difference import Difference
+from cotbench.runs.env_workers import EnvHandle, EnvSettings, LocalEnv, Reply
+from cotbench.runs.episode import Episode, Step
+
+MAX_ACTION = 1_000_000
+"""Characters; no run has a longer one, and the environments take up to a minute over ten times as many."""
+
+EPISODE_SECONDS = 600.0
+"""By the clock; the longest honest episode, with a gold path to be found, takes a tenth of that on a slow machine."""
+
+Row = tuple[str, object, object]
+"""A field, as it was submitted, and as the replay has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an environment knows without being started.
+
+    Attributes:
+        canonical: its spelling of actions.
+        task_type: the type of a task.
+        expert: whether the run recorded the expert's actions.
+    """
+
+    canonical: Callable[[str], str]
+    task_type: Callable[[str], str]
+    expert: bool
+
+
+def replay(episode: Episode, env: EnvHandle, rules: Rules, deadline: float) -> Difference | None:
+    """Execute the recorded actions; the first difference, in the order in which the episode went.
+
+    Args:
+        episode: one that did not end in an error.
+        env: asked for the expert's actions where they were recorded.
+        rules: of the environment.
+        deadline: on the monotonic clock; looked at before every step.
+
+    Raises:
+        EngineError: the environment failed, or the time is spent.
+    """
+    key, recorded = episode.key, len(episode.trajectory)
+    env.ask_reset(episode.task)
+    reply = env.read()
+    if found := _first(_beginning(episode, reply), key):
+        return found
+    for number, step in enumerate(episode.trajectory):
+        if reply.terminated or reply.truncated:
+            return Difference.at("steps", recorded, number, episode=key, step=number)
+        if found := _first(_choice(step, reply, rules), key, number):
+            return found
+        if time.monotonic() > deadline:
+            raise EngineError(f"after {EPISODE_SECONDS:.0f} s it was at step {number} of {recorded} only")
+        env.ask_step(step.action)
+        reply = env.read()
+        if found := _first(_consequence(step, reply), key, number):
+            return found
+    if not (reply.terminated or reply.truncated):
+        return Difference.at("steps", recorded, f"more than {recorded}", episode=key, step=recorded)
+    return _first(_ending(episode, reply, rules), key)
+
+
+def _first(rows: Iterable[Row], key: str, step: int | None = None) -> Difference | None:
+    return next((Difference.at(field, one, other, episode=key, step=step) for field, one, other in rows if one != other), None)
+
+
+def _beginning(episode: Episode, reply: Reply) -> list[Row]:
+    return [
+        ("first_observation", episode.first_observation, reply.observation),
+        ("goal", episode.goal, reply.info["goal"]),
+        ("functions", episode.functions, "\n".join(map(json.dumps, reply.info.get("functions", ())))),
+    ]
+
+
+def _choice(step: Step, before: Reply, rules: Rules) -> list[Row]:
+    """What was done in a state, and what the expert would have done there."""
+    if len(step.action) > MAX_ACTION:
+        return [("action", step.action, f"not replayed: longer than {MAX_ACTION:,} characters")]
+    prompt = step.prompt_decision
+    return [
+        ("expert_action", step.expert_action, before.info["expert_action"] if rules.expert else None),
+        ("action", step.action, rules.canonical(step.decision.action)),
+        ("prompt_action", step.prompt_action, rules.canonical(prompt.action) if prompt is not None else None),
+    ]
+
+
+def _consequence(step: Step, reply: Reply) -> list[Row]:
+    return [
+        ("observation", step.observation, reply.observation),
+        ("score", step.score, reply.info["score"]),
+        ("invalid_action", step.invalid_action, reply.info["invalid_action"]),
+    ]
+
+
+def _ending(episode: Episode, reply: Reply, rules: Rules) -> list[Row]:
+    info = reply.info
+    return [
+        ("steps", episode.steps, len(episode.trajectory)),
+        ("terminated", episode.terminated, reply.terminated),
+        ("truncated", episode.truncated, reply.truncated),
+        ("success", episode.success, info["success"]),
+        ("score", episode.score, info["score"]),
+        ("raw_score", episode.raw_score, info["raw_score"]),
+        ("task", episode.task, info["task"]),
+        ("task_type", episode.task_type, rules.task_type(episode.task)),
+    ]
+
+
+class Replayer:
+    """An environment in this process, and the episodes that are replayed in it, one after the other.
+
+    Episodes of one task are best replayed one after the other: the environment keeps the task that it has loaded.
+
+    Args:
+        settings: which environment; its `request` says whether the expert's actions were recorded.
+    """
+
+    def __init__(self, settings: EnvSettings) -> None:
+        entry = env_entry(settings.name)
+        self._settings = settings
+        self._rules = Rules(entry.canonical(), entry.source().task_type, "expert_action" in settings.kwargs["request"])
+        self._env: EnvHandle | None = None
+
+    def difference(self, episode: Episode) -> Difference | None:
+        """The first difference; an environment that fails is replaced once.
+
+        Raises:
+            EngineError: it failed again; names the episode.
+        """
+        deadline = time.monotonic() + EPISODE_SECONDS
+        try:
+            return replay(episode, self._opened(), self._rules, deadline)
+        except EngineError as error:
+            self.close()
+            if time.monotonic() > deadline:
+                raise _named(episode, error) from error
+        try:
+            return replay(episode, self._opened(), self._rules, deadline)
+        except EngineError as error:
+            self.close()
+            raise _named(episode, error) from error
+
+    def _opened(self) -> EnvHandle:
+        if self._env is None:
+            self._env = LocalEnv(self._settings)
+        return self._env
+
+    def close(self) -> None:
+        """Free the environment; another is made when it is needed."""
+        env, self._env = self._env, None
+        if env is not None:
+            env.close()
+
+
+def _named(episode: Episode, error: EngineError) -> EngineError:
+    return EngineError(f"{episode.key} cannot be replayed: {error}")

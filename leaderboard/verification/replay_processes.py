@@ -1,0 +1,195 @@
+"""Episodes replayed in several processes. Invariant: the outcome is that of replaying them one by one in order, whichever
+process is faster or dies; none is left behind, also after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Any
+
+from cotbench.errors import CotbenchError, EngineError
+from cotbench.leaderboard.verification.difference import Difference
+from cotbench.leaderboard.verification.replay import Replayer
+from cotbench.runs.env_workers import EnvSettings, deaf_to_interrupts
+from cotbench.runs.episode import Episode
+
+Group = Sequence[tuple[int, Episode]]
+"""Episodes of one task, each with its place in the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the replay of one episode gave: a difference, why it failed, or neither."""
+
+    difference: Difference | None = None
+    failure: str | None = None
+
+    @property
+    def agrees(self) -> bool:
+        return self.difference is None and self.failure is None
+
+
+def _serve(pipe: Any, settings: EnvSettings) -> None:
+    """A process: lines of episodes come, an answer for each goes, until the pipe is closed or the parent dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides what Ctrl-C means.
+    replayer = Replayer(settings)
+    try:
+        while True:
+            for line in pipe.recv():
+                answer = _answer(replayer, line)
+                pipe.send(answer)
+                if not answer.agrees:
+                    break
+    except (EOFError, OSError):
+        return
+    finally:
+        replayer.close()
+
+
+def _answer(replayer: Replayer, line: str) -> _Answer:
+    try:
+        return _Answer(replayer.difference(Episode.model_validate_json(line)))
+    except Exception as error:
+        return _Answer(failure=str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}")
+
+
+class _Process:
+    """One process and what it was given.
+
+    Attributes:
+        owed: the episodes that it has not answered yet, in order.
+        pipe: to it.
+    """
+
+    def __init__(self, settings: EnvSettings) -> None:
+        self._settings = settings
+        self._process: Any = None
+        self.pipe: Any = None
+        self.owed: deque[tuple[int, Episode]] = deque()
+
+    def give(self, group: Group) -> None:
+        """Have episodes replayed; starts the process when there is none.
+
+        Raises:
+            EngineError: it cannot be started.
+        """
+        if self._process is None:
+            self._start()
+        self.owed.extend(group)
+        # Where the process is gone, `take` says so.
+        with suppress(OSError):
+            self.pipe.send([episode.model_dump_json() for _, episode in group])
+
+    def _start(self) -> None:
+        # Spawned, not forked: the parent may have threads.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, inner = context.Pipe()
+        process = context.Process(target=_serve, args=(inner, self._settings), daemon=True)
+        try:
+            with deaf_to_interrupts():
+                process.start()
+                self._process = process  # Before an interrupt that was held back is heard.
+        except OSError as error:
+            raise EngineError(f"cannot start a process to replay in ({error}): use fewer --jobs") from error
+        finally:
+            inner.close()
+
+    def take(self) -> _Answer | None:
+        """The answer about the first episode that it owes; None where it died instead."""
+        try:
+            answer: _Answer = self.pipe.recv()
+        except (EOFError, OSError):
+            self.end()
+            return None
+        return answer
+
+    def end(self, patience: float = 0.0) -> None:
+        """End the process; what it has started ends with it, for it reads from it. Safe to call twice."""
+        process, self._process = self._process, None
+        if process is not None:
+            self.pipe.close()
+            process.join(timeout=patience)
+            process.kill()
+            process.join()
+
+
+def replay_in_processes(
+    settings: EnvSettings, groups: Sequence[Group], jobs: int, finished: Callable[[], None]
+) -> Difference | None:
+    """The first difference in the order of the run; `finished` is called for every episode that agrees.
+
+    A process that dies is replaced, and its episodes are replayed again.
+
+    Raises:
+        EngineError: before any difference, an episode cannot be replayed, or its process died twice.
+    """
+    replaying = _Replaying(settings, groups, jobs, finished)
+    try:
+        return replaying.outcome()
+    finally:
+        replaying.end()
+
+
+class _Replaying:
+    """The processes, what waits for them, and the first episode that does not agree, as far as is known."""
+
+    def __init__(self, settings: EnvSettings, groups: Sequence[Group], jobs: int, finished: Callable[[], None]) -> None:
+        self._waiting = deque(groups)
+        self._processes = [_Process(settings) for _ in range(min(jobs, len(groups)))]
+        self._finished = finished
+        self._died: set[int] = set()
+        self._first: tuple[int, _Answer] | None = None
+
+    def outcome(self) -> Difference | None:
+        """Replay until everything agrees, or everything before the first that does not."""
+        while busy := self._busy():
+            answered = wait([process.pipe for process in busy])
+            for process in busy:
+                if process.pipe in answered and self._matters(process.owed[0][0]):
+                    self._take(process)
+        if self._first is None:
+            for process in self._processes:
+                process.end(patience=10.0)
+            return None
+        _, answer = self._first
+        if answer.failure is not None:
+            raise EngineError(answer.failure)
+        return answer.difference
+
+    def _matters(self, place: int) -> bool:
+        return self._first is None or place < self._first[0]
+
+    def _busy(self) -> list[_Process]:
+        """Give work to whoever has none; the processes whose next answer matters."""
+        for process in self._processes:
+            if not process.owed and self._waiting:
+                process.give(self._waiting.popleft())
+        return [process for process in self._processes if process.owed and self._matters(process.owed[0][0])]
+
+    def _take(self, process: _Process) -> None:
+        place, episode = process.owed[0]
+        answer = process.take()
+        if answer is None and place not in self._died:
+            self._died.add(place)
+            self._waiting.appendleft(tuple(process.owed))
+            process.owed.clear()
+            return
+        answer = answer or _Answer(failure=f"{episode.key} cannot be replayed: its process died twice")
+        if answer.agrees:
+            process.owed.popleft()
+            self._finished()
+            return
+        process.owed.clear()
+        self._first = place, answer
+        self._waiting = deque(group for group in self._waiting if self._matters(group[0][0]))
+
+    def end(self) -> None:
+        """End all processes at once."""
+        for process in self._processes:
+            process.end()

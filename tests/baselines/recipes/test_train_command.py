@@ -1,0 +1,357 @@
+"""`cotbench train`: a file or flags, folders that survive a kill and a full disk, a clean terminal, errors in one line."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import needs_hf
+
+pytestmark = needs_hf
+
+from cotbench.baselines.data.demonstration import Demonstration, write_jsonl  # noqa: E402
+from cotbench.baselines.training import ema, trainer  # noqa: E402
+from cotbench.cli import run_cli  # noqa: E402
+from tests.baselines.conftest import ENV  # noqa: E402
+
+FLAGS = ["--epochs", "2", "-b", "6", "--lr", "1e-3", "--mask-fraction", "0.3", "--checkpoints", "0.25,0.5,0.75"]
+FLAGS += ["--device", "cpu", "--threads", "1"]
+TRAIN = ["train", "--model", "./m", "--data", "t", *FLAGS, "--out", "o"]
+
+
+@pytest.fixture
+def cli(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    learners: dict[str, Path],
+    some_traces: Path,
+) -> Any:
+    """Runs a command line in a folder with a model `m` and traces `t`: (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+    Path("m").symlink_to(learners["qwen"])
+    Path("t").symlink_to(some_traces)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()  # What fixtures said.
+        code = run_cli(list(arguments))
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def undisturbed(learners: dict[str, Path], some_traces: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Makes the folder of a training that nothing disturbed, once for the same options."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def folder(*more: str) -> Path:
+        if more not in made:
+            place = tmp_path_factory.mktemp("whole")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(place)
+                Path("m").symlink_to(learners["qwen"])
+                Path("t").symlink_to(some_traces)
+                assert run_cli([*TRAIN, *more]) == 0
+            made[more] = place / "o"
+        return made[more]
+
+    return folder
+
+
+@pytest.fixture
+def whole(undisturbed: Any) -> Path:
+    """The folder of the usual one."""
+    return Path(undisturbed())
+
+
+def same(out: Path, whole: Path) -> None:
+    """The same final weights, and the same checkpoints on the way."""
+    names = sorted(path.name for path in whole.glob("checkpoint-*"))
+    assert sorted(path.name for path in out.glob("checkpoint-*")) == names
+    for name in (".", *names):
+        assert (out / name / "model.safetensors").read_bytes() == (whole / name / "model.safetensors").read_bytes(), name
+        cards = [json.loads((folder / name / "recipe.json").read_text()) for folder in (out, whole)]
+        assert cards[0]["seen"] == cards[1]["seen"] and cards[0]["config"] == cards[1]["config"]
+
+
+def test_a_training_and_what_the_terminal_shows(cli: Any, whole: Path) -> None:
+    code, out, err = cli(*TRAIN)
+    assert (code, err) == (0, "")
+    told, play = out.splitlines()
+    assert told.startswith("trained 10 steps on 27 examples, ") and told.endswith("% of the action tokens masked")
+    assert play == "play it with: cotbench run --agent hf:./o"
+    assert {path.name for path in Path("o").glob("checkpoint-*")} == {
+        "checkpoint-3",
+        "checkpoint-5",
+        "checkpoint-8",
+        "checkpoint-10",
+    }
+    same(Path("o"), whole)
+
+
+def test_a_file_does_what_flags_do_and_what_is_typed_wins(cli: Any, whole: Path) -> None:
+    Path("c.toml").write_text(
+        'recipe = "sft"\nmodel = "./m"\ndata = ["t"]\nepochs = 2\nbatch = 6\nlearning_rate = 1e-3\nmask_fraction = 0.9\n'
+        'checkpoints = [0.25, 0.5, 0.75]\ndevice = "cpu"\nthreads = 1\nelicitation = { trace_tokens = 256 }\n'
+    )
+    code, _, _ = cli("train", "--config", "c.toml", "--mask-fraction", "0.3", "--out", "o")
+    assert code == 0
+    ours, theirs = (json.loads((folder / "recipe.json").read_text()) for folder in (Path("o"), whole))
+    assert ours["config"] == {**theirs["config"], "elicitation": {"trace_tokens": 256}}
+    assert ours["elicitations"] == theirs["elicitations"]
+    assert Path("o/model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_sft_plus_is_sft_with_the_papers_fraction(cli: Any, whole: Path) -> None:
+    flags = [flag for flag in FLAGS if flag not in ("--mask-fraction", "0.3")]
+    code, out, err = cli("train", "--recipe", "sft+", "--model", "./m", "--data", "t", *flags, "--out", "o", "--json")
+    assert (code, err) == (0, "")
+    assert out == Path("o/recipe.json").read_text()
+    assert json.loads(out)["config"]["mask_fraction"] == 0.3
+    assert Path("o/model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_killed_and_resumed_it_is_the_same(cli: Any, whole: Path) -> None:
+    child = os.fork()  # Everything is imported already.
+    if not child:
+        os._exit(run_cli(TRAIN))
+    while not Path("o/checkpoint-3/recipe.json").exists():
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it is still running"
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0) == (child, signal.SIGKILL), "it was still running"
+    assert not Path("o/recipe.json").exists()
+    code, _, err = cli("train", "--out", "o", "--resume")
+    assert (code, err) == (0, "")
+    same(Path("o"), whole)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def nth(number: int, original: Callable[..., Any], *, after: bool = False) -> Callable[..., Any]:
+    """A function that is killed at its nth call, or right after it."""
+    calls = 0
+
+    def call(*rest: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number and not after:
+            raise Killed
+        done = original(*rest, **more)
+        if calls == number:
+            raise Killed
+        return done
+
+    return call
+
+
+AVERAGED = ["--average", "0.8"]
+
+
+@pytest.mark.parametrize(
+    ("where", "after", "goes_on_from", "more"),
+    [
+        ((trainer.TreeTrainer, "save_model"), False, "checkpoint-3", []),
+        ((trainer.TreeTrainer, "_save_optimizer_and_scheduler"), False, "checkpoint-3", AVERAGED),
+        ((ema.Average, "save"), False, "checkpoint-3", AVERAGED),
+        ((trainer, "write_card"), False, "checkpoint-3", []),
+        ((trainer, "write_card"), True, "checkpoint-5", AVERAGED),
+    ],
+)
+def test_killed_at_any_moment_of_saving_it_is_the_same(
+    cli: Any, undisturbed: Any, where: tuple[Any, str], after: bool, goes_on_from: str, more: list[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(*where, nth(2, getattr(*where), after=after))
+        with pytest.raises(Killed):
+            cli(*TRAIN, *more)
+    assert Path("o/checkpoint-3/optimizer.pt").exists(), "it goes only when the next one is whole"
+    assert trainer.newest_checkpoint(Path("o")) == Path("o", goes_on_from)
+    assert cli("train", "--resume", "o")[0] == 0
+    same(Path("o"), undisturbed(*more))
+    for name in ("optimizer.pt", *(["raw.safetensors"] if more else [])):
+        kept = [path.parent.name for path in Path("o").glob(f"checkpoint-*/{name}")]
+        assert kept == ["checkpoint-10"], "the newest alone can be gone on from"
+
+
+def test_a_finished_training_is_gone_on_with_and_stays_the_same(cli: Any, whole: Path) -> None:
+    shutil.copytree(whole, "o")
+    (Path("o") / "model.safetensors").unlink()  # As if the kill had come at the very end.
+    assert cli("train", "--resume", "o")[0] == 0
+    same(Path("o"), whole)
+
+
+def test_what_cannot_be_gone_on_from_is_not_removed(cli: Any, whole: Path) -> None:
+    shutil.copytree(whole, "o")
+    shutil.rmtree("o/checkpoint-10")
+    code, _, err = cli("train", "--resume", "o")
+    assert code == 1
+    assert err.startswith("error: o/checkpoint-8 has no optimizer.pt, which the newest checkpoint alone keeps: put")
+    assert Path("o/checkpoint-3/model.safetensors").exists() and len(err.splitlines()) == 1
+
+
+# The weights of the model are 0.4 MB, the state of the optimizer twice as much.
+@pytest.mark.parametrize(("size", "cards"), [(100_000, 1), (600_000, 1), (100_000, 4)])
+def test_a_full_disk_costs_no_checkpoint(cli: Any, whole: Path, size: int, cards: int) -> None:
+    written, before = 0, resource.getrlimit(resource.RLIMIT_FSIZE)
+    write = trainer.write_card
+
+    def then_full(folder: Path, card: dict[str, Any]) -> None:
+        nonlocal written
+        write(folder, card)
+        written += 1
+        if written == cards:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "write_card", then_full)
+        try:
+            code, out, err = cli(*TRAIN)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (code, out) == (1, ""), err
+    assert err.startswith("error: no room to write to o (") and len(err.splitlines()) == 1
+    assert err.endswith("the checkpoints before are whole; make room and go on with: cotbench train --resume o\n")
+    survived = "checkpoint-3" if cards == 1 else "checkpoint-10"
+    assert (Path("o") / survived / "model.safetensors").read_bytes() == (whole / survived / "model.safetensors").read_bytes()
+    assert not Path("o/recipe.json").exists()
+    assert cli("train", "--resume", "o")[0] == 0
+    same(Path("o"), whole)
+
+
+def test_the_terminal_stays_clean_with_an_adapter_too(cli: Any) -> None:
+    pytest.importorskip("peft")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        code, out, err = cli(*TRAIN, "--lora-rank", "2", "--mask-select", "confident")
+        assert (code, len(out.splitlines()), err) == (0, 2, "")
+        played = cli("run", "--agent", "hf:./o?device=cpu", "--episodes", "1", "--max-steps", "1", "--out", "r")
+        assert played[0] == 0
+    assert [str(one.message) for one in said] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipe", "stf"], "unknown recipe 'stf'; did you mean 'sft'"),
+        (["--preset", "papr"], "unknown preset 'papr'; did you mean 'paper'?"),
+        (["--mask-select", "confidnt"], "unknown mask_select 'confidnt'; did you mean 'confident'?"),
+        (["--mask-schedule", "anneel"], "unknown mask_schedule 'anneel'; did you mean 'anneal'?"),
+        (["--elicitation", "prefil"], "unknown elicitation 'prefil'; did you mean 'prefill'?"),
+        (["--history", "action"], "unknown history 'action'; did you mean 'actions'?"),
+        (["--unit", "episde"], "--unit episde: Input should be 'decision' or 'episode'"),
+        (["--mask-fraction", "1.5"], "Invalid value for '--mask-fraction': "),
+        (["--mask-fraction", "-0.1"], "Invalid value for '--mask-fraction': "),
+        (["--mask-fraction", "nan"], "Invalid value for '--mask-fraction': "),
+        (["--action-weight", "2"], "Invalid value for '--action-weight': "),
+        (["--mask-select", "confident", "--mask-schedule", "per-epoch"], "mask_schedule=per-epoch draws at random"),
+        (["--epochs", "0"], "--epochs 0.0: Input should be greater than 0"),
+        (["--epochs", "inf"], "--epochs inf: Input should be a finite number"),
+        (["--lr", "-1"], "--learning-rate -1.0: Input should be greater than 0"),
+        (["--checkpoints", "0,2"], "--checkpoints 0,2: give shares of the training between 0 and 1"),
+        (["--max-length", "64"], "no example is left of 3 demonstrations: 27 decisions are longer than 64 tokens"),
+        (["--data", "nowhere"], "no file or folder nowhere: make demonstrations with cotbench traces"),
+        (["--data", "empty.jsonl"], "empty.jsonl is empty: make demonstrations with cotbench traces"),
+        (["--data", "lost.jsonl"], "lost.jsonl holds unsuccessful episodes only, 3 of them: there is nothing to learn from"),
+        (["--data", "foreign.jsonl"], "foreign.jsonl:1 is no conversation: it has text and no `messages`"),
+        (["--data", "torn.jsonl"], "torn.jsonl:1 is not JSON"),
+        (["--data", "scored.jsonl"], "alfworld/gen/pick/0 is scored (alfworld-gen paper/id): nothing may be trained on it"),
+        (["--out", "full"], "full is not empty; choose another --out, not full"),
+        (["--out", "file"], "file is a file: choose another --out"),
+        (["--out", "begun"], "begun is not empty; go on with: cotbench train --resume begun"),
+        (["--config", "none.toml"], "--config none.toml: No such file or directory"),
+        (["--config", "torn.jsonl"], "--config torn.jsonl is not TOML"),
+        (["--config", "typo.toml"], "unknown option 'mask_fracton' of this recipe; did you mean 'mask_fraction'"),
+        (["--config", "k.toml"], "mask_fraction=1.5: give a number from 0 to 1"),
+        (["--config", "told.toml"], "elicitation.history old: Input should be 'actions' or 'traces'"),
+        (["--resume"], "o holds no training: it has no training.json"),
+    ],
+)
+def test_bad_input_is_a_usage_error_in_one_line(
+    cli: Any, some_played: list[Demonstration], arguments: list[str], message: str
+) -> None:
+    Path("full").mkdir()
+    Path("full/x").touch()
+    Path("file").touch()
+    Path("begun").mkdir()
+    Path("begun/training.json").write_text("{}")
+    Path("empty.jsonl").touch()
+    Path("torn.jsonl").write_text('{"messages": [')
+    Path("foreign.jsonl").write_text('{"text": "once upon a time"}\n')
+    write_jsonl(Path("lost.jsonl"), [one.model_copy(update={"success": False}) for one in some_played])
+    write_jsonl(Path("scored.jsonl"), [some_played[0].model_copy(update={"task": "alfworld/gen/pick/0"})])
+    Path("typo.toml").write_text("mask_fracton = 0.3\n")
+    Path("k.toml").write_text("mask_fraction = 1.5\n")
+    Path("told.toml").write_text('elicitation = { history = "old" }\n')
+    command = ["train", "--model", "./m", *(["--data", "t"] if "--data" not in arguments else []), "--device", "cpu"]
+    code, out, err = cli(*command, *([] if "--out" in arguments else ["--out", "o"]), *arguments)
+    assert (code, out) == (2, ""), err
+    assert err.startswith("error: ") and message in err and len(err.splitlines()) == 1
+    assert not Path("o").exists(), "what fails before the first step leaves nothing behind"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--data", "t", "--out", "o"], 2, "--model is missing: what is to be trained"),
+        (["--model", "./m", "--out", "o"], 2, "--data is missing: make traces with cotbench traces"),
+        (["--model", "./m", "--data", "t"], 2, "--out is missing: the folder of the trained model"),
+        (["--resume"], 2, "--resume needs a run folder: --resume DIR, or --out DIR --resume"),
+        (["--resume", "x", "--out", "o"], 2, "--resume x and --out o name two folders: leave --out away"),
+        (["--recipe", "base", "--model", "./m", "--out", "o"], 2, "unknown option 'model' of this recipe"),
+        (["--config", "r.toml", "--data", "t", "--model", "./m", "--out", "o"], 2, "unknown recipe 'stf'; did you mean 'sft'"),
+        (["--model", "./gone", "--data", "t", "--out", "o"], 1, "no model folder ./gone: give a folder that save_pretrained"),
+        (["--model", "./t", "--data", "t", "--out", "o"], 1, "./t is not a model folder: it has no config.json"),
+    ],
+)
+def test_what_is_missing_is_said(cli: Any, arguments: list[str], code: int, message: str) -> None:
+    Path("r.toml").write_text('recipe = "stf"\n')
+    got, out, err = cli("train", *arguments)
+    assert (got, out) == (code, ""), err
+    assert err.startswith("error: ") and message in err and len(err.splitlines()) == 1
+    assert not Path("o").exists()
+
+
+def test_another_training_is_not_gone_on_with(cli: Any, whole: Path, some_played: list[Demonstration]) -> None:
+    shutil.copytree(whole, "o")
+    for arguments, message in (
+        (["--mask-fraction", "0.5"], "o holds another training: its mask_fraction is 0.3, not 0.5; leave the option away"),
+        (["--model", "./other"], "its model is './m', not './other'"),
+        (["--recipe", "base"], "o holds recipe sft, not base"),
+    ):
+        code, out, err = cli("train", "--resume", "o", *arguments)
+        assert (code, out) == (2, "") and message in err and len(err.splitlines()) == 1
+    assert cli("train", "--resume", "o", "--recipe", "sft+", "--mask-fraction", "0.3")[0] == 0
+    Path("t").unlink()
+    write_jsonl(Path("t.jsonl"), some_played[:2])
+    Path("t").mkdir()
+    Path("t.jsonl").replace("t/traces.jsonl")
+    code, _, err = cli("train", "--resume", "o")
+    assert code == 2 and err.startswith("error: o holds another run: its data_sha256 is ") and len(err.splitlines()) == 1
+    Path("o/training.json").write_text("{")
+    code, _, err = cli("train", "--resume", "o")
+    assert code == 2 and err.startswith("error: o/training.json is damaged")
+
+
+def test_data_is_taken_together_and_what_is_too_long_is_counted(cli: Any, some_played: list[Demonstration]) -> None:
+    long = max(some_played, key=lambda one: len(one.actions))
+    write_jsonl(Path("more.jsonl"), [long.model_copy(update={"env": ENV})])
+    flags = ["--epochs", "0.1", "--device", "cpu", "--out", "o", "--max-length", "550"]
+    code, out, _ = cli("train", "--model", "./m", "--data", "t", "--data", "more.jsonl", *flags)
+    card = json.loads(Path("o/recipe.json").read_text())
+    assert code == 0 and card["data"]["episodes"] == 4
+    counts = card["examples"]
+    assert counts["examples"] + counts["too_long"] + counts["without_trace"] == card["data"]["decisions"]
+    assert counts["too_long"] > 0 and f"({counts['too_long']} more are too long)" in out

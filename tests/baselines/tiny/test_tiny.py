@@ -1,0 +1,94 @@
+"""`tiny`: its words, its corpus, and that its base can be built again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotbench.agents.hf.loading import tiny_folder
+from cotbench.agents.registry import make_agent
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.baselines.tiny import corpus
+from cotbench.cli import run_cli
+from cotbench.envs.registry import env_entry
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.runs.manifest import RunConfig
+from cotbench.runs.runner import run
+from tests.conftest import needs_hf
+
+pytestmark = needs_hf
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(tiny_folder())
+
+
+def test_no_game_of_the_corpus_is_in_a_split() -> None:
+    source = env_entry(corpus.ENV).source()
+    held = {task for scheme, splits in source.schemes().items() for split in splits for task in source.tasks(scheme, split)}
+    tasks = corpus.tasks(9000)
+    assert len(set(tasks)) == 9000
+    assert not held & set(tasks)
+    assert {task.split("/")[2] for task in tasks} == {"pick", "look", "clean", "heat", "cool", "two"}
+    assert not any(int(task.rsplit("/", 1)[1]) >= 2_000_000 for task in tasks), "held-out pairs are read by nobody"
+
+
+def test_the_corpus_has_no_traces_and_little_skill() -> None:
+    read = list(corpus.transcripts(24))
+    assert not any(any(one.traces) for one in read)
+    assert sum(one.success for one in read) < len(read) / 2
+    assert [one.actions for one in read] == [one.actions for one in corpus.transcripts(24)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "You arrive at desk 1. On the desk 1, you see a cd 1, a mug 2, and a pencil 3.",
+        "I need a {thing}; no such word: zyzzyva.\n\n<action>go to desk 1</action>",
+        "<think>x</think>\n<action>",
+        "  two  blanks, and\ttabs",
+    ],
+)
+def test_text_comes_back_as_it_was(tokenizer: Any, text: str) -> None:
+    chat = Chat(tokenizer)
+    assert chat.decode(chat.encode(text)) == text.replace("\t", tokenizer.unk_token)
+
+
+def test_words_are_tokens(tokenizer: Any) -> None:
+    chat = Chat(tokenizer)
+    env = env_entry(corpus.ENV)
+    told = Elicitation.for_env(corpus.ENV).system_text(Dialogue(env.instructions(), ("",)), "cot")
+    assert len(chat.encode(told)) == 1
+    for action in ("go to toiletpaperhanger 1", "cool soapbottle 3 with fridge 1", "take remotecontrol 2 from sidetable 1"):
+        assert len(chat.encode(action)) == len(action.split())
+
+
+def test_the_weights_in_the_package(tmp_path: Path) -> None:
+    folder = tiny_folder()
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 8 * 2**20
+    card = json.loads((folder / "recipe.json").read_text())
+    assert card["recipe"] == "base"
+    assert card["elicitations"] == {corpus.ENV: Elicitation.for_env(corpus.ENV).fingerprint}
+    agent = make_agent("hf:tiny?threads=1")
+    described = agent.describe()  # type: ignore[attr-defined]
+    assert described["model"] == "cotbench-tiny"
+    assert 1_500_000 < described["parameters"] < 2_500_000
+    outcome = run(RunConfig(agent="hf:tiny", mode="prompt", episodes=4, max_steps=8), out=tmp_path / "run", agent=agent)
+    steps = [step for episode in outcome.episodes for step in episode.trajectory]
+    # It acts after a bare opening tag, before it has ever reasoned.
+    assert all(step.decision.format_ok for step in steps)
+    assert sum(step.invalid_action is None for step in steps) > len(steps) / 4
+
+
+def test_a_base_is_built_twice_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "base.toml"
+    file.write_text('recipe = "base"\ngames = 12\nhidden = 32\nlayers = 1\nthreads = 1\n')
+    for name in ("one", "two"):
+        assert run_cli(["train", "--config", str(file), "--out", str(tmp_path / name)]) == 0
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
+    assert weights[0] == weights[1]

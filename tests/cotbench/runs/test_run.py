@@ -1,0 +1,204 @@
+"""Whole runs on real engines: what is in the folder, killing and resuming, replaying."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cotbench
+from cotbench.agents.base import Agent
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.errors import MissingDataError, RunFolderError, UnknownNameError, UsageError
+from cotbench.runs.journal import read_episodes
+from cotbench.runs.manifest import RunConfig
+from cotbench.prompting.query import Decision, Query
+from cotbench.runs.runner import Resources, Silent, make_plan, new_folder, resume, run
+
+GAMES = ("alfworld/gen/pick/0", "alfworld/gen/heat/1")
+
+
+def _untimed(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert row.pop("seconds") >= 0
+    return rows
+
+
+def _config(**changes: Any) -> RunConfig:
+    return RunConfig(**{"agent": "random", "tasks": GAMES, "max_steps": 4, **changes})
+
+
+def test_a_smaller_number_of_episodes_gives_the_first_of_a_larger() -> None:
+    few = make_plan(RunConfig(agent="random", episodes=5)).tasks
+    many = make_plan(RunConfig(agent="random", episodes=50)).tasks
+    assert many[:5] == few
+    assert make_plan(RunConfig(agent="random", episodes=5, seed=1)).tasks != few
+    assert len(make_plan(RunConfig(agent="random")).tasks) == 120
+    assert [(unit.task, unit.mode) for unit in make_plan(RunConfig(agent="random", episodes=1)).units] == [
+        (few[0], "prompt"),
+        (few[0], "cot"),
+    ]
+
+
+def test_what_cannot_be_played_is_refused_before_anything_starts(real_games: Path) -> None:
+    with pytest.raises(UsageError, match="--episodes 121 is more than the 120 tasks"):
+        make_plan(RunConfig(agent="random", episodes=121))
+    with pytest.raises(UnknownNameError, match="did you mean 'alfworld/gen/pick/0'"):
+        make_plan(RunConfig(agent="random", tasks=("alfworld/gen/pikc/0",)))
+    with pytest.raises(MissingDataError, match="games are missing"):
+        make_plan(RunConfig(agent="random", env="alfworld", split="ood"), real_games)
+    partial = make_plan(RunConfig(agent="random", env="alfworld", split="ood", available_only=True), real_games)
+    assert partial.partial and 0 < len(partial.tasks) < partial.split_tasks == 87
+    whole = make_plan(RunConfig(agent="random", env="alfworld", available_only=True), real_games)
+    assert not whole.partial and len(whole.tasks) == 91
+
+
+def test_folder_names_do_not_collide(tmp_path: Path) -> None:
+    config = RunConfig(agent="hf:./ckpt?dtype=float32")
+    first = new_folder(config, tmp_path)
+    first.mkdir(parents=True)
+    assert new_folder(config, tmp_path) == tmp_path / f"{first.name}_2"
+    assert "/" not in first.name and ":" not in first.name
+
+
+def test_a_run_folder_holds_everything(tmp_path: Path) -> None:
+    outcome = run(_config(agent="expert", max_steps=20), out=tmp_path / "run", workers=2)
+    loaded = cotbench.load_run(tmp_path / "run")
+    assert loaded.summary == outcome.summary
+    assert loaded.summary.modes["prompt"].success.mean == loaded.summary.modes["cot"].success.mean == 1.0
+    manifest = loaded.manifest
+    assert manifest.task_list == GAMES
+    assert manifest.elicitation_fingerprint == Elicitation().fingerprint
+    assert {"generator", "alfworld_wheel_sha256"} <= set(manifest.data)
+    assert {"cotbench", "gymnasium", "numpy"} <= set(manifest.packages)
+    assert list(loaded.episodes["mode"]) == ["prompt", "cot", "prompt", "cot"]
+    assert loaded.episodes["success"].all()
+    steps = loaded.steps
+    assert len(steps) == loaded.episodes["steps"].sum()
+    cot = steps[steps["mode"] == "cot"]
+    assert (cot["prompt_action"] == cot["action"]).all()
+    assert cot["trace"].str.len().min() > 0
+    assert steps[steps["mode"] == "prompt"]["trace"].isna().all()
+    assert not (tmp_path / "run" / "summary.json").read_text().startswith("{}")
+
+
+def test_a_second_run_writes_the_same_and_a_replay_too(tmp_path: Path) -> None:
+    run(_config(), out=tmp_path / "one")
+    run(_config(), out=tmp_path / "two", workers=2)
+    assert _untimed(tmp_path / "one") == _untimed(tmp_path / "two")
+    run(_config(agent=f"replay:{tmp_path / 'one'}"), out=tmp_path / "three")
+    assert _untimed(tmp_path / "one") == _untimed(tmp_path / "three")
+
+
+class Flaky:
+    """Plays at random, but its server is down for one task until it is mended."""
+
+    name = "flaky"
+    needs = frozenset({"admissible_actions"})
+
+    def __init__(self) -> None:
+        self.down = True
+
+    def decide(self, queries: Sequence[Query]) -> list[Decision]:
+        from cotbench.agents.random import RandomAgent
+
+        decisions = RandomAgent().decide(queries)
+        return [
+            Decision("", error="503 from the server") if self.down and query.task == GAMES[1] and query.step == 1 else decision
+            for query, decision in zip(queries, decisions, strict=True)
+        ]
+
+    def close(self) -> None: ...
+
+
+def test_errors_are_played_again_and_leave_no_trace(tmp_path: Path) -> None:
+    agent: Agent = Flaky()
+    outcome = run(_config(), out=tmp_path / "flaky", agent=agent)
+    assert [mode.errors for mode in outcome.summary.modes.values()] == [1, 1]
+    assert [mode.n for mode in outcome.summary.modes.values()] == [1, 1]
+    agent.down = False  # type: ignore[attr-defined]
+    mended = resume(tmp_path / "flaky", agent=agent, resources=Resources(), observer=Silent())
+    assert [mode.errors for mode in mended.summary.modes.values()] == [0, 0]
+    run(_config(), out=tmp_path / "whole")
+    assert _untimed(tmp_path / "flaky") == _untimed(tmp_path / "whole")
+
+
+def test_resuming_refuses_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(_config(tasks=GAMES[:1], mode="prompt", max_steps=1), out=tmp_path / "run")
+    agent = cotbench.make_agent("random")
+    with pytest.raises(RunFolderError, match=r"not empty; go on with: cotbench run --resume"):
+        run(_config(), out=tmp_path / "run")
+    with pytest.raises(RunFolderError, match="not a run folder"):
+        resume(tmp_path, agent=agent, resources=Resources(), observer=Silent())
+    monkeypatch.setattr("cotbench.envs.alfworld.generator.VERSION", "other")
+    with pytest.raises(RunFolderError, match="holds another run: its data generator is '2', not 'other'"):
+        resume(tmp_path / "run", agent=agent, resources=Resources(), observer=Silent())
+    manifest = tmp_path / "run" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(RunFolderError, match="has format 99"):
+        cotbench.load_run(tmp_path / "run")
+    manifest.write_text("[]")
+    with pytest.raises(RunFolderError, match="not the manifest of a cotbench run"):
+        cotbench.load_run(tmp_path / "run")
+
+
+def test_resuming_refuses_another_model_and_not_another_machine(tmp_path: Path) -> None:
+    class Told(Flaky):
+        def __init__(self, weights: str, device: str) -> None:
+            self.down, self.told = False, {"weights_sha256": weights, "device": device}
+
+        def describe(self) -> dict[str, str]:
+            return self.told
+
+    run(_config(tasks=GAMES[:1], mode="prompt", max_steps=1), out=tmp_path / "run", agent=Told("a", "cpu"))
+    resume(tmp_path / "run", agent=Told("a", "gpu"), resources=Resources(), observer=Silent())
+    with pytest.raises(RunFolderError, match="its agent weights_sha256 is 'a', not 'b'"):
+        resume(tmp_path / "run", agent=Told("b", "cpu"), resources=Resources(), observer=Silent())
+
+
+def _command(folder: Path, *more: str) -> list[str]:
+    start = [sys.executable, "-c", "from cotbench.cli import main; main()", "run"]
+    return [*start, "--agent", "random", "--episodes", "120", "--max-steps", "50", "--seed", "3", "--out", str(folder), *more]
+
+
+def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path: Path) -> None:
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    subprocess.run(_command(undisturbed), check=True, capture_output=True)
+    rng, journal = random.Random(20), killed / "episodes.jsonl"
+    for _ in range(3):
+        done = len(journal.read_text().splitlines()) if journal.exists() else 0
+        resumed = ["--resume"] if (killed / "manifest.json").exists() else []
+        process = subprocess.Popen(_command(killed, *resumed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # At some moment after a few more episodes: in the middle of a line, a step, or the start of a game.
+        more = done + rng.randint(1, 40)
+        while process.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) >= more):
+            time.sleep(rng.uniform(0.001, 0.02))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it was still running"
+    with (killed / "episodes.jsonl").open("a") as file:
+        file.write('{"task": "torn')
+    partial = {episode.key for episode in read_episodes(killed)}
+    assert 0 < len(partial) < 240
+    done = subprocess.run(_command(killed, "--resume"), check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert _untimed(killed) == _untimed(undisturbed)
+    assert (killed / "summary.json").read_text() == (undisturbed / "summary.json").read_text()
+    assert not [path.name for path in killed.iterdir() if path.name.startswith((".episodes", ".summary"))]
+
+
+@pytest.mark.slow
+def test_the_expert_wins_fifty_real_games_and_random_does_not(tmp_path: Path, real_games: Path) -> None:
+    official = {"env": "alfworld", "scheme": "official", "split": "valid_seen", "tasks": None, "max_steps": 50}
+    expert = run(
+        _config(agent="expert", episodes=50, mode="prompt", **official), out=tmp_path / "e", data=real_games, workers=2
+    )
+    assert expert.summary.modes["prompt"].success.mean == 1.0
+    rnd = run(_config(agent="random", episodes=10, mode="prompt", **official), out=tmp_path / "r", data=real_games, workers=2)
+    assert rnd.summary.modes["prompt"].success.mean is not None and rnd.summary.modes["prompt"].success.mean < 0.5

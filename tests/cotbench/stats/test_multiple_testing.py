@@ -1,0 +1,33 @@
+"""Holm by hand."""
+
+import pytest
+
+from cotbench.stats.multiple_testing import holm
+
+
+def test_holm_by_hand() -> None:
+    family = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    # Sorted: d 0.005 x 4, a 0.01 x 3, c 0.03 x 2, b 0.04 x 1, and none below the one before it.
+    assert list(family) == ["a", "b", "c", "d"]
+    assert {name: one.adjusted for name, one in family.items()} == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+    assert {name for name, one in family.items() if one.rejected} == {"a", "d"}
+    assert family["c"].p == 0.03
+
+
+def test_a_first_one_that_stands_keeps_the_others_standing() -> None:
+    assert not any(one.rejected for one in holm({"a": 0.02, "b": 0.03, "c": 0.9}).values())
+
+
+def test_the_level_is_the_callers() -> None:
+    assert holm({"a": 0.02, "b": 0.5}, alpha=0.1)["a"].rejected
+    assert not holm({"a": 0.02, "b": 0.5}, alpha=0.01)["a"].rejected
+
+
+def test_what_has_no_p_value_is_in_no_family() -> None:
+    family = holm({"a": 0.03, "b": None})
+    assert list(family) == ["a"] and family["a"].adjusted == 0.03 and family["a"].rejected
+    assert holm({"b": None}) == {} == holm({})
+
+
+def test_no_adjusted_value_is_above_one() -> None:
+    assert {one.adjusted for one in holm({"a": 0.6, "b": 0.7}).values()} == {1.0}

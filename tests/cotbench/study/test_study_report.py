@@ -1,0 +1,258 @@
+"""What a study says of measurements whose truth is known: made by rule, not by a model."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotbench.probes.alignment import AlignmentRow
+from cotbench.probes.conflict import ConflictRow
+from cotbench.probes.folder import Probed, ProbeManifest
+from cotbench.probes.preference import PreferenceRow
+from cotbench.probes.row import Row
+from cotbench.report.page import Figure, Table
+from cotbench.stats import estimates
+from cotbench.stats.estimates import paired_rate_difference
+from cotbench.stats.trend import Course
+from cotbench.study import report_masking, report_probes, report_training
+from cotbench.study.config import StudyConfig, parse_study
+from cotbench.study.data import StudyData
+from cotbench.study.plan import make_plan
+from cotbench.study.report import answer
+from cotbench.study.report_training import Scope
+from cotbench.study.series import rates
+
+TASKS, STATES = 60, 5
+
+STUDY = """
+name = "made"
+models = ["tiny"]
+seeds = [0, 1, 2]
+checkpoints = [0.0, 0.5, 1.0]
+margin = 0.1
+[envs]
+alfworld-gen = ["id", "ood"]
+[[arms]]
+name = "sft"
+[[arms]]
+name = "sft+"
+options = { mask_fraction = 0.3 }
+[[arms]]
+name = "sft+70"
+options = { mask_fraction = 0.7 }
+[[probes]]
+probe = "alignment"
+[[probes]]
+probe = "conflict"
+"""
+
+Rate = Callable[[str | None, float, str], tuple[float, float]]
+"""(arm, share of the training, split) -> how often the prompt action, and the CoT action, is right."""
+
+
+def _alignment(rates: tuple[float, float], seed: int) -> list[Row]:
+    """States whose actions are right at just these rates, spread evenly over tasks and a little differently for each seed."""
+    rows: list[Row] = []
+    total = TASKS * STATES
+    for number in range(total):
+        # A fixed shuffle, so that what is right is not the same task's states.
+        place = (number * 7919 + seed * 31) % total
+        right = [place < round(rate * total) for rate in rates]
+        actions = ["go right" if one else f"go wrong {mode}" for one, mode in zip(right, ("p", "c"), strict=True)]
+        rows.append(
+            AlignmentRow(
+                task=f"t/{number // STATES}",
+                step=number % STATES,
+                reference="go right",
+                prompt_action=actions[0],
+                cot_action=actions[1],
+                prompt_logprob=-2.0,
+                cot_logprob=-1.0,
+            )
+        )
+    return rows
+
+
+def _conflict(kept: float) -> list[Row]:
+    rows: list[Row] = []
+    for number in range(TASKS):
+        action = "mine" if (number * 7919) % TASKS < round(kept * TASKS) else "theirs"
+        rows.append(
+            ConflictRow(
+                task=f"t/{number}",
+                step=0,
+                prompt_action="mine",
+                own_action="mine",
+                donor_action="theirs",
+                truncations=(0.5, 1.0),
+                conflicting=("mine", action),
+                own=("mine", "mine"),
+                empty="mine",
+            )
+        )
+    return rows
+
+
+def _study(rate: Rate, kept: Callable[[float], float] = lambda share: 0.5, text: str = STUDY) -> Scope:
+    config: StudyConfig = parse_study(text, "made")
+    plan = make_plan(config)
+    probed = []
+    for stage in plan.of("probe"):
+        place = stage.place
+        share = place.progress or 0.0
+        rows = (
+            _alignment(rate(place.arm, share, str(place.split)), place.seed or 0)
+            if place.probe == "alignment"
+            else _conflict(kept(share))
+        )
+        options: dict[str, Any] = {} if place.probe == "alignment" else {"truncations": (0.5, 1.0)}
+        manifest = ProbeManifest.model_construct(
+            probe=str(place.probe), options=options, elicitation_fingerprint="0" * 16, states_sha256="0"
+        )
+        probed.append((place, Probed(Path(), manifest, rows)))
+    data = StudyData(Path("nowhere"), config, plan, (), tuple(probed), ())
+    return Scope(data, "alfworld-gen", "tiny")
+
+
+def _both_rise(arm: str | None, share: float, split: str) -> tuple[float, float]:
+    more = {"sft+": 0.1, "sft+70": 0.2}.get(arm or "", 0.0) if split == "ood" else 0.0
+    return 0.2 + 0.4 * share, 0.3 + 0.4 * share + more * share
+
+
+def test_both_rise_and_the_gap_is_flat() -> None:
+    first, second, third = answer(_study(_both_rise, lambda share: 0.2 + 0.6 * share))
+    assert "on id, the prompt action's alignment with the reference rises (0.20 to 0.60 [" in first
+    assert "the CoT action's rises (0.30 to 0.70 [" in first
+    assert "the gap between them is flat (its change lies within 0.1)" in first
+    assert "n = 60 tasks" in first
+    assert "on id it rises (0.20 to 0.80 [" in second
+    assert third.startswith("sft+ minus sft in CoT alignment at the end of the training, out of domain: ood +0.10 [+0.0")
+
+
+def test_only_the_cot_action_rises() -> None:
+    scope = _study(lambda arm, share, split: (0.3, 0.3 + 0.5 * share), lambda share: 0.5)
+    first, second, third = answer(scope)
+    assert "the prompt action's alignment with the reference does not clearly move" in first
+    assert "the gap between them rises by +0.50 [" in first
+    assert "does not clearly move" in second
+    assert "ood +0.00 [" in third
+
+
+def test_everything_falls_and_it_is_said() -> None:
+    first = answer(_study(lambda arm, share, split: (0.6 - 0.4 * share, 0.6 - 0.1 * share)))[0]
+    assert "the prompt action's alignment with the reference falls (0.60 to 0.20" in first
+    assert "the gap between them rises by +0.30" in first
+
+
+def test_few_tasks_leave_flatness_undecided() -> None:
+    scope = _study(_both_rise)
+    few = []
+    for place, probed in scope.data.probed:
+        kept = [row for row in probed.rows if int(row.task.split("/")[1]) < 4]
+        few.append((place, Probed(probed.path, probed.manifest, kept)))
+    data = StudyData(Path("nowhere"), scope.data.config, scope.data.plan, (), tuple(few), ())
+    assert "stays undecided" in answer(Scope(data, scope.env, scope.model))[0]
+
+
+def test_one_task_has_no_interval_and_it_is_said() -> None:
+    scope = _study(_both_rise)
+    one = tuple((place, Probed(probed.path, probed.manifest, probed.rows[:2])) for place, probed in scope.data.probed)
+    data = StudyData(Path("nowhere"), scope.data.config, scope.data.plan, (), one, ())
+    told = answer(Scope(data, scope.env, scope.model))
+    assert "moves (no interval)" in told[0]
+
+
+def test_a_level_pools_the_seeds_and_keeps_each_as_a_dot() -> None:
+    scope = _study(lambda arm, share, split: (0.5, 0.5))
+    found = report_training.alignment_levels(scope, scope.cell("sft", "id"), "cot")
+    assert found is not None
+    assert found.shares == (0.0, 0.5, 1.0)
+    assert [len(dots) for dots in found.by_seed] == [1, 3, 3]
+    for estimate in found.over_tasks:
+        assert estimate.mean == pytest.approx(0.5)
+        assert estimate.n == TASKS
+
+
+def test_the_change_table_has_both_kinds_of_interval() -> None:
+    section = report_training.training(_study(_both_rise))
+    assert section is not None
+    table = next(item for item in section.items if isinstance(item, Table))
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["gap is"] == "flat"
+    over_both, over_tasks = row["gap, tasks and seeds"], row["gap"]
+    assert over_both.n == 3  # type: ignore[union-attr]
+    assert over_tasks.n == TASKS  # type: ignore[union-attr]
+
+
+def test_the_mask_ablation_goes_over_the_fractions_and_has_the_papers_numbers() -> None:
+    section = report_masking.ablation(_study(_both_rise))
+    assert section is not None
+    figure = next(item for item in section.items if isinstance(item, Figure))
+    line = figure.panels[1].lines[0]
+    assert line.x == (0.0, 0.3, 0.7)
+    assert [estimate.mean for estimate in line.y] == pytest.approx([0.7, 0.8, 0.9], abs=0.005)
+    table = next(item for item in section.items if isinstance(item, Table))
+    reported = {(row[0], row[3]): row[6] for row in table.rows}
+    assert reported["sft+", "ood"] == 0.63  # paper.md, mask fraction 0.3, ALFWorld.
+    assert reported["sft+70", "ood"] == 0.60
+    assert reported["sft+", "id"] is None
+    two = STUDY.replace('[[arms]]\nname = "sft+70"\noptions = { mask_fraction = 0.7 }\n', "")
+    assert report_masking.ablation(_study(_both_rise, text=two)) is None
+
+
+def test_the_conflict_figure_has_a_line_a_checkpoint() -> None:
+    section = report_probes.conflict(_study(_both_rise, lambda share: 0.2 + 0.6 * share))
+    assert section is not None
+    figure = section.items[0]
+    assert isinstance(figure, Figure)
+    assert [line.label for line in figure.panels[0].lines] == ["before training", "after 50%", "after 100%"]
+    assert [line.y[-1].mean for line in figure.panels[0].lines] == pytest.approx([0.2, 0.5, 0.8])
+
+
+def test_without_a_probe_its_section_is_not_there() -> None:
+    scope = _study(_both_rise)
+    for make in (report_probes.attention, report_probes.judged, report_probes.sensitivity, report_training.playing):
+        assert make(scope) is None
+
+
+def test_successes_with_one_outcome_a_task_have_rates_intervals() -> None:
+    nothing = Course(progress=(0.0, 1.0), totals=[[[0.0] * 4, [1.0, 0.0, 0.0, 0.0]]], counts=[[[1.0] * 4] * 2])
+    first, last = rates(nothing)
+    assert (first.mean, first.low, first.high) == (0.0, *_wilson(0, 4))
+    assert (last.mean, last.low, last.high) == (0.25, *_wilson(1, 4))
+    against = rates(nothing, Course(progress=(0.0, 1.0), totals=[[[0.0] * 4] * 2], counts=[[[1.0] * 4] * 2]))
+    assert against[1] == paired_rate_difference([False] * 4, [True, False, False, False])
+    # Seeds that disagree on a task: no outcome of one trial any more.
+    two = Course(progress=(1.0,), totals=[[[1.0, 0.0]], [[0.0, 0.0]]], counts=[[[1.0, 1.0]], [[1.0, 1.0]]])
+    assert rates(two)[0].mean == 0.25
+    assert rates(two)[0] == estimates.ratio([1.0, 0.0], [2.0, 2.0])
+
+
+def _wilson(successes: int, n: int) -> tuple[float, float]:
+    """By the formula."""
+    z, p = 1.959963984540054, successes / n
+    middle, reach = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = (middle - reach) / (1 + z * z / n), (middle + reach) / (1 + z * z / n)
+    return pytest.approx(max(0.0, low), abs=1e-9), pytest.approx(high)  # type: ignore[return-value]
+
+
+def test_no_revision_at_all_is_no_preference_and_no_failure() -> None:
+    text = STUDY + '[[probes]]\nprobe = "preference"\noptions = { judge = "random" }\n'
+    config = parse_study(text, "made")
+    manifest = ProbeManifest.model_construct(
+        probe="preference", options={"judge": "random"}, elicitation_fingerprint="0" * 16, states_sha256="0"
+    )
+    rows: list[Row] = [PreferenceRow(task=f"t/{number}", step=0, left_out="same action") for number in range(5)]
+    plan = make_plan(config)
+    probed = tuple((one.place, Probed(Path(), manifest, rows)) for one in plan.of("probe") if one.place.probe == "preference")
+    data = StudyData(Path("nowhere"), config, plan, (), probed, ())
+    section = report_probes.judged(Scope(data, "alfworld-gen", "tiny"))
+    assert section is not None
+    table = section.items[0]
+    assert isinstance(table, Table)
+    for row in table.rows:
+        cells = dict(zip(table.columns, row, strict=True))
+        assert cells["states"] == 0
+        assert cells["win rate of the cot action"].mean is None  # type: ignore[union-attr]
