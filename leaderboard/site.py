@@ -19,8 +19,8 @@ from cotbench.leaderboard.web.entry_episodes import played
 from cotbench.leaderboard.web.models import Boards, Rows, board_name
 from cotbench.leaderboard.web.pages import board_page, entry_page
 from cotbench.leaderboard.web.spreadsheet import board_csv
+from cotbench.runs.folder import fresh_folder
 from cotbench.runs.jsonl_store import write_atomically
-from cotbench.runs.runner import fresh_folder
 
 INDEX = "index.html"
 _STATES: tuple[State | None, ...] = ("verified", None)

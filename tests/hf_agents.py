@@ -7,7 +7,7 @@ from typing import Any
 
 from cotbench.agents import make_agent
 from cotbench.agents.hf.agent import HFAgent
-from cotbench.agents.hf.engine import ids_before
+from cotbench.agents.tokenization.token_ids import ids_before
 from cotbench.envs import Instructions
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode

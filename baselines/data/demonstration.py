@@ -10,14 +10,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer, model_validator
 
-from cotbench.envs.bfcl.tasks import scenario
 from cotbench.envs.registry import Instructions, env_entry, env_names
 from cotbench.errors import MissingExtraError, UsageError
 from cotbench.prompting.dialogue import Dialogue
@@ -114,52 +112,6 @@ def from_episode(episode: Episode, env: str, teacher: str) -> Demonstration:
         actions=tuple(step.action for step in steps),
         traces=tuple(step.decision.trace if (step.decision.trace or "").strip() else None for step in steps),
     )
-
-
-def check_trainable(demonstrations: Iterable[Demonstration]) -> None:
-    """Refuse to train on what is scored.
-
-    Raises:
-        UsageError: names the first task that belongs to a scored split.
-    """
-    check_tasks(demonstration.task for demonstration in demonstrations)
-
-
-def check_tasks(tasks: Iterable[str]) -> None:
-    """Refuse tasks that are scored: those of every split but `train`, the training tasks of scheme `paper` excepted, and every
-    BFCL task of a scenario that scheme `paper` scores.
-
-    Raises:
-        UsageError: names the first one.
-    """
-    scored, scenarios = _scored()
-    for task in tasks:
-        where = scenarios.get(scenario(task)) if task.startswith("bfcl/") else None
-        where = where or scored.get(task)
-        if where is not None:
-            raise UsageError(
-                f"{task} is scored ({where}): nothing may be trained on it; take tasks of split train (cotbench list tasks)"
-            )
-
-
-@cache
-def _scored() -> tuple[Mapping[str, str], Mapping[int | None, str]]:
-    """Each scored task, and each scenario of BFCL that scheme `paper` scores, with the split that does."""
-    scored: dict[str, str] = {}
-    scenarios: dict[int | None, str] = {}
-    for env in env_names():
-        source = env_entry(env).source()
-        for scheme, splits in sorted(source.schemes().items(), reverse=True):  # `paper` before `official`: the nearer reason.
-            for split in splits:
-                if split == "train":
-                    continue
-                tasks = source.tasks(scheme, split)
-                scored = dict.fromkeys(tasks, f"{env} {scheme}/{split}") | scored
-                if env == "bfcl" and scheme == "paper":
-                    scenarios = {scenario(task): f"{env} {scheme}/{split} has its scenario" for task in tasks} | scenarios
-        for task in source.tasks("paper", "train"):
-            scored.pop(task, None)  # Upstream's BFCL has no training split: its categories hold our training tasks too.
-    return scored, scenarios
 
 
 def read_demonstrations(path: Path) -> list[Demonstration]:

@@ -15,11 +15,11 @@ from cotbench.baselines.data.demonstration import (
     TRACES_JSONL,
     TRACES_PARQUET,
     Demonstration,
-    check_trainable,
     from_episode,
     write_jsonl,
     write_parquet,
 )
+from cotbench.baselines.data.scored_tasks import check_trainable
 from cotbench.runs.episode import Episode
 from cotbench.runs.jsonl_store import write_atomically
 from cotbench.runs.runner import Outcome

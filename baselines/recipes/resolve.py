@@ -13,7 +13,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from cotbench.baselines.recipes import RECIPES, sft
-from cotbench.baselines.tiny.model import OWN, BaseConfig, build_base
+from cotbench.baselines.tiny.demonstrations import OWN
+from cotbench.baselines.tiny.model import BaseConfig, build_base
+from cotbench.baselines.training import recipe_card
 from cotbench.baselines.training.recipe_card import ELSEWHERE, read_begun
 from cotbench.errors import RunFolderError, UnknownNameError, UsageError
 
@@ -103,7 +105,7 @@ def _checked(model: type[BaseModel], values: dict[str, Any]) -> Any:
         raise UsageError(f"{flag} {first['input']}: {first['msg']}") from error
 
 
-def carry_out(plan: Plan, out: Path, *, resume: bool, progress: Callable[[], Any] | None) -> sft.Trained:
+def carry_out(plan: Plan, out: Path, *, resume: bool, progress: Callable[[], Any] | None) -> recipe_card.Trained:
     """Train."""
     if isinstance(plan.config, BaseConfig):
         return build_base(plan.config, out, resume=resume, progress=progress)

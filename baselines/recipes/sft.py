@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from cotbench.baselines.data.demonstration import Demonstration, check_trainable, read_demonstrations
+from cotbench.baselines.data.demonstration import Demonstration, read_demonstrations
 from cotbench.baselines.data.examples import Examples, make_examples
+from cotbench.baselines.data.scored_tasks import check_trainable
 from cotbench.baselines.training.batching import Step, Unit, make_steps
 from cotbench.baselines.training.masks import MaskConfig, Masks
-from cotbench.baselines.training.recipe_card import data_card, out_folder
+from cotbench.baselines.training.recipe_card import Trained, data_card, out_folder
 from cotbench.errors import UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.jsonl_store import write_atomically
@@ -103,17 +104,6 @@ class Lesson:
     steps: Sequence[Step]
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """A finished training: where it is, and what was measured on the way."""
-
-    folder: Path
-    steps: int
-    seen: dict[str, float]
-    examples: int
-    too_long: int
-
-
 def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Callable[[], Any] | None = None) -> Trained:
     """Train a model; the same as `cotbench train --recipe sft`.
 
@@ -152,7 +142,7 @@ def _asked(env: str, options: dict[str, Any]) -> Elicitation:
 
 
 def _read(path: str) -> list[Demonstration]:
-    from cotbench.baselines.tiny.model import OWN, own_traces
+    from cotbench.baselines.tiny.demonstrations import OWN, own_traces
 
     return own_traces() if path == OWN else read_demonstrations(Path(path))
 

@@ -12,8 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from cotbench.agents.base import Agent, StreamingAgent, describe, needs_of, require
-from cotbench.agents.decisions import decided
-from cotbench.agents.random import answered
+from cotbench.agents.decisions import answered, decided
 from cotbench.agents.registry import make_agent
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.parsing import TAGS

@@ -7,8 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from cotbench.agents.decisions import failure
-from cotbench.agents.random import answered
+from cotbench.agents.decisions import answered, failure
 from cotbench.baselines.teachers import alfworld, bfcl, scienceworld
 from cotbench.envs.bfcl import calls
 from cotbench.errors import AgentError, UsageError

@@ -16,13 +16,13 @@ import transformers
 from cotbench.agents.hf.loading import first_line, hushed, quiet
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.examples import Examples
-from cotbench.baselines.recipes.sft import SFTConfig, Trained, make_lesson, write_masks
+from cotbench.baselines.recipes.sft import SFTConfig, make_lesson, write_masks
 from cotbench.baselines.tiny import corpus
 from cotbench.baselines.tiny.model import BaseConfig, base_steps, new_model, new_tokenizer, text_tree
 from cotbench.baselines.training.dataset import Feed, of_examples, of_texts
 from cotbench.baselines.training.logprobs import score
 from cotbench.baselines.training.model import Learner, Lora, load_learner, prepare, save
-from cotbench.baselines.training.recipe_card import begin
+from cotbench.baselines.training.recipe_card import Trained, begin
 from cotbench.baselines.training.trainer import TreeTrainer, newest_checkpoint, restore_seen, steps_at, write_card
 from cotbench.errors import CotbenchError
 from cotbench.prompting.elicitation import Elicitation

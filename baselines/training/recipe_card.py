@@ -9,14 +9,15 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.envs.splits import digest
 from cotbench.errors import UsageError
+from cotbench.runs.folder import check_same, fresh_folder
 from cotbench.runs.jsonl_store import write_atomically
-from cotbench.runs.runner import check_same, fresh_folder
 
 BEGUN = "training.json"
 """What a training was asked to do, written before it begins."""
@@ -91,3 +92,14 @@ def _identity(record: dict[str, Any]) -> dict[str, Any]:
     options = {name: value for name, value in record["config"].items() if name not in ELSEWHERE}
     data = record["data"]
     return options | {"recipe": record["recipe"], "elicitations": record["elicitations"], "data_sha256": data.get("sha256")}
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished training: where it is, and what was measured on the way."""
+
+    folder: Path
+    steps: int
+    seen: dict[str, float]
+    examples: int
+    too_long: int

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cotbench.agents.base import Agent
 from cotbench.errors import AgentError, CotbenchError
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Decision, Query
 
 _DECISION = TypeAdapter(Decision)
@@ -61,3 +62,10 @@ def checked(agent: Agent, decision: object) -> Decision:
 
 def _text(value: str) -> str:
     return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def answered(query: Query, action: str, trace: str | None) -> Decision:
+    """A well-formed decision of an agent without a model: the trace is given or written only in CoT mode."""
+    trace = None if query.mode == "prompt" else query.given_trace or trace
+    reasoning = "" if trace is None else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
+    return Decision(action, trace, f"{reasoning}{ACTION_OPEN}{action}{ACTION_CLOSE}")

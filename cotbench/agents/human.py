@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cotbench.agents.random import answered
+from cotbench.agents.decisions import answered
 from cotbench.errors import AgentError
 from cotbench.prompting.query import Decision, Query
 

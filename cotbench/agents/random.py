@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.agents.decisions import answered
 from cotbench.prompting.query import Decision, Query
 
 
@@ -28,10 +28,3 @@ class RandomAgent:
 
     def close(self) -> None:
         """Nothing to free."""
-
-
-def answered(query: Query, action: str, trace: str | None) -> Decision:
-    """A well-formed decision of an agent without a model: the trace is given or written only in CoT mode."""
-    trace = None if query.mode == "prompt" else query.given_trace or trace
-    reasoning = "" if trace is None else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
-    return Decision(action, trace, f"{reasoning}{ACTION_OPEN}{action}{ACTION_CLOSE}")

@@ -118,7 +118,7 @@ def _question(given: dict[str, Any], asked: dict[str, Any]) -> Any:
 def _recorded(folder: Path, judge: str, given: dict[str, Any], asked: dict[str, Any]) -> Any:
     """The question of a folder to go on with; what was typed must not contradict it."""
     from cotbench.judge.manifest import read_judge_manifest
-    from cotbench.runs.runner import check_same
+    from cotbench.runs.folder import check_same
 
     manifest = read_judge_manifest(folder)
     question = manifest.question

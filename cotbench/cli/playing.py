@@ -21,7 +21,9 @@ from cotbench.envs.splits import digest
 from cotbench.errors import UsageError
 from cotbench.runs import runner, suite
 from cotbench.runs.episode import Episode
+from cotbench.runs.folder import check_same
 from cotbench.runs.manifest import MANIFEST, RunConfig
+from cotbench.runs.plan import Plan
 
 
 def resumed(resume: str | None, out: Path | None) -> Path | None:
@@ -54,7 +56,7 @@ def recorded(folder: Path, given: dict[str, Any], asked: dict[str, Any]) -> list
     for config in configs:
         before = config.model_dump()
         before |= before["elicitation"]
-        runner.check_same(folder, {name: before[name] for name in typed}, typed)
+        check_same(folder, {name: before[name] for name in typed}, typed)
     return configs
 
 
@@ -64,7 +66,7 @@ def going_on(command: str, folder: Path, imports: Sequence[str], data: Path | No
     return words + (f" --data {data}" if data is not None else "")
 
 
-def played(plan: runner.Plan, folder: Path, quiet: bool, agent: Agent, resources: runner.Resources) -> runner.Outcome:
+def played(plan: Plan, folder: Path, quiet: bool, agent: Agent, resources: runner.Resources) -> runner.Outcome:
     """Play a run, or go on with it where it was begun."""
     with progress(plan, folder, quiet=quiet and not sys.stderr.isatty()) as observer:
         if (folder / MANIFEST).is_file():
@@ -72,7 +74,7 @@ def played(plan: runner.Plan, folder: Path, quiet: bool, agent: Agent, resources
         return runner.start(plan, folder, agent=agent, resources=resources, observer=observer)
 
 
-def print_plans(plans: list[runner.Plan], as_json: bool) -> None:
+def print_plans(plans: list[Plan], as_json: bool) -> None:
     """What would be played."""
     if as_json:
         described = [_described(plan) for plan in plans]
@@ -82,7 +84,7 @@ def print_plans(plans: list[runner.Plan], as_json: bool) -> None:
         _print_plan(plan)
 
 
-def _described(plan: runner.Plan) -> dict[str, Any]:
+def _described(plan: Plan) -> dict[str, Any]:
     return {
         "config": plan.config.model_dump(mode="json"),
         "elicitation_fingerprint": plan.config.elicitation.fingerprint,
@@ -93,7 +95,7 @@ def _described(plan: runner.Plan) -> dict[str, Any]:
     }
 
 
-def _print_plan(plan: runner.Plan) -> None:
+def _print_plan(plan: Plan) -> None:
     steps = plan.config.max_steps or plan.entry.max_steps()
     types = Counter(unit.task_type for unit in plan.units)
     modes = Counter(unit.mode for unit in plan.units)

@@ -151,8 +151,8 @@ def _pairs(options: list[str]) -> dict[str, str]:
 def _target(out: Path | None, name: str, agent: str, env: str, split: str, resume: bool) -> Path:
     """The folder of the probe: the one that was named, or a new one."""
     from cotbench.errors import UsageError
+    from cotbench.runs.folder import file_name, fresh_folder
     from cotbench.runs.manifest import MANIFEST
-    from cotbench.runs.runner import file_name, fresh_folder
 
     if out is None:
         stem = "_".join(map(file_name, (name, agent, env, split)))
@@ -191,6 +191,7 @@ def _states(
     from cotbench.prompting.elicitation import Elicitation
     from cotbench.runs import runner
     from cotbench.runs.manifest import MANIFEST, RunConfig
+    from cotbench.runs.plan import make_plan
 
     run = Path(reference)
     if (run / MANIFEST).is_file():
@@ -201,7 +202,7 @@ def _states(
                 )
     else:
         config = new_config({"env": RunConfig.model_fields["env"].default, **given}, {})
-        plan = runner.make_plan(config, data)
+        plan = make_plan(config, data)
         run = target / _REFERENCE
         with opened(reference, resolve(reference), target) as player:
             played(plan, run, True, player, runner.Resources(data=data))

@@ -13,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cotbench.prompting.elicitation import Mode
 from cotbench.runs.episode import Episode
 from cotbench.runs.journal import EPISODES, read_episodes
+from cotbench.runs.plan import Plan
 from cotbench.runs.rollout import Observer, Unit
-from cotbench.runs.runner import Plan, Silent
+from cotbench.runs.runner import Silent
 
 
 class _Tally:

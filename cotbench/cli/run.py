@@ -106,6 +106,7 @@ def run(
     from cotbench.errors import UsageError
     from cotbench.runs import runner, suite
     from cotbench.runs.manifest import RunConfig
+    from cotbench.runs.plan import make_plan
 
     asked = only_given(
         {
@@ -147,7 +148,7 @@ def run(
     if several and task:
         raise UsageError("--task names tasks of one environment: give --env one name")
     build = resolve(configs[0].agent, {"cache_gb": str(cache_gb)} if cache_gb is not None else {})
-    plans = [runner.make_plan(config, suite.data_for(config, data) if several else data) for config in configs]
+    plans = [make_plan(config, suite.data_for(config, data) if several else data) for config in configs]
     if dry_run:
         print_plans(plans, json_)
         return 0

@@ -140,12 +140,14 @@ def _play(
     from cotbench.cli.agent_cache import opened
     from cotbench.cli.playing import going_on, played, print_plans, resumed
     from cotbench.runs import runner
+    from cotbench.runs.folder import fresh_folder
+    from cotbench.runs.plan import make_plan
 
     folder = resumed(where[1], where[0])
     config = _config(folder, given, asked)
     build = resolve(config.agent)
     resources = runner.Resources(*how)
-    plan = runner.make_plan(config, resources.data)
+    plan = make_plan(config, resources.data)
     if dry:
         print_plans([plan], json_)
         return 0
@@ -155,7 +157,7 @@ def _play(
     target = folder or where[0] or runner.new_folder(config)
     again = going_on("traces", target, imports, resources.data)
     if folder is None:
-        runner.fresh_folder(target, f"go on with: {again}, or choose another --out", "traces folder")
+        fresh_folder(target, f"go on with: {again}, or choose another --out", "traces folder")
     try:
         with opened(config.agent, build, target) as player:
             outcome = played(plan, target, json_, player, resources)
@@ -171,7 +173,7 @@ def _config(folder: Path | None, given: dict[str, Any], asked: dict[str, Any]) -
     Raises:
         UsageError: a task of it is scored, or the folder is no traces folder.
     """
-    from cotbench.baselines.data.demonstration import check_tasks
+    from cotbench.baselines.data.scored_tasks import check_tasks
     from cotbench.cli.options import new_config
     from cotbench.cli.playing import recorded
     from cotbench.envs.registry import env_entry
@@ -217,7 +219,8 @@ def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
 
 def _convert(source: Path, out: Path | None, typed: dict[str, Any]) -> int:
     """Write demonstrations in the other format."""
-    from cotbench.baselines.data.demonstration import check_trainable, read_demonstrations, write_demonstrations
+    from cotbench.baselines.data.demonstration import read_demonstrations, write_demonstrations
+    from cotbench.baselines.data.scored_tasks import check_trainable
     from cotbench.errors import UsageError
 
     if typed:

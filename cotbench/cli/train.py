@@ -235,7 +235,7 @@ def _teach_tiny(plan: Any, *, quiet: bool) -> None:
     """Play the episodes that tiny is taught with, where no data was given and the cache does not hold them."""
     from functools import partial
 
-    from cotbench.baselines.tiny.model import OWN, own_traces
+    from cotbench.baselines.tiny.demonstrations import OWN, own_traces
     from cotbench.baselines.training.recipe_card import first_process
     from cotbench.cli.progress import progress as watch
 

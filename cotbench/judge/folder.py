@@ -20,10 +20,10 @@ from cotbench.judge.manifest import FORMAT, JudgeManifest, judge_manifest, read_
 from cotbench.judge.question import Pair, Question, check_judge, judge, revised_pairs
 from cotbench.prompting.elicitation import Mode
 from cotbench.prompting.query import derive_seed
+from cotbench.runs.folder import check_same, file_name, fresh_folder
 from cotbench.runs.journal import read_episodes
 from cotbench.runs.jsonl_store import write_atomically
 from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, read_manifest
-from cotbench.runs.runner import check_same, file_name, fresh_folder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cotbench.judge.folder import JudgeSummary
-from cotbench.runs.tables import shown
+from cotbench.stats.formatting import shown
 
 _INTERVALS = "95 % intervals over tasks: cluster bootstrap; an interval of no width means that all tasks gave the same value"
 

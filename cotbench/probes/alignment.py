@@ -14,11 +14,11 @@ from pydantic import Field
 
 from cotbench.agents.base import Agent
 from cotbench.agents.decisions import decided_or_failed
-from cotbench.probes.asking import StateAnswer, batches, own_trace, query_of
+from cotbench.probes.asking import batches, own_trace, query_of
 from cotbench.probes.numbers import Numbers, over_tasks, split
 from cotbench.probes.probe import Options, Probe, Setting
 from cotbench.probes.row import Row
-from cotbench.probes.states import Key, State
+from cotbench.probes.states import Key, State, StateAnswer
 from cotbench.prompting.elicitation import MODES
 from cotbench.prompting.query import Decision
 from cotbench.stats.estimates import Estimate

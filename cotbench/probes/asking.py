@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -16,26 +15,10 @@ from cotbench.prompting.query import Decision, Query, derive_seed
 if TYPE_CHECKING:
     from cotbench.probes.probe import Setting
     from cotbench.probes.states import Key, State
+from cotbench.probes.states import StateAnswer
 
 _EPISODES = 4
 """Of how many episodes states are asked about at once, for each that keeps the agent busy."""
-
-
-@dataclass(frozen=True, slots=True)
-class StateAnswer:
-    """An agent's prompt action and CoT action at one state.
-
-    Attributes:
-        prompt_action: canonical; `cot_action` likewise.
-        trace: the agent's own reasoning as it stood between the tags: given back, it leads to the same action.
-        trace_truncated: the harness closed the trace.
-    """
-
-    prompt_action: str
-    cot_action: str
-    trace: str
-    trace_truncated: bool = False
-    error: str | None = None
 
 
 def query_of(state: State, mode: Mode, setting: Setting, agent: Agent) -> Query:

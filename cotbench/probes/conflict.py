@@ -18,12 +18,12 @@ from pydantic import Field, field_validator
 
 from cotbench.agents.base import Agent
 from cotbench.agents.decisions import decided_or_failed
-from cotbench.probes.asking import StateAnswer, answers_for, batches, query_of
+from cotbench.probes.asking import answers_for, batches, query_of
 from cotbench.probes.donor import donor_of
 from cotbench.probes.numbers import Curve, Numbers, over_tasks, split
 from cotbench.probes.probe import Options, Probe, Setting
 from cotbench.probes.row import Row
-from cotbench.probes.states import Key, State
+from cotbench.probes.states import Key, State, StateAnswer
 
 Outcome = Literal["kept", "followed", "other"]
 _WORD = re.compile(r"\S+")

@@ -16,15 +16,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cotbench.agents.base import Agent, describe, require
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError, UnknownNameError, UsageError
-from cotbench.probes.asking import StateAnswer
 from cotbench.probes.numbers import Numbers
 from cotbench.probes.probe import Options, Probe, Setting, probe_named
 from cotbench.probes.row import Row
-from cotbench.probes.states import Key, StateSet
+from cotbench.probes.states import Key, StateAnswer, StateSet
 from cotbench.prompting.elicitation import Elicitation
+from cotbench.runs.folder import check_same
 from cotbench.runs.jsonl_store import LineFile, write_atomically
 from cotbench.runs.manifest import MACHINE, MANIFEST, surroundings
-from cotbench.runs.runner import check_same
 
 ROWS = "rows.jsonl"
 SUMMARY = "probe.json"

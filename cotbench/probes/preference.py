@@ -15,11 +15,11 @@ from cotbench.agents.registry import make_agent, resolve
 from cotbench.errors import UsageError
 from cotbench.judge.judgement import Judgement, Verdict, preference
 from cotbench.judge.question import Pair, Question, check_judge, judge
-from cotbench.probes.asking import StateAnswer, answers_for
+from cotbench.probes.asking import answers_for
 from cotbench.probes.numbers import Numbers, split
 from cotbench.probes.probe import Options, Probe, Setting
 from cotbench.probes.row import Row
-from cotbench.probes.states import State
+from cotbench.probes.states import State, StateAnswer
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import derive_seed
 

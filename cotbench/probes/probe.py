@@ -14,10 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from cotbench.agents.base import Agent
 from cotbench.errors import UnknownNameError
-from cotbench.probes.asking import StateAnswer
 from cotbench.probes.numbers import Numbers
 from cotbench.probes.row import Row
-from cotbench.probes.states import Key, State, StateSet
+from cotbench.probes.states import Key, State, StateAnswer, StateSet
 from cotbench.prompting.elicitation import Elicitation
 
 

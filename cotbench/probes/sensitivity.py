@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.agents.base import Agent
 from cotbench.agents.decisions import decided_or_failed
-from cotbench.probes.asking import StateAnswer, answers_for, batches, query_of
+from cotbench.probes.asking import answers_for, batches, query_of
 from cotbench.probes.donor import donor_of
 from cotbench.probes.numbers import Numbers, over_tasks, split
 from cotbench.probes.probe import Options, Probe, Setting
 from cotbench.probes.row import Row
-from cotbench.probes.states import Key, State
+from cotbench.probes.states import Key, State, StateAnswer
 from cotbench.prompting.elicitation import MODES
 from cotbench.prompting.query import Decision, Query, derive_seed
 from cotbench.stats.estimates import Estimate

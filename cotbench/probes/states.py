@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cotbench.envs.registry import env_entry
 from cotbench.errors import UsageError
@@ -16,6 +17,9 @@ from cotbench.prompting.query import derive_seed
 from cotbench.runs.episode import Episode
 from cotbench.runs.journal import read_episodes
 from cotbench.runs.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from cotbench.probes.states import Key, State
 
 Key = tuple[str, int]
 """Names a state within its set: task, and how many actions were executed before it."""
@@ -128,3 +132,20 @@ def _drawn(keys: Sequence[Key], seed: int) -> list[Key]:
         some.sort(key=lambda key: derive_seed(seed, *key, "state"))
         ranked += [(turn, derive_seed(seed, task, "task"), key) for turn, key in enumerate(some)]
     return [key for _, _, key in sorted(ranked)]
+
+
+@dataclass(frozen=True, slots=True)
+class StateAnswer:
+    """An agent's prompt action and CoT action at one state.
+
+    Attributes:
+        prompt_action: canonical; `cot_action` likewise.
+        trace: the agent's own reasoning as it stood between the tags: given back, it leads to the same action.
+        trace_truncated: the harness closed the trace.
+    """
+
+    prompt_action: str
+    cot_action: str
+    trace: str
+    trace_truncated: bool = False
+    error: str | None = None

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cotbench.probes.folder import ProbeSummary
 from cotbench.probes.numbers import Numbers
-from cotbench.runs.tables import shown
+from cotbench.stats.formatting import shown
 
 _INTERVALS = "95 % intervals over tasks: cluster bootstrap; an interval of no width means that all tasks gave the same value"
 _BESIDE = 4

@@ -9,8 +9,8 @@ import io
 from dataclasses import dataclass
 
 from cotbench.report.page import Cell, Figure, Table
-from cotbench.runs.tables import shown
 from cotbench.stats.estimates import Estimate
+from cotbench.stats.formatting import shown
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """A text that begins so is run by a spreadsheet."""

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from cotbench.stats import estimates
+from cotbench.errors import UsageError
+from cotbench.paper import Success, paper_model, reported
 from cotbench.prompting.elicitation import MODES, Elicitation, Mode
 from cotbench.runs.episode import Episode
-from cotbench.errors import UsageError
-from cotbench.stats.multiple_testing import Adjusted, holm
-from cotbench.paper import Success, paper_model, reported
 from cotbench.runs.results import Run
+from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
+from cotbench.stats.multiple_testing import Adjusted, holm
 
 _FROZEN = ConfigDict(frozen=True)
 NAMED = "tasks"

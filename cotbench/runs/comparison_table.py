@@ -7,10 +7,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cotbench.runs.comparison import Comparison, EnvComparison, Paired, Side, name_of_test
-from cotbench.prompting.elicitation import Mode
 from cotbench.paper import SOURCE
-from cotbench.runs.tables import shown
+from cotbench.prompting.elicitation import Mode
+from cotbench.runs.comparison import Comparison, EnvComparison, Paired, Side, name_of_test
+from cotbench.stats.formatting import shown
 
 _NAMES: dict[Mode, str] = {"prompt": "prompt", "cot": "CoT"}
 _INTERVALS = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cotbench.runs.episode import Episode
 from cotbench.errors import RunFolderError
+from cotbench.runs.episode import Episode
 from cotbench.runs.jsonl_store import LineFile
 
 EPISODES = "episodes.jsonl"

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cotbench.prompting.elicitation import Elicitation
 from cotbench.errors import RunFolderError
+from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.jsonl_store import write_atomically
 
 MANIFEST = "manifest.json"

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from cotbench.prompting.query import Decision, Query
 from cotbench.runs.episode import Episode, Step
 from cotbench.runs.journal import read_episodes
-from cotbench.prompting.query import Decision, Query
 
 
 class ReplayAgent:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from cotbench.runs.episode import Episode
 from cotbench.errors import RunFolderError
+from cotbench.prompting.query import Decision
+from cotbench.runs.episode import Episode
 from cotbench.runs.journal import read_episodes
 from cotbench.runs.manifest import Manifest, read_manifest
-from cotbench.prompting.query import Decision
 from cotbench.runs.summary import SUMMARY, Summary, summarize
 
 if TYPE_CHECKING:

@@ -11,15 +11,15 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cotbench.agents.decisions import checked, decided, failure
 from cotbench.agents.base import Agent, StreamingAgent, needs_of
+from cotbench.agents.decisions import checked, decided, failure
+from cotbench.envs.registry import Instructions
+from cotbench.errors import AgentError, EngineError
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
-from cotbench.envs.registry import Instructions
-from cotbench.runs.episode import Episode, Step, episode_key
-from cotbench.errors import AgentError, EngineError
 from cotbench.prompting.query import Decision, Query, derive_seed
 from cotbench.runs.env_workers import EnvHandle, Reply, wait_for
+from cotbench.runs.episode import Episode, Step, episode_key
 
 _MOMENT, _LONG = 0.01, 1.0
 """Seconds to wait for one of two, and for the only one."""

@@ -6,97 +6,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cotbench.agents.base import Agent, StreamingAgent, describe, needs_of, require
 from cotbench.agents.registry import make_agent
-from cotbench.prompting.elicitation import MODES, Mode
-from cotbench.envs.registry import EnvEntry, env_entry
+from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
-from cotbench.envs.tasks import playable
+from cotbench.runs.env_workers import EnvSettings, open_envs
 from cotbench.runs.episode import Episode, episode_key
-from cotbench.errors import RunFolderError, UnknownNameError, UsageError
+from cotbench.runs.folder import check_same, file_name, fresh_folder
 from cotbench.runs.journal import Journal
 from cotbench.runs.jsonl_store import write_atomically
 from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, RunConfig, read_manifest, surroundings, write_manifest
+from cotbench.runs.plan import Plan, make_plan
 from cotbench.runs.rollout import Observer, Rules, Unit, play
 from cotbench.runs.summary import SUMMARY, Summary, summarize
-from cotbench.runs.env_workers import EnvSettings, open_envs
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A run's tasks, settled before anything is started.
-
-    Attributes:
-        entry: the environment.
-        tasks: what is played, in order.
-        split_tasks: how many tasks the whole split has.
-        partial: whether games of the split were left out because they are not on this machine.
-    """
-
-    config: RunConfig
-    entry: EnvEntry
-    tasks: tuple[str, ...]
-    split_tasks: int
-    partial: bool
-
-    @property
-    def units(self) -> list[Unit]:
-        """The episodes: each task in each mode."""
-        modes: Sequence[Mode] = MODES if self.config.mode == "both" else (self.config.mode,)
-        source = self.entry.source()
-        return [Unit(task, source.task_type(task), mode) for task in self.tasks for mode in modes]
-
-
-def make_plan(config: RunConfig, data: Path | None = None) -> Plan:
-    """Choose the tasks of a run; starts no engine and no model.
-
-    `episodes` tasks are drawn from the split by the seed; a smaller number gives the first ones of a larger.
-
-    Raises:
-        UnknownNameError: no such environment, scheme, split or task.
-        MissingDataError: games are not on this machine.
-        UsageError: more episodes than the split has tasks.
-    """
-    entry = env_entry(config.env)
-    source = entry.source()
-    whole = source.tasks(config.scheme, config.split)
-    if data is not None and not entry.takes_data:
-        raise UsageError(f"environment {config.env!r} reads no data folder: leave --data away")
-    if config.tasks is not None:
-        if config.episodes is not None:
-            raise UsageError("--task names the tasks and --episodes draws them: give one of the two")
-        known = {
-            task for scheme, splits in source.schemes().items() for split in splits for task in source.tasks(scheme, split)
-        }
-        for task in config.tasks:
-            if task not in known:
-                raise UnknownNameError("task", task, known, f"of {config.env}")
-        wanted = tuple(dict.fromkeys(config.tasks))
-        tasks = playable(source, wanted, data, "given", config.available_only)
-        return Plan(config, entry, tasks, len(wanted), len(tasks) < len(wanted))
-    there = playable(source, whole, data, config.split, config.available_only)
-    chosen = list(there)
-    if config.episodes is not None:
-        if config.episodes > len(there):
-            raise UsageError(
-                f"--episodes {config.episodes} is more than the {len(there)} tasks of "
-                f"{config.env} {config.scheme}/{config.split}"
-            )
-        chosen = draw_tasks(there, config.episodes, config.seed)
-    return Plan(config, entry, tuple(chosen), len(whole), len(there) < len(whole))
-
-
-def draw_tasks(tasks: Sequence[str], episodes: int, seed: int) -> list[str]:
-    """The tasks that a seed draws; a smaller number gives the first ones of a larger."""
-    chosen = list(tasks)
-    random.Random(f"cotbench-tasks-{seed}").shuffle(chosen)
-    return chosen[:episodes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,23 +85,6 @@ def new_run_folder(folder: Path) -> None:
     )
 
 
-def fresh_folder(folder: Path, hint: str, what: str = "folder") -> None:
-    """Make a folder, or take an empty one; `hint` says what to do with one that holds something, `what` what it is.
-
-    Raises:
-        RunFolderError: it is not empty, it is a file, or it cannot be made.
-    """
-    if folder.is_file():
-        raise RunFolderError(f"{folder} is a file: choose another --out")
-    # What begins with a dot is ours: a lock, or what a killed write left behind.
-    if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise RunFolderError(f"{folder} is not empty; {hint}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"cannot make the {what} {folder} ({error.strerror}): choose another --out") from error
-
-
 def resume(folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> Outcome:
     """Go on with a run: what is missing is played, what errored is played again.
 
@@ -190,25 +98,6 @@ def resume(folder: Path, *, agent: Agent, resources: Resources, observer: Observ
     require(agent, before.config.elicitation)
     check_same(folder, before.identity(), _manifest(plan, agent, resources.data).identity())
     return _play(folder, before, plan, agent=agent, resources=resources, observer=observer)
-
-
-def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any], what: str = "run") -> None:
-    """Refuse to mix two runs, or whatever a folder holds one of, in one folder.
-
-    Raises:
-        RunFolderError: names the first thing that differs.
-    """
-    for name in sorted({*before, *now}):
-        if before.get(name) != now.get(name):
-            raise RunFolderError(
-                f"{folder} holds another {what}: its {name} is {_shown(before.get(name))}, not {_shown(now.get(name))}; "
-                "leave the option away, or choose another --out"
-            )
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _manifest(plan: Plan, agent: Agent, data: Path | None) -> Manifest:
@@ -278,11 +167,6 @@ class _Recorder:
     def finished(self, episode: Episode) -> None:
         self.journal.append(episode)
         self.observer.finished(episode)
-
-
-def file_name(text: str) -> str:
-    """A spec, or whatever names a thing, as a name of a file."""
-    return "".join(c if c.isalnum() or c in ".-" else "-" for c in text).strip("-.")
 
 
 def new_folder(config: RunConfig, root: Path = Path("runs")) -> Path:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from cotbench.stats import estimates
-from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError, UsageError
+from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.runs.jsonl_store import write_atomically
 from cotbench.runs.manifest import SUITE, RunConfig, read_manifest
-from cotbench.runs.runner import Plan
-from cotbench.stats.estimates import Estimate
+from cotbench.runs.plan import Plan
 from cotbench.runs.summary import SUMMARY, Summary
+from cotbench.stats import estimates
+from cotbench.stats.estimates import Estimate
 
 ALL = "all"
 _CONFIGS = TypeAdapter(list[RunConfig])

@@ -10,11 +10,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from cotbench.stats import estimates
-from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.envs.registry import env_entry
+from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.runs.episode import Episode, Step
 from cotbench.runs.manifest import Manifest
+from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
 
 SUMMARY = "summary.json"

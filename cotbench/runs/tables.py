@@ -10,26 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from cotbench.prompting.elicitation import Mode
-from cotbench.stats.estimates import Estimate
 from cotbench.runs.suite import SuiteSummary
 from cotbench.runs.summary import ModeSummary, Summary
+from cotbench.stats.formatting import shown
 
 _INTERVALS = (
     "95 % intervals over tasks: Wilson (success), Newcombe paired (gap), MOVER (means over types or environments), bootstrap "
     "(the rest; an interval of no width means that all tasks gave the same value)"
 )
 NAMES: dict[Mode, str] = {"prompt": "prompt", "cot": "CoT"}
-
-
-def shown(estimate: Estimate | None, digits: int = 2, signed: bool = False) -> str:
-    """`0.25 [0.05, 0.70]`; a dash where nothing was measured; no interval where one task cannot give one."""
-    if estimate is None or estimate.mean is None:
-        return "-"
-    sign = "+" if signed else ""
-    value = f"{estimate.mean:{sign}.{digits}f}"
-    if estimate.low is None or estimate.high is None:
-        return f"{value} [n=1]"
-    return f"{value} [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
 
 
 def run_table(summary: Summary) -> RenderableType:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cotbench.errors import RunFolderError
+from cotbench.runs.folder import fresh_folder
 from cotbench.runs.jsonl_store import write_atomically
 from cotbench.runs.manifest import MANIFEST
-from cotbench.runs.runner import fresh_folder
 from cotbench.study.plan import Plan
 from cotbench.study.stage import Stage, arguments
 

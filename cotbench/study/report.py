@@ -14,8 +14,8 @@ from pydantic import BaseModel
 
 from cotbench.report.page import BrowsedRun, Page
 from cotbench.runs.jsonl_store import write_atomically
-from cotbench.runs.tables import shown
 from cotbench.stats.estimates import Estimate
+from cotbench.stats.formatting import shown
 from cotbench.stats.trend import Over
 from cotbench.study import report_masking, report_probes, report_training
 from cotbench.study.data import StudyData, read_data

@@ -14,7 +14,8 @@ from cotbench.leaderboard.boards.standing import Standing
 from cotbench.leaderboard.boards.view import BoardView
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import Entry
-from cotbench.runs.tables import run_table, shown
+from cotbench.runs.tables import run_table
+from cotbench.stats.formatting import shown
 
 _RANKS = (
     "rank: only of verified, whole entries; shared down to the last one whose paired difference to its leader is not "

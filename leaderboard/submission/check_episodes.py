@@ -14,8 +14,8 @@ from cotbench.leaderboard.submission.json_reader import shown
 from cotbench.prompting.query import Decision
 from cotbench.runs.episode import Episode, Step, episode_key
 from cotbench.runs.journal import EPISODES
+from cotbench.runs.plan import Plan
 from cotbench.runs.rollout import Unit
-from cotbench.runs.runner import Plan
 
 COUNT: Final = 1_000_000_000
 """Tokens, and whatever else is counted in an episode, are fewer."""

@@ -11,7 +11,7 @@ from cotbench.envs.registry import EnvEntry, env_entry
 from cotbench.errors import SubmissionError, UnknownNameError
 from cotbench.leaderboard.submission.json_reader import shown
 from cotbench.runs.manifest import MANIFEST, Manifest, RunConfig
-from cotbench.runs.runner import Plan, draw_tasks
+from cotbench.runs.plan import Plan, draw_tasks
 
 TRAIN = "train"
 """The split that is trained on, in every scheme that has one."""

@@ -13,6 +13,7 @@ from cotbench.baselines.data.traces import collect
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs import runner
 from cotbench.runs.manifest import RunConfig
+from cotbench.runs.plan import make_plan
 from tests import tiny_models
 
 ENV = "alfworld-gen"
@@ -23,7 +24,7 @@ def some_traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A traces folder of three games."""
     folder = tmp_path_factory.mktemp("traces") / "t"
     agent = make_agent("scripted?slips=0.05")
-    plan = runner.make_plan(RunConfig(agent="scripted?slips=0.05", env=ENV, split="train", mode="cot", episodes=3))
+    plan = make_plan(RunConfig(agent="scripted?slips=0.05", env=ENV, split="train", mode="cot", episodes=3))
     collect(runner.start(plan, folder, agent=agent, resources=runner.Resources(), observer=runner.Silent()))
     return folder
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from cotbench.agents import make_agent
-from cotbench.agents.hf.engine import common_prefix
+from cotbench.agents.tokenization.token_ids import common_prefix
 from cotbench.envs.registry import env_entry
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode

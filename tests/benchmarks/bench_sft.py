@@ -26,6 +26,7 @@ from cotbench.baselines.data.traces import keep
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs import runner
 from cotbench.runs.manifest import RunConfig
+from cotbench.runs.plan import make_plan
 from tests.conftest import needs_hf
 
 pytestmark = needs_hf
@@ -70,7 +71,7 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from cotbench.baselines.tiny.tokenizer import make_tokenizer
 
     spec = "scripted?slips=0.05"
-    plan = runner.make_plan(RunConfig(agent=spec, env=ENV, split="train", mode="cot", episodes=EPISODES))
+    plan = make_plan(RunConfig(agent=spec, env=ENV, split="train", mode="cot", episodes=EPISODES))
     folder = tmp_path_factory.mktemp("traces") / "t"
     outcome = runner.start(plan, folder, agent=make_agent(spec), resources=runner.Resources(), observer=runner.Silent())
     played = keep(outcome.episodes, ENV, spec).demonstrations

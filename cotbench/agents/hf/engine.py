@@ -18,7 +18,8 @@ from cotbench.agents.hf.attention import BLOCK, Entries, Span, forward
 from cotbench.agents.hf.continuation import Passage
 from cotbench.agents.hf.prompt_lookup import Drafts, Memory
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.prompting.generation import Ask, Opened, Program, Written, open_prefix, program
+from cotbench.agents.tokenization.token_ids import common_prefix, opened_ids
+from cotbench.prompting.generation import Ask, Program, Written, open_prefix, program
 from cotbench.prompting.query import Decision, Query
 
 Key = Hashable
@@ -331,35 +332,6 @@ def _turn(lane: _Lane, branch: _Branch) -> int:
     lane.pending = target[kept:]
     lane.whole = branch.prompt
     return kept
-
-
-def opened_ids(chat: Chat, opened: Opened) -> list[int]:
-    """Token ids of the assistant's turn so far."""
-    ids: list[int] = []
-    for piece in opened:
-        ids += chat.encode(piece) if isinstance(piece, str) else ids_before(chat, piece.ids, piece.text)
-    return ids
-
-
-def ids_before(chat: Chat, ids: Sequence[int], text: str) -> list[int]:
-    """Token ids of `text`, which is the beginning of what `ids` say: the same tokens as far as they go, the rest encoded anew.
-
-    A tag can begin inside a token; then the token's first part has to become a token of its own.
-    """
-    for count in range(len(ids), -1, -1):
-        start = chat.decode(ids[:count])
-        if text.startswith(start):
-            rest = text[len(start) :]
-            return [*ids[:count], *(chat.encode(rest) if rest else [])]
-    return chat.encode(text)
-
-
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many tokens two sequences have in common at their beginning."""
-    shorter = min(len(left), len(right))
-    if list(left[:shorter]) == list(right[:shorter]):
-        return shorter
-    return next(index for index in range(shorter) if left[index] != right[index])
 
 
 def _capacity(entries: Entries) -> int:

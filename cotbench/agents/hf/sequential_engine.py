@@ -11,8 +11,9 @@ from typing import Any
 
 from cotbench.agents.decisions import failure
 from cotbench.agents.hf.continuation import Passage
-from cotbench.agents.hf.engine import Key, common_prefix, opened_ids
+from cotbench.agents.hf.engine import Key
 from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.token_ids import common_prefix, opened_ids
 from cotbench.prompting.generation import Ask, Written, program
 from cotbench.prompting.query import Decision, Query
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cotbench.agents.hf import loading
-from cotbench.agents.hf.engine import opened_ids
 from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.token_ids import opened_ids
 from cotbench.errors import AgentError, MissingExtraError
 from cotbench.prompting.elicitation import Message
 from cotbench.prompting.generation import Opened

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cotbench.agents.hf.engine import opened_ids
 from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.token_ids import opened_ids
 from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 
 Label = Literal["prompt", "think_open", "trace", "think_close", "action_open", "action", "closing"]

@@ -13,14 +13,13 @@ from cotbench.agents.expert import ExpertAgent
 from cotbench.baselines.data.demonstration import (
     Demonstration,
     answer_text,
-    check_tasks,
-    check_trainable,
     from_episode,
     read_demonstrations,
     write_demonstrations,
     write_jsonl,
     write_parquet,
 )
+from cotbench.baselines.data.scored_tasks import check_tasks, check_trainable
 from cotbench.envs.bfcl.tasks import BFCLTasks, scenario
 from cotbench.envs.registry import Instructions, env_entry, env_names
 from cotbench.errors import MissingExtraError, UsageError

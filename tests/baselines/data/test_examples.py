@@ -11,20 +11,20 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
-from cotbench.agents.hf.agent import HFAgent  # noqa: E402
-from cotbench.agents.hf.attention import forward  # noqa: E402
-from cotbench.agents.tokenization.chat_template import Chat  # noqa: E402
-from cotbench.baselines.data.demonstration import Demonstration  # noqa: E402
-from cotbench.baselines.data.examples import Example, Examples, make_examples  # noqa: E402
-from cotbench.baselines.training.sequence_tree import grow  # noqa: E402
-from cotbench.envs import Instructions  # noqa: E402
-from cotbench.errors import UsageError  # noqa: E402
-from cotbench.prompting.dialogue import Dialogue  # noqa: E402
-from cotbench.prompting.elicitation import Elicitation  # noqa: E402
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN  # noqa: E402
-from cotbench.prompting.query import Query  # noqa: E402
-from tests import tiny_models  # noqa: E402
-from tests.hf_agents import hf_agent  # noqa: E402
+from cotbench.agents.hf.agent import HFAgent
+from cotbench.agents.hf.attention import forward
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.baselines.data.demonstration import Demonstration
+from cotbench.baselines.data.examples import Example, Examples, make_examples
+from cotbench.baselines.training.sequence_tree import grow
+from cotbench.envs import Instructions
+from cotbench.errors import UsageError
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.query import Query
+from tests import tiny_models
+from tests.hf_agents import hf_agent
 
 TOLD = Instructions("You act.", ("go to desk 1",))
 FIRST = "You are in a room.\n\nYour task is to: look."

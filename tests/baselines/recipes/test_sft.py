@@ -13,23 +13,27 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
-from cotbench.agents import make_agent  # noqa: E402
-from cotbench.agents.hf.agent import HFAgent  # noqa: E402
-from cotbench.agents.tokenization.chat_template import Chat  # noqa: E402
-from cotbench.baselines.data.demonstration import Demonstration, write_jsonl  # noqa: E402
-from cotbench.baselines.data.examples import Example, make_examples  # noqa: E402
-from cotbench.baselines.recipes.sft import SFTConfig, Trained, train  # noqa: E402
-from cotbench.baselines.training.batching import make_steps  # noqa: E402
-from cotbench.baselines.training.logprobs import score  # noqa: E402
-from cotbench.baselines.training.masks import weights  # noqa: E402
-from cotbench.baselines.training.model import load_learner  # noqa: E402
-from cotbench.baselines.training.trainer import TreeTrainer, steps_at  # noqa: E402
-from cotbench.errors import AgentError, UsageError  # noqa: E402
-from cotbench.prompting.elicitation import Elicitation  # noqa: E402
-from cotbench.prompting.query import Query  # noqa: E402
-from cotbench.runs import runner  # noqa: E402
-from cotbench.runs.manifest import RunConfig  # noqa: E402
-from tests.baselines.conftest import ENV  # noqa: E402
+from cotbench.agents import make_agent
+from cotbench.agents.hf.agent import HFAgent
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.baselines.data.demonstration import Demonstration, write_jsonl
+from cotbench.baselines.data.examples import Example, make_examples
+from cotbench.baselines.recipes.sft import SFTConfig, train
+from cotbench.baselines.training.batching import make_steps
+from cotbench.baselines.training.logprobs import score
+from cotbench.baselines.training.masks import weights
+from cotbench.baselines.training.model import load_learner
+from cotbench.baselines.training.recipe_card import Trained
+from cotbench.baselines.training.trainer import TreeTrainer, steps_at
+from cotbench.errors import AgentError, UsageError
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.query import Query
+from cotbench.runs import (
+    runner,
+)
+from cotbench.runs.manifest import RunConfig
+from cotbench.runs.plan import make_plan
+from tests.baselines.conftest import ENV
 
 FAST: dict[str, Any] = {"learning_rate": 1e-3, "warmup": 0, "checkpoints": (1.0,), "device": "cpu", "threads": 1}
 
@@ -137,7 +141,7 @@ def test_a_trained_folder_and_its_checkpoints_play(learned: tuple[Demonstration,
             max_steps=2,
             elicitation=Elicitation(trace_tokens=8, action_tokens=8),
         )
-        plan = runner.make_plan(config)
+        plan = make_plan(config)
         out = tmp_path / folder.name
         agent = make_agent(config.agent)
         outcome = runner.start(plan, out, agent=agent, resources=runner.Resources(), observer=runner.Silent())

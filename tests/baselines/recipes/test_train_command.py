@@ -17,10 +17,10 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
-from cotbench.baselines.data.demonstration import Demonstration, write_jsonl  # noqa: E402
-from cotbench.baselines.training import ema, trainer  # noqa: E402
-from cotbench.cli import run_cli  # noqa: E402
-from tests.baselines.conftest import ENV  # noqa: E402
+from cotbench.baselines.data.demonstration import Demonstration, write_jsonl
+from cotbench.baselines.training import ema, trainer
+from cotbench.cli import run_cli
+from tests.baselines.conftest import ENV
 
 FLAGS = ["--epochs", "2", "-b", "6", "--lr", "1e-3", "--mask-fraction", "0.3", "--checkpoints", "0.25,0.5,0.75"]
 FLAGS += ["--device", "cpu", "--threads", "1"]

@@ -12,7 +12,8 @@ from cotbench.cli import run_cli
 from cotbench.errors import UsageError
 from cotbench.prompting.parsing import TAGS
 from cotbench.runs.manifest import RunConfig
-from cotbench.runs.runner import Resources, Silent, make_plan, run, start
+from cotbench.runs.plan import make_plan
+from cotbench.runs.runner import Resources, Silent, run, start
 
 
 @pytest.fixture(scope="module")

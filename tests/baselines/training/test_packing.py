@@ -13,17 +13,17 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
-from cotbench.agents.tokenization.chat_template import Chat  # noqa: E402
-from cotbench.baselines.data.demonstration import Demonstration  # noqa: E402
-from cotbench.baselines.data.examples import Example, Span, make_examples  # noqa: E402
-from cotbench.baselines.training import packing  # noqa: E402
-from cotbench.baselines.training.loss import losses, mean_loss, plain_losses  # noqa: E402
-from cotbench.baselines.training.masks import MaskConfig, Masks, Score, weights  # noqa: E402
-from cotbench.baselines.training.packing import pack  # noqa: E402
-from cotbench.baselines.training.sequence_tree import Branch, Tree, grow  # noqa: E402
-from cotbench.envs import Instructions  # noqa: E402
-from cotbench.prompting.elicitation import Elicitation  # noqa: E402
-from tests import tiny_models  # noqa: E402
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.baselines.data.demonstration import Demonstration
+from cotbench.baselines.data.examples import Example, Span, make_examples
+from cotbench.baselines.training import packing
+from cotbench.baselines.training.loss import losses, mean_loss, plain_losses
+from cotbench.baselines.training.masks import MaskConfig, Masks, Score, weights
+from cotbench.baselines.training.packing import pack
+from cotbench.baselines.training.sequence_tree import Branch, Tree, grow
+from cotbench.envs import Instructions
+from cotbench.prompting.elicitation import Elicitation
+from tests import tiny_models
 
 KINDS = ["llama", "qwen"]
 

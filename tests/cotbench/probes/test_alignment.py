@@ -10,9 +10,9 @@ import pytest
 
 from cotbench.envs.registry import env_entry
 from cotbench.probes.alignment import REVISIONS, answers
-from cotbench.probes.asking import StateAnswer, answers_for
+from cotbench.probes.asking import answers_for
 from cotbench.probes.probe import Setting
-from cotbench.probes.states import read_states
+from cotbench.probes.states import StateAnswer, read_states
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query, derive_seed
 from cotbench.stats import estimates

@@ -10,13 +10,13 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
-from pydantic import ValidationError  # noqa: E402
+from pydantic import ValidationError
 
-from cotbench.agents.tokenization.chat_template import Chat  # noqa: E402
-from cotbench.probes.attention import PROBE, AttentionOptions, AttentionRow, by_head, fields, masses  # noqa: E402
-from cotbench.probes.token_spans import Spelled, spell  # noqa: E402
-from tests import tiny_models  # noqa: E402
-from tests.whitebox import (  # noqa: E402
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.probes.attention import PROBE, AttentionOptions, AttentionRow, by_head, fields, masses
+from cotbench.probes.token_spans import Spelled, spell
+from tests import tiny_models
+from tests.whitebox import (
     ACTION,
     KINDS,
     TRACE,

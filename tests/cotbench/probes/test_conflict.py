@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cotbench.envs.registry import env_entry
-from cotbench.probes.asking import StateAnswer, answers_for
+from cotbench.probes.asking import answers_for
 from cotbench.probes.conflict import truncated, without_conclusion
 from cotbench.probes.donor import donor_of
 from cotbench.probes.probe import Setting
-from cotbench.probes.states import read_states
+from cotbench.probes.states import StateAnswer, read_states
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Query
 from tests.conftest import needs_hf

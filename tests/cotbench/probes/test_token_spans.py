@@ -10,20 +10,23 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
-from cotbench.agents import make_agent  # noqa: E402
-from cotbench.agents.tokenization.chat_template import Chat  # noqa: E402
-from cotbench.baselines.data.demonstration import Demonstration  # noqa: E402
-from cotbench.baselines.data.examples import make_examples  # noqa: E402
-from cotbench.envs import Instructions  # noqa: E402
-from cotbench.errors import ContextOverflowError, UsageError  # noqa: E402
-from cotbench.probes import attention, gradient  # noqa: E402
-from cotbench.probes.asking import StateAnswer, query_of  # noqa: E402
-from cotbench.probes.probe import Probe, probe_named  # noqa: E402
-from cotbench.probes.states import State  # noqa: E402
-from cotbench.probes.token_spans import ShareRow, share_numbers, spell  # noqa: E402
-from tests import tiny_models  # noqa: E402
-from tests.hf_agents import answers_of  # noqa: E402
-from tests.whitebox import ACTION, ASKED, TRACE, agent, setting, state  # noqa: E402
+from cotbench.agents import make_agent
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.baselines.data.demonstration import Demonstration
+from cotbench.baselines.data.examples import make_examples
+from cotbench.envs import Instructions
+from cotbench.errors import ContextOverflowError, UsageError
+from cotbench.probes import attention, gradient
+from cotbench.probes.asking import query_of
+from cotbench.probes.probe import Probe, probe_named
+from cotbench.probes.states import (
+    State,
+    StateAnswer,
+)
+from cotbench.probes.token_spans import ShareRow, share_numbers, spell
+from tests import tiny_models
+from tests.hf_agents import answers_of
+from tests.whitebox import ACTION, ASKED, TRACE, agent, setting, state
 
 BOTH = pytest.mark.parametrize("probe", [attention.PROBE, gradient.PROBE], ids=lambda probe: probe.name)
 LABELS = ["prompt", "think_open", "trace", "think_close", "action_open", "action", "closing"]

@@ -13,16 +13,16 @@ import typer
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from cotbench.stats import estimates
 from cotbench.cli.compare import compare as compare_command
-from cotbench.runs.comparison import Comparison, EnvComparison, asked_otherwise, compare
-from cotbench.prompting.elicitation import Elicitation
-from cotbench.runs.episode import Episode, Step
 from cotbench.errors import CotbenchError, UsageError
-from cotbench.runs.manifest import SUITE, RunConfig
+from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision
+from cotbench.runs.comparison import Comparison, EnvComparison, asked_otherwise, compare
+from cotbench.runs.episode import Episode, Step
+from cotbench.runs.manifest import SUITE, RunConfig
 from cotbench.runs.results import Run, load_run
 from cotbench.runs.runner import run
+from cotbench.stats import estimates
 
 ENV = "alfworld-gen"
 

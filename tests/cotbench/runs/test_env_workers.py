@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from cotbench.agents.expert import ExpertAgent
-from cotbench.prompting.elicitation import Elicitation
 from cotbench.envs import Instructions
 from cotbench.envs.registry import env_entry
-from cotbench.runs.episode import Episode
 from cotbench.errors import EngineError
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.runs.env_workers import EnvHandle, EnvSettings, LocalEnv, WorkerEnv, open_envs, wait_for
+from cotbench.runs.episode import Episode
 from cotbench.runs.rollout import Rules, Unit, play
 from cotbench.runs.runner import Silent
-from cotbench.runs.env_workers import EnvHandle, EnvSettings, LocalEnv, WorkerEnv, open_envs, wait_for
 
 TASK = "alfworld/gen/pick/17"
 SETTINGS = EnvSettings("alfworld-gen", {"request": ["expert_action"]})

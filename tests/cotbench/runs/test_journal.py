@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cotbench.runs.episode import Episode
 from cotbench.errors import RunFolderError
+from cotbench.runs.episode import Episode
 from cotbench.runs.journal import EPISODES, Journal, read_episodes
 from cotbench.runs.jsonl_store import write_atomically
 

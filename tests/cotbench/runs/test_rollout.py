@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from cotbench.prompting.elicitation import Elicitation
 from cotbench.envs import Instructions
-from cotbench.runs.episode import Episode
 from cotbench.errors import EngineError
+from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
-from cotbench.runs.rollout import Rules, Unit, play
 from cotbench.runs.env_workers import Reply
+from cotbench.runs.episode import Episode
+from cotbench.runs.rollout import Rules, Unit, play
 
 
 @dataclass

@@ -14,12 +14,13 @@ import pytest
 
 import cotbench
 from cotbench.agents.base import Agent
-from cotbench.prompting.elicitation import Elicitation
 from cotbench.errors import MissingDataError, RunFolderError, UnknownNameError, UsageError
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.query import Decision, Query
 from cotbench.runs.journal import read_episodes
 from cotbench.runs.manifest import RunConfig
-from cotbench.prompting.query import Decision, Query
-from cotbench.runs.runner import Resources, Silent, make_plan, new_folder, resume, run
+from cotbench.runs.plan import make_plan
+from cotbench.runs.runner import Resources, Silent, new_folder, resume, run
 
 GAMES = ("alfworld/gen/pick/0", "alfworld/gen/heat/1")
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from cotbench.prompting.elicitation import Elicitation, Mode
+from cotbench.prompting.query import Decision
 from cotbench.runs.episode import Episode, Step
 from cotbench.runs.manifest import Manifest, RunConfig
-from cotbench.prompting.query import Decision
 from cotbench.runs.summary import Summary, summarize
 from cotbench.runs.tables import run_table
 

@@ -25,8 +25,9 @@ from cotbench.leaderboard.submission.bundle import Bundle, pack, repack, unpack
 from cotbench.leaderboard.submission.checks import check
 from cotbench.leaderboard.submission.details import Details
 from cotbench.runs.journal import Journal
+from cotbench.runs.plan import make_plan
 from cotbench.runs.results import load_run
-from cotbench.runs.runner import make_plan, read_manifest
+from cotbench.runs.runner import read_manifest
 from cotbench.runs.suite import begin
 from tests.leaderboard import made
 from tests.leaderboard.made import DETAILS, edited, members, packed, played, replaced, setting, zipped

@@ -17,7 +17,8 @@ from cotbench.leaderboard.submission.bundle import pack, unpack
 from cotbench.leaderboard.submission.check_tasks import check_tasks, training_tasks
 from cotbench.leaderboard.submission.checks import check
 from cotbench.runs.manifest import RunConfig
-from cotbench.runs.runner import make_plan, run
+from cotbench.runs.plan import make_plan
+from cotbench.runs.runner import run
 from tests.conftest import needs_bfcl, needs_hf, needs_scienceworld
 from tests.leaderboard import made
 from tests.leaderboard.made import DETAILS, JSON, bundled, edited, packed, setting

@@ -9,16 +9,16 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
-from cotbench.agents import make_agent  # noqa: E402
-from cotbench.agents.hf.agent import HFAgent  # noqa: E402
-from cotbench.agents.hf.engine import ids_before  # noqa: E402
-from cotbench.agents.hf.sequential_engine import CachedSequence, PlainEngine  # noqa: E402
-from cotbench.errors import AgentError, CotbenchError  # noqa: E402
-from cotbench.prompting.elicitation import Elicitation, Mode  # noqa: E402
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN  # noqa: E402
-from cotbench.prompting.query import Decision  # noqa: E402
-from tests import tiny_models  # noqa: E402
-from tests.hf_agents import SHORT, hf_agent, plain_answer, plain_greedy, reference, state  # noqa: E402
+from cotbench.agents import make_agent
+from cotbench.agents.hf.agent import HFAgent
+from cotbench.agents.hf.sequential_engine import CachedSequence, PlainEngine
+from cotbench.agents.tokenization.token_ids import ids_before
+from cotbench.errors import AgentError, CotbenchError
+from cotbench.prompting.elicitation import Elicitation, Mode
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.query import Decision
+from tests import tiny_models
+from tests.hf_agents import SHORT, hf_agent, plain_answer, plain_greedy, reference, state
 
 MODELS = [
     ("llama", "chatml"),

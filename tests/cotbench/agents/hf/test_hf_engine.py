@@ -12,15 +12,15 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
-from cotbench.agents.hf.agent import HFAgent  # noqa: E402
-from cotbench.agents.hf.attention import Entries, Span, forward, install  # noqa: E402
-from cotbench.envs import Instructions  # noqa: E402
-from cotbench.prompting.dialogue import Dialogue  # noqa: E402
-from cotbench.prompting.elicitation import Elicitation, Mode  # noqa: E402
-from cotbench.prompting.parsing import ACTION_OPEN, THINK_CLOSE, THINK_OPEN  # noqa: E402
-from cotbench.prompting.query import Query  # noqa: E402
-from tests import tiny_models  # noqa: E402
-from tests.hf_agents import answers_of, hf_agent, plain_answer, state  # noqa: E402
+from cotbench.agents.hf.agent import HFAgent
+from cotbench.agents.hf.attention import Entries, Span, forward, install
+from cotbench.envs import Instructions
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation, Mode
+from cotbench.prompting.parsing import ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.query import Query
+from tests import tiny_models
+from tests.hf_agents import answers_of, hf_agent, plain_answer, state
 
 
 def test_what_does_not_fit_into_the_cache_is_computed_again(tmp_path: Path) -> None:

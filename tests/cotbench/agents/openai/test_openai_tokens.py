@@ -45,7 +45,7 @@ def _codec(folder: Path) -> Any:
 
 
 def test_prompts_as_token_ids_are_those_of_the_hf_agent(melting: Path) -> None:
-    from cotbench.agents.hf.engine import ids_before
+    from cotbench.agents.tokenization.token_ids import ids_before
 
     chat = _codec(melting)
     with running(codec=chat) as server:

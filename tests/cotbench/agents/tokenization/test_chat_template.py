@@ -8,13 +8,13 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
-from cotbench.agents.tokenization.chat_template import Chat  # noqa: E402
-from cotbench.envs import Instructions  # noqa: E402
-from cotbench.errors import AgentError  # noqa: E402
-from cotbench.prompting.dialogue import Dialogue  # noqa: E402
-from cotbench.prompting.elicitation import Elicitation, Message  # noqa: E402
-from cotbench.prompting.parsing import ACTION_OPEN, THINK_OPEN  # noqa: E402
-from tests import tiny_models  # noqa: E402
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.envs import Instructions
+from cotbench.errors import AgentError
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation, Message
+from cotbench.prompting.parsing import ACTION_OPEN, THINK_OPEN
+from tests import tiny_models
 
 
 def _dialogue(turns: int) -> Dialogue:

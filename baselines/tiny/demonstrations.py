@@ -1,0 +1,56 @@
+"""What tiny is taught with. Invariant: every task is of split train."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from cotbench.agents.registry import make_agent
+from cotbench.baselines.data.demonstration import TRACES_JSONL, Demonstration, read_demonstrations
+from cotbench.baselines.data.traces import collect
+from cotbench.baselines.teachers.alfworld import WORDINGS
+from cotbench.baselines.tiny import corpus
+from cotbench.envs import wheels
+from cotbench.envs.alfworld.generator import VERSION
+from cotbench.runs import runner
+from cotbench.runs.journal import EPISODES
+from cotbench.runs.manifest import RunConfig
+from cotbench.runs.plan import make_plan
+from cotbench.runs.rollout import Observer
+
+OWN = "tiny"
+"""In the place of a data path: the traces that are made for `tiny`."""
+
+
+_TEACHER = "scripted?slips=0.05"
+
+
+Watch = Callable[[Any, Path], AbstractContextManager[Observer]]
+"""Shows how far a run is: given its plan and its folder."""
+
+
+def own_traces(watch: Watch | None = None) -> list[Demonstration]:
+    """What `tiny` is taught with: every task of split train, played by the scripted teacher with a slip now and then.
+
+    They are played once, in a few minutes, and then read from the cache.
+    """
+    config = RunConfig(agent=_TEACHER, env=corpus.ENV, split="train", mode="cot")
+    key = hashlib.sha256(f"{VERSION} {config.model_dump_json()} {WORDINGS}".encode()).hexdigest()[:12]
+    folder = wheels.cache_folder() / "traces" / f"tiny-{key}"
+    if not (folder / TRACES_JSONL).is_file():
+        plan = make_plan(config)
+        agent, resources = make_agent(config.agent), runner.Resources(batch=8, workers=2)
+        with (watch or _unseen)(plan, folder) as observer:
+            if (folder / EPISODES).is_file():
+                outcome = runner.resume(folder, agent=agent, resources=resources, observer=observer)
+            else:
+                outcome = runner.start(plan, folder, agent=agent, resources=resources, observer=observer)
+        collect(outcome)
+    return read_demonstrations(folder)
+
+
+def _unseen(plan: Any, folder: Path) -> AbstractContextManager[Observer]:
+    return nullcontext(runner.Silent())

@@ -1,0 +1,86 @@
+"""The plan of a run: which tasks are played. Invariant: a function of the config and of what data is on this machine."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cotbench.envs.registry import EnvEntry, env_entry
+from cotbench.envs.tasks import playable
+from cotbench.errors import UnknownNameError, UsageError
+from cotbench.prompting.elicitation import MODES, Mode
+from cotbench.runs.manifest import RunConfig
+from cotbench.runs.rollout import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run's tasks, settled before anything is started.
+
+    Attributes:
+        entry: the environment.
+        tasks: what is played, in order.
+        split_tasks: how many tasks the whole split has.
+        partial: whether games of the split were left out because they are not on this machine.
+    """
+
+    config: RunConfig
+    entry: EnvEntry
+    tasks: tuple[str, ...]
+    split_tasks: int
+    partial: bool
+
+    @property
+    def units(self) -> list[Unit]:
+        """The episodes: each task in each mode."""
+        modes: Sequence[Mode] = MODES if self.config.mode == "both" else (self.config.mode,)
+        source = self.entry.source()
+        return [Unit(task, source.task_type(task), mode) for task in self.tasks for mode in modes]
+
+
+def make_plan(config: RunConfig, data: Path | None = None) -> Plan:
+    """Choose the tasks of a run; starts no engine and no model.
+
+    `episodes` tasks are drawn from the split by the seed; a smaller number gives the first ones of a larger.
+
+    Raises:
+        UnknownNameError: no such environment, scheme, split or task.
+        MissingDataError: games are not on this machine.
+        UsageError: more episodes than the split has tasks.
+    """
+    entry = env_entry(config.env)
+    source = entry.source()
+    whole = source.tasks(config.scheme, config.split)
+    if data is not None and not entry.takes_data:
+        raise UsageError(f"environment {config.env!r} reads no data folder: leave --data away")
+    if config.tasks is not None:
+        if config.episodes is not None:
+            raise UsageError("--task names the tasks and --episodes draws them: give one of the two")
+        known = {
+            task for scheme, splits in source.schemes().items() for split in splits for task in source.tasks(scheme, split)
+        }
+        for task in config.tasks:
+            if task not in known:
+                raise UnknownNameError("task", task, known, f"of {config.env}")
+        wanted = tuple(dict.fromkeys(config.tasks))
+        tasks = playable(source, wanted, data, "given", config.available_only)
+        return Plan(config, entry, tasks, len(wanted), len(tasks) < len(wanted))
+    there = playable(source, whole, data, config.split, config.available_only)
+    chosen = list(there)
+    if config.episodes is not None:
+        if config.episodes > len(there):
+            raise UsageError(
+                f"--episodes {config.episodes} is more than the {len(there)} tasks of "
+                f"{config.env} {config.scheme}/{config.split}"
+            )
+        chosen = draw_tasks(there, config.episodes, config.seed)
+    return Plan(config, entry, tuple(chosen), len(whole), len(there) < len(whole))
+
+
+def draw_tasks(tasks: Sequence[str], episodes: int, seed: int) -> list[str]:
+    """The tasks that a seed draws; a smaller number gives the first ones of a larger."""
+    chosen = list(tasks)
+    random.Random(f"cotbench-tasks-{seed}").shuffle(chosen)
+    return chosen[:episodes]
