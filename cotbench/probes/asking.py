@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from cotbench.agents.base import Agent, needs_of
 from cotbench.agents.decisions import decided_or_failed
+from cotbench.probes.probe import Setting
+from cotbench.probes.states import Key, State, StateAnswer
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.prompting.parsing import THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Decision, Query, derive_seed
-
-if TYPE_CHECKING:
-    from cotbench.probes.probe import Setting
-    from cotbench.probes.states import Key, State
-from cotbench.probes.states import StateAnswer
 
 _EPISODES = 4
 """Of how many episodes states are asked about at once, for each that keeps the agent busy."""

@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cotbench.envs.registry import env_entry
 from cotbench.errors import UsageError
@@ -17,9 +16,6 @@ from cotbench.prompting.query import derive_seed
 from cotbench.runs.episode import Episode
 from cotbench.runs.journal import read_episodes
 from cotbench.runs.manifest import read_manifest
-
-if TYPE_CHECKING:
-    from cotbench.probes.states import Key, State
 
 Key = tuple[str, int]
 """Names a state within its set: task, and how many actions were executed before it."""
