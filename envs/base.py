@@ -19,7 +19,7 @@ REQUESTS = ("admissible_actions", "expert_action")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class EnvOutcome:
     """What the engine said after `reset` or one action.
 
     Attributes:
@@ -122,11 +122,11 @@ class TextEnv(gymnasium.Env[str, str]):
         """The tasks of this environment's split, sorted."""
 
     @abstractmethod
-    def _start(self, task: str) -> tuple[Outcome, str]:
+    def _start(self, task: str) -> tuple[EnvOutcome, str]:
         """Load and start a task; the first observation and the goal."""
 
     @abstractmethod
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> EnvOutcome:
         """Execute a canonical action."""
 
     @abstractmethod
@@ -194,7 +194,7 @@ class TextEnv(gymnasium.Env[str, str]):
         """The last action and observation, in render mode "ansi"."""
         return self._rendered if self.render_mode == "ansi" else None
 
-    def _info(self, outcome: Outcome) -> dict[str, Any]:
+    def _info(self, outcome: EnvOutcome) -> dict[str, Any]:
         info: dict[str, Any] = {
             "task": self._task,
             "goal": self._goal,

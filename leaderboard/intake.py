@@ -18,7 +18,7 @@ from cotbench.runs.results import load_run
 from cotbench.runs.suite import is_suite, read_configs
 
 
-def take(store: Store, data: BinaryIO, *, name: str = "", team: str = "", link: str = "") -> tuple[Entry, bool]:
+def accept_submission(store: Store, data: BinaryIO, *, name: str = "", team: str = "", link: str = "") -> tuple[Entry, bool]:
     """Read, check and keep a bundle.
 
     Args:
@@ -54,7 +54,7 @@ def runs_in(folder: Path) -> list[Path]:
     return [folder / config.env for config in read_configs(folder)] if is_suite(folder) else [folder]
 
 
-def packed(folder: Path, *, name: str = "", team: str = "", link: str = "") -> bytes:
+def pack_run(folder: Path, *, name: str = "", team: str = "", link: str = "") -> bytes:
     """A run folder as a bundle; its name is the agent's where none is given.
 
     Raises:

@@ -14,12 +14,12 @@ from cotbench.leaderboard.store.entry import State
 from cotbench.leaderboard.store.store import Store
 from cotbench.leaderboard.submission.bundle import unpack
 from cotbench.leaderboard.web.assets import assets
-from cotbench.leaderboard.web.board_query import Asked, asked
-from cotbench.leaderboard.web.entry_episodes import played
-from cotbench.leaderboard.web.models import Boards, Rows, board_name
+from cotbench.leaderboard.web.board_query import BoardQuery, parse_board_query
+from cotbench.leaderboard.web.entry_episodes import entry_episodes
+from cotbench.leaderboard.web.models import BoardRows, Boards, board_name
 from cotbench.leaderboard.web.pages import board_page, entry_page
 from cotbench.leaderboard.web.spreadsheet import board_csv
-from cotbench.runs.folder import fresh_folder
+from cotbench.runs.folder import make_folder
 from cotbench.runs.jsonl_store import write_atomically
 
 INDEX = "index.html"
@@ -98,7 +98,7 @@ def write_site(store: Store, folder: Path) -> Path:
     Raises:
         RunFolderError: the folder holds something, or cannot be made.
     """
-    fresh_folder(folder, f"choose another folder, not {folder}", "folder of the site")
+    make_folder(folder, f"choose another folder, not {folder}", "folder of the site")
     for name in ("boards", "entries", "static"):
         (folder / name).mkdir(exist_ok=True)
     for asset in assets().values():
@@ -110,7 +110,7 @@ def write_site(store: Store, folder: Path) -> Path:
         write_atomically(folder / path, [text])
     for entry in store.entries():
         (folder / "entries" / f"{entry.id}.zip").write_bytes(store.bundle(entry.id))
-    view = asked({}, boards)
+    view = parse_board_query({}, boards)
     page = board_page(board_view(store, view.board, view.state), view, boards, SiteLinks(""), size=None)
     write_atomically(folder / INDEX, [page])  # Last: a site that has it is whole.
     return folder / INDEX
@@ -120,14 +120,14 @@ def _boards(store: Store, boards: list[Board]) -> Iterator[tuple[str, str]]:
     for board in boards:
         for state in _STATES:
             view, stem = board_view(store, board, state), _stem(board, state)
-            yield f"boards/{stem}.html", board_page(view, Asked(board, state), boards, SiteLinks("../"), size=None)
+            yield f"boards/{stem}.html", board_page(view, BoardQuery(board, state), boards, SiteLinks("../"), size=None)
             yield f"boards/{stem}.csv", board_csv(view.rows)
             name = board_name(board, f"{stem}.html")
-            rows = Rows(board=name, state=state, rows=view.rows, reported=view.reported)
+            rows = BoardRows(board=name, state=state, rows=view.rows, reported=view.reported)
             yield f"boards/{stem}.json", rows.model_dump_json(indent=2) + "\n"
 
 
 def _entries(store: Store) -> Iterator[tuple[str, str]]:
     for entry in store.entries():
-        yield f"entries/{entry.id}.html", entry_page(entry, played(unpack(store.bundle(entry.id))), SiteLinks("../"))
+        yield f"entries/{entry.id}.html", entry_page(entry, entry_episodes(unpack(store.bundle(entry.id))), SiteLinks("../"))
         yield f"entries/{entry.id}.json", entry.model_dump_json(indent=2) + "\n"

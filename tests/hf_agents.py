@@ -7,7 +7,7 @@ from typing import Any
 
 from cotbench.agents import make_agent
 from cotbench.agents.hf.agent import HFAgent
-from cotbench.agents.tokenization.token_ids import ids_before
+from cotbench.agents.tokenization.token_ids import truncate_ids
 from cotbench.envs import Instructions
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
@@ -46,7 +46,7 @@ def reference(agent: HFAgent) -> Any:
 def state(turns: int, mode: Mode, elicitation: Elicitation = SHORT, episode: str = "e", **more: Any) -> Query:
     dialogue = Dialogue(Instructions("You act."), ("You are in a room. Your task is to: look.",))
     for turn in range(turns):
-        dialogue = dialogue.then(f"go to desk {turn}", None, f"On the desk {turn} you see a mug {turn}.")
+        dialogue = dialogue.extended(f"go to desk {turn}", None, f"On the desk {turn} you see a mug {turn}.")
     return Query(episode, "t", turns, mode, dialogue, elicitation, **more)
 
 
@@ -82,7 +82,7 @@ def plain_answer(agent: HFAgent, query: Query) -> tuple[str | None, str]:
     if query.mode == "cot":
         ids = ids + chat.encode(THINK_OPEN)
         tokens, trace = plain_greedy(agent, ids, query.elicitation.trace_tokens, (THINK_CLOSE, ACTION_OPEN), False)
-        ids = ids + ids_before(chat, tokens, trace) + chat.encode(f"{THINK_CLOSE}\n")
+        ids = ids + truncate_ids(chat, tokens, trace) + chat.encode(f"{THINK_CLOSE}\n")
     _, action = plain_greedy(agent, ids + chat.encode(ACTION_OPEN), query.elicitation.action_tokens, (ACTION_CLOSE,), True)
     return trace, action
 

@@ -72,6 +72,6 @@ def shown(query: Query) -> tuple[str, str]:
 def pair(step: int = 1, prompt: str = "look", cot: str = "take mug 1", **more: Any) -> Pair:
     dialogue = Dialogue(Instructions("You act in a house.", ("examine mug 2",)), ("Your task is to: look.",))
     for turn in range(step):
-        dialogue = dialogue.then(f"go to desk {turn}", "SECRET TRACE", f"On the desk {turn} you see a mug.")
+        dialogue = dialogue.extended(f"go to desk {turn}", "SECRET TRACE", f"On the desk {turn} you see a mug.")
     fields = {"episode": "e", "task": "t", "step": step, "dialogue": dialogue, "prompt_action": prompt, "cot_action": cot}
     return Pair(**{**fields, **more})

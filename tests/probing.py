@@ -7,31 +7,31 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cotbench.envs import Instructions
-from cotbench.probes.numbers import Numbers
-from cotbench.probes.probe import Setting, probe_named
-from cotbench.probes.states import Key, State, StateSet
+from cotbench.probes.numbers import ProbeNumbers
+from cotbench.probes.probe import ProbeSetting, probe_named
+from cotbench.probes.states import ProbeState, StateKey, StateSet
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
 
 
-def state(task: int, step: int, **more: Any) -> State:
+def state(task: int, step: int, **more: Any) -> ProbeState:
     """Step `step` of task `task`; every text in it is found nowhere else."""
     goal = f"find mug {task}."
     dialogue = Dialogue(Instructions("You act."), (f"You are in room {task}. Your task is to: {goal}",))
     for turn in range(step):
-        dialogue = dialogue.then(f"go to desk {turn}", None, f"You see desk {turn + 1} of room {task}.")
-    made = State(f"t/{task}", f"type {task % 2}", step, goal, dialogue, f"take mug {task} from desk {step}", None)
+        dialogue = dialogue.extended(f"go to desk {turn}", None, f"You see desk {turn + 1} of room {task}.")
+    made = ProbeState(f"t/{task}", f"type {task % 2}", step, goal, dialogue, f"take mug {task} from desk {step}", None)
     return replace(made, **more)
 
 
-def states(tasks: int = 3, steps: int = 3) -> list[State]:
+def states(tasks: int = 3, steps: int = 3) -> list[ProbeState]:
     return [state(task, step) for task in range(tasks) for step in range(steps)]
 
 
-def setting(some: Sequence[State], **more: Any) -> Setting:
+def setting(some: Sequence[ProbeState], **more: Any) -> ProbeSetting:
     whole = StateSet("alfworld-gen", "paper", "id", "made", 0, len({one.task for one in some}), tuple(some))
-    return Setting(whole, more.pop("elicitation", Elicitation()), str.strip, **more)
+    return ProbeSetting(whole, more.pop("elicitation", Elicitation()), str.strip, **more)
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Scripted:
     act: Callable[[Query, str | None], str]
     think: Callable[[Query], str] = lambda query: f" I will {query.step}.\n"
     score: Callable[[Query, str | None], float | None] | None = None
-    failing: Iterable[Key] = ()
+    failing: Iterable[StateKey] = ()
     asked: list[Query] = field(default_factory=list)
     name: str = "scripted-test"
 
@@ -73,17 +73,19 @@ class Scripted:
     def close(self) -> None: ...
 
 
-def measured(name: str, agent: Any, some: Sequence[State], within: Setting | None = None, **options: Any) -> list[Any]:
+def measured(
+    name: str, agent: Any, some: Sequence[ProbeState], within: ProbeSetting | None = None, **options: Any
+) -> list[Any]:
     """The rows of a probe; each is read back from what would be written down."""
     probe = probe_named(name)
     rows = probe.measure(agent, some, within or setting(some), probe.options(**options))
     return [probe.row.model_validate_json(row.model_dump_json()) for row in rows]
 
 
-def numbers(name: str, rows: Sequence[Any], **options: Any) -> Numbers:
+def numbers(name: str, rows: Sequence[Any], **options: Any) -> ProbeNumbers:
     probe = probe_named(name)
     return probe.summarize(rows, probe.options(**options))
 
 
-def means(found: Numbers) -> dict[str, float | None]:
+def means(found: ProbeNumbers) -> dict[str, float | None]:
     return {name: estimate.mean for name, estimate in found.estimates.items()}

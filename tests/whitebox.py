@@ -9,8 +9,8 @@ from typing import Any
 from cotbench.agents import make_agent
 from cotbench.agents.hf.agent import HFAgent
 from cotbench.envs import Instructions
-from cotbench.probes.probe import Setting
-from cotbench.probes.states import State, StateSet
+from cotbench.probes.probe import ProbeSetting
+from cotbench.probes.states import ProbeState, StateSet
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation
 from tests import tiny_models
@@ -22,16 +22,16 @@ KINDS = ("llama", "qwen", "gemma", "gemma3", "mistral", "sinks", "hybrid")
 """Grouped queries; normed queries; windows, capped scores; windows; windows everywhere; attention sinks; recurrent layers."""
 
 
-def state(turns: int = 2, task: str = "t", trace: str | None = TRACE, action: str = ACTION) -> State:
+def state(turns: int = 2, task: str = "t", trace: str | None = TRACE, action: str = ACTION) -> ProbeState:
     dialogue = Dialogue(Instructions("You act."), ("You are in a room. Your task is to: look.",))
     for turn in range(turns):
-        dialogue = dialogue.then(f"go to desk {turn}", None, f"On the desk {turn} you see a mug {turn}.")
-    return State(task, "look", turns, "look", dialogue, action, trace)
+        dialogue = dialogue.extended(f"go to desk {turn}", None, f"On the desk {turn} you see a mug {turn}.")
+    return ProbeState(task, "look", turns, "look", dialogue, action, trace)
 
 
-def setting(*states: State, elicitation: Elicitation = ASKED, **more: Any) -> Setting:
+def setting(*states: ProbeState, elicitation: Elicitation = ASKED, **more: Any) -> ProbeSetting:
     whole = StateSet("alfworld-gen", "paper", "id", "expert", 0, len(states), states)
-    return Setting(whole, elicitation, str.strip, **more)
+    return ProbeSetting(whole, elicitation, str.strip, **more)
 
 
 def save_model(folder: Path, kind: str) -> Path:

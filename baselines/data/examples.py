@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cotbench.agents.tokenization.answer_ids import Label, answer_pieces
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.agents.tokenization.prompt_ids import prompt_of
+from cotbench.agents.tokenization.prompt_ids import prompt_ids
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.prompting.elicitation import Elicitation
@@ -124,7 +124,7 @@ def make_examples(
                 continue
             query = Query(task, task, step, "cot", demonstration.dialogue(step), asked)
             try:
-                prompt, dropped = prompt_of(query, chat, context)
+                prompt, dropped = prompt_ids(query, chat, context)
             except ContextOverflowError:
                 too_long.append(example_id(task, step, take))
                 continue

@@ -22,7 +22,7 @@ from cotbench.baselines.data.demonstration import (
 from cotbench.baselines.data.scored_tasks import check_trainable
 from cotbench.runs.episode import Episode
 from cotbench.runs.jsonl_store import write_atomically
-from cotbench.runs.runner import Outcome
+from cotbench.runs.runner import RunOutcome
 
 TRACES = "traces.json"
 
@@ -31,7 +31,7 @@ MOST_SILENT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptEpisodes:
     """What is kept of the CoT episodes of a run, and how many are not, by reason.
 
     Attributes:
@@ -99,7 +99,7 @@ class TracesSummary(BaseModel):
         return line if self.mean_trace_words is None else f"{line}, {self.mean_trace_words:.1f} words a trace"
 
 
-def keep(episodes: Sequence[Episode], env: str, teacher: str) -> Kept:
+def keep_successes(episodes: Sequence[Episode], env: str, teacher: str) -> KeptEpisodes:
     """Sort the CoT episodes of a run into demonstrations and reasons why not."""
     demonstrations, failed, errors, without_trace = [], 0, 0, 0
     for episode in episodes:
@@ -113,7 +113,7 @@ def keep(episodes: Sequence[Episode], env: str, teacher: str) -> Kept:
             without_trace += 1
         else:
             demonstrations.append(from_episode(episode, env, teacher))
-    return Kept(tuple(demonstrations), failed, errors, without_trace)
+    return KeptEpisodes(tuple(demonstrations), failed, errors, without_trace)
 
 
 def _silent(episode: Episode) -> bool:
@@ -121,7 +121,7 @@ def _silent(episode: Episode) -> bool:
     return not traces or sum(not (trace or "").strip() for trace in traces) > MOST_SILENT * len(traces)
 
 
-def collect(outcome: Outcome, *, parquet: bool = False) -> TracesSummary:
+def write_traces(outcome: RunOutcome, *, parquet: bool = False) -> TracesSummary:
     """Write `traces.jsonl`, `traces.json` and, where asked for or there already, `traces.parquet` into a finished run's folder.
 
     Raises:
@@ -129,7 +129,7 @@ def collect(outcome: Outcome, *, parquet: bool = False) -> TracesSummary:
         MissingExtraError: Parquet is asked for, and pyarrow is not installed.
     """
     folder, config = outcome.folder, outcome.manifest.config
-    kept = keep(outcome.episodes, config.env, config.agent)
+    kept = keep_successes(outcome.episodes, config.env, config.agent)
     check_trainable(kept.demonstrations)
     write_jsonl(folder / TRACES_JSONL, kept.demonstrations)
     if parquet or (folder / TRACES_PARQUET).is_file():  # One that is there must not tell of other episodes.

@@ -13,10 +13,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from cotbench.baselines.recipes import RECIPES, sft
-from cotbench.baselines.tiny.demonstrations import OWN
+from cotbench.baselines.tiny.demonstrations import TINY_DATA
 from cotbench.baselines.tiny.model import BaseConfig, build_base
 from cotbench.baselines.training import recipe_card
-from cotbench.baselines.training.recipe_card import ELSEWHERE, read_begun
+from cotbench.baselines.training.recipe_card import MACHINE_OPTIONS, read_begun
 from cotbench.errors import RunFolderError, UnknownNameError, UsageError
 
 _PLUS = "sft+"
@@ -24,14 +24,16 @@ _BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RecipePlan:
     """A recipe and its options."""
 
     recipe: str
     config: BaseModel
 
 
-def settle(recipe: str | None, preset: str | None, file: Path | None, given: dict[str, Any], begun: Path | None) -> Plan:
+def resolve_config(
+    recipe: str | None, preset: str | None, file: Path | None, given: dict[str, Any], begun: Path | None
+) -> RecipePlan:
     """What is to be trained.
 
     Args:
@@ -52,7 +54,7 @@ def settle(recipe: str | None, preset: str | None, file: Path | None, given: dic
     if name not in RECIPES:
         raise UnknownNameError("recipe", str(name), RECIPES)
     if name == _BASE:
-        return Plan(_BASE, _checked(BaseConfig, told | given))
+        return RecipePlan(_BASE, _checked(BaseConfig, told | given))
     named = told.pop("preset", None)
     preset = preset or named or ("tiny" if (told | given).get("model") == "tiny" else "paper")
     if preset not in sft.PRESETS:
@@ -60,15 +62,15 @@ def settle(recipe: str | None, preset: str | None, file: Path | None, given: dic
     plus = {"mask_fraction": sft.PLUS} if name == _PLUS else {}
     values = sft.PRESETS[preset] | plus | told | given
     if values.get("model") == "tiny" and "data" not in values:
-        values["data"] = (OWN,)
+        values["data"] = (TINY_DATA,)
     if "model" not in values:
         raise UsageError("--model is missing: what is to be trained, such as tiny, smollm2, qwen, or a folder")
     if "data" not in values:
         raise UsageError("--data is missing: make traces with cotbench traces --out DIR, then --data DIR")
-    return Plan(sft.NAME, _checked(sft.SFTConfig, values))
+    return RecipePlan(sft.NAME, _checked(sft.SFTConfig, values))
 
 
-def _as_begun(folder: Path, recipe: str | None, given: dict[str, Any]) -> Plan:
+def _as_begun(folder: Path, recipe: str | None, given: dict[str, Any]) -> RecipePlan:
     begun = read_begun(folder)
     model: type[BaseModel] = BaseConfig if begun["recipe"] == _BASE else sft.SFTConfig
     if recipe is not None and recipe.removesuffix("+") != begun["recipe"]:
@@ -76,12 +78,12 @@ def _as_begun(folder: Path, recipe: str | None, given: dict[str, Any]) -> Plan:
     before = _checked(model, begun["config"])
     after = _checked(model, begun["config"] | given)
     for name, value in after.model_dump().items():
-        if value != getattr(before, name) and name not in ELSEWHERE:
+        if value != getattr(before, name) and name not in MACHINE_OPTIONS:
             raise RunFolderError(
                 f"{folder} holds another training: its {name} is {getattr(before, name)!r}, not {value!r}; "
                 "leave the option away, or choose another --out"
             )
-    return Plan(begun["recipe"], after)
+    return RecipePlan(begun["recipe"], after)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def _checked(model: type[BaseModel], values: dict[str, Any]) -> Any:
         raise UsageError(f"{flag} {first['input']}: {first['msg']}") from error
 
 
-def carry_out(plan: Plan, out: Path, *, resume: bool, progress: Callable[[], Any] | None) -> recipe_card.Trained:
+def run_recipe(plan: RecipePlan, out: Path, *, resume: bool, progress: Callable[[], Any] | None) -> recipe_card.TrainingResult:
     """Train."""
     if isinstance(plan.config, BaseConfig):
         return build_base(plan.config, out, resume=resume, progress=progress)

@@ -18,13 +18,13 @@ from pydantic import ConfigDict, Field, ValidationError
 from cotbench.baselines.data.demonstration import Demonstration, read_demonstrations
 from cotbench.baselines.data.examples import Examples, make_examples
 from cotbench.baselines.data.scored_tasks import check_trainable
-from cotbench.baselines.training.batching import Step, Unit, make_steps
+from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, make_steps
 from cotbench.baselines.training.masks import MaskConfig, Masks
-from cotbench.baselines.training.recipe_card import Trained, data_card, out_folder
+from cotbench.baselines.training.recipe_card import TrainingResult, data_card, prepare_folder
 from cotbench.errors import UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.jsonl_store import write_atomically
-from cotbench.runs.manifest import surroundings
+from cotbench.runs.manifest import provenance
 
 MASKS = "masks.json"
 NAME = "sft"
@@ -39,21 +39,21 @@ class SFTConfig(MaskConfig):
     data: tuple[str, ...] = Field(min_length=1, description="traces: folders, .jsonl or .parquet files")
     epochs: float = Field(5, gt=0, description="how often the data is gone through")
     learning_rate: float = Field(1e-5, gt=0, description="step size of AdamW")
-    batch: int = Field(16, ge=1, description="decisions a step")
-    unit: Unit = Field("decision", description="decisions drawn one by one, or whole episodes, each one sequence")
+    batch_size: int = Field(16, ge=1, description="decisions a step")
+    unit: ExampleUnit = Field("decision", description="decisions drawn one by one, or whole episodes, each one sequence")
     lr_schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="constant keeps decay apart from progress, so that checkpoints can be compared"
     )
     warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW, on matrices")
     betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
-    average: float = Field(
+    ema_decay: float = Field(
         0.0, ge=0, lt=1, description="decay of a running average of the weights, which is what is saved; 0: the weights are"
     )
     max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0: never")
     checkpoints: tuple[float, ...] = Field((0.2, 0.4, 0.6, 0.8, 1.0), description="after which shares of the training")
     max_length: int | None = Field(None, ge=64, description="tokens of the longest example; default: the model's context")
-    pass_tokens: int = Field(8192, ge=64, description="tokens that go through the model at once")
+    max_tokens_per_forward: int = Field(8192, ge=64, description="tokens that go through the model at once")
     lora_rank: int | None = Field(None, ge=1, description="train an adapter of this rank instead of all weights")
     lora_alpha: float = Field(32.0, gt=0, description="scale of the adapter")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the adapter")
@@ -74,11 +74,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model": "tiny",
         "epochs": 1.5,
         "learning_rate": 2e-3,
-        "batch": 16,
+        "batch_size": 16,
         "unit": "episode",
         "betas": (0.9, 0.95),
         "weight_decay": 0.1,
-        "average": 0.998,
+        "ema_decay": 0.998,
     },
 }
 """Values that stand in for the defaults, by name."""
@@ -88,7 +88,7 @@ PLUS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingData:
     """What a training goes through, settled before the first step.
 
     Attributes:
@@ -101,10 +101,10 @@ class Lesson:
     demonstrations: Sequence[Demonstration]
     examples: Examples
     masks: Masks
-    steps: Sequence[Step]
+    steps: Sequence[TrainingStep]
 
 
-def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Callable[[], Any] | None = None) -> Trained:
+def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Callable[[], Any] | None = None) -> TrainingResult:
     """Train a model; the same as `cotbench train --recipe sft`.
 
     Args:
@@ -127,9 +127,9 @@ def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Calla
         "config": config.model_dump(mode="json"),
         "data": data_card(config.data, demonstrations),
         "elicitations": {env: elicitation.fingerprint for env, elicitation in asked.items()},
-        **surroundings(),
+        **provenance(),
     }
-    out_folder(out, record, resume=resume)
+    prepare_folder(out, record, resume=resume)
     return run_training(config, demonstrations, asked, record, out, progress=progress)
 
 
@@ -142,19 +142,19 @@ def _asked(env: str, options: dict[str, Any]) -> Elicitation:
 
 
 def _read(path: str) -> list[Demonstration]:
-    from cotbench.baselines.tiny.demonstrations import OWN, own_traces
+    from cotbench.baselines.tiny.demonstrations import TINY_DATA, tiny_demonstrations
 
-    return own_traces() if path == OWN else read_demonstrations(Path(path))
+    return tiny_demonstrations() if path == TINY_DATA else read_demonstrations(Path(path))
 
 
-def told(trained: Trained) -> str:
+def summary_line(trained: TrainingResult) -> str:
     """What a training came to, in a line."""
     long = f" ({trained.too_long} more are too long)" if trained.too_long else ""
     masked = f", {trained.seen['masked_share']:.1%} of the action tokens masked" if trained.seen.get("masked_share") else ""
     return f"trained {trained.steps} steps on {trained.examples} examples{long}, {trained.seen['tokens']:.0f} tokens{masked}"
 
 
-def make_lesson(
+def make_training_data(
     config: SFTConfig,
     demonstrations: Sequence[Demonstration],
     asked: dict[str, Elicitation],
@@ -162,7 +162,7 @@ def make_lesson(
     *,
     processes: int,
     scores: Callable[[Examples], Any],
-) -> Lesson:
+) -> TrainingData:
     """Examples, masks and steps.
 
     Raises:
@@ -186,16 +186,16 @@ def make_lesson(
     steps = make_steps(
         sizes,
         unit=config.unit,
-        batch=config.batch,
+        batch=config.batch_size,
         epochs=config.epochs,
         seed=config.seed,
-        tokens=config.pass_tokens,
+        tokens=config.max_tokens_per_forward,
         processes=processes,
     )
-    return Lesson(demonstrations, examples, masks, steps)
+    return TrainingData(demonstrations, examples, masks, steps)
 
 
-def write_masks(out: Path, lesson: Lesson) -> None:
+def write_masks(out: Path, lesson: TrainingData) -> None:
     """Store which examples are masked, epoch by epoch."""
     epochs = 1 + max(step.epoch for step in lesson.steps)
     write_atomically(out / MASKS, [json.dumps(lesson.masks.record(epochs)) + "\n"])

@@ -11,8 +11,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cotbench.agents.base import Agent, StreamingAgent, describe, needs_of, require
-from cotbench.agents.decisions import answered, decided
+from cotbench.agents.base import Agent, StreamingAgent, check_elicitation, describe_agent, needs_of
+from cotbench.agents.decisions import decide_all, tagged_decision
 from cotbench.agents.registry import make_agent
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.parsing import TAGS
@@ -59,16 +59,16 @@ class ExpertFill:
         """One decision a query; where the expert is silent, an error. The writer is asked once, for all of them."""
         known = [_at_once(query) for query in queries]
         asked = [query for query, decision in zip(queries, known, strict=True) if decision is None]
-        written = iter(decided(self._writer, [with_note(query) for query in asked]) if asked else ())
+        written = iter(decide_all(self._writer, [with_note(query) for query in asked]) if asked else ())
         return [decision or filled(query, next(written)) for query, decision in zip(queries, known, strict=True)]
 
     def describe(self) -> dict[str, Any]:
         """What the writer says of itself, and the note."""
-        return {**describe(self._writer), "note": NOTE}
+        return {**describe_agent(self._writer), "note": NOTE}
 
     def require(self, elicitation: Elicitation) -> None:
         """Let the writer say that it cannot be asked this way."""
-        require(self._writer, elicitation)
+        check_elicitation(self._writer, elicitation)
 
     def close(self) -> None:
         """Free what the writer holds."""
@@ -106,7 +106,7 @@ def _at_once(query: Query) -> Decision | None:
     if query.expert_action is None:
         return Decision("", error=f"the expert knows no action at step {query.step} of {query.task}")
     if query.mode == "prompt" or query.given_trace is not None:
-        return answered(query, query.expert_action, query.given_trace)
+        return tagged_decision(query, query.expert_action, query.given_trace)
     return None
 
 
@@ -124,5 +124,5 @@ def filled(query: Query, written: Decision) -> Decision:
     trace = (written.trace or "").strip()
     if not trace or written.trace_truncated or BETRAYAL.search(trace) or any(tag in trace for tag in TAGS):
         return replace(written, action=query.expert_action, trace="", format_ok=False, action_logprob=None)
-    ours = answered(query, query.expert_action, trace)
+    ours = tagged_decision(query, query.expert_action, trace)
     return replace(written, action=ours.action, trace=trace, raw=ours.raw, format_ok=True, action_logprob=None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from cotbench.agents.decisions import answered, failure
+from cotbench.agents.decisions import error_decision, tagged_decision
 from cotbench.baselines.teachers import alfworld, bfcl, scienceworld
 from cotbench.envs.bfcl import calls
 from cotbench.errors import AgentError, UsageError
@@ -61,9 +61,9 @@ class Scripted:
             if env not in _THINK:
                 raise AgentError(f"no reasoning is written for tasks such as {query.task}")
             action = _one_call(query.expert_action) if env == "bfcl" else query.expert_action
-            return answered(query, action, _THINK[env](query.dialogue, action, rng))
+            return tagged_decision(query, action, _THINK[env](query.dialogue, action, rng))
         except AgentError as error:
-            return failure(error)
+            return error_decision(error)
 
     def _keep_house(self, query: Query, rng: random.Random) -> Decision:
         # The same order in all steps of an episode, so not from the step's seed.
@@ -71,7 +71,7 @@ class Scripted:
         mind = alfworld.expert_of(query.dialogue, order).mind()
         if rng.random() < self._slips:
             return Decision(alfworld.slip(query.dialogue, mind, rng), None if query.mode == "prompt" else "")
-        return answered(query, mind.action, alfworld.think(mind, query.dialogue, rng, self._variety))
+        return tagged_decision(query, mind.action, alfworld.think(mind, query.dialogue, rng, self._variety))
 
     def close(self) -> None:
         """Nothing to free."""

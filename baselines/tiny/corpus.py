@@ -55,7 +55,7 @@ def _played(env: TextEnv, task: str, rng: random.Random) -> Demonstration:
         expertly = rng.random() < skill
         action = expert_of(dialogue).mind().action if expertly else rng.choice(info["admissible_actions"])
         observation, _, terminated, truncated, info = env.step(action)
-        dialogue, over = dialogue.then(action, None, observation), terminated or truncated
+        dialogue, over = dialogue.extended(action, None, observation), terminated or truncated
     return Demonstration(
         env=ENV,
         task=task,

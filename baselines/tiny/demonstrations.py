@@ -10,7 +10,7 @@ from typing import Any
 
 from cotbench.agents.registry import make_agent
 from cotbench.baselines.data.demonstration import TRACES_JSONL, Demonstration, read_demonstrations
-from cotbench.baselines.data.traces import collect
+from cotbench.baselines.data.traces import write_traces
 from cotbench.baselines.teachers.alfworld import WORDINGS
 from cotbench.baselines.tiny import corpus
 from cotbench.envs import wheels
@@ -21,7 +21,7 @@ from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
 from cotbench.runs.rollout import Observer
 
-OWN = "tiny"
+TINY_DATA = "tiny"
 """In the place of a data path: the traces that are made for `tiny`."""
 
 
@@ -32,7 +32,7 @@ Watch = Callable[[Any, Path], AbstractContextManager[Observer]]
 """Shows how far a run is: given its plan and its folder."""
 
 
-def own_traces(watch: Watch | None = None) -> list[Demonstration]:
+def tiny_demonstrations(watch: Watch | None = None) -> list[Demonstration]:
     """What `tiny` is taught with: every task of split train, played by the scripted teacher with a slip now and then.
 
     They are played once, in a few minutes, and then read from the cache.
@@ -45,12 +45,12 @@ def own_traces(watch: Watch | None = None) -> list[Demonstration]:
         agent, resources = make_agent(config.agent), runner.Resources(batch=8, workers=2)
         with (watch or _unseen)(plan, folder) as observer:
             if (folder / EPISODES).is_file():
-                outcome = runner.resume(folder, agent=agent, resources=resources, observer=observer)
+                outcome = runner.resume_run(folder, agent=agent, resources=resources, observer=observer)
             else:
-                outcome = runner.start(plan, folder, agent=agent, resources=resources, observer=observer)
-        collect(outcome)
+                outcome = runner.start_run(plan, folder, agent=agent, resources=resources, observer=observer)
+        write_traces(outcome)
     return read_demonstrations(folder)
 
 
 def _unseen(plan: Any, folder: Path) -> AbstractContextManager[Observer]:
-    return nullcontext(runner.Silent())
+    return nullcontext(runner.SilentObserver())

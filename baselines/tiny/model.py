@@ -17,13 +17,13 @@ from cotbench.baselines.teachers.alfworld import WORDINGS
 from cotbench.baselines.tiny import corpus
 from cotbench.baselines.tiny.tokenizer import make_tokenizer
 from cotbench.baselines.training.batching import make_steps
-from cotbench.baselines.training.recipe_card import Trained, out_folder
+from cotbench.baselines.training.recipe_card import TrainingResult, prepare_folder
 from cotbench.baselines.training.sequence_tree import Tree
 from cotbench.envs.alfworld.household_statistics import rooms
 from cotbench.envs.registry import env_entry
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.runs.manifest import surroundings
+from cotbench.runs.manifest import provenance
 
 NAME = "base"
 
@@ -51,7 +51,7 @@ class BaseConfig(BaseModel):
     games: int = Field(6000, ge=10, description="how many games are read")
     epochs: float = Field(1, gt=0, description="how often")
     learning_rate: float = Field(2e-3, gt=0, description="of AdamW; it falls to 0")
-    batch: int = Field(2, ge=1, description="games a step")
+    batch_size: int = Field(2, ge=1, description="games a step")
     hidden: int = Field(192, ge=32, multiple_of=32, description="width")
     layers: int = Field(4, ge=1, description="depth")
     seed: int = Field(0, ge=0, description="of the games' players, the weights and the order")
@@ -60,7 +60,7 @@ class BaseConfig(BaseModel):
     report_to: tuple[str, ...] = Field((), description="trackers that transformers knows")
 
 
-def build_base(config: BaseConfig, out: Path, *, resume: bool, progress: Callable[[], Any] | None) -> Trained:
+def build_base(config: BaseConfig, out: Path, *, resume: bool, progress: Callable[[], Any] | None) -> TrainingResult:
     """Build the base: read transcripts, actions and observations alike.
 
     Raises:
@@ -72,14 +72,14 @@ def build_base(config: BaseConfig, out: Path, *, resume: bool, progress: Callabl
         "recipe": NAME,
         "config": config.model_dump(mode="json"),
         "data": {"games": config.games, "first": corpus.tasks(1)[0], "envs": {corpus.ENV: config.games}},
-        "elicitations": {corpus.ENV: asked().fingerprint},
-        **surroundings(),
+        "elicitations": {corpus.ENV: tiny_elicitation().fingerprint},
+        **provenance(),
     }
-    out_folder(out, record, resume=resume)
+    prepare_folder(out, record, resume=resume)
     return run_base(config, record, out, progress=progress)
 
 
-def asked() -> Elicitation:
+def tiny_elicitation() -> Elicitation:
     """How `tiny` is asked: as any model is."""
     return Elicitation.for_env(corpus.ENV)
 
@@ -87,7 +87,7 @@ def asked() -> Elicitation:
 def new_tokenizer(read: Iterable[Demonstration]) -> Any:
     """The tokenizer: the words of the corpus, of the scripted traces and of every household; the instructions are one token."""
     instructions = env_entry(corpus.ENV).instructions()
-    told = asked().system_text(Dialogue(instructions, ("",)), "cot")
+    told = tiny_elicitation().system_text(Dialogue(instructions, ("",)), "cot")
     things = {name.lower() for room in rooms().values() for name in (*room.objects, *(n for s in room.scenes for n in s))}
     texts = [text for one in read for text in (*one.observations, *one.actions)]
     texts += [wording.format_map(_Named()) for wordings in WORDINGS for wording in wordings]
@@ -126,9 +126,9 @@ def new_model(config: BaseConfig, vocabulary: int) -> Any:
 def text_tree(one: Demonstration, chat: Any) -> Tree:
     """A transcript as the model is shown it, every token of it to be predicted but the instructions."""
     last = len(one.actions) - 1
-    messages = asked().messages(one.dialogue(last), "cot")
+    messages = tiny_elicitation().messages(one.dialogue(last), "cot")
     system = len(chat.encode(messages[0].content))
-    ids = [*chat.prompt_ids(messages), *chat.encode(asked().past_answer(one.actions[last], None))]
+    ids = [*chat.prompt_ids(messages), *chat.encode(tiny_elicitation().past_answer(one.actions[last], None))]
     return Tree(tuple(ids), (), (0.0,) * (system + 1) + (1.0,) * (len(ids) - system - 1))
 
 
@@ -136,5 +136,5 @@ def base_steps(trees: list[Tree], config: BaseConfig) -> Any:
     """The order of reading."""
     sizes = [[tree.tokens] for tree in trees]
     return make_steps(
-        sizes, unit="episode", batch=config.batch, epochs=config.epochs, seed=config.seed, tokens=16_384, processes=1
+        sizes, unit="episode", batch=config.batch_size, epochs=config.epochs, seed=config.seed, tokens=16_384, processes=1
     )

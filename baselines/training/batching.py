@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["decision", "episode"]
+ExampleUnit = Literal["decision", "episode"]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TrainingStep:
     """What one update of the weights learns from.
 
     Attributes:
@@ -28,8 +28,8 @@ class Step:
 
 
 def make_steps(
-    sizes: Sequence[Sequence[int]], *, unit: Unit, batch: int, epochs: float, seed: int, tokens: int, processes: int = 1
-) -> list[Step]:
+    sizes: Sequence[Sequence[int]], *, unit: ExampleUnit, batch: int, epochs: float, seed: int, tokens: int, processes: int = 1
+) -> list[TrainingStep]:
     """The steps of a whole training.
 
     Args:
@@ -51,7 +51,10 @@ def make_steps(
         batches = _batches(order, batch)
         share = min(1.0, epochs - epoch)
         drawn += [(epoch, one) for one in batches[: max(1, round(share * len(batches)))]]
-    return [Step(epoch, index / len(drawn), _parts(one, sizes, tokens, processes)) for index, (epoch, one) in enumerate(drawn)]
+    return [
+        TrainingStep(epoch, index / len(drawn), _parts(one, sizes, tokens, processes))
+        for index, (epoch, one) in enumerate(drawn)
+    ]
 
 
 def _batches(order: Sequence[tuple[int, tuple[int, ...]]], batch: int) -> list[list[tuple[int, tuple[int, ...]]]]:

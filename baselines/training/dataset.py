@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cotbench.baselines.data.examples import Example
-from cotbench.baselines.training.batching import Step
+from cotbench.baselines.training.batching import TrainingStep
 from cotbench.baselines.training.masks import Masks, weights
 from cotbench.baselines.training.packing import Packed, pack
-from cotbench.baselines.training.sequence_tree import Tree, grow
+from cotbench.baselines.training.sequence_tree import Tree, build_trees
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class StepBatch:
     """One process's part of a step.
 
     Attributes:
@@ -33,11 +33,11 @@ class Portion:
     idle: bool = False
 
 
-Trees = Callable[[Step, tuple[tuple[int, tuple[int, ...]], ...]], tuple[list[Tree], int]]
+Trees = Callable[[TrainingStep, tuple[tuple[int, tuple[int, ...]], ...]], tuple[list[Tree], int]]
 """The trees of a part of a step, and how many action tokens they hold."""
 
 
-class Feed:
+class PackedDataset:
     """The steps of a training as a dataset: item `step * processes + process` is that process's portion.
 
     Args:
@@ -46,7 +46,7 @@ class Feed:
         processes: among how many a step is divided.
     """
 
-    def __init__(self, steps: Sequence[Step], trees: Trees, processes: int = 1) -> None:
+    def __init__(self, steps: Sequence[TrainingStep], trees: Trees, processes: int = 1) -> None:
         self.steps = steps
         self._trees = trees
         self._processes = processes
@@ -54,7 +54,7 @@ class Feed:
     def __len__(self) -> int:
         return len(self.steps) * self._processes
 
-    def __getitem__(self, index: int) -> Portion:
+    def __getitem__(self, index: int) -> StepBatch:
         step = self.steps[index // self._processes]
         made = [self._trees(step, part) for part in step.parts]
         count = sum(tree.supervised for trees, _ in made for tree in trees)
@@ -64,20 +64,20 @@ class Feed:
         whole += sum(weight > 0 for trees, _ in own for tree in trees for weight in tree.weights[1:])
         passes = tuple(pack(trees) for trees, _ in own if trees)
         if not passes:  # Too few for every process; yet all must compute, or the others would wait for this one.
-            return Portion((pack(next(trees for trees, _ in made if trees)),), count, 0, 0, idle=True)
-        return Portion(passes, count, actions, whole - actions)
+            return StepBatch((pack(next(trees for trees, _ in made if trees)),), count, 0, 0, idle=True)
+        return StepBatch(passes, count, actions, whole - actions)
 
 
-def of_examples(episodes: Sequence[Sequence[Example]], masks: Masks) -> Trees:
+def trees_of_examples(episodes: Sequence[Sequence[Example]], masks: Masks) -> Trees:
     """Trees of decisions, with the action tokens of masked ones left out of the loss."""
 
-    def trees(step: Step, part: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[list[Tree], int]:
+    def trees(step: TrainingStep, part: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[list[Tree], int]:
         made: list[Tree] = []
         actions = 0
         for episode, decisions in part:
             examples = [episodes[episode][decision] for decision in decisions]
             masked = [masks.masked(example.id, step.epoch, step.progress) for example in examples]
-            made += grow(
+            made += build_trees(
                 examples, [weights(one, hide, masks.action_weight) for one, hide in zip(examples, masked, strict=True)]
             )
             actions += sum(len(example.part("action")) for example in examples)
@@ -86,10 +86,10 @@ def of_examples(episodes: Sequence[Sequence[Example]], masks: Masks) -> Trees:
     return trees
 
 
-def of_texts(texts: Sequence[Tree]) -> Trees:
+def trees_of_texts(texts: Sequence[Tree]) -> Trees:
     """Trees as they are."""
 
-    def trees(step: Step, part: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[list[Tree], int]:
+    def trees(step: TrainingStep, part: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[list[Tree], int]:
         return [texts[index] for index, _ in part], 0
 
     return trees

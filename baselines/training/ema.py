@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-RAW = "raw.safetensors"
+RAW_WEIGHTS = "raw.safetensors"
 """The weights that training goes on with, in the folder of a checkpoint whose model is the average."""
 
 _EARLY = 10.0
 
 
-class Average:
+class WeightEMA:
     """An exponential average of the trainable weights.
 
     Args:
@@ -40,7 +40,7 @@ class Average:
             torch._foreach_lerp_(list(self._means.values()), [one.detach() for one in self._weights.values()], 1 - kept)
 
     @contextmanager
-    def in_place(self) -> Iterator[Mapping[str, Any]]:
+    def averaged_weights(self) -> Iterator[Mapping[str, Any]]:
         """The model holds the average; gives the weights that it holds again afterwards."""
         raw = {name: one.detach().clone() for name, one in self._weights.items()}
         self._set(self._means)
@@ -53,14 +53,14 @@ class Average:
         """Keep the raw weights beside a checkpoint."""
         from safetensors.torch import save_file
 
-        save_file({name: one.contiguous() for name, one in raw.items()}, str(folder / RAW))
+        save_file({name: one.contiguous() for name, one in raw.items()}, str(folder / RAW_WEIGHTS))
 
     def restore(self, folder: Path) -> None:
         """The model holds a checkpoint's average, by its loading: that is the average; the raw weights go into the model."""
         from safetensors.torch import load_file
 
         self._means = {name: one.detach().clone() for name, one in self._weights.items()}
-        self._set(load_file(str(folder / RAW)))
+        self._set(load_file(str(folder / RAW_WEIGHTS)))
 
     def _set(self, values: Mapping[str, Any]) -> None:
         import torch

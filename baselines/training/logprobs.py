@@ -18,7 +18,9 @@ from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN
 _TOKENS = 8192
 
 
-def score(model: Any, chat: Chat, episodes: Sequence[Sequence[Example]], *, packed: bool, device: Any) -> dict[str, Score]:
+def action_logprobs(
+    model: Any, chat: Chat, episodes: Sequence[Sequence[Example]], *, packed: bool, device: Any
+) -> dict[str, Score]:
     """By example id: log-probability (nats) of the action, closing tag included, from the prompt alone and after the trace."""
     import torch
 

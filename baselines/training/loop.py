@@ -16,14 +16,14 @@ import transformers
 from cotbench.agents.hf.loading import first_line, hushed, quiet
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.examples import Examples
-from cotbench.baselines.recipes.sft import SFTConfig, make_lesson, write_masks
+from cotbench.baselines.recipes.sft import SFTConfig, make_training_data, write_masks
 from cotbench.baselines.tiny import corpus
 from cotbench.baselines.tiny.model import BaseConfig, base_steps, new_model, new_tokenizer, text_tree
-from cotbench.baselines.training.dataset import Feed, of_examples, of_texts
-from cotbench.baselines.training.logprobs import score
-from cotbench.baselines.training.model import Learner, Lora, load_learner, prepare, save
-from cotbench.baselines.training.recipe_card import Trained, begin
-from cotbench.baselines.training.trainer import TreeTrainer, newest_checkpoint, restore_seen, steps_at, write_card
+from cotbench.baselines.training.dataset import PackedDataset, trees_of_examples, trees_of_texts
+from cotbench.baselines.training.logprobs import action_logprobs
+from cotbench.baselines.training.model import LoraOptions, TrainableModel, load_trainable, make_trainable, save
+from cotbench.baselines.training.recipe_card import TrainingResult, write_begun
+from cotbench.baselines.training.trainer import TreeTrainer, newest_checkpoint, restore_counts, steps_at, write_card
 from cotbench.errors import CotbenchError
 from cotbench.prompting.elicitation import Elicitation
 
@@ -42,15 +42,15 @@ def run_training(
     out: Path,
     *,
     progress: Callable[[], Any] | None,
-) -> Trained:
+) -> TrainingResult:
     """Train, from the newest checkpoint in `out` where there is one."""
     _set_up(config.threads, config.seed)
     lora = None
     if config.lora_rank is not None:
-        lora = Lora(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
-    learner = load_learner(config.model, device=config.device, lora=lora)
+        lora = LoraOptions(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
+    learner = load_trainable(config.model, device=config.device, lora=lora)
     args = _arguments(config, out, learner.model)
-    lesson = make_lesson(
+    lesson = make_training_data(
         config,
         demonstrations,
         asked,
@@ -59,17 +59,17 @@ def run_training(
         scores=lambda examples: _scores(learner, examples),
     )
     record = {**record, "base": learner.description, "examples": _counts(lesson.examples), "steps": len(lesson.steps)}
-    begin(out, record)
+    write_begun(out, record)
     if args.process_index == 0:
         with _room(out):
             write_masks(out, lesson)
-    feed = Feed(lesson.steps, of_examples(lesson.examples.episodes, lesson.masks), args.world_size)
-    trainer = fit(learner, feed, args, record, steps_at(config.checkpoints, len(lesson.steps)), progress, config.average)
+    feed = PackedDataset(lesson.steps, trees_of_examples(lesson.examples.episodes, lesson.masks), args.world_size)
+    trainer = fit(learner, feed, args, record, steps_at(config.checkpoints, len(lesson.steps)), progress, config.ema_decay)
     counts = _counts(lesson.examples)
-    return Trained(out, len(lesson.steps), _finish(trainer, record, out), counts["examples"], counts["too_long"])
+    return TrainingResult(out, len(lesson.steps), _finish(trainer, record, out), counts["examples"], counts["too_long"])
 
 
-def run_base(config: BaseConfig, record: dict[str, Any], out: Path, *, progress: Callable[[], Any] | None) -> Trained:
+def run_base(config: BaseConfig, record: dict[str, Any], out: Path, *, progress: Callable[[], Any] | None) -> TrainingResult:
     """Build the base of `tiny`: every token of the transcripts is to be predicted."""
     _set_up(config.threads, config.seed)
     read = list(corpus.transcripts(config.games, config.seed))
@@ -77,11 +77,11 @@ def run_base(config: BaseConfig, record: dict[str, Any], out: Path, *, progress:
     model = new_model(config, len(tokenizer))
     for settings in (model.config, model.generation_config):
         settings.eos_token_id = settings.pad_token_id = tokenizer.eos_token_id
-    learner = prepare(model.to(config.device), tokenizer, {})
+    learner = make_trainable(model.to(config.device), tokenizer, {})
     trees = [text_tree(one, learner.chat) for one in read]
     steps = base_steps(trees, config)
     record = {**record, "examples": {"examples": len(trees)}, "steps": len(steps)}
-    begin(out, record)
+    write_begun(out, record)
     arguments = SFTConfig(
         model="",
         data=("",),
@@ -93,8 +93,10 @@ def run_base(config: BaseConfig, record: dict[str, Any], out: Path, *, progress:
         report_to=config.report_to,
     )
     args = _arguments(arguments, out, model)
-    trainer = fit(learner, Feed(steps, of_texts(trees), args.world_size), args, record, steps_at((), len(steps)), progress)
-    return Trained(out, len(steps), _finish(trainer, record, out), len(trees), 0)
+    trainer = fit(
+        learner, PackedDataset(steps, trees_of_texts(trees), args.world_size), args, record, steps_at((), len(steps)), progress
+    )
+    return TrainingResult(out, len(steps), _finish(trainer, record, out), len(trees), 0)
 
 
 def _set_up(threads: int | None, seed: int) -> None:
@@ -106,7 +108,7 @@ def _set_up(threads: int | None, seed: int) -> None:
 
 def _finish(trainer: TreeTrainer, record: dict[str, Any], out: Path) -> dict[str, float]:
     """Write the trained model and its card; what was measured on the way."""
-    seen = {**trainer.seen, "masked_share": trainer.masked_share}
+    seen = {**trainer.counts, "masked_share": trainer.masked_share}
     if trainer.is_world_process_zero():
         with _room(out), trainer.saved():
             save(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, out)
@@ -115,8 +117,8 @@ def _finish(trainer: TreeTrainer, record: dict[str, Any], out: Path) -> dict[str
 
 
 def fit(
-    learner: Learner,
-    feed: Feed,
+    learner: TrainableModel,
+    feed: PackedDataset,
     args: Any,
     record: dict[str, Any],
     saves: Sequence[int],
@@ -145,7 +147,7 @@ def fit(
     with args.main_process_first():  # It removes what a kill left behind; the others then see what is left.
         checkpoint = newest_checkpoint(Path(args.output_dir))
     if checkpoint is not None:
-        restore_seen(trainer, checkpoint)
+        restore_counts(trainer, checkpoint)
     with _room(Path(args.output_dir)):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     return trainer
@@ -197,8 +199,8 @@ def _arguments(config: SFTConfig, out: Path, model: Any) -> Any:
     )
 
 
-def _scores(learner: Learner, examples: Examples) -> Any:
-    return score(learner.model, learner.chat, examples.episodes, packed=learner.packed, device=learner.model.device)
+def _scores(learner: TrainableModel, examples: Examples) -> Any:
+    return action_logprobs(learner.model, learner.chat, examples.episodes, packed=learner.packed, device=learner.model.device)
 
 
 def _counts(examples: Examples) -> dict[str, int]:

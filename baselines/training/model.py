@@ -24,7 +24,7 @@ _NATS = 1e-3
 
 
 @dataclass(slots=True)
-class Learner:
+class TrainableModel:
     """A model to be trained.
 
     Attributes:
@@ -45,7 +45,7 @@ class Learner:
 
 
 @dataclass(frozen=True, slots=True)
-class Lora:
+class LoraOptions:
     """A low-rank adapter instead of all weights."""
 
     rank: int
@@ -54,7 +54,9 @@ class Lora:
     targets: Sequence[str]
 
 
-def load_learner(target: str, *, device: str = "auto", revision: str | None = None, lora: Lora | None = None) -> Learner:
+def load_trainable(
+    target: str, *, device: str = "auto", revision: str | None = None, lora: LoraOptions | None = None
+) -> TrainableModel:
     """Load a model for training, in float32: on a GPU the trainer computes in bfloat16 beside it.
 
     Raises:
@@ -63,21 +65,21 @@ def load_learner(target: str, *, device: str = "auto", revision: str | None = No
     """
     loaded = loading.load(target, device=device, dtype="float32", attn=None, revision=revision)
     description = {name: loaded.description[name] for name in ("model", "revision", "weights_sha256", "parameters")}
-    return prepare(loaded.model, loaded.tokenizer, description, lora)
+    return make_trainable(loaded.model, loaded.tokenizer, description, lora)
 
 
-def prepare(model: Any, tokenizer: Any, description: dict[str, Any], lora: Lora | None = None) -> Learner:
-    """Make a model in memory ready to learn; see `load_learner`."""
-    against = _not_packed(model)
+def make_trainable(model: Any, tokenizer: Any, description: dict[str, Any], lora: LoraOptions | None = None) -> TrainableModel:
+    """Make a model in memory ready to learn; see `load_trainable`."""
+    against = _try_install_packed_attention(model)
     if against is not None:
         _log.warning("each decision is computed on its own: %s", against)
     if lora is not None:
         model = _with_adapter(model, lora)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-    return Learner(model, tokenizer, Chat(tokenizer), tokenizer.eos_token_id, limit, against is None, description)
+    return TrainableModel(model, tokenizer, Chat(tokenizer), tokenizer.eos_token_id, limit, against is None, description)
 
 
-def _with_adapter(model: Any, lora: Lora) -> Any:
+def _with_adapter(model: Any, lora: LoraOptions) -> Any:
     try:
         import peft
     except ImportError as error:
@@ -95,7 +97,7 @@ def _with_adapter(model: Any, lora: Lora) -> Any:
         raise AgentError(f"no adapter fits this model ({loading.first_line(error)}): see --lora-targets") from error
 
 
-def _not_packed(model: Any) -> str | None:
+def _try_install_packed_attention(model: Any) -> str | None:
     """Why our attention does not compute what the model's own does; None where it does, and then it is installed."""
     import torch
 
@@ -112,7 +114,7 @@ def _not_packed(model: Any) -> str | None:
         with torch.inference_mode():
             row = packing.pack(trees)
             expected, _ = plain_losses(model, row, device)
-            packing.install(model)
+            packing.install_packed_attention(model)
             found, _ = losses(model, row, device)
         if float((found.sort().values - expected.sort().values).abs().max()) <= _NATS:
             return None

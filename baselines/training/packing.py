@@ -21,7 +21,7 @@ _GROUP = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class AttentionBlock:
     """Queries that stand together, and what they see.
 
     Attributes:
@@ -53,7 +53,7 @@ class Packed:
     source: list[int] = field(default_factory=list)
     target: list[int] = field(default_factory=list)
     weight: list[float] = field(default_factory=list)
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[AttentionBlock] = field(default_factory=list)
     trees: list[Tree] = field(default_factory=list)
     masks: dict[tuple[int, str, str], Any] = field(default_factory=dict)
 
@@ -94,7 +94,7 @@ def _add(packed: Packed, tree: Tree) -> None:
         trunk += last.ids
         weights += last.weights
     _write(packed, trunk, range(len(trunk)), weights, begin - 1)
-    packed.blocks.append(Block(begin, len(packed.ids)))
+    packed.blocks.append(AttentionBlock(begin, len(packed.ids)))
     group: list[Any] = []
     for branch in branches:
         if group and sum(len(one.ids) for one in group) + len(branch.ids) > _GROUP:
@@ -112,7 +112,7 @@ def _write_group(packed: Packed, group: Sequence[Any], begin: int) -> None:
         _write(packed, branch.ids, positions, branch.weights, begin + branch.at - 1)
     reach = max(branch.at for branch in group)
     lengths, ats = tuple(len(branch.ids) for branch in group), tuple(branch.at for branch in group)
-    packed.blocks.append(Block(start, len(packed.ids), reach, lengths, ats))
+    packed.blocks.append(AttentionBlock(start, len(packed.ids), reach, lengths, ats))
 
 
 def _write(packed: Packed, ids: Sequence[int], positions: Sequence[int], weights: Sequence[float], predictor: int) -> None:
@@ -127,7 +127,7 @@ def _write(packed: Packed, ids: Sequence[int], positions: Sequence[int], weights
             packed.weight.append(weight)
 
 
-def install(model: Any) -> None:
+def install_packed_attention(model: Any) -> None:
     """Make a model's layers use the attention of this module."""
     from transformers import AttentionInterface
 

@@ -16,14 +16,14 @@ from typing import Any
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.envs.splits import digest
 from cotbench.errors import UsageError
-from cotbench.runs.folder import check_same, fresh_folder
+from cotbench.runs.folder import check_identity, make_folder
 from cotbench.runs.jsonl_store import write_atomically
 
 BEGUN = "training.json"
 """What a training was asked to do, written before it begins."""
 
 _IDENTITY = ("recipe", "config", "data", "elicitations")
-ELSEWHERE = ("device", "threads", "report_to")
+MACHINE_OPTIONS = ("device", "threads", "report_to")
 """Options that may differ when a training goes on."""
 
 
@@ -48,8 +48,8 @@ def first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def out_folder(out: Path, record: dict[str, Any], *, resume: bool) -> None:
-    """Make the folder of a new training, which stays empty until `begin`, or check that the one in it is this one.
+def prepare_folder(out: Path, record: dict[str, Any], *, resume: bool) -> None:
+    """Make the folder of a new training, which stays empty until `write_begun`, or check that the one in it is this one.
 
     Raises:
         RunFolderError: it is not empty, or holds another training.
@@ -60,12 +60,12 @@ def out_folder(out: Path, record: dict[str, Any], *, resume: bool) -> None:
         return
     if not resume:
         hint = f"go on with: cotbench train --resume {out}" if path.is_file() else f"choose another --out, not {out}"
-        fresh_folder(out, hint, "folder of the training")
+        make_folder(out, hint, "folder of the training")
         return
-    check_same(out, _identity(read_begun(out)), _identity(json.loads(json.dumps(record))))
+    check_identity(out, _identity(read_begun(out)), _identity(json.loads(json.dumps(record))))
 
 
-def begin(out: Path, record: dict[str, Any]) -> None:
+def write_begun(out: Path, record: dict[str, Any]) -> None:
     """Write down what is trained here, once model and data are known to be fit for it."""
     if first_process() and not (out / BEGUN).is_file():
         write_atomically(out / BEGUN, [json.dumps(record, indent=2) + "\n"])
@@ -89,13 +89,13 @@ def read_begun(out: Path) -> dict[str, Any]:
 
 
 def _identity(record: dict[str, Any]) -> dict[str, Any]:
-    options = {name: value for name, value in record["config"].items() if name not in ELSEWHERE}
+    options = {name: value for name, value in record["config"].items() if name not in MACHINE_OPTIONS}
     data = record["data"]
     return options | {"recipe": record["recipe"], "elicitations": record["elicitations"], "data_sha256": data.get("sha256")}
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainingResult:
     """A finished training: where it is, and what was measured on the way."""
 
     folder: Path

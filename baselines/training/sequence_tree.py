@@ -56,7 +56,7 @@ class Tree:
         )
 
 
-def grow(examples: Sequence[Example], weights: Sequence[Sequence[float]]) -> list[Tree]:
+def build_trees(examples: Sequence[Example], weights: Sequence[Sequence[float]]) -> list[Tree]:
     """Trees of the examples of one episode: one, or more where a prompt does not continue the one before.
 
     Args:

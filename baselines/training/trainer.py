@@ -20,14 +20,14 @@ from typing import Any, cast
 
 import transformers
 
-from cotbench.baselines.training.dataset import Feed, Portion
-from cotbench.baselines.training.ema import RAW, Average
+from cotbench.baselines.training.dataset import PackedDataset, StepBatch
+from cotbench.baselines.training.ema import RAW_WEIGHTS, WeightEMA
 from cotbench.baselines.training.loss import losses, mean_loss, plain_losses
 from cotbench.errors import CotbenchError
 from cotbench.runs.jsonl_store import write_atomically
 
 CARD = "recipe.json"
-_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", RAW)
+_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", RAW_WEIGHTS)
 _STATES = "rng_state*.pth"
 
 Card = Callable[[int, dict[str, float]], dict[str, Any]]
@@ -35,7 +35,7 @@ Card = Callable[[int, dict[str, float]], dict[str, Any]]
 
 
 class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
-    """A Trainer whose dataset is a `Feed`.
+    """A Trainer whose dataset is a `PackedDataset`.
 
     Args:
         packed: whether the model has our attention installed; else each branch goes through the model on its own.
@@ -48,14 +48,14 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         super().__init__(data_collator=_only, **rest)
         self._packed = packed
         self._losses = losses if packed else plain_losses
-        self.seen = {"tokens": 0.0, "actions": 0.0, "actions_in_loss": 0.0}
+        self.counts = {"tokens": 0.0, "actions": 0.0, "actions_in_loss": 0.0}
         self._since = (time.monotonic(), 0.0)
-        self.average = Average(self.model, average) if average else None
+        self.ema = WeightEMA(self.model, average) if average else None
         self.add_callback(_Checkpoints(self, card, frozenset(saves)))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         """Every pass of a step, forward and backward; the loss of the whole step."""
-        portion = cast(Portion, inputs["portion"])
+        portion = cast(StepBatch, inputs["portion"])
         model.train()
         total, weight, tokens = 0.0, 0.0, 0
         for index, packed in enumerate(portion.passes):
@@ -80,22 +80,22 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
             own = torch.tensor([tokens, actions, in_loss], dtype=torch.float64 if self.args.use_cpu else torch.float32)
             tokens, actions, in_loss = self.accelerator.reduce(own.to(self.args.device), "sum").tolist()
         for name, number in (("tokens", tokens), ("actions", actions), ("actions_in_loss", in_loss)):
-            self.seen[name] += number
+            self.counts[name] += number
 
     def saved(self) -> AbstractContextManager[Any]:
         """The model holds the weights that are to be saved; gives those that it goes on with."""
-        return contextlib.nullcontext({}) if self.average is None else self.average.in_place()
+        return contextlib.nullcontext({}) if self.ema is None else self.ema.averaged_weights()
 
     def _save_checkpoint(self, *args: Any, **more: Any) -> None:
         with self.saved() as raw:
             super()._save_checkpoint(*args, **more)
-        if self.average is not None and self.args.should_save:
-            self.average.save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", raw)
+        if self.ema is not None and self.args.should_save:
+            self.ema.save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", raw)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self.average is not None:
-            self.average.restore(Path(resume_from_checkpoint))
+        if self.ema is not None:
+            self.ema.restore(Path(resume_from_checkpoint))
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Nothing is counted here: the tokens are."""
@@ -104,24 +104,24 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
         """What the Trainer logs, with the tokens and what the masks left out, as the loss saw it."""
         if "loss" in logs:
-            feed = cast(Feed, self.train_dataset)
+            feed = cast(PackedDataset, self.train_dataset)
             now, before = time.monotonic(), self._since
-            logs["tokens_per_second"] = round((self.seen["tokens"] - before[1]) / max(1e-9, now - before[0]), 1)
-            logs["tokens"] = self.seen["tokens"]
+            logs["tokens_per_second"] = round((self.counts["tokens"] - before[1]) / max(1e-9, now - before[0]), 1)
+            logs["tokens"] = self.counts["tokens"]
             logs["masked_share"] = self.masked_share
             logs["data_epoch"] = feed.steps[max(0, self.state.global_step - 1)].epoch
-            self._since = (now, self.seen["tokens"])
+            self._since = (now, self.counts["tokens"])
         super().log(logs, *rest, **more)
 
     def count_from(self, seen: dict[str, float]) -> None:
         """Go on counting from what was seen before."""
-        self.seen.update(seen)
-        self._since = (time.monotonic(), self.seen["tokens"])
+        self.counts.update(seen)
+        self._since = (time.monotonic(), self.counts["tokens"])
 
     @property
     def masked_share(self) -> float:
         """Which share of the action tokens so far the loss left out; with an action weight, which share of their weight."""
-        return round(1 - self.seen["actions_in_loss"] / self.seen["actions"], 6) if self.seen["actions"] else 0.0
+        return round(1 - self.counts["actions_in_loss"] / self.counts["actions"], 6) if self.counts["actions"] else 0.0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         import torch
@@ -129,7 +129,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
 
-def _only(items: Sequence[Portion]) -> dict[str, Any]:
+def _only(items: Sequence[StepBatch]) -> dict[str, Any]:
     """A batch is one portion: the feed has put it together."""
     return {"portion": items[0]}
 
@@ -142,8 +142,8 @@ class _Checkpoints(transformers.TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Average, and save after the chosen steps."""
-        if self._trainer.average is not None:
-            self._trainer.average.update(state.global_step)
+        if self._trainer.ema is not None:
+            self._trainer.ema.update(state.global_step)
         control.should_save = state.global_step in self._steps
         return control
 
@@ -152,7 +152,7 @@ class _Checkpoints(transformers.TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero:
             return
         newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        seen = {**self._trainer.seen, "masked_share": self._trainer.masked_share}
+        seen = {**self._trainer.counts, "masked_share": self._trainer.masked_share}
         write_card(newest, {**self._card(state.global_step, seen), "seen": seen})
         for folder in Path(args.output_dir).glob("checkpoint-*"):
             if folder != newest:
@@ -189,7 +189,7 @@ def _step_of(folder: Path) -> int:
     return int(found[1]) if found else -1
 
 
-def restore_seen(trainer: TreeTrainer, checkpoint: Path) -> None:
+def restore_counts(trainer: TreeTrainer, checkpoint: Path) -> None:
     """Go on counting where a checkpoint stopped.
 
     Raises:
@@ -197,7 +197,7 @@ def restore_seen(trainer: TreeTrainer, checkpoint: Path) -> None:
     """
     try:
         seen = json.loads((checkpoint / CARD).read_text("utf-8"))["seen"]
-        trainer.count_from({name: float(seen[name]) for name in trainer.seen})
+        trainer.count_from({name: float(seen[name]) for name in trainer.counts})
     except (ValueError, KeyError, TypeError) as error:
         raise CotbenchError(f"{checkpoint / CARD} is damaged: begin anew in another --out") from error
 

@@ -57,13 +57,13 @@ def needs_of(agent: Agent) -> frozenset[str]:
     return frozenset(getattr(agent, "needs", ()))
 
 
-def describe(agent: Agent) -> dict[str, Any]:
+def describe_agent(agent: Agent) -> dict[str, Any]:
     """What the manifest says of an agent beside its spec."""
     description = getattr(agent, "describe", None)
     return dict(description()) if callable(description) else {}
 
 
-def require(agent: Agent, elicitation: Elicitation) -> None:
+def check_elicitation(agent: Agent, elicitation: Elicitation) -> None:
     """Let an agent say that it cannot be asked this way.
 
     Raises:

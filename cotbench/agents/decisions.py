@@ -18,12 +18,12 @@ from cotbench.prompting.query import Decision, Query
 _DECISION = TypeAdapter(Decision)
 
 
-def failure(error: Exception) -> Decision:
+def error_decision(error: Exception) -> Decision:
     """The decision of a query that an exception left without an answer."""
     return Decision("", error=str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}")
 
 
-def decided(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
+def decide_all(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
     """An agent's decisions, one a query.
 
     Raises:
@@ -32,18 +32,18 @@ def decided(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
     decisions = list(agent.decide(queries))
     if len(decisions) != len(queries):
         raise AgentError(f"agent {agent.name} answered {len(decisions)} of {len(queries)} queries")
-    return [checked(agent, decision) for decision in decisions]
+    return [check_decision(agent, decision) for decision in decisions]
 
 
-def decided_or_failed(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
+def decide_or_errors(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
     """An agent's decisions; whatever it raises becomes the error of every query."""
     try:
-        return decided(agent, queries)
+        return decide_all(agent, queries)
     except Exception as error:
-        return [failure(error)] * len(queries)
+        return [error_decision(error)] * len(queries)
 
 
-def checked(agent: Agent, decision: object) -> Decision:
+def check_decision(agent: Agent, decision: object) -> Decision:
     """A decision that can be written down and read again; anything else an agent returns is an error."""
     if not isinstance(decision, Decision):
         return Decision("", error=f"agent {agent.name} returned a {type(decision).__name__}, not a Decision")
@@ -64,7 +64,7 @@ def _text(value: str) -> str:
     return value.encode("utf-8", "replace").decode("utf-8")
 
 
-def answered(query: Query, action: str, trace: str | None) -> Decision:
+def tagged_decision(query: Query, action: str, trace: str | None) -> Decision:
     """A well-formed decision of an agent without a model: the trace is given or written only in CoT mode."""
     trace = None if query.mode == "prompt" else query.given_trace or trace
     reasoning = "" if trace is None else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cotbench.agents.decisions import answered
+from cotbench.agents.decisions import tagged_decision
 from cotbench.prompting.query import Decision, Query
 
 
@@ -24,7 +24,7 @@ class ExpertAgent:
         if query.expert_action is None:
             return Decision("", error=f"the expert knows no action at step {query.step} of {query.task}")
         action = query.expert_action
-        return answered(query, action, f"Step {query.step + 1}: the next thing to do for the task is to {action}.")
+        return tagged_decision(query, action, f"Step {query.step + 1}: the next thing to do for the task is to {action}.")
 
     def close(self) -> None:
         """Nothing to free."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cotbench.agents.decisions import answered
+from cotbench.agents.decisions import tagged_decision
 from cotbench.errors import AgentError
 from cotbench.prompting.query import Decision, Query
 
@@ -30,7 +30,7 @@ class HumanAgent:
         while True:
             action = _read("action> ")
             if action != "?":
-                return answered(query, action, trace)
+                return tagged_decision(query, action, trace)
             print("\n".join(query.admissible_actions or ("(no list of admissible actions)",)))
 
     def close(self) -> None:

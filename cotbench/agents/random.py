@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from cotbench.agents.decisions import answered
+from cotbench.agents.decisions import tagged_decision
 from cotbench.prompting.query import Decision, Query
 
 
@@ -24,7 +24,7 @@ class RandomAgent:
         if not choices:
             return Decision("", error="no admissible actions to draw from")
         action = random.Random(query.seed).choice(choices)
-        return answered(query, action, f"I draw one of {len(choices)} admissible actions.")
+        return tagged_decision(query, action, f"I draw one of {len(choices)} admissible actions.")
 
     def close(self) -> None:
         """Nothing to free."""

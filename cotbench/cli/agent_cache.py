@@ -33,12 +33,12 @@ _keeper = _Keeper()
 
 
 def keep_agents() -> None:
-    """From now on, an agent that can forget what it has seen (`forget()`) stays for the next command that names it."""
+    """From now on, an agent that can forget what it has seen (`clear_cache()`) stays for the next command that names it."""
     _keeper.keeping = True
 
 
 @contextmanager
-def opened(spec: str, build: Callable[[], Agent], folder: Path) -> Iterator[Agent]:
+def open_agent(spec: str, build: Callable[[], Agent], folder: Path) -> Iterator[Agent]:
     """The agent of a spec, closed in the end, or kept; where it cannot be loaded, no empty `folder` stays."""
     if _keeper.agent is not None and _keeper.spec == spec:
         agent = _keeper.agent
@@ -47,8 +47,8 @@ def opened(spec: str, build: Callable[[], Agent], folder: Path) -> Iterator[Agen
         print(f"loading {spec}", file=sys.stderr)
         with emptied(folder):
             agent = build()
-    forget = getattr(agent, "forget", None)
-    if not _keeper.keeping or forget is None:
+    clear_cache = getattr(agent, "clear_cache", None)
+    if not _keeper.keeping or clear_cache is None:
         try:
             yield agent
         finally:
@@ -60,4 +60,4 @@ def opened(spec: str, build: Callable[[], Agent], folder: Path) -> Iterator[Agen
     except BaseException:
         _keeper.drop()
         raise
-    forget()
+    clear_cache()

@@ -26,7 +26,7 @@ def compare(
     from cotbench.runs import comparison
     from cotbench.runs.comparison_table import comparison_table
 
-    compared = comparison.compare(_runs(first), _runs(second), anyway=anyway, with_paper=paper)
+    compared = comparison.compare_runs(_runs(first), _runs(second), anyway=anyway, with_paper=paper)
     if json_:
         typer.echo(compared.model_dump_json(indent=2))
     else:

@@ -55,7 +55,7 @@ def judge(
     from dataclasses import replace
 
     from cotbench.agents.registry import resolve
-    from cotbench.cli.agent_cache import opened
+    from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.options import emptied, import_plugins, only_given
     from cotbench.errors import UsageError
     from cotbench.judge import folder as judge_folder
@@ -88,7 +88,7 @@ def judge(
     quiet = json_ and not sys.stderr.isatty()
     try:
         with (
-            opened(agent, build, folder) as asking,
+            open_agent(agent, build, folder) as asking,
             emptied(folder),
             _progress(plan, folder, limit, quiet=quiet) as observer,
         ):
@@ -118,13 +118,13 @@ def _question(given: dict[str, Any], asked: dict[str, Any]) -> Any:
 def _recorded(folder: Path, judge: str, given: dict[str, Any], asked: dict[str, Any]) -> Any:
     """The question of a folder to go on with; what was typed must not contradict it."""
     from cotbench.judge.manifest import read_judge_manifest
-    from cotbench.runs.folder import check_same
+    from cotbench.runs.folder import check_identity
 
     manifest = read_judge_manifest(folder)
     question = manifest.question
     before = {**question.model_dump(), **question.elicitation.model_dump(), "judge": manifest.judge}
     typed = {"judge": judge, **given, **asked}
-    check_same(folder, {name: before[name] for name in typed}, typed)
+    check_identity(folder, {name: before[name] for name in typed}, typed)
     return question
 
 

@@ -91,7 +91,7 @@ def submit(
     else:
         with opened_store(db) as store:
             for whole in data.values():
-                entry, new = intake.take(store, io.BytesIO(whole), **given)
+                entry, new = intake.accept_submission(store, io.BytesIO(whole), **given)
                 rows.append({"id": entry.id, "state": entry.state, "new": new, "unranked": list(entry.unranked)})
     if json_:
         typer.echo(json.dumps(rows, indent=2))
@@ -110,7 +110,7 @@ def submit(
 def _bundles(paths: list[Path], given: dict[str, str]) -> dict[Path, bytes]:
     """What each path holds, as bundles, all of them before any is submitted."""
     from cotbench.errors import SubmissionError
-    from cotbench.leaderboard.intake import packed, runs_in
+    from cotbench.leaderboard.intake import pack_run, runs_in
     from cotbench.leaderboard.submission import limits
 
     found: dict[Path, bytes] = {}
@@ -120,7 +120,7 @@ def _bundles(paths: list[Path], given: dict[str, str]) -> dict[Path, bytes]:
                 raise SubmissionError(f"{path} has {path.stat().st_size:,} bytes; a bundle has at most {limits.PACKED:,}")
             found[path] = path.read_bytes()
         else:
-            found |= {folder: packed(folder, **given) for folder in runs_in(path)}
+            found |= {folder: pack_run(folder, **given) for folder in runs_in(path)}
     return found
 
 
@@ -135,9 +135,9 @@ def bundle(
     """Write a run as the file that a web form takes."""
     require_leaderboard()
     from cotbench.errors import UsageError
-    from cotbench.leaderboard.intake import packed
+    from cotbench.leaderboard.intake import pack_run
 
-    data = packed(run, name=name or "", team=team or "", link=link or "")
+    data = pack_run(run, name=name or "", team=team or "", link=link or "")
     target = out or run.with_name(run.name + ".zip")
     if target.is_dir():
         raise UsageError(f"{target} is a folder: give --out a file")
@@ -208,7 +208,7 @@ def _pending(store: Store, again: bool) -> list[str]:
 
 
 def _bundle_at(path: Path) -> Bundle:
-    from cotbench.leaderboard.intake import packed, runs_in
+    from cotbench.leaderboard.intake import pack_run, runs_in
     from cotbench.leaderboard.submission.bundle import unpack
 
     if path.is_file():
@@ -221,14 +221,14 @@ def _bundle_at(path: Path) -> Bundle:
         raise UsageError(f"{path} holds several runs: verify them one by one, as in {folders[0]}")
     import io
 
-    return unpack(io.BytesIO(packed(folders[0])))
+    return unpack(io.BytesIO(pack_run(folders[0])))
 
 
 def _replayed(bundle: Bundle, jobs: int | None, data: Path | None, name: str) -> Difference | str | None:
     """The first difference, or none; a text where it cannot be replayed here."""
     from cotbench.errors import CotbenchError
     from cotbench.leaderboard.submission.checks import check
-    from cotbench.leaderboard.verification.verify import verify as replay
+    from cotbench.leaderboard.verification.verify import verify_bundle as replay
 
     try:
         check(bundle)
@@ -284,7 +284,7 @@ def list_(
     from cotbench.leaderboard.boards.terminal import board_table
     from cotbench.leaderboard.boards.view import board_view, sorted_rows
     from cotbench.leaderboard.store.entry import STATES
-    from cotbench.leaderboard.web.models import Rows, board_name
+    from cotbench.leaderboard.web.models import BoardRows, board_name
 
     if state not in (*STATES, "all"):
         raise UnknownNameError("state", state, [*STATES, "all"])
@@ -304,7 +304,7 @@ def list_(
         import json
 
         found = [
-            Rows(
+            BoardRows(
                 board=board_name(view.board),
                 state=next((one for one in STATES if one == state), None),
                 rows=tuple(rows),

@@ -87,7 +87,7 @@ def probes(json_: _Json = False) -> None:
     for name in PROBES:
         probe = probe_named(name)
         options = [f"{option}={_default(field)}: {field.description}" for option, field in probe.options.model_fields.items()]
-        rows.append((name, probe.about, "\n".join(options)))
+        rows.append((name, probe.description, "\n".join(options)))
     _print(("probe", "what it measures", "options"), rows, json_)
 
 

@@ -21,12 +21,12 @@ from cotbench.envs.splits import digest
 from cotbench.errors import UsageError
 from cotbench.runs import runner, suite
 from cotbench.runs.episode import Episode
-from cotbench.runs.folder import check_same
+from cotbench.runs.folder import check_identity
 from cotbench.runs.manifest import MANIFEST, RunConfig
-from cotbench.runs.plan import Plan
+from cotbench.runs.plan import RunPlan
 
 
-def resumed(resume: str | None, out: Path | None) -> Path | None:
+def resume_folder(resume: str | None, out: Path | None) -> Path | None:
     """The folder to go on with, by `--resume` and `--out`; None where a new one is wanted.
 
     Raises:
@@ -43,7 +43,7 @@ def resumed(resume: str | None, out: Path | None) -> Path | None:
     return Path(resume)
 
 
-def recorded(folder: Path, given: dict[str, Any], asked: dict[str, Any]) -> list[RunConfig]:
+def recorded_configs(folder: Path, given: dict[str, Any], asked: dict[str, Any]) -> list[RunConfig]:
     """The configs of a folder to go on with; what was typed must not contradict them.
 
     Raises:
@@ -56,25 +56,25 @@ def recorded(folder: Path, given: dict[str, Any], asked: dict[str, Any]) -> list
     for config in configs:
         before = config.model_dump()
         before |= before["elicitation"]
-        check_same(folder, {name: before[name] for name in typed}, typed)
+        check_identity(folder, {name: before[name] for name in typed}, typed)
     return configs
 
 
-def going_on(command: str, folder: Path, imports: Sequence[str], data: Path | None) -> str:
+def resume_command(command: str, folder: Path, imports: Sequence[str], data: Path | None) -> str:
     """The command line that goes on with a folder."""
     words = f"cotbench {command} --resume {folder}" + "".join(f" --import {name}" for name in imports)
     return words + (f" --data {data}" if data is not None else "")
 
 
-def played(plan: Plan, folder: Path, quiet: bool, agent: Agent, resources: runner.Resources) -> runner.Outcome:
+def play_run(plan: RunPlan, folder: Path, quiet: bool, agent: Agent, resources: runner.Resources) -> runner.RunOutcome:
     """Play a run, or go on with it where it was begun."""
     with progress(plan, folder, quiet=quiet and not sys.stderr.isatty()) as observer:
         if (folder / MANIFEST).is_file():
-            return runner.resume(folder, agent=agent, resources=resources, observer=observer)
-        return runner.start(plan, folder, agent=agent, resources=resources, observer=observer)
+            return runner.resume_run(folder, agent=agent, resources=resources, observer=observer)
+        return runner.start_run(plan, folder, agent=agent, resources=resources, observer=observer)
 
 
-def print_plans(plans: list[Plan], as_json: bool) -> None:
+def print_plans(plans: list[RunPlan], as_json: bool) -> None:
     """What would be played."""
     if as_json:
         described = [_described(plan) for plan in plans]
@@ -84,27 +84,27 @@ def print_plans(plans: list[Plan], as_json: bool) -> None:
         _print_plan(plan)
 
 
-def _described(plan: Plan) -> dict[str, Any]:
+def _described(plan: RunPlan) -> dict[str, Any]:
     return {
         "config": plan.config.model_dump(mode="json"),
         "elicitation_fingerprint": plan.config.elicitation.fingerprint,
         "task_list": plan.tasks,
         "task_list_sha256": digest(plan.tasks),
         "partial": plan.partial,
-        "episodes": len(plan.units),
+        "episodes": len(plan.rollouts),
     }
 
 
-def _print_plan(plan: Plan) -> None:
+def _print_plan(plan: RunPlan) -> None:
     steps = plan.config.max_steps or plan.entry.max_steps()
-    types = Counter(unit.task_type for unit in plan.units)
-    modes = Counter(unit.mode for unit in plan.units)
+    types = Counter(unit.task_type for unit in plan.rollouts)
+    modes = Counter(unit.mode for unit in plan.rollouts)
     config = plan.config
     typer.echo(f"{config.agent} on {config.env} {config.scheme}/{config.split}, seed {config.seed}")
     typer.echo(f"tasks: {len(plan.tasks)} of {plan.split_tasks}{' (PARTIAL: games are missing)' if plan.partial else ''}")
     typer.echo("episodes: " + ", ".join(f"{count} {mode}" for mode, count in modes.items()))
     typer.echo("task types: " + ", ".join(f"{name} {count // len(modes)}" for name, count in sorted(types.items())))
-    typer.echo(f"at most {steps * len(plan.units)} steps; elicitation {config.elicitation.fingerprint}")
+    typer.echo(f"at most {steps * len(plan.rollouts)} steps; elicitation {config.elicitation.fingerprint}")
     for task in plan.tasks[:5]:
         typer.echo(f"  {task}")
     if len(plan.tasks) > 5:

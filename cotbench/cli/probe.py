@@ -80,15 +80,15 @@ def probe(
     import sys
 
     from cotbench.agents.registry import resolve
-    from cotbench.cli.agent_cache import opened
+    from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.options import emptied, import_plugins, new_config, only_given
-    from cotbench.cli.playing import resumed
+    from cotbench.cli.playing import resume_folder
     from cotbench.errors import UsageError
-    from cotbench.probes.folder import known_answers, options_of, run_probe
+    from cotbench.probes.folder import known_answers, parse_options, run_probe
     from cotbench.probes.probe import probe_named
 
     measured = probe_named(name)
-    options = options_of(measured, _pairs(option or []))
+    options = parse_options(measured, _pairs(option or []))
     asked = only_given(
         {
             "style": elicitation,
@@ -103,7 +103,7 @@ def probe(
     if agent is None:
         raise UsageError("--agent is missing: name who is measured, as in --agent hf:smollm2 (cotbench list agents)")
     if resume:
-        resumed("@out", out)
+        resume_folder("@out", out)
     build = resolve(agent)
     target = _target(out, name, agent, env or "alfworld-gen", split or "id", resume)
     given = only_given({"env": env, "split": split, "scheme": scheme}) | {"agent": reference, "mode": "cot", "seed": seed}
@@ -113,7 +113,7 @@ def probe(
             found, asked_how = _states(target, reference, given, asked, (states or _STATES, seed), data, new_config)
             known = None if answers is None else known_answers(answers, agent, found, asked_how)
         quiet = json_ and not sys.stderr.isatty()
-        with opened(agent, build, target) as player, _progress(name, len(found.states), quiet=quiet) as observer:
+        with open_agent(agent, build, target) as player, _progress(name, len(found.states), quiet=quiet) as observer:
             summary = run_probe(
                 measured,
                 target,
@@ -151,7 +151,7 @@ def _pairs(options: list[str]) -> dict[str, str]:
 def _target(out: Path | None, name: str, agent: str, env: str, split: str, resume: bool) -> Path:
     """The folder of the probe: the one that was named, or a new one."""
     from cotbench.errors import UsageError
-    from cotbench.runs.folder import file_name, fresh_folder
+    from cotbench.runs.folder import file_name, make_folder
     from cotbench.runs.manifest import MANIFEST
 
     if out is None:
@@ -168,7 +168,7 @@ def _target(out: Path | None, name: str, agent: str, env: str, split: str, resum
     else:
         begun = target.is_dir() and any((target / name).exists() for name in (MANIFEST, _REFERENCE))
         hint = "go on with --resume, or choose another --out" if begun else "choose another --out"
-        fresh_folder(target, hint, "folder of the probe")
+        make_folder(target, hint, "folder of the probe")
     return target
 
 
@@ -183,9 +183,9 @@ def _states(
 ) -> tuple[Any, Any]:
     """The states, and how answers are asked for; where the reference is an agent, it plays the split first."""
     from cotbench.agents.registry import resolve
-    from cotbench.cli.agent_cache import opened
+    from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.options import check_choices
-    from cotbench.cli.playing import played
+    from cotbench.cli.playing import play_run
     from cotbench.errors import UsageError
     from cotbench.probes.states import read_states
     from cotbench.prompting.elicitation import Elicitation
@@ -204,8 +204,8 @@ def _states(
         config = new_config({"env": RunConfig.model_fields["env"].default, **given}, {})
         plan = make_plan(config, data)
         run = target / _REFERENCE
-        with opened(reference, resolve(reference), target) as player:
-            played(plan, run, True, player, runner.Resources(data=data))
+        with open_agent(reference, resolve(reference), target) as player:
+            play_run(plan, run, True, player, runner.Resources(data=data))
     check_choices(Elicitation, asked)
     found = read_states(run, *drawn)
     return found, Elicitation.for_env(found.env, **asked)

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cotbench.prompting.elicitation import Mode
 from cotbench.runs.episode import Episode
 from cotbench.runs.journal import EPISODES, read_episodes
-from cotbench.runs.plan import Plan
-from cotbench.runs.rollout import Observer, Unit
-from cotbench.runs.runner import Silent
+from cotbench.runs.plan import RunPlan
+from cotbench.runs.rollout import Observer, RolloutSpec
+from cotbench.runs.runner import SilentObserver
 
 
 class _Tally:
@@ -44,7 +44,7 @@ class _Bar:
         self._bar, self._tally = bar, tally
         self._task = bar.add_task("episodes", total=total, completed=done, rates=tally.text())
 
-    def stepped(self, unit: Unit, step: int) -> None:
+    def stepped(self, unit: RolloutSpec, step: int) -> None:
         self._tally.steps += 1
         self._bar.update(self._task, rates=self._tally.text())
 
@@ -57,7 +57,7 @@ class _Lines:
     def __init__(self, total: int, done: int) -> None:
         self._total, self._count = total, done
 
-    def stepped(self, unit: Unit, step: int) -> None:
+    def stepped(self, unit: RolloutSpec, step: int) -> None:
         pass
 
     def finished(self, episode: Episode) -> None:
@@ -72,12 +72,12 @@ class _Lines:
 
 
 @contextmanager
-def progress(plan: Plan, folder: Path, *, quiet: bool) -> Iterator[Observer]:
+def progress(plan: RunPlan, folder: Path, *, quiet: bool) -> Iterator[Observer]:
     """An observer that shows how far a run is, on standard error."""
     if quiet:
-        yield Silent()
+        yield SilentObserver()
         return
-    units = plan.units
+    units = plan.rollouts
     tally = _Tally()
     if (folder / EPISODES).is_file():
         for episode in read_episodes(folder):

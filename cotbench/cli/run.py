@@ -100,9 +100,9 @@ def run(
     import sys
 
     from cotbench.agents.registry import resolve
-    from cotbench.cli.agent_cache import opened
+    from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.options import import_plugins, new_config, only_given
-    from cotbench.cli.playing import going_on, played, print_plans, recorded, resumed
+    from cotbench.cli.playing import play_run, print_plans, recorded_configs, resume_command, resume_folder
     from cotbench.errors import UsageError
     from cotbench.runs import runner, suite
     from cotbench.runs.manifest import RunConfig
@@ -136,13 +136,13 @@ def run(
         }
     )
     import_plugins(import_ or [])
-    folder = resumed(resume, out)
+    folder = resume_folder(resume, out)
     if folder is not None:
-        configs = recorded(folder, given, asked)
+        configs = recorded_configs(folder, given, asked)
     elif agent is None:
         raise UsageError("--agent is missing: try --agent hf:smollm2, or --agent random (cotbench list agents)")
     else:
-        names = suite.environments(env or RunConfig.model_fields["env"].default, data)
+        names = suite.resolve_env_names(env or RunConfig.model_fields["env"].default, data)
         configs = [new_config({**given, "env": name}, asked) for name in names]
     several = suite.is_suite(folder) if folder is not None else len(configs) > 1
     if several and task:
@@ -158,12 +158,12 @@ def run(
     if folder is None:
         runner.new_run_folder(target)  # Before the model is loaded: that can take minutes.
         if several:
-            suite.begin(target, plans, data)
-    again = going_on("run", target, import_ or [], data)
+            suite.write_suite(target, plans, data)
+    again = resume_command("run", target, import_ or [], data)
     try:
-        with opened(configs[0].agent, build, target) as player:
+        with open_agent(configs[0].agent, build, target) as player:
             outcomes = [
-                played(
+                play_run(
                     plan,
                     target / plan.config.env if several else target,
                     json_,

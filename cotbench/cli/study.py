@@ -47,7 +47,7 @@ def study(
     from cotbench.study import folder
     from cotbench.study.config import read_study
     from cotbench.study.plan import make_plan
-    from cotbench.study.scheduler import execute
+    from cotbench.study.scheduler import run_study
 
     config = read_study(name)
     plan = make_plan(config)
@@ -61,7 +61,7 @@ def study(
     folder.begin(target, plan)
     try:
         with folder.only_one(target), _progress(plan, target) as watcher:
-            failures = execute(target, plan, jobs=jobs or _jobs(config), watcher=watcher)
+            failures = run_study(target, plan, jobs=jobs or _jobs(config), watcher=watcher)
     except KeyboardInterrupt:
         print(f"interrupted; what was done is kept, go on with: {_again(name, out)}", file=sys.stderr)
         return 130
@@ -99,7 +99,7 @@ def _check_trainings(plan: Any) -> None:
     from cotbench.baselines.recipes import resolve
     from cotbench.cli.train import options_of
     from cotbench.errors import UnknownNameError, UsageError
-    from cotbench.probes.folder import options_of as probe_options
+    from cotbench.probes.folder import parse_options as probe_options
     from cotbench.probes.probe import probe_named
 
     for stage in plan.of("train"):
@@ -110,7 +110,7 @@ def _check_trainings(plan: Any) -> None:
         options = options_of(given.get("--option", [])) | {"model": given["--model"][0], "data": tuple(given["--data"])}
         preset = given.get("--preset", [None])[0]
         try:
-            resolve.settle(given["--recipe"][0], preset, None, options, None)
+            resolve.resolve_config(given["--recipe"][0], preset, None, options, None)
         except UnknownNameError:
             raise
         except UsageError as error:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cotbench.study.folder import seconds_of
-from cotbench.study.plan import Plan
+from cotbench.study.plan import StudyPlan
 from cotbench.study.stage import Stage
 
 
@@ -47,7 +47,7 @@ class Lines:
 class Bar:
     """A bar, and what is running."""
 
-    def __init__(self, plan: Plan, done: int, target: Path) -> None:
+    def __init__(self, plan: StudyPlan, done: int, target: Path) -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

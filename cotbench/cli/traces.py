@@ -136,14 +136,14 @@ def _play(
 
     from cotbench.agents.registry import resolve
     from cotbench.baselines.data.demonstration import require_parquet
-    from cotbench.baselines.data.traces import collect
-    from cotbench.cli.agent_cache import opened
-    from cotbench.cli.playing import going_on, played, print_plans, resumed
+    from cotbench.baselines.data.traces import write_traces
+    from cotbench.cli.agent_cache import open_agent
+    from cotbench.cli.playing import play_run, print_plans, resume_command, resume_folder
     from cotbench.runs import runner
-    from cotbench.runs.folder import fresh_folder
+    from cotbench.runs.folder import make_folder
     from cotbench.runs.plan import make_plan
 
-    folder = resumed(where[1], where[0])
+    folder = resume_folder(where[1], where[0])
     config = _config(folder, given, asked)
     build = resolve(config.agent)
     resources = runner.Resources(*how)
@@ -155,16 +155,16 @@ def _play(
     if parquet:
         require_parquet()
     target = folder or where[0] or runner.new_folder(config)
-    again = going_on("traces", target, imports, resources.data)
+    again = resume_command("traces", target, imports, resources.data)
     if folder is None:
-        fresh_folder(target, f"go on with: {again}, or choose another --out", "traces folder")
+        make_folder(target, f"go on with: {again}, or choose another --out", "traces folder")
     try:
-        with opened(config.agent, build, target) as player:
-            outcome = played(plan, target, json_, player, resources)
+        with open_agent(config.agent, build, target) as player:
+            outcome = play_run(plan, target, json_, player, resources)
     except KeyboardInterrupt:
         print(f"interrupted; what was played is kept: {again}", file=sys.stderr)
         return 130
-    return _print(outcome, collect(outcome, parquet=parquet), json_, again)
+    return _print(outcome, write_traces(outcome, parquet=parquet), json_, again)
 
 
 def _config(folder: Path | None, given: dict[str, Any], asked: dict[str, Any]) -> Any:
@@ -175,7 +175,7 @@ def _config(folder: Path | None, given: dict[str, Any], asked: dict[str, Any]) -
     """
     from cotbench.baselines.data.scored_tasks import check_tasks
     from cotbench.cli.options import new_config
-    from cotbench.cli.playing import recorded
+    from cotbench.cli.playing import recorded_configs
     from cotbench.envs.registry import env_entry
     from cotbench.errors import RunFolderError
     from cotbench.runs.manifest import RunConfig
@@ -184,7 +184,7 @@ def _config(folder: Path | None, given: dict[str, Any], asked: dict[str, Any]) -
         env = given.get("env", RunConfig.model_fields["env"].default)
         config = new_config({"agent": _TEACHER, "split": _SPLIT, **given, "env": env, "mode": "cot"}, asked)
     else:
-        configs = recorded(folder, given, asked)
+        configs = recorded_configs(folder, given, asked)
         if len(configs) != 1 or configs[0].mode != "cot":
             raise RunFolderError(
                 f"{folder} holds a run that is not of one environment in mode cot: go on with: cotbench run --resume {folder}"

@@ -87,7 +87,7 @@ def train(
     weight_decay: Annotated[
         float | None, typer.Option(min=0, help="Of AdamW.", show_default="0", rich_help_panel=_STEPPED)
     ] = None,
-    average: Annotated[
+    ema_decay: Annotated[
         float | None,
         typer.Option(
             min=0,
@@ -101,7 +101,7 @@ def train(
         int | None,
         typer.Option(min=64, help="Tokens of the longest example.", show_default="the model's", rich_help_panel=_STEPPED),
     ] = None,
-    pass_tokens: Annotated[
+    max_tokens_per_forward: Annotated[
         int | None,
         typer.Option(min=64, help="Tokens in the model at once.", show_default="8192", rich_help_panel=_STEPPED),
     ] = None,
@@ -163,14 +163,14 @@ def train(
             "action_weight": action_weight,
             "epochs": epochs,
             "learning_rate": learning_rate,
-            "batch": batch,
+            "batch_size": batch,
             "unit": unit,
             "lr_schedule": lr_schedule,
             "warmup": warmup,
             "weight_decay": weight_decay,
-            "average": average,
+            "ema_decay": ema_decay,
             "max_length": max_length,
-            "pass_tokens": pass_tokens,
+            "max_tokens_per_forward": max_tokens_per_forward,
             "lora_rank": lora_rank,
             "lora_alpha": lora_alpha,
             "gradient_checkpointing": gradient_checkpointing,
@@ -198,10 +198,10 @@ def _train(
     from cotbench.baselines.recipes import RECIPES
     from cotbench.baselines.recipes.require import require_training
     from cotbench.cli.options import emptied
-    from cotbench.cli.playing import resumed
+    from cotbench.cli.playing import resume_folder
     from cotbench.errors import UnknownNameError, UsageError
 
-    begun = resumed(where[1], where[0])
+    begun = resume_folder(where[1], where[0])
     if recipe is not None and recipe not in RECIPES:
         raise UnknownNameError("recipe", recipe, RECIPES)
     target = begun or where[0]
@@ -212,12 +212,12 @@ def _train(
     from cotbench.baselines.training.recipe_card import first_process
     from cotbench.baselines.training.trainer import CARD
 
-    plan = resolve.settle(recipe, preset, file, given, begun)
+    plan = resolve.resolve_config(recipe, preset, file, given, begun)
     again = f"cotbench train --resume {target}"
     try:
         _teach_tiny(plan, quiet=as_json)
         with emptied(target):
-            trained = resolve.carry_out(plan, target, resume=begun is not None, progress=progress(quiet=as_json))
+            trained = resolve.run_recipe(plan, target, resume=begun is not None, progress=progress(quiet=as_json))
     except KeyboardInterrupt:
         print(f"interrupted; the checkpoints are kept: {again}", file=sys.stderr)
         return 130
@@ -226,7 +226,7 @@ def _train(
     if as_json:
         typer.echo((target / CARD).read_text("utf-8"), nl=False)
     else:
-        typer.echo(sft.told(trained))
+        typer.echo(sft.summary_line(trained))
         typer.echo(f"play it with: cotbench run --agent hf:{_shown(target)}")
     return 0
 
@@ -235,12 +235,12 @@ def _teach_tiny(plan: Any, *, quiet: bool) -> None:
     """Play the episodes that tiny is taught with, where no data was given and the cache does not hold them."""
     from functools import partial
 
-    from cotbench.baselines.tiny.demonstrations import OWN, own_traces
+    from cotbench.baselines.tiny.demonstrations import TINY_DATA, tiny_demonstrations
     from cotbench.baselines.training.recipe_card import first_process
     from cotbench.cli.progress import progress as watch
 
-    if OWN in getattr(plan.config, "data", ()) and first_process():
-        own_traces(partial(watch, quiet=quiet))
+    if TINY_DATA in getattr(plan.config, "data", ()) and first_process():
+        tiny_demonstrations(partial(watch, quiet=quiet))
 
 
 def options_of(options: list[str]) -> dict[str, Any]:

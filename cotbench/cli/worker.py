@@ -15,7 +15,7 @@ import traceback
 from typing import Any
 
 from cotbench.cli.agent_cache import keep_agents
-from cotbench.study.local_executor import BEGINS
+from cotbench.study.local_executor import LOG_HEADER
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def _carried_out(arguments: list[str], log: str, null: int) -> int:
     os.dup2(handle, 2)
     os.close(handle)
     try:
-        print(f"{BEGINS}{' '.join(arguments)}", flush=True)
+        print(f"{LOG_HEADER}{' '.join(arguments)}", flush=True)
         return run_cli(arguments)
     except BaseException:
         traceback.print_exc()

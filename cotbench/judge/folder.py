@@ -20,7 +20,7 @@ from cotbench.judge.manifest import FORMAT, JudgeManifest, judge_manifest, read_
 from cotbench.judge.question import Pair, Question, check_judge, judge, revised_pairs
 from cotbench.prompting.elicitation import Mode
 from cotbench.prompting.query import derive_seed
-from cotbench.runs.folder import check_same, file_name, fresh_folder
+from cotbench.runs.folder import check_identity, file_name, make_folder
 from cotbench.runs.journal import read_episodes
 from cotbench.runs.jsonl_store import write_atomically
 from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, read_manifest
@@ -163,7 +163,7 @@ def new_judge_folder(folder: Path) -> None:
     Raises:
         RunFolderError: it is not empty, or it cannot be made.
     """
-    fresh_folder(folder, "go on with --resume, or choose another --out")
+    make_folder(folder, "go on with --resume, or choose another --out")
 
 
 def read_judges(run: Path) -> dict[str, Judged]:
@@ -195,7 +195,7 @@ def judge_run(
     check_judge(agent, plan.question)
     now = judge_manifest(plan.manifest, plan.judge, plan.question, agent)
     if (folder / MANIFEST).is_file():
-        check_same(folder, read_judge_manifest(folder).identity, now.identity)
+        check_identity(folder, read_judge_manifest(folder).identity, now.identity)
     else:
         write_atomically(folder / MANIFEST, [now.model_dump_json(indent=2) + "\n"])
     with JudgementJournal(folder) as journal:
@@ -204,7 +204,7 @@ def judge_run(
         for judgement in judge(agent, plan.drawn(limit, done), plan.question):
             journal.append(judgement)
             observer(judgement)
-        judgements = journal.settle([pair.key for pair in plan.pairs])
+        judgements = journal.finalize([pair.key for pair in plan.pairs])
     summary = summarize_judge(plan, judgements, now.agent)
     write_atomically(folder / JUDGE, [summary.model_dump_json(indent=2) + "\n"])
     return summary, judgements

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from cotbench.errors import RunFolderError
 from cotbench.judge.judgement import Judgement
-from cotbench.runs.jsonl_store import LineFile
+from cotbench.runs.jsonl_store import JsonlStore
 
 JUDGEMENTS = "judgements.jsonl"
 
 
-class JudgementJournal(LineFile[Judgement]):
+class JudgementJournal(JsonlStore[Judgement]):
     """A judge's folder, open for writing by one process."""
 
     name = JUDGEMENTS

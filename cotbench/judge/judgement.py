@@ -19,7 +19,7 @@ _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 Result = Literal["cot", "prompt", "split", "no verdict"]
 
 
-class Verdict(BaseModel):
+class JudgeVerdict(BaseModel):
     """One answer of a judge.
 
     Attributes:
@@ -52,7 +52,7 @@ class Judgement(BaseModel):
     cot_action: str
     expert_action: str | None = None
     error: str | None = None
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[JudgeVerdict, ...] = ()
 
     @property
     def key(self) -> tuple[str, int]:

@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cotbench.agents.base import Agent, describe
+from cotbench.agents.base import Agent, describe_agent
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError
 from cotbench.judge.question import Question
-from cotbench.runs.manifest import MANIFEST, Manifest, surroundings
+from cotbench.runs.manifest import MANIFEST, Manifest, provenance
 
 FORMAT = 1
 
@@ -65,7 +65,7 @@ def read_judge_manifest(folder: Path) -> JudgeManifest:
 
 def judge_manifest(run: Manifest, judge: str, question: Question, agent: Agent) -> JudgeManifest:
     """The record of a judge of a run."""
-    described = describe(agent)
+    described = describe_agent(agent)
     # A run's identity leaves out what its agent says of the machine: so let the judge stand in the agent's place.
     as_agent = run.model_copy(update={"agent": described}).identity()
     identity = {
@@ -83,7 +83,7 @@ def judge_manifest(run: Manifest, judge: str, question: Question, agent: Agent) 
         question_fingerprint=question.fingerprint,
         agent=described,
         identity=json.loads(json.dumps(identity)),
-        **surroundings(),
+        **provenance(),
     )
 
 

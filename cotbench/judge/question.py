@@ -17,12 +17,12 @@ from textwrap import indent
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cotbench.agents.base import Agent, needs_of, require
-from cotbench.agents.decisions import decided_or_failed
+from cotbench.agents.base import Agent, check_elicitation, needs_of
+from cotbench.agents.decisions import decide_or_errors
 from cotbench.envs.registry import Instructions
 from cotbench.errors import UsageError
-from cotbench.judge.judgement import Judgement, Verdict
-from cotbench.prompting.dialogue import Dialogue, cut
+from cotbench.judge.judgement import Judgement, JudgeVerdict
+from cotbench.prompting.dialogue import Dialogue, truncate_middle
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.parsing import clean_action
 from cotbench.prompting.query import Decision, Query, derive_seed
@@ -87,7 +87,7 @@ def revised_pairs(episodes: Sequence[Episode], instructions: Instructions) -> li
             if step.revised and step.prompt_action is not None:
                 actions = (step.prompt_action, step.action, step.expert_action)
                 pairs.append(Pair(episode.key, episode.task, number, dialogue, *actions))
-            dialogue = dialogue.then(step.action, None, step.observation)
+            dialogue = dialogue.extended(step.action, None, step.observation)
     return pairs
 
 
@@ -133,7 +133,7 @@ class Question(BaseModel):
         parts.append(_behind_margin(_FIRST, told))
         for action, observation in zip(pair.dialogue.actions, later, strict=True):
             parts.append(_behind_margin(_DID, action or _NOTHING))
-            parts.append(_behind_margin(_SAW, cut(observation, self.elicitation.observation_chars)))
+            parts.append(_behind_margin(_SAW, truncate_middle(observation, self.elicitation.observation_chars)))
         actions = (pair.prompt_action, pair.cot_action) if first == "prompt" else (pair.cot_action, pair.prompt_action)
         parts.append(_LAST)
         parts += [_behind_margin(f"{letter}:", action or _NOTHING) for letter, action in zip(LETTERS, actions, strict=True)]
@@ -181,7 +181,7 @@ def check_judge(agent: Agent, question: Question) -> None:
             f"agent {agent.name!r} repeats the expert's action and reads no question, so it cannot judge: choose another "
             "--agent (how often a judge agrees with the expert is counted anyway)"
         )
-    require(agent, question.elicitation)
+    check_elicitation(agent, question.elicitation)
 
 
 def judge(agent: Agent, pairs: Sequence[Pair], question: Question) -> Iterator[Judgement]:
@@ -201,7 +201,7 @@ def judge(agent: Agent, pairs: Sequence[Pair], question: Question) -> Iterator[J
             running.append(waiting.popleft())
         asked = [(pair, question.orders(pair)) for pair in (states.popleft() for states in running)]
         answers = iter(
-            decided_or_failed(agent, [question.query(pair, first, needs) for pair, orders in asked for first in orders])
+            decide_or_errors(agent, [question.query(pair, first, needs) for pair, orders in asked for first in orders])
         )
         for pair, orders in asked:
             yield _judgement(pair, [(first, next(answers)) for first in orders])
@@ -222,7 +222,7 @@ def _judgement(pair: Pair, answers: Sequence[tuple[Mode, Decision]]) -> Judgemen
     )
 
 
-def _verdict(first: Mode, decision: Decision) -> Verdict:
+def _verdict(first: Mode, decision: Decision) -> JudgeVerdict:
     shown: tuple[Mode, Mode] = ("prompt", "cot") if first == "prompt" else ("cot", "prompt")
     letter = read_letter(decision.action)
-    return Verdict(first=first, preferred=None if letter is None else shown[letter], decision=decision)
+    return JudgeVerdict(first=first, preferred=None if letter is None else shown[letter], decision=decision)

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cotbench.judge.folder import JudgeSummary
-from cotbench.stats.formatting import shown
+from cotbench.stats.formatting import format_estimate
 
 _INTERVALS = "95 % intervals over tasks: cluster bootstrap; an interval of no width means that all tasks gave the same value"
 
@@ -27,10 +27,10 @@ def judge_table(summary: JudgeSummary) -> RenderableType:
         (f"prompt action preferred{when}", str(found.prompt), states),
         *([("split: the order decided", str(found.split), states)] if summary.both_orders else []),
         ("no verdict", str(found.no_verdict), states),
-        ("win rate of the CoT action", shown(found.win_rate), f"{found.states - found.no_verdict} states"),
-        ("net preference, CoT - prompt", shown(found.net, signed=True), states),
-        ("position bias", shown(found.position_bias), f"{found.verdicts} verdicts"),
-        ("agreement with the expert", shown(found.expert_agreement), f"{found.expert_states} states"),
+        ("win rate of the CoT action", format_estimate(found.win_rate), f"{found.states - found.no_verdict} states"),
+        ("net preference, CoT - prompt", format_estimate(found.net, signed=True), states),
+        ("position bias", format_estimate(found.position_bias), f"{found.verdicts} verdicts"),
+        ("agreement with the expert", format_estimate(found.expert_agreement), f"{found.expert_states} states"),
     ]
     for row in rows:
         table.add_row(*map(Text, row))

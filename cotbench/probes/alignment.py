@@ -13,12 +13,12 @@ from itertools import zip_longest
 from pydantic import Field
 
 from cotbench.agents.base import Agent
-from cotbench.agents.decisions import decided_or_failed
-from cotbench.probes.asking import batches, own_trace, query_of
-from cotbench.probes.numbers import Numbers, over_tasks, split
-from cotbench.probes.probe import Options, Probe, Setting
-from cotbench.probes.row import Row
-from cotbench.probes.states import Key, State, StateAnswer
+from cotbench.agents.decisions import decide_or_errors
+from cotbench.probes.asking import batches, own_trace, state_query
+from cotbench.probes.numbers import ProbeNumbers, over_tasks, partition_rows
+from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
+from cotbench.probes.row import ProbeRow
+from cotbench.probes.states import ProbeState, StateAnswer, StateKey
 from cotbench.prompting.elicitation import MODES
 from cotbench.prompting.query import Decision
 from cotbench.stats.estimates import Estimate
@@ -26,13 +26,13 @@ from cotbench.stats.estimates import Estimate
 _NOT_TOLD = "the agent tells no log-probability of a given action"
 
 
-class AlignmentOptions(Options):
+class AlignmentOptions(ProbeOptions):
     """Options of probe `alignment`."""
 
     scores: bool = Field(True, description="measure the log-probability of the reference action too")
 
 
-class AlignmentRow(Row):
+class AlignmentRow(ProbeRow):
     """A state's three actions, all canonical.
 
     Attributes:
@@ -93,7 +93,7 @@ REVISIONS = ("right -> right", "right -> wrong", "wrong -> right", "wrong -> wro
 """The cells of the revision table; every state is in one."""
 
 
-def answers(rows: Sequence[AlignmentRow]) -> dict[Key, StateAnswer]:
+def answers(rows: Sequence[AlignmentRow]) -> dict[StateKey, StateAnswer]:
     """What the agent answered, for the other probes; a state that errored is left out, so that it is asked about again."""
     return {
         row.key: StateAnswer(row.prompt_action, row.cot_action, row.trace, row.trace_truncated)
@@ -102,33 +102,37 @@ def answers(rows: Sequence[AlignmentRow]) -> dict[Key, StateAnswer]:
     }
 
 
-def _measure(agent: Agent, states: Sequence[State], setting: Setting, options: AlignmentOptions) -> Iterator[AlignmentRow]:
+def _measure(
+    agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: AlignmentOptions
+) -> Iterator[AlignmentRow]:
     for some in batches(states, agent):
         for together in _rounds(some):
             yield from _measured(agent, together, setting, options)
 
 
-def _rounds(states: Sequence[State]) -> Iterator[list[State]]:
+def _rounds(states: Sequence[ProbeState]) -> Iterator[list[ProbeState]]:
     """One state of each task at a time: the score after its trace, asked for second, still finds its prompt computed."""
-    by_task: dict[str, list[State]] = {}
+    by_task: dict[str, list[ProbeState]] = {}
     for state in states:
         by_task.setdefault(state.task, []).append(state)
     for together in zip_longest(*by_task.values()):
         yield [state for state in together if state is not None]
 
 
-def _measured(agent: Agent, states: Sequence[State], setting: Setting, options: AlignmentOptions) -> Iterator[AlignmentRow]:
+def _measured(
+    agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: AlignmentOptions
+) -> Iterator[AlignmentRow]:
     scored = options.scores and setting.elicitation.style == "prefill"
-    queries = [tuple(query_of(state, mode, setting, agent) for mode in MODES) for state in states]
+    queries = [tuple(state_query(state, mode, setting, agent) for mode in MODES) for state in states]
     asked = [query for both in queries for query in both]
     if scored:
         asked += [replace(prompt, given_action=state.action) for state, (prompt, _) in zip(states, queries, strict=True)]
-    decisions = decided_or_failed(agent, asked)
+    decisions = decide_or_errors(agent, asked)
     answered = list(zip(decisions[0 : 2 * len(states) : 2], decisions[1 : 2 * len(states) : 2], strict=True))
     before, after = decisions[2 * len(states) :], []
     if scored:
         given = zip(states, queries, answered, strict=True)
-        after = decided_or_failed(
+        after = decide_or_errors(
             agent,
             [
                 replace(query, given_trace=own_trace(decision), given_action=state.action)
@@ -147,7 +151,7 @@ def _measured(agent: Agent, states: Sequence[State], setting: Setting, options: 
 
 
 def _row(
-    state: State, prompt: Decision, cot: Decision, scores: tuple[Decision | None, Decision | None], setting: Setting
+    state: ProbeState, prompt: Decision, cot: Decision, scores: tuple[Decision | None, Decision | None], setting: ProbeSetting
 ) -> AlignmentRow:
     prompt_action, cot_action = setting.canonical(prompt.action), setting.canonical(cot.action)
     logprobs = [_logprob(score, state, setting) for score in scores]
@@ -175,7 +179,7 @@ def _row(
     )
 
 
-def _logprob(score: Decision | None, state: State, setting: Setting) -> float | None:
+def _logprob(score: Decision | None, state: ProbeState, setting: ProbeSetting) -> float | None:
     """What an agent says of the reference action; one that heeds no given action speaks of its own, and that is no answer."""
     if score is None or score.error is not None or setting.canonical(score.action) != state.action:
         return None
@@ -188,8 +192,8 @@ def _why_not(scores: tuple[Decision | None, Decision | None]) -> str:
     return next((score.error for score in scores if score is not None and score.error is not None), _NOT_TOLD)
 
 
-def _summarize(rows: Sequence[AlignmentRow], options: AlignmentOptions) -> Numbers:
-    kept, errors, left_out = split(rows)
+def _summarize(rows: Sequence[AlignmentRow], options: AlignmentOptions) -> ProbeNumbers:
+    kept, errors, left_out = partition_rows(rows)
     estimates = _alignment(kept)
     estimates |= {
         "prompt equivalent": over_tasks(kept, lambda row: row.prompt_equivalent),
@@ -211,7 +215,7 @@ def _summarize(rows: Sequence[AlignmentRow], options: AlignmentOptions) -> Numbe
         some = _alignment([row for row in kept if row.task_type == kind])
         estimates |= {f"{name}, {kind}": estimate for name, estimate in some.items()}
     cells = [row.revision for row in kept]
-    return Numbers(
+    return ProbeNumbers(
         states=len(kept),
         tasks=len({row.task for row in kept}),
         errors=errors,
@@ -243,7 +247,7 @@ def _scored(value: Callable[[float, float], float]) -> Callable[[AlignmentRow], 
 
 PROBE = Probe(
     name="alignment",
-    about="prompt action and CoT action against the reference action; revisions; log-probabilities",
+    description="prompt action and CoT action against the reference action; revisions; log-probabilities",
     options=AlignmentOptions,
     row=AlignmentRow,
     measure=_measure,

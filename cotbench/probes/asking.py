@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from cotbench.agents.base import Agent, needs_of
-from cotbench.agents.decisions import decided_or_failed
-from cotbench.probes.probe import Setting
-from cotbench.probes.states import Key, State, StateAnswer
+from cotbench.agents.decisions import decide_or_errors
+from cotbench.probes.probe import ProbeSetting
+from cotbench.probes.states import ProbeState, StateAnswer, StateKey
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.prompting.parsing import THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Decision, Query, derive_seed
@@ -17,7 +17,7 @@ _EPISODES = 4
 """Of how many episodes states are asked about at once, for each that keeps the agent busy."""
 
 
-def query_of(state: State, mode: Mode, setting: Setting, agent: Agent) -> Query:
+def state_query(state: ProbeState, mode: Mode, setting: ProbeSetting, agent: Agent) -> Query:
     """The query of a state in a mode."""
     return Query(
         episode=state.task,
@@ -38,9 +38,9 @@ def own_trace(decision: Decision) -> str:
     return verbatim if closed and verbatim.strip() == trace.strip() else trace
 
 
-def batches(states: Sequence[State], agent: Agent) -> Iterator[list[State]]:
+def batches(states: Sequence[ProbeState], agent: Agent) -> Iterator[list[ProbeState]]:
     """The states in groups that keep an agent busy; those of one task stay together, so that prompts are shared."""
-    by_task: dict[str, list[State]] = {}
+    by_task: dict[str, list[ProbeState]] = {}
     for state in states:
         by_task.setdefault(state.task, []).append(state)
     tasks = iter(by_task.values())
@@ -49,19 +49,19 @@ def batches(states: Sequence[State], agent: Agent) -> Iterator[list[State]]:
         yield [state for states_ in some for state in states_]
 
 
-def ask(agent: Agent, states: Sequence[State], setting: Setting) -> list[tuple[Decision, Decision]]:
+def ask_both_modes(agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting) -> list[tuple[Decision, Decision]]:
     """The decisions of both modes at each state: (prompt, CoT)."""
-    queries = [query_of(state, mode, setting, agent) for state in states for mode in MODES]
-    decisions = decided_or_failed(agent, queries)
+    queries = [state_query(state, mode, setting, agent) for state in states for mode in MODES]
+    decisions = decide_or_errors(agent, queries)
     return list(zip(decisions[::2], decisions[1::2], strict=True))
 
 
-def answers_for(agent: Agent, states: Sequence[State], setting: Setting) -> Mapping[Key, StateAnswer]:
+def answers_for(agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting) -> Mapping[StateKey, StateAnswer]:
     """The agent's answers at the states: those that are known, and the others asked for now."""
     found = {state.key: setting.answers[state.key] for state in states if state.key in setting.answers}
     missing = [state for state in states if state.key not in found]
     for some in batches(missing, agent):
-        for state, (prompt, cot) in zip(some, ask(agent, some, setting), strict=True):
+        for state, (prompt, cot) in zip(some, ask_both_modes(agent, some, setting), strict=True):
             found[state.key] = StateAnswer(
                 prompt_action=setting.canonical(prompt.action),
                 cot_action=setting.canonical(cot.action),

@@ -16,16 +16,16 @@ from pydantic import Field
 
 from cotbench.agents.base import Agent
 from cotbench.errors import AgentError, UsageError
-from cotbench.probes.numbers import Numbers, over_tasks, split
-from cotbench.probes.probe import Options, Probe, Setting
-from cotbench.probes.states import State
-from cotbench.probes.token_spans import ShareRow, Source, Spelled, measured, rounded, share_numbers, shares
+from cotbench.probes.numbers import ProbeNumbers, over_tasks, partition_rows
+from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
+from cotbench.probes.states import ProbeState
+from cotbench.probes.token_spans import ShareRow, Source, TokenizedState, measure_rows, round_values, share_numbers, shares
 
 _PIECE = 512
 """Tokens before the action go through the model in pieces of so many: memory grows with their number, not its square."""
 
 
-class AttentionOptions(Options):
+class AttentionOptions(ProbeOptions):
     """Options of probe `attention`."""
 
     source: Source = Field("own", description="whose trace and action: the agent's own, or the reference's")
@@ -52,16 +52,18 @@ class AttentionRow(ShareRow):
     heads: tuple[str, ...] = ()
 
 
-def measure(agent: Agent, states: Sequence[State], setting: Setting, options: AttentionOptions) -> Iterator[AttentionRow]:
-    """A row for each state; errors as in `whitebox.measured`."""
+def measure(
+    agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: AttentionOptions
+) -> Iterator[AttentionRow]:
+    """A row for each state; errors as in `token_spans.measure_rows`."""
 
-    def look(inside: Any, spelled: Spelled) -> dict[str, Any]:
-        return fields(masses(inside.model, spelled), spelled, options.top)
+    def look(inside: Any, spelled: TokenizedState) -> dict[str, Any]:
+        return fields(attention_mass(inside.model, spelled), spelled, options.top)
 
-    return measured("attention", agent, states, setting, options.source, AttentionRow, look)
+    return measure_rows("attention", agent, states, setting, options.source, AttentionRow, look)
 
 
-def masses(model: Any, spelled: Spelled) -> list[Any]:
+def attention_mass(model: Any, spelled: TokenizedState) -> list[Any]:
     """For each attention layer, what its heads give each token: (heads, tokens), summed over the action's tokens.
 
     Everything before the action goes through the model with the attention that it has and fills a cache; then the action's
@@ -101,7 +103,7 @@ def _summed(weights: Any, tokens: int) -> Any:
     return mass
 
 
-def fields(layers: Sequence[Any], spelled: Spelled, top: float) -> dict[str, Any]:
+def fields(layers: Sequence[Any], spelled: TokenizedState, top: float) -> dict[str, Any]:
     """The fields of a row, from the masses of each layer, (heads, tokens)."""
     import torch
 
@@ -124,16 +126,16 @@ def fields(layers: Sequence[Any], spelled: Spelled, top: float) -> dict[str, Any
     tops = (best / best.sum()).tolist()
     return {
         **shares((whole / whole.sum()).tolist(), prompt_layers, trace_layers),
-        "first": rounded(first / float(whole.sum())),
-        **dict(zip(("top_prompt", "top_trace", "top_rest"), (rounded(share) for share in tops), strict=True)),
-        "trace_heads": rounded(on_trace / of_heads),
+        "first": round_values(first / float(whole.sum())),
+        **dict(zip(("top_prompt", "top_trace", "top_rest"), (round_values(share) for share in tops), strict=True)),
+        "trace_heads": round_values(on_trace / of_heads),
         "heads": tuple(heads),
     }
 
 
-def summarize(rows: Sequence[AttentionRow], options: AttentionOptions) -> Numbers:
+def summarize(rows: Sequence[AttentionRow], options: AttentionOptions) -> ProbeNumbers:
     """Shares with their intervals, and their curves by layer."""
-    kept, _, _ = split(rows)
+    kept, _, _ = partition_rows(rows)
     numbers = share_numbers(rows)
     top = f"top {options.top:g} %"
     more = {
@@ -148,7 +150,7 @@ def summarize(rows: Sequence[AttentionRow], options: AttentionOptions) -> Number
 
 def by_head(rows: Sequence[AttentionRow]) -> list[list[float]]:
     """The mean share on the prompt of each head of each layer, over the measured states: for a map of the model."""
-    kept, _, _ = split(rows)
+    kept, _, _ = partition_rows(rows)
     if not kept:
         return []
     return [
@@ -162,7 +164,7 @@ def by_head(rows: Sequence[AttentionRow]) -> list[list[float]]:
 
 PROBE = Probe(
     name="attention",
-    about="share of the action tokens' attention on prompt and trace, by layer and head",
+    description="share of the action tokens' attention on prompt and trace, by layer and head",
     options=AttentionOptions,
     row=AttentionRow,
     measure=measure,

@@ -17,20 +17,20 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from cotbench.agents.base import Agent
-from cotbench.agents.decisions import decided_or_failed
-from cotbench.probes.asking import answers_for, batches, query_of
-from cotbench.probes.donor import donor_of
-from cotbench.probes.numbers import Curve, Numbers, over_tasks, split
-from cotbench.probes.probe import Options, Probe, Setting
-from cotbench.probes.row import Row
-from cotbench.probes.states import Key, State, StateAnswer
+from cotbench.agents.decisions import decide_or_errors
+from cotbench.probes.asking import answers_for, batches, state_query
+from cotbench.probes.donor import choose_donor
+from cotbench.probes.numbers import Curve, ProbeNumbers, over_tasks, partition_rows
+from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
+from cotbench.probes.row import ProbeRow
+from cotbench.probes.states import ProbeState, StateAnswer, StateKey
 
-Outcome = Literal["kept", "followed", "other"]
+ConflictOutcome = Literal["kept", "followed", "other"]
 _WORD = re.compile(r"\S+")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
 
 
-class ConflictOptions(Options):
+class ConflictOptions(ProbeOptions):
     """Options of probe `conflict`."""
 
     truncations: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
@@ -43,7 +43,7 @@ class ConflictOptions(Options):
         return tuple(sorted(set(value)))
 
 
-class ConflictRow(Row):
+class ConflictRow(ProbeRow):
     """What an agent did at one state after several traces; all actions canonical.
 
     Attributes:
@@ -71,20 +71,20 @@ class ConflictRow(Row):
         """The prompt action is the CoT action."""
         return self.prompt_action == self.own_action
 
-    def outcome(self, at: int) -> Outcome:
+    def outcome(self, at: int) -> ConflictOutcome:
         """What the donor's trace led to, at one of the truncations."""
         action = self.conflicting[at]
         return "kept" if action == self.own_action else "followed" if action == self.donor_action else "other"
 
 
-def truncated(trace: str, share: float) -> str:
+def truncate_words(trace: str, share: float) -> str:
     """The beginning of a trace: that share of its words, rounded up, cut behind the last of them; all of it at 1."""
     ends = [word.end() for word in _WORD.finditer(trace)]
     count = math.ceil(round(share * len(ends), 9))
     return trace if count >= len(ends) else trace[: ends[count - 1]] if count else ""
 
 
-def without_conclusion(trace: str) -> str | None:
+def drop_last_sentence(trace: str) -> str | None:
     """A trace without its last sentence (or line); None where that would leave nothing."""
     breaks = [found.start() for found in _SENTENCE.finditer(trace.rstrip()) if trace[: found.start()].strip()]
     return trace[: breaks[-1]] if breaks else None
@@ -94,9 +94,9 @@ def without_conclusion(trace: str) -> str | None:
 class _Case:
     """One state, its answer, its donor, and the traces from which it is asked to act."""
 
-    state: State
+    state: ProbeState
     answer: StateAnswer
-    donor: State
+    donor: ProbeState
     donated: StateAnswer
     conflicting: tuple[str, ...]
     own: tuple[str, ...]
@@ -109,15 +109,19 @@ class _Case:
         return list(dict.fromkeys((*self.conflicting, *self.own, *more, "")))
 
 
-def _measure(agent: Agent, states: Sequence[State], setting: Setting, options: ConflictOptions) -> Iterator[ConflictRow]:
+def _measure(
+    agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: ConflictOptions
+) -> Iterator[ConflictRow]:
     answers = answers_for(agent, setting.states.states, setting)
     for some in batches(states, agent):
         found = [_case(state, answers, setting, options) for state in some]
         cases = [one for one in found if isinstance(one, _Case)]
         queries = [
-            replace(query_of(case.state, "cot", setting, agent), given_trace=trace) for case in cases for trace in case.traces
+            replace(state_query(case.state, "cot", setting, agent), given_trace=trace)
+            for case in cases
+            for trace in case.traces
         ]
-        decisions = iter(decided_or_failed(agent, queries))
+        decisions = iter(decide_or_errors(agent, queries))
         for one in found:
             if isinstance(one, ConflictRow):
                 yield one
@@ -130,7 +134,9 @@ def _measure(agent: Agent, states: Sequence[State], setting: Setting, options: C
                 yield _row(one, {trace: setting.canonical(decision.action) for trace, decision in said.items()}, options)
 
 
-def _case(state: State, answers: Mapping[Key, StateAnswer], setting: Setting, options: ConflictOptions) -> _Case | ConflictRow:
+def _case(
+    state: ProbeState, answers: Mapping[StateKey, StateAnswer], setting: ProbeSetting, options: ConflictOptions
+) -> _Case | ConflictRow:
     """What is to be asked about a state, or the row that says why nothing is."""
     answer = answers[state.key]
     if answer.error is not None:
@@ -138,12 +144,12 @@ def _case(state: State, answers: Mapping[Key, StateAnswer], setting: Setting, op
     if not answer.trace.strip():
         return ConflictRow(task=state.task, step=state.step, left_out="no trace")
 
-    def fits(other: State) -> bool:
+    def fits(other: ProbeState) -> bool:
         donated = answers[other.key]
         led_elsewhere = donated.cot_action not in ("", answer.cot_action, answer.prompt_action)
         return donated.error is None and led_elsewhere and bool(donated.trace.strip())
 
-    donor = donor_of(state, setting.states.states, setting.seed, fits)
+    donor = choose_donor(state, setting.states.states, setting.seed, fits)
     if donor is None:
         return ConflictRow(task=state.task, step=state.step, left_out="no donor")
     donated = answers[donor.key]
@@ -152,9 +158,9 @@ def _case(state: State, answers: Mapping[Key, StateAnswer], setting: Setting, op
         answer,
         donor,
         donated,
-        conflicting=tuple(truncated(donated.trace, share) for share in options.truncations),
-        own=tuple(truncated(answer.trace, share) for share in options.truncations),
-        unconcluded=without_conclusion(answer.trace),
+        conflicting=tuple(truncate_words(donated.trace, share) for share in options.truncations),
+        own=tuple(truncate_words(answer.trace, share) for share in options.truncations),
+        unconcluded=drop_last_sentence(answer.trace),
     )
 
 
@@ -175,8 +181,8 @@ def _row(case: _Case, actions: Mapping[str, str], options: ConflictOptions) -> C
     )
 
 
-def _summarize(rows: Sequence[ConflictRow], options: ConflictOptions) -> Numbers:
-    kept, errors, left_out = split(rows)
+def _summarize(rows: Sequence[ConflictRow], options: ConflictOptions) -> ProbeNumbers:
+    kept, errors, left_out = partition_rows(rows)
     consistent = [row for row in kept if row.consistent]
     revised = [row for row in kept if not row.consistent]
     curves = {name: _curve(kept, value, options) for name, value in _OUTCOMES.items()}
@@ -190,7 +196,7 @@ def _summarize(rows: Sequence[ConflictRow], options: ConflictOptions) -> Numbers
         "empty trace: kept": over_tasks(kept, lambda row: row.empty == row.own_action),
         "empty trace: as prompt action": over_tasks(kept, lambda row: row.empty == row.prompt_action),
     }
-    return Numbers(
+    return ProbeNumbers(
         states=len(kept),
         tasks=len({row.task for row in kept}),
         errors=errors,
@@ -225,7 +231,7 @@ def _at(value: Callable[[ConflictRow, int], bool], at: int, row: ConflictRow) ->
 
 PROBE = Probe(
     name="conflict",
-    about="whether the action follows the trace of another state, or stays what the prompt decided",
+    description="whether the action follows the trace of another state, or stays what the prompt decided",
     options=ConflictOptions,
     row=ConflictRow,
     measure=_measure,

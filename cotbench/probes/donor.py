@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from cotbench.probes.states import State
+from cotbench.probes.states import ProbeState
 from cotbench.prompting.query import derive_seed
 
 
-def donor_of(state: State, others: Iterable[State], seed: int, fits: Callable[[State], bool]) -> State | None:
+def choose_donor(
+    state: ProbeState, others: Iterable[ProbeState], seed: int, fits: Callable[[ProbeState], bool]
+) -> ProbeState | None:
     """The state that gives something to this one: of another task where there is one that fits; None where none does."""
 
-    def rank(other: State) -> tuple[bool, int]:
+    def rank(other: ProbeState) -> tuple[bool, int]:
         return other.task == state.task, derive_seed(seed, *state.key, *other.key, "donor")
 
     return min((other for other in others if other.key != state.key and fits(other)), key=rank, default=None)

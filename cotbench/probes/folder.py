@@ -13,17 +13,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cotbench.agents.base import Agent, describe, require
+from cotbench.agents.base import Agent, check_elicitation, describe_agent
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError, UnknownNameError, UsageError
-from cotbench.probes.numbers import Numbers
-from cotbench.probes.probe import Options, Probe, Setting, probe_named
-from cotbench.probes.row import Row
-from cotbench.probes.states import Key, StateAnswer, StateSet
+from cotbench.probes.numbers import ProbeNumbers
+from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting, probe_named
+from cotbench.probes.row import ProbeRow
+from cotbench.probes.states import StateAnswer, StateKey, StateSet
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.runs.folder import check_same
-from cotbench.runs.jsonl_store import LineFile, write_atomically
-from cotbench.runs.manifest import MACHINE, MANIFEST, surroundings
+from cotbench.runs.folder import check_identity
+from cotbench.runs.jsonl_store import JsonlStore, write_atomically
+from cotbench.runs.manifest import MACHINE_FIELDS, MANIFEST, provenance
 
 ROWS = "rows.jsonl"
 SUMMARY = "probe.json"
@@ -70,7 +70,7 @@ class ProbeManifest(BaseModel):
         names = ("probe", "agent", "env", "scheme", "split", "reference", "states", "states_sha256", "seed", "answers")
         fields = {name: getattr(self, name) for name in names} | {"elicitation": self.elicitation_fingerprint}
         fields |= {f"option {name}": value for name, value in self.options.items()}
-        return fields | {f"agent {name}": value for name, value in self.described.items() if name not in MACHINE}
+        return fields | {f"agent {name}": value for name, value in self.described.items() if name not in MACHINE_FIELDS}
 
 
 class ProbeSummary(BaseModel):
@@ -89,11 +89,11 @@ class ProbeSummary(BaseModel):
     seed: int
     elicitation: str
     states_sha256: str
-    numbers: Numbers
+    numbers: ProbeNumbers
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class ProbeResult:
     """A probe's folder, read.
 
     Attributes:
@@ -111,12 +111,12 @@ class Probed:
         return probe_named(self.manifest.probe)
 
     @property
-    def numbers(self) -> Numbers:
+    def numbers(self) -> ProbeNumbers:
         """The numbers."""
         return self.probe.summarize(self.rows, self.probe.options(**self.manifest.options))
 
 
-def options_of(probe: Probe, given: Mapping[str, str]) -> Options:
+def parse_options(probe: Probe, given: Mapping[str, str]) -> ProbeOptions:
     """A probe's options from texts, as typed: a list has commas between its values.
 
     Raises:
@@ -145,10 +145,10 @@ def run_probe(
     spec: str,
     states: StateSet,
     elicitation: Elicitation,
-    options: Options,
+    options: ProbeOptions,
     seed: int = 0,
-    answers: Mapping[Key, StateAnswer] | None = None,
-    observer: Callable[[Row], None] = lambda row: None,
+    answers: Mapping[StateKey, StateAnswer] | None = None,
+    observer: Callable[[ProbeRow], None] = lambda row: None,
 ) -> ProbeSummary:
     """Measure an agent into a new folder, or go on in one that was begun: what is missing is measured, and what errored again.
 
@@ -167,12 +167,12 @@ def run_probe(
         RunFolderError: the folder holds another measurement.
         CotbenchError: this agent cannot be measured so.
     """
-    require(agent, elicitation)
+    check_elicitation(agent, elicitation)
     now = _manifest(probe, agent, spec, states, elicitation, options, seed, answers is not None)
     entry = env_entry(states.env)
-    setting = Setting(states, elicitation, entry.canonical(), entry.equivalent(), seed, answers or {})
+    setting = ProbeSetting(states, elicitation, entry.canonical(), entry.equivalent(), seed, answers or {})
     if (folder / MANIFEST).is_file():
-        check_same(folder, read_probe_manifest(folder).identity(), json.loads(json.dumps(now.identity())), "measurement")
+        check_identity(folder, read_probe_manifest(folder).identity(), json.loads(json.dumps(now.identity())), "measurement")
         done = {row.key for row in _rows_file(probe).read(folder) if row.error is None} if (folder / ROWS).is_file() else set()
     else:
         done = set()
@@ -186,7 +186,7 @@ def run_probe(
         for row in chain(first, found):
             file.append(row)
             observer(row)
-        rows = file.settle([state.key for state in states.states])
+        rows = file.finalize([state.key for state in states.states])
     summary = ProbeSummary(
         probe=probe.name,
         options=now.options,
@@ -204,14 +204,14 @@ def run_probe(
     return summary
 
 
-def read_probe(folder: Path) -> Probed:
+def read_probe(folder: Path) -> ProbeResult:
     """Read a probe's folder, finished or not.
 
     Raises:
         RunFolderError: not such a folder, or damaged.
     """
     manifest = read_probe_manifest(folder)
-    return Probed(folder, manifest, _rows_file(probe_named(manifest.probe)).read(folder))
+    return ProbeResult(folder, manifest, _rows_file(probe_named(manifest.probe)).read(folder))
 
 
 def read_probe_manifest(folder: Path) -> ProbeManifest:
@@ -229,7 +229,7 @@ def read_probe_manifest(folder: Path) -> ProbeManifest:
         raise RunFolderError(f"{path} is not the manifest of a probe: make it anew with cotbench probe") from error
 
 
-def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elicitation) -> Mapping[Key, StateAnswer]:
+def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elicitation) -> Mapping[StateKey, StateAnswer]:
     """What an agent answered, out of a folder of probe `alignment`.
 
     Raises:
@@ -261,7 +261,7 @@ def _manifest(
     spec: str,
     states: StateSet,
     elicitation: Elicitation,
-    options: Options,
+    options: ProbeOptions,
     seed: int,
     answers: bool,
 ) -> ProbeManifest:
@@ -269,7 +269,7 @@ def _manifest(
         probe=probe.name,
         options=options.model_dump(mode="json"),
         agent=spec,
-        described=describe(agent),
+        described=describe_agent(agent),
         env=states.env,
         scheme=states.scheme,
         split=states.split,
@@ -281,10 +281,10 @@ def _manifest(
         elicitation=elicitation,
         elicitation_fingerprint=elicitation.fingerprint,
         answers=answers,
-        **surroundings(),
+        **provenance(),
     )
 
 
-def _rows_file(probe: Probe) -> type[LineFile[Any]]:
+def _rows_file(probe: Probe) -> type[JsonlStore[Any]]:
     fields = {"name": ROWS, "model": probe.row, "noun": f"a row of probe {probe.name}", "writer": "another cotbench probe"}
-    return type("RowsFile", (LineFile,), fields)
+    return type("RowsFile", (JsonlStore,), fields)

@@ -21,13 +21,13 @@ from pydantic import Field
 
 from cotbench.agents.base import Agent
 from cotbench.errors import AgentError, UsageError
-from cotbench.probes.numbers import Numbers
-from cotbench.probes.probe import Options, Probe, Setting
-from cotbench.probes.states import State
-from cotbench.probes.token_spans import ShareRow, Source, Spelled, measured, share_numbers, shares
+from cotbench.probes.numbers import ProbeNumbers
+from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
+from cotbench.probes.states import ProbeState
+from cotbench.probes.token_spans import ShareRow, Source, TokenizedState, measure_rows, share_numbers, shares
 
 
-class GradientOptions(Options):
+class GradientOptions(ProbeOptions):
     """Options of probe `gradient`."""
 
     source: Source = Field(
@@ -48,17 +48,19 @@ class GradientRow(ShareRow):
     loss: float = 0.0
 
 
-def measure(agent: Agent, states: Sequence[State], setting: Setting, options: GradientOptions) -> Iterator[GradientRow]:
-    """A row for each state; errors as in `whitebox.measured`."""
+def measure(
+    agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: GradientOptions
+) -> Iterator[GradientRow]:
+    """A row for each state; errors as in `token_spans.measure_rows`."""
 
-    def look(inside: Any, spelled: Spelled) -> dict[str, Any]:
-        found, loss = norms(inside.model, spelled, recompute=options.recompute)
+    def look(inside: Any, spelled: TokenizedState) -> dict[str, Any]:
+        found, loss = gradient_norms(inside.model, spelled, recompute=options.recompute)
         return {**fields(found, spelled), "loss": round(loss / len(spelled.spans["action"]), 5)}
 
-    return measured("gradient", agent, states, setting, options.source, GradientRow, look)
+    return measure_rows("gradient", agent, states, setting, options.source, GradientRow, look)
 
 
-def norms(model: Any, spelled: Spelled, *, recompute: bool = True) -> tuple[Any, float]:
+def gradient_norms(model: Any, spelled: TokenizedState, *, recompute: bool = True) -> tuple[Any, float]:
     """|g[l, i]|, (attention layers, tokens before the last of the action), and L.
 
     Nothing is predicted from the action's last token, so its gradient is 0 and it is not computed.
@@ -145,7 +147,7 @@ def _recomputing(model: Any, wanted: bool) -> Iterator[None]:
                 layer.forward = forward
 
 
-def fields(found: Any, spelled: Spelled) -> dict[str, Any]:
+def fields(found: Any, spelled: TokenizedState) -> dict[str, Any]:
     """The fields of a row, from the norms (layers, tokens)."""
     parts = spelled.parts(found)
     sums = [float(part.sum()) for part in parts]
@@ -153,14 +155,14 @@ def fields(found: Any, spelled: Spelled) -> dict[str, Any]:
     return shares([part / sum(sums) for part in sums], (parts[0] / whole).tolist(), (parts[1] / whole).tolist())
 
 
-def summarize(rows: Sequence[GradientRow], options: GradientOptions) -> Numbers:
+def summarize(rows: Sequence[GradientRow], options: GradientOptions) -> ProbeNumbers:
     """Shares with their intervals, and their curves by layer."""
     return share_numbers(rows)
 
 
 PROBE = Probe(
     name="gradient",
-    about="share of the action loss's gradient, along the value path, on prompt and trace, by layer",
+    description="share of the action loss's gradient, along the value path, on prompt and trace, by layer",
     options=GradientOptions,
     row=GradientRow,
     measure=measure,

@@ -9,12 +9,12 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from cotbench.probes.row import Row
+from cotbench.probes.row import ProbeRow
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-R = TypeVar("R", bound=Row)
+R = TypeVar("R", bound=ProbeRow)
 
 
 class Curve(BaseModel):
@@ -32,7 +32,7 @@ class Curve(BaseModel):
     values: tuple[Estimate, ...]
 
 
-class Numbers(BaseModel):
+class ProbeNumbers(BaseModel):
     """The numbers of a probe. Intervals are over tasks (cluster bootstrap).
 
     Attributes:
@@ -67,7 +67,7 @@ def over_tasks(rows: Iterable[R], value: Callable[[R], float | bool | None]) -> 
     return estimates.ratio(list(totals.values()), list(counts.values()))
 
 
-def split(rows: Sequence[R]) -> tuple[list[R], int, dict[str, int]]:
+def partition_rows(rows: Sequence[R]) -> tuple[list[R], int, dict[str, int]]:
     """The rows that were measured, how many errors there are, and how many were left out for which reason."""
     kept: list[R] = []
     errors, reasons = 0, dict[str, int]()

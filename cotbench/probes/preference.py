@@ -13,18 +13,18 @@ from pydantic import Field
 from cotbench.agents.base import Agent
 from cotbench.agents.registry import make_agent, resolve
 from cotbench.errors import UsageError
-from cotbench.judge.judgement import Judgement, Verdict, preference
+from cotbench.judge.judgement import Judgement, JudgeVerdict, preference
 from cotbench.judge.question import Pair, Question, check_judge, judge
 from cotbench.probes.asking import answers_for
-from cotbench.probes.numbers import Numbers, split
-from cotbench.probes.probe import Options, Probe, Setting
-from cotbench.probes.row import Row
-from cotbench.probes.states import State, StateAnswer
+from cotbench.probes.numbers import ProbeNumbers, partition_rows
+from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
+from cotbench.probes.row import ProbeRow
+from cotbench.probes.states import ProbeState, StateAnswer
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import derive_seed
 
 
-class PreferenceOptions(Options):
+class PreferenceOptions(ProbeOptions):
     """Options of probe `preference`."""
 
     judge: str | None = Field(None, description="the judge: the spec of any agent")
@@ -41,7 +41,7 @@ class PreferenceOptions(Options):
         return Question(mode=self.mode, both_orders=self.both_orders, seed=self.seed, elicitation=asked)
 
 
-class PreferenceRow(Row):
+class PreferenceRow(ProbeRow):
     """A state, judged.
 
     Attributes:
@@ -53,7 +53,7 @@ class PreferenceRow(Row):
     prompt_action: str = ""
     cot_action: str = ""
     reference: str = ""
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[JudgeVerdict, ...] = ()
 
     @property
     def judgement(self) -> Judgement:
@@ -69,7 +69,9 @@ class PreferenceRow(Row):
         )
 
 
-def _measure(agent: Agent, states: Sequence[State], setting: Setting, options: PreferenceOptions) -> Iterator[PreferenceRow]:
+def _measure(
+    agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: PreferenceOptions
+) -> Iterator[PreferenceRow]:
     if options.judge is None:
         raise UsageError("probe preference needs a judge: name one in its option judge, as in judge=hf:qwen-8b")
     resolve(options.judge)  # A wrong name is told before anything is asked.
@@ -77,7 +79,7 @@ def _measure(agent: Agent, states: Sequence[State], setting: Setting, options: P
 
 
 def _rows(
-    agent: Agent, states: Sequence[State], setting: Setting, options: PreferenceOptions, spec: str
+    agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: PreferenceOptions, spec: str
 ) -> Iterator[PreferenceRow]:
     # The draw is among all states that have two actions, whichever of them are still to be judged.
     whole = setting.states.states
@@ -119,14 +121,14 @@ def _differs(answer: StateAnswer) -> bool:
     return answer.error is None and answer.prompt_action != answer.cot_action
 
 
-def _pair(state: State, answer: StateAnswer) -> Pair:
+def _pair(state: ProbeState, answer: StateAnswer) -> Pair:
     return Pair(state.task, state.task, state.step, state.dialogue, answer.prompt_action, answer.cot_action, state.action)
 
 
-def _summarize(rows: Sequence[PreferenceRow], options: PreferenceOptions) -> Numbers:
-    kept, errors, left_out = split(rows)
+def _summarize(rows: Sequence[PreferenceRow], options: PreferenceOptions) -> ProbeNumbers:
+    kept, errors, left_out = partition_rows(rows)
     found = preference([row.judgement for row in kept])
-    return Numbers(
+    return ProbeNumbers(
         states=found.states,
         tasks=found.tasks,
         errors=errors,
@@ -150,7 +152,7 @@ def _summarize(rows: Sequence[PreferenceRow], options: PreferenceOptions) -> Num
 
 PROBE = Probe(
     name="preference",
-    about="which of the two actions of a state a judge prefers",
+    description="which of the two actions of a state a judge prefers",
     options=PreferenceOptions,
     row=PreferenceRow,
     measure=_measure,

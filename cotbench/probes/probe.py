@@ -14,20 +14,20 @@ from pydantic import BaseModel, ConfigDict
 
 from cotbench.agents.base import Agent
 from cotbench.errors import UnknownNameError
-from cotbench.probes.numbers import Numbers
-from cotbench.probes.row import Row
-from cotbench.probes.states import Key, State, StateAnswer, StateSet
+from cotbench.probes.numbers import ProbeNumbers
+from cotbench.probes.row import ProbeRow
+from cotbench.probes.states import ProbeState, StateAnswer, StateKey, StateSet
 from cotbench.prompting.elicitation import Elicitation
 
 
-class Options(BaseModel):
+class ProbeOptions(BaseModel):
     """A probe's own options; a subclass names them, each with a description that is its `--help` text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ProbeSetting:
     """What all of a measurement shares.
 
     Attributes:
@@ -45,7 +45,7 @@ class Setting:
     canonical: Callable[[str], str]
     equivalent: Callable[[str, str], bool] = operator.eq
     seed: int = 0
-    answers: Mapping[Key, StateAnswer] = field(default_factory=dict)
+    answers: Mapping[StateKey, StateAnswer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,11 @@ class Probe:
     """
 
     name: str
-    about: str
-    options: type[Options]
-    row: type[Row]
-    measure: Callable[[Agent, Sequence[State], Setting, Any], Iterator[Row]]
-    summarize: Callable[[Sequence[Any], Any], Numbers]
+    description: str
+    options: type[ProbeOptions]
+    row: type[ProbeRow]
+    measure: Callable[[Agent, Sequence[ProbeState], ProbeSetting, Any], Iterator[ProbeRow]]
+    summarize: Callable[[Sequence[Any], Any], ProbeNumbers]
     weights: bool = False
 
 

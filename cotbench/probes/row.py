@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 
-class Row(BaseModel):
+class ProbeRow(BaseModel):
     """What every probe's row has; a probe adds its own fields, all with defaults.
 
     Attributes:

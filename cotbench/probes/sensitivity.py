@@ -16,13 +16,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.agents.base import Agent
-from cotbench.agents.decisions import decided_or_failed
-from cotbench.probes.asking import answers_for, batches, query_of
-from cotbench.probes.donor import donor_of
-from cotbench.probes.numbers import Numbers, over_tasks, split
-from cotbench.probes.probe import Options, Probe, Setting
-from cotbench.probes.row import Row
-from cotbench.probes.states import Key, State, StateAnswer
+from cotbench.agents.decisions import decide_or_errors
+from cotbench.probes.asking import answers_for, batches, state_query
+from cotbench.probes.donor import choose_donor
+from cotbench.probes.numbers import ProbeNumbers, over_tasks, partition_rows
+from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
+from cotbench.probes.row import ProbeRow
+from cotbench.probes.states import ProbeState, StateAnswer, StateKey
 from cotbench.prompting.elicitation import MODES
 from cotbench.prompting.query import Decision, Query, derive_seed
 from cotbench.stats.estimates import Estimate
@@ -31,7 +31,7 @@ Variant = Literal["task", "observation"]
 VARIANTS: tuple[Variant, Variant] = ("task", "observation")
 
 
-class SensitivityOptions(Options):
+class SensitivityOptions(ProbeOptions):
     """Options of probe `sensitivity`."""
 
     variants: tuple[Variant, ...] = Field(
@@ -62,7 +62,7 @@ class Change(BaseModel):
     old_trace_action: str | None = None
 
 
-class SensitivityRow(Row):
+class SensitivityRow(ProbeRow):
     """A state's actions before and after its prompt was changed.
 
     Attributes:
@@ -87,20 +87,22 @@ class _Changed:
     """A state with a changed prompt, and the state that gave what is new in it."""
 
     variant: Variant
-    state: State
-    donor: State
+    state: ProbeState
+    donor: ProbeState
 
-    def queries(self, answer: StateAnswer, setting: Setting, agent: Agent) -> list[Query]:
+    def queries(self, answer: StateAnswer, setting: ProbeSetting, agent: Agent) -> list[Query]:
         """Both modes, then, where there is a trace, the action after the old one.
 
         A variant's prompts grow beside the unchanged ones: they are an episode of their own.
         """
-        prompt, cot = (query_of(self.state, mode, setting, agent) for mode in MODES)
+        prompt, cot = (state_query(self.state, mode, setting, agent) for mode in MODES)
         old = [replace(cot, given_trace=answer.trace)] if answer.trace.strip() else []
         return [replace(query, episode=f"{query.episode}#{self.variant}") for query in (prompt, cot, *old)]
 
 
-def _measure(agent: Agent, states: Sequence[State], setting: Setting, options: SensitivityOptions) -> Iterator[SensitivityRow]:
+def _measure(
+    agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: SensitivityOptions
+) -> Iterator[SensitivityRow]:
     made = {state.key: {variant: _MAKERS[variant](state, setting) for variant in options.variants} for state in states}
     donors = [
         one.donor
@@ -118,8 +120,8 @@ def _measure(agent: Agent, states: Sequence[State], setting: Setting, options: S
             for one in made[state.key].values()
             if isinstance(one, _Changed)
         ]
-        decisions = iter(decided_or_failed(agent, [query for _, _, queries in asked for query in queries]))
-        said: dict[Key, list[tuple[_Changed, list[Decision]]]] = {}
+        decisions = iter(decide_or_errors(agent, [query for _, _, queries in asked for query in queries]))
+        said: dict[StateKey, list[tuple[_Changed, list[Decision]]]] = {}
         for state, one, queries in asked:
             said.setdefault(state.key, []).append((one, [next(decisions) for _ in queries]))
         for state in some:
@@ -128,11 +130,11 @@ def _measure(agent: Agent, states: Sequence[State], setting: Setting, options: S
 
 
 def _row(
-    state: State,
+    state: ProbeState,
     said: Sequence[tuple[_Changed, list[Decision]]],
     missing: dict[str, str],
-    answers: Mapping[Key, StateAnswer],
-    setting: Setting,
+    answers: Mapping[StateKey, StateAnswer],
+    setting: ProbeSetting,
 ) -> SensitivityRow:
     answer = answers[state.key]
     failed = (decision.error for _, decisions in said for decision in decisions)
@@ -154,7 +156,9 @@ def _row(
     )
 
 
-def _change(one: _Changed, decisions: Sequence[Decision], answers: Mapping[Key, StateAnswer], setting: Setting) -> Change:
+def _change(
+    one: _Changed, decisions: Sequence[Decision], answers: Mapping[StateKey, StateAnswer], setting: ProbeSetting
+) -> Change:
     prompt, cot, *old = (setting.canonical(decision.action) for decision in decisions)
     change = Change(donor_task=one.donor.task, prompt_action=prompt, cot_action=cot, old_trace_action=old[0] if old else None)
     if one.variant == "task":
@@ -164,7 +168,7 @@ def _change(one: _Changed, decisions: Sequence[Decision], answers: Mapping[Key, 
     return change.model_copy(update={"donor_step": one.donor.step, "donor_reference": one.donor.action, **known})
 
 
-def _with_another_task(state: State, setting: Setting) -> _Changed | str:
+def _with_another_task(state: ProbeState, setting: ProbeSetting) -> _Changed | str:
     """The sentence of another task, the same for all states of this one, so that their prompts still grow."""
     first, *later = state.dialogue.observations
     if not state.goal or state.goal not in first:
@@ -178,30 +182,30 @@ def _with_another_task(state: State, setting: Setting) -> _Changed | str:
     return _Changed("task", replace(state, goal=donor.goal, dialogue=dialogue), donor)
 
 
-def _with_another_observation(state: State, setting: Setting) -> _Changed | str:
+def _with_another_observation(state: ProbeState, setting: ProbeSetting) -> _Changed | str:
     """The last observation of a state at which the reference did something else."""
     if state.step == 0:
         return "first observation"  # It holds the task.
     *before, last = state.dialogue.observations
 
-    def fits(other: State) -> bool:
+    def fits(other: ProbeState) -> bool:
         return other.step > 0 and other.action != state.action and other.dialogue.observations[-1] != last
 
-    donor = donor_of(state, setting.states.states, setting.seed, fits)
+    donor = choose_donor(state, setting.states.states, setting.seed, fits)
     if donor is None:
         return "no donor"
     dialogue = replace(state.dialogue, observations=(*before, donor.dialogue.observations[-1]))
     return _Changed("observation", replace(state, dialogue=dialogue), donor)
 
 
-_MAKERS: Mapping[Variant, Callable[[State, Setting], _Changed | str]] = {
+_MAKERS: Mapping[Variant, Callable[[ProbeState, ProbeSetting], _Changed | str]] = {
     "task": _with_another_task,
     "observation": _with_another_observation,
 }
 
 
-def _summarize(rows: Sequence[SensitivityRow], options: SensitivityOptions) -> Numbers:
-    kept, errors, left_out = split(rows)
+def _summarize(rows: Sequence[SensitivityRow], options: SensitivityOptions) -> ProbeNumbers:
+    kept, errors, left_out = partition_rows(rows)
     estimates: dict[str, Estimate] = {}
     counts: dict[str, int] = {}
     for variant in options.variants:
@@ -210,7 +214,7 @@ def _summarize(rows: Sequence[SensitivityRow], options: SensitivityOptions) -> N
             counts[f"{variant}: {reason}"] = sum(row.missing.get(variant) == reason for row in kept)
         for name, value in _values(variant).items():
             estimates[f"{variant}: {name}"] = over_tasks(kept, partial(_of_change, variant, value))
-    return Numbers(
+    return ProbeNumbers(
         states=len(kept),
         tasks=len({row.task for row in kept}),
         errors=errors,
@@ -259,7 +263,7 @@ _AS_DONOR: Mapping[str, _Value] = {
 
 PROBE = Probe(
     name="sensitivity",
-    about="whether the action changes when the task or the last observation does",
+    description="whether the action changes when the task or the last observation does",
     options=SensitivityOptions,
     row=SensitivityRow,
     measure=_measure,

@@ -17,12 +17,12 @@ from cotbench.runs.episode import Episode
 from cotbench.runs.journal import read_episodes
 from cotbench.runs.manifest import read_manifest
 
-Key = tuple[str, int]
+StateKey = tuple[str, int]
 """Names a state within its set: task, and how many actions were executed before it."""
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ProbeState:
     """One state of a reference episode.
 
     Attributes:
@@ -43,7 +43,7 @@ class State:
     trace: str | None
 
     @property
-    def key(self) -> Key:
+    def key(self) -> StateKey:
         """Names the state within its set."""
         return self.task, self.step
 
@@ -65,7 +65,7 @@ class StateSet:
     reference: str
     seed: int
     episodes: int
-    states: tuple[State, ...]
+    states: tuple[ProbeState, ...]
 
     @property
     def sha256(self) -> str:
@@ -108,19 +108,19 @@ def read_states(run: Path, limit: int | None = None, seed: int = 0) -> StateSet:
     return StateSet(config.env, config.scheme, config.split, config.agent, seed, len(episodes), states)
 
 
-def _states(episode: Episode, env: str) -> list[State]:
+def _states(episode: Episode, env: str) -> list[ProbeState]:
     dialogue = Dialogue(env_entry(env).instructions(), (episode.first_observation,), functions=episode.functions)
     states = []
     for number, step in enumerate(episode.trajectory):
         trace = (step.decision.trace or "").strip() or None
-        states.append(State(episode.task, episode.task_type, number, episode.goal, dialogue, step.action, trace))
-        dialogue = dialogue.then(step.action, trace, step.observation)
+        states.append(ProbeState(episode.task, episode.task_type, number, episode.goal, dialogue, step.action, trace))
+        dialogue = dialogue.extended(step.action, trace, step.observation)
     return states
 
 
-def _drawn(keys: Sequence[Key], seed: int) -> list[Key]:
+def _drawn(keys: Sequence[StateKey], seed: int) -> list[StateKey]:
     """All keys, in the order in which they are drawn: one of each task, then a second of each, and so on."""
-    by_task: dict[str, list[Key]] = {}
+    by_task: dict[str, list[StateKey]] = {}
     for key in keys:
         by_task.setdefault(key[0], []).append(key)
     ranked = []

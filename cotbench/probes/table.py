@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cotbench.probes.folder import ProbeSummary
-from cotbench.probes.numbers import Numbers
-from cotbench.stats.formatting import shown
+from cotbench.probes.numbers import ProbeNumbers
+from cotbench.stats.formatting import format_estimate
 
 _INTERVALS = "95 % intervals over tasks: cluster bootstrap; an interval of no width means that all tasks gave the same value"
 _BESIDE = 4
@@ -26,7 +26,7 @@ def probe_table(summary: ProbeSummary) -> RenderableType:
     table.add_column(summary.probe, no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     for name, estimate in found.estimates.items():
-        table.add_row(Text(name), Text(shown(estimate, 3)))
+        table.add_row(Text(name), Text(format_estimate(estimate, 3)))
     for name, count in found.counts.items():
         table.add_row(Text(name), Text(str(count)))
     parts.append(table)
@@ -38,13 +38,13 @@ def probe_table(summary: ProbeSummary) -> RenderableType:
     return Group(*parts, *(Text(line) for line in _below(summary)))
 
 
-def _curves(found: Numbers, x: str, at: tuple[float, ...], names: Sequence[str]) -> Table:
+def _curves(found: ProbeNumbers, x: str, at: tuple[float, ...], names: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(x, justify="right", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for place, value in enumerate(at):
-        table.add_row(f"{value:g}", *(Text(shown(found.curves[name].values[place])) for name in names))
+        table.add_row(f"{value:g}", *(Text(format_estimate(found.curves[name].values[place])) for name in names))
     return table
 
 

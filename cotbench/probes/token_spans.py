@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cotbench.agents.base import Agent
-from cotbench.agents.decisions import failure
+from cotbench.agents.decisions import error_decision
 from cotbench.agents.tokenization.answer_ids import Label, answer_pieces
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.agents.tokenization.prompt_ids import prompt_of
+from cotbench.agents.tokenization.prompt_ids import prompt_ids
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.probes.asking import answers_for, batches
-from cotbench.probes.numbers import Curve, Numbers, over_tasks, split
-from cotbench.probes.row import Row
+from cotbench.probes.numbers import Curve, ProbeNumbers, over_tasks, partition_rows
+from cotbench.probes.row import ProbeRow
 from cotbench.prompting.query import Query
 
 if TYPE_CHECKING:
-    from cotbench.agents.hf.agent import Inside
-    from cotbench.probes.probe import Setting
-    from cotbench.probes.states import State
+    from cotbench.agents.hf.agent import ModelHandle
+    from cotbench.probes.probe import ProbeSetting
+    from cotbench.probes.states import ProbeState
 
 Source = Literal["own", "reference"]
 """Whose trace and action are looked at: the agent's own, or the reference's."""
@@ -34,7 +34,7 @@ _DIGITS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Spelled:
+class TokenizedState:
     """A state with a trace and an action, in token ids.
 
     Attributes:
@@ -62,7 +62,7 @@ class Spelled:
         return mass[..., : prompt.stop].sum(-1), mass[..., trace.start : trace.stop].sum(-1), rest
 
 
-class ShareRow(Row):
+class ShareRow(ProbeRow):
     """Shares at one state; those by layer are of attention layers alone, counted from 0.
 
     Attributes:
@@ -94,11 +94,13 @@ class ShareRow(Row):
 
 
 R = TypeVar("R", bound=ShareRow)
-Look = Callable[["Inside", Spelled], dict[str, Any]]
+MeasureModel = Callable[["ModelHandle", TokenizedState], dict[str, Any]]
 """Measures one state: the opened model and the state's ids -> the row's own fields."""
 
 
-def spell(state: State, trace: str, action: str, setting: Setting, chat: Chat, context: int) -> Spelled:
+def tokenize_state(
+    state: ProbeState, trace: str, action: str, setting: ProbeSetting, chat: Chat, context: int
+) -> TokenizedState:
     """A state's prompt, then the answer of CoT mode with this trace and action.
 
     What the agent itself wrote is encoded from its text without blanks around it, as a teacher's trace is in training.
@@ -107,7 +109,7 @@ def spell(state: State, trace: str, action: str, setting: Setting, chat: Chat, c
         ContextOverflowError: it is longer than `context`.
     """
     query = Query(state.task, state.task, state.step, "cot", state.dialogue, setting.elicitation)
-    prompt, _ = prompt_of(query, chat, context)
+    prompt, _ = prompt_ids(query, chat, context)
     pieces: list[tuple[Label, list[int]]] = [("prompt", prompt), *answer_pieces(chat, trace, action)]
     ids: list[int] = []
     spans: dict[Label, range] = {}
@@ -116,11 +118,17 @@ def spell(state: State, trace: str, action: str, setting: Setting, chat: Chat, c
         ids += piece
     if len(ids) > context:
         raise ContextOverflowError(f"{state.task}, step {state.step}: {len(ids)} tokens, and the model takes {context}")
-    return Spelled(tuple(ids), spans)
+    return TokenizedState(tuple(ids), spans)
 
 
-def measured(
-    name: str, agent: Agent, states: Sequence[State], setting: Setting, source: Source, row: type[R], look: Look
+def measure_rows(
+    name: str,
+    agent: Agent,
+    states: Sequence[ProbeState],
+    setting: ProbeSetting,
+    source: Source,
+    row: type[R],
+    look: MeasureModel,
 ) -> Iterator[R]:
     """A row for each state, from what `look` finds in the model.
 
@@ -129,7 +137,7 @@ def measured(
     Raises:
         UsageError: the agent shows no model, or answers are asked for without opened tags.
     """
-    if not callable(getattr(agent, "inside", None)):
+    if not callable(getattr(agent, "expose_model", None)):
         raise UsageError(f"probe {name} looks into the model, which {agent.name} does not show: use an hf: agent")
     if setting.elicitation.style != "prefill":
         raise UsageError(
@@ -139,7 +147,9 @@ def measured(
     return _rows(agent, states, setting, source, row, look)
 
 
-def _rows(agent: Agent, states: Sequence[State], setting: Setting, source: Source, row: type[R], look: Look) -> Iterator[R]:
+def _rows(
+    agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, source: Source, row: type[R], look: MeasureModel
+) -> Iterator[R]:
     for some in batches(states, agent):
         own = answers_for(agent, some, setting) if source == "own" else {}
         for state in some:
@@ -155,37 +165,37 @@ def _rows(agent: Agent, states: Sequence[State], setting: Setting, source: Sourc
             yield row(task=state.task, step=state.step, **found)
 
 
-def _found(agent: Any, state: State, trace: str, action: str, setting: Setting, look: Look) -> dict[str, Any]:
+def _found(agent: Any, state: ProbeState, trace: str, action: str, setting: ProbeSetting, look: MeasureModel) -> dict[str, Any]:
     try:
-        with agent.inside() as inside:
-            spelled = spell(state, trace, action, setting, inside.chat, inside.context)
+        with agent.expose_model() as inside:
+            spelled = tokenize_state(state, trace, action, setting, inside.chat, inside.context)
             return {**spelled.tokens(), **look(inside, spelled)}
     except ContextOverflowError:
         return {"left_out": "too long"}
     except UsageError:
         raise
     except Exception as error:  # Out of memory, a model's code that fails: this state's failure alone.
-        return {"error": failure(error).error}
+        return {"error": error_decision(error).error}
 
 
 def shares(whole: Sequence[float], prompt: Sequence[float], trace: Sequence[float]) -> dict[str, Any]:
     """Fields of a `ShareRow`: shares of all layers (prompt, trace, rest), and by layer."""
     return {
-        **dict(zip(("prompt", "trace", "rest"), (rounded(share) for share in whole), strict=True)),
-        "prompt_layers": tuple(rounded(share) for share in prompt),
-        "trace_layers": tuple(rounded(share) for share in trace),
+        **dict(zip(("prompt", "trace", "rest"), (round_values(share) for share in whole), strict=True)),
+        "prompt_layers": tuple(round_values(share) for share in prompt),
+        "trace_layers": tuple(round_values(share) for share in trace),
     }
 
 
-def rounded(share: float) -> float:
+def round_values(share: float) -> float:
     """A share as it is kept."""
     return round(float(share), _DIGITS)
 
 
-def share_numbers(rows: Sequence[ShareRow]) -> Numbers:
+def share_numbers(rows: Sequence[ShareRow]) -> ProbeNumbers:
     """The numbers that every probe of shares has."""
-    kept, errors, left_out = split(rows)
-    return Numbers(
+    kept, errors, left_out = partition_rows(rows)
+    return ProbeNumbers(
         states=len(kept),
         tasks=len({row.task for row in kept}),
         errors=errors,

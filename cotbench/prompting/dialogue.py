@@ -45,7 +45,7 @@ class Dialogue:
         if not len(self.observations) - 1 == len(self.actions) == len(self.traces):
             raise ValueError("a dialogue has one observation more than actions, and a trace (or None) for each action")
 
-    def then(self, action: str, trace: str | None, observation: str) -> Dialogue:
+    def extended(self, action: str, trace: str | None, observation: str) -> Dialogue:
         """The dialogue one turn later."""
         return replace(
             self,
@@ -65,7 +65,7 @@ class Dialogue:
         return max(0, len(self.observations) - 2)
 
 
-def cut(text: str, limit: int) -> str:
+def truncate_middle(text: str, limit: int) -> str:
     """A text of at most `limit` characters of the original: by `CUT_RULE`, with a line that says how much is left out."""
     if len(text) <= limit:
         return text
@@ -73,7 +73,7 @@ def cut(text: str, limit: int) -> str:
     return f"{text[:head]}\n[{len(text) - limit} characters are left out here]\n{text[len(text) - limit // 2 :]}"
 
 
-def fit(dialogue: Dialogue, length: Callable[[Dialogue], int], limit: int) -> tuple[Dialogue, int]:
+def fit_context(dialogue: Dialogue, length: Callable[[Dialogue], int], limit: int) -> tuple[Dialogue, int]:
     """The dialogue, shortened by `DROP_RULE` until it fits.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.envs.registry import env_entry
-from cotbench.prompting.dialogue import CUT_RULE, DROP_RULE, Dialogue, cut
+from cotbench.prompting.dialogue import CUT_RULE, DROP_RULE, Dialogue, truncate_middle
 from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, TAGS, THINK_CLOSE, THINK_OPEN
 
 Mode = Literal["prompt", "cot"]
@@ -98,7 +98,7 @@ class Elicitation(BaseModel):
             if turn > 0:
                 shown.append(Message("assistant", self.past_answer(dialogue.actions[turn - 1], dialogue.traces[turn - 1])))
             # The first one holds the task.
-            shown.append(Message("user", cut(observation, self.observation_chars) if turn else observation))
+            shown.append(Message("user", truncate_middle(observation, self.observation_chars) if turn else observation))
         if self.show_admissible and admissible is not None:
             listed = "\n".join(("Admissible actions:", *admissible))
             shown[-1] = Message("user", f"{shown[-1].content}\n\n{listed}")

@@ -1,7 +1,7 @@
 """How a decision is made out of pieces that a model writes, whatever computes them. Invariant: both modes continue the same
 prompt and read the action after the same opening tag, so they differ in the trace alone; every backend runs these programs.
 
-A program is a generator: it yields an `Ask`, is sent what was `Written`, and returns the decision.
+A program is a generator: it yields a `GenerationRequest`, is sent the `Generation`, and returns the decision.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOGPROB_DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class Generation:
     """What a model wrote.
 
     Attributes:
@@ -37,17 +37,17 @@ class Written:
     text: str
     stop: str
     tokens: int
-    grown: tuple[str, ...] = ()
+    text_after_token: tuple[str, ...] = ()
     ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] | None = None
 
 
-Opened = tuple[str | Written, ...]
+Prefill = tuple[str | Generation, ...]
 """What stands in the assistant's turn so far: text that the harness put there, and what the model wrote, up to its stop."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class GenerationRequest:
     """A continuation that is wanted.
 
     Attributes:
@@ -59,23 +59,23 @@ class Ask:
         given: this very continuation, whose log-probability is wanted; nothing is generated.
     """
 
-    opened: Opened
+    prefill: Prefill
     budget: int
     stops: tuple[str, ...]
     one_line: bool
     seed: int
-    given: str | None = None
+    forced: str | None = None
 
 
-Program = Generator[Ask, Written, Decision]
+AnswerProgram = Generator[GenerationRequest, Generation, Decision]
 
 
-def opened_text(opened: Opened) -> str:
+def prefill_text(opened: Prefill) -> str:
     """The assistant's turn so far, as text."""
     return "".join(piece if isinstance(piece, str) else piece.text for piece in opened)
 
 
-def program(query: Query) -> Program:
+def answer_program(query: Query) -> AnswerProgram:
     """The program that answers a query.
 
     Raises:
@@ -114,7 +114,7 @@ def first_stop(text: str, stops: Sequence[str], one_line: bool) -> tuple[str, st
     return text[:place], stop
 
 
-def open_prefix(query: Query) -> str:
+def opening_tag(query: Query) -> str:
     """What the harness writes first in the assistant's turn."""
     if query.elicitation.style == "template":
         return "" if query.mode == "prompt" or query.given_trace is None else f"{THINK_OPEN}{query.given_trace}{THINK_CLOSE}\n"
@@ -125,16 +125,16 @@ def _seed(query: Query, stops: tuple[str, ...]) -> int:
     return derive_seed(query.seed, len(stops))
 
 
-def _prefill(query: Query) -> Program:
+def _prefill(query: Query) -> AnswerProgram:
     """Open the tags for the model: `p <think>` ... `</think>`, then, in both modes, `<action>`."""
     asked = query.elicitation
-    opened: Opened = ()
+    opened: Prefill = ()
     trace, thought = query.given_trace, None
     if query.mode == "cot":
         opened = (THINK_OPEN,)
         if trace is None:
             stops = (THINK_CLOSE, ACTION_OPEN)
-            thought = yield Ask(opened, asked.trace_tokens, stops, False, _seed(query, stops))
+            thought = yield GenerationRequest(opened, asked.trace_tokens, stops, False, _seed(query, stops))
             trace = _unfinished(thought, THINK_CLOSE)
             opened = (*opened, replace(thought, text=trace))
         else:
@@ -142,7 +142,7 @@ def _prefill(query: Query) -> Program:
         opened = (*opened, f"{THINK_CLOSE}\n")
     stop = (ACTION_CLOSE,)
     given = None if query.given_action is None else f"{query.given_action}{ACTION_CLOSE}"
-    said = yield Ask((*opened, ACTION_OPEN), asked.action_tokens, stop, asked.one_line, _seed(query, stop), given)
+    said = yield GenerationRequest((*opened, ACTION_OPEN), asked.action_tokens, stop, asked.one_line, _seed(query, stop), given)
     closed = thought is None or thought.stop == THINK_CLOSE
     read = parse_answer(f"{ACTION_OPEN}{_unfinished(said, ACTION_CLOSE)}{ACTION_CLOSE}")
     reasoning = "" if query.mode == "prompt" else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
@@ -158,24 +158,24 @@ def _prefill(query: Query) -> Program:
     )
 
 
-def _template(query: Query) -> Program:
+def _template(query: Query) -> AnswerProgram:
     """Let the model write the whole answer, then read it."""
     asked = query.elicitation
-    opening = open_prefix(query)
+    opening = opening_tag(query)
     budget = asked.action_tokens + TAG_ALLOWANCE
     if query.mode == "cot" and not opening:
         budget += asked.trace_tokens
     stops = (ACTION_CLOSE,)
-    said = yield Ask((opening,) if opening else (), budget, stops, False, _seed(query, stops))
+    said = yield GenerationRequest((opening,) if opening else (), budget, stops, False, _seed(query, stops))
     return read_template(query, opening, said)
 
 
-def read_template(query: Query, opening: str, said: Written) -> Decision:
+def read_template(query: Query, opening: str, said: Generation) -> Decision:
     """The decision in a free answer that followed `opening`."""
     raw = opening + said.text + (ACTION_CLOSE if said.stop == ACTION_CLOSE else "")
     read = parse_answer(raw)
     # As with prefill, the action's tokens are those after the opening tag; without a tag none can be told apart.
-    opened = next((count for count, text in enumerate(said.grown, 1) if ACTION_OPEN in text), None)
+    opened = next((count for count, text in enumerate(said.text_after_token, 1) if ACTION_OPEN in text), None)
     trace_tokens = said.tokens if opened is None else opened
     known = opened is not None and said.logprobs is not None
     return Decision(
@@ -190,6 +190,6 @@ def read_template(query: Query, opening: str, said: Written) -> Decision:
     )
 
 
-def _unfinished(said: Written, tag: str) -> str:
+def _unfinished(said: Generation, tag: str) -> str:
     """The text, without the beginning of a tag that the budget cut in two."""
     return without_partial_tag(said.text, tag) if said.stop == "budget" else said.text

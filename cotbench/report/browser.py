@@ -23,7 +23,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, Literal
 
-from cotbench.prompting.dialogue import cut
+from cotbench.prompting.dialogue import truncate_middle
 from cotbench.prompting.query import derive_seed
 from cotbench.report.page import BrowsedRun
 from cotbench.runs.episode import Episode, Step
@@ -120,21 +120,21 @@ def _episode(episode: Episode) -> dict[str, Any]:
         "score": episode.score,
         "ending": _ending(episode),
         "error": episode.error,
-        "first": cut(episode.first_observation, TEXT_CHARS),
+        "first": truncate_middle(episode.first_observation, TEXT_CHARS),
         "steps": [dict(_step(step)) for step in episode.trajectory],
     }
     return {name: value for name, value in whole.items() if value is not None}
 
 
 def _step(step: Step) -> Iterator[tuple[str, Any]]:
-    yield "action", cut(step.action, TEXT_CHARS)
+    yield "action", truncate_middle(step.action, TEXT_CHARS)
     known = {"prompt": step.prompt_action, "expert": step.expert_action, "trace": step.decision.trace}
-    yield from ((name, cut(text, TEXT_CHARS)) for name, text in known.items() if text is not None)
+    yield from ((name, truncate_middle(text, TEXT_CHARS)) for name, text in known.items() if text is not None)
     if step.decision.trace_truncated:
         yield "closed", False
     if step.invalid_action is not None:
         yield "invalid", step.invalid_action
-    yield "observation", cut(step.observation, TEXT_CHARS)
+    yield "observation", truncate_middle(step.observation, TEXT_CHARS)
     yield "score", step.score
     effect = effect_of(step)
     if effect is not None:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from cotbench.report.page import Cell, Figure, Table
 from cotbench.stats.estimates import Estimate
-from cotbench.stats.formatting import shown
+from cotbench.stats.formatting import format_estimate
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """A text that begins so is run by a spreadsheet."""
 
 
 @dataclass(frozen=True, slots=True)
-class ShownCell:
+class RenderedCell:
     """A cell on the page.
 
     Attributes:
@@ -32,7 +32,7 @@ class ShownCell:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownColumn:
+class RenderedColumn:
     """The head of a column."""
 
     name: str
@@ -41,7 +41,7 @@ class ShownColumn:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownTable:
+class RenderedTable:
     """A table on the page.
 
     Attributes:
@@ -52,12 +52,12 @@ class ShownTable:
     name: str
     title: str
     caption: str
-    columns: tuple[ShownColumn, ...]
-    rows: tuple[tuple[ShownCell, ...], ...]
+    columns: tuple[RenderedColumn, ...]
+    rows: tuple[tuple[RenderedCell, ...], ...]
     n: int | None
 
 
-def shown_table(table: Table) -> ShownTable:
+def render_table(table: Table) -> RenderedTable:
     """The table, written out.
 
     Raises:
@@ -79,8 +79,10 @@ def shown_table(table: Table) -> ShownTable:
             )
         )
     numeric = [any(row[place].number for row in rows) for place in range(len(table.columns))]
-    columns = tuple(ShownColumn(name, number, name in table.paper) for name, number in zip(table.columns, numeric, strict=True))
-    return ShownTable(table.name, table.title, table.caption, columns, tuple(rows), shared)
+    columns = tuple(
+        RenderedColumn(name, number, name in table.paper) for name, number in zip(table.columns, numeric, strict=True)
+    )
+    return RenderedTable(table.name, table.title, table.caption, columns, tuple(rows), shared)
 
 
 def _check(table: Table) -> None:
@@ -92,19 +94,19 @@ def _check(table: Table) -> None:
         raise ValueError(f"table {table.name} has no column {unknown[0]!r}")
 
 
-def _cell(cell: Cell, signed: bool, digits: int | None, with_n: bool) -> ShownCell:
+def _cell(cell: Cell, signed: bool, digits: int | None, with_n: bool) -> RenderedCell:
     if isinstance(cell, str):
-        return ShownCell(cell)
+        return RenderedCell(cell)
     if cell is None:
-        return ShownCell("–", number=True)
+        return RenderedCell("–", number=True)
     if isinstance(cell, Estimate):
         value, _, interval = estimate_text(cell, signed, digits).partition(" ")
         n = f"n={cell.n}" if with_n and cell.mean is not None and "[n=" not in interval else ""
-        return ShownCell("–" if value == "-" else value, " ".join(filter(None, (interval, n))), number=True)
+        return RenderedCell("–" if value == "-" else value, " ".join(filter(None, (interval, n))), number=True)
     if isinstance(cell, int):
-        return ShownCell(f"{cell:{'+' if signed else ''}d}", number=True)
+        return RenderedCell(f"{cell:{'+' if signed else ''}d}", number=True)
     form = f".{digits}f" if digits is not None else ".3g"
-    return ShownCell(f"{cell:{'+' if signed else ''}{form}}", number=True)
+    return RenderedCell(f"{cell:{'+' if signed else ''}{form}}", number=True)
 
 
 def estimate_text(estimate: Estimate, signed: bool = False, digits: int | None = None) -> str:
@@ -112,7 +114,7 @@ def estimate_text(estimate: Estimate, signed: bool = False, digits: int | None =
     if digits is None:
         size = max((abs(value) for value in (estimate.mean, estimate.low, estimate.high) if value is not None), default=0.0)
         digits = 0 if size >= 100 else 1 if size >= 10 else 2
-    return shown(estimate, digits, signed)
+    return format_estimate(estimate, digits, signed)
 
 
 def numbers_of(figure: Figure) -> Table:

@@ -16,7 +16,7 @@ from typing import Any
 
 from cotbench.errors import UsageError
 from cotbench.report.browser import EPISODE_BYTES, browsed, episodes_json
-from cotbench.report.cells import ShownTable, csv_text, numbers_of, shown_table
+from cotbench.report.cells import RenderedTable, csv_text, numbers_of, render_table
 from cotbench.report.colours import Style, others_of, palette_css, styles
 from cotbench.report.drawing import figure_pdf, panel_svgs
 from cotbench.report.page import BrowsedRun, Figure, Line, Page, Section, Table
@@ -46,7 +46,7 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownFigure:
+class RenderedFigure:
     """A figure on the page: its panels as SVG, its legend, its numbers as a table."""
 
     name: str
@@ -54,17 +54,17 @@ class ShownFigure:
     caption: str
     panels: tuple[str, ...]
     legend: tuple[Key, ...]
-    numbers: ShownTable
+    numbers: RenderedTable
 
 
 @dataclass(frozen=True, slots=True)
-class ShownSection:
+class RenderedSection:
     """A section; an item is (its number, figure or None, table or None)."""
 
     anchor: str
     title: str
     paragraphs: tuple[str, ...]
-    items: tuple[tuple[int, ShownFigure | None, ShownTable | None], ...]
+    items: tuple[tuple[int, RenderedFigure | None, RenderedTable | None], ...]
 
 
 def write_report(page: Page, out: Path, episode_bytes: int = EPISODE_BYTES) -> Path:
@@ -125,7 +125,7 @@ def page_html(page: Page, looks: Mapping[str, Mapping[Line, Style]], episode_byt
     return _rendered(page, sections, browsed(page.runs, min(episode_bytes, PAGE_BYTES - len(bare.encode()) - 100_000)))
 
 
-def _rendered(page: Page, sections: Sequence[ShownSection], runs: Sequence[BrowsedRun]) -> str:
+def _rendered(page: Page, sections: Sequence[RenderedSection], runs: Sequence[BrowsedRun]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -168,20 +168,20 @@ def _asset(name: str) -> str:
     return resources.files("cotbench.report").joinpath(name).read_text("utf-8")
 
 
-def _sections(page: Page, looks: Mapping[str, Mapping[Line, Style]]) -> list[ShownSection]:
+def _sections(page: Page, looks: Mapping[str, Mapping[Line, Style]]) -> list[RenderedSection]:
     """The sections, drawn; figures and tables are numbered through the page."""
-    shown: list[ShownSection] = []
+    shown: list[RenderedSection] = []
     figures = tables = 0
     for section in page.sections:
-        items: list[tuple[int, ShownFigure | None, ShownTable | None]] = []
+        items: list[tuple[int, RenderedFigure | None, RenderedTable | None]] = []
         for item in section.items:
             if isinstance(item, Figure):
                 figures += 1
                 items.append((figures, _figure(item, looks[item.name]), None))
             else:
                 tables += 1
-                items.append((tables, None, shown_table(item)))
-        shown.append(ShownSection(_anchor(section, shown), section.title, paragraphs_of(section.text), tuple(items)))
+                items.append((tables, None, render_table(item)))
+        shown.append(RenderedSection(_anchor(section, shown), section.title, paragraphs_of(section.text), tuple(items)))
     return shown
 
 
@@ -190,14 +190,14 @@ def paragraphs_of(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in re.split(r"\n\s*\n", text) if part.strip())
 
 
-def _anchor(section: Section, before: Sequence[ShownSection]) -> str:
+def _anchor(section: Section, before: Sequence[RenderedSection]) -> str:
     """The section's title, fit for an address; numbered where another has it."""
     base = "-".join(re.findall(r"[a-z0-9]+", section.title.lower())) or "section"
     taken = {"answer", "warnings", "contents", "episodes", "manifest", *(each.anchor for each in before)}
     return next(name for number in range(len(taken) + 1) if (name := f"{base}-{number}" if number else base) not in taken)
 
 
-def _figure(figure: Figure, looks: Mapping[Line, Style]) -> ShownFigure:
+def _figure(figure: Figure, looks: Mapping[Line, Style]) -> RenderedFigure:
     panels = tuple(
         page_svg(drawn, f"{figure.name}-{place}", panel)
         for place, (drawn, panel) in enumerate(zip(panel_svgs(figure, looks), figure.panels, strict=True))
@@ -208,5 +208,5 @@ def _figure(figure: Figure, looks: Mapping[Line, Style]) -> ShownFigure:
             look = looks[line]
             dashes = " ".join(f"{2 * length:g}" for length in look.dashes)
             keys.setdefault(line.label, Key(line.label, look.colour, dashes, _MARKS[look.marker], bool(panel.labels)))
-    numbers = shown_table(numbers_of(figure))
-    return ShownFigure(figure.name, figure.title, figure.caption, panels, tuple(keys.values()), numbers)
+    numbers = render_table(numbers_of(figure))
+    return RenderedFigure(figure.name, figure.title, figure.caption, panels, tuple(keys.values()), numbers)

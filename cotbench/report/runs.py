@@ -16,7 +16,7 @@ from cotbench.report.run_sections import LABELS
 from cotbench.runs.results import Run
 from cotbench.runs.suite import summarize_suite
 from cotbench.runs.summary import Summary
-from cotbench.runs.tables import remarks
+from cotbench.runs.tables import footnotes
 from cotbench.stats.estimates import Estimate
 from cotbench.stats.multiple_testing import ALPHA, holm
 
@@ -188,7 +188,7 @@ def _warnings(named: dict[str, Run]) -> list[str]:
         expected = summary.tasks * (2 if run.manifest.config.mode == "both" else 1)
         if len(run.records) < expected:
             lines.append(f"{before}UNFINISHED: {len(run.records)} of {expected} episodes are played so far")
-        lines += [f"{before}{line}" for line in remarks(summary)]
+        lines += [f"{before}{line}" for line in footnotes(summary)]
         if max((mode.n for mode in summary.modes.values()), default=0) == 1:
             lines.append(
                 f"{before}one task was played: it gives no interval over tasks, and a rate from it says next to nothing"

@@ -139,7 +139,7 @@ def name_of_test(env: str, quantity: str, mode: Mode | None = None) -> str:
     return " ".join(part for part in (env, quantity, mode) if part is not None)
 
 
-def compare(
+def compare_runs(
     first: Mapping[str, Run], second: Mapping[str, Run], *, anyway: bool = False, with_paper: bool = False
 ) -> Comparison:
     """Compare two runs, or env by env those of two suites.
@@ -164,7 +164,7 @@ def compare(
     return Comparison(envs=envs, left_out=left_out, family=holm(p_values))
 
 
-def asked_otherwise(first: Run, second: Run) -> list[str]:
+def elicitation_differences(first: Run, second: Run) -> list[str]:
     """What differs in the questions, the rules or the data of two runs, most telling first; empty where nothing does."""
     one, two = first.manifest, second.manifest
     found = []
@@ -187,7 +187,7 @@ def asked_otherwise(first: Run, second: Run) -> list[str]:
 
 
 def _compare_env(env: str, first: Run, second: Run, anyway: bool, with_paper: bool) -> EnvComparison:
-    otherwise = asked_otherwise(first, second)
+    otherwise = elicitation_differences(first, second)
     if otherwise and not anyway:
         raise UsageError(
             f"{first.path} and {second.path} were asked otherwise: {otherwise[0]}; play one of them again, or compare them "

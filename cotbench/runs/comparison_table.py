@@ -10,7 +10,7 @@ from rich.text import Text
 from cotbench.paper import SOURCE
 from cotbench.prompting.elicitation import Mode
 from cotbench.runs.comparison import Comparison, EnvComparison, Paired, Side, name_of_test
-from cotbench.stats.formatting import shown
+from cotbench.stats.formatting import format_estimate
 
 _NAMES: dict[Mode, str] = {"prompt": "prompt", "cot": "CoT"}
 _INTERVALS = (
@@ -62,8 +62,8 @@ def _table(one: EnvComparison, comparison: Comparison) -> Table:
     def add(name: str, paired: Paired, test: str | None = None, digits: int = 2, signed: bool = False, cell: str = "") -> None:
         found = comparison.family.get(test) if test is not None else None
         p_values = [_p(found.p), _p(found.adjusted)] if found is not None else ["", ""]
-        cells = [shown(paired.first, digits, signed), shown(paired.second, digits, signed)]
-        cells += [shown(paired.difference, digits, signed=True), *p_values, *([cell] if one.reported else [])]
+        cells = [format_estimate(paired.first, digits, signed), format_estimate(paired.second, digits, signed)]
+        cells += [format_estimate(paired.difference, digits, signed=True), *p_values, *([cell] if one.reported else [])]
         table.add_row(*map(Text, (name, *cells)))
 
     for mode, played in one.modes.items():

@@ -32,7 +32,7 @@ class EnvSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class EnvReply:
     """What an environment answered to `reset` or `step`."""
 
     observation: str
@@ -50,19 +50,19 @@ class EnvHandle(Protocol):
     def ask_step(self, action: str) -> None:
         """Execute an action."""
 
-    def read(self) -> Reply:
+    def read(self) -> EnvReply:
         """The answer to what was asked last; waits for it. Raises EngineError."""
 
     def close(self) -> None:
         """Free the environment."""
 
 
-def _handle(env: TextEnv, command: str, argument: str) -> Reply:
+def _handle(env: TextEnv, command: str, argument: str) -> EnvReply:
     if command == "reset":
         observation, info = env.reset(options={"task": argument})
-        return Reply(observation, False, False, info)
+        return EnvReply(observation, False, False, info)
     observation, _, terminated, truncated, info = env.step(argument)
-    return Reply(observation, terminated, truncated, info)
+    return EnvReply(observation, terminated, truncated, info)
 
 
 def _message(error: Exception) -> str:
@@ -84,7 +84,7 @@ class LocalEnv:
         """Execute an action."""
         self._asked = ("step", action)
 
-    def read(self) -> Reply:
+    def read(self) -> EnvReply:
         """Do what was asked last."""
         try:
             return _handle(self._env, *self._asked)
@@ -116,7 +116,7 @@ class _Worker:
         pairs = [context.Pipe() for _ in range(self._count)]
         self.pipes = [outer for outer, _ in pairs]
         self._process = context.Process(target=_serve, args=([inner for _, inner in pairs], self._settings), daemon=True)
-        with deaf_to_interrupts():
+        with block_interrupts():
             self._process.start()
         for _, inner in pairs:
             inner.close()
@@ -164,7 +164,7 @@ class WorkerEnv:
         with suppress(OSError):
             self.pipe.send((command, argument))
 
-    def read(self) -> Reply:
+    def read(self) -> EnvReply:
         """Wait for the answer to what was asked last."""
         try:
             kind, payload = self.pipe.recv()
@@ -173,7 +173,7 @@ class WorkerEnv:
             raise EngineError(f"the process of environment {self._name} died (exit code {code})") from error
         if kind == "error":
             raise EngineError(payload)
-        reply: Reply = payload
+        reply: EnvReply = payload
         return reply
 
     def close(self) -> None:
@@ -181,7 +181,7 @@ class WorkerEnv:
         self._worker.close(self._index)
 
 
-def wait_for(envs: Sequence[EnvHandle], timeout: float) -> list[EnvHandle]:
+def wait_for_replies(envs: Sequence[EnvHandle], timeout: float) -> list[EnvHandle]:
     """The environments that have answered, once one has, or after `timeout` seconds; those in this process always have."""
     pipes = {env.pipe: env for env in envs if isinstance(env, WorkerEnv)}
     here = [env for env in envs if not isinstance(env, WorkerEnv)]
@@ -190,7 +190,7 @@ def wait_for(envs: Sequence[EnvHandle], timeout: float) -> list[EnvHandle]:
 
 
 @contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
+def block_interrupts() -> Iterator[None]:
     """A process started here hears no Ctrl-C from its first moment, while it still imports: the parent decides what it means.
 
     Held back, not ignored: what comes meanwhile is heard by the parent afterwards.

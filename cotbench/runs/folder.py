@@ -8,7 +8,7 @@ from typing import Any
 from cotbench.errors import RunFolderError
 
 
-def fresh_folder(folder: Path, hint: str, what: str = "folder") -> None:
+def make_folder(folder: Path, hint: str, what: str = "folder") -> None:
     """Make a folder, or take an empty one; `hint` says what to do with one that holds something, `what` what it is.
 
     Raises:
@@ -25,7 +25,7 @@ def fresh_folder(folder: Path, hint: str, what: str = "folder") -> None:
         raise RunFolderError(f"cannot make the {what} {folder} ({error.strerror}): choose another --out") from error
 
 
-def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any], what: str = "run") -> None:
+def check_identity(folder: Path, before: dict[str, Any], now: dict[str, Any], what: str = "run") -> None:
     """Refuse to mix two runs, or whatever a folder holds one of, in one folder.
 
     Raises:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from cotbench.errors import RunFolderError
 from cotbench.runs.episode import Episode
-from cotbench.runs.jsonl_store import LineFile
+from cotbench.runs.jsonl_store import JsonlStore
 
 EPISODES = "episodes.jsonl"
 
 
-class Journal(LineFile[Episode]):
+class Journal(JsonlStore[Episode]):
     """A run folder's episodes, open for writing by one process."""
 
     name = EPISODES

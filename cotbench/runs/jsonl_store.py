@@ -39,14 +39,14 @@ class Record(Protocol):
 R = TypeVar("R", bound=Record)
 
 
-class LineFile(Generic[R]):
+class JsonlStore(Generic[R]):
     """A folder's file of records, open for writing by one process.
 
     A subclass says what stands in it: `name`, `model`, `noun` ("an episode"), `writer` ("another cotbench run").
 
     Attributes:
         records: each once; a success after an error replaces it.
-        torn: whether a torn line was dropped.
+        truncated_tail: whether a torn line was dropped.
 
     Raises:
         RunFolderError: another process writes to it, or it is damaged.
@@ -71,8 +71,8 @@ class LineFile(Generic[R]):
             content = self._path.read_bytes()
             self.records: list[R] = self._parse(content, self._path)
             self._size = content.rfind(b"\n") + 1
-            self.torn = len(content) > self._size
-            if self.torn:
+            self.truncated_tail = len(content) > self._size
+            if self.truncated_tail:
                 os.ftruncate(self._file, self._size)
         except BaseException:
             self.close()
@@ -117,7 +117,7 @@ class LineFile(Generic[R]):
         self._size += len(line)
         self.records.append(record)
 
-    def settle(self, order: Sequence[Any]) -> list[R]:
+    def finalize(self, order: Sequence[Any]) -> list[R]:
         """Replace the file by the final records in the given order of keys, errors that were made good left out."""
         final = {record.key: record for record in self.records if record.error is not None}
         final |= {record.key: record for record in self.records if record.error is None}

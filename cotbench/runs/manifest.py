@@ -42,7 +42,7 @@ _PACKAGES = (
     "mpmath",
 )
 
-MACHINE = ("device", "torch_threads")
+MACHINE_FIELDS = ("device", "torch_threads")
 """What an agent says of the machine rather than of itself: a run may go on elsewhere."""
 
 
@@ -99,7 +99,7 @@ class Manifest(BaseModel):
             "task_list": self.task_list_sha256,
         }
         fields |= {f"data {name}": value for name, value in self.data.items()}
-        return fields | {f"agent {name}": value for name, value in self.agent.items() if name not in MACHINE}
+        return fields | {f"agent {name}": value for name, value in self.agent.items() if name not in MACHINE_FIELDS}
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -129,7 +129,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_atomically(folder / MANIFEST, [manifest.model_dump_json(indent=2) + "\n"])
 
 
-def surroundings() -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
     """Packages, Python, hardware, commit and time, as fields of a manifest."""
     packages = {}
     for name in _PACKAGES:

@@ -12,11 +12,11 @@ from cotbench.envs.tasks import playable
 from cotbench.errors import UnknownNameError, UsageError
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.runs.manifest import RunConfig
-from cotbench.runs.rollout import Unit
+from cotbench.runs.rollout import RolloutSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """A run's tasks, settled before anything is started.
 
     Attributes:
@@ -33,14 +33,14 @@ class Plan:
     partial: bool
 
     @property
-    def units(self) -> list[Unit]:
+    def rollouts(self) -> list[RolloutSpec]:
         """The episodes: each task in each mode."""
         modes: Sequence[Mode] = MODES if self.config.mode == "both" else (self.config.mode,)
         source = self.entry.source()
-        return [Unit(task, source.task_type(task), mode) for task in self.tasks for mode in modes]
+        return [RolloutSpec(task, source.task_type(task), mode) for task in self.tasks for mode in modes]
 
 
-def make_plan(config: RunConfig, data: Path | None = None) -> Plan:
+def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
     """Choose the tasks of a run; starts no engine and no model.
 
     `episodes` tasks are drawn from the split by the seed; a smaller number gives the first ones of a larger.
@@ -66,7 +66,7 @@ def make_plan(config: RunConfig, data: Path | None = None) -> Plan:
                 raise UnknownNameError("task", task, known, f"of {config.env}")
         wanted = tuple(dict.fromkeys(config.tasks))
         tasks = playable(source, wanted, data, "given", config.available_only)
-        return Plan(config, entry, tasks, len(wanted), len(tasks) < len(wanted))
+        return RunPlan(config, entry, tasks, len(wanted), len(tasks) < len(wanted))
     there = playable(source, whole, data, config.split, config.available_only)
     chosen = list(there)
     if config.episodes is not None:
@@ -76,7 +76,7 @@ def make_plan(config: RunConfig, data: Path | None = None) -> Plan:
                 f"{config.env} {config.scheme}/{config.split}"
             )
         chosen = draw_tasks(there, config.episodes, config.seed)
-    return Plan(config, entry, tuple(chosen), len(whole), len(there) < len(whole))
+    return RunPlan(config, entry, tuple(chosen), len(whole), len(there) < len(whole))
 
 
 def draw_tasks(tasks: Sequence[str], episodes: int, seed: int) -> list[str]:

@@ -12,21 +12,21 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cotbench.agents.base import Agent, StreamingAgent, needs_of
-from cotbench.agents.decisions import checked, decided, failure
+from cotbench.agents.decisions import check_decision, decide_all, error_decision
 from cotbench.envs.registry import Instructions
 from cotbench.errors import AgentError, EngineError
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import Decision, Query, derive_seed
-from cotbench.runs.env_workers import EnvHandle, Reply, wait_for
+from cotbench.runs.env_workers import EnvHandle, EnvReply, wait_for_replies
 from cotbench.runs.episode import Episode, Step, episode_key
 
-_MOMENT, _LONG = 0.01, 1.0
+_SHORT_WAIT, _LONG = 0.01, 1.0
 """Seconds to wait for one of two, and for the only one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class RolloutSpec:
     """One episode to play: a task in a mode."""
 
     task: str
@@ -35,7 +35,7 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class RolloutRules:
     """What is the same for all episodes of a run.
 
     Attributes:
@@ -56,14 +56,14 @@ class Rules:
 class Observer(Protocol):
     """Who wants to know how far a rollout is."""
 
-    def stepped(self, unit: Unit, step: int) -> None:
+    def stepped(self, unit: RolloutSpec, step: int) -> None:
         """An action was executed."""
 
     def finished(self, episode: Episode) -> None:
         """An episode ended."""
 
 
-_NOT_BEGUN = Reply("", False, False, {})
+_NOT_BEGUN = EnvReply("", False, False, {})
 
 
 @dataclass(slots=True, eq=False)
@@ -77,9 +77,9 @@ class _Slot:
     """
 
     env: EnvHandle
-    unit: Unit
+    unit: RolloutSpec
     dialogue: Dialogue
-    reply: Reply = _NOT_BEGUN
+    reply: EnvReply = _NOT_BEGUN
     working: bool = True
     asked: int = 0
     decisions: dict[int, Decision] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class _Slot:
         """Names the episode."""
         return episode_key(self.unit.task, self.unit.mode)
 
-    def ask(self, rules: Rules, needs: frozenset[str]) -> list[Query]:
+    def ask(self, rules: RolloutRules, needs: frozenset[str]) -> list[Query]:
         """The query of the episode's own mode, then, where asked for, the prompt action's."""
         modes: list[Mode] = [self.unit.mode]
         if rules.both and self.unit.mode == "cot":
@@ -119,7 +119,7 @@ class _Slot:
         """Whether the agent still owes the answer in this place."""
         return not self.working and 0 <= index < self.asked and index not in self.decisions
 
-    def take(self, reply: Reply, rules: Rules) -> None:
+    def take(self, reply: EnvReply, rules: RolloutRules) -> None:
         """Take note of what the environment said: the first observation, or what followed the action."""
         if self.reply is _NOT_BEGUN:
             functions = "\n".join(map(json.dumps, reply.info.get("functions", ())))
@@ -137,7 +137,7 @@ class _Slot:
                 invalid_action=reply.info["invalid_action"],
             )
             self.steps.append(step)
-            self.dialogue = self.dialogue.then(step.action, decision.trace, reply.observation)
+            self.dialogue = self.dialogue.extended(step.action, decision.trace, reply.observation)
         self.reply = reply
 
     def episode(self, error: str | None = None) -> Episode:
@@ -166,7 +166,9 @@ class _Slot:
         )
 
 
-def play(units: Sequence[Unit], agent: Agent, envs: Sequence[EnvHandle], rules: Rules, observer: Observer) -> None:
+def play(
+    units: Sequence[RolloutSpec], agent: Agent, envs: Sequence[EnvHandle], rules: RolloutRules, observer: Observer
+) -> None:
     """Play every unit, as many at once as there are environments.
 
     A state is given to the agent as soon as its environment has answered, and an environment acts as soon as the agent has;
@@ -178,13 +180,13 @@ def play(units: Sequence[Unit], agent: Agent, envs: Sequence[EnvHandle], rules: 
 class _Rollout:
     """The episodes that are being played, by their keys."""
 
-    def __init__(self, agent: Agent, rules: Rules, observer: Observer) -> None:
+    def __init__(self, agent: Agent, rules: RolloutRules, observer: Observer) -> None:
         self._agent, self._rules, self._observer = agent, rules, observer
         self._needs = needs_of(agent)
         self._answers = agent if isinstance(agent, StreamingAgent) else _Rounds(agent)
         self._slots: dict[str, _Slot] = {}
 
-    def play(self, waiting: deque[Unit], idle: deque[EnvHandle]) -> None:
+    def play(self, waiting: deque[RolloutSpec], idle: deque[EnvHandle]) -> None:
         """Play until nothing is left."""
         while waiting or self._slots:
             while waiting and idle:
@@ -194,8 +196,8 @@ class _Rollout:
             working = [slot for slot in self._slots.values() if slot.working]
             asked = len(self._slots) - len(working)
             # A model computes meanwhile; rounds are worth a moment's wait for whoever is about to join.
-            patience = _LONG if not asked else _MOMENT if isinstance(self._answers, _Rounds) else 0.0
-            ready = wait_for([slot.env for slot in working], patience) if working else []
+            patience = _LONG if not asked else _SHORT_WAIT if isinstance(self._answers, _Rounds) else 0.0
+            ready = wait_for_replies([slot.env for slot in working], patience) if working else []
             for slot in working:
                 if any(slot.env is env for env in ready):
                     asked += self._settle(slot)
@@ -203,7 +205,7 @@ class _Rollout:
             if waiting and idle:
                 continue  # Whoever begins now belongs to what the agent is asked next.
             if asked:
-                self._collect(_MOMENT if len(ready) < len(working) else _LONG)
+                self._collect(_SHORT_WAIT if len(ready) < len(working) else _LONG)
                 idle += self._free()
 
     def _free(self) -> list[EnvHandle]:
@@ -230,7 +232,7 @@ class _Rollout:
             try:
                 self._answers.submit((slot.key, index), query)
             except Exception as error:  # It should not raise; where it does, that is this query's failure alone.
-                slot.decisions[index] = failure(error)
+                slot.decisions[index] = error_decision(error)
         return True
 
     def _collect(self, wait: float) -> None:
@@ -239,9 +241,9 @@ class _Rollout:
         try:
             for key, decision in self._answers.collect(wait):
                 episode, index = self._place(key)
-                self._slots[episode].decisions[index] = checked(self._agent, decision)
+                self._slots[episode].decisions[index] = check_decision(self._agent, decision)
         except Exception as error:  # Whatever an agent raises costs all that it was asked.
-            failed = failure(error)
+            failed = error_decision(error)
             for slot in asked:
                 slot.decisions = dict.fromkeys(range(slot.asked), failed) | slot.decisions
         for slot in asked:
@@ -283,5 +285,5 @@ class _Rounds:
     def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
         """Ask for all of the round."""
         asked, self._asked = self._asked, []
-        decisions = decided(self._agent, [query for _, query in asked])
+        decisions = decide_all(self._agent, [query for _, query in asked])
         return [(key, decision) for (key, _), decision in zip(asked, decisions, strict=True)]

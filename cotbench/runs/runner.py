@@ -9,23 +9,23 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotbench.agents.base import Agent, StreamingAgent, describe, needs_of, require
+from cotbench.agents.base import Agent, StreamingAgent, check_elicitation, describe_agent, needs_of
 from cotbench.agents.registry import make_agent
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
 from cotbench.runs.env_workers import EnvSettings, open_envs
 from cotbench.runs.episode import Episode, episode_key
-from cotbench.runs.folder import check_same, file_name, fresh_folder
+from cotbench.runs.folder import check_identity, file_name, make_folder
 from cotbench.runs.journal import Journal
 from cotbench.runs.jsonl_store import write_atomically
-from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, RunConfig, read_manifest, surroundings, write_manifest
-from cotbench.runs.plan import Plan, make_plan
-from cotbench.runs.rollout import Observer, Rules, Unit, play
+from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, RunConfig, provenance, read_manifest, write_manifest
+from cotbench.runs.plan import RunPlan, make_plan
+from cotbench.runs.rollout import Observer, RolloutRules, RolloutSpec, play
 from cotbench.runs.summary import SUMMARY, Summary, summarize
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """A finished run: where it is, its numbers, its episodes."""
 
     folder: Path
@@ -57,7 +57,7 @@ class Resources:
         return count, min(count, self.workers if self.workers is not None else int(streaming))
 
 
-def start(plan: Plan, folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> Outcome:
+def start_run(plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> RunOutcome:
     """Play a new run into an empty or new folder.
 
     Raises:
@@ -66,7 +66,7 @@ def start(plan: Plan, folder: Path, *, agent: Agent, resources: Resources, obser
         AgentError: the agent cannot be asked this way.
     """
     plan.entry.require()
-    require(agent, plan.config.elicitation)
+    check_elicitation(agent, plan.config.elicitation)
     new_run_folder(folder)
     manifest = _manifest(plan, agent, resources.data)
     write_manifest(folder, manifest)
@@ -80,12 +80,12 @@ def new_run_folder(folder: Path) -> None:
         RunFolderError: it is not empty, it is a file, or it cannot be made.
     """
     begun = any((folder / name).is_file() for name in (MANIFEST, SUITE))
-    fresh_folder(
+    make_folder(
         folder, f"go on with: cotbench run --resume {folder}" if begun else f"choose another --out, not {folder}", "run folder"
     )
 
 
-def resume(folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> Outcome:
+def resume_run(folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> RunOutcome:
     """Go on with a run: what is missing is played, what errored is played again.
 
     Raises:
@@ -94,13 +94,13 @@ def resume(folder: Path, *, agent: Agent, resources: Resources, observer: Observ
     before = read_manifest(folder)
     env_entry(before.config.env).require()
     plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), resources.data)
-    plan = Plan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
-    require(agent, before.config.elicitation)
-    check_same(folder, before.identity(), _manifest(plan, agent, resources.data).identity())
+    plan = RunPlan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
+    check_elicitation(agent, before.config.elicitation)
+    check_identity(folder, before.identity(), _manifest(plan, agent, resources.data).identity())
     return _play(folder, before, plan, agent=agent, resources=resources, observer=observer)
 
 
-def _manifest(plan: Plan, agent: Agent, data: Path | None) -> Manifest:
+def _manifest(plan: RunPlan, agent: Agent, data: Path | None) -> Manifest:
     return Manifest(
         config=plan.config,
         elicitation_fingerprint=plan.config.elicitation.fingerprint,
@@ -110,12 +110,14 @@ def _manifest(plan: Plan, agent: Agent, data: Path | None) -> Manifest:
         split_tasks=plan.split_tasks,
         partial=plan.partial,
         data=plan.entry.source().data_version(plan.tasks, data),
-        agent=describe(agent),
-        **surroundings(),
+        agent=describe_agent(agent),
+        **provenance(),
     )
 
 
-def _play(folder: Path, manifest: Manifest, plan: Plan, *, agent: Agent, resources: Resources, observer: Observer) -> Outcome:
+def _play(
+    folder: Path, manifest: Manifest, plan: RunPlan, *, agent: Agent, resources: Resources, observer: Observer
+) -> RunOutcome:
     config = plan.config
     request = set(needs_of(agent))
     if config.expert_actions if config.expert_actions is not None else plan.entry.expert_at_hand:
@@ -132,7 +134,7 @@ def _play(folder: Path, manifest: Manifest, plan: Plan, *, agent: Agent, resourc
             **({"data": resources.data} if plan.entry.takes_data else {}),
         },
     )
-    rules = Rules(
+    rules = RolloutRules(
         instructions=plan.entry.instructions(),
         elicitation=config.elicitation,
         seed=config.seed,
@@ -141,17 +143,17 @@ def _play(folder: Path, manifest: Manifest, plan: Plan, *, agent: Agent, resourc
     )
     with Journal(folder) as journal:
         done = {episode.key for episode in journal.records if episode.error is None}
-        units = [unit for unit in plan.units if episode_key(unit.task, unit.mode) not in done]
+        units = [unit for unit in plan.rollouts if episode_key(unit.task, unit.mode) not in done]
         envs = open_envs(settings, *resources.envs(agent, len(units)))
         try:
             play(units, agent, envs, rules, _Recorder(journal, observer))
         finally:
             for env in envs:
                 env.close()
-        episodes = journal.settle([episode_key(unit.task, unit.mode) for unit in plan.units])
+        episodes = journal.finalize([episode_key(unit.task, unit.mode) for unit in plan.rollouts])
     summary = summarize(episodes, manifest)
     write_atomically(folder / SUMMARY, [summary.model_dump_json(indent=2) + "\n"])
-    return Outcome(folder, manifest, summary, episodes)
+    return RunOutcome(folder, manifest, summary, episodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ class _Recorder:
     journal: Journal
     observer: Observer
 
-    def stepped(self, unit: Unit, step: int) -> None:
+    def stepped(self, unit: RolloutSpec, step: int) -> None:
         self.observer.stepped(unit, step)
 
     def finished(self, episode: Episode) -> None:
@@ -189,7 +191,7 @@ def run(
     data: Path | None = None,
     agent: Agent | None = None,
     observer: Observer | None = None,
-) -> Outcome:
+) -> RunOutcome:
     """Play a run from Python: the same as `cotbench run`.
 
     Args:
@@ -203,16 +205,18 @@ def run(
     playing = agent if agent is not None else make_agent(config.agent)
     try:
         resources = Resources(batch, workers, data)
-        return start(plan, out or new_folder(config), agent=playing, resources=resources, observer=observer or Silent())
+        return start_run(
+            plan, out or new_folder(config), agent=playing, resources=resources, observer=observer or SilentObserver()
+        )
     finally:
         if agent is None:
             playing.close()
 
 
-class Silent:
+class SilentObserver:
     """An observer that does nothing."""
 
-    def stepped(self, unit: Unit, step: int) -> None:
+    def stepped(self, unit: RolloutSpec, step: int) -> None:
         """Nothing."""
 
     def finished(self, episode: Episode) -> None:

@@ -15,7 +15,7 @@ from cotbench.errors import RunFolderError, UsageError
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.runs.jsonl_store import write_atomically
 from cotbench.runs.manifest import SUITE, RunConfig, read_manifest
-from cotbench.runs.plan import Plan
+from cotbench.runs.plan import RunPlan
 from cotbench.runs.summary import SUMMARY, Summary
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
@@ -39,7 +39,7 @@ class SuiteSummary(BaseModel):
     gap: Estimate | None
 
 
-def environments(named: str, data: Path | None) -> list[str]:
+def resolve_env_names(named: str, data: Path | None) -> list[str]:
     """The environments of `--env`: one, several with commas between them, or `all` (one of each benchmark: ALFWorld's real
     games where their folder is given, generated ones otherwise).
 
@@ -60,7 +60,7 @@ def data_for(config: RunConfig, data: Path | None) -> Path | None:
     return data if env_entry(config.env).takes_data else None
 
 
-def begin(folder: Path, plans: Sequence[Plan], data: Path | None) -> None:
+def write_suite(folder: Path, plans: Sequence[RunPlan], data: Path | None) -> None:
     """Write down what a suite is asked to do; data that cannot be had ends it here, not after its first environments."""
     for plan in plans:
         plan.entry.source().data_version(plan.tasks, data_for(plan.config, data))

@@ -12,7 +12,7 @@ from rich.text import Text
 from cotbench.prompting.elicitation import Mode
 from cotbench.runs.suite import SuiteSummary
 from cotbench.runs.summary import ModeSummary, Summary
-from cotbench.stats.formatting import shown
+from cotbench.stats.formatting import format_estimate
 
 _INTERVALS = (
     "95 % intervals over tasks: Wilson (success), Newcombe paired (gap), MOVER (means over types or environments), bootstrap "
@@ -34,16 +34,20 @@ def run_table(summary: Summary) -> RenderableType:
     gap = summary.gap
     rows: list[tuple[str, list[str], str]] = [
         ("episodes", [str(summary.modes[mode].n) for mode in modes], f"{gap.n} pairs" if gap else ""),
-        ("success", _each(summary, lambda m: shown(m.success)), shown(gap.success, signed=True) if gap else ""),
+        (
+            "success",
+            _each(summary, lambda m: format_estimate(m.success)),
+            format_estimate(gap.success, signed=True) if gap else "",
+        ),
         *_success_rows(summary),
-        ("score", _each(summary, lambda m: shown(m.score)), shown(gap.score, signed=True) if gap else ""),
-        ("steps", _each(summary, lambda m: shown(m.steps, 1)), ""),
-        ("invalid actions", _each(summary, lambda m: shown(m.invalid_actions, 1)), ""),
-        ("tokens generated", _each(summary, lambda m: shown(m.tokens, 0)), ""),
-        ("tokens prefilled", _each(summary, lambda m: shown(m.prefilled_tokens, 0)), ""),
-        ("tokens reused", _each(summary, lambda m: shown(m.reused_tokens, 0)), ""),
-        ("format kept", _each(summary, lambda m: shown(m.format_ok)), ""),
-        ("trace truncated", _each(summary, lambda m: shown(m.trace_truncated)), ""),
+        ("score", _each(summary, lambda m: format_estimate(m.score)), format_estimate(gap.score, signed=True) if gap else ""),
+        ("steps", _each(summary, lambda m: format_estimate(m.steps, 1)), ""),
+        ("invalid actions", _each(summary, lambda m: format_estimate(m.invalid_actions, 1)), ""),
+        ("tokens generated", _each(summary, lambda m: format_estimate(m.tokens, 0)), ""),
+        ("tokens prefilled", _each(summary, lambda m: format_estimate(m.prefilled_tokens, 0)), ""),
+        ("tokens reused", _each(summary, lambda m: format_estimate(m.reused_tokens, 0)), ""),
+        ("format kept", _each(summary, lambda m: format_estimate(m.format_ok)), ""),
+        ("trace truncated", _each(summary, lambda m: format_estimate(m.trace_truncated)), ""),
         ("errors", [str(summary.modes[mode].errors) for mode in modes], ""),
     ]
     for name, cells, difference in rows:
@@ -57,10 +61,10 @@ def _success_rows(summary: Summary) -> list[tuple[str, list[str], str]]:
     rows, modes = [], list(summary.modes.values())
     types = max((len(mode.by_type) for mode in modes), default=0)
     if any(mode.macro_success is not None for mode in modes):
-        gap = shown(summary.gap.macro_success, signed=True) if summary.gap else ""
-        rows.append((f"success, mean of {types} types", _each(summary, lambda m: shown(m.macro_success)), gap))
+        gap = format_estimate(summary.gap.macro_success, signed=True) if summary.gap else ""
+        rows.append((f"success, mean of {types} types", _each(summary, lambda m: format_estimate(m.macro_success)), gap))
     if any(mode.passable_success is not None for mode in modes):
-        rows.append(("success, passable tasks", _each(summary, lambda m: shown(m.passable_success)), ""))
+        rows.append(("success, passable tasks", _each(summary, lambda m: format_estimate(m.passable_success)), ""))
     return rows
 
 
@@ -82,30 +86,30 @@ def _below(summary: Summary) -> list[str]:
         lines.append(f"gap: McNemar exact p = {gap.p:.3g} (won by prompt alone {gap.prompt_only}, by CoT alone {gap.cot_only})")
     if same is not None:
         lines.append(
-            f"consistency: {shown(same.consistency)} of {same.states} states have prompt action = CoT action; "
-            f"revision rate {shown(same.revision_rate)}"
+            f"consistency: {format_estimate(same.consistency)} of {same.states} states have prompt action = CoT action; "
+            f"revision rate {format_estimate(same.revision_rate)}"
         )
     if revisions is not None:
         lines.append(
             f"revisions: {revisions.revised} at {revisions.states} states with a known expert action; "
             f"helped {revisions.helped}, hurt {revisions.hurt}, neither {revisions.neither}; "
-            f"net {shown(revisions.net, signed=True)}"
+            f"net {format_estimate(revisions.net, signed=True)}"
         )
     asked = summary.prompt_actions
     if asked is not None and asked.tokens.mean:
         lines.append(
-            f"prompt actions at the {asked.states} states of CoT episodes: {shown(asked.tokens, 1)} tokens generated and "
-            f"{shown(asked.prefilled_tokens, 1)} prefilled a state, beside what the CoT actions took"
+            f"prompt actions at the {asked.states} states of CoT episodes: {format_estimate(asked.tokens, 1)} tokens generated and "
+            f"{format_estimate(asked.prefilled_tokens, 1)} prefilled a state, beside what the CoT actions took"
         )
     lines.append(_INTERVALS)
     lines.append(
         f"elicitation {summary.style} {summary.elicitation}, temperature {summary.temperature:g}, "
         f"at most {summary.max_steps} steps"
     )
-    return lines + remarks(summary)
+    return lines + footnotes(summary)
 
 
-def remarks(summary: Summary) -> list[str]:
+def footnotes(summary: Summary) -> list[str]:
     """What a reader must know before comparing these numbers with others."""
     lines = []
     if summary.partial:
@@ -138,15 +142,15 @@ def suite_table(suite: SuiteSummary) -> RenderableType:
         table.add_column("CoT - prompt", justify="right", no_wrap=True)
         table.add_column("consistency", justify="right", no_wrap=True)
     for run in runs:
-        cells = [shown(run.modes[mode].success) if mode in run.modes else "-" for mode in modes]
-        compared = [shown(run.gap.success if run.gap else None, signed=True)] if suite.gap is not None else []
-        same = [shown(run.consistency.consistency if run.consistency else None)] if suite.gap is not None else []
+        cells = [format_estimate(run.modes[mode].success) if mode in run.modes else "-" for mode in modes]
+        compared = [format_estimate(run.gap.success if run.gap else None, signed=True)] if suite.gap is not None else []
+        same = [format_estimate(run.consistency.consistency if run.consistency else None)] if suite.gap is not None else []
         table.add_row(*map(Text, (run.env, str(run.tasks), *cells, *compared, *same)))
-    means = [shown(suite.success[mode]) for mode in modes]
-    last = [shown(suite.gap, signed=True), ""] if suite.gap is not None else []
+    means = [format_estimate(suite.success[mode]) for mode in modes]
+    last = [format_estimate(suite.gap, signed=True), ""] if suite.gap is not None else []
     table.add_row(*map(Text, ("mean", str(sum(run.tasks for run in runs)), *means, *last)), style="bold")
     first = runs[0]
     title = f"{first.agent} on {len(runs)} environments, {first.scheme}/{first.split}, seed {first.seed}"
-    noted = [f"{run.env}: {line}" for run in runs for line in remarks(run)]
+    noted = [f"{run.env}: {line}" for run in runs for line in footnotes(run)]
     how = [f"{run.env}: elicitation {run.style} {run.elicitation}, at most {run.max_steps} steps" for run in runs]
     return Group(Text(title, style="bold"), table, *(Text(line) for line in (_INTERVALS, *how, *noted)))

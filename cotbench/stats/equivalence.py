@@ -16,7 +16,7 @@ from cotbench.errors import UsageError
 from cotbench.stats.bootstrap import Bootstrap
 
 LEVEL = 0.05
-Verdict = Literal["equivalent", "different", "undecided"]
+EquivalenceVerdict = Literal["equivalent", "different", "undecided"]
 
 
 class Equivalence(BaseModel):
@@ -40,7 +40,7 @@ class Equivalence(BaseModel):
     p_low: float | None
     p_high: float | None
     method: Literal["bootstrap", "t"]
-    verdict: Verdict
+    verdict: EquivalenceVerdict
 
 
 def of_bootstrap(quantity: Bootstrap, margin: float) -> Equivalence:
@@ -85,7 +85,7 @@ def of_t(value: float, error: float, df: float, margin: float) -> Equivalence:
     )
 
 
-def _verdict(low: float, high: float, wider: tuple[float, float], margin: float) -> Verdict:
+def _verdict(low: float, high: float, wider: tuple[float, float], margin: float) -> EquivalenceVerdict:
     if -margin < low and high < margin:
         return "equivalent"
     return "different" if wider[0] > 0 or wider[1] < 0 else "undecided"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cotbench.stats.estimates import Estimate
 
 
-def shown(estimate: Estimate | None, digits: int = 2, signed: bool = False) -> str:
+def format_estimate(estimate: Estimate | None, digits: int = 2, signed: bool = False) -> str:
     """`0.25 [0.05, 0.70]`; a dash where nothing was measured; no interval where one task cannot give one."""
     if estimate is None or estimate.mean is None:
         return "-"

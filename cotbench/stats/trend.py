@@ -32,7 +32,7 @@ _Table = Sequence[Sequence[Sequence[float]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class CheckpointSeries:
     """What was measured at the checkpoints of a training, on the same tasks at each, with one seed or several.
 
     Attributes:
@@ -68,8 +68,8 @@ class Trend(BaseModel):
     flat_change: dict[Over, Equivalence]
 
 
-def trend(course: Course, minus: Course | None = None, margin: float | None = None) -> Trend:
-    """The trend of a course, or of the difference of two on the same tasks (`course` minus `minus`: a gap).
+def trend(course: CheckpointSeries, baseline: CheckpointSeries | None = None, margin: float | None = None) -> Trend:
+    """The trend of a course, or of the difference of two on the same tasks (`course` minus `baseline`: a gap).
 
     Args:
         margin: of the equivalence test, in the unit of the quantity, over the whole training.
@@ -77,7 +77,7 @@ def trend(course: Course, minus: Course | None = None, margin: float | None = No
     Raises:
         UsageError: fewer than two checkpoints, shapes that differ, or a checkpoint without observations.
     """
-    sides = [course] if minus is None else [course, minus]
+    sides = [course] if baseline is None else [course, baseline]
     progress = np.asarray(course.progress, dtype=float)
     totals, counts = _stacked(sides)
     _, seeds, checkpoints, tasks = totals.shape
@@ -99,7 +99,7 @@ def trend(course: Course, minus: Course | None = None, margin: float | None = No
     )
 
 
-def _stacked(sides: Sequence[Course]) -> tuple[Floats, Floats]:
+def _stacked(sides: Sequence[CheckpointSeries]) -> tuple[Floats, Floats]:
     """Totals and counts, [sides, seeds, checkpoints, tasks]."""
     progress = list(sides[0].progress)
     if len(set(progress)) < 2 or sorted(progress) != progress:

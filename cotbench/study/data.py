@@ -13,20 +13,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from cotbench.errors import RunFolderError, UsageError
-from cotbench.probes.folder import Probed, read_probe
-from cotbench.probes.numbers import Numbers
+from cotbench.probes.folder import ProbeResult, read_probe
+from cotbench.probes.numbers import ProbeNumbers
 from cotbench.probes.probe import probe_named
 from cotbench.runs.results import Run, load_run
 from cotbench.study.config import StudyConfig
 from cotbench.study.folder import STUDY, folder_of, is_done, seconds_of
-from cotbench.study.plan import Plan, make_plan
+from cotbench.study.plan import StudyPlan, make_plan
 from cotbench.study.stage import Place, Stage
 
 Rows = Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class StudyCell:
     """One arm (None: the model before training) of one model on one split of one environment."""
 
     env: str
@@ -48,11 +48,11 @@ class StudyData:
 
     folder: Path
     config: StudyConfig
-    plan: Plan
+    plan: StudyPlan
     missing: tuple[Stage, ...]
-    probed: tuple[tuple[Place, Probed], ...]
+    probed: tuple[tuple[Place, ProbeResult], ...]
     runs: tuple[tuple[Place, Run], ...]
-    _numbers: dict[Any, Numbers] = field(default_factory=dict)
+    _numbers: dict[Any, ProbeNumbers] = field(default_factory=dict)
 
     @cached_property
     def elicitations(self) -> dict[str, str]:
@@ -73,11 +73,11 @@ class StudyData:
         """How long the stages took, one after the other."""
         return sum(took for stage in self.plan.stages if (took := seconds_of(self.folder, stage)) is not None)
 
-    def shares(self, cell: Cell, measure: int) -> list[float]:
+    def shares(self, cell: StudyCell, measure: int) -> list[float]:
         """At which shares of the training a cell was probed, in order; before training counts as every arm's first."""
         return sorted({place.progress or 0.0 for place, _ in self._of(cell, measure)})
 
-    def rows(self, cell: Cell, measure: int, share: float, seed: int | None = None) -> list[Any]:
+    def rows(self, cell: StudyCell, measure: int, share: float, seed: int | None = None) -> list[Any]:
         """The rows of a probe at a share of the training: of one seed, or of all of them one after the other.
 
         The model before training is measured once and belongs to every seed; it is counted once.
@@ -89,7 +89,7 @@ class StudyData:
             for row in probed.rows
         ]
 
-    def numbers(self, cell: Cell, measure: int, share: float, seed: int | None = None) -> Numbers:
+    def numbers(self, cell: StudyCell, measure: int, share: float, seed: int | None = None) -> ProbeNumbers:
         """A probe's numbers there; of all seeds pooled, whole tasks are resampled with all their seeds."""
         key = (cell, measure, share, seed)
         if key not in self._numbers:
@@ -102,26 +102,26 @@ class StudyData:
         """Which of the study's probes are of a name."""
         return [number for number, one in enumerate(self.config.probes) if one.probe == probe]
 
-    def played(self, cell: Cell, share: float) -> list[tuple[int | None, Run]]:
+    def played(self, cell: StudyCell, share: float) -> list[tuple[int | None, Run]]:
         """The runs of a cell at a share of the training, with their seeds."""
         return [(place.seed, run) for place, run in self.runs if _holds(cell, place) and (place.progress or 0.0) == share]
 
-    def run_shares(self, cell: Cell) -> list[float]:
+    def run_shares(self, cell: StudyCell) -> list[float]:
         """At which shares of the training a cell was played."""
         return sorted({place.progress or 0.0 for place, _ in self.runs if _holds(cell, place)})
 
-    def _of(self, cell: Cell, measure: int) -> list[tuple[Place, Probed]]:
+    def _of(self, cell: StudyCell, measure: int) -> list[tuple[Place, ProbeResult]]:
         return [(place, one) for place, one in self.probed if place.measure == measure and _holds(cell, place)]
 
     def _options(self, measure: int) -> Any:
         return next(one.probe.options(**one.manifest.options) for place, one in self.probed if place.measure == measure)
 
 
-def _holds(cell: Cell, place: Place) -> bool:
+def _holds(cell: StudyCell, place: Place) -> bool:
     return place.env == cell.env and place.model == cell.model and place.split == cell.split and place.arm in (None, cell.arm)
 
 
-def per_task(rows: Rows, value: Callable[[Any], float | bool | None]) -> dict[str, tuple[float, float]]:
+def sums_by_task(rows: Rows, value: Callable[[Any], float | bool | None]) -> dict[str, tuple[float, float]]:
     """Task -> sum and count of a value over its measured rows."""
     found: dict[str, tuple[float, float]] = {}
     for row in rows:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 
 from cotbench.report.page import Figure, Line, Panel, Series
 from cotbench.stats.estimates import Estimate
-from cotbench.study.data import Cell, StudyData
-from cotbench.study.series import Levels
+from cotbench.study.data import StudyCell, StudyData
+from cotbench.study.series import SeriesLevels
 
-Labelled = Sequence[tuple[str, Series, Levels]]
+Labelled = Sequence[tuple[str, Series, SeriesLevels]]
 
 
-def line(label: str, series: Series, levels: Levels) -> Line:
+def line(label: str, series: Series, levels: SeriesLevels) -> Line:
     """Levels as a line, with a dot a seed where there are several."""
     several = any(len(values) > 1 for values in levels.by_seed)
     return Line(label, levels.shares, levels.over_tasks, series, levels.by_seed if several else ())
@@ -25,8 +25,8 @@ def progress_figure(
     name: str,
     title: str,
     y: str,
-    lines_of: Callable[[Cell], Labelled],
-    cells: Sequence[Cell],
+    lines_of: Callable[[StudyCell], Labelled],
+    cells: Sequence[StudyCell],
     *,
     about: str,
     at: float | None = None,
@@ -42,28 +42,28 @@ def progress_figure(
             units += [estimate.n for _, _, levels in found for estimate in levels.over_tasks]
     if not panels:
         return None
-    caption = f"{about} {intervals(data, units)}"
+    caption = f"{about} {interval_caption(data, units)}"
     return Figure(name, title, caption, "share of the training", y, tuple(panels), y_range)
 
 
-def intervals(data: StudyData, units: Sequence[int], drawn: str = "Bands", dots: bool = True) -> str:
+def interval_caption(data: StudyData, units: Sequence[int], drawn: str = "Bands", dots: bool = True) -> str:
     """What every caption says: n, over what the intervals are, seeds, elicitation."""
     seeds = len(data.config.seeds)
     pooled = f", the {seeds} seeds pooled" if seeds > 1 else ""
-    told = f"{drawn}: 95 % intervals over {counted(units)} tasks{pooled} (cluster bootstrap)."
+    told = f"{drawn}: 95 % intervals over {format_range(units)} tasks{pooled} (cluster bootstrap)."
     if seeds == 1:
         told += " One seed: nothing is said of another training run."
     elif dots:
         told += f" Dots: each of {seeds} seeds."
-    return f"{told} {asked(data)}"
+    return f"{told} {elicitation_caption(data)}"
 
 
-def counted(units: Sequence[int]) -> str:
+def format_range(units: Sequence[int]) -> str:
     """Such as `40`, or `40 to 60`."""
     return str(min(units)) if min(units) == max(units) else f"{min(units)} to {max(units)}"
 
 
-def asked(data: StudyData) -> str:
+def elicitation_caption(data: StudyData) -> str:
     """The elicitation, in words."""
     style = data.config.elicitation.get("style", "prefill")
     temperature = data.config.elicitation.get("temperature", 0)
@@ -86,4 +86,4 @@ def curve_figure(
     if not made:
         return None
     units = [estimate.n for panel in made for one in panel.lines for estimate in one.y]
-    return Figure(name, title, f"{about} {intervals(data, units, dots=False)}", *axes, tuple(made), y_range)
+    return Figure(name, title, f"{about} {interval_caption(data, units, dots=False)}", *axes, tuple(made), y_range)

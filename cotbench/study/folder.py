@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cotbench.errors import RunFolderError
-from cotbench.runs.folder import fresh_folder
+from cotbench.runs.folder import make_folder
 from cotbench.runs.jsonl_store import write_atomically
 from cotbench.runs.manifest import MANIFEST
-from cotbench.study.plan import Plan
+from cotbench.study.plan import StudyPlan
 from cotbench.study.stage import Stage, arguments
 
 STUDY = "study.json"
@@ -70,7 +70,7 @@ def checkpoint(training: Path, share: float) -> Path:
     return near
 
 
-def command_of(study: Path, plan: Plan, stage: Stage) -> list[str]:
+def command_of(study: Path, plan: StudyPlan, stage: Stage) -> list[str]:
     """The arguments of `cotbench` that carry a stage out, or go on with it where it was begun."""
     folder = folder_of(study, stage)
     filled = arguments(stage, lambda name: folder_of(study, plan.named(name)), checkpoint)
@@ -81,14 +81,14 @@ def command_of(study: Path, plan: Plan, stage: Stage) -> list[str]:
     return [stage.command[0], "--resume", str(folder)]
 
 
-def begin(study: Path, plan: Plan) -> None:
+def begin(study: Path, plan: StudyPlan) -> None:
     """Write down what the study is; a folder that holds something else is refused.
 
     Raises:
         RunFolderError: it is not empty and no study.
     """
     if not (study / STUDY).is_file():
-        fresh_folder(study, "choose another --out", "folder of the study")
+        make_folder(study, "choose another --out", "folder of the study")
     write_atomically(study / STUDY, [plan.config.model_dump_json(indent=2) + "\n"])
     for name in (DONE, LOGS):
         (study / name).mkdir(exist_ok=True)

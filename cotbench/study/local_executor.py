@@ -23,7 +23,7 @@ from cotbench.errors import CotbenchError
 
 WORKER = ("-m", "cotbench.cli.worker")
 """What a worker process runs."""
-BEGINS = "$ cotbench "
+LOG_HEADER = "$ cotbench "
 """With this and its arguments begins what a command says in its log."""
 
 _PATIENCE = 0.2

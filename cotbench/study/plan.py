@@ -17,13 +17,13 @@ ANSWERS = "alignment"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StudyPlan:
     """The stages of a study, each after those that it uses."""
 
     config: StudyConfig
     stages: tuple[Stage, ...]
 
-    def of(self, kind: Kind) -> list[Stage]:
+    def of_kind(self, kind: Kind) -> list[Stage]:
         """The stages of a kind."""
         return [one for one in self.stages if one.kind == kind]
 
@@ -41,7 +41,7 @@ class _Subject:
     agent: str
 
 
-def make_plan(config: StudyConfig) -> Plan:
+def make_plan(config: StudyConfig) -> StudyPlan:
     """All stages of a study."""
     stages: dict[str, Stage] = {}
 
@@ -64,7 +64,7 @@ def make_plan(config: StudyConfig) -> Plan:
         for subject in _subjects(config, env):
             for split in splits:
                 _measures(config, subject, split, add, stages)
-    return Plan(config, tuple(stages.values()))
+    return StudyPlan(config, tuple(stages.values()))
 
 
 def _trains(config: StudyConfig) -> bool:

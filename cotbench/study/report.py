@@ -15,28 +15,28 @@ from pydantic import BaseModel
 from cotbench.report.page import BrowsedRun, Page
 from cotbench.runs.jsonl_store import write_atomically
 from cotbench.stats.estimates import Estimate
-from cotbench.stats.formatting import shown
+from cotbench.stats.formatting import format_estimate
 from cotbench.stats.trend import Over
 from cotbench.study import report_masking, report_probes, report_training
 from cotbench.study.data import StudyData, read_data
 from cotbench.study.folder import STUDY
 from cotbench.study.report_training import Scope, alignment_levels, all_sections, arm_differences, gap_levels
-from cotbench.study.series import Levels, levels, rows_course
+from cotbench.study.series import SeriesLevels, probe_series, series_levels
 
 NUMBERS = "numbers.json"
 """In the study's folder: everything on the page, for programs."""
 
 _SECTIONS = (
-    report_training.training,
-    report_training.revisions,
-    report_training.log_probability,
-    report_training.playing,
-    report_training.against_first,
-    report_masking.ablation,
-    report_probes.conflict,
-    report_probes.attention,
-    report_probes.judged,
-    report_probes.sensitivity,
+    report_training.training_section,
+    report_training.revisions_section,
+    report_training.log_probability_section,
+    report_training.success_section,
+    report_training.arms_section,
+    report_masking.masking_section,
+    report_probes.conflict_section,
+    report_probes.attribution_section,
+    report_probes.preference_section,
+    report_probes.sensitivity_section,
 )
 
 
@@ -97,8 +97,8 @@ def _of_training(scope: Scope) -> str:
         return ""
     if prompt.trend is None or cot.trend is None or gap.trend is None:
         return (
-            f"On {split}, the prompt action is the reference's at {shown(prompt.over_tasks[-1])} of the states, the CoT action "
-            f"at {shown(cot.over_tasks[-1])}; one checkpoint says nothing of training."
+            f"On {split}, the prompt action is the reference's at {format_estimate(prompt.over_tasks[-1])} of the states, the CoT action "
+            f"at {format_estimate(cot.over_tasks[-1])}; one checkpoint says nothing of training."
         )
     over: Over = "both" if "both" in gap.trend.flat_change else "tasks"
     verdict = gap.trend.flat_change[over].verdict
@@ -111,14 +111,14 @@ def _of_training(scope: Scope) -> str:
     return (
         f"Over the training with {scope.first}, on {split}, the prompt action's alignment with the reference "
         f"{_moves(prompt.trend.change['tasks'])} ({_from_to(prompt)}) and the CoT action's {_moves(cot.trend.change['tasks'])} "
-        f"({_from_to(cot)}); {flat}: {shown(gap.over_tasks[0], signed=True)} before, {shown(gap.over_tasks[-1], signed=True)} "
+        f"({_from_to(cot)}); {flat}: {format_estimate(gap.over_tasks[0], signed=True)} before, {format_estimate(gap.over_tasks[-1], signed=True)} "
         "at the end."
     )
 
 
-def _from_to(found: Levels) -> str:
+def _from_to(found: SeriesLevels) -> str:
     first, last = found.over_tasks[0], found.over_tasks[-1]
-    return f"{first.mean:.2f} to {shown(last)}, n = {last.n} tasks"
+    return f"{first.mean:.2f} to {format_estimate(last)}, n = {last.n} tasks"
 
 
 def _moves(change: Estimate) -> str:
@@ -128,7 +128,7 @@ def _moves(change: Estimate) -> str:
 
 
 def _amount(change: Estimate) -> str:
-    return shown(change, signed=True)
+    return format_estimate(change, signed=True)
 
 
 def _of_conflict(scope: Scope) -> str:
@@ -138,8 +138,8 @@ def _of_conflict(scope: Scope) -> str:
     told = []
     for split in dict.fromkeys((scope.splits[0], scope.splits[-1])):
         cell = scope.cell(scope.first, split)
-        course = rows_course(scope.data, cell, measures[0], lambda row: row.outcome(len(row.truncations) - 1) == "kept")
-        found = None if course is None else levels(course)
+        course = probe_series(scope.data, cell, measures[0], lambda row: row.outcome(len(row.truncations) - 1) == "kept")
+        found = None if course is None else series_levels(course)
         if found is not None and found.trend is not None:
             told.append(f"on {split} it {_moves(found.trend.change['tasks'])} ({_from_to(found)})")
     return "Keeping one's own action under a conflicting trace: " + "; ".join(told) + "." if told else ""
@@ -152,7 +152,10 @@ def _of_masking(scope: Scope) -> str:
     for split in scope.splits[1:] or scope.splits:
         _, cot, _, success = arm_differences(scope, arm, split)
         if cot is not None:
-            told.append(f"{split} {shown(cot, signed=True)}" + (f", success {shown(success, signed=True)}" if success else ""))
+            told.append(
+                f"{split} {format_estimate(cot, signed=True)}"
+                + (f", success {format_estimate(success, signed=True)}" if success else "")
+            )
     if not told:
         return ""
     return f"{arm} minus {scope.first} in CoT alignment at the end of the training, out of domain: " + "; ".join(told) + "."

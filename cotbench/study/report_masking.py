@@ -10,9 +10,9 @@ from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Line, Panel, Section, Table
 from cotbench.stats.estimates import Estimate
 from cotbench.study.config import Arm
-from cotbench.study.figures import intervals
+from cotbench.study.figures import interval_caption
 from cotbench.study.report_training import Scope, alignment_levels
-from cotbench.study.series import levels, runs_course, success
+from cotbench.study.series import run_series, series_levels, success
 
 PLUS = 0.3
 """What recipe `sft+` masks where its options do not say."""
@@ -29,7 +29,7 @@ def mask_select(arm: Arm, shared: dict[str, object]) -> str:
     return str(arm.options.get("mask_select", shared.get("mask_select", "random")))
 
 
-def ablation(scope: Scope) -> Section | None:
+def masking_section(scope: Scope) -> Section | None:
     """Alignment and success at the end of the training by mask fraction."""
     config = scope.data.config
     kinds = {arm.name: (mask_select(arm, config.train), mask_fraction(arm, config.train)) for arm in config.arms}
@@ -68,7 +68,7 @@ def _figure(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Figure | None:
     if not panels:
         return None
     about = "CoT alignment with the reference action at the end of the training, by how the masked examples are chosen."
-    caption = f"{about} {intervals(scope.data, units, dots=False)}"
+    caption = f"{about} {interval_caption(scope.data, units, dots=False)}"
     return Figure(scope.slug("masks"), "By mask fraction", caption, "mask fraction", "share of states", tuple(panels))
 
 
@@ -78,8 +78,8 @@ def _table(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Table | None:
     for arm, (select, fraction) in sorted(kinds.items(), key=lambda item: (item[1][1], item[1][0])):
         for split in scope.splits:
             alignment = _end(scope, arm, split, "cot")
-            course = runs_course(scope.data, scope.cell(arm, split), success("cot"))
-            played = None if course is None or course.progress[-1] == 0 else levels(course).over_tasks[-1]
+            course = run_series(scope.data, scope.cell(arm, split), success("cot"))
+            played = None if course is None or course.progress[-1] == 0 else series_levels(course).over_tasks[-1]
             if alignment is None and played is None:
                 continue
             units += [one.n for one in (alignment, played) if one is not None]
@@ -92,6 +92,6 @@ def _table(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Table | None:
     theirs = frozenset(columns[6:])
     if all(row[6] is None for row in rows):
         columns, rows, theirs = columns[:6], [row[:6] for row in rows], frozenset()
-    caption = f"At the end of the training. {intervals(scope.data, units, 'Intervals', dots=False)}"
+    caption = f"At the end of the training. {interval_caption(scope.data, units, 'Intervals', dots=False)}"
     caption += f" The last column is what the paper reports out of domain ({SOURCE})." if theirs else ""
     return Table(scope.slug("masks_table"), "By mask fraction", caption, columns, tuple(rows), frozenset(), theirs)

@@ -12,13 +12,13 @@ from cotbench.paper import ATTENTION_SHARE_ON_PROMPT, GRADIENT_SHARES
 from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Section, Table
 from cotbench.stats.estimates import Estimate
-from cotbench.study.data import Cell
-from cotbench.study.figures import Labelled, curve_figure, intervals, progress_figure
+from cotbench.study.data import StudyCell
+from cotbench.study.figures import Labelled, curve_figure, interval_caption, progress_figure
 from cotbench.study.report_training import Scope
-from cotbench.study.series import Value, levels, rows_course
+from cotbench.study.series import Value, probe_series, series_levels
 
 
-def conflict(scope: Scope) -> Section | None:
+def conflict_section(scope: Scope) -> Section | None:
     """What the action follows where the trace of another state stands in place of the model's own."""
     data = scope.data
     measures = data.measures("conflict")
@@ -66,9 +66,9 @@ def conflict(scope: Scope) -> Section | None:
 _CONFLICT = ("kept", "followed", "other", "as prompt action", "kept, consistent", "kept, revised", "empty trace: kept")
 
 
-def _lines(scope: Scope, cell: Cell, measure: int, value: Value) -> Labelled:
-    courses = [(arm, rows_course(scope.data, scope.cell(arm, cell.split), measure, value)) for arm in scope.arms]
-    return [(arm, "other", levels(course)) for arm, course in courses if course is not None]
+def _lines(scope: Scope, cell: StudyCell, measure: int, value: Value) -> Labelled:
+    courses = [(arm, probe_series(scope.data, scope.cell(arm, cell.split), measure, value)) for arm in scope.arms]
+    return [(arm, "other", series_levels(course)) for arm, course in courses if course is not None]
 
 
 def _last(scope: Scope, measure: int, name: str, title: str, wanted: Sequence[str] | None = None) -> list[Table]:
@@ -90,11 +90,11 @@ def _last(scope: Scope, measure: int, name: str, title: str, wanted: Sequence[st
         (arm, split, numbers.states, *(numbers.estimates.get(one) for one in names)) for arm, split, numbers in found
     ]
     units = [numbers.tasks for _, _, numbers in found]
-    caption = intervals(data, units, "Intervals", dots=False)
+    caption = interval_caption(data, units, "Intervals", dots=False)
     return [Table(scope.slug(name), title, caption, ("arm", "split", "states", *names), tuple(rows))]
 
 
-def attention(scope: Scope) -> Section | None:
+def attribution_section(scope: Scope) -> Section | None:
     """On what the action tokens' attention, and the gradient of the action's loss, lie."""
     items: list[Figure | Table] = []
     for probe, what in (
@@ -164,7 +164,7 @@ def _with_paper(table: Table, probe: str, scope: Scope) -> Table:
     return Table(table.name, table.title, caption, (*table.columns, name), rows, table.signed, frozenset((name,)))
 
 
-def judged(scope: Scope) -> Section | None:
+def preference_section(scope: Scope) -> Section | None:
     """Which of the two actions a judge prefers."""
     tables = [
         table for measure in scope.data.measures("preference")[:1] for table in _last(scope, measure, "preference", _JUDGE)
@@ -182,7 +182,7 @@ def judged(scope: Scope) -> Section | None:
 _JUDGE = "The judge's preference, at the end of the training"
 
 
-def sensitivity(scope: Scope) -> Section | None:
+def sensitivity_section(scope: Scope) -> Section | None:
     """Whether the action follows a changed prompt."""
     tables = [
         table

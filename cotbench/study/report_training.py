@@ -13,10 +13,19 @@ from cotbench.prompting.elicitation import MODES
 from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Section, Table
 from cotbench.stats.estimates import Estimate
-from cotbench.stats.trend import Course
-from cotbench.study.data import Cell, StudyData
-from cotbench.study.figures import Labelled, intervals, progress_figure
-from cotbench.study.series import Levels, Value, at_end, levels, rates, rows_course, runs_course, success
+from cotbench.stats.trend import CheckpointSeries
+from cotbench.study.data import StudyCell, StudyData
+from cotbench.study.figures import Labelled, interval_caption, progress_figure
+from cotbench.study.series import (
+    SeriesLevels,
+    Value,
+    final_level,
+    probe_series,
+    run_series,
+    series_levels,
+    success,
+    success_levels,
+)
 
 NAMES = {"prompt": "prompt action", "cot": "CoT action"}
 _PROMPT: Value = lambda row: row.prompt_match  # noqa: E731
@@ -42,11 +51,11 @@ class Scope:
         """The splits of the environment."""
         return self.data.config.envs[self.env]
 
-    def cell(self, arm: str, split: str) -> Cell:
+    def cell(self, arm: str, split: str) -> StudyCell:
         """A cell of this scope."""
-        return Cell(self.env, self.model, arm, split)
+        return StudyCell(self.env, self.model, arm, split)
 
-    def cells(self, arm: str) -> list[Cell]:
+    def cells(self, arm: str) -> list[StudyCell]:
         """An arm on every split."""
         return [self.cell(arm, split) for split in self.splits]
 
@@ -62,31 +71,31 @@ class Scope:
         return "_".join((name, *words)).replace("+", "plus")
 
 
-def alignment_course(scope: Scope, cell: Cell, value: Value) -> Course | None:
+def alignment_series(scope: Scope, cell: StudyCell, value: Value) -> CheckpointSeries | None:
     """The course of a value over the rows of the first probe `alignment`; None where there is none."""
     measures = scope.data.measures("alignment")
-    return rows_course(scope.data, cell, measures[0], value) if measures else None
+    return probe_series(scope.data, cell, measures[0], value) if measures else None
 
 
-def gap_levels(scope: Scope, cell: Cell) -> Levels | None:
+def gap_levels(scope: Scope, cell: StudyCell) -> SeriesLevels | None:
     """CoT alignment minus prompt alignment, with the study's margin."""
-    cot, prompt = alignment_course(scope, cell, _COT), alignment_course(scope, cell, _PROMPT)
-    return None if cot is None or prompt is None else levels(cot, prompt, scope.data.config.margin)
+    cot, prompt = alignment_series(scope, cell, _COT), alignment_series(scope, cell, _PROMPT)
+    return None if cot is None or prompt is None else series_levels(cot, prompt, scope.data.config.margin)
 
 
-def alignment_levels(scope: Scope, cell: Cell, mode: str) -> Levels | None:
+def alignment_levels(scope: Scope, cell: StudyCell, mode: str) -> SeriesLevels | None:
     """Alignment of one mode's action with the reference."""
-    course = alignment_course(scope, cell, _PROMPT if mode == "prompt" else _COT)
-    return None if course is None else levels(course)
+    course = alignment_series(scope, cell, _PROMPT if mode == "prompt" else _COT)
+    return None if course is None else series_levels(course)
 
 
-def consistency_levels(scope: Scope, cell: Cell) -> Levels | None:
+def consistency_levels(scope: Scope, cell: StudyCell) -> SeriesLevels | None:
     """How often the prompt action is the CoT action."""
-    course = alignment_course(scope, cell, _SAME)
-    return None if course is None else levels(course)
+    course = alignment_series(scope, cell, _SAME)
+    return None if course is None else series_levels(course)
 
 
-def training(scope: Scope) -> Section | None:
+def training_section(scope: Scope) -> Section | None:
     """How both actions' alignment with the reference moves, and the gap between them."""
     data = scope.data
     items: list[Figure | Table] = []
@@ -130,7 +139,7 @@ def training(scope: Scope) -> Section | None:
     )
 
 
-def _modes(scope: Scope, cell: Cell) -> Labelled:
+def _modes(scope: Scope, cell: StudyCell) -> Labelled:
     found = [(NAMES[mode], mode, alignment_levels(scope, cell, mode)) for mode in MODES]
     return [(label, mode, some) for label, mode, some in found if some is not None]
 
@@ -166,13 +175,13 @@ def _trends(scope: Scope) -> list[Table]:
     columns = ("arm", "split", "prompt", "CoT", "gap", "gap, tasks and seeds", "gap is", "90 % interval")
     caption = (
         "Last checkpoint minus first, in alignment. The verdict on the gap is over tasks and seeds where there are several "
-        f"seeds, else over tasks; margin {scope.data.config.margin:g}. {intervals(scope.data, units, 'Intervals', dots=False)}"
+        f"seeds, else over tasks; margin {scope.data.config.margin:g}. {interval_caption(scope.data, units, 'Intervals', dots=False)}"
     )
     signed = frozenset(("prompt", "CoT", "gap", "gap, tasks and seeds"))
     return [Table(scope.slug("changes"), "Change over the training", caption, columns, tuple(rows), signed)]
 
 
-def revisions(scope: Scope) -> Section | None:
+def revisions_section(scope: Scope) -> Section | None:
     """How often the trace changes the action, and for better or worse."""
     figure = progress_figure(
         scope.data,
@@ -210,7 +219,7 @@ def revisions(scope: Scope) -> Section | None:
     columns = ("arm", "split", "training", "states", *(name.replace("->", "→") for name in _REVISIONS), "net benefit")
     caption = (
         "What became of the prompt action when the model reasoned; right: it is the reference action. Net benefit: right after "
-        "minus right before, per revised state. " + intervals(data, units, "Intervals", dots=False)
+        "minus right before, per revised state. " + interval_caption(data, units, "Intervals", dots=False)
     )
     table = Table(scope.slug("revisions"), "Revisions", caption, columns, tuple(rows), frozenset(("net benefit",)))
     text = "Where the two actions agree, the trace did not change what the agent does; where they differ, it was a revision."
@@ -220,16 +229,16 @@ def revisions(scope: Scope) -> Section | None:
 _REVISIONS = ("right -> right", "wrong -> right", "right -> wrong", "wrong -> wrong, same", "wrong -> wrong, other")
 
 
-def log_probability(scope: Scope) -> Section | None:
+def log_probability_section(scope: Scope) -> Section | None:
     """How probable the reference action is without and with the trace."""
 
-    def of(cell: Cell) -> Labelled:
+    def of(cell: StudyCell) -> Labelled:
         values: tuple[tuple[str, Any, Value], ...] = (
             (NAMES["prompt"], "prompt", lambda row: row.prompt_logprob),
             (NAMES["cot"], "cot", lambda row: row.cot_logprob),
         )
-        courses = [(label, series, alignment_course(scope, cell, value)) for label, series, value in values]
-        return [(label, series, levels(course)) for label, series, course in courses if course is not None]
+        courses = [(label, series, alignment_series(scope, cell, value)) for label, series, value in values]
+        return [(label, series, series_levels(course)) for label, series, course in courses if course is not None]
 
     figure = progress_figure(
         scope.data,
@@ -250,17 +259,17 @@ def log_probability(scope: Scope) -> Section | None:
 _ONE_OUTCOME = "Where each task has one outcome (one seed, or seeds that agree), intervals are Wilson's and Newcombe's."
 
 
-def playing(scope: Scope) -> Section | None:
+def success_section(scope: Scope) -> Section | None:
     """Success of whole episodes."""
     data = scope.data
     rows: list[tuple[TableCell, ...]] = []
     units = []
     for arm in scope.arms:
         for cell in scope.cells(arm):
-            prompt, cot = (runs_course(data, cell, success(mode)) for mode in MODES)
+            prompt, cot = (run_series(data, cell, success(mode)) for mode in MODES)
             if prompt is None or cot is None:
                 continue
-            sides = rates(prompt), rates(cot), rates(cot, prompt)
+            sides = success_levels(prompt), success_levels(cot), success_levels(cot, prompt)
             for place, share in enumerate(prompt.progress):
                 if share == 0 and arm != scope.first:
                     continue
@@ -271,7 +280,9 @@ def playing(scope: Scope) -> Section | None:
         return None
     columns: tuple[str, ...] = ("arm", "split", "training", "prompt", "CoT", "CoT - prompt")
     reported = [paper_success(None, str(row[0]).upper(), scope.env.removesuffix("-gen"), str(row[1])) for row in rows]
-    caption = f"Success of whole episodes, official verdict. {_ONE_OUTCOME} {intervals(data, units, 'Intervals', dots=False)}"
+    caption = (
+        f"Success of whole episodes, official verdict. {_ONE_OUTCOME} {interval_caption(data, units, 'Intervals', dots=False)}"
+    )
     if any(one is not None for one in reported):
         columns = (*columns, "paper: success")
         rows = [(*row, one) for row, one in zip(rows, reported, strict=True)]
@@ -289,7 +300,7 @@ def playing(scope: Scope) -> Section | None:
     )
 
 
-def against_first(scope: Scope) -> Section | None:
+def arms_section(scope: Scope) -> Section | None:
     """Every other arm minus the first, at the end of the training."""
     rows: list[tuple[TableCell, ...]] = []
     units: list[int] = []
@@ -304,7 +315,7 @@ def against_first(scope: Scope) -> Section | None:
     columns = ("arm", "split", "prompt alignment", "CoT alignment", "prompt success", "CoT success")
     caption = (
         f"Each arm minus {scope.first} at the end of the training, on the same states and tasks, seeds paired. {_ONE_OUTCOME} "
-        + intervals(scope.data, units, "Intervals", dots=False)
+        + interval_caption(scope.data, units, "Intervals", dots=False)
     )
     table = Table(scope.slug("arms"), f"Against {scope.first}", caption, columns, tuple(rows), frozenset(columns[2:]))
     text = (
@@ -318,15 +329,17 @@ def arm_differences(scope: Scope, arm: str, split: str) -> list[Estimate | None]
     """An arm minus the first: prompt alignment, CoT alignment, prompt success, CoT success; None where not measured."""
     found: list[Estimate | None] = []
     for value in (_PROMPT, _COT):
-        sides = [alignment_course(scope, scope.cell(one, split), value) for one in (arm, scope.first)]
-        found.append(_paired(sides, at_end))
+        sides = [alignment_series(scope, scope.cell(one, split), value) for one in (arm, scope.first)]
+        found.append(_paired(sides, final_level))
     for mode in MODES:
-        sides = [runs_course(scope.data, scope.cell(one, split), success(mode)) for one in (arm, scope.first)]
-        found.append(_paired(sides, lambda course, minus: rates(course, minus)[-1]))
+        sides = [run_series(scope.data, scope.cell(one, split), success(mode)) for one in (arm, scope.first)]
+        found.append(_paired(sides, lambda course, minus: success_levels(course, minus)[-1]))
     return found
 
 
-def _paired(sides: Sequence[Course | None], difference: Callable[[Course, Course], Estimate]) -> Estimate | None:
+def _paired(
+    sides: Sequence[CheckpointSeries | None], difference: Callable[[CheckpointSeries, CheckpointSeries], Estimate]
+) -> Estimate | None:
     """The difference of two courses of the same checkpoints and tasks; None where they are not."""
     course, minus = sides
     if course is None or minus is None or course.progress != minus.progress:

@@ -12,14 +12,14 @@ from typing import Protocol
 
 from cotbench.errors import CotbenchError, UsageError
 from cotbench.study.folder import command_of, is_done, log_of, write_mark
-from cotbench.study.local_executor import BEGINS, Pool, pool_of
-from cotbench.study.plan import Plan
+from cotbench.study.local_executor import LOG_HEADER, Pool, pool_of
+from cotbench.study.plan import StudyPlan
 from cotbench.study.stage import Stage
 
 _TAIL = 4000
 
 
-class Watcher(Protocol):
+class StudyObserver(Protocol):
     """Who wants to know how far a study is."""
 
     def began(self, stage: Stage) -> None:
@@ -33,7 +33,7 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class StageFailure:
     """A stage that failed: what was said last, and where all of it is."""
 
     stage: Stage
@@ -41,7 +41,7 @@ class Failure:
     log: Path
 
 
-def execute(study: Path, plan: Plan, *, jobs: int, watcher: Watcher) -> list[Failure]:
+def run_study(study: Path, plan: StudyPlan, *, jobs: int, watcher: StudyObserver) -> list[StageFailure]:
     """Carry out what is not done yet, `jobs` stages at a time.
 
     A stage that fails costs those that use it and no other.
@@ -71,13 +71,13 @@ class _Work:
     """
 
     study: Path
-    plan: Plan
-    watcher: Watcher
+    plan: StudyPlan
+    watcher: StudyObserver
     todo: list[Stage]
     missing: set[str] = field(init=False)
     lost: set[str] = field(default_factory=set)
     running: dict[int, tuple[Stage, float]] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[StageFailure] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.missing = {stage.name for stage in self.todo}
@@ -122,7 +122,7 @@ class _Work:
         self.watcher.ended(stage, took, None)
 
     def _failed(self, stage: Stage, said: str, took: float) -> None:
-        self.failures.append(Failure(stage, said, log_of(self.study, stage)))
+        self.failures.append(StageFailure(stage, said, log_of(self.study, stage)))
         self.lost.add(stage.name)
         self.watcher.ended(stage, took, said)
 
@@ -133,7 +133,7 @@ def _last_words(log: Path, code: int) -> str:
         said = log.read_bytes()[-_TAIL:].decode("utf-8", "replace")
     except OSError:
         said = ""
-    lines = said.rpartition(BEGINS)[2].splitlines()  # Not what was said in an earlier sitting.
+    lines = said.rpartition(LOG_HEADER)[2].splitlines()  # Not what was said in an earlier sitting.
     errors = [line for line in lines if line.startswith("error: ")]
     if errors:
         return errors[-1].removeprefix("error: ")

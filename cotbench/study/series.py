@@ -13,8 +13,8 @@ from cotbench.runs.episode import Episode
 from cotbench.runs.results import Run
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
-from cotbench.stats.trend import Course, Trend, trend
-from cotbench.study.data import Cell, StudyData, per_task
+from cotbench.stats.trend import CheckpointSeries, Trend, trend
+from cotbench.study.data import StudyCell, StudyData, sums_by_task
 
 Value = Callable[[Any], float | bool | None]
 Sums = Mapping[str, tuple[float, float]]
@@ -22,7 +22,7 @@ Sums = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Levels:
+class SeriesLevels:
     """A quantity at each checkpoint.
 
     Attributes:
@@ -38,17 +38,17 @@ class Levels:
     trend: Trend | None
 
 
-def rows_course(data: StudyData, cell: Cell, measure: int, value: Value) -> Course | None:
+def probe_series(data: StudyData, cell: StudyCell, measure: int, value: Value) -> CheckpointSeries | None:
     """The course of a value over a probe's rows; None where nothing was measured."""
     shares = data.shares(cell, measure)
 
     def sums(share: float, seed: int) -> Sums:
-        return per_task(data.rows(cell, measure, share, seed), value)
+        return sums_by_task(data.rows(cell, measure, share, seed), value)
 
-    return _course(data, shares, sums)
+    return _build_series(data, shares, sums)
 
 
-def runs_course(data: StudyData, cell: Cell, value: Callable[[Run], Sums]) -> Course | None:
+def run_series(data: StudyData, cell: StudyCell, value: Callable[[Run], Sums]) -> CheckpointSeries | None:
     """The course of a value over runs; None where nothing was played."""
 
     def sums(share: float, seed: int) -> Sums:
@@ -58,10 +58,10 @@ def runs_course(data: StudyData, cell: Cell, value: Callable[[Run], Sums]) -> Co
                 found |= value(run)
         return found
 
-    return _course(data, data.run_shares(cell), sums)
+    return _build_series(data, data.run_shares(cell), sums)
 
 
-def _course(data: StudyData, shares: list[float], sums: Callable[[float, int], Sums]) -> Course | None:
+def _build_series(data: StudyData, shares: list[float], sums: Callable[[float, int], Sums]) -> CheckpointSeries | None:
     """A course of the checkpoints at which every seed has something."""
     table = [[sums(share, seed) for share in shares] for seed in data.config.seeds]
     kept = [place for place in range(len(shares)) if all(row[place] for row in table)]
@@ -70,7 +70,7 @@ def _course(data: StudyData, shares: list[float], sums: Callable[[float, int], S
         return None
     nothing = (0.0, 0.0)
     cells = [[[row[place].get(task, nothing) for task in tasks] for place in kept] for row in table]
-    return Course(
+    return CheckpointSeries(
         progress=tuple(shares[place] for place in kept),
         totals=[[[one[0] for one in at] for at in row] for row in cells],
         counts=[[[one[1] for one in at] for at in row] for row in cells],
@@ -86,19 +86,21 @@ def _scored(run: Run, mode: Mode) -> list[Episode]:
     return [one for one in run.records if one.mode == mode and one.error is None]
 
 
-def levels(course: Course, minus: Course | None = None, margin: float | None = None) -> Levels:
+def series_levels(
+    course: CheckpointSeries, baseline: CheckpointSeries | None = None, margin: float | None = None
+) -> SeriesLevels:
     """The levels of a course, or of the difference of two."""
     shares = tuple(course.progress)
-    by_seed = tuple(tuple(_values(course, minus, place)) for place in range(len(shares)))
+    by_seed = tuple(tuple(_values(course, baseline, place)) for place in range(len(shares)))
     by_seed = tuple(values[:1] if share == 0 else values for share, values in zip(shares, by_seed, strict=True))
     if len(shares) > 1:
-        found = trend(course, minus, margin)
-        return Levels(shares, found.levels["tasks"], by_seed, found)
-    return Levels(shares, (_single(course, minus),), by_seed, None)
+        found = trend(course, baseline, margin)
+        return SeriesLevels(shares, found.levels["tasks"], by_seed, found)
+    return SeriesLevels(shares, (_single(course, baseline),), by_seed, None)
 
 
-def _values(course: Course, minus: Course | None, place: int) -> list[float]:
-    sides = [course] if minus is None else [course, minus]
+def _values(course: CheckpointSeries, baseline: CheckpointSeries | None, place: int) -> list[float]:
+    sides = [course] if baseline is None else [course, baseline]
     found = []
     for seed in range(len(course.totals)):
         ratios = [_ratio(side.totals[seed][place], side.counts[seed][place]) for side in sides]
@@ -110,31 +112,31 @@ def _ratio(totals: Any, counts: Any) -> float:
     return float(sum(totals)) / float(sum(counts))
 
 
-def _single(course: Course, minus: Course | None) -> Estimate:
+def _single(course: CheckpointSeries, baseline: CheckpointSeries | None) -> Estimate:
     """At the only checkpoint: whole tasks resampled, with all their seeds."""
     first = [
         [sum(column) for column in zip(*(row[0] for row in table), strict=True)] for table in (course.totals, course.counts)
     ]
-    if minus is None:
+    if baseline is None:
         return estimates.ratio(first[0], first[1])
     second = [
-        [sum(column) for column in zip(*(row[0] for row in table), strict=True)] for table in (minus.totals, minus.counts)
+        [sum(column) for column in zip(*(row[0] for row in table), strict=True)] for table in (baseline.totals, baseline.counts)
     ]
     return estimates.paired_ratio_difference(second[0], second[1], first[0], first[1])
 
 
-def rates(course: Course, minus: Course | None = None) -> tuple[Estimate, ...]:
+def success_levels(course: CheckpointSeries, baseline: CheckpointSeries | None = None) -> tuple[Estimate, ...]:
     """The levels of a course of successes, or of the difference of two.
 
     Where each task has one outcome, with one seed or because its seeds agree, they are rates with Wilson's and Newcombe's
     intervals: the bootstrap would give none at 0 or 1.
     """
-    found = list(levels(course, minus).over_tasks)
+    found = list(series_levels(course, baseline).over_tasks)
     for place in range(len(found)):
-        sides = [_outcomes(side, place) for side in ([course] if minus is None else [course, minus])]
+        sides = [_outcomes(side, place) for side in ([course] if baseline is None else [course, baseline])]
         if all(outcome in (0.0, 1.0) for side in sides for outcome in side.values()):
             first = [bool(outcome) for _, outcome in sorted(sides[0].items())]
-            if minus is None:
+            if baseline is None:
                 found[place] = estimates.rate(sum(first), len(first))
             elif sides[0].keys() == sides[1].keys():
                 second = [bool(outcome) for _, outcome in sorted(sides[1].items())]
@@ -142,13 +144,13 @@ def rates(course: Course, minus: Course | None = None) -> tuple[Estimate, ...]:
     return tuple(found)
 
 
-def _outcomes(course: Course, place: int) -> dict[int, float]:
+def _outcomes(course: CheckpointSeries, place: int) -> dict[int, float]:
     """Of each task that was played, by its place: the mean over the seeds."""
     totals = [sum(column) for column in zip(*(row[place] for row in course.totals), strict=True)]
     counts = [sum(column) for column in zip(*(row[place] for row in course.counts), strict=True)]
     return {task: total / count for task, (total, count) in enumerate(zip(totals, counts, strict=True)) if count}
 
 
-def at_end(course: Course, minus: Course | None = None) -> Estimate:
+def final_level(course: CheckpointSeries, baseline: CheckpointSeries | None = None) -> Estimate:
     """The last checkpoint alone."""
-    return levels(course, minus).over_tasks[-1]
+    return series_levels(course, baseline).over_tasks[-1]

@@ -15,7 +15,7 @@ from cotbench.envs.alfworld.native_engine import NativeEngine
 from cotbench.envs.alfworld.tasks import GeneratedGames, OfficialGames, load_game
 from cotbench.envs.alfworld.textworld_engine import TextWorldEngine
 from cotbench.envs.alfworld.walkthrough import Walkthrough
-from cotbench.envs.base import Outcome, TextEnv
+from cotbench.envs.base import EnvOutcome, TextEnv
 from cotbench.envs.tasks import TaskSource, playable
 from cotbench.errors import EngineError, UnknownNameError
 
@@ -144,12 +144,12 @@ class ALFWorldEnv(TextEnv):
             self._checked = True
         return self._tasks
 
-    def _start(self, task: str) -> tuple[Outcome, str]:
+    def _start(self, task: str) -> tuple[EnvOutcome, str]:
         engine = self._open(task)
         text = engine.reset()
         self._walkthrough = Walkthrough(self._walkthrough_commands)
         self._expert = Expert(text, self._expert_seed) if self._expert_sees else None
-        return Outcome(text), self._game_goal
+        return EnvOutcome(text), self._game_goal
 
     def _open(self, task: str) -> Engine:
         if self._engine is None or self._loaded != task:
@@ -162,7 +162,7 @@ class ALFWorldEnv(TextEnv):
             self._walkthrough_commands = game.walkthrough
         return self._engine
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> EnvOutcome:
         engine = self._playing()
         feedback = engine.step(action)
         self._walkthrough.observe(action, feedback.valid)
@@ -170,7 +170,7 @@ class ALFWorldEnv(TextEnv):
             self._expert.observe(action, feedback.text)
         reason = None if feedback.valid else actions.why_invalid(action, self._names, engine.admissible())
         score = float(feedback.won)
-        return Outcome(feedback.text, score, score, feedback.won, feedback.won, reason)
+        return EnvOutcome(feedback.text, score, score, feedback.won, feedback.won, reason)
 
     def _admissible_actions(self) -> list[str]:
         return self._playing().admissible()

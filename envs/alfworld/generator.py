@@ -20,7 +20,7 @@ from functools import cache
 from cotbench.envs.alfworld.game import Game
 from cotbench.envs.alfworld.goals import STATIONS, count_of
 from cotbench.envs.alfworld.household import Household, furnish
-from cotbench.envs.alfworld.household_statistics import Lore, lore
+from cotbench.envs.alfworld.household_statistics import HouseholdStatistics, household_statistics
 from cotbench.envs.alfworld.native_engine import NativeEngine
 from cotbench.errors import EngineError, UnknownNameError
 
@@ -58,7 +58,7 @@ def held_out(thing: str, goal: str) -> bool:
 def kinds_of(seed: int) -> list[str]:
     """The task types that exist for a seed: no food is heated in a bathroom."""
     rooms, _ = _band(seed)
-    return [kind for kind, upstream in KINDS.items() if set(lore().tasks[upstream]) & set(rooms)]
+    return [kind for kind, upstream in KINDS.items() if set(household_statistics().tasks[upstream]) & set(rooms)]
 
 
 def generate(kind: str, seed: int) -> Game:
@@ -72,7 +72,7 @@ def generate(kind: str, seed: int) -> Game:
         UnknownNameError: there is no such game.
         MissingDataError: the alfworld wheel is not on this machine and cannot be fetched.
     """
-    known = lore()
+    known = household_statistics()
     task = f"alfworld/gen/{kind}/{seed}"
     weights = _pairs(kind, seed)
     if not weights:
@@ -98,7 +98,7 @@ def _band(seed: int) -> tuple[list[str], bool]:
     if not 0 <= seed < BAND * len(_BANDS):
         raise UnknownNameError("seed", str(seed), [f"0 to {BAND * len(_BANDS) - 1}"])
     rooms, new_pair = _BANDS[seed // BAND]
-    return [room for room in lore().rooms if (room == _NEW_ROOM) == (rooms == "new")], new_pair
+    return [room for room in household_statistics().rooms if (room == _NEW_ROOM) == (rooms == "new")], new_pair
 
 
 def _pairs(kind: str, seed: int) -> Mapping[str, Mapping[tuple[str, str], int]]:
@@ -110,7 +110,7 @@ def _pairs(kind: str, seed: int) -> Mapping[str, Mapping[tuple[str, str], int]]:
 @cache
 def _weights(kind: str, rooms: tuple[str, ...], new_pair: bool) -> Mapping[str, Mapping[tuple[str, str], int]]:
     result: dict[str, dict[tuple[str, str], int]] = {}
-    for room, pairs in lore().tasks[KINDS[kind]].items():
+    for room, pairs in household_statistics().tasks[KINDS[kind]].items():
         split = {(thing, goal): count for pair, count in pairs.items() for thing, goal in [pair.split()]}
         kept = {pair: count for pair, count in split.items() if held_out(*pair) == new_pair}
         if room in rooms and kept:
@@ -118,7 +118,9 @@ def _weights(kind: str, rooms: tuple[str, ...], new_pair: bool) -> Mapping[str, 
     return result
 
 
-def _targets(rng: random.Random, known: Lore, kind: str, household: Household, thing: str, goal: str) -> list[str]:
+def _targets(
+    rng: random.Random, known: HouseholdStatistics, kind: str, household: Household, thing: str, goal: str
+) -> list[str]:
     """The objects that the plan brings (two of them for `two`), or nothing if the household does not allow the task."""
     lying = household.lying(thing)
     # As in the real games: what is only to be brought is not there yet, and nothing starts where it is to be treated.
@@ -133,7 +135,9 @@ def _targets(rng: random.Random, known: Lore, kind: str, household: Household, t
     return sorted(lying, key=lambda name: household.receptacles[household.place[name]] in known.openable)[:count]
 
 
-def _game(rng: random.Random, known: Lore, kind: str, task: str, household: Household, targets: list[str], goal: str) -> Game:
+def _game(
+    rng: random.Random, known: HouseholdStatistics, kind: str, task: str, household: Household, targets: list[str], goal: str
+) -> Game:
     wanted = known.goals[KINDS[kind]]
     words = {"obj": household.objects[targets[0]], "recep": goal, "toggle": goal}
     sentence = rng.choice(wanted["templates"]).format(**{key: word.lower() for key, word in words.items()})
@@ -157,7 +161,7 @@ def _replay(game: Game) -> None:
 class _Walk:
     """A plan in the making: where the agent stands and what it opened."""
 
-    def __init__(self, known: Lore, household: Household) -> None:
+    def __init__(self, known: HouseholdStatistics, household: Household) -> None:
         self._known, self._household = known, household
         self._at = ""
         self._opened: set[str] = set()
@@ -178,7 +182,7 @@ class _Walk:
         return next(name for name, of in self._household.receptacles.items() if of == kind)
 
 
-def _plan(known: Lore, household: Household, kind: str, targets: list[str], goal: str) -> tuple[str, ...]:
+def _plan(known: HouseholdStatistics, household: Household, kind: str, targets: list[str], goal: str) -> tuple[str, ...]:
     names, walk = household.names, _Walk(known, household)
     where = household.place[household.lying(goal)[0]] if kind == "look" else walk.first(goal)
     for target in targets:
@@ -197,7 +201,7 @@ def _plan(known: Lore, household: Household, kind: str, targets: list[str], goal
     return tuple(walk.commands)
 
 
-def _problem(known: Lore, household: Household, goal: str, task: str) -> str:
+def _problem(known: HouseholdStatistics, household: Household, goal: str, task: str) -> str:
     receptacles, objects, place, location = household.receptacles, household.objects, household.place, household.location
     receptacle_types = sorted(set(receptacles.values()))
     object_types = sorted(set(objects.values()))

@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cotbench.envs.alfworld.household_statistics import Lore
+from cotbench.envs.alfworld.household_statistics import HouseholdStatistics
 from cotbench.envs.alfworld.names import spoken_names
 
 _BASINS = {"SinkBasin": "Sink", "BathtubBasin": "Bathtub"}
@@ -46,7 +46,7 @@ class Household:
 
 
 def furnish(
-    rng: random.Random, known: Lore, room: str, receptacle_types: frozenset[str], least: Mapping[str, int]
+    rng: random.Random, known: HouseholdStatistics, room: str, receptacle_types: frozenset[str], least: Mapping[str, int]
 ) -> Household:
     """A room: the receptacles of one of the real rooms of its type, filled anew.
 

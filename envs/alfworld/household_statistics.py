@@ -36,7 +36,7 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Lore:
+class HouseholdStatistics:
     """Everything a generator of games draws from.
 
     Attributes:
@@ -65,7 +65,7 @@ class Lore:
 
 
 @cache
-def lore() -> Lore:
+def household_statistics() -> HouseholdStatistics:
     """Read the wheel and the counts: literals are parsed, nothing is run.
 
     Raises:
@@ -73,7 +73,7 @@ def lore() -> Lore:
     """
     constants = _literals(wheels.read("alfworld", "alfworld/gen/constants.py"))
     counts = _counts()
-    return Lore(
+    return HouseholdStatistics(
         holds={name: frozenset(things) for name, things in counts["holds"].items()},
         able={name: frozenset(things) for name, things in constants["VAL_ACTION_OBJECTS"].items()},
         movable=frozenset(counts["movable"]),

@@ -16,7 +16,7 @@ from cotbench.envs.bfcl.source import read_source
 _OUTER = {"ArrayList": "new ArrayList<>(Arrays.asList({}))", "Array": "new Object[]{{{}}}", "array": "[{}]"}
 
 
-def judge(task: str, text: str) -> tuple[bool, str]:
+def check_answer(task: str, text: str) -> tuple[bool, str]:
     """Whether an answer is right by upstream's verdict, and if not, why."""
     category = data.category_of(task)
     language = data.language_of(category)

@@ -36,7 +36,7 @@ class UnreadableError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CallAnswer:
     """Calls that were read, and whether they were written in JSON (the form of tool calls) or as Python calls."""
 
     calls: list[Call]
@@ -59,7 +59,7 @@ class Answer:
             raise UnreadableError(f"a value that cannot be passed ({error})") from error
 
 
-def read(text: str) -> Answer:
+def read(text: str) -> CallAnswer:
     """The calls that a text holds; an empty list where it says `[]` or nothing.
 
     Raises:
@@ -68,7 +68,7 @@ def read(text: str) -> Answer:
     if len(text) > MAX_TEXT:
         raise UnreadableError(f"longer than {MAX_TEXT:,} characters")
     in_json = _read_json(text.strip("`\n "))
-    return Answer(in_json, True) if in_json is not None else Answer(_read_python(text), False)
+    return CallAnswer(in_json, True) if in_json is not None else CallAnswer(_read_python(text), False)
 
 
 def canonical(text: str) -> str:
@@ -90,7 +90,7 @@ def canonical(text: str) -> str:
         return text.strip()  # Nested too deeply to be written anew, though it could be read.
 
 
-def _spelled(text: str, answer: Answer) -> str:
+def _spelled(text: str, answer: CallAnswer) -> str:
     if not answer.as_json:
         return _respelled(text)
     spelled = spell(answer.calls)
@@ -118,7 +118,7 @@ def _respelled(text: str) -> str:
     return "[" + ", ".join(" ".join(ast.unparse(call).split("\n")) for call in calls) + "]"
 
 
-def _same(spelled: str, answer: Answer) -> bool:
+def _same(spelled: str, answer: CallAnswer) -> bool:
     """Whether a spelling is read back to the same calls, executed in the same way."""
     try:
         again = read(spelled)

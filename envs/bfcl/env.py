@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Hashable, Sequence
 from typing import Any, ClassVar, Literal
 
-from cotbench.envs.base import Outcome, TextEnv
+from cotbench.envs.base import EnvOutcome, TextEnv
 from cotbench.envs.bfcl import calls, data
 from cotbench.envs.bfcl.expert import Expert
 from cotbench.envs.bfcl.host import SECONDS, Host
@@ -121,7 +121,7 @@ class BFCLEnv(TextEnv):
     def _split_tasks(self) -> Sequence[str]:
         return self._tasks
 
-    def _start(self, task: str) -> tuple[Outcome, str]:
+    def _start(self, task: str) -> tuple[EnvOutcome, str]:
         multi_turn = data.category_of(task) in data.MULTI_TURN
         self._current, self._said = task, data.turns(task)
         self._passed, self._taken, self._expert = [], 0, None
@@ -135,7 +135,7 @@ class BFCLEnv(TextEnv):
         if "expert_action" in self._request:
             self._expert = Expert(task, self._expert_style)
         text = self._request_text()
-        return Outcome(text), text
+        return EnvOutcome(text), text
 
     def _request_text(self) -> str:
         """What the user says at the beginning of the current turn, with the functions that come with it."""
@@ -149,7 +149,7 @@ class BFCLEnv(TextEnv):
     def _turn(self) -> int:
         return len(self._passed)
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> EnvOutcome:
         if data.category_of(self._current) not in data.MULTI_TURN:
             return self._answer(action)
         texts, unreadable = _texts(action)
@@ -164,29 +164,29 @@ class BFCLEnv(TextEnv):
             next((result for result in results if result.startswith("Error during")), None),
         )
         if self._taken <= TURN_STEPS:
-            return Outcome(observation, invalid_action=failed)
+            return EnvOutcome(observation, invalid_action=failed)
         if self._turn < len(self._said) - 1:
-            return Outcome(f"{observation}\n\n{OVER}", ended=True, invalid_action="more responses than a turn may have")
+            return EnvOutcome(f"{observation}\n\n{OVER}", ended=True, invalid_action="more responses than a turn may have")
         return self._end_turn(failed, observation)
 
-    def _end_turn(self, invalid: str | None, results: str = "") -> Outcome:
+    def _end_turn(self, invalid: str | None, results: str = "") -> EnvOutcome:
         verdict = self._host.end_turn()
         self._passed = [*self._passed, verdict.valid]
         self._taken = 0
         if self._expert is not None:
             self._expert.turn_ended(verdict.valid)
         if self._turn < len(self._said):
-            return Outcome(self._request_text(), invalid_action=invalid)
+            return EnvOutcome(self._request_text(), invalid_action=invalid)
         won = all(self._passed)
         text = f"{results}\n\n{OVER}" if results else OVER
-        return Outcome(text, float(won), float(won), won, ended=True, invalid_action=invalid)
+        return EnvOutcome(text, float(won), float(won), won, ended=True, invalid_action=invalid)
 
-    def _answer(self, action: str) -> Outcome:
+    def _answer(self, action: str) -> EnvOutcome:
         verdict = self._host.judge(self._current, action)
         self._passed = [verdict.valid]
         won = verdict.valid
         invalid = None if data.language_of(data.category_of(self._current)) != "python" else _texts(action)[1]
-        return Outcome(OVER, float(won), float(won), won, ended=True, invalid_action=invalid)
+        return EnvOutcome(OVER, float(won), float(won), won, ended=True, invalid_action=invalid)
 
     def _more_info(self) -> dict[str, Any]:
         """`functions`: JSON schemas of what can be called now; `turn` of `turns`, and the verdicts on those that ended."""

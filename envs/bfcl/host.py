@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import IO, Any, cast
 
-from cotbench.envs.bfcl.session import Verdict
+from cotbench.envs.bfcl.session import TurnVerdict
 from cotbench.errors import EngineError
 
 TOO_LONG = "Error during execution: the call takes too long"
@@ -92,7 +92,7 @@ class Host:
             self._done += [({"do": "skip", "result": result}, [True]) for result in late]
             return [*done, *late]
 
-    def end_turn(self) -> Verdict:
+    def end_turn(self) -> TurnVerdict:
         """The verdict on the turn; upstream's three checks.
 
         Raises:
@@ -100,12 +100,12 @@ class Host:
         """
         try:
             valid, why = self._ask({"do": "end turn"})[0]
-            return Verdict(valid, why)
+            return TurnVerdict(valid, why)
         except _EndedError:
             self._done.append(({"do": "drop turn"}, [True]))
-            return Verdict(False, "comparing takes too long")
+            return TurnVerdict(False, "comparing takes too long")
 
-    def judge(self, task: str, text: str) -> Verdict:
+    def judge(self, task: str, text: str) -> TurnVerdict:
         """The verdict on the answer to a single-turn task.
 
         Raises:
@@ -114,9 +114,9 @@ class Host:
         self._done, self.restarts = [], 0
         try:
             valid, why = self._ask({"do": "judge", "task": task, "text": text})[0]
-            return Verdict(valid, why)
+            return TurnVerdict(valid, why)
         except _EndedError:
-            return Verdict(False, "comparing takes too long")
+            return TurnVerdict(False, "comparing takes too long")
 
     def close(self) -> None:
         """End the process; another one is started when it is needed."""

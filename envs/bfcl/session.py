@@ -16,7 +16,7 @@ _OWNER = "cotbench"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TurnVerdict:
     """Whether a turn or an answer is right, and if not, why."""
 
     valid: bool
@@ -54,20 +54,20 @@ class MultiTurn:
         self._acted = True
         self._results.append(result)
 
-    def end_turn(self) -> Verdict:
+    def end_turn(self) -> TurnVerdict:
         """Execute the turn's ground truth and compare; a turn without one is not checked."""
         truth, acted = self._truth[self._turn], self._acted
         self.drop_turn()
         expected = [self._reference.call(text) for text in truth]
         if not truth:
-            return Verdict(True)
+            return TurnVerdict(True)
         if not acted:
-            return Verdict(False, "nothing was called")
+            return TurnVerdict(False, "nothing was called")
         difference = same_state(self._model.instances, self._reference.instances)
         if difference is not None:
-            return Verdict(False, f"{difference} is not as it should be")
+            return TurnVerdict(False, f"{difference} is not as it should be")
         missing = missing_results(expected, self._results)
-        return Verdict(not missing, f"a result is missing: {missing[0][:200]}" if missing else "")
+        return TurnVerdict(not missing, f"a result is missing: {missing[0][:200]}" if missing else "")
 
     def drop_turn(self) -> None:
         """Go on to the next turn without a verdict."""

@@ -24,7 +24,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Upstream's checkers print.
     _limit_memory()
     sys.set_int_max_str_digits(4300)  # Python's default, whatever the environment says: it decides what is an error.
-    from cotbench.envs.bfcl.answers import judge
+    from cotbench.envs.bfcl.answers import check_answer
     from cotbench.envs.bfcl.session import MultiTurn
 
     game: MultiTurn | None = None
@@ -50,7 +50,7 @@ def main() -> None:
                 _reply(replies, True)
             case "judge":
                 with _limited():
-                    answer = judge(request["task"], request["text"])
+                    answer = check_answer(request["task"], request["text"])
                 _reply(replies, answer)
 
 

@@ -8,9 +8,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
-from cotbench.envs.base import Outcome, TextEnv
+from cotbench.envs.base import EnvOutcome, TextEnv
 from cotbench.envs.scienceworld import actions
-from cotbench.envs.scienceworld.server import GOLD_SECONDS, STEP_SECONDS, Reply, Server, ServerLostError
+from cotbench.envs.scienceworld.server import GOLD_SECONDS, STEP_SECONDS, Server, ServerLostError, ServerReply
 from cotbench.envs.scienceworld.tasks import ScienceWorldTasks, read_task, task_types
 from cotbench.errors import EngineError, UnknownNameError
 
@@ -122,7 +122,7 @@ class ScienceWorldEnv(TextEnv):
         self._golds: dict[str, list[str]] = {}
         self._current = ""
         self._opening = ""
-        self._history: list[tuple[str, Reply]] = []
+        self._history: list[tuple[str, ServerReply]] = []
         self._options: list[str] = []
         self._on_path = True
         self._restarts = 0
@@ -152,7 +152,7 @@ class ScienceWorldEnv(TextEnv):
     def _split_tasks(self) -> Sequence[str]:
         return self._tasks
 
-    def _start(self, task: str) -> tuple[Outcome, str]:
+    def _start(self, task: str) -> tuple[EnvOutcome, str]:
         read_task(task)
         self._current, self._history, self._options, self._on_path, self._restarts = task, [], [], True, 0
         try:
@@ -161,7 +161,7 @@ class ScienceWorldEnv(TextEnv):
             self._end_server()
             text, goal = self._begin()
         self._opening = text
-        return Outcome(f"{goal}\n\n{text}"), goal
+        return EnvOutcome(f"{goal}\n\n{text}"), goal
 
     def _begin(self) -> tuple[str, str]:
         if self._server is None:
@@ -170,10 +170,10 @@ class ScienceWorldEnv(TextEnv):
         text = self._server.reset()
         return text, self._server.description()
 
-    def _act(self, action: str) -> Outcome:
-        last = self._history[-1][1] if self._history else Reply("", 0, False)
+    def _act(self, action: str) -> EnvOutcome:
+        last = self._history[-1][1] if self._history else ServerReply("", 0, False)
         if action in actions.REFUSED or not action:
-            return self._outcome(action, Reply(actions.UNKNOWN, last.score, False))
+            return self._outcome(action, ServerReply(actions.UNKNOWN, last.score, False))
         try:
             reply = self._running_server().step(action)
         except ServerLostError as error:
@@ -184,8 +184,8 @@ class ScienceWorldEnv(TextEnv):
         self._options = actions.options(reply.text)
         return self._outcome(action, reply)
 
-    def _outcome(self, action: str, reply: Reply) -> Outcome:
-        return Outcome(
+    def _outcome(self, action: str, reply: ServerReply) -> EnvOutcome:
+        return EnvOutcome(
             observation=reply.text,
             score=max(0, reply.score) / 100,
             raw_score=float(reply.score),

@@ -35,7 +35,7 @@ class ServerLostError(EngineError):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ServerReply:
     """What an action led to: the text, upstream's score of -100 to 100, and whether upstream calls the task completed."""
 
     text: str
@@ -96,10 +96,10 @@ class Server:
         self._call("reset")
         return self.step("look around").text
 
-    def step(self, action: str) -> Reply:
+    def step(self, action: str) -> ServerReply:
         """Execute one action."""
         text = str(self._call("step", action))
-        return Reply(text, round(100 * float(self._call("getScore"))), bool(self._call("getCompleted")))
+        return ServerReply(text, round(100 * float(self._call("getScore"))), bool(self._call("getCompleted")))
 
     def description(self) -> str:
         """The task in words."""

@@ -15,7 +15,7 @@ from cotbench.leaderboard.boards.view import BoardView
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import Entry
 from cotbench.runs.tables import run_table
-from cotbench.stats.formatting import shown
+from cotbench.stats.formatting import format_estimate
 
 _RANKS = (
     "rank: only of verified, whole entries; shared down to the last one whose paired difference to its leader is not "
@@ -61,9 +61,9 @@ def _cells(row: Standing) -> tuple[str, ...]:
         "" if row.rank is None else str(row.rank),
         row.entries[0] if len(row.entries) == 1 else f"{len(row.entries)} entries",
         f"{row.details.name} ({row.details.team})" if row.details.team else row.details.name,
-        shown(row.success),
-        "" if row.behind is None else shown(row.behind, signed=True),
-        shown(row.gap, signed=True),
+        format_estimate(row.success),
+        "" if row.behind is None else format_estimate(row.behind, signed=True),
+        format_estimate(row.gap, signed=True),
         row.state,
     )
 

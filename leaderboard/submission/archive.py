@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cotbench.errors import SubmissionError
-from cotbench.leaderboard.submission.json_reader import shown
+from cotbench.leaderboard.submission.json_reader import quote_value
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
@@ -131,7 +131,9 @@ def read_archive(data: bytes, largest: Mapping[str, int], together: int) -> dict
     for _ in range(count):
         member, start, entry = _member(data, start, entry)
         if member.name not in largest:
-            raise SubmissionError(f"the zip file holds {shown(member.name)}; it holds {_listed(largest)} and nothing else")
+            raise SubmissionError(
+                f"the zip file holds {quote_value(member.name)}; it holds {_listed(largest)} and nothing else"
+            )
         if member.name in members:
             raise SubmissionError(f"the zip file holds {member.name} twice; {AGAIN}")
         if member.size > largest[member.name]:
@@ -187,16 +189,16 @@ def _member(data: bytes, start: int, place: int) -> tuple[Member, int, int]:
     name = raw.decode("utf-8", "replace")
     _refuse_unusual(name, flags, method, extra or comment or disk, attributes)
     if offset != start:
-        raise SubmissionError(f"{shown(name)} does not stand where the one before it ends in the zip file; {AGAIN}")
+        raise SubmissionError(f"{quote_value(name)} does not stand where the one before it ends in the zip file; {AGAIN}")
     if start + _LOCAL.size > len(data):
         raise SubmissionError(f"the zip file is cut off; {AGAIN}")
     content = start + _LOCAL.size + named
     head = _LOCAL.unpack_from(data, start)
     same = head[0] == b"PK\x03\x04" and head[2:4] == (flags, method) and head[6:] == (crc, packed, size, named, 0)
     if not same or data[start + _LOCAL.size : content] != raw:
-        raise SubmissionError(f"{shown(name)} has two headers in the zip file that do not say the same; {AGAIN}")
+        raise SubmissionError(f"{quote_value(name)} has two headers in the zip file that do not say the same; {AGAIN}")
     if content + packed > place or (method == _STORED and packed != size):
-        raise SubmissionError(f"{shown(name)} has a wrong size in the zip file; {AGAIN}")
+        raise SubmissionError(f"{quote_value(name)} has a wrong size in the zip file; {AGAIN}")
     body = memoryview(data)[content : content + packed]
     return Member(name, body, method == _DEFLATED, size, crc), content + packed, place + _ENTRY.size + named
 
@@ -216,7 +218,7 @@ def _refuse_unusual(name: str, flags: int, method: int, more: int, attributes: i
     elif stat.S_IFMT(attributes >> 16) not in (0, stat.S_IFREG):
         problem = "is not a plain file"
     if problem is not None:
-        raise SubmissionError(f"{shown(name)} {problem} in the zip file; {AGAIN}")
+        raise SubmissionError(f"{quote_value(name)} {problem} in the zip file; {AGAIN}")
 
 
 def _listed(names: Mapping[str, int]) -> str:

@@ -15,7 +15,7 @@ from cotbench.errors import SubmissionError
 from cotbench.leaderboard.submission import limits
 from cotbench.leaderboard.submission.archive import Member, read_archive, write_archive
 from cotbench.leaderboard.submission.details import Details
-from cotbench.leaderboard.submission.json_reader import read_model, read_object, require_fields, require_format, shown
+from cotbench.leaderboard.submission.json_reader import quote_value, read_model, read_object, require_fields, require_format
 from cotbench.leaderboard.submission.run_reader import read_finished
 from cotbench.runs import manifest as manifests
 from cotbench.runs.episode import Episode
@@ -126,7 +126,7 @@ def _details(text: bytes) -> Details:
     require_fields(document, ("format", "details"), SUBMISSION)
     details = document["details"]
     if not isinstance(details, dict):
-        raise SubmissionError(f"{SUBMISSION}: details is {shown(details)}, not an object")
+        raise SubmissionError(f"{SUBMISSION}: details is {quote_value(details)}, not an object")
     require_fields({"team": "", "link": "", **details}, tuple(Details.model_fields), SUBMISSION)
     return Details.checked(**details)
 

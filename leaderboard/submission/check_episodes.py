@@ -10,24 +10,24 @@ from typing import Final
 
 from cotbench.errors import SubmissionError
 from cotbench.leaderboard.submission import limits
-from cotbench.leaderboard.submission.json_reader import shown
+from cotbench.leaderboard.submission.json_reader import quote_value
 from cotbench.prompting.query import Decision
 from cotbench.runs.episode import Episode, Step, episode_key
 from cotbench.runs.journal import EPISODES
-from cotbench.runs.plan import Plan
-from cotbench.runs.rollout import Unit
+from cotbench.runs.plan import RunPlan
+from cotbench.runs.rollout import RolloutSpec
 
 COUNT: Final = 1_000_000_000
 """Tokens, and whatever else is counted in an episode, are fewer."""
 
 
-def check_plays(episodes: Sequence[Episode], plan: Plan) -> None:
+def check_episodes(episodes: Sequence[Episode], plan: RunPlan) -> None:
     """Compare episodes with the plan and with themselves.
 
     Raises:
         SubmissionError: names the line, the episode, the step and the field.
     """
-    units = plan.units
+    units = plan.rollouts
     _check_order([episode.key for episode in episodes], [episode_key(unit.task, unit.mode) for unit in units])
     budget = plan.config.max_steps or plan.entry.max_steps()
     canonical = plan.entry.canonical()
@@ -48,7 +48,9 @@ def _check_order(found: Sequence[str], planned: Sequence[str]) -> None:
     known, seen = set(planned), dict[str, int]()
     for number, key in enumerate(found, 1):
         if key not in known:
-            raise SubmissionError(f"{EPISODES}, line {number}: {shown(key)} was not planned: the manifest does not list it")
+            raise SubmissionError(
+                f"{EPISODES}, line {number}: {quote_value(key)} was not planned: the manifest does not list it"
+            )
         if key in seen:
             raise SubmissionError(f"{EPISODES}, line {number}: {key} stands there twice, first in line {seen[key]}")
         seen[key] = number
@@ -78,14 +80,14 @@ class _Place:
     def require(self, field: str, found: object, wanted: object) -> None:
         """Refuse a value other than the only one that can be."""
         if found != wanted:
-            raise self.refused(f"{field} is {shown(found)}, not {shown(wanted)}")
+            raise self.refused(f"{field} is {quote_value(found)}, not {quote_value(wanted)}")
 
     def refused(self, what: str) -> SubmissionError:
         """The error."""
         return SubmissionError(f"{EPISODES}, line {self.line} ({self.key}){self.within}: {what}")
 
 
-def _check_outcome(at: _Place, episode: Episode, unit: Unit, budget: int) -> None:
+def _check_outcome(at: _Place, episode: Episode, unit: RolloutSpec, budget: int) -> None:
     at.require("task_type", episode.task_type, unit.task_type)
     at.require("steps", episode.steps, len(episode.trajectory))
     if episode.steps > budget:
@@ -124,9 +126,9 @@ def _check_step(at: _Place, step: Step, episode: Episode, prompted: bool, canoni
         at.require("prompt_action", step.prompt_action, canonical(step.prompt_decision.action))
     for field, decision, reasoned in _decisions(step, episode):
         if decision.error is not None:
-            raise at.refused(f"{field}.error is {shown(decision.error)}: an answer that failed ends its episode")
+            raise at.refused(f"{field}.error is {quote_value(decision.error)}: an answer that failed ends its episode")
         if decision.trace is not None and not reasoned:
-            raise at.refused(f"{field}.trace is {shown(decision.trace)}: a prompt action has no trace")
+            raise at.refused(f"{field}.trace is {quote_value(decision.trace)}: a prompt action has no trace")
         for name in _COUNTS:
             if not 0 <= getattr(decision, name) < COUNT:
                 raise at.refused(f"{field}.{name} is {getattr(decision, name)}: it cannot be")

@@ -9,9 +9,9 @@ from functools import cache
 
 from cotbench.envs.registry import EnvEntry, env_entry
 from cotbench.errors import SubmissionError, UnknownNameError
-from cotbench.leaderboard.submission.json_reader import shown
+from cotbench.leaderboard.submission.json_reader import quote_value
 from cotbench.runs.manifest import MANIFEST, Manifest, RunConfig
-from cotbench.runs.plan import Plan, draw_tasks
+from cotbench.runs.plan import RunPlan, draw_tasks
 
 TRAIN = "train"
 """The split that is trained on, in every scheme that has one."""
@@ -26,7 +26,7 @@ def training_tasks(env: str) -> frozenset[str]:
     )
 
 
-def check_tasks(manifest: Manifest, entry: EnvEntry) -> Plan:
+def check_tasks(manifest: Manifest, entry: EnvEntry) -> RunPlan:
     """What should have been played.
 
     Raises:
@@ -48,7 +48,7 @@ def check_tasks(manifest: Manifest, entry: EnvEntry) -> Plan:
     if manifest.split_tasks != expected:
         raise SubmissionError(f"{MANIFEST}: split_tasks is {manifest.split_tasks}, not {expected}")
     _check_list(manifest, whole)
-    return Plan(config, entry, manifest.task_list, manifest.split_tasks, manifest.partial)
+    return RunPlan(config, entry, manifest.task_list, manifest.split_tasks, manifest.partial)
 
 
 def _check_list(manifest: Manifest, whole: tuple[str, ...]) -> None:
@@ -57,13 +57,13 @@ def _check_list(manifest: Manifest, whole: tuple[str, ...]) -> None:
         raise SubmissionError(f"{MANIFEST}: task_list is empty")
     if len(set(listed)) < len(listed):
         twice = next(task for task, times in Counter(listed).items() if times > 1)
-        raise SubmissionError(f"{MANIFEST}: task_list has {shown(twice)} twice")
+        raise SubmissionError(f"{MANIFEST}: task_list has {quote_value(twice)} twice")
     known = set(whole)
     for name, tasks in (("task_list", listed), ("config.tasks", config.tasks or ())):
         for task in tasks:
             if task not in known:
                 raise SubmissionError(
-                    f"{MANIFEST}: {name}: {shown(task)} is no task of {config.env} {config.scheme}/{config.split}: "
+                    f"{MANIFEST}: {name}: {quote_value(task)} is no task of {config.env} {config.scheme}/{config.split}: "
                     "play it with the --split that it belongs to"
                 )
     drawn = _drawn(config, whole)
@@ -108,6 +108,6 @@ def _refuse_other(listed: tuple[str, ...], drawn: tuple[str, ...]) -> None:
     if place is None:
         raise SubmissionError(f"{MANIFEST}: task_list has {len(listed)} tasks, the config gives {len(drawn)}")
     raise SubmissionError(
-        f"{MANIFEST}: task_list.{place} is {shown(listed[place])}, but its split, seed and number of episodes give "
-        f"{shown(drawn[place])}"
+        f"{MANIFEST}: task_list.{place} is {quote_value(listed[place])}, but its split, seed and number of episodes give "
+        f"{quote_value(drawn[place])}"
     )

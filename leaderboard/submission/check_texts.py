@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from cotbench.errors import SubmissionError
-from cotbench.leaderboard.submission.json_reader import plain, shown
+from cotbench.leaderboard.submission.json_reader import parse_plain, quote_value
 from cotbench.runs.manifest import MANIFEST, Manifest
 
 NAME: Final = 200
@@ -47,10 +47,12 @@ def check_texts(manifest: Manifest) -> None:
 
 def _check(place: str, text: str, longest: int, breaks: str = "") -> None:
     if len(text) > longest:
-        raise SubmissionError(f"{MANIFEST}: {plain(place)} has {len(text):,} characters; at most {longest:,} may stand there")
+        raise SubmissionError(
+            f"{MANIFEST}: {parse_plain(place)} has {len(text):,} characters; at most {longest:,} may stand there"
+        )
     for character in text:
         if unicodedata.category(character) in _UNSEEN and character not in breaks:
-            raise SubmissionError(f"{MANIFEST}: {plain(place)} holds the character {character!a}: {shown(text)}")
+            raise SubmissionError(f"{MANIFEST}: {parse_plain(place)} holds the character {character!a}: {quote_value(text)}")
 
 
 def _leaves(value: Any, place: str) -> Iterator[tuple[str, str]]:

@@ -14,10 +14,10 @@ from cotbench.envs.registry import EnvEntry, env_entry
 from cotbench.envs.splits import digest
 from cotbench.errors import SubmissionError, UnknownNameError
 from cotbench.leaderboard.submission.bundle import Bundle
-from cotbench.leaderboard.submission.check_episodes import check_plays
+from cotbench.leaderboard.submission.check_episodes import check_episodes
 from cotbench.leaderboard.submission.check_tasks import check_tasks
 from cotbench.leaderboard.submission.check_texts import check_texts
-from cotbench.leaderboard.submission.json_reader import shown
+from cotbench.leaderboard.submission.json_reader import quote_value
 from cotbench.runs.manifest import MANIFEST, Manifest
 
 _OTHER: Final = "it was made by another version of cotbench, or edited"
@@ -38,7 +38,7 @@ def check(bundle: Bundle) -> tuple[str, ...]:
     entry = _entry(manifest.config.env)
     _check_asked(manifest, entry)
     plan = check_tasks(manifest, entry)
-    check_plays(bundle.episodes, plan)
+    check_episodes(bundle.episodes, plan)
     return _unranked(bundle, entry)
 
 
@@ -53,9 +53,9 @@ def _check_created(created: str) -> None:
     try:
         moment = datetime.fromisoformat(created)
     except ValueError as error:
-        raise SubmissionError(f"{MANIFEST}: created is {shown(created)}, not a date and time") from error
+        raise SubmissionError(f"{MANIFEST}: created is {quote_value(created)}, not a date and time") from error
     if moment.tzinfo is None:
-        raise SubmissionError(f"{MANIFEST}: created is {shown(created)}, which names no time zone")
+        raise SubmissionError(f"{MANIFEST}: created is {quote_value(created)}, which names no time zone")
 
 
 def _check_asked(manifest: Manifest, entry: EnvEntry) -> None:
@@ -75,7 +75,9 @@ def _check_asked(manifest: Manifest, entry: EnvEntry) -> None:
     }
     for name, (told, found) in now.items():
         if told != found:
-            raise SubmissionError(f"{MANIFEST}: {name} is {shown(told)}, but {given[name]} give {shown(found)}: {_OTHER}")
+            raise SubmissionError(
+                f"{MANIFEST}: {name} is {quote_value(told)}, but {given[name]} give {quote_value(found)}: {_OTHER}"
+            )
 
 
 def _unranked(bundle: Bundle, entry: EnvEntry) -> tuple[str, ...]:

@@ -20,13 +20,13 @@ _STRING = re.compile(rb'"[^"]*"?')
 M = TypeVar("M", bound=BaseModel)
 
 
-def shown(value: object) -> str:
+def quote_value(value: object) -> str:
     """Something submitted, for an error: quoted, on one line, cut."""
     whole = value if isinstance(value, str) else str(value)
     return repr(whole[: limits.SHOWN]) + ("…" if len(whole) > limits.SHOWN else "")
 
 
-def plain(text: str) -> str:
+def parse_plain(text: str) -> str:
     """Somebody else's message, for an error: on one line, cut."""
     line = " ".join(text.split())
     kept = "".join(character if character.isprintable() else "?" for character in line[:300])
@@ -74,9 +74,9 @@ def read_model(model: type[M], text: bytes, where: str) -> M:
         place = ".".join(map(str, first["loc"]))
         unknown = first["type"] in ("extra_forbidden", "unexpected_keyword_argument")
         what = "is a field that this cotbench does not know" if unknown else first["msg"]
-        raise SubmissionError(f"{where}: {plain(place)}{': ' if place else ''}{plain(what)}") from error
+        raise SubmissionError(f"{where}: {parse_plain(place)}{': ' if place else ''}{parse_plain(what)}") from error
     except CotbenchError as error:
-        raise SubmissionError(f"{where}: {plain(str(error))}") from error
+        raise SubmissionError(f"{where}: {parse_plain(str(error))}") from error
 
 
 def require_fields(document: dict[str, Any], known: Sequence[str], where: str) -> None:
@@ -87,7 +87,7 @@ def require_fields(document: dict[str, Any], known: Sequence[str], where: str) -
     """
     for name in document:
         if name not in known:
-            raise SubmissionError(f"{where}: {shown(name)} is a field that this cotbench does not know")
+            raise SubmissionError(f"{where}: {quote_value(name)} is a field that this cotbench does not know")
     for name in known:
         if name not in document:
             raise SubmissionError(f"{where}: {name} is missing")
@@ -105,7 +105,7 @@ def require_format(document: dict[str, Any], known: int, where: str) -> None:
     if isinstance(found, int) and not isinstance(found, bool) and found > known:
         raise SubmissionError(f"{where}: has format {found}, this cotbench reads {known}: use a newer cotbench here")
     if found != known or isinstance(found, bool | float):
-        raise SubmissionError(f"{where}: format is {shown(found)}, not {known}")
+        raise SubmissionError(f"{where}: format is {quote_value(found)}, not {known}")
 
 
 class _RefusedError(Exception):
@@ -128,23 +128,23 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise _RefusedError(f"the field {shown(name)} stands there twice")
+                raise _RefusedError(f"the field {quote_value(name)} stands there twice")
             seen.add(name)
     return found
 
 
 def _integer(text: str) -> int:
     if len(text) > limits.NUMBER or abs(int(text)) >= limits.INTEGER:
-        raise _RefusedError(f"holds a number that is too large: {shown(text)}")
+        raise _RefusedError(f"holds a number that is too large: {quote_value(text)}")
     return int(text)
 
 
 def _number(text: str) -> float:
     if len(text) > limits.NUMBER:
-        raise _RefusedError(f"holds a number of too many digits: {shown(text)}")
+        raise _RefusedError(f"holds a number of too many digits: {quote_value(text)}")
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise _RefusedError(f"holds a number that is too large: {shown(text)}")
+        raise _RefusedError(f"holds a number that is too large: {quote_value(text)}")
     return value
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cotbench.envs.registry import env_entry
 from cotbench.errors import EngineError
 from cotbench.leaderboard.verification.difference import Difference
-from cotbench.runs.env_workers import EnvHandle, EnvSettings, LocalEnv, Reply
+from cotbench.runs.env_workers import EnvHandle, EnvReply, EnvSettings, LocalEnv
 from cotbench.runs.episode import Episode, Step
 
 MAX_ACTION = 1_000_000
@@ -21,12 +21,12 @@ MAX_ACTION = 1_000_000
 EPISODE_SECONDS = 600.0
 """By the clock; the longest honest episode, with a gold path to be found, takes a tenth of that on a slow machine."""
 
-Row = tuple[str, object, object]
+FieldPair = tuple[str, object, object]
 """A field, as it was submitted, and as the replay has it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ReplayRules:
     """What an environment knows without being started.
 
     Attributes:
@@ -40,7 +40,7 @@ class Rules:
     expert: bool
 
 
-def replay(episode: Episode, env: EnvHandle, rules: Rules, deadline: float) -> Difference | None:
+def replay_episode(episode: Episode, env: EnvHandle, rules: ReplayRules, deadline: float) -> Difference | None:
     """Execute the recorded actions; the first difference, in the order in which the episode went.
 
     Args:
@@ -73,11 +73,11 @@ def replay(episode: Episode, env: EnvHandle, rules: Rules, deadline: float) -> D
     return _first(_ending(episode, reply, rules), key)
 
 
-def _first(rows: Iterable[Row], key: str, step: int | None = None) -> Difference | None:
+def _first(rows: Iterable[FieldPair], key: str, step: int | None = None) -> Difference | None:
     return next((Difference.at(field, one, other, episode=key, step=step) for field, one, other in rows if one != other), None)
 
 
-def _beginning(episode: Episode, reply: Reply) -> list[Row]:
+def _beginning(episode: Episode, reply: EnvReply) -> list[FieldPair]:
     return [
         ("first_observation", episode.first_observation, reply.observation),
         ("goal", episode.goal, reply.info["goal"]),
@@ -85,7 +85,7 @@ def _beginning(episode: Episode, reply: Reply) -> list[Row]:
     ]
 
 
-def _choice(step: Step, before: Reply, rules: Rules) -> list[Row]:
+def _choice(step: Step, before: EnvReply, rules: ReplayRules) -> list[FieldPair]:
     """What was done in a state, and what the expert would have done there."""
     if len(step.action) > MAX_ACTION:
         return [("action", step.action, f"not replayed: longer than {MAX_ACTION:,} characters")]
@@ -97,7 +97,7 @@ def _choice(step: Step, before: Reply, rules: Rules) -> list[Row]:
     ]
 
 
-def _consequence(step: Step, reply: Reply) -> list[Row]:
+def _consequence(step: Step, reply: EnvReply) -> list[FieldPair]:
     return [
         ("observation", step.observation, reply.observation),
         ("score", step.score, reply.info["score"]),
@@ -105,7 +105,7 @@ def _consequence(step: Step, reply: Reply) -> list[Row]:
     ]
 
 
-def _ending(episode: Episode, reply: Reply, rules: Rules) -> list[Row]:
+def _ending(episode: Episode, reply: EnvReply, rules: ReplayRules) -> list[FieldPair]:
     info = reply.info
     return [
         ("steps", episode.steps, len(episode.trajectory)),
@@ -131,7 +131,7 @@ class Replayer:
     def __init__(self, settings: EnvSettings) -> None:
         entry = env_entry(settings.name)
         self._settings = settings
-        self._rules = Rules(entry.canonical(), entry.source().task_type, "expert_action" in settings.kwargs["request"])
+        self._rules = ReplayRules(entry.canonical(), entry.source().task_type, "expert_action" in settings.kwargs["request"])
         self._env: EnvHandle | None = None
 
     def difference(self, episode: Episode) -> Difference | None:
@@ -142,13 +142,13 @@ class Replayer:
         """
         deadline = time.monotonic() + EPISODE_SECONDS
         try:
-            return replay(episode, self._opened(), self._rules, deadline)
+            return replay_episode(episode, self._opened(), self._rules, deadline)
         except EngineError as error:
             self.close()
             if time.monotonic() > deadline:
                 raise _named(episode, error) from error
         try:
-            return replay(episode, self._opened(), self._rules, deadline)
+            return replay_episode(episode, self._opened(), self._rules, deadline)
         except EngineError as error:
             self.close()
             raise _named(episode, error) from error

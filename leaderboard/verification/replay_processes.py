@@ -16,7 +16,7 @@ from typing import Any
 from cotbench.errors import CotbenchError, EngineError
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.leaderboard.verification.replay import Replayer
-from cotbench.runs.env_workers import EnvSettings, deaf_to_interrupts
+from cotbench.runs.env_workers import EnvSettings, block_interrupts
 from cotbench.runs.episode import Episode
 
 Group = Sequence[tuple[int, Episode]]
@@ -92,7 +92,7 @@ class _Process:
         self.pipe, inner = context.Pipe()
         process = context.Process(target=_serve, args=(inner, self._settings), daemon=True)
         try:
-            with deaf_to_interrupts():
+            with block_interrupts():
                 process.start()
                 self._process = process  # Before an interrupt that was held back is heard.
         except OSError as error:

@@ -33,7 +33,7 @@ _GAMES: Final = "games_sha256"
 _PLAIN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]{0,79}")
 
 
-def verify(
+def verify_bundle(
     bundle: Bundle, *, jobs: int = 1, data: Path | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Difference | None:
     """Replay a run: every action of every episode that did not end in an error.

@@ -15,7 +15,7 @@ from cotbench.leaderboard.store.entry import STATES, Entry, State
 from cotbench.leaderboard.web.board_query import all_boards
 from cotbench.leaderboard.web.errors import RefusedError
 from cotbench.leaderboard.web.etag import tagged
-from cotbench.leaderboard.web.models import Accepted, Boards, Entries, Health, Refused, Rows, board_name
+from cotbench.leaderboard.web.models import Accepted, BoardRows, Boards, Entries, Health, Refused, board_name
 from cotbench.leaderboard.web.rate_limits import bearer, check_rate, client_of
 from cotbench.leaderboard.web.service import Service
 from cotbench.leaderboard.web.spreadsheet import board_csv
@@ -114,7 +114,7 @@ class Api:
             def make() -> Response:
                 view = board_view(self._service.store, board, chosen)
                 name = board_name(board, self._url(request, board.slug))
-                return _json(Rows(board=name, state=chosen, rows=view.rows, reported=view.reported))
+                return _json(BoardRows(board=name, state=chosen, rows=view.rows, reported=view.reported))
 
             return tagged(request, changes, make)
 
@@ -189,7 +189,7 @@ def add_api(app: FastAPI, api: Api) -> None:
         )
     # After the CSV, whose address it would take for a board's.
     last = (
-        ("/api/boards/{slug}", api.board, "A board", Rows, (404, 422)),
+        ("/api/boards/{slug}", api.board, "A board", BoardRows, (404, 422)),
         ("/healthz", api.health, "Health", Health, ()),
     )
     _add_models(app, last)

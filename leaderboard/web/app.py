@@ -21,11 +21,11 @@ from cotbench.errors import DuplicateEntryError, StoreError, SubmissionError, Un
 from cotbench.leaderboard.store.store import Store
 from cotbench.leaderboard.web.api import Api, add_api
 from cotbench.leaderboard.web.assets import assets
-from cotbench.leaderboard.web.errors import RefusedError, refused
+from cotbench.leaderboard.web.errors import RefusedError, error_response
 from cotbench.leaderboard.web.headers import Guard
 from cotbench.leaderboard.web.links import Links, ServerLinks
 from cotbench.leaderboard.web.rate_limits import Rates, Uploads
-from cotbench.leaderboard.web.routes import Views, add_views
+from cotbench.leaderboard.web.routes import Pages, add_pages
 from cotbench.leaderboard.web.service import Service
 from cotbench.leaderboard.web.settings import Settings
 
@@ -61,7 +61,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         lifespan=serving,
     )
     add_api(app, Api(service))
-    add_views(app, Views(app, service))
+    add_pages(app, Pages(app, service))
     _add_refusals(app, links)
     _describe_tokens(app)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
@@ -89,7 +89,7 @@ def _add_refusals(app: FastAPI, links: Links) -> None:
         return RefusedError(503, "the leaderboard's database does not answer now: try again", headers={"Retry-After": "5"})
 
     async def answer(request: Request, error: Exception) -> Response:
-        return refused(request.scope, as_refusal(error, request.url.path), links)
+        return error_response(request.scope, as_refusal(error, request.url.path), links)
 
     for kind in (RefusedError, SubmissionError, UnknownNameError, RequestValidationError, HTTPException, StoreError):
         app.add_exception_handler(kind, answer)

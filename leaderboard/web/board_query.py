@@ -26,7 +26,7 @@ _PAGES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BoardQuery:
     """What is to be shown. `state` None: every state; `page` counts from 1."""
 
     board: Board
@@ -57,7 +57,7 @@ def all_boards() -> tuple[Board, ...]:
     return tuple(Board(env, *split, mode) for env in envs_in_order() for split in splits_of(env) for mode in MODES)
 
 
-def asked(query: Mapping[str, str], existing: Sequence[Board]) -> Asked:
+def parse_board_query(query: Mapping[str, str], existing: Sequence[Board]) -> BoardQuery:
     """What the address asks for.
 
     Args:
@@ -73,7 +73,7 @@ def asked(query: Mapping[str, str], existing: Sequence[Board]) -> Asked:
     state = _one("state", query.get("state") or "verified", (*STATES, ALL))
     sort = _one("column", query.get("sort") or "rank", COLUMNS)
     order = _one("order", query.get("order") or ORDERS[descends(sort)], ORDERS)
-    return Asked(
+    return BoardQuery(
         board=_board(query, existing),
         state=next((one for one in STATES if one == state), None),
         sort=sort,

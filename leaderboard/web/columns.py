@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cotbench.leaderboard.boards.labels import day
 from cotbench.leaderboard.boards.standing import Standing
 from cotbench.leaderboard.store.board import Board
-from cotbench.leaderboard.web.board_query import Asked, descends
+from cotbench.leaderboard.web.board_query import BoardQuery, descends
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of
 from cotbench.paper import Success
@@ -52,7 +52,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BoardRow:
     """A standing, written out.
 
     Attributes:
@@ -88,7 +88,7 @@ class BoardTable:
     """A page of a board."""
 
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[BoardRow, ...]
     reported: tuple[Reported, ...]
 
     @property
@@ -123,7 +123,7 @@ _COLUMNS = (
 )
 
 
-def board_table(rows: Sequence[Standing], reported: Sequence[Success], asked: Asked, links: Links) -> BoardTable:
+def board_table(rows: Sequence[Standing], reported: Sequence[Success], asked: BoardQuery, links: Links) -> BoardTable:
     """The table.
 
     Args:
@@ -134,7 +134,7 @@ def board_table(rows: Sequence[Standing], reported: Sequence[Success], asked: As
     return BoardTable(columns, tuple(_row(row, asked.board, links) for row in rows), tuple(map(_reported, reported)))
 
 
-def _head(title: str, column: str, asked: Asked, links: Links) -> Head:
+def _head(title: str, column: str, asked: BoardQuery, links: Links) -> Head:
     if not column:
         return Head(title, None, "")
     here = asked.sort == column
@@ -144,9 +144,9 @@ def _head(title: str, column: str, asked: Asked, links: Links) -> Head:
     return Head(title, links.board(asked.board, asked.state, column, descending), order)
 
 
-def _row(row: Standing, board: Board, links: Links) -> Row:
+def _row(row: Standing, board: Board, links: Links) -> BoardRow:
     several = len(row.entries) > 1
-    return Row(
+    return BoardRow(
         rank=str(row.rank) if row.rank is not None else "–",
         name=row.details.name,
         team=row.details.team,

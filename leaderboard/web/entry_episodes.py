@@ -16,7 +16,7 @@ EPISODE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class EntryEpisodes:
     """An entry's episodes and manifest.
 
     Attributes:
@@ -31,10 +31,10 @@ class Played:
     manifest: str
 
 
-def played(bundle: Bundle, budget: int = EPISODE_BYTES) -> Played:
+def entry_episodes(bundle: Bundle, budget: int = EPISODE_BYTES) -> EntryEpisodes:
     """What a bundle holds, for the page."""
     runs = browsed((BrowsedRun(bundle.details.name, bundle.episodes),), budget)
-    return Played(
+    return EntryEpisodes(
         episodes=episodes_json(runs),
         shown=sum(len(run.episodes) for run in runs),
         of=len(bundle.episodes),

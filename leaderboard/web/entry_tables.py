@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from cotbench.leaderboard.boards.labels import MODES as NAMES
 from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of, signed
 from cotbench.prompting.elicitation import MODES, Mode
-from cotbench.report.cells import ShownTable, shown_table
+from cotbench.report.cells import RenderedTable, render_table
 from cotbench.report.page import Cell, Table
 from cotbench.runs.summary import ModeSummary, Summary
 from cotbench.stats.estimates import Estimate
@@ -28,7 +28,7 @@ class TypeRow:
     rates: tuple[tuple[Mode, Number, Mark | None], ...]
 
 
-def numbers_table(summary: Summary) -> ShownTable:
+def numbers_table(summary: Summary) -> RenderedTable:
     """Both modes side by side, and their difference."""
     modes = [mode for mode in MODES if mode in summary.modes]
     gap = summary.gap
@@ -57,9 +57,9 @@ def numbers_table(summary: Summary) -> ShownTable:
     return _with_signs(Table("numbers", "Numbers", caption, columns, tuple(rows), frozenset({DIFFERENCE} & set(columns))))
 
 
-def _with_signs(table: Table) -> ShownTable:
+def _with_signs(table: Table) -> RenderedTable:
     """The table with true minus signs, as everywhere on these pages."""
-    shown = shown_table(table)
+    shown = render_table(table)
     rows = tuple(
         tuple(replace(cell, beside=signed(cell.beside), value=signed(cell.value)) if cell.number else cell for cell in row)
         for row in shown.rows

@@ -34,7 +34,7 @@ class RefusedError(Exception):
         self.headers = dict(headers or {})
 
 
-def refused(scope: Scope, refusal: RefusedError, links: Links) -> Response:
+def error_response(scope: Scope, refusal: RefusedError, links: Links) -> Response:
     """The answer to a request that is refused."""
     headers = {"Cache-Control": "no-store", **refusal.headers}
     path = str(scope.get("path", ""))

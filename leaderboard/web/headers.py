@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cotbench.leaderboard.web.errors import RefusedError, refused
+from cotbench.leaderboard.web.errors import RefusedError, error_response
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.settings import Settings
 
@@ -77,7 +77,7 @@ class Guard:
             if begun:
                 raise
             refusal = RefusedError(500, "the server failed at this request; its log says how")
-        await refused(scope, refusal, self._links)(asked, receive, guarded)
+        await error_response(scope, refusal, self._links)(asked, receive, guarded)
 
 
 def _misdirected(scope: Scope, settings: Settings) -> RefusedError | None:

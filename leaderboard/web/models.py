@@ -50,7 +50,7 @@ class Boards(BaseModel):
     boards: tuple[BoardName, ...]
 
 
-class Rows(BaseModel):
+class BoardRows(BaseModel):
     """A board with its rows, by rank."""
 
     board: BoardName

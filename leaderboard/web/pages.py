@@ -15,9 +15,9 @@ from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import STATES, Entry
 from cotbench.leaderboard.submission.limits import MB, PACKED
 from cotbench.leaderboard.web.api_docs import operations
-from cotbench.leaderboard.web.board_query import ALL, Asked, all_boards
+from cotbench.leaderboard.web.board_query import ALL, BoardQuery, all_boards
 from cotbench.leaderboard.web.columns import board_table
-from cotbench.leaderboard.web.entry_episodes import Played
+from cotbench.leaderboard.web.entry_episodes import EntryEpisodes
 from cotbench.leaderboard.web.entry_tables import facts, numbers_table, type_rows
 from cotbench.leaderboard.web.links import Links
 
@@ -42,7 +42,7 @@ class Typed:
     link: str = ""
 
 
-def board_page(view: BoardView, asked: Asked, boards: Sequence[Board], links: Links, *, size: int | None = ROWS) -> str:
+def board_page(view: BoardView, asked: BoardQuery, boards: Sequence[Board], links: Links, *, size: int | None = ROWS) -> str:
     """A board.
 
     Args:
@@ -83,7 +83,7 @@ def board_page(view: BoardView, asked: Asked, boards: Sequence[Board], links: Li
     )
 
 
-def _form(asked: Asked) -> dict[str, Any]:
+def _form(asked: BoardQuery) -> dict[str, Any]:
     """The selects of the form: name -> (value, words, environments that have it)."""
     envs = list(dict.fromkeys(board.env for board in all_boards()))
     splits: dict[tuple[str, str], list[str]] = {}
@@ -103,7 +103,7 @@ def _form(asked: Asked) -> dict[str, Any]:
     }
 
 
-def entry_page(entry: Entry, played: Played, links: Links) -> str:
+def entry_page(entry: Entry, played: EntryEpisodes, links: Links) -> str:
     """An entry."""
     from markupsafe import Markup
 

@@ -14,7 +14,7 @@ from cotbench.errors import DuplicateEntryError, SubmissionError, UnknownNameErr
 from cotbench.leaderboard.boards.labels import board_title
 from cotbench.leaderboard.boards.view import board_view
 from cotbench.leaderboard.web.assets import assets
-from cotbench.leaderboard.web.board_query import asked
+from cotbench.leaderboard.web.board_query import parse_board_query
 from cotbench.leaderboard.web.errors import RefusedError
 from cotbench.leaderboard.web.etag import tagged
 from cotbench.leaderboard.web.pages import Choice, Typed, board_page, docs_page, entry_page, submit_page
@@ -27,7 +27,7 @@ _FIELD = 10_000
 _FOREVER = "public, max-age=31536000, immutable"
 
 
-class Views:
+class Pages:
     """The pages.
 
     Args:
@@ -46,7 +46,7 @@ class Views:
         def read() -> Response:
             changes, boards = store.changes(), store.boards()
             try:
-                wanted = asked(request.query_params, boards)
+                wanted = parse_board_query(request.query_params, boards)
             except UnknownNameError as error:
                 choices = tuple(Choice(board_title(board), links.board(board) or links.home()) for board in boards)
                 raise RefusedError(404, str(error), choices=choices) from error
@@ -135,7 +135,7 @@ def _server(request: Request) -> str:
     return str(request.base_url).rstrip("/")
 
 
-def add_views(app: FastAPI, views: Views) -> None:
+def add_pages(app: FastAPI, views: Pages) -> None:
     """Make the pages known; they are not in the API's schema."""
     for path, do in (
         ("/", views.home),

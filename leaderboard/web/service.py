@@ -17,12 +17,12 @@ from starlette.requests import Request
 
 from cotbench.errors import CotbenchError, StoreError, SubmissionError, UsageError
 from cotbench.leaderboard.boards.view import board_view
-from cotbench.leaderboard.intake import take
+from cotbench.leaderboard.intake import accept_submission
 from cotbench.leaderboard.store.entry import Entry
 from cotbench.leaderboard.store.store import Store
 from cotbench.leaderboard.submission.bundle import unpack
-from cotbench.leaderboard.web.board_query import asked
-from cotbench.leaderboard.web.entry_episodes import Played, played
+from cotbench.leaderboard.web.board_query import parse_board_query
+from cotbench.leaderboard.web.entry_episodes import EntryEpisodes, entry_episodes
 from cotbench.leaderboard.web.errors import RefusedError
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.pages import board_page
@@ -52,7 +52,7 @@ class Service:
     failed: Rates = field(default_factory=lambda: Rates(FAILED_TOKENS))
     _readers: Any = field(default_factory=lambda: anyio.CapacityLimiter(AT_ONCE))
     _takers: Any = field(default_factory=lambda: anyio.CapacityLimiter(AT_ONCE))
-    _played: OrderedDict[str, Played] = field(default_factory=OrderedDict)
+    _played: OrderedDict[str, EntryEpisodes] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     async def read(self, do: Callable[[], T]) -> T:
@@ -61,7 +61,7 @@ class Service:
         return found
 
     async def take(self, file: BinaryIO, name: str, team: str, link: str) -> tuple[Entry, bool]:
-        """Take a submission in; see `submission.take`.
+        """Take a submission in; see `intake.accept_submission`.
 
         Raises:
             SubmissionError: it is refused.
@@ -69,7 +69,7 @@ class Service:
         """
         try:
             taken: tuple[Entry, bool] = await anyio.to_thread.run_sync(
-                lambda: take(self.store, file, name=name, team=team, link=link), limiter=self._takers
+                lambda: accept_submission(self.store, file, name=name, team=team, link=link), limiter=self._takers
             )
             return taken
         except (SubmissionError, StoreError):
@@ -103,12 +103,12 @@ class Service:
     def _first_page(self) -> None:
         try:
             boards = self.store.boards()
-            wanted = asked({}, boards)
+            wanted = parse_board_query({}, boards)
             board_page(board_view(self.store, wanted.board), wanted, boards, self.links)
         except StoreError:
             return  # Whoever asks is told.
 
-    def played(self, entry: str) -> Played:
+    def played(self, entry: str) -> EntryEpisodes:
         """What an entry played.
 
         Raises:
@@ -118,7 +118,7 @@ class Service:
             if entry in self._played:
                 self._played.move_to_end(entry)
                 return self._played[entry]
-        found = played(unpack(self.store.bundle(entry)))
+        found = entry_episodes(unpack(self.store.bundle(entry)))
         with self._lock:
             self._played[entry] = found
             if len(self._played) > _KEPT:

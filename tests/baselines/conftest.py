@@ -9,7 +9,7 @@ import pytest
 
 from cotbench.agents.registry import make_agent
 from cotbench.baselines.data.demonstration import Demonstration, read_demonstrations
-from cotbench.baselines.data.traces import collect
+from cotbench.baselines.data.traces import write_traces
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs import runner
 from cotbench.runs.manifest import RunConfig
@@ -25,7 +25,7 @@ def some_traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("traces") / "t"
     agent = make_agent("scripted?slips=0.05")
     plan = make_plan(RunConfig(agent="scripted?slips=0.05", env=ENV, split="train", mode="cot", episodes=3))
-    collect(runner.start(plan, folder, agent=agent, resources=runner.Resources(), observer=runner.Silent()))
+    write_traces(runner.start_run(plan, folder, agent=agent, resources=runner.Resources(), observer=runner.SilentObserver()))
     return folder
 
 

@@ -44,7 +44,7 @@ def _dialogues(task: str, turns: int) -> list[Dialogue]:
         action = chance.choice(info["admissible_actions"])
         observation, _, terminated, truncated, info = env.step(action)
         assert not (terminated or truncated), "choose another task"
-        states.append(states[-1].then(action, None, observation))
+        states.append(states[-1].extended(action, None, observation))
     env.close()
     return states
 

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from cotbench.agents.registry import make_agent
-from cotbench.baselines.data.traces import keep
+from cotbench.baselines.data.traces import keep_successes
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs import runner
 from cotbench.runs.manifest import RunConfig
@@ -73,8 +73,10 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Any:
     spec = "scripted?slips=0.05"
     plan = make_plan(RunConfig(agent=spec, env=ENV, split="train", mode="cot", episodes=EPISODES))
     folder = tmp_path_factory.mktemp("traces") / "t"
-    outcome = runner.start(plan, folder, agent=make_agent(spec), resources=runner.Resources(), observer=runner.Silent())
-    played = keep(outcome.episodes, ENV, spec).demonstrations
+    outcome = runner.start_run(
+        plan, folder, agent=make_agent(spec), resources=runner.Resources(), observer=runner.SilentObserver()
+    )
+    played = keep_successes(outcome.episodes, ENV, spec).demonstrations
     asked = Elicitation.for_env(ENV)
     told = asked.system_text(played[0].dialogue(0), "cot")
     texts = [text or "" for one in played for text in (*one.observations, *one.actions, *one.traces)]
@@ -102,19 +104,19 @@ def _steps(made: Any, unit: Any) -> Any:
 def _ours(tokenizer: Any, made: Any, unit: Any, out: Path) -> Seen:
     from cotbench.baselines.recipes.sft import SFTConfig
     from cotbench.baselines.training import loop
-    from cotbench.baselines.training.dataset import Feed, of_examples
+    from cotbench.baselines.training.dataset import PackedDataset, trees_of_examples
     from cotbench.baselines.training.masks import MaskConfig, Masks
-    from cotbench.baselines.training.model import prepare
+    from cotbench.baselines.training.model import make_trainable
 
     seen = Seen()
-    learner = prepare(_model(), tokenizer, {})
+    learner = make_trainable(_model(), tokenizer, {})
     assert learner.packed
-    config = SFTConfig(model="", data=("",), learning_rate=RATE, warmup=0, batch=BATCH, unit=unit)
-    feed = Feed(_steps(made, unit), of_examples(made.episodes, Masks.of(MaskConfig(), made.flat)))
+    config = SFTConfig(model="", data=("",), learning_rate=RATE, warmup=0, batch_size=BATCH, unit=unit)
+    feed = PackedDataset(_steps(made, unit), trees_of_examples(made.episodes, Masks.of(MaskConfig(), made.flat)))
     args = loop._arguments(config, out, learner.model)
     args.logging_steps = 1
     trainer = loop.fit(learner, feed, args, {}, (), lambda: _clock(seen))
-    seen.computed = trainer.seen["tokens"]
+    seen.computed = trainer.counts["tokens"]
     return seen
 
 

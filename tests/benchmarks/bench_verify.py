@@ -20,7 +20,7 @@ import pytest
 
 from cotbench.leaderboard.submission.bundle import Bundle
 from cotbench.leaderboard.submission.details import Details
-from cotbench.leaderboard.verification.verify import verify
+from cotbench.leaderboard.verification.verify import verify_bundle
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.runner import run
 from tests.conftest import SHARED
@@ -73,7 +73,7 @@ def test_a_hundred_episodes(
 
     def verified() -> None:
         begun = time.process_time()
-        assert verify(bundle, jobs=jobs, data=folder) is None
+        assert verify_bundle(bundle, jobs=jobs, data=folder) is None
         seconds.append(time.process_time() - begun)
 
     benchmark.pedantic(verified, rounds=ROUNDS, warmup_rounds=1)

@@ -31,7 +31,7 @@ class Board:
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     """Five entries of alfworld-gen paper/id: two verified, one rejected, two pending; and one of paper/ood."""
-    from cotbench.leaderboard.intake import take
+    from cotbench.leaderboard.intake import accept_submission
     from cotbench.leaderboard.store.store import Store
     from cotbench.leaderboard.verification.difference import Difference
 
@@ -45,7 +45,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     }
     with Store.open(tmp_path_factory.mktemp("board") / "board.sqlite") as store:
         ids = {
-            name: take(store, io.BytesIO(data), name=name, team=f"Team of {name.split()[0]}")[0].id
+            name: accept_submission(store, io.BytesIO(data), name=name, team=f"Team of {name.split()[0]}")[0].id
             for name, data in runs.items()
         }
         for name in ("The expert", "A walk"):

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotbench.agents.hf import loading
-from cotbench.agents.hf.attention import Entries, Span, forward, install
-from cotbench.agents.hf.engine import Engine, Key, Limits
-from cotbench.agents.hf.sequential_engine import PlainEngine, close, keeps_state
+from cotbench.agents.hf.attention import KVCache, TokenSpan, forward, install_attention
+from cotbench.agents.hf.engine import Engine, EngineLimits, Key
+from cotbench.agents.hf.sequential_engine import SequentialEngine, can_reuse_cache, logits_agree
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.agents.tokenization.prompt_ids import prompt_of
+from cotbench.agents.tokenization.prompt_ids import prompt_ids
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.generation import TAG_ALLOWANCE
 from cotbench.prompting.query import Decision, Query
@@ -27,7 +27,7 @@ _PROBE = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class ModelHandle:
     """An agent's model, opened.
 
     Attributes:
@@ -101,18 +101,18 @@ class HFAgent:
         limits = [context, getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)]
         self._context = min((limit for limit in limits if limit is not None), default=2**31)
         self._own_attention = loaded.model.config._attn_implementation
-        probe = _sample(loaded.model)
-        against = _not_ours(loaded.model, *probe) if attn == "auto" else f"attn={attn}"
+        probe = _probe_logits(loaded.model)
+        against = _try_install_attention(loaded.model, *probe) if attn == "auto" else f"attn={attn}"
         batched = against is None
         if attn == "auto" and against is not None:
             _log.warning("%s is answered one query after the other: %s", self.name, against)
-        self._engine: Engine | PlainEngine
+        self._engine: Engine | SequentialEngine
         if batched:
-            bounds = Limits(_cache_bytes(self._model, cache_gb), drafts=drafts and not _has_windows(self._model))
+            bounds = EngineLimits(_cache_bytes(self._model, cache_gb), speculative=drafts and not _has_windows(self._model))
             self._engine = Engine(self._model, self._chat, self._end_ids, self._prompt, bounds)
         else:
-            keep = keeps_state(self._model, *probe)
-            self._engine = PlainEngine(self._model, self._chat, self._end_ids, self._prompt, keep)
+            keep = can_reuse_cache(self._model, *probe)
+            self._engine = SequentialEngine(self._model, self._chat, self._end_ids, self._prompt, keep)
         self.batch = (_GPU_BATCH if self._model.device.type == "cuda" else _CPU_BATCH) if batched else 1
         self._description = {
             **loaded.description,
@@ -125,7 +125,7 @@ class HFAgent:
         return dict(self._description)
 
     @contextmanager
-    def inside(self) -> Iterator[Inside]:
+    def expose_model(self) -> Iterator[ModelHandle]:
         """Open the model for who looks into it or asks it by other ways; answer no query meanwhile.
 
         Afterwards it has the attention again that it answers with, whatever was set in between.
@@ -133,11 +133,11 @@ class HFAgent:
         answering = self._model.config._attn_implementation
         self._model.set_attn_implementation(self._own_attention)
         try:
-            yield Inside(self._model, self._chat, self._context)
+            yield ModelHandle(self._model, self._chat, self._context)
         finally:
             self._model.set_attn_implementation(answering)
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop what was computed of the episodes so far: what comes next is as if the agent had just been loaded."""
         self._engine.close()
 
@@ -165,10 +165,10 @@ class HFAgent:
 
     def _prompt(self, query: Query) -> tuple[list[int], int]:
         """The ids of a query's prompt, and how many observations were dropped for it."""
-        return prompt_of(query, self._chat, self._context)
+        return prompt_ids(query, self._chat, self._context)
 
 
-def _sample(model: Any) -> tuple[list[int], Any]:
+def _probe_logits(model: Any) -> tuple[list[int], Any]:
     """Some tokens, and what the model says after each of them, (tokens, vocabulary)."""
     import torch
 
@@ -181,19 +181,24 @@ def _sample(model: Any) -> tuple[list[int], Any]:
         return ids, model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
 
 
-def _not_ours(model: Any, ids: list[int], logits: Any) -> str | None:
+def _try_install_attention(model: Any, ids: list[int], logits: Any) -> str | None:
     """Why our attention does not compute what the model's own does; None where it does, and then it is installed."""
     import torch
 
     own = model.config._attn_implementation
     half = len(ids) // 2
     try:
-        install(model)
-        first, second, other = Entries(), Entries(), Entries()
+        install_attention(model)
+        first, second, other = KVCache(), KVCache(), KVCache()
         # A prompt, a continuation that it is shared with, and somebody else beside them.
-        early, _ = forward(model, [Span(ids[:half], first, wanted=range(half, 0, -1)), Span(ids[1:4], other)])
-        late, _ = forward(model, [Span(ids[half:], second, first, wanted=range(len(ids) - half, 0, -1)), Span(ids[4:5], other)])
-        if close(torch.cat([early, late]), logits, model.dtype):
+        early, _ = forward(
+            model, [TokenSpan(ids[:half], first, logits_from_end=range(half, 0, -1)), TokenSpan(ids[1:4], other)]
+        )
+        late, _ = forward(
+            model,
+            [TokenSpan(ids[half:], second, first, logits_from_end=range(len(ids) - half, 0, -1)), TokenSpan(ids[4:5], other)],
+        )
+        if logits_agree(torch.cat([early, late]), logits, model.dtype):
             return None
         against = "our attention computes something else than its own"
     except Exception as error:  # Whatever a model's code does with arguments that it does not know.

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cotbench.agents.hf.linear import weights_first
+from cotbench.agents.hf.linear import use_fast_cpu_linear
 
 ATTENTION = "cotbench_rows"
 """The name of our attention among transformers' own."""
@@ -25,7 +25,7 @@ BLOCK = 64
 """Keys are kept and attended to in blocks of so many."""
 
 
-class Entries:
+class KVCache:
     """Keys and values of consecutive tokens, for every layer: tensors of (key heads, capacity, head size)."""
 
     def __init__(self) -> None:
@@ -66,36 +66,36 @@ class Entries:
 
 
 @dataclass(slots=True)
-class Span:
+class TokenSpan:
     """Some new tokens of one sequence.
 
     Attributes:
         ids: the tokens.
-        own: where their keys go.
-        before: what they continue, if that is kept elsewhere: all of `before` is seen by all of `ids`.
-        ahead: how many tokens of `before` an earlier span of the same pass computes.
-        wanted: of which of the tokens, counted from the end (1 is the last), the next token's logits are wanted.
+        cache: where their keys go.
+        prefix: what they continue, if that is kept elsewhere: all of `prefix` is seen by all of `ids`.
+        prefix_pending: how many tokens of `prefix` an earlier span of the same pass computes.
+        logits_from_end: of which of the tokens, counted from the end (1 is the last), the next token's logits are wanted.
     """
 
     ids: Sequence[int]
-    own: Entries
-    before: Entries | None = None
-    ahead: int = 0
-    wanted: Sequence[int] = ()
-    start: int = 0
+    cache: KVCache
+    prefix: KVCache | None = None
+    prefix_pending: int = 0
+    logits_from_end: Sequence[int] = ()
+    row: int = 0
 
     @property
     def position(self) -> int:
         """The position of the first token in its sequence."""
-        return self.own.length + self.base
+        return self.cache.length + self.prefix_length
 
     @property
-    def base(self) -> int:
+    def prefix_length(self) -> int:
         """How many tokens it continues."""
-        return 0 if self.before is None else self.before.length + self.ahead
+        return 0 if self.prefix is None else self.prefix.length + self.prefix_pending
 
 
-def forward(model: Any, spans: Sequence[Span]) -> list[Any]:
+def forward(model: Any, spans: Sequence[TokenSpan]) -> list[Any]:
     """One pass of a model over the new tokens of several sequences.
 
     Returns:
@@ -108,10 +108,10 @@ def forward(model: Any, spans: Sequence[Span]) -> list[Any]:
     positions: list[int] = []
     keep: list[int] = []
     for span in spans:
-        span.start = len(ids)
+        span.row = len(ids)
         ids += span.ids
         positions += range(span.position, span.position + len(span.ids))
-        keep += [len(ids) - back for back in span.wanted]
+        keep += [len(ids) - back for back in span.logits_from_end]
     wanted = len(keep)
     keep = keep or [0]
     keep += [keep[-1]] * (-len(keep) % _ALIGN)
@@ -127,27 +127,27 @@ def forward(model: Any, spans: Sequence[Span]) -> list[Any]:
         )
     logits = out.logits[0, :wanted].float()
     for span in spans:
-        span.own.length += len(span.ids)
-    return list(logits.split([len(span.wanted) for span in spans]))
+        span.cache.length += len(span.ids)
+    return list(logits.split([len(span.logits_from_end) for span in spans]))
 
 
-def install(model: Any) -> None:
+def install_attention(model: Any) -> None:
     """Make a model's layers use the attention of this module, and products that few rows are quick in."""
     from transformers import AttentionInterface
 
-    weights_first(model)
-    AttentionInterface.register(ATTENTION, _attention)
+    use_fast_cpu_linear(model)
+    AttentionInterface.register(ATTENTION, attention_forward)
     model.set_attn_implementation(ATTENTION)
 
 
-def _attention(
+def attention_forward(
     module: Any,
     query: Any,
     key: Any,
     value: Any,
     attention_mask: Any,
     *,
-    cotbench_spans: Sequence[Span] | None = None,
+    cotbench_spans: Sequence[TokenSpan] | None = None,
     scaling: float | None = None,
     softcap: float | None = None,
     sliding_window: int | None = None,
@@ -158,17 +158,19 @@ def _attention(
     if cotbench_spans is None or s_aux is not None or attention_mask is not None:
         raise NotImplementedError("a layer that our attention does not know")
     out = query.new_zeros((1, query.shape[2], query.shape[1], value.shape[3]))
-    rule = _Rule(query.shape[3] ** -0.5 if scaling is None else scaling, softcap, sliding_window)
+    rule = _AttentionRule(query.shape[3] ** -0.5 if scaling is None else scaling, softcap, sliding_window)
     for span in cotbench_spans:
-        rows = slice(span.start, span.start + len(span.ids))
-        own = span.own.write(module.layer_idx, key[0, :, rows], value[0, :, rows])
-        before = span.before.read(module.layer_idx, span.base) if span.before is not None and span.base else None
-        out[0, rows] = _attended(query[0, :, rows], own, before, span, rule)
+        rows = slice(span.row, span.row + len(span.ids))
+        own = span.cache.write(module.layer_idx, key[0, :, rows], value[0, :, rows])
+        before = (
+            span.prefix.read(module.layer_idx, span.prefix_length) if span.prefix is not None and span.prefix_length else None
+        )
+        out[0, rows] = _attend_span(query[0, :, rows], own, before, span, rule)
     return out, None
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class _AttentionRule:
     """How a layer weighs keys: what scores are multiplied with, where they are bent, how many last keys are seen."""
 
     scale: float
@@ -180,18 +182,18 @@ class _Rule:
         return 0 if self.window is None else max(0, first - self.window + 1)
 
 
-def _fold(query: Any, key_heads: int) -> Any:
+def _fold_query_groups(query: Any, key_heads: int) -> Any:
     """(heads, n, size) to (key heads, heads per key head * n, size): grouped queries without repeating keys."""
     heads, count, size = query.shape
     return query.reshape(key_heads, heads // key_heads * count, size)
 
 
-def _unfold(out: Any, heads: int) -> Any:
+def _unfold_query_groups(out: Any, heads: int) -> Any:
     """(key heads, group * n, size) to (n, heads, size)."""
     return out.reshape(heads, -1, out.shape[2]).transpose(0, 1)
 
 
-def _visible(count: int, first: int, start: int, end: int, window: int | None, device: Any) -> Any:
+def _causal_mask(count: int, first: int, start: int, end: int, window: int | None, device: Any) -> Any:
     """Which keys at positions start..end the queries at first..first+count see: (count, end - start), or None for all."""
     import torch
 
@@ -203,46 +205,48 @@ def _visible(count: int, first: int, start: int, end: int, window: int | None, d
     return seen if window is None else seen & (keys > queries - window)
 
 
-def _attended(query: Any, own: tuple[Any, Any], before: tuple[Any, Any] | None, span: Span, rule: _Rule) -> Any:
+def _attend_span(
+    query: Any, own: tuple[Any, Any], before: tuple[Any, Any] | None, span: TokenSpan, rule: _AttentionRule
+) -> Any:
     """What a span's tokens see: query (heads, tokens, size) to (tokens, heads, size)."""
     import torch
 
     pieces, start, count = [], 0, query.shape[1]
     while start < count:
-        rows = min(count - start, BLOCK - (span.own.length + start) % BLOCK)
+        rows = min(count - start, BLOCK - (span.cache.length + start) % BLOCK)
         some = query[:, start : start + rows]
         if missing := -rows % _ALIGN:
             some = torch.cat([some, some[:, -1:].expand(-1, missing, -1)], dim=1)
-        pieces.append(_of_one_block(some, own, before, span, start, rule)[:rows])
+        pieces.append(_attend_block(some, own, before, span, start, rule)[:rows])
         start += rows
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
-def _of_one_block(
-    query: Any, own: tuple[Any, Any], before: tuple[Any, Any] | None, span: Span, skipped: int, rule: _Rule
+def _attend_block(
+    query: Any, own: tuple[Any, Any], before: tuple[Any, Any] | None, span: TokenSpan, skipped: int, rule: _AttentionRule
 ) -> Any:
     """The rows of a span from the one numbered `skipped` on, which end in one block of its own keys."""
     heads, count, _ = query.shape
     group = heads // own[0].shape[0]
-    first, base = span.position + skipped, span.base
+    first, base = span.position + skipped, span.prefix_length
     start = rule.start(first)
-    folded = _fold(query, own[0].shape[0])
+    folded = _fold_query_groups(query, own[0].shape[0])
     parts = []
     if before is not None and start < base:
-        seen = _visible(count, first, start, base, rule.window, query.device)
-        parts.append((folded, before[0][:, start:], before[1][:, start:], _repeated(seen, group)))
-    begin, end = max(0, start - base), span.own.length + skipped + 1
+        seen = _causal_mask(count, first, start, base, rule.window, query.device)
+        parts.append((folded, before[0][:, start:], before[1][:, start:], _repeat_for_groups(seen, group)))
+    begin, end = max(0, start - base), span.cache.length + skipped + 1
     end += -end % BLOCK
-    seen = _visible(count, first, base + begin, base + end, rule.window, query.device)
-    parts.append((folded, own[0][:, begin:end], own[1][:, begin:end], _repeated(seen, group)))
-    return _unfold(_weighted(parts, rule), heads)
+    seen = _causal_mask(count, first, base + begin, base + end, rule.window, query.device)
+    parts.append((folded, own[0][:, begin:end], own[1][:, begin:end], _repeat_for_groups(seen, group)))
+    return _unfold_query_groups(_softmax_over_parts(parts, rule), heads)
 
 
-def _repeated(seen: Any, group: int) -> Any:
+def _repeat_for_groups(seen: Any, group: int) -> Any:
     return None if seen is None else seen.repeat(group, 1)
 
 
-def _weighted(parts: Sequence[tuple[Any, Any, Any, Any]], rule: _Rule) -> Any:
+def _softmax_over_parts(parts: Sequence[tuple[Any, Any, Any, Any]], rule: _AttentionRule) -> Any:
     """Softmax over the keys of all parts together: (query, keys, values, seen) each."""
     import torch
 

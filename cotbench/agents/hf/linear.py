@@ -13,7 +13,7 @@ from typing import Any
 _ROWS = 12
 
 
-def weights_first(model: Any) -> None:
+def use_fast_cpu_linear(model: Any) -> None:
     """Let a model's linear layers compute that way, where it pays: in float32 on a CPU."""
     import torch
 

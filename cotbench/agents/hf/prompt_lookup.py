@@ -18,7 +18,7 @@ _FIRST, _MOST = 3, 15
 """Tokens guessed at once: at first, and at most."""
 
 
-class Memory:
+class NgramIndex:
     """A growing text, in which the last place where given tokens stood is found at once."""
 
     def __init__(self) -> None:
@@ -43,19 +43,19 @@ class Memory:
         return []
 
 
-class Drafts:
+class PromptLookup:
     """The guesses for one continuation, from its own text and from what was seen before it.
 
     How many tokens are guessed follows how many were right.
     """
 
-    def __init__(self, before: Memory, opened: Sequence[int]) -> None:
-        self._before, self._own = before, Memory()
+    def __init__(self, before: NgramIndex, opened: Sequence[int]) -> None:
+        self._before, self._own = before, NgramIndex()
         self._tail = list(opened)[-_LONGEST:]
         self._own.extend(self._tail)
         self._reach = _FIRST
 
-    def guess(self, limit: int) -> list[int]:
+    def draft(self, limit: int) -> list[int]:
         """What may come next, `limit` tokens at most."""
         count = min(limit, self._reach)
         if count < 1:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cotbench.agents.decisions import failure
-from cotbench.agents.hf.continuation import Passage
+from cotbench.agents.decisions import error_decision
+from cotbench.agents.hf.continuation import Continuation
 from cotbench.agents.hf.engine import Key
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.agents.tokenization.token_ids import common_prefix, opened_ids
-from cotbench.prompting.generation import Ask, Written, program
+from cotbench.agents.tokenization.token_ids import common_prefix, prefill_ids
+from cotbench.prompting.generation import Generation, GenerationRequest, answer_program
 from cotbench.prompting.query import Decision, Query
 
 
@@ -23,7 +23,7 @@ class CachedSequence:
 
     Args:
         model: of transformers.
-        keep: whether there is a state to keep (`keeps_state`); else everything is computed each time.
+        keep: whether there is a state to keep (`can_reuse_cache`); else everything is computed each time.
     """
 
     def __init__(self, model: Any, keep: bool = True) -> None:
@@ -81,7 +81,7 @@ class CachedSequence:
         return all(type(layer) is DynamicLayer for layer in self._cache.layers)
 
 
-def keeps_state(model: Any, ids: Sequence[int], logits: Any) -> bool:
+def can_reuse_cache(model: Any, ids: Sequence[int], logits: Any) -> bool:
     """Whether a model goes on from transformers' cache; some take another kind of state, and silently.
 
     Args:
@@ -96,17 +96,17 @@ def keeps_state(model: Any, ids: Sequence[int], logits: Any) -> bool:
         again = sequence.logits_after(ids, len(ids) - half)
     except Exception:  # Whatever a model's code does with a cache that it does not know.
         return False
-    return close(again, logits[half:], model.dtype)
+    return logits_agree(again, logits[half:], model.dtype)
 
 
-def close(ours: Any, theirs: Any, dtype: Any) -> bool:
+def logits_agree(ours: Any, theirs: Any, dtype: Any) -> bool:
     """Whether two computations of the same logits agree, as far as the number format allows."""
     import torch
 
     return bool((ours - theirs).norm() <= (1e-3 if dtype == torch.float32 else 0.1) * theirs.norm())
 
 
-class PlainEngine:
+class SequentialEngine:
     """Answers one query after the other; the same face as `Engine`.
 
     Args:
@@ -114,7 +114,7 @@ class PlainEngine:
         chat: its tokenizer.
         end_ids: token ids that end a turn.
         prompt: gives a query's prompt and how many observations were dropped for it.
-        keep: whether the model goes on from a cache (`keeps_state`).
+        keep: whether the model goes on from a cache (`can_reuse_cache`).
         episodes: how many episodes keep their cache; the least recently used is dropped.
     """
 
@@ -145,7 +145,7 @@ class PlainEngine:
             return [(key, self._answer(query))]
         except Exception as error:  # Out of memory, a broken template, a prompt too long: this query's failure alone.
             self._sequences.pop(query.episode, None)
-            return [(key, failure(error))]
+            return [(key, error_decision(error))]
 
     def close(self) -> None:
         """Drop all caches."""
@@ -157,10 +157,10 @@ class PlainEngine:
         sequence = self._sequence(query.episode)
         reused = sequence.reusable(prompt)
         prefilled = len(prompt) - reused
-        running = program(query)
+        running = answer_program(query)
         ask = next(running)
         while True:
-            target = prompt + opened_ids(self._chat, ask.opened)
+            target = prompt + prefill_ids(self._chat, ask.prefill)
             prefilled += len(target) - max(len(prompt), common_prefix(sequence.ids, target))
             said = self._write(query, sequence, target, ask)
             try:
@@ -175,12 +175,12 @@ class PlainEngine:
                     dropped_observations=dropped,
                 )
 
-    def _write(self, query: Query, sequence: CachedSequence, prefix: list[int], ask: Ask) -> Written:
-        passage = Passage(ask, query.elicitation, self._chat, self._end_ids)
-        if ask.given is not None:
-            return passage.scored(sequence.logits_after([*prefix, *passage.ids[:-1]], passage.rows))
+    def _write(self, query: Query, sequence: CachedSequence, prefix: list[int], ask: GenerationRequest) -> Generation:
+        passage = Continuation(ask, query.elicitation, self._chat, self._end_ids)
+        if ask.forced is not None:
+            return passage.score(sequence.logits_after([*prefix, *passage.ids[:-1]], passage.logit_rows))
         while True:
-            said = passage.choose(sequence.logits_after([*prefix, *passage.ids])[0])
+            said = passage.append_token(sequence.logits_after([*prefix, *passage.ids])[0])
             if said is not None:
                 return said
 

@@ -14,17 +14,17 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
-from cotbench.agents.decisions import failure
+from cotbench.agents.decisions import error_decision
 from cotbench.agents.openai import tools as native
 from cotbench.agents.openai.address import read_address, read_key
-from cotbench.agents.openai.capabilities import Way, survey
-from cotbench.agents.openai.completions import Prompt, Spent, Writer, explained
+from cotbench.agents.openai.capabilities import Way, probe_server
+from cotbench.agents.openai.completions import CompletionWriter, Prompt, TokenUsage, explain_error
 from cotbench.agents.openai.connection import Connection, ServerError
-from cotbench.agents.openai.tokens import Tokens, find_tokens
+from cotbench.agents.openai.tokens import ServerTokenizer, find_tokens
 from cotbench.errors import AgentError, UsageError
-from cotbench.prompting.dialogue import Dialogue, fit
+from cotbench.prompting.dialogue import Dialogue, fit_context
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.prompting.generation import TAG_ALLOWANCE, Ask, program, prompt_limit
+from cotbench.prompting.generation import TAG_ALLOWANCE, GenerationRequest, answer_program, prompt_limit
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class OpenAIAgent:
         self._connection = Connection(address.url, key, timeout=timeout, retries=retries)
         tokens = find_tokens(address.model, tokenizer)
         try:
-            self._server = survey(self._connection, address.model, way, tokens)
+            self._server = probe_server(self._connection, address.model, way, tokens)
         except ServerError as error:
             if error.status not in (401, 403):
                 raise
@@ -85,10 +85,10 @@ class OpenAIAgent:
             raise AgentError(f"{address.url} does not accept {held}: {error}") from None
         if self._native and self._server.chat is None:
             raise AgentError(f"tools=native needs messages, which {address.url} does not take: leave tools and way away")
-        self._tokens = tokens if isinstance(tokens, Tokens) else None
+        self._tokens = tokens if isinstance(tokens, ServerTokenizer) else None
         known = (context, self._server.context, self._tokens.context if self._tokens is not None else None)
         self._context = next((limit for limit in known if limit is not None), None)
-        self._writer = Writer(self._connection, address.model, self._server, tokens)
+        self._writer = CompletionWriter(self._connection, address.model, self._server, tokens)
         self._description = {
             "model": address.model,
             "url": address.url,
@@ -180,14 +180,14 @@ class OpenAIAgent:
             try:
                 decision = self._answer(query)
             except ServerError as error:
-                decision = Decision("", error=explained(error))
+                decision = Decision("", error=explain_error(error))
             except Exception as error:  # A broken template, text that is no text: this query's failure alone.
-                decision = failure(error)
+                decision = error_decision(error)
                 decision = replace(decision, error=self._connection.redact(decision.error or ""))
             done.put((key, decision))
 
     def _answer(self, query: Query) -> Decision:
-        prompt, spent = self._prompt(query), Spent()
+        prompt, spent = self._prompt(query), TokenUsage()
         calling = self._native and bool(query.dialogue.functions)
         decision = (self._with_tools if calling else self._written)(query, prompt, spent)
         length = spent.prompt_tokens if calling or prompt.ids is None else len(prompt.ids)
@@ -211,12 +211,12 @@ class OpenAIAgent:
             return len(ids or ())
 
         limit = 2**31 if self._context is None else prompt_limit(asked, self._context)
-        shown, dropped = fit(query.dialogue, length, limit)
+        shown, dropped = fit_context(query.dialogue, length, limit)
         return replace(made[shown], dropped=dropped)
 
-    def _written(self, query: Query, prompt: Prompt, spent: Spent) -> Decision:
+    def _written(self, query: Query, prompt: Prompt, spent: TokenUsage) -> Decision:
         """Run the query's program: a CoT decision is two requests."""
-        running = program(query)
+        running = answer_program(query)
         ask = next(running)
         while True:
             said = self._writer.write(query, prompt, ask, spent)
@@ -226,7 +226,7 @@ class OpenAIAgent:
                 decision: Decision = end.value
                 return decision
 
-    def _with_tools(self, query: Query, prompt: Prompt, spent: Spent) -> Decision:
+    def _with_tools(self, query: Query, prompt: Prompt, spent: TokenUsage) -> Decision:
         """One request with the functions as tools."""
         if query.elicitation.style == "prefill" or query.given_trace is not None or query.given_action is not None:
             raise AgentError("with tools=native no tag is opened, no trace given, no action scored: use ?tools=text")
@@ -234,7 +234,7 @@ class OpenAIAgent:
         if chat is None:
             raise AgentError("the server takes no messages, so no tools")
         box = native.toolbox(prompt.shown)
-        ask = Ask((), native.budget(query.elicitation, query.mode), (), False, derive_seed(query.seed, 0))
+        ask = GenerationRequest((), native.budget(query.elicitation, query.mode), (), False, derive_seed(query.seed, 0))
         fields = self._writer.fields(chat, query, ask)
-        body = {"messages": chat.shown(native.messages(prompt.shown, query)), "tools": list(box.tools), **fields}
+        body = {"messages": chat.request_messages(native.messages(prompt.shown, query)), "tools": list(box.tools), **fields}
         return native.read_calls(self._writer.ask(chat, body, spent), box, query)

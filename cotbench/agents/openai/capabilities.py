@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cotbench.agents.openai.connection import Connection, Path, ServerError
-from cotbench.agents.openai.reply import Reply, read_reply
-from cotbench.agents.openai.tokens import Tokens
+from cotbench.agents.openai.reply import CompletionReply, read_reply
+from cotbench.agents.openai.tokens import ServerTokenizer
 from cotbench.agents.tokenization.chat_template import system_in_first_user
 from cotbench.errors import AgentError, did_you_mean
 from cotbench.prompting.elicitation import Message
@@ -68,14 +68,14 @@ class Endpoint:
         told = {"prompts": self.prompts, "stops": self.stops, "seed": self.seed, "logprobs": bool(self.logprobs)}
         return {**told, "system_role": self.system, "extras": dict(self.extras)}
 
-    def shown(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+    def request_messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Messages in the form of a request."""
         kept = list(messages) if self.system else system_in_first_user(messages)
         return [message._asdict() for message in kept]
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerCapabilities:
     """What was found out.
 
     Attributes:
@@ -87,7 +87,7 @@ class Server:
         reason: why not chat, or why none.
     """
 
-    listed: Mapping[str, Any]
+    model_info: Mapping[str, Any]
     context: int | None
     chat: Endpoint | None
     completions: Endpoint | None
@@ -99,7 +99,7 @@ class Server:
         """What the manifest says of it."""
         used = self.continuing or self.chat or self.completions
         return {
-            "server": dict(self.listed),
+            "server": dict(self.model_info),
             "prefill": self.prefill,
             "reason": self.reason,
             **(used.description if used is not None else {}),
@@ -111,7 +111,7 @@ class Server:
         return {"chat": self.chat, "completions": self.completions, "none": None}[self.prefill]
 
 
-def survey(connection: Connection, model: str, way: Way, tokens: Tokens | str) -> Server:
+def probe_server(connection: Connection, model: str, way: Way, tokens: ServerTokenizer | str) -> ServerCapabilities:
     """Find out what a server can do.
 
     Args:
@@ -154,8 +154,8 @@ def survey(connection: Connection, model: str, way: Way, tokens: Tokens | str) -
         found = "chat"
     elif completions is not None:
         found, reasons["completions"] = "completions", ""
-    return Server(
-        listed={name: ours[name] for name in ("id", "owned_by") if name in ours},
+    return ServerCapabilities(
+        model_info={name: ours[name] for name in ("id", "owned_by") if name in ours},
         context=longest if isinstance(longest, int) else None,
         chat=chat,
         completions=completions,
@@ -193,18 +193,22 @@ class _Probe:
                 refusals.append(error)
         raise refusals[0]
 
-    def not_continued(self, chat: Endpoint, tokens: Tokens | str) -> str:
+    def not_continued(self, chat: Endpoint, tokens: ServerTokenizer | str) -> str:
         """Why the endpoint for messages does not continue a turn as it stands; empty where it does."""
         field = "continue_final_message"
         for place, opening in enumerate(_OPENINGS):
-            body = {"messages": chat.shown([*_MESSAGES, Message("assistant", opening)]), chat.budget: 1, **chat.extras}
+            body = {
+                "messages": chat.request_messages([*_MESSAGES, Message("assistant", opening)]),
+                chat.budget: 1,
+                **chat.extras,
+            }
             try:
                 counted = self._ask(chat.path, {**body, **CONTINUE}).prompt_tokens
             except ServerError as error:
                 return _refusal(error, field if place == 0 else f"{field} after {opening!r}")
             if counted is None:
                 return "the server does not tell how many tokens a prompt has"
-            if isinstance(tokens, Tokens):
+            if isinstance(tokens, ServerTokenizer):
                 expected = len(tokens.encode(tokens.prompt_text(_MESSAGES) + opening))
                 if counted != expected:
                     return f"with {field} the server counts {counted} tokens, not {expected}, up to {opening!r}"
@@ -212,9 +216,9 @@ class _Probe:
                 return f"nothing shows that the server knows {field}"
         return ""
 
-    def completions(self, tokens: Tokens | str) -> tuple[Endpoint | None, str]:
+    def completions(self, tokens: ServerTokenizer | str) -> tuple[Endpoint | None, str]:
         """What the endpoint for prompts takes; else why it cannot be used."""
-        if not isinstance(tokens, Tokens):
+        if not isinstance(tokens, ServerTokenizer):
             return None, tokens
         text = tokens.prompt_text(_MESSAGES) + ACTION_OPEN
         ids = tokens.encode(text)
@@ -247,7 +251,7 @@ class _Probe:
     ) -> Endpoint:
         """Which optional fields an endpoint takes: all at once, or else one after the other."""
         bare = Endpoint(path, prompts, budget, "unknown", False, {}, {}, system)
-        asked = {"messages": bare.shown(prompt)} if path == "chat/completions" else {"prompt": prompt}
+        asked = {"messages": bare.request_messages(prompt)} if path == "chat/completions" else {"prompt": prompt}
         optional: dict[str, Mapping[str, Any]] = {
             "stop": {"stop": list(_STOPS)},
             "seed": {"seed": 1},
@@ -255,7 +259,7 @@ class _Probe:
             "extras": self._extras,
         }
 
-        def ask(names: Sequence[str]) -> Reply:
+        def ask(names: Sequence[str]) -> CompletionReply:
             fields = {name: value for group in names for name, value in optional[group].items()}
             return self._ask(path, {**asked, budget: 16 if "stop" in names else 1, **fields})
 
@@ -288,11 +292,11 @@ class _Probe:
             return True
         return False
 
-    def _ask(self, path: Path, body: Mapping[str, Any]) -> Reply:
+    def _ask(self, path: Path, body: Mapping[str, Any]) -> CompletionReply:
         return read_reply(self._connection.ask(path, {"model": self._model, **body}))
 
 
-def _stops(reply: Reply) -> Stops:
+def _stops(reply: CompletionReply) -> Stops:
     if reply.stop in _STOPS:
         return "told"
     return "kept" if any(stop in reply.text for stop in _STOPS) else "unknown"

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cotbench.agents.openai.capabilities import CONTINUE, Endpoint, Server
+from cotbench.agents.openai.capabilities import CONTINUE, Endpoint, ServerCapabilities
 from cotbench.agents.openai.connection import Connection, ServerError
-from cotbench.agents.openai.reply import Reply, read_reply, written
-from cotbench.agents.openai.tokens import Tokens
+from cotbench.agents.openai.reply import CompletionReply, read_reply, to_generation
+from cotbench.agents.openai.tokens import ServerTokenizer
 from cotbench.errors import AgentError
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Message
-from cotbench.prompting.generation import Ask, Opened, Written, opened_text
+from cotbench.prompting.generation import Generation, GenerationRequest, Prefill, prefill_text
 from cotbench.prompting.parsing import ACTION_CLOSE, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Query
 
@@ -43,7 +43,7 @@ class Prompt:
 
 
 @dataclass(slots=True)
-class Spent:
+class TokenUsage:
     """What the requests of one decision cost; `prompt_tokens` and `cached` are the first one's."""
 
     prompt_tokens: int = 0
@@ -51,7 +51,7 @@ class Spent:
     prefilled: int = 0
     requests: int = 0
 
-    def add(self, reply: Reply) -> None:
+    def add(self, reply: CompletionReply) -> None:
         """Count a request."""
         asked = reply.prompt_tokens or 0
         if self.requests == 0:
@@ -75,7 +75,7 @@ class Merges:
             self.merged += merged
 
 
-class Writer:
+class CompletionWriter:
     """Continues prompts on one server.
 
     Args:
@@ -85,33 +85,33 @@ class Writer:
         tokens: the model's tokenizer, or why there is none.
     """
 
-    def __init__(self, connection: Connection, model: str, server: Server, tokens: Tokens | str) -> None:
+    def __init__(self, connection: Connection, model: str, server: ServerCapabilities, tokens: ServerTokenizer | str) -> None:
         self._connection, self._model, self._server = connection, model, server
-        self._tokens = tokens if isinstance(tokens, Tokens) else None
+        self._tokens = tokens if isinstance(tokens, ServerTokenizer) else None
         self.merges = Merges()
 
-    def write(self, query: Query, prompt: Prompt, ask: Ask, spent: Spent) -> Written:
+    def write(self, query: Query, prompt: Prompt, ask: GenerationRequest, spent: TokenUsage) -> Generation:
         """One continuation.
 
         Raises:
             AgentError: the server cannot do that, or failed.
         """
-        if ask.given is not None:
-            return self._scored(prompt, ask.opened, ask.given, spent)
-        endpoint = self._endpoint(ask.opened)
-        body = {**self._prompt(endpoint, prompt, ask.opened), **self.fields(endpoint, query, ask)}
+        if ask.forced is not None:
+            return self._scored(prompt, ask.prefill, ask.forced, spent)
+        endpoint = self._endpoint(ask.prefill)
+        body = {**self._prompt(endpoint, prompt, ask.prefill), **self.fields(endpoint, query, ask)}
         reply = self.ask(endpoint, body, spent)
         if reply.reasoning is not None:
-            reply = _whole(reply, opened=bool(ask.opened))
-        return written(reply, ask, self._growth, self.count)
+            reply = _whole(reply, opened=bool(ask.prefill))
+        return to_generation(reply, ask, self._growth, self.count)
 
-    def ask(self, endpoint: Endpoint, body: dict[str, Any], spent: Spent) -> Reply:
+    def ask(self, endpoint: Endpoint, body: dict[str, Any], spent: TokenUsage) -> CompletionReply:
         """One request, and its cost."""
         reply = read_reply(self._connection.ask(endpoint.path, {"model": self._model, **body}))
         spent.add(reply)
         return reply
 
-    def fields(self, endpoint: Endpoint, query: Query, ask: Ask) -> dict[str, Any]:
+    def fields(self, endpoint: Endpoint, query: Query, ask: GenerationRequest) -> dict[str, Any]:
         """Everything of a request but its prompt."""
         asked = query.elicitation
         fields: dict[str, Any] = {endpoint.budget: ask.budget, "temperature": asked.temperature}
@@ -130,27 +130,30 @@ class Writer:
     def _growth(self, ids: Sequence[int]) -> tuple[str, ...]:
         return () if self._tokens is None else self._tokens.growth(ids)
 
-    def _endpoint(self, opened: Opened) -> Endpoint:
+    def _endpoint(self, opened: Prefill) -> Endpoint:
         server = self._server
         found = server.continuing if opened else server.chat or server.completions
         if found is None:
             raise AgentError(f"the server cannot continue a turn that we open ({server.reason}): use --elicitation template")
         return found
 
-    def _prompt(self, endpoint: Endpoint, prompt: Prompt, opened: Opened) -> dict[str, Any]:
+    def _prompt(self, endpoint: Endpoint, prompt: Prompt, opened: Prefill) -> dict[str, Any]:
         if endpoint.path == "chat/completions":
             if not opened:
-                return {"messages": endpoint.shown(prompt.messages)}
-            return {"messages": endpoint.shown([*prompt.messages, Message("assistant", opened_text(opened))]), **CONTINUE}
+                return {"messages": endpoint.request_messages(prompt.messages)}
+            return {
+                "messages": endpoint.request_messages([*prompt.messages, Message("assistant", prefill_text(opened))]),
+                **CONTINUE,
+            }
         if self._tokens is None or prompt.ids is None:
             raise AgentError("prompts cannot be written without a tokenizer: give ?tokenizer=FOLDER")
         if endpoint.prompts == "ids":
             return {"prompt": [*prompt.ids, *self._tokens.opened(opened)]}
-        text = self._tokens.prompt_text(prompt.messages) + opened_text(opened)
+        text = self._tokens.prompt_text(prompt.messages) + prefill_text(opened)
         self.merges.add(self._tokens.merges(text, prompt.ids, opened))
         return {"prompt": text.removeprefix(self._tokens.begin) if endpoint.prompts != "text" else text}
 
-    def _scored(self, prompt: Prompt, opened: Opened, given: str, spent: Spent) -> Written:
+    def _scored(self, prompt: Prompt, opened: Prefill, given: str, spent: TokenUsage) -> Generation:
         """The log-probability of a given action: the server repeats the prompt with that of each token."""
         endpoint = self._server.completions
         if endpoint is None or endpoint.prompts != "ids" or self._tokens is None or prompt.ids is None:
@@ -172,10 +175,10 @@ class Writer:
             raise AgentError(
                 "the server does not tell the log-probabilities of a prompt: a given action cannot be scored there"
             )
-        return Written(given.removesuffix(ACTION_CLOSE), ACTION_CLOSE, 0, (), tuple(ids), tuple(map(float, scores)))
+        return Generation(given.removesuffix(ACTION_CLOSE), ACTION_CLOSE, 0, (), tuple(ids), tuple(map(float, scores)))
 
 
-def _whole(reply: Reply, *, opened: bool) -> Reply:
+def _whole(reply: CompletionReply, *, opened: bool) -> CompletionReply:
     """The text with what a reasoning parser took out of it: in tags again, or, in a turn that we opened, as it stood."""
     thought = reply.reasoning or ""
     if opened:
@@ -186,7 +189,7 @@ def _whole(reply: Reply, *, opened: bool) -> Reply:
     return replace(reply, text=text, pieces=(), ids=(), logprobs=None)
 
 
-def explained(error: ServerError) -> str:
+def explain_error(error: ServerError) -> str:
     """What is said of a failed request, with a way out where it is known."""
     if error.overflow:
         return f"{error}: use fewer steps (--max-steps), shorter observations (--observation-chars), or say ?context=TOKENS"

@@ -1,4 +1,4 @@
-"""Reading a server's answer. Invariant: what a server does not tell stays unknown; nothing is guessed into a `Written`."""
+"""Reading a server's answer. Invariant: what a server does not tell stays unknown; nothing is guessed into a `Generation`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cotbench.prompting.generation import Ask, Written, first_stop
+from cotbench.prompting.generation import Generation, GenerationRequest, first_stop
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class CompletionReply:
     """The first choice of an answer.
 
     Attributes:
@@ -42,7 +42,7 @@ class Reply:
     reasoning_tokens: int = 0
 
 
-def read_reply(loaded: Mapping[str, Any]) -> Reply:
+def read_reply(loaded: Mapping[str, Any]) -> CompletionReply:
     """The reply in a decoded answer of either endpoint, which has a choice."""
     choice = loaded["choices"][0]
     message = _mapping(choice.get("message"))
@@ -52,7 +52,7 @@ def read_reply(loaded: Mapping[str, Any]) -> Reply:
     stop = choice.get("stop_reason", choice.get("matched_stop"))
     pieces, logprobs = _told(_mapping(choice.get("logprobs")))
     ids = choice.get("token_ids")
-    return Reply(
+    return CompletionReply(
         text=text if isinstance(text, str) else "",
         reasoning=reasoning if isinstance(reasoning, str) else None,
         finish=choice.get("finish_reason"),
@@ -104,9 +104,12 @@ def _decoded(pieces: Sequence[object]) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def written(
-    reply: Reply, ask: Ask, growth: Callable[[Sequence[int]], tuple[str, ...]], count: Callable[[str], int | None]
-) -> Written:
+def to_generation(
+    reply: CompletionReply,
+    ask: GenerationRequest,
+    growth: Callable[[Sequence[int]], tuple[str, ...]],
+    count: Callable[[str], int | None],
+) -> Generation:
     """What a reply says to an ask, cut where the ask ends.
 
     A server may keep the stop string in the text, and none knows our rule for lines: the text is searched here. A stop string
@@ -127,18 +130,18 @@ def written(
     logprobs, ids = reply.logprobs, reply.ids
     if stop == "eos":  # The token that ends the turn is counted, and no text.
         grown = tuple(each for each in grown if len(each) <= len(text))
-        return Written(text, stop, total, grown, ids[: len(grown)], logprobs)
+        return Generation(text, stop, total, grown, ids[: len(grown)], logprobs)
     ended = next((place for place, each in enumerate(grown, 1) if first_stop(each, ask.stops, ask.one_line)), None)
     if ended is not None:
         kept = None if logprobs is None else logprobs[:ended]
-        return Written(text, stop, min(total, ended), grown[:ended], ids[:ended], kept)
+        return Generation(text, stop, min(total, ended), grown[:ended], ids[:ended], kept)
     if found is not None and reply.text[len(text) + len(stop) :].strip():  # The server wrote on, and does not tell its tokens.
         end = count(reply.text[: len(text) + len(stop)])
-        return Written(text, stop, total if end is None else min(total, end), (), (), None)
-    return Written(text, stop, total, grown, ids, logprobs)
+        return Generation(text, stop, total if end is None else min(total, end), (), (), None)
+    return Generation(text, stop, total, grown, ids, logprobs)
 
 
-def _end(reply: Reply, ask: Ask) -> str:
+def _end(reply: CompletionReply, ask: GenerationRequest) -> str:
     if reply.finish == "length":
         return "budget"
     return reply.stop if reply.stop in ask.stops else "eos"

@@ -14,13 +14,13 @@ from typing import Any
 
 from cotbench.agents.hf import loading
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.agents.tokenization.token_ids import opened_ids
+from cotbench.agents.tokenization.token_ids import prefill_ids
 from cotbench.errors import AgentError, MissingExtraError
 from cotbench.prompting.elicitation import Message
-from cotbench.prompting.generation import Opened
+from cotbench.prompting.generation import Prefill
 
 
-class Tokens:
+class ServerTokenizer:
     """Texts to token ids and back.
 
     Args:
@@ -72,10 +72,10 @@ class Tokens:
         with self._lock:
             return self._chat.prompt_text(messages)
 
-    def opened(self, opened: Opened) -> list[int]:
+    def opened(self, opened: Prefill) -> list[int]:
         """Ids of the assistant's turn so far, piece by piece."""
         with self._lock:
-            return opened_ids(self._chat, opened)
+            return prefill_ids(self._chat, opened)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text as a whole."""
@@ -87,12 +87,12 @@ class Tokens:
         with self._lock:
             return tuple(self._chat.decode(ids[:count]) for count in range(1, len(ids) + 1))
 
-    def merges(self, text: str, prompt: Sequence[int], opened: Opened) -> bool:
+    def merges(self, text: str, prompt: Sequence[int], opened: Prefill) -> bool:
         """Whether a server that is sent a prompt's text, with what was opened, reads other tokens than the pieces have."""
         return self.encode(text) != [*prompt, *self.opened(opened)]
 
 
-def find_tokens(model: str, wanted: str | None) -> Tokens | str:
+def find_tokens(model: str, wanted: str | None) -> ServerTokenizer | str:
     """The tokenizer of a served model, or why there is none.
 
     Args:
@@ -108,11 +108,11 @@ def find_tokens(model: str, wanted: str | None) -> Tokens | str:
             raise MissingExtraError(f"tokenizer={wanted}", "hf")
         return "no tokenizer: the extra 'hf' is not installed"
     if wanted is not None:
-        return Tokens(wanted)
+        return ServerTokenizer(wanted)
     if not (Path(model).expanduser().is_dir() or model.count("/") == 1):
         return f"no tokenizer: {model!r} is no folder and no hub name; give ?tokenizer=FOLDER"
     try:
-        return Tokens(model)
+        return ServerTokenizer(model)
     except AgentError:
         return f"no tokenizer: that of {model!r} cannot be loaded; give ?tokenizer=FOLDER"
 

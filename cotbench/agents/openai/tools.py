@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cotbench.agents.openai.reply import Reply
+from cotbench.agents.openai.reply import CompletionReply
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Message
 from cotbench.prompting.generation import TAG_ALLOWANCE
@@ -125,7 +125,7 @@ def budget(asked: Elicitation, mode: str) -> int:
     return asked.action_tokens + TAG_ALLOWANCE + (asked.trace_tokens if mode == "cot" else 0)
 
 
-def read_calls(reply: Reply, box: Toolbox, query: Query) -> Decision:
+def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
     """The decision in an answer to a request with tools; without a call its text is the action."""
     thought, text = reply.reasoning, reply.text.strip()
     if thought is None and THINK_CLOSE in text:

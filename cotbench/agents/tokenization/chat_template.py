@@ -59,12 +59,12 @@ class Chat:
             before, found, rendered = rendered.partition(place)
             if not found:
                 raise AgentError(f"the chat template of {self._tokenizer.name_or_path} drops a {message.role} message")
-            pieces += [before, self.plain(message.content)]
+            pieces += [before, self.escape_special(message.content)]
         if rendered.rstrip().endswith(THINK_OPEN):
             rendered = rendered.rstrip().removesuffix(THINK_OPEN)
         return "".join((*pieces, rendered))
 
-    def plain(self, content: str) -> str:
+    def escape_special(self, content: str) -> str:
         """A message's text with control tokens broken up: a model's words must not end its turn in our prompt."""
         if self._special is None:
             return content

@@ -5,12 +5,12 @@ trained on exactly what it is later shown.
 from __future__ import annotations
 
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.prompting.dialogue import Dialogue, fit
+from cotbench.prompting.dialogue import Dialogue, fit_context
 from cotbench.prompting.generation import prompt_limit
 from cotbench.prompting.query import Query
 
 
-def prompt_of(query: Query, chat: Chat, context: int) -> tuple[list[int], int]:
+def prompt_ids(query: Query, chat: Chat, context: int) -> tuple[list[int], int]:
     """The ids of a query's prompt, and how many observations were dropped so that it fits.
 
     Args:
@@ -29,5 +29,5 @@ def prompt_of(query: Query, chat: Chat, context: int) -> tuple[list[int], int]:
         made[dialogue] = chat.prompt_ids(messages)
         return len(made[dialogue])
 
-    shown, dropped = fit(query.dialogue, length, prompt_limit(query.elicitation, context))
+    shown, dropped = fit_context(query.dialogue, length, prompt_limit(query.elicitation, context))
     return made[shown], dropped

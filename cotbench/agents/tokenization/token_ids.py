@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.prompting.generation import Opened
+from cotbench.prompting.generation import Prefill
 
 
-def opened_ids(chat: Chat, opened: Opened) -> list[int]:
+def prefill_ids(chat: Chat, opened: Prefill) -> list[int]:
     """Token ids of the assistant's turn so far."""
     ids: list[int] = []
     for piece in opened:
-        ids += chat.encode(piece) if isinstance(piece, str) else ids_before(chat, piece.ids, piece.text)
+        ids += chat.encode(piece) if isinstance(piece, str) else truncate_ids(chat, piece.ids, piece.text)
     return ids
 
 
-def ids_before(chat: Chat, ids: Sequence[int], text: str) -> list[int]:
+def truncate_ids(chat: Chat, ids: Sequence[int], text: str) -> list[int]:
     """Token ids of `text`, which is the beginning of what `ids` say: the same tokens as far as they go, the rest encoded anew.
 
     A tag can begin inside a token; then the token's first part has to become a token of its own.

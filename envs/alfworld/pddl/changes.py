@@ -20,7 +20,7 @@ from cotbench.envs.alfworld.pddl.relations import State
 
 Atom = tuple[int, Arguments]
 """A slot and what it is said of."""
-Heard = list[tuple["Change", set[Arguments]]]
+ChangeObserver = list[tuple["Change", set[Arguments]]]
 _Literals = list[tuple[int, tuple[int | str, ...]]]
 _Required = tuple[_Literals, _Literals]
 """What must hold, and what must not, of parameters (by position) and constants."""
@@ -106,7 +106,7 @@ class Changes:
             into.setdefault(change.slot, set()).update(change.atoms(change.query, arguments, state))
         return removed, added
 
-    def heard(self, arguments: Arguments) -> Heard:
+    def heard(self, arguments: Arguments) -> ChangeObserver:
         """What texts hear of besides the facts, additions first: all that an effect might do, whether or not its condition
         holds now.
         """
@@ -116,7 +116,7 @@ class Changes:
             else []
         )
 
-    def _left(self, changes: Sequence[Change], arguments: Arguments, alternatives: Sequence[_Required]) -> Heard:
+    def _left(self, changes: Sequence[Change], arguments: Arguments, alternatives: Sequence[_Required]) -> ChangeObserver:
         """What the planner leaves of some of the effects, under any of these alternatives of the action's condition."""
         sure: set[Atom] = set()
         removing = {change.slot for change in changes if not change.positive}
@@ -128,7 +128,7 @@ class Changes:
             tuple({(slot, _ground(terms, arguments)) for slot, terms in literals} for literals in alternative)
             for alternative in alternatives
         ]
-        result: Heard = []
+        result: ChangeObserver = []
         for change in changes:
             atoms = change.atoms(change.possible, arguments, [] if change.possible is None else self._ever())
             if not change.positive and not change.reachable:

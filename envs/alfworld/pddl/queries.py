@@ -14,8 +14,8 @@ from cotbench.envs.alfworld.pddl.problem import Arguments
 from cotbench.envs.alfworld.pddl.relations import Lookup, State, split_terms
 from cotbench.envs.alfworld.pddl.types import Types
 
-Row = tuple[str, ...]
-Step = Callable[[State, list[Row]], list[Row]]
+Bindings = tuple[str, ...]
+JoinStep = Callable[[State, list[Bindings]], list[Bindings]]
 """Rows in, rows out: longer by new variables, or fewer."""
 
 
@@ -63,13 +63,13 @@ class Planner:
 
     def _plan(
         self, conjunction: Conjunction, given: Sequence[str], parameters: Mapping[str, str], wanted: Sequence[str]
-    ) -> tuple[Row, list[Step], tuple[int, ...]]:
+    ) -> tuple[Bindings, list[JoinStep], tuple[int, ...]]:
         kinds = {**parameters, **dict(conjunction.variables)}
         terms = {*wanted, *(term for literal in conjunction.literals for term in literal.terms)}
         constants = sorted(term for term in terms if term not in kinds)
         place = {name: position for position, name in enumerate((*given, *constants))}
         waiting: list[Literal | Absent] = [*conjunction.literals, *conjunction.absent]
-        steps: list[Step] = []
+        steps: list[JoinStep] = []
         while True:
             for part in [part for part in waiting if all(name in place for name in _free(part, kinds))]:
                 waiting.remove(part)
@@ -93,7 +93,7 @@ class Planner:
         size = float(self._sizes[self._slots[literal.predicate]])
         return math.sqrt(size) if any(term in place for term in literal.terms) else size
 
-    def _extend(self, literal: Literal, place: dict[str, int], kinds: Mapping[str, str]) -> Step:
+    def _extend(self, literal: Literal, place: dict[str, int], kinds: Mapping[str, str]) -> JoinStep:
         by, first, equal = split_terms(literal.terms, place)
         members = tuple(self.members(kinds[term]) for term in first)
         everything = frozenset(self._objects)
@@ -105,7 +105,7 @@ class Planner:
             place[term] = len(place)
         return _extension(self._slots[literal.predicate], lookup, keys)
 
-    def _test(self, part: Literal | Absent, place: Mapping[str, int], kinds: Mapping[str, str]) -> Step:
+    def _test(self, part: Literal | Absent, place: Mapping[str, int], kinds: Mapping[str, str]) -> JoinStep:
         if isinstance(part, Literal):
             places = tuple(place[term] for term in part.terms)
             if part.predicate == "=":
@@ -122,10 +122,10 @@ class Query:
 
     __slots__ = ("_plans",)
 
-    def __init__(self, plans: list[tuple[Row, list[Step], tuple[int, ...]]]) -> None:
+    def __init__(self, plans: list[tuple[Bindings, list[JoinStep], tuple[int, ...]]]) -> None:
         self._plans = plans
 
-    def rows(self, state: State, given: Row = ()) -> list[Arguments]:
+    def rows(self, state: State, given: Bindings = ()) -> list[Arguments]:
         """The values of the wanted variables, each answer once."""
         found: dict[Arguments, None] = {}
         for rows, wanted in self._answers(state, given):
@@ -133,11 +133,11 @@ class Query:
                 found[tuple([row[position] for position in wanted])] = None
         return list(found)
 
-    def holds(self, state: State, given: Row = ()) -> bool:
+    def holds(self, state: State, given: Bindings = ()) -> bool:
         """Whether there is any answer."""
         return any(rows for rows, _ in self._answers(state, given))
 
-    def _answers(self, state: State, given: Row) -> Iterator[tuple[list[Row], tuple[int, ...]]]:
+    def _answers(self, state: State, given: Bindings) -> Iterator[tuple[list[Bindings], tuple[int, ...]]]:
         """The rows of each alternative that has any, and where the wanted values are in them."""
         for constants, steps, wanted in self._plans:
             rows = [given + constants]
@@ -163,10 +163,10 @@ def _free(part: Literal | Absent, kinds: Mapping[str, str]) -> set[str]:
     return names
 
 
-def _extension(slot: int, lookup: Lookup, keys: tuple[int, ...]) -> Step:
+def _extension(slot: int, lookup: Lookup, keys: tuple[int, ...]) -> JoinStep:
     if not keys:
 
-        def extend_by_all(state: State, rows: list[Row]) -> list[Row]:
+        def extend_by_all(state: State, rows: list[Bindings]) -> list[Bindings]:
             answers = state[slot].index(lookup).get((), ())
             return [row + answer for row in rows for answer in answers]
 
@@ -174,34 +174,34 @@ def _extension(slot: int, lookup: Lookup, keys: tuple[int, ...]) -> Step:
     if len(keys) == 1:
         key = keys[0]
 
-        def extend_by_one(state: State, rows: list[Row]) -> list[Row]:
+        def extend_by_one(state: State, rows: list[Bindings]) -> list[Bindings]:
             table = state[slot].index(lookup)
             return [row + answer for row in rows for answer in table.get(row[key], ())]
 
         return extend_by_one
 
-    def extend(state: State, rows: list[Row]) -> list[Row]:
+    def extend(state: State, rows: list[Bindings]) -> list[Bindings]:
         table = state[slot].index(lookup)
         return [row + answer for row in rows for answer in table.get(tuple([row[key] for key in keys]), ())]
 
     return extend
 
 
-def _membership(slot: int, places: tuple[int, ...], positive: bool) -> Step:
-    def test(state: State, rows: list[Row]) -> list[Row]:
+def _membership(slot: int, places: tuple[int, ...], positive: bool) -> JoinStep:
+    def test(state: State, rows: list[Bindings]) -> list[Bindings]:
         facts = state[slot].facts
         return [row for row in rows if (tuple([row[place] for place in places]) in facts) is positive]
 
     return test
 
 
-def _equality(left: int, right: int, positive: bool) -> Step:
+def _equality(left: int, right: int, positive: bool) -> JoinStep:
     return lambda state, rows: [row for row in rows if (row[left] == row[right]) is positive]
 
 
-def _absence(inner: Query, places: tuple[int, ...]) -> Step:
+def _absence(inner: Query, places: tuple[int, ...]) -> JoinStep:
     return lambda state, rows: [row for row in rows if not inner.holds(state, tuple([row[place] for place in places]))]
 
 
-def _enumerate(names: Sequence[str]) -> Step:
+def _enumerate(names: Sequence[str]) -> JoinStep:
     return lambda state, rows: [(*row, name) for row in rows for name in names]

@@ -16,7 +16,7 @@ from cotbench.agents.hf.attention import forward
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.examples import Example, Examples, make_examples
-from cotbench.baselines.training.sequence_tree import grow
+from cotbench.baselines.training.sequence_tree import build_trees
 from cotbench.envs import Instructions
 from cotbench.errors import UsageError
 from cotbench.prompting.dialogue import Dialogue
@@ -54,7 +54,7 @@ def query(step: int, elicitation: Elicitation = PREFILL, steps: Any = STEPS, **m
     """The query that a rollout asks at this step, made as a rollout makes it."""
     dialogue = Dialogue(TOLD, (FIRST,))
     for action, trace, observation in steps[:step]:
-        dialogue = dialogue.then(action, trace, observation)
+        dialogue = dialogue.extended(action, trace, observation)
     return Query("e", "t", step, "cot", dialogue, elicitation, **more)
 
 
@@ -202,7 +202,7 @@ def test_the_prompts_of_an_episode_grow_into_one_tree(template: str, history: st
     (episode,) = examples(chat, PREFILL.model_copy(update={"history": history})).episodes
     for before, after in itertools.pairwise(episode):
         assert after.prompt[: len(before.prompt)] == before.prompt
-    (tree,) = grow(episode, [[1.0] * len(example.answer) for example in episode])
+    (tree,) = build_trees(episode, [[1.0] * len(example.answer) for example in episode])
     check_tree(tree, episode)
 
 
@@ -228,7 +228,7 @@ def test_a_dropped_prompt_is_the_one_of_evaluation_and_begins_another_tree(
         assert asked(agent, one, monkeypatch) == list(example.ids[:-1])
     assert made.shortened == dropped > 0
     (episode,) = made.episodes
-    trees = grow(episode, [[1.0] * len(example.answer) for example in episode])
+    trees = build_trees(episode, [[1.0] * len(example.answer) for example in episode])
     assert 1 < len(trees) < len(episode)
     rest = list(episode)
     for tree in trees:
@@ -246,7 +246,7 @@ def test_what_is_too_long_is_counted_and_never_cut() -> None:
     assert [example.step for example in made.flat] == [0, 2, 3]
     check_spans(chat, made, [steps[0], *steps[2:]])
     assert all(len(example.ids) <= 900 for example in made.flat)
-    (tree,) = grow(made.episodes[0], [[1.0] * len(example.answer) for example in made.flat])
+    (tree,) = build_trees(made.episodes[0], [[1.0] * len(example.answer) for example in made.flat])
     check_tree(tree, made.flat)
     hopeless = examples(chat, PREFILL, demonstration(first="room " * 2000), demonstration(), context=900)
     assert hopeless.too_long == ("t#0", "t#1", "t#2", "t#3"), "not even the first observation fits"

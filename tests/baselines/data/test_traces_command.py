@@ -15,7 +15,7 @@ import pytest
 import cotbench
 from cotbench.agents import registry
 from cotbench.baselines.data.demonstration import read_demonstrations
-from cotbench.baselines.data.traces import keep
+from cotbench.baselines.data.traces import keep_successes
 from cotbench.cli import run_cli
 from cotbench.prompting.query import Decision
 from cotbench.runs.episode import Episode, Step
@@ -57,7 +57,7 @@ def test_every_episode_is_kept_or_counted() -> None:
         _episode("broken", ("x",), success=False, error="503"),
         _episode("prompt", ("x",), mode="prompt"),
     ]
-    kept = keep(episodes, "alfworld-gen", "me")
+    kept = keep_successes(episodes, "alfworld-gen", "me")
     assert [one.task for one in kept.demonstrations] == ["whole", "half"]
     assert (kept.failed, kept.errors, kept.without_trace, kept.episodes) == (1, 1, 2, 6)
     assert (kept.decisions, kept.traces) == (6, ["x", "y z", "x", "y"])

@@ -20,10 +20,10 @@ from cotbench.baselines.data.demonstration import Demonstration, write_jsonl
 from cotbench.baselines.data.examples import Example, make_examples
 from cotbench.baselines.recipes.sft import SFTConfig, train
 from cotbench.baselines.training.batching import make_steps
-from cotbench.baselines.training.logprobs import score
+from cotbench.baselines.training.logprobs import action_logprobs
 from cotbench.baselines.training.masks import weights
-from cotbench.baselines.training.model import load_learner
-from cotbench.baselines.training.recipe_card import Trained
+from cotbench.baselines.training.model import load_trainable
+from cotbench.baselines.training.recipe_card import TrainingResult
 from cotbench.baselines.training.trainer import TreeTrainer, steps_at
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.elicitation import Elicitation
@@ -39,10 +39,10 @@ FAST: dict[str, Any] = {"learning_rate": 1e-3, "warmup": 0, "checkpoints": (1.0,
 
 
 @pytest.fixture
-def sft(some_traces: Path, learners: dict[str, Path], tmp_path: Path) -> Callable[..., Trained]:
+def sft(some_traces: Path, learners: dict[str, Path], tmp_path: Path) -> Callable[..., TrainingResult]:
     """Trains a small random model on three games."""
 
-    def call(out: str = "out", kind: str = "qwen", **options: Any) -> Trained:
+    def call(out: str = "out", kind: str = "qwen", **options: Any) -> TrainingResult:
         told = {**FAST, "model": str(learners[kind]), "data": (str(some_traces),), **options}
         return train(SFTConfig(**told), tmp_path / out)
 
@@ -94,7 +94,7 @@ def masked_ids(folder: Path, k: float) -> set[str]:
 @pytest.fixture(scope="module")
 def learned(
     some_played: list[Demonstration], learners: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Demonstration, Trained]:
+) -> tuple[Demonstration, TrainingResult]:
     """One game until it is known by heart."""
     folder = tmp_path_factory.mktemp("learned")
     shortest = min(some_played, key=lambda one: len(one.actions))
@@ -104,7 +104,7 @@ def learned(
     return shortest, train(config, folder / "out")
 
 
-def test_the_loss_falls_and_checkpoints_stand_at_the_asked_shares(learned: tuple[Demonstration, Trained]) -> None:
+def test_the_loss_falls_and_checkpoints_stand_at_the_asked_shares(learned: tuple[Demonstration, TrainingResult]) -> None:
     _, trained = learned
     assert trained.steps == 80
     assert {path.name for path in trained.folder.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-40", "checkpoint-80"}
@@ -119,7 +119,7 @@ def test_the_loss_falls_and_checkpoints_stand_at_the_asked_shares(learned: tuple
     ).read_bytes()
 
 
-def test_what_was_learned_is_what_is_asked(learned: tuple[Demonstration, Trained]) -> None:
+def test_what_was_learned_is_what_is_asked(learned: tuple[Demonstration, TrainingResult]) -> None:
     shortest, trained = learned
     agent = make_agent(f"hf:{trained.folder}?threads=1&device=cpu")
     asked = Elicitation.for_env(ENV)
@@ -130,7 +130,7 @@ def test_what_was_learned_is_what_is_asked(learned: tuple[Demonstration, Trained
     assert all(decision.format_ok and not decision.trace_truncated for decision in decisions)
 
 
-def test_a_trained_folder_and_its_checkpoints_play(learned: tuple[Demonstration, Trained], tmp_path: Path) -> None:
+def test_a_trained_folder_and_its_checkpoints_play(learned: tuple[Demonstration, TrainingResult], tmp_path: Path) -> None:
     _, trained = learned
     for folder in (trained.folder, trained.folder / "checkpoint-2"):
         config = RunConfig(
@@ -144,12 +144,12 @@ def test_a_trained_folder_and_its_checkpoints_play(learned: tuple[Demonstration,
         plan = make_plan(config)
         out = tmp_path / folder.name
         agent = make_agent(config.agent)
-        outcome = runner.start(plan, out, agent=agent, resources=runner.Resources(), observer=runner.Silent())
+        outcome = runner.start_run(plan, out, agent=agent, resources=runner.Resources(), observer=runner.SilentObserver())
         assert outcome.episodes and all(episode.error is None for episode in outcome.episodes)
 
 
 def test_the_card(sft: Any, some_played: list[Demonstration], some_words: Any, learners: dict[str, Path]) -> None:
-    trained = sft(epochs=1, batch=8, mask_fraction=0.3, unit="episode")
+    trained = sft(epochs=1, batch_size=8, mask_fraction=0.3, unit="episode")
     card = json.loads((trained.folder / "recipe.json").read_text())
     made = examples_of(some_played, some_words)
     assert card["recipe"] == "sft"
@@ -197,7 +197,7 @@ def test_the_masked_share_of_action_tokens_is_the_fraction(
     write_jsonl(tmp_path / "even.jsonl", even)
     before: set[str] = set()
     for k in (0.1, 0.3, 0.5, 0.7):
-        options = {"epochs": 1, "batch": 99, "mask_fraction": k, "mask_select": select, "unit": "episode"}
+        options = {"epochs": 1, "batch_size": 99, "mask_fraction": k, "mask_select": select, "unit": "episode"}
         trained = sft(str(k), data=(str(tmp_path / "even.jsonl"),), **options)
         measured = json.loads((trained.folder / "recipe.json").read_text())["seen"]["masked_share"]
         assert abs(measured - k) <= 1 / trained.examples
@@ -211,24 +211,24 @@ def test_the_masked_share_of_action_tokens_is_the_fraction(
 def test_the_masked_share_is_that_of_the_stored_masks(
     sft: Any, some_played: list[Demonstration], some_words: Any, unit: str
 ) -> None:
-    trained = sft(epochs=1, batch=8, mask_fraction=0.5, unit=unit)
+    trained = sft(epochs=1, batch_size=8, mask_fraction=0.5, unit=unit)
     masked = masked_ids(trained.folder, 0.5)
     lengths = {one.id: len(one.part("action")) for one in examples_of(some_played, some_words)}
     assert trained.seen["masked_share"] == pytest.approx(sum(lengths[id_] for id_ in masked) / sum(lengths.values()), abs=1e-6)
-    soft = sft("soft", epochs=1, batch=8, mask_fraction=0.5, unit=unit, action_weight=0.25)
+    soft = sft("soft", epochs=1, batch_size=8, mask_fraction=0.5, unit=unit, action_weight=0.25)
     assert soft.seen["masked_share"] == pytest.approx(0.75 * trained.seen["masked_share"], abs=1e-6)
 
 
 @pytest.mark.parametrize("schedule", ["warmup", "anneal"])
 def test_a_schedule_masks_half_of_the_fraction(sft: Any, schedule: str) -> None:
-    trained = sft(epochs=3, batch=2, unit="episode", mask_fraction=0.8, mask_schedule=schedule)
+    trained = sft(epochs=3, batch_size=2, unit="episode", mask_fraction=0.8, mask_schedule=schedule)
     assert trained.seen["masked_share"] == pytest.approx(0.4, abs=0.1)
 
 
 def test_decisions_and_episodes_have_one_loss_and_one_gradient(sft: Any, watched: Any) -> None:
-    options = {"epochs": 1, "batch": 1000, "mask_fraction": 0.4}
+    options = {"epochs": 1, "batch_size": 1000, "mask_fraction": 0.4}
     for unit, tokens in (("decision", 8192), ("episode", 64), ("episode", 8192)):
-        sft(f"{unit}{tokens}", unit=unit, pass_tokens=tokens, **options)
+        sft(f"{unit}{tokens}", unit=unit, max_tokens_per_forward=tokens, **options)
     (loss, grads), *others = watched
     assert len(others) == 2
     for other, own in others:
@@ -239,14 +239,17 @@ def test_decisions_and_episodes_have_one_loss_and_one_gradient(sft: Any, watched
 @pytest.mark.parametrize("unit", ["decision", "episode"])
 def test_many_small_passes_and_one_large_give_the_same_weights(sft: Any, unit: str) -> None:
     small, large = (
-        sft(str(tokens), unit=unit, epochs=1, batch=8, mask_fraction=0.3, pass_tokens=tokens) for tokens in (64, 8192)
+        sft(str(tokens), unit=unit, epochs=1, batch_size=8, mask_fraction=0.3, max_tokens_per_forward=tokens)
+        for tokens in (64, 8192)
     )
     assert close(weights_of(small.folder), weights_of(large.folder), 1e-3)
     assert small.seen == large.seen
 
 
 def test_activations_that_are_computed_twice_give_the_same_weights(sft: Any) -> None:
-    usual, twice = (sft(str(again), unit="episode", epochs=2, batch=8, gradient_checkpointing=again) for again in (False, True))
+    usual, twice = (
+        sft(str(again), unit="episode", epochs=2, batch_size=8, gradient_checkpointing=again) for again in (False, True)
+    )
     assert close(weights_of(usual.folder), weights_of(twice.folder), 1e-3)
 
 
@@ -283,10 +286,10 @@ def plain_loop(model_folder: Path, examples: list[Example], masked: set[str], st
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
         losses.append(float(loss.detach()))
-        if config.average:
-            kept = min(config.average, len(losses) / (len(losses) + 10))
+        if config.ema_decay:
+            kept = min(config.ema_decay, len(losses) / (len(losses) + 10))
             means = {name: kept * means[name] + (1 - kept) * one.detach() for name, one in model.named_parameters()}
-    return losses, means if config.average else dict(model.state_dict())
+    return losses, means if config.ema_decay else dict(model.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -294,7 +297,7 @@ def plain_loop(model_folder: Path, examples: list[Example], masked: set[str], st
     [
         ("qwen", "decision", {"mask_fraction": 0.3}),
         ("llama", "episode", {"mask_fraction": 0.5, "action_weight": 0.5, "weight_decay": 0.1}),
-        ("qwen", "episode", {"average": 0.2}),
+        ("qwen", "episode", {"ema_decay": 0.2}),
         ("gemma", "decision", {"mask_fraction": 0.3}),
         ("gemma", "episode", {}),
     ],
@@ -310,7 +313,7 @@ def test_it_is_the_textbooks_loop(
     unit: Any,
     more: dict[str, Any],
 ) -> None:
-    options = {**FAST, "batch": 9, "epochs": 1, "unit": unit, **more}
+    options = {**FAST, "batch_size": 9, "epochs": 1, "unit": unit, **more}
     with caplog.at_level(logging.WARNING):
         trained = sft(kind=kind, **options)
     alone = [record.message for record in caplog.records if record.message.startswith("each decision is computed on its own")]
@@ -332,11 +335,11 @@ def test_scores_are_what_the_agent_would_report(
     kind: str, learners: dict[str, Path], some_played: list[Demonstration], some_words: Any
 ) -> None:
     folder = learners[kind]
-    learner = load_learner(str(folder), device="cpu")
+    learner = load_trainable(str(folder), device="cpu")
     assert learner.packed == (kind == "qwen")
     shortest = min(some_played, key=lambda one: len(one.actions))
     made = examples_of([shortest], some_words)
-    found = score(learner.model, learner.chat, [made], packed=learner.packed, device=learner.model.device)
+    found = action_logprobs(learner.model, learner.chat, [made], packed=learner.packed, device=learner.model.device)
     agent = make_agent(f"hf:{folder}?threads=1&device=cpu")
     assert isinstance(agent, HFAgent)
     asked = Elicitation.for_env(ENV)
@@ -359,7 +362,7 @@ def test_an_adapter_is_trained_loaded_and_trained_upon(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    trained = sft(epochs=3, batch=8, unit="episode", lora_rank=4, learning_rate=1e-2)
+    trained = sft(epochs=3, batch_size=8, unit="episode", lora_rank=4, learning_rate=1e-2)
     losses = [loss for loss, _ in watched]
     assert losses[-1] < losses[0] and all("lora_" in name for name in watched[-1][1])
     assert not (trained.folder / "model.safetensors").exists()
@@ -367,14 +370,14 @@ def test_an_adapter_is_trained_loaded_and_trained_upon(
     assert isinstance(agent, HFAgent)
     told = agent.describe()
     assert told["model"] == str(trained.folder)
-    assert told["base"]["weights_sha256"] == load_learner(str(learners["qwen"]), device="cpu").description["weights_sha256"]
+    assert told["base"]["weights_sha256"] == load_trainable(str(learners["qwen"]), device="cpu").description["weights_sha256"]
     base = AutoModelForCausalLM.from_pretrained(learners["qwen"], dtype=torch.float32)
     textbook = PeftModel.from_pretrained(base, trained.folder).merge_and_unload().state_dict()
     assert close(dict(agent._model.state_dict()), dict(textbook))
     state, asked = some_played[0].dialogue(1), Elicitation(trace_tokens=8, action_tokens=8)
     (decision,) = agent.decide([Query("e", "t", 1, "cot", state, asked)])
     assert decision.error is None
-    upon = sft("upon", model=str(trained.folder), epochs=1, batch=8, unit="episode", lora_rank=2)
+    upon = sft("upon", model=str(trained.folder), epochs=1, batch_size=8, unit="episode", lora_rank=2)
     assert make_agent(f"hf:{upon.folder}?device=cpu").describe()["base"]["model"] == str(trained.folder.resolve())  # type: ignore[attr-defined]
     told = json.loads((trained.folder / "adapter_config.json").read_text())
     assert told["base_model_name_or_path"] == str(learners["qwen"].resolve())

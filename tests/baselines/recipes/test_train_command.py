@@ -101,7 +101,7 @@ def test_a_training_and_what_the_terminal_shows(cli: Any, whole: Path) -> None:
 
 def test_a_file_does_what_flags_do_and_what_is_typed_wins(cli: Any, whole: Path) -> None:
     Path("c.toml").write_text(
-        'recipe = "sft"\nmodel = "./m"\ndata = ["t"]\nepochs = 2\nbatch = 6\nlearning_rate = 1e-3\nmask_fraction = 0.9\n'
+        'recipe = "sft"\nmodel = "./m"\ndata = ["t"]\nepochs = 2\nbatch_size = 6\nlearning_rate = 1e-3\nmask_fraction = 0.9\n'
         'checkpoints = [0.25, 0.5, 0.75]\ndevice = "cpu"\nthreads = 1\nelicitation = { trace_tokens = 256 }\n'
     )
     code, _, _ = cli("train", "--config", "c.toml", "--mask-fraction", "0.3", "--out", "o")
@@ -157,7 +157,7 @@ def nth(number: int, original: Callable[..., Any], *, after: bool = False) -> Ca
     return call
 
 
-AVERAGED = ["--average", "0.8"]
+AVERAGED = ["--ema-decay", "0.8"]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ AVERAGED = ["--average", "0.8"]
     [
         ((trainer.TreeTrainer, "save_model"), False, "checkpoint-3", []),
         ((trainer.TreeTrainer, "_save_optimizer_and_scheduler"), False, "checkpoint-3", AVERAGED),
-        ((ema.Average, "save"), False, "checkpoint-3", AVERAGED),
+        ((ema.WeightEMA, "save"), False, "checkpoint-3", AVERAGED),
         ((trainer, "write_card"), False, "checkpoint-3", []),
         ((trainer, "write_card"), True, "checkpoint-5", AVERAGED),
     ],

@@ -13,7 +13,7 @@ from cotbench.errors import UsageError
 from cotbench.prompting.parsing import TAGS
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
-from cotbench.runs.runner import Resources, Silent, run, start
+from cotbench.runs.runner import Resources, SilentObserver, run, start_run
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_it_wins_real_games(real_games: Path, tmp_path: Path) -> None:
     config = RunConfig(agent="scripted", env="alfworld", split="id", mode="cot", episodes=12)
     plan = make_plan(config, real_games)
     agent = make_agent("scripted?order=shuffled")
-    outcome = start(plan, tmp_path / "run", agent=agent, resources=Resources(data=real_games), observer=Silent())
+    outcome = start_run(plan, tmp_path / "run", agent=agent, resources=Resources(data=real_games), observer=SilentObserver())
     assert sum(episode.success for episode in outcome.episodes) >= 11
     for episode in outcome.episodes:
         one = Demonstration(

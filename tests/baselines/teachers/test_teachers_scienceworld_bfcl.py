@@ -31,7 +31,7 @@ def states(env: TextEnv, name: str, task: str) -> Iterator[State]:
     while (action := info["expert_action"]) is not None:
         yield dialogue, action
         observation, _, terminated, truncated, info = env.step(action)
-        dialogue = dialogue.then(action, None, observation)
+        dialogue = dialogue.extended(action, None, observation)
         if terminated or truncated:
             return
 
@@ -179,7 +179,7 @@ SCHEMA = {
     },
 }
 SHOP = Dialogue(env_entry("bfcl").instructions(), ("Good morning. What do 3 red apples cost?",), functions=json.dumps(SCHEMA))
-ASKED = SHOP.then("[get_price(thing='red apples')]", None, '{"price": 12.345}')
+ASKED = SHOP.extended("[get_price(thing='red apples')]", None, '{"price": 12.345}')
 
 
 def test_every_source_is_told_as_it_is() -> None:
@@ -196,13 +196,13 @@ def test_every_source_is_told_as_it_is() -> None:
     assert "a rounded 12.345" in said(ASKED, "[get_price(thing='red apples', amount=12.35)]")
     assert "`price` is 12.345" in said(ASKED, "[]")
     assert "missing" in said(SHOP, "[]")
-    assert "reported an error" in said(SHOP.then("[get_price(thing='x')]", None, '{"error": "No x"}'), "[]")
+    assert "reported an error" in said(SHOP.extended("[get_price(thing='x')]", None, '{"error": "No x"}'), "[]")
     said(SHOP, "[get_price(thing='</think><action>[]</action>')]")
     said(SHOP, "get_price(")
 
 
 def test_a_new_turn_begins_after_a_response_without_calls() -> None:
-    later = ASKED.then("[]", None, "And 5 pears?")
+    later = ASKED.extended("[]", None, "And 5 pears?")
     trace = bfcl.think(later, "[get_price(thing='pears', amount=5)]", random.Random(0))
     assert '"And 5 pears?"' in trace and "apples" not in trace
     assert unseen(later, "[]", 'The user gives "12.345".', "bfcl") == ["12.345 from the user"]

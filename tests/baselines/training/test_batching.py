@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotbench.baselines.training.batching import Step, Unit, make_steps
-from cotbench.baselines.training.dataset import Feed
+from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, make_steps
+from cotbench.baselines.training.dataset import PackedDataset
 from cotbench.baselines.training.sequence_tree import Branch, Tree
 
 sizes = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=6), min_size=1, max_size=6)
 units = st.sampled_from(["decision", "episode"])
 
 
-def decisions(step: Step) -> list[tuple[int, int]]:
+def decisions(step: TrainingStep) -> list[tuple[int, int]]:
     return [(episode, one) for part in step.parts for episode, some in part for one in some]
 
 
@@ -25,7 +25,7 @@ def all_of(lengths: list[list[int]]) -> set[tuple[int, int]]:
 @given(sizes, units, st.integers(1, 9), st.integers(1, 3), st.integers(0, 3), st.integers(64, 90), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
 def test_every_decision_once_an_epoch(
-    lengths: list[list[int]], unit: Unit, batch: int, epochs: int, seed: int, tokens: int, processes: int
+    lengths: list[list[int]], unit: ExampleUnit, batch: int, epochs: int, seed: int, tokens: int, processes: int
 ) -> None:
     steps = make_steps(lengths, unit=unit, batch=batch, epochs=epochs, seed=seed, tokens=tokens, processes=processes)
     assert [step.progress for step in steps] == [index / len(steps) for index in range(len(steps))]
@@ -49,7 +49,7 @@ def test_every_decision_once_an_epoch(
 @given(sizes, units, st.integers(1, 9), st.integers(0, 3))
 @settings(max_examples=30, deadline=None)
 def test_which_decisions_make_a_step_depends_on_neither_processes_nor_memory(
-    lengths: list[list[int]], unit: Unit, batch: int, seed: int
+    lengths: list[list[int]], unit: ExampleUnit, batch: int, seed: int
 ) -> None:
     made = [
         make_steps(lengths, unit=unit, batch=batch, epochs=2, seed=seed, tokens=tokens, processes=processes)
@@ -60,7 +60,9 @@ def test_which_decisions_make_a_step_depends_on_neither_processes_nor_memory(
 
 @given(sizes, units, st.floats(0.01, 3.0))
 @settings(max_examples=60, deadline=None)
-def test_a_fraction_of_epochs_is_the_beginning_of_whole_ones(lengths: list[list[int]], unit: Unit, epochs: float) -> None:
+def test_a_fraction_of_epochs_is_the_beginning_of_whole_ones(
+    lengths: list[list[int]], unit: ExampleUnit, epochs: float
+) -> None:
     options = {"unit": unit, "batch": 3, "seed": 0, "tokens": 64}
     whole = make_steps(lengths, epochs=3, **options)  # type: ignore[arg-type]
     some = make_steps(lengths, epochs=epochs, **options)  # type: ignore[arg-type]
@@ -88,7 +90,7 @@ def tree(episode: int, decision: int) -> Tree:
     return Tree((1, 100 + episode), (Branch(2, (200 + decision, 7), (1.0, 1.0)),))
 
 
-def trees(step: Step, part: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[list[Tree], int]:
+def trees(step: TrainingStep, part: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[list[Tree], int]:
     made = [tree(episode, one) for episode, some in part for one in some]
     return made, len(made)
 
@@ -97,10 +99,10 @@ def trees(step: Step, part: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[li
 @given(sizes, units, st.integers(1, 9), st.integers(64, 90))
 @settings(max_examples=30, deadline=None)
 def test_the_portions_of_all_processes_hold_the_steps_decisions(
-    processes: int, lengths: list[list[int]], unit: Unit, batch: int, tokens: int
+    processes: int, lengths: list[list[int]], unit: ExampleUnit, batch: int, tokens: int
 ) -> None:
     steps = make_steps(lengths, unit=unit, batch=batch, epochs=1, seed=0, tokens=tokens, processes=processes)
-    feed = Feed(steps, trees, processes)
+    feed = PackedDataset(steps, trees, processes)
     assert len(feed) == len(steps) * processes
     for number, step in enumerate(steps):
         portions = [feed[number * processes + process] for process in range(processes)]

@@ -20,7 +20,7 @@ from cotbench.baselines.training import packing
 from cotbench.baselines.training.loss import losses, mean_loss, plain_losses
 from cotbench.baselines.training.masks import MaskConfig, Masks, Score, weights
 from cotbench.baselines.training.packing import pack
-from cotbench.baselines.training.sequence_tree import Branch, Tree, grow
+from cotbench.baselines.training.sequence_tree import Branch, Tree, build_trees
 from cotbench.envs import Instructions
 from cotbench.prompting.elicitation import Elicitation
 from tests import tiny_models
@@ -39,7 +39,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def models(request: pytest.FixtureRequest, folders: dict[str, Path]) -> tuple[Any, Any]:
     """One model twice: with our attention, and with its own. In double precision; only the vocabulary's part is single."""
     ours = load(folders[request.param], "eager")
-    packing.install(ours)
+    packing.install_packed_attention(ours)
     return ours, load(folders[request.param], "eager")
 
 
@@ -100,9 +100,9 @@ def test_a_tree_has_the_losses_of_its_decisions_one_by_one(kind: str, attention:
     import torch
 
     ours, plain = load(folders[kind], attention), load(folders[kind], attention)
-    packing.install(ours)
+    packing.install_packed_attention(ours)
     for episode in episodes():
-        trees = grow(episode, numbered([example.answer for example in episode]))
+        trees = build_trees(episode, numbered([example.answer for example in episode]))
         assert len(trees) == 1 and len(trees[0].branches) == len(episode)
         with torch.inference_mode():
             packed = in_order(*losses(ours, pack(trees)))
@@ -116,14 +116,14 @@ def test_trees_side_by_side_have_the_losses_of_each_alone(models: tuple[Any, Any
     ours, plain = models
     flat = [example for episode in episodes() for example in episode]
     given = iter(numbered([example.answer for example in flat]))
-    trees = [tree for episode in episodes() for tree in grow(episode, [next(given) for _ in episode])]
+    trees = [tree for episode in episodes() for tree in build_trees(episode, [next(given) for _ in episode])]
     row = pack(trees)
     assert len(row.ids) == sum(tree.tokens for tree in trees), "nothing is padded"
     assert len(row.ids) < sum(len(example.ids) for example in flat), "the common history is computed once"
     with torch.inference_mode():
         together, counts = losses(ours, row)
         apart = [losses(ours, pack([tree])) for tree in trees]
-        singles = losses(ours, pack([tree for example, own in _each(flat) for tree in grow([example], [own])]))
+        singles = losses(ours, pack([tree for example, own in _each(flat) for tree in build_trees([example], [own])]))
         expected = torch.cat([alone(plain, example.ids, len(example.prompt)) for example in flat])
     assert same(together, torch.cat([nll for nll, _ in apart]))
     assert counts.tolist() == torch.cat([weight for _, weight in apart]).tolist()
@@ -178,7 +178,9 @@ def test_gradients_are_those_of_the_decisions_one_by_one(models: tuple[Any, Any]
     half = [[weights(example, index % 2 == 1, 0.5) for index, example in enumerate(episode)] for episode in some]
     for model in (ours, plain):
         model.zero_grad()
-    nll, weight = losses(ours, pack([tree for episode, own in zip(some, half, strict=True) for tree in grow(episode, own)]))
+    nll, weight = losses(
+        ours, pack([tree for episode, own in zip(some, half, strict=True) for tree in build_trees(episode, own)])
+    )
     (nll * weight).sum().backward()
     for episode, own in zip(some, half, strict=True):
         for example, counts in zip(episode, own, strict=True):
@@ -195,11 +197,11 @@ def test_a_layer_that_is_not_known_is_refused_and_computed_plainly(folders: dict
 
     model = load(folders["gemma"], "eager")
     (episode, *_) = episodes()
-    row = pack(grow(episode, numbered([example.answer for example in episode])))
+    row = pack(build_trees(episode, numbered([example.answer for example in episode])))
     with torch.inference_mode():
         nll, weight = plain_losses(model, row)
         assert same(in_order(nll, weight), torch.cat([alone(model, one.ids, len(one.prompt)) for one in episode]))
-        packing.install(model)
+        packing.install_packed_attention(model)
         with pytest.raises(NotImplementedError, match="a layer that our attention does not know"):
             losses(model, row)
 
@@ -255,7 +257,7 @@ def test_a_batch_made_by_hand(
 ) -> None:
     both = [FIRST, SECOND]
     own = [weights(example, hide, action_weight) for example, hide in zip(both, hidden, strict=True)]
-    trees = grow(both, own) if one_tree else [*grow(both[:1], own[:1]), *grow(both[1:], own[1:])]
+    trees = build_trees(both, own) if one_tree else [*build_trees(both[:1], own[:1]), *build_trees(both[1:], own[1:])]
     assert len(trees) == (1 if one_tree else 2)
     row = pack(trees)
     nll, weight = losses(Bigrams(), row)
@@ -289,7 +291,9 @@ def test_the_share_of_action_tokens_left_out_is_the_fraction(k: float, select: s
         [
             tree
             for episode in made.episodes
-            for tree in grow(episode, [weights(one, masks.masked(one.id, 0, 0.0), masks.action_weight) for one in episode])
+            for tree in build_trees(
+                episode, [weights(one, masks.masked(one.id, 0, 0.0), masks.action_weight) for one in episode]
+            )
         ]
     )
     actions = sum(len(example.part("action")) for example in made.flat)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cotbench.envs import Instructions
 from cotbench.judge.journal import JudgementJournal, read_judgements
-from cotbench.judge.judgement import Judgement, Verdict, preference
+from cotbench.judge.judgement import Judgement, JudgeVerdict, preference
 from cotbench.judge.question import Question, judge, read_letter
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
@@ -30,7 +30,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 def _judgement(task: str, step: int, *preferred: Mode | None, expert: str | None = None, error: str | None = None) -> Judgement:
     orders: tuple[Mode, ...] = ("prompt", "cot")
     verdicts = [
-        Verdict(first=first, preferred=one, decision=Decision("")) for first, one in zip(orders, preferred, strict=False)
+        JudgeVerdict(first=first, preferred=one, decision=Decision("")) for first, one in zip(orders, preferred, strict=False)
     ]
     return Judgement(
         task=task, step=step, prompt_action="p", cot_action="c", expert_action=expert, error=error, verdicts=tuple(verdicts)
@@ -69,7 +69,7 @@ def test_orders_and_later_states_begin_alike() -> None:
 
 def test_a_long_observation_is_cut_and_functions_are_told() -> None:
     question = Question(elicitation=Elicitation(observation_chars=10))
-    dialogue = Dialogue(Instructions("Call."), ("x" * 50,), functions='{"name": "ls"}').then("[ls()]", None, "y" * 50)
+    dialogue = Dialogue(Instructions("Call."), ("x" * 50,), functions='{"name": "ls"}').extended("[ls()]", None, "y" * 50)
     text = question.text(pair(dialogue=dialogue), "prompt")
     assert text.startswith('It can call these functions:\n    {"name": "ls"}\nIt was first told:\n    ' + "x" * 50)
     assert "yyyyy\n    [40 characters are left out here]\n    yyyyy\n" in text
@@ -77,7 +77,7 @@ def test_a_long_observation_is_cut_and_functions_are_told() -> None:
 
 @given(ODD, ODD, ODD)
 def test_what_was_written_is_data(prompt: str, cot: str, seen: str) -> None:
-    dialogue = Dialogue(Instructions("i"), (seen,)).then(prompt, None, seen)
+    dialogue = Dialogue(Instructions("i"), (seen,)).extended(prompt, None, seen)
     question = Question()
     text = question.text(pair(0, prompt, cot, dialogue=dialogue), "prompt")
     ours = [line for line in text.splitlines() if line.strip() and not line.startswith("    ")]
@@ -175,7 +175,7 @@ def test_odd_words_are_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert judged.error is None and judged.result == "no verdict"
     with JudgementJournal(tmp_path) as journal:
         journal.append(judged)
-        assert journal.settle([judged.key]) == [judged] == read_judgements(tmp_path)
+        assert journal.finalize([judged.key]) == [judged] == read_judgements(tmp_path)
 
 
 def test_rounds_keep_the_agent_busy_with_different_episodes() -> None:

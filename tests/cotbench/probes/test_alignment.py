@@ -11,7 +11,7 @@ import pytest
 from cotbench.envs.registry import env_entry
 from cotbench.probes.alignment import REVISIONS, answers
 from cotbench.probes.asking import answers_for
-from cotbench.probes.probe import Setting
+from cotbench.probes.probe import ProbeSetting
 from cotbench.probes.states import StateAnswer, read_states
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query, derive_seed
@@ -186,7 +186,7 @@ def test_the_log_probability_is_the_models(reference: Any) -> None:
 
     drawn = read_states(reference.folder, 10)
     entry = env_entry(drawn.env)
-    within = Setting(drawn, Elicitation(trace_tokens=24), entry.canonical(), entry.equivalent())
+    within = ProbeSetting(drawn, Elicitation(trace_tokens=24), entry.canonical(), entry.equivalent())
     made: Any = make_agent("hf:tiny?threads=1&device=cpu")
     agent = Recorded(made)
     rows = measured("alignment", agent, drawn.states, within)

@@ -13,8 +13,8 @@ pytestmark = needs_hf
 from pydantic import ValidationError
 
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.probes.attention import PROBE, AttentionOptions, AttentionRow, by_head, fields, masses
-from cotbench.probes.token_spans import Spelled, spell
+from cotbench.probes.attention import PROBE, AttentionOptions, AttentionRow, attention_mass, by_head, fields
+from cotbench.probes.token_spans import TokenizedState, tokenize_state
 from tests import tiny_models
 from tests.whitebox import (
     ACTION,
@@ -43,16 +43,16 @@ def row_of(asked: Any, turns: int = LONG, options: AttentionOptions = REFERENCE,
     return row
 
 
-def spelled_of(turns: int = LONG, action: str = ACTION) -> Spelled:
+def spelled_of(turns: int = LONG, action: str = ACTION) -> TokenizedState:
     told = state(turns, action=action)
-    return spell(told, TRACE, action, setting(told), Chat(tiny_models.tokenizer()), 4096)
+    return tokenize_state(told, TRACE, action, setting(told), Chat(tiny_models.tokenizer()), 4096)
 
 
-def region(spelled: Spelled, token: int) -> str:
+def region(spelled: TokenizedState, token: int) -> str:
     return next((label for label in ("prompt", "trace") if token in spelled.spans[label]), "rest")
 
 
-def shares_of(layers: list[list[list[float]]], spelled: Spelled, top: float | None = None) -> dict[str, float]:
+def shares_of(layers: list[list[list[float]]], spelled: TokenizedState, top: float | None = None) -> dict[str, float]:
     """Shares of masses [layer][head][token], by their definition; with `top` among each head's top positions."""
     found = {"prompt": 0.0, "trace": 0.0, "rest": 0.0}
     for layer in layers:
@@ -63,7 +63,7 @@ def shares_of(layers: list[list[list[float]]], spelled: Spelled, top: float | No
     return {name: share / sum(found.values()) for name, share in found.items()}
 
 
-def whole_matrices(folder: Path, spelled: Spelled) -> list[list[list[float]]]:
+def whole_matrices(folder: Path, spelled: TokenizedState) -> list[list[list[float]]]:
     """Masses by one pass over everything, without a cache: [layer][head][token]."""
     import torch
 
@@ -105,8 +105,8 @@ def test_shares_sum_to_one(kind: str, tmp_path: Path) -> None:
     import torch
 
     spelled = spelled_of()
-    with agent(tmp_path, kind).inside() as inside:
-        layers = masses(inside.model, spelled)
+    with agent(tmp_path, kind).expose_model() as inside:
+        layers = attention_mass(inside.model, spelled)
     found = fields(layers, spelled, 10.0)
     assert found["prompt"] + found["trace"] + found["rest"] == pytest.approx(1, abs=2e-5)
     assert found["top_prompt"] + found["top_trace"] + found["top_rest"] == pytest.approx(1, abs=2e-5)

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from cotbench.envs.registry import env_entry
 from cotbench.probes.asking import answers_for
-from cotbench.probes.conflict import truncated, without_conclusion
-from cotbench.probes.donor import donor_of
-from cotbench.probes.probe import Setting
+from cotbench.probes.conflict import drop_last_sentence, truncate_words
+from cotbench.probes.donor import choose_donor
+from cotbench.probes.probe import ProbeSetting
 from cotbench.probes.states import StateAnswer, read_states
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Query
@@ -121,7 +121,7 @@ def test_the_pairing_depends_on_seed_and_keys_alone() -> None:
     assert rest == [whole[row.key] for row in rest]
     other = measured("conflict", Scripted(follows, think), some, setting(some, seed=1))
     assert [row.donor_task for row in other] != [whole[row.key].donor_task for row in other]
-    assert donor_of(some[0], [], 0, lambda one: True) is None
+    assert choose_donor(some[0], [], 0, lambda one: True) is None
 
 
 def test_what_is_left_out() -> None:
@@ -152,25 +152,25 @@ def test_errors_are_rows_and_in_no_figure() -> None:
 
 @given(st.text(alphabet="ab .\n", max_size=60), st.sampled_from(CUTS))
 def test_a_cut_trace_is_a_beginning_of_whole_words(trace: str, share: float) -> None:
-    cut = truncated(trace, share)
+    cut = truncate_words(trace, share)
     words = trace.split()
     assert trace.startswith(cut)
     assert cut.split() == words[: len(cut.split())]
     assert len(words) * share <= len(cut.split()) < len(words) * share + 1
-    assert truncated(trace, 1.0) == trace
+    assert truncate_words(trace, 1.0) == trace
 
 
 def test_cuts_in_figures() -> None:
-    assert truncated(" one two\nthree four ", 0.5) == " one two"
-    assert truncated(" one two\nthree four ", 1.0) == " one two\nthree four "
-    assert truncated("one two three", 0.25) == "one"
-    assert truncated("", 0.5) == ""
+    assert truncate_words(" one two\nthree four ", 0.5) == " one two"
+    assert truncate_words(" one two\nthree four ", 1.0) == " one two\nthree four "
+    assert truncate_words("one two three", 0.25) == "one"
+    assert truncate_words("", 0.5) == ""
     # 0.07 * 100 is a little more than 7 in binary.
-    assert len(truncated(" ".join(["x"] * 100), 0.07).split()) == 7
-    assert without_conclusion("A mug is here. I take it.") == "A mug is here."
-    assert without_conclusion("A mug 1.5 m away! So\nI take it\n") == "A mug 1.5 m away! So"
-    assert without_conclusion("I take it. ") is None
-    assert without_conclusion("\nI take it") is None
+    assert len(truncate_words(" ".join(["x"] * 100), 0.07).split()) == 7
+    assert drop_last_sentence("A mug is here. I take it.") == "A mug is here."
+    assert drop_last_sentence("A mug 1.5 m away! So\nI take it\n") == "A mug 1.5 m away! So"
+    assert drop_last_sentence("I take it. ") is None
+    assert drop_last_sentence("\nI take it") is None
 
 
 def test_truncations_are_checked() -> None:
@@ -187,7 +187,7 @@ def test_a_real_model_acts_after_its_own_trace_as_it_did(reference: Any) -> None
 
     drawn = read_states(reference.folder, 10)
     entry = env_entry(drawn.env)
-    within = Setting(drawn, Elicitation(trace_tokens=24), entry.canonical(), entry.equivalent())
+    within = ProbeSetting(drawn, Elicitation(trace_tokens=24), entry.canonical(), entry.equivalent())
     agent = make_agent("hf:tiny?threads=1&device=cpu")
     rows = measured("conflict", agent, drawn.states, within)
     found = numbers("conflict", rows)
@@ -198,7 +198,7 @@ def test_a_real_model_acts_after_its_own_trace_as_it_did(reference: Any) -> None
     by_key = {one.key: one for one in drawn.states}
     for row in rows[:3]:
         one, donor = by_key[row.key], answers[row.donor_task, row.donor_step]
-        trace = truncated(donor.trace, 0.5)
+        trace = truncate_words(donor.trace, 0.5)
         query = Query("alone", one.task, one.step, "cot", one.dialogue, within.elicitation, given_trace=trace)
         assert within.canonical(agent.decide([query])[0].action) == row.conflicting[1]
     agent.close()

@@ -13,8 +13,8 @@ pytestmark = needs_hf
 from pydantic import ValidationError
 
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.probes.gradient import PROBE, GradientOptions, GradientRow, norms
-from cotbench.probes.token_spans import Spelled, spell
+from cotbench.probes.gradient import PROBE, GradientOptions, GradientRow, gradient_norms
+from cotbench.probes.token_spans import TokenizedState, tokenize_state
 from tests import tiny_models
 from tests.whitebox import (
     ACTION,
@@ -38,12 +38,12 @@ def row_of(asked: Any, turns: int = 3, recompute: bool = True, **more: Any) -> G
     return row
 
 
-def spelled_of(turns: int = 3, action: str = ACTION) -> Spelled:
+def spelled_of(turns: int = 3, action: str = ACTION) -> TokenizedState:
     told = state(turns, action=action)
-    return spell(told, TRACE, action, setting(told), Chat(tiny_models.tokenizer()), 4096)
+    return tokenize_state(told, TRACE, action, setting(told), Chat(tiny_models.tokenizer()), 4096)
 
 
-def kept_values(folder: Path, spelled: Spelled) -> tuple[list[list[float]], float]:
+def kept_values(folder: Path, spelled: TokenizedState) -> tuple[list[list[float]], float]:
     """|dL/dv| of each token in each layer, and L, by torch.autograd.grad: all of every value and every logit is kept."""
     import torch
 
@@ -69,8 +69,8 @@ def test_norms_are_those_of_kept_values(kind: str, recompute: bool, tmp_path: Pa
     folder = save_model(tmp_path / kind, kind)
     spelled = spelled_of()
     expected, loss = kept_values(folder, spelled)
-    with agent(tmp_path, kind).inside() as inside:
-        found, told = norms(inside.model, spelled, recompute=recompute)
+    with agent(tmp_path, kind).expose_model() as inside:
+        found, told = gradient_norms(inside.model, spelled, recompute=recompute)
     last = spelled.spans["action"].stop - 1
     assert told == pytest.approx(loss, rel=1e-5)
     assert len(found) == len(expected)
@@ -114,8 +114,8 @@ def test_even_attention_pulls_at_every_token_alike(tmp_path: Path) -> None:
 
 def test_in_a_window_tokens_before_it_have_no_gradient(tmp_path: Path) -> None:
     spelled = spelled_of()
-    with agent(tmp_path, "mistral").inside() as inside:
-        found, _ = norms(inside.model, spelled)
+    with agent(tmp_path, "mistral").expose_model() as inside:
+        found, _ = gradient_norms(inside.model, spelled)
     first = spelled.spans["action"].start - 1  # The first query whose output is scored.
     assert float(found[1, : first - 39].max()) == 0 < float(found[1, first - 39])
     assert float(found[0, : first - 78].max()) == 0 < float(found[0, first - 78])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cotbench.envs.registry import env_entry
-from cotbench.probes.probe import Setting
+from cotbench.probes.probe import ProbeSetting
 from cotbench.probes.states import read_states
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Query
@@ -138,7 +138,7 @@ def test_a_real_model_on_real_states(reference: Any) -> None:
 
     drawn = read_states(reference.folder, 8)
     entry = env_entry(drawn.env)
-    within = Setting(drawn, Elicitation(trace_tokens=16), entry.canonical(), entry.equivalent())
+    within = ProbeSetting(drawn, Elicitation(trace_tokens=16), entry.canonical(), entry.equivalent())
     agent = make_agent("hf:tiny?threads=1&device=cpu")
     rows = measured("sensitivity", agent, drawn.states, within)
     found = numbers("sensitivity", rows)

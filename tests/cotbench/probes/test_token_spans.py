@@ -17,13 +17,13 @@ from cotbench.baselines.data.examples import make_examples
 from cotbench.envs import Instructions
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.probes import attention, gradient
-from cotbench.probes.asking import query_of
+from cotbench.probes.asking import state_query
 from cotbench.probes.probe import Probe, probe_named
 from cotbench.probes.states import (
-    State,
+    ProbeState,
     StateAnswer,
 )
-from cotbench.probes.token_spans import ShareRow, share_numbers, spell
+from cotbench.probes.token_spans import ShareRow, share_numbers, tokenize_state
 from tests import tiny_models
 from tests.hf_agents import answers_of
 from tests.whitebox import ACTION, ASKED, TRACE, agent, setting, state
@@ -32,7 +32,7 @@ BOTH = pytest.mark.parametrize("probe", [attention.PROBE, gradient.PROBE], ids=l
 LABELS = ["prompt", "think_open", "trace", "think_close", "action_open", "action", "closing"]
 
 
-def rows_of(probe: Probe, asked: Any, states: Sequence[State], **more: Any) -> list[Any]:
+def rows_of(probe: Probe, asked: Any, states: Sequence[ProbeState], **more: Any) -> list[Any]:
     options = probe.options(**{"source": "reference", **more})
     return list(probe.measure(asked, states, setting(*states), options))
 
@@ -51,7 +51,7 @@ def test_a_state_has_the_tokens_that_it_is_trained_on(template: str, trace: str)
         traces=tuple(trace for _, trace in steps),
     )
     example = make_examples([played], chat, {"": ASKED}, end=None, context=4096).flat[1]
-    spelled = spell(told, trace, "go to desk 1", setting(told), chat, 4096)
+    spelled = tokenize_state(told, trace, "go to desk 1", setting(told), chat, 4096)
     assert spelled.ids == example.ids
     assert {label: (span.start, span.stop) for label, span in spelled.spans.items()} == {
         span.label: (span.start, span.end) for span in example.spans
@@ -61,7 +61,7 @@ def test_a_state_has_the_tokens_that_it_is_trained_on(template: str, trace: str)
 def test_every_token_is_in_one_span(tmp_path: Path) -> None:
     told = state()
     chat = Chat(tiny_models.tokenizer())
-    spelled = spell(told, TRACE, ACTION, setting(told), chat, 4096)
+    spelled = tokenize_state(told, TRACE, ACTION, setting(told), chat, 4096)
     assert list(spelled.spans) == LABELS
     assert [token for span in spelled.spans.values() for token in span] == list(range(len(spelled.ids)))
     texts = {label: chat.decode(spelled.ids[span.start : span.stop]) for label, span in spelled.spans.items()}
@@ -123,10 +123,10 @@ def test_a_context_without_room_leaves_every_state_out(probe: Probe, tmp_path: P
 
 def test_what_does_not_fit_is_not_cut() -> None:
     told, chat = state(), Chat(tiny_models.tokenizer())
-    whole = len(spell(told, TRACE, ACTION, setting(told), chat, 4096).ids)
-    assert len(spell(told, TRACE * 3, ACTION, setting(told), chat, whole + 100).ids) > whole
+    whole = len(tokenize_state(told, TRACE, ACTION, setting(told), chat, 4096).ids)
+    assert len(tokenize_state(told, TRACE * 3, ACTION, setting(told), chat, whole + 100).ids) > whole
     with pytest.raises(ContextOverflowError, match="t, step 2: "):
-        spell(told, TRACE * 9, ACTION, setting(told), chat, whole + 100)
+        tokenize_state(told, TRACE * 9, ACTION, setting(told), chat, whole + 100)
 
 
 @BOTH
@@ -134,7 +134,7 @@ def test_own_answers_are_those_of_the_agent(probe: Probe, tmp_path: Path) -> Non
     asked, told = agent(tmp_path), state()
     options = probe.options(source="own")
     (row,) = probe.measure(asked, [told], setting(told), options)
-    decision = asked.decide([query_of(told, "cot", setting(told), asked)])[0]
+    decision = asked.decide([state_query(told, "cot", setting(told), asked)])[0]
     given = state(trace=decision.trace, action=decision.action.strip())
     assert row == rows_of(probe, asked, [given])[0]
     assert row != rows_of(probe, asked, [told])[0]
@@ -159,7 +159,7 @@ def test_known_answers_are_not_asked_for_again(probe: Probe, tmp_path: Path, mon
 def test_the_agent_answers_afterwards_as_before(tmp_path: Path) -> None:
     for kind, options in (("llama", ""), ("gemma3", ""), ("sinks", "")):
         asked, told = agent(tmp_path, kind, options), [state(1), state(2)]
-        queries = [query_of(one, mode, setting(*told), asked) for one in told for mode in ("prompt", "cot")]
+        queries = [state_query(one, mode, setting(*told), asked) for one in told for mode in ("prompt", "cot")]
         before = answers_of(asked.decide(queries[:3]))
         model = asked._model
         kept = model.config._attn_implementation, [weight.requires_grad for weight in model.parameters()]
@@ -178,7 +178,7 @@ def test_the_agent_answers_afterwards_as_before(tmp_path: Path) -> None:
 @BOTH
 def test_between_two_rows_the_agent_may_be_asked(probe: Probe, tmp_path: Path) -> None:
     asked, states = agent(tmp_path), [state(1), state(2), state(3)]
-    query = query_of(states[0], "cot", setting(*states), asked)
+    query = state_query(states[0], "cot", setting(*states), asked)
     expected = answers_of(asked.decide([query]))
     for _ in probe.measure(asked, states, setting(*states), probe.options(source="reference")):
         assert answers_of(asked.decide([query])) == expected

@@ -4,13 +4,13 @@ from hypothesis import strategies as st
 
 from cotbench.envs import Instructions
 from cotbench.errors import ContextOverflowError
-from cotbench.prompting.dialogue import DROP_BLOCK, ELIDED, Dialogue, fit
+from cotbench.prompting.dialogue import DROP_BLOCK, ELIDED, Dialogue, fit_context
 
 
 def _dialogue(turns: int, size: int = 20) -> Dialogue:
     dialogue = Dialogue(Instructions("system"), ("task" * size,))
     for turn in range(turns):
-        dialogue = dialogue.then(f"action {turn}", None, f"observation {turn} " + "x" * size)
+        dialogue = dialogue.extended(f"action {turn}", None, f"observation {turn} " + "x" * size)
     return dialogue
 
 
@@ -31,14 +31,14 @@ def test_its_parts_must_agree() -> None:
 
 def test_what_fits_is_left_alone() -> None:
     dialogue = _dialogue(5)
-    assert fit(dialogue, _length, _length(dialogue)) == (dialogue, 0)
+    assert fit_context(dialogue, _length, _length(dialogue)) == (dialogue, 0)
 
 
 @given(turns=st.integers(0, 60), limit=st.integers(0, 4000))
 def test_the_rule(turns: int, limit: int) -> None:
     dialogue = _dialogue(turns)
     try:
-        shown, dropped = fit(dialogue, _length, limit)
+        shown, dropped = fit_context(dialogue, _length, limit)
     except ContextOverflowError:
         assert _length(dialogue.without_oldest(dialogue.droppable)) > limit
         return
@@ -57,4 +57,4 @@ def test_the_rule(turns: int, limit: int) -> None:
 
 def test_an_impossible_context_says_what_to_do() -> None:
     with pytest.raises(ContextOverflowError, match="--max-steps"):
-        fit(_dialogue(3), _length, 10)
+        fit_context(_dialogue(3), _length, 10)

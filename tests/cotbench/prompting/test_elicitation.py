@@ -7,7 +7,7 @@ from cotbench.prompting import elicitation
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation
 
-DIALOGUE = Dialogue(Instructions("You act.", ("look", "wait")), ("Your task is to: look.",)).then(
+DIALOGUE = Dialogue(Instructions("You act.", ("look", "wait")), ("Your task is to: look.",)).extended(
     "look", "I should look.", "You see nothing."
 )
 
@@ -91,13 +91,13 @@ def test_wrong_values_are_refused(wrong: dict[str, object]) -> None:
 
 def test_functions_stand_in_the_system_text() -> None:
     dialogue = Dialogue(Instructions("You call.", ("[f()]",)), ("Do it.",), functions='{"name": "f"}\n{"name": "g"}')
-    system = Elicitation().messages(dialogue.then("[f()]", None, "done"), "cot")[0].content
+    system = Elicitation().messages(dialogue.extended("[f()]", None, "done"), "cot")[0].content
     assert 'You can call these functions:\n{"name": "f"}\n{"name": "g"}\n\nGive your next action' in system
 
 
 def test_the_middle_of_a_long_observation_is_left_out_but_never_of_the_first() -> None:
     long = "".join(chr(97 + number % 26) for number in range(101))
-    dialogue = Dialogue(Instructions("You act."), (long,)).then("look", None, long).then("look", None, long[:100])
+    dialogue = Dialogue(Instructions("You act."), (long,)).extended("look", None, long).extended("look", None, long[:100])
     shown = Elicitation(observation_chars=100).messages(dialogue, "prompt")
     assert shown[1].content == long
     assert shown[3].content == f"{long[:50]}\n[1 characters are left out here]\n{long[51:]}"

@@ -14,7 +14,7 @@ import pytest
 
 from cotbench.errors import UsageError
 from cotbench.report.browser import browsed, effect_of, episodes_json
-from cotbench.report.cells import csv_text, estimate_text, shown_table
+from cotbench.report.cells import csv_text, estimate_text, render_table
 from cotbench.report.colours import DARK, LIGHT, others_of, styles
 from cotbench.report.drawing import panel_svgs
 from cotbench.report.html import PAGE_BYTES, write_report
@@ -212,7 +212,7 @@ def test_names_that_are_no_files_and_names_twice_are_refused(tmp_path: Path) -> 
 
 def test_n_is_said_once_where_it_is_the_same() -> None:
     def beside(*rows: tuple[Estimate, ...]) -> list[list[str]]:
-        table = shown_table(Table("t", "", "", ("a", "b"), rows))
+        table = render_table(Table("t", "", "", ("a", "b"), rows))
         return [[cell.beside.rpartition("]")[2].strip() for cell in row] for row in table.rows]
 
     five, six = estimate(0.1, 5), estimate(0.1, 6)

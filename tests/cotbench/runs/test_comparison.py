@@ -17,7 +17,7 @@ from cotbench.cli.compare import compare as compare_command
 from cotbench.errors import CotbenchError, UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision
-from cotbench.runs.comparison import Comparison, EnvComparison, asked_otherwise, compare
+from cotbench.runs.comparison import Comparison, EnvComparison, compare_runs, elicitation_differences
 from cotbench.runs.episode import Episode, Step
 from cotbench.runs.manifest import SUITE, RunConfig
 from cotbench.runs.results import Run, load_run
@@ -58,7 +58,7 @@ def cli(capsys: pytest.CaptureFixture[str], folders: Path, monkeypatch: pytest.M
 
 
 def _compared(first: Run, second: Run, **options: bool) -> EnvComparison:
-    return compare({ENV: first}, {ENV: second}, **options).envs[ENV]
+    return compare_runs({ENV: first}, {ENV: second}, **options).envs[ENV]
 
 
 def _step(action: str, prompt_action: str, tokens: int) -> Step:
@@ -145,7 +145,7 @@ def test_the_rest_by_another_way(pair: tuple[Run, Run]) -> None:
 
 
 def test_every_p_value_is_in_the_family(pair: tuple[Run, Run]) -> None:
-    whole = compare({ENV: pair[0]}, {ENV: pair[1]})
+    whole = compare_runs({ENV: pair[0]}, {ENV: pair[1]})
     found = whole.envs[ENV]
     p_values = {
         f"{ENV} success prompt": found.modes["prompt"].success.p,
@@ -206,7 +206,7 @@ def test_what_cannot_be_compared_is_refused(folders: Path, second: str, message:
 def test_other_environments_and_modes_are_refused(folders: Path) -> None:
     first = load_run(folders / "random")
     with pytest.raises(UsageError, match="one run is on alfworld-gen, the other on bfcl"):
-        compare({ENV: first}, {"bfcl": first})
+        compare_runs({ENV: first}, {"bfcl": first})
     with pytest.raises(UsageError, match="no mode in common"):
         _compared(load_run(folders / "prompt"), load_run(folders / "cot"))
     found = _compared(first, load_run(folders / "cot"))
@@ -215,22 +215,22 @@ def test_other_environments_and_modes_are_refused(folders: Path) -> None:
 
 def test_everything_that_was_asked_otherwise_is_told(folders: Path) -> None:
     first, second = load_run(folders / "random"), load_run(folders / "hot")
-    assert [line.split()[0] for line in asked_otherwise(first, second)] == ["trace_tokens", "temperature"]
-    assert asked_otherwise(first, first) == []
+    assert [line.split()[0] for line in elicitation_differences(first, second)] == ["trace_tokens", "temperature"]
+    assert elicitation_differences(first, first) == []
 
     def changed(**fields: Any) -> Run:
         return replace(first, manifest=first.manifest.model_copy(update=fields))
 
-    assert "fixed texts" in asked_otherwise(first, changed(elicitation_fingerprint="0" * 16))[0]
-    assert "instructions" in asked_otherwise(first, changed(instructions_sha256="0" * 64))[0]
-    assert "generator" in asked_otherwise(first, changed(data={**first.manifest.data, "generator": "0"}))[0]
+    assert "fixed texts" in elicitation_differences(first, changed(elicitation_fingerprint="0" * 16))[0]
+    assert "instructions" in elicitation_differences(first, changed(instructions_sha256="0" * 64))[0]
+    assert "generator" in elicitation_differences(first, changed(data={**first.manifest.data, "generator": "0"}))[0]
     # The sum over the games of other tasks is another one.
     games, others = (
         changed(data={"games_sha256": "1"}),
         changed(data={"games_sha256": "2"}, task_list=("alfworld/gen/cool/17",)),
     )
-    assert asked_otherwise(games, others) == []
-    assert asked_otherwise(games, changed(data={"games_sha256": "2"})) != []
+    assert elicitation_differences(games, others) == []
+    assert elicitation_differences(games, changed(data={"games_sha256": "2"})) != []
 
 
 def test_the_table(cli: Callable[..., str]) -> None:
@@ -264,7 +264,7 @@ def test_one_task_has_no_test(cli: Callable[..., str]) -> None:
 def test_json_holds_every_number(cli: Callable[..., str], folders: Path) -> None:
     printed = Comparison.model_validate_json(cli("random", "expert", "--json"))
     first, second = load_run(folders / "random"), load_run(folders / "expert")
-    again = compare({ENV: first}, {ENV: second})
+    again = compare_runs({ENV: first}, {ENV: second})
     assert printed.family == again.family and printed.envs[ENV].modes == again.envs[ENV].modes
 
 
@@ -286,7 +286,7 @@ def test_suites_are_compared_env_by_env(folders: Path, tmp_path: Path, cli: Call
 
 
 def test_environments_of_one_suite_alone_are_named(pair: tuple[Run, Run]) -> None:
-    whole = compare({ENV: pair[0], "bfcl": pair[0]}, {"scienceworld": pair[1], ENV: pair[1]})
+    whole = compare_runs({ENV: pair[0], "bfcl": pair[0]}, {"scienceworld": pair[1], ENV: pair[1]})
     assert list(whole.envs) == [ENV] and whole.left_out == ("bfcl", "scienceworld")
 
 
@@ -298,14 +298,14 @@ def test_what_the_paper_reports_is_marked(cli: Callable[..., str], pair: tuple[R
         return replace(one, manifest=one.manifest.model_copy(update={"config": config, "agent": {"model": model}}))
 
     first, second = trained(pair[0], "Qwen/Qwen3-4B"), trained(pair[1], "Qwen/Qwen3-8B")
-    found = compare({"alfworld": first}, {"alfworld": second}, with_paper=True).envs["alfworld"]
+    found = compare_runs({"alfworld": first}, {"alfworld": second}, with_paper=True).envs["alfworld"]
     assert [(row.model, row.method, row.value) for row in found.reported] == [
         ("Qwen3-4B", "GRPO", 0.44),
         ("Qwen3-4B", "GRPO+", 0.52),
         ("Qwen3-8B", "GRPO", 0.86),
         ("Qwen3-8B", "GRPO+", 0.89),
     ]
-    assert compare({"alfworld": first}, {"alfworld": second}).envs["alfworld"].reported == ()
+    assert compare_runs({"alfworld": first}, {"alfworld": second}).envs["alfworld"].reported == ()
 
 
 def test_the_paper_has_its_column(pair: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> None:
@@ -318,7 +318,7 @@ def test_the_paper_has_its_column(pair: tuple[Run, Run], capsys: pytest.CaptureF
         replace(one, manifest=one.manifest.model_copy(update={"config": config, "agent": {"model": "Qwen3-4B"}}))
         for one in pair
     )
-    whole = compare({"alfworld": first}, {"alfworld": second}, with_paper=True)
+    whole = compare_runs({"alfworld": first}, {"alfworld": second}, with_paper=True)
     Console(width=120).print(comparison_table(whole, paper=True))
     text = capsys.readouterr().out
     assert "…" not in text

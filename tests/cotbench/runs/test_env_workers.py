@@ -13,10 +13,10 @@ from cotbench.envs import Instructions
 from cotbench.envs.registry import env_entry
 from cotbench.errors import EngineError
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.runs.env_workers import EnvHandle, EnvSettings, LocalEnv, WorkerEnv, open_envs, wait_for
+from cotbench.runs.env_workers import EnvHandle, EnvSettings, LocalEnv, WorkerEnv, open_envs, wait_for_replies
 from cotbench.runs.episode import Episode
-from cotbench.runs.rollout import Rules, Unit, play
-from cotbench.runs.runner import Silent
+from cotbench.runs.rollout import RolloutRules, RolloutSpec, play
+from cotbench.runs.runner import SilentObserver
 
 TASK = "alfworld/gen/pick/17"
 SETTINGS = EnvSettings("alfworld-gen", {"request": ["expert_action"]})
@@ -76,13 +76,13 @@ def test_who_has_answered_is_told_at_once(four: list[EnvHandle]) -> None:
     for env in four:
         env.ask_reset(TASK)
         env.read()
-    assert wait_for(four, 0.05) == [], "nothing was asked"
+    assert wait_for_replies(four, 0.05) == [], "nothing was asked"
     four[2].ask_step("look")
-    assert wait_for(four, 10) == [four[2]]
+    assert wait_for_replies(four, 10) == [four[2]]
     here = LocalEnv(SETTINGS)
     four[2].read()
     begun = time.monotonic()
-    assert wait_for([four[0], here], 10) == [here]
+    assert wait_for_replies([four[0], here], 10) == [here]
     assert time.monotonic() - begun < 5
 
 
@@ -105,15 +105,15 @@ def test_a_slow_environment_keeps_nobody_waiting() -> None:
         env.read()
     frozen, finished, freed_by_others = _process(envs[0]), [], threading.Event()
 
-    class Watch(Silent):
+    class Watch(SilentObserver):
         def finished(self, episode: Episode) -> None:
             finished.append(episode.task)
             if len(finished) == 3:  # Only the frozen one is left.
                 freed_by_others.set()
                 os.kill(frozen, signal.SIGCONT)
 
-    units = [Unit(f"alfworld/gen/pick/{number}", "pick", "prompt") for number in (17, 18, 19, 20)]
-    rules = Rules(Instructions("You act."), Elicitation(), 0, False, env_entry("alfworld-gen").canonical())
+    units = [RolloutSpec(f"alfworld/gen/pick/{number}", "pick", "prompt") for number in (17, 18, 19, 20)]
+    rules = RolloutRules(Instructions("You act."), Elicitation(), 0, False, env_entry("alfworld-gen").canonical())
     late = threading.Timer(60, os.kill, (frozen, signal.SIGCONT))
     late.start()
     os.kill(frozen, signal.SIGSTOP)

@@ -31,7 +31,7 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:-cut])
     assert [episode.task for episode in read_episodes(tmp_path)] == ["1"], "reading changes nothing"
     with Journal(tmp_path) as journal:
-        assert journal.torn
+        assert journal.truncated_tail
         journal.append(_episode("3"))
     assert [episode.task for episode in read_episodes(tmp_path)] == ["1", "3"]
 
@@ -58,7 +58,7 @@ def test_settling_orders_and_drops_replayed_errors(tmp_path: Path) -> None:
         journal.append(_episode("3", error="gone"))
         journal.append(_episode("2"))
         journal.append(_episode("1"))
-        settled = journal.settle(["1#cot", "2#cot", "3#cot"])
+        settled = journal.finalize(["1#cot", "2#cot", "3#cot"])
     assert [(episode.task, episode.error) for episode in settled] == [("1", None), ("2", None), ("3", "gone")]
     assert read_episodes(tmp_path) == settled
 

@@ -10,9 +10,9 @@ from cotbench.envs import Instructions
 from cotbench.errors import EngineError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
-from cotbench.runs.env_workers import Reply
+from cotbench.runs.env_workers import EnvReply
 from cotbench.runs.episode import Episode
-from cotbench.runs.rollout import Rules, Unit, play
+from cotbench.runs.rollout import RolloutRules, RolloutSpec, play
 
 
 @dataclass
@@ -30,7 +30,7 @@ class ScriptedEnv:
     def ask_step(self, action: str) -> None:
         self.asked = ("step", action)
 
-    def read(self) -> Reply:
+    def read(self) -> EnvReply:
         kind, argument = self.asked
         if kind == "reset":
             if self.task in self.broken_reset:
@@ -41,13 +41,13 @@ class ScriptedEnv:
             raise EngineError("the engine died")
         return self._reply(f"after {argument}", argument == "win")
 
-    def _reply(self, observation: str, won: bool) -> Reply:
+    def _reply(self, observation: str, won: bool) -> EnvReply:
         info: dict[str, Any] = {
             "task": self.task, "goal": "win", "score": float(won), "raw_score": float(won), "success": won,
             "steps": self.steps, "invalid_action": None,
             "restarts": 0, "expert_action": "win", "admissible_actions": ["win"],
         }  # fmt: skip
-        return Reply(observation, won, not won and self.steps >= int(self.task[1:]), info)
+        return EnvReply(observation, won, not won and self.steps >= int(self.task[1:]), info)
 
     def close(self) -> None: ...
 
@@ -80,7 +80,7 @@ class Collector:
     episodes: list[Episode] = field(default_factory=list)
     steps: int = 0
 
-    def stepped(self, unit: Unit, step: int) -> None:
+    def stepped(self, unit: RolloutSpec, step: int) -> None:
         self.steps += 1
 
     def finished(self, episode: Episode) -> None:
@@ -88,22 +88,27 @@ class Collector:
 
 
 def _play(
-    agent: ScriptedAgent, units: Sequence[Unit], envs: int = 1, both: bool = True, broken: Sequence[str] = (), seed: int = 0
+    agent: ScriptedAgent,
+    units: Sequence[RolloutSpec],
+    envs: int = 1,
+    both: bool = True,
+    broken: Sequence[str] = (),
+    seed: int = 0,
 ) -> dict[str, Episode]:
     collector = Collector()
-    rules = Rules(Instructions("instructions"), Elicitation(), seed, both, str.lower)
+    rules = RolloutRules(Instructions("instructions"), Elicitation(), seed, both, str.lower)
     handles = [ScriptedEnv(frozenset(broken)) for _ in range(envs)]
     play(units, agent, handles, rules, collector)
     assert len({episode.key for episode in collector.episodes}) == len(collector.episodes) == len(units)
     return {episode.key: episode for episode in collector.episodes}
 
 
-UNITS = [Unit(f"n{k}", "t", mode) for k in (1, 2, 3, 4, 5) for mode in ("prompt", "cot")]  # type: ignore[arg-type]
+UNITS = [RolloutSpec(f"n{k}", "t", mode) for k in (1, 2, 3, 4, 5) for mode in ("prompt", "cot")]  # type: ignore[arg-type]
 
 
 def test_a_win_ends_an_episode() -> None:
     agent = ScriptedAgent({("n3", "cot", 1): "win"})
-    episode = _play(agent, [Unit("n3", "t", "cot")])["n3#cot"]
+    episode = _play(agent, [RolloutSpec("n3", "t", "cot")])["n3#cot"]
     assert (episode.success, episode.score, episode.steps, episode.terminated, episode.truncated) == (True, 1.0, 2, True, False)
     assert [step.action for step in episode.trajectory] == ["wait", "win"]
     assert episode.trajectory[0].decision.action == "WAIT"
@@ -112,7 +117,7 @@ def test_a_win_ends_an_episode() -> None:
 
 def test_the_prompt_action_is_recorded_and_not_executed() -> None:
     agent = ScriptedAgent({("n2", "prompt", 0): "win"})
-    episode = _play(agent, [Unit("n2", "t", "cot")])["n2#cot"]
+    episode = _play(agent, [RolloutSpec("n2", "t", "cot")])["n2#cot"]
     assert not episode.success and episode.steps == 2
     first = episode.trajectory[0]
     assert first.prompt_action == "win" and first.revised
@@ -122,13 +127,13 @@ def test_the_prompt_action_is_recorded_and_not_executed() -> None:
 
 def test_one_mode_alone_asks_once() -> None:
     agent = ScriptedAgent()
-    _play(agent, [Unit("n2", "t", "cot")], both=False)
+    _play(agent, [RolloutSpec("n2", "t", "cot")], both=False)
     assert [len(batch) for batch in agent.seen] == [1, 1]
 
 
 def test_queries_hold_what_happened_and_only_what_was_asked_for() -> None:
     agent = ScriptedAgent()
-    _play(agent, [Unit("n2", "t", "cot")])
+    _play(agent, [RolloutSpec("n2", "t", "cot")])
     first, second = agent.seen[0][0], agent.seen[1][0]
     assert first.dialogue.observations == ("start",)
     assert second.dialogue.observations == ("start", "after wait")
@@ -136,7 +141,7 @@ def test_queries_hold_what_happened_and_only_what_was_asked_for() -> None:
     assert second.expert_action is None, "a model never sees the expert"
     assert first.seed != second.seed != agent.seen[1][1].seed
     knowing = ScriptedAgent(needs=frozenset({"expert_action"}))
-    _play(knowing, [Unit("n1", "t", "cot")])
+    _play(knowing, [RolloutSpec("n1", "t", "cot")])
     assert knowing.seen[0][0].expert_action == "win"
 
 
@@ -158,14 +163,19 @@ def test_episodes_do_not_depend_on_their_neighbours(envs: int) -> None:
 
 def test_the_runs_seed_changes_the_queries() -> None:
     one, two = ScriptedAgent(), ScriptedAgent()
-    _play(one, [Unit("n1", "t", "cot")], seed=1)
-    _play(two, [Unit("n1", "t", "cot")], seed=2)
+    _play(one, [RolloutSpec("n1", "t", "cot")], seed=1)
+    _play(two, [RolloutSpec("n1", "t", "cot")], seed=2)
     assert one.seen[0][0].seed != two.seen[0][0].seed
 
 
 def test_failures_are_errors_of_their_own_episode() -> None:
     agent = ScriptedAgent({("n1", "cot", 0): "crash", ("n2", "prompt", 0): "fail"})
-    units = [Unit("n1", "t", "cot"), Unit("n2", "t", "cot"), Unit("n3", "t", "prompt"), Unit("n4", "t", "prompt")]
+    units = [
+        RolloutSpec("n1", "t", "cot"),
+        RolloutSpec("n2", "t", "cot"),
+        RolloutSpec("n3", "t", "prompt"),
+        RolloutSpec("n4", "t", "prompt"),
+    ]
     episodes = _play(agent, units, envs=2, broken=["n4"])
     assert episodes["n1#cot"].error == "the engine died"
     assert episodes["n2#cot"].error == "no answer", "a missing prompt action spoils the pair"
@@ -175,7 +185,7 @@ def test_failures_are_errors_of_their_own_episode() -> None:
 
 def test_an_agent_that_raises_costs_its_batch_and_no_more() -> None:
     agent = ScriptedAgent({("n2", "cot", 0): "raise"})
-    units = [Unit("n2", "t", "cot"), Unit("n1", "t", "prompt")]
+    units = [RolloutSpec("n2", "t", "cot"), RolloutSpec("n1", "t", "prompt")]
     episodes = _play(agent, units, envs=1)
     assert episodes["n2#cot"].error == "RuntimeError: out of memory"
     assert episodes["n1#prompt"].error is None
@@ -196,7 +206,7 @@ def test_what_could_not_be_read_again_is_an_error(answer: object, message: str) 
         def decide(self, queries: Sequence[Query]) -> list[Decision]:
             return [answer for _ in queries]  # type: ignore[misc]
 
-    assert message in (_play(Odd(), [Unit("n1", "t", "cot")])["n1#cot"].error or "")
+    assert message in (_play(Odd(), [RolloutSpec("n1", "t", "cot")])["n1#cot"].error or "")
 
 
 def test_a_lone_surrogate_becomes_text() -> None:
@@ -204,7 +214,7 @@ def test_a_lone_surrogate_becomes_text() -> None:
         def decide(self, queries: Sequence[Query]) -> list[Decision]:
             return [Decision("a\udc80b") for _ in queries]
 
-    episode = _play(Odd(), [Unit("n1", "t", "cot")])["n1#cot"]
+    episode = _play(Odd(), [RolloutSpec("n1", "t", "cot")])["n1#cot"]
     assert episode.error is None
     assert Episode.model_validate_json(episode.model_dump_json()) == episode
 
@@ -214,7 +224,7 @@ def test_an_agent_that_miscounts_is_an_error() -> None:
         def decide(self, queries: Sequence[Query]) -> list[Decision]:
             return super().decide(queries)[:-1]
 
-    assert "answered 1 of 2 queries" in (_play(Short(), [Unit("n1", "t", "cot")])["n1#cot"].error or "")
+    assert "answered 1 of 2 queries" in (_play(Short(), [RolloutSpec("n1", "t", "cot")])["n1#cot"].error or "")
 
 
 class StreamingAgent(ScriptedAgent):
@@ -240,7 +250,7 @@ class StreamingAgent(ScriptedAgent):
 
 def test_a_slow_answer_keeps_nobody_waiting() -> None:
     agent = StreamingAgent()
-    units = [Unit(task, "t", "cot") for task in ("n5", "n1", "n2", "n3", "n4")]
+    units = [RolloutSpec(task, "t", "cot") for task in ("n5", "n1", "n2", "n3", "n4")]
     episodes = _play(agent, units, envs=2)
     assert all(episode.error is None for episode in episodes.values())
     assert agent.order.index("n5") > max(index for index, task in enumerate(agent.order) if task != "n5")
@@ -257,7 +267,7 @@ def test_a_streaming_agent_that_takes_nothing_in_costs_that_query() -> None:
                 raise RuntimeError("no room")
             super().submit(key, query)
 
-    episodes = _play(Wrong(), [Unit("n1", "t", "cot"), Unit("n2", "t", "cot")], envs=2)
+    episodes = _play(Wrong(), [RolloutSpec("n1", "t", "cot"), RolloutSpec("n2", "t", "cot")], envs=2)
     assert episodes["n1#cot"].error == "RuntimeError: no room"
     assert episodes["n2#cot"].error is None
 
@@ -270,6 +280,6 @@ def test_a_streaming_agent_that_answers_wrongly_costs_what_it_was_asked(wrong: s
                 raise RuntimeError("out of memory")
             return [("nobody", Decision("look"))]
 
-    episode = _play(Wrong(), [Unit("n1", "t", "cot")], both=False)["n1#cot"]
+    episode = _play(Wrong(), [RolloutSpec("n1", "t", "cot")], both=False)["n1#cot"]
     assert episode.error is not None
     assert ("out of memory" if wrong == "raises" else "which it was not asked") in episode.error

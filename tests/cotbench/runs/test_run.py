@@ -20,7 +20,7 @@ from cotbench.prompting.query import Decision, Query
 from cotbench.runs.journal import read_episodes
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
-from cotbench.runs.runner import Resources, Silent, new_folder, resume, run
+from cotbench.runs.runner import Resources, SilentObserver, new_folder, resume_run, run
 
 GAMES = ("alfworld/gen/pick/0", "alfworld/gen/heat/1")
 
@@ -42,7 +42,7 @@ def test_a_smaller_number_of_episodes_gives_the_first_of_a_larger() -> None:
     assert many[:5] == few
     assert make_plan(RunConfig(agent="random", episodes=5, seed=1)).tasks != few
     assert len(make_plan(RunConfig(agent="random")).tasks) == 120
-    assert [(unit.task, unit.mode) for unit in make_plan(RunConfig(agent="random", episodes=1)).units] == [
+    assert [(unit.task, unit.mode) for unit in make_plan(RunConfig(agent="random", episodes=1)).rollouts] == [
         (few[0], "prompt"),
         (few[0], "cot"),
     ]
@@ -125,7 +125,7 @@ def test_errors_are_played_again_and_leave_no_trace(tmp_path: Path) -> None:
     assert [mode.errors for mode in outcome.summary.modes.values()] == [1, 1]
     assert [mode.n for mode in outcome.summary.modes.values()] == [1, 1]
     agent.down = False  # type: ignore[attr-defined]
-    mended = resume(tmp_path / "flaky", agent=agent, resources=Resources(), observer=Silent())
+    mended = resume_run(tmp_path / "flaky", agent=agent, resources=Resources(), observer=SilentObserver())
     assert [mode.errors for mode in mended.summary.modes.values()] == [0, 0]
     run(_config(), out=tmp_path / "whole")
     assert _untimed(tmp_path / "flaky") == _untimed(tmp_path / "whole")
@@ -137,10 +137,10 @@ def test_resuming_refuses_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(RunFolderError, match=r"not empty; go on with: cotbench run --resume"):
         run(_config(), out=tmp_path / "run")
     with pytest.raises(RunFolderError, match="not a run folder"):
-        resume(tmp_path, agent=agent, resources=Resources(), observer=Silent())
+        resume_run(tmp_path, agent=agent, resources=Resources(), observer=SilentObserver())
     monkeypatch.setattr("cotbench.envs.alfworld.generator.VERSION", "other")
     with pytest.raises(RunFolderError, match="holds another run: its data generator is '2', not 'other'"):
-        resume(tmp_path / "run", agent=agent, resources=Resources(), observer=Silent())
+        resume_run(tmp_path / "run", agent=agent, resources=Resources(), observer=SilentObserver())
     manifest = tmp_path / "run" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
     with pytest.raises(RunFolderError, match="has format 99"):
@@ -159,9 +159,9 @@ def test_resuming_refuses_another_model_and_not_another_machine(tmp_path: Path) 
             return self.told
 
     run(_config(tasks=GAMES[:1], mode="prompt", max_steps=1), out=tmp_path / "run", agent=Told("a", "cpu"))
-    resume(tmp_path / "run", agent=Told("a", "gpu"), resources=Resources(), observer=Silent())
+    resume_run(tmp_path / "run", agent=Told("a", "gpu"), resources=Resources(), observer=SilentObserver())
     with pytest.raises(RunFolderError, match="its agent weights_sha256 is 'a', not 'b'"):
-        resume(tmp_path / "run", agent=Told("b", "cpu"), resources=Resources(), observer=Silent())
+        resume_run(tmp_path / "run", agent=Told("b", "cpu"), resources=Resources(), observer=SilentObserver())
 
 
 def _command(folder: Path, *more: str) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from cotbench.stats import bootstrap, estimates
 from cotbench.stats.bootstrap import Floats
 from cotbench.stats.estimates import Estimate
-from cotbench.stats.trend import Course, trend
+from cotbench.stats.trend import CheckpointSeries, trend
 
 ROUNDS = [pytest.param(150, 0.04, id="short"), pytest.param(3000, 0.015, id="long", marks=pytest.mark.slow)]
 
@@ -54,7 +54,7 @@ def test_slope(n: int, rounds: int, slack: float) -> None:
         counts = rng.integers(3, 31, size=n)
         own = rng.beta(2, 3, size=n)  # A task's rate rises by 0.5 times 1 - its rate: 0.3 on average.
         totals = rng.binomial(counts, own + 0.5 * progress[:, None] * (1 - own))
-        course = Course(progress.tolist(), [totals.tolist()], [[counts.tolist()] * 5])
+        course = CheckpointSeries(progress.tolist(), [totals.tolist()], [[counts.tolist()] * 5])
         estimates.append(trend(course).slope["tasks"])
     assert _covered(estimates, 0.3) == pytest.approx(0.95, abs=slack)
 
@@ -103,7 +103,7 @@ def test_over_both_is_never_too_narrow(seeds: int, differ: float, rounds: int) -
         rises = np.clip(rng.normal(0.25, differ, size=seeds), 0, 0.5)
         chances = own + np.multiply.outer(rises, progress)[:, :, None]
         won = rng.random((seeds, 3, n)) < chances
-        slope = trend(Course(progress, won.tolist(), np.ones(won.shape).tolist())).slope
+        slope = trend(CheckpointSeries(progress, won.tolist(), np.ones(won.shape).tolist())).slope
         both.append(slope["both"])
         tasks.append(slope["tasks"])
     assert _covered(both, 0.25) >= 0.94

@@ -10,23 +10,23 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from cotbench.errors import UsageError
 from cotbench.stats import bootstrap, equivalence
-from cotbench.stats.trend import Course, trend
+from cotbench.stats.trend import CheckpointSeries, trend
 
 PROGRESS = (0.0, 0.25, 0.5, 1.0)
 
 
-def _course(values: Sequence[object], progress: Sequence[float] = PROGRESS) -> Course:
+def _course(values: Sequence[object], progress: Sequence[float] = PROGRESS) -> CheckpointSeries:
     """One observation a task: [seeds][checkpoints][tasks]."""
     table = np.array(values, dtype=float)
-    return Course(progress, table.tolist(), np.ones(table.shape).tolist())
+    return CheckpointSeries(progress, table.tolist(), np.ones(table.shape).tolist())
 
 
-def _drawn(seeds: int, tasks: int, rise: float = 0.3, differ: float = 0.0, seed: int = 0) -> Course:
+def _drawn(seeds: int, tasks: int, rise: float = 0.3, differ: float = 0.0, seed: int = 0) -> CheckpointSeries:
     rng = np.random.default_rng(seed)
     rises = rng.normal(rise, differ, size=seeds)
     chances = rng.uniform(0.1, 0.5, size=tasks) + np.multiply.outer(rises, PROGRESS)[:, :, None]
     counts = np.broadcast_to(rng.integers(2, 20, size=tasks), chances.shape)
-    return Course(PROGRESS, rng.binomial(counts, np.clip(chances, 0, 1)).tolist(), counts.tolist())
+    return CheckpointSeries(PROGRESS, rng.binomial(counts, np.clip(chances, 0, 1)).tolist(), counts.tolist())
 
 
 def test_exact_lines_have_their_slopes() -> None:
@@ -68,7 +68,10 @@ def test_over_tasks_a_gee_says_the_same() -> None:
 
 def test_over_seeds_a_t_interval() -> None:
     course = _drawn(4, 40, differ=0.05)
-    single = [trend(Course(PROGRESS, [t], [c])).slope["tasks"].mean for t, c in zip(course.totals, course.counts, strict=True)]
+    single = [
+        trend(CheckpointSeries(PROGRESS, [t], [c])).slope["tasks"].mean
+        for t, c in zip(course.totals, course.counts, strict=True)
+    ]
     found = trend(course, margin=0.4)
     low, high = scipy.stats.t.interval(0.95, 3, loc=np.mean(single), scale=scipy.stats.sem(single))
     assert (found.slope["seeds"].n, found.slope["seeds"].low) == (4, pytest.approx(low))
@@ -109,7 +112,7 @@ def test_the_same_over_both_by_resampling_by_hand() -> None:
 def test_a_gap_is_resampled_with_both_of_its_sides() -> None:
     prompt = _drawn(1, 50)
     above = np.array(prompt.totals) + 0.1 * np.array(prompt.counts) * (1 + np.array(PROGRESS))[:, None]
-    gap = trend(Course(PROGRESS, above.tolist(), prompt.counts), minus=prompt)
+    gap = trend(CheckpointSeries(PROGRESS, above.tolist(), prompt.counts), baseline=prompt)
     assert gap.slope["tasks"].mean == pytest.approx(0.1)
     assert gap.slope["tasks"].low == pytest.approx(0.1) == gap.slope["tasks"].high
     assert [level.mean for level in gap.levels["tasks"]] == pytest.approx([0.1 * (1 + at) for at in PROGRESS])
@@ -125,11 +128,11 @@ def test_one_task_has_a_slope_and_no_interval() -> None:
 def test_what_is_no_trend_is_refused() -> None:
     for progress, message in (((0.5,), "two checkpoints"), ((1.0, 0.0), "ascending"), ((0.0, 0.5, 1.0), "3 checkpoints")):
         with pytest.raises(UsageError, match=message):
-            trend(Course(progress, [[[1.0, 0.0]] * 2], [[[1.0, 1.0]] * 2]))
+            trend(CheckpointSeries(progress, [[[1.0, 0.0]] * 2], [[[1.0, 1.0]] * 2]))
     with pytest.raises(UsageError, match="no observation"):
-        trend(Course((0, 1), [[[1.0], [0.0]]], [[[1.0], [0.0]]]))
+        trend(CheckpointSeries((0, 1), [[[1.0], [0.0]]], [[[1.0], [0.0]]]))
     with pytest.raises(UsageError, match="the same seeds"):
-        trend(_drawn(1, 5), minus=_drawn(1, 6))
+        trend(_drawn(1, 5), baseline=_drawn(1, 6))
     with pytest.raises(UsageError, match="margin above 0"):
         trend(_drawn(1, 5), margin=0.0)
 
@@ -181,7 +184,7 @@ def test_what_is_not_flat_is_seldom_called_so(rounds: int) -> None:
         for _ in range(rounds):
             chances = rng.uniform(0.1, 0.7, size=80) + rise * np.array(PROGRESS)[:, None]
             totals = rng.binomial(10, chances)
-            course = Course(PROGRESS, [totals.tolist()], [np.full(totals.shape, 10).tolist()])
+            course = CheckpointSeries(PROGRESS, [totals.tolist()], [np.full(totals.shape, 10).tolist()])
             called[rise] += trend(course, margin=0.2).flat["tasks"].verdict == "equivalent"
     assert called[0.2] / rounds <= (0.1 if rounds < 100 else 0.065)
     assert called[0.0] / rounds > 0.95

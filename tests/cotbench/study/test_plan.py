@@ -8,7 +8,7 @@ import pytest
 
 from cotbench.cli import run_cli
 from cotbench.study.config import StudyConfig, read_study
-from cotbench.study.plan import Plan, make_plan
+from cotbench.study.plan import StudyPlan, make_plan
 from cotbench.study.stage import used
 
 
@@ -17,11 +17,11 @@ def smoke() -> StudyConfig:
     return read_study("smoke")
 
 
-def _changed(config: StudyConfig, **update: Any) -> Plan:
+def _changed(config: StudyConfig, **update: Any) -> StudyPlan:
     return make_plan(StudyConfig.model_validate(config.model_dump() | update))
 
 
-def _differing(before: Plan, after: Plan) -> set[str]:
+def _differing(before: StudyPlan, after: StudyPlan) -> set[str]:
     keys = {stage.name: stage.key for stage in before.stages}
     return {stage.name for stage in after.stages if keys.get(stage.name) != stage.key}
 
@@ -43,7 +43,7 @@ def test_a_study_measures_each_checkpoint_of_each_seed_on_each_split(smoke: Stud
     plan = make_plan(smoke)
     measured = {
         (stage.place.arm, stage.place.seed, stage.place.progress, stage.place.split)
-        for stage in plan.of("probe")
+        for stage in plan.of_kind("probe")
         if stage.place.probe == "alignment"
     }
     expected = {(None, None, 0.0, split) for split in ("id", "ood_pair")}
@@ -69,11 +69,11 @@ def test_a_changed_option_reaches_what_depends_on_it_and_nothing_else(smoke: Stu
     assert _differing(before, _changed(smoke, margin=0.2)) == set()
     # How answers are asked for: everything but what makes the training data.
     assert "traces" not in (reached := _differing(before, _changed(smoke, elicitation={"trace_tokens": 32})))
-    assert {stage.name for stage in before.of("probe")} <= reached
+    assert {stage.name for stage in before.of_kind("probe")} <= reached
 
 
 def test_other_probes_take_the_answers_of_alignment(smoke: StudyConfig) -> None:
-    for stage in make_plan(smoke).of("probe"):
+    for stage in make_plan(smoke).of_kind("probe"):
         takes = [name for name in stage.uses if name.startswith("alignment/")]
         assert bool(takes) == (stage.place.probe != "alignment")
         assert all(name.removeprefix("alignment/") == stage.name.partition("/")[2] for name in takes)

@@ -15,7 +15,7 @@ from cotbench.cli import run_cli
 from cotbench.errors import RunFolderError, UsageError
 from cotbench.probes.folder import read_probe
 from cotbench.study.config import StudyConfig, parse_study
-from cotbench.study.data import Cell, read_data
+from cotbench.study.data import StudyCell, read_data
 from cotbench.study.folder import checkpoint, command_of, folder_of, is_done
 from cotbench.study.plan import make_plan
 from cotbench.study.report import page_of_study
@@ -97,10 +97,10 @@ def test_a_study_ends_with_its_report(done: Path) -> None:
 def test_its_numbers_are_those_of_its_probes(done: Path) -> None:
     data = read_data(done)
     plan = make_plan(_config())
-    cell = Cell("alfworld-gen", "tiny", "sft", "id")
+    cell = StudyCell("alfworld-gen", "tiny", "sft", "id")
     for share in (0.0, 0.5, 1.0):
         found = data.numbers(cell, 0, share)
-        stage = next(one for one in plan.of("probe") if one.place.probe == "alignment" and one.place.progress == share)
+        stage = next(one for one in plan.of_kind("probe") if one.place.probe == "alignment" and one.place.progress == share)
         alone = read_probe(folder_of(done, stage))
         rows = [row for row in alone.rows if row.error is None]
         assert found.states == len(rows) == 6
@@ -151,7 +151,7 @@ def test_started_again_it_does_nothing_but_the_report(done: Path, capsys: pytest
 
 def test_a_checkpoint_missing_from_a_series_is_named(done: Path, tmp_path: Path) -> None:
     plan = make_plan(_config())
-    training = folder_of(done, plan.of("train")[0])
+    training = folder_of(done, plan.of_kind("train")[0])
     assert checkpoint(training, 0.5) != checkpoint(training, 1.0)
     with pytest.raises(RunFolderError, match=r"no checkpoint after 0\.25 of the training"):
         checkpoint(training, 0.25)
@@ -181,7 +181,7 @@ def test_a_failed_stage_costs_what_uses_it_and_no_other(tmp_path: Path, capsys: 
 
 def test_a_mixture_of_elicitations_is_refused(done: Path) -> None:
     plan = make_plan(_config())
-    stage = next(one for one in plan.of("probe") if one.place.probe == "alignment" and one.place.progress == 1.0)
+    stage = next(one for one in plan.of_kind("probe") if one.place.probe == "alignment" and one.place.progress == 1.0)
     path = folder_of(done, stage) / "manifest.json"
     text = path.read_text()
     manifest = json.loads(text)
@@ -196,7 +196,7 @@ def test_a_mixture_of_elicitations_is_refused(done: Path) -> None:
 
 def test_a_series_on_other_states_is_refused(done: Path) -> None:
     plan = make_plan(_config())
-    stage = next(one for one in plan.of("probe") if one.place.probe == "alignment" and one.place.progress == 1.0)
+    stage = next(one for one in plan.of_kind("probe") if one.place.probe == "alignment" and one.place.progress == 1.0)
     path = folder_of(done, stage) / "manifest.json"
     text = path.read_text()
     try:

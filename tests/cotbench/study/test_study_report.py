@@ -9,20 +9,20 @@ import pytest
 
 from cotbench.probes.alignment import AlignmentRow
 from cotbench.probes.conflict import ConflictRow
-from cotbench.probes.folder import Probed, ProbeManifest
+from cotbench.probes.folder import ProbeManifest, ProbeResult
 from cotbench.probes.preference import PreferenceRow
-from cotbench.probes.row import Row
+from cotbench.probes.row import ProbeRow
 from cotbench.report.page import Figure, Table
 from cotbench.stats import estimates
 from cotbench.stats.estimates import paired_rate_difference
-from cotbench.stats.trend import Course
+from cotbench.stats.trend import CheckpointSeries
 from cotbench.study import report_masking, report_probes, report_training
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyData
 from cotbench.study.plan import make_plan
 from cotbench.study.report import answer
 from cotbench.study.report_training import Scope
-from cotbench.study.series import rates
+from cotbench.study.series import success_levels
 
 TASKS, STATES = 60, 5
 
@@ -52,9 +52,9 @@ Rate = Callable[[str | None, float, str], tuple[float, float]]
 """(arm, share of the training, split) -> how often the prompt action, and the CoT action, is right."""
 
 
-def _alignment(rates: tuple[float, float], seed: int) -> list[Row]:
+def _alignment(rates: tuple[float, float], seed: int) -> list[ProbeRow]:
     """States whose actions are right at just these rates, spread evenly over tasks and a little differently for each seed."""
-    rows: list[Row] = []
+    rows: list[ProbeRow] = []
     total = TASKS * STATES
     for number in range(total):
         # A fixed shuffle, so that what is right is not the same task's states.
@@ -75,8 +75,8 @@ def _alignment(rates: tuple[float, float], seed: int) -> list[Row]:
     return rows
 
 
-def _conflict(kept: float) -> list[Row]:
-    rows: list[Row] = []
+def _conflict(kept: float) -> list[ProbeRow]:
+    rows: list[ProbeRow] = []
     for number in range(TASKS):
         action = "mine" if (number * 7919) % TASKS < round(kept * TASKS) else "theirs"
         rows.append(
@@ -99,7 +99,7 @@ def _study(rate: Rate, kept: Callable[[float], float] = lambda share: 0.5, text:
     config: StudyConfig = parse_study(text, "made")
     plan = make_plan(config)
     probed = []
-    for stage in plan.of("probe"):
+    for stage in plan.of_kind("probe"):
         place = stage.place
         share = place.progress or 0.0
         rows = (
@@ -111,7 +111,7 @@ def _study(rate: Rate, kept: Callable[[float], float] = lambda share: 0.5, text:
         manifest = ProbeManifest.model_construct(
             probe=str(place.probe), options=options, elicitation_fingerprint="0" * 16, states_sha256="0"
         )
-        probed.append((place, Probed(Path(), manifest, rows)))
+        probed.append((place, ProbeResult(Path(), manifest, rows)))
     data = StudyData(Path("nowhere"), config, plan, (), tuple(probed), ())
     return Scope(data, "alfworld-gen", "tiny")
 
@@ -151,14 +151,14 @@ def test_few_tasks_leave_flatness_undecided() -> None:
     few = []
     for place, probed in scope.data.probed:
         kept = [row for row in probed.rows if int(row.task.split("/")[1]) < 4]
-        few.append((place, Probed(probed.path, probed.manifest, kept)))
+        few.append((place, ProbeResult(probed.path, probed.manifest, kept)))
     data = StudyData(Path("nowhere"), scope.data.config, scope.data.plan, (), tuple(few), ())
     assert "stays undecided" in answer(Scope(data, scope.env, scope.model))[0]
 
 
 def test_one_task_has_no_interval_and_it_is_said() -> None:
     scope = _study(_both_rise)
-    one = tuple((place, Probed(probed.path, probed.manifest, probed.rows[:2])) for place, probed in scope.data.probed)
+    one = tuple((place, ProbeResult(probed.path, probed.manifest, probed.rows[:2])) for place, probed in scope.data.probed)
     data = StudyData(Path("nowhere"), scope.data.config, scope.data.plan, (), one, ())
     told = answer(Scope(data, scope.env, scope.model))
     assert "moves (no interval)" in told[0]
@@ -176,7 +176,7 @@ def test_a_level_pools_the_seeds_and_keeps_each_as_a_dot() -> None:
 
 
 def test_the_change_table_has_both_kinds_of_interval() -> None:
-    section = report_training.training(_study(_both_rise))
+    section = report_training.training_section(_study(_both_rise))
     assert section is not None
     table = next(item for item in section.items if isinstance(item, Table))
     row = dict(zip(table.columns, table.rows[0], strict=True))
@@ -187,7 +187,7 @@ def test_the_change_table_has_both_kinds_of_interval() -> None:
 
 
 def test_the_mask_ablation_goes_over_the_fractions_and_has_the_papers_numbers() -> None:
-    section = report_masking.ablation(_study(_both_rise))
+    section = report_masking.masking_section(_study(_both_rise))
     assert section is not None
     figure = next(item for item in section.items if isinstance(item, Figure))
     line = figure.panels[1].lines[0]
@@ -199,11 +199,11 @@ def test_the_mask_ablation_goes_over_the_fractions_and_has_the_papers_numbers() 
     assert reported["sft+70", "ood"] == 0.60
     assert reported["sft+", "id"] is None
     two = STUDY.replace('[[arms]]\nname = "sft+70"\noptions = { mask_fraction = 0.7 }\n', "")
-    assert report_masking.ablation(_study(_both_rise, text=two)) is None
+    assert report_masking.masking_section(_study(_both_rise, text=two)) is None
 
 
 def test_the_conflict_figure_has_a_line_a_checkpoint() -> None:
-    section = report_probes.conflict(_study(_both_rise, lambda share: 0.2 + 0.6 * share))
+    section = report_probes.conflict_section(_study(_both_rise, lambda share: 0.2 + 0.6 * share))
     assert section is not None
     figure = section.items[0]
     assert isinstance(figure, Figure)
@@ -213,21 +213,26 @@ def test_the_conflict_figure_has_a_line_a_checkpoint() -> None:
 
 def test_without_a_probe_its_section_is_not_there() -> None:
     scope = _study(_both_rise)
-    for make in (report_probes.attention, report_probes.judged, report_probes.sensitivity, report_training.playing):
+    for make in (
+        report_probes.attribution_section,
+        report_probes.preference_section,
+        report_probes.sensitivity_section,
+        report_training.success_section,
+    ):
         assert make(scope) is None
 
 
 def test_successes_with_one_outcome_a_task_have_rates_intervals() -> None:
-    nothing = Course(progress=(0.0, 1.0), totals=[[[0.0] * 4, [1.0, 0.0, 0.0, 0.0]]], counts=[[[1.0] * 4] * 2])
-    first, last = rates(nothing)
+    nothing = CheckpointSeries(progress=(0.0, 1.0), totals=[[[0.0] * 4, [1.0, 0.0, 0.0, 0.0]]], counts=[[[1.0] * 4] * 2])
+    first, last = success_levels(nothing)
     assert (first.mean, first.low, first.high) == (0.0, *_wilson(0, 4))
     assert (last.mean, last.low, last.high) == (0.25, *_wilson(1, 4))
-    against = rates(nothing, Course(progress=(0.0, 1.0), totals=[[[0.0] * 4] * 2], counts=[[[1.0] * 4] * 2]))
+    against = success_levels(nothing, CheckpointSeries(progress=(0.0, 1.0), totals=[[[0.0] * 4] * 2], counts=[[[1.0] * 4] * 2]))
     assert against[1] == paired_rate_difference([False] * 4, [True, False, False, False])
     # Seeds that disagree on a task: no outcome of one trial any more.
-    two = Course(progress=(1.0,), totals=[[[1.0, 0.0]], [[0.0, 0.0]]], counts=[[[1.0, 1.0]], [[1.0, 1.0]]])
-    assert rates(two)[0].mean == 0.25
-    assert rates(two)[0] == estimates.ratio([1.0, 0.0], [2.0, 2.0])
+    two = CheckpointSeries(progress=(1.0,), totals=[[[1.0, 0.0]], [[0.0, 0.0]]], counts=[[[1.0, 1.0]], [[1.0, 1.0]]])
+    assert success_levels(two)[0].mean == 0.25
+    assert success_levels(two)[0] == estimates.ratio([1.0, 0.0], [2.0, 2.0])
 
 
 def _wilson(successes: int, n: int) -> tuple[float, float]:
@@ -244,11 +249,13 @@ def test_no_revision_at_all_is_no_preference_and_no_failure() -> None:
     manifest = ProbeManifest.model_construct(
         probe="preference", options={"judge": "random"}, elicitation_fingerprint="0" * 16, states_sha256="0"
     )
-    rows: list[Row] = [PreferenceRow(task=f"t/{number}", step=0, left_out="same action") for number in range(5)]
+    rows: list[ProbeRow] = [PreferenceRow(task=f"t/{number}", step=0, left_out="same action") for number in range(5)]
     plan = make_plan(config)
-    probed = tuple((one.place, Probed(Path(), manifest, rows)) for one in plan.of("probe") if one.place.probe == "preference")
+    probed = tuple(
+        (one.place, ProbeResult(Path(), manifest, rows)) for one in plan.of_kind("probe") if one.place.probe == "preference"
+    )
     data = StudyData(Path("nowhere"), config, plan, (), probed, ())
-    section = report_probes.judged(Scope(data, "alfworld-gen", "tiny"))
+    section = report_probes.preference_section(Scope(data, "alfworld-gen", "tiny"))
     assert section is not None
     table = section.items[0]
     assert isinstance(table, Table)

@@ -12,7 +12,7 @@ import pytest
 from cotbench.envs.alfworld.game import Game
 from cotbench.envs.alfworld.generator import BAND, KINDS, generate, held_out, kinds_of
 from cotbench.envs.alfworld.goals import read_goal
-from cotbench.envs.alfworld.household_statistics import lore
+from cotbench.envs.alfworld.household_statistics import household_statistics
 from cotbench.envs.alfworld.native_engine import NativeEngine
 from cotbench.envs.alfworld.tasks import load_game
 from cotbench.errors import UnknownNameError
@@ -78,7 +78,7 @@ def test_the_plan_wins_at_its_last_step_and_not_before(kind: str) -> None:
 
 
 def test_lore_is_what_the_wheel_and_the_counts_say() -> None:
-    known = lore()
+    known = household_statistics()
     assert known.holds["CoffeeMachine"] == {"Mug"}
     assert known.able["Heatable"] <= known.able["Coolable"]
     assert "(:action CoolObject" in known.domain
@@ -88,7 +88,7 @@ def test_lore_is_what_the_wheel_and_the_counts_say() -> None:
 
 def test_households_are_like_the_real_ones() -> None:
     """Generated homes against the counts of the 3,553 real training games: every mean within five standard errors or 5 %."""
-    known = lore()
+    known = household_statistics()
     for kind in ("heat", "look"):
         homes = [households.home_of(generate(kind, seed)) for seed in range(10_000, 10_150)]
         # A heat game is always in a kitchen, a look game in a bedroom or a living room: compare those with a bed.
@@ -110,7 +110,7 @@ def test_pairs_are_asked_for_as_often_as_in_the_real_games() -> None:
     counts: Counter[tuple[str, ...]] = Counter()
     for seed in range(20_000, 20_400):
         counts[households.home_of(generate("heat", seed)).goal] += 1
-    real = {tuple(pair.split()): count for pair, count in lore().tasks[KINDS["heat"]]["kitchen"].items()}
+    real = {tuple(pair.split()): count for pair, count in household_statistics().tasks[KINDS["heat"]]["kitchen"].items()}
     real = {pair: count for pair, count in real.items() if not held_out(*pair)}
     assert set(counts) <= set(real)
     distance = sum(abs(counts[pair] / 400 - count / sum(real.values())) for pair, count in real.items()) / 2

@@ -19,7 +19,7 @@ from cotbench.envs.scienceworld.tasks import ScienceWorldTasks, read_task, task_
 from cotbench.errors import EngineError, MissingExtraError, UnknownNameError
 from cotbench.runs.episode import Episode
 from cotbench.runs.manifest import RunConfig
-from cotbench.runs.rollout import Unit
+from cotbench.runs.rollout import RolloutSpec
 from cotbench.runs.runner import run
 from tests.conftest import needs_scienceworld
 
@@ -139,7 +139,7 @@ class _Killer:
     def __init__(self, number: int) -> None:
         self.number, self.hit = number, set[int]()
 
-    def stepped(self, unit: Unit, step: int) -> None:
+    def stepped(self, unit: RolloutSpec, step: int) -> None:
         if not self.hit and step == 4:
             self.hit = _javas()
             for process in self.hit:

@@ -28,7 +28,7 @@ from cotbench.runs.journal import Journal
 from cotbench.runs.plan import make_plan
 from cotbench.runs.results import load_run
 from cotbench.runs.runner import read_manifest
-from cotbench.runs.suite import begin
+from cotbench.runs.suite import write_suite
 from tests.leaderboard import made
 from tests.leaderboard.made import DETAILS, edited, members, packed, played, replaced, setting, zipped
 
@@ -121,7 +121,7 @@ def test_another_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_suite_is_refused_with_its_runs(tmp_path: Path) -> None:
-    begin(tmp_path, [make_plan(read_manifest(played()).config)], None)
+    write_suite(tmp_path, [make_plan(read_manifest(played()).config)], None)
     assert _not_packed(tmp_path).endswith("is a folder of several runs (suite.json); it holds no run yet")
     for name in ("bfcl", "alfworld-gen"):
         made.copied(played(), tmp_path / name)

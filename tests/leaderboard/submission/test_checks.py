@@ -116,7 +116,7 @@ def test_the_tasks_are_those_that_a_run_draws(env: str, seed: int) -> None:
             plan = make_plan(config)
             told = {"config": config, "task_list": plan.tasks, "split_tasks": plan.split_tasks}
             again = check_tasks(usual.model_copy(update=told), entry)
-            assert again == plan and again.units == plan.units
+            assert again == plan and again.rollouts == plan.rollouts
             other = (*plan.tasks[1:], plan.tasks[0])
             if len(other) > 1:
                 with pytest.raises(SubmissionError, match=r"task_list\.0 is"):

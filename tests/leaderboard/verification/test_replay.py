@@ -24,9 +24,9 @@ from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.verification import replay
 from cotbench.leaderboard.verification import verify as verify_module
 from cotbench.leaderboard.verification.difference import Difference
-from cotbench.leaderboard.verification.replay import MAX_ACTION, Replayer, Rules
-from cotbench.leaderboard.verification.verify import verify, versions
-from cotbench.runs.env_workers import EnvSettings, Reply
+from cotbench.leaderboard.verification.replay import MAX_ACTION, Replayer, ReplayRules
+from cotbench.leaderboard.verification.verify import verify_bundle, versions
+from cotbench.runs.env_workers import EnvReply, EnvSettings
 from cotbench.runs.episode import Episode, Step
 from cotbench.runs.manifest import Manifest, RunConfig
 from cotbench.runs.runner import run
@@ -74,7 +74,7 @@ def test_honest_runs_agree_in_one_process_and_in_two(expert: Bundle, drawn: Bund
     for bundle in (expert, drawn):
         for jobs in (1, 2):
             told: list[tuple[int, int]] = []
-            assert verify(bundle, jobs=jobs, progress=lambda done, of, told=told: told.append((done, of))) is None
+            assert verify_bundle(bundle, jobs=jobs, progress=lambda done, of, told=told: told.append((done, of))) is None
             assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert multiprocessing.active_children() == []
 
@@ -84,7 +84,7 @@ def test_an_honest_run_of_scienceworld_agrees(tmp_path: Path) -> None:
     task = "scienceworld/lifespan-shortest-lived/0"
     bundle = _played(tmp_path, "expert", env="scienceworld", tasks=(task,))
     assert all(episode.success and episode.trajectory[0].expert_action is not None for episode in bundle.episodes)
-    assert verify(bundle) is None
+    assert verify_bundle(bundle) is None
 
 
 @pytest.mark.slow
@@ -93,10 +93,10 @@ def test_more_honest_runs_of_scienceworld_agree(tmp_path: Path) -> None:
     tasks = ("scienceworld/lifespan-longest-lived/0", "scienceworld/chemistry-mix/0")
     for agent, steps in (("expert", 40), ("random", 30)):
         bundle = _played(tmp_path, agent, env="scienceworld", tasks=tasks, max_steps=steps)
-        assert verify(bundle) is None
-        assert verify(bundle, jobs=2) is None
+        assert verify_bundle(bundle) is None
+        assert verify_bundle(bundle, jobs=2) is None
         forged = _edited(bundle.episodes, 1, raw_score=bundle.episodes[1].raw_score - 1)
-        assert _place(verify(_bundle(bundle.manifest, forged))) == f"{tasks[0]}#cot: raw_score"
+        assert _place(verify_bundle(_bundle(bundle.manifest, forged))) == f"{tasks[0]}#cot: raw_score"
 
 
 @needs_bfcl
@@ -104,9 +104,9 @@ def test_honest_runs_of_bfcl_agree(tmp_path: Path) -> None:
     tasks = tuple(env_entry("bfcl").source().tasks("paper", "id")[:2])
     for agent in ("expert", "random"):
         bundle = _played(tmp_path, agent, env="bfcl", tasks=tasks, max_steps=None if agent == "expert" else 3)
-        assert verify(bundle) is None
+        assert verify_bundle(bundle) is None
     forged = _edited(bundle.episodes, 1, functions=bundle.episodes[1].functions.replace('"type"', '"kind"', 1))
-    assert _place(verify(_bundle(bundle.manifest, forged))) == f"{tasks[0]}#cot: functions"
+    assert _place(verify_bundle(_bundle(bundle.manifest, forged))) == f"{tasks[0]}#cot: functions"
 
 
 # One forged value
@@ -250,14 +250,14 @@ def test_a_single_forged_value_is_found_at_its_place(expert: Bundle, what: str) 
     forge, place = TAMPERED[what]
     steps = expert.episodes[0].steps
     place = place.replace("{steps}", str(steps)).replace("{steps-1}", str(steps - 1))
-    found = verify(_bundle(*forge(expert.manifest, list(expert.episodes))))
+    found = verify_bundle(_bundle(*forge(expert.manifest, list(expert.episodes))))
     assert _place(found) == place
     assert found is not None and found.submitted != found.found
 
 
 def test_a_failure_presented_as_a_success_is_found(drawn: Bundle) -> None:
     won = {"success": True, "score": 1.0, "raw_score": 1.0, "terminated": True, "truncated": False}
-    found = verify(_bundle(drawn.manifest, _edited(drawn.episodes, 3, **won)))
+    found = verify_bundle(_bundle(drawn.manifest, _edited(drawn.episodes, 3, **won)))
     assert found is not None and found.place == f"{TWO}#cot: terminated"
     assert (found.submitted, found.found) == ("True", "False")
 
@@ -284,7 +284,7 @@ def test_no_single_edit_goes_unseen(expert: Bundle, drawn: Bundle, data: st.Data
     step = data.draw(st.none() | st.integers(0, episode.steps - 1))
     field = data.draw(st.sampled_from(_FIELDS if step is None else _STEP_FIELDS))
     value = _other(getattr(episode if step is None else episode.trajectory[step], field), data)
-    found = verify(_bundle(bundle.manifest, _edited(bundle.episodes, index, step, **{field: value})))
+    found = verify_bundle(_bundle(bundle.manifest, _edited(bundle.episodes, index, step, **{field: value})))
     assert found is not None
     assert (found.episode, found.step, found.field) == (episode.key, step, field)
 
@@ -292,18 +292,18 @@ def test_no_single_edit_goes_unseen(expert: Bundle, drawn: Bundle, data: st.Data
 def test_expert_actions_are_checked_where_any_is_there(drawn: Bundle, tmp_path: Path) -> None:
     silent = _played(tmp_path, "random", max_steps=3, expert_actions=False)
     assert all(step.expert_action is None for episode in silent.episodes for step in episode.trajectory)
-    assert verify(silent) is None
+    assert verify_bundle(silent) is None
     expected = drawn.episodes[2].trajectory[0].expert_action
     # The right one alone: then it is missing elsewhere.
     forged = _edited(silent.episodes, 2, 0, expert_action=expected)
-    assert _place(verify(_bundle(silent.manifest, forged))) == f"{ONE}#prompt, step 0: expert_action"
+    assert _place(verify_bundle(_bundle(silent.manifest, forged))) == f"{ONE}#prompt, step 0: expert_action"
 
 
 def test_episodes_that_ended_in_errors_are_not_replayed(drawn: Bundle) -> None:
     failed = Episode(task=ONE, task_type="pick", mode="cot", error="503 from the server")
     told: list[tuple[int, int]] = []
     bundle = _bundle(drawn.manifest, _replaced(list(drawn.episodes), 1, failed))
-    assert verify(bundle, progress=lambda *counts: told.append(counts)) is None
+    assert verify_bundle(bundle, progress=lambda *counts: told.append(counts)) is None
     assert told[-1] == (3, 3)
 
 
@@ -323,7 +323,7 @@ def test_the_first_difference_is_the_same_with_any_number_of_processes(many: Bun
     for index in (37, 9, 8, 12):
         forged = _edited(forged, index, success=True)
     bundle = _bundle(many.manifest, forged)
-    one, three = (verify(bundle, jobs=jobs) for jobs in (1, 3))
+    one, three = (verify_bundle(bundle, jobs=jobs) for jobs in (1, 3))
     assert one == three and one is not None
     assert one.place == f"{forged[8].key}: success"
     assert multiprocessing.active_children() == []
@@ -338,7 +338,7 @@ def test_a_killed_process_is_replaced(many: Bundle) -> None:
             victim = random.Random(done).choice(multiprocessing.active_children())
             os.kill(victim.pid or 0, signal.SIGKILL)
 
-    assert verify(many, jobs=2, progress=kill_one) is None
+    assert verify_bundle(many, jobs=2, progress=kill_one) is None
     assert told == list(range(1, 41)), "each episode counts once"
 
 
@@ -354,7 +354,7 @@ def test_processes_that_die_and_die_again_are_an_error_and_no_rejection(many: Bu
     killer.start()
     try:
         with pytest.raises(EngineError, match=r"alfworld/gen/pick/\d+#prompt cannot be replayed: its process died twice"):
-            verify(many, jobs=2)
+            verify_bundle(many, jobs=2)
     finally:
         over.set()
         killer.join()
@@ -423,7 +423,7 @@ def _with(bundle: Bundle, **changes: Any) -> Bundle:
 )
 def test_another_version_of_the_data_is_an_error(drawn: Bundle, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(MissingDataError, match=message) as raised:
-        verify(_with(drawn, **changes))
+        verify_bundle(_with(drawn, **changes))
     assert str(raised.value).isprintable()
 
 
@@ -433,18 +433,18 @@ def test_missing_games_are_an_error(drawn: Bundle, tmp_path: Path) -> None:
     manifest = drawn.manifest.model_copy(update={"config": config, "task_list": (task,)})
     episodes = [episode.model_copy(update={"task": task}) for episode in drawn.episodes[:2]]
     with pytest.raises(MissingDataError, match="the ALFWorld games are not on this machine"):
-        verify(_bundle(manifest, episodes))
+        verify_bundle(_bundle(manifest, episodes))
     (tmp_path / "json_2.1.1").mkdir()
     with pytest.raises(MissingDataError, match=rf"1 of 1 games are missing, the first is {task}"):
-        verify(_bundle(manifest, episodes), data=tmp_path)
+        verify_bundle(_bundle(manifest, episodes), data=tmp_path)
 
 
 def test_a_difference_under_another_release_is_no_rejection(drawn: Bundle) -> None:
     packages = {**drawn.manifest.packages, "cotbench": "0.0.1"}
-    assert verify(_with(drawn, packages=packages)) is None, "what agrees, agrees"
+    assert verify_bundle(_with(drawn, packages=packages)) is None, "what agrees, agrees"
     forged = _bundle(drawn.manifest.model_copy(update={"packages": packages}), _edited(drawn.episodes, 0, score=1.0))
     with pytest.raises(MissingDataError, match=r"differs here \(.*#prompt: score\), but .* pip install cotbench==0.0.1"):
-        verify(forged)
+        verify_bundle(forged)
 
 
 @needs_bfcl
@@ -467,11 +467,11 @@ class Frail:
 
     def close(self) -> None: ...
 
-    def read(self) -> Reply:
+    def read(self) -> EnvReply:
         if self.failing:
             self.failing -= 1
             raise EngineError("Java died")
-        return Reply("You are here.", False, False, {"goal": "", "score": 0.0, "invalid_action": None})
+        return EnvReply("You are here.", False, False, {"goal": "", "score": 0.0, "invalid_action": None})
 
 
 @pytest.mark.parametrize("failing", [1, 2])
@@ -490,7 +490,7 @@ def test_an_environment_that_fails_is_replaced_once(monkeypatch: pytest.MonkeyPa
 def test_an_episode_has_its_time(expert: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "EPISODE_SECONDS", 0.0)
     with pytest.raises(EngineError, match=f"{ONE}#prompt cannot be replayed: after 0 s it was at step 0"):
-        verify(expert)
+        verify_bundle(expert)
 
 
 def test_hostile_actions_only_differ(expert: Bundle) -> None:
@@ -503,19 +503,19 @@ def test_hostile_actions_only_differ(expert: Bundle) -> None:
         "." * 10**6,
         "",
     ]
-    rules = Rules(env_entry("alfworld-gen").canonical(), env_entry("alfworld-gen").source().task_type, True)
+    rules = ReplayRules(env_entry("alfworld-gen").canonical(), env_entry("alfworld-gen").source().task_type, True)
     for action in hostile:
         step = expert.episodes[0].trajectory[0]
         changes = {"action": rules.canonical(action), "decision": _worded(step, action)}
         begun = time.monotonic()
-        found = verify(_bundle(expert.manifest, _edited(expert.episodes, 0, 0, **changes)))
+        found = verify_bundle(_bundle(expert.manifest, _edited(expert.episodes, 0, 0, **changes)))
         assert found is not None and found.step == 0
         assert time.monotonic() - begun < 2
     long = _with_steps(expert.episodes[0], expert.episodes[0].trajectory * 10_000)
-    assert verify(_bundle(expert.manifest, _replaced(list(expert.episodes), 0, long))) is not None
+    assert verify_bundle(_bundle(expert.manifest, _replaced(list(expert.episodes), 0, long))) is not None
 
 
 def test_jobs_are_counted_from_one(drawn: Bundle) -> None:
     with pytest.raises(UsageError, match="--jobs must be at least 1, not 0"):
-        verify(drawn, jobs=0)
+        verify_bundle(drawn, jobs=0)
     assert verify_module.ENGINES.keys() <= {"scienceworld", "bfcl"}

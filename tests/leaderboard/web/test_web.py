@@ -181,16 +181,16 @@ def test_what_is_not_there_is_named(board: str, query: str, said: str) -> None:
 
 
 def test_a_board_that_is_not_named_whole_is_one_that_has_entries() -> None:
-    from cotbench.leaderboard.web.board_query import asked
+    from cotbench.leaderboard.web.board_query import parse_board_query
 
     there = [Board("bfcl", "paper", "id", "prompt"), Board("scienceworld", "paper", "ood", "cot")]
-    assert asked({}, there).board == there[1]
-    assert asked({"env": "bfcl"}, there).board == there[0]
-    assert asked({"mode": "prompt"}, there).board == there[0]
-    assert asked({"env": "bfcl", "mode": "cot"}, there).board == Board("bfcl", "paper", "ood", "cot")
-    assert asked({"env": "bfcl", "split": ""}, there).board == there[0]
+    assert parse_board_query({}, there).board == there[1]
+    assert parse_board_query({"env": "bfcl"}, there).board == there[0]
+    assert parse_board_query({"mode": "prompt"}, there).board == there[0]
+    assert parse_board_query({"env": "bfcl", "mode": "cot"}, there).board == Board("bfcl", "paper", "ood", "cot")
+    assert parse_board_query({"env": "bfcl", "split": ""}, there).board == there[0]
     with pytest.raises(UnknownNameError):
-        asked({"env": "bfcl", "split": "paper/ood_room"}, there)
+        parse_board_query({"env": "bfcl", "split": "paper/ood_room"}, there)
 
 
 # Pages as text.
@@ -233,20 +233,20 @@ def _links() -> Any:
 
 
 def test_a_long_board_has_pages() -> None:
-    from cotbench.leaderboard.web.board_query import Asked
+    from cotbench.leaderboard.web.board_query import BoardQuery
     from cotbench.leaderboard.web.pages import board_page
 
     view = _view(250)
     found: list[str] = []
     for page, others in ((1, {"next": 2}), (2, {"prev": 1, "next": 3}), (3, {"prev": 2}), (9, {"prev": 2})):
-        text = board_page(view, Asked(SPLIT, page=page), [SPLIT], _links())
+        text = board_page(view, BoardQuery(SPLIT, page=page), [SPLIT], _links())
         assert f"page {min(page, 3)} of 3" in text
         links = {str(link["rel"]): str(link["href"]) for link in Read(text).all("a") if "rel" in link}
         numbers = {rel: int((re.findall(r"page=(\d+)", link) or ["1"])[0]) for rel, link in links.items()}
         assert numbers == others
         found += _names(text) if page <= 3 else []
     assert found == [f"Agent {number}" for number in range(1, 251)]
-    assert len(_names(board_page(view, Asked(SPLIT), [SPLIT], _links(), size=None))) == 250
+    assert len(_names(board_page(view, BoardQuery(SPLIT), [SPLIT], _links(), size=None))) == 250
 
 
 class Folder:
@@ -269,11 +269,11 @@ class Folder:
 
 
 def test_a_folder_of_files_holds_the_same_page() -> None:
-    from cotbench.leaderboard.web.board_query import Asked
+    from cotbench.leaderboard.web.board_query import BoardQuery
     from cotbench.leaderboard.web.pages import board_page, error_page
 
     links: Any = Folder()
-    text = board_page(_view(3), Asked(SPLIT), [SPLIT, Board("bfcl", "paper", "id", "cot")], links, size=None)
+    text = board_page(_view(3), BoardQuery(SPLIT), [SPLIT, Board("bfcl", "paper", "id", "cot")], links, size=None)
     page = Read(text)
     assert not page.all("form") and not page.all("script") and not page.all("select")
     assert {link["href"] for link in page.all("a")} == {
@@ -287,8 +287,8 @@ def test_a_folder_of_files_holds_the_same_page() -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_whatever_is_written_is_text(text: str) -> None:
-    from cotbench.leaderboard.web.board_query import Asked
-    from cotbench.leaderboard.web.entry_episodes import played
+    from cotbench.leaderboard.web.board_query import BoardQuery
+    from cotbench.leaderboard.web.entry_episodes import entry_episodes
     from cotbench.leaderboard.web.pages import Choice, Typed, board_page, entry_page, error_page, submit_page
     from cotbench.runs.summary import summarize
 
@@ -318,8 +318,8 @@ def test_whatever_is_written_is_text(text: str) -> None:
         summary=summarize(episodes, manifest),
     )
     pages = {
-        "board": board_page(_view(2, text), Asked(SPLIT), [SPLIT], links),
-        "entry": entry_page(entry, played(bundle), links),
+        "board": board_page(_view(2, text), BoardQuery(SPLIT), [SPLIT], links),
+        "entry": entry_page(entry, entry_episodes(bundle), links),
         "submit": submit_page(links, token_required=True, server=text, typed=Typed(text, text, text), error=text),
         "error": error_page(text, text, (Choice(text, "/"),), links),
     }

@@ -11,8 +11,8 @@ pytestmark = needs_hf
 
 from cotbench.agents import make_agent
 from cotbench.agents.hf.agent import HFAgent
-from cotbench.agents.hf.sequential_engine import CachedSequence, PlainEngine
-from cotbench.agents.tokenization.token_ids import ids_before
+from cotbench.agents.hf.sequential_engine import CachedSequence, SequentialEngine
+from cotbench.agents.tokenization.token_ids import truncate_ids
 from cotbench.errors import AgentError, CotbenchError
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
@@ -37,7 +37,7 @@ OTHERS = [("mamba", "chatml"), ("llama?attn=sdpa", "chatml"), ("gemma?attn=eager
 @pytest.fixture(params=MODELS + OTHERS, ids="-".join)
 def agent(request: pytest.FixtureRequest, tmp_path: Path) -> HFAgent:
     made = hf_agent(tmp_path, *request.param)
-    assert isinstance(made._engine, PlainEngine) == (request.param in OTHERS), "the fast engine takes what it can"
+    assert isinstance(made._engine, SequentialEngine) == (request.param in OTHERS), "the fast engine takes what it can"
     return made
 
 
@@ -66,7 +66,7 @@ def test_tokens_are_counted_and_reused(agent: HFAgent) -> None:
     cot, prompt = agent.decide([state(2, "cot"), state(2, "prompt")])
     assert cot.prompt_tokens == prompt.prompt_tokens > 0
     assert cot.reused_tokens == 0
-    forgets = isinstance(agent._engine, PlainEngine) and agent._model.config.model_type != "llama"  # Windows, states.
+    forgets = isinstance(agent._engine, SequentialEngine) and agent._model.config.model_type != "llama"  # Windows, states.
     assert prompt.reused_tokens == (0 if forgets else prompt.prompt_tokens), "the second mode prefills nothing again"
     assert 0 < cot.trace_tokens <= SHORT.trace_tokens
     assert 0 < cot.action_tokens <= SHORT.action_tokens
@@ -162,7 +162,7 @@ def test_cutting_inside_a_token(tmp_path: Path) -> None:
     ids = chat.encode("go to desk")
     for end in range(len("go to desk") + 1):
         text = "go to desk"[:end]
-        assert chat.decode(ids_before(chat, ids, text)) == text
+        assert chat.decode(truncate_ids(chat, ids, text)) == text
 
 
 def test_a_lora_adapter_is_merged(tmp_path: Path) -> None:

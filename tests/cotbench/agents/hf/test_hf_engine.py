@@ -13,7 +13,7 @@ from tests.conftest import needs_hf
 pytestmark = needs_hf
 
 from cotbench.agents.hf.agent import HFAgent
-from cotbench.agents.hf.attention import Entries, Span, forward, install
+from cotbench.agents.hf.attention import KVCache, TokenSpan, forward, install_attention
 from cotbench.envs import Instructions
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
@@ -55,7 +55,7 @@ def test_one_failing_query_costs_itself_alone(tmp_path: Path, monkeypatch: pytes
     good = agent.decide([state(1, "cot", episode="a")])[0]
     agent._engine.close()
 
-    def fails(model: Any, spans: list[Span]) -> Any:
+    def fails(model: Any, spans: list[TokenSpan]) -> Any:
         if any(span.position + len(span.ids) > 1_000 for span in spans):
             raise RuntimeError("out of memory")
         return forward(model, spans)
@@ -89,7 +89,7 @@ def test_any_dialogue_in_any_company(
     asked = Elicitation(trace_tokens=6, action_tokens=5, history=history, style=style, temperature=1.0 if warm else 0.0)  # type: ignore[arg-type]
     states = [Dialogue(Instructions("You act."), ("Your task is to: look.",))]
     for action, trace, observation in turns:
-        states.append(states[-1].then(action, trace, observation))
+        states.append(states[-1].extended(action, trace, observation))
     queries = [Query("e", "t", n, mode, state, asked, seed=n) for n, state in enumerate(states) for mode in ("prompt", "cot")]  # type: ignore[arg-type]
     plain = {}
     for query in queries:
@@ -123,18 +123,24 @@ def test_a_token_does_not_feel_its_neighbours(tmp_path: Path, kind: str) -> None
 
     folder = smollm2_folder() if kind == "smollm2" else tiny_models.save_model(tmp_path / "model", kind)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    install(model)
+    install_attention(model)
 
     def played(companions: int) -> list[Any]:
-        trunk, branches = Entries(), [Entries(), Entries()]
-        others = [Entries() for _ in range(companions)]
+        trunk, branches = KVCache(), [KVCache(), KVCache()]
+        others = [KVCache() for _ in range(companions)]
         rows = forward(
-            model, [*(Span(range(9, 40 + n), one) for n, one in enumerate(others)), Span(range(5, 80), trunk, wanted=[1])]
+            model,
+            [
+                *(TokenSpan(range(9, 40 + n), one) for n, one in enumerate(others)),
+                TokenSpan(range(5, 80), trunk, logits_from_end=[1]),
+            ],
         )
         seen = [rows[-1]]
         for step in range(3):
-            spans = [Span([step + 7] * (n + 1), one, wanted=[1]) for n, one in enumerate(others)]
-            spans += [Span([step + 3, step], one, trunk, wanted=[1, 2]) for one in branches[: 1 + (companions > 0)]]
+            spans = [TokenSpan([step + 7] * (n + 1), one, logits_from_end=[1]) for n, one in enumerate(others)]
+            spans += [
+                TokenSpan([step + 3, step], one, trunk, logits_from_end=[1, 2]) for one in branches[: 1 + (companions > 0)]
+            ]
             seen.append(forward(model, spans)[companions])
         return seen
 
@@ -153,24 +159,25 @@ def test_a_token_does_not_feel_how_its_sequence_is_cut_into_passes(tmp_path: Pat
 
     folder = smollm2_folder() if kind == "smollm2" else tiny_models.save_model(tmp_path / "model", kind)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    install(model)
+    install_attention(model)
     ids = [(7 * index + 3) % 300 for index in range(230)]
 
     def played(trunk_sizes: list[int], own_sizes: list[int], merged: bool) -> Any:
-        trunk, own, rows = Entries(), Entries(), []
+        trunk, own, rows = KVCache(), KVCache(), []
         sizes = iter(trunk_sizes)
         while trunk.length < 101:
             size = min(next(sizes), 101 - trunk.length)
-            spans = [Span(ids[trunk.length : trunk.length + size], trunk, wanted=[1])]
+            spans = [TokenSpan(ids[trunk.length : trunk.length + size], trunk, logits_from_end=[1])]
             if merged and trunk.length + size == 101:  # The first tokens of the continuation come in the same pass.
-                spans.append(Span(ids[101:104], own, trunk, size, wanted=range(3, 0, -1)))
+                spans.append(TokenSpan(ids[101:104], own, trunk, size, logits_from_end=range(3, 0, -1)))
             rows += forward(model, spans)[-1:]
         rows = rows[-1:] if merged else []
         sizes = iter(own_sizes)
         while own.length < 70:
             size = min(next(sizes), 70 - own.length)
             rows += forward(
-                model, [Span(ids[101 + own.length : 101 + own.length + size], own, trunk, wanted=range(size, 0, -1))]
+                model,
+                [TokenSpan(ids[101 + own.length : 101 + own.length + size], own, trunk, logits_from_end=range(size, 0, -1))],
             )
         return torch.cat(rows)
 
@@ -198,19 +205,19 @@ def test_guesses_change_the_number_of_passes_alone(tmp_path: Path, temperature: 
 
 
 def test_what_is_remembered_is_what_followed_last() -> None:
-    from cotbench.agents.hf.prompt_lookup import Drafts, Memory
+    from cotbench.agents.hf.prompt_lookup import NgramIndex, PromptLookup
 
-    memory = Memory()
+    memory = NgramIndex()
     memory.extend([1, 2, 3, 4, 9, 2, 3, 5, 6])
     assert memory.after([2, 3], 2) == [5, 6]
     assert memory.after([1, 2, 3], 1) == [4], "the longer match counts more"
     assert memory.after([7, 7], 3) == [] and memory.after([3], 3) == []
-    drafts = Drafts(memory, [2, 3])
-    assert drafts.guess(1) == [5] and drafts.guess(0) == []
+    drafts = PromptLookup(memory, [2, 3])
+    assert drafts.draft(1) == [5] and drafts.draft(0) == []
     drafts.learn([5, 6, 8], 2)
-    assert drafts.guess(9) == [], "nothing followed there"
+    assert drafts.draft(9) == [], "nothing followed there"
     drafts.learn([5, 6], 1)
-    assert drafts.guess(1) == [8], "what it wrote itself comes first"
+    assert drafts.draft(1) == [8], "what it wrote itself comes first"
 
 
 def test_each_token_goes_through_the_model_once(tmp_path: Path) -> None:

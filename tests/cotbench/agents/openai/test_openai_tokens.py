@@ -45,7 +45,7 @@ def _codec(folder: Path) -> Any:
 
 
 def test_prompts_as_token_ids_are_those_of_the_hf_agent(melting: Path) -> None:
-    from cotbench.agents.tokenization.token_ids import ids_before
+    from cotbench.agents.tokenization.token_ids import truncate_ids
 
     chat = _codec(melting)
     with running(codec=chat) as server:
@@ -58,7 +58,7 @@ def test_prompts_as_token_ids_are_those_of_the_hf_agent(melting: Path) -> None:
         p = chat.prompt_ids(SHORT.messages(asked("cot").dialogue, "cot"))
         thought = chat.encode(f"I look.{THINK_CLOSE}")
         assert ".</" in map(chat.decode, ([id_] for id_ in thought)), "the tag begins inside a token"
-        opened = chat.encode(THINK_OPEN) + ids_before(chat, thought, "I look.") + chat.encode(f"{THINK_CLOSE}\n")
+        opened = chat.encode(THINK_OPEN) + truncate_ids(chat, thought, "I look.") + chat.encode(f"{THINK_CLOSE}\n")
         sent = [body["prompt"] for body in server.bodies(COMPLETIONS)]
         expected = [p + chat.encode(THINK_OPEN), p + opened + chat.encode(ACTION_OPEN), p + chat.encode(ACTION_OPEN)]
         assert sorted(sent) == sorted(expected)

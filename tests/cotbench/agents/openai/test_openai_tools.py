@@ -49,7 +49,7 @@ def _calling(mode: Mode, elicitation: Elicitation = TEMPLATE, **more: Any) -> Qu
 def test_functions_become_tools_under_names_and_types_that_every_server_takes() -> None:
     dialogue = _calling("prompt").dialogue
     late = {"name": "late", "parameters": {"type": "dict", "properties": {}}}
-    dialogue = dialogue.then("[]", None, f"{json.dumps(late)}\n{MORE_FUNCTIONS}").then(
+    dialogue = dialogue.extended("[]", None, f"{json.dumps(late)}\n{MORE_FUNCTIONS}").extended(
         "[]", None, json.dumps({**late, "name": "no"})
     )
     box = toolbox(dialogue)

@@ -20,7 +20,7 @@ from tests import tiny_models
 def _dialogue(turns: int) -> Dialogue:
     dialogue = Dialogue(Instructions("You act."), ("You are in a room.\n\nYour task is to: look.",))
     for turn in range(turns):
-        dialogue = dialogue.then(f"go to desk {turn}", f"I think {turn}", f"You see {turn}.")
+        dialogue = dialogue.extended(f"go to desk {turn}", f"I think {turn}", f"You see {turn}.")
     return dialogue
 
 
