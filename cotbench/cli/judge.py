@@ -56,9 +56,10 @@ def judge(
 
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.options import emptied, import_plugins, only_given
+    from cotbench.cli.options import emptied, only_given
     from cotbench.errors import UsageError
     from cotbench.judge import folder as judge_folder
+    from cotbench.plugins import load_plugins
 
     asked = only_given(
         {
@@ -70,7 +71,7 @@ def judge(
         }
     )
     given = only_given({"mode": mode, "both_orders": both_orders, "seed": seed})
-    import_plugins(import_ or [])
+    load_plugins(import_ or [])
     if agent is None:
         raise UsageError("--agent is missing: name the judge, as in --agent hf:qwen-8b (cotbench list agents)")
     build = resolve(agent)

@@ -20,9 +20,9 @@ def agents(
 ) -> None:
     """The agents that --agent accepts."""
     from cotbench.agents.registry import agent_names, builtin_summaries, summary_of
-    from cotbench.cli.options import import_plugins
+    from cotbench.plugins import load_plugins
 
-    import_plugins(import_ or [])
+    load_plugins(import_ or [])
     known = builtin_summaries()
     named = {spec.partition(":")[0] for spec in known}
     rows = [*known.items(), *((name, summary_of(name)) for name in agent_names() if name not in named)]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, get_args
@@ -68,30 +66,6 @@ def emptied(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             folder.rmdir()  # Refused where it holds something.
         raise
-
-
-def import_plugins(names: Iterable[str]) -> None:
-    """Import Python files or modules, so that the agents in them are registered.
-
-    Raises:
-        UsageError: not found, or it fails.
-    """
-    for name in names:
-        path = Path(name)
-        try:
-            if path.suffix == ".py":
-                spec = importlib.util.spec_from_file_location(path.stem, path)
-                if spec is None or spec.loader is None or not path.is_file():
-                    raise UsageError(f"--import {name}: no such file")
-                module = importlib.util.module_from_spec(spec)
-                sys.modules[path.stem] = module
-                spec.loader.exec_module(module)
-            else:
-                importlib.import_module(name)
-        except UsageError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise UsageError(f"--import {name}: {type(error).__name__}: {error}") from error
 
 
 def cores() -> int:

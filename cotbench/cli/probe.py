@@ -81,9 +81,10 @@ def probe(
 
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.options import emptied, import_plugins, new_config, only_given
+    from cotbench.cli.options import emptied, new_config, only_given
     from cotbench.cli.playing import resume_folder
     from cotbench.errors import UsageError
+    from cotbench.plugins import load_plugins
     from cotbench.probes.folder import known_answers, parse_options, run_probe
     from cotbench.probes.probe import probe_named
 
@@ -99,7 +100,7 @@ def probe(
             "observation_chars": observation_chars,
         }
     )
-    import_plugins(import_ or [])
+    load_plugins(import_ or [])
     if agent is None:
         raise UsageError("--agent is missing: name who is measured, as in --agent hf:smollm2 (cotbench list agents)")
     if resume:

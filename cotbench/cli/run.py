@@ -101,9 +101,10 @@ def run(
 
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.options import import_plugins, new_config, only_given
+    from cotbench.cli.options import new_config, only_given
     from cotbench.cli.playing import play_run, print_plans, recorded_configs, resume_command, resume_folder
     from cotbench.errors import UsageError
+    from cotbench.plugins import load_plugins
     from cotbench.runs import runner, suite
     from cotbench.runs.manifest import RunConfig
     from cotbench.runs.plan import make_plan
@@ -135,7 +136,7 @@ def run(
             "expert_actions": expert_actions,
         }
     )
-    import_plugins(import_ or [])
+    load_plugins(import_ or [])
     folder = resume_folder(resume, out)
     if folder is not None:
         configs = recorded_configs(folder, given, asked)

@@ -89,7 +89,8 @@ def traces(
     json_: Annotated[bool, typer.Option("--json", help="Print traces.json instead.", rich_help_panel=WRITTEN)] = False,
 ) -> int:
     """Let a teacher play in CoT mode, and keep its successful episodes as training data."""
-    from cotbench.cli.options import import_plugins, only_given
+    from cotbench.cli.options import only_given
+    from cotbench.plugins import load_plugins
 
     asked = only_given(
         {
@@ -115,7 +116,7 @@ def traces(
             "available_only": available_only,
         }
     )
-    import_plugins(import_ or [])
+    load_plugins(import_ or [])
     if from_ is not None:
         return _convert(from_, out, {**given, **asked, **only_given({"resume": resume})})
     return _play(given, asked, (out, resume), (batch, workers, data), import_ or [], parquet=parquet, dry=dry_run, json_=json_)
