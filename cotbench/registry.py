@@ -73,8 +73,8 @@ class Registry(Generic[T]):
             return self._registered[name]
         if self._kind is not None and not isinstance(loaded, self._kind):
             raise UsageError(
-                f"{self._noun} {name!r}: {point.value} is a {type(loaded).__name__}, no {self._kind.__name__}, and importing it "
-                f"registers no {self._noun} of that name"
+                f"{self._noun} {name!r}: {point.value} is a {type(loaded).__name__}, no {self._kind.__name__}, and importing "
+                f"it registers no {self._noun} of that name"
             )
         return cast(T, loaded)
 

@@ -98,8 +98,8 @@ def _below(summary: Summary) -> list[str]:
     asked = summary.prompt_actions
     if asked is not None and asked.tokens.mean:
         lines.append(
-            f"prompt actions at the {asked.states} states of CoT episodes: {format_estimate(asked.tokens, 1)} tokens generated and "
-            f"{format_estimate(asked.prefilled_tokens, 1)} prefilled a state, beside what the CoT actions took"
+            f"prompt actions at the {asked.states} states of CoT episodes: {format_estimate(asked.tokens, 1)} tokens generated "
+            f"and {format_estimate(asked.prefilled_tokens, 1)} prefilled a state, beside what the CoT actions took"
         )
     lines.append(_INTERVALS)
     lines.append(

@@ -97,8 +97,8 @@ def _of_training(scope: Scope) -> str:
         return ""
     if prompt.trend is None or cot.trend is None or gap.trend is None:
         return (
-            f"On {split}, the prompt action is the reference's at {format_estimate(prompt.over_tasks[-1])} of the states, the CoT action "
-            f"at {format_estimate(cot.over_tasks[-1])}; one checkpoint says nothing of training."
+            f"On {split}, the prompt action is the reference's at {format_estimate(prompt.over_tasks[-1])} of the states, "
+            f"the CoT action at {format_estimate(cot.over_tasks[-1])}; one checkpoint says nothing of training."
         )
     over: Over = "both" if "both" in gap.trend.flat_change else "tasks"
     verdict = gap.trend.flat_change[over].verdict
@@ -111,8 +111,8 @@ def _of_training(scope: Scope) -> str:
     return (
         f"Over the training with {scope.first}, on {split}, the prompt action's alignment with the reference "
         f"{_moves(prompt.trend.change['tasks'])} ({_from_to(prompt)}) and the CoT action's {_moves(cot.trend.change['tasks'])} "
-        f"({_from_to(cot)}); {flat}: {format_estimate(gap.over_tasks[0], signed=True)} before, {format_estimate(gap.over_tasks[-1], signed=True)} "
-        "at the end."
+        f"({_from_to(cot)}); {flat}: {format_estimate(gap.over_tasks[0], signed=True)} before, "
+        f"{format_estimate(gap.over_tasks[-1], signed=True)} at the end."
     )
 
 

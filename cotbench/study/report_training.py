@@ -175,7 +175,8 @@ def _trends(scope: Scope) -> list[Table]:
     columns = ("arm", "split", "prompt", "CoT", "gap", "gap, tasks and seeds", "gap is", "90 % interval")
     caption = (
         "Last checkpoint minus first, in alignment. The verdict on the gap is over tasks and seeds where there are several "
-        f"seeds, else over tasks; margin {scope.data.config.margin:g}. {interval_caption(scope.data, units, 'Intervals', dots=False)}"
+        f"seeds, else over tasks; margin {scope.data.config.margin:g}. "
+        f"{interval_caption(scope.data, units, 'Intervals', dots=False)}"
     )
     signed = frozenset(("prompt", "CoT", "gap", "gap, tasks and seeds"))
     return [Table(scope.slug("changes"), "Change over the training", caption, columns, tuple(rows), signed)]
