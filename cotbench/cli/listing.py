@@ -72,9 +72,12 @@ def tasks(
 @app.command("recipes")
 def recipes(json_: _Json = False) -> None:
     """The ways to train that --recipe accepts, and the presets."""
-    from cotbench.baselines.recipes import PRESETS, RECIPES
+    from cotbench.recipes import recipe_named, recipe_names
 
-    rows = [*RECIPES.items(), *((f"--preset {name}", what) for name, what in PRESETS.items())]
+    entries = [recipe_named(name) for name in recipe_names()]
+    presets = {name: preset.description for entry in entries for name, preset in entry.presets.items()}
+    rows = [(entry.name, entry.description) for entry in entries]
+    rows += [(f"--preset {name}", description) for name, description in presets.items()]
     _print(("recipe", "what it is"), rows, json_)
 
 
