@@ -112,6 +112,7 @@ class Recipe:
             Raises UsageError where something is missing.
         stages: (config) -> what a study must compute first.
         arm: whether it can be an arm of a study.
+        agent: the registered name of the agent that plays its checkpoints.
         compares_with: the recipe that its arms are compared with; None: the study's first arm.
         masking: (config) -> its reduced action supervision; None where the recipe knows none.
         paper_row: (config) -> the row of the paper's tables that trains the same way, or None.
@@ -127,6 +128,7 @@ class Recipe:
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict
     stages: Callable[[Any], tuple[StageNeed, ...]] = lambda config: (StageNeed("traces", "data"),)
     arm: bool = True
+    agent: str = "hf"
     compares_with: str | None = None
     masking: Callable[[Any], Masking] | None = None
     paper_row: Callable[[Any], str | None] = lambda config: None

@@ -45,6 +45,11 @@ class TokenSizes:
     answer: int = 60
     expert_steps: int = 15
 
+    @property
+    def prompt(self) -> float:
+        """Tokens of the prompt at an average state of an expert's episode."""
+        return self.first_prompt + self.step * self.expert_steps / 2
+
 
 @dataclass(frozen=True, slots=True)
 class EnvEntry:

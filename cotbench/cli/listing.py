@@ -84,10 +84,10 @@ def recipes(json_: _Json = False) -> None:
 @app.command("probes")
 def probes(json_: _Json = False) -> None:
     """What `cotbench probe` measures, with each probe's options."""
-    from cotbench.probes.probe import PROBES, probe_named
+    from cotbench.probes.probe import probe_named, probe_names
 
     rows = []
-    for name in PROBES:
+    for name in probe_names():
         probe = probe_named(name)
         options = [f"{option}={_default(field)}: {field.description}" for option, field in probe.options.model_fields.items()]
         rows.append((name, probe.description, "\n".join(options)))

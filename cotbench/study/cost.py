@@ -5,7 +5,6 @@ depends on it.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from cotbench.envs.registry import env_entry
 
@@ -22,31 +21,10 @@ _TOKENIZER = {"tiny": 0.45}
 _PARAMETERS = {"tiny": 1.9e6, "smollm2": 1.35e8, "qwen": 6e8}
 
 
-def training_tokens(env: str, as_episode: bool) -> float:
-    """Tokens of one episode in training; decision by decision the history is computed again for each."""
-    size = env_entry(env).sizes
-    if as_episode:
-        return size.first_prompt + size.expert_steps * (size.step + size.answer)
-    return size.expert_steps * (size.first_prompt + size.step * size.expert_steps / 2 + size.answer)
-
-
 def episode_tokens(env: str, max_steps: int) -> float:
-    """Tokens of one played episode, most of which run out of steps."""
+    """Return the tokens of one played episode, most of which run out of steps."""
     size = env_entry(env).sizes
     return size.first_prompt + max_steps * (size.step + size.answer)
-
-
-def state_tokens(env: str, probe: str) -> float:
-    """Tokens that a probe computes at one state."""
-    size = env_entry(env).sizes
-    prompt = size.first_prompt + size.step * size.expert_steps / 2
-    times = {"alignment": 2, "conflict": 12, "sensitivity": 6, "preference": 4, "attention": 2, "gradient": 4}[probe]
-    return prompt + times * size.answer if probe in ("alignment", "conflict") else times * prompt
-
-
-def preset(name: Any) -> dict[str, Any]:
-    """What a preset of cotbench train changes of the cost."""
-    return {"epochs": 1.5, "unit": "episode"} if name == "tiny" else {}
 
 
 def tokenizer(model: str) -> float:
