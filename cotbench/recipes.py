@@ -115,6 +115,7 @@ class Recipe:
         agent: the registered name of the agent that plays its checkpoints.
         compares_with: the recipe that its arms are compared with; None: the study's first arm.
         masking: (config) -> its reduced action supervision; None where the recipe knows none.
+        mask_options: the config's fields that say which examples are masked, when and how much.
         paper_row: (config) -> the row of the paper's tables that trains the same way, or None.
     """
 
@@ -131,6 +132,7 @@ class Recipe:
     agent: str = "hf"
     compares_with: str | None = None
     masking: Callable[[Any], Masking] | None = None
+    mask_options: frozenset[str] = frozenset()
     paper_row: Callable[[Any], str | None] = lambda config: None
 
     def resolve(self, options: Mapping[str, Any], preset: str | None = None) -> Any:

@@ -26,6 +26,9 @@ class TaskSource(Protocol):
     def scenario(self, task: str) -> Hashable:
         """Return what tasks share that must not cross from training into a scored split; the task itself where nothing is."""
 
+    def out_of_domain(self, scheme: str, split: str) -> bool:
+        """Tell whether a split tests outside of what is trained on."""
+
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """Which of these tasks cannot be played on this machine, because their data is not here."""
 
@@ -74,6 +77,10 @@ class ListedTasks:
     def scenario(self, task: str) -> Hashable:
         """Return the task itself: nothing is shared."""
         return task
+
+    def out_of_domain(self, scheme: str, split: str) -> bool:
+        """Tell whether a split tests outside of what is trained on: its name begins with "ood"."""
+        return split.startswith("ood")
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """Return nothing: no data is needed."""

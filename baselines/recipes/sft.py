@@ -299,6 +299,7 @@ SFT = Recipe(
     presets=PRESETS,
     complete=_complete,
     masking=_masking,
+    mask_options=frozenset(MaskConfig.model_fields) - {"seed"},
     paper_row=_paper_row,
 )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from cotbench.envs import wheels
 from cotbench.envs.alfworld import generator
 from cotbench.envs.alfworld.game import Game, read_game
-from cotbench.envs.splits import Rule, manifest, split_tasks
+from cotbench.envs.splits import Rule, is_out_of_domain, manifest, split_tasks
 from cotbench.errors import GameFileError, MissingDataError, UnknownNameError
 
 _PACKAGE = "cotbench.envs.alfworld"
@@ -52,6 +52,10 @@ class OfficialGames:
     def scenario(self, task: str) -> str:
         """Return the task itself: nothing is shared."""
         return task
+
+    def out_of_domain(self, scheme: str, split: str) -> bool:
+        """Tell whether a split tests outside of what is trained on."""
+        return is_out_of_domain(_PACKAGE, "alfworld", scheme, split)
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """The tasks whose game file is not under the data folder."""
@@ -97,6 +101,10 @@ class GeneratedGames:
     def scenario(self, task: str) -> str:
         """Return the task itself: nothing is shared."""
         return task
+
+    def out_of_domain(self, scheme: str, split: str) -> bool:
+        """Tell whether a split tests outside of what is trained on."""
+        return is_out_of_domain(_PACKAGE, "alfworld-gen", scheme, split)
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """Nothing is ever missing: a game is its seed."""
