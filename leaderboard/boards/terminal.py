@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cotbench.leaderboard.boards.labels import MODES, minute
-from cotbench.leaderboard.boards.standing import Standing
-from cotbench.leaderboard.boards.view import BoardView
+from cotbench.leaderboard.boards.view import BoardView, Standing
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import Entry
 from cotbench.runs.tables import run_table

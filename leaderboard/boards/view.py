@@ -1,5 +1,5 @@
-"""What stands on a board. Invariant: only verified entries that played the whole split by the rules have ranks; what the paper
-reports stands apart, as reported.
+"""The rows of a board. Invariant: only verified entries that played the whole split by the rules have ranks; what the paper
+reports stands apart, as reported; a row holds all that it shows, so that drawing computes nothing.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,10 @@ from cotbench import paper
 from cotbench.envs.registry import env_entry
 from cotbench.errors import CotbenchError, UnknownNameError
 from cotbench.leaderboard.boards.ranking import exchange_of, mcnemar_of, ranks
-from cotbench.leaderboard.boards.standing import Standing
 from cotbench.leaderboard.store.board import Board
-from cotbench.leaderboard.store.entry import STATES, State
-from cotbench.leaderboard.store.result import WON, tasks_sha256
-from cotbench.leaderboard.store.store import Candidate, Store
+from cotbench.leaderboard.store.entry import STATES, WON, Candidate, State, tasks_sha256
+from cotbench.leaderboard.store.store import Store
+from cotbench.leaderboard.submission.details import Details
 from cotbench.paper import Success
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
@@ -251,3 +251,36 @@ def _mean_standing(some: Sequence[Candidate]) -> Standing:
 def _average(some: Sequence[Estimate | None]) -> Estimate | None:
     known = [one for one in some if one is not None]
     return estimates.average(known) if len(known) == len(some) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A row of a board. Intervals are over tasks.
+
+    Attributes:
+        rank: of a verified entry that is whole; None for the others.
+        entries: ids; one of each environment on an overall board.
+        unranked: why it has no rank though it may be verified.
+        fingerprint: of the elicitation; empty where the environments have different ones.
+        submitted: UTC; of the newest entry on an overall board.
+        behind: success minus that of the board's first, paired on the same tasks; None for the first and for what has no rank.
+        gap: CoT minus prompt; consistency: prompt action = CoT action; of entries with both modes.
+        tokens: generated an episode; `computed` generated and prefilled. On an overall board means over its environments.
+    """
+
+    rank: int | None
+    details: Details
+    entries: tuple[str, ...]
+    agent: str
+    state: State
+    unranked: tuple[str, ...]
+    tasks: int
+    fingerprint: str
+    submitted: datetime
+    success: Estimate
+    score: Estimate
+    behind: Estimate | None
+    gap: Estimate | None
+    consistency: Estimate | None
+    tokens: Estimate
+    computed: Estimate

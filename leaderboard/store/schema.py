@@ -72,6 +72,11 @@ tokens = sql.Table(
 )
 
 
+def storable_text(text: str) -> str:
+    """Return a text from outside as every database takes it: without NUL and lone surrogates, which nothing stored has."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
 def _first(connection: sql.Connection) -> None:
     META.create_all(connection)
     connection.execute(changes.insert().values(id=1, count=0))

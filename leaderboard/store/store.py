@@ -6,24 +6,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
-from cotbench.errors import DuplicateEntryError, SubmissionError, UnknownNameError, UsageError
-from cotbench.leaderboard.store import tokens
+from cotbench.errors import DuplicateEntryError, SubmissionError, UnknownNameError
 from cotbench.leaderboard.store.board import OVERALL, Board, boards_of
 from cotbench.leaderboard.store.database import Database
-from cotbench.leaderboard.store.entry import Entry, State
-from cotbench.leaderboard.store.result import Result, results_of
-from cotbench.leaderboard.store.schema import bundles, changes, entries, results
-from cotbench.leaderboard.store.schema import tokens as token_table
-from cotbench.leaderboard.submission.bundle import Bundle
+from cotbench.leaderboard.store.entry import Candidate, Entry, Result, State, results_of
+from cotbench.leaderboard.store.schema import bundles, changes, entries, results, storable_text
+from cotbench.leaderboard.store.tokens import TokenRow, TokenTable
+from cotbench.leaderboard.submission.bundle import Bundle, repack, unpack
+from cotbench.leaderboard.submission.checks import check
 from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.prompting.elicitation import MODES, Mode
@@ -33,30 +32,6 @@ ID_DIGITS = 12
 _HEAVY = ("summary", "difference", "settled_with")
 _NEAR = 200
 """Ids among which near matches of an unknown one are sought."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One mode of an entry, on its way onto a board."""
-
-    id: str
-    number: int
-    details: Details
-    submitted: datetime
-    state: State
-    unranked: tuple[str, ...]
-    agent: str
-    tasks: int
-    fingerprint: str
-    result: Result
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRow:
-    """A token that was given out: to whom, when."""
-
-    name: str
-    created: datetime
 
 
 @dataclass(slots=True, eq=False)
@@ -157,7 +132,7 @@ class Store:
             return _entry(self._row(connection, id))
 
     def _row(self, connection: sql.Connection, id: str) -> sql.RowMapping:
-        found = connection.execute(sql.select(entries).where(entries.c.id == _text(id))).mappings().first()
+        found = connection.execute(sql.select(entries).where(entries.c.id == storable_text(id))).mappings().first()
         if found is None:
             newest = sql.select(entries.c.id).order_by(entries.c.number.desc()).limit(_NEAR)
             raise UnknownNameError("entry", id[:100], connection.execute(newest).scalars())
@@ -253,7 +228,7 @@ class Store:
 
     def candidates(self, env: str, scheme: str, split: str, mode: Mode) -> list[Candidate]:
         """The entries that played a split in a mode, in whatever state, oldest first."""
-        env, scheme, split = map(_text, (env, scheme, split))
+        env, scheme, split = map(storable_text, (env, scheme, split))
         chosen = (
             sql.select(*(column for column in entries.c if column.name not in _HEAVY), results.c.result)
             .join_from(entries, results, results.c.number == entries.c.number)
@@ -264,52 +239,53 @@ class Store:
             return [_candidate(row) for row in connection.execute(chosen).mappings()]
 
     def new_token(self, name: str) -> str:
-        """Give out a token; it is shown here and never again.
-
-        Raises:
-            UsageError: the name is taken.
-        """
-        Details.checked(name)  # The same rules, so that it can be shown anywhere.
-        token = tokens.new_token()
-        try:
-            with self.database.writing() as connection:
-                connection.execute(token_table.insert().values(name=name, sha256=tokens.hashed(token), created=_now()))
-        except IntegrityError as error:
-            raise UsageError(f"there is a token for {name!r} already: revoke it first, or give another name") from error
-        return token
+        """Make a token; see `TokenTable.new`."""
+        return self._tokens.new(name)
 
     def tokens(self) -> list[TokenRow]:
-        """The tokens that were given out, by name."""
-        with self.database.reading() as connection:
-            rows = connection.execute(sql.select(token_table.c.name, token_table.c.created).order_by(token_table.c.name)).all()
-        return [TokenRow(name, datetime.fromisoformat(created)) for name, created in rows]
+        """Return the tokens that were made and not revoked, by name."""
+        return self._tokens.rows()
 
     def revoke(self, name: str) -> None:
-        """Take a token back.
-
-        Raises:
-            UnknownNameError: none was given out under that name.
-        """
-        with self.database.writing() as connection:
-            gone = connection.execute(token_table.delete().where(token_table.c.name == _text(name)))
-            if gone.rowcount == 0:
-                raise UnknownNameError("token", name, connection.execute(sql.select(token_table.c.name)).scalars())
+        """Delete a token; see `TokenTable.revoke`."""
+        self._tokens.revoke(name)
 
     def knows(self, token: str) -> bool:
-        """Whether a token was given out and not taken back."""
-        with self.database.reading() as connection:
-            hashes = list(connection.execute(sql.select(token_table.c.sha256)).scalars())
-        return tokens.known(token, hashes)
+        """Return whether a token allows to submit."""
+        return self._tokens.accepts(token)
 
     def has_tokens(self) -> bool:
-        """Whether any token was given out."""
-        with self.database.reading() as connection:
-            return connection.execute(sql.select(token_table.c.name).limit(1)).first() is not None
+        """Return whether there is any token."""
+        return self._tokens.exist()
+
+    @property
+    def _tokens(self) -> TokenTable:
+        return TokenTable(self.database)
 
 
-def _text(asked: str) -> str:
-    """What was asked for, as a text that every database takes: none of ours has a NUL or half a surrogate pair."""
-    return asked.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+def accept_submission(store: Store, data: BinaryIO, *, name: str = "", team: str = "", link: str = "") -> tuple[Entry, bool]:
+    """Read, check and store a bundle; the command line and the web page submit through this function.
+
+    Args:
+        data: the bundle, open for reading from its beginning.
+        name, team, link: replace the bundle's own where they are not empty.
+
+    Returns:
+        The entry, on the disk, and whether it is new.
+
+    Raises:
+        SubmissionError: it is refused; nothing of it was stored.
+        DuplicateEntryError: the same episodes are there under another name.
+    """
+    bundle = unpack(data)
+    details = bundle.details
+    if name or team or link:
+        details = Details.checked(name or details.name, team or details.team, link or details.link)
+    unranked = check(bundle)
+    if details != bundle.details:
+        bundle = replace(bundle, details=details)
+    # Packed anew: of what was sent, only what was read and checked is stored.
+    return store.add(bundle, unranked, repack(bundle))
 
 
 def _now() -> str:

@@ -21,6 +21,7 @@ from cotbench.runs import manifest as manifests
 from cotbench.runs.episode import Episode
 from cotbench.runs.journal import EPISODES
 from cotbench.runs.manifest import MANIFEST, Manifest
+from cotbench.runs.results import load_run
 
 SUBMISSION: Final = "submission.json"
 FORMAT: Final = 1
@@ -61,6 +62,26 @@ def pack(folder: Path, details: Details) -> bytes:
     data = repack(Bundle.of(details, manifest, episodes))
     unpack(data)
     return data
+
+
+def pack_run(folder: Path, *, name: str = "", team: str = "", link: str = "") -> bytes:
+    """Return a finished run folder as a submission, under the agent's name where none is given.
+
+    Raises:
+        RunFolderError: no run, or an unfinished one.
+        SubmissionError: a detail is refused.
+    """
+    return pack(folder, Details.checked(name or _entry_name(load_run(folder).manifest.config.agent), team, link))
+
+
+def _entry_name(spec: str) -> str:
+    """Return an agent's spec as a name: a folder by its last part, nothing that a name may not hold."""
+    kind, _, rest = spec.partition(":")
+    if not rest:
+        return spec
+    target, mark, options = rest.partition("?")
+    local = target.startswith((".", "/", "~"))
+    return f"{kind}:{target.rstrip('/').rpartition('/')[2] if local else target}{mark}{options}"
 
 
 def repack(bundle: Bundle) -> bytes:

@@ -19,7 +19,7 @@ from cotbench.prompting.elicitation import MODES
 from cotbench.runs.episode import Episode, episode_key
 from cotbench.runs.journal import EPISODES, read_episodes
 from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, read_manifest
-from cotbench.runs.suite import is_suite
+from cotbench.runs.suite import is_suite, read_configs
 from cotbench.runs.summary import SUMMARY, Summary, summarize
 
 _SAME = 1e-6
@@ -50,6 +50,17 @@ def read_finished(folder: Path) -> tuple[Manifest, list[Episode]]:
             f"submit a run as it was played (cotbench run --resume {folder} writes the summary anew)"
         )
     return manifest, episodes
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """Return the run folders of a path that a user gave: itself, or those of a suite.
+
+    Raises:
+        RunFolderError: it is neither.
+    """
+    if not folder.is_dir():
+        raise RunFolderError(f"there is no run folder {folder}: give the folder that cotbench run has written")
+    return [folder / config.env for config in read_configs(folder)] if is_suite(folder) else [folder]
 
 
 @contextmanager

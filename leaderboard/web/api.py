@@ -13,12 +13,11 @@ from pydantic import BaseModel
 from cotbench.leaderboard.boards.view import board_view, parse_board
 from cotbench.leaderboard.store.entry import STATES, Entry, State
 from cotbench.leaderboard.web.board_query import all_boards
-from cotbench.leaderboard.web.errors import RefusedError
-from cotbench.leaderboard.web.etag import tagged
+from cotbench.leaderboard.web.board_table import board_csv
 from cotbench.leaderboard.web.models import Accepted, BoardRows, Boards, Entries, Health, Refused, board_name
 from cotbench.leaderboard.web.rate_limits import bearer, check_rate, client_of
+from cotbench.leaderboard.web.responses import RefusedError, tagged
 from cotbench.leaderboard.web.service import Service
-from cotbench.leaderboard.web.spreadsheet import board_csv
 
 ZIP = ("application/zip", "application/x-zip-compressed")
 _MOST = 200

@@ -1,5 +1,5 @@
-"""The application: routes, refusals, layers. Invariant: it holds no state but the store's, so any number of processes can serve
-one leaderboard.
+"""The application, and the server that runs it. Invariant: it holds no state but the store's, so any number of processes can
+serve one leaderboard; what a client says of itself (its address, its protocol) is not believed.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,10 +22,10 @@ from cotbench.errors import DuplicateEntryError, StoreError, SubmissionError, Un
 from cotbench.leaderboard.store.store import Store
 from cotbench.leaderboard.web.api import Api, add_api
 from cotbench.leaderboard.web.assets import assets
-from cotbench.leaderboard.web.errors import RefusedError, error_response
 from cotbench.leaderboard.web.headers import Guard
 from cotbench.leaderboard.web.links import Links, ServerLinks
 from cotbench.leaderboard.web.rate_limits import Rates, Uploads
+from cotbench.leaderboard.web.responses import RefusedError, error_response
 from cotbench.leaderboard.web.routes import Pages, add_pages
 from cotbench.leaderboard.web.service import Service
 from cotbench.leaderboard.web.settings import Settings
@@ -124,3 +125,33 @@ def _describe_tokens(app: FastAPI) -> None:
     """Say in the schema, which is made here and kept, how a token is given where one is asked for."""
     about = {"type": "http", "scheme": "bearer", "description": "where the server asks for one"}
     app.openapi().setdefault("components", {})["securitySchemes"] = {"token": about}
+
+
+_CONNECTIONS = 1_000
+_HEADERS = 16_384
+"""Bytes of a request's line and headers."""
+
+
+def server_of(store: Store, settings: Settings, log_level: str = "warning") -> Any:
+    """A `uvicorn.Server`, not running yet; `run()` serves until it is told to end."""
+    import uvicorn
+
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(store, settings),
+            host=settings.host.strip("[]"),
+            port=settings.port,
+            log_level=log_level,
+            http="h11",
+            ws="none",
+            access_log=False,
+            # X-Forwarded-For would let anybody choose the address that is counted.
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            backlog=_CONNECTIONS,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=30,
+            h11_max_incomplete_event_size=_HEADERS,
+        )
+    )

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cotbench.leaderboard.web.errors import RefusedError, error_response
 from cotbench.leaderboard.web.links import Links
+from cotbench.leaderboard.web.responses import RefusedError, error_response
 from cotbench.leaderboard.web.settings import Settings
 
 _LOG = logging.getLogger(__name__)

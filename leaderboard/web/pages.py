@@ -16,9 +16,8 @@ from cotbench.leaderboard.store.entry import STATES, Entry
 from cotbench.leaderboard.submission.limits import MB, PACKED
 from cotbench.leaderboard.web.api_docs import operations
 from cotbench.leaderboard.web.board_query import ALL, BoardQuery, all_boards
-from cotbench.leaderboard.web.columns import board_table
-from cotbench.leaderboard.web.entry_episodes import EntryEpisodes
-from cotbench.leaderboard.web.entry_tables import facts, numbers_table, type_rows
+from cotbench.leaderboard.web.board_table import board_table
+from cotbench.leaderboard.web.entry_sections import EntryEpisodes, facts, numbers_table, type_rows
 from cotbench.leaderboard.web.links import Links
 
 ROWS = 100

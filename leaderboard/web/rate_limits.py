@@ -18,7 +18,7 @@ import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from cotbench.leaderboard.web.errors import RefusedError
+from cotbench.leaderboard.web.responses import RefusedError
 from cotbench.leaderboard.web.settings import Settings
 
 _ADDRESSES = 10_000

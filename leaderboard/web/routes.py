@@ -15,10 +15,9 @@ from cotbench.leaderboard.boards.labels import board_title
 from cotbench.leaderboard.boards.view import board_view
 from cotbench.leaderboard.web.assets import assets
 from cotbench.leaderboard.web.board_query import parse_board_query
-from cotbench.leaderboard.web.errors import RefusedError
-from cotbench.leaderboard.web.etag import tagged
 from cotbench.leaderboard.web.pages import Choice, Typed, board_page, docs_page, entry_page, submit_page
 from cotbench.leaderboard.web.rate_limits import bearer, check_rate, client_of
+from cotbench.leaderboard.web.responses import RefusedError, tagged
 from cotbench.leaderboard.web.service import Service
 
 _ID = re.compile(r"[0-9a-f]{12}")

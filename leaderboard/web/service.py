@@ -17,16 +17,15 @@ from starlette.requests import Request
 
 from cotbench.errors import CotbenchError, StoreError, SubmissionError, UsageError
 from cotbench.leaderboard.boards.view import board_view
-from cotbench.leaderboard.intake import accept_submission
 from cotbench.leaderboard.store.entry import Entry
-from cotbench.leaderboard.store.store import Store
+from cotbench.leaderboard.store.store import Store, accept_submission
 from cotbench.leaderboard.submission.bundle import unpack
 from cotbench.leaderboard.web.board_query import parse_board_query
-from cotbench.leaderboard.web.entry_episodes import EntryEpisodes, entry_episodes
-from cotbench.leaderboard.web.errors import RefusedError
+from cotbench.leaderboard.web.entry_sections import EntryEpisodes, entry_episodes
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.pages import board_page
 from cotbench.leaderboard.web.rate_limits import FAILED_TOKENS, Rates, Uploads, check_rate, client_of
+from cotbench.leaderboard.web.responses import RefusedError
 from cotbench.leaderboard.web.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ class Service:
         return found
 
     async def take(self, file: BinaryIO, name: str, team: str, link: str) -> tuple[Entry, bool]:
-        """Take a submission in; see `intake.accept_submission`.
+        """Take a submission in; see `accept_submission`.
 
         Raises:
             SubmissionError: it is refused.

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from cotbench.errors import UnknownNameError, UsageError
-from cotbench.leaderboard.boards.standing import Standing
+from cotbench.leaderboard.boards.view import Standing
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.verification.difference import Difference
@@ -288,7 +288,7 @@ def test_a_folder_of_files_holds_the_same_page() -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_whatever_is_written_is_text(text: str) -> None:
     from cotbench.leaderboard.web.board_query import BoardQuery
-    from cotbench.leaderboard.web.entry_episodes import entry_episodes
+    from cotbench.leaderboard.web.entry_sections import entry_episodes
     from cotbench.leaderboard.web.pages import Choice, Typed, board_page, entry_page, error_page, submit_page
     from cotbench.runs.summary import summarize
 
@@ -432,7 +432,7 @@ def test_the_api_says_what_the_pages_say(full: Any, board: str) -> None:
 
 
 def test_the_table_for_spreadsheets_holds_no_formula() -> None:
-    from cotbench.leaderboard.web.spreadsheet import board_csv
+    from cotbench.leaderboard.web.board_table import board_csv
 
     rows = [_standing(1, text) for text in ("=1+1", "@SUM(A1)", "+1", "-1", "\t=1", 'plain, "quoted"')]
     table = list(csv.DictReader(io.StringIO(board_csv(rows))))
@@ -801,7 +801,7 @@ def test_two_hundred_submissions_at_once(store: Any) -> None:
 SERVE = """
 import sys
 from cotbench.leaderboard.store.store import Store
-from cotbench.leaderboard.web.serving import server_of
+from cotbench.leaderboard.web.app import server_of
 from cotbench.leaderboard.web.settings import Settings
 server_of(Store.open(sys.argv[1]), Settings(port=int(sys.argv[2]))).run()
 """

@@ -1,14 +1,20 @@
-"""An entry's numbers as tables. Invariant: drawn from the summary, which was computed here from the episodes."""
+"""What an entry's page shows: its numbers as tables, its episodes, its manifest. Invariant: numbers are drawn from the summary,
+which was computed here from the episodes; the same bundle gives the same text; of many episodes a page holds as many as fit
+into its budget, and says how many there are.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
 from cotbench.leaderboard.boards.labels import MODES as NAMES
+from cotbench.leaderboard.submission.bundle import Bundle
 from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of, signed
 from cotbench.prompting.elicitation import MODES, Mode
+from cotbench.report.browser import browsed, episodes_json
 from cotbench.report.cells import RenderedTable, render_table
-from cotbench.report.page import Cell, Table
+from cotbench.report.page import BrowsedRun, Cell, Table
 from cotbench.runs.summary import ModeSummary, Summary
 from cotbench.stats.estimates import Estimate
 
@@ -117,3 +123,34 @@ def facts(summary: Summary) -> tuple[tuple[str, str], ...]:
 def _worded(estimate: Estimate, *, plus: bool = False) -> str:
     number = number_of(estimate, plus=plus)
     return f"{number.value} {number.beside}".strip()
+
+
+EPISODE_BYTES = 1_000_000
+"""Of the episodes in a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryEpisodes:
+    """An entry's episodes and manifest.
+
+    Attributes:
+        episodes: JSON for the episode browser, fit to stand in a `<script>` element.
+        shown: how many episodes are in it, `of` how many.
+        manifest: as text.
+    """
+
+    episodes: str
+    shown: int
+    of: int
+    manifest: str
+
+
+def entry_episodes(bundle: Bundle, budget: int = EPISODE_BYTES) -> EntryEpisodes:
+    """What a bundle holds, for the page."""
+    runs = browsed((BrowsedRun(bundle.details.name, bundle.episodes),), budget)
+    return EntryEpisodes(
+        episodes=episodes_json(runs),
+        shown=sum(len(run.episodes) for run in runs),
+        of=len(bundle.episodes),
+        manifest=json.dumps(bundle.manifest.model_dump(mode="json"), indent=2, ensure_ascii=False),
+    )

@@ -1,5 +1,5 @@
-"""A board as a table. Invariant: a cell shows what the standing holds, with its interval; columns stand here once, with what
-they are sorted by.
+"""A board as a table of the page, and as CSV. Invariant: a cell shows what the row holds, with its interval; the CSV has every
+number whole, and no text in it is a formula to a spreadsheet.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cotbench.leaderboard.boards.labels import day
-from cotbench.leaderboard.boards.standing import Standing
+from cotbench.leaderboard.boards.view import Standing
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.web.board_query import BoardQuery, descends
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of
 from cotbench.paper import Success
+from cotbench.report.cells import csv_text
+from cotbench.report.page import Cell, Table
 from cotbench.stats.estimates import Estimate
 
 
@@ -172,3 +174,53 @@ def _row(row: Standing, board: Board, links: Links) -> BoardRow:
 def _reported(one: Success) -> Reported:
     name = f"{one.model}, {one.method}" if one.model is not None else f"{one.method} (model not named)"
     return Reported(name, f"{one.value:.2f}", mark_of(Estimate(n=0, mean=one.value, low=None, high=None)))
+
+
+_CSV_COLUMNS = (
+    "rank",
+    "name",
+    "team",
+    "link",
+    "agent",
+    "entries",
+    "state",
+    "unranked",
+    "tasks",
+    "elicitation",
+    "submitted",
+    "success",
+    "behind first",
+    "score",
+    "CoT - prompt",
+    "consistency",
+    "tokens",
+    "tokens computed",
+)
+
+
+def board_csv(rows: Sequence[Standing]) -> str:
+    """The rows as CSV (RFC 4180); the paper's rows, which are not verified, are not in it."""
+    return csv_text(Table("board", "", "", _CSV_COLUMNS, tuple(map(_csv_row, rows))))
+
+
+def _csv_row(row: Standing) -> tuple[Cell, ...]:
+    return (
+        row.rank,
+        row.details.name,
+        row.details.team,
+        row.details.link,
+        row.agent,
+        " ".join(row.entries),
+        row.state,
+        "; ".join(row.unranked),
+        row.tasks,
+        row.fingerprint,
+        row.submitted.isoformat(),
+        row.success,
+        row.behind,
+        row.score,
+        row.gap,
+        row.consistency,
+        row.tokens,
+        row.computed,
+    )

@@ -15,10 +15,10 @@ from cotbench.leaderboard.store.store import Store
 from cotbench.leaderboard.submission.bundle import unpack
 from cotbench.leaderboard.web.assets import assets
 from cotbench.leaderboard.web.board_query import BoardQuery, parse_board_query
-from cotbench.leaderboard.web.entry_episodes import entry_episodes
+from cotbench.leaderboard.web.board_table import board_csv
+from cotbench.leaderboard.web.entry_sections import entry_episodes
 from cotbench.leaderboard.web.models import BoardRows, Boards, board_name
 from cotbench.leaderboard.web.pages import board_page, entry_page
-from cotbench.leaderboard.web.spreadsheet import board_csv
 from cotbench.runs.folder import make_folder
 from cotbench.runs.jsonl_store import write_atomically
 
