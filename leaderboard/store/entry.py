@@ -79,7 +79,7 @@ class Result(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One mode of an entry, on its way onto a board."""
+    """One mode of an entry, with what a board needs of it."""
 
     id: str
     number: int
@@ -94,14 +94,23 @@ class Candidate:
 
 
 def tasks_sha256(tasks: Iterable[str]) -> str:
-    """The sha256 of a set of tasks, in whatever order they were played."""
+    """Return the sha256 of a set of tasks, whose order does not matter."""
     return hashlib.sha256("".join(f"{task}\n" for task in sorted(tasks)).encode()).hexdigest()
 
 
 def results_of(tasks: Sequence[str], episodes: Sequence[Episode], summary: Summary) -> dict[Mode, Result]:
-    """The results of a run, by mode."""
-    played = {mode: {one.task: one for one in episodes if one.mode == mode} for mode in MODES}
-    return {mode: _result(mode, sorted(tasks), some, summary) for mode, some in played.items() if some}
+    """Compute the results of a run.
+
+    Args:
+        tasks: the planned ones.
+        episodes: at most one of each task and mode.
+        summary: of these episodes.
+
+    Returns:
+        The result of each mode that was played.
+    """
+    by_mode = {mode: {one.task: one for one in episodes if one.mode == mode} for mode in MODES}
+    return {mode: _result(mode, sorted(tasks), some, summary) for mode, some in by_mode.items() if some}
 
 
 def _result(mode: Mode, tasks: Sequence[str], episodes: dict[str, Episode], summary: Summary) -> Result:

@@ -87,7 +87,11 @@ STEPS: tuple[Callable[[sql.Connection], None], ...] = (_first,)
 
 
 def bring_up_to_date(connection: sql.Connection, where: str) -> None:
-    """Make the tables, or bring them to this version; inside the transaction of the connection.
+    """Create the tables, or migrate them to this version; inside the transaction of the connection.
+
+    Args:
+        connection: in a transaction.
+        where: names the database in an error.
 
     Raises:
         StoreError: they are of a newer version.

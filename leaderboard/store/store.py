@@ -1,5 +1,5 @@
-"""What the leaderboard keeps. Invariant: an entry is there whole (its bundle, its results, its state) or not at all, once,
-and what was played never changes; only its state does.
+"""The store of entries. Invariant: an entry is there whole (its bundle, its results, its state) or not at all, once, and its
+episodes never change; only its state does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
 from cotbench.errors import DuplicateEntryError, SubmissionError, UnknownNameError
-from cotbench.leaderboard.store.board import OVERALL, Board, boards_of
+from cotbench.leaderboard.store.board import Board, boards_of, overall_groups
 from cotbench.leaderboard.store.database import Database
 from cotbench.leaderboard.store.entry import Candidate, Entry, Result, State, results_of
 from cotbench.leaderboard.store.schema import bundles, changes, entries, results, storable_text
@@ -39,7 +39,7 @@ class Store:
     """A leaderboard's database.
 
     Attributes:
-        views: boards that were computed, by whoever computes them; as good as `changes()` at that time.
+        views: a cache of computed boards, each with the value of `changes()` that it was computed at.
     """
 
     database: Database
@@ -55,7 +55,7 @@ class Store:
         return cls(Database(where))
 
     def close(self) -> None:
-        """Give every connection back."""
+        """Close every connection."""
         self.database.close()
 
     def __enter__(self) -> Self:
@@ -65,9 +65,10 @@ class Store:
         self.close()
 
     def add(self, bundle: Bundle, unranked: tuple[str, ...], data: bytes) -> tuple[Entry, bool]:
-        """Keep a submission that was checked. When this returns, it is on the disk.
+        """Store a submission that was checked. When this returns, it is on the disk.
 
         Args:
+            bundle: the submission.
             unranked: why it has no rank.
             data: the bundle's bytes.
 
@@ -98,8 +99,8 @@ class Store:
         reached = results_of(manifest.task_list, bundle.episodes, summary)
         try:
             with self.database.writing() as connection:
-                made = connection.execute(entries.insert().values(row))
-                number = made.inserted_primary_key[0] if made.inserted_primary_key is not None else None
+                inserted = connection.execute(entries.insert().values(row))
+                number = inserted.inserted_primary_key[0] if inserted.inserted_primary_key is not None else None
                 connection.execute(
                     results.insert(),
                     [{"number": number, "mode": mode, "result": one.model_dump_json()} for mode, one in reached.items()],
@@ -123,7 +124,7 @@ class Store:
         return entry
 
     def entry(self, id: str) -> Entry:
-        """One entry.
+        """Return an entry.
 
         Raises:
             UnknownNameError: there is none of that id.
@@ -139,7 +140,7 @@ class Store:
         return found
 
     def bundle(self, id: str) -> bytes:
-        """An entry's bundle, as it was submitted.
+        """Return an entry's bundle, as it was stored.
 
         Raises:
             UnknownNameError: there is no entry of that id.
@@ -150,7 +151,12 @@ class Store:
         return bytes(data)
 
     def entries(self, state: State | None = None, limit: int | None = None, offset: int = 0) -> list[Entry]:
-        """The entries, newest first."""
+        """Return the entries, newest first.
+
+        Args:
+            state: of the entries; None: all.
+            limit, offset: how many, after how many newer ones.
+        """
         chosen = sql.select(entries).order_by(entries.c.number.desc()).limit(limit).offset(offset)
         if state is not None:
             chosen = chosen.where(entries.c.state == state)
@@ -158,7 +164,7 @@ class Store:
             return [_entry(row) for row in connection.execute(chosen).mappings()]
 
     def count(self, state: State | None = None) -> int:
-        """How many entries there are."""
+        """Return how many entries there are, of a state or of all."""
         counted = sql.select(sql.func.count()).select_from(entries)
         if state is not None:
             counted = counted.where(entries.c.state == state)
@@ -166,10 +172,12 @@ class Store:
             return int(connection.execute(counted).scalar_one())
 
     def settle(self, id: str, difference: Difference | None, *, with_versions: Mapping[str, str]) -> Entry:
-        """Write down what a replay found: `verified` where there is no difference, else `rejected`.
+        """Store the outcome of a replay: `verified` where there is no difference, else `rejected`.
 
         Args:
-            with_versions: of the packages and data that it was replayed with.
+            id: the entry's.
+            difference: the first one that the replay found.
+            with_versions: the versions of packages and data that it was replayed with.
 
         Raises:
             UnknownNameError: there is no entry of that id.
@@ -190,7 +198,7 @@ class Store:
         return self.entry(id)
 
     def remove(self, id: str) -> None:
-        """Take an entry away, with all that belongs to it.
+        """Delete an entry with all that belongs to it.
 
         Raises:
             UnknownNameError: there is no entry of that id.
@@ -202,12 +210,12 @@ class Store:
             _count(connection)
 
     def changes(self) -> int:
-        """A number that grows with every change of an entry."""
+        """Return a number that grows with every change of an entry."""
         with self.database.reading() as connection:
             return int(connection.execute(sql.select(changes.c.count)).scalar_one())
 
     def boards(self) -> list[Board]:
-        """The boards that have an entry, overall ones first."""
+        """Return the boards that have an entry, overall ones first."""
         columns = (entries.c.env, entries.c.scheme, entries.c.split, entries.c.mode)
         with self.database.reading() as connection:
             rows = connection.execute(sql.select(*columns).distinct()).all()
@@ -220,14 +228,14 @@ class Store:
         splits = {(board.scheme, board.split, board.mode) for board in single}
         overall = [
             Board(name, *split)
-            for name, envs in OVERALL.items()
+            for name, envs in overall_groups().items()
             for split in splits
             if all(Board(env, *split) in single for env in envs)
         ]
         return [*sorted(overall, key=_order), *sorted(single, key=_order)]
 
     def candidates(self, env: str, scheme: str, split: str, mode: Mode) -> list[Candidate]:
-        """The entries that played a split in a mode, in whatever state, oldest first."""
+        """Return the entries of a split and mode in every state, oldest first."""
         env, scheme, split = map(storable_text, (env, scheme, split))
         chosen = (
             sql.select(*(column for column in entries.c if column.name not in _HEAVY), results.c.result)

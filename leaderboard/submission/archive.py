@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cotbench.errors import SubmissionError
-from cotbench.leaderboard.submission.json_reader import parse_plain, quote_value
+from cotbench.leaderboard.submission.json_reader import one_line, quote_value
 
 _PIECE = 2**16
 """Bytes that are expanded at once."""
@@ -99,7 +99,7 @@ def _as_refusal(name: str) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise SubmissionError(f"{name} is damaged ({parse_plain(str(error)) or type(error).__name__}); {AGAIN}") from error
+        raise SubmissionError(f"{name} is damaged ({one_line(str(error)) or type(error).__name__}); {AGAIN}") from error
 
 
 def read_archive(data: bytes, largest: Mapping[str, int], together: int) -> dict[str, Member]:

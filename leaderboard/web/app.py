@@ -35,7 +35,7 @@ _ABOUT = "Scores that anyone can verify: entries of cotbench, their boards and w
 
 
 def create_app(store: Store, settings: Settings) -> FastAPI:
-    """The leaderboard's pages and API.
+    """Make the application with the leaderboard's pages and API.
 
     Args:
         store: stays open as long as the application is used.
@@ -71,7 +71,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
 
 
 def _add_refusals(app: FastAPI, links: Links) -> None:
-    """What is raised, as an answer."""
+    """Answer with a refusal where an exception is raised."""
 
     def as_refusal(error: Exception, path: str) -> RefusedError:
         if isinstance(error, RefusedError):
@@ -97,7 +97,7 @@ def _add_refusals(app: FastAPI, links: Links) -> None:
 
 
 def _first(error: RequestValidationError) -> str:
-    """The first thing that is wrong with a parameter."""
+    """Describe the first thing that is wrong with a parameter."""
     first = error.errors()[0]
     where = " ".join(map(str, first["loc"]))
     return f"{where} is refused: {first['msg'][:1].lower()}{first['msg'][1:]}"
@@ -113,7 +113,7 @@ def _of_http(error: HTTPException, allowed: list[str]) -> RefusedError:
 
 
 def _allowed(app: FastAPI, path: str) -> list[str]:
-    """The methods of an address, over all routes that have it."""
+    """Return the methods of an address, over all routes that have it."""
     found: set[str] = set()
     for route in app.routes:
         if isinstance(route, Route) and route.path_regex.match(path):
@@ -122,7 +122,7 @@ def _allowed(app: FastAPI, path: str) -> list[str]:
 
 
 def _describe_tokens(app: FastAPI) -> None:
-    """Say in the schema, which is made here and kept, how a token is given where one is asked for."""
+    """Make the schema, which is cached, and add how a token is given where one is required."""
     about = {"type": "http", "scheme": "bearer", "description": "where the server asks for one"}
     app.openapi().setdefault("components", {})["securitySchemes"] = {"token": about}
 
@@ -133,7 +133,7 @@ _HEADERS = 16_384
 
 
 def server_of(store: Store, settings: Settings, log_level: str = "warning") -> Any:
-    """A `uvicorn.Server`, not running yet; `run()` serves until it is told to end."""
+    """Make a `uvicorn.Server`; its `run()` serves until a signal ends it."""
     import uvicorn
 
     return uvicorn.Server(

@@ -49,7 +49,7 @@ class Column:
 
     @property
     def sorted(self) -> str:
-        """For `aria-sort`; empty where the table is not sorted by it."""
+        """Return the value of `aria-sort`; empty where the table is not sorted by it."""
         return next((head.sorted for head in self.heads if head.sorted), "")
 
 
@@ -95,7 +95,7 @@ class BoardTable:
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Return how many columns there are."""
         return len(self.columns)
 
 
@@ -125,25 +125,27 @@ _COLUMNS = (
 )
 
 
-def board_table(rows: Sequence[Standing], reported: Sequence[Success], asked: BoardQuery, links: Links) -> BoardTable:
-    """The table.
+def board_table(rows: Sequence[Standing], reported: Sequence[Success], query: BoardQuery, links: Links) -> BoardTable:
+    """Make the table of a page.
 
     Args:
         rows: sorted, and no more than belong on the page.
         reported: the paper's rows.
+        query: the page.
+        links: the addresses.
     """
-    columns = tuple(Column(tuple(_head(*by, asked, links) for by in spec.by), spec.note, spec.number) for spec in _COLUMNS)
-    return BoardTable(columns, tuple(_row(row, asked.board, links) for row in rows), tuple(map(_reported, reported)))
+    columns = tuple(Column(tuple(_head(*by, query, links) for by in spec.by), spec.note, spec.number) for spec in _COLUMNS)
+    return BoardTable(columns, tuple(_row(row, query.board, links) for row in rows), tuple(map(_reported, reported)))
 
 
-def _head(title: str, column: str, asked: BoardQuery, links: Links) -> Head:
+def _head(title: str, column: str, query: BoardQuery, links: Links) -> Head:
     if not column:
         return Head(title, None, "")
-    here = asked.sort == column
+    here = query.sort == column
     # A second time the other way round.
-    descending = not asked.descending if here else descends(column)
-    order = ("descending" if asked.descending else "ascending") if here else ""
-    return Head(title, links.board(asked.board, asked.state, column, descending), order)
+    descending = not query.descending if here else descends(column)
+    order = ("descending" if query.descending else "ascending") if here else ""
+    return Head(title, links.board(query.board, query.state, column, descending), order)
 
 
 def _row(row: Standing, board: Board, links: Links) -> BoardRow:
@@ -199,7 +201,7 @@ _CSV_COLUMNS = (
 
 
 def board_csv(rows: Sequence[Standing]) -> str:
-    """The rows as CSV (RFC 4180); the paper's rows, which are not verified, are not in it."""
+    """Return the rows as CSV (RFC 4180); the paper's rows, which are not verified, are not in it."""
     return csv_text(Table("board", "", "", _CSV_COLUMNS, tuple(map(_csv_row, rows))))
 
 

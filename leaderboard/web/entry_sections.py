@@ -35,7 +35,7 @@ class TypeRow:
 
 
 def numbers_table(summary: Summary) -> RenderedTable:
-    """Both modes side by side, and their difference."""
+    """Make the table of both modes side by side, and their difference."""
     modes = [mode for mode in MODES if mode in summary.modes]
     gap = summary.gap
     rows: list[tuple[Cell, ...]] = []
@@ -64,13 +64,13 @@ def numbers_table(summary: Summary) -> RenderedTable:
 
 
 def _with_signs(table: Table) -> RenderedTable:
-    """The table with true minus signs, as everywhere on these pages."""
-    shown = render_table(table)
+    """Render a table with true minus signs, as everywhere on these pages."""
+    rendered = render_table(table)
     rows = tuple(
         tuple(replace(cell, beside=signed(cell.beside), value=signed(cell.value)) if cell.number else cell for cell in row)
-        for row in shown.rows
+        for row in rendered.rows
     )
-    return replace(shown, rows=rows)
+    return replace(rendered, rows=rows)
 
 
 def _estimate(mode: ModeSummary, name: str) -> Estimate | None:
@@ -79,7 +79,7 @@ def _estimate(mode: ModeSummary, name: str) -> Estimate | None:
 
 
 def type_rows(summary: Summary) -> tuple[TypeRow, ...]:
-    """Success by task type."""
+    """Make the rows of success by task type."""
     modes = [mode for mode in MODES if mode in summary.modes]
     names = sorted({name for mode in modes for name in summary.modes[mode].by_type})
     return tuple(_type_row(name, summary, modes) for name in names)
@@ -92,7 +92,7 @@ def _type_row(name: str, summary: Summary, modes: list[Mode]) -> TypeRow:
 
 
 def facts(summary: Summary) -> tuple[tuple[str, str], ...]:
-    """What the modes' comparison gave, in words: (what, how much)."""
+    """Describe the comparison of the modes: (what, how much)."""
     found = []
     gap, same, revisions = summary.gap, summary.consistency, summary.revisions
     if gap is not None:
@@ -135,22 +135,27 @@ class EntryEpisodes:
 
     Attributes:
         episodes: JSON for the episode browser, fit to stand in a `<script>` element.
-        shown: how many episodes are in it, `of` how many.
+        embedded: how many episodes are in it, `of` how many.
         manifest: as text.
     """
 
     episodes: str
-    shown: int
+    embedded: int
     of: int
     manifest: str
 
 
 def entry_episodes(bundle: Bundle, budget: int = EPISODE_BYTES) -> EntryEpisodes:
-    """What a bundle holds, for the page."""
+    """Draw the episodes that fit into the page.
+
+    Args:
+        bundle: the entry's.
+        budget: bytes of the episodes' JSON.
+    """
     runs = browsed((BrowsedRun(bundle.details.name, bundle.episodes),), budget)
     return EntryEpisodes(
         episodes=episodes_json(runs),
-        shown=sum(len(run.episodes) for run in runs),
+        embedded=sum(len(run.episodes) for run in runs),
         of=len(bundle.episodes),
         manifest=json.dumps(bundle.manifest.model_dump(mode="json"), indent=2, ensure_ascii=False),
     )

@@ -16,12 +16,13 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import Scope
 
 from cotbench.leaderboard.web.assets import assets
+from cotbench.leaderboard.web.board_query import envs_in_order
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.pages import Choice, error_page
 
 
 class RefusedError(Exception):
-    """What is answered instead.
+    """A request that is refused.
 
     Args:
         status: of HTTP.
@@ -41,7 +42,7 @@ class RefusedError(Exception):
 
 
 def error_response(scope: Scope, refusal: RefusedError, links: Links) -> Response:
-    """The answer to a request that is refused."""
+    """Return the answer to a request that is refused: JSON under /api, a page elsewhere."""
     headers = {"Cache-Control": "no-store", **refusal.headers}
     path = str(scope.get("path", ""))
     if path.startswith("/api/") or path in ("/openapi.json", "/healthz"):
@@ -54,12 +55,14 @@ def error_response(scope: Scope, refusal: RefusedError, links: Links) -> Respons
 
 
 def tagged(request: Request, changes: int, make: Callable[[], Response]) -> Response:
-    """The answer, or none where the browser has it.
+    """Return the answer with its ETag, or 304 where the browser has it.
 
     Args:
+        request: whose address the tag depends on.
         changes: of the store, before the answer was made.
+        make: makes the answer.
     """
-    address = f"{request.headers.get('host')} {request.url.path}?{request.url.query}"
+    address = f"{request.headers.get('host')} {request.url.path}?{request.url.query} {envs_in_order()}"
     tag = f'W/"{hashlib.sha256(f"{changes} {_code()} {address}".encode("utf-8", "replace")).hexdigest()[:24]}"'
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
     had = [each.strip() for each in request.headers.get("if-none-match", "").split(",")]
@@ -73,7 +76,7 @@ def tagged(request: Request, changes: int, make: Callable[[], Response]) -> Resp
 
 @cache
 def _code() -> str:
-    """A hash of the templates, the style sheets and the scripts."""
+    """Return a hash of the templates, the style sheets and the scripts."""
     folder = resources.files("cotbench.leaderboard.web").joinpath("templates")
     texts = sorted((each.name, each.read_text("utf-8")) for each in folder.iterdir() if each.is_file())
     return hashlib.sha256(repr((texts, [asset.filename for asset in assets().values()])).encode()).hexdigest()

@@ -518,4 +518,9 @@ def test_hostile_actions_only_differ(expert: Bundle) -> None:
 def test_jobs_are_counted_from_one(drawn: Bundle) -> None:
     with pytest.raises(UsageError, match="--jobs must be at least 1, not 0"):
         verify_bundle(drawn, jobs=0)
-    assert verify_module.ENGINES.keys() <= {"scienceworld", "bfcl"}
+
+
+def test_an_environment_says_what_its_texts_depend_on() -> None:
+    assert verify_module.engine_packages(env_entry("bfcl")) == ("mpmath", verify_module.PYTHON)
+    assert verify_module.engine_packages(env_entry("scienceworld")) == ("scienceworld",)
+    assert verify_module.engine_packages(env_entry("alfworld-gen")) == ()
