@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cotbench.envs.registry import env_entry
 from cotbench.paper import ATTENTION_SHARE_ON_PROMPT, GRADIENT_SHARES
 from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Section, Table
@@ -151,7 +152,7 @@ def _shares(scope: Scope, probe: str, measure: int, what: str) -> list[Figure | 
 
 def _with_paper(table: Table, probe: str, scope: Scope) -> Table:
     """The table with what the paper reports of its models in this environment, in a column of its own."""
-    shares = [one for one in GRADIENT_SHARES if one.env == scope.env.removesuffix("-gen")]
+    shares = [one for one in GRADIENT_SHARES if one.env == env_entry(scope.env).benchmark]
     if probe == "attention":
         name, reported = "paper: prompt share", f"about {ATTENTION_SHARE_ON_PROMPT:.2f}"
     elif shares:

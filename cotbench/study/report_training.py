@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cotbench.envs.registry import env_entry
 from cotbench.paper import SOURCE, paper_success
 from cotbench.prompting.elicitation import MODES
 from cotbench.report.page import Cell as TableCell
@@ -262,7 +263,7 @@ _ONE_OUTCOME = "Where each task has one outcome (one seed, or seeds that agree),
 
 def success_section(scope: Scope) -> Section | None:
     """Success of whole episodes."""
-    data = scope.data
+    data, entry = scope.data, env_entry(scope.env)
     rows: list[tuple[TableCell, ...]] = []
     units = []
     for arm in scope.arms:
@@ -280,14 +281,14 @@ def success_section(scope: Scope) -> Section | None:
     if not rows:
         return None
     columns: tuple[str, ...] = ("arm", "split", "training", "prompt", "CoT", "CoT - prompt")
-    reported = [paper_success(None, str(row[0]).upper(), scope.env.removesuffix("-gen"), str(row[1])) for row in rows]
+    reported = [paper_success(None, str(row[0]).upper(), entry.benchmark, str(row[1])) for row in rows]
     caption = (
         f"Success of whole episodes, official verdict. {_ONE_OUTCOME} {interval_caption(data, units, 'Intervals', dots=False)}"
     )
     if any(one is not None for one in reported):
         columns = (*columns, "paper: success")
         rows = [(*row, one) for row, one in zip(rows, reported, strict=True)]
-        games = ", and it played ALFWorld's own games" if scope.env.endswith("-gen") else ""
+        games = "" if entry.official else f", and it played {env_entry(entry.benchmark).title}'s own games"
         caption += (
             f" The last column is what the paper reports of its own model after that recipe ({SOURCE}); it does not say in "
             f"which mode{games}."

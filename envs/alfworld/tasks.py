@@ -49,6 +49,10 @@ class OfficialGames:
         """The type is the first part of the folder name."""
         return task.split("/")[2].split("-", maxsplit=1)[0] if task.count("/") >= 2 else task
 
+    def scenario(self, task: str) -> str:
+        """Return the task itself: nothing is shared."""
+        return task
+
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """The tasks whose game file is not under the data folder."""
         root = data_folder(data)
@@ -89,6 +93,10 @@ class GeneratedGames:
     def task_type(self, task: str) -> str:
         """The third part of the id."""
         return generated_key(task)[0]
+
+    def scenario(self, task: str) -> str:
+        """Return the task itself: nothing is shared."""
+        return task
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """Nothing is ever missing: a game is its seed."""

@@ -54,6 +54,11 @@ class BFCLTasks:
         """Upstream's category."""
         return data.category_of(task)
 
+    def scenario(self, task: str) -> int | str:
+        """Return the scenario of a multi-turn task, in whichever category it is; of others the task itself."""
+        shared = scenario(task)
+        return task if shared is None else shared
+
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """Nothing: the wheel is fetched when a run begins."""
         return []

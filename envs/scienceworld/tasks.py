@@ -80,6 +80,10 @@ class ScienceWorldTasks:
         """The second part of the id."""
         return read_task(task)[0]
 
+    def scenario(self, task: str) -> str:
+        """Return the task itself: nothing is shared."""
+        return task
+
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """Nothing: the simulator brings its tasks."""
         return []
