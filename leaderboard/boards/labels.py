@@ -5,30 +5,25 @@ it has one.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
 
-from cotbench.leaderboard.store.board import Board, overall_groups
+from cotbench.envs import registry
+from cotbench.errors import UnknownNameError
+from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import State
 from cotbench.runs.tables import NAMES
 
 MODES = NAMES
-_TITLES: Final = {
-    "alfworld": "ALFWorld",
-    "alfworld-gen": "ALFWorld (generated)",
-    "scienceworld": "ScienceWorld",
-    "bfcl": "BFCL",
-}
 
 
 def env_title(env: str) -> str:
-    """Return what pages call an environment, or the environments of an overall board: "ALFWorld, ScienceWorld and BFCL"."""
-    *first, last = map(_title, overall_groups().get(env, (env,)))
-    return f"{', '.join(first)} and {last}" if first else last
+    """Return what pages call an environment, or the environments of an overall board: "ALFWorld, ScienceWorld and BFCL".
 
-
-def _title(env: str) -> str:
-    """Return an environment's title; its name where it has none, or is not registered in this process."""
-    return _TITLES.get(env, env)
+    An entry's environment need not be registered in this process; its name is its title then.
+    """
+    try:
+        return registry.env_title(env)
+    except UnknownNameError:
+        return env
 
 
 def board_title(board: Board) -> str:

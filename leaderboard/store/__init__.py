@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from cotbench.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from cotbench.leaderboard.store.board import Board, overall_groups
+    from cotbench.leaderboard.store.board import Board
     from cotbench.leaderboard.store.database import default_path
     from cotbench.leaderboard.store.entry import Entry, Result
     from cotbench.leaderboard.store.store import Store, accept_submission
@@ -17,7 +17,6 @@ _HOMES = {
     "Store": "store",
     "accept_submission": "store",
     "default_path": "database",
-    "overall_groups": "board",
 }
 
 __all__ = [
@@ -27,7 +26,6 @@ __all__ = [
     "Store",
     "accept_submission",
     "default_path",
-    "overall_groups",
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
+from cotbench.envs.registry import overall_groups
 from cotbench.prompting.elicitation import MODES, Mode
-
-_OVERALL: Final = {
-    "all": ("alfworld", "scienceworld", "bfcl"),
-    "all-gen": ("alfworld-gen", "scienceworld", "bfcl"),
-}
-
-
-def overall_groups() -> Mapping[str, tuple[str, ...]]:
-    """Return the boards over several environments, which rank the unweighted mean of their success rates.
-
-    Returns:
-        From a board's name to its environments. Environments may be registered at any time, so nobody keeps this.
-    """
-    return _OVERALL
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -28,7 +13,7 @@ class Board:
     """One board.
 
     Attributes:
-        env: an environment's name, or one of `overall_groups`.
+        env: an environment's name, or one of `overall_groups`: the unweighted mean over several.
         scheme, split: as of a run.
         mode: `prompt` or `cot`; a run in mode both stands on both boards.
     """

@@ -15,8 +15,9 @@ from typing import Any, BinaryIO, Self
 import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
+from cotbench.envs.registry import overall_groups
 from cotbench.errors import DuplicateEntryError, SubmissionError, UnknownNameError
-from cotbench.leaderboard.store.board import Board, boards_of, overall_groups
+from cotbench.leaderboard.store.board import Board, boards_of
 from cotbench.leaderboard.store.database import Database
 from cotbench.leaderboard.store.entry import Candidate, Entry, Result, State, results_of
 from cotbench.leaderboard.store.schema import bundles, changes, entries, results, storable_text

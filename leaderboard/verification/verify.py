@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from cotbench.leaderboard.submission.bundle import Bundle
 
 PYTHON: Final = "python"
-_ENGINES: Final[Mapping[str, tuple[str, ...]]] = {"scienceworld": ("scienceworld",), "bfcl": ("mpmath", PYTHON)}
-"""In BFCL a failed call is described in Python's words."""
-
 _GAMES: Final = "games_sha256"
 _PLAIN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]{0,79}")
 
@@ -67,15 +64,6 @@ def verify_bundle(
     return difference
 
 
-def engine_packages(entry: EnvEntry) -> tuple[str, ...]:
-    """Return what the texts of an environment depend on besides cotbench and its data.
-
-    Returns:
-        Names of packages, or "python" for the interpreter.
-    """
-    return _ENGINES.get(entry.name, ())
-
-
 def versions(manifest: Manifest, data: Path | None = None) -> dict[str, str]:
     """Return the versions that a run is replayed with here: packages, Python, and the data of its tasks.
 
@@ -83,7 +71,7 @@ def versions(manifest: Manifest, data: Path | None = None) -> dict[str, str]:
         MissingDataError: the data is not on this machine.
     """
     entry = env_entry(manifest.config.env)
-    here = {name: _version_here(name) for name in ("cotbench", *engine_packages(entry))}
+    here = {name: _version_here(name) for name in ("cotbench", *entry.engines)}
     return here | _data_here(entry, manifest.task_list, data if entry.takes_data else None)
 
 
@@ -172,7 +160,7 @@ def _require_data(bundle: Bundle, entry: EnvEntry, data: Path | None) -> None:
 def _require_versions(bundle: Bundle, entry: EnvEntry, difference: Difference) -> None:
     """Hold a difference against a run only where the same versions played it."""
     manifest = bundle.manifest
-    for name in ("cotbench", *engine_packages(entry)):
+    for name in ("cotbench", *entry.engines):
         recorded = _minor(manifest.python) if name == PYTHON else manifest.packages.get(name)
         if recorded != _version_here(name):
             raise MissingDataError(
@@ -193,7 +181,7 @@ def _remedy(name: str, recorded: str | None, manifest: Manifest, entry: EnvEntry
     if name in manifest.data and entry.takes_data:
         return "point --data at the data that it was played on"
     # What is no package of its own is pinned by cotbench.
-    package = name if name in engine_packages(entry) else "cotbench"
+    package = name if name in entry.engines else "cotbench"
     wanted = recorded if package == name else manifest.packages.get(package)
     if wanted is None or not _PLAIN.fullmatch(wanted):
         return f"it cannot be verified, for it does not say which {package} played it"

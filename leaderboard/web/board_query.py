@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from cotbench.envs.registry import env_entry, env_names
+from cotbench.envs.registry import env_entry, env_names, overall_groups
 from cotbench.errors import CotbenchError, UnknownNameError
 from cotbench.leaderboard.boards.view import COLUMNS
-from cotbench.leaderboard.store.board import Board, boards_of, overall_groups
+from cotbench.leaderboard.store.board import Board, boards_of
 from cotbench.leaderboard.store.entry import STATES, State
 from cotbench.leaderboard.submission.check_tasks import TRAIN
 from cotbench.prompting.elicitation import MODES
