@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 
 from cotbench.errors import CotbenchError
 
-WORKER = ("-m", "cotbench.cli.worker")
+WORKER = ("-P", "-m", "cotbench.cli.worker")
 """What a worker process runs."""
 LOG_HEADER = "$ cotbench "
 """With this and its arguments begins what a command says in its log."""

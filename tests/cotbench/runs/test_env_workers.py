@@ -32,9 +32,8 @@ def four() -> Iterator[list[EnvHandle]]:
 
 def _process(env: EnvHandle) -> int:
     assert isinstance(env, WorkerEnv)
-    pid = env._worker._process.pid
-    assert isinstance(pid, int)
-    return pid
+    assert env._worker.process is not None
+    return env._worker.process.pid
 
 
 def test_environments_share_processes_and_play_alike(four: list[EnvHandle]) -> None:
