@@ -167,10 +167,9 @@ class Host:
                 same = self._exchange(process, request, len(before)) == before
             except _EndedError as error:
                 self._drop()
-                what = "was lost while it repeated them" if len(self._done) > 1 else "was lost at its start"
-                raise EngineError(
-                    f"the process that executes the calls {what}{': ' if error.why else ''}{error.why}"
-                ) from error
+                when = "while it repeated them" if len(self._done) > 1 else "at its start"
+                why = f": {error.why}" if error.why else ""
+                raise EngineError(f"the process that executes the calls was lost {when}{why}") from error
             if not same:
                 self._drop()
                 raise EngineError("the process that executes the calls was lost, and repeating them gave other results")
@@ -193,8 +192,8 @@ class Host:
                 answered.append(json.loads(self._line(process, deadline)))
         except (OSError, EOFError) as error:
             code = None if isinstance(error, TimeoutError) else process.wait()
-            ended_by_itself = code is not None and code > 0 and self._errors is not None
-            raise _EndedError(answered, code in _OWN_FAULT, self._errors.last_line() if ended_by_itself else "") from error
+            why = self._errors.last_line() if self._errors is not None and (code or 0) > 0 else ""
+            raise _EndedError(answered, code in _OWN_FAULT, why) from error
         return answered
 
     @staticmethod

@@ -174,9 +174,8 @@ class _Replaying:
             self._waiting.appendleft(tuple(process.owed))
             process.owed.clear()
             return
-        answer = answer or _Answer(
-            failure=f"{episode.key} cannot be replayed: its process died twice; the second {process.ending}"
-        )
+        if answer is None:
+            answer = _Answer(failure=f"{episode.key} cannot be replayed: its process died twice; the second {process.ending}")
         if answer.agrees:
             process.owed.popleft()
             self._finished()
