@@ -28,7 +28,7 @@ START_SECONDS = 120.0
 STARTED = b"started"
 """What a process says once its function is about to be called."""
 
-_TAIL_BYTES = 4000
+_TAIL_BYTES, _LINE = 4000, 400
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
@@ -87,10 +87,11 @@ class ErrorOutput:
                         os.write(2, chunk)
 
     def last_line(self) -> str:
-        """Return the last line that is not blank, or "" without any; for a process that has ended."""
+        """Return the last line that is not blank, cut and printable, or "" without any; for a process that has ended."""
         self._thread.join(timeout=1)  # Something that the process has started may still hold the pipe.
         lines = self._tail.decode("utf-8", "replace").splitlines()
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return "".join(character if character.isprintable() else " " for character in last)[:_LINE]
 
 
 class ChildProcess:
