@@ -20,7 +20,7 @@ from cotbench.baselines.data.examples import Examples, make_examples
 from cotbench.baselines.data.scored_tasks import check_trainable
 from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, make_steps
 from cotbench.baselines.training.masks import MaskConfig, Masks
-from cotbench.baselines.training.recipe_card import TrainingResult, data_card, prepare_folder
+from cotbench.baselines.training.recipe_card import TrainingResult, data_card, training_folder
 from cotbench.errors import UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.jsonl_store import write_atomically
@@ -129,8 +129,8 @@ def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Calla
         "elicitations": {env: elicitation.fingerprint for env, elicitation in asked.items()},
         **provenance(),
     }
-    prepare_folder(out, record, resume=resume)
-    return run_training(config, demonstrations, asked, record, out, progress=progress)
+    with training_folder(out, record, resume=resume):
+        return run_training(config, demonstrations, asked, record, out, progress=progress)
 
 
 def _asked(env: str, options: dict[str, Any]) -> Elicitation:

@@ -17,7 +17,7 @@ from cotbench.baselines.teachers.alfworld import WORDINGS
 from cotbench.baselines.tiny import corpus
 from cotbench.baselines.tiny.tokenizer import make_tokenizer
 from cotbench.baselines.training.batching import make_steps
-from cotbench.baselines.training.recipe_card import TrainingResult, prepare_folder
+from cotbench.baselines.training.recipe_card import TrainingResult, training_folder
 from cotbench.baselines.training.sequence_tree import Tree
 from cotbench.envs.alfworld.household_statistics import rooms
 from cotbench.envs.registry import env_entry
@@ -75,8 +75,8 @@ def build_base(config: BaseConfig, out: Path, *, resume: bool, progress: Callabl
         "elicitations": {corpus.ENV: tiny_elicitation().fingerprint},
         **provenance(),
     }
-    prepare_folder(out, record, resume=resume)
-    return run_base(config, record, out, progress=progress)
+    with training_folder(out, record, resume=resume):
+        return run_base(config, record, out, progress=progress)
 
 
 def tiny_elicitation() -> Elicitation:

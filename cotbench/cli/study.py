@@ -58,10 +58,11 @@ def study(
         return 0
     _require(plan)
     require_report("the report of a study")
-    folder.begin(target, plan)
     try:
-        with folder.only_one(target), _progress(plan, target) as watcher:
-            failures = run_study(target, plan, jobs=jobs or _jobs(config), watcher=watcher)
+        with folder.only_one(target):
+            folder.begin(target, plan)  # Under the lock: a second start must not write its study into the first one's folder.
+            with _progress(plan, target) as watcher:
+                failures = run_study(target, plan, jobs=jobs or _jobs(config), watcher=watcher)
     except KeyboardInterrupt:
         print(f"interrupted; what was done is kept, go on with: {_again(name, out)}", file=sys.stderr)
         return 130

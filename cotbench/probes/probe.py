@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cotbench.agents.base import Agent
 from cotbench.errors import UnknownNameError
-from cotbench.probes.numbers import ProbeNumbers
-from cotbench.probes.row import ProbeRow
+from cotbench.probes.numbers import ProbeNumbers, ProbeRow
 from cotbench.probes.states import ProbeState, StateAnswer, StateKey, StateSet
 from cotbench.prompting.elicitation import Elicitation
 
@@ -72,7 +71,9 @@ class Probe:
 
 
 PROBES = ("alignment", "conflict", "attention", "gradient", "preference", "sensitivity")
-"""Names of the probes; each has a module of its name, with the probe in `PROBE`."""
+"""Names of the probes; each is `PROBE` of the module of its name, here or in the room that `_ELSEWHERE` says."""
+
+_ELSEWHERE = {"preference": "cotbench.judge.preference"}
 
 
 def probe_named(name: str) -> Probe:
@@ -83,4 +84,4 @@ def probe_named(name: str) -> Probe:
     """
     if name not in PROBES:
         raise UnknownNameError("probe", name, PROBES)
-    return cast(Probe, import_module(f"cotbench.probes.{name}").PROBE)
+    return cast(Probe, import_module(_ELSEWHERE.get(name, f"cotbench.probes.{name}")).PROBE)

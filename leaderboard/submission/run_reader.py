@@ -4,11 +4,8 @@ their order, and its summary is what these episodes give. Nothing in it is chang
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,9 @@ from pydantic import ValidationError
 
 from cotbench.errors import RunFolderError, SubmissionError
 from cotbench.prompting.elicitation import MODES
-from cotbench.runs.episode import Episode, episode_key
-from cotbench.runs.journal import EPISODES, read_episodes
-from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, read_manifest
+from cotbench.runs.episode import EPISODES, Episode, episode_key, read_episodes
+from cotbench.runs.folder import lock_folder
+from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, read_manifest
 from cotbench.runs.suite import is_suite
 from cotbench.runs.summary import SUMMARY, Summary, summarize
 
@@ -38,7 +35,7 @@ def read_finished(folder: Path) -> tuple[Manifest, list[Episode]]:
         listed = f"submit each of its runs: {', '.join(runs)}" if runs else "it holds no run yet"
         raise RunFolderError(f"{folder} is a folder of several runs ({SUITE}); {listed}")
     manifest = read_manifest(folder)
-    with _left_alone(folder):
+    with lock_folder(folder, RUN_FOLDER.writer, "submit it when that has ended", shared=True):
         episodes = _planned(folder, manifest, read_episodes(folder))
         stored = _summary(folder)
     given = summarize(episodes, manifest).model_dump(mode="json")
@@ -50,24 +47,6 @@ def read_finished(folder: Path) -> tuple[Manifest, list[Episode]]:
             f"submit a run as it was played (cotbench run --resume {folder} writes the summary anew)"
         )
     return manifest, episodes
-
-
-@contextmanager
-def _left_alone(folder: Path) -> Iterator[None]:
-    """Read a folder that no run is writing to."""
-    try:
-        lock = os.open(folder / ".lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # A copy of the folder.
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunFolderError(f"{folder} is in use by another cotbench run: submit it when that has ended") from error
-        yield
-    finally:
-        os.close(lock)
 
 
 def _planned(folder: Path, manifest: Manifest, episodes: Sequence[Episode]) -> list[Episode]:

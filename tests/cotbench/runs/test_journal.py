@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from cotbench.errors import RunFolderError
-from cotbench.runs.episode import Episode
-from cotbench.runs.journal import EPISODES, Journal, read_episodes
+from cotbench.runs.episode import EPISODES, Episode, Journal, read_episodes
 from cotbench.runs.jsonl_store import write_atomically
 
 

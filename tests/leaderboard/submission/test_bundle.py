@@ -24,7 +24,7 @@ from cotbench.leaderboard.submission import limits
 from cotbench.leaderboard.submission.bundle import Bundle, pack, repack, unpack
 from cotbench.leaderboard.submission.checks import check
 from cotbench.leaderboard.submission.details import Details
-from cotbench.runs.journal import Journal
+from cotbench.runs.episode import Journal
 from cotbench.runs.plan import make_plan
 from cotbench.runs.results import load_run
 from cotbench.runs.runner import read_manifest
