@@ -56,6 +56,7 @@ def judge(
     """Let a judge compare the prompt action with the CoT action, at every state where the trace changed the action."""
     import shlex
     import sys
+    from dataclasses import replace
 
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
@@ -85,11 +86,14 @@ def judge(
     usual = judge_folder.folder_of(run, agent)
     begun = resume_folder(resume, (out or usual) if resume == RESUME_OUT else out)
     folder = begun or out or usual
-    plan = judge_folder.make_judge_plan(run, _options(begun, {"judge": agent, **given}))
+    typed = {"judge": agent, **given}
+    plan = judge_folder.make_judge_plan(run, _options(typed))
     if not plan.recorded.revised:
         return _print_nothing(plan, json_)
     if begun is None:
         judge_folder.new_judge_folder(folder)  # Before the model is loaded: that can take minutes.
+    else:
+        plan = replace(plan, options=_recorded(begun, plan.options, typed))
     words = ["cotbench", "judge", str(run), "--agent", agent, *(["--out", str(folder)] if folder != usual else [])]
     words += [word for name in import_ or [] for word in ("--import", name)] + (["--limit", str(limit)] if limit else [])
     again = f"{shlex.join(words)} --resume"
@@ -106,30 +110,35 @@ def judge(
     return _print_outcome(folder, summary, json_, again)
 
 
-def _options(begun: Path | None, typed: dict[str, Any]) -> Any:
-    """The options of the probe: as typed, or as the folder to go on with has them, which the typed ones must not contradict."""
+def _options(typed: dict[str, Any]) -> Any:
+    """The options of the probe, as they were typed."""
     from pydantic import ValidationError
 
     from cotbench.cli.options import bad_value, check_choices
-    from cotbench.errors import RunFolderError
     from cotbench.judge.preference import PreferenceOptions
+    from cotbench.prompting.elicitation import Elicitation
+
+    check_choices(PreferenceOptions, {name: value for name, value in typed.items() if name != "style"})
+    check_choices(Elicitation, {name: value for name, value in typed.items() if name == "style"})
+    try:
+        return PreferenceOptions(**typed)
+    except ValidationError as error:
+        raise bad_value(error) from error
+
+
+def _recorded(begun: Path, options: Any, typed: dict[str, Any]) -> Any:
+    """The options of a folder to go on with; what was typed must not contradict them."""
+    from cotbench.errors import RunFolderError
     from cotbench.probes.folder import read_probe_manifest
     from cotbench.runs.folder import check_identity
     from cotbench.runs.manifest import MANIFEST
 
-    check_choices(PreferenceOptions, typed)
-    try:
-        options = PreferenceOptions(**typed)
-        if begun is None:
-            return options
-        if not (begun / MANIFEST).is_file():
-            raise RunFolderError(f"{begun} holds no judgements to go on with: leave --resume away")
-        manifest = read_probe_manifest(begun)
-        if manifest.recorded is None:
-            raise RunFolderError(f"{begun} holds probe {manifest.probe} and no judgements of a run: choose another --out")
-        recorded = PreferenceOptions(**manifest.options)
-    except ValidationError as error:
-        raise bad_value(error) from error
+    if not (begun / MANIFEST).is_file():
+        raise RunFolderError(f"{begun} holds no judgements to go on with: leave --resume away")
+    manifest = read_probe_manifest(begun)
+    if manifest.recorded is None:
+        raise RunFolderError(f"{begun} holds probe {manifest.probe} and no judgements of a run: choose another --out")
+    recorded = type(options)(**manifest.options)
     before, now = ({**one.model_dump(), **one.question.elicitation.model_dump()} for one in (recorded, options))
     check_identity(begun, {name: before[name] for name in typed}, {name: now[name] for name in typed})
     return recorded

@@ -62,7 +62,7 @@ def _below(summary: ProbeSummary) -> list[str]:
     if found.errors:
         lines.append(f"ERRORS: {found.errors} states could not be measured for a reason outside the model and are in no figure")
     lines += _of_run(summary)
-    options = ", ".join(f"{name} {value}" for name, value in summary.options.items())
+    options = ", ".join(f"{name} {value}" for name, value in summary.options.items() if value is not None)
     lines.append(f"elicitation {summary.elicitation}" + (f"; {options}" if options else ""))
     return lines
 
@@ -78,6 +78,8 @@ def _of_run(summary: ProbeSummary) -> list[str]:
         f"judged: {'all' if measured == run.revised else measured} of them",
         "in win rate and agreement a split counts half; position bias: verdicts for the action shown first, 0.5 is none",
     ]
+    if summary.judge is not None:
+        lines.append(f"question {summary.judge['question']}")
     if run.partial:
         lines.append("PARTIAL: games of this split are missing on this machine; not comparable with the whole split")
     if run.episodes < run.tasks:
