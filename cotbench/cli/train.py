@@ -195,20 +195,20 @@ def _train(
 ) -> int:
     import sys
 
-    from cotbench.baselines.recipes import RECIPES
     from cotbench.baselines.recipes.require import require_training
     from cotbench.cli.options import emptied
     from cotbench.cli.playing import resume_folder
-    from cotbench.errors import UnknownNameError, UsageError
+    from cotbench.errors import UsageError
+    from cotbench.recipes import recipe_named
 
     begun = resume_folder(where[1], where[0])
-    if recipe is not None and recipe not in RECIPES:
-        raise UnknownNameError("recipe", recipe, RECIPES)
+    if recipe is not None:
+        recipe_named(recipe)
     target = begun or where[0]
     if target is None:
         raise UsageError("--out is missing: the folder of the trained model")
     require_training()
-    from cotbench.baselines.recipes import resolve, sft
+    from cotbench.baselines.recipes import resolve
     from cotbench.baselines.training.recipe_card import first_process
     from cotbench.baselines.training.trainer import CARD
 
@@ -226,7 +226,7 @@ def _train(
     if as_json:
         typer.echo((target / CARD).read_text("utf-8"), nl=False)
     else:
-        typer.echo(sft.summary_line(trained))
+        typer.echo(trained.summary_line)
         typer.echo(f"play it with: cotbench run --agent hf:{_shown(target)}")
     return 0
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cotbench.envs.registry import env_entries
 from cotbench.errors import RunFolderError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.folder import FolderKind
@@ -36,12 +37,8 @@ _PACKAGES = (
     "openai",
     "tenacity",
     "vllm",
-    "textworld",
-    "alfworld",
-    "scienceworld",
-    "py4j",
-    "mpmath",
 )
+"""Recorded beside what the environments name (`EnvEntry.packages`)."""
 
 MACHINE_FIELDS = ("device", "torch_threads")
 """What an agent says of the machine rather than of itself: a run may go on elsewhere."""
@@ -128,7 +125,7 @@ def read_manifest(folder: Path) -> Manifest:
 def provenance() -> dict[str, Any]:
     """Packages, Python, hardware, commit and time, as fields of a manifest."""
     packages = {}
-    for name in _PACKAGES:
+    for name in dict.fromkeys((*_PACKAGES, *(name for entry in env_entries() for name in entry.packages))):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
