@@ -64,8 +64,8 @@ app.command("doctor")(doctor.doctor)
 
 
 def with_resume_value(arguments: list[str]) -> list[str]:
-    """`--resume` of `run`, `traces` and `train` may stand alone beside `--out DIR`; give it the value that says so."""
-    if arguments[:1] not in (["run"], ["traces"], ["train"]):
+    """`--resume` of `run`, `traces`, `train` and `judge` may stand alone beside `--out DIR`; give it the value that says so."""
+    if arguments[:1] not in (["run"], ["traces"], ["train"], ["judge"]):
         return arguments
     ready = []
     for place, argument in enumerate(arguments):

@@ -57,10 +57,11 @@ def study(
         return 0
     _require(plan)
     require_report("the report of a study")
-    folder.begin(target, plan)
     try:
-        with folder.only_one(target), _progress(plan, target) as observer, _executor(config, jobs) as executor:
-            failures = run_study(target, plan, executor, observer)
+        with folder.only_one(target):
+            folder.begin(target, plan)  # Under the lock: a second start must not write its study into the first one's folder.
+            with _progress(plan, target) as observer, _executor(config, jobs) as executor:
+                failures = run_study(target, plan, executor, observer)
     except KeyboardInterrupt:
         print(f"interrupted; what was done is kept, go on with: {_again(name, out)}", file=sys.stderr)
         return 130
@@ -115,7 +116,7 @@ def _require(plan: Any) -> None:
 
     for env in plan.config.envs:
         env_entry(env).require()
-    if plan.of("train"):
+    if plan.of_kind("train"):
         require_training()
 
 

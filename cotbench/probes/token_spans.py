@@ -18,8 +18,7 @@ from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.prompt_ids import prompt_ids
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.probes.asking import answers_for, batches
-from cotbench.probes.numbers import Curve, ProbeNumbers, over_tasks, partition_rows
-from cotbench.probes.row import ProbeRow
+from cotbench.probes.numbers import Curve, ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.prompting.query import Query
 
 if TYPE_CHECKING:

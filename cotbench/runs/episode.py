@@ -1,14 +1,19 @@
-"""One task played to its end, as it is written down. Invariant: an episode is complete or it is an error that says why; every
-field but `seconds` is the same when the run is repeated.
+"""One task played to its end, and `episodes.jsonl`, which holds those of a run. Invariant: an episode is complete or it is an
+error that says why; every field but `seconds` is the same when the run is repeated.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict
 
+from cotbench.errors import RunFolderError
 from cotbench.prompting.elicitation import Mode
 from cotbench.prompting.query import Decision
+from cotbench.runs.jsonl_store import JsonlStore
 
+EPISODES = "episodes.jsonl"
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -83,3 +88,22 @@ class Episode(BaseModel):
 def episode_key(task: str, mode: Mode) -> str:
     """The name of an episode within its run."""
     return f"{task}#{mode}"
+
+
+class Journal(JsonlStore[Episode]):
+    """A run folder's episodes, open for writing."""
+
+    name = EPISODES
+    model = Episode
+    noun = "an episode"
+
+
+def read_episodes(folder: Path) -> list[Episode]:
+    """Return the episodes of a run folder, each once; a success after an error replaces it. Changes nothing.
+
+    Raises:
+        RunFolderError: no run there, or a damaged line.
+    """
+    if not (folder / EPISODES).is_file():
+        raise RunFolderError(f"{folder} is not a run folder: it has no {EPISODES}")
+    return Journal.read(folder)

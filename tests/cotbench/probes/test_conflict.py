@@ -12,9 +12,8 @@ from pydantic import ValidationError
 from cotbench.envs.registry import env_entry
 from cotbench.probes.asking import answers_for
 from cotbench.probes.conflict import drop_last_sentence, truncate_words
-from cotbench.probes.donor import choose_donor
 from cotbench.probes.probe import ProbeSetting
-from cotbench.probes.states import StateAnswer, read_states
+from cotbench.probes.states import StateAnswer, choose_donor, read_states
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Query
 from tests.conftest import needs_hf

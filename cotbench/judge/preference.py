@@ -7,6 +7,9 @@ Source: paper, "a judge's preference between the two actions at the same state".
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Literal
 
 from pydantic import Field
 
@@ -14,14 +17,16 @@ from cotbench.agents.base import Agent
 from cotbench.agents.registry import make_agent, resolve
 from cotbench.errors import UsageError
 from cotbench.judge.judgement import Judgement, JudgeVerdict, preference
-from cotbench.judge.question import Pair, Question, check_judge, judge
+from cotbench.judge.question import Pair, Question, ask_judge, check_judge
 from cotbench.probes.asking import answers_for
-from cotbench.probes.numbers import ProbeNumbers, partition_rows
+from cotbench.probes.numbers import ProbeNumbers, ProbeRow, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
-from cotbench.probes.row import ProbeRow
 from cotbench.probes.states import ProbeState, StateAnswer
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import derive_seed
+
+_ASKED = ("trace_tokens", "action_tokens", "temperature", "observation_chars")
+"""Options of a judge's elicitation that have their defaults there."""
 
 
 class PreferenceOptions(ProbeOptions):
@@ -32,12 +37,17 @@ class PreferenceOptions(ProbeOptions):
     both_orders: bool = Field(True, description="ask twice, each action first once; else once, in an order drawn by the seed")
     seed: int = Field(0, ge=0, description="draws states and orders, seeds the judge's sampling")
     mode: Mode = Field("prompt", description="whether the judge answers at once (prompt) or reasons first (cot)")
-    style: str = Field("prefill", pattern="^(prefill|template)$", description="how the judge is asked: prefill or template")
+    style: Literal["prefill", "template"] = Field("prefill", description="how the judge is asked: prefill or template")
+    trace_tokens: int | None = Field(None, ge=1, description="token budget of the judge's reasoning; default: of any trace")
+    action_tokens: int | None = Field(None, ge=1, description="token budget of the letter; default: 8")
+    temperature: float | None = Field(None, ge=0, description="of the judge's sampling; default: 0, greedy")
+    observation_chars: int | None = Field(None, ge=2, description="characters of an observation that the judge is shown")
 
     @property
     def question(self) -> Question:
-        """How the judge is asked: as `cotbench judge` asks, where nothing else is said."""
-        asked = Elicitation.model_validate({**Question().elicitation.model_dump(), "style": self.style})
+        """How the judge is asked; what is left out is as `Question` has it."""
+        given = self.model_dump(include={"style", *_ASKED}, exclude_none=True)
+        asked = Elicitation.model_validate({**Question().elicitation.model_dump(), **given})
         return Question(mode=self.mode, both_orders=self.both_orders, seed=self.seed, elicitation=asked)
 
 
@@ -46,7 +56,7 @@ class PreferenceRow(ProbeRow):
 
     Attributes:
         prompt_action: canonical; `cot_action` is another one.
-        reference: the reference action; not shown to the judge.
+        reference: the reference action, not shown to the judge; empty where none is known.
         verdicts: one for each order that was asked.
     """
 
@@ -63,28 +73,34 @@ class PreferenceRow(ProbeRow):
             step=self.step,
             prompt_action=self.prompt_action,
             cot_action=self.cot_action,
-            expert_action=self.reference,
+            expert_action=self.reference or None,
             error=self.error,
             verdicts=self.verdicts,
         )
 
 
 def _measure(
-    agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: PreferenceOptions
+    agent: Agent,
+    states: Sequence[ProbeState],
+    setting: ProbeSetting,
+    options: PreferenceOptions,
+    judge: Agent | None = None,
 ) -> Iterator[PreferenceRow]:
+    """Measure; `judge` is the agent that option `judge` names, where it is open already."""
     if options.judge is None:
         raise UsageError("probe preference needs a judge: name one in its option judge, as in judge=hf:qwen-8b")
-    resolve(options.judge)  # A wrong name is told before anything is asked.
-    return _rows(agent, states, setting, options, options.judge)
+    if judge is None:
+        resolve(options.judge)  # A wrong name is told before anything is asked.
+    return _rows(agent, states, setting, options, judge)
 
 
 def _rows(
-    agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: PreferenceOptions, spec: str
+    agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: PreferenceOptions, judge: Agent | None
 ) -> Iterator[PreferenceRow]:
     # The draw is among all states that have two actions, whichever of them are still to be judged.
     whole = setting.states.states
     answers = answers_for(agent, whole if options.limit is not None else states, setting)
-    pairs = [_pair(state, answers[state.key]) for state in whole if state.key in answers and _differs(answers[state.key])]
+    pairs = [_pair(state, answers[state.key]) for state in whole if state.key in answers and answers[state.key].revised]
     pairs.sort(key=lambda pair: derive_seed(options.seed, pair.task, pair.step, "drawn"))
     drawn = {pair.key: pair for pair in pairs[: options.limit]}
     waiting: list[Pair] = []
@@ -93,32 +109,30 @@ def _rows(
         if answer.error is None and state.key in drawn:
             waiting.append(drawn[state.key])
         else:
-            left_out = None if answer.error is not None else "not drawn" if _differs(answer) else "same action"
+            left_out = None if answer.error is not None else "not drawn" if answer.revised else "same action"
             yield PreferenceRow(task=state.task, step=state.step, error=answer.error, left_out=left_out)
-    if waiting:
-        yield from _judged(waiting, options.question, spec)
+    if waiting and judge is not None:
+        yield from _judged(waiting, options.question, judge)
+    elif waiting:
+        asked = make_agent(str(options.judge))
+        try:
+            yield from _judged(waiting, options.question, asked)
+        finally:
+            asked.close()
 
 
-def _judged(pairs: Sequence[Pair], question: Question, spec: str) -> Iterator[PreferenceRow]:
-    asked = make_agent(spec)
-    try:
-        check_judge(asked, question)
-        for one in judge(asked, pairs, question):
-            yield PreferenceRow(
-                task=one.task,
-                step=one.step,
-                error=one.error,
-                prompt_action=one.prompt_action,
-                cot_action=one.cot_action,
-                reference=one.expert_action or "",
-                verdicts=one.verdicts,
-            )
-    finally:
-        asked.close()
-
-
-def _differs(answer: StateAnswer) -> bool:
-    return answer.error is None and answer.prompt_action != answer.cot_action
+def _judged(pairs: Sequence[Pair], question: Question, judge: Agent) -> Iterator[PreferenceRow]:
+    check_judge(judge, question)
+    for one in ask_judge(judge, pairs, question):
+        yield PreferenceRow(
+            task=one.task,
+            step=one.step,
+            error=one.error,
+            prompt_action=one.prompt_action,
+            cot_action=one.cot_action,
+            reference=one.expert_action or "",
+            verdicts=one.verdicts,
+        )
 
 
 def _pair(state: ProbeState, answer: StateAnswer) -> Pair:
@@ -160,3 +174,8 @@ PROBE = Probe(
     cost=lambda sizes: 4 * sizes.prompt,
     sections=("cotbench.study.report_probes:preference_section",),
 )
+
+
+def preference_of(judge: Agent) -> Probe:
+    """Return the probe with a judge that is open already; its options still name it."""
+    return replace(PROBE, measure=partial(_measure, judge=judge))
