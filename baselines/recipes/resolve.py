@@ -13,8 +13,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from cotbench.baselines.recipes import RECIPES, sft
+
+from cotbench.baselines.recipes import sft_config
 from cotbench.baselines.tiny.demonstrations import TINY_DATA
-from cotbench.baselines.tiny.model import BaseConfig, build_base
+from cotbench.baselines.tiny.model import build_base
+from cotbench.baselines.tiny.base_config import BaseConfig
 from cotbench.baselines.training import recipe_card
 from cotbench.baselines.training.recipe_card import MACHINE_OPTIONS, read_begun
 from cotbench.errors import RunFolderError, UnknownNameError, UsageError
@@ -67,12 +70,12 @@ def resolve_config(
         raise UsageError("--model is missing: what is to be trained, such as tiny, smollm2, qwen, or a folder")
     if "data" not in values:
         raise UsageError("--data is missing: make traces with cotbench traces --out DIR, then --data DIR")
-    return RecipePlan(sft.NAME, _checked(sft.SFTConfig, values))
+    return RecipePlan(sft.NAME, _checked(sft_config.SFTConfig, values))
 
 
 def _as_begun(folder: Path, recipe: str | None, given: dict[str, Any]) -> RecipePlan:
     begun = read_begun(folder)
-    model: type[BaseModel] = BaseConfig if begun["recipe"] == _BASE else sft.SFTConfig
+    model: type[BaseModel] = BaseConfig if begun["recipe"] == _BASE else sft_config.SFTConfig
     if recipe is not None and recipe.removesuffix("+") != begun["recipe"]:
         raise RunFolderError(f"{folder} holds recipe {begun['recipe']}, not {recipe}: leave the option away")
     before = _checked(model, begun["config"])
@@ -112,6 +115,6 @@ def run_recipe(plan: RecipePlan, out: Path, *, resume: bool, progress: Callable[
     if isinstance(plan.config, BaseConfig):
         return build_base(plan.config, out, resume=resume, progress=progress)
     config = plan.config
-    if not isinstance(config, sft.SFTConfig):
+    if not isinstance(config, sft_config.SFTConfig):
         raise TypeError(f"no recipe takes a {type(config).__name__}")
     return sft.train(config, out, resume=resume, progress=progress)

@@ -11,15 +11,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from cotbench.baselines.data.demonstration import Demonstration, read_demonstrations
 from cotbench.baselines.data.examples import Examples, make_examples
 from cotbench.baselines.data.scored_tasks import check_trainable
-from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, make_steps
-from cotbench.baselines.training.masks import MaskConfig, Masks
+from cotbench.baselines.recipes.sft_config import SFTConfig
+from cotbench.baselines.training.batching import TrainingStep, make_steps
+from cotbench.baselines.training.masks import Masks
 from cotbench.baselines.training.recipe_card import TrainingResult, data_card, prepare_folder
 from cotbench.errors import UsageError
 from cotbench.prompting.elicitation import Elicitation
@@ -28,44 +29,6 @@ from cotbench.runs.manifest import provenance
 
 MASKS = "masks.json"
 NAME = "sft"
-
-
-class SFTConfig(MaskConfig):
-    """What a training is asked to do. The defaults are the paper's where it gives a value."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    model: str = Field(description="what is trained: hub name, alias, local folder, smollm2, tiny")
-    data: tuple[str, ...] = Field(min_length=1, description="traces: folders, .jsonl or .parquet files")
-    epochs: float = Field(5, gt=0, description="how often the data is gone through")
-    learning_rate: float = Field(1e-5, gt=0, description="step size of AdamW")
-    batch_size: int = Field(16, ge=1, description="decisions a step")
-    unit: ExampleUnit = Field("decision", description="decisions drawn one by one, or whole episodes, each one sequence")
-    lr_schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="constant keeps decay apart from progress, so that checkpoints can be compared"
-    )
-    warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW, on matrices")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
-    ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="decay of a running average of the weights, which is what is saved; 0: the weights are"
-    )
-    max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0: never")
-    checkpoints: tuple[float, ...] = Field((0.2, 0.4, 0.6, 0.8, 1.0), description="after which shares of the training")
-    max_length: int | None = Field(None, ge=64, description="tokens of the longest example; default: the model's context")
-    max_tokens_per_forward: int = Field(8192, ge=64, description="tokens that go through the model at once")
-    lora_rank: int | None = Field(None, ge=1, description="train an adapter of this rank instead of all weights")
-    lora_alpha: float = Field(32.0, gt=0, description="scale of the adapter")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the adapter")
-    lora_targets: tuple[str, ...] = Field((), description="the layers it is put on; default: all linear ones")
-    gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
-    seed: int = Field(0, ge=0, description="of the order, the masks and new weights")
-    device: str = Field("auto", description="auto, cpu, cuda")
-    threads: int | None = Field(None, ge=1, description="torch's threads")
-    report_to: tuple[str, ...] = Field((), description="trackers that transformers knows: wandb, tensorboard, mlflow, ...")
-    elicitation: dict[str, Any] = Field(
-        default_factory=dict, description="how the model will be asked, where that is not as usual"
-    )
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.teachers.alfworld import WORDINGS
 from cotbench.baselines.tiny import corpus
+from cotbench.baselines.tiny.base_config import BaseConfig
 from cotbench.baselines.tiny.tokenizer import make_tokenizer
 from cotbench.baselines.training.batching import make_steps
 from cotbench.baselines.training.recipe_card import TrainingResult, prepare_folder
@@ -41,23 +40,6 @@ _PHRASES = (
     "You close the",
 )
 """What the engine always says in the same words: a token each."""
-
-
-class BaseConfig(BaseModel):
-    """What the base of `tiny` is made of."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    games: int = Field(6000, ge=10, description="how many games are read")
-    epochs: float = Field(1, gt=0, description="how often")
-    learning_rate: float = Field(2e-3, gt=0, description="of AdamW; it falls to 0")
-    batch_size: int = Field(2, ge=1, description="games a step")
-    hidden: int = Field(192, ge=32, multiple_of=32, description="width")
-    layers: int = Field(4, ge=1, description="depth")
-    seed: int = Field(0, ge=0, description="of the games' players, the weights and the order")
-    device: str = Field("cpu", description="cpu, cuda")
-    threads: int | None = Field(None, ge=1, description="torch's threads")
-    report_to: tuple[str, ...] = Field((), description="trackers that transformers knows")
 
 
 def build_base(config: BaseConfig, out: Path, *, resume: bool, progress: Callable[[], Any] | None) -> TrainingResult:

@@ -16,9 +16,11 @@ import transformers
 from cotbench.agents.hf.loading import first_line, hushed, quiet
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.examples import Examples
-from cotbench.baselines.recipes.sft import SFTConfig, make_training_data, write_masks
+from cotbench.baselines.recipes.sft import make_training_data, write_masks
+from cotbench.baselines.recipes.sft_config import SFTConfig
 from cotbench.baselines.tiny import corpus
-from cotbench.baselines.tiny.model import BaseConfig, base_steps, new_model, new_tokenizer, text_tree
+from cotbench.baselines.tiny.model import base_steps, new_model, new_tokenizer, text_tree
+from cotbench.baselines.tiny.base_config import BaseConfig
 from cotbench.baselines.training.dataset import PackedDataset, trees_of_examples, trees_of_texts
 from cotbench.baselines.training.logprobs import action_logprobs
 from cotbench.baselines.training.model import LoraOptions, TrainableModel, load_trainable, make_trainable, save
