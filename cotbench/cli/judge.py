@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import ASKED, WRITTEN, Import, ObservationChars, Style, Temperature, TraceTokens
+from cotbench.cli.flags import ASKED, WRITTEN, Import, ObservationChars, Resume, Style, Temperature, TraceTokens
 
 
 def judge(
@@ -43,9 +43,7 @@ def judge(
         Path | None,
         typer.Option(help="Folder of the judgements.", show_default="RUN/judges/AGENT", rich_help_panel=WRITTEN),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what was begun in the folder.", rich_help_panel=WRITTEN)
-    ] = False,
+    resume: Resume = None,
     import_: Import = None,
     json_: Annotated[bool, typer.Option("--json", help="Print judge.json instead.", rich_help_panel=WRITTEN)] = False,
 ) -> int:
@@ -57,6 +55,7 @@ def judge(
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.options import emptied, only_given
+    from cotbench.cli.resume import resume_folder
     from cotbench.errors import UsageError
     from cotbench.judge import folder as judge_folder
     from cotbench.plugins import load_plugins
@@ -78,8 +77,10 @@ def judge(
     plan = judge_folder.make_judge_plan(run, agent, _question(given, asked))
     if not plan.pairs:
         return _print_nothing(plan, json_)
-    folder = out or judge_folder.folder_of(run, agent)
-    if resume:
+    usual = judge_folder.folder_of(run, agent)
+    begun = resume_folder(resume, out, usual)
+    folder = begun or out or usual
+    if begun is not None:
         plan = replace(plan, question=_recorded(folder, agent, given, asked))
     else:
         judge_folder.new_judge_folder(folder)  # Before the model is loaded: that can take minutes.

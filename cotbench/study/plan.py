@@ -113,7 +113,7 @@ def _references(config: StudyConfig, env: str, add: Add) -> None:
 
 def _asked(config: StudyConfig) -> tuple[str, ...]:
     """The flags of the elicitation."""
-    flags = {"style": "elicitation"}
+    flags = {"style": "elicitation-style"}
     found: list[str] = []
     for name, value in sorted(config.elicitation.items()):
         flag = "--" + flags.get(name, name).replace("_", "-")
