@@ -3,8 +3,10 @@
 The public face. Everything is imported when it is first used, so `import cotbench` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cotbench.envs.gymnasium_ids import register_ids
+from cotbench.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from cotbench.agents import Agent, make_agent, register_agent
@@ -64,9 +66,6 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'cotbench' has no attribute {name!r}")
-    value = getattr(import_module(f"cotbench.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)
+
+register_ids()

@@ -103,3 +103,10 @@ class TrainingResult:
     seen: dict[str, float]
     examples: int
     too_long: int
+
+    @property
+    def summary_line(self) -> str:
+        """What a training came to, in a line."""
+        long = f" ({self.too_long} more are too long)" if self.too_long else ""
+        masked = f", {self.seen['masked_share']:.1%} of the action tokens masked" if self.seen.get("masked_share") else ""
+        return f"trained {self.steps} steps on {self.examples} examples{long}, {self.seen['tokens']:.0f} tokens{masked}"

@@ -1,5 +1,5 @@
-"""The commands, put together. Invariant: a command's module is imported when the command is asked for, so that `cotbench --help`
-needs none of them.
+"""The commands, put together. Invariant: a command's module is imported when the command is asked for: `cotbench --help` needs
+none of them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ COMMANDS = {
         "Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Started again, it goes on.",
         "study:study",
     ),
-    "report": Entry("Write a page: the answer in sentences, tables, figures, and the episodes to step through.", "report:report"),
+    "report": Entry(
+        "Write a page: the answer in sentences, tables, figures, and the episodes to step through.", "report:report"
+    ),
     "compare": Entry("Compare two runs on the tasks that both have played: second minus first.", "compare:compare"),
     "play": Entry('Play a task yourself. "?" lists what can be done, "!" asks the expert, Ctrl-D ends.', "play:play"),
     "judge": Entry(

@@ -48,6 +48,8 @@ def doctor(
 def _packages() -> list[Finding]:
     from importlib.metadata import PackageNotFoundError, version
 
+    from cotbench.envs.registry import builtin_entries
+
     wanted = {
         "gymnasium": "",
         "statsmodels": "",
@@ -63,9 +65,7 @@ def _packages() -> list[Finding]:
         "uvicorn": "leaderboard",
         "openai": "openai",
         "tenacity": "openai",
-        "scienceworld": "scienceworld",
-        "py4j": "scienceworld",
-        "mpmath": "bfcl",
+        **{name: entry.extra for entry in builtin_entries() for name in entry.modules},
         "textworld": "reference",
         "alfworld": "reference",
     }

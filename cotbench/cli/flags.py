@@ -25,9 +25,7 @@ Typed: TypeAlias = Mapping[type[BaseModel], dict[str, Any]]
 _METAVARS = {int: "INT", float: "FLOAT", Path: "PATH", str: "TEXT"}
 
 
-def with_options(
-    *models: type[BaseModel], without: tuple[str, ...] = ()
-) -> Callable[[Callable[..., int]], Callable[..., int]]:
+def with_options(*models: type[BaseModel], without: tuple[str, ...] = ()) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Decorator: give a command the options of models.
 
     Args:

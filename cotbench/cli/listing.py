@@ -73,19 +73,22 @@ def tasks(
 @app.command("recipes")
 def recipes(import_: Import = None, json_: _Json = False) -> None:
     """The ways to train that --recipe accepts, and the presets."""
-    from cotbench.baselines.recipes import PRESETS, RECIPES
+    from cotbench.recipes import recipe_named, recipe_names
 
-    rows = [*RECIPES.items(), *((f"--preset {name}", what) for name, what in PRESETS.items())]
+    entries = [recipe_named(name) for name in recipe_names()]
+    presets = {name: preset.description for entry in entries for name, preset in entry.presets.items()}
+    rows = [(entry.name, entry.description) for entry in entries]
+    rows += [(f"--preset {name}", description) for name, description in presets.items()]
     _print(("recipe", "what it is"), rows, json_)
 
 
 @app.command("probes")
 def probes(import_: Import = None, json_: _Json = False) -> None:
     """What `cotbench probe` measures, with each probe's options."""
-    from cotbench.probes.probe import PROBES, probe_named
+    from cotbench.probes.probe import probe_named, probe_names
 
     rows = []
-    for name in PROBES:
+    for name in probe_names():
         probe = probe_named(name)
         options = [f"{option}={_default(field)}: {field.description}" for option, field in probe.options.model_fields.items()]
         rows.append((name, probe.description, "\n".join(options)))

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import WRITTEN, Import, Resume, Typed, with_options
-from cotbench.probes.request import MEASURED, ProbeRequest
+from cotbench.probes.config import MEASURED, ProbeConfig
 from cotbench.runs.resources import Resources
 
 
-@with_options(ProbeRequest, Resources, without=("show_admissible", "cache_gb"))
+@with_options(ProbeConfig, Resources, without=("show_admissible", "cache_gb"))
 def probe(
     typed: Typed,
     name: Annotated[
@@ -53,32 +53,32 @@ def probe(
     from cotbench.probes.probe import probe_named
 
     folder = resume_folder(resume, out)
-    given = {**only_given({"probe": name}), **typed[ProbeRequest]}
-    request = _request(folder, given, _pairs(option or []))
+    given = {**only_given({"probe": name}), **typed[ProbeConfig]}
+    config = _config(folder, given, _pairs(option or []))
     resources = model_of(Resources, typed[Resources])
-    measured = probe_named(request.probe)
-    options = parse_options(measured, request.options)
-    build = resolve(request.agent)
-    target = folder or _new_folder(out, request)
+    measured = probe_named(config.probe)
+    options = parse_options(measured, config.options)
+    build = resolve(config.agent)
+    target = folder or _new_folder(out, config)
     again = resume_command("probe", target, import_ or [], resources.data)
     try:
-        with _written(target, request):
-            found, elicitation = _states(target, request, resources)
-            known = None if request.answers is None else known_answers(request.answers, request.agent, found, elicitation)
+        with _written(target, config):
+            found, elicitation = _states(target, config, resources)
+            known = None if config.answers is None else known_answers(config.answers, config.agent, found, elicitation)
             quiet = json_ and not sys.stderr.isatty()
             with (
-                open_agent(request.agent, build, target) as player,
-                _progress(request.probe, len(found.states), quiet=quiet) as observer,
+                open_agent(config.agent, build, target) as player,
+                _progress(config.probe, len(found.states), quiet=quiet) as observer,
             ):
                 summary = run_probe(
                     measured,
                     target,
                     agent=player,
-                    spec=request.agent,
+                    spec=config.agent,
                     states=found,
                     elicitation=elicitation,
                     options=options,
-                    seed=request.seed,
+                    seed=config.seed,
                     answers=known,
                     observer=observer,
                 )
@@ -91,7 +91,7 @@ def probe(
 _REFERENCE = "reference"
 
 
-def _request(folder: Path | None, given: dict[str, Any], options: dict[str, str]) -> ProbeRequest:
+def _config(folder: Path | None, given: dict[str, Any], options: dict[str, str]) -> ProbeConfig:
     """Return what is to be measured: what was typed, over what was asked for in a folder to go on with.
 
     Raises:
@@ -99,16 +99,16 @@ def _request(folder: Path | None, given: dict[str, Any], options: dict[str, str]
     """
     from cotbench.cli.options import model_of
     from cotbench.errors import UsageError
-    from cotbench.probes.request import read_request
+    from cotbench.probes.config import read_config
     from cotbench.runs.folder import check_identity
 
     before = {}
     if folder is not None:
         if not folder.is_dir():
             raise UsageError(f"--resume: there is no folder {folder}")
-        begun = read_request(folder)
+        begun = read_config(folder)
         if begun is not None:
-            fixed = {name: given[name] for name in ("probe", "agent", "seed", "states") if name in given}
+            fixed: dict[str, Any] = {name: given[name] for name in ("probe", "agent", "seed", "states") if name in given}
             check_identity(folder, {name: getattr(begun, name) for name in fixed}, fixed, "measurement")
             before = begun.model_dump()
             if "reference" in given:  # It says where the states are from.
@@ -120,7 +120,7 @@ def _request(folder: Path | None, given: dict[str, Any], options: dict[str, str]
         raise UsageError("NAME is missing: name the probe, as in cotbench probe alignment (cotbench list probes)")
     if "agent" not in merged:
         raise UsageError("--agent is missing: name who is measured, as in --agent hf:smollm2 (cotbench list agents)")
-    return model_of(ProbeRequest, merged)
+    return model_of(ProbeConfig, merged)
 
 
 def _pairs(options: list[str]) -> dict[str, str]:
@@ -135,44 +135,46 @@ def _pairs(options: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _new_folder(out: Path | None, request: ProbeRequest) -> Path:
+def _new_folder(out: Path | None, config: ProbeConfig) -> Path:
     """Make the folder of a new probe: the one that was named, or one that is not taken."""
-    from cotbench.probes.request import REQUEST
+    from cotbench.probes.config import CONFIG
     from cotbench.runs.folder import file_name, make_folder
     from cotbench.runs.manifest import MANIFEST, RunConfig
 
     target = out
     if target is None:
         usual = {name: RunConfig.model_fields[name].default for name in ("env", "split")}
-        words = (request.probe, request.agent, request.env or usual["env"], request.split or usual["split"])
+        words = (config.probe, config.agent, config.env or usual["env"], config.split or usual["split"])
         stem = "_".join(map(file_name, words))
         count, target = 1, Path("probes") / stem
         while target.exists():
             count += 1
             target = Path("probes") / f"{stem}_{count}"
-    begun = any((target / name).exists() for name in (REQUEST, MANIFEST, _REFERENCE))
+    begun = any((target / name).exists() for name in (MANIFEST, _REFERENCE))
+    if target.is_dir() and [path.name for path in target.iterdir()] == [CONFIG]:
+        (target / CONFIG).unlink()  # Of one that was killed before it measured anything.
     hint = f"go on with: cotbench probe --resume {target}, or choose another --out" if begun else "choose another --out"
     make_folder(target, hint, "folder of the probe")
     return target
 
 
 @contextmanager
-def _written(target: Path, request: ProbeRequest) -> Iterator[None]:
-    """Write the request down; where what follows fails before anything else is there, nothing stays."""
-    from cotbench.probes.request import REQUEST, read_request, write_request
+def _written(target: Path, config: ProbeConfig) -> Iterator[None]:
+    """Write down what is to be measured; where what follows fails before anything else is there, nothing stays."""
+    from cotbench.probes.config import CONFIG, read_config, write_config
 
-    if read_request(target) is None:
-        write_request(target, request)
+    if read_config(target) is None:
+        write_config(target, config)
     try:
         yield
     except Exception:
-        if [path.name for path in target.iterdir()] == [REQUEST]:
-            (target / REQUEST).unlink()
+        if [path.name for path in target.iterdir()] == [CONFIG]:
+            (target / CONFIG).unlink()
             target.rmdir()
         raise
 
 
-def _states(target: Path, request: ProbeRequest, resources: Resources) -> tuple[Any, Any]:
+def _states(target: Path, config: ProbeConfig, resources: Resources) -> tuple[Any, Any]:
     """Return the states, and how answers are asked for; where the reference is an agent, it plays the split first."""
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
@@ -183,21 +185,21 @@ def _states(target: Path, request: ProbeRequest, resources: Resources) -> tuple[
     from cotbench.runs.manifest import MANIFEST, RunConfig
     from cotbench.runs.plan import make_plan
 
-    run = Path(request.reference)
-    where = only_given({"env": request.env, "scheme": request.scheme, "split": request.split})
+    run = Path(config.reference)
+    where = only_given({"env": config.env, "scheme": config.scheme, "split": config.split})
     if (run / MANIFEST).is_file():
         for name in where:
             raise UsageError(
-                f"--{name} and --reference {request.reference} both say where the states are from: leave --{name} away"
+                f"--{name} and --reference {config.reference} both say where the states are from: leave --{name} away"
             )
     else:
-        played = {"agent": request.reference, "mode": "cot", "seed": request.seed}
+        played = {"agent": config.reference, "mode": "cot", "seed": config.seed}
         plan = make_plan(new_config({"env": RunConfig.model_fields["env"].default, **where, **played}), resources.data)
         run = target / _REFERENCE
-        with open_agent(request.reference, resolve(request.reference), target) as player:
+        with open_agent(config.reference, resolve(config.reference), target) as player:
             play_run(plan, run, True, player, resources)
-    found = read_states(run, request.states, request.seed)
-    return found, elicitation_of(found.env, request.elicitation)
+    found = read_states(run, config.states, config.seed)
+    return found, elicitation_of(found.env, config.elicitation)
 
 
 @contextmanager

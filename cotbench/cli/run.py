@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import WRITTEN, DryRun, Import, Resume, Typed, with_options
-from cotbench.runs.request import RunRequest
 from cotbench.runs.resources import Resources
+from cotbench.runs.suite_config import SuiteConfig
 
 
-@with_options(RunRequest, Resources)
+@with_options(SuiteConfig, Resources)
 def run(
     typed: Typed,
     *,
@@ -36,11 +36,11 @@ def run(
     from cotbench.runs import runner, suite
     from cotbench.runs.plan import make_plan
 
-    given = typed[RunRequest]
+    given = typed[SuiteConfig]
     resources = model_of(Resources, typed[Resources])
     data = resources.data
     folder = resume_folder(resume, out)
-    env = given.get("env", RunRequest.model_fields["env"].default)
+    env = given.get("env", SuiteConfig.model_fields["env"].default)
     if folder is not None:
         configs = recorded_configs(folder, given)
     elif "agent" not in given:

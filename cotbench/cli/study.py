@@ -23,7 +23,7 @@ def study(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", "-j", min=1, help="Stages at a time.", show_default="one a core; 1 on a GPU", rich_help_panel=WRITTEN
+            "--jobs", "-j", min=1, help="Stages at a time.", show_default="one a core, or one a GPU", rich_help_panel=WRITTEN
         ),
     ] = None,
     flops: Annotated[
@@ -47,12 +47,11 @@ def study(
     from cotbench.report.require import require_report
     from cotbench.study import folder
     from cotbench.study.config import read_study
-    from cotbench.study.plan import make_plan
+    from cotbench.study.plan import make_study_plan
     from cotbench.study.scheduler import run_study
 
     config = read_study(name)
-    plan = make_plan(config)
-    _check_trainings(plan)
+    plan = make_study_plan(config)
     target = out or Path("studies") / config.name
     if dry_run:
         _print_plan(plan, target, flops, jobs or _jobs(config), json_)
@@ -61,16 +60,16 @@ def study(
     require_report("the report of a study")
     folder.begin(target, plan)
     try:
-        with folder.only_one(target), _progress(plan, target) as watcher:
-            failures = run_study(target, plan, jobs=jobs or _jobs(config), watcher=watcher)
+        with folder.only_one(target), _progress(plan, target) as observer, _executor(config, jobs) as executor:
+            failures = run_study(target, plan, executor, observer)
     except KeyboardInterrupt:
         print(f"interrupted; what was done is kept, go on with: {_again(name, out)}", file=sys.stderr)
         return 130
     if failures:
         first = failures[0]
         print(
-            f"error: {len(failures)} stages failed, the first is {first.stage.name}: {first.said}; see {first.log}, then go on "
-            f"with: {_again(name, out)}",
+            f"error: {len(failures)} stages failed, the first is {first.stage.name}: {first.message}; see {first.log}, then "
+            f"go on with: {_again(name, out)}",
             file=sys.stderr,
         )
         return 1
@@ -81,46 +80,34 @@ def _again(name: str, out: Path | None) -> str:
     return f"cotbench study {name}" + (f" --out {out}" if out is not None else "")
 
 
-def _jobs(config: Any) -> int:
-    """How many stages at a time: as many as there are cores for their threads; one where a GPU does the work."""
+def _gpus() -> int:
     from importlib.util import find_spec
 
+    if find_spec("torch") is None:
+        return 0
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def _jobs(config: Any) -> int:
+    """Return how many stages run at a time: one a GPU where there are any, else as many as the cores have threads for."""
     from cotbench.cli.options import cores
 
-    if config.threads is None and find_spec("torch") is not None:
-        import torch
-
-        if torch.cuda.is_available():
-            return 1
-    return max(1, cores() // (config.threads or cores()))
+    gpus = _gpus() if config.threads is None else 0
+    return gpus or max(1, cores() // (config.threads or cores()))
 
 
-def _check_trainings(plan: Any) -> None:
-    """Refuse an option that no recipe has before hours of work, not after them."""
-    from cotbench.baselines.recipes import resolve
-    from cotbench.cli.train import options_of
-    from cotbench.errors import UnknownNameError, UsageError
-    from cotbench.probes.folder import parse_options as probe_options
-    from cotbench.probes.probe import probe_named
+@contextmanager
+def _executor(config: Any, jobs: int | None) -> Iterator[Any]:
+    """Give the processes that carry out a study's stages, for its time."""
+    from cotbench.study.local_executor import LocalExecutor
 
-    for stage in plan.of("train"):
-        words = list(stage.command[1:])
-        given: dict[str, list[str]] = {}
-        for flag, value in zip(words[::2], words[1::2], strict=True):
-            given.setdefault(flag, []).append(value)
-        options = options_of(given.get("--option", [])) | {"model": given["--model"][0], "data": tuple(given["--data"])}
-        preset = given.get("--preset", [None])[0]
-        try:
-            resolve.resolve_config(given["--recipe"][0], preset, None, options, None)
-        except UnknownNameError:
-            raise
-        except UsageError as error:
-            raise UsageError(f"stage {stage.name}: {error}") from error
-    for probe in plan.config.probes:
-        texts = {
-            name: ",".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in probe.options.items()
-        }
-        probe_options(probe_named(probe.probe), texts)
+    executor = LocalExecutor(jobs or _jobs(config), gpus=_gpus(), threads=config.threads)
+    try:
+        yield executor
+    finally:
+        executor.close()
 
 
 def _require(plan: Any) -> None:

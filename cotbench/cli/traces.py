@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.baselines.data.request import TracesRequest
+from cotbench.baselines.data.traces_config import TracesConfig
 from cotbench.cli.flags import WRITTEN, DryRun, Import, Resume, Typed, with_options
 from cotbench.runs.resources import Resources
 
 
-@with_options(TracesRequest, Resources, without=("show_admissible",))
+@with_options(TracesConfig, Resources, without=("show_admissible",))
 def traces(
     typed: Typed,
     *,
@@ -32,7 +32,7 @@ def traces(
     """Let a teacher play in CoT mode, and keep its successful episodes as training data."""
     from cotbench.cli.options import model_of, only_given
 
-    given = dict(typed[TracesRequest])
+    given = dict(typed[TracesConfig])
     source, parquet = given.pop("source", None), given.pop("parquet", False)
     if source is not None:
         return _convert(source, out, {**given, **only_given({"resume": resume})})
@@ -98,7 +98,7 @@ def _config(folder: Path | None, given: dict[str, Any]) -> Any:
     from cotbench.errors import RunFolderError
 
     if folder is None:
-        usual = {name: TracesRequest.model_fields[name].default for name in ("agent", "env", "split", "mode")}
+        usual = {name: TracesConfig.model_fields[name].default for name in ("agent", "env", "split", "mode")}
         config = new_config(usual | given)
     else:
         configs = recorded_configs(folder, given)
@@ -142,7 +142,7 @@ def _convert(source: Path, out: Path | None, typed: dict[str, Any]) -> int:
     from cotbench.flags import flag_of
 
     for name, value in typed.items():
-        flag = flag_of(TracesRequest, next(iter(value)) if isinstance(value, dict) else name)
+        flag = flag_of(TracesConfig, next(iter(value)) if isinstance(value, dict) else name)
         raise UsageError(f"--from plays nothing: leave {flag} away")
     if out is None:
         raise UsageError("--from needs --out FILE.jsonl or --out FILE.parquet")

@@ -6,13 +6,14 @@ The options are those of the recipe that the arguments name.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
 
-from cotbench.baselines.recipes.request import TrainRequest
+from cotbench.baselines.recipes.choice import RecipeChoice
 from cotbench.cli.flags import LEARNED, WRITTEN, Import, Resume, Typed, with_options
 
 
@@ -32,7 +33,7 @@ def make_command(arguments: list[str]) -> Callable[..., int]:
     load_plugins(_values(arguments, "--import"))
     config = recipe_config(_recipe_of(arguments))
 
-    @with_options(TrainRequest, config, without=("show_admissible",))
+    @with_options(RecipeChoice, config, without=("show_admissible",))
     def train(
         typed: Typed,
         *,
@@ -54,7 +55,7 @@ def make_command(arguments: list[str]) -> Callable[..., int]:
         """Train a model on traces: checkpoints are loaded as hf:OUT/checkpoint-N, the last state as hf:OUT."""
         given = options_of(option or [])
         tables = {name: {**given[name], **value} for name, value in typed[config].items() if isinstance(given.get(name), dict)}
-        return _train(typed[TrainRequest], given | typed[config] | tables, (out, resume), import_ or [], json_)
+        return _train(typed[RecipeChoice], given | typed[config] | tables, (out, resume), import_ or [], json_)
 
     return train
 
@@ -68,18 +69,10 @@ def recipe_config(name: str | None) -> type[BaseModel]:
     Raises:
         UnknownNameError: there is no such recipe.
     """
-    from cotbench.baselines.recipes import RECIPES
-    from cotbench.errors import UnknownNameError
+    from cotbench.baselines.recipes.resolve import DEFAULT
+    from cotbench.recipes import recipe_named
 
-    if name is not None and name not in RECIPES:
-        raise UnknownNameError("recipe", name, RECIPES)
-    if name == "base":
-        from cotbench.baselines.tiny.base_config import BaseConfig
-
-        return BaseConfig
-    from cotbench.baselines.recipes.sft_config import SFTConfig
-
-    return SFTConfig
+    return recipe_named(name or DEFAULT).config
 
 
 def _recipe_of(arguments: list[str]) -> str | None:
@@ -104,12 +97,12 @@ def _recipe_of(arguments: list[str]) -> str | None:
 
 def _values(arguments: list[str], name: str) -> list[str]:
     """All values of an option, before the command line is parsed."""
-    following = [value for word, value in zip(arguments, arguments[1:], strict=False) if word == name]
+    following = [value for word, value in pairwise(arguments) if word == name]
     return following + [word.removeprefix(f"{name}=") for word in arguments if word.startswith(f"{name}=")]
 
 
 def _train(
-    request: dict[str, Any],
+    choice: dict[str, Any],
     given: dict[str, Any],
     where: tuple[Path | None, str | None],
     imports: list[str],
@@ -127,11 +120,11 @@ def _train(
     if target is None:
         raise UsageError("--out is missing: the folder of the trained model")
     require_training()
-    from cotbench.baselines.recipes import resolve, sft
+    from cotbench.baselines.recipes import resolve
     from cotbench.baselines.training.recipe_card import first_process
     from cotbench.baselines.training.trainer import CARD
 
-    plan = resolve.resolve_config(request.get("recipe"), request.get("preset"), request.get("config"), given, begun)
+    plan = resolve.resolve_config(choice.get("recipe"), choice.get("preset"), choice.get("config"), given, begun)
     again = resume_command("train", target, imports)
     try:
         _teach_tiny(plan, quiet=as_json)
@@ -145,7 +138,7 @@ def _train(
     if as_json:
         typer.echo((target / CARD).read_text("utf-8"), nl=False)
     else:
-        typer.echo(sft.summary_line(trained))
+        typer.echo(trained.summary_line)
         typer.echo(f"play it with: cotbench run --agent hf:{_shown(target)}")
     return 0
 

@@ -252,4 +252,11 @@ PROBE = Probe(
     row=AlignmentRow,
     measure=_measure,
     summarize=_summarize,
+    cost=lambda sizes: sizes.prompt + 2 * sizes.answer,
+    answers=answers,
+    sections=(
+        "cotbench.study.report_training:training_section",
+        "cotbench.study.report_training:revisions_section",
+        "cotbench.study.report_training:log_probability_section",
+    ),
 )

@@ -236,4 +236,6 @@ PROBE = Probe(
     row=ConflictRow,
     measure=_measure,
     summarize=_summarize,
+    cost=lambda sizes: sizes.prompt + 12 * sizes.answer,
+    sections=("cotbench.study.report_probes:conflict_section",),
 )

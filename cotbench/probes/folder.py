@@ -230,17 +230,14 @@ def read_probe_manifest(folder: Path) -> ProbeManifest:
 
 
 def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elicitation) -> Mapping[StateKey, StateAnswer]:
-    """What an agent answered, out of a folder of probe `alignment`.
+    """What an agent answered, out of the folder of a probe whose rows hold answers (`alignment`).
 
     Raises:
         UsageError: it is of another probe, another agent, other states or another elicitation.
     """
-    from cotbench.probes.alignment import answers
-
     probed = read_probe(folder)
     found = probed.manifest
     for name, there, here in (
-        ("probe", found.probe, "alignment"),
         ("agent", found.agent, agent),
         ("elicitation", found.elicitation_fingerprint, elicitation.fingerprint),
         ("reference", found.reference, states.reference),
@@ -248,7 +245,9 @@ def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elici
     ):
         if there != here:
             raise UsageError(f"{folder} has the answers of another {name}: {there}, not {here}")
-    known, references = answers(probed.rows), {row.key: row.reference for row in probed.rows if row.error is None}
+    if probed.probe.answers is None:
+        raise UsageError(f"{folder} is of probe {found.probe}, whose rows hold no answers: name a folder of probe alignment")
+    known, references = probed.probe.answers(probed.rows), {row.key: row.reference for row in probed.rows if row.error is None}
     for state in states.states:
         if references.get(state.key, state.action) != state.action:
             raise UsageError(f"{folder} has another reference action at step {state.step} of {state.task}: measure it anew")

@@ -157,4 +157,6 @@ PROBE = Probe(
     row=PreferenceRow,
     measure=_measure,
     summarize=_summarize,
+    cost=lambda sizes: 4 * sizes.prompt,
+    sections=("cotbench.study.report_probes:preference_section",),
 )

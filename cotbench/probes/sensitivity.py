@@ -268,4 +268,6 @@ PROBE = Probe(
     row=SensitivityRow,
     measure=_measure,
     summarize=_summarize,
+    cost=lambda sizes: 6 * sizes.prompt,
+    sections=("cotbench.study.report_probes:sensitivity_section",),
 )

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cotbench.envs.registry import env_entries
 from cotbench.errors import RunFolderError
 from cotbench.flags import ELICITATION, EXECUTION, TASKS, Flag
 from cotbench.prompting.elicitation import Elicitation
@@ -36,12 +37,8 @@ _PACKAGES = (
     "openai",
     "tenacity",
     "vllm",
-    "textworld",
-    "alfworld",
-    "scienceworld",
-    "py4j",
-    "mpmath",
 )
+"""Recorded beside what the environments name (`EnvEntry.packages`)."""
 
 MACHINE_FIELDS = ("device", "torch_threads")
 """What an agent says of the machine rather than of itself: a run may go on elsewhere."""
@@ -52,7 +49,9 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    agent: Annotated[str, Flag(panel=TASKS)] = Field(description="spec of the agent, hf:MODEL, random, ... (cotbench list agents)")
+    agent: Annotated[str, Flag(panel=TASKS)] = Field(
+        description="spec of the agent: hf:MODEL, random, ... (cotbench list agents)"
+    )
     env: Annotated[str, Flag(panel=TASKS)] = Field("alfworld-gen", description="name of the environment (cotbench list envs)")
     scheme: Annotated[str, Flag(panel=TASKS)] = Field("paper", description="family of splits: paper or official")
     split: Annotated[str, Flag(panel=TASKS)] = Field("id", description="split of the scheme: id, ood, train, ...")
@@ -141,7 +140,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def provenance() -> dict[str, Any]:
     """Packages, Python, hardware, commit and time, as fields of a manifest."""
     packages = {}
-    for name in _PACKAGES:
+    for name in dict.fromkeys((*_PACKAGES, *(name for entry in env_entries() for name in entry.packages))):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

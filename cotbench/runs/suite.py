@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from cotbench.envs.registry import env_entry
+from cotbench.envs.registry import env_entry, overall_groups
 from cotbench.errors import RunFolderError, UsageError
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.runs.jsonl_store import write_atomically
@@ -21,6 +21,7 @@ from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
 
 ALL = "all"
+_WITHOUT_DATA = "all-gen"
 _CONFIGS = TypeAdapter(list[RunConfig])
 
 
@@ -48,7 +49,7 @@ def resolve_env_names(named: str, data: Path | None) -> list[str]:
         UsageError: none is named.
     """
     if named == ALL:
-        return ["alfworld" if data is not None else "alfworld-gen", "scienceworld", "bfcl"]
+        return list(overall_groups()[ALL if data is not None else _WITHOUT_DATA])
     names = list(dict.fromkeys(name.strip() for name in named.split(",") if name.strip()))
     if not names:
         raise UsageError("--env names no environment (cotbench list envs)")

@@ -19,7 +19,7 @@ from cotbench.probes.probe import probe_named
 from cotbench.runs.results import Run, load_run
 from cotbench.study.config import StudyConfig
 from cotbench.study.folder import STUDY, folder_of, is_done, seconds_of
-from cotbench.study.plan import StudyPlan, make_plan
+from cotbench.study.plan import StudyPlan, make_study_plan
 from cotbench.study.stage import Place, Stage
 
 Rows = Sequence[Any]
@@ -146,7 +146,7 @@ def read_data(folder: Path) -> StudyData:
         config = StudyConfig.model_validate_json(path.read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise RunFolderError(f"{path} is damaged: write it anew with cotbench study") from error
-    plan = make_plan(config)
+    plan = make_study_plan(config)
     there = [stage for stage in plan.stages if is_done(folder, stage)]
     probed = tuple((stage.place, read_probe(folder_of(folder, stage))) for stage in there if stage.kind == "probe")
     runs = tuple((stage.place, load_run(folder_of(folder, stage))) for stage in there if stage.kind == "run")

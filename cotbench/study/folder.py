@@ -11,18 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cotbench.errors import RunFolderError
+from cotbench.plugins import loaded_plugins
 from cotbench.runs.folder import make_folder
 from cotbench.runs.jsonl_store import write_atomically
-from cotbench.runs.manifest import MANIFEST
 from cotbench.study.plan import StudyPlan
-from cotbench.study.stage import Stage, arguments
+from cotbench.study.stage import Stage, StageOutput
 
 STUDY = "study.json"
 DONE = "done"
 LOGS = "logs"
-
-_BEGUN = {"run": MANIFEST, "reference": MANIFEST, "traces": MANIFEST, "probe": MANIFEST, "train": "training.json"}
-"""What a stage's folder holds once it can be gone on with."""
 
 
 def folder_of(study: Path, stage: Stage) -> Path:
@@ -71,14 +68,21 @@ def checkpoint(training: Path, share: float) -> Path:
 
 
 def command_of(study: Path, plan: StudyPlan, stage: Stage) -> list[str]:
-    """The arguments of `cotbench` that carry a stage out, or go on with it where it was begun."""
-    folder = folder_of(study, stage)
-    filled = arguments(stage, lambda name: folder_of(study, plan.named(name)), checkpoint)
-    if not (folder / _BEGUN[stage.kind]).is_file():
-        return [*filled, "--out", str(folder)]
-    if stage.kind == "probe":
-        return [*filled, "--out", str(folder), "--resume"]
-    return [stage.command[0], "--resume", str(folder)]
+    """Return the arguments of `cotbench` that carry a stage out, or go on with it where it was begun.
+
+    Raises:
+        RunFolderError: a checkpoint that it uses is missing.
+    """
+    folder, request = folder_of(study, stage), stage.request
+    plugins = [word for name in loaded_plugins() for word in ("--import", name)]
+    if (folder / request.begun).is_file():
+        return [request.command, "--resume", str(folder), *plugins]
+
+    def fill(output: StageOutput) -> str:
+        used = folder_of(study, plan.named(output.stage))
+        return str(used if output.checkpoint is None else checkpoint(used, output.checkpoint))
+
+    return [request.command, *request.arguments(fill), *plugins, "--out", str(folder)]
 
 
 def begin(study: Path, plan: StudyPlan) -> None:

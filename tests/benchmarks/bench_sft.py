@@ -74,9 +74,7 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Any:
     spec = "scripted?slips=0.05"
     plan = make_plan(RunConfig(agent=spec, env=ENV, split="train", mode="cot", episodes=EPISODES))
     folder = tmp_path_factory.mktemp("traces") / "t"
-    outcome = runner.start_run(
-        plan, folder, agent=make_agent(spec), resources=Resources(), observer=runner.SilentObserver()
-    )
+    outcome = runner.start_run(plan, folder, agent=make_agent(spec), resources=Resources(), observer=runner.SilentObserver())
     played = keep_successes(outcome.episodes, ENV, spec).demonstrations
     asked = Elicitation.for_env(ENV)
     told = asked.system_text(played[0].dialogue(0), "cot")
@@ -87,8 +85,8 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _model() -> Any:
+    from cotbench.baselines.recipes.base import BaseConfig
     from cotbench.baselines.tiny.model import new_model
-    from cotbench.baselines.tiny.base_config import BaseConfig
 
     return new_model(BaseConfig(), VOCABULARY)
 
@@ -104,7 +102,7 @@ def _steps(made: Any, unit: Any) -> Any:
 
 
 def _ours(tokenizer: Any, made: Any, unit: Any, out: Path) -> Seen:
-    from cotbench.baselines.recipes.sft_config import SFTConfig
+    from cotbench.baselines.recipes.sft import SFTConfig
     from cotbench.baselines.training import loop
     from cotbench.baselines.training.dataset import PackedDataset, trees_of_examples
     from cotbench.baselines.training.masks import MaskConfig, Masks

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 from typer.main import get_command
 
-from cotbench.baselines.data.request import TracesRequest
+from cotbench.baselines.data.traces_config import TracesConfig
 from cotbench.baselines.recipes.sft import SFTConfig
 from cotbench.cli.flags import Typed, with_options
 from cotbench.errors import UnknownNameError, UsageError
 from cotbench.flags import Flag, flag_of, options_of, read_value, to_arguments
-from cotbench.probes.request import ProbeRequest
+from cotbench.probes.config import ProbeConfig
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.resources import Resources
@@ -169,8 +169,8 @@ def test_a_derived_command_line_is_read_back(values: dict[str, Any]) -> None:
     ("model", "values"),
     [
         (RunConfig, {"agent": "hf:m?dtype=x", "tasks": ("a/1", "b/2"), "elicitation": {"top_p": 0.9, "one_line": False}}),
-        (TracesRequest, {"agent": "scripted?slips=0.1", "episodes": 7, "parquet": True}),
-        (ProbeRequest, {"agent": "hf:m", "reference": "runs/r", "answers": Path("p"), "elicitation": {"style": "template"}}),
+        (TracesConfig, {"agent": "scripted?slips=0.1", "episodes": 7, "parquet": True}),
+        (ProbeConfig, {"agent": "hf:m", "reference": "runs/r", "answers": Path("p"), "elicitation": {"style": "template"}}),
         (SFTConfig, {"model": "m", "data": ("t",), "betas": (0.9, 0.95), "elicitation": {"trace_tokens": 9}}),
         (Resources, {"num_envs": 3, "workers": 0, "cache_gb": 0.5}),
     ],

@@ -18,8 +18,7 @@ from cotbench.agents.hf.agent import HFAgent
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.baselines.data.demonstration import Demonstration, write_jsonl
 from cotbench.baselines.data.examples import Example, make_examples
-from cotbench.baselines.recipes.sft import train
-from cotbench.baselines.recipes.sft_config import SFTConfig
+from cotbench.baselines.recipes.sft import SFTConfig, train
 from cotbench.baselines.training.batching import make_steps
 from cotbench.baselines.training.logprobs import action_logprobs
 from cotbench.baselines.training.masks import weights

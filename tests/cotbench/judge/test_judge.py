@@ -155,7 +155,9 @@ def test_one_order(cli: Any, here: Path) -> None:
 
 
 def test_a_judge_may_reason_first(cli: Any, here: Path) -> None:
-    code, out, _ = cli(*BY_TEST, "--mode", "cot", "--elicitation-style", "template", "--trace-tokens", "9", "--temperature", "0.5")
+    code, out, _ = cli(
+        *BY_TEST, "--mode", "cot", "--elicitation-style", "template", "--trace-tokens", "9", "--temperature", "0.5"
+    )
     assert code == 0 and "question template" in out and "mode cot, both orders, temperature 0.5" in out
     asked = ASKED[0]
     assert (asked.mode, asked.elicitation.style, asked.elicitation.trace_tokens, asked.elicitation.action_tokens) == (

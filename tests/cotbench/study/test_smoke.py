@@ -9,7 +9,7 @@ import pytest
 from cotbench.cli import run_cli
 from cotbench.study.config import read_study
 from cotbench.study.folder import is_done
-from cotbench.study.plan import make_plan
+from cotbench.study.plan import make_study_plan
 from tests.conftest import needs_hf
 from tests.cotbench.report.pages import needs_report
 
@@ -36,7 +36,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_stages_are_done_and_all_sections_are_there(smoke: Path) -> None:
-    assert all(is_done(smoke, stage) for stage in make_plan(read_study("smoke")).stages)
+    assert all(is_done(smoke, stage) for stage in make_study_plan(read_study("smoke")).stages)
     numbers = json.loads((smoke / "numbers.json").read_text())
     assert [section["title"] for section in numbers["sections"]] == SECTIONS
     assert len(numbers["answer"]) == 3

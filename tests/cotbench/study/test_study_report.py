@@ -19,7 +19,7 @@ from cotbench.stats.trend import CheckpointSeries
 from cotbench.study import report_masking, report_probes, report_training
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyData
-from cotbench.study.plan import make_plan
+from cotbench.study.plan import make_study_plan
 from cotbench.study.report import answer
 from cotbench.study.report_training import Scope
 from cotbench.study.series import success_levels
@@ -97,7 +97,7 @@ def _conflict(kept: float) -> list[ProbeRow]:
 
 def _study(rate: Rate, kept: Callable[[float], float] = lambda share: 0.5, text: str = STUDY) -> Scope:
     config: StudyConfig = parse_study(text, "made")
-    plan = make_plan(config)
+    plan = make_study_plan(config)
     probed = []
     for stage in plan.of_kind("probe"):
         place = stage.place
@@ -250,7 +250,7 @@ def test_no_revision_at_all_is_no_preference_and_no_failure() -> None:
         probe="preference", options={"judge": "random"}, elicitation_fingerprint="0" * 16, states_sha256="0"
     )
     rows: list[ProbeRow] = [PreferenceRow(task=f"t/{number}", step=0, left_out="same action") for number in range(5)]
-    plan = make_plan(config)
+    plan = make_study_plan(config)
     probed = tuple(
         (one.place, ProbeResult(Path(), manifest, rows)) for one in plan.of_kind("probe") if one.place.probe == "preference"
     )

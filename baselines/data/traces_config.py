@@ -11,7 +11,7 @@ from cotbench.flags import OUTPUT, TASKS, Flag
 from cotbench.runs.manifest import RunConfig
 
 
-class TracesRequest(RunConfig):
+class TracesConfig(RunConfig):
     """Demonstrations by a teacher: the run that is played, and how its successful episodes are stored."""
 
     agent: Annotated[str, Flag(name="--teacher", panel=TASKS)] = Field(

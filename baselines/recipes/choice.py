@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cotbench.flags import MODEL, Flag
 
 
-class TrainRequest(BaseModel):
+class RecipeChoice(BaseModel):
     """A recipe, and where its options come from; the recipe's own config is beside it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,5 +1,5 @@
-"""What a probe was asked to measure, in its folder as `request.json`. Invariant: it is written before anything else is, so a
-measurement that was killed at any moment can go on from its folder alone.
+"""What a probe was asked to measure, in its folder as `probe_config.json`. Invariant: it is written before anything else is, so
+that a measurement that was killed at any moment can go on from its folder alone.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from cotbench.flags import ELICITATION, TASKS, Flag
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.jsonl_store import write_atomically
 
-REQUEST = "request.json"
+CONFIG = "probe_config.json"
 MEASURED = "Measurement"
 """The panel of `--help`."""
 
 
-class ProbeRequest(BaseModel):
+class ProbeConfig(BaseModel):
     """Who is measured by which probe, on which states."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -54,8 +54,8 @@ class ProbeRequest(BaseModel):
         default_factory=dict, description="how answers are asked for, where that is not as usual"
     )
 
-    def absolute(self) -> ProbeRequest:
-        """Return the request with absolute paths, so that it means the same wherever it is read."""
+    def absolute(self) -> ProbeConfig:
+        """Return it with absolute paths, so that it means the same wherever it is read."""
         reference = Path(self.reference)
         return self.model_copy(
             update={
@@ -65,21 +65,21 @@ class ProbeRequest(BaseModel):
         )
 
 
-def write_request(folder: Path, request: ProbeRequest) -> None:
-    """Write the request, whole or not at all."""
-    write_atomically(folder / REQUEST, [request.absolute().model_dump_json(indent=2) + "\n"])
+def write_config(folder: Path, config: ProbeConfig) -> None:
+    """Write down what is to be measured, whole or not at all."""
+    write_atomically(folder / CONFIG, [config.absolute().model_dump_json(indent=2) + "\n"])
 
 
-def read_request(folder: Path) -> ProbeRequest | None:
+def read_config(folder: Path) -> ProbeConfig | None:
     """Return what was asked for in a probe's folder; None where that was not written down.
 
     Raises:
         RunFolderError: the file is damaged.
     """
-    path = folder / REQUEST
+    path = folder / CONFIG
     if not path.is_file():
         return None
     try:
-        return ProbeRequest.model_validate_json(path.read_text("utf-8"))
+        return ProbeConfig.model_validate_json(path.read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise RunFolderError(f"{path} is damaged: remove it, and give all options beside --resume") from error

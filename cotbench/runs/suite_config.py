@@ -1,4 +1,4 @@
-"""What `cotbench run` is asked for. Invariant: a request for one environment is a `RunConfig`."""
+"""What `cotbench run` plays on one environment or on several. Invariant: what is played on each is a `RunConfig`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cotbench.flags import TASKS, Flag
 from cotbench.runs.manifest import RunConfig
 
 
-class RunRequest(RunConfig):
+class SuiteConfig(RunConfig):
     """A run on one environment, or runs on several, each a `RunConfig` with its `env`."""
 
     env: Annotated[str, Flag(panel=TASKS)] = Field(
