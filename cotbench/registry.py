@@ -4,7 +4,9 @@ offers are found in one way; a name belongs to one entry.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, Generic, TypeVar, cast
 
@@ -61,9 +63,7 @@ class Registry(Generic[T]):
         raise UnknownNameError(self._noun, name, self.names())
 
     def _points(self, **named: Any) -> Any:
-        from importlib.metadata import entry_points  # Takes longer to import than all of this package.
-
-        return entry_points(group=self._group, **named)
+        return _installed_points(self._group, tuple(sys.path)).select(**named)
 
     def _offered(self, name: str, point: Any) -> T:
         try:
@@ -81,6 +81,14 @@ class Registry(Generic[T]):
                 f"it registers no {self._noun} of that name"
             )
         return cast(T, loaded)
+
+
+@lru_cache
+def _installed_points(group: str, path: tuple[str, ...]) -> Any:
+    """Return the entry points of a group. Reading what is installed takes tens of milliseconds, and pages ask often."""
+    from importlib.metadata import entry_points  # Takes longer to import than all of this package.
+
+    return entry_points(group=group)
 
 
 def load(path: str) -> Any:

@@ -34,7 +34,7 @@ def serve(
     import socket
 
     from cotbench.errors import UsageError
-    from cotbench.leaderboard.web.serving import server_of
+    from cotbench.leaderboard.web.app import server_of
     from cotbench.leaderboard.web.settings import Settings
 
     with opened_store(db) as store:
@@ -68,7 +68,7 @@ def export(
 ) -> int:
     """Write the leaderboard as a static site: HTML and JSON, for any web server."""
     require_leaderboard("jinja2")
-    from cotbench.leaderboard.site import write_site
+    from cotbench.leaderboard.web.site import write_site
 
     with opened_store(db) as store:
         index = write_site(store, out)

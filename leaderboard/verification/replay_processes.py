@@ -25,7 +25,7 @@ Group = Sequence[tuple[int, Episode]]
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What the replay of one episode gave: a difference, why it failed, or neither."""
+    """The outcome of the replay of one episode: a difference, why it failed, or neither."""
 
     difference: Difference | None = None
     failure: str | None = None
@@ -36,7 +36,7 @@ class _Answer:
 
 
 def _serve(pipe: Any, settings: EnvSettings) -> None:
-    """A process: lines of episodes come, an answer for each goes, until the pipe is closed or the parent dies."""
+    """Run a process: answer each episode that comes, until the pipe is closed or the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides what Ctrl-C means.
     replayer = Replayer(settings)
     try:
@@ -60,7 +60,7 @@ def _answer(replayer: Replayer, line: str) -> _Answer:
 
 
 class _Process:
-    """One process and what it was given.
+    """One process and its episodes.
 
     Attributes:
         owed: the episodes that it has not answered yet, in order.
@@ -74,7 +74,7 @@ class _Process:
         self.owed: deque[tuple[int, Episode]] = deque()
 
     def give(self, group: Group) -> None:
-        """Have episodes replayed; starts the process when there is none.
+        """Send episodes to be replayed; starts the process when there is none.
 
         Raises:
             EngineError: it cannot be started.
@@ -101,7 +101,7 @@ class _Process:
             inner.close()
 
     def take(self) -> _Answer | None:
-        """The answer about the first episode that it owes; None where it died instead."""
+        """Return the answer about the first episode that it owes; None where it died instead."""
         try:
             answer: _Answer = self.pipe.recv()
         except (EOFError, OSError):
@@ -122,9 +122,15 @@ class _Process:
 def replay_in_processes(
     settings: EnvSettings, groups: Sequence[Group], jobs: int, finished: Callable[[], None]
 ) -> Difference | None:
-    """The first difference in the order of the run; `finished` is called for every episode that agrees.
+    """Return the first difference in the order of the run.
 
     A process that dies is replaced, and its episodes are replayed again.
+
+    Args:
+        settings: of the environment.
+        groups: the episodes, those of one task together.
+        jobs: how many processes, at most.
+        finished: called for every episode that agrees.
 
     Raises:
         EngineError: before any difference, an episode cannot be replayed, or its process died twice.
@@ -166,7 +172,7 @@ class _Replaying:
         return self._first is None or place < self._first[0]
 
     def _busy(self) -> list[_Process]:
-        """Give work to whoever has none; the processes whose next answer matters."""
+        """Give idle processes work and return those whose next answer matters."""
         for process in self._processes:
             if not process.owed and self._waiting:
                 process.give(self._waiting.popleft())

@@ -28,7 +28,7 @@ TRACES = ["traces", "--teacher", "expert"]
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Runs a command line in an empty folder: (exit code, output, last line of the errors)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    monkeypatch.setattr(registry._registry, "_registered", dict(registry._registry._registered))
 
     def call(*arguments: str) -> tuple[int, str, str]:
         code = run_cli(list(arguments))
@@ -147,7 +147,7 @@ def test_errors_are_counted_and_played_again(cli: Any) -> None:
     assert error.endswith("play them again with: cotbench traces --resume t --import sick.py")
     Path("down").unlink()
     sys.modules.pop("sick")
-    registry._registered.pop("sick")
+    registry._registry._registered.pop("sick")
     code, out, _ = cli("traces", "--resume", "t", "--import", "sick.py")
     assert code == 0 and out.startswith("kept 3 of 3 episodes")
     assert cli(*TRACES, "-n", "3", "--out", "whole")[0] == 0

@@ -67,7 +67,9 @@ class StreamingWriter(Writer):
 
 @pytest.fixture(autouse=True)
 def _writers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {**registry._registered, "writer": Writer, "stream": StreamingWriter})
+    monkeypatch.setattr(
+        registry._registry, "_registered", {**registry._registry._registered, "writer": Writer, "stream": StreamingWriter}
+    )
 
 
 def _query(**changes: Any) -> Query:
@@ -150,7 +152,7 @@ def test_a_spec_passes_options_on() -> None:
 
 
 def test_the_spec_as_it_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._registered, "filling", expert_fill)
+    monkeypatch.setitem(registry._registry._registered, "filling", expert_fill)
     built = registry.make_agent("filling:writer?inner=factor=2,trace=x")
     assert built.decide([_query()])[0].trace_tokens == 14
     with pytest.raises(UnknownNameError, match="unknown option 'factor' of agent 'filling'; known: inner"):

@@ -122,7 +122,7 @@ def _both_rise(arm: str | None, share: float, split: str) -> tuple[float, float]
 
 
 def test_both_rise_and_the_gap_is_flat() -> None:
-    first, second, third = answer(_study(_both_rise, lambda share: 0.2 + 0.6 * share))
+    first, second, third, *_ = answer(_study(_both_rise, lambda share: 0.2 + 0.6 * share))
     assert "on id, the prompt action's alignment with the reference rises (0.20 to 0.60 [" in first
     assert "the CoT action's rises (0.30 to 0.70 [" in first
     assert "the gap between them is flat (its change lies within 0.1)" in first
@@ -133,7 +133,7 @@ def test_both_rise_and_the_gap_is_flat() -> None:
 
 def test_only_the_cot_action_rises() -> None:
     scope = _study(lambda arm, share, split: (0.3, 0.3 + 0.5 * share), lambda share: 0.5)
-    first, second, third = answer(scope)
+    first, second, third, *_ = answer(scope)
     assert "the prompt action's alignment with the reference does not clearly move" in first
     assert "the gap between them rises by +0.50 [" in first
     assert "does not clearly move" in second

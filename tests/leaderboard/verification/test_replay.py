@@ -22,7 +22,6 @@ from cotbench.errors import EngineError, MissingDataError, UsageError
 from cotbench.leaderboard.submission.bundle import Bundle
 from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.verification import replay
-from cotbench.leaderboard.verification import verify as verify_module
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.leaderboard.verification.replay import MAX_ACTION, Replayer, ReplayRules
 from cotbench.leaderboard.verification.verify import verify_bundle, versions
@@ -518,4 +517,3 @@ def test_hostile_actions_only_differ(expert: Bundle) -> None:
 def test_jobs_are_counted_from_one(drawn: Bundle) -> None:
     with pytest.raises(UsageError, match="--jobs must be at least 1, not 0"):
         verify_bundle(drawn, jobs=0)
-    assert verify_module.ENGINES.keys() <= {"scienceworld", "bfcl"}
