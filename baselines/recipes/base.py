@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,7 @@ from cotbench.baselines.training.options import TrainingOptions
 from cotbench.baselines.training.recipe_card import TrainingResult, training_folder, write_begun
 from cotbench.baselines.training.sequence_tree import Tree
 from cotbench.envs.registry import TokenSizes
+from cotbench.flags import EXECUTION, MODEL, OPTIMISATION, Flag
 from cotbench.recipes import Recipe
 from cotbench.runs.manifest import provenance
 
@@ -32,16 +33,24 @@ class BaseConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    games: int = Field(6000, ge=10, description="how many games are read")
-    epochs: float = Field(1, gt=0, description="how often")
-    learning_rate: float = Field(2e-3, gt=0, description="of AdamW; it falls to 0")
-    batch_size: int = Field(2, ge=1, description="games a step")
-    hidden: int = Field(192, ge=32, multiple_of=32, description="width")
-    layers: int = Field(4, ge=1, description="depth")
-    seed: int = Field(0, ge=0, description="of the games' players, the weights and the order")
-    device: str = Field("cpu", description="cpu, cuda")
-    threads: int | None = Field(None, ge=1, description="torch's threads")
-    report_to: tuple[str, ...] = Field((), description="trackers that transformers knows")
+    games: Annotated[int, Flag(panel=MODEL)] = Field(6000, ge=10, description="number of games whose transcripts are read")
+    epochs: Annotated[float, Flag(panel=OPTIMISATION)] = Field(1, gt=0, description="training epochs")
+    learning_rate: Annotated[float, Flag(names=("--lr",), panel=OPTIMISATION)] = Field(
+        2e-3, gt=0, description="learning rate of AdamW; it falls to 0"
+    )
+    batch_size: Annotated[int, Flag(names=("-b",), panel=OPTIMISATION)] = Field(2, ge=1, description="games per step")
+    hidden: Annotated[int, Flag(panel=MODEL)] = Field(192, ge=32, multiple_of=32, description="hidden size of the model")
+    layers: Annotated[int, Flag(panel=MODEL)] = Field(4, ge=1, description="number of layers of the model")
+    seed: Annotated[int, Flag(panel=OPTIMISATION)] = Field(
+        0, ge=0, description="seed of the games' players, the weights and the order"
+    )
+    device: Annotated[str, Flag(panel=EXECUTION)] = Field("cpu", description="cpu or cuda")
+    threads: Annotated[int | None, Flag(panel=EXECUTION, default="torch's choice")] = Field(
+        None, ge=1, description="number of torch threads"
+    )
+    report_to: Annotated[tuple[str, ...], Flag(panel=EXECUTION)] = Field(
+        (), description="tracker that transformers knows: wandb, tensorboard, mlflow, ...; may be repeated"
+    )
 
 
 def train_base(

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -21,10 +21,11 @@ from cotbench.baselines.data.scored_tasks import check_trainable
 from cotbench.baselines.recipes.require import require_training
 from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, make_steps
 from cotbench.baselines.training.masks import MaskConfig, Masks
-from cotbench.baselines.training.options import TrainingOptions
+from cotbench.baselines.training.options import LRSchedule, TrainingOptions
 from cotbench.baselines.training.recipe_card import TrainingResult, data_card, training_folder, write_begun
 from cotbench.envs.registry import TokenSizes
 from cotbench.errors import UsageError
+from cotbench.flags import ELICITATION, EXECUTION, MODEL, OPTIMISATION, Flag
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.recipes import Masking, Preset, Recipe
 from cotbench.runs.jsonl_store import write_atomically
@@ -35,41 +36,74 @@ NAME = "sft"
 PAPER_FRACTION = 0.3
 """The paper's mask fraction: recipe `sft+` is `sft` with this one."""
 
+Progress = Annotated[float, Field(gt=0, le=1)]
+"""A fraction of the training."""
+
 
 class SFTConfig(MaskConfig):
     """What a training is asked to do. The defaults are the paper's where it gives a value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    model: str = Field(description="what is trained: hub name, alias, local folder, smollm2, tiny")
-    data: tuple[str, ...] = Field(min_length=1, description="traces: folders, .jsonl or .parquet files")
-    epochs: float = Field(5, gt=0, description="how often the data is gone through")
-    learning_rate: float = Field(1e-5, gt=0, description="step size of AdamW")
-    batch_size: int = Field(16, ge=1, description="decisions a step")
-    unit: ExampleUnit = Field("decision", description="decisions drawn one by one, or whole episodes, each one sequence")
-    lr_schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="constant keeps decay apart from progress, so that checkpoints can be compared"
+    model: Annotated[str, Flag(panel=MODEL)] = Field(
+        description="model to train: hub name, alias, local folder, smollm2 or tiny"
     )
-    warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW, on matrices")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
-    ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="decay of a running average of the weights, which is what is saved; 0: the weights are"
+    data: Annotated[tuple[str, ...], Flag(panel=MODEL, default="for --model tiny: made for it")] = Field(
+        min_length=1, description="traces: a folder of cotbench traces, a .jsonl or a .parquet file; may be repeated"
     )
-    max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0: never")
-    checkpoints: tuple[float, ...] = Field((0.2, 0.4, 0.6, 0.8, 1.0), description="after which shares of the training")
-    max_length: int | None = Field(None, ge=64, description="tokens of the longest example; default: the model's context")
-    max_tokens_per_forward: int = Field(8192, ge=64, description="tokens that go through the model at once")
-    lora_rank: int | None = Field(None, ge=1, description="train an adapter of this rank instead of all weights")
-    lora_alpha: float = Field(32.0, gt=0, description="scale of the adapter")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the adapter")
-    lora_targets: tuple[str, ...] = Field((), description="the layers it is put on; default: all linear ones")
-    gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
-    seed: int = Field(0, ge=0, description="of the order, the masks and new weights")
-    device: str = Field("auto", description="auto, cpu, cuda")
-    threads: int | None = Field(None, ge=1, description="torch's threads")
-    report_to: tuple[str, ...] = Field((), description="trackers that transformers knows: wandb, tensorboard, mlflow, ...")
-    elicitation: dict[str, Any] = Field(
+    epochs: Annotated[float, Flag(panel=OPTIMISATION)] = Field(5, gt=0, description="training epochs")
+    learning_rate: Annotated[float, Flag(names=("--lr",), panel=OPTIMISATION)] = Field(
+        1e-5, gt=0, description="learning rate of AdamW"
+    )
+    batch_size: Annotated[int, Flag(names=("-b",), panel=OPTIMISATION)] = Field(16, ge=1, description="decisions per step")
+    unit: Annotated[ExampleUnit, Flag(panel=OPTIMISATION)] = Field(
+        "decision", description="what is drawn: a decision, or a whole episode as one sequence"
+    )
+    lr_schedule: Annotated[LRSchedule, Flag(panel=OPTIMISATION)] = Field(
+        "constant", description="learning rate schedule after the warmup"
+    )  # Constant keeps decay apart from progress, so that checkpoints can be compared.
+    warmup: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
+        0.03, ge=0, lt=1, description="fraction of the steps over which the learning rate rises from 0"
+    )
+    weight_decay: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
+        0.0, ge=0, description="weight decay of AdamW, on matrices only"
+    )
+    betas: Annotated[tuple[float, float], Flag(panel=OPTIMISATION, joined=True)] = Field(
+        (0.9, 0.999), description="betas of AdamW"
+    )
+    ema_decay: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
+        0.0, ge=0, lt=1, description="decay of an exponential moving average of the weights, which is saved; 0: none"
+    )
+    max_grad_norm: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
+        1.0, ge=0, description="gradient norm that gradients are clipped to; 0: no clipping"
+    )
+    checkpoints: Annotated[tuple[Progress, ...], Flag(panel=OPTIMISATION, joined=True)] = Field(
+        (0.2, 0.4, 0.6, 0.8, 1.0), description="fractions of the training after which a checkpoint is saved"
+    )
+    max_length: Annotated[int | None, Flag(panel=OPTIMISATION, default="the model's context")] = Field(
+        None, ge=64, description="tokens of the longest example"
+    )
+    max_tokens_per_forward: Annotated[int, Flag(panel=OPTIMISATION)] = Field(8192, ge=64, description="tokens per forward pass")
+    lora_rank: Annotated[int | None, Flag(panel=OPTIMISATION)] = Field(
+        None, ge=1, description="train a LoRA adapter of this rank instead of all weights"
+    )
+    lora_alpha: Annotated[float, Flag(panel=OPTIMISATION)] = Field(32.0, gt=0, description="LoRA alpha, the adapter's scale")
+    lora_dropout: Annotated[float, Flag(panel=OPTIMISATION)] = Field(0.0, ge=0, lt=1, description="LoRA dropout")
+    lora_targets: Annotated[tuple[str, ...], Flag(panel=OPTIMISATION, joined=True, default="all linear layers")] = Field(
+        (), description="layers that get a LoRA adapter"
+    )
+    gradient_checkpointing: Annotated[bool, Flag(panel=OPTIMISATION)] = Field(
+        False, description="compute activations twice to save memory"
+    )
+    seed: Annotated[int, Flag(panel=OPTIMISATION)] = Field(0, ge=0, description="seed of the order, the masks and new weights")
+    device: Annotated[str, Flag(panel=EXECUTION)] = Field("auto", description="auto, cpu or cuda")
+    threads: Annotated[int | None, Flag(panel=EXECUTION, default="torch's choice")] = Field(
+        None, ge=1, description="number of torch threads"
+    )
+    report_to: Annotated[tuple[str, ...], Flag(panel=EXECUTION)] = Field(
+        (), description="tracker that transformers knows: wandb, tensorboard, mlflow, ...; may be repeated"
+    )
+    elicitation: Annotated[dict[str, Any], Flag(panel=ELICITATION, table=Elicitation)] = Field(
         default_factory=dict, description="how the model will be asked, where that is not as usual"
     )
 

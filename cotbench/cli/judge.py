@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import ASKED, WRITTEN, Import, ObservationChars, Style, Temperature, TraceTokens
+from cotbench.cli.flags import ASKED, WRITTEN, Import, ObservationChars, Resume, Style, Temperature, TraceTokens
 
 
 def judge(
@@ -46,10 +46,7 @@ def judge(
         Path | None,
         typer.Option(help="Folder of the judgements.", show_default="RUN/judges/AGENT", rich_help_panel=WRITTEN),
     ] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(metavar="[DIR]", help="Go on with the judgements in DIR, or in --out.", rich_help_panel=WRITTEN),
-    ] = None,
+    resume: Resume = None,
     import_: Import = None,
     json_: Annotated[bool, typer.Option("--json", help="Print probe.json instead.", rich_help_panel=WRITTEN)] = False,
 ) -> int:
@@ -60,9 +57,8 @@ def judge(
 
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.flags import RESUME_OUT
     from cotbench.cli.options import emptied, only_given
-    from cotbench.cli.playing import resume_folder
+    from cotbench.cli.resume import resume_folder
     from cotbench.errors import UsageError
     from cotbench.judge import folder as judge_folder
     from cotbench.plugins import load_plugins
@@ -84,7 +80,7 @@ def judge(
         raise UsageError("--agent is missing: name the judge, as in --agent hf:qwen-8b (cotbench list agents)")
     build = resolve(agent)
     usual = judge_folder.folder_of(run, agent)
-    begun = resume_folder(resume, (out or usual) if resume == RESUME_OUT else out)
+    begun = resume_folder(resume, out, usual)
     folder = begun or out or usual
     typed = {"judge": agent, **given}
     plan = judge_folder.make_judge_plan(run, _options(typed))

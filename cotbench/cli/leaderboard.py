@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, Data
+from cotbench.cli.flags import WRITTEN, Data, Import
 
 if TYPE_CHECKING:
     from cotbench.leaderboard.store.store import Store
@@ -70,6 +70,7 @@ def submit(
     server: Annotated[
         str | None, typer.Option(help="Send it to this address instead of keeping it here.", show_default="none")
     ] = None,
+    import_: Import = None,
     db: Db = None,
     json_: Json = False,
 ) -> int:
@@ -159,6 +160,7 @@ def verify(
         int | None, typer.Option("--jobs", "-j", min=1, help="Processes.", show_default="one; one a core for a slow engine")
     ] = None,
     data: Data = None,
+    import_: Import = None,
     db: Db = None,
 ) -> int:
     """Replay the actions of entries: an entry whose every observation and score comes out the same is verified."""
@@ -276,6 +278,7 @@ def list_(
     mode: Annotated[str | None, typer.Option(help="prompt or cot.", show_default="both")] = None,
     state: Annotated[str, typer.Option(help="verified, pending, rejected or all.")] = "all",
     sort: Annotated[str, typer.Option(help="By this column.")] = "rank",
+    import_: Import = None,
     db: Db = None,
     json_: Json = False,
 ) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cotbench.cli import leaderboard
+from cotbench.cli.flags import Import
 from cotbench.cli.leaderboard import Db, Json, opened_store, require_leaderboard
 
 _WEB = ("fastapi", "uvicorn", "jinja2", "python_multipart")
@@ -25,6 +26,7 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option("--allow-host", help="A name under which it is reached; may be repeated.")
     ] = None,
+    import_: Import = None,
     db: Db = None,
 ) -> int:
     """Serve the leaderboard: tables, entries, episodes to step through, a form and an API to submit."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, DryRun
+from cotbench.cli.flags import WRITTEN, DryRun, Import
 
 
 def study(
@@ -35,6 +35,7 @@ def study(
             rich_help_panel=WRITTEN,
         ),
     ] = None,
+    import_: Import = None,
     dry_run: DryRun = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the plan, or the report's numbers, as JSON.", rich_help_panel=WRITTEN)

@@ -18,6 +18,7 @@ from cotbench.runs.episode import Episode, Journal, episode_key
 from cotbench.runs.folder import WritableFolder, file_name, make_folder, open_folder
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, RunConfig, provenance, read_manifest
 from cotbench.runs.plan import RunPlan, make_plan
+from cotbench.runs.resources import Resources
 from cotbench.runs.rollout import Observer, RolloutRules, RolloutSpec, play
 from cotbench.runs.summary import SUMMARY, Summary, summarize
 
@@ -30,29 +31,6 @@ class RunOutcome:
     manifest: Manifest
     summary: Summary
     episodes: list[Episode]
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What a run is played with; none of it changes a result.
-
-    Attributes:
-        batch: how many episodes are played side by side; when left out, as many as keep the agent busy.
-        workers: how many processes the environments live in. When left out, one where the agent computes while environments
-            act, else none.
-        data: where the environment's data is, if not where it usually is.
-    """
-
-    batch: int | None = None
-    workers: int | None = None
-    data: Path | None = None
-
-    def envs(self, agent: Agent, episodes: int) -> tuple[int, int]:
-        """How many environments, in how many processes."""
-        streaming = isinstance(agent, StreamingAgent)
-        usual = max(agent.batch if isinstance(agent, StreamingAgent) else 1, self.workers or 1)
-        count = max(1, min(self.batch or usual, episodes))
-        return count, min(count, self.workers if self.workers is not None else int(streaming))
 
 
 def start_run(plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> RunOutcome:
@@ -143,7 +121,8 @@ def _play(
     with folder.journal(Journal) as journal:
         done = {episode.key for episode in journal.records if episode.error is None}
         units = [unit for unit in plan.rollouts if episode_key(unit.task, unit.mode) not in done]
-        envs = open_envs(settings, *resources.envs(agent, len(units)))
+        batch = agent.batch if isinstance(agent, StreamingAgent) else None
+        envs = open_envs(settings, *resources.layout(len(units), batch))
         try:
             play(units, agent, envs, rules, _Recorder(journal, observer))
         finally:
@@ -185,7 +164,7 @@ def run(
     config: RunConfig,
     *,
     out: Path | None = None,
-    batch: int | None = None,
+    num_envs: int | None = None,
     workers: int | None = None,
     data: Path | None = None,
     agent: Agent | None = None,
@@ -196,14 +175,14 @@ def run(
     Args:
         config: what to play.
         out: the run folder; a new one under `runs/` when left out.
-        batch, workers, data: see `Resources`.
+        num_envs, workers, data: see `Resources`.
         agent: an agent object, instead of the one that `config.agent` names.
         observer: is told how far the run is.
     """
     plan = make_plan(config, data)
     playing = agent if agent is not None else make_agent(config.agent)
     try:
-        resources = Resources(batch, workers, data)
+        resources = Resources(num_envs=num_envs, workers=workers, data=data)
         return start_run(
             plan, out or new_folder(config), agent=playing, resources=resources, observer=observer or SilentObserver()
         )

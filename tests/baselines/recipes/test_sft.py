@@ -33,6 +33,7 @@ from cotbench.runs import (
 )
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
+from cotbench.runs.resources import Resources
 from tests.baselines.conftest import ENV
 
 FAST: dict[str, Any] = {"learning_rate": 1e-3, "warmup": 0, "checkpoints": (1.0,), "device": "cpu", "threads": 1}
@@ -144,7 +145,7 @@ def test_a_trained_folder_and_its_checkpoints_play(learned: tuple[Demonstration,
         plan = make_plan(config)
         out = tmp_path / folder.name
         agent = make_agent(config.agent)
-        outcome = runner.start_run(plan, out, agent=agent, resources=runner.Resources(), observer=runner.SilentObserver())
+        outcome = runner.start_run(plan, out, agent=agent, resources=Resources(), observer=runner.SilentObserver())
         assert outcome.episodes and all(episode.error is None for episode in outcome.episodes)
 
 

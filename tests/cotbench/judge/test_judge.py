@@ -176,7 +176,9 @@ def test_one_order(cli: Any, here: Path) -> None:
 
 
 def test_a_judge_may_reason_first(cli: Any, here: Path) -> None:
-    code, out, _ = cli(*BY_TEST, "--mode", "cot", "--elicitation", "template", "--trace-tokens", "9", "--temperature", "0.5")
+    code, out, _ = cli(
+        *BY_TEST, "--mode", "cot", "--elicitation-style", "template", "--trace-tokens", "9", "--temperature", "0.5"
+    )
     assert code == 0 and "mode cot, style template, trace_tokens 9, temperature 0.5" in _plain(out)
     asked = ASKED[0]
     assert (asked.mode, asked.elicitation.style, asked.elicitation.trace_tokens, asked.elicitation.action_tokens) == (
@@ -368,7 +370,7 @@ def test_what_cannot_be_judged_is_one_line(cli: Any, here: Path) -> None:
         (("run", "--agent", "judge-tset"), "unknown agent 'judge-tset'; did you mean 'judge-test'?"),
         (("run",), "--agent is missing"),
         (("run", "--agent", "judge-test", "--mode", "both"), "unknown mode 'both'"),
-        (("run", "--agent", "judge-test", "--elicitation", "prefil"), "did you mean 'prefill'"),
+        (("run", "--agent", "judge-test", "--elicitation-style", "prefil"), "did you mean 'prefill'"),
         (("run", "--agent", "judge-test", "--temperature", "inf"), "--temperature"),
         (("run", "--agent", "judge-test", "--limit", "0"), "--limit"),
         (("run", "--agent", "judge-test", "--resume"), "run/judges/judge-test holds no judgements to go on with"),
