@@ -12,43 +12,23 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import ASKED, WRITTEN, Import, ObservationChars, Resume, Style, Temperature, TraceTokens
+from cotbench.cli.flags import WRITTEN, Import, Resume, Typed, with_options
+from cotbench.judge.preference import PreferenceOptions
 
 
+@with_options(PreferenceOptions, without=("judge",))
 def judge(
+    typed: Typed,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, of a run in mode both.")],
-    agent: Annotated[str | None, typer.Option(help="The judge: hf:MODEL, human, ... (cotbench list agents).")] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, help="States to judge, drawn by the seed.", show_default="all")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Draws states and orders, seeds sampling.", show_default="0")] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(help="prompt: answers at once; cot: reasons first.", show_default="prompt", rich_help_panel=ASKED),
-    ] = None,
-    both_orders: Annotated[
-        bool | None,
-        typer.Option(
-            "--both-orders/--one-order",
-            help="Ask twice, each action first once; or once, in a drawn order.",
-            show_default="both orders",
-            rich_help_panel=ASKED,
-        ),
-    ] = None,
-    elicitation: Style = None,
-    trace_tokens: TraceTokens = None,
-    action_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Token budget of the letter.", show_default="8", rich_help_panel=ASKED)
-    ] = None,
-    temperature: Temperature = None,
-    observation_chars: ObservationChars = None,
+    agent: Annotated[str | None, typer.Option(help="the judge: hf:MODEL, human, ... (cotbench list agents)")] = None,
+    *,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the judgements.", show_default="RUN/judges/AGENT", rich_help_panel=WRITTEN),
+        typer.Option(help="folder of the judgements", show_default="RUN/judges/AGENT", rich_help_panel=WRITTEN),
     ] = None,
     resume: Resume = None,
     import_: Import = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print probe.json instead.", rich_help_panel=WRITTEN)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=WRITTEN)] = False,
 ) -> int:
     """Let a judge compare the prompt action with the CoT action, at every state where the trace changed the action."""
     import shlex
@@ -57,39 +37,27 @@ def judge(
 
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.options import emptied, only_given
+    from cotbench.cli.options import emptied, model_of
     from cotbench.cli.resume import resume_folder
     from cotbench.errors import UsageError
     from cotbench.judge import folder as judge_folder
-    from cotbench.plugins import load_plugins
 
-    given = only_given(
-        {
-            "mode": mode,
-            "both_orders": both_orders,
-            "seed": seed,
-            "style": elicitation,
-            "trace_tokens": trace_tokens,
-            "action_tokens": action_tokens,
-            "temperature": temperature,
-            "observation_chars": observation_chars,
-        }
-    )
-    load_plugins(import_ or [])
+    given = typed[PreferenceOptions]
+    limit = given.pop("limit", None)
     if agent is None:
         raise UsageError("--agent is missing: name the judge, as in --agent hf:qwen-8b (cotbench list agents)")
     build = resolve(agent)
     usual = judge_folder.folder_of(run, agent)
     begun = resume_folder(resume, out, usual)
     folder = begun or out or usual
-    typed = {"judge": agent, **given}
-    plan = judge_folder.make_judge_plan(run, _options(typed))
+    asked = {"judge": agent, **given}
+    plan = judge_folder.make_judge_plan(run, model_of(PreferenceOptions, asked))
     if not plan.recorded.revised:
         return _print_nothing(plan, json_)
     if begun is None:
         judge_folder.new_judge_folder(folder)  # Before the model is loaded: that can take minutes.
     else:
-        plan = replace(plan, options=_recorded(begun, plan.options, typed))
+        plan = replace(plan, options=_recorded(begun, plan.options, asked))
     words = ["cotbench", "judge", str(run), "--agent", agent, *(["--out", str(folder)] if folder != usual else [])]
     words += [word for name in import_ or [] for word in ("--import", name)] + (["--limit", str(limit)] if limit else [])
     again = f"{shlex.join(words)} --resume"
@@ -104,22 +72,6 @@ def judge(
         print(f"interrupted; what was judged is kept: {again}", file=sys.stderr)
         return 130
     return _print_outcome(folder, summary, json_, again)
-
-
-def _options(typed: dict[str, Any]) -> Any:
-    """The options of the probe, as they were typed."""
-    from pydantic import ValidationError
-
-    from cotbench.cli.options import bad_value, check_choices
-    from cotbench.judge.preference import PreferenceOptions
-    from cotbench.prompting.elicitation import Elicitation
-
-    check_choices(PreferenceOptions, {name: value for name, value in typed.items() if name != "style"})
-    check_choices(Elicitation, {name: value for name, value in typed.items() if name == "style"})
-    try:
-        return PreferenceOptions(**typed)
-    except ValidationError as error:
-        raise bad_value(error) from error
 
 
 def _recorded(begun: Path, options: Any, typed: dict[str, Any]) -> Any:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from cotbench.agents.base import Agent
 from cotbench.agents.registry import make_agent, resolve
 from cotbench.errors import UsageError
+from cotbench.flags import ELICITATION, TASKS, Flag
 from cotbench.judge.judgement import Judgement, JudgeVerdict, preference
 from cotbench.judge.question import Pair, Question, ask_judge, check_judge
 from cotbench.probes.asking import answers_for
@@ -33,15 +34,31 @@ class PreferenceOptions(ProbeOptions):
     """Options of probe `preference`."""
 
     judge: str | None = Field(None, description="the judge: the spec of any agent")
-    limit: int | None = Field(None, ge=1, description="how many states are judged, drawn by the seed; all when left out")
-    both_orders: bool = Field(True, description="ask twice, each action first once; else once, in an order drawn by the seed")
-    seed: int = Field(0, ge=0, description="draws states and orders, seeds the judge's sampling")
-    mode: Mode = Field("prompt", description="whether the judge answers at once (prompt) or reasons first (cot)")
-    style: Literal["prefill", "template"] = Field("prefill", description="how the judge is asked: prefill or template")
-    trace_tokens: int | None = Field(None, ge=1, description="token budget of the judge's reasoning; default: of any trace")
-    action_tokens: int | None = Field(None, ge=1, description="token budget of the letter; default: 8")
-    temperature: float | None = Field(None, ge=0, description="of the judge's sampling; default: 0, greedy")
-    observation_chars: int | None = Field(None, ge=2, description="characters of an observation that the judge is shown")
+    limit: Annotated[int | None, Flag(names=("-n",), panel=TASKS, default="all")] = Field(
+        None, ge=1, description="how many states are judged, drawn by the seed"
+    )
+    both_orders: Annotated[bool, Flag(panel=ELICITATION)] = Field(
+        True, description="ask twice, each action first once; else once, in an order drawn by the seed"
+    )
+    seed: Annotated[int, Flag(panel=TASKS)] = Field(0, ge=0, description="draws states and orders, seeds the judge's sampling")
+    mode: Annotated[Mode, Flag(panel=ELICITATION)] = Field(
+        "prompt", description="whether the judge answers at once (prompt) or reasons first (cot)"
+    )
+    style: Annotated[Literal["prefill", "template"], Flag(name="--elicitation-style", panel=ELICITATION)] = Field(
+        "prefill", description="how the judge is asked: prefill or template"
+    )
+    trace_tokens: Annotated[int | None, Flag(panel=ELICITATION)] = Field(
+        None, ge=1, description="token budget of the judge's reasoning; default: of any trace"
+    )
+    action_tokens: Annotated[int | None, Flag(panel=ELICITATION)] = Field(
+        None, ge=1, description="token budget of the letter; default: 8"
+    )
+    temperature: Annotated[float | None, Flag(panel=ELICITATION)] = Field(
+        None, ge=0, description="of the judge's sampling; default: 0, greedy"
+    )
+    observation_chars: Annotated[int | None, Flag(panel=ELICITATION)] = Field(
+        None, ge=2, description="characters of an observation that the judge is shown"
+    )
 
     @property
     def question(self) -> Question:

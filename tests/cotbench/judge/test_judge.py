@@ -168,7 +168,7 @@ def test_no_verdicts(cli: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_one_order(cli: Any, here: Path) -> None:
-    code, out, error = cli(*BY_TEST, "--one-order")
+    code, out, error = cli(*BY_TEST, "--no-both-orders")
     assert code == 0, error
     assert len(ASKED) == 9 and "both_orders False" in out and "split 0" in _plain(out)
     found = _preference()
@@ -312,7 +312,7 @@ def test_judges_do_not_mix(cli: Any, here: Path, monkeypatch: pytest.MonkeyPatch
     for more, message in (
         ((), "run/judges/judge-test is not empty; go on with --resume, or choose another --out"),
         (("--resume", "--mode", "cot"), "its mode is 'prompt', not 'cot'"),
-        (("--resume", "--one-order"), "its both_orders is True, not False"),
+        (("--resume", "--no-both-orders"), "its both_orders is True, not False"),
         (("--resume", "--seed", "3"), "its seed is 0, not 3"),
         (("--resume", "--action-tokens", "3"), "its action_tokens is 8, not 3"),
     ):
