@@ -148,7 +148,7 @@ def make_judge_plan(run: Path, judge: str, question: Question) -> JudgePlan:
     cot = [episode for episode in read_episodes(run) if episode.mode == "cot" and episode.error is None]
     cot.sort(key=lambda episode: manifest.task_list.index(episode.task))
     compared = sum(step.prompt_action is not None for episode in cot for step in episode.trajectory)
-    pairs = revised_pairs(cot, env_entry(manifest.config.env).instructions())
+    pairs = revised_pairs(cot, env_entry(manifest.config.env).instructions(), manifest.config.env)
     return JudgePlan(run, manifest, judge, question, len(cot), compared, pairs)
 
 

@@ -54,6 +54,7 @@ class Pair:
 
     Attributes:
         episode: names the episode; the states of one share a growing text.
+        env: the environment's name.
         task: the task id.
         step: how many actions were executed before this state.
         dialogue: the episode so far.
@@ -63,6 +64,7 @@ class Pair:
     """
 
     episode: str
+    env: str
     task: str
     step: int
     dialogue: Dialogue
@@ -76,7 +78,7 @@ class Pair:
         return self.task, self.step
 
 
-def revised_pairs(episodes: Sequence[Episode], instructions: Instructions) -> list[Pair]:
+def revised_pairs(episodes: Sequence[Episode], instructions: Instructions, env: str) -> list[Pair]:
     """The pairs of a run: the states of its CoT episodes where the trace changed the action, in the order of the run."""
     pairs = []
     for episode in episodes:
@@ -86,7 +88,7 @@ def revised_pairs(episodes: Sequence[Episode], instructions: Instructions) -> li
         for number, step in enumerate(episode.trajectory):
             if step.revised and step.prompt_action is not None:
                 actions = (step.prompt_action, step.action, step.expert_action)
-                pairs.append(Pair(episode.key, episode.task, number, dialogue, *actions))
+                pairs.append(Pair(episode.key, env, episode.task, number, dialogue, *actions))
             dialogue = dialogue.extended(step.action, None, step.observation)
     return pairs
 
@@ -143,6 +145,7 @@ class Question(BaseModel):
         """The question about one state in one order."""
         return Query(
             episode=pair.episode,
+            env=pair.env,
             task=pair.task,
             step=pair.step,
             mode=self.mode,

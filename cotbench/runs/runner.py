@@ -14,7 +14,7 @@ from cotbench.agents.registry import make_agent
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
 from cotbench.runs.env_workers import EnvSettings, open_envs
-from cotbench.runs.episode import Episode, episode_key
+from cotbench.runs.episode import Episode
 from cotbench.runs.folder import check_identity, file_name, make_folder
 from cotbench.runs.journal import Journal
 from cotbench.runs.jsonl_store import write_atomically
@@ -135,6 +135,7 @@ def _play(
         },
     )
     rules = RolloutRules(
+        env=config.env,
         instructions=plan.entry.instructions(),
         elicitation=config.elicitation,
         seed=config.seed,
@@ -143,14 +144,14 @@ def _play(
     )
     with Journal(folder) as journal:
         done = {episode.key for episode in journal.records if episode.error is None}
-        units = [unit for unit in plan.rollouts if episode_key(unit.task, unit.mode) not in done]
+        units = [unit for unit in plan.rollouts if unit.key not in done]
         envs = open_envs(settings, *resources.envs(agent, len(units)))
         try:
             play(units, agent, envs, rules, _Recorder(journal, observer))
         finally:
             for env in envs:
                 env.close()
-        episodes = journal.finalize([episode_key(unit.task, unit.mode) for unit in plan.rollouts])
+        episodes = journal.finalize([unit.key for unit in plan.rollouts])
     summary = summarize(episodes, manifest)
     write_atomically(folder / SUMMARY, [summary.model_dump_json(indent=2) + "\n"])
     return RunOutcome(folder, manifest, summary, episodes)
