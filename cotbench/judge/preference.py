@@ -117,7 +117,11 @@ def _rows(
     # The draw is among all states that have two actions, whichever of them are still to be judged.
     whole = setting.states.states
     answers = answers_for(agent, whole if options.limit is not None else states, setting)
-    pairs = [_pair(state, answers[state.key]) for state in whole if state.key in answers and answers[state.key].revised]
+    pairs = [
+        _pair(state, answers[state.key], setting.states.env)
+        for state in whole
+        if state.key in answers and answers[state.key].revised
+    ]
     pairs.sort(key=lambda pair: derive_seed(options.seed, pair.task, pair.step, "drawn"))
     drawn = {pair.key: pair for pair in pairs[: options.limit]}
     waiting: list[Pair] = []
@@ -152,8 +156,9 @@ def _judged(pairs: Sequence[Pair], question: Question, judge: Agent) -> Iterator
         )
 
 
-def _pair(state: ProbeState, answer: StateAnswer) -> Pair:
-    return Pair(state.task, state.task, state.step, state.dialogue, answer.prompt_action, answer.cot_action, state.action)
+def _pair(state: ProbeState, answer: StateAnswer, env: str) -> Pair:
+    actions = (answer.prompt_action, answer.cot_action, state.action)
+    return Pair(state.task, env, state.task, state.step, state.dialogue, *actions)
 
 
 def _summarize(rows: Sequence[PreferenceRow], options: PreferenceOptions) -> ProbeNumbers:

@@ -53,6 +53,7 @@ class Pair:
 
     Attributes:
         episode: names the episode; the states of one share a growing text.
+        env: the environment's name.
         task: the task id.
         step: how many actions were executed before this state.
         dialogue: the episode so far.
@@ -62,6 +63,7 @@ class Pair:
     """
 
     episode: str
+    env: str
     task: str
     step: int
     dialogue: Dialogue
@@ -127,6 +129,7 @@ class Question(BaseModel):
         """The question about one state in one order."""
         return Query(
             episode=pair.episode,
+            env=pair.env,
             task=pair.task,
             step=pair.step,
             mode=self.mode,

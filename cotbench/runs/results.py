@@ -63,7 +63,7 @@ class Run:
 
 def _fields(decision: Decision) -> dict[str, Any]:
     fields = asdict(decision)
-    fields.pop("error")
+    del fields["error"], fields["tokens"]
     return {"worded": fields.pop("action"), **fields}
 
 

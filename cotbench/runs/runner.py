@@ -14,7 +14,7 @@ from cotbench.agents.registry import make_agent
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
 from cotbench.runs.env_workers import EnvSettings, open_envs
-from cotbench.runs.episode import Episode, Journal, episode_key
+from cotbench.runs.episode import Episode, Journal
 from cotbench.runs.folder import WritableFolder, file_name, make_folder, open_folder
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, RunConfig, provenance, read_manifest
 from cotbench.runs.plan import RunPlan, make_plan
@@ -112,6 +112,7 @@ def _play(
         },
     )
     rules = RolloutRules(
+        env=config.env,
         instructions=plan.entry.instructions(),
         elicitation=config.elicitation,
         seed=config.seed,
@@ -120,7 +121,7 @@ def _play(
     )
     with folder.journal(Journal) as journal:
         done = {episode.key for episode in journal.records if episode.error is None}
-        units = [unit for unit in plan.rollouts if episode_key(unit.task, unit.mode) not in done]
+        units = [unit for unit in plan.rollouts if unit.key not in done]
         batch = agent.batch if isinstance(agent, StreamingAgent) else None
         envs = open_envs(settings, *resources.layout(len(units), batch))
         try:
@@ -128,7 +129,7 @@ def _play(
         finally:
             for env in envs:
                 env.close()
-        episodes = journal.finalize([episode_key(unit.task, unit.mode) for unit in plan.rollouts])
+        episodes = journal.finalize([unit.key for unit in plan.rollouts])
     summary = summarize(episodes, manifest)
     folder.finalize(SUMMARY, summary.model_dump_json(indent=2))
     return RunOutcome(folder.path, manifest, summary, episodes)

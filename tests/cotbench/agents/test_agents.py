@@ -16,7 +16,7 @@ from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query, derive_seed
 
-QUERY = Query("t#cot", "t", 0, "cot", Dialogue(Instructions("act"), ("Your task",)), Elicitation())
+QUERY = Query("t#cot", "", "t", 0, "cot", Dialogue(Instructions("act"), ("Your task",)), Elicitation())
 
 
 @pytest.fixture(autouse=True)

@@ -198,6 +198,6 @@ def test_a_real_model_acts_after_its_own_trace_as_it_did(reference: Any) -> None
     for row in rows[:3]:
         one, donor = by_key[row.key], answers[row.donor_task, row.donor_step]
         trace = truncate_words(donor.trace, 0.5)
-        query = Query("alone", one.task, one.step, "cot", one.dialogue, within.elicitation, given_trace=trace)
+        query = Query("alone", "", one.task, one.step, "cot", one.dialogue, within.elicitation, given_trace=trace)
         assert within.canonical(agent.decide([query])[0].action) == row.conflicting[1]
     agent.close()
