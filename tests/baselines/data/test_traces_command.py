@@ -16,6 +16,7 @@ import cotbench
 from cotbench.agents import registry
 from cotbench.baselines.data.demonstration import read_demonstrations
 from cotbench.baselines.data.traces import keep_successes
+from cotbench import plugins
 from cotbench.cli import run_cli
 from cotbench.prompting.query import Decision
 from cotbench.runs.episode import Episode, Step
@@ -146,7 +147,7 @@ def test_errors_are_counted_and_played_again(cli: Any) -> None:
     assert "1 of 3 episodes failed, the first is alfworld/gen/pick/1511#cot: 503" in error
     assert error.endswith("play them again with: cotbench traces --resume t --import sick.py")
     Path("down").unlink()
-    sys.modules.pop("sick")
+    plugins._loaded.clear()  # As in another process.
     registry._registry._registered.pop("sick")
     code, out, _ = cli("traces", "--resume", "t", "--import", "sick.py")
     assert code == 0 and out.startswith("kept 3 of 3 episodes")
