@@ -1,4 +1,4 @@
-"""A judge of the two actions of one state. Begin with `question` (what it is asked) and `preference` (the probe); `folder` holds
+"""A judge of the two actions of one state. Begin with `question` (what it is asked) and `preference` (the probe); `folder` has
 the judges of a run.
 """
 
