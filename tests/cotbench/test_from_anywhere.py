@@ -76,12 +76,12 @@ def test_standard_input(place: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "env", [pytest.param("bfcl", marks=needs_bfcl), pytest.param("scienceworld", marks=needs_scienceworld)]
 )
-def test_an_engine_with_a_process_of_its_own(place: Path, tmp_path: Path, env: str) -> None:
+def test_an_engine_with_a_process_of_its_own(tmp_path: Path, env: str) -> None:
     run = tmp_path / "run"
     done = _python(
         *("-m", "cotbench", "run", "--env", env, "--agent", "random", "--episodes", "1", "--mode", "prompt"),
         *("--max-steps", "2", "--workers", "1", "--out", str(run)),
-        cwd=place,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     assert _played(run) == [None]
@@ -107,7 +107,7 @@ def test_workers_import_what_their_parent_has_imported(tmp_path: Path) -> None:
     plugin.write_text("import os, pathlib\npathlib.Path(__file__).with_name(f'imported-{os.getpid()}').touch()\n")
     done = _python(
         *("-m", "cotbench", "run", "--import", "my_env.py", "--env", "alfworld-gen", "--agent", "random", "--episodes", "2"),
-        *("--max-steps", "2", "--workers", "2", "--concurrency", "2", "--out", "run"),
+        *("--max-steps", "2", "--workers", "2", "--out", "run"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr

@@ -382,7 +382,7 @@ def test_ctrl_c_ends_it_at_once_and_leaves_no_process(folder: Path, many: Bundle
 
         from cotbench.leaderboard.submission.bundle import Bundle
         from cotbench.leaderboard.submission.details import Details
-        from cotbench.leaderboard.verification.verify import verify
+        from cotbench.leaderboard.verification.verify import verify_bundle
         from cotbench.runs.results import load_run
 
         def told(done, of):
@@ -393,7 +393,7 @@ def test_ctrl_c_ends_it_at_once_and_leaves_no_process(folder: Path, many: Bundle
         signal.signal(signal.SIGINT, signal.default_int_handler)
         read = load_run({str(folder / "many")!r})
         while True:
-            verify(Bundle.of(Details(name="Mine"), read.manifest, read.records), jobs=2, progress=told)
+            verify_bundle(Bundle.of(Details(name="Mine"), read.manifest, read.records), jobs=2, progress=told)
     """
     script = folder / "verifying.py"
     script.write_text(textwrap.dedent(code))
