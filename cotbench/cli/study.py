@@ -102,7 +102,7 @@ def _check_trainings(plan: Any) -> None:
     from cotbench.probes.folder import parse_options as probe_options
     from cotbench.probes.probe import probe_named
 
-    for stage in plan.of("train"):
+    for stage in plan.of_kind("train"):
         words = list(stage.command[1:])
         given: dict[str, list[str]] = {}
         for flag, value in zip(words[::2], words[1::2], strict=True):
@@ -128,7 +128,7 @@ def _require(plan: Any) -> None:
 
     for env in plan.config.envs:
         env_entry(env).require()
-    if plan.of("train"):
+    if plan.of_kind("train"):
         require_training()
 
 
