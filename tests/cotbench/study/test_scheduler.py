@@ -20,7 +20,7 @@ from cotbench.study.folder import checkpoint, command_of, folder_of, is_done
 from cotbench.study.plan import make_plan
 from cotbench.study.report import page_of_study
 from tests.conftest import needs_hf
-from tests.cotbench.report.pages import needs_report
+from tests.cotbench.report.pages import Read, needs_report
 
 MINI = """
 name = "mini"
@@ -88,10 +88,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_study_ends_with_its_report(done: Path) -> None:
     assert all(is_done(done, stage) for stage in make_plan(_config()).stages)
-    page = (done / "report" / "index.html").read_text()
-    assert "What training does to both actions" in page
-    assert "Gap" in page or "gap" in page
-    assert json.loads(_numbers(done))["sections"]
+    numbers = json.loads(_numbers(done))
+    titles = [section["title"] for section in numbers["sections"]]
+    assert "What training does to both actions" in titles and "A conflicting trace" in titles
+    shown = " ".join(Read((done / "report" / "index.html").read_text()).text.split())
+    assert len(numbers["answer"]) == 3
+    for text in (*numbers["answer"], *titles):
+        assert " ".join(text.split()) in shown
 
 
 def test_its_numbers_are_those_of_its_probes(done: Path) -> None:
