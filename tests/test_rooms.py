@@ -1,6 +1,7 @@
 """The house: who may import whom, which packages there are, what starting costs."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -158,6 +159,18 @@ def test_what_is_installed_is_what_is_there() -> None:
     for name, patterns in settings["package-data"].items():
         for pattern in patterns:
             assert list(_packages()[name].glob(pattern)), f"{name} has no {pattern}"
+
+
+def test_all_places_that_install_for_the_tests_name_the_same_extras() -> None:
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"])
+    named = {}
+    for name in ("README.md", "CONTRIBUTING.md", ".ci/run"):
+        found = re.findall(r"pip install .*-e '\.\[([^]]+)\]'", (ROOT / name).read_text("utf-8"))
+        named[name] = {tuple(one.split(",")) for one in found}
+        assert found and {extra for one in named[name] for extra in one} <= extras, name
+    with_tests = {one for one in named["README.md"] if "dev" in one}
+    assert len(with_tests) == 1 and with_tests == named["CONTRIBUTING.md"]
+    assert named[".ci/run"] == {("reference",)}, "the README's command, and what compiles after it"
 
 
 def test_cotbench_run_stays_a_function_whatever_is_imported_first() -> None:
