@@ -59,7 +59,18 @@ def test_what_is_missing_is_measured_and_the_rest_is_kept(probed: Path, tmp_path
 
 def test_a_folder_alone_is_gone_on_with(probed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "p"
-    arguments = ["probe", "alignment", "--agent", "scripted", "--reference", _run(probed), "--states", "6", "--trace-tokens", "99"]
+    arguments = [
+        "probe",
+        "alignment",
+        "--agent",
+        "scripted",
+        "--reference",
+        _run(probed),
+        "--states",
+        "6",
+        "--trace-tokens",
+        "99",
+    ]
     assert run_cli([*arguments, "-o", "scores=false", "--out", str(out)]) == 0
     rows = (out / "rows.jsonl").read_bytes()
     (out / "rows.jsonl").write_bytes(rows.splitlines(keepends=True)[0])
