@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,51 @@ needs_pyarrow = pytest.mark.skipif(
     reason="pyarrow is not installed: pip install 'cotbench[train]'",
 )
 needs_datasets = pytest.mark.skipif(find_spec("datasets") is None, reason="datasets is not installed")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--list-skipped", metavar="FILE", help="write the ids of the tests that were skipped, one a line")
+    parser.addoption("--no-skips", action="store_true", help="a test that would be skipped fails")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--list-skipped") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_ListSkipped(Path(config.getoption("--list-skipped"))))
+
+
+class _ListSkipped:
+    """Writes down what was skipped: tests, and files that skip as a whole."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.found = file, dict[str, None]()
+
+    def _add(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self.found[report.nodeid] = None
+
+    pytest_runtest_logreport = pytest_collectreport = _add
+
+    def pytest_sessionfinish(self) -> None:
+        self.file.write_text("".join(f"{nodeid}\n" for nodeid in self.found))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _no_skip(item.config, (yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _no_skip(collector.config, (yield))
+
+
+def _no_skip(config: pytest.Config, report: Any) -> Any:
+    if config.getoption("--no-skips") and report.skipped and not hasattr(report, "wasxfail"):
+        *_, reason = report.longrepr
+        report.outcome, report.longrepr = "failed", f"{report.nodeid}: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from cotbench.baselines.tiny import corpus
 from cotbench.baselines.tiny.model import new_model, new_tokenizer, tiny_elicitation
 from cotbench.baselines.training.batching import make_steps
 from cotbench.baselines.training.options import TrainingOptions
-from cotbench.baselines.training.recipe_card import TrainingResult, prepare_folder, write_begun
+from cotbench.baselines.training.recipe_card import TrainingResult, training_folder, write_begun
 from cotbench.baselines.training.sequence_tree import Tree
 from cotbench.envs.registry import TokenSizes
 from cotbench.flags import EXECUTION, MODEL, OPTIMISATION, Flag
@@ -76,8 +76,8 @@ def train_base(
         "elicitations": {corpus.ENV: tiny_elicitation().fingerprint},
         **provenance(),
     }
-    prepare_folder(out, record, resume=resume)
-    return _train(config, record, out, progress)
+    with training_folder(out, record, resume=resume):
+        return _train(config, record, out, progress)
 
 
 def _train(config: BaseConfig, record: dict[str, Any], out: Path, progress: Callable[[], Any] | None) -> TrainingResult:

@@ -22,7 +22,7 @@ from cotbench.baselines.recipes.require import require_training
 from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, make_steps
 from cotbench.baselines.training.masks import MaskConfig, Masks
 from cotbench.baselines.training.options import LRSchedule, TrainingOptions
-from cotbench.baselines.training.recipe_card import TrainingResult, data_card, prepare_folder, write_begun
+from cotbench.baselines.training.recipe_card import TrainingResult, data_card, training_folder, write_begun
 from cotbench.envs.registry import TokenSizes
 from cotbench.errors import UsageError
 from cotbench.flags import ELICITATION, EXECUTION, MODEL, OPTIMISATION, Flag
@@ -155,8 +155,8 @@ def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Calla
         "elicitations": {env: elicitation.fingerprint for env, elicitation in elicitations.items()},
         **provenance(),
     }
-    prepare_folder(out, record, resume=resume)
-    return _train(config, demonstrations, elicitations, record, out, progress)
+    with training_folder(out, record, resume=resume):
+        return _train(config, demonstrations, elicitations, record, out, progress)
 
 
 def _train(

@@ -16,7 +16,7 @@ from cotbench.baselines.tiny import corpus
 from cotbench.envs import wheels
 from cotbench.envs.alfworld.generator import VERSION
 from cotbench.runs import runner
-from cotbench.runs.journal import EPISODES
+from cotbench.runs.episode import EPISODES
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
 from cotbench.runs.resources import Resources

@@ -9,6 +9,7 @@ RENAMED = {
     "--batch-size": "--num-envs",
     "-b": "--num-envs",
     "--elicitation": "--elicitation-style",
+    "--one-order": "--no-both-orders",
     "--pass-tokens": "--max-tokens-per-forward",
 }
 """Old spelling -> the option of today. Where a command still has an option of the old spelling, nothing is said."""

@@ -9,75 +9,89 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, DryRun, Import
+from cotbench.cli.flags import WRITTEN, DryRun, Import, Resume, Typed, with_options
+from cotbench.study.execution import StudyExecution
 
 
+@with_options(StudyExecution)
 def study(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="smoke, tiny, paper, or a TOML file.", show_default=False)],
+    typed: Typed,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="smoke, tiny, paper, or a TOML file.", show_default=False)
+    ] = None,
+    *,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="The folder of the study; what is done there is kept.", show_default="studies/NAME", rich_help_panel=WRITTEN
-        ),
+        typer.Option(help="folder of the study", show_default="studies/NAME", rich_help_panel=WRITTEN),
     ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs", "-j", min=1, help="Stages at a time.", show_default="one a core, or one a GPU", rich_help_panel=WRITTEN
-        ),
-    ] = None,
-    flops: Annotated[
-        float | None,
-        typer.Option(
-            min=1,
-            help="Operations a second of one job, for the estimate.",
-            show_default="3e10; 2e14 for large models",
-            rich_help_panel=WRITTEN,
-        ),
-    ] = None,
+    resume: Resume = None,
     import_: Import = None,
     dry_run: DryRun = False,
     json_: Annotated[
-        bool, typer.Option("--json", help="Print the plan, or the report's numbers, as JSON.", rich_help_panel=WRITTEN)
+        bool, typer.Option("--json", help="print the plan, or the report's numbers, as JSON", rich_help_panel=WRITTEN)
     ] = False,
 ) -> int:
     """Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Started again, it goes on."""
     import sys
 
+    from cotbench.cli.options import model_of
+    from cotbench.cli.resume import resume_command
     from cotbench.report.require import require_report
     from cotbench.study import folder
-    from cotbench.study.config import read_study
     from cotbench.study.plan import make_study_plan
     from cotbench.study.scheduler import run_study
 
-    config = read_study(name)
+    execution = model_of(StudyExecution, typed[StudyExecution])
+    config, target = _config(name, out, resume)
     plan = make_study_plan(config)
-    target = out or Path("studies") / config.name
+    jobs = execution.jobs or _jobs(config)
     if dry_run:
-        _print_plan(plan, target, flops, jobs or _jobs(config), json_)
+        _print_plan(plan, target, execution.flops, jobs, json_)
         return 0
+    again = resume_command("study", target, import_ or [])
     _require(plan)
     require_report("the report of a study")
-    folder.begin(target, plan)
     try:
-        with folder.only_one(target), _progress(plan, target) as observer, _executor(config, jobs) as executor:
-            failures = run_study(target, plan, executor, observer)
+        with folder.only_one(target):
+            folder.begin(target, plan)  # Under the lock: a second start must not write its study into the first one's folder.
+            with _progress(plan, target) as observer, _executor(config, jobs) as executor:
+                failures = run_study(target, plan, executor, observer)
     except KeyboardInterrupt:
-        print(f"interrupted; what was done is kept, go on with: {_again(name, out)}", file=sys.stderr)
+        print(f"interrupted; what was done is kept, go on with: {again}", file=sys.stderr)
         return 130
     if failures:
         first = failures[0]
         print(
             f"error: {len(failures)} stages failed, the first is {first.stage.name}: {first.message}; see {first.log}, then "
-            f"go on with: {_again(name, out)}",
+            f"go on with: {again}",
             file=sys.stderr,
         )
         return 1
     return _report(target, json_)
 
 
-def _again(name: str, out: Path | None) -> str:
-    return f"cotbench study {name}" + (f" --out {out}" if out is not None else "")
+def _config(name: str | None, out: Path | None, resume: str | None) -> tuple[Any, Path]:
+    """Return what a study is asked to do, and its folder.
+
+    Raises:
+        UsageError: nothing says which study.
+    """
+    from cotbench.cli.resume import resume_folder
+    from cotbench.errors import UsageError
+    from cotbench.study.config import read_study
+    from cotbench.study.data import read_config
+
+    wanted = None if name is None else read_study(name)
+    usual = None if wanted is None else Path("studies") / wanted.name
+    begun = resume_folder(resume, out, usual)
+    if begun is not None:
+        config = read_config(begun)
+        if wanted is not None and wanted != config:
+            raise UsageError(f"{begun} holds another study than {name}: leave {name} away, or choose another --out")
+        return config, begun
+    if wanted is None or usual is None:
+        raise UsageError("which study? smoke, tiny, paper, or a TOML file: cotbench study NAME")
+    return wanted, out or usual
 
 
 def _gpus() -> int:
@@ -99,11 +113,11 @@ def _jobs(config: Any) -> int:
 
 
 @contextmanager
-def _executor(config: Any, jobs: int | None) -> Iterator[Any]:
+def _executor(config: Any, jobs: int) -> Iterator[Any]:
     """Give the processes that carry out a study's stages, for its time."""
     from cotbench.study.local_executor import LocalExecutor
 
-    executor = LocalExecutor(jobs or _jobs(config), gpus=_gpus(), threads=config.threads)
+    executor = LocalExecutor(jobs, gpus=_gpus(), threads=config.threads)
     try:
         yield executor
     finally:
@@ -116,7 +130,7 @@ def _require(plan: Any) -> None:
 
     for env in plan.config.envs:
         env_entry(env).require()
-    if plan.of("train"):
+    if plan.of_kind("train"):
         require_training()
 
 

@@ -9,9 +9,8 @@ from cotbench.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from cotbench.probes.folder import ProbeResult, read_probe, run_probe
-    from cotbench.probes.numbers import ProbeNumbers
+    from cotbench.probes.numbers import ProbeNumbers, ProbeRow
     from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting, probe_named, probe_names, register_probe
-    from cotbench.probes.row import ProbeRow
     from cotbench.probes.states import ProbeState, StateSet, read_states
 
 _HOMES = {
@@ -19,7 +18,7 @@ _HOMES = {
     "ProbeNumbers": "numbers",
     "ProbeOptions": "probe",
     "ProbeResult": "folder",
-    "ProbeRow": "row",
+    "ProbeRow": "numbers",
     "ProbeSetting": "probe",
     "ProbeState": "states",
     "StateSet": "states",

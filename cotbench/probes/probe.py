@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cotbench.agents.base import Agent
 from cotbench.envs.registry import TokenSizes
-from cotbench.probes.numbers import ProbeNumbers
-from cotbench.probes.row import ProbeRow
+from cotbench.probes.numbers import ProbeNumbers, ProbeRow
 from cotbench.probes.states import ProbeState, StateAnswer, StateKey, StateSet
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.registry import Registry
@@ -87,8 +86,12 @@ _registry: Registry[Probe] = Registry(
     ENTRY_POINTS,
     Probe,
     {
-        name: f"cotbench.probes.{name}:PROBE"
-        for name in ("alignment", "conflict", "attention", "gradient", "preference", "sensitivity")
+        "alignment": "cotbench.probes.alignment:PROBE",
+        "conflict": "cotbench.probes.conflict:PROBE",
+        "attention": "cotbench.probes.attention:PROBE",
+        "gradient": "cotbench.probes.gradient:PROBE",
+        "preference": "cotbench.judge.preference:PROBE",
+        "sensitivity": "cotbench.probes.sensitivity:PROBE",
     },
 )
 

@@ -18,11 +18,12 @@ from cotbench.envs.registry import env_entries
 from cotbench.errors import RunFolderError
 from cotbench.flags import ELICITATION, EXECUTION, TASKS, Flag
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.folder import FolderKind
 
 MANIFEST = "manifest.json"
 SUITE = "suite.json"
 """In its place in a folder of several runs."""
+RUN_FOLDER = FolderKind(noun="run", writer="cotbench run", manifest=MANIFEST)
 FORMAT = 1
 _PACKAGES = (
     "cotbench",
@@ -130,11 +131,6 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} has format {manifest.format}, this cotbench reads {FORMAT}: use the version that wrote it"
         )
     return manifest
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest, whole or not at all."""
-    write_atomically(folder / MANIFEST, [manifest.model_dump_json(indent=2) + "\n"])
 
 
 def provenance() -> dict[str, Any]:

@@ -14,11 +14,9 @@ from cotbench.agents.registry import make_agent
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
 from cotbench.runs.env_workers import EnvSettings, open_envs
-from cotbench.runs.episode import Episode, episode_key
-from cotbench.runs.folder import check_identity, file_name, make_folder
-from cotbench.runs.journal import Journal
-from cotbench.runs.jsonl_store import write_atomically
-from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, RunConfig, provenance, read_manifest, write_manifest
+from cotbench.runs.episode import Episode, Journal
+from cotbench.runs.folder import WritableFolder, file_name, make_folder, open_folder
+from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, RunConfig, provenance, read_manifest
 from cotbench.runs.plan import RunPlan, make_plan
 from cotbench.runs.resources import Resources
 from cotbench.runs.rollout import Observer, RolloutRules, RolloutSpec, play
@@ -45,10 +43,10 @@ def start_run(plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources
     """
     plan.entry.require()
     check_elicitation(agent, plan.config.elicitation)
-    new_run_folder(folder)
-    manifest = _manifest(plan, agent, resources.data)
-    write_manifest(folder, manifest)
-    return _play(folder, manifest, plan, agent=agent, resources=resources, observer=observer)
+    with open_folder(folder, RUN_FOLDER, new_run_folder) as opened:
+        manifest = _manifest(plan, agent, resources.data)
+        opened.begin(manifest.model_dump_json(indent=2))
+        return _play(opened, manifest, plan, agent=agent, resources=resources, observer=observer)
 
 
 def new_run_folder(folder: Path) -> None:
@@ -74,8 +72,9 @@ def resume_run(folder: Path, *, agent: Agent, resources: Resources, observer: Ob
     plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), resources.data)
     plan = RunPlan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
     check_elicitation(agent, before.config.elicitation)
-    check_identity(folder, before.identity(), _manifest(plan, agent, resources.data).identity())
-    return _play(folder, before, plan, agent=agent, resources=resources, observer=observer)
+    with open_folder(folder, RUN_FOLDER) as opened:
+        opened.check_identity(before.identity(), _manifest(plan, agent, resources.data).identity())
+        return _play(opened, before, plan, agent=agent, resources=resources, observer=observer)
 
 
 def _manifest(plan: RunPlan, agent: Agent, data: Path | None) -> Manifest:
@@ -94,7 +93,7 @@ def _manifest(plan: RunPlan, agent: Agent, data: Path | None) -> Manifest:
 
 
 def _play(
-    folder: Path, manifest: Manifest, plan: RunPlan, *, agent: Agent, resources: Resources, observer: Observer
+    folder: WritableFolder, manifest: Manifest, plan: RunPlan, *, agent: Agent, resources: Resources, observer: Observer
 ) -> RunOutcome:
     config = plan.config
     request = set(needs_of(agent))
@@ -113,15 +112,16 @@ def _play(
         },
     )
     rules = RolloutRules(
+        env=config.env,
         instructions=plan.entry.instructions(),
         elicitation=config.elicitation,
         seed=config.seed,
         both=config.mode == "both",
         canonical=plan.entry.canonical(),
     )
-    with Journal(folder) as journal:
+    with folder.journal(Journal) as journal:
         done = {episode.key for episode in journal.records if episode.error is None}
-        units = [unit for unit in plan.rollouts if episode_key(unit.task, unit.mode) not in done]
+        units = [unit for unit in plan.rollouts if unit.key not in done]
         batch = agent.batch if isinstance(agent, StreamingAgent) else None
         envs = open_envs(settings, *resources.layout(len(units), batch))
         try:
@@ -129,10 +129,10 @@ def _play(
         finally:
             for env in envs:
                 env.close()
-        episodes = journal.finalize([episode_key(unit.task, unit.mode) for unit in plan.rollouts])
+        episodes = journal.finalize([unit.key for unit in plan.rollouts])
     summary = summarize(episodes, manifest)
-    write_atomically(folder / SUMMARY, [summary.model_dump_json(indent=2) + "\n"])
-    return RunOutcome(folder, manifest, summary, episodes)
+    folder.finalize(SUMMARY, summary.model_dump_json(indent=2))
+    return RunOutcome(folder.path, manifest, summary, episodes)
 
 
 @dataclass(frozen=True, slots=True)

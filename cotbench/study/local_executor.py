@@ -9,18 +9,18 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
+from cotbench.child_process import python_command
 from cotbench.errors import CotbenchError
 from cotbench.study.executor import Finished, Job, Slot
 
-WORKER = ("-P", "-m", "cotbench.cli.worker")
-"""What a process runs; -P, so that a folder `cotbench` where it is started takes no part."""
+WORKER = "cotbench.cli.worker"
+"""The module that a process runs."""
 
 _PATIENCE = 20.0
 """Seconds that a process gets to end by itself."""
@@ -100,7 +100,7 @@ class LocalExecutor:
             environment["CUDA_VISIBLE_DEVICES"] = str(slot.gpu)
         try:
             process = subprocess.Popen(
-                [sys.executable, *WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+                python_command(WORKER), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
             )
         except OSError as error:
             raise CotbenchError(f"cannot start a process of the study ({error.strerror}): use fewer --jobs") from error

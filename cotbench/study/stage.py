@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
 from cotbench.flags import to_arguments
-from cotbench.prompting.elicitation import Elicitation
+from cotbench.probes.config import ProbeConfig
 from cotbench.runs.manifest import MANIFEST, RunConfig
 
 FORMAT = 2
@@ -91,7 +91,7 @@ class RunRequest:
     def arguments(self, fill: Fill) -> list[str]:
         """Return the arguments of `cotbench run`."""
         agent = self.agent if isinstance(self.agent, str) else self.agent.spec(fill)
-        return ["--agent", agent, *to_arguments(RunConfig, self.config), *to_arguments(Elicitation, self.elicitation)]
+        return to_arguments(RunConfig, {"agent": agent, **self.config, "elicitation": self.elicitation})
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +161,16 @@ class ProbeRequest:
 
     def arguments(self, fill: Fill) -> list[str]:
         """Return the arguments of `cotbench probe`."""
-        words = [self.probe, "--agent", self.agent.spec(fill), "--reference", fill(self.reference)]
-        words += ["--states", str(self.states), "--seed", str(self.seed)]
-        for name, text in option_texts(self.options).items():
-            words += ["--option", f"{name}={text}"]
-        words += [] if self.answers is None else ["--answers", fill(self.answers)]
-        return [*words, *to_arguments(Elicitation, self.elicitation)]
+        asked = {
+            "agent": self.agent.spec(fill),
+            "reference": fill(self.reference),
+            "states": self.states,
+            "seed": self.seed,
+            "answers": None if self.answers is None else fill(self.answers),
+            "elicitation": self.elicitation,
+        }
+        options = [word for name, text in option_texts(self.options).items() for word in ("--option", f"{name}={text}")]
+        return [self.probe, *to_arguments(ProbeConfig, asked), *options]
 
 
 def option_texts(options: Mapping[str, Any]) -> dict[str, str]:

@@ -18,8 +18,7 @@ from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.submission.json_reader import quote_value, read_model, read_object, require_fields, require_format
 from cotbench.leaderboard.submission.run_reader import read_finished
 from cotbench.runs import manifest as manifests
-from cotbench.runs.episode import Episode
-from cotbench.runs.journal import EPISODES
+from cotbench.runs.episode import EPISODES, Episode
 from cotbench.runs.manifest import MANIFEST, Manifest
 from cotbench.runs.results import load_run
 

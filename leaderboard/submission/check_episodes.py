@@ -12,8 +12,7 @@ from cotbench.errors import SubmissionError
 from cotbench.leaderboard.submission import limits
 from cotbench.leaderboard.submission.json_reader import quote_value
 from cotbench.prompting.query import Decision
-from cotbench.runs.episode import Episode, Step, episode_key
-from cotbench.runs.journal import EPISODES
+from cotbench.runs.episode import EPISODES, Episode, Step, episode_key
 from cotbench.runs.plan import RunPlan
 from cotbench.runs.rollout import RolloutSpec
 

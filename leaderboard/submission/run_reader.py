@@ -4,11 +4,8 @@ their order, and its summary is what these episodes give. Nothing in it is chang
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,9 @@ from pydantic import ValidationError
 
 from cotbench.errors import RunFolderError, SubmissionError
 from cotbench.prompting.elicitation import MODES
-from cotbench.runs.episode import Episode, episode_key
-from cotbench.runs.journal import EPISODES, read_episodes
-from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, read_manifest
+from cotbench.runs.episode import EPISODES, Episode, episode_key, read_episodes
+from cotbench.runs.folder import lock_folder
+from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, read_manifest
 from cotbench.runs.suite import is_suite, read_configs
 from cotbench.runs.summary import SUMMARY, Summary, summarize
 
@@ -38,7 +35,7 @@ def read_finished(folder: Path) -> tuple[Manifest, list[Episode]]:
         listed = f"submit each of its runs: {', '.join(runs)}" if runs else "it holds no run yet"
         raise RunFolderError(f"{folder} is a folder of several runs ({SUITE}); {listed}")
     manifest = read_manifest(folder)
-    with _locked(folder):
+    with lock_folder(folder, RUN_FOLDER.writer, "submit it when that has ended", shared=True):
         episodes = _planned(folder, manifest, read_episodes(folder))
         stored = _summary(folder)
     given = summarize(episodes, manifest).model_dump(mode="json")
@@ -61,24 +58,6 @@ def run_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise RunFolderError(f"there is no run folder {folder}: give the folder that cotbench run has written")
     return [folder / config.env for config in read_configs(folder)] if is_suite(folder) else [folder]
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder's lock for reading."""
-    try:
-        lock = os.open(folder / ".lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # A copy of the folder.
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunFolderError(f"{folder} is in use by another cotbench run: submit it when that has ended") from error
-        yield
-    finally:
-        os.close(lock)
 
 
 def _planned(folder: Path, manifest: Manifest, episodes: Sequence[Episode]) -> list[Episode]:

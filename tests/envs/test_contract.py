@@ -3,7 +3,6 @@
 import random
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -40,10 +39,10 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def make(kind: str, real_games: Path) -> Iterator[Any]:
+def make(kind: str, request: pytest.FixtureRequest) -> Iterator[Any]:
     """Makes environments of one kind, over real games where they need data, and closes them."""
     entry, made = env_entry(kind), []
-    settings = {"data": real_games} if kind == "alfworld" else {}
+    settings = {"data": request.getfixturevalue("real_games")} if kind == "alfworld" else {}
 
     def maker(**kwargs: Any) -> TextEnv:
         env = gymnasium.make(entry.gym_id, disable_env_checker=True, **settings, **kwargs).unwrapped

@@ -8,9 +8,8 @@ from pydantic import Field
 
 from cotbench.agents.base import Agent
 from cotbench.probes.asking import answers_for
-from cotbench.probes.numbers import ProbeNumbers, over_tasks, partition_rows
+from cotbench.probes.numbers import ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting, register_probe
-from cotbench.probes.row import ProbeRow
 from cotbench.probes.states import ProbeState
 
 

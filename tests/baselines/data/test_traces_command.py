@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 import cotbench
+from cotbench import plugins
 from cotbench.agents import registry
 from cotbench.baselines.data.demonstration import read_demonstrations
 from cotbench.baselines.data.traces import keep_successes
-from cotbench import plugins
 from cotbench.cli import run_cli
 from cotbench.prompting.query import Decision
 from cotbench.runs.episode import Episode, Step

@@ -73,7 +73,7 @@ def _writers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _query(**changes: Any) -> Query:
-    query = Query("e", "alfworld/gen/cool/9", 1, "cot", _dialogue(), Elicitation(), expert_action="open fridge 1")
+    query = Query("e", "", "alfworld/gen/cool/9", 1, "cot", _dialogue(), Elicitation(), expert_action="open fridge 1")
     return replace(query, **changes)
 
 

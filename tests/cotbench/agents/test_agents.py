@@ -16,7 +16,7 @@ from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query, derive_seed
 
-QUERY = Query("t#cot", "t", 0, "cot", Dialogue(Instructions("act"), ("Your task",)), Elicitation())
+QUERY = Query("t#cot", "", "t", 0, "cot", Dialogue(Instructions("act"), ("Your task",)), Elicitation())
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +136,7 @@ def test_human_reads_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 def test_seeds_depend_on_every_part() -> None:
-    assert derive_seed(1, "t", "cot", 0) == derive_seed(1, "t", "cot", 0)
+    assert derive_seed(1, "t", "cot", 0) == 3487650486308006175, "in every process and release"
     parts = [
         (1, "t", "cot", 0),
         (2, "t", "cot", 0),

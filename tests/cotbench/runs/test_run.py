@@ -17,7 +17,7 @@ from cotbench.agents.base import Agent
 from cotbench.errors import MissingDataError, RunFolderError, UnknownNameError, UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
-from cotbench.runs.journal import read_episodes
+from cotbench.runs.episode import read_episodes
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
 from cotbench.runs.resources import Resources

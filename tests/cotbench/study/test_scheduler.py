@@ -20,7 +20,7 @@ from cotbench.study.folder import checkpoint, command_of, folder_of, is_done
 from cotbench.study.plan import make_study_plan
 from cotbench.study.report import page_of_study
 from tests.conftest import needs_hf
-from tests.cotbench.report.pages import needs_report
+from tests.cotbench.report.pages import Read, needs_report
 
 MINI = """
 name = "mini"
@@ -88,10 +88,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_study_ends_with_its_report(done: Path) -> None:
     assert all(is_done(done, stage) for stage in make_study_plan(_config()).stages)
-    page = (done / "report" / "index.html").read_text()
-    assert "What training does to both actions" in page
-    assert "Gap" in page or "gap" in page
-    assert json.loads(_numbers(done))["sections"]
+    numbers = json.loads(_numbers(done))
+    titles = [section["title"] for section in numbers["sections"]]
+    assert "What training does to both actions" in titles and "A conflicting trace" in titles
+    shown = " ".join(Read((done / "report" / "index.html").read_text()).text.split())
+    assert len(numbers["answer"]) == 3
+    for text in (*numbers["answer"], *titles):
+        assert " ".join(text.split()) in shown
 
 
 def test_its_numbers_are_those_of_its_probes(done: Path) -> None:
@@ -107,8 +110,15 @@ def test_its_numbers_are_those_of_its_probes(done: Path) -> None:
         assert found.estimates["cot exact"].mean == pytest.approx(sum(row.cot_match for row in rows) / 6)
 
 
-def test_killed_twice_it_ends_with_the_same_numbers(done: Path, tmp_path: Path) -> None:
+def test_interrupted_and_killed_twice_it_ends_with_the_same_numbers(done: Path, tmp_path: Path) -> None:
     study, out = _write(tmp_path), tmp_path / "out"
+    process = _start(study, out)
+    _wait_for_marks(process, out, 1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"go on with: cotbench study {study} --out {out}" in err.decode()
+    assert "Traceback" not in err.decode()
     for marks in (2, 4):  # In the middle of the training, and of what measures it.
         process = _start(study, out)
         _wait_for_marks(process, out, marks)
@@ -128,17 +138,6 @@ def _wait_for_marks(process: subprocess.Popen[bytes], out: Path, count: int) -> 
         assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
-    study, out = _write(tmp_path), tmp_path / "out"
-    process = _start(study, out)
-    _wait_for_marks(process, out, 1)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f"go on with: cotbench study {study} --out {out}" in err.decode()
-    assert "Traceback" not in err.decode()
 
 
 def test_started_again_it_does_nothing_but_the_report(done: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,11 @@
-"""`cotbench study smoke`: every stage, probe and section once, and the report in a real browser's hands."""
+"""`cotbench study smoke`: every stage, probe and section once.
+
+The study itself takes minutes (pytest -m slow); otherwise the same stages are done on a fraction of its data and states.
+"""
 
 import json
 import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -28,15 +32,45 @@ SECTIONS = [
 ]
 
 
+LESS = {"[traces]": {"episodes": 16}, "[train]": {"epochs": 0.5}, "[[runs]]": {"episodes": 2, "max_steps": 4}}
+LESS_STATES = {"alignment": 8, "conflict": 5, "attention": 3, "gradient": 3, "preference": 5, "sensitivity": 3}
+
+
+def _smaller(text: str) -> str:
+    """The study with the same stages and fewer traces, epochs, steps and states."""
+    sections = re.split(r"\n(?=\[)", text)
+    for number, section in enumerate(sections):
+        less: dict[str, float] = LESS.get(section.partition("\n")[0], {})
+        if probe := re.search(r'^probe = "(\w+)"', section, re.MULTILINE):
+            less = {"states": LESS_STATES[probe[1]]}
+        for name, value in less.items():
+            section, count = re.subn(rf"^{name} = .*$", f"{name} = {value}", section, flags=re.MULTILINE)  # noqa: PLW2901
+            assert count == 1, (name, section)
+        sections[number] = section
+    return "\n".join(sections)
+
+
+@pytest.fixture(scope="module", params=["smaller", pytest.param("whole", marks=pytest.mark.slow)])
+def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a study or its file."""
+    if request.param == "whole":
+        return "smoke"
+    file = tmp_path_factory.mktemp("study") / "smoke.toml"
+    file.write_text(_smaller((files("cotbench.study") / "presets" / "smoke.toml").read_text()))
+    return str(file)
+
+
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def smoke(study: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("smoke") / "study"
-    assert run_cli(["study", "smoke", "--out", str(out)]) == 0
+    assert run_cli(["study", study, "--out", str(out)]) == 0
     return out
 
 
-def test_all_stages_are_done_and_all_sections_are_there(smoke: Path) -> None:
-    assert all(is_done(smoke, stage) for stage in make_study_plan(read_study("smoke")).stages)
+def test_all_stages_are_done_and_all_sections_are_there(study: str, smoke: Path) -> None:
+    plan = make_study_plan(read_study(study))
+    assert all(is_done(smoke, stage) for stage in plan.stages)
+    assert [stage.name for stage in plan.stages] == [stage.name for stage in make_study_plan(read_study("smoke")).stages]
     numbers = json.loads((smoke / "numbers.json").read_text())
     assert [section["title"] for section in numbers["sections"]] == SECTIONS
     assert len(numbers["answer"]) == 3

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from cotbench.judge.preference import PreferenceRow
 from cotbench.probes.alignment import AlignmentRow
 from cotbench.probes.conflict import ConflictRow
 from cotbench.probes.folder import ProbeManifest, ProbeResult
-from cotbench.probes.preference import PreferenceRow
-from cotbench.probes.row import ProbeRow
+from cotbench.probes.numbers import ProbeRow
 from cotbench.report.page import Figure, Table
 from cotbench.stats import estimates
 from cotbench.stats.estimates import paired_rate_difference

@@ -24,7 +24,7 @@ from cotbench.leaderboard.submission import limits
 from cotbench.leaderboard.submission.bundle import Bundle, pack, repack, unpack
 from cotbench.leaderboard.submission.checks import check
 from cotbench.leaderboard.submission.details import Details
-from cotbench.runs.journal import Journal
+from cotbench.runs.folder import lock_folder
 from cotbench.runs.plan import make_plan
 from cotbench.runs.results import load_run
 from cotbench.runs.runner import read_manifest
@@ -146,7 +146,7 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_that_is_being_played_is_refused(tmp_path: Path) -> None:
     folder = _copy(tmp_path)
-    with Journal(folder):
+    with lock_folder(folder, "cotbench run"):
         assert _not_packed(folder) == f"{folder} is in use by another cotbench run: submit it when that has ended"
     assert pack(folder, DETAILS) == packed()
 

@@ -1,0 +1,59 @@
+"""The public face: exactly these names, each found, documented, and the same for a type checker."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import cotbench
+
+FACE = [
+    "Agent",
+    "Answer",
+    "CotbenchError",
+    "Decision",
+    "Dialogue",
+    "Elicitation",
+    "Episode",
+    "Manifest",
+    "Query",
+    "Run",
+    "RunConfig",
+    "Step",
+    "Summary",
+    "load_run",
+    "make_agent",
+    "parse_answer",
+    "register_agent",
+    "run",
+]
+
+
+def test_the_public_face() -> None:
+    assert cotbench.__all__ == FACE == sorted(FACE)
+
+
+@pytest.mark.parametrize("name", FACE)
+def test_every_name_is_there_with_its_documentation(name: str) -> None:
+    thing = getattr(cotbench, name)
+    assert callable(thing) and thing.__name__ == name
+    assert thing.__module__.startswith("cotbench.")
+    assert thing.__doc__
+
+
+def test_a_type_checker_sees_the_same_names() -> None:
+    tree = ast.parse(Path(str(cotbench.__file__)).read_text("utf-8"))
+    (checking,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    homes = {
+        alias.asname or alias.name: statement.module
+        for statement in checking.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    assert sorted(homes) == FACE
+    assert homes == {name: f"cotbench.{home}" for name, home in cotbench._HOMES.items()}
+
+
+def test_no_other_name_is_there() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        cotbench.nothing  # noqa: B018
