@@ -10,9 +10,8 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
 
-from cotbench.envs.registry import EnvEntry, builtin_entries
+from cotbench.envs.registry import builtin_entries, register_id
 
 _GYMNASIUM = "gymnasium"
 
@@ -24,16 +23,6 @@ def register_ids() -> None:
             register_id(entry)
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
-
-
-def register_id(entry: EnvEntry) -> None:
-    """Make one environment known to `gymnasium.make`; safe to call twice."""
-    import gymnasium
-
-    if entry.gym_id not in gymnasium.registry:
-        # The budget and the order of calls are kept by our own base class: Gymnasium's wrappers would only repeat it.
-        entry_point: Any = entry.env_class
-        gymnasium.register(id=entry.gym_id, entry_point=entry_point, kwargs=dict(entry.kwargs))
 
 
 class _Finder(MetaPathFinder):

@@ -6,17 +6,20 @@ Light: neither Gymnasium nor an engine is imported before an environment is made
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from cotbench.errors import MissingExtraError
+from cotbench.errors import MissingExtraError, UsageError
 from cotbench.registry import Registry, load
 
 if TYPE_CHECKING:
     from cotbench.envs.base import TextEnv
     from cotbench.envs.tasks import TaskSource
+
+_log = logging.getLogger(__name__)
 
 ENTRY_POINTS = "cotbench.envs"
 """The entry-point group through which an installed package offers environments."""
@@ -238,12 +241,20 @@ def register_env(
         fields = {"title": title or name, "gym_id": gym_id or f"cotbench/{name}-v0", "benchmark": name, **about}
         entry = EnvEntry(name=name, env_class=env_class, task_source=task_source, **fields)
         _registry.register(name, entry)
-        from cotbench.envs.gymnasium_ids import register_id
-
         register_id(entry)
         return env_class
 
     return register
+
+
+def register_id(entry: EnvEntry) -> None:
+    """Make one environment known to `gymnasium.make`; safe to call twice."""
+    import gymnasium
+
+    if entry.gym_id not in gymnasium.registry:
+        # The budget and the order of calls are kept by our own base class: Gymnasium's wrappers would only repeat it.
+        entry_point: Any = entry.env_class
+        gymnasium.register(id=entry.gym_id, entry_point=entry_point, kwargs=dict(entry.kwargs))
 
 
 def env_names() -> list[str]:
@@ -261,8 +272,16 @@ def env_entry(name: str) -> EnvEntry:
 
 
 def env_entries() -> list[EnvEntry]:
-    """Return every environment, those of cotbench first."""
-    return [env_entry(name) for name in env_names()]
+    """Return every environment, those of cotbench first; one that an installed package offers and that cannot be loaded is left
+    out with a warning.
+    """
+    found = []
+    for name in env_names():
+        try:
+            found.append(env_entry(name))
+        except UsageError as error:
+            _log.warning("%s", error)
+    return found
 
 
 def builtin_entries() -> tuple[EnvEntry, ...]:

@@ -32,11 +32,6 @@ LAYERS = (
 FACES = frozenset({"cotbench", "cotbench.__main__"})
 """The public face imports what it offers, lazily; our own modules take nothing from it but the version."""
 
-VIOLATIONS: dict[tuple[str, str], str] = {
-    ("cotbench.paper", "cotbench.agents.hf.loading"): "paper_model resolves the aliases of models",
-}
-"""Imports that are wrong and still there, (from, to): why. Nothing else is let through; one that is mended leaves this list."""
-
 
 def _room(module: str) -> str:
     return module.split(".")[1]
@@ -49,9 +44,9 @@ def _part(module: str) -> str:
 
 
 def _imports(*, in_functions: bool) -> dict[str, frozenset[str]]:
-    """Every import but those of and from the face, and the known violations."""
+    """Every import but those of and from the face."""
     return {
-        name: frozenset(target for target in targets - FACES if (name, target) not in VIOLATIONS)
+        name: frozenset(target for target in targets - FACES)
         for name, targets in house.graph(in_functions=in_functions).items()
         if name not in FACES
     }
@@ -89,12 +84,6 @@ def test_nobody_goes_by_the_public_face() -> None:
 
 def test_errors_import_nothing() -> None:
     assert _imports(in_functions=True)["cotbench.errors"] == frozenset()
-
-
-@pytest.mark.parametrize(("name", "target"), [pytest.param(*pair, id=" imports ".join(pair)) for pair in VIOLATIONS])
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a known violation; see VIOLATIONS")
-def test_known_violations(name: str, target: str) -> None:
-    assert target not in house.graph(in_functions=True)[name]
 
 
 def test_no_circles_between_modules() -> None:
