@@ -137,7 +137,6 @@ def _pairs(options: list[str]) -> dict[str, str]:
 
 def _new_folder(out: Path | None, config: ProbeConfig) -> Path:
     """Make the folder of a new probe: the one that was named, or one that is not taken."""
-    from cotbench.probes.config import CONFIG
     from cotbench.runs.folder import file_name, make_folder
     from cotbench.runs.manifest import MANIFEST, RunConfig
 
@@ -151,8 +150,7 @@ def _new_folder(out: Path | None, config: ProbeConfig) -> Path:
             count += 1
             target = Path("probes") / f"{stem}_{count}"
     begun = any((target / name).exists() for name in (MANIFEST, _REFERENCE))
-    if target.is_dir() and [path.name for path in target.iterdir()] == [CONFIG]:
-        (target / CONFIG).unlink()  # Of one that was killed before it measured anything.
+    _discard(target)  # Of one that was killed before it measured anything.
     hint = f"go on with: cotbench probe --resume {target}, or choose another --out" if begun else "choose another --out"
     make_folder(target, hint, "folder of the probe")
     return target
@@ -161,17 +159,25 @@ def _new_folder(out: Path | None, config: ProbeConfig) -> Path:
 @contextmanager
 def _written(target: Path, config: ProbeConfig) -> Iterator[None]:
     """Write down what is to be measured; where what follows fails before anything else is there, nothing stays."""
-    from cotbench.probes.config import CONFIG, read_config, write_config
+    from cotbench.probes.config import read_config, write_config
 
     if read_config(target) is None:
         write_config(target, config)
     try:
         yield
     except Exception:
-        if [path.name for path in target.iterdir()] == [CONFIG]:
-            (target / CONFIG).unlink()
-            target.rmdir()
+        _discard(target)
         raise
+
+
+def _discard(target: Path) -> None:
+    """Remove a folder in which nothing was measured: it holds what was asked for, and perhaps our lock."""
+    import shutil
+
+    from cotbench.probes.config import CONFIG
+
+    if target.is_dir() and [path.name for path in target.iterdir() if not path.name.startswith(".")] == [CONFIG]:
+        shutil.rmtree(target)
 
 
 def _states(target: Path, config: ProbeConfig, resources: Resources) -> tuple[Any, Any]:

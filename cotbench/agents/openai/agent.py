@@ -117,12 +117,12 @@ class OpenAIAgent:
             return
         if self._native:
             raise AgentError(
-                "tools=native lets the server write the whole answer, so nothing is opened: --elicitation template"
+                "tools=native lets the server write the whole answer, so nothing is opened: --elicitation-style template"
             )
         if self._server.prefill == "none":
             raise AgentError(
                 f"{self._connection.url} cannot continue a turn that we open ({self._server.reason}): "
-                "ask with --elicitation template"
+                "ask with --elicitation-style template"
             )
 
     def submit(self, key: Hashable, query: Query) -> None:

@@ -134,7 +134,9 @@ class CompletionWriter:
         server = self._server
         found = server.continuing if opened else server.chat or server.completions
         if found is None:
-            raise AgentError(f"the server cannot continue a turn that we open ({server.reason}): use --elicitation template")
+            raise AgentError(
+                f"the server cannot continue a turn that we open ({server.reason}): use --elicitation-style template"
+            )
         return found
 
     def _prompt(self, endpoint: Endpoint, prompt: Prompt, opened: Prefill) -> dict[str, Any]:
