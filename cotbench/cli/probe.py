@@ -152,7 +152,7 @@ def _free_folder(config: ProbeConfig) -> Path:
 
 @contextmanager
 def _opened(target: Path, config: ProbeConfig, *, new: bool) -> Iterator[Any]:
-    """Lock the folder of a probe and write down what is to be measured; what fails before anything else is there leaves nothing.
+    """Lock the folder of a probe and write down what is to be measured; what fails before all else leaves nothing behind.
 
     Everything is written under the lock: another start on the same folder must neither change nor remove what is in it.
     """
