@@ -1,1 +1,3 @@
-"""Teachers, training data and recipes. Empty in this release: the room is here so that names do not move later."""
+"""Teachers, training data and recipes. Begin with `recipes` (ways to train) and `teachers` (who shows how); `data` is what is
+learned from, `training` what every recipe trains with, `tiny` the small model that comes with cotbench.
+"""

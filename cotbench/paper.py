@@ -126,17 +126,16 @@ def paper_masked_success(mask_fraction: float, env: str) -> float | None:
     return next((one.value for one in MASKED_SUCCESS if (one.mask_fraction, one.env) == (mask_fraction, env)), None)
 
 
-def paper_model(spec: str, description: Mapping[str, Any]) -> str | None:
+def paper_model(spec: str, description: Mapping[str, Any], aliases: Mapping[str, str]) -> str | None:
     """Which of the paper's models an agent is, or was trained from.
 
     Args:
         spec: of the agent; an alias is as good as a name.
         description: what its manifest says of it, with the base below an adapter.
+        aliases: short names of models -> their names on the hub.
     """
-    from cotbench.agents.hf.loading import ALIASES
-
     target = spec.partition(":")[2].partition("?")[0].partition("@")[0]
-    names = [str(ALIASES.get(target, target))]
+    names = [str(aliases.get(target, target))]
     told: Any = description
     while isinstance(told, Mapping):
         names.append(str(told.get("model", "")))

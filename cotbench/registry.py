@@ -4,9 +4,10 @@ offers are found in one way; a name belongs to one entry.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from cotbench.errors import CotbenchError, UnknownNameError, UsageError
@@ -42,7 +43,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All names: those that come with cotbench in their order, then the others, sorted."""
-        others = {*self._registered, *(point.name for point in entry_points(group=self._group))}
+        others = {*self._registered, *(point.name for point in self._points())}
         return [*self._builtin, *sorted(others - self._builtin.keys())]
 
     def get(self, name: str) -> T:
@@ -57,9 +58,12 @@ class Registry(Generic[T]):
         if name in self._builtin:
             found = self._builtin[name]
             return load(found) if isinstance(found, str) else found
-        for point in entry_points(group=self._group, name=name):
+        for point in self._points(name=name):
             return self._offered(name, point)
         raise UnknownNameError(self._noun, name, self.names())
+
+    def _points(self, **named: Any) -> Any:
+        return _installed_points(self._group, tuple(sys.path)).select(**named)
 
     def _offered(self, name: str, point: Any) -> T:
         try:
@@ -77,6 +81,14 @@ class Registry(Generic[T]):
                 f"it registers no {self._noun} of that name"
             )
         return cast(T, loaded)
+
+
+@lru_cache
+def _installed_points(group: str, path: tuple[str, ...]) -> Any:
+    """Return the entry points of a group. Reading what is installed takes tens of milliseconds, and pages ask often."""
+    from importlib.metadata import entry_points  # Takes longer to import than all of this package.
+
+    return entry_points(group=group)
 
 
 def load(path: str) -> Any:

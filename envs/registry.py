@@ -1,20 +1,28 @@
 """The environments that exist. Invariant: everything the rest of cotbench knows of an environment before it is started
-(name, tasks, missing data, canonical actions) is asked here, never of the environment's own modules.
+(name, tasks, missing data, canonical actions, sizes, titles) is asked of its entry here; no other file lists environments.
+
+Light: neither Gymnasium nor an engine is imported before an environment is made or described.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-import gymnasium
+from cotbench.errors import MissingExtraError, UsageError
+from cotbench.registry import Registry, load
 
-from cotbench.envs.base import TextEnv
-from cotbench.envs.tasks import TaskSource
-from cotbench.errors import MissingExtraError, UnknownNameError
+if TYPE_CHECKING:
+    from cotbench.envs.base import TextEnv
+    from cotbench.envs.tasks import TaskSource
+
+_log = logging.getLogger(__name__)
+
+ENTRY_POINTS = "cotbench.envs"
+"""The entry-point group through which an installed package offers environments."""
 
 
 class Instructions(NamedTuple):
@@ -25,27 +33,72 @@ class Instructions(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class EnvEntry:
-    """One environment: its names, and where its code is.
+class TokenSizes:
+    """About how long an environment's texts are, in tokens of a common tokenizer; for estimates of cost alone.
 
     Attributes:
+        first_prompt: the instructions and the first observation.
+        step: what one step adds to the prompt.
+        answer: a trace with its action.
+        expert_steps: steps, not tokens: how many an expert takes.
+    """
+
+    first_prompt: int = 500
+    step: int = 60
+    answer: int = 60
+    expert_steps: int = 15
+
+    @property
+    def prompt(self) -> float:
+        """Tokens of the prompt at an average state of an expert's episode."""
+        return self.first_prompt + self.step * self.expert_steps / 2
+
+
+@dataclass(frozen=True, slots=True)
+class EnvEntry:
+    """One environment: its names, where its code is, and what others need to know of it.
+
+    Attributes:
+        name: what `--env` accepts.
+        title: how pages call it.
+        gym_id: its id in Gymnasium.
+        env_class: a subclass of `TextEnv`, or "module:attribute"; `task_source` likewise a `TaskSource`.
+        kwargs: arguments that its class is always given.
         extra: of this package, for its engine; `modules` are what the extra brings.
         takes_data: it reads a folder of games.
+        license: of its tasks.
         expert_at_hand: the expert's actions cost next to nothing, so runs record them.
         elicitation: how the answers to this environment are asked for, where that is not as usual.
+        benchmark: the name under which papers report it; several entries may play one benchmark.
+        official: its tasks are the benchmark's own, not generated here.
+        overall: the boards over several environments that it belongs to.
+        packages: distributions whose versions a manifest records; `engines` are those of them, and "python", on which its
+            texts depend, so that a replay needs the same ones.
+        sizes: for estimates of cost.
+        teacher: "module:attribute" of the scripted teacher's decision for it (`baselines.teachers.scripted`).
+        trace_facts: "module:attribute" of the check that a trace names nothing unseen (`baselines.teachers.facts`).
     """
 
     name: str
+    title: str
     gym_id: str
-    extra: str
-    modules: tuple[str, ...]
-    takes_data: bool
-    license: str
-    env_class: str
-    task_source: str
-    kwargs: Mapping[str, Any]
+    env_class: str | type[TextEnv]
+    task_source: str | Callable[[], TaskSource]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    extra: str = ""
+    modules: tuple[str, ...] = ()
+    takes_data: bool = False
+    license: str = ""
     expert_at_hand: bool = True
     elicitation: Mapping[str, Any] = field(default_factory=dict)
+    benchmark: str = ""
+    official: bool = True
+    overall: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ()
+    sizes: TokenSizes = TokenSizes()
+    teacher: str | None = None
+    trace_facts: str | None = None
 
     def require(self) -> None:
         """Fail in one line when the engine is not installed.
@@ -57,110 +110,198 @@ class EnvEntry:
             raise MissingExtraError(f"environment {self.name!r}", self.extra)
 
     def source(self) -> TaskSource:
-        """The environment's tasks."""
-        return cast(TaskSource, _load(self.task_source)())
+        """Return the environment's tasks."""
+        source = load(self.task_source) if isinstance(self.task_source, str) else self.task_source
+        return cast("TaskSource", source())
+
+    def loaded_class(self) -> type[TextEnv]:
+        """Import and return the environment's class."""
+        return cast("type[TextEnv]", load(self.env_class) if isinstance(self.env_class, str) else self.env_class)
 
     def canonical(self) -> Callable[[str], str]:
-        """The environment's spelling rule for actions."""
-        return cast(type[TextEnv], _load(self.env_class)).canonical
+        """Return the environment's spelling rule for actions."""
+        return self.loaded_class().canonical
 
     def equivalent(self) -> Callable[[str, str], bool]:
-        """The environment's rule for actions that come to the same though they are worded otherwise."""
-        return cast(type[TextEnv], _load(self.env_class)).equivalent
+        """Return the environment's rule for actions that come to the same though they are worded otherwise."""
+        return self.loaded_class().equivalent
 
     def instructions(self) -> Instructions:
-        """What a model is told about acting here."""
-        env_class = cast(type[TextEnv], _load(self.env_class))
+        """Return what a model is told about acting here."""
+        env_class = self.loaded_class()
         return Instructions(env_class.instructions, env_class.examples)
 
     def max_steps(self) -> int:
-        """The step budget of an episode, where none is given."""
-        return cast(type[TextEnv], _load(self.env_class)).default_max_steps
+        """Return the step budget of an episode, where none is given."""
+        return self.loaded_class().default_max_steps
 
     def budgets_by_task(self) -> bool:
-        """Whether tasks have step budgets of their own."""
-        return cast(type[TextEnv], _load(self.env_class)).step_budget is not TextEnv.step_budget
+        """Tell whether tasks have step budgets of their own."""
+        from cotbench.envs.base import TextEnv
+
+        return self.loaded_class().step_budget is not TextEnv.step_budget
 
     def make(self, **kwargs: Any) -> TextEnv:
-        """A new environment, unwrapped. Takes the arguments of the environment's class."""
-        return cast(TextEnv, _load(self.env_class)(**{**self.kwargs, **kwargs}))
+        """Make a new environment, unwrapped. Takes the arguments of the environment's class."""
+        return self.loaded_class()(**{**self.kwargs, **kwargs})
 
 
-_ENTRIES = (
+_ALFWORLD: dict[str, Any] = {
+    "env_class": "cotbench.envs.alfworld.env:ALFWorldEnv",
+    "benchmark": "alfworld",
+    "packages": ("textworld", "alfworld"),
+    "sizes": TokenSizes(350, 40, 45, 9),
+    "teacher": "cotbench.baselines.teachers.alfworld:decide",
+    "trace_facts": "cotbench.baselines.teachers.facts:alfworld_facts",
+}
+
+_BUILTIN = (
     EnvEntry(
         name="alfworld",
+        title="ALFWorld",
         gym_id="cotbench/ALFWorld-v0",
-        extra="",
-        modules=(),
         takes_data=True,
         license="MIT",
-        env_class="cotbench.envs.alfworld.env:ALFWorldEnv",
         task_source="cotbench.envs.alfworld.tasks:OfficialGames",
         kwargs={"games": "official"},
+        overall=("all",),
+        **_ALFWORLD,
     ),
     EnvEntry(
         name="alfworld-gen",
+        title="ALFWorld (generated)",
         gym_id="cotbench/ALFWorldGen-v0",
-        extra="",
-        modules=(),
-        takes_data=False,
         license="MIT (domain and grammar)",
-        env_class="cotbench.envs.alfworld.env:ALFWorldEnv",
         task_source="cotbench.envs.alfworld.tasks:GeneratedGames",
         kwargs={"games": "generated"},
+        official=False,
+        overall=("all-gen",),
+        **_ALFWORLD,
     ),
     EnvEntry(
         name="scienceworld",
+        title="ScienceWorld",
         gym_id="cotbench/ScienceWorld-v0",
         extra="scienceworld",
         modules=("scienceworld", "py4j"),
-        takes_data=False,
         license="Apache-2.0",
         env_class="cotbench.envs.scienceworld.env:ScienceWorldEnv",
         task_source="cotbench.envs.scienceworld.tasks:ScienceWorldTasks",
-        kwargs={},
         expert_at_hand=False,  # A gold path takes up to 13 s to find.
+        benchmark="scienceworld",
+        overall=("all", "all-gen"),
+        packages=("scienceworld", "py4j"),
+        engines=("scienceworld",),
+        sizes=TokenSizes(900, 80, 80, 30),
+        teacher="cotbench.baselines.teachers.scienceworld:decide",
+        trace_facts="cotbench.baselines.teachers.facts:scienceworld_facts",
     ),
     EnvEntry(
         name="bfcl",
+        title="BFCL",
         gym_id="cotbench/BFCL-v0",
         extra="bfcl",
         modules=("mpmath",),
-        takes_data=False,
         license="Apache-2.0",
         env_class="cotbench.envs.bfcl.env:BFCLEnv",
         task_source="cotbench.envs.bfcl.tasks:BFCLTasks",
-        kwargs={},
         elicitation={"one_line": False, "action_tokens": 512},  # A turn of the ground truth has up to 34 calls.
+        benchmark="bfcl",
+        overall=("all", "all-gen"),
+        packages=("mpmath",),
+        engines=("mpmath", "python"),  # A failed call is told in Python's words.
+        sizes=TokenSizes(8000, 300, 150, 14),
+        teacher="cotbench.baselines.teachers.bfcl:decide",
+        trace_facts="cotbench.baselines.teachers.facts:bfcl_facts",
     ),
 )
 
+_registry: Registry[EnvEntry] = Registry("environment", ENTRY_POINTS, EnvEntry, {entry.name: entry for entry in _BUILTIN})
 
-def _load(path: str) -> Any:
-    module, name = path.split(":")
-    return getattr(import_module(module), name)
+E = TypeVar("E", bound="type[TextEnv]")
+
+
+def register_env(
+    name: str, *, task_source: str | Callable[[], TaskSource], title: str = "", gym_id: str = "", **about: Any
+) -> Callable[[E], E]:
+    """Return a decorator that makes a subclass of `TextEnv` the environment called `name`.
+
+    Args:
+        name: what `--env` accepts.
+        task_source: makes the environment's `TaskSource`.
+        title: how pages call it; the name where it is left out.
+        gym_id: its id in Gymnasium, `NAMESPACE/Name-v0`; `cotbench/NAME-v0` where it is left out.
+        about: further fields of `EnvEntry`.
+
+    Raises:
+        UsageError: the name is taken.
+    """
+
+    def register(env_class: E) -> E:
+        fields = {"title": title or name, "gym_id": gym_id or f"cotbench/{name}-v0", "benchmark": name, **about}
+        entry = EnvEntry(name=name, env_class=env_class, task_source=task_source, **fields)
+        _registry.register(name, entry)
+        register_id(entry)
+        return env_class
+
+    return register
+
+
+def register_id(entry: EnvEntry) -> None:
+    """Make one environment known to `gymnasium.make`; safe to call twice."""
+    import gymnasium
+
+    if entry.gym_id not in gymnasium.registry:
+        # The budget and the order of calls are kept by our own base class: Gymnasium's wrappers would only repeat it.
+        entry_point: Any = entry.env_class
+        gymnasium.register(id=entry.gym_id, entry_point=entry_point, kwargs=dict(entry.kwargs))
 
 
 def env_names() -> list[str]:
-    """The names that `--env` accepts."""
-    return [entry.name for entry in _ENTRIES]
+    """Return the names that `--env` accepts."""
+    return _registry.names()
 
 
 def env_entry(name: str) -> EnvEntry:
-    """The environment of that name."""
-    for entry in _ENTRIES:
-        if entry.name == name:
-            return entry
-    raise UnknownNameError("environment", name, env_names())
+    """Return the environment of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    return _registry.get(name)
 
 
-def register() -> None:
-    """Make the environments known to `gymnasium.make`; safe to call twice."""
-    for entry in _ENTRIES:
-        if entry.gym_id not in gymnasium.registry:
-            # The budget and the order of calls are kept by our own base class: Gymnasium's wrappers would only repeat it.
-            gymnasium.register(
-                id=entry.gym_id,
-                entry_point=entry.env_class,
-                kwargs=dict(entry.kwargs),
-            )
+def env_entries() -> list[EnvEntry]:
+    """Return every environment, those of cotbench first; one that an installed package offers and that cannot be loaded is left
+    out with a warning.
+    """
+    found = []
+    for name in env_names():
+        try:
+            found.append(env_entry(name))
+        except UsageError as error:
+            _log.warning("%s", error)
+    return found
+
+
+def builtin_entries() -> tuple[EnvEntry, ...]:
+    """Return the environments that come with cotbench."""
+    return _BUILTIN
+
+
+def overall_groups() -> dict[str, tuple[str, ...]]:
+    """Return the boards over several environments: name -> the environments behind it, in the order of the registry."""
+    groups: dict[str, list[str]] = {}
+    for entry in env_entries():
+        for group in entry.overall:
+            groups.setdefault(group, []).append(entry.name)
+    return {group: tuple(names) for group, names in sorted(groups.items())}
+
+
+def env_title(name: str) -> str:
+    """Return what pages call an environment, or the environments of an overall board."""
+    group = overall_groups().get(name)
+    if group is None:
+        return env_entry(name).title
+    titles = [env_entry(one).title for one in group]
+    return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"

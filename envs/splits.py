@@ -56,3 +56,8 @@ def split_tasks(package: str, env: str, scheme: str, split: str, expand: Callabl
             f"({len(tasks)} tasks, expected {rule['tasks']}): reinstall cotbench"
         )
     return tasks
+
+
+def is_out_of_domain(package: str, env: str, scheme: str, split: str) -> bool:
+    """Tell whether a split tests outside of what is trained on: its rule says so, or its name begins with "ood"."""
+    return bool(manifest(package)[env][scheme][split].get("out_of_domain", split.startswith("ood")))

@@ -4,11 +4,11 @@ asked for less and is told how much less.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from cotbench.errors import MissingDataError
+from cotbench.errors import MissingDataError, UnknownNameError
 
 
 class TaskSource(Protocol):
@@ -21,7 +21,13 @@ class TaskSource(Protocol):
         """The sorted ids of a split."""
 
     def task_type(self, task: str) -> str:
-        """The type under which a task is grouped in tables."""
+        """Return the type under which a task is grouped in tables."""
+
+    def scenario(self, task: str) -> Hashable:
+        """Return what tasks share that must not cross from training into a scored split; the task itself where nothing is."""
+
+    def out_of_domain(self, scheme: str, split: str) -> bool:
+        """Tell whether a split tests outside of what is trained on."""
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """Which of these tasks cannot be played on this machine, because their data is not here."""
@@ -34,6 +40,63 @@ class TaskSource(Protocol):
 
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
         """What identifies the data of these tasks: versions and sha256, for the manifest."""
+
+
+class ListedTasks:
+    """A `TaskSource` for an environment whose tasks are listed and need no data.
+
+    Args:
+        schemes: scheme -> split -> the ids of its tasks.
+        version: identifies the tasks in manifests.
+    """
+
+    def __init__(self, schemes: Mapping[str, Mapping[str, Sequence[str]]], version: str = "") -> None:
+        self._schemes, self._version = schemes, version
+
+    def schemes(self) -> Mapping[str, Collection[str]]:
+        """Return scheme -> names of its splits."""
+        return {scheme: list(splits) for scheme, splits in self._schemes.items()}
+
+    def tasks(self, scheme: str, split: str) -> tuple[str, ...]:
+        """Return the sorted ids of a split.
+
+        Raises:
+            UnknownNameError: no such scheme or split.
+        """
+        if scheme not in self._schemes:
+            raise UnknownNameError("scheme", scheme, self._schemes)
+        if split not in self._schemes[scheme]:
+            raise UnknownNameError("split", split, self._schemes[scheme], f"of scheme {scheme!r}")
+        return tuple(sorted(self._schemes[scheme][split]))
+
+    def task_type(self, task: str) -> str:
+        """Return the second part of an id such as `env/type/number`, or the first of a shorter one."""
+        parts = task.split("/")
+        return parts[1] if len(parts) > 2 else parts[0]
+
+    def scenario(self, task: str) -> Hashable:
+        """Return the task itself: nothing is shared."""
+        return task
+
+    def out_of_domain(self, scheme: str, split: str) -> bool:
+        """Tell whether a split tests outside of what is trained on: its name begins with "ood"."""
+        return split.startswith("ood")
+
+    def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
+        """Return nothing: no data is needed."""
+        return []
+
+    def remedy(self, data: Path | None) -> str:
+        """Return how to get missing data, of which there is none."""
+        return "no data is needed"
+
+    def unpassable(self, tasks: Sequence[str]) -> list[str]:
+        """Return nothing: every task can be passed."""
+        return []
+
+    def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
+        """Return the version that was given."""
+        return {"version": self._version} if self._version else {}
 
 
 def playable(source: TaskSource, tasks: Sequence[str], data: Path | None, split: str, available_only: bool) -> tuple[str, ...]:

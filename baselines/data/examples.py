@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cotbench.agents.tokenization.answer_ids import Label, answer_pieces
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.agents.tokenization.prompt_ids import prompt_ids
+from cotbench.agents.tokenization.token_ids import Label, answer_pieces, prompt_ids
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.prompting.elicitation import Elicitation
@@ -122,7 +121,7 @@ def make_examples(
             if not trace:
                 without += 1
                 continue
-            query = Query(task, task, step, "cot", demonstration.dialogue(step), asked)
+            query = Query(task, demonstration.env, task, step, "cot", demonstration.dialogue(step), asked)
             try:
                 prompt, dropped = prompt_ids(query, chat, context)
             except ContextOverflowError:

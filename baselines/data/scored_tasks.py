@@ -1,4 +1,4 @@
-"""Which tasks are scored. Invariant: nothing is trained on a task of a scored split."""
+"""Which tasks are scored. Invariant: nothing is trained on a task of a scored split, nor on one that shares its scenario."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 
 from cotbench.baselines.data.demonstration import Demonstration
-from cotbench.envs.bfcl.tasks import scenario
-from cotbench.envs.registry import env_entry, env_names
+from cotbench.envs.registry import EnvEntry, env_entry, env_names
 from cotbench.errors import UsageError
+
+_TRAIN, _PAPER = "train", "paper"
 
 
 def check_trainable(demonstrations: Iterable[Demonstration]) -> None:
@@ -22,36 +23,48 @@ def check_trainable(demonstrations: Iterable[Demonstration]) -> None:
 
 def check_tasks(tasks: Iterable[str]) -> None:
     """Refuse tasks that are scored: those of every split but `train`, the training tasks of scheme `paper` excepted, and every
-    BFCL task of a scenario that scheme `paper` scores.
+    task of a scenario that scheme `paper` scores.
 
     Raises:
         UsageError: names the first one.
     """
-    scored, scenarios = _scored()
+    scored = _scored_tasks(tuple(env_names()))
     for task in tasks:
-        where = scenarios.get(scenario(task)) if task.startswith("bfcl/") else None
-        where = where or scored.get(task)
-        if where is not None:
+        if task in scored:
             raise UsageError(
-                f"{task} is scored ({where}): nothing may be trained on it; take tasks of split train (cotbench list tasks)"
+                f"{task} is scored ({scored[task]}): nothing may be trained on it; take tasks of split train "
+                "(cotbench list tasks)"
             )
 
 
 @cache
-def _scored() -> tuple[Mapping[str, str], Mapping[int | None, str]]:
-    """Each scored task, and each scenario of BFCL that scheme `paper` scores, with the split that does."""
+def _scored_tasks(envs: tuple[str, ...]) -> Mapping[str, str]:
+    """Return each task that nothing may be trained on, with the reason."""
+    found: dict[str, str] = {}
+    for env in envs:
+        found |= _scored_of(env_entry(env))
+    return found
+
+
+def _scored_of(entry: EnvEntry) -> dict[str, str]:
+    source = entry.source()
+    splits = [  # `paper` before `official`: the nearer reason.
+        (scheme, split, source.tasks(scheme, split))
+        for scheme, names in sorted(source.schemes().items(), reverse=True)
+        for split in names
+    ]
     scored: dict[str, str] = {}
-    scenarios: dict[int | None, str] = {}
-    for env in env_names():
-        source = env_entry(env).source()
-        for scheme, splits in sorted(source.schemes().items(), reverse=True):  # `paper` before `official`: the nearer reason.
-            for split in splits:
-                if split == "train":
-                    continue
-                tasks = source.tasks(scheme, split)
-                scored = dict.fromkeys(tasks, f"{env} {scheme}/{split}") | scored
-                if env == "bfcl" and scheme == "paper":
-                    scenarios = {scenario(task): f"{env} {scheme}/{split} has its scenario" for task in tasks} | scenarios
-        for task in source.tasks("paper", "train"):
-            scored.pop(task, None)  # Upstream's BFCL has no training split: its categories hold our training tasks too.
-    return scored, scenarios
+    scenarios: dict[object, str] = {}
+    for scheme, split, tasks in splits:
+        if split == _TRAIN:
+            continue
+        scored = dict.fromkeys(tasks, f"{entry.name} {scheme}/{split}") | scored
+        if scheme == _PAPER:
+            shared = {source.scenario(task) for task in tasks if source.scenario(task) != task}
+            scenarios = dict.fromkeys(shared, f"{entry.name} {scheme}/{split} has its scenario") | scenarios
+    for scheme, split, tasks in splits:
+        if (scheme, split) == (_PAPER, _TRAIN):
+            for task in tasks:  # A benchmark without a training split of its own holds our training tasks in what it scores.
+                scored.pop(task, None)
+    everything = {task for _, _, tasks in splits for task in tasks} if scenarios else set()
+    return scored | {task: scenarios[source.scenario(task)] for task in everything if source.scenario(task) in scenarios}

@@ -1,1 +1,5 @@
-"""Who shows how it is done: experts whose reasoning is written out, and models that reason for them."""
+"""Teachers: agents whose episodes are learned from.
+
+`scripted` writes an expert's reasoning out, with one module a benchmark (an environment's entry names its `decide` function);
+`expert_fill` lets any agent reason towards the expert's action; `facts` checks that a trace names nothing unseen.
+"""

@@ -9,9 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+from cotbench.agents.decisions import tagged_decision
+from cotbench.baselines.teachers.options import TeacherOptions
 from cotbench.envs.alfworld.actions import NOTHING_HAPPENS
 from cotbench.envs.alfworld.expert import OPENABLE, Expert, Mind
 from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.query import Decision, Query, derive_seed
 
 _DONE = {"clean": "clean", "heat": "hot", "cool": "cool"}
 
@@ -120,6 +123,16 @@ def expert_of(dialogue: Dialogue, seed: int | None = None) -> Expert:
     for action, observation in zip(dialogue.actions, dialogue.observations[1:], strict=True):
         expert.observe(action, observation)
     return expert
+
+
+def decide(query: Query, options: TeacherOptions, rng: random.Random) -> Decision:
+    """Return the expert's action with its reasoning, or now and then a slip without any; see `Teach`."""
+    # The same order in all steps of an episode, so not from the step's seed.
+    order = derive_seed(query.task) if options.shuffled else None
+    mind = expert_of(query.dialogue, order).mind()
+    if rng.random() < options.slips:
+        return Decision(slip(query.dialogue, mind, rng), None if query.mode == "prompt" else "")
+    return tagged_decision(query, mind.action, think(mind, query.dialogue, rng, options.variety))
 
 
 def think(mind: Mind, dialogue: Dialogue, rng: random.Random, variety: int = 3) -> str:

@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cotbench.agents.decisions import tagged_decision
+from cotbench.baselines.teachers.options import TeacherOptions, expert_action
 from cotbench.envs.bfcl import calls
 from cotbench.envs.bfcl.env import MORE_FUNCTIONS
 from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.query import Decision, Query
 
 _QUOTED = 80
 """Characters of a request or a value that are repeated."""
@@ -107,6 +110,21 @@ class _Told:
     results: tuple[str, ...]
     current: int
     functions: Mapping[str, Mapping[str, Any]]
+
+
+_MOST_CALLS_ONE_BY_ONE = 15
+"""Of a turn with more calls all are made at once: upstream allows 20 responses a turn."""
+
+
+def decide(query: Query, options: TeacherOptions, rng: random.Random) -> Decision:
+    """Return the ground truth's next call with its reasoning; see `Teach`."""
+    action = _first_call(expert_action(query))
+    return tagged_decision(query, action, think(query.dialogue, action, rng))
+
+
+def _first_call(action: str) -> str:
+    texts = calls.read(action).texts()
+    return calls.canonical(f"[{texts[0]}]") if 1 < len(texts) <= _MOST_CALLS_ONE_BY_ONE else action
 
 
 def think(dialogue: Dialogue, action: str, rng: random.Random) -> str:

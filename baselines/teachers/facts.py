@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from cotbench.baselines.data.demonstration import read_demonstrations
 from cotbench.envs.alfworld.household_statistics import rooms
 from cotbench.envs.bfcl import calls
-from cotbench.errors import UnknownNameError
+from cotbench.envs.registry import env_entry
+from cotbench.errors import UsageError
 from cotbench.prompting.dialogue import Dialogue
+from cotbench.registry import load
 
 
 def unseen(dialogue: Dialogue, action: str, trace: str, env: str) -> list[str]:
@@ -31,11 +33,12 @@ def unseen(dialogue: Dialogue, action: str, trace: str, env: str) -> list[str]:
         env: name of the environment.
 
     Raises:
-        UnknownNameError: no check is written for that environment.
+        UsageError: no check is written for that environment.
     """
-    if env not in _CHECKS:
-        raise UnknownNameError("environment", env, _CHECKS)
-    return list(dict.fromkeys(_CHECKS[env](dialogue, action, trace)))
+    check = env_entry(env).trace_facts
+    if check is None:
+        raise UsageError(f"no check of traces is written for environment {env!r}")
+    return list(dict.fromkeys(load(check)(dialogue, action, trace)))
 
 
 def main() -> None:
@@ -68,7 +71,8 @@ _NO = re.compile(rf"\bno ([a-z]+) (?:in/on|in|on|at|inside) (?:the )?({_NAME})\b
 _STATE = re.compile(rf"\b({_NAME}) is (closed|open)\b")
 
 
-def _alfworld(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]:
+def alfworld_facts(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]:
+    """Yield names, kinds and places of things that were not seen."""
     told = "\n".join([*dialogue.observations, *dialogue.actions]).lower()
     text = trace.lower()
     names = set(re.findall(rf"\b{_NAME}\b", told))
@@ -144,7 +148,8 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 """Words of reasoning, of doing and of order; none of them names a thing that can be found."""
 
 
-def _scienceworld(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]:
+def scienceworld_facts(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]:
+    """Yield claims and measured values that were not seen."""
     seen = [text.lower() for text in dialogue.observations]
     seen[0] = seen[0].partition("\n\n")[2]  # The task tells what to look for, not what is there.
     instructions = " ".join([dialogue.instructions.text, *dialogue.instructions.examples])
@@ -209,7 +214,8 @@ _BY_RESULT = re.compile(
 )
 
 
-def _bfcl(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]:
+def bfcl_facts(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]:
+    """Yield quotations and numbers that neither the user nor a result has said."""
     begins = [True, *(_calls_nothing(past) for past in dialogue.actions)]
     asked = _plain("\n".join(text for text, begun in zip(dialogue.observations, begins, strict=True) if begun))
     returned = _plain("\n".join(text for text, begun in zip(dialogue.observations, begins, strict=True) if not begun))
@@ -262,13 +268,6 @@ def _stands(name: str, told: str) -> bool:
 def _counted(number: str, told: str) -> bool:
     return any(float(other) == float(number) for other in _NUMBER.findall(told))
 
-
-_CHECKS: Mapping[str, Callable[[Dialogue, str, str], Iterator[str]]] = {
-    "alfworld": _alfworld,
-    "alfworld-gen": _alfworld,
-    "scienceworld": _scienceworld,
-    "bfcl": _bfcl,
-}
 
 if __name__ == "__main__":
     main()

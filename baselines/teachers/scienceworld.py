@@ -9,8 +9,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cotbench.agents.decisions import tagged_decision
+from cotbench.baselines.teachers.options import TeacherOptions, expert_action
 from cotbench.baselines.teachers.scienceworld_wordings import BECOMES, DOOR, RECAPS, SAID, UNSEEN
 from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.query import Decision, Query
 
 _ROOM = re.compile(r"(?:called the|^you (?:move|teleport) to the) ([a-z ]+?)\.", re.MULTILINE)
 _PIECE = re.compile(r"[\n\t,():]+|\. ")
@@ -69,6 +72,12 @@ class _View:
         """Whether some piece of an observation has all the words of a name, in whatever order."""
         words = frozenset(_words(_core(name)))
         return any(words <= piece for piece in self.pieces)
+
+
+def decide(query: Query, options: TeacherOptions, rng: random.Random) -> Decision:
+    """Return the gold path's next action with its reasoning; see `Teach`."""
+    action = expert_action(query)
+    return tagged_decision(query, action, think(query.dialogue, action, rng))
 
 
 def think(dialogue: Dialogue, action: str, rng: random.Random) -> str:

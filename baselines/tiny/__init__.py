@@ -1,1 +1,3 @@
-"""A small model that learns the environments from scratch on a laptop."""
+"""The model of two million parameters that comes with cotbench: `corpus` is what it reads, `tokenizer` its words, `model` its
+shape, `demonstrations` what it is taught with; recipe `base` builds it.
+"""

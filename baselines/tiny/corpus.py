@@ -21,7 +21,7 @@ _FIRST = 10_000
 _SKILL = (0.0, 0.0, 0.0, 0.5, 1.0)
 """How often a player of the corpus does what the expert would do, instead of anything at all."""
 
-_STEPS = 20
+STEPS = 20
 _NEW_ROOM = 5
 """One game in so many is of the second band: the language of rooms that no training task shows."""
 
@@ -39,7 +39,7 @@ def tasks(count: int) -> list[str]:
 
 def transcripts(count: int, seed: int = 0) -> Iterator[Demonstration]:
     """One game after the other, each played for at most 20 steps."""
-    env = env_entry(ENV).make(split="train", max_steps=_STEPS, request=["admissible_actions"])
+    env = env_entry(ENV).make(split="train", max_steps=STEPS, request=["admissible_actions"])
     try:
         for task in tasks(count):
             yield _played(env, task, random.Random(f"cotbench-tiny-{seed}-{task}"))

@@ -16,9 +16,10 @@ from cotbench.baselines.tiny import corpus
 from cotbench.envs import wheels
 from cotbench.envs.alfworld.generator import VERSION
 from cotbench.runs import runner
-from cotbench.runs.journal import EPISODES
+from cotbench.runs.episode import EPISODES
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
+from cotbench.runs.resources import Resources
 from cotbench.runs.rollout import Observer
 
 TINY_DATA = "tiny"
@@ -42,7 +43,7 @@ def tiny_demonstrations(watch: Watch | None = None) -> list[Demonstration]:
     folder = wheels.cache_folder() / "traces" / f"tiny-{key}"
     if not (folder / TRACES_JSONL).is_file():
         plan = make_plan(config)
-        agent, resources = make_agent(config.agent), runner.Resources(batch=8, workers=2)
+        agent, resources = make_agent(config.agent), Resources(num_envs=8, workers=2)
         with (watch or _unseen)(plan, folder) as observer:
             if (folder / EPISODES).is_file():
                 outcome = runner.resume_run(folder, agent=agent, resources=resources, observer=observer)

@@ -6,24 +6,17 @@ Two stages, as with a real model: the base reads transcripts (`corpus`), and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.teachers.alfworld import WORDINGS
 from cotbench.baselines.tiny import corpus
 from cotbench.baselines.tiny.tokenizer import make_tokenizer
-from cotbench.baselines.training.batching import make_steps
-from cotbench.baselines.training.recipe_card import TrainingResult, prepare_folder
-from cotbench.baselines.training.sequence_tree import Tree
 from cotbench.envs.alfworld.household_statistics import rooms
 from cotbench.envs.registry import env_entry
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.runs.manifest import provenance
 
 NAME = "base"
 
@@ -41,42 +34,6 @@ _PHRASES = (
     "You close the",
 )
 """What the engine always says in the same words: a token each."""
-
-
-class BaseConfig(BaseModel):
-    """What the base of `tiny` is made of."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    games: int = Field(6000, ge=10, description="how many games are read")
-    epochs: float = Field(1, gt=0, description="how often")
-    learning_rate: float = Field(2e-3, gt=0, description="of AdamW; it falls to 0")
-    batch_size: int = Field(2, ge=1, description="games a step")
-    hidden: int = Field(192, ge=32, multiple_of=32, description="width")
-    layers: int = Field(4, ge=1, description="depth")
-    seed: int = Field(0, ge=0, description="of the games' players, the weights and the order")
-    device: str = Field("cpu", description="cpu, cuda")
-    threads: int | None = Field(None, ge=1, description="torch's threads")
-    report_to: tuple[str, ...] = Field((), description="trackers that transformers knows")
-
-
-def build_base(config: BaseConfig, out: Path, *, resume: bool, progress: Callable[[], Any] | None) -> TrainingResult:
-    """Build the base: read transcripts, actions and observations alike.
-
-    Raises:
-        UsageError: `out` holds something else.
-    """
-    from cotbench.baselines.training.loop import run_base
-
-    record = {
-        "recipe": NAME,
-        "config": config.model_dump(mode="json"),
-        "data": {"games": config.games, "first": corpus.tasks(1)[0], "envs": {corpus.ENV: config.games}},
-        "elicitations": {corpus.ENV: tiny_elicitation().fingerprint},
-        **provenance(),
-    }
-    prepare_folder(out, record, resume=resume)
-    return run_base(config, record, out, progress=progress)
 
 
 def tiny_elicitation() -> Elicitation:
@@ -102,17 +59,17 @@ class _Named(dict[str, str]):
         return "mug 1"
 
 
-def new_model(config: BaseConfig, vocabulary: int) -> Any:
+def new_model(*, hidden: int, layers: int, vocabulary: int, seed: int) -> Any:
     """New weights: Qwen3's architecture, some two million parameters."""
     import transformers
 
-    transformers.set_seed(config.seed)
-    heads = config.hidden // 32
+    transformers.set_seed(seed)
+    heads = hidden // 32
     shape = transformers.Qwen3Config(
         vocab_size=vocabulary,
-        hidden_size=config.hidden,
-        intermediate_size=config.hidden * 8 // 3,
-        num_hidden_layers=config.layers,
+        hidden_size=hidden,
+        intermediate_size=hidden * 8 // 3,
+        num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
         head_dim=32,
@@ -121,20 +78,3 @@ def new_model(config: BaseConfig, vocabulary: int) -> Any:
         tie_word_embeddings=True,
     )
     return transformers.AutoModelForCausalLM.from_config(shape)
-
-
-def text_tree(one: Demonstration, chat: Any) -> Tree:
-    """A transcript as the model is shown it, every token of it to be predicted but the instructions."""
-    last = len(one.actions) - 1
-    messages = tiny_elicitation().messages(one.dialogue(last), "cot")
-    system = len(chat.encode(messages[0].content))
-    ids = [*chat.prompt_ids(messages), *chat.encode(tiny_elicitation().past_answer(one.actions[last], None))]
-    return Tree(tuple(ids), (), (0.0,) * (system + 1) + (1.0,) * (len(ids) - system - 1))
-
-
-def base_steps(trees: list[Tree], config: BaseConfig) -> Any:
-    """The order of reading."""
-    sizes = [[tree.tokens] for tree in trees]
-    return make_steps(
-        sizes, unit="episode", batch=config.batch_size, epochs=config.epochs, seed=config.seed, tokens=16_384, processes=1
-    )

@@ -13,12 +13,15 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cotbench.baselines.data.examples import Example
 from cotbench.errors import UnknownNameError, UsageError
+from cotbench.flags import MASKING, OPTIMISATION, Flag
+
+if TYPE_CHECKING:
+    from cotbench.baselines.data.examples import Example
 
 MaskSelect = Literal["random", "confident", "revised", "per-task"]
 MaskSchedule = Literal["constant", "per-epoch", "warmup", "anneal"]
@@ -42,19 +45,23 @@ class MaskConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mask_fraction: float = Field(0.0, description="share of the examples whose action is masked, from 0 to 1")
-    mask_select: MaskSelect = Field(
+    mask_fraction: Annotated[float, Flag(panel=MASKING)] = Field(
+        0.0, description="fraction k of the examples whose action is masked, from 0 to 1"
+    )
+    mask_select: Annotated[MaskSelect, Flag(panel=MASKING)] = Field(
         "random",
-        description="which are masked first: random; confident: those whose action the base model expects from the prompt "
+        description="which are masked first. random; confident: those whose action the base model expects from the prompt "
         "alone; revised: those whose action the trace makes likelier; per-task: whole tasks, drawn at random",
     )
-    mask_schedule: MaskSchedule = Field(
+    mask_schedule: Annotated[MaskSchedule, Flag(panel=MASKING)] = Field(
         "constant",
         description="constant: the same examples throughout; per-epoch: drawn anew each epoch; warmup: the fraction rises "
         "from 0 over the training; anneal: it falls to 0",
     )
-    action_weight: float = Field(0.0, description="what the loss of a masked action's tokens still counts, from 0 to 1")
-    seed: int = Field(0, ge=0, description="decides which examples are masked")
+    action_weight: Annotated[float, Flag(panel=MASKING)] = Field(
+        0.0, description="loss weight of a masked action's tokens, from 0 to 1"
+    )
+    seed: Annotated[int, Flag(panel=OPTIMISATION)] = Field(0, ge=0, description="decides which examples are masked")
 
     @field_validator("mask_fraction", "action_weight")
     @classmethod

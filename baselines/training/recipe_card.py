@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from typing import Any
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.envs.splits import digest
 from cotbench.errors import UsageError
-from cotbench.runs.folder import check_identity, make_folder
+from cotbench.runs.folder import FolderKind, check_identity, make_folder, open_folder
 from cotbench.runs.jsonl_store import write_atomically
 
 BEGUN = "training.json"
 """What a training was asked to do, written before it begins."""
+TRAINING_FOLDER = FolderKind(noun="training", writer="cotbench train", manifest=BEGUN)
 
 _IDENTITY = ("recipe", "config", "data", "elicitations")
 MACHINE_OPTIONS = ("device", "threads", "report_to")
@@ -48,6 +50,26 @@ def first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+@contextmanager
+def training_folder(out: Path, record: dict[str, Any], *, resume: bool) -> Iterator[None]:
+    """Hold the folder of a training for as long as it is written to; of several processes the first one does.
+
+    Args:
+        out: the folder; made where it is missing. It stays empty until `write_begun`.
+        record: what is to be trained.
+        resume: go on with the training that is there.
+
+    Raises:
+        RunFolderError: it is not empty, holds another training, or another process trains into it.
+        UsageError: there is nothing to go on with.
+    """
+    if not first_process():
+        yield
+        return
+    with open_folder(out, TRAINING_FOLDER, lambda folder: prepare_folder(folder, record, resume=resume)):
+        yield
+
+
 def prepare_folder(out: Path, record: dict[str, Any], *, resume: bool) -> None:
     """Make the folder of a new training, which stays empty until `write_begun`, or check that the one in it is this one.
 
@@ -62,7 +84,8 @@ def prepare_folder(out: Path, record: dict[str, Any], *, resume: bool) -> None:
         hint = f"go on with: cotbench train --resume {out}" if path.is_file() else f"choose another --out, not {out}"
         make_folder(out, hint, "folder of the training")
         return
-    check_identity(out, _identity(read_begun(out)), _identity(json.loads(json.dumps(record))))
+    before, now = _identity(read_begun(out)), _identity(json.loads(json.dumps(record)))
+    check_identity(out, before, now, TRAINING_FOLDER.noun)
 
 
 def write_begun(out: Path, record: dict[str, Any]) -> None:
@@ -103,3 +126,10 @@ class TrainingResult:
     seen: dict[str, float]
     examples: int
     too_long: int
+
+    @property
+    def summary_line(self) -> str:
+        """What a training came to, in a line."""
+        long = f" ({self.too_long} more are too long)" if self.too_long else ""
+        masked = f", {self.seen['masked_share']:.1%} of the action tokens masked" if self.seen.get("masked_share") else ""
+        return f"trained {self.steps} steps on {self.examples} examples{long}, {self.seen['tokens']:.0f} tokens{masked}"

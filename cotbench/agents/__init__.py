@@ -1,6 +1,36 @@
-"""Agents: who decides. `base` is the protocol, `registry` finds one by its spec; each other file is one agent."""
+"""Agents: who decides. Begin with `base` (what an agent is) and `registry` (how one is found by its spec); `hf/`, `openai/` and
+`vllm` ask models, `tokenization/` turns what they are shown into token ids, each other file is one agent.
+"""
 
-from cotbench.agents.base import Agent
-from cotbench.agents.registry import agent_names, make_agent, register_agent
+from typing import TYPE_CHECKING
 
-__all__ = ["Agent", "agent_names", "make_agent", "register_agent"]
+from cotbench.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from cotbench.agents.base import Agent, StreamingAgent
+    from cotbench.agents.decisions import check_decision, error_decision, tagged_decision
+    from cotbench.agents.registry import agent_names, make_agent, register_agent
+
+_HOMES = {
+    "Agent": "base",
+    "StreamingAgent": "base",
+    "agent_names": "registry",
+    "check_decision": "decisions",
+    "error_decision": "decisions",
+    "make_agent": "registry",
+    "register_agent": "registry",
+    "tagged_decision": "decisions",
+}
+
+__all__ = [
+    "Agent",
+    "StreamingAgent",
+    "agent_names",
+    "check_decision",
+    "error_decision",
+    "make_agent",
+    "register_agent",
+    "tagged_decision",
+]
+
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

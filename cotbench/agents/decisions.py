@@ -1,5 +1,5 @@
-"""What comes back from an agent, made safe to keep. Invariant: whatever an agent returns or raises, what leaves here are
-decisions that can be written down and read again; a failure is a decision with an error.
+"""Ask an agent and check what it returns. Invariant: whatever an agent returns or raises, what leaves here are decisions that can
+be written to a file and read again; a failure is a decision with an error.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _DECISION = TypeAdapter(Decision)
 
 
 def error_decision(error: Exception) -> Decision:
-    """The decision of a query that an exception left without an answer."""
+    """Return the decision of a query that an exception left without an answer."""
     return Decision("", error=str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}")
 
 
 def decide_all(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
-    """An agent's decisions, one a query.
+    """Return an agent's decisions, one a query.
 
     Raises:
         Exception: whatever the agent raises; AgentError where it miscounts.
@@ -36,7 +36,7 @@ def decide_all(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
 
 
 def decide_or_errors(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
-    """An agent's decisions; whatever it raises becomes the error of every query."""
+    """Return an agent's decisions; whatever it raises becomes the error of every query."""
     try:
         return decide_all(agent, queries)
     except Exception as error:
@@ -44,13 +44,13 @@ def decide_or_errors(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
 
 
 def check_decision(agent: Agent, decision: object) -> Decision:
-    """A decision that can be written down and read again; anything else an agent returns is an error."""
+    """Return a decision that can be written to a file and read again; an error where the agent returned anything else."""
     if not isinstance(decision, Decision):
         return Decision("", error=f"agent {agent.name} returned a {type(decision).__name__}, not a Decision")
-    # A lone surrogate is no text: it cannot be written to a file.
-    fields = {name: _text(value) if isinstance(value, str) else value for name, value in asdict(decision).items()}
+    # A lone surrogate cannot be encoded, so not written to a file.
+    fields = {name: _encodable(value) if isinstance(value, str) else value for name, value in asdict(decision).items()}
     try:
-        # By way of JSON, for that is how it will be read again.
+        # Through JSON, because that is how it will be read again.
         return _DECISION.validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
@@ -60,12 +60,12 @@ def check_decision(agent: Agent, decision: object) -> Decision:
         return Decision("", error=f"agent {agent.name} returned a Decision that is not data: {error}")
 
 
-def _text(value: str) -> str:
+def _encodable(value: str) -> str:
     return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def tagged_decision(query: Query, action: str, trace: str | None) -> Decision:
-    """A well-formed decision of an agent without a model: the trace is given or written only in CoT mode."""
+    """Return a well-formed decision of an agent without a model: in CoT mode with the given trace, else with its own."""
     trace = None if query.mode == "prompt" else query.given_trace or trace
     reasoning = "" if trace is None else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
     return Decision(action, trace, f"{reasoning}{ACTION_OPEN}{action}{ACTION_CLOSE}")

@@ -7,8 +7,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TypeVar, get_type_hints
 from urllib.parse import parse_qsl
 
@@ -16,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cotbench.agents.base import Agent
 from cotbench.errors import AgentError, CotbenchError, UnknownNameError, UsageError
+from cotbench.registry import Registry
 
 ENTRY_POINTS = "cotbench.agents"
 """The entry-point group through which an installed package offers agents."""
@@ -23,7 +22,7 @@ ENTRY_POINTS = "cotbench.agents"
 Factory = Callable[..., Agent]
 _F = TypeVar("_F", bound=Factory)
 
-_BUILTIN = {
+_BUILTIN: dict[str, Factory | str] = {
     "expert": "cotbench.agents.expert:ExpertAgent",
     "hf": "cotbench.agents.hf.agent:HFAgent",
     "human": "cotbench.agents.human:HumanAgent",
@@ -32,7 +31,7 @@ _BUILTIN = {
     "replay": "cotbench.runs.replay_agent:ReplayAgent",
     "vllm": "cotbench.agents.vllm:VLLMAgent",
 }
-_registered: dict[str, Factory] = {}
+_registry: Registry[Factory] = Registry("agent", ENTRY_POINTS, None, _BUILTIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,33 +71,15 @@ def register_agent(name: str) -> Callable[[_F], _F]:
     """
 
     def register(factory: _F) -> _F:
-        if name in _BUILTIN or _registered.get(name, factory) is not factory:
-            raise UsageError(f"an agent named {name!r} exists already: choose another name")
-        _registered[name] = factory
+        _registry.register(name, factory)
         return factory
 
     return register
 
 
 def agent_names() -> list[str]:
-    """All names that a spec may begin with."""
-    return sorted({*_BUILTIN, *_registered, *(point.name for point in entry_points(group=ENTRY_POINTS))})
-
-
-def _factory(name: str) -> Factory:
-    if name in _registered:
-        return _registered[name]
-    if name in _BUILTIN:
-        module, attribute = _BUILTIN[name].split(":")
-        factory: Factory = getattr(import_module(module), attribute)
-        return factory
-    for point in entry_points(group=ENTRY_POINTS, name=name):
-        try:
-            loaded: Factory = point.load()
-        except Exception as error:
-            raise AgentError(f"agent {name!r} of {point.value} cannot be loaded: {type(error).__name__}: {error}") from error
-        return loaded
-    raise UnknownNameError("agent", name, agent_names())
+    """Return all names that a spec may begin with, sorted."""
+    return sorted(_registry.names())
 
 
 def make_agent(spec: str) -> Agent:
@@ -115,7 +96,7 @@ def make_agent(spec: str) -> Agent:
 def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Agent]:
     """Check a spec and bind its options, `more` among them, without building the agent; errors as in `make_agent`."""
     parsed = parse_spec(spec)
-    factory = _factory(parsed.name)
+    factory = _registry.get(parsed.name)
     hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
     positional, keywords = [], {}
     for parameter in inspect.signature(factory).parameters.values():
@@ -155,7 +136,7 @@ def summary_of(name: str) -> str:
     Raises:
         UnknownNameError: no such agent.
     """
-    lines = (inspect.getdoc(_factory(name)) or "").splitlines()
+    lines = (inspect.getdoc(_registry.get(name)) or "").splitlines()
     return lines[0] if lines else "registered"
 
 

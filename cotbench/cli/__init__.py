@@ -19,6 +19,7 @@ def run_cli(arguments: list[str]) -> int:
     from typer.exceptions import Abort, Exit, TyperException
 
     from cotbench.cli.app import app, with_resume_value
+    from cotbench.cli.renamed import unknown_option
 
     try:
         code = app(with_resume_value(arguments), prog_name="cotbench", standalone_mode=False)
@@ -27,7 +28,7 @@ def run_cli(arguments: list[str]) -> int:
     except Exit as error:
         return int(error.exit_code)
     except TyperException as error:
-        return _say(error.format_message(), error.exit_code)
+        return _say(unknown_option(error) or error.format_message(), error.exit_code)
     except (KeyboardInterrupt, Abort):
         return _say("interrupted", 130)
     except BrokenPipeError:

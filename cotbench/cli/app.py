@@ -1,30 +1,106 @@
-"""The commands, put together."""
+"""The commands, put together. Invariant: a command's module is imported when the command is asked for: `cotbench --help` needs
+none of them.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
-from cotbench.cli import (
-    compare,
-    data,
-    doctor,
-    judge,
-    leaderboard_pages,
-    listing,
-    play,
-    probe,
-    report,
-    run,
-    study,
-    traces,
-    train,
-)
-from cotbench.cli.flags import RESUME_OUT
+from cotbench.cli.resume import with_resume_value
+
+__all__ = ["app", "with_resume_value"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command, or a group of commands.
+
+    Attributes:
+        summary: the first paragraph of its help.
+        target: where it is, "module:attribute": a function, a group's `typer.Typer`, or with `built` what makes the function.
+        built: the options depend on the arguments: the target is called with them.
+    """
+
+    summary: str
+    target: str
+    built: bool = False
+
+
+COMMANDS = {
+    "run": Entry("Play every task in each mode, and compare the modes on the same tasks.", "run:run"),
+    "traces": Entry("Let a teacher play in CoT mode, and keep its successful episodes as training data.", "traces:traces"),
+    "train": Entry(
+        "Train a model on traces: checkpoints are loaded as hf:OUT/checkpoint-N, the last state as hf:OUT.",
+        "train:make_command",
+        built=True,
+    ),
+    "study": Entry(
+        "Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Started again, it goes on.",
+        "study:study",
+    ),
+    "report": Entry(
+        "Write a page: the answer in sentences, tables, figures, and the episodes to step through.", "report:report"
+    ),
+    "compare": Entry("Compare two runs on the tasks that both have played: second minus first.", "compare:compare"),
+    "play": Entry('Play a task yourself. "?" lists what can be done, "!" asks the expert, Ctrl-D ends.', "play:play"),
+    "judge": Entry(
+        "Let a judge compare the prompt action with the CoT action, at every state where the trace changed the action.",
+        "judge:judge",
+    ),
+    "probe": Entry(
+        "Measure an agent on a fixed set of states: what it answers there, what it follows, where it looks.", "probe:probe"
+    ),
+    "doctor": Entry("What is installed, what is missing, and the exact command that mends it.", "doctor:doctor"),
+    "leaderboard": Entry("Submit runs, verify them by replay, list and show them, serve them.", "leaderboard_pages:app"),
+    "list": Entry("List agents, environments, recipes, or the tasks of a split.", "listing:app"),
+    "data": Entry("Pinned wheels that are read as data: what is here, and fetching it.", "data:app"),
+}
+
+
+def load_command(name: str, arguments: list[str]) -> Any:
+    """Return a command, with its options.
+
+    Args:
+        name: a key of `COMMANDS`.
+        arguments: what is typed after it.
+
+    Raises:
+        CotbenchError: its options cannot be found out.
+    """
+    entry = COMMANDS[name]
+    module, attribute = entry.target.split(":")
+    found = getattr(import_module(f"cotbench.cli.{module}"), attribute)
+    if not isinstance(found, typer.Typer):
+        made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        made.command(name)(found(arguments) if entry.built else found)
+        found = made
+    command = get_command(found)
+    command.name = name
+    return command
+
+
+class _Commands(TyperGroup):
+    """Lists the commands by their summaries, and loads the one that is asked for."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, entry in COMMANDS.items():
+            self.commands[name] = TyperCommand(name, help=entry.summary)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load_command(str(name), rest), rest
+
 
 app = typer.Typer(
     name="cotbench",
+    cls=_Commands,
     help="Does an agent's reasoning change what it does? Prompt actions against CoT actions, on real environments.",
     no_args_is_help=True,
     add_completion=False,
@@ -46,31 +122,3 @@ def _main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     pass
-
-
-app.command("run")(run.run)
-app.command("traces")(traces.traces)
-app.command("train")(train.train)
-app.command("study")(study.study)
-app.command("report")(report.report)
-app.command("compare")(compare.compare)
-app.command("play")(play.play)
-app.command("judge")(judge.judge)
-app.command("probe")(probe.probe)
-app.add_typer(leaderboard_pages.app, name="leaderboard")
-app.add_typer(listing.app, name="list")
-app.add_typer(data.app, name="data")
-app.command("doctor")(doctor.doctor)
-
-
-def with_resume_value(arguments: list[str]) -> list[str]:
-    """`--resume` of `run`, `traces` and `train` may stand alone beside `--out DIR`; give it the value that says so."""
-    if arguments[:1] not in (["run"], ["traces"], ["train"]):
-        return arguments
-    ready = []
-    for place, argument in enumerate(arguments):
-        ready.append(argument)
-        following = arguments[place + 1 : place + 2]
-        if argument == "--resume" and (not following or following[0].startswith("-")):
-            ready.append(RESUME_OUT)
-    return ready

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cotbench.cli.flags import Import
+
 if TYPE_CHECKING:
     from cotbench.runs.results import Run
 
@@ -19,6 +21,7 @@ def compare(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Compare runs that were asked otherwise; says so in the table.")
     ] = False,
+    import_: Import = None,
     json_: Annotated[bool, typer.Option("--json", help="Print all numbers instead.")] = False,
 ) -> int:
     """Compare two runs on the tasks that both have played: second minus first."""

@@ -48,9 +48,10 @@ def doctor(
 def _packages() -> list[Finding]:
     from importlib.metadata import PackageNotFoundError, version
 
+    from cotbench.envs.registry import builtin_entries
+
     wanted = {
         "gymnasium": "",
-        "statsmodels": "",
         "torch": "hf",
         "transformers": "hf",
         "gguf": "hf",
@@ -63,9 +64,7 @@ def _packages() -> list[Finding]:
         "uvicorn": "leaderboard",
         "openai": "openai",
         "tenacity": "openai",
-        "scienceworld": "scienceworld",
-        "py4j": "scienceworld",
-        "mpmath": "bfcl",
+        **{name: entry.extra for entry in builtin_entries() for name in entry.modules},
         "textworld": "reference",
         "alfworld": "reference",
     }

@@ -1,85 +1,161 @@
-"""The flags that several commands share, each said once."""
+"""Options of commands out of config models. Invariant: an option's name, type, default and help stand in the model's field
+alone; what was not typed is not in what a command is given, so a default is never taken for something that was asked for.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
 import typer
+from pydantic import BaseModel
 
-PLAYED, ASKED, WRITTEN = "What is played", "How answers are asked for", "How it is run"
-"""The panels of `--help` that they stand in."""
+from cotbench.errors import UsageError
+from cotbench.flags import ELICITATION, MODEL, OUTPUT, TASKS, Option, by_field, options_of, read_value
+from cotbench.plugins import load_plugins
 
-RESUME_OUT = "@out"
-"""Stands for "the folder of --out" where `--resume` was given without a value."""
+PLAYED, ASKED, LEARNED, WRITTEN = TASKS, ELICITATION, MODEL, OUTPUT
+"""Panels of `--help`."""
 
-Scheme = Annotated[
-    str | None, typer.Option(help="Family of splits: paper or official.", show_default="paper", rich_help_panel=PLAYED)
-]
-Episodes = Annotated[
-    int | None,
-    typer.Option(
-        "--episodes", "--limit", "-n", min=1, help="Tasks, drawn by the seed.", show_default="all", rich_help_panel=PLAYED
-    ),
-]
-Task = Annotated[list[str] | None, typer.Option(help="Play this task id; may be repeated.", rich_help_panel=PLAYED)]
-Seed = Annotated[
-    int | None, typer.Option(min=0, help="Chooses tasks, seeds sampling.", show_default="0", rich_help_panel=PLAYED)
-]
-MaxSteps = Annotated[
-    int | None, typer.Option(min=1, help="Step budget.", show_default="the environment's", rich_help_panel=PLAYED)
-]
+Typed: TypeAlias = Mapping[type[BaseModel], dict[str, Any]]
+"""What was typed, by model and field; a nested model's fields in a dict of their own."""
 
-Style = Annotated[str | None, typer.Option(help="prefill or template.", show_default="prefill", rich_help_panel=ASKED)]
-TraceTokens = Annotated[
-    int | None, typer.Option(min=1, help="Token budget of a trace.", show_default="256", rich_help_panel=ASKED)
-]
-ActionTokens = Annotated[
-    int | None, typer.Option(min=1, help="Token budget of an action.", show_default="32; bfcl 512", rich_help_panel=ASKED)
-]
-Temperature = Annotated[float | None, typer.Option(min=0, help="0 is greedy.", show_default="0", rich_help_panel=ASKED)]
-TopP = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Nucleus of the sampling.", show_default="1", rich_help_panel=ASKED)
-]
-History = Annotated[
-    str | None,
-    typer.Option(help="What of the past is shown: actions or traces.", show_default="actions", rich_help_panel=ASKED),
-]
-ObservationChars = Annotated[
-    int | None,
-    typer.Option(min=2, help="Characters of an observation that are shown.", show_default="16000", rich_help_panel=ASKED),
-]
+_METAVARS = {int: "INT", float: "FLOAT", Path: "PATH", str: "TEXT"}
+
+
+def with_options(*models: type[BaseModel], without: tuple[str, ...] = ()) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Decorator: give a command the options of models.
+
+    Args:
+        models: config models; the command's first parameter is what was typed of them (`Typed`).
+        without: names of fields that are no options of this command.
+    """
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        options = {
+            f"{model.__name__}_{'_'.join(option.path)}": (model, option)
+            for model in models
+            for option in options_of(model, without)
+        }
+        hints = get_type_hints(command, include_extras=True)
+        own = list(inspect.signature(command).parameters.values())[1:]
+
+        def run(**values: Any) -> int:
+            found: dict[type[BaseModel], list[tuple[Option, Any]]] = {model: [] for model in models}
+            for name, (model, option) in options.items():
+                value = values.pop(name)
+                if values.pop(f"no_{name}", None):
+                    if value:
+                        raise UsageError(f"{option.name} and {option.negative} contradict: leave one away")
+                    value = False
+                if value is not None and value != []:
+                    found[model].append((option, read_value(option, value)))
+            return command({model: by_field(some) for model, some in found.items()}, **values)
+
+        before = [parameter for parameter in own if parameter.kind is not parameter.KEYWORD_ONLY]
+        after = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
+        read = [
+            inspect.Parameter(prefix + name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+            for name, (_, option) in options.items()
+            for prefix, annotation in typer_options(option).items()
+        ]
+        every = [
+            *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name]) for one in before),
+            *read,
+            *(one.replace(annotation=hints[one.name]) for one in after),
+        ]
+        described: Any = run
+        described.__name__, described.__doc__ = command.__name__, command.__doc__
+        described.__signature__ = inspect.Signature(every, return_annotation=int)
+        described.__annotations__ = {one.name: one.annotation for one in every} | {"return": int}
+        return run
+
+    return decorate
+
+
+def typer_options(option: Option) -> dict[str, Any]:
+    """Return the annotations of the parameters that an option is read by; each is None where it was not typed.
+
+    A `--no-` form is a parameter of its own, by the prefix "no_", hidden and named in the help of the first: a column of
+    `--help` with the few such forms would leave no room for what the others do.
+    """
+    flag = option.flag
+    about: dict[str, Any] = {"help": _help(option), "rich_help_panel": option.panel or None}
+    if option.annotation is not bool:
+        metavar = flag.metavar or _METAVARS.get(option.annotation, "TEXT")
+        kind: Any = list[str] | None if option.many and not flag.joined else str | None
+        return {"": Annotated[kind, typer.Option(option.name, *flag.names, metavar=metavar, **about)]}
+    found: dict[str, Any] = {"": Annotated[bool | None, typer.Option(option.name, *flag.names, **about)]}
+    if option.open:
+        found["no_"] = Annotated[bool | None, typer.Option(option.negative, hidden=True)]
+    return found
+
+
+def _help(option: Option) -> str:
+    """Help in rich's markup; typer's own way to show a default that is not the parameter's adds brackets to brackets."""
+    text = option.help + (f" (or {option.negative})" if option.open else "")
+    return text.replace("[", "\\[") + (f" [dim]\\[default: {option.default}][/dim]" if option.default else "")
+
+
+def field_option(model: type[BaseModel], field: str, panel: str = "") -> Any:
+    """Return the annotation of a parameter that is a field's option, read as its type, for a command that lists its own."""
+    option = next(one for one in options_of(model) if one.field == field)
+    about: dict[str, Any] = {"help": _help(option), "rich_help_panel": option.panel or panel or None}
+    if not option.choices and option.annotation in (int, float):
+        bounds = {type(extra).__name__.lower(): extra for extra in option.info.metadata}
+        about |= {"min": bounds["ge"].ge} if "ge" in bounds else {}
+        about |= {"max": bounds["le"].le} if "le" in bounds else {}
+    kind: Any = str if option.choices else option.annotation
+    return Annotated[kind | None, typer.Option(option.name, *option.flag.names, **about)]
+
+
+def _load(names: list[str] | None) -> list[str] | None:
+    load_plugins(names or [])
+    return names
+
+
 Import = Annotated[
     list[str] | None,
-    typer.Option("--import", help="A Python file or module that registers agents.", rich_help_panel=WRITTEN),
+    typer.Option(
+        "--import",
+        metavar="FILE|MODULE",
+        callback=_load,
+        is_eager=True,
+        help="Python file or module that registers agents, environments, probes or recipes; may be repeated",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Resume = Annotated[
-    str | None, typer.Option(metavar="[DIR]", help="Go on with the run in DIR, or in --out.", rich_help_panel=WRITTEN)
-]
-Batch = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        "--batch-size",
-        "-b",
-        min=1,
-        help="Episodes played side by side.",
-        show_default="what keeps the agent busy",
-        rich_help_panel=WRITTEN,
+        metavar="[DIR]", help="go on with what was begun in DIR; alone: in the folder of --out", rich_help_panel=OUTPUT
     ),
 ]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        "-w",
-        min=0,
-        help="Processes for the environments.",
-        show_default="1 beside a model, else none",
-        rich_help_panel=WRITTEN,
-    ),
-]
-Data = Annotated[Path | None, typer.Option(help="Where the games are.", show_default="$ALFWORLD_DATA", rich_help_panel=WRITTEN)]
-AvailableOnly = Annotated[
-    bool | None, typer.Option("--available-only", help="Play an incomplete split; marked partial.", rich_help_panel=WRITTEN)
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=WRITTEN)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan and stop", rich_help_panel=OUTPUT)]
+
+if TYPE_CHECKING:
+    Style: TypeAlias = str | None
+    TraceTokens: TypeAlias = int | None
+    Temperature: TypeAlias = float | None
+    ObservationChars: TypeAlias = int | None
+    Data: TypeAlias = Path | None
+
+_FIELDS = {
+    "Style": ("prompting.elicitation:Elicitation", "style", ELICITATION),
+    "TraceTokens": ("prompting.elicitation:Elicitation", "trace_tokens", ELICITATION),
+    "Temperature": ("prompting.elicitation:Elicitation", "temperature", ELICITATION),
+    "ObservationChars": ("prompting.elicitation:Elicitation", "observation_chars", ELICITATION),
+    "Data": ("runs.resources:Resources", "data", ""),
+}
+"""Options of single fields, for commands that list their options themselves; a model is loaded by who asks for its field."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FIELDS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from cotbench.registry import load
+
+    path, field, panel = _FIELDS[name]
+    return field_option(load(f"cotbench.{path}"), field, panel)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, Data
+from cotbench.cli.flags import WRITTEN, Data, Import
 
 if TYPE_CHECKING:
     from cotbench.leaderboard.store.store import Store
@@ -70,6 +70,7 @@ def submit(
     server: Annotated[
         str | None, typer.Option(help="Send it to this address instead of keeping it here.", show_default="none")
     ] = None,
+    import_: Import = None,
     db: Db = None,
     json_: Json = False,
 ) -> int:
@@ -79,7 +80,8 @@ def submit(
     import os
 
     require_leaderboard()
-    from cotbench.leaderboard import client, intake
+    from cotbench.leaderboard.store.store import accept_submission
+    from cotbench.leaderboard.submission import client
 
     given = {"name": name or "", "team": team or "", "link": link or ""}
     data = _bundles(runs, given)
@@ -91,7 +93,7 @@ def submit(
     else:
         with opened_store(db) as store:
             for whole in data.values():
-                entry, new = intake.accept_submission(store, io.BytesIO(whole), **given)
+                entry, new = accept_submission(store, io.BytesIO(whole), **given)
                 rows.append({"id": entry.id, "state": entry.state, "new": new, "unranked": list(entry.unranked)})
     if json_:
         typer.echo(json.dumps(rows, indent=2))
@@ -110,8 +112,9 @@ def submit(
 def _bundles(paths: list[Path], given: dict[str, str]) -> dict[Path, bytes]:
     """What each path holds, as bundles, all of them before any is submitted."""
     from cotbench.errors import SubmissionError
-    from cotbench.leaderboard.intake import pack_run, runs_in
     from cotbench.leaderboard.submission import limits
+    from cotbench.leaderboard.submission.bundle import pack_run
+    from cotbench.leaderboard.submission.run_reader import run_folders
 
     found: dict[Path, bytes] = {}
     for path in paths:
@@ -120,7 +123,7 @@ def _bundles(paths: list[Path], given: dict[str, str]) -> dict[Path, bytes]:
                 raise SubmissionError(f"{path} has {path.stat().st_size:,} bytes; a bundle has at most {limits.PACKED:,}")
             found[path] = path.read_bytes()
         else:
-            found |= {folder: pack_run(folder, **given) for folder in runs_in(path)}
+            found |= {folder: pack_run(folder, **given) for folder in run_folders(path)}
     return found
 
 
@@ -135,7 +138,7 @@ def bundle(
     """Write a run as the file that a web form takes."""
     require_leaderboard()
     from cotbench.errors import UsageError
-    from cotbench.leaderboard.intake import pack_run
+    from cotbench.leaderboard.submission.bundle import pack_run
 
     data = pack_run(run, name=name or "", team=team or "", link=link or "")
     target = out or run.with_name(run.name + ".zip")
@@ -157,6 +160,7 @@ def verify(
         int | None, typer.Option("--jobs", "-j", min=1, help="Processes.", show_default="one; one a core for a slow engine")
     ] = None,
     data: Data = None,
+    import_: Import = None,
     db: Db = None,
 ) -> int:
     """Replay the actions of entries: an entry whose every observation and score comes out the same is verified."""
@@ -208,13 +212,13 @@ def _pending(store: Store, again: bool) -> list[str]:
 
 
 def _bundle_at(path: Path) -> Bundle:
-    from cotbench.leaderboard.intake import pack_run, runs_in
-    from cotbench.leaderboard.submission.bundle import unpack
+    from cotbench.leaderboard.submission.bundle import pack_run, unpack
+    from cotbench.leaderboard.submission.run_reader import run_folders
 
     if path.is_file():
         with path.open("rb") as file:
             return unpack(file)
-    folders = runs_in(path)
+    folders = run_folders(path)
     if len(folders) > 1:
         from cotbench.errors import UsageError
 
@@ -274,6 +278,7 @@ def list_(
     mode: Annotated[str | None, typer.Option(help="prompt or cot.", show_default="both")] = None,
     state: Annotated[str, typer.Option(help="verified, pending, rejected or all.")] = "all",
     sort: Annotated[str, typer.Option(help="By this column.")] = "rank",
+    import_: Import = None,
     db: Db = None,
     json_: Json = False,
 ) -> int:

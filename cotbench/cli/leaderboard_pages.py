@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cotbench.cli import leaderboard
+from cotbench.cli.flags import Import
 from cotbench.cli.leaderboard import Db, Json, opened_store, require_leaderboard
 
 _WEB = ("fastapi", "uvicorn", "jinja2", "python_multipart")
@@ -25,6 +26,7 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option("--allow-host", help="A name under which it is reached; may be repeated.")
     ] = None,
+    import_: Import = None,
     db: Db = None,
 ) -> int:
     """Serve the leaderboard: tables, entries, episodes to step through, a form and an API to submit."""
@@ -32,7 +34,7 @@ def serve(
     import socket
 
     from cotbench.errors import UsageError
-    from cotbench.leaderboard.web.serving import server_of
+    from cotbench.leaderboard.web.app import server_of
     from cotbench.leaderboard.web.settings import Settings
 
     with opened_store(db) as store:
@@ -66,7 +68,7 @@ def export(
 ) -> int:
     """Write the leaderboard as a static site: HTML and JSON, for any web server."""
     require_leaderboard("jinja2")
-    from cotbench.leaderboard.site import write_site
+    from cotbench.leaderboard.web.site import write_site
 
     with opened_store(db) as store:
         index = write_site(store, out)

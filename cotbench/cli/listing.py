@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cotbench.cli.flags import Import
+
 app = typer.Typer(help="List agents, environments, recipes, or the tasks of a split.", no_args_is_help=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
@@ -15,14 +17,12 @@ _Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
 @app.command("agents")
 def agents(
-    import_: Annotated[list[str] | None, typer.Option("--import", help="A file or module that registers agents.")] = None,
+    import_: Import = None,
     json_: _Json = False,
 ) -> None:
     """The agents that --agent accepts."""
     from cotbench.agents.registry import agent_names, builtin_summaries, summary_of
-    from cotbench.plugins import load_plugins
 
-    load_plugins(import_ or [])
     known = builtin_summaries()
     named = {spec.partition(":")[0] for spec in known}
     rows = [*known.items(), *((name, summary_of(name)) for name in agent_names() if name not in named)]
@@ -34,7 +34,7 @@ def agents(
 
 
 @app.command("envs")
-def envs(json_: _Json = False) -> None:
+def envs(import_: Import = None, json_: _Json = False) -> None:
     """The environments, with the size of every split."""
     from cotbench.envs.registry import env_entry, env_names
 
@@ -55,6 +55,7 @@ def tasks(
     scheme: Annotated[str, typer.Option(help="The family of splits.")] = "paper",
     data: Annotated[Path | None, typer.Option(help="Where the games are.")] = None,
     missing: Annotated[bool, typer.Option("--missing", help="Only those that are not on this machine.")] = False,
+    import_: Import = None,
     json_: _Json = False,
 ) -> None:
     """The task ids of a split, one a line."""
@@ -70,21 +71,24 @@ def tasks(
 
 
 @app.command("recipes")
-def recipes(json_: _Json = False) -> None:
+def recipes(import_: Import = None, json_: _Json = False) -> None:
     """The ways to train that --recipe accepts, and the presets."""
-    from cotbench.baselines.recipes import PRESETS, RECIPES
+    from cotbench.recipes import recipe_named, recipe_names
 
-    rows = [*RECIPES.items(), *((f"--preset {name}", what) for name, what in PRESETS.items())]
+    entries = [recipe_named(name) for name in recipe_names()]
+    presets = {name: preset.description for entry in entries for name, preset in entry.presets.items()}
+    rows = [(entry.name, entry.description) for entry in entries]
+    rows += [(f"--preset {name}", description) for name, description in presets.items()]
     _print(("recipe", "what it is"), rows, json_)
 
 
 @app.command("probes")
-def probes(json_: _Json = False) -> None:
+def probes(import_: Import = None, json_: _Json = False) -> None:
     """What `cotbench probe` measures, with each probe's options."""
-    from cotbench.probes.probe import PROBES, probe_named
+    from cotbench.probes.probe import probe_named, probe_names
 
     rows = []
-    for name in PROBES:
+    for name in probe_names():
         probe = probe_named(name)
         options = [f"{option}={_default(field)}: {field.description}" for option, field in probe.options.model_fields.items()]
         rows.append((name, probe.description, "\n".join(options)))

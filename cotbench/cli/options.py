@@ -1,4 +1,4 @@
-"""What the commands share: reading options into a config, plugins, the console."""
+"""What the commands share: configs out of what was typed, the console."""
 
 from __future__ import annotations
 
@@ -7,35 +7,57 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from cotbench.errors import UnknownNameError, UsageError
+from cotbench.flags import flag_of
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.manifest import RunConfig
 
 _WIDE = 120
+_M = TypeVar("_M", bound=BaseModel)
 
 
 def only_given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were typed."""
+    """Return the options that were typed."""
     return {name: value for name, value in options.items() if value is not None}
 
 
-def new_config(given: Mapping[str, Any], asked: Mapping[str, Any]) -> RunConfig:
-    """A config from typed options, `env` among them; defaults are the environment's and the config's own.
+def new_config(given: Mapping[str, Any]) -> RunConfig:
+    """Return the config of what was typed, `env` in it; defaults are the environment's and the config's own.
 
     Raises:
-        UsageError: a value that does not fit; with near matches where it is a name.
+        UsageError: a value that does not fit.
     """
-    check_choices(RunConfig, given)
-    check_choices(Elicitation, asked)
+    asked = given.get("elicitation", {})
+    return model_of(RunConfig, {**given, "elicitation": elicitation_of(given["env"], asked)})
+
+
+def elicitation_of(env: str, asked: Mapping[str, Any]) -> Elicitation:
+    """Return the elicitation that was typed, with an environment's defaults.
+
+    Raises:
+        UsageError: a value that does not fit, or there is no such environment.
+    """
     try:
-        return RunConfig(**given, elicitation=Elicitation.for_env(given["env"], **asked))
+        return Elicitation.for_env(env, **asked)
     except ValidationError as error:
-        raise bad_value(error) from error
+        raise bad_value(error, Elicitation) from error
+
+
+def model_of(model: type[_M], values: Mapping[str, Any]) -> _M:
+    """Return a config of what was typed.
+
+    Raises:
+        UsageError: a value that does not fit.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise bad_value(error, model) from error
 
 
 def check_choices(model: type[BaseModel], values: Mapping[str, Any]) -> None:
@@ -47,13 +69,19 @@ def check_choices(model: type[BaseModel], values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         choices = get_args(model.model_fields[name].annotation)
         if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
-            raise UnknownNameError("elicitation" if name == "style" else name, str(value), choices)
+            raise UnknownNameError(flag_of(model, name).lstrip("-"), str(value), choices)
 
 
-def bad_value(error: ValidationError) -> UsageError:
-    """What is said of a value that does not fit: the flag, the value, why."""
+def bad_value(error: ValidationError, model: type[BaseModel] | None = None) -> UsageError:
+    """Return what is said of a value that does not fit: the option, the value, why.
+
+    Args:
+        error: of pydantic.
+        model: whose fields' options are named.
+    """
     first = error.errors()[0]
-    flag = "--" + str(first["loc"][-1]).replace("_", "-")
+    field = str(first["loc"][-1] if first["loc"] else "")
+    flag = flag_of(model, field) if model is not None else "--" + field.replace("_", "-")
     return UsageError(f"{flag} {first['input']}: {first['msg']}")
 
 

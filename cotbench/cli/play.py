@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from cotbench.cli.flags import Data, Import
 
 
 def play(
@@ -14,7 +15,8 @@ def play(
     split: Annotated[str, typer.Option(help="The split to draw from.")] = "id",
     scheme: Annotated[str, typer.Option(help="The family of splits.")] = "paper",
     seed: Annotated[int, typer.Option(min=0, help="Chooses the task.")] = 0,
-    data: Annotated[Path | None, typer.Option(help="Where the games are.", show_default="$ALFWORLD_DATA")] = None,
+    data: Data = None,
+    import_: Import = None,
 ) -> int:
     """Play a task yourself. "?" lists what can be done, "!" asks the expert, Ctrl-D ends."""
     from cotbench.envs.registry import env_entry

@@ -1,4 +1,4 @@
-"""What the commands that play episodes share: going on with a folder, playing with a bar, the plan, the errors.
+"""What the commands that play episodes share: the configs of a folder to go on with, playing with a bar, the plan, the errors.
 
 Invariant: a folder is gone on with as it was begun; what is typed beside `--resume` is checked against it, never mixed in.
 """
@@ -15,42 +15,28 @@ from typing import Any
 import typer
 
 from cotbench.agents.base import Agent
-from cotbench.cli.flags import RESUME_OUT
 from cotbench.cli.progress import progress
 from cotbench.envs.splits import digest
-from cotbench.errors import UsageError
 from cotbench.runs import runner, suite
 from cotbench.runs.episode import Episode
 from cotbench.runs.folder import check_identity
 from cotbench.runs.manifest import MANIFEST, RunConfig
 from cotbench.runs.plan import RunPlan
+from cotbench.runs.resources import Resources
 
 
-def resume_folder(resume: str | None, out: Path | None) -> Path | None:
-    """The folder to go on with, by `--resume` and `--out`; None where a new one is wanted.
+def recorded_configs(folder: Path, given: dict[str, Any]) -> list[RunConfig]:
+    """Return the configs of a folder to go on with; what was typed must not contradict them.
 
-    Raises:
-        UsageError: `--resume` names no folder, or they name two.
-    """
-    if resume is None:
-        return None
-    if resume == RESUME_OUT:
-        if out is None:
-            raise UsageError("--resume needs a run folder: --resume DIR, or --out DIR --resume")
-        return out
-    if out is not None and out != Path(resume):
-        raise UsageError(f"--resume {resume} and --out {out} name two folders: leave --out away")
-    return Path(resume)
-
-
-def recorded_configs(folder: Path, given: dict[str, Any], asked: dict[str, Any]) -> list[RunConfig]:
-    """The configs of a folder to go on with; what was typed must not contradict them.
+    Args:
+        folder: of a run, or of runs on several environments.
+        given: what was typed, by the fields of `RunConfig`.
 
     Raises:
         RunFolderError: it does, or there is no run.
     """
     configs = suite.read_configs(folder)
-    typed = given | asked
+    typed = {name: value for name, value in given.items() if name != "elicitation"} | given.get("elicitation", {})
     if suite.is_suite(folder):
         typed.pop("env", None)
     for config in configs:
@@ -60,13 +46,7 @@ def recorded_configs(folder: Path, given: dict[str, Any], asked: dict[str, Any])
     return configs
 
 
-def resume_command(command: str, folder: Path, imports: Sequence[str], data: Path | None) -> str:
-    """The command line that goes on with a folder."""
-    words = f"cotbench {command} --resume {folder}" + "".join(f" --import {name}" for name in imports)
-    return words + (f" --data {data}" if data is not None else "")
-
-
-def play_run(plan: RunPlan, folder: Path, quiet: bool, agent: Agent, resources: runner.Resources) -> runner.RunOutcome:
+def play_run(plan: RunPlan, folder: Path, quiet: bool, agent: Agent, resources: Resources) -> runner.RunOutcome:
     """Play a run, or go on with it where it was begun."""
     with progress(plan, folder, quiet=quiet and not sys.stderr.isatty()) as observer:
         if (folder / MANIFEST).is_file():

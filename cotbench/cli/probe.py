@@ -9,132 +9,118 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import (
-    PLAYED,
-    WRITTEN,
-    ActionTokens,
-    Data,
-    History,
-    Import,
-    ObservationChars,
-    Scheme,
-    Style,
-    Temperature,
-    TraceTokens,
-)
+from cotbench.cli.flags import WRITTEN, Import, Resume, Typed, with_options
+from cotbench.probes.config import MEASURED, ProbeConfig
+from cotbench.runs.resources import Resources
 
 
+@with_options(ProbeConfig, Resources, without=("show_admissible", "cache_gb"))
 def probe(
+    typed: Typed,
     name: Annotated[
-        str,
-        typer.Argument(metavar="NAME", help="alignment, conflict, attention, ... (cotbench list probes).", show_default=False),
-    ],
-    agent: Annotated[str | None, typer.Option(help="Who is measured (cotbench list agents).", rich_help_panel=PLAYED)] = None,
-    reference: Annotated[
-        str,
-        typer.Option(
-            help="Whose states: an agent that wins, or a run folder with CoT episodes; its actions are the reference.",
-            rich_help_panel=PLAYED,
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="probe: alignment, conflict, attention, ... (cotbench list probes)", show_default=False
         ),
-    ] = "scripted",
-    env: Annotated[
-        str | None, typer.Option(help="The environment.", show_default="alfworld-gen", rich_help_panel=PLAYED)
     ] = None,
-    split: Annotated[str | None, typer.Option(help="The split.", show_default="id", rich_help_panel=PLAYED)] = None,
-    scheme: Scheme = None,
-    states: Annotated[
-        int | None, typer.Option("--states", "-n", min=1, help="How many, drawn by the seed.", show_default="200")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draws states, pairs them, seeds sampling.", rich_help_panel=PLAYED)] = 0,
+    *,
     option: Annotated[
         list[str] | None,
         typer.Option(
             "--option",
             "-o",
             metavar="NAME=VALUE",
-            help="Of the probe (cotbench list probes); may be repeated.",
+            help="an option of the probe (cotbench list probes); may be repeated",
+            rich_help_panel=MEASURED,
         ),
     ] = None,
-    answers: Annotated[
-        Path | None,
-        typer.Option(help="A folder of probe alignment: the agent's answers at these states, not asked for again."),
-    ] = None,
-    elicitation: Style = None,
-    trace_tokens: TraceTokens = None,
-    action_tokens: ActionTokens = None,
-    temperature: Temperature = None,
-    history: History = None,
-    observation_chars: ObservationChars = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder of the probe.", show_default="a new one under probes/", rich_help_panel=WRITTEN),
+        typer.Option(help="folder of the probe", show_default="a new one under probes/", rich_help_panel=WRITTEN),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what was begun in --out.", rich_help_panel=WRITTEN)
-    ] = False,
-    data: Data = None,
+    resume: Resume = None,
     import_: Import = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print probe.json instead.", rich_help_panel=WRITTEN)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=WRITTEN)] = False,
 ) -> int:
     """Measure an agent on a fixed set of states: what it answers there, what it follows, where it looks."""
     import sys
 
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.options import emptied, new_config, only_given
-    from cotbench.cli.playing import resume_folder
-    from cotbench.errors import UsageError
-    from cotbench.plugins import load_plugins
+    from cotbench.cli.options import model_of, only_given
+    from cotbench.cli.resume import resume_command, resume_folder
     from cotbench.probes.folder import known_answers, parse_options, run_probe
     from cotbench.probes.probe import probe_named
 
-    measured = probe_named(name)
-    options = parse_options(measured, _pairs(option or []))
-    asked = only_given(
-        {
-            "style": elicitation,
-            "trace_tokens": trace_tokens,
-            "action_tokens": action_tokens,
-            "temperature": temperature,
-            "history": history,
-            "observation_chars": observation_chars,
-        }
-    )
-    load_plugins(import_ or [])
-    if agent is None:
-        raise UsageError("--agent is missing: name who is measured, as in --agent hf:smollm2 (cotbench list agents)")
-    if resume:
-        resume_folder("@out", out)
-    build = resolve(agent)
-    target = _target(out, name, agent, env or "alfworld-gen", split or "id", resume)
-    given = only_given({"env": env, "split": split, "scheme": scheme}) | {"agent": reference, "mode": "cot", "seed": seed}
-    again = f"cotbench probe {name} --agent {agent} --out {target} ... --resume"
+    folder = resume_folder(resume, out)
+    given = {**only_given({"probe": name}), **typed[ProbeConfig]}
+    config = _config(folder, given, _pairs(option or []))
+    resources = model_of(Resources, typed[Resources])
+    measured = probe_named(config.probe)
+    options = parse_options(measured, config.options)
+    build = resolve(config.agent)
+    target = folder or _new_folder(out, config)
+    again = resume_command("probe", target, import_ or [], resources.data)
     try:
-        with emptied(target):
-            found, asked_how = _states(target, reference, given, asked, (states or _STATES, seed), data, new_config)
-            known = None if answers is None else known_answers(answers, agent, found, asked_how)
-        quiet = json_ and not sys.stderr.isatty()
-        with open_agent(agent, build, target) as player, _progress(name, len(found.states), quiet=quiet) as observer:
-            summary = run_probe(
-                measured,
-                target,
-                agent=player,
-                spec=agent,
-                states=found,
-                elicitation=asked_how,
-                options=options,
-                seed=seed,
-                answers=known,
-                observer=observer,
-            )
+        with _written(target, config):
+            found, elicitation = _states(target, config, resources)
+            known = None if config.answers is None else known_answers(config.answers, config.agent, found, elicitation)
+            quiet = json_ and not sys.stderr.isatty()
+            with (
+                open_agent(config.agent, build, target) as player,
+                _progress(config.probe, len(found.states), quiet=quiet) as observer,
+            ):
+                summary = run_probe(
+                    measured,
+                    target,
+                    agent=player,
+                    spec=config.agent,
+                    states=found,
+                    elicitation=elicitation,
+                    options=options,
+                    seed=config.seed,
+                    answers=known,
+                    observer=observer,
+                )
     except KeyboardInterrupt:
         print(f"interrupted; what was measured is kept: {again}", file=sys.stderr)
         return 130
     return _print_outcome(summary, target, json_, again)
 
 
-_STATES = 200
 _REFERENCE = "reference"
+
+
+def _config(folder: Path | None, given: dict[str, Any], options: dict[str, str]) -> ProbeConfig:
+    """Return what is to be measured: what was typed, over what was asked for in a folder to go on with.
+
+    Raises:
+        UsageError: the probe or the agent is missing, there is no such folder, or what was typed contradicts it.
+    """
+    from cotbench.cli.options import model_of
+    from cotbench.errors import UsageError
+    from cotbench.probes.config import read_config
+    from cotbench.runs.folder import check_identity
+
+    before = {}
+    if folder is not None:
+        if not folder.is_dir():
+            raise UsageError(f"--resume: there is no folder {folder}")
+        begun = read_config(folder)
+        if begun is not None:
+            fixed: dict[str, Any] = {name: given[name] for name in ("probe", "agent", "seed", "states") if name in given}
+            check_identity(folder, {name: getattr(begun, name) for name in fixed}, fixed, "measurement")
+            before = begun.model_dump()
+            if "reference" in given:  # It says where the states are from.
+                before = {name: value for name, value in before.items() if name not in ("env", "scheme", "split")}
+    # What else was typed differently shows in the states, the options or the elicitation, which are compared with those before.
+    tables = {"options": options, "elicitation": given.get("elicitation", {})}
+    merged = before | given | {name: {**before.get(name, {}), **table} for name, table in tables.items()}
+    if "probe" not in merged:
+        raise UsageError("NAME is missing: name the probe, as in cotbench probe alignment (cotbench list probes)")
+    if "agent" not in merged:
+        raise UsageError("--agent is missing: name who is measured, as in --agent hf:smollm2 (cotbench list agents)")
+    return model_of(ProbeConfig, merged)
 
 
 def _pairs(options: list[str]) -> dict[str, str]:
@@ -149,67 +135,71 @@ def _pairs(options: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _target(out: Path | None, name: str, agent: str, env: str, split: str, resume: bool) -> Path:
-    """The folder of the probe: the one that was named, or a new one."""
-    from cotbench.errors import UsageError
+def _new_folder(out: Path | None, config: ProbeConfig) -> Path:
+    """Make the folder of a new probe: the one that was named, or one that is not taken."""
+    from cotbench.probes.config import CONFIG
     from cotbench.runs.folder import file_name, make_folder
-    from cotbench.runs.manifest import MANIFEST
+    from cotbench.runs.manifest import MANIFEST, RunConfig
 
-    if out is None:
-        stem = "_".join(map(file_name, (name, agent, env, split)))
+    target = out
+    if target is None:
+        usual = {name: RunConfig.model_fields[name].default for name in ("env", "split")}
+        words = (config.probe, config.agent, config.env or usual["env"], config.split or usual["split"])
+        stem = "_".join(map(file_name, words))
         count, target = 1, Path("probes") / stem
         while target.exists():
             count += 1
             target = Path("probes") / f"{stem}_{count}"
-    else:
-        target = out
-    if resume:
-        if not target.is_dir():
-            raise UsageError(f"--resume: there is no folder {target}")
-    else:
-        begun = target.is_dir() and any((target / name).exists() for name in (MANIFEST, _REFERENCE))
-        hint = "go on with --resume, or choose another --out" if begun else "choose another --out"
-        make_folder(target, hint, "folder of the probe")
+    begun = any((target / name).exists() for name in (MANIFEST, _REFERENCE))
+    if target.is_dir() and [path.name for path in target.iterdir()] == [CONFIG]:
+        (target / CONFIG).unlink()  # Of one that was killed before it measured anything.
+    hint = f"go on with: cotbench probe --resume {target}, or choose another --out" if begun else "choose another --out"
+    make_folder(target, hint, "folder of the probe")
     return target
 
 
-def _states(
-    target: Path,
-    reference: str,
-    given: dict[str, Any],
-    asked: dict[str, Any],
-    drawn: tuple[int, int],
-    data: Path | None,
-    new_config: Callable[..., Any],
-) -> tuple[Any, Any]:
-    """The states, and how answers are asked for; where the reference is an agent, it plays the split first."""
+@contextmanager
+def _written(target: Path, config: ProbeConfig) -> Iterator[None]:
+    """Write down what is to be measured; where what follows fails before anything else is there, nothing stays."""
+    from cotbench.probes.config import CONFIG, read_config, write_config
+
+    if read_config(target) is None:
+        write_config(target, config)
+    try:
+        yield
+    except Exception:
+        if [path.name for path in target.iterdir()] == [CONFIG]:
+            (target / CONFIG).unlink()
+            target.rmdir()
+        raise
+
+
+def _states(target: Path, config: ProbeConfig, resources: Resources) -> tuple[Any, Any]:
+    """Return the states, and how answers are asked for; where the reference is an agent, it plays the split first."""
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.options import check_choices
+    from cotbench.cli.options import elicitation_of, new_config, only_given
     from cotbench.cli.playing import play_run
     from cotbench.errors import UsageError
     from cotbench.probes.states import read_states
-    from cotbench.prompting.elicitation import Elicitation
-    from cotbench.runs import runner
     from cotbench.runs.manifest import MANIFEST, RunConfig
     from cotbench.runs.plan import make_plan
 
-    run = Path(reference)
+    run = Path(config.reference)
+    where = only_given({"env": config.env, "scheme": config.scheme, "split": config.split})
     if (run / MANIFEST).is_file():
-        for name in ("env", "split", "scheme"):
-            if name in given:
-                raise UsageError(
-                    f"--{name} and --reference {reference} both say where the states are from: leave --{name} away"
-                )
+        for name in where:
+            raise UsageError(
+                f"--{name} and --reference {config.reference} both say where the states are from: leave --{name} away"
+            )
     else:
-        config = new_config({"env": RunConfig.model_fields["env"].default, **given}, {})
-        plan = make_plan(config, data)
+        played = {"agent": config.reference, "mode": "cot", "seed": config.seed}
+        plan = make_plan(new_config({"env": RunConfig.model_fields["env"].default, **where, **played}), resources.data)
         run = target / _REFERENCE
-        with open_agent(reference, resolve(reference), target) as player:
-            play_run(plan, run, True, player, runner.Resources(data=data))
-    check_choices(Elicitation, asked)
-    found = read_states(run, *drawn)
-    return found, Elicitation.for_env(found.env, **asked)
+        with open_agent(config.reference, resolve(config.reference), target) as player:
+            play_run(plan, run, True, player, resources)
+    found = read_states(run, config.states, config.seed)
+    return found, elicitation_of(found.env, config.elicitation)
 
 
 @contextmanager

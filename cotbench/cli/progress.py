@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cotbench.prompting.elicitation import Mode
-from cotbench.runs.episode import Episode
-from cotbench.runs.journal import EPISODES, read_episodes
+from cotbench.runs.episode import EPISODES, Episode, read_episodes
 from cotbench.runs.plan import RunPlan
 from cotbench.runs.rollout import Observer, RolloutSpec
 from cotbench.runs.runner import SilentObserver

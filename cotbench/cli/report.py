@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN
+from cotbench.cli.flags import WRITTEN, Import
 
 
 def report(
@@ -19,6 +19,7 @@ def report(
         Path | None,
         typer.Option(help="Where the page goes.", show_default="DIR/report; of several report", rich_help_panel=WRITTEN),
     ] = None,
+    import_: Import = None,
     open_: Annotated[bool, typer.Option("--open", help="Show it in a browser.", rich_help_panel=WRITTEN)] = False,
 ) -> int:
     """Write a page: the answer in sentences, tables, figures, and the episodes to step through."""

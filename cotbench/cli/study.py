@@ -9,117 +9,119 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, DryRun
+from cotbench.cli.flags import WRITTEN, DryRun, Import, Resume, Typed, with_options
+from cotbench.study.execution import StudyExecution
 
 
+@with_options(StudyExecution)
 def study(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="smoke, tiny, paper, or a TOML file.", show_default=False)],
+    typed: Typed,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="smoke, tiny, paper, or a TOML file.", show_default=False)
+    ] = None,
+    *,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="The folder of the study; what is done there is kept.", show_default="studies/NAME", rich_help_panel=WRITTEN
-        ),
+        typer.Option(help="folder of the study", show_default="studies/NAME", rich_help_panel=WRITTEN),
     ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs", "-j", min=1, help="Stages at a time.", show_default="one a core; 1 on a GPU", rich_help_panel=WRITTEN
-        ),
-    ] = None,
-    flops: Annotated[
-        float | None,
-        typer.Option(
-            min=1,
-            help="Operations a second of one job, for the estimate.",
-            show_default="3e10; 2e14 for large models",
-            rich_help_panel=WRITTEN,
-        ),
-    ] = None,
+    resume: Resume = None,
+    import_: Import = None,
     dry_run: DryRun = False,
     json_: Annotated[
-        bool, typer.Option("--json", help="Print the plan, or the report's numbers, as JSON.", rich_help_panel=WRITTEN)
+        bool, typer.Option("--json", help="print the plan, or the report's numbers, as JSON", rich_help_panel=WRITTEN)
     ] = False,
 ) -> int:
     """Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Started again, it goes on."""
     import sys
 
+    from cotbench.cli.options import model_of
+    from cotbench.cli.resume import resume_command
     from cotbench.report.require import require_report
     from cotbench.study import folder
-    from cotbench.study.config import read_study
-    from cotbench.study.plan import make_plan
+    from cotbench.study.plan import make_study_plan
     from cotbench.study.scheduler import run_study
 
-    config = read_study(name)
-    plan = make_plan(config)
-    _check_trainings(plan)
-    target = out or Path("studies") / config.name
+    execution = model_of(StudyExecution, typed[StudyExecution])
+    config, target = _config(name, out, resume)
+    plan = make_study_plan(config)
+    jobs = execution.jobs or _jobs(config)
     if dry_run:
-        _print_plan(plan, target, flops, jobs or _jobs(config), json_)
+        _print_plan(plan, target, execution.flops, jobs, json_)
         return 0
+    again = resume_command("study", target, import_ or [])
     _require(plan)
     require_report("the report of a study")
-    folder.begin(target, plan)
     try:
-        with folder.only_one(target), _progress(plan, target) as watcher:
-            failures = run_study(target, plan, jobs=jobs or _jobs(config), watcher=watcher)
+        with folder.only_one(target):
+            folder.begin(target, plan)  # Under the lock: a second start must not write its study into the first one's folder.
+            with _progress(plan, target) as observer, _executor(config, jobs) as executor:
+                failures = run_study(target, plan, executor, observer)
     except KeyboardInterrupt:
-        print(f"interrupted; what was done is kept, go on with: {_again(name, out)}", file=sys.stderr)
+        print(f"interrupted; what was done is kept, go on with: {again}", file=sys.stderr)
         return 130
     if failures:
         first = failures[0]
         print(
-            f"error: {len(failures)} stages failed, the first is {first.stage.name}: {first.said}; see {first.log}, then go on "
-            f"with: {_again(name, out)}",
+            f"error: {len(failures)} stages failed, the first is {first.stage.name}: {first.message}; see {first.log}, then "
+            f"go on with: {again}",
             file=sys.stderr,
         )
         return 1
     return _report(target, json_)
 
 
-def _again(name: str, out: Path | None) -> str:
-    return f"cotbench study {name}" + (f" --out {out}" if out is not None else "")
+def _config(name: str | None, out: Path | None, resume: str | None) -> tuple[Any, Path]:
+    """Return what a study is asked to do, and its folder.
+
+    Raises:
+        UsageError: nothing says which study.
+    """
+    from cotbench.cli.resume import resume_folder
+    from cotbench.errors import UsageError
+    from cotbench.study.config import read_study
+    from cotbench.study.data import read_config
+
+    wanted = None if name is None else read_study(name)
+    usual = None if wanted is None else Path("studies") / wanted.name
+    begun = resume_folder(resume, out, usual)
+    if begun is not None:
+        config = read_config(begun)
+        if wanted is not None and wanted != config:
+            raise UsageError(f"{begun} holds another study than {name}: leave {name} away, or choose another --out")
+        return config, begun
+    if wanted is None or usual is None:
+        raise UsageError("which study? smoke, tiny, paper, or a TOML file: cotbench study NAME")
+    return wanted, out or usual
+
+
+def _gpus() -> int:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        return 0
+    import torch
+
+    return int(torch.cuda.device_count())
 
 
 def _jobs(config: Any) -> int:
-    """How many stages at a time: as many as there are cores for their threads; one where a GPU does the work."""
-    from importlib.util import find_spec
-
+    """Return how many stages run at a time: one a GPU where there are any, else as many as the cores have threads for."""
     from cotbench.cli.options import cores
 
-    if config.threads is None and find_spec("torch") is not None:
-        import torch
-
-        if torch.cuda.is_available():
-            return 1
-    return max(1, cores() // (config.threads or cores()))
+    gpus = _gpus() if config.threads is None else 0
+    return gpus or max(1, cores() // (config.threads or cores()))
 
 
-def _check_trainings(plan: Any) -> None:
-    """Refuse an option that no recipe has before hours of work, not after them."""
-    from cotbench.baselines.recipes import resolve
-    from cotbench.cli.train import options_of
-    from cotbench.errors import UnknownNameError, UsageError
-    from cotbench.probes.folder import parse_options as probe_options
-    from cotbench.probes.probe import probe_named
+@contextmanager
+def _executor(config: Any, jobs: int) -> Iterator[Any]:
+    """Give the processes that carry out a study's stages, for its time."""
+    from cotbench.study.local_executor import LocalExecutor
 
-    for stage in plan.of_kind("train"):
-        words = list(stage.command[1:])
-        given: dict[str, list[str]] = {}
-        for flag, value in zip(words[::2], words[1::2], strict=True):
-            given.setdefault(flag, []).append(value)
-        options = options_of(given.get("--option", [])) | {"model": given["--model"][0], "data": tuple(given["--data"])}
-        preset = given.get("--preset", [None])[0]
-        try:
-            resolve.resolve_config(given["--recipe"][0], preset, None, options, None)
-        except UnknownNameError:
-            raise
-        except UsageError as error:
-            raise UsageError(f"stage {stage.name}: {error}") from error
-    for probe in plan.config.probes:
-        texts = {
-            name: ",".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in probe.options.items()
-        }
-        probe_options(probe_named(probe.probe), texts)
+    executor = LocalExecutor(jobs, gpus=_gpus(), threads=config.threads)
+    try:
+        yield executor
+    finally:
+        executor.close()
 
 
 def _require(plan: Any) -> None:

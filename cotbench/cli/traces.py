@@ -7,126 +7,43 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import (
-    PLAYED,
-    WRITTEN,
-    ActionTokens,
-    AvailableOnly,
-    Batch,
-    Data,
-    DryRun,
-    Episodes,
-    History,
-    Import,
-    MaxSteps,
-    ObservationChars,
-    Resume,
-    Scheme,
-    Seed,
-    Style,
-    Task,
-    Temperature,
-    TopP,
-    TraceTokens,
-    Workers,
-)
-
-_TEACHER, _SPLIT = "scripted", "train"
+from cotbench.baselines.data.traces_config import TracesConfig
+from cotbench.cli.flags import WRITTEN, DryRun, Import, Resume, Typed, with_options
+from cotbench.runs.resources import Resources
 
 
+@with_options(TracesConfig, Resources, without=("show_admissible",))
 def traces(
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            help="Who shows how: scripted, expert-fill:AGENT, or any agent (cotbench list agents).",
-            show_default=_TEACHER,
-            rich_help_panel=PLAYED,
-        ),
-    ] = None,
-    env: Annotated[
-        str | None,
-        typer.Option(help="The environment (cotbench list envs).", show_default="alfworld-gen", rich_help_panel=PLAYED),
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Split of the scheme; not a scored one.", show_default=_SPLIT, rich_help_panel=PLAYED)
-    ] = None,
-    scheme: Scheme = None,
-    episodes: Episodes = None,
-    task: Task = None,
-    seed: Seed = None,
-    max_steps: MaxSteps = None,
-    elicitation: Style = None,
-    trace_tokens: TraceTokens = None,
-    action_tokens: ActionTokens = None,
-    temperature: Temperature = None,
-    top_p: TopP = None,
-    history: History = None,
-    observation_chars: ObservationChars = None,
+    typed: Typed,
+    *,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The traces folder; with --from the file.", show_default="a new one under runs/", rich_help_panel=WRITTEN
-        ),
-    ] = None,
-    resume: Resume = None,
-    batch: Batch = None,
-    workers: Workers = None,
-    data: Data = None,
-    available_only: AvailableOnly = None,
-    import_: Import = None,
-    parquet: Annotated[
-        bool, typer.Option("--parquet", help="Write traces.parquet beside traces.jsonl.", rich_help_panel=WRITTEN)
-    ] = False,
-    from_: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            help="Play nothing: convert this traces folder, .jsonl or .parquet file to the .jsonl or .parquet file --out.",
+            help="traces folder; with --from the .jsonl or .parquet file",
+            show_default="a new one under runs/",
             rich_help_panel=WRITTEN,
         ),
     ] = None,
+    resume: Resume = None,
+    import_: Import = None,
     dry_run: DryRun = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print traces.json instead.", rich_help_panel=WRITTEN)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print traces.json instead", rich_help_panel=WRITTEN)] = False,
 ) -> int:
     """Let a teacher play in CoT mode, and keep its successful episodes as training data."""
-    from cotbench.cli.options import only_given
-    from cotbench.plugins import load_plugins
+    from cotbench.cli.options import model_of, only_given
 
-    asked = only_given(
-        {
-            "style": elicitation,
-            "trace_tokens": trace_tokens,
-            "action_tokens": action_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "history": history,
-            "observation_chars": observation_chars,
-        }
-    )
-    given = only_given(
-        {
-            "agent": teacher,
-            "env": env,
-            "split": split,
-            "scheme": scheme,
-            "episodes": episodes,
-            "tasks": tuple(task) if task else None,
-            "seed": seed,
-            "max_steps": max_steps,
-            "available_only": available_only,
-        }
-    )
-    load_plugins(import_ or [])
-    if from_ is not None:
-        return _convert(from_, out, {**given, **asked, **only_given({"resume": resume})})
-    return _play(given, asked, (out, resume), (batch, workers, data), import_ or [], parquet=parquet, dry=dry_run, json_=json_)
+    given = dict(typed[TracesConfig])
+    source, parquet = given.pop("source", None), given.pop("parquet", False)
+    if source is not None:
+        return _convert(source, out, {**given, **only_given({"resume": resume})})
+    resources = model_of(Resources, typed[Resources])
+    return _play(given, (out, resume), resources, import_ or [], parquet=parquet, dry=dry_run, json_=json_)
 
 
 def _play(
     given: dict[str, Any],
-    asked: dict[str, Any],
     where: tuple[Path | None, str | None],
-    how: tuple[int | None, int | None, Path | None],
+    resources: Resources,
     imports: list[str],
     *,
     parquet: bool,
@@ -139,15 +56,15 @@ def _play(
     from cotbench.baselines.data.demonstration import require_parquet
     from cotbench.baselines.data.traces import write_traces
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.playing import play_run, print_plans, resume_command, resume_folder
+    from cotbench.cli.playing import play_run, print_plans
+    from cotbench.cli.resume import resume_command, resume_folder
     from cotbench.runs import runner
     from cotbench.runs.folder import make_folder
     from cotbench.runs.plan import make_plan
 
     folder = resume_folder(where[1], where[0])
-    config = _config(folder, given, asked)
-    build = resolve(config.agent)
-    resources = runner.Resources(*how)
+    config = _config(folder, given)
+    build = resolve(config.agent, resources.agent_options())
     plan = make_plan(config, resources.data)
     if dry:
         print_plans([plan], json_)
@@ -168,8 +85,8 @@ def _play(
     return _print(outcome, write_traces(outcome, parquet=parquet), json_, again)
 
 
-def _config(folder: Path | None, given: dict[str, Any], asked: dict[str, Any]) -> Any:
-    """What is played, none of it scored: as the options say, or as a folder was begun.
+def _config(folder: Path | None, given: dict[str, Any]) -> Any:
+    """Return what is played, none of it scored: as the options say, or as a folder was begun.
 
     Raises:
         UsageError: a task of it is scored, or the folder is no traces folder.
@@ -179,13 +96,12 @@ def _config(folder: Path | None, given: dict[str, Any], asked: dict[str, Any]) -
     from cotbench.cli.playing import recorded_configs
     from cotbench.envs.registry import env_entry
     from cotbench.errors import RunFolderError
-    from cotbench.runs.manifest import RunConfig
 
     if folder is None:
-        env = given.get("env", RunConfig.model_fields["env"].default)
-        config = new_config({"agent": _TEACHER, "split": _SPLIT, **given, "env": env, "mode": "cot"}, asked)
+        usual = {name: TracesConfig.model_fields[name].default for name in ("agent", "env", "split", "mode")}
+        config = new_config(usual | given)
     else:
-        configs = recorded_configs(folder, given, asked)
+        configs = recorded_configs(folder, given)
         if len(configs) != 1 or configs[0].mode != "cot":
             raise RunFolderError(
                 f"{folder} holds a run that is not of one environment in mode cot: go on with: cotbench run --resume {folder}"
@@ -223,11 +139,10 @@ def _convert(source: Path, out: Path | None, typed: dict[str, Any]) -> int:
     from cotbench.baselines.data.demonstration import read_demonstrations, write_demonstrations
     from cotbench.baselines.data.scored_tasks import check_trainable
     from cotbench.errors import UsageError
+    from cotbench.flags import flag_of
 
-    if typed:
-        flags = {"agent": "teacher", "tasks": "task", "style": "elicitation"}
-        name = next(iter(typed))
-        flag = "--" + flags.get(name, name).replace("_", "-")
+    for name, value in typed.items():
+        flag = flag_of(TracesConfig, next(iter(value)) if isinstance(value, dict) else name)
         raise UsageError(f"--from plays nothing: leave {flag} away")
     if out is None:
         raise UsageError("--from needs --out FILE.jsonl or --out FILE.parquet")

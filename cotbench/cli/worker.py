@@ -15,7 +15,7 @@ import traceback
 from typing import Any
 
 from cotbench.cli.agent_cache import keep_agents
-from cotbench.study.local_executor import LOG_HEADER
+from cotbench.study.executor import LOG_HEADER
 
 
 def main() -> None:

@@ -1,1 +1,25 @@
-"""A judge of the two actions of one state: question, judgements, folder, table."""
+"""A judge of the two actions of one state. Begin with `question` (what it is asked) and `preference` (the probe); `folder` has
+the judges of a run.
+"""
+
+from typing import TYPE_CHECKING
+
+from cotbench.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from cotbench.judge.folder import judge_run, judgements_of, make_judge_plan, read_judges
+    from cotbench.judge.preference import PreferenceOptions
+    from cotbench.judge.question import Question
+
+_HOMES = {
+    "PreferenceOptions": "preference",
+    "Question": "question",
+    "judge_run": "folder",
+    "judgements_of": "folder",
+    "make_judge_plan": "folder",
+    "read_judges": "folder",
+}
+
+__all__ = ["PreferenceOptions", "Question", "judge_run", "judgements_of", "make_judge_plan", "read_judges"]
+
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

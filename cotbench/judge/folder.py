@@ -1,5 +1,5 @@
-"""A judge of a run, and the folder of its work. Invariant: one folder holds the answers of one judge to one question about one
-run; killed at any moment and resumed, a judge ends with the same judgements as one that was never killed.
+"""The judges of a run: probe `preference` on the states and answers that the run recorded. Invariant: nothing is asked of the
+run's agent; one folder holds the answers of one judge to one question about one run.
 """
 
 from __future__ import annotations
@@ -9,28 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
-from cotbench.agents.base import Agent
-from cotbench.envs.registry import env_entry
-from cotbench.errors import RunFolderError, UsageError
-from cotbench.judge.journal import JudgementJournal, read_judgements
-from cotbench.judge.judgement import Judgement, Preference, preference
-from cotbench.judge.manifest import FORMAT, JudgeManifest, judge_manifest, read_judge_manifest
-from cotbench.judge.question import Pair, Question, check_judge, judge, revised_pairs
-from cotbench.prompting.elicitation import Mode
-from cotbench.prompting.query import derive_seed
-from cotbench.runs.folder import check_identity, file_name, make_folder
-from cotbench.runs.journal import read_episodes
-from cotbench.runs.jsonl_store import write_atomically
-from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, read_manifest
+from cotbench.agents.base import Agent, describe_agent
+from cotbench.errors import AgentError, RunFolderError
+from cotbench.judge.preference import PROBE, PreferenceOptions, PreferenceRow, preference_of
+from cotbench.judge.question import check_judge
+from cotbench.probes.folder import ProbeResult, ProbeSummary, read_probe, run_probe, summarize_probe
+from cotbench.probes.states import RecordedRun, StateAnswer, StateKey, StateSet, recorded_states
+from cotbench.prompting.query import Decision, Query, derive_seed
+from cotbench.runs.folder import FolderKind, file_name, make_folder
+from cotbench.runs.manifest import MANIFEST, Manifest, read_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 JUDGES = "judges"
 """In a run folder: a folder for each judge."""
-JUDGE = "judge.json"
+JUDGE_FOLDER = FolderKind(noun="measurement", writer="cotbench judge", manifest=MANIFEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,121 +33,92 @@ class JudgePlan:
 
     Attributes:
         run: the run folder; `manifest` is its manifest.
-        judge: the judge's spec.
-        episodes: CoT episodes played to their end.
-        compared: their states at which both actions are known.
-        pairs: those of them where the trace changed the action.
+        options: of the probe; `options.judge` is the judge's spec.
+        states: the states at which both actions are recorded; `answers` are these actions.
     """
 
     run: Path
     manifest: Manifest
-    judge: str
-    question: Question
-    episodes: int
-    compared: int
-    pairs: list[Pair]
+    options: PreferenceOptions
+    states: StateSet
+    answers: dict[StateKey, StateAnswer]
 
-    def drawn(self, limit: int | None, done: frozenset[tuple[str, int]]) -> list[Pair]:
-        """What is still to be judged, in the order of the run, until `limit` states are judged.
+    @property
+    def recorded(self) -> RecordedRun:
+        """What the run holds."""
+        if self.states.recorded is None:
+            raise RunFolderError(f"{self.run} was not read as a recorded run: read it with recorded_states")
+        return self.states.recorded
+
+    @property
+    def spec(self) -> str:
+        """The judge's spec."""
+        return str(self.options.judge)
+
+    def chosen(self, limit: int | None, done: frozenset[StateKey]) -> set[StateKey]:
+        """Return which states have a row once `limit` are judged: those where nothing changed, what is judged, what is drawn.
 
         States are drawn by the seed; a smaller number gives some of those of a larger.
         """
 
-        def rank(pair: Pair) -> tuple[bool, int]:
-            return pair.key not in done, derive_seed(self.question.seed, pair.task, pair.step, "drawn")
+        def rank(key: StateKey) -> tuple[bool, int]:
+            return key not in done, derive_seed(self.options.seed, *key, "drawn")
 
-        chosen = {pair.key for pair in sorted(self.pairs, key=rank)[:limit]}
-        return [pair for pair in self.pairs if pair.key in chosen and pair.key not in done]
+        revised = sorted((key for key, answer in self.answers.items() if answer.revised), key=rank)
+        return {key for key, answer in self.answers.items() if not answer.revised} | {*revised[:limit]}
 
+    def check_rows(self, folder: Path, rows: Sequence[PreferenceRow]) -> None:
+        """Refuse rows of states that the run does not hold.
 
-class JudgeSummary(BaseModel):
-    """`judge.json`: the numbers, for programs and for the table.
-
-    Attributes:
-        judge: the judge's spec; `judge_agent` is what it says of itself. `agent` and what follows is of the run.
-        tasks: tasks of the run; `episodes` of their CoT episodes were played to their end.
-        compared: states of these with both actions known; `revised` of them have two different ones.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    format: int = FORMAT
-    judge: str
-    judge_agent: dict[str, Any]
-    question: str
-    mode: Mode
-    both_orders: bool
-    seed: int
-    style: str
-    temperature: float
-    agent: str
-    env: str
-    scheme: str
-    split: str
-    partial: bool
-    tasks: int
-    episodes: int
-    compared: int
-    revised: int
-    preference: Preference
+        Raises:
+            RunFolderError: names the first one.
+        """
+        for row in rows:
+            answer = self.answers.get(row.key)
+            there = (answer.prompt_action, answer.cot_action) if answer is not None and answer.revised else ("", "")
+            if answer is None or (row.error is None and there != (row.prompt_action, row.cot_action)):
+                raise RunFolderError(
+                    f"{folder} holds a judgement of step {row.step} of {row.task}, where the run has other actions: "
+                    "choose another --out"
+                )
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A judge's folder, read.
+class _RecordedAgent:
+    """Stands in for the agent of a run, whose answers are known."""
 
-    Attributes:
-        path: the folder.
-        manifest: who was asked, and how.
-        records: the judgements, whole, in the order of the run.
-    """
+    def __init__(self, manifest: Manifest) -> None:
+        self.name = manifest.config.agent
+        self._described = manifest.agent
 
-    path: Path
-    manifest: JudgeManifest
-    records: list[Judgement]
+    def describe(self) -> dict[str, Any]:
+        """Return what the agent said of itself when it played."""
+        return self._described
 
-    @property
-    def preference(self) -> Preference:
-        """The numbers."""
-        return preference(self.records)
+    def decide(self, queries: Sequence[Query]) -> list[Decision]:
+        """Refuse: every answer is recorded."""
+        raise AgentError(f"agent {self.name} is not here: only what it did in its run is judged")
 
-    @property
-    def judgements(self) -> pd.DataFrame:
-        """One row a state: task, step, the actions, error, result, and whose action was named when either was shown first."""
-        import pandas as pd
-
-        rows = []
-        for one in self.records:
-            named = {f"{verdict.first}_first": verdict.preferred for verdict in one.verdicts}
-            row = one.model_dump(exclude={"verdicts"}) | {"result": one.result, "cot_first": None, "prompt_first": None}
-            rows.append(row | named)
-        return pd.DataFrame(rows)
+    def close(self) -> None:
+        """Nothing to free."""
 
 
-def make_judge_plan(run: Path, judge: str, question: Question) -> JudgePlan:
+def make_judge_plan(run: Path, options: PreferenceOptions) -> JudgePlan:
     """Find what there is to judge; starts no engine and no model.
+
+    Args:
+        run: the folder of a run in mode both, finished or not.
+        options: of probe `preference`, the judge's spec among them.
 
     Raises:
         RunFolderError: not a run folder, or damaged.
         UsageError: a run without both actions, or several runs.
     """
-    if (run / SUITE).is_file() and not (run / MANIFEST).is_file():
-        raise UsageError(f"{run} holds several runs: judge each by itself, as in cotbench judge {run}/ENV")
-    manifest = read_manifest(run)
-    if manifest.config.mode != "both":
-        raise UsageError(
-            f"{run} was played in mode {manifest.config.mode} alone, so no state has two actions to compare: "
-            "play a run with --mode both"
-        )
-    cot = [episode for episode in read_episodes(run) if episode.mode == "cot" and episode.error is None]
-    cot.sort(key=lambda episode: manifest.task_list.index(episode.task))
-    compared = sum(step.prompt_action is not None for episode in cot for step in episode.trajectory)
-    pairs = revised_pairs(cot, env_entry(manifest.config.env).instructions())
-    return JudgePlan(run, manifest, judge, question, len(cot), compared, pairs)
+    states, answers = recorded_states(run)
+    return JudgePlan(run, read_manifest(run), options, states, answers)
 
 
 def folder_of(run: Path, judge: str) -> Path:
-    """Where a judge's work lies in a run folder."""
+    """Return where a judge's work lies in a run folder."""
     return run / JUDGES / file_name(judge)
 
 
@@ -166,19 +131,39 @@ def new_judge_folder(folder: Path) -> None:
     make_folder(folder, "go on with --resume, or choose another --out")
 
 
-def read_judges(run: Path) -> dict[str, Judged]:
-    """The judges of a run folder, by the names of their folders.
+def read_judges(run: str | Path) -> dict[str, ProbeResult]:
+    """Read the judges of a run folder.
+
+    Returns:
+        What probe `preference` found, by the names of the folders under `judges/`.
 
     Raises:
         RunFolderError: a file in one of them is damaged.
     """
-    folders = sorted(path.parent for path in (run / JUDGES).glob(f"*/{MANIFEST}"))
-    return {folder.name: Judged(folder, read_judge_manifest(folder), read_judgements(folder)) for folder in folders}
+    folders = sorted(path.parent for path in (Path(run) / JUDGES).glob(f"*/{MANIFEST}"))
+    return {folder.name: read_probe(folder) for folder in folders}
+
+
+def judgements_of(result: ProbeResult) -> pd.DataFrame:
+    """Return one row a judged state: task, step, the actions, error, result, and whose action was named in either order."""
+    import pandas as pd
+
+    rows = []
+    for one in (row.judgement for row in result.rows if row.left_out is None):
+        named = {f"{verdict.first}_first": verdict.preferred for verdict in one.verdicts}
+        row = one.model_dump(exclude={"verdicts"}) | {"result": one.result, "cot_first": None, "prompt_first": None}
+        rows.append(row | named)
+    return pd.DataFrame(rows)
 
 
 def judge_run(
-    plan: JudgePlan, folder: Path, *, agent: Agent, limit: int | None, observer: Callable[[Judgement], None]
-) -> tuple[JudgeSummary, list[Judgement]]:
+    plan: JudgePlan,
+    folder: Path,
+    *,
+    agent: Agent,
+    limit: int | None = None,
+    observer: Callable[[PreferenceRow], None] = lambda row: None,
+) -> ProbeSummary:
     """Judge a run into a new folder, or go on in one that was begun: what is missing is judged, and what errored again.
 
     Args:
@@ -186,61 +171,48 @@ def judge_run(
         folder: of this judge.
         agent: the judge.
         limit: judge until this many states are; all when None.
-        observer: is told each judgement once it is written down.
+        observer: is told each row of a state where the trace changed the action, once it is written down.
 
     Raises:
         CotbenchError: the agent cannot judge.
-        RunFolderError: the folder holds another judge's work.
+        RunFolderError: the folder holds another judge's work, or another process writes to it.
     """
-    check_judge(agent, plan.question)
-    now = judge_manifest(plan.manifest, plan.judge, plan.question, agent)
-    if (folder / MANIFEST).is_file():
-        check_identity(folder, read_judge_manifest(folder).identity, now.identity)
-    else:
-        write_atomically(folder / MANIFEST, [now.model_dump_json(indent=2) + "\n"])
-    with JudgementJournal(folder) as journal:
-        _check_states(folder, journal.records, plan.pairs)
-        done = frozenset(one.key for one in journal.records if one.error is None)
-        for judgement in judge(agent, plan.drawn(limit, done), plan.question):
-            journal.append(judgement)
-            observer(judgement)
-        judgements = journal.finalize([pair.key for pair in plan.pairs])
-    summary = summarize_judge(plan, judgements, now.agent)
-    write_atomically(folder / JUDGE, [summary.model_dump_json(indent=2) + "\n"])
-    return summary, judgements
+    question = plan.options.question
+    check_judge(agent, question)
 
+    def choose(rows: Sequence[PreferenceRow]) -> set[StateKey]:
+        plan.check_rows(folder, rows)
+        return plan.chosen(limit, frozenset(row.key for row in rows if row.error is None))
 
-def summarize_judge(plan: JudgePlan, judgements: Sequence[Judgement], described: dict[str, Any]) -> JudgeSummary:
-    """The numbers of a judge's work."""
-    config, question = plan.manifest.config, plan.question
-    return JudgeSummary(
-        judge=plan.judge,
-        judge_agent=described,
-        question=question.fingerprint,
-        mode=question.mode,
-        both_orders=question.both_orders,
-        seed=question.seed,
-        style=question.elicitation.style,
-        temperature=question.elicitation.temperature,
-        agent=config.agent,
-        env=config.env,
-        scheme=config.scheme,
-        split=config.split,
-        partial=plan.manifest.partial,
-        tasks=len(plan.manifest.task_list),
-        episodes=plan.episodes,
-        compared=plan.compared,
-        revised=len(plan.pairs),
-        preference=preference(judgements),
+    def observe(row: Any) -> None:
+        if row.left_out is None:
+            observer(row)
+
+    return run_probe(
+        preference_of(agent),
+        folder,
+        agent=_RecordedAgent(plan.manifest),
+        spec=plan.manifest.config.agent,
+        states=plan.states,
+        elicitation=plan.manifest.config.elicitation,
+        options=plan.options,
+        seed=plan.options.seed,
+        answers=plan.answers,
+        observer=observe,
+        kind=JUDGE_FOLDER,
+        judge={"question": question.fingerprint, **describe_agent(agent)},
+        choose=choose,
     )
 
 
-def _check_states(folder: Path, judgements: Sequence[Judgement], pairs: Sequence[Pair]) -> None:
-    """Refuse judgements of states that the run does not hold."""
-    known = {pair.key: (pair.prompt_action, pair.cot_action) for pair in pairs}
-    for one in judgements:
-        if known.get(one.key) != (one.prompt_action, one.cot_action):
-            raise RunFolderError(
-                f"{folder} holds a judgement of step {one.step} of {one.task}, where the run has other actions: "
-                "choose another --out"
-            )
+def nothing_judged(plan: JudgePlan) -> ProbeSummary:
+    """Return the summary of a run in which no trace changed an action."""
+    return summarize_probe(
+        PROBE,
+        [PreferenceRow(task=state.task, step=state.step, left_out="same action") for state in plan.states.states],
+        spec=plan.manifest.config.agent,
+        states=plan.states,
+        elicitation=plan.manifest.config.elicitation,
+        options=plan.options,
+        seed=plan.options.seed,
+    )

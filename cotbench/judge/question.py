@@ -26,7 +26,6 @@ from cotbench.prompting.dialogue import Dialogue, truncate_middle
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.parsing import clean_action
 from cotbench.prompting.query import Decision, Query, derive_seed
-from cotbench.runs.episode import Episode
 
 LETTERS = ("A", "B")
 """What the two actions are called, in the order in which they are shown."""
@@ -54,6 +53,7 @@ class Pair:
 
     Attributes:
         episode: names the episode; the states of one share a growing text.
+        env: the environment's name.
         task: the task id.
         step: how many actions were executed before this state.
         dialogue: the episode so far.
@@ -63,6 +63,7 @@ class Pair:
     """
 
     episode: str
+    env: str
     task: str
     step: int
     dialogue: Dialogue
@@ -74,21 +75,6 @@ class Pair:
     def key(self) -> tuple[str, int]:
         """Names the state within its run."""
         return self.task, self.step
-
-
-def revised_pairs(episodes: Sequence[Episode], instructions: Instructions) -> list[Pair]:
-    """The pairs of a run: the states of its CoT episodes where the trace changed the action, in the order of the run."""
-    pairs = []
-    for episode in episodes:
-        if episode.mode != "cot" or episode.error is not None:
-            continue
-        dialogue = Dialogue(instructions, (episode.first_observation,), functions=episode.functions)
-        for number, step in enumerate(episode.trajectory):
-            if step.revised and step.prompt_action is not None:
-                actions = (step.prompt_action, step.action, step.expert_action)
-                pairs.append(Pair(episode.key, episode.task, number, dialogue, *actions))
-            dialogue = dialogue.extended(step.action, None, step.observation)
-    return pairs
 
 
 class Question(BaseModel):
@@ -143,6 +129,7 @@ class Question(BaseModel):
         """The question about one state in one order."""
         return Query(
             episode=pair.episode,
+            env=pair.env,
             task=pair.task,
             step=pair.step,
             mode=self.mode,
@@ -184,7 +171,7 @@ def check_judge(agent: Agent, question: Question) -> None:
     check_elicitation(agent, question.elicitation)
 
 
-def judge(agent: Agent, pairs: Sequence[Pair], question: Question) -> Iterator[Judgement]:
+def ask_judge(agent: Agent, pairs: Sequence[Pair], question: Question) -> Iterator[Judgement]:
     """Ask an agent about every pair; each judgement as soon as it is known.
 
     A round asks about one state of as many episodes as keep the agent busy, and of each episode in the order of its steps, so

@@ -15,9 +15,8 @@ from pydantic import Field
 from cotbench.agents.base import Agent
 from cotbench.agents.decisions import decide_or_errors
 from cotbench.probes.asking import batches, own_trace, state_query
-from cotbench.probes.numbers import ProbeNumbers, over_tasks, partition_rows
+from cotbench.probes.numbers import ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
-from cotbench.probes.row import ProbeRow
 from cotbench.probes.states import ProbeState, StateAnswer, StateKey
 from cotbench.prompting.elicitation import MODES
 from cotbench.prompting.query import Decision
@@ -252,4 +251,11 @@ PROBE = Probe(
     row=AlignmentRow,
     measure=_measure,
     summarize=_summarize,
+    cost=lambda sizes: sizes.prompt + 2 * sizes.answer,
+    answers=answers,
+    sections=(
+        "cotbench.study.report_training:training_section",
+        "cotbench.study.report_training:revisions_section",
+        "cotbench.study.report_training:log_probability_section",
+    ),
 )

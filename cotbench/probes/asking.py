@@ -21,6 +21,7 @@ def state_query(state: ProbeState, mode: Mode, setting: ProbeSetting, agent: Age
     """The query of a state in a mode."""
     return Query(
         episode=state.task,
+        env=setting.states.env,
         task=state.task,
         step=state.step,
         mode=mode,

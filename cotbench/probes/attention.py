@@ -170,4 +170,6 @@ PROBE = Probe(
     measure=measure,
     summarize=summarize,
     weights=True,
+    cost=lambda sizes: 2 * sizes.prompt,
+    sections=("cotbench.study.report_probes:attribution_section",),
 )

@@ -19,11 +19,9 @@ from pydantic import Field, field_validator
 from cotbench.agents.base import Agent
 from cotbench.agents.decisions import decide_or_errors
 from cotbench.probes.asking import answers_for, batches, state_query
-from cotbench.probes.donor import choose_donor
-from cotbench.probes.numbers import Curve, ProbeNumbers, over_tasks, partition_rows
+from cotbench.probes.numbers import Curve, ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
-from cotbench.probes.row import ProbeRow
-from cotbench.probes.states import ProbeState, StateAnswer, StateKey
+from cotbench.probes.states import ProbeState, StateAnswer, StateKey, choose_donor
 
 ConflictOutcome = Literal["kept", "followed", "other"]
 _WORD = re.compile(r"\S+")
@@ -236,4 +234,6 @@ PROBE = Probe(
     row=ConflictRow,
     measure=_measure,
     summarize=_summarize,
+    cost=lambda sizes: sizes.prompt + 12 * sizes.answer,
+    sections=("cotbench.study.report_probes:conflict_section",),
 )

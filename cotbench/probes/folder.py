@@ -5,40 +5,57 @@ moment and resumed, it ends with the same rows as one that was never killed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from cotbench.agents.base import Agent, check_elicitation, describe_agent
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError, UnknownNameError, UsageError
-from cotbench.probes.numbers import ProbeNumbers
+from cotbench.probes.numbers import ProbeNumbers, ProbeRow
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting, probe_named
-from cotbench.probes.row import ProbeRow
-from cotbench.probes.states import StateAnswer, StateKey, StateSet
+from cotbench.probes.states import RecordedRun, StateAnswer, StateKey, StateSet
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.runs.folder import check_identity
-from cotbench.runs.jsonl_store import JsonlStore, write_atomically
+from cotbench.runs.folder import FolderKind, open_folder
+from cotbench.runs.jsonl_store import JsonlStore
 from cotbench.runs.manifest import MACHINE_FIELDS, MANIFEST, provenance
 
 ROWS = "rows.jsonl"
 SUMMARY = "probe.json"
 FORMAT = 1
+PROBE_FOLDER = FolderKind(noun="measurement", writer="cotbench probe", manifest=MANIFEST)
 _FROZEN = ConfigDict(frozen=True)
 
 
-class ProbeManifest(BaseModel):
+class _Written(BaseModel):
+    """What is written about a probe; a field that only a recorded run has is left out where there is none."""
+
+    model_config = _FROZEN
+
+    recorded: RecordedRun | None = None
+    judge: dict[str, Any] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        absent = {name for name in ("recorded", "judge") if getattr(self, name) is None}
+        return {name: value for name, value in fields(self).items() if name not in absent}
+
+
+class ProbeManifest(_Written):
     """The record of a probe: who was measured, on what, how.
 
     Attributes:
         agent: the spec; `described` is what the agent says of itself.
         states: how many; `states_sha256` is over all that is in them.
         seed: drew the states, pairs them, seeds sampling.
-        answers: whether the agent's answers were taken from probe `alignment` instead of being asked for again.
+        answers: whether the agent's answers were taken from probe `alignment`, or from a run, instead of being asked for again.
+        recorded: the run whose own states and answers are measured, as it was when the work began: it may grow, so that in the
+            identity it stands in place of the states. Not written where there is none.
+        judge: what the judge of such a run says of itself, and the fingerprint of its question. Likewise.
     """
 
     model_config = _FROZEN
@@ -67,14 +84,24 @@ class ProbeManifest(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for the work to go on, flat."""
-        names = ("probe", "agent", "env", "scheme", "split", "reference", "states", "states_sha256", "seed", "answers")
+        names = ("probe", "agent", "env", "scheme", "split", "reference", "seed", "answers")
         fields = {name: getattr(self, name) for name in names} | {"elicitation": self.elicitation_fingerprint}
+        if self.recorded is None:
+            fields |= {"states": self.states, "states_sha256": self.states_sha256}
+        else:
+            fields |= {"run": self.recorded.run, "instructions": self.recorded.instructions}
+        if self.judge is not None:
+            fields |= {f"judge {name}": value for name, value in self.judge.items() if name not in MACHINE_FIELDS}
         fields |= {f"option {name}": value for name, value in self.options.items()}
         return fields | {f"agent {name}": value for name, value in self.described.items() if name not in MACHINE_FIELDS}
 
 
-class ProbeSummary(BaseModel):
-    """`probe.json`: the numbers, and of what they are."""
+class ProbeSummary(_Written):
+    """`probe.json`: the numbers, and of what they are.
+
+    Attributes:
+        recorded: the run whose own states and answers were measured, as it was then; `judge` as in the manifest.
+    """
 
     model_config = _FROZEN
 
@@ -149,6 +176,9 @@ def run_probe(
     seed: int = 0,
     answers: Mapping[StateKey, StateAnswer] | None = None,
     observer: Callable[[ProbeRow], None] = lambda row: None,
+    kind: FolderKind = PROBE_FOLDER,
+    judge: dict[str, Any] | None = None,
+    choose: Callable[[Sequence[Any]], Collection[StateKey]] | None = None,
 ) -> ProbeSummary:
     """Measure an agent into a new folder, or go on in one that was begun: what is missing is measured, and what errored again.
 
@@ -162,34 +192,57 @@ def run_probe(
         seed: pairs states, seeds sampling.
         answers: the agent's answers at these states, where they are known.
         observer: is told each row once it is written down.
+        kind: what the folder is called in messages.
+        judge: see `ProbeManifest`.
+        choose: from the rows that are there, which states are to have a row in the end; all when left out.
 
     Raises:
-        RunFolderError: the folder holds another measurement.
+        RunFolderError: the folder holds another measurement, or another process writes to it.
         CotbenchError: this agent cannot be measured so.
     """
     check_elicitation(agent, elicitation)
-    now = _manifest(probe, agent, spec, states, elicitation, options, seed, answers is not None)
+    now = _manifest(probe, agent, spec, states, elicitation, options, seed, answers is not None, judge)
     entry = env_entry(states.env)
     setting = ProbeSetting(states, elicitation, entry.canonical(), entry.equivalent(), seed, answers or {})
-    if (folder / MANIFEST).is_file():
-        check_identity(folder, read_probe_manifest(folder).identity(), json.loads(json.dumps(now.identity())), "measurement")
-        done = {row.key for row in _rows_file(probe).read(folder) if row.error is None} if (folder / ROWS).is_file() else set()
-    else:
-        done = set()
-    todo = [state for state in states.states if state.key not in done]
-    found = probe.measure(agent, todo, setting, options) if todo else iter(())
-    first = list(islice(found, 1))  # Before anything is written: an agent that cannot be measured so leaves nothing behind.
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / MANIFEST).is_file():
-        write_atomically(folder / MANIFEST, [now.model_dump_json(indent=2) + "\n"])
-    with _rows_file(probe)(folder) as file:
-        for row in chain(first, found):
-            file.append(row)
-            observer(row)
-        rows = file.finalize([state.key for state in states.states])
-    summary = ProbeSummary(
+    store = _rows_file(probe)
+    with open_folder(folder, kind) as opened:
+        there: list[Any] = []
+        if opened.begun:
+            opened.check_identity(read_probe_manifest(folder).identity(), json.loads(json.dumps(now.identity())))
+            there = store.read(folder) if (folder / ROWS).is_file() else []
+        done = {row.key for row in there if row.error is None}
+        chosen = None if choose is None else set(choose(there))
+        todo = [state for state in states.states if state.key not in done and (chosen is None or state.key in chosen)]
+        found = probe.measure(agent, todo, setting, options) if todo else iter(())
+        first = list(islice(found, 1))  # Before anything is written: an agent that cannot be measured so leaves nothing behind.
+        opened.begin(now.model_dump_json(indent=2))
+        with opened.journal(store) as file:
+            for row in chain(first, found):
+                file.append(row)
+                observer(row)
+            rows = file.finalize([state.key for state in states.states])
+        summary = summarize_probe(
+            probe, rows, spec=spec, states=states, elicitation=elicitation, options=options, seed=seed, judge=judge
+        )
+        opened.finalize(SUMMARY, summary.model_dump_json(indent=2))
+    return summary
+
+
+def summarize_probe(
+    probe: Probe,
+    rows: Sequence[Any],
+    *,
+    spec: str,
+    states: StateSet,
+    elicitation: Elicitation,
+    options: ProbeOptions,
+    seed: int,
+    judge: dict[str, Any] | None = None,
+) -> ProbeSummary:
+    """Return the numbers of rows, and of what they are; the arguments are those of `run_probe`."""
+    return ProbeSummary(
         probe=probe.name,
-        options=now.options,
+        options=options.model_dump(mode="json"),
         agent=spec,
         env=states.env,
         scheme=states.scheme,
@@ -199,9 +252,9 @@ def run_probe(
         elicitation=elicitation.fingerprint,
         states_sha256=states.sha256,
         numbers=probe.summarize(rows, options),
+        recorded=states.recorded,
+        judge=judge,
     )
-    write_atomically(folder / SUMMARY, [summary.model_dump_json(indent=2) + "\n"])
-    return summary
 
 
 def read_probe(folder: Path) -> ProbeResult:
@@ -230,17 +283,14 @@ def read_probe_manifest(folder: Path) -> ProbeManifest:
 
 
 def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elicitation) -> Mapping[StateKey, StateAnswer]:
-    """What an agent answered, out of a folder of probe `alignment`.
+    """What an agent answered, out of the folder of a probe whose rows hold answers (`alignment`).
 
     Raises:
         UsageError: it is of another probe, another agent, other states or another elicitation.
     """
-    from cotbench.probes.alignment import answers
-
     probed = read_probe(folder)
     found = probed.manifest
     for name, there, here in (
-        ("probe", found.probe, "alignment"),
         ("agent", found.agent, agent),
         ("elicitation", found.elicitation_fingerprint, elicitation.fingerprint),
         ("reference", found.reference, states.reference),
@@ -248,7 +298,9 @@ def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elici
     ):
         if there != here:
             raise UsageError(f"{folder} has the answers of another {name}: {there}, not {here}")
-    known, references = answers(probed.rows), {row.key: row.reference for row in probed.rows if row.error is None}
+    if probed.probe.answers is None:
+        raise UsageError(f"{folder} is of probe {found.probe}, whose rows hold no answers: name a folder of probe alignment")
+    known, references = probed.probe.answers(probed.rows), {row.key: row.reference for row in probed.rows if row.error is None}
     for state in states.states:
         if references.get(state.key, state.action) != state.action:
             raise UsageError(f"{folder} has another reference action at step {state.step} of {state.task}: measure it anew")
@@ -264,6 +316,7 @@ def _manifest(
     options: ProbeOptions,
     seed: int,
     answers: bool,
+    judge: dict[str, Any] | None,
 ) -> ProbeManifest:
     return ProbeManifest(
         probe=probe.name,
@@ -281,10 +334,12 @@ def _manifest(
         elicitation=elicitation,
         elicitation_fingerprint=elicitation.fingerprint,
         answers=answers,
+        recorded=states.recorded,
+        judge=judge,
         **provenance(),
     )
 
 
 def _rows_file(probe: Probe) -> type[JsonlStore[Any]]:
-    fields = {"name": ROWS, "model": probe.row, "noun": f"a row of probe {probe.name}", "writer": "another cotbench probe"}
+    fields = {"name": ROWS, "model": probe.row, "noun": f"a row of probe {probe.name}"}
     return type("RowsFile", (JsonlStore,), fields)

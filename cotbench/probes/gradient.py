@@ -168,4 +168,6 @@ PROBE = Probe(
     measure=measure,
     summarize=summarize,
     weights=True,
+    cost=lambda sizes: 4 * sizes.prompt,
+    sections=("cotbench.study.report_probes:attribution_section",),
 )

@@ -1,5 +1,5 @@
-"""What a probe found, as numbers. Invariant: every number is an `Estimate` with its n and interval, and a table, a figure or a
-program reads the same ones.
+"""What a probe found: a row a state, and the numbers over rows. Invariant: a row is a measurement, an error, or left out for a
+reason that it names; every number is an `Estimate` with its n and interval.
 """
 
 from __future__ import annotations
@@ -9,11 +9,33 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from cotbench.probes.row import ProbeRow
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ProbeRow(BaseModel):
+    """What every probe's row has; a probe adds its own fields, all with defaults.
+
+    Attributes:
+        error: an infrastructure failure: the state counts for nothing.
+        left_out: why the probe has nothing to say of this state, such as "no donor".
+    """
+
+    model_config = _FROZEN
+
+    task: str
+    step: int
+    error: str | None = None
+    left_out: str | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Names the state within its set."""
+        return self.task, self.step
+
+
 R = TypeVar("R", bound=ProbeRow)
 
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from cotbench.agents.base import Agent
-from cotbench.errors import UnknownNameError
-from cotbench.probes.numbers import ProbeNumbers
-from cotbench.probes.row import ProbeRow
+from cotbench.envs.registry import TokenSizes
+from cotbench.probes.numbers import ProbeNumbers, ProbeRow
 from cotbench.probes.states import ProbeState, StateAnswer, StateKey, StateSet
 from cotbench.prompting.elicitation import Elicitation
+from cotbench.registry import Registry
+
+ENTRY_POINTS = "cotbench.probes"
+"""The entry-point group through which an installed package offers probes."""
 
 
 class ProbeOptions(BaseModel):
@@ -54,12 +56,17 @@ class Probe:
 
     Attributes:
         name: on the command line.
-        about: one line for `--help`.
+        description: one line for `cotbench list probes`.
         options: its options; the defaults are what a study uses.
         row: its rows.
         measure: (agent, the states still to be measured, setting, options) -> a row for each, as soon as it is known.
         summarize: (rows, options) -> the numbers.
         weights: whether it looks into the model, so that only `hf:` agents can be measured.
+        cost: an environment's sizes -> about how many tokens it computes at a state; for estimates alone.
+        answers: rows -> the agent's answers at their states, where the rows hold them: other probes at the same place of a
+            study then do not ask for them again.
+        sections: makes its sections of a study's report: functions of a `study.scope.Scope`, each itself or as
+            "module:attribute"; several probes may name one. Without any, the report shows its numbers in a table.
     """
 
     name: str
@@ -69,18 +76,45 @@ class Probe:
     measure: Callable[[Agent, Sequence[ProbeState], ProbeSetting, Any], Iterator[ProbeRow]]
     summarize: Callable[[Sequence[Any], Any], ProbeNumbers]
     weights: bool = False
+    cost: Callable[[TokenSizes], float] = lambda sizes: 2 * sizes.prompt
+    answers: Callable[[Sequence[Any]], dict[StateKey, StateAnswer]] | None = None
+    sections: tuple[str | Callable[[Any], Any], ...] = ()
 
 
-PROBES = ("alignment", "conflict", "attention", "gradient", "preference", "sensitivity")
-"""Names of the probes; each has a module of its name, with the probe in `PROBE`."""
+_registry: Registry[Probe] = Registry(
+    "probe",
+    ENTRY_POINTS,
+    Probe,
+    {
+        "alignment": "cotbench.probes.alignment:PROBE",
+        "conflict": "cotbench.probes.conflict:PROBE",
+        "attention": "cotbench.probes.attention:PROBE",
+        "gradient": "cotbench.probes.gradient:PROBE",
+        "preference": "cotbench.judge.preference:PROBE",
+        "sensitivity": "cotbench.probes.sensitivity:PROBE",
+    },
+)
+
+
+def register_probe(probe: Probe) -> Probe:
+    """Make a probe known by its name; returns it, so that a package's entry point can name it.
+
+    Raises:
+        UsageError: the name is taken.
+    """
+    _registry.register(probe.name, probe)
+    return probe
+
+
+def probe_names() -> list[str]:
+    """Return the names that `cotbench probe` accepts."""
+    return _registry.names()
 
 
 def probe_named(name: str) -> Probe:
-    """The probe of that name.
+    """Return the probe of that name.
 
     Raises:
         UnknownNameError: there is none.
     """
-    if name not in PROBES:
-        raise UnknownNameError("probe", name, PROBES)
-    return cast(Probe, import_module(f"cotbench.probes.{name}").PROBE)
+    return _registry.get(name)

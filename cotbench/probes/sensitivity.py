@@ -18,11 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from cotbench.agents.base import Agent
 from cotbench.agents.decisions import decide_or_errors
 from cotbench.probes.asking import answers_for, batches, state_query
-from cotbench.probes.donor import choose_donor
-from cotbench.probes.numbers import ProbeNumbers, over_tasks, partition_rows
+from cotbench.probes.numbers import ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
-from cotbench.probes.row import ProbeRow
-from cotbench.probes.states import ProbeState, StateAnswer, StateKey
+from cotbench.probes.states import ProbeState, StateAnswer, StateKey, choose_donor
 from cotbench.prompting.elicitation import MODES
 from cotbench.prompting.query import Decision, Query, derive_seed
 from cotbench.stats.estimates import Estimate
@@ -268,4 +266,6 @@ PROBE = Probe(
     row=SensitivityRow,
     measure=_measure,
     summarize=_summarize,
+    cost=lambda sizes: 6 * sizes.prompt,
+    sections=("cotbench.study.report_probes:sensitivity_section",),
 )

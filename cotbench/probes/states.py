@@ -1,21 +1,23 @@
-"""The fixed states that probes measure on. Invariant: a state set is a function of a reference run, a number and a seed alone,
-so every checkpoint is measured on the same states; a smaller number gives some of those of a larger.
+"""The fixed states that probes measure on. Invariant: a state set is a function of a run, a number and a seed alone, so every
+checkpoint is measured on the same states; a smaller number gives some of those of a larger.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
 
 from cotbench.envs.registry import env_entry
 from cotbench.errors import UsageError
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.query import derive_seed
-from cotbench.runs.episode import Episode
-from cotbench.runs.journal import read_episodes
-from cotbench.runs.manifest import read_manifest
+from cotbench.runs.episode import Episode, Step, read_episodes
+from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, read_manifest
 
 StateKey = tuple[str, int]
 """Names a state within its set: task, and how many actions were executed before it."""
@@ -30,7 +32,7 @@ class ProbeState:
         step: how many actions were executed before this state.
         goal: the task's sentence, as the environment tells it.
         dialogue: the episode so far.
-        action: the reference action, canonical.
+        action: the reference action, canonical; empty where a recorded run holds none.
         trace: the reasoning that the reference gave for it; None where it gave none.
     """
 
@@ -48,6 +50,27 @@ class ProbeState:
         return self.task, self.step
 
 
+class RecordedRun(BaseModel):
+    """A run whose states are measured with the answers that it recorded, so that nothing is asked of its agent.
+
+    Attributes:
+        run: fingerprint of the run's identity; `instructions` is of what its agent was told.
+        partial: whether games of its split were missing.
+        tasks: tasks of the run; `episodes` of their CoT episodes were played to their end.
+        compared: states of these with both actions recorded; `revised` of them have two different ones.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    instructions: str
+    partial: bool
+    tasks: int
+    episodes: int
+    compared: int
+    revised: int
+
+
 @dataclass(frozen=True, slots=True)
 class StateSet:
     """States of one split, and whose they are.
@@ -55,8 +78,9 @@ class StateSet:
     Attributes:
         reference: the spec of the agent that played.
         seed: drew the states.
-        episodes: successful reference episodes that there were to draw from.
+        episodes: successful reference episodes that there were to draw from; of a recorded run, all that were played.
         states: task by task, in the order of the run; within a task in the order of steps.
+        recorded: the run, where its own answers are measured.
     """
 
     env: str
@@ -66,6 +90,7 @@ class StateSet:
     seed: int
     episodes: int
     states: tuple[ProbeState, ...]
+    recorded: RecordedRun | None = None
 
     @property
     def sha256(self) -> str:
@@ -97,23 +122,79 @@ def read_states(run: Path, limit: int | None = None, seed: int = 0) -> StateSet:
     """
     manifest = read_manifest(run)
     config = manifest.config
-    episodes = [one for one in read_episodes(run) if one.mode == "cot" and one.error is None and one.success]
+    episodes = [one for one in _cot_episodes(run, manifest) if one.success]
     if not episodes:
         raise UsageError(f"{run} has no successful episode in CoT mode: play a reference that wins")
-    order = {task: place for place, task in enumerate(manifest.task_list)}
-    episodes.sort(key=lambda episode: order.get(episode.task, len(order)))
-    found = [state for episode in episodes for state in _states(episode, config.env)]
+    found = [state for episode in episodes for state, _ in _states(episode, config.env)]
     kept = set(_drawn([state.key for state in found], seed)[:limit])
     states = tuple(state for state in found if state.key in kept)
     return StateSet(config.env, config.scheme, config.split, config.agent, seed, len(episodes), states)
 
 
-def _states(episode: Episode, env: str) -> list[ProbeState]:
+def recorded_states(run: Path) -> tuple[StateSet, dict[StateKey, StateAnswer]]:
+    """Read the states of a run at which both actions are recorded, and these actions.
+
+    Args:
+        run: the folder of a run in mode both, finished or not.
+
+    Returns:
+        The states of all CoT episodes that were played to their end, won or not, with the recorded expert's action as the
+        reference where it is known; and the answers at these states.
+
+    Raises:
+        RunFolderError: not a run folder, or damaged.
+        UsageError: several runs, or one that was played in one mode.
+    """
+    if (run / SUITE).is_file() and not (run / MANIFEST).is_file():
+        raise UsageError(f"{run} holds several runs: judge each by itself, as in cotbench judge {run}/ENV")
+    manifest = read_manifest(run)
+    config = manifest.config
+    if config.mode != "both":
+        raise UsageError(
+            f"{run} was played in mode {config.mode} alone, so no state has two actions to compare: play a run with --mode both"
+        )
+    episodes = _cot_episodes(run, manifest)
+    states: list[ProbeState] = []
+    answers: dict[StateKey, StateAnswer] = {}
+    for episode in episodes:
+        for state, step in _states(episode, config.env):
+            if step.prompt_action is not None:
+                states.append(replace(state, action=step.expert_action or ""))
+                answers[state.key] = StateAnswer(
+                    step.prompt_action, step.action, step.decision.trace or "", step.decision.trace_truncated
+                )
+    recorded = RecordedRun(
+        run=_digest(manifest.identity()),
+        instructions=_digest(env_entry(config.env).instructions()),
+        partial=manifest.partial,
+        tasks=len(manifest.task_list),
+        episodes=len(episodes),
+        compared=len(states),
+        revised=sum(answer.revised for answer in answers.values()),
+    )
+    found = (config.env, config.scheme, config.split, config.agent, config.seed, len(episodes), tuple(states), recorded)
+    return StateSet(*found), answers
+
+
+def _cot_episodes(run: Path, manifest: Manifest) -> list[Episode]:
+    """The CoT episodes that were played to their end, in the order of the run."""
+    order = {task: place for place, task in enumerate(manifest.task_list)}
+    episodes = [one for one in read_episodes(run) if one.mode == "cot" and one.error is None]
+    return sorted(episodes, key=lambda episode: order.get(episode.task, len(order)))
+
+
+def _digest(data: object) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _states(episode: Episode, env: str) -> list[tuple[ProbeState, Step]]:
+    """The states of an episode, and the step that was taken at each."""
     dialogue = Dialogue(env_entry(env).instructions(), (episode.first_observation,), functions=episode.functions)
     states = []
     for number, step in enumerate(episode.trajectory):
         trace = (step.decision.trace or "").strip() or None
-        states.append(ProbeState(episode.task, episode.task_type, number, episode.goal, dialogue, step.action, trace))
+        state = ProbeState(episode.task, episode.task_type, number, episode.goal, dialogue, step.action, trace)
+        states.append((state, step))
         dialogue = dialogue.extended(step.action, trace, step.observation)
     return states
 
@@ -128,6 +209,30 @@ def _drawn(keys: Sequence[StateKey], seed: int) -> list[StateKey]:
         some.sort(key=lambda key: derive_seed(seed, *key, "state"))
         ranked += [(turn, derive_seed(seed, task, "task"), key) for turn, key in enumerate(some)]
     return [key for _, _, key in sorted(ranked)]
+
+
+def choose_donor(
+    state: ProbeState, others: Iterable[ProbeState], seed: int, fits: Callable[[ProbeState], bool]
+) -> ProbeState | None:
+    """Return the state that gives its trace or observation to this one.
+
+    The pairing is a function of the seed, the keys and who fits; neither the order of the states nor what was measured before
+    matters.
+
+    Args:
+        state: who is given something.
+        others: who may give.
+        seed: pairs them.
+        fits: says who of them can.
+
+    Returns:
+        A state of another task where there is one that fits, else of the same task; None where none fits.
+    """
+
+    def rank(other: ProbeState) -> tuple[bool, int]:
+        return other.task == state.task, derive_seed(seed, *state.key, *other.key, "donor")
+
+    return min((other for other in others if other.key != state.key and fits(other)), key=rank, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +250,8 @@ class StateAnswer:
     trace: str
     trace_truncated: bool = False
     error: str | None = None
+
+    @property
+    def revised(self) -> bool:
+        """Whether the trace changed the action."""
+        return self.error is None and self.prompt_action != self.cot_action

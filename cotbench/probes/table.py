@@ -54,12 +54,34 @@ def _title(summary: ProbeSummary) -> str:
 
 def _below(summary: ProbeSummary) -> list[str]:
     found = summary.numbers
-    lines = [f"{found.states} states of {found.tasks} tasks, of successful episodes of {summary.reference}", _INTERVALS]
+    episodes = "successful episodes" if summary.recorded is None else "CoT episodes"
+    lines = [f"{found.states} states of {found.tasks} tasks, of {episodes} of {summary.reference}", _INTERVALS]
     if found.tasks == 1:
         lines[-1] = "one task gives no interval"
     lines += [f"left out: {count} states ({reason})" for reason, count in found.left_out.items()]
     if found.errors:
         lines.append(f"ERRORS: {found.errors} states could not be measured for a reason outside the model and are in no figure")
-    options = ", ".join(f"{name} {value}" for name, value in summary.options.items())
+    lines += _of_run(summary)
+    options = ", ".join(f"{name} {value}" for name, value in summary.options.items() if value is not None)
     lines.append(f"elicitation {summary.elicitation}" + (f"; {options}" if options else ""))
+    return lines
+
+
+def _of_run(summary: ProbeSummary) -> list[str]:
+    """What a reader must know of the run whose own answers were measured."""
+    run, found = summary.recorded, summary.numbers
+    if run is None:
+        return []
+    measured = found.states + found.errors
+    lines = [
+        f"the trace changed the action at {run.revised} of {run.compared} states; "
+        f"judged: {'all' if measured == run.revised else measured} of them",
+        "in win rate and agreement a split counts half; position bias: verdicts for the action shown first, 0.5 is none",
+    ]
+    if summary.judge is not None:
+        lines.append(f"question {summary.judge['question']}")
+    if run.partial:
+        lines.append("PARTIAL: games of this split are missing on this machine; not comparable with the whole split")
+    if run.episodes < run.tasks:
+        lines.append(f"UNFINISHED: the run has {run.episodes} CoT episodes of {run.tasks} tasks so far")
     return lines

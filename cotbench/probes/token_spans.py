@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cotbench.agents.base import Agent
 from cotbench.agents.decisions import error_decision
-from cotbench.agents.tokenization.answer_ids import Label, answer_pieces
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.agents.tokenization.prompt_ids import prompt_ids
+from cotbench.agents.tokenization.token_ids import Label, answer_pieces, prompt_ids
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.probes.asking import answers_for, batches
-from cotbench.probes.numbers import Curve, ProbeNumbers, over_tasks, partition_rows
-from cotbench.probes.row import ProbeRow
+from cotbench.probes.numbers import Curve, ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.prompting.query import Query
 
 if TYPE_CHECKING:
@@ -108,7 +106,7 @@ def tokenize_state(
     Raises:
         ContextOverflowError: it is longer than `context`.
     """
-    query = Query(state.task, state.task, state.step, "cot", state.dialogue, setting.elicitation)
+    query = Query(state.task, setting.states.env, state.task, state.step, "cot", state.dialogue, setting.elicitation)
     prompt, _ = prompt_ids(query, chat, context)
     pieces: list[tuple[Label, list[int]]] = [("prompt", prompt), *answer_pieces(chat, trace, action)]
     ids: list[int] = []

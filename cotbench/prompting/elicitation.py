@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.envs.registry import env_entry
+from cotbench.flags import Flag
 from cotbench.prompting.dialogue import CUT_RULE, DROP_RULE, Dialogue, truncate_middle
 from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, TAGS, THINK_CLOSE, THINK_OPEN
 
@@ -48,20 +49,24 @@ class Elicitation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    style: Literal["prefill", "template"] = Field(
-        "prefill", description="prefill: the harness opens the tags; template: an instruction, nothing opened"
+    style: Annotated[Literal["prefill", "template"], Flag(name="--elicitation-style")] = Field(
+        "prefill", description="prefill: the opening tag is prefilled; template: an instruction, nothing prefilled"
     )
     trace_tokens: int = Field(256, ge=1, description="token budget of a trace")
-    action_tokens: int = Field(32, ge=1, description="token budget of an action")
-    temperature: float = Field(0.0, ge=0.0, description="sampling temperature; 0 is greedy")
-    top_p: float = Field(1.0, gt=0.0, le=1.0, description="nucleus of the sampling")
-    history: Literal["actions", "traces"] = Field(
-        "actions", description="what of the past is shown: actions and observations, or traces too"
+    action_tokens: Annotated[int, Flag(default="32, or the environment's")] = Field(
+        32, ge=1, description="token budget of an action"
     )
-    one_line: bool = Field(True, description="with prefill, an action ends at the end of its line")
+    temperature: float = Field(0.0, ge=0.0, description="sampling temperature; 0 is greedy decoding")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="nucleus sampling p")
+    history: Literal["actions", "traces"] = Field(
+        "actions", description="past turns as shown: actions and observations, or traces too"
+    )
+    one_line: Annotated[bool, Flag(default="one-line, or the environment's")] = Field(
+        True, description="with prefill, an action ends at the end of its line"
+    )
     show_admissible: bool = Field(False, description="list the admissible actions of the current state")
 
-    observation_chars: int = Field(16_000, ge=2, description="characters of one observation that are shown")
+    observation_chars: int = Field(16_000, ge=2, description="characters shown of an observation")
 
     @classmethod
     def for_env(cls, env: str, **options: Any) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from cotbench.judge import read_judges
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.report.page import Cell, Figure, Line, Panel, Section, Series, Table
 from cotbench.runs.results import Run
@@ -147,13 +148,17 @@ def task_types(named: Mapping[str, Run]) -> list[Section]:
     return [Section("By task type", f"A type with few tasks has a wide interval.{more}", (figure, table))]
 
 
+_JUDGED = ("win rate of the cot action", "net preference", "position bias", "agreement with the reference")
+"""Numbers of probe `preference`, in the order of the table's columns."""
+
+
 def judges(named: Mapping[str, Run]) -> list[Section]:
     rows: list[tuple[Cell, ...]] = []
     for label, run in named.items():
-        for name, judged in run.judges.items():
-            one = judged.preference
-            counts = (one.states, one.errors, one.cot, one.prompt, one.split, one.no_verdict)
-            rows.append((label, name, *counts, one.win_rate, one.net, one.position_bias, one.expert_agreement))
+        for name, judge in read_judges(run.path).items():
+            found = judge.numbers
+            counts = (found.states, found.errors, *(found.counts[count] for count in ("cot", "prompt", "split", "no verdict")))
+            rows.append((label, name, *counts, *(found.estimates[estimate] for estimate in _JUDGED)))
     if not rows:
         return []
     counted = ("states", "errors", "CoT preferred", "prompt preferred", "split", "no verdict")

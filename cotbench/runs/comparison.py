@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from cotbench.agents.hf.loading import ALIASES
 from cotbench.errors import UsageError
 from cotbench.paper import Success, paper_model, reported
 from cotbench.prompting.elicitation import MODES, Elicitation, Mode
@@ -247,7 +248,7 @@ def _side(run: Run, common: int) -> Side:
         planned=len(manifest.task_list) * (len(MODES) if config.mode == "both" else 1),
         errors=sum(episode.error is not None for episode in run.records),
         partial=manifest.partial,
-        model=paper_model(config.agent, manifest.agent),
+        model=paper_model(config.agent, manifest.agent, ALIASES),
     )
 
 

@@ -4,30 +4,36 @@ comes out as `EngineError` of that environment alone; a dead process costs its e
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
+from cotbench.child_process import ChildProcess, block_interrupts
 from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import env_entry
-from cotbench.errors import CotbenchError, EngineError
+from cotbench.errors import CotbenchError, EngineError, UnknownNameError
+from cotbench.plugins import load_plugins, loaded_plugins
 
 
 @dataclass(frozen=True, slots=True)
 class EnvSettings:
-    """Which environment to make: its name and the arguments of its class. Picklable."""
+    """Which environment to make, here or in another process. Picklable.
+
+    Attributes:
+        kwargs: the arguments of its class.
+        plugins: what has to be imported first, as `load_plugins` takes it; by default what this process has imported.
+    """
 
     name: str
     kwargs: Mapping[str, Any]
+    plugins: tuple[str, ...] = field(default_factory=loaded_plugins)
 
     def make(self) -> TextEnv:
         """A new environment."""
+        load_plugins(self.plugins)
         return env_entry(self.name).make(**self.kwargs)
 
 
@@ -65,7 +71,7 @@ def _handle(env: TextEnv, command: str, argument: str) -> EnvReply:
     return EnvReply(observation, terminated, truncated, info)
 
 
-def _message(error: Exception) -> str:
+def _message(error: BaseException) -> str:
     return str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"
 
 
@@ -88,7 +94,7 @@ class LocalEnv:
         """Do what was asked last."""
         try:
             return _handle(self._env, *self._asked)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise EngineError(_message(error)) from error
 
     def close(self) -> None:
@@ -101,44 +107,28 @@ class _Worker:
 
     def __init__(self, settings: EnvSettings, count: int) -> None:
         self._settings, self._count = settings, count
-        self._process: Any = None
-        self.pipes: list[Any] = []
+        self.process: ChildProcess | None = None
         self.closed: set[int] = set()
 
-    @property
-    def alive(self) -> bool:
-        return self._process is not None and self._process.is_alive()
+    def running(self) -> ChildProcess:
+        """The process, started where there is none or it died.
 
-    def start(self) -> None:
-        """Start the process, anew where it died."""
-        # Spawned, not forked: the parent may hold a model, threads, a GPU.
-        context = multiprocessing.get_context("spawn")
-        pairs = [context.Pipe() for _ in range(self._count)]
-        self.pipes = [outer for outer, _ in pairs]
-        self._process = context.Process(target=_serve, args=([inner for _, inner in pairs], self._settings), daemon=True)
-        with block_interrupts():
-            self._process.start()
-        for _, inner in pairs:
-            inner.close()
-
-    def exit_code(self) -> int | None:
-        """How the process ended."""
-        if self._process is None:
-            return None
-        self._process.join(timeout=1)
-        code: int | None = self._process.exitcode
-        return code
+        Raises:
+            EngineError: it cannot be started.
+        """
+        if self.process is None or not self.process.alive:
+            with block_interrupts():  # It is held before an interrupt is heard.
+                self.process = ChildProcess(_serve, (self._settings,), pipes=self._count, plugins=self._settings.plugins)
+        return self.process
 
     def close(self, index: int) -> None:
         """Give an environment up; the last one ends the process."""
         self.closed.add(index)
-        if self.pipes:
-            self.pipes[index].close()
-        if len(self.closed) == self._count and self._process is not None:
-            self._process.join(timeout=10)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
+        if self.process is None:
+            return
+        self.process.pipes[index].close()
+        if len(self.closed) == self._count:
+            self.process.close(patience=10)
 
 
 class WorkerEnv:
@@ -146,13 +136,18 @@ class WorkerEnv:
 
     def __init__(self, worker: _Worker, index: int, name: str) -> None:
         self._worker, self._index, self._name = worker, index, name
+        self._process: ChildProcess | None = None  # The one that was asked last; the worker may have another by now.
+        self._failure: EngineError | None = None
         self.pipe: Any = None
 
     def ask_reset(self, task: str) -> None:
         """Start a task; starts the process when there is none."""
-        if not self._worker.alive:
-            self._worker.start()
-        self.pipe = self._worker.pipes[self._index]
+        try:
+            self._process, self._failure = self._worker.running(), None
+        except EngineError as error:
+            self._process, self._failure, self.pipe = None, error, None
+            return
+        self.pipe = self._process.pipes[self._index]
         self._send("reset", task)
 
     def ask_step(self, action: str) -> None:
@@ -166,11 +161,14 @@ class WorkerEnv:
 
     def read(self) -> EnvReply:
         """Wait for the answer to what was asked last."""
+        if self._process is None:
+            raise self._failure or EngineError(f"environment {self._name} was asked nothing")
         try:
             kind, payload = self.pipe.recv()
         except (EOFError, OSError) as error:
-            code = self._worker.exit_code()
-            raise EngineError(f"the process of environment {self._name} died (exit code {code})") from error
+            raise EngineError(f"the process of environment {self._name} {self._process.ending()}") from error
+        except Exception as error:
+            raise EngineError(f"environment {self._name} gave what cannot be read here: {_message(error)}") from error
         if kind == "error":
             raise EngineError(payload)
         reply: EnvReply = payload
@@ -183,32 +181,14 @@ class WorkerEnv:
 
 def wait_for_replies(envs: Sequence[EnvHandle], timeout: float) -> list[EnvHandle]:
     """The environments that have answered, once one has, or after `timeout` seconds; those in this process always have."""
-    pipes = {env.pipe: env for env in envs if isinstance(env, WorkerEnv)}
-    here = [env for env in envs if not isinstance(env, WorkerEnv)]
+    pipes = {env.pipe: env for env in envs if isinstance(env, WorkerEnv) and env.pipe is not None}
+    here = [env for env in envs if not isinstance(env, WorkerEnv) or env.pipe is None]
     answered = wait(list(pipes), 0.0 if here else timeout) if pipes else []
     return [*here, *(pipes[pipe] for pipe in answered)]
 
 
-@contextmanager
-def block_interrupts() -> Iterator[None]:
-    """A process started here hears no Ctrl-C from its first moment, while it still imports: the parent decides what it means.
-
-    Held back, not ignored: what comes meanwhile is heard by the parent afterwards.
-    """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # It is started by the first process, and then lets the signal through.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _serve(pipes: Sequence[Any], settings: EnvSettings) -> None:
-    """A worker process; it ends when the parent closes the pipes or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides what Ctrl-C means.
+    """Serve environments in a worker process until the parent closes the pipes or dies."""
     threads = [threading.Thread(target=_serve_one, args=(pipe, settings)) for pipe in pipes]
     for thread in threads:
         thread.start()
@@ -225,14 +205,32 @@ def _serve_one(pipe: Any, settings: EnvSettings) -> None:
             try:
                 env = env or settings.make()
                 answer: tuple[str, Any] = ("reply", _handle(env, command, argument))
-            except Exception as error:
+            except UnknownNameError as error:
+                answer = ("error", f"{error}; {_NOT_IMPORTED}" if env is None else str(error))
+            except (Exception, SystemExit) as error:
                 answer = ("error", _message(error))
-            pipe.send(answer)
+            _send_answer(pipe, answer)
     except (EOFError, OSError):
         return
     finally:
+        pipe.close()
         if env is not None:
             env.close()
+
+
+_NOT_IMPORTED = (
+    "a worker process knows what --import or load_plugins imports, not what a script registers itself: "
+    "give the registration a file of its own, or use no worker processes"
+)
+
+
+def _send_answer(pipe: Any, answer: tuple[str, Any]) -> None:
+    try:
+        pipe.send(answer)
+    except OSError:
+        raise
+    except Exception as error:  # It is pickled before anything is sent.
+        pipe.send(("error", f"what the environment gave cannot be sent to another process: {_message(error)}"))
 
 
 def open_envs(settings: EnvSettings, count: int, processes: int) -> list[EnvHandle]:

@@ -1,27 +1,36 @@
-"""One task played to its end, as it is written down. Invariant: an episode is complete or it is an error that says why; every
-field but `seconds` is the same when the run is repeated.
+"""One task played to its end, and `episodes.jsonl`, which holds those of a run. Invariant: an episode is complete or it is an
+error that says why; every field but `seconds` is the same when the run is repeated.
 """
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from cotbench.errors import RunFolderError
 from cotbench.prompting.elicitation import Mode
 from cotbench.prompting.query import Decision
+from cotbench.runs.jsonl_store import JsonlStore
 
+EPISODES = "episodes.jsonl"
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _is_zero(value: object) -> bool:
+    return value == 0
+
+
 class Step(BaseModel):
-    """One executed action.
+    """Hold one executed action.
 
     Attributes:
         action: what was executed: the decision's action in its canonical spelling.
         decision: what the agent answered.
         prompt_action: in a CoT episode of mode `both`, the prompt action at the same state, canonical; not executed.
-        prompt_decision: the answer behind it.
+        prompt_decision: the decision that it is the action of.
         expert_action: the expert's action at this state, where it is known.
-        observation: what the environment then said.
+        observation: what the environment returned.
         score: the score after the action, in [0, 1].
         invalid_action: why the action did nothing, or None.
     """
@@ -39,20 +48,28 @@ class Step(BaseModel):
 
     @property
     def revised(self) -> bool:
-        """Whether the trace changed the action: the prompt action is known and another one."""
+        """Return whether the trace changed the action: the prompt action is known and another one."""
         return self.prompt_action is not None and self.prompt_action != self.action
 
 
 class Episode(BaseModel):
-    """One task in one mode.
+    """Hold one task played in one mode.
 
     Attributes:
+        task, task_type: the task's id, and its kind within the environment.
+        mode: `prompt` or `cot`.
+        rollout: which play of the task in this mode this is, from 0; left out of JSON when 0.
         error: an infrastructure failure; then the other outcome fields mean nothing and the episode has no score.
         steps: actions executed.
         restarts: how often the engine was lost, and brought back to where it was in a new process.
         functions: what could be called from the first turn on, as JSON schemas, one a line.
+        first_observation: what the environment returned before the first action.
+        trajectory: the executed actions, in order.
+        goal: the task's sentence, as the environment tells it.
         success: upstream's verdict.
         score: in [0, 1]; `raw_score` is upstream's number.
+        terminated: the task ended; `truncated`: the step budget ran out.
+        seconds: wall clock.
     """
 
     model_config = _FROZEN
@@ -60,6 +77,7 @@ class Episode(BaseModel):
     task: str
     task_type: str
     mode: Mode
+    rollout: int = Field(0, ge=0, exclude_if=_is_zero)
     error: str | None = None
     goal: str = ""
     success: bool = False
@@ -76,10 +94,29 @@ class Episode(BaseModel):
 
     @property
     def key(self) -> str:
-        """Names the episode within its run."""
-        return episode_key(self.task, self.mode)
+        """Return the episode's name within its run."""
+        return episode_key(self.task, self.mode, self.rollout)
 
 
-def episode_key(task: str, mode: Mode) -> str:
-    """The name of an episode within its run."""
-    return f"{task}#{mode}"
+def episode_key(task: str, mode: Mode, rollout: int = 0) -> str:
+    """Return an episode's name within its run: `task#mode`, with `@k` behind it for rollout k > 0."""
+    return f"{task}#{mode}" + (f"@{rollout}" if rollout else "")
+
+
+class Journal(JsonlStore[Episode]):
+    """A run folder's episodes, open for writing."""
+
+    name = EPISODES
+    model = Episode
+    noun = "an episode"
+
+
+def read_episodes(folder: Path) -> list[Episode]:
+    """Return the episodes of a run folder, each once; a success after an error replaces it. Changes nothing.
+
+    Raises:
+        RunFolderError: no run there, or a damaged line.
+    """
+    if not (folder / EPISODES).is_file():
+        raise RunFolderError(f"{folder} is not a run folder: it has no {EPISODES}")
+    return Journal.read(folder)

@@ -1,15 +1,188 @@
-"""The folders in which results lie. Invariant: a folder holds one thing."""
+"""The folders in which results lie: one code for runs, probes, judges, trainings and studies.
+
+Invariant: a folder holds one thing, which its manifest names before any result is written; one process at a time writes to it,
+and a process that finds it in use has changed nothing.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cotbench.errors import RunFolderError
+from cotbench.runs.jsonl_store import JsonlStore, write_atomically
+
+LOCK = ".lock"
+"""Stands in a folder that is, or was, written to; a lock on it is held while a process writes."""
+
+_WAIT = "wait for it, or choose another --out"
+J = TypeVar("J", bound=JsonlStore[Any])
+
+
+@dataclass(frozen=True, slots=True)
+class FolderKind:
+    """What a folder holds one of.
+
+    Attributes:
+        noun: names it in messages: "run", "measurement", "training".
+        writer: the command that writes it: "cotbench run".
+        manifest: name of the file that says what exactly it is.
+    """
+
+    noun: str
+    writer: str
+    manifest: str
+
+
+@dataclass(frozen=True, slots=True)
+class WritableFolder:
+    """A folder that this process alone writes to; made by `open_folder`."""
+
+    path: Path
+    kind: FolderKind
+
+    @property
+    def begun(self) -> bool:
+        """Whether its manifest is written."""
+        return (self.path / self.kind.manifest).is_file()
+
+    def begin(self, manifest: str) -> None:
+        """Write the manifest, unless it is there: a folder stays what it was begun as."""
+        if not self.begun:
+            write_atomically(self.path / self.kind.manifest, [manifest + "\n"])
+
+    def check_identity(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        """Refuse to go on with another thing than the folder holds.
+
+        Raises:
+            RunFolderError: names the first thing that differs.
+        """
+        check_identity(self.path, before, now, self.kind.noun)
+
+    def journal(self, store: type[J]) -> J:
+        """Open its file of records for writing.
+
+        Raises:
+            RunFolderError: the file is damaged.
+        """
+        return store(self.path)
+
+    def finalize(self, name: str, summary: str) -> None:
+        """Write the numbers, which come last: where they are, the work was finished."""
+        write_atomically(self.path / name, [summary + "\n"])
+
+
+@contextmanager
+def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | None = None) -> Iterator[WritableFolder]:
+    """Make a folder, or take the one that is there, and lock it; where nothing is written in it, nothing stays.
+
+    Args:
+        folder: the folder.
+        kind: what it holds.
+        check: refuses a folder that is not fit, by raising. It is called twice: before the lock, so that nothing is put into a
+            folder of somebody else's, and under it, because another process may have begun there meanwhile.
+
+    Raises:
+        RunFolderError: another process writes to it, or it can be neither made nor locked.
+    """
+    there = folder.is_dir()
+    if check is not None:
+        check(folder)
+    _make(folder)
+    try:
+        with lock_folder(folder, kind.writer):
+            if check is not None:
+                check(folder)
+            yield WritableFolder(folder, kind)
+    except BaseException:
+        if not there:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # Refused where it holds something.
+        raise
+
+
+@contextmanager
+def lock_folder(folder: Path, writer: str, then: str = _WAIT, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of a folder.
+
+    Args:
+        folder: a folder that exists.
+        writer: the command that may hold the lock already; for the message.
+        then: what to do where it does.
+        shared: keep writers away while reading. A folder without a lock file, and a system without `fcntl`, has none to keep
+            away, so that reading works there.
+
+    Raises:
+        RunFolderError: another process holds it, or the file system gives no lock.
+    """
+    held = _acquire(folder, writer, then, shared)
+    try:
+        yield
+    finally:
+        if held is not None:
+            # A lock file that stands alone would keep an empty folder from being removed.
+            if not shared and _names(folder) == {LOCK}:
+                (folder / LOCK).unlink(missing_ok=True)
+            os.close(held)
+
+
+def _acquire(folder: Path, writer: str, then: str, shared: bool) -> int | None:
+    """An open file that holds the lock; None where there is nothing to lock against."""
+    try:
+        import fcntl
+    except ImportError as error:
+        if shared:
+            return None
+        raise RunFolderError(f"cannot lock {folder}: this system has no fcntl; write to it on Linux or macOS") from error
+    while True:
+        try:
+            held = os.open(folder / LOCK, os.O_CLOEXEC | (os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT), 0o644)
+        except OSError as error:
+            if shared and isinstance(error, FileNotFoundError):
+                return None
+            raise RunFolderError(f"cannot lock {folder} ({error.strerror}): choose another --out") from error
+        try:
+            fcntl.flock(held, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
+            if _is_lock_of(held, folder):
+                return held
+            os.close(held)  # Whoever held it removed it: the lock of a file that has no name keeps nobody away.
+        except BlockingIOError as error:
+            os.close(held)
+            raise RunFolderError(f"{folder} is in use by another {writer}: {then}") from error
+        except OSError as error:
+            os.close(held)
+            raise RunFolderError(
+                f"cannot lock {folder} ({error.strerror}): choose another --out, on a file system that has locks"
+            ) from error
+
+
+def _is_lock_of(held: int, folder: Path) -> bool:
+    try:
+        named = (folder / LOCK).stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(held), named)
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError:
+        return set()
 
 
 def make_folder(folder: Path, hint: str, what: str = "folder") -> None:
-    """Make a folder, or take an empty one; `hint` says what to do with one that holds something, `what` what it is.
+    """Make a folder, or take an empty one.
+
+    Args:
+        folder: the folder.
+        hint: what to do with one that holds something.
+        what: what it is; for the message.
 
     Raises:
         RunFolderError: it is not empty, it is a file, or it cannot be made.
@@ -19,6 +192,10 @@ def make_folder(folder: Path, hint: str, what: str = "folder") -> None:
     # What begins with a dot is ours: a lock, or what a killed write left behind.
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise RunFolderError(f"{folder} is not empty; {hint}")
+    _make(folder, what)
+
+
+def _make(folder: Path, what: str = "folder") -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -4,7 +4,6 @@ any moment costs at most the last, torn line, and that is dropped when the writi
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -40,34 +39,26 @@ R = TypeVar("R", bound=Record)
 
 
 class JsonlStore(Generic[R]):
-    """A folder's file of records, open for writing by one process.
+    """A folder's file of records, open for writing; the caller holds the folder's lock (`WritableFolder.journal`).
 
-    A subclass says what stands in it: `name`, `model`, `noun` ("an episode"), `writer` ("another cotbench run").
+    A subclass says what stands in it: `name`, `model`, `noun` ("an episode").
 
     Attributes:
         records: each once; a success after an error replaces it.
         truncated_tail: whether a torn line was dropped.
 
     Raises:
-        RunFolderError: another process writes to it, or it is damaged.
+        RunFolderError: it is damaged.
     """
 
     name: ClassVar[str]
     model: ClassVar[type[Any]]
     noun: ClassVar[str]
-    writer: ClassVar[str]
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / self.name
-        self._file = -1
-        # Locked beside the file: the file itself is replaced in the end.
-        self._lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunFolderError(f"{folder} is in use by {self.writer}: wait for it, or choose another --out") from error
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             content = self._path.read_bytes()
             self.records: list[R] = self._parse(content, self._path)
             self._size = content.rfind(b"\n") + 1
@@ -126,12 +117,10 @@ class JsonlStore(Generic[R]):
         return records
 
     def close(self) -> None:
-        """Unlock; safe to call twice."""
-        for name in ("_file", "_lock"):
-            descriptor = getattr(self, name)
-            if descriptor >= 0:
-                os.close(descriptor)
-                setattr(self, name, -1)
+        """Close the file; safe to call twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def __enter__(self) -> Self:
         return self

@@ -10,17 +10,20 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cotbench.envs.registry import env_entries
 from cotbench.errors import RunFolderError
+from cotbench.flags import ELICITATION, EXECUTION, TASKS, Flag
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.folder import FolderKind
 
 MANIFEST = "manifest.json"
 SUITE = "suite.json"
 """In its place in a folder of several runs."""
+RUN_FOLDER = FolderKind(noun="run", writer="cotbench run", manifest=MANIFEST)
 FORMAT = 1
 _PACKAGES = (
     "cotbench",
@@ -35,12 +38,8 @@ _PACKAGES = (
     "openai",
     "tenacity",
     "vllm",
-    "textworld",
-    "alfworld",
-    "scienceworld",
-    "py4j",
-    "mpmath",
 )
+"""Recorded beside what the environments name (`EnvEntry.packages`)."""
 
 MACHINE_FIELDS = ("device", "torch_threads")
 """What an agent says of the machine rather than of itself: a run may go on elsewhere."""
@@ -51,20 +50,30 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    agent: str = Field(description="the agent's spec")
-    env: str = Field("alfworld-gen", description="the environment's name")
-    scheme: str = Field("paper", description="the family of splits")
-    split: str = Field("id", description="the split")
-    mode: Literal["prompt", "cot", "both"] = Field("both", description="which modes are played")
-    episodes: int | None = Field(None, ge=1, description="how many tasks; all of the split when left out")
-    tasks: tuple[str, ...] | None = Field(None, description="these very tasks instead of a split")
-    seed: int = Field(0, ge=0, description="chooses the tasks and seeds the sampling")
-    max_steps: int | None = Field(None, ge=1, description="step budget of an episode; the environment's own when left out")
-    available_only: bool = Field(False, description="play what is on this machine instead of refusing an incomplete split")
-    expert_actions: bool | None = Field(
-        None, description="record the expert's action at every state; when left out, where that costs nothing"
+    agent: Annotated[str, Flag(panel=TASKS)] = Field(
+        description="spec of the agent: hf:MODEL, random, ... (cotbench list agents)"
     )
-    elicitation: Elicitation = Field(
+    env: Annotated[str, Flag(panel=TASKS)] = Field("alfworld-gen", description="name of the environment (cotbench list envs)")
+    scheme: Annotated[str, Flag(panel=TASKS)] = Field("paper", description="family of splits: paper or official")
+    split: Annotated[str, Flag(panel=TASKS)] = Field("id", description="split of the scheme: id, ood, train, ...")
+    mode: Annotated[Literal["prompt", "cot", "both"], Flag(panel=TASKS)] = Field("both", description="modes that are played")
+    episodes: Annotated[int | None, Flag(names=("--limit", "-n"), panel=TASKS, default="all")] = Field(
+        None, ge=1, description="number of tasks, drawn by the seed"
+    )
+    tasks: Annotated[tuple[str, ...] | None, Flag(name="--task", panel=TASKS)] = Field(
+        None, description="id of a task to play instead of a split; may be repeated"
+    )
+    seed: Annotated[int, Flag(panel=TASKS)] = Field(0, ge=0, description="seed of the draw of tasks and of sampling")
+    max_steps: Annotated[int | None, Flag(panel=TASKS, default="the environment's")] = Field(
+        None, ge=1, description="step budget of an episode"
+    )
+    available_only: Annotated[bool, Flag(panel=TASKS)] = Field(
+        False, description="play what is on this machine of an incomplete split; marked partial"
+    )
+    expert_actions: Annotated[bool | None, Flag(panel=EXECUTION, default="where that costs nothing")] = Field(
+        None, description="record the expert's action at every state"
+    )
+    elicitation: Annotated[Elicitation, Flag(panel=ELICITATION)] = Field(
         default_factory=lambda given: Elicitation.for_env(given["env"]), description="how answers are asked for"
     )
 
@@ -124,15 +133,10 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest, whole or not at all."""
-    write_atomically(folder / MANIFEST, [manifest.model_dump_json(indent=2) + "\n"])
-
-
 def provenance() -> dict[str, Any]:
     """Packages, Python, hardware, commit and time, as fields of a manifest."""
     packages = {}
-    for name in _PACKAGES:
+    for name in dict.fromkeys((*_PACKAGES, *(name for entry in env_entries() for name in entry.packages))):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

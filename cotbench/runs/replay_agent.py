@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cotbench.prompting.query import Decision, Query
-from cotbench.runs.episode import Episode, Step
-from cotbench.runs.journal import read_episodes
+from cotbench.runs.episode import Episode, Step, read_episodes
 
 
 class ReplayAgent:

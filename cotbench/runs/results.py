@@ -12,15 +12,12 @@ from pydantic import ValidationError
 
 from cotbench.errors import RunFolderError
 from cotbench.prompting.query import Decision
-from cotbench.runs.episode import Episode
-from cotbench.runs.journal import read_episodes
+from cotbench.runs.episode import Episode, read_episodes
 from cotbench.runs.manifest import Manifest, read_manifest
 from cotbench.runs.summary import SUMMARY, Summary, summarize
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from cotbench.judge.folder import Judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +60,10 @@ class Run:
                 rows.append(row)
         return pd.DataFrame(rows)
 
-    @property
-    def judges(self) -> dict[str, Judged]:
-        """What judges said of the states where the trace changed the action, by the names of their folders under `judges/`."""
-        from cotbench.judge.folder import read_judges
-
-        return read_judges(self.path)
-
 
 def _fields(decision: Decision) -> dict[str, Any]:
     fields = asdict(decision)
-    fields.pop("error")
+    del fields["error"], fields["tokens"]
     return {"worded": fields.pop("action"), **fields}
 
 

@@ -1,5 +1,6 @@
-"""Playing episodes. Invariant: an episode depends on its task, its mode, the agent and the seed alone, never on how many others
-are played beside it; an infrastructure failure ends one episode as an error and no other; no episode waits for another.
+"""Play episodes: an agent answers, environments act, many side by side. Invariant: an episode depends on its task, its mode, its
+rollout number, the agent and the seed alone, never on how many others are played beside it; an infrastructure failure ends one
+episode as an error and no other; no episode waits for another.
 """
 
 from __future__ import annotations
@@ -21,40 +22,56 @@ from cotbench.prompting.query import Decision, Query, derive_seed
 from cotbench.runs.env_workers import EnvHandle, EnvReply, wait_for_replies
 from cotbench.runs.episode import Episode, Step, episode_key
 
-_SHORT_WAIT, _LONG = 0.01, 1.0
-"""Seconds to wait for one of two, and for the only one."""
+_SHORT_WAIT, _LONG_WAIT = 0.01, 1.0
+"""Seconds to wait for environments or for the agent: short while the other side may have something too, long otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutSpec:
-    """One episode to play: a task in a mode."""
+    """Name one episode to play: a task in a mode, for the k-th time.
+
+    Attributes:
+        task, task_type: the task's id, and its kind within the environment.
+        mode: `prompt` or `cot`.
+        rollout: k, from 0; the rollouts of one task in one mode are a group.
+    """
 
     task: str
     task_type: str
     mode: Mode
+    rollout: int = 0
+
+    @property
+    def key(self) -> str:
+        """Return the episode's name within its run."""
+        return episode_key(self.task, self.mode, self.rollout)
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutRules:
-    """What is the same for all episodes of a run.
+    """Hold what is the same for all episodes of a run.
 
     Attributes:
+        env: the environment's name in the registry.
         instructions: what the environment tells a model.
         elicitation: how answers are asked for.
         seed: the run's seed.
         both: whether each state of a CoT episode gets the prompt action too, recorded and not executed.
         canonical: the environment's spelling of actions.
+        return_tokens: whether decisions should carry their token ids.
     """
 
+    env: str
     instructions: Instructions
     elicitation: Elicitation
     seed: int
     both: bool
     canonical: Callable[[str], str]
+    return_tokens: bool = False
 
 
 class Observer(Protocol):
-    """Who wants to know how far a rollout is."""
+    """Receive the progress of a rollout."""
 
     def stepped(self, unit: RolloutSpec, step: int) -> None:
         """An action was executed."""
@@ -68,20 +85,25 @@ _NOT_BEGUN = EnvReply("", False, False, {})
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """One environment and the episode that it plays: the environment works, or the agent is asked.
+    """One environment and the episode that is played in it; either the environment acts or the agent is asked.
 
     Attributes:
+        env: the environment.
+        unit: the episode.
         dialogue, reply: the state that the episode is in.
-        working: whether the environment's answer is awaited; else the agent's are.
-        asked: how many queries there are about this state; `decisions` holds the answers, under their places.
+        env_pending: whether the environment's reply is awaited; else the agent's decisions are.
+        queries: how many queries were submitted about this state; `decisions` holds the answers by their index.
+        steps: what was executed so far.
+        over: whether the episode has ended.
+        started: when it began, on the monotonic clock.
     """
 
     env: EnvHandle
     unit: RolloutSpec
     dialogue: Dialogue
     reply: EnvReply = _NOT_BEGUN
-    working: bool = True
-    asked: int = 0
+    env_pending: bool = True
+    queries: int = 0
     decisions: dict[int, Decision] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     over: bool = False
@@ -89,38 +111,43 @@ class _Slot:
 
     @property
     def key(self) -> str:
-        """Names the episode."""
-        return episode_key(self.unit.task, self.unit.mode)
+        """Return the episode's name."""
+        return self.unit.key
 
     def ask(self, rules: RolloutRules, needs: frozenset[str]) -> list[Query]:
-        """The query of the episode's own mode, then, where asked for, the prompt action's."""
+        """Return the query of the episode's own mode, then, where the run records it, the prompt action's."""
         modes: list[Mode] = [self.unit.mode]
         if rules.both and self.unit.mode == "cot":
             modes.append("prompt")
-        self.working, self.asked, self.decisions = False, len(modes), {}
-        info, step = self.reply.info, len(self.steps)
-        listed = tuple(info["admissible_actions"]) if "admissible_actions" in info else None
+        self.env_pending, self.queries, self.decisions = False, len(modes), {}
+        info, step, unit = self.reply.info, len(self.steps), self.unit
+        admissible = tuple(info["admissible_actions"]) if "admissible_actions" in info else None
+        # Rollout 0 has the seeds of a run that plays every task once.
+        rollout = (unit.rollout,) if unit.rollout else ()
         return [
             Query(
                 episode=self.key,
-                task=self.unit.task,
+                env=rules.env,
+                task=unit.task,
                 step=step,
                 mode=mode,
                 dialogue=self.dialogue,
                 elicitation=rules.elicitation,
-                seed=derive_seed(rules.seed, self.unit.task, self.unit.mode, step, mode),
-                admissible_actions=listed,
+                seed=derive_seed(rules.seed, unit.task, unit.mode, step, mode, *rollout),
+                rollout=unit.rollout,
+                admissible_actions=admissible,
                 expert_action=info.get("expert_action") if "expert_action" in needs else None,
+                return_tokens=rules.return_tokens,
             )
             for mode in modes
         ]
 
     def awaits(self, index: int) -> bool:
-        """Whether the agent still owes the answer in this place."""
-        return not self.working and 0 <= index < self.asked and index not in self.decisions
+        """Return whether the agent still owes the answer to the query of this index."""
+        return not self.env_pending and 0 <= index < self.queries and index not in self.decisions
 
     def take(self, reply: EnvReply, rules: RolloutRules) -> None:
-        """Take note of what the environment said: the first observation, or what followed the action."""
+        """Record the environment's reply: the first observation, or what followed the action."""
         if self.reply is _NOT_BEGUN:
             functions = "\n".join(map(json.dumps, reply.info.get("functions", ())))
             self.dialogue = Dialogue(rules.instructions, (reply.observation,), functions=functions)
@@ -141,15 +168,14 @@ class _Slot:
         self.reply = reply
 
     def episode(self, error: str | None = None) -> Episode:
-        """The episode as far as it went."""
-        task, kind, mode = self.unit.task, self.unit.task_type, self.unit.mode
+        """Return the episode as far as it went."""
+        unit = self.unit
+        names = {"task": unit.task, "task_type": unit.task_type, "mode": unit.mode, "rollout": unit.rollout}
         if self.reply is _NOT_BEGUN:
-            return Episode(task=task, task_type=kind, mode=mode, error=error)
+            return Episode(**names, error=error)
         info = self.reply.info
         return Episode(
-            task=task,
-            task_type=kind,
-            mode=mode,
+            **names,
             error=error,
             goal=info["goal"],
             success=info["success"] and error is None,
@@ -171,14 +197,21 @@ def play(
 ) -> None:
     """Play every unit, as many at once as there are environments.
 
-    A state is given to the agent as soon as its environment has answered, and an environment acts as soon as the agent has;
-    neither waits for the slowest.
+    A state is given to the agent as soon as its environment has replied, and an environment acts as soon as the agent has
+    decided; neither waits for the slowest.
+
+    Args:
+        units: the episodes, in the order in which they begin; their keys must differ.
+        agent: who plays.
+        envs: one for each episode at a time.
+        rules: what is the same for all episodes.
+        observer: receives the progress.
     """
     _Rollout(agent, rules, observer).play(deque(units), deque(envs))
 
 
 class _Rollout:
-    """The episodes that are being played, by their keys."""
+    """Play episodes; those that are being played are held by their keys."""
 
     def __init__(self, agent: Agent, rules: RolloutRules, observer: Observer) -> None:
         self._agent, self._rules, self._observer = agent, rules, observer
@@ -193,30 +226,30 @@ class _Rollout:
                 slot = _Slot(idle.popleft(), waiting.popleft(), Dialogue(self._rules.instructions, ("",)))
                 slot.env.ask_reset(slot.unit.task)
                 self._slots[slot.key] = slot
-            working = [slot for slot in self._slots.values() if slot.working]
+            working = [slot for slot in self._slots.values() if slot.env_pending]
             asked = len(self._slots) - len(working)
-            # A model computes meanwhile; rounds are worth a moment's wait for whoever is about to join.
-            patience = _LONG if not asked else _SHORT_WAIT if isinstance(self._answers, _Rounds) else 0.0
-            ready = wait_for_replies([slot.env for slot in working], patience) if working else []
+            # A streaming agent computes meanwhile; a round is worth a short wait for environments that are about to reply.
+            wait = _LONG_WAIT if not asked else _SHORT_WAIT if isinstance(self._answers, _Rounds) else 0.0
+            ready = wait_for_replies([slot.env for slot in working], wait) if working else []
             for slot in working:
                 if any(slot.env is env for env in ready):
                     asked += self._settle(slot)
             idle += self._free()
             if waiting and idle:
-                continue  # Whoever begins now belongs to what the agent is asked next.
+                continue  # New episodes belong to what the agent is asked next.
             if asked:
-                self._collect(_SHORT_WAIT if len(ready) < len(working) else _LONG)
+                self._collect(_SHORT_WAIT if len(ready) < len(working) else _LONG_WAIT)
                 idle += self._free()
 
     def _free(self) -> list[EnvHandle]:
-        """Forget the episodes that are over; their environments."""
+        """Drop the episodes that are over; return their environments."""
         over = [slot for slot in self._slots.values() if slot.over]
         for slot in over:
             del self._slots[slot.key]
         return [slot.env for slot in over]
 
     def _settle(self, slot: _Slot) -> bool:
-        """Read what an environment said; whether the agent is now asked."""
+        """Take an environment's reply in; return whether the agent is now asked."""
         begun = slot.reply is not _NOT_BEGUN
         try:
             slot.take(slot.env.read(), self._rules)
@@ -236,28 +269,32 @@ class _Rollout:
         return True
 
     def _collect(self, wait: float) -> None:
-        """Take in what the agent answered, and act where a state has all its answers."""
-        asked = [slot for slot in self._slots.values() if not slot.working and not slot.over]
+        """Take the agent's decisions in, and act where a state has all of them."""
+        asked = [slot for slot in self._slots.values() if not slot.env_pending and not slot.over]
         try:
             for key, decision in self._answers.collect(wait):
                 episode, index = self._place(key)
                 self._slots[episode].decisions[index] = check_decision(self._agent, decision)
-        except Exception as error:  # Whatever an agent raises costs all that it was asked.
+        except Exception as error:  # Whatever an agent raises fails every query that it was asked.
             failed = error_decision(error)
             for slot in asked:
-                slot.decisions = dict.fromkeys(range(slot.asked), failed) | slot.decisions
+                slot.decisions = dict.fromkeys(range(slot.queries), failed) | slot.decisions
         for slot in asked:
-            if len(slot.decisions) < slot.asked:
+            if len(slot.decisions) < slot.queries:
                 continue
             failures = [decision.error for _, decision in sorted(slot.decisions.items()) if decision.error is not None]
             if failures:
                 self._end(slot, failures[0])
             else:
-                slot.working = True
+                slot.env_pending = True
                 slot.env.ask_step(self._rules.canonical(slot.decisions[0].action))
 
     def _place(self, key: object) -> tuple[str, int]:
-        """The episode and the place of a query that is not answered yet."""
+        """Return the episode and the index of a query that is not answered yet.
+
+        Raises:
+            AgentError: there is no such query.
+        """
         match key:
             case (str(episode), int(index)):
                 if episode in self._slots and self._slots[episode].awaits(index):
@@ -270,7 +307,7 @@ class _Rollout:
 
 
 class _Rounds:
-    """An agent that takes a batch in and gives a batch out, behind the face of one that answers as it can."""
+    """Give an agent without `submit` and `collect` these methods: it is asked in rounds, a batch at a time."""
 
     batch = 1
 

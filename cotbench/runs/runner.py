@@ -14,12 +14,11 @@ from cotbench.agents.registry import make_agent
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
 from cotbench.runs.env_workers import EnvSettings, open_envs
-from cotbench.runs.episode import Episode, episode_key
-from cotbench.runs.folder import check_identity, file_name, make_folder
-from cotbench.runs.journal import Journal
-from cotbench.runs.jsonl_store import write_atomically
-from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, RunConfig, provenance, read_manifest, write_manifest
+from cotbench.runs.episode import Episode, Journal
+from cotbench.runs.folder import WritableFolder, file_name, make_folder, open_folder
+from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, RunConfig, provenance, read_manifest
 from cotbench.runs.plan import RunPlan, make_plan
+from cotbench.runs.resources import Resources
 from cotbench.runs.rollout import Observer, RolloutRules, RolloutSpec, play
 from cotbench.runs.summary import SUMMARY, Summary, summarize
 
@@ -34,29 +33,6 @@ class RunOutcome:
     episodes: list[Episode]
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What a run is played with; none of it changes a result.
-
-    Attributes:
-        batch: how many episodes are played side by side; when left out, as many as keep the agent busy.
-        workers: how many processes the environments live in. When left out, one where the agent computes while environments
-            act, else none.
-        data: where the environment's data is, if not where it usually is.
-    """
-
-    batch: int | None = None
-    workers: int | None = None
-    data: Path | None = None
-
-    def envs(self, agent: Agent, episodes: int) -> tuple[int, int]:
-        """How many environments, in how many processes."""
-        streaming = isinstance(agent, StreamingAgent)
-        usual = max(agent.batch if isinstance(agent, StreamingAgent) else 1, self.workers or 1)
-        count = max(1, min(self.batch or usual, episodes))
-        return count, min(count, self.workers if self.workers is not None else int(streaming))
-
-
 def start_run(plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> RunOutcome:
     """Play a new run into an empty or new folder.
 
@@ -67,10 +43,10 @@ def start_run(plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources
     """
     plan.entry.require()
     check_elicitation(agent, plan.config.elicitation)
-    new_run_folder(folder)
-    manifest = _manifest(plan, agent, resources.data)
-    write_manifest(folder, manifest)
-    return _play(folder, manifest, plan, agent=agent, resources=resources, observer=observer)
+    with open_folder(folder, RUN_FOLDER, new_run_folder) as opened:
+        manifest = _manifest(plan, agent, resources.data)
+        opened.begin(manifest.model_dump_json(indent=2))
+        return _play(opened, manifest, plan, agent=agent, resources=resources, observer=observer)
 
 
 def new_run_folder(folder: Path) -> None:
@@ -96,8 +72,9 @@ def resume_run(folder: Path, *, agent: Agent, resources: Resources, observer: Ob
     plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), resources.data)
     plan = RunPlan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
     check_elicitation(agent, before.config.elicitation)
-    check_identity(folder, before.identity(), _manifest(plan, agent, resources.data).identity())
-    return _play(folder, before, plan, agent=agent, resources=resources, observer=observer)
+    with open_folder(folder, RUN_FOLDER) as opened:
+        opened.check_identity(before.identity(), _manifest(plan, agent, resources.data).identity())
+        return _play(opened, before, plan, agent=agent, resources=resources, observer=observer)
 
 
 def _manifest(plan: RunPlan, agent: Agent, data: Path | None) -> Manifest:
@@ -116,7 +93,7 @@ def _manifest(plan: RunPlan, agent: Agent, data: Path | None) -> Manifest:
 
 
 def _play(
-    folder: Path, manifest: Manifest, plan: RunPlan, *, agent: Agent, resources: Resources, observer: Observer
+    folder: WritableFolder, manifest: Manifest, plan: RunPlan, *, agent: Agent, resources: Resources, observer: Observer
 ) -> RunOutcome:
     config = plan.config
     request = set(needs_of(agent))
@@ -135,25 +112,27 @@ def _play(
         },
     )
     rules = RolloutRules(
+        env=config.env,
         instructions=plan.entry.instructions(),
         elicitation=config.elicitation,
         seed=config.seed,
         both=config.mode == "both",
         canonical=plan.entry.canonical(),
     )
-    with Journal(folder) as journal:
+    with folder.journal(Journal) as journal:
         done = {episode.key for episode in journal.records if episode.error is None}
-        units = [unit for unit in plan.rollouts if episode_key(unit.task, unit.mode) not in done]
-        envs = open_envs(settings, *resources.envs(agent, len(units)))
+        units = [unit for unit in plan.rollouts if unit.key not in done]
+        batch = agent.batch if isinstance(agent, StreamingAgent) else None
+        envs = open_envs(settings, *resources.layout(len(units), batch))
         try:
             play(units, agent, envs, rules, _Recorder(journal, observer))
         finally:
             for env in envs:
                 env.close()
-        episodes = journal.finalize([episode_key(unit.task, unit.mode) for unit in plan.rollouts])
+        episodes = journal.finalize([unit.key for unit in plan.rollouts])
     summary = summarize(episodes, manifest)
-    write_atomically(folder / SUMMARY, [summary.model_dump_json(indent=2) + "\n"])
-    return RunOutcome(folder, manifest, summary, episodes)
+    folder.finalize(SUMMARY, summary.model_dump_json(indent=2))
+    return RunOutcome(folder.path, manifest, summary, episodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +165,7 @@ def run(
     config: RunConfig,
     *,
     out: Path | None = None,
-    batch: int | None = None,
+    num_envs: int | None = None,
     workers: int | None = None,
     data: Path | None = None,
     agent: Agent | None = None,
@@ -197,14 +176,14 @@ def run(
     Args:
         config: what to play.
         out: the run folder; a new one under `runs/` when left out.
-        batch, workers, data: see `Resources`.
+        num_envs, workers, data: see `Resources`.
         agent: an agent object, instead of the one that `config.agent` names.
         observer: is told how far the run is.
     """
     plan = make_plan(config, data)
     playing = agent if agent is not None else make_agent(config.agent)
     try:
-        resources = Resources(batch, workers, data)
+        resources = Resources(num_envs=num_envs, workers=workers, data=data)
         return start_run(
             plan, out or new_folder(config), agent=playing, resources=resources, observer=observer or SilentObserver()
         )

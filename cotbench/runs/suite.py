@@ -10,17 +10,19 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from cotbench.envs.registry import env_entry
+from cotbench.envs.registry import env_entry, overall_groups
 from cotbench.errors import RunFolderError, UsageError
 from cotbench.prompting.elicitation import MODES, Mode
+from cotbench.runs.folder import lock_folder
 from cotbench.runs.jsonl_store import write_atomically
-from cotbench.runs.manifest import SUITE, RunConfig, read_manifest
+from cotbench.runs.manifest import RUN_FOLDER, SUITE, RunConfig, read_manifest
 from cotbench.runs.plan import RunPlan
 from cotbench.runs.summary import SUMMARY, Summary
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
 
 ALL = "all"
+_WITHOUT_DATA = "all-gen"
 _CONFIGS = TypeAdapter(list[RunConfig])
 
 
@@ -48,7 +50,7 @@ def resolve_env_names(named: str, data: Path | None) -> list[str]:
         UsageError: none is named.
     """
     if named == ALL:
-        return ["alfworld" if data is not None else "alfworld-gen", "scienceworld", "bfcl"]
+        return list(overall_groups()[ALL if data is not None else _WITHOUT_DATA])
     names = list(dict.fromkeys(name.strip() for name in named.split(",") if name.strip()))
     if not names:
         raise UsageError("--env names no environment (cotbench list envs)")
@@ -61,11 +63,18 @@ def data_for(config: RunConfig, data: Path | None) -> Path | None:
 
 
 def write_suite(folder: Path, plans: Sequence[RunPlan], data: Path | None) -> None:
-    """Write down what a suite is asked to do; data that cannot be had ends it here, not after its first environments."""
+    """Write down what a suite is asked to do; data that cannot be had ends it here, not after its first environments.
+
+    Raises:
+        RunFolderError: another process has begun a suite here meanwhile.
+    """
     for plan in plans:
         plan.entry.source().data_version(plan.tasks, data_for(plan.config, data))
     whole = [plan.config.model_dump(mode="json") for plan in plans]
-    write_atomically(folder / SUITE, [json.dumps(whole, indent=2) + "\n"])
+    with lock_folder(folder, RUN_FOLDER.writer):
+        if is_suite(folder):
+            raise RunFolderError(f"{folder} is not empty; go on with: cotbench run --resume {folder}")
+        write_atomically(folder / SUITE, [json.dumps(whole, indent=2) + "\n"])
 
 
 def read_configs(folder: Path) -> list[RunConfig]:

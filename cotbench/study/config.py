@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cotbench.envs.registry import env_entry
 from cotbench.errors import UnknownNameError, UsageError
-from cotbench.probes.probe import PROBES
+from cotbench.probes.probe import probe_named
 from cotbench.prompting.elicitation import Elicitation
 
 PRESETS = ("smoke", "tiny", "paper")
@@ -83,8 +83,7 @@ class ProbeAt(Where):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if self.probe not in PROBES:
-            raise UnknownNameError("probe", self.probe, PROBES)
+        probe_named(self.probe)  # Raises where there is none.
         return self
 
     def count(self, split: str) -> int:

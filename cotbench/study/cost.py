@@ -5,8 +5,8 @@ depends on it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+
+from cotbench.envs.registry import env_entry
 
 CPU_FLOPS, GPU_FLOPS = 3e10, 2e14
 """Sustained, of one job: a core of a laptop; a large GPU."""
@@ -15,57 +15,16 @@ _STARTING = 4.0
 """Seconds for a stage to begin: loading a model, an environment."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Size:
-    """About how long things are, in tokens: first prompt, what a step adds, a trace with its action; an expert's steps."""
-
-    first: int
-    step: int
-    answer: int
-    steps: int
-
-
-_SIZES = {
-    "alfworld": _Size(350, 40, 45, 9),
-    "scienceworld": _Size(900, 80, 80, 30),
-    "bfcl": _Size(8000, 300, 150, 14),
-}
-
 _TOKENIZER = {"tiny": 0.45}
 """How many tokens a model makes of what others make one of: its own vocabulary knows whole words."""
 
 _PARAMETERS = {"tiny": 1.9e6, "smollm2": 1.35e8, "qwen": 6e8}
 
 
-def _size(env: str) -> _Size:
-    return _SIZES[env.removesuffix("-gen")]
-
-
-def training_tokens(env: str, as_episode: bool) -> float:
-    """Tokens of one episode in training; decision by decision the history is computed again for each."""
-    size = _size(env)
-    if as_episode:
-        return size.first + size.steps * (size.step + size.answer)
-    return size.steps * (size.first + size.step * size.steps / 2 + size.answer)
-
-
 def episode_tokens(env: str, max_steps: int) -> float:
-    """Tokens of one played episode, most of which run out of steps."""
-    size = _size(env)
-    return size.first + max_steps * (size.step + size.answer)
-
-
-def state_tokens(env: str, probe: str) -> float:
-    """Tokens that a probe computes at one state."""
-    size = _size(env)
-    prompt = size.first + size.step * size.steps / 2
-    times = {"alignment": 2, "conflict": 12, "sensitivity": 6, "preference": 4, "attention": 2, "gradient": 4}[probe]
-    return prompt + times * size.answer if probe in ("alignment", "conflict") else times * prompt
-
-
-def preset(name: Any) -> dict[str, Any]:
-    """What a preset of cotbench train changes of the cost."""
-    return {"epochs": 1.5, "unit": "episode"} if name == "tiny" else {}
+    """Return the tokens of one played episode, most of which run out of steps."""
+    size = env_entry(env).sizes
+    return size.first_prompt + max_steps * (size.step + size.answer)
 
 
 def tokenizer(model: str) -> float:

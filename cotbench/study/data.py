@@ -19,7 +19,7 @@ from cotbench.probes.probe import probe_named
 from cotbench.runs.results import Run, load_run
 from cotbench.study.config import StudyConfig
 from cotbench.study.folder import STUDY, folder_of, is_done, seconds_of
-from cotbench.study.plan import StudyPlan, make_plan
+from cotbench.study.plan import StudyPlan, make_study_plan
 from cotbench.study.stage import Place, Stage
 
 Rows = Sequence[Any]
@@ -132,6 +132,21 @@ def sums_by_task(rows: Rows, value: Callable[[Any], float | bool | None]) -> dic
     return found
 
 
+def read_config(folder: Path) -> StudyConfig:
+    """Return what the study in a folder is asked to do.
+
+    Raises:
+        RunFolderError: not the folder of a study, or damaged.
+    """
+    path = folder / STUDY
+    if not path.is_file():
+        raise RunFolderError(f"{folder} is not the folder of a study: it has no {STUDY}")
+    try:
+        return StudyConfig.model_validate_json(path.read_text("utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path} is damaged: write it anew with cotbench study") from error
+
+
 def read_data(folder: Path) -> StudyData:
     """Read a study's folder: what is done of it.
 
@@ -139,14 +154,8 @@ def read_data(folder: Path) -> StudyData:
         RunFolderError: not the folder of a study, or damaged.
         UsageError: nothing is measured yet, or elicitations are mixed.
     """
-    path = folder / STUDY
-    if not path.is_file():
-        raise RunFolderError(f"{folder} is not the folder of a study: it has no {STUDY}")
-    try:
-        config = StudyConfig.model_validate_json(path.read_text("utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{path} is damaged: write it anew with cotbench study") from error
-    plan = make_plan(config)
+    config = read_config(folder)
+    plan = make_study_plan(config)
     there = [stage for stage in plan.stages if is_done(folder, stage)]
     probed = tuple((stage.place, read_probe(folder_of(folder, stage))) for stage in there if stage.kind == "probe")
     runs = tuple((stage.place, load_run(folder_of(folder, stage))) for stage in there if stage.kind == "run")

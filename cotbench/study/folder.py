@@ -5,24 +5,21 @@ command has succeeded; a folder holds one study, and one process works on it.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cotbench.errors import RunFolderError
-from cotbench.runs.folder import make_folder
+from cotbench.plugins import loaded_plugins
+from cotbench.runs.folder import FolderKind, make_folder, open_folder
 from cotbench.runs.jsonl_store import write_atomically
-from cotbench.runs.manifest import MANIFEST
 from cotbench.study.plan import StudyPlan
-from cotbench.study.stage import Stage, arguments
+from cotbench.study.stage import Stage, StageOutput
 
 STUDY = "study.json"
+STUDY_FOLDER = FolderKind(noun="study", writer="cotbench study", manifest=STUDY)
 DONE = "done"
 LOGS = "logs"
-
-_BEGUN = {"run": MANIFEST, "reference": MANIFEST, "traces": MANIFEST, "probe": MANIFEST, "train": "training.json"}
-"""What a stage's folder holds once it can be gone on with."""
 
 
 def folder_of(study: Path, stage: Stage) -> Path:
@@ -71,24 +68,30 @@ def checkpoint(training: Path, share: float) -> Path:
 
 
 def command_of(study: Path, plan: StudyPlan, stage: Stage) -> list[str]:
-    """The arguments of `cotbench` that carry a stage out, or go on with it where it was begun."""
-    folder = folder_of(study, stage)
-    filled = arguments(stage, lambda name: folder_of(study, plan.named(name)), checkpoint)
-    if not (folder / _BEGUN[stage.kind]).is_file():
-        return [*filled, "--out", str(folder)]
-    if stage.kind == "probe":
-        return [*filled, "--out", str(folder), "--resume"]
-    return [stage.command[0], "--resume", str(folder)]
+    """Return the arguments of `cotbench` that carry a stage out, or go on with it where it was begun.
+
+    Raises:
+        RunFolderError: a checkpoint that it uses is missing.
+    """
+    folder, request = folder_of(study, stage), stage.request
+    plugins = [word for name in loaded_plugins() for word in ("--import", name)]
+    if (folder / request.begun).is_file():
+        return [request.command, "--resume", str(folder), *plugins]
+
+    def fill(output: StageOutput) -> str:
+        used = folder_of(study, plan.named(output.stage))
+        return str(used if output.checkpoint is None else checkpoint(used, output.checkpoint))
+
+    return [request.command, *request.arguments(fill), *plugins, "--out", str(folder)]
 
 
 def begin(study: Path, plan: StudyPlan) -> None:
-    """Write down what the study is; a folder that holds something else is refused.
+    """Write down what the study is, under `only_one`; a folder that holds something else is refused.
 
     Raises:
         RunFolderError: it is not empty and no study.
     """
-    if not (study / STUDY).is_file():
-        make_folder(study, "choose another --out", "folder of the study")
+    _check(study)
     write_atomically(study / STUDY, [plan.config.model_dump_json(indent=2) + "\n"])
     for name in (DONE, LOGS):
         (study / name).mkdir(exist_ok=True)
@@ -96,24 +99,18 @@ def begin(study: Path, plan: StudyPlan) -> None:
 
 @contextmanager
 def only_one(study: Path) -> Iterator[None]:
-    """Nobody else works on the study meanwhile.
+    """Hold the folder of a study, made where it is missing: nobody else works on it meanwhile.
 
     Raises:
-        RunFolderError: somebody does.
+        RunFolderError: somebody does, or the folder holds something else.
     """
-    import fcntl
-
-    handle = os.open(study / ".study.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunFolderError(
-                f"{study} is in use by another cotbench study: wait for it, or choose another --out"
-            ) from error
+    with open_folder(study, STUDY_FOLDER, _check):
         yield
-    finally:
-        os.close(handle)
+
+
+def _check(study: Path) -> None:
+    if not (study / STUDY).is_file():
+        make_folder(study, "choose another --out", "folder of the study")
 
 
 def log_of(study: Path, stage: Stage) -> Path:

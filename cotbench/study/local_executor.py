@@ -1,7 +1,6 @@
-"""Processes that carry out command lines, one at a time each. Invariant: what was given to a worker is answered with an exit
-code, whether it ended well, failed or was killed.
+"""Jobs in processes of this machine, one at a time each. Invariant: that of `executor`.
 
-They stay from one command to the next: libraries are loaded once a worker, and a model that the next command asks too is kept.
+Processes stay from one job to the next: libraries are loaded once a process, and a model that the next job asks too is kept.
 """
 
 from __future__ import annotations
@@ -10,102 +9,118 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
+from cotbench.child_process import ErrorOutput, python_command
 from cotbench.errors import CotbenchError
+from cotbench.study.executor import Finished, Job, Slot
 
-WORKER = ("-m", "cotbench.cli.worker")
-"""What a worker process runs."""
-LOG_HEADER = "$ cotbench "
-"""With this and its arguments begins what a command says in its log."""
+WORKER = "cotbench.cli.worker"
+"""The module that a process runs."""
 
-_PATIENCE = 0.2
+_NO_ANSWER = 1
+"""The exit code of a job whose process ended well before it had answered."""
 
-
-@dataclass(slots=True)
-class Pool:
-    """Worker processes, each with one command at a time.
-
-    Attributes:
-        last: the agent of each worker's last command, which it still holds.
-    """
-
-    start: Callable[[], subprocess.Popen[str]]
-    heard: SimpleQueue[tuple[int, int]] = field(default_factory=SimpleQueue)
-    workers: dict[int, subprocess.Popen[str]] = field(default_factory=dict)
-    idle: list[int] = field(default_factory=list)
-    last: dict[int, str | None] = field(default_factory=lambda: defaultdict(lambda: None))
-
-    def give(self, number: int, command: Sequence[str], log: Path) -> None:
-        """Let an idle worker carry a command out."""
-        self.idle.remove(number)
-        worker = self.workers.get(number)
-        if worker is None or worker.poll() is not None:
-            worker = self.workers[number] = self.start()
-            threading.Thread(target=self._listen, args=(number, worker), daemon=True).start()
-        if worker.stdin is None:
-            raise CotbenchError("a worker of the study has no input")
-        with suppress(BrokenPipeError):  # It died: then its end is heard of.
-            worker.stdin.write(json.dumps({"arguments": list(command), "log": str(log)}) + "\n")
-            worker.stdin.flush()
-
-    def _listen(self, number: int, worker: subprocess.Popen[str]) -> None:
-        for line in worker.stdout or ():
-            self.heard.put((number, int(line)))
-        self.heard.put((number, worker.wait() or -signal.SIGKILL))
-
-    def answers(self) -> list[tuple[int, int]]:
-        """The workers that have finished, with exit codes, after waiting for a moment."""
-        found = {}
-        with suppress(Empty):
-            number, code = self.heard.get(timeout=_PATIENCE)
-            while True:
-                if number not in self.idle and number not in found:
-                    found[number] = code
-                number, code = self.heard.get_nowait()
-        self.idle += found
-        return list(found.items())
+_PATIENCE = 20.0
+"""Seconds that a process gets to end by itself."""
 
 
-@contextmanager
-def pool_of(count: int, threads: int | None) -> Iterator[Pool]:
-    """A pool for the time of a study; its workers end with it.
+class LocalExecutor:
+    """Processes of this machine.
 
     Args:
-        count: of workers; none is started before it is given something.
-        threads: for the numerical libraries of each.
+        slots: how many jobs at a time; a process is started when its slot is given the first one.
+        gpus: of this machine; slot k then sees GPU k modulo that number alone.
+        threads: for the numerical libraries of each process; None: their own choice.
     """
-    environment: Mapping[str, str] = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
-    if threads is not None:
-        environment = {**environment, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, *WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(environment)
-        )
+    def __init__(self, slots: int, *, gpus: int = 0, threads: int | None = None) -> None:
+        self._slots = {number: Slot(number, number % gpus if gpus else None) for number in range(slots)}
+        self._threads = threads
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._running: dict[int, Job] = {}
+        self._heard: SimpleQueue[tuple[int, subprocess.Popen[bytes], int, str]] = SimpleQueue()
 
-    pool = Pool(start, idle=list(range(count)))
-    try:
-        yield pool
-    except BaseException:
-        for worker in pool.workers.values():
-            worker.send_signal(signal.SIGINT)
-        raise
-    finally:
-        for worker in pool.workers.values():
-            if worker.stdin is not None:
+    def free_slots(self) -> Sequence[Slot]:
+        """Return the slots without a job."""
+        return [slot for number, slot in self._slots.items() if number not in self._running]
+
+    def submit(self, job: Job, slot: Slot) -> None:
+        """Begin a job in a free slot.
+
+        Raises:
+            CotbenchError: no process can be started.
+        """
+        process = self._processes.get(slot.number)
+        if process is None or process.poll() is not None:
+            process = self._start(slot)
+        self._running[slot.number] = job
+        self._slots[slot.number] = replace(slot, holds=job.holds)
+        line = json.dumps({"arguments": list(job.arguments), "log": str(job.log)}) + "\n"
+        with suppress(BrokenPipeError):  # It died: then its end is heard of.
+            if process.stdin is not None:
+                process.stdin.write(line.encode())
+                process.stdin.flush()
+
+    def wait(self, seconds: float) -> list[Finished]:
+        """Return the jobs that have ended since the last call, after at most so many seconds."""
+        finished: list[Finished] = []
+        with suppress(Empty):
+            number, process, code, message = self._heard.get(timeout=seconds)
+            while True:
+                if self._processes.get(number) is process and number in self._running:
+                    finished.append(Finished(self._running.pop(number), code, message))
+                number, process, code, message = self._heard.get_nowait()
+        return finished
+
+    def cancel(self) -> None:
+        """Interrupt every process."""
+        for process in self._processes.values():
+            process.send_signal(signal.SIGINT)
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._processes.values():
+            if process.stdin is not None:
                 with suppress(BrokenPipeError):
-                    worker.stdin.close()
-        for worker in pool.workers.values():
+                    process.stdin.close()
+        for process in self._processes.values():
             try:
-                worker.wait(timeout=20)
+                process.wait(timeout=_PATIENCE)
             except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
+                process.kill()
+                process.wait()
+
+    def _start(self, slot: Slot) -> subprocess.Popen[bytes]:
+        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
+        if self._threads is not None:
+            environment |= {name: str(self._threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        if slot.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = str(slot.gpu)
+        try:
+            process = subprocess.Popen(
+                python_command(WORKER),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+            )
+        except OSError as error:
+            raise CotbenchError(f"cannot start a process of the study ({error.strerror}): use fewer --jobs") from error
+        self._processes[slot.number] = process
+        threading.Thread(target=self._listen, args=(slot.number, process), daemon=True).start()
+        return process
+
+    def _listen(self, number: int, process: subprocess.Popen[bytes]) -> None:
+        """Pass on the exit code of each job, and at last how the process ended, with the last line that it wrote."""
+        if process.stderr is None or process.stdout is None:
+            raise TypeError("a process without pipes")
+        errors = ErrorOutput(process.stderr, shown=False)
+        for line in process.stdout:
+            self._heard.put((number, process, int(line), ""))
+        code = process.wait()
+        self._heard.put((number, process, code or _NO_ANSWER, errors.last_line()))

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cotbench.envs.registry import env_entry
+from cotbench.errors import UnknownNameError, UsageError
+from cotbench.probes.folder import parse_options
+from cotbench.probes.probe import probe_named
+from cotbench.recipes import Recipe, StageNeed, recipe_named
 from cotbench.study import cost
 from cotbench.study.config import Arm, ProbeAt, Runs, StudyConfig
-from cotbench.study.stage import Kind, Place, Stage, stage
-
-ANSWERS = "alignment"
-"""The probe whose rows hold an agent's answers: the others at the same place do not ask for them again."""
+from cotbench.study.stage import (
+    AgentRef,
+    Place,
+    ProbeRequest,
+    Request,
+    RunRequest,
+    Stage,
+    StageOutput,
+    TracesRequest,
+    TrainRequest,
+    make_stage,
+    option_texts,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +35,12 @@ class StudyPlan:
     config: StudyConfig
     stages: tuple[Stage, ...]
 
-    def of_kind(self, kind: Kind) -> list[Stage]:
-        """The stages of a kind."""
+    def of_kind(self, kind: str) -> list[Stage]:
+        """Return the stages of a kind."""
         return [one for one in self.stages if one.kind == kind]
 
     def named(self, name: str) -> Stage:
-        """The stage of that name."""
+        """Return the stage of that name."""
         return next(one for one in self.stages if one.name == name)
 
 
@@ -38,37 +50,116 @@ class _Subject:
 
     place: Place
     name: str
-    agent: str
+    agent: AgentRef
 
 
-def make_plan(config: StudyConfig) -> StudyPlan:
-    """All stages of a study."""
+Add = Callable[..., None]
+
+
+def make_study_plan(config: StudyConfig) -> StudyPlan:
+    """Return all stages of a study.
+
+    Raises:
+        UsageError: a recipe or a probe takes no such option, or no such value of it.
+    """
+    for probe in config.probes:
+        parse_options(probe_named(probe.probe), option_texts(probe.options))
     stages: dict[str, Stage] = {}
 
-    def add(name: str, kind: Kind, command: tuple[str, ...], place: Place, tokens: float = 0.0, trained: bool = False) -> None:
+    def add(name: str, kind: str, request: Request, place: Place, tokens: float = 0.0, trained: bool = False) -> None:
         tokens *= cost.tokenizer(place.model or "")
-        stages[name] = stage(name, kind, command, place, stages, tokens=tokens, trained=trained)
+        stages[name] = make_stage(name, kind, request, place, stages, tokens=tokens, trained=trained)
 
     for env in config.envs:
         _references(config, env, add)
-        if _trains(config):
-            traces = _joined("traces", *_env_words(config, env))
-            add(traces, "traces", _traces(config, env), Place(env))
-            for model in config.models:
-                for arm in config.arms:
-                    for seed in config.seeds:
-                        name = _joined("train", *_env_words(config, env), *_model_words(config, model), arm.name, f"seed{seed}")
-                        command = _train(config, model, arm, seed, traces)
-                        add(name, "train", command, Place(env, model, arm.name, seed), _learned(config, env, arm), True)
+        if any(share > 0 for share in config.checkpoints):
+            _trainings(config, env, add)
     for env, splits in config.envs.items():
         for subject in _subjects(config, env):
             for split in splits:
-                _measures(config, subject, split, add, stages)
+                _measures(config, subject, split, add)
     return StudyPlan(config, tuple(stages.values()))
 
 
-def _trains(config: StudyConfig) -> bool:
-    return any(share > 0 for share in config.checkpoints)
+def arm_config(config: StudyConfig, model: str, arm: Arm) -> Any:
+    """Return what an arm trains with: its recipe's config, with names of stages where folders are not known yet.
+
+    Raises:
+        UsageError: the recipe takes no such option, or no such value of it; names the arm.
+    """
+    recipe = _recipe_of(arm)
+    options = _options(config, model, arm, config.seeds[0])
+    preset = options.pop("preset", None)
+    if "data" in recipe.config.model_fields:
+        options.setdefault("data", ("traces",))
+    try:
+        return recipe.resolve(options, preset)
+    except UnknownNameError:
+        raise
+    except UsageError as error:
+        raise UsageError(f"arm {arm.name}: {error}") from error
+
+
+def _recipe_of(arm: Arm) -> Recipe:
+    recipe = recipe_named(arm.recipe)
+    if not recipe.arm:
+        raise UsageError(f"arm {arm.name}: recipe {arm.recipe} cannot be an arm of a study")
+    return recipe
+
+
+def _options(config: StudyConfig, model: str, arm: Arm, seed: int) -> dict[str, Any]:
+    """Return the options of an arm's training, `preset` among them; what a study sets for all recipes where they know it."""
+    known = _recipe_of(arm).config.model_fields
+    usual: dict[str, Any] = {
+        "model": model,
+        "seed": seed,
+        "checkpoints": tuple(share for share in config.checkpoints if share > 0),
+        "elicitation": config.elicitation or None,
+        "threads": config.threads,
+    }
+    return {**config.train, **arm.options, **{name: one for name, one in usual.items() if one is not None and name in known}}
+
+
+def _trainings(config: StudyConfig, env: str, add: Add) -> None:
+    traces = _joined("traces", *_env_words(config, env))
+    needed = {need.stage for arm in config.arms for need in _recipe_of(arm).stages(arm_config(config, config.models[0], arm))}
+    if "traces" in needed:
+        add(traces, "traces", _traces(config, env), Place(env))
+    source = env_entry(env).source()
+    episodes = config.traces.episodes or len(source.tasks(config.scheme, "train"))
+    for model in config.models:
+        for arm in config.arms:
+            resolved = arm_config(config, model, arm)
+            tokens = _recipe_of(arm).cost(resolved, env_entry(env).sizes, episodes)
+            for seed in config.seeds:
+                options = _options(config, model, arm, seed)
+                preset = options.pop("preset", None)
+                for need in _recipe_of(arm).stages(resolved):
+                    options[need.option] = _need(config, env, model, seed, need, traces)
+                request = TrainRequest(arm.recipe, options, preset)
+                add(
+                    _training(config, env, model, arm.name, seed),
+                    "train",
+                    request,
+                    Place(env, model, arm.name, seed),
+                    tokens,
+                    True,
+                )
+
+
+def _need(config: StudyConfig, env: str, model: str, seed: int, need: StageNeed, traces: str) -> Any:
+    if need.stage == "traces":
+        return (StageOutput(traces),)
+    if need.stage == "checkpoint":
+        first = next((arm for arm in config.arms if arm.recipe == need.recipe), None)
+        if first is None:
+            raise UsageError(f"this study has no arm of recipe {need.recipe}, from which another begins: add one")
+        return StageOutput(_training(config, env, model, first.name, seed), 1.0)
+    raise UsageError(f"a study knows no stage {need.stage!r}: traces or checkpoint")
+
+
+def _training(config: StudyConfig, env: str, model: str, arm: str, seed: int) -> str:
+    return _joined("train", *_env_words(config, env), *_model_words(config, model), arm, f"seed{seed}")
 
 
 def _joined(kind: str, *words: str) -> str:
@@ -80,163 +171,109 @@ def _env_words(config: StudyConfig, env: str) -> tuple[str, ...]:
 
 
 def _model_words(config: StudyConfig, model: str) -> tuple[str, ...]:
-    return (_short(model),) if len(config.models) > 1 else ()
-
-
-def _short(model: str) -> str:
-    return model.rstrip("/").rpartition("/")[2]
-
-
-Add = Callable[..., None]
+    return (model.rstrip("/").rpartition("/")[2],) if len(config.models) > 1 else ()
 
 
 def _references(config: StudyConfig, env: str, add: Add) -> None:
     for split in config.envs[env]:
-        command: tuple[str, ...] = (
-            "run",
-            "--agent",
-            config.reference,
-            "--env",
-            env,
-            "--scheme",
-            config.scheme,
-            "--split",
-            split,
-        )
+        wanted: dict[str, Any] = {"env": env, "scheme": config.scheme, "split": split, "mode": "cot"}
         needed = max((probe.count(split) for probe in config.probes), default=1)
         episodes = 1 << (needed - 1).bit_length()  # In steps, so that a few states more do not change all that there are.
         if episodes < len(env_entry(env).source().tasks(config.scheme, split)):
-            command = (*command, "--episodes", str(episodes))
+            wanted["episodes"] = episodes
         name = _joined("reference", *_env_words(config, env), split)
-        add(name, "reference", (*command, "--mode", "cot", *_asked(config)), Place(env, split=split))
+        add(name, "reference", RunRequest(config.reference, wanted, config.elicitation), Place(env, split=split))
 
 
-def _asked(config: StudyConfig) -> tuple[str, ...]:
-    """The flags of the elicitation."""
-    flags = {"style": "elicitation"}
-    found: list[str] = []
-    for name, value in sorted(config.elicitation.items()):
-        flag = "--" + flags.get(name, name).replace("_", "-")
-        if value is True:
-            found.append(flag)
-        elif value is not False:
-            found += [flag, str(value)]
-    return tuple(found)
-
-
-def _traces(config: StudyConfig, env: str) -> tuple[str, ...]:
-    asked = config.traces
-    command = ("traces", "--teacher", asked.teacher, "--env", env, "--scheme", config.scheme, "--split", "train")
-    drawn = () if asked.episodes is None else ("--episodes", str(asked.episodes))
-    return (*command, *drawn, "--seed", str(asked.seed))
-
-
-def _train(config: StudyConfig, model: str, arm: Arm, seed: int, traces: str) -> tuple[str, ...]:
-    given: dict[str, Any] = {**config.train, **arm.options, "seed": seed}
-    given["checkpoints"] = [share for share in config.checkpoints if share > 0]
-    if config.elicitation:
-        given["elicitation"] = config.elicitation
-    if config.threads is not None:
-        given["threads"] = config.threads
-    named = {name: given.pop(name) for name in ("preset",) if name in given}
-    command = ["train", "--recipe", arm.recipe, "--model", model, "--data", f"{{{traces}}}"]
-    command += [word for name, value in named.items() for word in (f"--{name}", str(value))]
-    for name, value in sorted(given.items()):
-        command += ["--option", f"{name}={_toml(value)}"]
-    return tuple(command)
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML writes it."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name} = {_toml(one)}" for name, one in sorted(value.items())) + "}"
-    return json.dumps(value)
+def _traces(config: StudyConfig, env: str) -> TracesRequest:
+    wanted = {
+        "env": env,
+        "scheme": config.scheme,
+        "split": "train",
+        "episodes": config.traces.episodes,
+        "seed": config.traces.seed,
+    }
+    return TracesRequest(config.traces.teacher, wanted)
 
 
 def _subjects(config: StudyConfig, env: str) -> Iterator[_Subject]:
-    """Who is measured: each model before training, and each checkpoint of each training."""
+    """Yield who is measured: each model before training, and each checkpoint of each training."""
     for model in config.models:
         words = (*_env_words(config, env), *_model_words(config, model))
         for share in sorted(config.checkpoints):
             if share == 0:
-                spec = _spec(model, config)
-                yield _Subject(Place(env, model, progress=0.0), "-".join((*words, "base")), spec)
+                yield _Subject(Place(env, model, progress=0.0), "-".join((*words, "base")), _agent(config, "hf", model))
                 continue
             for arm in config.arms:
                 for seed in config.seeds:
-                    training = _joined("train", *words, arm.name, f"seed{seed}")
                     name = "-".join((*words, arm.name, f"seed{seed}", f"{share:g}"))
-                    spec = _spec(f"{{{training}@{share:g}}}", config)
-                    yield _Subject(Place(env, model, arm.name, seed, share), name, spec)
+                    checkpoint = StageOutput(_training(config, env, model, arm.name, seed), share)
+                    agent = _agent(config, _recipe_of(arm).agent, checkpoint)
+                    yield _Subject(Place(env, model, arm.name, seed, share), name, agent)
 
 
-def _spec(model: str, config: StudyConfig) -> str:
+def _agent(config: StudyConfig, kind: str, model: str | StageOutput) -> AgentRef:
     options = dict(config.agent_options)
     if config.threads is not None:
         options["threads"] = str(config.threads)
-    return f"hf:{model}" + ("?" + "&".join(f"{name}={value}" for name, value in sorted(options.items())) if options else "")
+    return AgentRef(kind, model, tuple(sorted(options.items())))
 
 
-def _measures(config: StudyConfig, subject: _Subject, split: str, add: Add, stages: Mapping[str, Stage]) -> None:
+def _measures(config: StudyConfig, subject: _Subject, split: str, add: Add) -> None:
     env, place = subject.place.env, subject.place
     where = (place.arm, place.seed, place.progress or 0.0, split)
     for number, runs in enumerate(config.runs):
         if runs.holds(*where):
             name = _joined(_nth("run", number), f"{subject.name}-{split}")
-            at = _at(place, split, None, number)
+            at = replace(place, split=split, measure=number)
             add(name, "run", _run(config, subject, split, runs), at, _played(config, runs, env, split))
-    order = sorted(range(len(config.probes)), key=lambda number: config.probes[number].probe != ANSWERS)
+    order = sorted(range(len(config.probes)), key=lambda number: probe_named(config.probes[number].probe).answers is None)
     answers: tuple[str, int, int] | None = None
     for number in order:
-        probe = config.probes[number]
+        probe, entry = config.probes[number], probe_named(config.probes[number].probe)
         if not probe.holds(*where):
             continue
         nth = sum(one.probe == probe.probe for one in config.probes[:number])
         name = _joined(_nth(probe.probe, nth), f"{subject.name}-{split}")
-        command = _probe(config, subject, split, probe)
-        count = probe.count(split)
-        if probe.probe == ANSWERS:
+        count, known = probe.count(split), None
+        if entry.answers is not None:
             answers = answers or (name, count, probe.seed)
         elif answers is not None and count <= answers[1] and probe.seed == answers[2]:
-            command += ("--answers", f"{{{answers[0]}}}")
-        add(name, "probe", command, _at(place, split, probe.probe, number), count * cost.state_tokens(env, probe.probe))
+            known = StageOutput(answers[0])
+        at = replace(place, split=split, probe=probe.probe, measure=number)
+        tokens = count * entry.cost(env_entry(env).sizes)
+        add(name, "probe", _probe(config, subject, split, probe, known), at, tokens)
 
 
 def _nth(name: str, number: int) -> str:
     return name if number == 0 else f"{name}{number + 1}"
 
 
-def _at(place: Place, split: str, probe: str | None, measure: int) -> Place:
-    return Place(place.env, place.model, place.arm, place.seed, place.progress, split, probe, measure)
+def _run(config: StudyConfig, subject: _Subject, split: str, runs: Runs) -> RunRequest:
+    wanted = {
+        "env": subject.place.env,
+        "scheme": config.scheme,
+        "split": split,
+        "mode": "both",
+        "seed": runs.seed,
+        "episodes": runs.episodes,
+        "max_steps": runs.max_steps,
+    }
+    return RunRequest(subject.agent, wanted, config.elicitation)
 
 
-def _run(config: StudyConfig, subject: _Subject, split: str, runs: Runs) -> tuple[str, ...]:
-    command = ["run", "--agent", subject.agent, "--env", subject.place.env, "--scheme", config.scheme, "--split", split]
-    command += ["--mode", "both", "--seed", str(runs.seed)]
-    if runs.episodes is not None:
-        command += ["--episodes", str(runs.episodes)]
-    if runs.max_steps is not None:
-        command += ["--max-steps", str(runs.max_steps)]
-    return (*command, *_asked(config))
-
-
-def _probe(config: StudyConfig, subject: _Subject, split: str, probe: ProbeAt) -> tuple[str, ...]:
-    reference = _joined("reference", *_env_words(config, subject.place.env), split)
-    command = ["probe", probe.probe, "--agent", subject.agent, "--reference", f"{{{reference}}}"]
-    command += ["--states", str(probe.count(split)), "--seed", str(probe.seed)]
-    for name, value in sorted(probe.options.items()):
-        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        command += ["--option", f"{name}={text}"]
-    return (*command, *_asked(config))
-
-
-def _learned(config: StudyConfig, env: str, arm: Arm) -> float:
-    given: dict[str, Any] = (
-        {"epochs": 5.0, "unit": "decision"} | cost.preset(config.train.get("preset")) | config.train | arm.options
+def _probe(config: StudyConfig, subject: _Subject, split: str, probe: ProbeAt, answers: StageOutput | None) -> ProbeRequest:
+    reference = StageOutput(_joined("reference", *_env_words(config, subject.place.env), split))
+    return ProbeRequest(
+        probe=probe.probe,
+        agent=subject.agent,
+        reference=reference,
+        states=probe.count(split),
+        seed=probe.seed,
+        options=probe.options,
+        answers=answers,
+        elicitation=config.elicitation,
     )
-    source = env_entry(env).source()
-    episodes = config.traces.episodes or len(source.tasks(config.scheme, "train"))
-    return float(given["epochs"]) * episodes * cost.training_tokens(env, given["unit"] == "episode")
 
 
 def _played(config: StudyConfig, runs: Runs, env: str, split: str) -> float:

@@ -5,39 +5,52 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from cotbench.report.page import BrowsedRun, Page
+from cotbench.probes.probe import Probe, probe_named, probe_names
+from cotbench.registry import load
+from cotbench.report.page import BrowsedRun, Page, Section
 from cotbench.runs.jsonl_store import write_atomically
 from cotbench.stats.estimates import Estimate
 from cotbench.stats.formatting import format_estimate
 from cotbench.stats.trend import Over
 from cotbench.study import report_masking, report_probes, report_training
+from cotbench.study.config import StudyConfig
 from cotbench.study.data import StudyData, read_data
 from cotbench.study.folder import STUDY
-from cotbench.study.report_training import Scope, alignment_levels, all_sections, arm_differences, gap_levels
+from cotbench.study.report_training import alignment_levels, all_sections, arm_differences, gap_levels
+from cotbench.study.scope import Scope
 from cotbench.study.series import SeriesLevels, probe_series, series_levels
 
 NUMBERS = "numbers.json"
 """In the study's folder: everything on the page, for programs."""
 
-_SECTIONS = (
-    report_training.training_section,
-    report_training.revisions_section,
-    report_training.log_probability_section,
-    report_training.success_section,
-    report_training.arms_section,
-    report_masking.masking_section,
-    report_probes.conflict_section,
-    report_probes.attribution_section,
-    report_probes.preference_section,
-    report_probes.sensitivity_section,
-)
+Maker = Callable[[Scope], Section | None]
+
+
+def section_makers(config: StudyConfig) -> list[Maker]:
+    """Return what makes the sections, in the order of the page: those of probes whose rows hold the agent's answers, those of
+    whole episodes and of arms, those of the other probes.
+    """
+    used = [name for name in probe_names() if any(probe.probe == name for probe in config.probes)]
+    entries = sorted((probe_named(name) for name in used), key=lambda entry: entry.answers is None)
+    answering = sum(entry.answers is not None for entry in entries)
+    core: list[Maker] = [report_training.success_section, report_training.arms_section, report_masking.masking_section]
+    found = [_makers_of(entry) for entry in entries]
+    makers = [maker for some in (*found[:answering], core, *found[answering:]) for maker in some]
+    return list(dict.fromkeys(makers))  # Several probes may share a section.
+
+
+def _makers_of(entry: Probe) -> list[Maker]:
+    if not entry.sections:
+        return [partial(report_probes.table_section, name=entry.name)]
+    return [load(one) if isinstance(one, str) else one for one in entry.sections]
 
 
 def page_of_study(folder: Path) -> Page:
@@ -52,7 +65,7 @@ def page_of_study(folder: Path) -> Page:
     page = Page(
         title=f"Study {data.config.name}" + (f": {data.config.about}" if data.config.about else ""),
         answer=tuple(sentence for scope in scopes for sentence in answer(scope)),
-        sections=tuple(all_sections(scopes, _SECTIONS)),
+        sections=tuple(all_sections(scopes, section_makers(data.config))),
         warnings=tuple(_warnings(data)),
         runs=tuple(_browsed(data)),
         manifest=_manifest(data),
@@ -82,16 +95,16 @@ def _plain(value: Any) -> Any:
 
 
 def answer(scope: Scope) -> list[str]:
-    """The answer in sentences: the two actions and their gap; the conflicting trace; masking out of domain."""
+    """The answer in sentences: the two actions and their gap; the conflicting trace; arms out of domain."""
     several = len(scope.data.config.envs) * len(scope.data.config.models) > 1
-    told = [_of_training(scope), _of_conflict(scope), _of_masking(scope)]
+    told = [_of_training(scope), _of_conflict(scope), *_of_arms(scope)]
     before = f"{scope.model}, {scope.env}: " if several else ""
     return [before + sentence for sentence in told if sentence]
 
 
 def _of_training(scope: Scope) -> str:
-    split = scope.splits[0]
-    cell = scope.cell(scope.first, split)
+    split = scope.headline
+    cell = scope.cell(scope.main, split)
     prompt, cot, gap = alignment_levels(scope, cell, "prompt"), alignment_levels(scope, cell, "cot"), gap_levels(scope, cell)
     if prompt is None or cot is None or gap is None:
         return ""
@@ -109,7 +122,7 @@ def _of_training(scope: Scope) -> str:
         "undecided": f"whether the gap between them is flat within {margin:g} stays undecided",
     }[verdict]
     return (
-        f"Over the training with {scope.first}, on {split}, the prompt action's alignment with the reference "
+        f"Over the training with {scope.main}, on {split}, the prompt action's alignment with the reference "
         f"{_moves(prompt.trend.change['tasks'])} ({_from_to(prompt)}) and the CoT action's {_moves(cot.trend.change['tasks'])} "
         f"({_from_to(cot)}); {flat}: {format_estimate(gap.over_tasks[0], signed=True)} before, "
         f"{format_estimate(gap.over_tasks[-1], signed=True)} at the end."
@@ -136,8 +149,8 @@ def _of_conflict(scope: Scope) -> str:
     if not measures:
         return ""
     told = []
-    for split in dict.fromkeys((scope.splits[0], scope.splits[-1])):
-        cell = scope.cell(scope.first, split)
+    for split in dict.fromkeys((scope.headline, scope.splits[-1])):
+        cell = scope.cell(scope.main, split)
         course = probe_series(scope.data, cell, measures[0], lambda row: row.outcome(len(row.truncations) - 1) == "kept")
         found = None if course is None else series_levels(course)
         if found is not None and found.trend is not None:
@@ -145,20 +158,23 @@ def _of_conflict(scope: Scope) -> str:
     return "Keeping one's own action under a conflicting trace: " + "; ".join(told) + "." if told else ""
 
 
-def _of_masking(scope: Scope) -> str:
-    if len(scope.arms) < 2:
-        return ""
-    arm, told = scope.arms[1], []
-    for split in scope.splits[1:] or scope.splits:
-        _, cot, _, success = arm_differences(scope, arm, split)
-        if cot is not None:
-            told.append(
-                f"{split} {format_estimate(cot, signed=True)}"
-                + (f", success {format_estimate(success, signed=True)}" if success else "")
-            )
-    if not told:
-        return ""
-    return f"{arm} minus {scope.first} in CoT alignment at the end of the training, out of domain: " + "; ".join(told) + "."
+def _of_arms(scope: Scope) -> list[str]:
+    """Return a sentence for each arm that is compared with another."""
+    found = []
+    for arm in scope.arms:
+        baseline = scope.baseline(arm)
+        if baseline is None:
+            continue
+        parts = []
+        for split in scope.out_of_domain or scope.splits:
+            _, cot, _, success = arm_differences(scope, arm, baseline, split)
+            if cot is not None:
+                played = f", success {format_estimate(success, signed=True)}" if success else ""
+                parts.append(f"{split} {format_estimate(cot, signed=True)}{played}")
+        if parts:
+            where = "out of domain" if scope.out_of_domain else "in domain"
+            found.append(f"{arm} minus {baseline} in CoT alignment at the end of the training, {where}: {'; '.join(parts)}.")
+    return found
 
 
 def _warnings(data: StudyData) -> list[str]:

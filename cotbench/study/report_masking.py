@@ -4,35 +4,22 @@ differ in their mask fraction or selection.
 
 from __future__ import annotations
 
+from cotbench.envs.registry import env_entry
 from cotbench.paper import SOURCE, paper_masked_success
 from cotbench.prompting.elicitation import Mode
 from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Line, Panel, Section, Table
 from cotbench.stats.estimates import Estimate
-from cotbench.study.config import Arm
 from cotbench.study.figures import interval_caption
-from cotbench.study.report_training import Scope, alignment_levels
+from cotbench.study.report_training import alignment_levels
+from cotbench.study.scope import Scope
 from cotbench.study.series import run_series, series_levels, success
-
-PLUS = 0.3
-"""What recipe `sft+` masks where its options do not say."""
-
-
-def mask_fraction(arm: Arm, shared: dict[str, object]) -> float:
-    """Which share of the examples an arm masks."""
-    usual = PLUS if arm.recipe.endswith("+") else 0.0
-    return float(str(arm.options.get("mask_fraction", shared.get("mask_fraction", usual))))
-
-
-def mask_select(arm: Arm, shared: dict[str, object]) -> str:
-    """How an arm chooses them."""
-    return str(arm.options.get("mask_select", shared.get("mask_select", "random")))
 
 
 def masking_section(scope: Scope) -> Section | None:
     """Alignment and success at the end of the training by mask fraction."""
-    config = scope.data.config
-    kinds = {arm.name: (mask_select(arm, config.train), mask_fraction(arm, config.train)) for arm in config.arms}
+    masks = {arm: scope.arm(arm).masking for arm in scope.arms}
+    kinds = {arm: (masking.select, masking.fraction) for arm, masking in masks.items() if masking is not None}
     if len({kind for kind in kinds.values() if kind[1] > 0}) < 2:
         return None
     figure = _figure(scope, kinds)
@@ -83,7 +70,7 @@ def _table(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Table | None:
             if alignment is None and played is None:
                 continue
             units += [one.n for one in (alignment, played) if one is not None]
-            env = scope.env.removesuffix("-gen")
+            env = env_entry(scope.env).benchmark
             reported = paper_masked_success(fraction, env) if split == "ood" and select == "random" else None
             rows.append((arm, f"{fraction:g}", select if fraction else "-", split, alignment, played, reported))
     if not rows:

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cotbench.envs.registry import env_entry
 from cotbench.paper import ATTENTION_SHARE_ON_PROMPT, GRADIENT_SHARES
+from cotbench.probes.probe import probe_named
 from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Section, Table
 from cotbench.stats.estimates import Estimate
 from cotbench.study.data import StudyCell
 from cotbench.study.figures import Labelled, curve_figure, interval_caption, progress_figure
-from cotbench.study.report_training import Scope
+from cotbench.study.scope import Scope
 from cotbench.study.series import Value, probe_series, series_levels
 
 
@@ -26,7 +28,7 @@ def conflict_section(scope: Scope) -> Section | None:
         return None
     measure = measures[0]
     panels = []
-    for cell in scope.cells(scope.first):
+    for cell in scope.cells(scope.main):
         lines = []
         for share in data.shares(cell, measure):
             curve = data.numbers(cell, measure, share).curves["kept"]
@@ -35,10 +37,10 @@ def conflict_section(scope: Scope) -> Section | None:
     over_truncation = curve_figure(
         data,
         scope.slug("conflict"),
-        f"Kept under a conflicting trace, {scope.first}",
+        f"Kept under a conflicting trace, {scope.main}",
         ("share of the conflicting trace that is shown", "share of states"),
         panels,
-        about=f"Arm {scope.first}: states at which the action stays the model's own although the trace of another state, which "
+        about=f"Arm {scope.main}: states at which the action stays the model's own although the trace of another state, which "
         "led to another action, stands in place of its own.",
         y_range=(0.0, 1.0),
     )
@@ -48,7 +50,7 @@ def conflict_section(scope: Scope) -> Section | None:
         "Kept under the whole conflicting trace",
         "share of states",
         lambda cell: _lines(scope, cell, measure, lambda row: row.outcome(len(row.truncations) - 1) == "kept"),
-        scope.cells(scope.first),
+        scope.cells(scope.main),
         about="States at which the action stays the model's own under the whole trace of another state.",
         y_range=(0.0, 1.0),
     )
@@ -121,13 +123,13 @@ def _shares(scope: Scope, probe: str, measure: int, what: str) -> list[Figure | 
         f"{probe.capitalize()} on the prompt",
         "share",
         lambda cell: _lines(scope, cell, measure, lambda row: row.prompt),
-        scope.cells(scope.first),
+        scope.cells(scope.main),
         about=f"{what}, all layers and heads.",
         y_range=(0.0, 1.0),
     )
     items += [figure] if figure else []
     panels = []
-    for cell in scope.cells(scope.first):
+    for cell in scope.cells(scope.main):
         shares = data.shares(cell, measure)
         lines: list[tuple[str, tuple[float, ...], tuple[Estimate, ...]]] = []
         for share in dict.fromkeys((shares[0], shares[-1])) if shares else ():
@@ -138,10 +140,10 @@ def _shares(scope: Scope, probe: str, measure: int, what: str) -> list[Figure | 
     by_layer = curve_figure(
         data,
         scope.slug(f"{probe}_layers"),
-        f"{probe.capitalize()} on the prompt by layer, {scope.first}",
+        f"{probe.capitalize()} on the prompt by layer, {scope.main}",
         ("layer", "share"),
         panels,
-        about=f"{what}, by layer. Arm {scope.first}.",
+        about=f"{what}, by layer. Arm {scope.main}.",
         y_range=(0.0, 1.0),
     )
     items += [by_layer] if by_layer else []
@@ -151,7 +153,7 @@ def _shares(scope: Scope, probe: str, measure: int, what: str) -> list[Figure | 
 
 def _with_paper(table: Table, probe: str, scope: Scope) -> Table:
     """The table with what the paper reports of its models in this environment, in a column of its own."""
-    shares = [one for one in GRADIENT_SHARES if one.env == scope.env.removesuffix("-gen")]
+    shares = [one for one in GRADIENT_SHARES if one.env == env_entry(scope.env).benchmark]
     if probe == "attention":
         name, reported = "paper: prompt share", f"about {ATTENTION_SHARE_ON_PROMPT:.2f}"
     elif shares:
@@ -196,3 +198,11 @@ def sensitivity_section(scope: Scope) -> Section | None:
         "changes; one that follows the old trace stays."
     )
     return Section("Does the action follow the prompt?", text, tuple(tables))
+
+
+def table_section(scope: Scope, name: str) -> Section | None:
+    """Return the section of a probe that has none of its own: its numbers at the end of the training."""
+    probe = probe_named(name)
+    title = f"{name.capitalize()}, at the end of the training"
+    tables = [table for measure in scope.data.measures(name)[:1] for table in _last(scope, measure, name, title)]
+    return Section(name.capitalize(), f"Probe {name}: {probe.description}.", tuple(tables)) if tables else None

@@ -5,17 +5,18 @@ there without a measurement behind it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from cotbench.envs.registry import env_entry
 from cotbench.paper import SOURCE, paper_success
 from cotbench.prompting.elicitation import MODES
 from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Section, Table
 from cotbench.stats.estimates import Estimate
 from cotbench.stats.trend import CheckpointSeries
-from cotbench.study.data import StudyCell, StudyData
+from cotbench.study.data import StudyCell
 from cotbench.study.figures import Labelled, interval_caption, progress_figure
+from cotbench.study.scope import Scope
 from cotbench.study.series import (
     SeriesLevels,
     Value,
@@ -31,44 +32,6 @@ NAMES = {"prompt": "prompt action", "cot": "CoT action"}
 _PROMPT: Value = lambda row: row.prompt_match  # noqa: E731
 _COT: Value = lambda row: row.cot_match  # noqa: E731
 _SAME: Value = lambda row: not row.revised  # noqa: E731
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """One model in one environment: what a figure's panels and lines range over."""
-
-    data: StudyData
-    env: str
-    model: str
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arms of the study."""
-        return tuple(arm.name for arm in self.data.config.arms)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits of the environment."""
-        return self.data.config.envs[self.env]
-
-    def cell(self, arm: str, split: str) -> StudyCell:
-        """A cell of this scope."""
-        return StudyCell(self.env, self.model, arm, split)
-
-    def cells(self, arm: str) -> list[StudyCell]:
-        """An arm on every split."""
-        return [self.cell(arm, split) for split in self.splits]
-
-    @property
-    def first(self) -> str:
-        """The arm that the others are compared with."""
-        return self.arms[0]
-
-    def slug(self, name: str) -> str:
-        """A name of a file, told apart where there are several scopes."""
-        config = self.data.config
-        words = [self.env] * (len(config.envs) > 1) + [self.model.replace("/", "-")] * (len(config.models) > 1)
-        return "_".join((name, *words)).replace("+", "plus")
 
 
 def alignment_series(scope: Scope, cell: StudyCell, value: Value) -> CheckpointSeries | None:
@@ -118,11 +81,11 @@ def training_section(scope: Scope) -> Section | None:
         "The gap: CoT minus prompt",
         "difference in alignment",
         lambda cell: [
-            (arm, "gap" if arm == scope.first else "other", found)
+            (arm, "gap" if arm == scope.main else "other", found)
             for arm in scope.arms
             if (found := gap_levels(scope, scope.cell(arm, cell.split))) is not None
         ],
-        scope.cells(scope.first),
+        scope.cells(scope.main),
         about="CoT alignment minus prompt alignment at the same states.",
         at=0.0,
     )
@@ -194,7 +157,7 @@ def revisions_section(scope: Scope) -> Section | None:
             for arm in scope.arms
             if (found := consistency_levels(scope, scope.cell(arm, cell.split))) is not None
         ],
-        scope.cells(scope.first),
+        scope.cells(scope.main),
         about="States at which the prompt action equals the CoT action.",
         y_range=(0.0, 1.0),
     )
@@ -209,7 +172,7 @@ def revisions_section(scope: Scope) -> Section | None:
             if not shares:
                 continue
             for share in dict.fromkeys((shares[0], shares[-1])):
-                if share == 0 and arm != scope.first:
+                if share == 0 and arm != scope.main:
                     continue
                 found = data.numbers(cell, measure, share)
                 units.append(found.tasks)
@@ -244,11 +207,11 @@ def log_probability_section(scope: Scope) -> Section | None:
     figure = progress_figure(
         scope.data,
         scope.slug("log_probability"),
-        f"Log-probability of the reference action, {scope.first}",
+        f"Log-probability of the reference action, {scope.main}",
         "nats",
         of,
-        scope.cells(scope.first),
-        about=f"Arm {scope.first}: mean log-probability of the whole reference action, from the prompt alone and after the "
+        scope.cells(scope.main),
+        about=f"Arm {scope.main}: mean log-probability of the whole reference action, from the prompt alone and after the "
         "model's own trace.",
     )
     if figure is None:
@@ -262,7 +225,7 @@ _ONE_OUTCOME = "Where each task has one outcome (one seed, or seeds that agree),
 
 def success_section(scope: Scope) -> Section | None:
     """Success of whole episodes."""
-    data = scope.data
+    data, entry = scope.data, env_entry(scope.env)
     rows: list[tuple[TableCell, ...]] = []
     units = []
     for arm in scope.arms:
@@ -272,7 +235,7 @@ def success_section(scope: Scope) -> Section | None:
                 continue
             sides = success_levels(prompt), success_levels(cot), success_levels(cot, prompt)
             for place, share in enumerate(prompt.progress):
-                if share == 0 and arm != scope.first:
+                if share == 0 and arm != scope.main:
                     continue
                 estimates = [side[place] for side in sides]
                 units.append(estimates[0].n)
@@ -280,14 +243,20 @@ def success_section(scope: Scope) -> Section | None:
     if not rows:
         return None
     columns: tuple[str, ...] = ("arm", "split", "training", "prompt", "CoT", "CoT - prompt")
-    reported = [paper_success(None, str(row[0]).upper(), scope.env.removesuffix("-gen"), str(row[1])) for row in rows]
+    rows_of_paper = {arm: scope.arm(arm).paper_row for arm in scope.arms}
+    reported = [
+        None
+        if (method := rows_of_paper.get(str(row[0]))) is None
+        else paper_success(None, method, entry.benchmark, str(row[1]), data.config.scheme)
+        for row in rows
+    ]
     caption = (
         f"Success of whole episodes, official verdict. {_ONE_OUTCOME} {interval_caption(data, units, 'Intervals', dots=False)}"
     )
     if any(one is not None for one in reported):
         columns = (*columns, "paper: success")
         rows = [(*row, one) for row, one in zip(rows, reported, strict=True)]
-        games = ", and it played ALFWorld's own games" if scope.env.endswith("-gen") else ""
+        games = "" if entry.official else f", and it played {env_entry(entry.benchmark).title}'s own games"
         caption += (
             f" The last column is what the paper reports of its own model after that recipe ({SOURCE}); it does not say in "
             f"which mode{games}."
@@ -301,40 +270,52 @@ def success_section(scope: Scope) -> Section | None:
     )
 
 
+_MASKING = (
+    "Does masking actions help?",
+    "Reduced action supervision leaves the action tokens of some examples out of the loss. "
+    "Does it help where it was meant to, out of domain?",
+)
+_ARMS = ("What the arms differ in", "Each way to train against the one that it is compared with, at the end of the training.")
+
+
 def arms_section(scope: Scope) -> Section | None:
-    """Every other arm minus the first, at the end of the training."""
+    """Return every arm minus the one that it is compared with, at the end of the training."""
+    pairs = [(arm, baseline) for arm in scope.arms if (baseline := scope.baseline(arm)) is not None]
     rows: list[tuple[TableCell, ...]] = []
     units: list[int] = []
-    for arm in scope.arms[1:]:
+    for arm, baseline in pairs:
         for split in scope.splits:
-            differences = arm_differences(scope, arm, split)
+            differences = arm_differences(scope, arm, baseline, split)
             if any(one is not None for one in differences):
                 units += [one.n for one in differences if one is not None]
-                rows.append((arm, split, *differences))
+                rows.append((arm, baseline, split, *differences))
     if not rows:
         return None
-    columns = ("arm", "split", "prompt alignment", "CoT alignment", "prompt success", "CoT success")
+    columns: tuple[str, ...] = ("arm", "against", "split", "prompt alignment", "CoT alignment", "prompt success", "CoT success")
+    signed = frozenset(columns[3:])
+    baselines = list(dict.fromkeys(str(row[1]) for row in rows))
+    if len(baselines) == 1:
+        columns, rows = (columns[0], *columns[2:]), [(row[0], *row[2:]) for row in rows]
+    what = baselines[0] if len(baselines) == 1 else "the arm that it is compared with"
     caption = (
-        f"Each arm minus {scope.first} at the end of the training, on the same states and tasks, seeds paired. {_ONE_OUTCOME} "
+        f"Each arm minus {what} at the end of the training, on the same states and tasks, seeds paired. {_ONE_OUTCOME} "
         + interval_caption(scope.data, units, "Intervals", dots=False)
     )
-    table = Table(scope.slug("arms"), f"Against {scope.first}", caption, columns, tuple(rows), frozenset(columns[2:]))
-    text = (
-        "Reduced action supervision leaves the action tokens of some examples out of the loss. "
-        "Does it help where it was meant to, out of domain?"
-    )
-    return Section("Does masking actions help?", text, (table,))
+    title = f"Against {what}" if len(baselines) == 1 else "Arms compared"
+    table = Table(scope.slug("arms"), title, caption, columns, tuple(rows), signed)
+    masks_alone = all(scope.arm(arm).differs_by_masks_alone(scope.arm(baseline)) for arm, baseline in pairs)
+    return Section(*(_MASKING if masks_alone else _ARMS), (table,))
 
 
-def arm_differences(scope: Scope, arm: str, split: str) -> list[Estimate | None]:
-    """An arm minus the first: prompt alignment, CoT alignment, prompt success, CoT success; None where not measured."""
+def arm_differences(scope: Scope, arm: str, baseline: str, split: str) -> list[Estimate | None]:
+    """Return an arm minus another: prompt alignment, CoT alignment, prompt success, CoT success; None where not measured."""
     found: list[Estimate | None] = []
     for value in (_PROMPT, _COT):
-        sides = [alignment_series(scope, scope.cell(one, split), value) for one in (arm, scope.first)]
+        sides = [alignment_series(scope, scope.cell(one, split), value) for one in (arm, baseline)]
         found.append(_paired(sides, final_level))
     for mode in MODES:
-        sides = [run_series(scope.data, scope.cell(one, split), success(mode)) for one in (arm, scope.first)]
-        found.append(_paired(sides, lambda course, minus: success_levels(course, minus)[-1]))
+        sides = [run_series(scope.data, scope.cell(one, split), success(mode)) for one in (arm, baseline)]
+        found.append(_paired(sides, lambda series, minus: success_levels(series, minus)[-1]))
     return found
 
 

@@ -10,53 +10,70 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from cotbench.errors import CotbenchError, UsageError
+from cotbench.errors import CotbenchError
+from cotbench.study.executor import LOG_HEADER, Executor, Finished, Job, Slot
 from cotbench.study.folder import command_of, is_done, log_of, write_mark
-from cotbench.study.local_executor import LOG_HEADER, Pool, pool_of
 from cotbench.study.plan import StudyPlan
 from cotbench.study.stage import Stage
 
 _TAIL = 4000
+_WAIT = 0.2
+"""Seconds between two looks at how far a study is."""
 
 
 class StudyObserver(Protocol):
-    """Who wants to know how far a study is."""
+    """Is told how far a study is."""
 
     def began(self, stage: Stage) -> None:
-        """A stage was given to a worker."""
+        """Take note that a stage was given to the executor."""
 
     def ended(self, stage: Stage, seconds: float, error: str | None) -> None:
-        """A stage ended; `error` says why it failed."""
+        """Take note that a stage ended; `error` says why it failed."""
 
     def moment(self) -> None:
-        """Some time went by."""
+        """Take note that some time went by."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageFailure:
-    """A stage that failed: what was said last, and where all of it is."""
+    """A stage that failed.
+
+    Attributes:
+        message: the last error in its log, or the log's last line.
+        log: the whole log.
+    """
 
     stage: Stage
-    said: str
+    message: str
     log: Path
 
 
-def run_study(study: Path, plan: StudyPlan, *, jobs: int, watcher: StudyObserver) -> list[StageFailure]:
-    """Carry out what is not done yet, `jobs` stages at a time.
+def run_study(study: Path, plan: StudyPlan, executor: Executor, observer: StudyObserver) -> list[StageFailure]:
+    """Carry out what is not done yet, as many stages at a time as the executor has slots.
 
     A stage that fails costs those that use it and no other.
 
+    Args:
+        study: the study's folder.
+        plan: its stages.
+        executor: carries out their commands; it is not closed.
+        observer: is told how far it is.
+
+    Returns:
+        The stages that failed.
+
     Raises:
-        KeyboardInterrupt: after the workers were told too; what they did is kept.
+        KeyboardInterrupt: after the executor was told to cancel; what was done is kept.
     """
-    if jobs < 1:
-        raise UsageError(f"--jobs {jobs}: give at least 1")
-    work = _Work(study, plan, watcher, [stage for stage in plan.stages if not is_done(study, stage)])
-    with pool_of(min(jobs, max(1, len(work.todo))), plan.config.threads) as pool:
-        while work.begin(pool) or work.running:
-            for worker, code in pool.answers():
-                work.end(worker, code)
-            watcher.moment()
+    work = _Work(study, plan, observer, [stage for stage in plan.stages if not is_done(study, stage)])
+    try:
+        while work.begin(executor) or work.running:
+            for finished in executor.wait(_WAIT):
+                work.end(finished)
+            observer.moment()
+    except BaseException:
+        executor.cancel()
+        raise
     return work.failures
 
 
@@ -67,76 +84,93 @@ class _Work:
     Attributes:
         todo: stages that nobody has begun.
         missing: names of stages that are not done; `lost` are those of them that cannot be.
-        running: who carries out what, since when.
+        running: the stages that are being carried out, by name, with the moment when each began.
     """
 
     study: Path
     plan: StudyPlan
-    watcher: StudyObserver
+    observer: StudyObserver
     todo: list[Stage]
     missing: set[str] = field(init=False)
     lost: set[str] = field(default_factory=set)
-    running: dict[int, tuple[Stage, float]] = field(default_factory=dict)
+    running: dict[str, tuple[Stage, float]] = field(default_factory=dict)
     failures: list[StageFailure] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.missing = {stage.name for stage in self.todo}
 
-    def begin(self, pool: Pool) -> bool:
-        """Give idle workers what can be begun; whether anything was."""
+    def begin(self, executor: Executor) -> bool:
+        """Give free slots what can be begun; returns whether anything was."""
         begun = False
-        for number in list(pool.idle):
-            stage = self._next(pool.last[number])
+        for slot in executor.free_slots():
+            stage = self._next(slot)
             if stage is None:
                 break
             begun = True
             self.todo.remove(stage)
-            self.watcher.began(stage)
+            self.observer.began(stage)
             try:
-                pool.give(number, command_of(self.study, self.plan, stage), log_of(self.study, stage))
+                command = command_of(self.study, self.plan, stage)
+                executor.submit(Job(stage.name, tuple(command), log_of(self.study, stage), stage.agent), slot)
             except CotbenchError as error:
                 self._failed(stage, str(error), 0.0)
                 continue
-            pool.last[number] = stage.agent
-            self.running[number] = (stage, time.monotonic())
+            self.running[stage.name] = (stage, time.monotonic())
         return begun
 
-    def _next(self, agent: str | None) -> Stage | None:
-        """Trainings first, the longest first; then what is of the agent that a worker already holds."""
+    def _next(self, slot: Slot) -> Stage | None:
+        """Choose trainings first, the longest first; then what is of the agent that the slot already holds."""
         for stage in self.todo:  # Each after those that it uses.
             if self.lost.intersection(stage.uses):
                 self.lost.add(stage.name)
         self.todo = [stage for stage in self.todo if stage.name not in self.lost]
         ready = (stage for stage in self.todo if not self.missing.intersection(stage.uses))
-        return min(ready, key=lambda one: (not one.trained, -one.tokens if one.trained else one.agent != agent), default=None)
+        return min(
+            ready, key=lambda one: (not one.trained, -one.tokens if one.trained else one.agent != slot.holds), default=None
+        )
 
-    def end(self, worker: int, code: int) -> None:
+    def end(self, finished: Finished) -> None:
         """Take in how a stage ended."""
-        stage, started = self.running.pop(worker)
+        stage, started = self.running.pop(finished.job.name)
         took = time.monotonic() - started
-        if code != 0:
-            self._failed(stage, _last_words(log_of(self.study, stage), code), took)
+        if finished.exit_code != 0:
+            self._failed(stage, last_error(log_of(self.study, stage), finished.exit_code, finished.message), took)
             return
         write_mark(self.study, stage, took)
         self.missing.discard(stage.name)
-        self.watcher.ended(stage, took, None)
+        self.observer.ended(stage, took, None)
 
-    def _failed(self, stage: Stage, said: str, took: float) -> None:
-        self.failures.append(StageFailure(stage, said, log_of(self.study, stage)))
+    def _failed(self, stage: Stage, message: str, took: float) -> None:
+        self.failures.append(StageFailure(stage, message, log_of(self.study, stage)))
         self.lost.add(stage.name)
-        self.watcher.ended(stage, took, said)
+        self.observer.ended(stage, took, message)
 
 
-def _last_words(log: Path, code: int) -> str:
-    """What a command said last that is an error."""
+def last_error(log: Path, code: int, message: str = "") -> str:
+    """Return why a stage failed: what its process wrote last outside of the log, the last error in the log, or its last line.
+
+    Args:
+        log: of the stage; what stands before its last command is of an earlier sitting.
+        code: how it ended; a negative one is a signal.
+        message: see `Finished`.
+    """
+    if message:
+        return message
     try:
-        said = log.read_bytes()[-_TAIL:].decode("utf-8", "replace")
+        tail = log.read_bytes()[-_TAIL:].decode("utf-8", "replace")
     except OSError:
-        said = ""
-    lines = said.rpartition(LOG_HEADER)[2].splitlines()  # Not what was said in an earlier sitting.
+        tail = ""
+    lines = [line for line in tail.rpartition(LOG_HEADER)[2].splitlines() if line.strip()]
+    if code < 0:
+        return f"its process was ended by {_signal_name(-code)}"
     errors = [line for line in lines if line.startswith("error: ")]
     if errors:
         return errors[-1].removeprefix("error: ")
-    if code < 0:
-        return f"its process was ended by {signal.Signals(-code).name}"
-    return next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
+    return lines[-1] if lines else f"exit code {code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,22 +1,184 @@
-"""A piece of a study's work. Invariant: a stage is one command line of cotbench and the folder that it fills; its key is a hash
-of the command and of the keys of what it uses, so what has not changed is never computed twice, and a change reaches exactly
-what depends on it.
+"""A piece of a study's work. Invariant: a stage is a typed request and the folder that it fills; its key is a hash of the
+request and of the keys of what it uses, so what has not changed is never computed twice, and a change reaches exactly what
+depends on it. The command line that carries it out is derived from the request.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Protocol
 
-Kind = Literal["reference", "traces", "train", "run", "probe"]
+from cotbench.flags import to_arguments
+from cotbench.probes.config import ProbeConfig
+from cotbench.runs.manifest import MANIFEST, RunConfig
 
-FORMAT = 1
-"""Goes up when what a command computes has changed: then every stage is computed anew."""
+FORMAT = 2
+"""Goes up when what a request computes has changed: then every stage is computed anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutput:
+    """The folder of another stage, or of a checkpoint in it.
+
+    Attributes:
+        stage: its name.
+        checkpoint: after which share of the training; None: the stage's folder itself.
+    """
+
+    stage: str
+    checkpoint: float | None = None
+
+    def __str__(self) -> str:
+        return f"{{{self.stage}}}" if self.checkpoint is None else f"{{{self.stage}@{self.checkpoint:g}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRef:
+    """An agent of a study: a model, or a checkpoint of a training.
+
+    Attributes:
+        kind: the agent's registered name, such as "hf".
+        model: a model's name, or where its checkpoint comes from.
+        options: of the agent, sorted by name.
+    """
+
+    kind: str
+    model: str | StageOutput
+    options: tuple[tuple[str, str], ...] = ()
+
+    def spec(self, fill: Fill) -> str:
+        """Return the agent's spec, with folders in the places of outputs."""
+        target = fill(self.model) if isinstance(self.model, StageOutput) else self.model
+        query = "&".join(f"{name}={value}" for name, value in self.options)
+        return f"{self.kind}:{target}" + (f"?{query}" if query else "")
+
+
+Fill = Callable[[StageOutput], str]
+"""Gives the folder of an output."""
+
+
+class Request(Protocol):
+    """What a stage is asked to do; a frozen dataclass whose fields are data, with `StageOutput` where another stage is used."""
+
+    command: ClassVar[str]
+    """The command of cotbench that carries it out."""
+    begun: ClassVar[str]
+    """The file that its folder holds once it can be gone on with."""
+
+    def arguments(self, fill: Fill) -> list[str]:
+        """Return the command's arguments, without the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """Episodes of an agent.
+
+    Attributes:
+        config: fields of `RunConfig`, those of the elicitation left out.
+        elicitation: fields of `Elicitation` that are not as usual.
+    """
+
+    command: ClassVar[str] = "run"
+    begun: ClassVar[str] = MANIFEST
+
+    agent: str | AgentRef
+    config: Mapping[str, Any]
+    elicitation: Mapping[str, Any] = field(default_factory=dict)
+
+    def arguments(self, fill: Fill) -> list[str]:
+        """Return the arguments of `cotbench run`."""
+        agent = self.agent if isinstance(self.agent, str) else self.agent.spec(fill)
+        return to_arguments(RunConfig, {"agent": agent, **self.config, "elicitation": self.elicitation})
+
+
+@dataclass(frozen=True, slots=True)
+class TracesRequest:
+    """Demonstrations of a teacher.
+
+    Attributes:
+        config: fields of `RunConfig`, the agent's left out.
+    """
+
+    command: ClassVar[str] = "traces"
+    begun: ClassVar[str] = MANIFEST
+
+    teacher: str
+    config: Mapping[str, Any]
+
+    def arguments(self, fill: Fill) -> list[str]:
+        """Return the arguments of `cotbench traces`."""
+        return ["--teacher", self.teacher, *to_arguments(RunConfig, self.config)]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """A training.
+
+    Attributes:
+        options: fields of the recipe's config.
+    """
+
+    command: ClassVar[str] = "train"
+    begun: ClassVar[str] = "training.json"
+
+    recipe: str
+    options: Mapping[str, Any]
+    preset: str | None = None
+
+    def arguments(self, fill: Fill) -> list[str]:
+        """Return the arguments of `cotbench train`: options as TOML, so that any recipe's are written in one way."""
+        words = ["--recipe", self.recipe, *([] if self.preset is None else ["--preset", self.preset])]
+        for name, value in sorted(_filled(self.options, fill).items()):
+            words += ["--option", f"{name}={_toml(value)}"]
+        return words
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """A probe of an agent at the states of a reference's run.
+
+    Attributes:
+        states: how many.
+        options: of the probe.
+        answers: a probe whose rows hold the agent's answers at these states.
+        elicitation: fields of `Elicitation` that are not as usual.
+    """
+
+    command: ClassVar[str] = "probe"
+    begun: ClassVar[str] = MANIFEST
+
+    probe: str
+    agent: AgentRef
+    reference: StageOutput
+    states: int
+    seed: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    answers: StageOutput | None = None
+    elicitation: Mapping[str, Any] = field(default_factory=dict)
+
+    def arguments(self, fill: Fill) -> list[str]:
+        """Return the arguments of `cotbench probe`."""
+        asked = {
+            "agent": self.agent.spec(fill),
+            "reference": fill(self.reference),
+            "states": self.states,
+            "seed": self.seed,
+            "answers": None if self.answers is None else fill(self.answers),
+            "elicitation": self.elicitation,
+        }
+        options = [word for name, text in option_texts(self.options).items() for word in ("--option", f"{name}={text}")]
+        return [self.probe, *to_arguments(ProbeConfig, asked), *options]
+
+
+def option_texts(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return a probe's options as they are typed: lists with commas, sorted by name."""
+    return {
+        name: ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        for name, value in sorted(options.items())
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +204,20 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One command line.
+    """One request.
 
     Attributes:
         name: unique, a path: "train/sft-seed0".
-        command: arguments of `cotbench`, without the folder. `{NAME}` stands for the folder of stage NAME, `{NAME@0.5}` for the
-            checkpoint after half of that training.
-        uses: the names of the stages in it.
+        kind: "reference", "traces", "train", "run" or "probe".
+        uses: the names of the stages whose outputs it uses.
         key: see the module.
         tokens: about how many tokens a model computes, read and written.
         trained: whether it learns from them.
     """
 
     name: str
-    kind: Kind
-    command: tuple[str, ...]
+    kind: str
+    request: Request
     uses: tuple[str, ...]
     key: str
     place: Place
@@ -65,52 +226,63 @@ class Stage:
 
     @property
     def agent(self) -> str | None:
-        """Who is measured, as the command names it."""
-        words = dict(zip(self.command, self.command[1:], strict=False))
-        return words.get("--agent") if self.kind in ("run", "probe") else None
+        """Who is measured, as text: stages of one agent are best carried out one after the other."""
+        agent = getattr(self.request, "agent", None)
+        return agent.spec(str) if isinstance(agent, AgentRef) else agent
 
     @property
     def folder(self) -> str:
         """Where it is, under the study's folder."""
         return f"{self.name}-{self.key[:8]}"
 
-
-_USED = re.compile(r"\{([\w+./-]+)(?:@([\d.]+))?\}")
-
-
-def used(command: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of the stages that a command uses."""
-    return tuple(dict.fromkeys(match[1] for text in command for match in _USED.finditer(text)))
+    @property
+    def command(self) -> list[str]:
+        """The command's arguments, with `{NAME}` for the folder of stage NAME and `{NAME@0.5}` for a checkpoint."""
+        return [self.request.command, *self.request.arguments(str)]
 
 
-def stage(
+def make_stage(
     name: str,
-    kind: Kind,
-    command: tuple[str, ...],
+    kind: str,
+    request: Request,
     place: Place,
     before: Mapping[str, Stage],
     *,
     tokens: float = 0.0,
     trained: bool = False,
 ) -> Stage:
-    """A stage with its key; `before` has the stages that it may use."""
-    uses = used(command)
-    keyed = [_USED.sub(lambda match: before[match[1]].key + (f"@{match[2]}" if match[2] else ""), text) for text in command]
-    key = hashlib.sha256(json.dumps([FORMAT, kind, keyed]).encode()).hexdigest()
-    return Stage(name, kind, command, uses, key, place, tokens, trained)
-
-
-def arguments(stage: Stage, folder_of: Callable[[str], Path], checkpoint_of: Callable[[Path, float], Path]) -> list[str]:
-    """The command's arguments, with folders in the places of names.
+    """Return a stage with its key.
 
     Args:
-        stage: whose.
-        folder_of: the folder of a stage, by its name.
-        checkpoint_of: the checkpoint of a training's folder, by its share.
+        before: the stages that it may use, by name.
+        tokens, trained: see `Stage`.
     """
+    outputs: list[StageOutput] = []
 
-    def put(match: re.Match[str]) -> str:
-        folder = folder_of(match[1])
-        return str(checkpoint_of(folder, float(match[2])) if match[2] else folder)
+    def keyed(output: StageOutput) -> dict[str, Any]:
+        outputs.append(output)
+        return {"key": before[output.stage].key, "checkpoint": output.checkpoint}
 
-    return [_USED.sub(put, text) for text in stage.command]
+    whole = json.dumps([FORMAT, kind, _filled(request, keyed)], sort_keys=True)
+    uses = tuple(dict.fromkeys(output.stage for output in outputs))
+    return Stage(name, kind, request, uses, hashlib.sha256(whole.encode()).hexdigest(), place, tokens, trained)
+
+
+def _filled(value: Any, fill: Callable[[StageOutput], Any]) -> Any:
+    """Return a request's data as plain data, with something in the place of each output."""
+    if isinstance(value, StageOutput):
+        return fill(value)
+    if isinstance(value, Mapping):
+        return {name: _filled(one, fill) for name, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [_filled(one, fill) for one in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {one.name: _filled(getattr(value, one.name), fill) for one in fields(value)}
+    return value
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML writes it."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {_toml(one)}" for name, one in sorted(value.items())) + "}"
+    return json.dumps(value)

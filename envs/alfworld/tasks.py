@@ -14,7 +14,7 @@ from pathlib import Path
 from cotbench.envs import wheels
 from cotbench.envs.alfworld import generator
 from cotbench.envs.alfworld.game import Game, read_game
-from cotbench.envs.splits import Rule, manifest, split_tasks
+from cotbench.envs.splits import Rule, is_out_of_domain, manifest, split_tasks
 from cotbench.errors import GameFileError, MissingDataError, UnknownNameError
 
 _PACKAGE = "cotbench.envs.alfworld"
@@ -48,6 +48,14 @@ class OfficialGames:
     def task_type(self, task: str) -> str:
         """The type is the first part of the folder name."""
         return task.split("/")[2].split("-", maxsplit=1)[0] if task.count("/") >= 2 else task
+
+    def scenario(self, task: str) -> str:
+        """Return the task itself: nothing is shared."""
+        return task
+
+    def out_of_domain(self, scheme: str, split: str) -> bool:
+        """Tell whether a split tests outside of what is trained on."""
+        return is_out_of_domain(_PACKAGE, "alfworld", scheme, split)
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """The tasks whose game file is not under the data folder."""
@@ -89,6 +97,14 @@ class GeneratedGames:
     def task_type(self, task: str) -> str:
         """The third part of the id."""
         return generated_key(task)[0]
+
+    def scenario(self, task: str) -> str:
+        """Return the task itself: nothing is shared."""
+        return task
+
+    def out_of_domain(self, scheme: str, split: str) -> bool:
+        """Tell whether a split tests outside of what is trained on."""
+        return is_out_of_domain(_PACKAGE, "alfworld-gen", scheme, split)
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """Nothing is ever missing: a game is its seed."""

@@ -10,11 +10,11 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from typing import IO, Any, cast
 
+from cotbench.child_process import ErrorOutput, block_interrupts, python_command
 from cotbench.envs.bfcl.session import TurnVerdict
 from cotbench.errors import EngineError
 
@@ -34,12 +34,14 @@ class _EndedError(Exception):
     Attributes:
         replies: what it had answered before.
         own_fault: whether the request ended it.
+        why: what it said last, where it ended by itself.
     """
 
-    def __init__(self, replies: list[Any], own_fault: bool) -> None:
+    def __init__(self, replies: list[Any], own_fault: bool, why: str = "") -> None:
         super().__init__("the process ended")
         self.replies = replies
         self.own_fault = own_fault
+        self.why = why
 
 
 class Host:
@@ -52,6 +54,7 @@ class Host:
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._errors: ErrorOutput | None = None
         self._unread = b""
         self._owed = 0  # Answers that nobody has waited for yet.
         self._done: list[tuple[Request, list[Any]]] = []
@@ -132,6 +135,7 @@ class Host:
             _EndedError: the request ended the process; the next one is asked of a new process.
             EngineError: the process was lost twice for another reason.
         """
+        why = ""
         for _ in range(2):
             try:
                 answered = self._exchange(self._running(), request, replies)
@@ -140,10 +144,11 @@ class Host:
                 if error.own_fault:
                     raise
                 self.restarts += 1
+                why = error.why
                 continue
             self._done.append((request, answered))
             return answered
-        raise EngineError("the process that executes the calls was lost twice: is the machine out of memory?")
+        raise EngineError(f"the process that executes the calls was lost twice: {why or 'is the machine out of memory?'}")
 
     def _running(self) -> subprocess.Popen[bytes]:
         """The process, with everything done that was done in this task.
@@ -153,14 +158,18 @@ class Host:
         """
         if self._process is not None:
             return self._process
-        process = self._process = _spawn()
+        with block_interrupts():  # It is held before an interrupt is heard, and hears none itself.
+            process = self._process = _spawn()
+            self._errors = ErrorOutput(cast(IO[bytes], process.stderr), shown=False)
         self._unread, self._owed = b"", 0
         for request, before in self._done:
             try:
                 same = self._exchange(process, request, len(before)) == before
             except _EndedError as error:
                 self._drop()
-                raise EngineError("the process that executes the calls was lost while it repeated them") from error
+                when = "while it repeated them" if len(self._done) > 1 else "at its start"
+                why = f": {error.why}" if error.why else ""
+                raise EngineError(f"the process that executes the calls was lost {when}{why}") from error
             if not same:
                 self._drop()
                 raise EngineError("the process that executes the calls was lost, and repeating them gave other results")
@@ -183,7 +192,8 @@ class Host:
                 answered.append(json.loads(self._line(process, deadline)))
         except (OSError, EOFError) as error:
             code = None if isinstance(error, TimeoutError) else process.wait()
-            raise _EndedError(answered, code in _OWN_FAULT) from error
+            why = self._errors.last_line() if self._errors is not None and (code or 0) > 0 else ""
+            raise _EndedError(answered, code in _OWN_FAULT, why) from error
         return answered
 
     @staticmethod
@@ -215,11 +225,10 @@ class Host:
 def _spawn() -> subprocess.Popen[bytes]:
     """A process without the caller's folder on its path, where neither the time zone nor the order of a set differs."""
     variables = {**os.environ, "TZ": "UTC", "PYTHONHASHSEED": "0"}
-    command = [sys.executable, "-P", "-m", "cotbench.envs.bfcl.worker"]
+    pipe = subprocess.PIPE
+    command = python_command("cotbench.envs.bfcl.worker")
     try:
-        return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=variables
-        )
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=variables)
     except OSError as error:
         raise EngineError(f"cannot start the process that executes the calls ({error})") from error
 

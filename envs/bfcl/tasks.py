@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cotbench.envs import wheels
 from cotbench.envs.bfcl import data
-from cotbench.envs.splits import Rule, manifest, split_tasks
+from cotbench.envs.splits import Rule, is_out_of_domain, manifest, split_tasks
 
 LINKED: tuple[frozenset[int], ...] = tuple(map(frozenset, ((40, 43), (63, 83), (66, 70, 74), (100, 104, 133), (120, 124))))
 """Scenarios that are one: the same data, or the same ground truth, in other words."""
@@ -53,6 +53,15 @@ class BFCLTasks:
     def task_type(self, task: str) -> str:
         """Upstream's category."""
         return data.category_of(task)
+
+    def scenario(self, task: str) -> int | str:
+        """Return the scenario of a multi-turn task, in whichever category it is; of others the task itself."""
+        shared = scenario(task)
+        return task if shared is None else shared
+
+    def out_of_domain(self, scheme: str, split: str) -> bool:
+        """Tell whether a split tests outside of what is trained on."""
+        return is_out_of_domain(data.PACKAGE, "bfcl", scheme, split)
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """Nothing: the wheel is fetched when a run begins."""

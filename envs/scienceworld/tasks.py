@@ -12,7 +12,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
-from cotbench.envs.splits import Rule, manifest, split_tasks
+from cotbench.envs.splits import Rule, is_out_of_domain, manifest, split_tasks
 from cotbench.errors import UnknownNameError
 
 _PACKAGE = "cotbench.envs.scienceworld"
@@ -79,6 +79,14 @@ class ScienceWorldTasks:
     def task_type(self, task: str) -> str:
         """The second part of the id."""
         return read_task(task)[0]
+
+    def scenario(self, task: str) -> str:
+        """Return the task itself: nothing is shared."""
+        return task
+
+    def out_of_domain(self, scheme: str, split: str) -> bool:
+        """Tell whether a split tests outside of what is trained on."""
+        return is_out_of_domain(_PACKAGE, "scienceworld", scheme, split)
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """Nothing: the simulator brings its tasks."""

@@ -1,4 +1,4 @@
-"""Ranks that luck does not give. Invariant: pure; nobody stands below an entry from which its difference to it is not
+"""Ranks by significant differences. Invariant: pure; no entry stands below an entry from which its difference to it is not
 significant while that entry leads a rank.
 
 A rank reaches down to the last entry whose difference to the rank's leader is not significant; the next entry leads the next
@@ -24,26 +24,32 @@ _BLOCK = 2_000
 
 
 def ranks(order: Sequence[int], tests: Tests) -> dict[int, int]:
-    """The rank of every entry.
+    """Rank entries.
 
     Args:
-        order: entries, the best first.
-        tests: compares them.
+        order: entries (rows of the outcomes), the best first.
+        tests: gives the p-values of a leader against others.
+
+    Returns:
+        From an entry to its rank, from 1.
     """
     found: dict[int, int] = {}
     start = 0
     while start < len(order):
         others = np.asarray(order[start + 1 :], dtype=np.intp)
         p_values = tests(order[start], others) if len(others) else np.zeros(0)
-        kept = np.flatnonzero(~_rejected(p_values))
-        end = start + 1 + (int(kept[-1]) + 1 if len(kept) else 0)
+        not_rejected = np.flatnonzero(~_rejected(p_values))
+        end = start + 1 + (int(not_rejected[-1]) + 1 if len(not_rejected) else 0)
         found |= dict.fromkeys(order[start:end], start + 1)
         start = end
     return found
 
 
 def _rejected(p_values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of a family Holm's procedure rejects: the same as `families.holm`, whose library collects garbage at every call."""
+    """Return which p-values of a family Holm's procedure rejects.
+
+    The same as `multiple_testing.holm`, whose library runs the garbage collector at every call.
+    """
     order = np.argsort(p_values, kind="stable")
     steps = p_values[order] * np.arange(len(order), 0, -1)
     rejected = np.zeros(len(order), dtype=np.bool_)
@@ -52,7 +58,7 @@ def _rejected(p_values: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def mcnemar_of(won: Outcomes) -> Tests:
-    """Exact McNemar tests between rows; the same numbers as `statistics.mcnemar`, many at once."""
+    """Return exact McNemar tests between rows; the same numbers as `estimates.mcnemar`, many at once."""
 
     def test(leader: int, others: NDArray[np.intp]) -> NDArray[np.float64]:
         from scipy.stats import binom
@@ -67,8 +73,10 @@ def mcnemar_of(won: Outcomes) -> Tests:
 
 
 def exchange_of(values: NDArray[np.float64]) -> Tests:
-    """Exchange tests of the difference of sums between rows: the two sides of each task are exchanged, in seeded draws that
-    are the same for all (Fisher's paired randomisation test; p is (hits + 1) / (draws + 1)).
+    """Return exchange tests of the difference of sums between rows.
+
+    The two sides of each task are exchanged, in seeded draws that are the same for all (Fisher's paired randomisation test;
+    p is (hits + 1) / (draws + 1)).
 
     Args:
         values: [entries, tasks]: what each task adds to the entry's mean, such as success / tasks of its environment.

@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cotbench.leaderboard.boards.labels import MODES, minute
-from cotbench.leaderboard.boards.standing import Standing
-from cotbench.leaderboard.boards.view import BoardView
+from cotbench.leaderboard.boards.view import BoardView, Standing
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import Entry
 from cotbench.runs.tables import run_table
@@ -23,14 +22,19 @@ _RANKS = (
 )
 
 
-def title_of(board: Board) -> str:
-    """A board by the names that flags take."""
+def board_heading(board: Board) -> str:
+    """Return a board's heading, by the names that flags take."""
     where = f"mean of {', '.join(board.envs)}" if board.overall else board.env
     return f"{where}, {board.scheme}/{board.split}, {MODES[board.mode]} mode"
 
 
 def board_table(view: BoardView, rows: Sequence[Standing]) -> RenderableType:
-    """What `cotbench leaderboard list` prints of a board."""
+    """Return what `cotbench leaderboard list` prints of a board.
+
+    Args:
+        view: the board.
+        rows: its rows, sorted.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("entry", no_wrap=True)
@@ -45,7 +49,7 @@ def board_table(view: BoardView, rows: Sequence[Standing]) -> RenderableType:
         table.add_row("", "the paper", who, f"{one.value:.2f}", "", "", "reported", style="italic")
     if not rows and view.board.overall:
         return Group(
-            Text(title_of(view.board), style="bold"),
+            Text(board_heading(view.board), style="bold"),
             Text("no system (a name and a team) has a verified, whole entry of each environment yet"),
             Text(""),
         )
@@ -53,7 +57,7 @@ def board_table(view: BoardView, rows: Sequence[Standing]) -> RenderableType:
     below.append(Text(_RANKS))
     if view.reported:
         below.append(Text("the paper: as published, not verified; it does not say in which mode success was measured"))
-    return Group(Text(title_of(view.board), style="bold"), table, *below, Text(""))
+    return Group(Text(board_heading(view.board), style="bold"), table, *below, Text(""))
 
 
 def _cells(row: Standing) -> tuple[str, ...]:
@@ -69,7 +73,7 @@ def _cells(row: Standing) -> tuple[str, ...]:
 
 
 def entry_page(entry: Entry) -> RenderableType:
-    """What `cotbench leaderboard show` prints."""
+    """Return what `cotbench leaderboard show` prints of an entry."""
     details = entry.details
     lines = [f"entry {entry.id}: {details.name}" + (f" ({details.team})" if details.team else "")]
     if details.link:

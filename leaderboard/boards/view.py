@@ -1,5 +1,5 @@
-"""What stands on a board. Invariant: only verified entries that played the whole split by the rules have ranks; what the paper
-reports stands apart, as reported.
+"""The rows of a board. Invariant: only verified entries that played the whole split by the rules have ranks; what the paper
+reports stands apart, as reported; a row holds all that it shows, so that drawing computes nothing.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,10 @@ from cotbench import paper
 from cotbench.envs.registry import env_entry
 from cotbench.errors import CotbenchError, UnknownNameError
 from cotbench.leaderboard.boards.ranking import exchange_of, mcnemar_of, ranks
-from cotbench.leaderboard.boards.standing import Standing
 from cotbench.leaderboard.store.board import Board
-from cotbench.leaderboard.store.entry import STATES, State
-from cotbench.leaderboard.store.result import WON, tasks_sha256
-from cotbench.leaderboard.store.store import Candidate, Store
+from cotbench.leaderboard.store.entry import STATES, WON, Candidate, State, tasks_sha256
+from cotbench.leaderboard.store.store import Store
+from cotbench.leaderboard.submission.details import Details
 from cotbench.paper import Success
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
@@ -66,7 +66,7 @@ def _mean(estimate: Estimate | None) -> float:
 
 
 def sorted_rows(rows: Sequence[Standing], column: str, descending: bool) -> list[Standing]:
-    """The rows by a column; what has no value there comes last, whichever way.
+    """Sort rows by a column; what has no value there comes last, whichever way.
 
     Raises:
         UnknownNameError: no such column.
@@ -79,7 +79,7 @@ def sorted_rows(rows: Sequence[Standing], column: str, descending: bool) -> list
 
 
 def parse_board(slug: str, known: Iterable[Board]) -> Board:
-    """The board of that slug.
+    """Return the board of a slug.
 
     Raises:
         UnknownNameError: there is none.
@@ -91,17 +91,20 @@ def parse_board(slug: str, known: Iterable[Board]) -> Board:
 
 
 def board_view(store: Store, board: Board, state: State | None = "verified") -> BoardView:
-    """A board's rows; kept until an entry changes.
+    """Return a board with its rows; computed again when an entry has changed.
 
     Args:
-        state: of the entries that are listed; all where left out. Ranks are the same in every view.
+        store: holds the entries.
+        board: the board.
+        state: of the entries that are listed; None: all. Ranks are the same in every view.
     """
     changes = store.changes()
-    known = store.views.get((board, state))
+    envs = board.envs
+    known = store.views.get((board, envs, state))
     if known is not None and known[0] == changes:
         view: BoardView = known[1]
         return view
-    whole_key = (board, "whole")
+    whole_key = (board, envs, "whole")
     whole = store.views.get(whole_key)
     if whole is None or whole[0] != changes:
         whole = (changes, _view(store, board))
@@ -109,7 +112,7 @@ def board_view(store: Store, board: Board, state: State | None = "verified") -> 
     view = whole[1]
     if state is not None:
         view = replace(view, rows=tuple(row for row in view.rows if row.state == state))
-    store.views[board, state] = (changes, view)
+    store.views[board, envs, state] = (changes, view)
     return view
 
 
@@ -128,7 +131,7 @@ def _view(store: Store, board: Board) -> BoardView:
 
 
 def _tasks_now(env: str, board: Board) -> str | None:
-    """The split's tasks as they are now; None where they cannot be told here."""
+    """Return the hash of the split's tasks as they are now; None where the environment is not known here."""
     try:
         return tasks_sha256(env_entry(env).source().tasks(board.scheme, board.split))
     except CotbenchError:
@@ -142,7 +145,7 @@ def _dated(one: Candidate, now: str | None) -> Candidate:
 
 
 def _reported(board: Board) -> tuple[Success, ...]:
-    """The paper's rows. It does not say in which mode success was measured; its agents reason, so they stand beside CoT."""
+    """Return the paper's rows. It does not say in which mode success was measured; its agents reason, so they stand by CoT."""
     if board.mode != "cot" or board.scheme != paper.SCHEME:
         return ()
     return tuple(one for one in paper.SUCCESS if (one.env, one.split) == (board.env, board.split))
@@ -206,7 +209,7 @@ def _standing(one: Candidate) -> Standing:
 
 
 def _overall(found: Mapping[str, Sequence[Candidate]]) -> list[Standing]:
-    """A row for each system (name and team) that has a verified, whole entry of every environment; its newest counts."""
+    """Return a row for each system (name and team) with a verified, whole entry of every environment; its newest counts."""
     systems: dict[tuple[str, str], dict[str, Candidate]] = {}
     for env, candidates in found.items():
         for one in filter(_ranked, candidates):
@@ -225,7 +228,7 @@ def _overall(found: Mapping[str, Sequence[Candidate]]) -> list[Standing]:
 
 
 def _mean_standing(some: Sequence[Candidate]) -> Standing:
-    """The unweighted means over environments."""
+    """Return a row with the unweighted means over environments."""
     newest = max(some, key=lambda one: one.number)
     reached = [one.result for one in some]
     return Standing(
@@ -251,3 +254,36 @@ def _mean_standing(some: Sequence[Candidate]) -> Standing:
 def _average(some: Sequence[Estimate | None]) -> Estimate | None:
     known = [one for one in some if one is not None]
     return estimates.average(known) if len(known) == len(some) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A row of a board. Intervals are over tasks.
+
+    Attributes:
+        rank: of a verified entry that is whole; None for the others.
+        entries: ids; one of each environment on an overall board.
+        unranked: why it has no rank though it may be verified.
+        fingerprint: of the elicitation; empty where the environments have different ones.
+        submitted: UTC; of the newest entry on an overall board.
+        behind: success minus that of the board's first, paired on the same tasks; None for the first and for what has no rank.
+        gap: CoT minus prompt; consistency: prompt action = CoT action; of entries with both modes.
+        tokens: generated an episode; `computed` generated and prefilled. On an overall board means over its environments.
+    """
+
+    rank: int | None
+    details: Details
+    entries: tuple[str, ...]
+    agent: str
+    state: State
+    unranked: tuple[str, ...]
+    tasks: int
+    fingerprint: str
+    submitted: datetime
+    success: Estimate
+    score: Estimate
+    behind: Estimate | None
+    gap: Estimate | None
+    consistency: Estimate | None
+    tokens: Estimate
+    computed: Estimate

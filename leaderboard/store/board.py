@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
+from cotbench.envs.registry import overall_groups
 from cotbench.prompting.elicitation import MODES, Mode
-
-OVERALL: Final = {
-    "all": ("alfworld", "scienceworld", "bfcl"),
-    "all-gen": ("alfworld-gen", "scienceworld", "bfcl"),
-}
-"""Boards over several environments: the unweighted mean of their success rates. `all-gen` has ALFWorld's generated games."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -19,7 +13,7 @@ class Board:
     """One board.
 
     Attributes:
-        env: an environment's name, or one of `OVERALL`.
+        env: an environment's name, or one of `overall_groups`: the unweighted mean over several.
         scheme, split: as of a run.
         mode: `prompt` or `cot`; a run in mode both stands on both boards.
     """
@@ -31,20 +25,20 @@ class Board:
 
     @property
     def envs(self) -> tuple[str, ...]:
-        """The environments behind it."""
-        return OVERALL.get(self.env, (self.env,))
+        """Return the environments behind it."""
+        return overall_groups().get(self.env, (self.env,))
 
     @property
     def overall(self) -> bool:
-        """Whether it is a mean over environments."""
-        return self.env in OVERALL
+        """Return whether it is a mean over environments."""
+        return self.env in overall_groups()
 
     @property
     def slug(self) -> str:
-        """Its name in addresses and files."""
+        """Return its name in addresses and files."""
         return f"{self.env}_{self.scheme}_{self.split}_{self.mode}"
 
 
 def boards_of(env: str, scheme: str, split: str) -> list[Board]:
-    """The boards of a split."""
+    """Return the boards of a split, one for each mode."""
     return [Board(env, scheme, split, mode) for mode in MODES]

@@ -23,7 +23,7 @@ _WRITING = "cotbench_writing"
 
 
 def default_path() -> Path:
-    """Where the leaderboard lies when nothing else is said: in the user's data folder."""
+    """Return where the leaderboard lies unless it is given: a file in the user's data folder."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "cotbench" / "leaderboard.sqlite"
 
 
@@ -57,18 +57,18 @@ class Database:
             raise
 
     def close(self) -> None:
-        """Give every connection back."""
+        """Close every connection."""
         self._engine.dispose()
 
     @contextmanager
     def reading(self) -> Iterator[sql.Connection]:
-        """A connection that sees one state of the database."""
+        """Give a connection that sees one state of the database."""
         with self._translated(), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sql.Connection]:
-        """A transaction; what is done in it is there when this returns, or nothing of it where it raises."""
+        """Give a transaction; what is done in it is stored when this returns, or nothing of it where it raises."""
         with self._translated(), self._engine.connect() as bare:
             connection = bare.execution_options(**{_WRITING: True})
             with connection.begin():
@@ -115,7 +115,7 @@ def _url(where: str | Path) -> sql.URL:
 
 
 def _prepare(connection: Any, record: Any) -> None:
-    """A new connection to SQLite: transactions are begun here, readers and a writer do not wait for each other."""
+    """Set up a new connection to SQLite: transactions are begun here, readers and a writer do not wait for each other."""
     connection.isolation_level = None
     for setting in (f"busy_timeout = {_WAIT * 1000}", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {setting}")

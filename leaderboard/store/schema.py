@@ -72,6 +72,11 @@ tokens = sql.Table(
 )
 
 
+def storable_text(text: str) -> str:
+    """Return a text from outside as every database takes it: without NUL and lone surrogates, which nothing stored has."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
 def _first(connection: sql.Connection) -> None:
     META.create_all(connection)
     connection.execute(changes.insert().values(id=1, count=0))
@@ -82,7 +87,11 @@ STEPS: tuple[Callable[[sql.Connection], None], ...] = (_first,)
 
 
 def bring_up_to_date(connection: sql.Connection, where: str) -> None:
-    """Make the tables, or bring them to this version; inside the transaction of the connection.
+    """Create the tables, or migrate them to this version; inside the transaction of the connection.
+
+    Args:
+        connection: in a transaction.
+        where: names the database in an error.
 
     Raises:
         StoreError: they are of a newer version.

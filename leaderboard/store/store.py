@@ -1,29 +1,29 @@
-"""What the leaderboard keeps. Invariant: an entry is there whole (its bundle, its results, its state) or not at all, once,
-and what was played never changes; only its state does.
+"""The store of entries. Invariant: an entry is there whole (its bundle, its results, its state) or not at all, once, and its
+episodes never change; only its state does.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
-from cotbench.errors import DuplicateEntryError, SubmissionError, UnknownNameError, UsageError
-from cotbench.leaderboard.store import tokens
-from cotbench.leaderboard.store.board import OVERALL, Board, boards_of
+from cotbench.envs.registry import overall_groups
+from cotbench.errors import DuplicateEntryError, SubmissionError, UnknownNameError
+from cotbench.leaderboard.store.board import Board, boards_of
 from cotbench.leaderboard.store.database import Database
-from cotbench.leaderboard.store.entry import Entry, State
-from cotbench.leaderboard.store.result import Result, results_of
-from cotbench.leaderboard.store.schema import bundles, changes, entries, results
-from cotbench.leaderboard.store.schema import tokens as token_table
-from cotbench.leaderboard.submission.bundle import Bundle
+from cotbench.leaderboard.store.entry import Candidate, Entry, Result, State, results_of
+from cotbench.leaderboard.store.schema import bundles, changes, entries, results, storable_text
+from cotbench.leaderboard.store.tokens import TokenRow, TokenTable
+from cotbench.leaderboard.submission.bundle import Bundle, repack, unpack
+from cotbench.leaderboard.submission.checks import check
 from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.prompting.elicitation import MODES, Mode
@@ -35,36 +35,12 @@ _NEAR = 200
 """Ids among which near matches of an unknown one are sought."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One mode of an entry, on its way onto a board."""
-
-    id: str
-    number: int
-    details: Details
-    submitted: datetime
-    state: State
-    unranked: tuple[str, ...]
-    agent: str
-    tasks: int
-    fingerprint: str
-    result: Result
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRow:
-    """A token that was given out: to whom, when."""
-
-    name: str
-    created: datetime
-
-
 @dataclass(slots=True, eq=False)
 class Store:
     """A leaderboard's database.
 
     Attributes:
-        views: boards that were computed, by whoever computes them; as good as `changes()` at that time.
+        views: a cache of computed boards, each with the value of `changes()` that it was computed at.
     """
 
     database: Database
@@ -80,7 +56,7 @@ class Store:
         return cls(Database(where))
 
     def close(self) -> None:
-        """Give every connection back."""
+        """Close every connection."""
         self.database.close()
 
     def __enter__(self) -> Self:
@@ -90,9 +66,10 @@ class Store:
         self.close()
 
     def add(self, bundle: Bundle, unranked: tuple[str, ...], data: bytes) -> tuple[Entry, bool]:
-        """Keep a submission that was checked. When this returns, it is on the disk.
+        """Store a submission that was checked. When this returns, it is on the disk.
 
         Args:
+            bundle: the submission.
             unranked: why it has no rank.
             data: the bundle's bytes.
 
@@ -123,8 +100,8 @@ class Store:
         reached = results_of(manifest.task_list, bundle.episodes, summary)
         try:
             with self.database.writing() as connection:
-                made = connection.execute(entries.insert().values(row))
-                number = made.inserted_primary_key[0] if made.inserted_primary_key is not None else None
+                inserted = connection.execute(entries.insert().values(row))
+                number = inserted.inserted_primary_key[0] if inserted.inserted_primary_key is not None else None
                 connection.execute(
                     results.insert(),
                     [{"number": number, "mode": mode, "result": one.model_dump_json()} for mode, one in reached.items()],
@@ -148,7 +125,7 @@ class Store:
         return entry
 
     def entry(self, id: str) -> Entry:
-        """One entry.
+        """Return an entry.
 
         Raises:
             UnknownNameError: there is none of that id.
@@ -157,14 +134,14 @@ class Store:
             return _entry(self._row(connection, id))
 
     def _row(self, connection: sql.Connection, id: str) -> sql.RowMapping:
-        found = connection.execute(sql.select(entries).where(entries.c.id == _text(id))).mappings().first()
+        found = connection.execute(sql.select(entries).where(entries.c.id == storable_text(id))).mappings().first()
         if found is None:
             newest = sql.select(entries.c.id).order_by(entries.c.number.desc()).limit(_NEAR)
             raise UnknownNameError("entry", id[:100], connection.execute(newest).scalars())
         return found
 
     def bundle(self, id: str) -> bytes:
-        """An entry's bundle, as it was submitted.
+        """Return an entry's bundle, as it was stored.
 
         Raises:
             UnknownNameError: there is no entry of that id.
@@ -175,7 +152,12 @@ class Store:
         return bytes(data)
 
     def entries(self, state: State | None = None, limit: int | None = None, offset: int = 0) -> list[Entry]:
-        """The entries, newest first."""
+        """Return the entries, newest first.
+
+        Args:
+            state: of the entries; None: all.
+            limit, offset: how many, after how many newer ones.
+        """
         chosen = sql.select(entries).order_by(entries.c.number.desc()).limit(limit).offset(offset)
         if state is not None:
             chosen = chosen.where(entries.c.state == state)
@@ -183,7 +165,7 @@ class Store:
             return [_entry(row) for row in connection.execute(chosen).mappings()]
 
     def count(self, state: State | None = None) -> int:
-        """How many entries there are."""
+        """Return how many entries there are, of a state or of all."""
         counted = sql.select(sql.func.count()).select_from(entries)
         if state is not None:
             counted = counted.where(entries.c.state == state)
@@ -191,10 +173,12 @@ class Store:
             return int(connection.execute(counted).scalar_one())
 
     def settle(self, id: str, difference: Difference | None, *, with_versions: Mapping[str, str]) -> Entry:
-        """Write down what a replay found: `verified` where there is no difference, else `rejected`.
+        """Store the outcome of a replay: `verified` where there is no difference, else `rejected`.
 
         Args:
-            with_versions: of the packages and data that it was replayed with.
+            id: the entry's.
+            difference: the first one that the replay found.
+            with_versions: the versions of packages and data that it was replayed with.
 
         Raises:
             UnknownNameError: there is no entry of that id.
@@ -215,7 +199,7 @@ class Store:
         return self.entry(id)
 
     def remove(self, id: str) -> None:
-        """Take an entry away, with all that belongs to it.
+        """Delete an entry with all that belongs to it.
 
         Raises:
             UnknownNameError: there is no entry of that id.
@@ -227,12 +211,12 @@ class Store:
             _count(connection)
 
     def changes(self) -> int:
-        """A number that grows with every change of an entry."""
+        """Return a number that grows with every change of an entry."""
         with self.database.reading() as connection:
             return int(connection.execute(sql.select(changes.c.count)).scalar_one())
 
     def boards(self) -> list[Board]:
-        """The boards that have an entry, overall ones first."""
+        """Return the boards that have an entry, overall ones first."""
         columns = (entries.c.env, entries.c.scheme, entries.c.split, entries.c.mode)
         with self.database.reading() as connection:
             rows = connection.execute(sql.select(*columns).distinct()).all()
@@ -245,15 +229,15 @@ class Store:
         splits = {(board.scheme, board.split, board.mode) for board in single}
         overall = [
             Board(name, *split)
-            for name, envs in OVERALL.items()
+            for name, envs in overall_groups().items()
             for split in splits
             if all(Board(env, *split) in single for env in envs)
         ]
         return [*sorted(overall, key=_order), *sorted(single, key=_order)]
 
     def candidates(self, env: str, scheme: str, split: str, mode: Mode) -> list[Candidate]:
-        """The entries that played a split in a mode, in whatever state, oldest first."""
-        env, scheme, split = map(_text, (env, scheme, split))
+        """Return the entries of a split and mode in every state, oldest first."""
+        env, scheme, split = map(storable_text, (env, scheme, split))
         chosen = (
             sql.select(*(column for column in entries.c if column.name not in _HEAVY), results.c.result)
             .join_from(entries, results, results.c.number == entries.c.number)
@@ -264,52 +248,53 @@ class Store:
             return [_candidate(row) for row in connection.execute(chosen).mappings()]
 
     def new_token(self, name: str) -> str:
-        """Give out a token; it is shown here and never again.
-
-        Raises:
-            UsageError: the name is taken.
-        """
-        Details.checked(name)  # The same rules, so that it can be shown anywhere.
-        token = tokens.new_token()
-        try:
-            with self.database.writing() as connection:
-                connection.execute(token_table.insert().values(name=name, sha256=tokens.hashed(token), created=_now()))
-        except IntegrityError as error:
-            raise UsageError(f"there is a token for {name!r} already: revoke it first, or give another name") from error
-        return token
+        """Make a token; see `TokenTable.new`."""
+        return self._tokens.new(name)
 
     def tokens(self) -> list[TokenRow]:
-        """The tokens that were given out, by name."""
-        with self.database.reading() as connection:
-            rows = connection.execute(sql.select(token_table.c.name, token_table.c.created).order_by(token_table.c.name)).all()
-        return [TokenRow(name, datetime.fromisoformat(created)) for name, created in rows]
+        """Return the tokens that were made and not revoked, by name."""
+        return self._tokens.rows()
 
     def revoke(self, name: str) -> None:
-        """Take a token back.
-
-        Raises:
-            UnknownNameError: none was given out under that name.
-        """
-        with self.database.writing() as connection:
-            gone = connection.execute(token_table.delete().where(token_table.c.name == _text(name)))
-            if gone.rowcount == 0:
-                raise UnknownNameError("token", name, connection.execute(sql.select(token_table.c.name)).scalars())
+        """Delete a token; see `TokenTable.revoke`."""
+        self._tokens.revoke(name)
 
     def knows(self, token: str) -> bool:
-        """Whether a token was given out and not taken back."""
-        with self.database.reading() as connection:
-            hashes = list(connection.execute(sql.select(token_table.c.sha256)).scalars())
-        return tokens.known(token, hashes)
+        """Return whether a token allows to submit."""
+        return self._tokens.accepts(token)
 
     def has_tokens(self) -> bool:
-        """Whether any token was given out."""
-        with self.database.reading() as connection:
-            return connection.execute(sql.select(token_table.c.name).limit(1)).first() is not None
+        """Return whether there is any token."""
+        return self._tokens.exist()
+
+    @property
+    def _tokens(self) -> TokenTable:
+        return TokenTable(self.database)
 
 
-def _text(asked: str) -> str:
-    """What was asked for, as a text that every database takes: none of ours has a NUL or half a surrogate pair."""
-    return asked.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+def accept_submission(store: Store, data: BinaryIO, *, name: str = "", team: str = "", link: str = "") -> tuple[Entry, bool]:
+    """Read, check and store a bundle; the command line and the web page submit through this function.
+
+    Args:
+        data: the bundle, open for reading from its beginning.
+        name, team, link: replace the bundle's own where they are not empty.
+
+    Returns:
+        The entry, on the disk, and whether it is new.
+
+    Raises:
+        SubmissionError: it is refused; nothing of it was stored.
+        DuplicateEntryError: the same episodes are there under another name.
+    """
+    bundle = unpack(data)
+    details = bundle.details
+    if name or team or link:
+        details = Details.checked(name or details.name, team or details.team, link or details.link)
+    unranked = check(bundle)
+    if details != bundle.details:
+        bundle = replace(bundle, details=details)
+    # Packed anew: of what was sent, only what was read and checked is stored.
+    return store.add(bundle, unranked, repack(bundle))
 
 
 def _now() -> str:

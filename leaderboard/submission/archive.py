@@ -1,10 +1,8 @@
-"""The zip file of a submission. Invariant: every byte of it belongs to one known member or to the directory, nothing is
-expanded beyond what was announced and allowed, no name is followed and nothing is written.
+"""The zip file of a submission. Invariant: only members of known names are read, in pieces and never beyond the size that they
+announce and may have; no name is followed and nothing is written.
 
-Left out of the format, since what `write_archive` writes has none of it: encryption, zip64, comments, extra fields, folders,
-links, parts, sizes that follow the data, and methods other than stored and deflated. Each of them is refused by name.
-
-Source: PKWARE, APPNOTE.TXT 6.3.10, sections 4.3.7 (local header), 4.3.12 (directory), 4.3.16 (end).
+`zipfile` reads the format. What it ignores (comments, extra fields, attributes, bytes between members, local headers that
+disagree with the directory) reaches nobody: an entry's digest is over content, and a bundle is packed anew before it is stored.
 """
 
 from __future__ import annotations
@@ -15,65 +13,71 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cotbench.errors import SubmissionError
-from cotbench.leaderboard.submission.json_reader import quote_value
+from cotbench.leaderboard.submission.json_reader import one_line, quote_value
 
-_LOCAL = struct.Struct("<4s5H3L2H")
-_ENTRY = struct.Struct("<4s6H3L5H2L")
-_END = struct.Struct("<4s4H2LH")
-_ENCRYPTED, _FOLLOWED = 0x0001, 0x0008
-_HARMLESS = 0x0806
-"""Flags that say how hard was compressed, and that a name is UTF-8."""
-_STORED, _DEFLATED = 0, 8
 _PIECE = 2**16
-"""Bytes that are fed to the expander at once, so at most 64 MB come out before anybody looks."""
+"""Bytes that are expanded at once."""
+_ENCRYPTED = 0x0001
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The methods that expand a piece in bounded memory."""
+_SIGNATURES = 16
+"""Directory entries may begin so many times in a file: those of its members, and what compressed data may hold by chance."""
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)
+"""What `zipfile` raises where a file is not as it should be; RuntimeError is the base of NotImplementedError."""
 
 AGAIN = "submit the run folder itself: cotbench leaderboard submit RUN"
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in the archive, not expanded yet.
+    """A file in the archive, not expanded yet."""
 
-    Attributes:
-        packed: its bytes in the archive.
-        size: its bytes once expanded, as it announces.
-        crc: the checksum that it announces.
-    """
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
 
-    name: str
-    packed: memoryview
-    deflated: bool
-    size: int
-    crc: int
+    @property
+    def name(self) -> str:
+        """Return its name in the archive."""
+        return self.info.orig_filename
 
     def pieces(self) -> Iterator[bytes]:
-        """Its content, piece by piece.
+        """Expand its content piece by piece.
 
         Raises:
             SubmissionError: it is damaged, or not of the announced size.
         """
-        size, crc = 0, 0
-        for piece in self._expanded() if self.deflated else self._stored():
-            size += len(piece)
-            crc = zlib.crc32(piece, crc)
-            if size > self.size:
-                raise self._damaged(f"holds more than the {self.size} bytes that it announces")
-            yield piece
-        if size != self.size or crc != self.crc:
-            raise self._damaged("is damaged: its size or its checksum is not the announced one")
+        size = 0
+        with _as_refusal(self.name):
+            file = self.archive.open(self.info)
+        with file:
+            while size <= self.info.file_size:
+                with _as_refusal(self.name):
+                    piece = file.read(_PIECE)
+                if not piece:
+                    break
+                size += len(piece)
+                yield piece
+        if size != self.info.file_size:
+            raise SubmissionError(
+                f"{self.name} is damaged: it does not have the {self.info.file_size:,} bytes that it announces; {AGAIN}"
+            )
 
     def content(self) -> bytes:
-        """All of it; errors as in `pieces`."""
+        """Return all of it; errors as in `pieces`."""
         return b"".join(self.pieces())
 
     def lines(self, longest: int) -> Iterator[tuple[int, bytes]]:
-        """Its lines with their numbers, from 1, without their ends.
+        """Yield its lines with their numbers, from 1, without their ends.
+
+        Args:
+            longest: bytes that a line may have.
 
         Raises:
-            SubmissionError: a line is longer than `longest` bytes, the last one does not end, or as in `pieces`.
+            SubmissionError: a line is longer than `longest`, the last one does not end, or as in `pieces`.
         """
         number, begun, length = 1, list[bytes](), 0
         for piece in self.pieces():
@@ -88,32 +92,18 @@ class Member:
         if length:
             raise SubmissionError(f"{self.name}, line {number}: is cut off; {AGAIN}")
 
-    def _stored(self) -> Iterator[bytes]:
-        for start in range(0, len(self.packed), _PIECE):
-            yield bytes(self.packed[start : start + _PIECE])
 
-    def _expanded(self) -> Iterator[bytes]:
-        expander = zlib.decompressobj(-zlib.MAX_WBITS)
-        try:
-            for start in range(0, len(self.packed), _PIECE):
-                rest: bytes | memoryview = self.packed[start : start + _PIECE]
-                while rest and not expander.eof:
-                    yield expander.decompress(rest, 16 * _PIECE)
-                    rest = expander.unconsumed_tail
-                if expander.eof and (rest or expander.unused_data or start + _PIECE < len(self.packed)):
-                    raise self._damaged("has something after its end")
-            yield expander.flush()
-        except zlib.error as error:
-            raise self._damaged(f"is damaged ({error})") from error
-        if not expander.eof:
-            raise self._damaged("is damaged: it is cut off")
-
-    def _damaged(self, what: str) -> SubmissionError:
-        return SubmissionError(f"{self.name} {what}; {AGAIN}")
+@contextmanager
+def _as_refusal(name: str) -> Iterator[None]:
+    """Turn what `zipfile` raises into one line about the member or the file of that name."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise SubmissionError(f"{name} is damaged ({one_line(str(error)) or type(error).__name__}); {AGAIN}") from error
 
 
 def read_archive(data: bytes, largest: Mapping[str, int], together: int) -> dict[str, Member]:
-    """The members of a zip file; nothing is expanded.
+    """Return the members of a zip file; nothing is expanded.
 
     Args:
         data: the file.
@@ -123,35 +113,39 @@ def read_archive(data: bytes, largest: Mapping[str, int], together: int) -> dict
     Raises:
         SubmissionError: it is no such file.
     """
-    if data[:2] != b"PK":
+    if not data.startswith(b"PK"):
         raise SubmissionError(f"a submission is a zip file, and this is none; {AGAIN}")
-    first, count = _directory(data)
+    # zipfile makes an object of every entry of the directory, so they are counted first.
+    if data.count(b"PK\x01\x02") > _SIGNATURES:
+        raise SubmissionError(f"the zip file holds too many files; it holds {_listed(largest)} and nothing else")
+    with _as_refusal("the zip file"):
+        archive = zipfile.ZipFile(io.BytesIO(data))
     members: dict[str, Member] = {}
-    start, entry, total = 0, first, 0
-    for _ in range(count):
-        member, start, entry = _member(data, start, entry)
+    for info in archive.infolist():
+        member = Member(archive, info)
         if member.name not in largest:
             raise SubmissionError(
                 f"the zip file holds {quote_value(member.name)}; it holds {_listed(largest)} and nothing else"
             )
         if member.name in members:
             raise SubmissionError(f"the zip file holds {member.name} twice; {AGAIN}")
-        if member.size > largest[member.name]:
-            raise SubmissionError(f"{member.name} has {member.size:,} bytes; at most {largest[member.name]:,} may stand there")
+        _check_readable(info)
+        if info.file_size > largest[member.name]:
+            raise SubmissionError(
+                f"{member.name} has {info.file_size:,} bytes; at most {largest[member.name]:,} may stand there"
+            )
         members[member.name] = member
-        total += member.size
     for name in largest:
         if name not in members:
             raise SubmissionError(f"the zip file holds no {name}; {AGAIN}")
+    total = sum(member.info.file_size for member in members.values())
     if total > together:
         raise SubmissionError(f"the submission expands to {total:,} bytes; at most {together:,} are accepted")
-    if start != first or entry != len(data) - _END.size:
-        raise SubmissionError(f"the zip file holds bytes that belong to no file in it; {AGAIN}")
     return members
 
 
 def write_archive(members: Mapping[str, Iterable[bytes]]) -> bytes:
-    """A zip file of these members, each in pieces; the same members give the same bytes."""
+    """Return a zip file of these members, each in pieces; the same members give the same bytes."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, pieces in members.items():
@@ -165,60 +159,14 @@ def write_archive(members: Mapping[str, Iterable[bytes]]) -> bytes:
     return file.getvalue()
 
 
-def _directory(data: bytes) -> tuple[int, int]:
-    """Where the directory begins, and how many members it lists."""
-    place = len(data) - _END.size
-    if place < 0 or data[place : place + 4] != b"PK\x05\x06":
-        raise SubmissionError(f"the zip file is cut off, or has something after its end; {AGAIN}")
-    _, disk, first_disk, here, count, size, start, comment = _END.unpack_from(data, place)
-    if disk or first_disk or here != count or comment:
-        raise SubmissionError(f"the zip file is one of several parts, or has a comment; {AGAIN}")
-    if start + size != place:
-        raise SubmissionError(f"the zip file's directory is not where it should be; {AGAIN}")
-    return start, count
-
-
-def _member(data: bytes, start: int, place: int) -> tuple[Member, int, int]:
-    """The member whose entry stands at `place`, if its data stands at `start`; where the next of both stand."""
-    if place + _ENTRY.size > len(data) or data[place : place + 4] != b"PK\x01\x02":
-        raise SubmissionError(f"the zip file's directory is damaged; {AGAIN}")
-    _, _, _, flags, method, _, _, crc, packed, size, named, extra, comment, disk, _, attributes, offset = _ENTRY.unpack_from(
-        data, place
-    )
-    raw = data[place + _ENTRY.size : place + _ENTRY.size + named]
-    name = raw.decode("utf-8", "replace")
-    _refuse_unusual(name, flags, method, extra or comment or disk, attributes)
-    if offset != start:
-        raise SubmissionError(f"{quote_value(name)} does not stand where the one before it ends in the zip file; {AGAIN}")
-    if start + _LOCAL.size > len(data):
-        raise SubmissionError(f"the zip file is cut off; {AGAIN}")
-    content = start + _LOCAL.size + named
-    head = _LOCAL.unpack_from(data, start)
-    same = head[0] == b"PK\x03\x04" and head[2:4] == (flags, method) and head[6:] == (crc, packed, size, named, 0)
-    if not same or data[start + _LOCAL.size : content] != raw:
-        raise SubmissionError(f"{quote_value(name)} has two headers in the zip file that do not say the same; {AGAIN}")
-    if content + packed > place or (method == _STORED and packed != size):
-        raise SubmissionError(f"{quote_value(name)} has a wrong size in the zip file; {AGAIN}")
-    body = memoryview(data)[content : content + packed]
-    return Member(name, body, method == _DEFLATED, size, crc), content + packed, place + _ENTRY.size + named
-
-
-def _refuse_unusual(name: str, flags: int, method: int, more: int, attributes: int) -> None:
-    problem = None
-    if flags & _ENCRYPTED:
-        problem = "is encrypted"
-    elif flags & _FOLLOWED:
-        problem = "has its size after its data"
-    elif flags & ~_HARMLESS:
-        problem = "has flags that are not understood"
-    elif method not in (_STORED, _DEFLATED):
-        problem = f"is compressed by method {method}, neither stored nor deflated"
-    elif more:
-        problem = "has extra fields or a comment"
-    elif stat.S_IFMT(attributes >> 16) not in (0, stat.S_IFREG):
-        problem = "is not a plain file"
-    if problem is not None:
-        raise SubmissionError(f"{quote_value(name)} {problem} in the zip file; {AGAIN}")
+def _check_readable(info: zipfile.ZipInfo) -> None:
+    name = info.orig_filename
+    if info.flag_bits & _ENCRYPTED:
+        raise SubmissionError(f"{name} is encrypted in the zip file; {AGAIN}")
+    if info.compress_type not in _METHODS:
+        raise SubmissionError(
+            f"{name} is compressed by method {info.compress_type}, neither stored nor deflated, in the zip file; {AGAIN}"
+        )
 
 
 def _listed(names: Mapping[str, int]) -> str:

@@ -18,9 +18,9 @@ from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.submission.json_reader import quote_value, read_model, read_object, require_fields, require_format
 from cotbench.leaderboard.submission.run_reader import read_finished
 from cotbench.runs import manifest as manifests
-from cotbench.runs.episode import Episode
-from cotbench.runs.journal import EPISODES
+from cotbench.runs.episode import EPISODES, Episode
 from cotbench.runs.manifest import MANIFEST, Manifest
+from cotbench.runs.results import load_run
 
 SUBMISSION: Final = "submission.json"
 FORMAT: Final = 1
@@ -46,12 +46,12 @@ class Bundle:
 
     @classmethod
     def of(cls, details: Details, manifest: Manifest, episodes: Sequence[Episode]) -> Self:
-        """A bundle with its digest."""
+        """Make a bundle and compute its digest."""
         return cls(details, manifest, tuple(episodes), _digest(manifest, episodes))
 
 
 def pack(folder: Path, details: Details) -> bytes:
-    """A finished run folder as a submission; the same run and details give the same bytes.
+    """Return a finished run folder as a submission; the same run and details give the same bytes.
 
     Raises:
         RunFolderError: not a run folder, a suite's, in use, damaged or unfinished.
@@ -63,8 +63,28 @@ def pack(folder: Path, details: Details) -> bytes:
     return data
 
 
+def pack_run(folder: Path, *, name: str = "", team: str = "", link: str = "") -> bytes:
+    """Return a finished run folder as a submission, under the agent's name where none is given.
+
+    Raises:
+        RunFolderError: no run, or an unfinished one.
+        SubmissionError: a detail is refused.
+    """
+    return pack(folder, Details.checked(name or _entry_name(load_run(folder).manifest.config.agent), team, link))
+
+
+def _entry_name(spec: str) -> str:
+    """Return an agent's spec as a name: a folder by its last part, nothing that a name may not hold."""
+    kind, _, rest = spec.partition(":")
+    if not rest:
+        return spec
+    target, mark, options = rest.partition("?")
+    local = target.startswith((".", "/", "~"))
+    return f"{kind}:{target.rstrip('/').rpartition('/')[2] if local else target}{mark}{options}"
+
+
 def repack(bundle: Bundle) -> bytes:
-    """The bytes of a bundle.
+    """Return the bytes of a bundle.
 
     Raises:
         SubmissionError: they are more than a submission may have.
@@ -80,7 +100,7 @@ def repack(bundle: Bundle) -> bytes:
 
 
 def _lines(episodes: Sequence[Episode], left: int) -> Iterator[bytes]:
-    """The episodes as they are written, a line each; `left` is how many bytes they may have."""
+    """Yield the episodes as they are written, a line each; `left` is how many bytes they may have."""
     for number, episode in enumerate(episodes, 1):
         line = episode.model_dump_json().encode() + b"\n"
         left -= len(line)
@@ -95,7 +115,7 @@ def unpack(data: bytes | BinaryIO) -> Bundle:
     """Read a submission; follows no name and writes nothing.
 
     Args:
-        data: its bytes, or a file that is read from where it stands.
+        data: its bytes, or a file that is read from its current position.
 
     Raises:
         SubmissionError: it is not one: says what is wrong, in which file, line and field.
@@ -155,13 +175,13 @@ def _episodes(member: Member) -> Iterator[Episode]:
 
 
 def _digest(manifest: Manifest, episodes: Sequence[Episode]) -> str:
-    told = manifest.model_dump(mode="json", include={"config", "agent", "task_list", "data"})
-    whole = hashlib.sha256(_canonical(told))
+    identity = manifest.model_dump(mode="json", include={"config", "agent", "task_list", "data"})
+    whole = hashlib.sha256(_canonical(identity))
     for episode in episodes:
         whole.update(_canonical(episode.model_dump(mode="json", exclude={"seconds"})))
     return whole.hexdigest()
 
 
 def _canonical(value: dict[str, Any]) -> bytes:
-    """One spelling of a JSON value, ended."""
+    """Return the one spelling of a JSON value, as a line."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"

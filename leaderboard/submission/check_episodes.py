@@ -12,8 +12,7 @@ from cotbench.errors import SubmissionError
 from cotbench.leaderboard.submission import limits
 from cotbench.leaderboard.submission.json_reader import quote_value
 from cotbench.prompting.query import Decision
-from cotbench.runs.episode import Episode, Step, episode_key
-from cotbench.runs.journal import EPISODES
+from cotbench.runs.episode import EPISODES, Episode, Step, episode_key
 from cotbench.runs.plan import RunPlan
 from cotbench.runs.rollout import RolloutSpec
 
@@ -44,7 +43,7 @@ def check_episodes(episodes: Sequence[Episode], plan: RunPlan) -> None:
 
 
 def _check_order(found: Sequence[str], planned: Sequence[str]) -> None:
-    """One episode of each planned task and mode, in order."""
+    """Require one episode of each planned task and mode, in order."""
     known, seen = set(planned), dict[str, int]()
     for number, key in enumerate(found, 1):
         if key not in known:
@@ -67,14 +66,14 @@ def _check_order(found: Sequence[str], planned: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where something was found."""
+    """A place in `episodes.jsonl`, for errors."""
 
     line: int
     key: str
     within: str = ""
 
     def step(self, index: int) -> _Place:
-        """A step of the episode."""
+        """Return the place of a step of the episode."""
         return _Place(self.line, self.key, f", step {index}")
 
     def require(self, field: str, found: object, wanted: object) -> None:
@@ -83,7 +82,7 @@ class _Place:
             raise self.refused(f"{field} is {quote_value(found)}, not {quote_value(wanted)}")
 
     def refused(self, what: str) -> SubmissionError:
-        """The error."""
+        """Return the error about this place."""
         return SubmissionError(f"{EPISODES}, line {self.line} ({self.key}){self.within}: {what}")
 
 
@@ -145,7 +144,7 @@ _COUNTS: Final = (
 
 
 def _decisions(step: Step, episode: Episode) -> Iterator[tuple[str, Decision, bool]]:
-    """The decisions of a step: the field, and whether it may have a trace."""
+    """Yield the decisions of a step: field, decision, whether it may have a trace."""
     yield "decision", step.decision, episode.mode == "cot"
     if step.prompt_decision is not None:
         yield "prompt_decision", step.prompt_decision, False

@@ -19,7 +19,7 @@ TRAIN = "train"
 
 @cache
 def training_tasks(env: str) -> frozenset[str]:
-    """The tasks that are trained on in any scheme."""
+    """Return the tasks of an environment that are trained on in any scheme."""
     source = env_entry(env).source()
     return frozenset(
         task for scheme, splits in source.schemes().items() if TRAIN in splits for task in source.tasks(scheme, TRAIN)
@@ -27,7 +27,7 @@ def training_tasks(env: str) -> frozenset[str]:
 
 
 def check_tasks(manifest: Manifest, entry: EnvEntry) -> RunPlan:
-    """What should have been played.
+    """Return the plan that a manifest's options give, after comparing it with the manifest's task list.
 
     Raises:
         SubmissionError: no such split, one with training tasks, or other tasks than the options give.
@@ -74,7 +74,7 @@ def _check_list(manifest: Manifest, whole: tuple[str, ...]) -> None:
 
 
 def _drawn(config: RunConfig, whole: tuple[str, ...]) -> tuple[str, ...]:
-    """What `runner.make_plan` draws where all games are there."""
+    """Return the tasks that `plan.make_plan` draws where all games are there."""
     if config.tasks is not None:
         if config.episodes is not None:
             raise SubmissionError(f"{MANIFEST}: config: tasks names the tasks and episodes draws them, so one of them is null")
@@ -87,7 +87,7 @@ def _drawn(config: RunConfig, whole: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_partial(manifest: Manifest, drawn: tuple[str, ...]) -> None:
-    """Games were left out. Which ones is not known here, so neither is what was drawn of the others."""
+    """Check a task list that lacks games. Which ones is not known here, so neither is what was drawn of the others."""
     config, listed = manifest.config, manifest.task_list
     if not config.available_only:
         raise SubmissionError(f"{MANIFEST}: partial is true, which only --available-only allows, and it was not given")
@@ -98,9 +98,9 @@ def _check_partial(manifest: Manifest, drawn: tuple[str, ...]) -> None:
             raise SubmissionError(f"{MANIFEST}: task_list has {len(listed)} tasks, config.episodes is {config.episodes}")
         return
     present = set(listed)
-    kept = tuple(task for task in drawn if task in present)
-    if listed != kept:
-        _refuse_other(listed, kept)
+    expected = tuple(task for task in drawn if task in present)
+    if listed != expected:
+        _refuse_other(listed, expected)
 
 
 def _refuse_other(listed: tuple[str, ...], drawn: tuple[str, ...]) -> None:

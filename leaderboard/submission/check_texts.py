@@ -1,4 +1,4 @@
-"""What a manifest says in free words: agent, packages, machine. Invariant: short texts of bounded number, without characters
+"""The free texts of a manifest: agent, packages, machine. Invariant: short texts of bounded number, without characters
 that move, hide or end what is shown beside them.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from cotbench.errors import SubmissionError
-from cotbench.leaderboard.submission.json_reader import parse_plain, quote_value
+from cotbench.leaderboard.submission.json_reader import one_line, quote_value
 from cotbench.runs.manifest import MANIFEST, Manifest
 
 NAME: Final = 200
@@ -17,7 +17,7 @@ NAME: Final = 200
 SPEC: Final = 1_000
 """Characters of an agent's spec: a path and a few options."""
 TEXT: Final = 4_000
-"""Characters of what an agent says of itself: a server may explain why it cannot be asked otherwise."""
+"""Characters of what an agent says of itself: a server may explain why it cannot be queried otherwise."""
 WORDS: Final = 1_000
 """Texts and numbers in one field: a server may be started with many arguments."""
 _UNSEEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -48,15 +48,15 @@ def check_texts(manifest: Manifest) -> None:
 def _check(place: str, text: str, longest: int, breaks: str = "") -> None:
     if len(text) > longest:
         raise SubmissionError(
-            f"{MANIFEST}: {parse_plain(place)} has {len(text):,} characters; at most {longest:,} may stand there"
+            f"{MANIFEST}: {one_line(place)} has {len(text):,} characters; at most {longest:,} may stand there"
         )
     for character in text:
         if unicodedata.category(character) in _UNSEEN and character not in breaks:
-            raise SubmissionError(f"{MANIFEST}: {parse_plain(place)} holds the character {character!a}: {quote_value(text)}")
+            raise SubmissionError(f"{MANIFEST}: {one_line(place)} holds the character {character!a}: {quote_value(text)}")
 
 
 def _leaves(value: Any, place: str) -> Iterator[tuple[str, str]]:
-    """All texts in a JSON value with their places, names of fields among them; numbers count as texts."""
+    """Yield all texts in a JSON value with their places, names of fields among them; numbers count as texts."""
     waiting = [(place, value)]
     while waiting:
         where, one = waiting.pop()

@@ -1,6 +1,6 @@
-"""What of a submission can be checked without an engine. Invariant: a bundle that passes says the same as if `cotbench run` had
-written it, as far as that is known without playing: what it was asked, what it should have played, and that its numbers agree
-with each other. Whether they are true, a replay says.
+"""The checks of a submission that need no engine. Invariant: a bundle that passes could have been written by `cotbench run`:
+its instructions and tasks are those of its options, and its numbers agree with each other. Whether they are true, a replay
+decides.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ _OTHER: Final = "it was made by another version of cotbench, or edited"
 def check(bundle: Bundle) -> tuple[str, ...]:
     """Check everything that needs no engine, no data and no network.
 
+    Args:
+        bundle: as `unpack` gives it.
+
     Returns:
         Why the entry has no rank, though it may be verified: "4 of 120 tasks", ...; empty for a whole run.
 
@@ -36,7 +39,7 @@ def check(bundle: Bundle) -> tuple[str, ...]:
     check_texts(manifest)
     _check_created(manifest.created)
     entry = _entry(manifest.config.env)
-    _check_asked(manifest, entry)
+    _check_instructions(manifest, entry)
     plan = check_tasks(manifest, entry)
     check_episodes(bundle.episodes, plan)
     return _unranked(bundle, entry)
@@ -58,8 +61,8 @@ def _check_created(created: str) -> None:
         raise SubmissionError(f"{MANIFEST}: created is {quote_value(created)}, which names no time zone")
 
 
-def _check_asked(manifest: Manifest, entry: EnvEntry) -> None:
-    """What the agent was shown, and how it was asked: the same text and rules as here."""
+def _check_instructions(manifest: Manifest, entry: EnvEntry) -> None:
+    """Require the elicitation and the instructions of this version of cotbench."""
     now = {
         "elicitation_fingerprint": (manifest.elicitation_fingerprint, manifest.config.elicitation.fingerprint),
         "instructions_sha256": (
@@ -73,10 +76,10 @@ def _check_asked(manifest: Manifest, entry: EnvEntry) -> None:
         "instructions_sha256": f"the instructions of {entry.name}",
         "task_list_sha256": "its task list",
     }
-    for name, (told, found) in now.items():
-        if told != found:
+    for name, (recorded, found) in now.items():
+        if recorded != found:
             raise SubmissionError(
-                f"{MANIFEST}: {name} is {quote_value(told)}, but {given[name]} give {quote_value(found)}: {_OTHER}"
+                f"{MANIFEST}: {name} is {quote_value(recorded)}, but {given[name]} give {quote_value(found)}: {_OTHER}"
             )
 
 

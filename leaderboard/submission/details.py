@@ -1,4 +1,4 @@
-"""What a submitter says of an entry. Invariant: plain text of one line that can open no tag of HTML and no formula of a
+"""The name, team and link of an entry. Invariant: plain text of one line that can open no tag of HTML and no formula of a
 spreadsheet, and a link that is a web address; whatever else is refused, nothing is silently changed.
 """
 
@@ -14,13 +14,13 @@ from pydantic_core import ErrorDetails
 from cotbench.errors import SubmissionError
 
 _ALSO: Final = frozenset(" -_.,:;/@+()[]#&'?=%*!~")
-_SHOWN: Final = 60
+_QUOTED: Final = 60
 _WORDS: Final = "LNM"
 """Letters, numbers and marks of any script, by the first letter of their Unicode category."""
 
 
 def _plain(text: str) -> str:
-    """The text, where it may be shown anywhere."""
+    """Return the text if it may be shown anywhere."""
     if text != text.strip() or "  " in text:
         raise ValueError("begins or ends with a space, or has two in a row")
     if text != unicodedata.normalize("NFC", text):
@@ -36,7 +36,7 @@ def _plain(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    """The text, where it is a web address."""
+    """Return the text if it is a web address or empty."""
     if not text:
         return text
     if not text.isascii() or not text.isprintable() or any(character in text for character in " <>\"'`\\"):
@@ -70,7 +70,7 @@ class Details(BaseModel):
 
     @classmethod
     def checked(cls, name: str, team: str = "", link: str = "") -> Self:
-        """Details from what somebody typed.
+        """Make details of texts from outside.
 
         Raises:
             SubmissionError: names the field and says what is wrong with it.
@@ -81,12 +81,12 @@ class Details(BaseModel):
             first = error.errors(include_url=False)[0]
             field, given = first["loc"][0], first["input"]
             text = str(given)
-            quoted = f" {text[:_SHOWN]!r}{'…' if len(text) > _SHOWN else ''}" if text else ""
+            quoted = f" {text[:_QUOTED]!r}{'…' if len(text) > _QUOTED else ''}" if text else ""
             raise SubmissionError(f"the entry's {field}{quoted} {_problem(first)}") from error
 
 
 def _problem(error: ErrorDetails) -> str:
-    """What is wrong with a field, in words that go on after its name."""
+    """Describe what is wrong with a field, in words that go on after its name."""
     match error["type"]:
         case "string_too_long":
             return f"has {len(error['input'])} characters: at most {error['ctx']['max_length']} may stand there"

@@ -1,4 +1,4 @@
-"""JSON from a stranger. Invariant: what is read here says one thing to every reader: UTF-8, no key twice, finite numbers of
+"""Untrusted JSON. Invariant: what is read here means the same to every reader: UTF-8, no key twice, finite numbers of
 bounded length, a bounded number of values; a refusal names the file, the line and the field.
 """
 
@@ -21,20 +21,20 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def quote_value(value: object) -> str:
-    """Something submitted, for an error: quoted, on one line, cut."""
+    """Return a submitted value for an error: quoted, on one line, cut."""
     whole = value if isinstance(value, str) else str(value)
-    return repr(whole[: limits.SHOWN]) + ("…" if len(whole) > limits.SHOWN else "")
+    return repr(whole[: limits.QUOTED]) + ("…" if len(whole) > limits.QUOTED else "")
 
 
-def parse_plain(text: str) -> str:
-    """Somebody else's message, for an error: on one line, cut."""
+def one_line(text: str) -> str:
+    """Return a message from outside for an error: on one line, cut."""
     line = " ".join(text.split())
-    kept = "".join(character if character.isprintable() else "?" for character in line[:300])
-    return kept + ("…" if len(line) > 300 else "")
+    plain = "".join(character if character.isprintable() else "?" for character in line[:300])
+    return plain + ("…" if len(line) > 300 else "")
 
 
 def read_object(text: bytes, where: str) -> dict[str, Any]:
-    """A JSON object.
+    """Parse a JSON object.
 
     Args:
         text: its bytes.
@@ -62,7 +62,12 @@ def read_object(text: bytes, where: str) -> dict[str, Any]:
 
 
 def read_model(model: type[M], text: bytes, where: str) -> M:
-    """A JSON object that `read_object` took, as a model. Nothing is converted: "1" is no number.
+    """Parse a JSON object that `read_object` took as a model. Nothing is converted: "1" is no number.
+
+    Args:
+        model: the class.
+        text: the object's bytes.
+        where: what to call it in an error.
 
     Raises:
         SubmissionError: it does not fit; names the first field that does not.
@@ -74,9 +79,9 @@ def read_model(model: type[M], text: bytes, where: str) -> M:
         place = ".".join(map(str, first["loc"]))
         unknown = first["type"] in ("extra_forbidden", "unexpected_keyword_argument")
         what = "is a field that this cotbench does not know" if unknown else first["msg"]
-        raise SubmissionError(f"{where}: {parse_plain(place)}{': ' if place else ''}{parse_plain(what)}") from error
+        raise SubmissionError(f"{where}: {one_line(place)}{': ' if place else ''}{one_line(what)}") from error
     except CotbenchError as error:
-        raise SubmissionError(f"{where}: {parse_plain(str(error))}") from error
+        raise SubmissionError(f"{where}: {one_line(str(error))}") from error
 
 
 def require_fields(document: dict[str, Any], known: Sequence[str], where: str) -> None:
@@ -113,7 +118,7 @@ class _RefusedError(Exception):
 
 
 def _bounded(text: bytes, where: str) -> None:
-    """Count what a parser would have to make, before it makes it."""
+    """Count the values that a parser would make, before it makes them."""
     plain_text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     # Each value and its name are a string at most, of two quotes.
     many = plain_text.count(b'"') > 4 * limits.VALUES

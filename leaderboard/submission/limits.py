@@ -1,4 +1,4 @@
-"""How large a submission may be. Invariant: whatever stays within these can be read, checked and kept in bounded time and
+"""The largest submission. Invariant: whatever stays within these limits can be read, checked and stored in bounded time and
 memory, and a run of a scored split in both modes stays within them.
 """
 
@@ -49,5 +49,5 @@ NUMBER: Final = 40
 INTEGER: Final = 2**63
 """Integers are smaller than this, in absolute value: what a database takes."""
 
-SHOWN: Final = 80
+QUOTED: Final = 80
 """Characters of a submitted text that an error shows."""

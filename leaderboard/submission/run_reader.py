@@ -4,11 +4,8 @@ their order, and its summary is what these episodes give. Nothing in it is chang
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,10 @@ from pydantic import ValidationError
 
 from cotbench.errors import RunFolderError, SubmissionError
 from cotbench.prompting.elicitation import MODES
-from cotbench.runs.episode import Episode, episode_key
-from cotbench.runs.journal import EPISODES, read_episodes
-from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, read_manifest
-from cotbench.runs.suite import is_suite
+from cotbench.runs.episode import EPISODES, Episode, episode_key, read_episodes
+from cotbench.runs.folder import lock_folder
+from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, read_manifest
+from cotbench.runs.suite import is_suite, read_configs
 from cotbench.runs.summary import SUMMARY, Summary, summarize
 
 _SAME = 1e-6
@@ -27,7 +24,7 @@ _SAME = 1e-6
 
 
 def read_finished(folder: Path) -> tuple[Manifest, list[Episode]]:
-    """A run's manifest and its episodes.
+    """Read a run's manifest and its episodes.
 
     Raises:
         RunFolderError: not a run folder, a suite's, in use, damaged or unfinished.
@@ -38,7 +35,7 @@ def read_finished(folder: Path) -> tuple[Manifest, list[Episode]]:
         listed = f"submit each of its runs: {', '.join(runs)}" if runs else "it holds no run yet"
         raise RunFolderError(f"{folder} is a folder of several runs ({SUITE}); {listed}")
     manifest = read_manifest(folder)
-    with _left_alone(folder):
+    with lock_folder(folder, RUN_FOLDER.writer, "submit it when that has ended", shared=True):
         episodes = _planned(folder, manifest, read_episodes(folder))
         stored = _summary(folder)
     given = summarize(episodes, manifest).model_dump(mode="json")
@@ -52,26 +49,19 @@ def read_finished(folder: Path) -> tuple[Manifest, list[Episode]]:
     return manifest, episodes
 
 
-@contextmanager
-def _left_alone(folder: Path) -> Iterator[None]:
-    """Read a folder that no run is writing to."""
-    try:
-        lock = os.open(folder / ".lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # A copy of the folder.
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunFolderError(f"{folder} is in use by another cotbench run: submit it when that has ended") from error
-        yield
-    finally:
-        os.close(lock)
+def run_folders(folder: Path) -> list[Path]:
+    """Return the run folders of a path that a user gave: itself, or those of a suite.
+
+    Raises:
+        RunFolderError: it is neither.
+    """
+    if not folder.is_dir():
+        raise RunFolderError(f"there is no run folder {folder}: give the folder that cotbench run has written")
+    return [folder / config.env for config in read_configs(folder)] if is_suite(folder) else [folder]
 
 
 def _planned(folder: Path, manifest: Manifest, episodes: Sequence[Episode]) -> list[Episode]:
-    """The episodes in the plan's order."""
+    """Return the episodes in the plan's order."""
     modes = MODES if manifest.config.mode == "both" else (manifest.config.mode,)
     keys = [episode_key(task, mode) for task in manifest.task_list for mode in modes]
     there = {episode.key: episode for episode in episodes}
@@ -98,7 +88,7 @@ def _summary(folder: Path) -> Summary:
 
 
 def _first_difference(before: Any, now: Any, path: str = "") -> tuple[str, Any, Any] | None:
-    """Where two JSON values part: the path, and both sides."""
+    """Return where two JSON values first differ: the path, and both sides."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in dict.fromkeys((*now, *before)):
             found = _first_difference(before.get(name), now.get(name), f"{path}.{name}" if path else name)

@@ -1,4 +1,4 @@
-"""Where a submitted run and its replay part. Invariant: it names one place exactly, and shows both sides."""
+"""A difference between a submitted run and its replay. Invariant: it names one place exactly, and shows both sides."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-_SHOWN = 300
+_LONGEST = 300
 
 
 class Difference(BaseModel):
@@ -29,13 +29,13 @@ class Difference(BaseModel):
 
     @classmethod
     def at(cls, field: str, submitted: object, found: object, *, episode: str = "", step: int | None = None) -> Self:
-        """A difference between two values; long texts are cut to where they begin to differ."""
+        """Make a difference of two values; long texts are cut to where they begin to differ."""
         first, second = _cut(str(submitted), str(found))
         return cls(episode=episode, step=step, field=field, submitted=first, found=second)
 
     @property
     def place(self) -> str:
-        """Where it is, in words: `alfworld/gen/cool/17#cot, step 3: observation`."""
+        """Return where it is: `alfworld/gen/cool/17#cot, step 3: observation`."""
         where = self.episode or "manifest"
         return f"{where}, step {self.step}: {self.field}" if self.step is not None else f"{where}: {self.field}"
 
@@ -44,16 +44,16 @@ class Difference(BaseModel):
 
 
 def _cut(first: str, second: str) -> tuple[str, str]:
-    """Both texts, short enough to be shown, from a little before the place where they part."""
-    if len(first) <= _SHOWN and len(second) <= _SHOWN:
+    """Return both texts, short enough to be shown, from a little before the place where they part."""
+    if len(first) <= _LONGEST and len(second) <= _LONGEST:
         return first, second
     same = next(
         (place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
     )
-    start = max(0, same - _SHOWN // 3)
+    start = max(0, same - _LONGEST // 3)
     return _window(first, start), _window(second, start)
 
 
 def _window(text: str, start: int) -> str:
-    shown = text[start : start + _SHOWN]
-    return ("…" if start else "") + shown + ("…" if start + _SHOWN < len(text) else "")
+    window = text[start : start + _LONGEST]
+    return ("…" if start else "") + window + ("…" if start + _LONGEST < len(text) else "")

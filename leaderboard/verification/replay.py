@@ -1,5 +1,5 @@
-"""One episode beside what an environment says to the same actions. Invariant: whatever a figure is computed from, and the
-environment knows, is compared exactly; traces and tokens are the agent's word, which no replay can check.
+"""The replay of one episode. Invariant: whatever a figure is computed from, and the environment knows, is compared exactly;
+traces and tokens cannot be checked by a replay.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FieldPair = tuple[str, object, object]
 
 @dataclass(frozen=True, slots=True)
 class ReplayRules:
-    """What an environment knows without being started.
+    """The rules of an environment that need no engine.
 
     Attributes:
         canonical: its spelling of actions.
@@ -41,13 +41,13 @@ class ReplayRules:
 
 
 def replay_episode(episode: Episode, env: EnvHandle, rules: ReplayRules, deadline: float) -> Difference | None:
-    """Execute the recorded actions; the first difference, in the order in which the episode went.
+    """Execute the recorded actions and return the first difference, in the order of the episode.
 
     Args:
         episode: one that did not end in an error.
-        env: asked for the expert's actions where they were recorded.
+        env: gives the expert's actions where they were recorded.
         rules: of the environment.
-        deadline: on the monotonic clock; looked at before every step.
+        deadline: seconds on the monotonic clock; compared before every step.
 
     Raises:
         EngineError: the environment failed, or the time is spent.
@@ -86,7 +86,7 @@ def _beginning(episode: Episode, reply: EnvReply) -> list[FieldPair]:
 
 
 def _choice(step: Step, before: EnvReply, rules: ReplayRules) -> list[FieldPair]:
-    """What was done in a state, and what the expert would have done there."""
+    """Return the action of a state and the expert's, as recorded and as replayed."""
     if len(step.action) > MAX_ACTION:
         return [("action", step.action, f"not replayed: longer than {MAX_ACTION:,} characters")]
     prompt = step.prompt_decision
@@ -135,7 +135,7 @@ class Replayer:
         self._env: EnvHandle | None = None
 
     def difference(self, episode: Episode) -> Difference | None:
-        """The first difference; an environment that fails is replaced once.
+        """Return the first difference of an episode; an environment that fails is replaced once.
 
         Raises:
             EngineError: it failed again; names the episode.
@@ -159,7 +159,7 @@ class Replayer:
         return self._env
 
     def close(self) -> None:
-        """Free the environment; another is made when it is needed."""
+        """Close the environment; another is opened when it is needed."""
         env, self._env = self._env, None
         if env is not None:
             env.close()

@@ -4,8 +4,6 @@ process is faster or dies; none is left behind, also after Ctrl-C.
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,10 +11,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
+from cotbench.child_process import ChildProcess, block_interrupts
 from cotbench.errors import CotbenchError, EngineError
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.leaderboard.verification.replay import Replayer
-from cotbench.runs.env_workers import EnvSettings, block_interrupts
+from cotbench.runs.env_workers import EnvSettings
 from cotbench.runs.episode import Episode
 
 Group = Sequence[tuple[int, Episode]]
@@ -25,7 +24,7 @@ Group = Sequence[tuple[int, Episode]]
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What the replay of one episode gave: a difference, why it failed, or neither."""
+    """The outcome of the replay of one episode: a difference, why it failed, or neither."""
 
     difference: Difference | None = None
     failure: str | None = None
@@ -35,9 +34,9 @@ class _Answer:
         return self.difference is None and self.failure is None
 
 
-def _serve(pipe: Any, settings: EnvSettings) -> None:
-    """A process: lines of episodes come, an answer for each goes, until the pipe is closed or the parent dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides what Ctrl-C means.
+def _serve(pipes: Sequence[Any], settings: EnvSettings) -> None:
+    """Answer each line of an episode that comes, in a process of its own, until the pipe is closed or the parent dies."""
+    (pipe,) = pipes
     replayer = Replayer(settings)
     try:
         while True:
@@ -60,21 +59,23 @@ def _answer(replayer: Replayer, line: str) -> _Answer:
 
 
 class _Process:
-    """One process and what it was given.
+    """One process and its episodes.
 
     Attributes:
         owed: the episodes that it has not answered yet, in order.
         pipe: to it.
+        ending: how the last process that died ended.
     """
 
     def __init__(self, settings: EnvSettings) -> None:
         self._settings = settings
-        self._process: Any = None
+        self._process: ChildProcess | None = None
         self.pipe: Any = None
+        self.ending = ""
         self.owed: deque[tuple[int, Episode]] = deque()
 
     def give(self, group: Group) -> None:
-        """Have episodes replayed; starts the process when there is none.
+        """Send episodes to be replayed; starts the process when there is none.
 
         Raises:
             EngineError: it cannot be started.
@@ -87,24 +88,20 @@ class _Process:
             self.pipe.send([episode.model_dump_json() for _, episode in group])
 
     def _start(self) -> None:
-        # Spawned, not forked: the parent may have threads.
-        context = multiprocessing.get_context("spawn")
-        self.pipe, inner = context.Pipe()
-        process = context.Process(target=_serve, args=(inner, self._settings), daemon=True)
         try:
-            with block_interrupts():
-                process.start()
-                self._process = process  # Before an interrupt that was held back is heard.
-        except OSError as error:
-            raise EngineError(f"cannot start a process to replay in ({error}): use fewer --jobs") from error
-        finally:
-            inner.close()
+            with block_interrupts():  # It is held before an interrupt is heard.
+                self._process = ChildProcess(_serve, (self._settings,), plugins=self._settings.plugins)
+        except EngineError as error:
+            raise EngineError(f"{error}: use fewer --jobs") from error
+        (self.pipe,) = self._process.pipes
 
     def take(self) -> _Answer | None:
-        """The answer about the first episode that it owes; None where it died instead."""
+        """Return the answer about the first episode that it owes; None where it died instead."""
         try:
             answer: _Answer = self.pipe.recv()
         except (EOFError, OSError):
+            if self._process is not None:
+                self.ending = self._process.ending()
             self.end()
             return None
         return answer
@@ -113,18 +110,21 @@ class _Process:
         """End the process; what it has started ends with it, for it reads from it. Safe to call twice."""
         process, self._process = self._process, None
         if process is not None:
-            self.pipe.close()
-            process.join(timeout=patience)
-            process.kill()
-            process.join()
+            process.close(patience)
 
 
 def replay_in_processes(
     settings: EnvSettings, groups: Sequence[Group], jobs: int, finished: Callable[[], None]
 ) -> Difference | None:
-    """The first difference in the order of the run; `finished` is called for every episode that agrees.
+    """Return the first difference in the order of the run.
 
     A process that dies is replaced, and its episodes are replayed again.
+
+    Args:
+        settings: of the environment.
+        groups: the episodes, those of one task together.
+        jobs: how many processes, at most.
+        finished: called for every episode that agrees.
 
     Raises:
         EngineError: before any difference, an episode cannot be replayed, or its process died twice.
@@ -166,7 +166,7 @@ class _Replaying:
         return self._first is None or place < self._first[0]
 
     def _busy(self) -> list[_Process]:
-        """Give work to whoever has none; the processes whose next answer matters."""
+        """Give idle processes work and return those whose next answer matters."""
         for process in self._processes:
             if not process.owed and self._waiting:
                 process.give(self._waiting.popleft())
@@ -180,7 +180,8 @@ class _Replaying:
             self._waiting.appendleft(tuple(process.owed))
             process.owed.clear()
             return
-        answer = answer or _Answer(failure=f"{episode.key} cannot be replayed: its process died twice")
+        if answer is None:
+            answer = _Answer(failure=f"{episode.key} cannot be replayed: its process died twice; the second {process.ending}")
         if answer.agrees:
             process.owed.popleft()
             self._finished()

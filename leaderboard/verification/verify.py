@@ -1,4 +1,4 @@
-"""Whether a submitted run is what the environments say. Invariant: a difference is the submission's; what is wrong on this
+"""Verification of a submitted run. Invariant: a difference is the submission's; what is wrong on this
 machine (missing games, another version, a dead engine) is raised, and never counts against an entry.
 """
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from cotbench.leaderboard.submission.bundle import Bundle
 
 PYTHON: Final = "python"
-ENGINES: Final[Mapping[str, tuple[str, ...]]] = {"scienceworld": ("scienceworld",), "bfcl": ("mpmath", PYTHON)}
-"""What the texts of an environment depend on besides cotbench and its data: in BFCL a failed call is told in Python's words."""
-
 _GAMES: Final = "games_sha256"
 _PLAIN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]{0,79}")
 
@@ -42,7 +39,7 @@ def verify_bundle(
         bundle: one that `check` let pass.
         jobs: how many processes replay; one: this process alone. The result is the same.
         data: the folder of ALFWorld's games, where they are not at `$ALFWORLD_DATA`.
-        progress: is told how many episodes are done, and of how many.
+        progress: called with how many episodes are done, and of how many.
 
     Returns:
         The first difference in the order of the episodes, or None: all agrees.
@@ -61,25 +58,25 @@ def verify_bundle(
         return found
     data = data if entry.takes_data else None
     _require_data(bundle, entry, data)
-    difference = _replayed(bundle, entry, jobs, data, progress)
+    difference = _replay(bundle, entry, jobs, data, progress)
     if difference is not None:
         _require_versions(bundle, entry, difference)
     return difference
 
 
 def versions(manifest: Manifest, data: Path | None = None) -> dict[str, str]:
-    """What a run is replayed with here: packages, Python, and the data of its tasks.
+    """Return the versions that a run is replayed with here: packages, Python, and the data of its tasks.
 
     Raises:
         MissingDataError: the data is not on this machine.
     """
     entry = env_entry(manifest.config.env)
-    here = {name: _version_here(name) for name in ("cotbench", *ENGINES.get(entry.name, ()))}
+    here = {name: _version_here(name) for name in ("cotbench", *entry.engines)}
     return here | _data_here(entry, manifest.task_list, data if entry.takes_data else None)
 
 
 def _other_episodes(manifest: Manifest, episodes: Sequence[Episode]) -> Difference | None:
-    """The first place where the episodes are not those that the manifest's task list gives."""
+    """Return the first place where the episodes are not those of the manifest's task list."""
     config = manifest.config
     modes: Sequence[Mode] = MODES if config.mode == "both" else (config.mode,)
     listed = [episode_key(task, mode) for task in manifest.task_list for mode in modes]
@@ -89,25 +86,25 @@ def _other_episodes(manifest: Manifest, episodes: Sequence[Episode]) -> Differen
     return None
 
 
-def _replayed(
+def _replay(
     bundle: Bundle, entry: EnvEntry, jobs: int, data: Path | None, progress: Callable[[int, int], None] | None
 ) -> Difference | None:
-    played = [episode for episode in bundle.episodes if episode.error is None]
-    settings = _settings(entry, bundle.manifest.config, played, data)
+    replayed = [episode for episode in bundle.episodes if episode.error is None]
+    settings = _settings(entry, bundle.manifest.config, replayed, data)
     done = 0
 
     def finished() -> None:
         nonlocal done
         done += 1
         if progress is not None:
-            progress(done, len(played))
+            progress(done, len(replayed))
 
-    groups: list[Group] = [tuple(group) for _, group in groupby(enumerate(played), key=lambda numbered: numbered[1].task)]
+    groups: list[Group] = [tuple(group) for _, group in groupby(enumerate(replayed), key=lambda numbered: numbered[1].task)]
     if min(jobs, len(groups)) > 1:
         return replay_in_processes(settings, groups, jobs, finished)
     replayer = Replayer(settings)
     try:
-        for episode in played:
+        for episode in replayed:
             if (found := replayer.difference(episode)) is not None:
                 return found
             finished()
@@ -116,14 +113,15 @@ def _replayed(
     return None
 
 
-def _settings(entry: EnvEntry, config: RunConfig, played: Sequence[Episode], data: Path | None) -> EnvSettings:
-    """The environment as the run had it.
+def _settings(entry: EnvEntry, config: RunConfig, replayed: Sequence[Episode], data: Path | None) -> EnvSettings:
+    """Return the environment's settings as the run had them.
 
-    The expert is asked where the run asked it: where its actions are at hand, where it was told to, or where there are any. So
-    they are recorded at all states or at none, and none that changes a figure goes unchecked, though some take long.
+    The expert's actions are requested as in the run: where they are at hand, where the config says so, or where any was
+    recorded. So they are recorded at all states or at none, and none that changes a figure goes unchecked, though some take
+    long.
     """
     wanted = config.expert_actions if config.expert_actions is not None else entry.expert_at_hand
-    recorded = any(step.expert_action is not None for episode in played for step in episode.trajectory)
+    recorded = any(step.expert_action is not None for episode in replayed for step in episode.trajectory)
     return EnvSettings(
         config.env,
         {
@@ -154,25 +152,25 @@ def _require_data(bundle: Bundle, entry: EnvEntry, data: Path | None) -> None:
     for name in sorted({*recorded, *here}):
         if recorded.get(name) != here.get(name):
             raise MissingDataError(
-                f"entry {bundle.digest[:12]} was played with {_shown(name, 40)} {_shown(recorded.get(name))}, "
-                f"here is {_shown(here.get(name))}: {_remedy(name, recorded.get(name), bundle.manifest)}"
+                f"entry {bundle.digest[:12]} was played with {_quoted(name, 40)} {_quoted(recorded.get(name))}, "
+                f"here is {_quoted(here.get(name))}: {_remedy(name, recorded.get(name), bundle.manifest, entry)}"
             )
 
 
 def _require_versions(bundle: Bundle, entry: EnvEntry, difference: Difference) -> None:
     """Hold a difference against a run only where the same versions played it."""
     manifest = bundle.manifest
-    for name in ("cotbench", *ENGINES.get(entry.name, ())):
+    for name in ("cotbench", *entry.engines):
         recorded = _minor(manifest.python) if name == PYTHON else manifest.packages.get(name)
         if recorded != _version_here(name):
             raise MissingDataError(
                 f"entry {bundle.digest[:12]} differs here ({difference.place}), but it was played with {name} "
-                f"{_shown(recorded)}, and here is {_version_here(name)}: {_remedy(name, recorded, manifest)}"
+                f"{_quoted(recorded)}, and here is {_version_here(name)}: {_remedy(name, recorded, manifest, entry)}"
             )
 
 
-def _remedy(name: str, recorded: str | None, manifest: Manifest) -> str:
-    """How to get what a run was played with; what goes into a command line is a version and nothing else."""
+def _remedy(name: str, recorded: str | None, manifest: Manifest, entry: EnvEntry) -> str:
+    """Return how to get what a run was played with; only a version goes into a command line."""
     if name == _GAMES:
         return (
             "get the games that it was played on (pip install alfworld && alfworld-download) and point --data or "
@@ -180,8 +178,10 @@ def _remedy(name: str, recorded: str | None, manifest: Manifest) -> str:
         )
     if name == PYTHON:
         return "verify it with that Python"
+    if name in manifest.data and entry.takes_data:
+        return "point --data at the data that it was played on"
     # What is no package of its own is pinned by cotbench.
-    package = name if any(name in packages for packages in ENGINES.values()) else "cotbench"
+    package = name if name in entry.engines else "cotbench"
     wanted = recorded if package == name else manifest.packages.get(package)
     if wanted is None or not _PLAIN.fullmatch(wanted):
         return f"it cannot be verified, for it does not say which {package} played it"
@@ -198,12 +198,12 @@ def _version_here(name: str) -> str:
 
 
 def _minor(python: str) -> str:
-    """`3.11` of `3.11.7`: the words of its errors stay the same."""
+    """Return `3.11` for `3.11.7`: a minor version keeps the words of its errors."""
     return ".".join(python.split(".")[:2])
 
 
-def _shown(value: str | None, length: int = 16) -> str:
-    """What a submitter wrote, short and harmless in a message."""
+def _quoted(value: str | None, length: int = 16) -> str:
+    """Return a submitted text, short and harmless in a message."""
     if value is None:
         return "none"
     return value[:length] if _PLAIN.fullmatch(value) else ascii(value[:length])

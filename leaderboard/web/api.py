@@ -11,22 +11,22 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from cotbench.leaderboard.boards.view import board_view, parse_board
+from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import STATES, Entry, State
-from cotbench.leaderboard.web.board_query import all_boards
-from cotbench.leaderboard.web.errors import RefusedError
-from cotbench.leaderboard.web.etag import tagged
+from cotbench.leaderboard.web.board_query import known_boards
+from cotbench.leaderboard.web.board_table import board_csv
 from cotbench.leaderboard.web.models import Accepted, BoardRows, Boards, Entries, Health, Refused, board_name
 from cotbench.leaderboard.web.rate_limits import bearer, check_rate, client_of
+from cotbench.leaderboard.web.responses import RefusedError, tagged
 from cotbench.leaderboard.web.service import Service
-from cotbench.leaderboard.web.spreadsheet import board_csv
 
 ZIP = ("application/zip", "application/x-zip-compressed")
 _MOST = 200
 
-Asked = Literal["pending", "verified", "rejected", "all"]
+StateName = Literal["pending", "verified", "rejected", "all"]
 EntryId = Annotated[str, Path(pattern="^[0-9a-f]{12}$", description="an entry's id: twelve hexadecimal digits")]
 Slug = Annotated[str, Path(max_length=100, description="a board: ENV_SCHEME_SPLIT_MODE, as in alfworld_paper_ood_cot")]
-StateOf = Annotated[Asked, Query(description="of the entries; ranks are the same in every view")]
+StateOf = Annotated[StateName, Query(description="of the entries; ranks are the same in every view")]
 Name = Annotated[str, Query(max_length=100, description="instead of the bundle's name")]
 Team = Annotated[str, Query(max_length=100, description="instead of the bundle's team")]
 Link = Annotated[str, Query(max_length=500, description="instead of the bundle's link")]
@@ -101,7 +101,7 @@ class Api:
     async def boards(self, request: Request) -> Response:
         """The boards that have entries."""
         found = await self._service.read(self._service.store.boards)
-        return _json(Boards(boards=tuple(board_name(board, self._url(request, board.slug)) for board in found)))
+        return _json(Boards(boards=tuple(board_name(board, self._url(request, board)) for board in found)))
 
     async def board(self, request: Request, slug: Slug, state: StateOf = "verified") -> Response:
         """A board: its rows by rank, with every number, its interval and n; and what the paper reports."""
@@ -109,11 +109,11 @@ class Api:
 
         def read() -> Response:
             changes = self._service.store.changes()
-            board = parse_board(slug, all_boards())
+            board = parse_board(slug, known_boards(self._service.store.boards()))
 
             def make() -> Response:
                 view = board_view(self._service.store, board, chosen)
-                name = board_name(board, self._url(request, board.slug))
+                name = board_name(board, self._url(request, board))
                 return _json(BoardRows(board=name, state=chosen, rows=view.rows, reported=view.reported))
 
             return tagged(request, changes, make)
@@ -125,7 +125,7 @@ class Api:
 
         def read() -> Response:
             changes = self._service.store.changes()
-            board = parse_board(slug, all_boards())
+            board = parse_board(slug, known_boards(self._service.store.boards()))
 
             def make() -> Response:
                 text = board_csv(board_view(self._service.store, board, _state(state)).rows)
@@ -141,13 +141,12 @@ class Api:
         await self._service.read(self._service.store.changes)
         return _json(Health(status="ok"))
 
-    def _url(self, request: Request, slug: str) -> str:
-        board = parse_board(slug, all_boards())
+    def _url(self, request: Request, board: Board) -> str:
         return str(request.base_url).rstrip("/") + (self._service.links.board(board) or "")
 
 
-def _state(asked: Asked) -> State | None:
-    return next((state for state in STATES if state == asked), None)
+def _state(name: StateName) -> State | None:
+    return next((state for state in STATES if state == name), None)
 
 
 def _json(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -155,7 +154,7 @@ def _json(model: BaseModel, status: int = 200, headers: dict[str, str] | None = 
 
 
 def add_api(app: FastAPI, api: Api) -> None:
-    """Make the routes known."""
+    """Add the routes to the application."""
     body = {"requestBody": {"required": True, "content": {ZIP[0]: {"schema": {"type": "string", "format": "binary"}}}}}
     security: dict[str, Any] = {"security": [{}, {"token": []}]}
     app.add_api_route(
@@ -196,7 +195,7 @@ def add_api(app: FastAPI, api: Api) -> None:
 
 
 def _add_models(app: FastAPI, routes: tuple[_Route, ...]) -> None:
-    """Routes that answer with a model."""
+    """Add routes that answer with a model."""
     for path, do, summary, model, refusals in routes:
         app.add_api_route(
             path,

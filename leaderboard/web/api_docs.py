@@ -28,7 +28,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing that can be asked for."""
+    """One method of one address."""
 
     method: str
     path: str
@@ -40,13 +40,13 @@ class Operation:
 
     @property
     def anchor(self) -> str:
-        """For an address."""
+        """Return its anchor on the page."""
         words = "".join(letter if letter.isalnum() else " " for letter in f"{self.method} {self.path}".lower())
         return "-".join(words.split())
 
 
 def operations(schema: dict[str, Any]) -> tuple[Operation, ...]:
-    """The operations of an OpenAPI schema, in its order."""
+    """Return the operations of an OpenAPI schema, in its order."""
     return tuple(
         _operation(method, path, operation) for path, item in schema["paths"].items() for method, operation in item.items()
     )
@@ -84,7 +84,7 @@ def _answer(status: str, answer: dict[str, Any]) -> Answer:
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """A schema in words."""
+    """Describe a schema in words."""
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if "anyOf" in schema:

@@ -1,5 +1,5 @@
-"""The application: routes, refusals, layers. Invariant: it holds no state but the store's, so any number of processes can serve
-one leaderboard.
+"""The application, and the server that runs it. Invariant: it holds no state but the store's, so any number of processes can
+serve one leaderboard; what a client says of itself (its address, its protocol) is not believed.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,10 +22,10 @@ from cotbench.errors import DuplicateEntryError, StoreError, SubmissionError, Un
 from cotbench.leaderboard.store.store import Store
 from cotbench.leaderboard.web.api import Api, add_api
 from cotbench.leaderboard.web.assets import assets
-from cotbench.leaderboard.web.errors import RefusedError, error_response
 from cotbench.leaderboard.web.headers import Guard
 from cotbench.leaderboard.web.links import Links, ServerLinks
 from cotbench.leaderboard.web.rate_limits import Rates, Uploads
+from cotbench.leaderboard.web.responses import RefusedError, error_response
 from cotbench.leaderboard.web.routes import Pages, add_pages
 from cotbench.leaderboard.web.service import Service
 from cotbench.leaderboard.web.settings import Settings
@@ -34,7 +35,7 @@ _ABOUT = "Scores that anyone can verify: entries of cotbench, their boards and w
 
 
 def create_app(store: Store, settings: Settings) -> FastAPI:
-    """The leaderboard's pages and API.
+    """Make the application with the leaderboard's pages and API.
 
     Args:
         store: stays open as long as the application is used.
@@ -70,7 +71,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
 
 
 def _add_refusals(app: FastAPI, links: Links) -> None:
-    """What is raised, as an answer."""
+    """Answer with a refusal where an exception is raised."""
 
     def as_refusal(error: Exception, path: str) -> RefusedError:
         if isinstance(error, RefusedError):
@@ -96,7 +97,7 @@ def _add_refusals(app: FastAPI, links: Links) -> None:
 
 
 def _first(error: RequestValidationError) -> str:
-    """The first thing that is wrong with a parameter."""
+    """Describe the first thing that is wrong with a parameter."""
     first = error.errors()[0]
     where = " ".join(map(str, first["loc"]))
     return f"{where} is refused: {first['msg'][:1].lower()}{first['msg'][1:]}"
@@ -112,7 +113,7 @@ def _of_http(error: HTTPException, allowed: list[str]) -> RefusedError:
 
 
 def _allowed(app: FastAPI, path: str) -> list[str]:
-    """The methods of an address, over all routes that have it."""
+    """Return the methods of an address, over all routes that have it."""
     found: set[str] = set()
     for route in app.routes:
         if isinstance(route, Route) and route.path_regex.match(path):
@@ -121,6 +122,36 @@ def _allowed(app: FastAPI, path: str) -> list[str]:
 
 
 def _describe_tokens(app: FastAPI) -> None:
-    """Say in the schema, which is made here and kept, how a token is given where one is asked for."""
+    """Make the schema, which is cached, and add how a token is given where one is required."""
     about = {"type": "http", "scheme": "bearer", "description": "where the server asks for one"}
     app.openapi().setdefault("components", {})["securitySchemes"] = {"token": about}
+
+
+_CONNECTIONS = 1_000
+_HEADERS = 16_384
+"""Bytes of a request's line and headers."""
+
+
+def server_of(store: Store, settings: Settings, log_level: str = "warning") -> Any:
+    """Make a `uvicorn.Server`; its `run()` serves until a signal ends it."""
+    import uvicorn
+
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(store, settings),
+            host=settings.host.strip("[]"),
+            port=settings.port,
+            log_level=log_level,
+            http="h11",
+            ws="none",
+            access_log=False,
+            # X-Forwarded-For would let anybody choose the address that is counted.
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            backlog=_CONNECTIONS,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=30,
+            h11_max_incomplete_event_size=_HEADERS,
+        )
+    )

@@ -26,7 +26,7 @@ class Asset:
 
 @cache
 def assets() -> Mapping[str, Asset]:
-    """All of them, by the names that pages use: `leaderboard.css`, `board.js`, `browser.js`."""
+    """Return all of them, by the names that pages use: `leaderboard.css`, `board.js`, `browser.js`."""
     report, web = "cotbench.report", "cotbench.leaderboard.web"
     style = palette_css() + _text(report, "page.css") + _text(report, "browser.css") + _text(web, "static/leaderboard.css")
     texts = {

@@ -1,22 +1,25 @@
-"""What an address asks of the first page. Invariant: pure; whatever stands in the address, the answer is a board that can exist
-and a column that can be sorted by, or an error that names what is known.
+"""The board that an address asks for, and the boards that exist. Invariant: whatever stands in the address, the result is a
+board that can exist and a column that can be sorted by, or an error that names what is known; environments that are registered
+later have boards, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
-from cotbench.envs.registry import env_entry, env_names
-from cotbench.errors import UnknownNameError
+from cotbench.envs.registry import env_entry, env_names, overall_groups
+from cotbench.errors import CotbenchError, UnknownNameError
 from cotbench.leaderboard.boards.view import COLUMNS
-from cotbench.leaderboard.store.board import OVERALL, Board
+from cotbench.leaderboard.store.board import Board, boards_of
 from cotbench.leaderboard.store.entry import STATES, State
 from cotbench.leaderboard.submission.check_tasks import TRAIN
 from cotbench.prompting.elicitation import MODES
 
+_LOG = logging.getLogger(__name__)
 ALL: Final = "all"
 ORDERS = ("ascending", "descending")
 _DESCENDING = frozenset({"success", "score", "gap", "consistency", "submitted"})
@@ -27,7 +30,13 @@ _PAGES = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class BoardQuery:
-    """What is to be shown. `state` None: every state; `page` counts from 1."""
+    """A page of a board.
+
+    Attributes:
+        state: of the entries; None: every state.
+        sort: the column to sort by.
+        page: counted from 1.
+    """
 
     board: Board
     state: State | None = "verified"
@@ -37,35 +46,59 @@ class BoardQuery:
 
 
 def envs_in_order() -> tuple[str, ...]:
-    """The names that a board can have, overall ones first."""
-    return (*OVERALL, *env_names())
+    """Return the names that a board can have, overall ones first."""
+    return (*overall_groups(), *env_names())
 
 
-@cache
-def splits_of(env: str) -> tuple[tuple[str, str], ...]:
-    """The (scheme, split) that are scored; of an overall board those that all its environments have."""
-    found = [
-        [(scheme, split) for scheme, splits in env_entry(one).source().schemes().items() for split in splits]
-        for one in OVERALL.get(env, (env,))
-    ]
-    return tuple(each for each in found[0] if each[1] != TRAIN and all(each in others for others in found[1:]))
-
-
-@cache
 def all_boards() -> tuple[Board, ...]:
-    """Every board that can exist."""
-    return tuple(Board(env, *split, mode) for env in envs_in_order() for split in splits_of(env) for mode in MODES)
+    """Return every board of the environments that are registered now, overall ones first."""
+    groups = overall_groups()
+    return _all_boards(tuple(groups.items()), tuple(env_names()))
+
+
+@lru_cache(maxsize=8)
+def _all_boards(groups: tuple[tuple[str, tuple[str, ...]], ...], envs: tuple[str, ...]) -> tuple[Board, ...]:
+    behind = [*groups, *((env, (env,)) for env in envs)]
+    return tuple(Board(name, *split, mode) for name, some in behind for split in _common_splits(some) for mode in MODES)
+
+
+def _common_splits(envs: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the (scheme, split) that are scored in each of the environments."""
+    first, *others = map(_splits_of, envs)
+    return [each for each in first if all(each in other for other in others)]
+
+
+def _splits_of(env: str) -> list[tuple[str, str]]:
+    """Return the (scheme, split) of an environment that are scored; none where its package cannot be loaded here."""
+    try:
+        schemes = env_entry(env).source().schemes()
+    except CotbenchError as error:
+        _LOG.warning("%s has no boards here: %s", env, error)
+        return []
+    return [(scheme, split) for scheme, splits in schemes.items() for split in splits if split != TRAIN]
+
+
+def known_boards(existing: Iterable[Board]) -> tuple[Board, ...]:
+    """Return every board of a registered environment, then those of others.
+
+    Args:
+        existing: boards that have entries; their environments need not be registered in this process.
+    """
+    found = dict.fromkeys(all_boards())
+    for board in existing:
+        found |= dict.fromkeys(boards_of(board.env, board.scheme, board.split))
+    return tuple(found)
 
 
 def parse_board_query(query: Mapping[str, str], existing: Sequence[Board]) -> BoardQuery:
-    """What the address asks for.
+    """Return the page of a board that an address asks for.
 
     Args:
-        query: of the address; what it does not say is chosen so that the board has entries, if one does.
+        query: the address's parameters; what they leave out is chosen so that the board has entries, if one does.
         existing: boards that have entries.
 
     Raises:
-        UnknownNameError: it asks for something that there is not.
+        UnknownNameError: a parameter or a value that is not known.
     """
     for name in query:
         if name not in _KNOWN:
@@ -83,7 +116,7 @@ def parse_board_query(query: Mapping[str, str], existing: Sequence[Board]) -> Bo
 
 
 def descends(column: str) -> bool:
-    """Whether a column that is sorted by begins with its largest value."""
+    """Return whether a column, when it is sorted by, begins with its largest value."""
     return column in _DESCENDING
 
 
@@ -101,30 +134,26 @@ def _page(text: str) -> int:
 
 def _board(query: Mapping[str, str], existing: Sequence[Board]) -> Board:
     env, split, mode = (query.get(name) or None for name in ("env", "split", "mode"))
+    boards = known_boards(existing)
+    envs = tuple(dict.fromkeys(board.env for board in boards))
     if env is not None:
-        _one("environment", env, envs_in_order())
+        _one("environment", env, envs)
     if mode is not None:
         _one("mode", mode, MODES)
+    fitting = [board for board in boards if env in (None, board.env) and mode in (None, board.mode)]
     if split is not None:
-        where = (env,) if env is not None else envs_in_order()
-        known = dict.fromkeys(f"{scheme}/{name}" for one in where for scheme, name in splits_of(one))
+        known = tuple(dict.fromkeys(_split_name(board) for board in fitting))
         if split not in known:
             raise UnknownNameError("split", split[:100], known, f"of {env}" if env is not None else "")
-    fitting = [
-        board
-        for board in all_boards()
-        if (env or board.env, split or f"{board.scheme}/{board.split}", mode or board.mode)
-        == (board.env, f"{board.scheme}/{board.split}", board.mode)
-    ]
+        fitting = [board for board in fitting if _split_name(board) == split]
     there = set(existing)
-    return min(fitting, key=lambda board: (board not in there, *_preference(board)))
+    return min(fitting, key=lambda board: (board not in there, *_preference(board), envs.index(board.env)))
 
 
-def _preference(board: Board) -> tuple[bool, bool, bool, int]:
-    """Overall boards of the whole benchmark first, then those that the paper has; CoT before prompt."""
-    return (
-        board.scheme != "paper",
-        board.split != "ood",
-        board.mode != "cot",
-        envs_in_order().index(board.env),
-    )
+def _split_name(board: Board) -> str:
+    return f"{board.scheme}/{board.split}"
+
+
+def _preference(board: Board) -> tuple[bool, bool, bool]:
+    """Return a key that puts boards of the paper's splits first, and CoT before prompt."""
+    return board.scheme != "paper", board.split != "ood", board.mode != "cot"

@@ -1,4 +1,4 @@
-"""What holds for every request and every answer. Invariant: no answer leaves without the headers below; a request to another
+"""The outermost layer: hosts, origins, headers. Invariant: no answer leaves without the headers below; a request to another
 host, or sent by another site's page, reaches nothing; nothing that goes wrong shows more than one line.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cotbench.leaderboard.web.errors import RefusedError, error_response
 from cotbench.leaderboard.web.links import Links
+from cotbench.leaderboard.web.responses import RefusedError, error_response
 from cotbench.leaderboard.web.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Guard:
         self._links = links
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -66,22 +66,22 @@ class Guard:
             await send(message)
 
         # What answers to GET answers to HEAD.
-        asked = {**scope, "method": "GET"} if head else scope
+        as_get = {**scope, "method": "GET"} if head else scope
         try:
             refusal = _misdirected(scope, self._settings)
             if refusal is None:
-                await self.app(asked, receive, guarded)
+                await self.app(as_get, receive, guarded)
                 return
         except Exception:
             _LOG.exception("%s %r failed", scope["method"], scope["path"])
             if begun:
                 raise
             refusal = RefusedError(500, "the server failed at this request; its log says how")
-        await error_response(scope, refusal, self._links)(asked, receive, guarded)
+        await error_response(scope, refusal, self._links)(as_get, receive, guarded)
 
 
 def _misdirected(scope: Scope, settings: Settings) -> RefusedError | None:
-    """Why the request is none for this server: another host's, or another site's."""
+    """Return why the request is not for this server: another host's, or another site's."""
     headers = Headers(scope=scope)
     host = headers.getlist("host")
     if len(host) != 1 or not settings.answers(host[0]):
@@ -92,7 +92,7 @@ def _misdirected(scope: Scope, settings: Settings) -> RefusedError | None:
 
 
 def _foreign(headers: Headers, host: str) -> bool:
-    """Whether a browser says that another site's page sent the request; programs say nothing."""
+    """Return whether a browser says that another site's page sent the request; programs say nothing."""
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         return True
     origin = headers.get("origin")

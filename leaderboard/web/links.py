@@ -1,5 +1,5 @@
-"""Where things are. Invariant: a page knows no address but through `Links`, so that a server and a folder of files can hold the
-same pages; None is what is not offered there.
+"""The addresses of pages and files. Invariant: a page knows no address but through `Links`, so that a server and a folder of
+files can hold the same pages; None is what is not offered there.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ class Links(Protocol):
     """The addresses that pages need."""
 
     def home(self) -> str:
-        """The first page."""
+        """Return the first page."""
 
     def board(
         self, board: Board, state: State | None = "verified", sort: str = "rank", descending: bool = False, page: int = 1
     ) -> str | None:
-        """A board; `state` None: entries of every state."""
+        """Return a board; `state` None: entries of every state."""
 
     def chooser(self) -> str | None:
-        """Where the form that chooses a board is sent by GET."""
+        """Return where the form that chooses a board is sent by GET."""
 
     def entry(self, entry: str) -> str:
-        """An entry, by its id."""
+        """Return an entry, by its id."""
 
     def asset(self, name: str) -> str:
-        """A style sheet or a script of `assets`."""
+        """Return a style sheet or a script of `assets`."""
 
     def submit(self) -> str | None:
-        """The page to submit on."""
+        """Return the page to submit on."""
 
     def docs(self) -> str | None:
-        """The pages about the API."""
+        """Return the pages about the API."""
 
     def schema(self) -> str | None:
-        """The API's OpenAPI schema."""
+        """Return the API's OpenAPI schema."""
 
     def bundle(self, entry: str) -> str | None:
-        """What was submitted."""
+        """Return the bundle of an entry."""
 
     def entry_json(self, entry: str) -> str | None:
-        """An entry for programs."""
+        """Return an entry for programs."""
 
     def csv(self, board: Board, state: State | None = "verified") -> str | None:
-        """A board for spreadsheets."""
+        """Return a board for spreadsheets."""
 
     def json(self, board: Board, state: State | None = "verified") -> str | None:
-        """A board for programs."""
+        """Return a board for programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,60 +65,60 @@ class ServerLinks:
     assets: dict[str, str]
 
     def home(self) -> str:
-        """The first page."""
+        """Return the first page."""
         return "/"
 
     def board(
         self, board: Board, state: State | None = "verified", sort: str = "rank", descending: bool = False, page: int = 1
     ) -> str:
-        """A board; what is as usual does not stand in its address."""
-        asked = {"env": board.env, "split": f"{board.scheme}/{board.split}", "mode": board.mode}
+        """Return a board's address, without the parameters that have their defaults."""
+        query = {"env": board.env, "split": f"{board.scheme}/{board.split}", "mode": board.mode}
         if state != "verified":
-            asked["state"] = state or "all"
+            query["state"] = state or "all"
         if (sort, descending) != ("rank", False):
-            asked |= {"sort": sort, "order": "descending" if descending else "ascending"}
+            query |= {"sort": sort, "order": "descending" if descending else "ascending"}
         if page > 1:
-            asked["page"] = str(page)
-        return f"/?{urlencode(asked, safe='/')}"
+            query["page"] = str(page)
+        return f"/?{urlencode(query, safe='/')}"
 
     def chooser(self) -> str:
-        """The first page reads the form."""
+        """Return the first page, which reads the form."""
         return "/"
 
     def entry(self, entry: str) -> str:
-        """An entry's page."""
+        """Return an entry's page."""
         return f"/entries/{entry}"
 
     def asset(self, name: str) -> str:
-        """By its hash, so that it may be kept for ever."""
+        """Return its address, with the hash of its content, so that it may be cached for ever."""
         return f"/static/{self.assets[name]}"
 
     def submit(self) -> str:
-        """The form."""
+        """Return the form."""
         return "/submit"
 
     def docs(self) -> str:
-        """The API, to read."""
+        """Return the API, to read."""
         return "/api"
 
     def schema(self) -> str:
-        """The API, for programs."""
+        """Return the API, for programs."""
         return "/openapi.json"
 
     def bundle(self, entry: str) -> str:
-        """The zip file."""
+        """Return the zip file."""
         return f"/api/entries/{entry}/bundle"
 
     def entry_json(self, entry: str) -> str:
-        """The entry, from the API."""
+        """Return the entry, from the API."""
         return f"/api/entries/{entry}"
 
     def csv(self, board: Board, state: State | None = "verified") -> str:
-        """The board as a table."""
+        """Return the board as a table."""
         return f"/api/boards/{board.slug}.csv{_state(state)}"
 
     def json(self, board: Board, state: State | None = "verified") -> str:
-        """The board, from the API."""
+        """Return the board, from the API."""
         return f"/api/boards/{board.slug}{_state(state)}"
 
 

@@ -33,7 +33,7 @@ class Number:
 
 
 def mark_of(estimate: Estimate | None) -> Mark | None:
-    """The mark of a rate; None where there is none."""
+    """Return the mark of a rate; None where there is none."""
     if estimate is None or estimate.mean is None:
         return None
     ends = estimate.low is not None and estimate.high is not None
@@ -45,7 +45,13 @@ def _percent(value: float | None) -> str:
 
 
 def number_of(estimate: Estimate | None, *, plus: bool = False, digits: int | None = None) -> Number:
-    """A number as the tables of a report show it."""
+    """Format an estimate as the tables of a report show it.
+
+    Args:
+        estimate: None where nothing was measured.
+        plus: show the sign of a positive number.
+        digits: after the point; as usual where None.
+    """
     if estimate is None or estimate.mean is None:
         return Number("–", "", False)
     value, _, beside = estimate_text(estimate, plus, digits).partition(" ")
@@ -53,5 +59,5 @@ def number_of(estimate: Estimate | None, *, plus: bool = False, digits: int | No
 
 
 def signed(number: str) -> str:
-    """A number's text with a true minus sign."""
+    """Return a number's text with a true minus sign."""
     return number.replace("-", "−")

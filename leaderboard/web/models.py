@@ -1,10 +1,10 @@
-"""What the API answers, beside an entry. Invariant: the schema says it all, and answers are made of these models."""
+"""The models of the API's answers, beside an entry. Invariant: the schema says it all, and answers are made of these models."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from cotbench.leaderboard.boards.standing import Standing
+from cotbench.leaderboard.boards.view import Standing
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import Entry, State
 from cotbench.paper import Success
@@ -66,7 +66,7 @@ class Health(BaseModel):
 
 
 def board_name(board: Board, url: str = "") -> BoardName:
-    """A board for the API."""
+    """Return a board as the API names it."""
     return BoardName(
         slug=board.slug, env=board.env, envs=board.envs, scheme=board.scheme, split=board.split, mode=board.mode, url=url
     )

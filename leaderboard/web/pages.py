@@ -1,5 +1,5 @@
-"""The pages. Invariant: pure, from data to HTML; what a submitter, a model or an address wrote is text, never markup; no script
-and no style stands in a page.
+"""The pages as HTML. Invariant: pure, from data to HTML; what a submitter, a model or an address wrote is text, never markup;
+no script and no style stands in a page.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import STATES, Entry
 from cotbench.leaderboard.submission.limits import MB, PACKED
 from cotbench.leaderboard.web.api_docs import operations
-from cotbench.leaderboard.web.board_query import ALL, BoardQuery, all_boards
-from cotbench.leaderboard.web.columns import board_table
-from cotbench.leaderboard.web.entry_episodes import EntryEpisodes
-from cotbench.leaderboard.web.entry_tables import facts, numbers_table, type_rows
+from cotbench.leaderboard.web.board_query import ALL, BoardQuery, known_boards
+from cotbench.leaderboard.web.board_table import board_table
+from cotbench.leaderboard.web.entry_sections import EntryEpisodes, facts, numbers_table, type_rows
 from cotbench.leaderboard.web.links import Links
 
 ROWS = 100
@@ -35,46 +34,48 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """What somebody has typed into the form; not the token, which is never sent back."""
+    """The fields of the form as they were sent; not the token, which is never sent back."""
 
     name: str = ""
     team: str = ""
     link: str = ""
 
 
-def board_page(view: BoardView, asked: BoardQuery, boards: Sequence[Board], links: Links, *, size: int | None = ROWS) -> str:
-    """A board.
+def board_page(view: BoardView, query: BoardQuery, boards: Sequence[Board], links: Links, *, size: int | None = ROWS) -> str:
+    """Render a page of a board.
 
     Args:
-        view: of the board and the state that are asked for.
+        view: of the query's board and state.
+        query: what the page shows.
         boards: those that have entries.
+        links: the addresses.
         size: rows on a page; all where None.
     """
-    rows = sorted_rows(view.rows, asked.sort, asked.descending)
+    rows = sorted_rows(view.rows, query.sort, query.descending)
     pages = max(1, -(-len(rows) // size)) if size is not None else 1
-    page = min(asked.page, pages)
-    shown = rows[(page - 1) * size : page * size] if size is not None else rows
+    page = min(query.page, pages)
+    visible = rows[(page - 1) * size : page * size] if size is not None else rows
 
     def at(number: int) -> str | None:
-        return links.board(asked.board, asked.state, asked.sort, asked.descending, number) if 1 <= number <= pages else None
+        return links.board(query.board, query.state, query.sort, query.descending, number) if 1 <= number <= pages else None
 
-    others = {state: n for state, n in view.counts.items() if n and state != asked.state}
+    others = {state: n for state, n in view.counts.items() if n and state != query.state}
     return _rendered(
         "board.html.jinja",
         links=links,
-        title=board_title(asked.board),
-        asked=asked,
-        overall=asked.board.overall,
-        heading=counted(len(rows), "system" if asked.board.overall else "entry", asked.state),
+        title=board_title(query.board),
+        query=query,
+        overall=query.board.overall,
+        heading=counted(len(rows), "system" if query.board.overall else "entry", query.state),
         total=len(rows),
         tasks=sorted({row.tasks for row in rows if row.rank is not None}),
-        table=board_table(shown, view.reported if page == 1 else (), asked, links),
+        table=board_table(visible, view.reported if page == 1 else (), query, links),
         others=[
-            (counted(n, "entry", state), links.board(asked.board, state))
+            (counted(n, "entry", state), links.board(query.board, state))
             for state, n in others.items()
-            if asked.state is not None
+            if query.state is not None
         ],
-        form=_form(asked),
+        form=_form(query, boards),
         boards=[(board, board_title(board), links.board(board)) for board in boards],
         page=page,
         pages=pages,
@@ -83,11 +84,12 @@ def board_page(view: BoardView, asked: BoardQuery, boards: Sequence[Board], link
     )
 
 
-def _form(asked: BoardQuery) -> dict[str, Any]:
-    """The selects of the form: name -> (value, words, environments that have it)."""
-    envs = list(dict.fromkeys(board.env for board in all_boards()))
+def _form(query: BoardQuery, boards: Sequence[Board]) -> dict[str, Any]:
+    """Return the selects of the form: name -> (value, words, environments that have it)."""
+    known = known_boards(boards)
+    envs = list(dict.fromkeys(board.env for board in known))
     splits: dict[tuple[str, str], list[str]] = {}
-    for board in all_boards():
+    for board in known:
         found = splits.setdefault((board.scheme, board.split), [])
         if board.env not in found:
             found.append(board.env)
@@ -99,12 +101,12 @@ def _form(asked: BoardQuery) -> dict[str, Any]:
         },
         "modes": list(MODES.items()),
         "states": [*STATES, ALL],
-        "state": asked.state or ALL,
+        "state": query.state or ALL,
     }
 
 
-def entry_page(entry: Entry, played: EntryEpisodes, links: Links) -> str:
-    """An entry."""
+def entry_page(entry: Entry, content: EntryEpisodes, links: Links) -> str:
+    """Render an entry's page."""
     from markupsafe import Markup
 
     summary = entry.summary
@@ -127,17 +129,20 @@ def entry_page(entry: Entry, played: EntryEpisodes, links: Links) -> str:
         facts=facts(summary),
         modes=[(mode, MODES[mode]) for mode in modes],
         types=type_rows(summary),
-        played=played,
-        episodes=Markup(played.episodes),  # noqa: S704  (escaped there)
+        content=content,
+        episodes=Markup(content.episodes),  # noqa: S704  (escaped there)
     )
 
 
 def submit_page(links: Links, *, token_required: bool, server: str, typed: Typed | None = None, error: str = "") -> str:
-    """The form to submit with.
+    """Render the form to submit with.
 
     Args:
+        links: the addresses.
+        token_required: whether the form has a field for a token.
         server: the address of this server, for the command line.
-        typed: what was typed before, with the error that it led to.
+        typed: the fields as they were sent before.
+        error: why they were refused.
     """
     return _rendered(
         "submit.html.jinja",
@@ -152,10 +157,13 @@ def submit_page(links: Links, *, token_required: bool, server: str, typed: Typed
 
 
 def docs_page(schema: dict[str, Any], links: Links, *, token_required: bool, server: str) -> str:
-    """The API, to read.
+    """Render the documentation of the API.
 
     Args:
         schema: OpenAPI.
+        links: the addresses.
+        token_required: whether the examples send a token.
+        server: the address of this server.
     """
     return _rendered(
         "docs.html.jinja",
@@ -168,7 +176,7 @@ def docs_page(schema: dict[str, Any], links: Links, *, token_required: bool, ser
 
 
 def error_page(title: str, message: str, choices: Sequence[Choice], links: Links) -> str:
-    """What is shown instead of a page."""
+    """Render the page of a refusal."""
     return _rendered("error.html.jinja", links=links, title=title, message=message, choices=choices)
 
 

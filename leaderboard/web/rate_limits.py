@@ -1,5 +1,5 @@
-"""What stands before a submission. Invariant: nobody can fill the memory or the disk, by many requests, by one that never ends,
-or by one that says that it is small.
+"""Limits of submissions: rates, sizes, times. Invariant: nobody can fill the memory or the disk, by many requests, by one that
+never ends, or by one that says that it is small.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from cotbench.leaderboard.web.errors import RefusedError
+from cotbench.leaderboard.web.responses import RefusedError
 from cotbench.leaderboard.web.settings import Settings
 
 _ADDRESSES = 10_000
@@ -44,7 +44,7 @@ class Rates:
     _left: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
     def wait(self, address: str, *, take: bool = True) -> float:
-        """Seconds that the address has to wait; 0 where it may go on.
+        """Return the seconds that an address has to wait; 0 where it may go on.
 
         Args:
             take: whether this counts.
@@ -60,7 +60,7 @@ class Rates:
 
 
 def check_rate(rates: Rates, address: str, *, take: bool = True) -> None:
-    """Let an address through.
+    """Refuse an address that sends too often.
 
     Raises:
         RefusedError: 429, with Retry-After.
@@ -72,7 +72,7 @@ def check_rate(rates: Rates, address: str, *, take: bool = True) -> None:
 
 
 def client_of(request: Request) -> str:
-    """Who asks: the address, of IPv6 the network that one household has."""
+    """Return the client's address; of IPv6 the /64 network, which one household has."""
     host = request.client.host if request.client is not None else ""
     try:
         address = ip_address(host.partition("%")[0])
@@ -82,7 +82,7 @@ def client_of(request: Request) -> str:
 
 
 def bearer(request: Request) -> str | None:
-    """The token in the Authorization header."""
+    """Return the token in the Authorization header."""
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" and token.strip() else None
 
@@ -100,7 +100,7 @@ class Uploads:
 
     @asynccontextmanager
     async def limited(self, request: Request) -> AsyncIterator[Request]:
-        """The request with a body that ends in time and is not too long; whichever way it is read.
+        """Give the request with a body that ends in time and is not too long, whichever way it is read.
 
         Raises:
             RefusedError: 413 too long, 408 too slow, 503 too many at once.
@@ -135,7 +135,7 @@ class Uploads:
             self.held -= read
 
     async def spooled(self, request: Request) -> BinaryIO:
-        """The body of a request that `limited` gave, as a file at its beginning; whoever asked closes it."""
+        """Return the body of a request that `limited` gave, as a file at its beginning; the caller closes it."""
         file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  (the caller's)
         try:
             async for chunk in request.stream():

@@ -15,10 +15,9 @@ from cotbench.leaderboard.boards.labels import board_title
 from cotbench.leaderboard.boards.view import board_view
 from cotbench.leaderboard.web.assets import assets
 from cotbench.leaderboard.web.board_query import parse_board_query
-from cotbench.leaderboard.web.errors import RefusedError
-from cotbench.leaderboard.web.etag import tagged
 from cotbench.leaderboard.web.pages import Choice, Typed, board_page, docs_page, entry_page, submit_page
 from cotbench.leaderboard.web.rate_limits import bearer, check_rate, client_of
+from cotbench.leaderboard.web.responses import RefusedError, tagged
 from cotbench.leaderboard.web.service import Service
 
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -40,7 +39,7 @@ class Pages:
         self._service = service
 
     async def home(self, request: Request) -> Response:
-        """A board."""
+        """Answer with a board."""
         store, links = self._service.store, self._service.links
 
         def read() -> Response:
@@ -59,7 +58,7 @@ class Pages:
         return await self._service.read(read)
 
     async def entry(self, request: Request, entry_id: str) -> Response:
-        """An entry."""
+        """Answer with an entry."""
         if not _ID.fullmatch(entry_id):
             raise RefusedError(404, f"{entry_id[:100]!r} is no entry's id: it has twelve hexadecimal digits")
 
@@ -68,17 +67,17 @@ class Pages:
             return tagged(
                 request,
                 changes,
-                lambda: HTMLResponse(entry_page(entry, self._service.played(entry_id), self._service.links)),
+                lambda: HTMLResponse(entry_page(entry, self._service.episodes(entry_id), self._service.links)),
             )
 
         return await self._service.read(read)
 
     async def form(self, request: Request) -> Response:
-        """The form."""
+        """Answer with the form."""
         return self._form(request, 200)
 
     async def submit(self, request: Request) -> Response:
-        """What the form sends."""
+        """Take what the form sends."""
         service = self._service
         check_rate(service.rates, client_of(request))
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
@@ -118,13 +117,13 @@ class Pages:
         return HTMLResponse(page, status, {"Cache-Control": "no-store", **(headers or {})})
 
     async def docs(self, request: Request) -> Response:
-        """The API, to read."""
+        """Answer with the documentation of the API."""
         required = self._service.settings.token_required
         page = docs_page(self._app.openapi(), self._service.links, token_required=required, server=_server(request))
         return HTMLResponse(page, headers={"Cache-Control": "no-cache"})
 
     async def asset(self, filename: str) -> Response:
-        """A style sheet or a script."""
+        """Answer with a style sheet or a script."""
         for asset in assets().values():
             if asset.filename == filename:
                 return Response(asset.content, media_type=asset.media_type, headers={"Cache-Control": _FOREVER})
@@ -136,7 +135,7 @@ def _server(request: Request) -> str:
 
 
 def add_pages(app: FastAPI, views: Pages) -> None:
-    """Make the pages known; they are not in the API's schema."""
+    """Add the pages to the application; they are not in the API's schema."""
     for path, do in (
         ("/", views.home),
         ("/entries/{entry_id}", views.entry),

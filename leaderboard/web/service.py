@@ -1,5 +1,5 @@
-"""What the routes do, away from HTTP. Invariant: at most four submissions are unpacked and checked at once, whatever arrives;
-pages do not wait for them; an acknowledgement is given after the store has returned.
+"""The work of the routes, apart from HTTP. Invariant: at most four submissions are unpacked and checked at once, whatever
+arrives; pages do not wait for them; an acknowledgement is given after the store has returned.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ from starlette.requests import Request
 
 from cotbench.errors import CotbenchError, StoreError, SubmissionError, UsageError
 from cotbench.leaderboard.boards.view import board_view
-from cotbench.leaderboard.intake import accept_submission
 from cotbench.leaderboard.store.entry import Entry
-from cotbench.leaderboard.store.store import Store
+from cotbench.leaderboard.store.store import Store, accept_submission
 from cotbench.leaderboard.submission.bundle import unpack
 from cotbench.leaderboard.web.board_query import parse_board_query
-from cotbench.leaderboard.web.entry_episodes import EntryEpisodes, entry_episodes
-from cotbench.leaderboard.web.errors import RefusedError
+from cotbench.leaderboard.web.entry_sections import EntryEpisodes, entry_episodes
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.pages import board_page
 from cotbench.leaderboard.web.rate_limits import FAILED_TOKENS, Rates, Uploads, check_rate, client_of
+from cotbench.leaderboard.web.responses import RefusedError
 from cotbench.leaderboard.web.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 AT_ONCE = 4
-_KEPT = 16
+_CACHED = 16
 """Entries whose episodes are kept for the next reader, at most 1 MB each."""
 
 
@@ -52,16 +51,16 @@ class Service:
     failed: Rates = field(default_factory=lambda: Rates(FAILED_TOKENS))
     _readers: Any = field(default_factory=lambda: anyio.CapacityLimiter(AT_ONCE))
     _takers: Any = field(default_factory=lambda: anyio.CapacityLimiter(AT_ONCE))
-    _played: OrderedDict[str, EntryEpisodes] = field(default_factory=OrderedDict)
+    _episodes: OrderedDict[str, EntryEpisodes] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     async def read(self, do: Callable[[], T]) -> T:
-        """Do what reads the store, in a thread."""
+        """Read the store in a thread."""
         found: T = await anyio.to_thread.run_sync(do, limiter=self._readers)
         return found
 
     async def take(self, file: BinaryIO, name: str, team: str, link: str) -> tuple[Entry, bool]:
-        """Take a submission in; see `intake.accept_submission`.
+        """Check and store a submission in a thread; see `accept_submission`.
 
         Raises:
             SubmissionError: it is refused.
@@ -81,7 +80,7 @@ class Service:
             raise RefusedError(503, "this server lacks what it takes to check this run; its log says what") from error
 
     async def admit(self, request: Request, token: str | None) -> None:
-        """Let a submission through, where a token is asked for, only with one.
+        """Refuse a submission without a token where one is required.
 
         Raises:
             RefusedError: 401, or 429 after too many wrong tokens.
@@ -97,7 +96,7 @@ class Service:
             raise _unknown("this token is not known here, or was taken back")
 
     async def warm(self) -> None:
-        """Make the first page once, so that nobody waits for what is loaded and computed with it."""
+        """Render the first page once, so that no request waits for what is loaded and computed with it."""
         await self.read(self._first_page)
 
     def _first_page(self) -> None:
@@ -106,23 +105,23 @@ class Service:
             wanted = parse_board_query({}, boards)
             board_page(board_view(self.store, wanted.board), wanted, boards, self.links)
         except StoreError:
-            return  # Whoever asks is told.
+            return  # A request gets the error.
 
-    def played(self, entry: str) -> EntryEpisodes:
-        """What an entry played.
+    def episodes(self, entry: str) -> EntryEpisodes:
+        """Return the episodes of an entry for its page, cached.
 
         Raises:
             UnknownNameError: no such entry.
         """
         with self._lock:
-            if entry in self._played:
-                self._played.move_to_end(entry)
-                return self._played[entry]
+            if entry in self._episodes:
+                self._episodes.move_to_end(entry)
+                return self._episodes[entry]
         found = entry_episodes(unpack(self.store.bundle(entry)))
         with self._lock:
-            self._played[entry] = found
-            if len(self._played) > _KEPT:
-                self._played.popitem(last=False)
+            self._episodes[entry] = found
+            if len(self._episodes) > _CACHED:
+                self._episodes.popitem(last=False)
         return found
 
 

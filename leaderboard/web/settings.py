@@ -1,5 +1,5 @@
-"""How the page is served. Invariant: whoever can be reached from other machines asks for a token, and answers to known names
-only.
+"""The settings of the server. Invariant: a server that can be reached from other machines requires tokens, and answers to known
+names only.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What may be set.
+    """The settings.
 
     Attributes:
-        host: the address to listen on, 127.0.0.1 or another loopback address unless tokens are asked for.
+        host: the address to listen on, 127.0.0.1 or another loopback address unless tokens are required.
         port: 0 takes a free one.
         token_required: whether a submission needs a token.
         hosts: names in the Host header to answer to, without port, beside the address itself; a wildcard address answers to
@@ -28,7 +28,7 @@ class Settings:
         upload_seconds: within which an upload must have arrived.
 
     Raises:
-        UsageError: reachable from other machines, and no token asked for.
+        UsageError: reachable from other machines, and no token required.
     """
 
     host: str = "127.0.0.1"
@@ -45,14 +45,14 @@ class Settings:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Return whether only this machine can reach it."""
         if self.host.lower() == "localhost":
             return True
         address = _address(self.host)
         return address is not None and address.is_loopback
 
     def answers(self, host: str) -> bool:
-        """Whether the server answers to a Host header."""
+        """Return whether the server answers to a Host header."""
         name = hostname(host)
         own = (*self.hosts, self.host, *(_LOOPBACK if self.loopback else ()))
         if name is None:
@@ -64,7 +64,7 @@ class Settings:
 
 
 def hostname(host: str) -> str | None:
-    """The name in a Host header, in small letters, without port and brackets; None where there is none."""
+    """Return the name in a Host header, in lower case, without port and brackets; None where there is none."""
     text = host.strip().lower()
     if text.startswith("["):
         inside, closed, port = text[1:].partition("]")

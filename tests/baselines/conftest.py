@@ -14,6 +14,7 @@ from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs import runner
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
+from cotbench.runs.resources import Resources
 from tests import tiny_models
 
 ENV = "alfworld-gen"
@@ -25,7 +26,7 @@ def some_traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("traces") / "t"
     agent = make_agent("scripted?slips=0.05")
     plan = make_plan(RunConfig(agent="scripted?slips=0.05", env=ENV, split="train", mode="cot", episodes=3))
-    write_traces(runner.start_run(plan, folder, agent=agent, resources=runner.Resources(), observer=runner.SilentObserver()))
+    write_traces(runner.start_run(plan, folder, agent=agent, resources=Resources(), observer=runner.SilentObserver()))
     return folder
 
 

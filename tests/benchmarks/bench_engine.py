@@ -50,7 +50,7 @@ def _dialogues(task: str, turns: int) -> list[Dialogue]:
 
 
 def _query(state: Dialogue, mode: Mode, episode: str = "e", asked: Elicitation = ASKED) -> Query:
-    return Query(episode, "t", len(state.actions), mode, state, asked)
+    return Query(episode, "", "t", len(state.actions), mode, state, asked)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs import runner
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
+from cotbench.runs.resources import Resources
 from tests.conftest import needs_hf
 
 pytestmark = needs_hf
@@ -73,9 +74,7 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Any:
     spec = "scripted?slips=0.05"
     plan = make_plan(RunConfig(agent=spec, env=ENV, split="train", mode="cot", episodes=EPISODES))
     folder = tmp_path_factory.mktemp("traces") / "t"
-    outcome = runner.start_run(
-        plan, folder, agent=make_agent(spec), resources=runner.Resources(), observer=runner.SilentObserver()
-    )
+    outcome = runner.start_run(plan, folder, agent=make_agent(spec), resources=Resources(), observer=runner.SilentObserver())
     played = keep_successes(outcome.episodes, ENV, spec).demonstrations
     asked = Elicitation.for_env(ENV)
     told = asked.system_text(played[0].dialogue(0), "cot")
@@ -86,7 +85,8 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _model() -> Any:
-    from cotbench.baselines.tiny.model import BaseConfig, new_model
+    from cotbench.baselines.recipes.base import BaseConfig
+    from cotbench.baselines.tiny.model import new_model
 
     return new_model(BaseConfig(), VOCABULARY)
 

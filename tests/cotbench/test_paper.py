@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from cotbench import paper
+from cotbench.agents.hf.loading import ALIASES
 from cotbench.envs.registry import env_entry
 from tests.conftest import SHARED
 
@@ -94,4 +95,4 @@ def test_its_environments_are_ours() -> None:
     ],
 )
 def test_which_of_its_models_an_agent_is(spec: str, description: dict[str, object], model: str | None) -> None:
-    assert paper.paper_model(spec, description) == model
+    assert paper.paper_model(spec, description, ALIASES) == model

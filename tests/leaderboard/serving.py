@@ -44,7 +44,7 @@ class Answer:
 @contextmanager
 def served(store: Any, **settings: Any) -> Iterator[str]:
     """The address of a server of that store; `settings` as of `Settings`."""
-    from cotbench.leaderboard.web.serving import server_of
+    from cotbench.leaderboard.web.app import server_of
     from cotbench.leaderboard.web.settings import Settings
 
     server = server_of(store, Settings(**{"port": 0, **settings}), "critical")

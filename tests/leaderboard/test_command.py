@@ -211,7 +211,7 @@ def test_tokens_are_made_listed_and_taken_back(cli: Callable[..., Said]) -> None
 @contextmanager
 def _served(board: Path, *more: str, env: dict[str, str] | None = None) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`cotbench leaderboard serve` on a free port: its address, its process."""
-    command = [sys.executable, "-m", "cotbench", "leaderboard", "serve", "--port", "0", "--db", str(board), *more]
+    command = [sys.executable, "-P", "-m", "cotbench", "leaderboard", "serve", "--port", "0", "--db", str(board), *more]
     server = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, **(env or {})}
     )

@@ -1,4 +1,6 @@
-"""The `hf:` agent: a model, its chat, and an engine that answers. Invariant: a decision depends on its query alone."""
+"""The `hf:` agent: a model of transformers, its chat template, and an engine that answers. Invariant: a decision depends on its
+query and the weights alone.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from cotbench.agents.hf import loading
-from cotbench.agents.hf.attention import KVCache, TokenSpan, forward, install_attention
+from cotbench.agents.hf.attention import ATTENTION, KVCache, TokenSpan, forward, install_attention
 from cotbench.agents.hf.engine import Engine, EngineLimits, Key
 from cotbench.agents.hf.sequential_engine import SequentialEngine, can_reuse_cache, logits_agree
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.agents.tokenization.prompt_ids import prompt_ids
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.generation import TAG_ALLOWANCE
 from cotbench.prompting.query import Decision, Query
@@ -21,17 +22,17 @@ from cotbench.prompting.query import Decision, Query
 _log = logging.getLogger(__name__)
 
 _GB = 10**9
-_CPU_SHARE, _GPU_SHARE = 0.25, 0.8
+_CPU_MEMORY_SHARE, _GPU_MEMORY_SHARE = 0.25, 0.8
 _CPU_BATCH, _GPU_BATCH = 8, 32
-_PROBE = 12
+_PROBE_TOKENS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class ModelHandle:
-    """An agent's model, opened.
+    """Hold an agent's model while it is exposed.
 
     Attributes:
-        model: of transformers, with the attention that it came with.
+        model: a causal model of transformers, with the attention that it came with.
         chat: its tokenizer and template.
         context: the longest prompt and answer together, in tokens.
     """
@@ -45,7 +46,7 @@ class HFAgent:
     """A causal language model of transformers.
 
     Args:
-        model: hub name, alias (see `models.ALIASES`), local folder, or `smollm2`.
+        model: hub name, alias (see `loading.ALIASES`), local folder, `smollm2`, or `tiny`.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: "auto" (float32 on a CPU, bfloat16 on a GPU), "float32", "bfloat16", "float16".
         attn: "auto" (our own, which batches, where the model's layers allow it), or an `attn_implementation` of transformers,
@@ -55,9 +56,9 @@ class HFAgent:
         quantize: "4bit" or "8bit", with bitsandbytes.
         context: the longest prompt and answer together, in tokens; default: what the model's configuration says.
         threads: torch's threads; default: torch's own choice.
-        cache_gb: memory for keys and values; default: a quarter of the free memory, or 80 % of a GPU's. What does not fit is
+        cache_gb: gigabytes for KV caches; default: a quarter of the free memory, or 80 % of a GPU's. What does not fit is
             computed again when it is needed.
-        drafts: whether what may come next is guessed, to get several tokens out of one pass; the answers are the same.
+        drafts: whether to draft tokens by prompt lookup, to get several out of one forward pass; the answers are the same.
     """
 
     def __init__(
@@ -80,10 +81,7 @@ class HFAgent:
             import torch
 
             torch.set_num_threads(max(1, threads))
-        if cache_gb is not None and not cache_gb > 0:
-            raise UsageError(f"cache_gb={cache_gb}: give a number of gigabytes above 0")
-        if context is not None and context < 2 * TAG_ALLOWANCE:
-            raise UsageError(f"context={context} leaves no room for an answer")
+        _check_options(context, cache_gb)
         loaded = loading.load(
             model,
             device=device,
@@ -93,96 +91,183 @@ class HFAgent:
             adapter=adapter,
             quantize=quantize,
         )
-        self.name = f"hf:{model}"
+        self._open(loaded, f"hf:{model}", attn, context, cache_gb, drafts, live=False)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str = "hf:live",
+        attn: str = "auto",
+        context: int | None = None,
+        cache_gb: float | None = None,
+        drafts: bool = True,
+    ) -> Self:
+        """Make an agent of a model that is already in memory, such as one that is being trained.
+
+        Its weights may change in place between decisions; call `clear_cache` then, for the KV caches are of the old ones. While
+        queries are answered the model has the engine's attention and is in evaluation mode; as soon as none is left it has its
+        own attention and modes again, and can be trained.
+
+        Args:
+            model: a causal model of transformers, on its device.
+            tokenizer: its tokenizer, with the chat template.
+            name: the agent's name.
+            attn: "auto", or anything else to keep the model's own attention, which answers one query after the other.
+            context, cache_gb, drafts: as for `HFAgent`.
+
+        Raises:
+            UsageError: an option does not fit.
+        """
+        _check_options(context, cache_gb)
+        agent = cls.__new__(cls)
+        loaded = loading.LoadedModel(model, tokenizer, loading.describe_live(model, tokenizer, name))
+        agent._open(loaded, name, attn, context, cache_gb, drafts, live=True)
+        return agent
+
+    def _open(
+        self,
+        loaded: loading.LoadedModel,
+        name: str,
+        attn: str,
+        context: int | None,
+        cache_gb: float | None,
+        drafts: bool,
+        *,
+        live: bool,
+    ) -> None:
+        """Choose an engine for a model; `live` where others use the model between decisions."""
+        model = self._model = loaded.model
+        self.name = name
         self.needs: frozenset[str] = frozenset()
-        self._model = loaded.model
         self._chat = Chat(loaded.tokenizer)
-        self._end_ids = _end_ids(loaded.model, loaded.tokenizer)
-        limits = [context, getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)]
+        self._end_ids = _end_ids(model, loaded.tokenizer)
+        limits = [context, getattr(model.config.get_text_config(), "max_position_embeddings", None)]
         self._context = min((limit for limit in limits if limit is not None), default=2**31)
-        self._own_attention = loaded.model.config._attn_implementation
-        probe = _probe_logits(loaded.model)
-        against = _try_install_attention(loaded.model, *probe) if attn == "auto" else f"attn={attn}"
-        batched = against is None
-        if attn == "auto" and against is not None:
-            _log.warning("%s is answered one query after the other: %s", self.name, against)
+        self._own_attention = model.config._attn_implementation
+        self._live = live
+        self._training: list[Any] | None = None
+        training = _set_eval(model)
+        probe = _probe_logits(model)
+        reason = _try_install_attention(model, *probe) if attn == "auto" else f"attn={attn}"
+        batched = reason is None
+        if attn == "auto" and reason is not None:
+            _log.warning("%s is answered one query after the other: %s", name, reason)
         self._engine: Engine | SequentialEngine
         if batched:
-            bounds = EngineLimits(_cache_bytes(self._model, cache_gb), speculative=drafts and not _has_windows(self._model))
-            self._engine = Engine(self._model, self._chat, self._end_ids, self._prompt, bounds)
+            bounds = EngineLimits(_cache_bytes(model, cache_gb), speculative=drafts and not _has_windows(model))
+            self._engine = Engine(model, self._chat, self._end_ids, self._context, bounds)
         else:
-            keep = can_reuse_cache(self._model, *probe)
-            self._engine = SequentialEngine(self._model, self._chat, self._end_ids, self._prompt, keep)
-        self.batch = (_GPU_BATCH if self._model.device.type == "cuda" else _CPU_BATCH) if batched else 1
+            reuse = can_reuse_cache(model, *probe)
+            self._engine = SequentialEngine(model, self._chat, self._end_ids, self._context, reuse)
+        self.batch = (_GPU_BATCH if model.device.type == "cuda" else _CPU_BATCH) if batched else 1
+        self._answering_attention = ATTENTION if batched else self._own_attention
         self._description = {
             **loaded.description,
             "context": self._context,
-            "attention": "cotbench" if batched else str(self._model.config._attn_implementation),
+            "attention": "cotbench" if batched else str(model.config._attn_implementation),
         }
+        if live:
+            self._training = training
+            self._release_model()
 
     def describe(self) -> dict[str, Any]:
-        """Model, revision, weights, dtype, device: what the manifest records."""
+        """Return what the manifest records: model, revision, weights, dtype, device."""
         return dict(self._description)
 
     @contextmanager
     def expose_model(self) -> Iterator[ModelHandle]:
-        """Open the model for who looks into it or asks it by other ways; answer no query meanwhile.
+        """Lend the model to a caller who looks into it or asks it by other ways; answer no query meanwhile.
 
         Afterwards it has the attention again that it answers with, whatever was set in between.
         """
-        answering = self._model.config._attn_implementation
+        attention = self._model.config._attn_implementation
         self._model.set_attn_implementation(self._own_attention)
         try:
             yield ModelHandle(self._model, self._chat, self._context)
         finally:
-            self._model.set_attn_implementation(answering)
+            self._model.set_attn_implementation(attention)
 
     def clear_cache(self) -> None:
-        """Drop what was computed of the episodes so far: what comes next is as if the agent had just been loaded."""
+        """Drop the KV caches: what comes next is as if the agent had just been made, with the weights as they are now."""
         self._engine.close()
+        self._release_model()
 
     def close(self) -> None:
-        """Drop the caches and the model."""
-        self._engine.close()
+        """Drop the KV caches and the model."""
+        if self._model is not None:
+            self.clear_cache()
         self._model = None
 
     def submit(self, key: Key, query: Query) -> None:
-        """Take a query in; `collect` gives its decision, under the key."""
+        """Take a query in; `collect` returns its decision, under the key."""
         self._engine.submit(key, query)
 
     def collect(self, wait: float) -> list[tuple[Key, Decision]]:
-        """Compute for one pass of the model; the decisions that are now complete. `wait` means nothing: it never waits."""
-        return self._engine.step()
+        """Compute one forward pass; return the decisions that are now complete. `wait` means nothing: it never waits."""
+        self._take_model()
+        decisions = self._engine.step()
+        if self._engine.idle:
+            self._release_model()
+        return decisions
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        """One decision a query, in order; what fails is an error of that query alone."""
+        """Return one decision a query, in order; what fails is an error of that query alone."""
         for index, query in enumerate(queries):
-            self._engine.submit(index, query)
-        answers: dict[Key, Decision] = {}
-        while len(answers) < len(queries):
-            answers.update(self._engine.step())
-        return [answers[index] for index in range(len(queries))]
+            self.submit(index, query)
+        decisions: dict[Key, Decision] = {}
+        while len(decisions) < len(queries):
+            decisions.update(self.collect(0.0))
+        return [decisions[index] for index in range(len(queries))]
 
-    def _prompt(self, query: Query) -> tuple[list[int], int]:
-        """The ids of a query's prompt, and how many observations were dropped for it."""
-        return prompt_ids(query, self._chat, self._context)
+    def _take_model(self) -> None:
+        """Put a live model into evaluation mode and give it the engine's attention."""
+        if self._live and self._training is None:
+            self._training = _set_eval(self._model)
+            if self._answering_attention != self._own_attention:
+                self._model.set_attn_implementation(self._answering_attention)
+
+    def _release_model(self) -> None:
+        """Give a live model its own attention and modes back."""
+        if self._live and self._training is not None:
+            if self._answering_attention != self._own_attention:
+                self._model.set_attn_implementation(self._own_attention)
+            for module in self._training:
+                module.training = True
+            self._training = None
+
+
+def _check_options(context: int | None, cache_gb: float | None) -> None:
+    if cache_gb is not None and not cache_gb > 0:
+        raise UsageError(f"cache_gb={cache_gb}: give a number of gigabytes above 0")
+    if context is not None and context < 2 * TAG_ALLOWANCE:
+        raise UsageError(f"context={context} leaves no room for an answer")
+
+
+def _set_eval(model: Any) -> list[Any]:
+    """Put a model into evaluation mode; return the modules that were in training mode."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    return training
 
 
 def _probe_logits(model: Any) -> tuple[list[int], Any]:
-    """Some tokens, and what the model says after each of them, (tokens, vocabulary)."""
+    """Return some tokens, and the logits after each of them, (tokens, vocabulary), by the model's own attention."""
     import torch
 
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = [(7 * index + 3) % vocabulary for index in range(_PROBE)]
+    ids = [(7 * index + 3) % vocabulary for index in range(_PROBE_TOKENS)]
     window = getattr(model.config.get_text_config(), "sliding_window", None) or 0
     if 0 < window < 128:  # A short window is reached: then that is compared too.
-        ids *= 1 + window // _PROBE
+        ids *= 1 + window // _PROBE_TOKENS
     with torch.inference_mode():
         return ids, model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
 
 
 def _try_install_attention(model: Any, ids: list[int], logits: Any) -> str | None:
-    """Why our attention does not compute what the model's own does; None where it does, and then it is installed."""
+    """Install our attention where it computes the same logits as the model's own; else return the reason why not."""
     import torch
 
     own = model.config._attn_implementation
@@ -190,7 +275,7 @@ def _try_install_attention(model: Any, ids: list[int], logits: Any) -> str | Non
     try:
         install_attention(model)
         first, second, other = KVCache(), KVCache(), KVCache()
-        # A prompt, a continuation that it is shared with, and somebody else beside them.
+        # A prompt, a continuation that shares its cache, and another sequence beside them.
         early, _ = forward(
             model, [TokenSpan(ids[:half], first, logits_from_end=range(half, 0, -1)), TokenSpan(ids[1:4], other)]
         )
@@ -200,27 +285,28 @@ def _try_install_attention(model: Any, ids: list[int], logits: Any) -> str | Non
         )
         if logits_agree(torch.cat([early, late]), logits, model.dtype):
             return None
-        against = "our attention computes something else than its own"
+        reason = "our attention computes something else than its own"
     except Exception as error:  # Whatever a model's code does with arguments that it does not know.
-        against = loading.first_line(error)
+        reason = loading.first_line(error)
     model.set_attn_implementation(own)
-    return against
+    return reason
 
 
 def _has_windows(model: Any) -> bool:
-    """Whether some layers see a window of the last tokens only: a token's bits would depend on what is guessed beside it."""
+    """Return whether some layers see a window of the last tokens only: a token's bits would depend on the draft beside it."""
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     return bool(getattr(config, "sliding_window", None)) and (kinds is None or any("sliding" in kind for kind in kinds))
 
 
 def _cache_bytes(model: Any, cache_gb: float | None) -> int:
+    """Return how many bytes the KV caches may take."""
     if cache_gb is not None:
         return int(cache_gb * _GB)
     if model.device.type == "cuda":
         import torch
 
-        return int(torch.cuda.mem_get_info(model.device)[0] * _GPU_SHARE)
+        return int(torch.cuda.mem_get_info(model.device)[0] * _GPU_MEMORY_SHARE)
     try:
         from pathlib import Path
 
@@ -228,11 +314,11 @@ def _cache_bytes(model: Any, cache_gb: float | None) -> int:
         free = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         raise AgentError("this system does not tell its free memory: give ?cache_gb=4") from None
-    return int(free * _CPU_SHARE)
+    return int(free * _CPU_MEMORY_SHARE)
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Token ids that end the assistant's turn."""
+    """Return the token ids that end the assistant's turn."""
     ends = model.generation_config.eos_token_id
     ids = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
     return frozenset(id_ for id_ in ids if id_ is not None)

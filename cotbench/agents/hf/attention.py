@@ -1,12 +1,12 @@
-"""Keys and values of many sequences, and attention over them. Invariant: what a token computes depends on its own sequence
-alone, to the last bit (float32, one kind of processor): not on what else goes through the model in the same pass, nor on how
-its sequence was cut into passes.
+"""KV caches of many sequences, and attention over them without padding. Invariant: what a token computes depends on its own
+sequence alone, to the last bit (float32, one kind of processor): not on what else goes through the model in the same forward
+pass, nor on how its sequence was cut into passes.
 
-Own attention instead of padded batches on transformers' caches: tokens of all sequences stand one after another in one row, so
-nothing is padded; each sequence keeps its keys where they are, so nothing is copied from token to token; several
-continuations share the keys of what they continue; and a pass may mix long prompts with single tokens. Matrix products keep
-their bits for every number of rows that is a multiple of four, and for the same number of keys: so passes are filled up, and
-attention goes over whole blocks of keys, for a multiple of four rows that end in the same block.
+Replaces padded batches on transformers' caches: the new tokens of all sequences stand one after another in one row, so nothing
+is padded; each sequence keeps its keys and values where they are, so nothing is copied from token to token; several
+continuations share the cache of the prompt that they continue; and a pass may mix long prompts with single tokens. Matrix
+products keep their bits for every number of rows that is a multiple of four, and for the same number of keys: so passes are
+filled up to such a multiple, and attention goes over whole blocks of keys, for a multiple of four rows that end in one block.
 """
 
 from __future__ import annotations
@@ -18,15 +18,21 @@ from typing import Any
 from cotbench.agents.hf.linear import use_fast_cpu_linear
 
 ATTENTION = "cotbench_rows"
-"""The name of our attention among transformers' own."""
+"""The name of this attention among transformers' `attn_implementation`s."""
 
-_ALIGN = 4
+_ROW_MULTIPLE = 4
+"""Rows of every matrix product are filled up to a multiple of so many."""
+
 BLOCK = 64
-"""Keys are kept and attended to in blocks of so many."""
+"""Tokens of a KV cache block: capacity and attention go by whole blocks."""
 
 
 class KVCache:
-    """Keys and values of consecutive tokens, for every layer: tensors of (key heads, capacity, head size)."""
+    """Hold keys and values of consecutive tokens, for every layer: tensors of (key heads, capacity, head size).
+
+    Attributes:
+        length: how many tokens are held; setting it lower drops the last ones.
+    """
 
     def __init__(self) -> None:
         self.length = 0
@@ -34,47 +40,59 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory held."""
+        """Return the memory held, in bytes."""
         return sum(tensor.nbytes for pair in self._layers.values() for tensor in pair)
 
-    def write(self, layer: int, keys: Any, values: Any) -> tuple[Any, Any]:
-        """Put (heads, n, size) after the first `length` tokens; gives all keys and values that are kept. `length` stays.
+    @property
+    def capacity(self) -> int:
+        """Return how many tokens fit into the memory held; 0 before the first are written."""
+        return next((int(keys.shape[1]) for keys, _ in self._layers.values()), 0)
 
-        Behind the last token written stands what does not count, up to a whole number of blocks.
+    def write(self, layer: int, keys: Any, values: Any) -> tuple[Any, Any]:
+        """Write new tokens of one layer after the first `length` ones; `length` itself is left to the caller.
+
+        Args:
+            layer: the layer's number.
+            keys, values: (key heads, n, head size).
+
+        Returns:
+            The layer's whole tensors, (key heads, capacity, head size). What stands behind the last token written is not valid.
         """
         end = self.length + keys.shape[1]
         held = self._layers.get(layer)
         if held is None or held[0].shape[1] < end:
-            room = end if held is None else end + end // 2
-            room += -room % BLOCK
-            held = tuple(self._grown(old, new, room) for old, new in zip(held or (None, None), (keys, values), strict=True))
+            capacity = end if held is None else end + end // 2
+            capacity += -capacity % BLOCK
+            pairs = zip(held or (None, None), (keys, values), strict=True)
+            held = tuple(self._enlarged(old, new, capacity) for old, new in pairs)
             self._layers[layer] = held
         held[0][:, self.length : end] = keys
         held[1][:, self.length : end] = values
         return held
 
-    def _grown(self, old: Any, new: Any, room: int) -> Any:
-        tensor = new.new_zeros((new.shape[0], room, new.shape[2]))  # What is masked must be a number all the same.
+    def _enlarged(self, old: Any, new: Any, capacity: int) -> Any:
+        tensor = new.new_zeros((new.shape[0], capacity, new.shape[2]))  # A masked key must not be NaN.
         if old is not None:
             tensor[:, : self.length] = old[:, : self.length]
         return tensor
 
     def read(self, layer: int, count: int) -> tuple[Any, Any]:
-        """Keys and values of the first `count` tokens."""
+        """Return keys and values of the first `count` tokens of one layer, (key heads, count, head size)."""
         keys, values = self._layers[layer]
         return keys[:, :count], values[:, :count]
 
 
 @dataclass(slots=True)
 class TokenSpan:
-    """Some new tokens of one sequence.
+    """Some new tokens of one sequence, to be computed in one forward pass.
 
     Attributes:
         ids: the tokens.
-        cache: where their keys go.
-        prefix: what they continue, if that is kept elsewhere: all of `prefix` is seen by all of `ids`.
+        cache: where their keys and values go.
+        prefix: the cache of what they continue, where that is another one: all of it is seen by all of `ids`.
         prefix_pending: how many tokens of `prefix` an earlier span of the same pass computes.
-        logits_from_end: of which of the tokens, counted from the end (1 is the last), the next token's logits are wanted.
+        logits_from_end: the tokens after which logits are wanted, counted from the end (1 is the last).
+        row: where the span begins in the pass; set by `forward`.
     """
 
     ids: Sequence[int]
@@ -86,21 +104,24 @@ class TokenSpan:
 
     @property
     def position(self) -> int:
-        """The position of the first token in its sequence."""
+        """Return the position of the first token in its sequence."""
         return self.cache.length + self.prefix_length
 
     @property
     def prefix_length(self) -> int:
-        """How many tokens it continues."""
+        """Return how many tokens of `prefix` it continues."""
         return 0 if self.prefix is None else self.prefix.length + self.prefix_pending
 
 
 def forward(model: Any, spans: Sequence[TokenSpan]) -> list[Any]:
-    """One pass of a model over the new tokens of several sequences.
+    """Compute one forward pass over the new tokens of several sequences.
+
+    Args:
+        model: a causal model of transformers with this attention (`install_attention`).
+        spans: the new tokens; their caches grow by them, and after an exception are what they were.
 
     Returns:
-        For each span a tensor (len(wanted), vocabulary), float32; the spans' entries are longer by their tokens. After an
-        exception all entries are what they were.
+        For each span a float32 tensor (len(logits_from_end), vocabulary).
     """
     import torch
 
@@ -112,10 +133,10 @@ def forward(model: Any, spans: Sequence[TokenSpan]) -> list[Any]:
         ids += span.ids
         positions += range(span.position, span.position + len(span.ids))
         keep += [len(ids) - back for back in span.logits_from_end]
-    wanted = len(keep)
+    rows = len(keep)
     keep = keep or [0]
-    keep += [keep[-1]] * (-len(keep) % _ALIGN)
-    padding = -len(ids) % _ALIGN
+    keep += [keep[-1]] * (-len(keep) % _ROW_MULTIPLE)
+    padding = -len(ids) % _ROW_MULTIPLE
     device = model.get_input_embeddings().weight.device
     with torch.inference_mode():
         out = model(
@@ -125,14 +146,14 @@ def forward(model: Any, spans: Sequence[TokenSpan]) -> list[Any]:
             logits_to_keep=torch.tensor(keep, device=device),
             cotbench_spans=spans,
         )
-    logits = out.logits[0, :wanted].float()
+    logits = out.logits[0, :rows].float()
     for span in spans:
         span.cache.length += len(span.ids)
     return list(logits.split([len(span.logits_from_end) for span in spans]))
 
 
 def install_attention(model: Any) -> None:
-    """Make a model's layers use the attention of this module, and products that few rows are quick in."""
+    """Make a model's layers use the attention of this module; on a CPU also its linear layers (`linear.py`)."""
     from transformers import AttentionInterface
 
     use_fast_cpu_linear(model)
@@ -154,7 +175,25 @@ def attention_forward(
     s_aux: Any = None,
     **_: Any,
 ) -> tuple[Any, None]:
-    """Attention as transformers' layers call it: query (1, heads, tokens, size), key and value (1, key heads, tokens, size)."""
+    """Compute attention as transformers' layers call it.
+
+    Args:
+        module: the attention layer.
+        query: (1, heads, tokens, head size), the new tokens of all spans one after another.
+        key, value: (1, key heads, tokens, head size).
+        attention_mask: must be None: the spans say who sees whom.
+        cotbench_spans: the spans of the pass.
+        scaling: what scores are multiplied with; default 1 / sqrt(head size).
+        softcap: where scores are bent by a tanh (Gemma 2).
+        sliding_window: how many last tokens are seen, the token itself included.
+        s_aux: must be None: attention sinks are not supported.
+
+    Returns:
+        (1, tokens, heads, head size), and None for the weights.
+
+    Raises:
+        NotImplementedError: the layer asks for what this attention does not know.
+    """
     if cotbench_spans is None or s_aux is not None or attention_mask is not None:
         raise NotImplementedError("a layer that our attention does not know")
     out = query.new_zeros((1, query.shape[2], query.shape[1], value.shape[3]))
@@ -162,106 +201,117 @@ def attention_forward(
     for span in cotbench_spans:
         rows = slice(span.row, span.row + len(span.ids))
         own = span.cache.write(module.layer_idx, key[0, :, rows], value[0, :, rows])
-        before = (
-            span.prefix.read(module.layer_idx, span.prefix_length) if span.prefix is not None and span.prefix_length else None
-        )
-        out[0, rows] = _attend_span(query[0, :, rows], own, before, span, rule)
+        prefix = None
+        if span.prefix is not None and span.prefix_length:
+            prefix = span.prefix.read(module.layer_idx, span.prefix_length)
+        out[0, rows] = _attend_span(query[0, :, rows], own, prefix, span, rule)
     return out, None
 
 
 @dataclass(frozen=True, slots=True)
 class _AttentionRule:
-    """How a layer weighs keys: what scores are multiplied with, where they are bent, how many last keys are seen."""
+    """A layer's settings: what scores are multiplied with, where they are bent, how many last keys are seen (None: all)."""
 
     scale: float
     softcap: float | None
     window: int | None
 
     def start(self, first: int) -> int:
-        """The first key that the query at position `first` sees."""
+        """Return the position of the first key that the query at position `first` sees."""
         return 0 if self.window is None else max(0, first - self.window + 1)
 
 
 def _fold_query_groups(query: Any, key_heads: int) -> Any:
-    """(heads, n, size) to (key heads, heads per key head * n, size): grouped queries without repeating keys."""
+    """Reshape (heads, n, size) to (key heads, heads per key head * n, size): grouped queries without repeating keys."""
     heads, count, size = query.shape
     return query.reshape(key_heads, heads // key_heads * count, size)
 
 
 def _unfold_query_groups(out: Any, heads: int) -> Any:
-    """(key heads, group * n, size) to (n, heads, size)."""
+    """Reshape (key heads, group * n, size) to (n, heads, size)."""
     return out.reshape(heads, -1, out.shape[2]).transpose(0, 1)
 
 
 def _causal_mask(count: int, first: int, start: int, end: int, window: int | None, device: Any) -> Any:
-    """Which keys at positions start..end the queries at first..first+count see: (count, end - start), or None for all."""
+    """Return which keys at positions start..end the queries at first..first+count see: (count, end - start), None for all."""
     import torch
 
     if end <= first + 1 and (window is None or first + count - 1 - window < start):
         return None
     queries = torch.arange(first, first + count, device=device)[:, None]
     keys = torch.arange(start, end, device=device)[None]
-    seen = keys <= queries
-    return seen if window is None else seen & (keys > queries - window)
+    mask = keys <= queries
+    return mask if window is None else mask & (keys > queries - window)
 
 
 def _attend_span(
-    query: Any, own: tuple[Any, Any], before: tuple[Any, Any] | None, span: TokenSpan, rule: _AttentionRule
+    query: Any, own: tuple[Any, Any], prefix: tuple[Any, Any] | None, span: TokenSpan, rule: _AttentionRule
 ) -> Any:
-    """What a span's tokens see: query (heads, tokens, size) to (tokens, heads, size)."""
+    """Return a span's attention output, block by block.
+
+    Args:
+        query: (heads, tokens, size).
+        own: keys and values of the span's cache, (key heads, capacity, size).
+        prefix: keys and values of what the span continues, (key heads, prefix length, size).
+        span: the span.
+        rule: the layer's settings.
+
+    Returns:
+        (tokens, heads, size).
+    """
     import torch
 
-    pieces, start, count = [], 0, query.shape[1]
+    outputs, start, count = [], 0, query.shape[1]
     while start < count:
         rows = min(count - start, BLOCK - (span.cache.length + start) % BLOCK)
-        some = query[:, start : start + rows]
-        if missing := -rows % _ALIGN:
-            some = torch.cat([some, some[:, -1:].expand(-1, missing, -1)], dim=1)
-        pieces.append(_attend_block(some, own, before, span, start, rule)[:rows])
+        block = query[:, start : start + rows]
+        if missing := -rows % _ROW_MULTIPLE:
+            block = torch.cat([block, block[:, -1:].expand(-1, missing, -1)], dim=1)
+        outputs.append(_attend_block(block, own, prefix, span, start, rule)[:rows])
         start += rows
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def _attend_block(
-    query: Any, own: tuple[Any, Any], before: tuple[Any, Any] | None, span: TokenSpan, skipped: int, rule: _AttentionRule
+    query: Any, own: tuple[Any, Any], prefix: tuple[Any, Any] | None, span: TokenSpan, skipped: int, rule: _AttentionRule
 ) -> Any:
-    """The rows of a span from the one numbered `skipped` on, which end in one block of its own keys."""
+    """Return the attention output of the rows of a span from number `skipped` on, which end in one block of its own cache."""
     heads, count, _ = query.shape
     group = heads // own[0].shape[0]
     first, base = span.position + skipped, span.prefix_length
     start = rule.start(first)
     folded = _fold_query_groups(query, own[0].shape[0])
     parts = []
-    if before is not None and start < base:
-        seen = _causal_mask(count, first, start, base, rule.window, query.device)
-        parts.append((folded, before[0][:, start:], before[1][:, start:], _repeat_for_groups(seen, group)))
+    if prefix is not None and start < base:
+        mask = _causal_mask(count, first, start, base, rule.window, query.device)
+        parts.append((folded, prefix[0][:, start:], prefix[1][:, start:], _repeat_for_groups(mask, group)))
     begin, end = max(0, start - base), span.cache.length + skipped + 1
     end += -end % BLOCK
-    seen = _causal_mask(count, first, base + begin, base + end, rule.window, query.device)
-    parts.append((folded, own[0][:, begin:end], own[1][:, begin:end], _repeat_for_groups(seen, group)))
+    mask = _causal_mask(count, first, base + begin, base + end, rule.window, query.device)
+    parts.append((folded, own[0][:, begin:end], own[1][:, begin:end], _repeat_for_groups(mask, group)))
     return _unfold_query_groups(_softmax_over_parts(parts, rule), heads)
 
 
-def _repeat_for_groups(seen: Any, group: int) -> Any:
-    return None if seen is None else seen.repeat(group, 1)
+def _repeat_for_groups(mask: Any, group: int) -> Any:
+    return None if mask is None else mask.repeat(group, 1)
 
 
 def _softmax_over_parts(parts: Sequence[tuple[Any, Any, Any, Any]], rule: _AttentionRule) -> Any:
-    """Softmax over the keys of all parts together: (query, keys, values, seen) each."""
+    """Return attention with one softmax over the keys of all parts; a part is (query, keys, values, mask)."""
     import torch
 
     scores = []
-    for query, keys, _, seen in parts:
+    for query, keys, _, mask in parts:
         score = torch.matmul(query * rule.scale, keys.transpose(1, 2))
         if rule.softcap is not None:
             score = torch.tanh(score / rule.softcap) * rule.softcap
-        if seen is not None:
-            score = score.masked_fill(~seen, float("-inf"))
+        if mask is not None:
+            score = score.masked_fill(~mask, float("-inf"))
         scores.append(score)
     weights = torch.softmax(torch.cat(scores, dim=-1).float(), dim=-1).to(parts[0][2].dtype)
     out, start = None, 0
     for (_, _, values, _), score in zip(parts, scores, strict=True):
-        piece = torch.matmul(weights[..., start : start + score.shape[-1]], values)
-        out = piece if out is None else out + piece
+        part = torch.matmul(weights[..., start : start + score.shape[-1]], values)
+        out = part if out is None else out + part
         start += score.shape[-1]
     return out

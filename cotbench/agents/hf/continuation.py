@@ -1,68 +1,124 @@
-"""One continuation while it is written. Invariant: it sees nothing but logits, so it is written the same wherever these were
-computed, and in whatever company.
+"""One continuation while it is generated: sampling, stop strings, log-probabilities. Invariant: it sees nothing but the logits
+and the seed of its own sequence, so it comes out the same wherever these were computed, and whatever is computed beside it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from cotbench.agents.hf.sampling import Sampler
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.generation import Generation, GenerationRequest, first_stop
 from cotbench.prompting.parsing import ACTION_CLOSE
 
 
-class Continuation:
-    """What is written for an ask.
+class Sampler:
+    """Choose the next tokens of one continuation.
 
-    Attributes:
-        ask: what was asked for.
-        ids: the tokens so far, an end-of-turn token left out; of a given text all of it, from the beginning.
+    Args:
+        temperature: 0 is greedy.
+        top_p: the nucleus: the fewest tokens whose probability reaches it.
+        seed: of a random generator of its own.
     """
 
-    def __init__(self, ask: GenerationRequest, elicitation: Elicitation, chat: Chat, end_ids: frozenset[int]) -> None:
-        self.ask = ask
-        self.ids: list[int] = [] if ask.forced is None else chat.encode(ask.forced)
+    def __init__(self, temperature: float, top_p: float, seed: int) -> None:
+        self._temperature, self._top_p, self._seed = temperature, top_p, seed
+        self._generator: Any = None
+
+    def choose(self, logits: Any) -> tuple[int, float]:
+        """Return the next token's id, and the natural logarithm of its probability at temperature 1.
+
+        Args:
+            logits: float32, (vocabulary,).
+        """
+        import torch
+
+        logprobs = torch.log_softmax(logits, dim=-1)
+        if self._temperature == 0.0:
+            token = int(torch.argmax(logits))
+            return token, float(logprobs[token])
+        if self._generator is None:
+            self._generator = torch.Generator().manual_seed(self._seed)
+        probabilities = torch.softmax(logits.cpu() / self._temperature, dim=-1)
+        probabilities, order = torch.sort(probabilities, descending=True, stable=True)
+        # The nucleus; the most probable token always belongs to it.
+        before = torch.cumsum(probabilities, dim=-1) - probabilities
+        probabilities = torch.where(before < self._top_p, probabilities, torch.zeros(()))
+        token = int(order[int(torch.multinomial(probabilities, 1, generator=self._generator))])
+        return token, float(logprobs[token])
+
+
+class Continuation:
+    """Collect the tokens that are generated for one request.
+
+    Args:
+        request: what is wanted.
+        elicitation: temperature and top-p.
+        chat: the model's tokenizer.
+        end_ids: token ids that end the assistant's turn.
+
+    Attributes:
+        request: what is wanted.
+        ids: the tokens so far, an end-of-turn token left out; of a forced text all of it, from the beginning.
+    """
+
+    def __init__(self, request: GenerationRequest, elicitation: Elicitation, chat: Chat, end_ids: frozenset[int]) -> None:
+        self.request = request
+        self.ids: list[int] = [] if request.forced is None else chat.encode(request.forced)
         self._chat, self._end_ids = chat, end_ids
-        self._sampler = Sampler(elicitation.temperature, elicitation.top_p, ask.seed)
+        self._sampler = Sampler(elicitation.temperature, elicitation.top_p, request.seed)
         self._logprobs: list[float] = []
-        self._grown: list[str] = []
+        self._text_after_token: list[str] = []
 
     @property
     def tokens_left(self) -> int:
-        """How many tokens may still be generated."""
-        return self.ask.budget - len(self._logprobs)
+        """Return how many tokens may still be generated."""
+        return self.request.budget - len(self._logprobs)
 
     @property
     def logit_rows(self) -> int:
-        """After how many tokens logits are wanted, at the least."""
-        return 1 if self.ask.forced is None else len(self.ids)
+        """Return how many rows of logits are needed next: one to generate a token, one for each token of a forced text."""
+        return 1 if self.request.forced is None else len(self.ids)
 
     def score(self, logits: Any) -> Generation:
-        """The given text with its log-probabilities; `logits` is (tokens, vocabulary), before each of its tokens."""
+        """Return the forced text with its log-probabilities.
+
+        Args:
+            logits: float32, (tokens, vocabulary); row i predicts token i of the text.
+        """
         import torch
 
-        scores = torch.log_softmax(logits, dim=-1)[range(len(self.ids)), self.ids].tolist()
-        return Generation(
-            (self.ask.forced or "").removesuffix(ACTION_CLOSE), ACTION_CLOSE, 0, (), tuple(self.ids), tuple(scores)
-        )
+        logprobs = torch.log_softmax(logits, dim=-1)[range(len(self.ids)), self.ids].tolist()
+        text = (self.request.forced or "").removesuffix(ACTION_CLOSE)
+        return Generation(text, ACTION_CLOSE, 0, ids=tuple(self.ids), logprobs=tuple(logprobs))
 
     def append_token(self, logits: Any) -> Generation | None:
-        """Choose the next token from (vocabulary); what was written, where that ends it."""
+        """Choose the next token; return all that was generated where this token ends it, else None.
+
+        Args:
+            logits: float32, (vocabulary,).
+        """
         token, logprob = self._sampler.choose(logits)
         self._logprobs.append(logprob)
-        text = self._grown[-1] if self._grown else ""
+        text = self._text_after_token[-1] if self._text_after_token else ""
         stop = "eos" if token in self._end_ids else None
         if stop is None:
             self.ids.append(token)
             text = self._chat.decode(self.ids)
-            self._grown.append(text)
-            found = first_stop(text, self.ask.stops, self.ask.one_line)
+            self._text_after_token.append(text)
+            found = first_stop(text, self.request.stops, self.request.one_line)
             if found is not None:
                 text, stop = found
             elif self.tokens_left == 0:
                 stop = "budget"
         if stop is None:
             return None
-        return Generation(text, stop, len(self._logprobs), tuple(self._grown), tuple(self.ids), tuple(self._logprobs))
+        return Generation(
+            text,
+            stop,
+            tokens=len(self._logprobs),
+            text_after_token=tuple(self._text_after_token),
+            ids=tuple(self.ids),
+            logprobs=tuple(self._logprobs),
+            eos_id=token if stop == "eos" else None,
+        )

@@ -1,15 +1,15 @@
-"""Answering many queries at once on one model. Invariant: each token of an episode goes through the model once, for both modes
-and the next turn; and an answer depends on its query alone, not on what is answered beside it.
+"""Continuous batching for `hf:` agents: many queries on one model. Invariant: each token of an episode goes through the model
+once, for both modes and the next turn; and an answer depends on its query alone, not on what is answered beside it.
 
-An episode's *lane* holds the keys of its prompt. The continuations of one prompt (both modes, given traces, scores) share
-them, each with keys of its own for what it adds. Every pass of the model takes what all lanes have to compute: prompts in
-pieces, continuations a token (and some guesses) at a time; new queries join at the next pass.
+A *lane* is one episode's prompt with its KV cache. The *branches* of a lane continue its prompt (both modes, given traces, forced
+actions): they share the lane's cache, and each has a cache of its own for what it adds. Every forward pass takes what all lanes
+have to compute: prompts in chunks, continuations a token (and a draft) at a time; new queries join at the next pass.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,26 +18,30 @@ from cotbench.agents.hf.attention import BLOCK, KVCache, TokenSpan, forward
 from cotbench.agents.hf.continuation import Continuation
 from cotbench.agents.hf.prompt_lookup import NgramIndex, PromptLookup
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.agents.tokenization.token_ids import common_prefix, prefill_ids
+from cotbench.agents.tokenization.token_ids import common_prefix, decision_tokens, prefill_ids, prompt_ids
 from cotbench.prompting.generation import AnswerProgram, Generation, GenerationRequest, answer_program, opening_tag
 from cotbench.prompting.query import Decision, Query
 
 Key = Hashable
+"""Names a query; its decision comes back under it."""
 
-_FREE = 3
-"""Guesses that cost nothing: passes are filled up to a multiple of four rows anyway."""
+LaneKey = tuple[str, int, str]
+"""Names a lane: episode, rollout, and the mode where the modes share no prompt."""
+
+_FREE_DRAFT = 3
+"""Draft tokens that cost nothing: a pass is filled up to a multiple of four rows anyway."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """How much is done at once.
+    """Bound what is computed and held at once.
 
     Attributes:
-        cache_bytes: memory for keys and values; lanes not in use are dropped beyond it, the least recently used first.
-        piece: tokens of one prompt in a pass.
-        tokens: tokens in a pass, more or less.
-        guesses: how many of them may be guesses where many continue at once.
-        drafts: whether to guess.
+        cache_bytes: memory for the KV caches; beyond it lanes not in use are dropped, the least recently used first.
+        prefill_chunk: tokens of one prompt in a forward pass.
+        max_tokens_per_forward: tokens in a forward pass, more or less: continuations are never held back.
+        max_draft_tokens: how many of them may be drafts, all continuations together.
+        speculative: whether to draft tokens (prompt lookup).
     """
 
     cache_bytes: int
@@ -49,22 +53,31 @@ class EngineLimits:
 
 @dataclass(slots=True, eq=False)
 class _Branch:
-    """One continuation of a lane's prompt.
+    """One query on its lane: the answer program, and the continuation of the lane's prompt that it waits for.
 
     Attributes:
-        passage: what is being written.
-        ids: what has been computed of it; `cache` has their keys.
-        opened: what stands before the passage.
-        pending: what comes next; `draft` may come after it.
+        key: names the query.
+        prompt: ids of the query's prompt.
+        dropped: how many observations did not fit into it.
+        program: makes the decision; it waits for `continuation`.
+        continuation: what is being generated.
+        history: the generations that are complete, each with the ids of the turn before it.
+        cache: the branch's own KV cache, which holds the tokens `ids`.
+        reused: how many tokens of the prompt were not computed again.
         prefilled: how many tokens were computed that had not been generated.
+        prefill: what the continuation begins after: the assistant's turn so far, and before it the prompt's last token where
+            the turn is empty.
+        pending: tokens that the next pass computes; `draft` comes after them.
+        lookup: drafts tokens; None where nothing is drafted.
     """
 
     key: Key
     query: Query
     prompt: list[int]
+    dropped: int
     program: AnswerProgram
     continuation: Continuation
-    dropped: int
+    history: list[tuple[list[int], Generation]] = field(default_factory=list)
     cache: KVCache = field(default_factory=KVCache)
     ids: list[int] = field(default_factory=list)
     reused: int = 0
@@ -74,14 +87,23 @@ class _Branch:
     lookup: PromptLookup | None = None
     draft: list[int] = field(default_factory=list)
 
+    @property
+    def turn(self) -> list[int]:
+        """Return the ids of the assistant's turn before the continuation."""
+        return self.prefill[len(_last_prompt_token(self)) :]
+
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """The prompt of one episode, who continues it, and what was read and written in it so far.
+    """The prompt of one episode, the branches that continue it, and what was read and written in the episode so far.
 
     Attributes:
-        whole: the prompt that is being continued; of it `ids` have been computed, and `pending` come next.
-        reserved: memory that the running branches may come to need.
+        ids: what has been computed of the prompt; `cache` holds it.
+        pending: what comes next of it.
+        prompt: the whole prompt that is being continued.
+        running: the branches that are being answered.
+        ngrams: index over the episode's tokens, for drafts.
+        reserved_bytes: memory that the running branches may come to need.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -94,52 +116,45 @@ class _Lane:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it holds, or may come to hold while it is in use."""
+        """Return the memory that it holds, or may come to hold while it is in use."""
         held = sum(branch.cache.nbytes for branch in self.running) + self.cache.nbytes
         return max(held, self.reserved_bytes) if self.running else held
 
 
 class Engine:
-    """A model that answers queries as they come.
+    """Answer queries as they come, all on one model.
 
     Args:
-        model: of transformers, with our attention installed.
-        chat: its tokenizer.
-        end_ids: token ids that end a turn.
-        prompt: gives a query's prompt and how many observations were dropped for it.
-        limits: how much is done at once.
+        model: a causal model of transformers, with our attention installed (`install_attention`).
+        chat: its tokenizer and template.
+        end_ids: token ids that end the assistant's turn.
+        context: the longest prompt and answer together, in tokens.
+        limits: how much is computed and held at once.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        chat: Chat,
-        end_ids: frozenset[int],
-        prompt: Callable[[Query], tuple[list[int], int]],
-        limits: EngineLimits,
-    ) -> None:
-        self._model, self._chat, self._end_ids, self._prompt, self._limits = model, chat, end_ids, prompt, limits
+    def __init__(self, model: Any, chat: Chat, end_ids: frozenset[int], context: int, limits: EngineLimits) -> None:
+        self._model, self._chat, self._end_ids, self._context, self._limits = model, chat, end_ids, context, limits
         self._token_bytes = 0
-        self._lanes: OrderedDict[tuple[str, str], _Lane] = OrderedDict()
+        self._lanes: OrderedDict[LaneKey, _Lane] = OrderedDict()
         self._waiting: deque[_Branch] = deque()
         self._done: list[tuple[Key, Decision]] = []
 
     def submit(self, key: Key, query: Query) -> None:
-        """Take a query in."""
+        """Take a query in; `step` returns its decision under the key."""
         try:
-            prompt, dropped = self._prompt(query)
-            running = answer_program(query)
-            passage = self._continuation(query, next(running))
+            prompt, dropped = prompt_ids(query, self._chat, self._context)
+            program = answer_program(query)
+            continuation = self._continuation(query, next(program))
         except Exception as error:  # A prompt too long, a broken template: this query's failure alone.
             self._done.append((key, error_decision(error)))
             return
-        self._waiting.append(_Branch(key, query, prompt, running, passage, dropped))
+        self._waiting.append(_Branch(key, query, prompt, dropped, program, continuation))
 
-    def _continuation(self, query: Query, ask: GenerationRequest) -> Continuation:
-        return Continuation(ask, query.elicitation, self._chat, self._end_ids)
+    def _continuation(self, query: Query, request: GenerationRequest) -> Continuation:
+        return Continuation(request, query.elicitation, self._chat, self._end_ids)
 
     def step(self) -> list[tuple[Key, Decision]]:
-        """One pass of the model for all that wait; gives the answers that it completed."""
+        """Compute one forward pass for all queries; return the decisions that it completed."""
         self._admit()
         spans = self._spans()
         if spans:
@@ -147,18 +162,23 @@ class Engine:
         done, self._done = self._done, []
         return done
 
+    @property
+    def idle(self) -> bool:
+        """Return whether no query is left to be answered."""
+        return not self._waiting and not self._done and not any(lane.running for lane in self._lanes.values())
+
     def close(self) -> None:
-        """Drop all keys and values."""
+        """Drop all KV caches, and the queries that wait."""
         self._lanes.clear()
         self._waiting.clear()
 
     def _admit(self) -> None:
-        """Let waiting queries onto their lanes, where the lane is free or already holds their very prompt."""
-        blocked: set[tuple[str, str]] = set()
-        still: deque[_Branch] = deque()
+        """Put waiting queries onto their lanes, where the lane is free or already continues their very prompt."""
+        blocked: set[LaneKey] = set()
+        still_waiting: deque[_Branch] = deque()
         while self._waiting:
             branch = self._waiting.popleft()
-            name = _lane_name(branch.query)
+            name = _lane_key(branch.query)
             lane = self._lanes.get(name)
             joins = lane is not None and bool(lane.running) and lane.prompt == branch.prompt
             if (
@@ -167,7 +187,7 @@ class Engine:
                 or not (joins or self._make_room(name, branch))
             ):
                 blocked.add(name)
-                still.append(branch)
+                still_waiting.append(branch)
                 continue
             lane = self._lanes.setdefault(name, _Lane())
             if joins:
@@ -179,15 +199,15 @@ class Engine:
                 branch.prefilled = len(lane.pending)
             lane.running.append(branch)
             self._begin(lane, branch)
-        self._waiting = still
+        self._waiting = still_waiting
 
-    def _make_room(self, name: tuple[str, str], branch: _Branch) -> bool:
-        """Make room for a query; false while others, that are being answered, need it."""
-        asked = branch.query.elicitation
-        need = self._token_bytes * 2 * (len(branch.prompt) + asked.trace_tokens + asked.action_tokens)
-        others = {held: lane for held, lane in self._lanes.items() if held != name}
+    def _make_room(self, name: LaneKey, branch: _Branch) -> bool:
+        """Make room for a query; return False while others, that are being answered, need the memory."""
+        elicitation = branch.query.elicitation
+        need = self._token_bytes * 2 * (len(branch.prompt) + elicitation.trace_tokens + elicitation.action_tokens)
+        others = {other: lane for other, lane in self._lanes.items() if other != name}
         while sum(lane.nbytes for lane in others.values()) + need > self._limits.cache_bytes:
-            idle = next((held for held, lane in others.items() if not lane.running), None)
+            idle = next((other for other, lane in others.items() if not lane.running), None)
             if idle is None:
                 break
             del others[idle], self._lanes[idle]
@@ -197,39 +217,47 @@ class Engine:
         return True
 
     def _spans(self) -> list[tuple[TokenSpan, _Lane, _Branch | None]]:
-        """What the next pass computes: all continuations, then pieces of prompts as far as there is room.
+        """Return what the next pass computes: all continuations, then chunks of prompts as far as there is room.
 
-        After the last piece of a prompt its continuations come in the same pass.
+        After the last chunk of a prompt its continuations come in the same pass.
         """
         lanes = [lane for lane in self._lanes.values() if lane.running]
         share = self._limits.max_draft_tokens // max(1, sum(len(lane.running) for lane in lanes))
-        spans = [span for lane in lanes if not lane.pending for span in self._continued(lane, 0, share)]
+        spans = [span for lane in lanes if not lane.pending for span in self._branch_spans(lane, 0, share)]
         room = self._limits.max_tokens_per_forward - sum(len(span.ids) for span, _, _ in spans)
         for lane in lanes:
             if lane.pending and room > 0:
-                piece = lane.pending[: self._limits.prefill_chunk]
-                spans.append((TokenSpan(piece, lane.cache), lane, None))
-                room -= len(piece)
-                if len(piece) == len(lane.pending):
-                    spans += self._continued(lane, len(piece), share)
+                chunk = lane.pending[: self._limits.prefill_chunk]
+                spans.append((TokenSpan(chunk, lane.cache), lane, None))
+                room -= len(chunk)
+                if len(chunk) == len(lane.pending):
+                    spans += self._branch_spans(lane, len(chunk), share)
         return spans
 
-    def _continued(self, lane: _Lane, ahead: int, share: int) -> list[tuple[TokenSpan, _Lane, _Branch | None]]:
+    def _branch_spans(self, lane: _Lane, ahead: int, share: int) -> list[tuple[TokenSpan, _Lane, _Branch | None]]:
+        """Return the spans of a lane's branches.
+
+        Args:
+            lane: the lane.
+            ahead: tokens of its prompt that the same pass computes before them.
+            share: draft tokens for each branch.
+        """
         spans: list[tuple[TokenSpan, _Lane, _Branch | None]] = []
         for branch in lane.running:
             branch.draft = self._draft(branch, share)
-            wanted = range(branch.continuation.logit_rows + len(branch.draft), 0, -1)
-            spans.append((TokenSpan(branch.pending + branch.draft, branch.cache, lane.cache, ahead, wanted), lane, branch))
+            rows = range(branch.continuation.logit_rows + len(branch.draft), 0, -1)
+            spans.append((TokenSpan(branch.pending + branch.draft, branch.cache, lane.cache, ahead, rows), lane, branch))
         return spans
 
     def _draft(self, branch: _Branch, share: int) -> list[int]:
-        """Tokens that may follow; never more than the budget allows, nor into another block of keys."""
+        """Return tokens that may follow; never more than the budget allows, nor into another block of the KV cache."""
         if branch.lookup is None:
             return []
-        left = -(branch.cache.length + len(branch.pending)) % BLOCK
-        return branch.lookup.draft(min(branch.continuation.tokens_left - 1, left, max(_FREE, share)))
+        block_left = -(branch.cache.length + len(branch.pending)) % BLOCK
+        return branch.lookup.draft(min(branch.continuation.tokens_left - 1, block_left, max(_FREE_DRAFT, share)))
 
     def _forward(self, spans: Sequence[tuple[TokenSpan, _Lane, _Branch | None]]) -> None:
+        """Compute the spans; where the pass fails, each by itself, so that a failure costs its own queries alone."""
         try:
             logits = forward(self._model, [span for span, _, _ in spans])
         except Exception as error:
@@ -239,74 +267,77 @@ class Engine:
                     self._end(lane, failed, error_decision(error))
                 self._forget(lane)
                 return
-            for span, lane, branch in spans:  # Whoever fails alone has failed.
+            for span, lane, branch in spans:
                 if branch is None or branch in lane.running:
                     span.prefix_pending = 0  # What it continues was computed just now.
                     self._forward([(span, lane, branch)])
             return
-        for (span, lane, whose), rows in zip(spans, logits, strict=True):
-            self._token_bytes = self._token_bytes or span.cache.nbytes // _capacity(span.cache)
-            if whose is None:
+        for (span, lane, branch), rows in zip(spans, logits, strict=True):
+            self._token_bytes = self._token_bytes or span.cache.nbytes // span.cache.capacity
+            if branch is None:
                 lane.ids += span.ids
                 del lane.pending[: len(span.ids)]
             else:
-                whose.ids += span.ids
-                self._take_logits(lane, whose, rows)
+                branch.ids += span.ids
+                self._take_logits(lane, branch, rows)
 
     def _take_logits(self, lane: _Lane, branch: _Branch, logits: Any) -> None:
-        """Take the next token and those that were guessed right, or the scores of given ones."""
-        passage = branch.continuation
-        if passage.ask.forced is not None:
-            self._advance(lane, branch, passage.score(logits))
+        """Choose the next token and accept the draft as far as it agrees, or score a forced text; logits (rows, vocabulary)."""
+        continuation = branch.continuation
+        if continuation.request.forced is not None:
+            self._advance(lane, branch, continuation.score(logits))
             return
-        said, right = None, 0
+        generation, accepted = None, 0
         for row in logits:
-            said = passage.append_token(row)
-            if said is not None or right == len(branch.draft) or passage.ids[-1] != branch.draft[right]:
+            generation = continuation.append_token(row)
+            if generation is not None or accepted == len(branch.draft) or continuation.ids[-1] != branch.draft[accepted]:
                 break
-            right += 1
-        if wrong := len(branch.draft) - right:
-            branch.cache.length -= wrong
-            del branch.ids[-wrong:]
-        if said is not None:
-            self._advance(lane, branch, said)
+            accepted += 1
+        if rejected := len(branch.draft) - accepted:
+            branch.cache.length -= rejected
+            del branch.ids[-rejected:]
+        if generation is not None:
+            self._advance(lane, branch, generation)
             return
-        branch.pending = passage.ids[-1:]
+        branch.pending = continuation.ids[-1:]
         if branch.lookup is not None:
-            branch.lookup.learn(passage.ids[-1 - right :], len(branch.draft))
+            branch.lookup.update(continuation.ids[-1 - accepted :], len(branch.draft))
 
-    def _advance(self, lane: _Lane, branch: _Branch, said: Generation) -> None:
-        """Let a query's program go on, to its next question or to its end."""
+    def _advance(self, lane: _Lane, branch: _Branch, generation: Generation) -> None:
+        """Let a query's program go on, to its next request or to its end."""
+        branch.history.append((branch.turn, generation))
         try:
-            ask = branch.program.send(said)
+            request = branch.program.send(generation)
         except StopIteration as end:
-            told = replace(
+            decision = replace(
                 end.value,
                 prompt_tokens=len(branch.prompt),
                 reused_tokens=branch.reused,
                 prefilled_tokens=branch.prefilled,
                 dropped_observations=branch.dropped,
+                tokens=decision_tokens(branch.prompt, branch.history) if branch.query.return_tokens else None,
             )
-            self._end(lane, branch, told)
+            self._end(lane, branch, decision)
         except Exception as error:
             self._end(lane, branch, error_decision(error))
         else:
-            branch.continuation = self._continuation(branch.query, ask)
+            branch.continuation = self._continuation(branch.query, request)
             self._begin(lane, branch)
 
     def _begin(self, lane: _Lane, branch: _Branch) -> None:
-        """Set a branch on its passage, keeping what it can of what it has computed."""
-        passage = branch.continuation
-        branch.prefill = _last_prompt_token(branch) + prefill_ids(self._chat, passage.ask.prefill)
+        """Set a branch on its next continuation, keeping what it can of what it has computed."""
+        continuation = branch.continuation
+        branch.prefill = _last_prompt_token(branch) + prefill_ids(self._chat, continuation.request.prefill)
         kept = min(common_prefix(branch.ids, branch.prefill), len(branch.prefill) - 1)
-        given = passage.ask.forced is not None
+        forced = continuation.request.forced is not None
         branch.ids = branch.ids[:kept]
         branch.cache.length = kept
-        branch.pending = branch.prefill[kept:] + (passage.ids[:-1] if given else [])
+        branch.pending = branch.prefill[kept:] + (continuation.ids[:-1] if forced else [])
         branch.prefilled += len(branch.pending)
-        branch.lookup = PromptLookup(lane.ngrams, branch.prefill) if self._limits.speculative and not given else None
+        branch.lookup = PromptLookup(lane.ngrams, branch.prefill) if self._limits.speculative and not forced else None
 
     def _end(self, lane: _Lane, branch: _Branch, decision: Decision) -> None:
+        """Take a branch off its lane, with its decision."""
         lane.running.remove(branch)
         lane.ngrams.extend([*branch.prefill, *branch.continuation.ids])
         self._done.append((branch.key, decision))
@@ -314,21 +345,21 @@ class Engine:
     def _forget(self, lane: _Lane) -> None:
         """Drop what a lane holds, once nobody uses it."""
         if not lane.running:
-            self._lanes = OrderedDict((name, held) for name, held in self._lanes.items() if held is not lane)
+            self._lanes = OrderedDict((name, other) for name, other in self._lanes.items() if other is not lane)
 
 
-def _lane_name(query: Query) -> tuple[str, str]:
-    """Queries of one lane share a growing prompt: with prefill both modes do."""
-    return query.episode, query.mode if query.elicitation.style == "template" else ""
+def _lane_key(query: Query) -> LaneKey:
+    """Name a query's lane: queries of one lane share a growing prompt; with style prefill both modes do."""
+    return query.episode, query.rollout, query.mode if query.elicitation.style == "template" else ""
 
 
 def _last_prompt_token(branch: _Branch) -> list[int]:
-    """The last token of the prompt, where a branch has to compute it: nothing was opened whose logits would tell what comes."""
+    """Return the prompt's last token where a branch has to compute it: where no tag is opened whose logits are the first."""
     return [] if opening_tag(branch.query) else branch.prompt[-1:]
 
 
 def _retarget(lane: _Lane, branch: _Branch) -> int:
-    """Set a free lane on a new prompt, keeping what it can; gives the number of tokens kept."""
+    """Set a free lane on a new prompt, keeping what it can; return the number of tokens kept."""
     target = branch.prompt[: len(branch.prompt) - len(_last_prompt_token(branch))]
     kept = common_prefix(lane.ids, target)
     lane.ids = lane.ids[:kept]
@@ -336,7 +367,3 @@ def _retarget(lane: _Lane, branch: _Branch) -> int:
     lane.pending = target[kept:]
     lane.prompt = branch.prompt
     return kept
-
-
-def _capacity(entries: KVCache) -> int:
-    return int(next(iter(entries._layers.values()))[0].shape[1])

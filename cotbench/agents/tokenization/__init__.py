@@ -1,1 +1,1 @@
-"""What every backend that sees token ids shares: the chat template, the prompt's ids, the ids of an answer."""
+"""Token ids, for every backend that sees them: `chat_template` renders prompts, `token_ids` makes prompts, answers, decisions."""

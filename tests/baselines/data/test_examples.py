@@ -55,7 +55,7 @@ def query(step: int, elicitation: Elicitation = PREFILL, steps: Any = STEPS, **m
     dialogue = Dialogue(TOLD, (FIRST,))
     for action, trace, observation in steps[:step]:
         dialogue = dialogue.extended(action, trace, observation)
-    return Query("e", "t", step, "cot", dialogue, elicitation, **more)
+    return Query("e", "", "t", step, "cot", dialogue, elicitation, **more)
 
 
 def examples(chat: Chat, elicitation: Elicitation = PREFILL, *played: Demonstration, **more: Any) -> Examples:

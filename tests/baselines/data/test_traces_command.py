@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import cotbench
+from cotbench import plugins
 from cotbench.agents import registry
 from cotbench.baselines.data.demonstration import read_demonstrations
 from cotbench.baselines.data.traces import keep_successes
@@ -28,7 +29,7 @@ TRACES = ["traces", "--teacher", "expert"]
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Runs a command line in an empty folder: (exit code, output, last line of the errors)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    monkeypatch.setattr(registry._registry, "_registered", dict(registry._registry._registered))
 
     def call(*arguments: str) -> tuple[int, str, str]:
         code = run_cli(list(arguments))
@@ -146,8 +147,8 @@ def test_errors_are_counted_and_played_again(cli: Any) -> None:
     assert "1 of 3 episodes failed, the first is alfworld/gen/pick/1511#cot: 503" in error
     assert error.endswith("play them again with: cotbench traces --resume t --import sick.py")
     Path("down").unlink()
-    sys.modules.pop("sick")
-    registry._registered.pop("sick")
+    plugins._loaded.clear()  # As in another process.
+    registry._registry._registered.pop("sick")
     code, out, _ = cli("traces", "--resume", "t", "--import", "sick.py")
     assert code == 0 and out.startswith("kept 3 of 3 episodes")
     assert cli(*TRACES, "-n", "3", "--out", "whole")[0] == 0
@@ -218,7 +219,7 @@ def test_foreign_data_that_is_scored_is_not_converted(cli: Any) -> None:
         (["--env", "alfworld-gen,bfcl"], 2, "unknown environment 'alfworld-gen,bfcl'"),
         (["--env", "alfworld"], 1, "the ALFWorld games are not on this machine"),
         (["--teacher", "exprt"], 2, "unknown agent 'exprt'; did you mean 'expert"),
-        (["--resume"], 2, "--resume needs a run folder"),
+        (["--resume"], 2, "--resume needs a folder"),
         (["--resume", "nowhere"], 2, "nowhere is not a run folder"),
         (["--from", "nowhere"], 2, "--from plays nothing: leave --teacher away"),
     ],
@@ -237,7 +238,7 @@ def test_errors_are_one_line(cli: Any, arguments: list[str], code: int, message:
         (["--from", "nowhere", "--out", "x.jsonl"], "no file or folder nowhere"),
         (["--from", "nowhere", "--out", "there"], "there exists: choose another --out"),
         (["--from", "t", "--out", "x.csv"], "x.csv is neither a .jsonl nor a .parquet file: name it so"),
-        (["--from", "t", "--out", "x.jsonl", "--elicitation", "template"], "leave --elicitation away"),
+        (["--from", "t", "--out", "x.jsonl", "--elicitation-style", "template"], "leave --elicitation-style away"),
         (["--from", "t", "--out", "x.jsonl", "--max-steps", "3"], "leave --max-steps away"),
         (["--out", "t", "--teacher", "expert"], "t is not empty; go on with: cotbench traces --resume t, or choose another"),
         (["--resume", "t", "--seed", "4"], "t holds another run: its seed is 0, not 4"),

@@ -33,6 +33,7 @@ from cotbench.runs import (
 )
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
+from cotbench.runs.resources import Resources
 from tests.baselines.conftest import ENV
 
 FAST: dict[str, Any] = {"learning_rate": 1e-3, "warmup": 0, "checkpoints": (1.0,), "device": "cpu", "threads": 1}
@@ -123,7 +124,9 @@ def test_what_was_learned_is_what_is_asked(learned: tuple[Demonstration, Trainin
     shortest, trained = learned
     agent = make_agent(f"hf:{trained.folder}?threads=1&device=cpu")
     asked = Elicitation.for_env(ENV)
-    queries = [Query("e", shortest.task, step, "cot", shortest.dialogue(step), asked) for step in range(len(shortest.actions))]
+    queries = [
+        Query("e", "", shortest.task, step, "cot", shortest.dialogue(step), asked) for step in range(len(shortest.actions))
+    ]
     decisions = agent.decide(queries)
     assert tuple(decision.action for decision in decisions) == shortest.actions
     assert tuple(decision.trace for decision in decisions) == shortest.traces
@@ -144,7 +147,7 @@ def test_a_trained_folder_and_its_checkpoints_play(learned: tuple[Demonstration,
         plan = make_plan(config)
         out = tmp_path / folder.name
         agent = make_agent(config.agent)
-        outcome = runner.start_run(plan, out, agent=agent, resources=runner.Resources(), observer=runner.SilentObserver())
+        outcome = runner.start_run(plan, out, agent=agent, resources=Resources(), observer=runner.SilentObserver())
         assert outcome.episodes and all(episode.error is None for episode in outcome.episodes)
 
 
@@ -346,8 +349,8 @@ def test_scores_are_what_the_agent_would_report(
     for example in made:
         action, trace = shortest.actions[example.step], shortest.traces[example.step]
         state = shortest.dialogue(example.step)
-        (prompt,) = agent.decide([Query("e", "t", example.step, "prompt", state, asked, given_action=action)])
-        given = Query("e", "t", example.step, "cot", state, asked, given_trace=trace, given_action=action)
+        (prompt,) = agent.decide([Query("e", "", "t", example.step, "prompt", state, asked, given_action=action)])
+        given = Query("e", "", "t", example.step, "cot", state, asked, given_trace=trace, given_action=action)
         (cot,) = agent.decide([given])
         assert found[example.id].prompt == pytest.approx(prompt.action_logprob, abs=2e-3)
         assert found[example.id].cot == pytest.approx(cot.action_logprob, abs=2e-3)
@@ -375,7 +378,7 @@ def test_an_adapter_is_trained_loaded_and_trained_upon(
     textbook = PeftModel.from_pretrained(base, trained.folder).merge_and_unload().state_dict()
     assert close(dict(agent._model.state_dict()), dict(textbook))
     state, asked = some_played[0].dialogue(1), Elicitation(trace_tokens=8, action_tokens=8)
-    (decision,) = agent.decide([Query("e", "t", 1, "cot", state, asked)])
+    (decision,) = agent.decide([Query("e", "", "t", 1, "cot", state, asked)])
     assert decision.error is None
     upon = sft("upon", model=str(trained.folder), epochs=1, batch_size=8, unit="episode", lora_rank=2)
     assert make_agent(f"hf:{upon.folder}?device=cpu").describe()["base"]["model"] == str(trained.folder.resolve())  # type: ignore[attr-defined]

@@ -67,11 +67,13 @@ class StreamingWriter(Writer):
 
 @pytest.fixture(autouse=True)
 def _writers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {**registry._registered, "writer": Writer, "stream": StreamingWriter})
+    monkeypatch.setattr(
+        registry._registry, "_registered", {**registry._registry._registered, "writer": Writer, "stream": StreamingWriter}
+    )
 
 
 def _query(**changes: Any) -> Query:
-    query = Query("e", "alfworld/gen/cool/9", 1, "cot", _dialogue(), Elicitation(), expert_action="open fridge 1")
+    query = Query("e", "", "alfworld/gen/cool/9", 1, "cot", _dialogue(), Elicitation(), expert_action="open fridge 1")
     return replace(query, **changes)
 
 
@@ -150,7 +152,7 @@ def test_a_spec_passes_options_on() -> None:
 
 
 def test_the_spec_as_it_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._registered, "filling", expert_fill)
+    monkeypatch.setitem(registry._registry._registered, "filling", expert_fill)
     built = registry.make_agent("filling:writer?inner=factor=2,trace=x")
     assert built.decide([_query()])[0].trace_tokens == 14
     with pytest.raises(UnknownNameError, match="unknown option 'factor' of agent 'filling'; known: inner"):

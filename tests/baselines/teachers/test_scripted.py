@@ -13,7 +13,8 @@ from cotbench.errors import UsageError
 from cotbench.prompting.parsing import TAGS
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
-from cotbench.runs.runner import Resources, SilentObserver, run, start_run
+from cotbench.runs.resources import Resources
+from cotbench.runs.runner import SilentObserver, run, start_run
 
 
 @pytest.fixture(scope="module")

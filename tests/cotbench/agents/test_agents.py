@@ -16,12 +16,12 @@ from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query, derive_seed
 
-QUERY = Query("t#cot", "t", 0, "cot", Dialogue(Instructions("act"), ("Your task",)), Elicitation())
+QUERY = Query("t#cot", "", "t", 0, "cot", Dialogue(Instructions("act"), ("Your task",)), Elicitation())
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry._registry, "_registered", {})
 
 
 def test_a_spec_is_taken_apart() -> None:
@@ -90,7 +90,7 @@ def test_an_installed_package_offers_an_agent(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert lines[0] == "shy"
-    assert lines[1].startswith("AgentError agent 'broken' of their_agents:Nobody cannot be loaded")
+    assert lines[1].startswith("UsageError agent 'broken' of their_agents:Nobody cannot be loaded")
 
 
 def _query(**changes: object) -> Query:

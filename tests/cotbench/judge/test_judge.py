@@ -15,15 +15,19 @@ import pytest
 import cotbench
 from cotbench.agents.base import Agent
 from cotbench.cli import run_cli
+from cotbench.judge import judgements_of, read_judges
 from cotbench.judge.folder import folder_of, judge_run, make_judge_plan
-from cotbench.judge.journal import JUDGEMENTS, JudgementJournal, read_judgements
-from cotbench.judge.judgement import Judgement, preference
+from cotbench.judge.judgement import Preference, preference
+from cotbench.judge.preference import PreferenceOptions, PreferenceRow
 from cotbench.judge.question import LETTERS, Question
-from cotbench.prompting.query import Query
+from cotbench.probes.folder import ROWS, read_probe
+from cotbench.prompting.query import Query, derive_seed
+from cotbench.runs.folder import lock_folder
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.runner import run
+from cotbench.stats import estimates
 from tests.conftest import needs_hf
-from tests.judges import ASKED, GAMES, Judge, Player
+from tests.judges import ASKED, GAMES, Judge, Player, shown
 
 PLAYED = 6
 
@@ -71,7 +75,18 @@ def _plain(text: str) -> str:
 
 
 BY_TEST = ("judge", "run", "--agent", "judge-test")
-LINES = Path("run/judges/judge-test") / JUDGEMENTS
+LINES = Path("run/judges/judge-test") / ROWS
+
+
+def _judged(folder: Path = LINES.parent) -> list[PreferenceRow]:
+    """The rows of the states that were judged, or could not be."""
+    return [row for row in read_probe(folder).rows if row.left_out is None]
+
+
+def _preference(folder: Path = LINES.parent) -> Preference:
+    return preference([row.judgement for row in _judged(folder)])
+
+
 SLOW = """
 import time
 import cotbench
@@ -91,17 +106,21 @@ class Slow:
 def test_a_judge_that_takes_the_first_is_all_bias(cli: Any, here: Path) -> None:
     code, out, error = cli(*BY_TEST)
     assert code == 0, error
-    found = cotbench.load_run(here).judges["judge-test"].preference
+    found = _preference()
     assert found.states == found.split == 3 * PLAYED / 2
     assert (found.win_rate.mean, found.win_rate.low, found.win_rate.high) == (0.5, 0.5, 0.5)
     assert (found.position_bias.mean, found.net.mean, found.expert_agreement.mean) == (1.0, 0.0, 0.5)
     for words in (
-        "judge-test judges judge-test-player on alfworld-gen paper/id, seed 0",
-        "win rate of the CoT action 0.50 [0.50, 0.50] 9 states",
-        "position bias 1.00 [1.00, 1.00] 18 verdicts",
-        "changed the action at 9 of 18 states; judged: all of them; scored in 3 tasks",
+        "preference of judge-test-player on alfworld-gen paper/id, seed 0",
+        "win rate of the cot action 0.500 [0.500, 0.500]",
+        "position bias 1.000 [1.000, 1.000]",
+        "verdicts 18",
+        "9 states of 3 tasks, of CoT episodes of judge-test-player",
+        "changed the action at 9 of 18 states; judged: all of them",
+        "left out: 9 states (same action)",
         "95 % intervals over tasks: cluster bootstrap",
-        f"question prefill {Question().fingerprint}, mode prompt, both orders, temperature 0",
+        f"question {Question().fingerprint}",
+        "judge judge-test, both_orders True, seed 0, mode prompt, style prefill",
         "judgements: run/judges/judge-test",
     ):
         assert words in _plain(out), words
@@ -114,23 +133,25 @@ def test_the_second_is_all_bias_too_and_a_coin_is_none(cli: Any, here: Path, mon
     monkeypatch.setattr(Judge, "rule", lambda query, a, b: "action b.")
     code, out, _ = cli(*BY_TEST, "--json")
     data = json.loads(out)
-    assert data == json.loads((here / "judges" / "judge-test" / "judge.json").read_text())
-    assert (data["preference"]["position_bias"]["mean"], data["preference"]["win_rate"]["mean"]) == (0.0, 0.5)
+    assert data == json.loads((here / "judges" / "judge-test" / "probe.json").read_text())
+    found = data["numbers"]["estimates"]
+    assert (found["position bias"]["mean"], found["win rate of the cot action"]["mean"]) == (0.0, 0.5)
+    assert data["judge"]["question"] == Question().fingerprint
     code, _, error = cli("judge", "run", "--agent", "random")
     assert code == 0, error
-    coin = cotbench.load_run(here).judges["random"]
-    assert coin.preference.no_verdict == 0 and 0 < coin.preference.position_bias.mean < 1  # type: ignore[operator]
-    assert {verdict.decision.action for one in coin.records for verdict in one.verdicts} == set(LETTERS)
+    coin = _preference(here / "judges" / "random")
+    assert coin.no_verdict == 0 and 0 < coin.position_bias.mean < 1  # type: ignore[operator]
+    rows = _judged(here / "judges" / "random")
+    assert {verdict.decision.action for one in rows for verdict in one.verdicts} == set(LETTERS)
 
 
 def test_a_perfect_judge(cli: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Judge, "rule", _cot_action)
     assert cli(*BY_TEST)[0] == 0
-    judged = cotbench.load_run(here).judges["judge-test"]
-    found = judged.preference
+    found = _preference()
     assert (found.cot, found.states, found.win_rate.mean, found.net.mean) == (9, 9, 1.0, 1.0)
     assert (found.expert_states, found.expert_agreement.mean, found.position_bias.mean) == (9, 1.0, 0.5)
-    table = judged.judgements
+    table = judgements_of(read_judges(here)["judge-test"])
     assert list(table["result"]) == ["cot"] * 9
     assert list(table["cot_first"]) == list(table["prompt_first"]) == ["cot"] * 9
     assert list(table["step"]) == [0, 2, 4] * 3 and list(table["task"])[::3] == list(GAMES)
@@ -141,22 +162,24 @@ def test_no_verdicts(cli: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Judge, "rule", lambda query, a, b: f"I would {a}")
     code, out, _ = cli(*BY_TEST)
     assert code == 0, "what a judge says is no failure of ours"
-    found = cotbench.load_run(here).judges["judge-test"].preference
+    found = _preference()
     assert (found.states, found.no_verdict, found.verdicts, found.win_rate.mean, found.net.mean) == (9, 9, 0, None, 0.0)
-    assert "win rate of the CoT action - 0 states" in _plain(out)
+    assert "win rate of the cot action - net preference 0.000" in _plain(out)
 
 
 def test_one_order(cli: Any, here: Path) -> None:
-    code, out, error = cli(*BY_TEST, "--one-order")
+    code, out, error = cli(*BY_TEST, "--no-both-orders")
     assert code == 0, error
-    assert len(ASKED) == 9 and "one order" in out and "split" not in out.replace("a split counts half", "")
-    found = cotbench.load_run(here).judges["judge-test"].preference
+    assert len(ASKED) == 9 and "both_orders False" in out and "split 0" in _plain(out)
+    found = _preference()
     assert found.position_bias.mean == 1.0 and found.cot + found.prompt == 9
 
 
 def test_a_judge_may_reason_first(cli: Any, here: Path) -> None:
-    code, out, _ = cli(*BY_TEST, "--mode", "cot", "--elicitation", "template", "--trace-tokens", "9", "--temperature", "0.5")
-    assert code == 0 and "question template" in out and "mode cot, both orders, temperature 0.5" in out
+    code, out, _ = cli(
+        *BY_TEST, "--mode", "cot", "--elicitation-style", "template", "--trace-tokens", "9", "--temperature", "0.5"
+    )
+    assert code == 0 and "mode cot, style template, trace_tokens 9, temperature 0.5" in _plain(out)
     asked = ASKED[0]
     assert (asked.mode, asked.elicitation.style, asked.elicitation.trace_tokens, asked.elicitation.action_tokens) == (
         "cot",
@@ -175,16 +198,18 @@ def test_nothing_to_judge(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert out == "nothing to judge in run: the trace changed the action at 0 of 3 states in 1 CoT episodes\n"
     code, out, _ = cli(*BY_TEST, "--json")
     data = json.loads(out)
-    assert (data["compared"], data["revised"], data["preference"]["states"]) == (3, 0, 0)
-    assert data["preference"]["win_rate"] == {"n": 0, "mean": None, "low": None, "high": None}
-    assert not Path("run/judges").exists() and cotbench.load_run("run").judges == {}
+    assert (data["recorded"]["compared"], data["recorded"]["revised"], data["numbers"]["states"]) == (3, 0, 0)
+    assert data["numbers"]["left_out"] == {"same action": 3}
+    assert data["numbers"]["estimates"]["win rate of the cot action"] == {"n": 0, "mean": None, "low": None, "high": None}
+    assert cli(*BY_TEST, "--resume")[0] == 0
+    assert not Path("run/judges").exists() and read_judges("run") == {}
 
 
 def test_one_episode_has_no_interval(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run(RunConfig(agent="p", tasks=GAMES[:1], max_steps=3), out=Path("run"), agent=Player())
     code, out, _ = cli(*BY_TEST)
-    assert code == 0 and "0.50 [n=1]" in out and "1.00 [n=1]" in out
+    assert code == 0 and "0.500 [n=1]" in out and "1.000 [n=1]" in out
 
 
 def test_an_unfinished_run_is_judged_as_far_as_it_is(cli: Any, here: Path) -> None:
@@ -202,16 +227,16 @@ def test_an_unfinished_run_is_judged_as_far_as_it_is(cli: Any, here: Path) -> No
 def test_a_limit_draws_states(cli: Any, here: Path) -> None:
     code, out, _ = cli(*BY_TEST, "--limit", "4")
     assert code == 0 and "changed the action at 9 of 18 states; judged: 4 of them" in out
-    few = {one.key for one in read_judgements(LINES.parent)}
+    few = {one.key for one in _judged()}
     assert len(few) == 4 and len(ASKED) == 8
     assert cli(*BY_TEST, "--limit", "6", "--resume")[0] == 0
-    more = [one.key for one in read_judgements(LINES.parent)]
+    more = [one.key for one in _judged()]
     assert few < set(more) and len(more) == 6 and len(ASKED) == 12
     assert more == sorted(more, key=lambda key: (GAMES.index(key[0]), key[1])), "in the order of the run"
     assert cli(*BY_TEST, "--limit", "4", "--out", "other", "--seed", "1")[0] == 0
-    assert {one.key for one in read_judgements(Path("other"))} != few
-    assert cli(*BY_TEST, "--resume")[0] == 0
-    assert len(read_judgements(LINES.parent)) == 9
+    assert {one.key for one in _judged(Path("other"))} != few
+    assert cli("judge", "run", "--agent", "judge-test", "--resume", str(LINES.parent))[0] == 0
+    assert len(_judged()) == 9
 
 
 def test_interrupted_and_resumed_it_is_the_same(cli: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,14 +251,14 @@ def test_interrupted_and_resumed_it_is_the_same(cli: Any, here: Path, monkeypatc
         130,
         "interrupted; what was judged is kept: cotbench judge run --agent judge-test --resume",
     )
-    assert len(read_judgements(LINES.parent)) == 3
-    assert not (LINES.parent / "judge.json").exists()
+    assert len(_judged()) == 3
+    assert not (LINES.parent / "probe.json").exists()
     with LINES.open("a") as file:
         file.write('{"task": "torn')
     monkeypatch.setattr(Judge, "interrupt_after", None)
     assert cli(*BY_TEST, "--resume")[0] == 0
     assert len(ASKED) == 18 and {(query.task, query.step, query.dialogue) for query in ASKED} == asked, "nothing twice"
-    for name in (JUDGEMENTS, "judge.json"):
+    for name in (ROWS, "probe.json"):
         assert (LINES.parent / name).read_bytes() == Path("whole", name).read_bytes()
     assert cli(*BY_TEST, "--resume")[0] == 0 and len(ASKED) == 18
 
@@ -244,7 +269,7 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same(here: Path) -> None
     command = [*start, "--import", "slow.py"]
     subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
     Path("asked.txt").unlink()
-    rng, lines = random.Random(7), Path("run/judges/slow-judge") / JUDGEMENTS
+    rng, lines = random.Random(7), Path("run/judges/slow-judge") / ROWS
     for more in (2, 3):
         resumed = ["--resume"] if lines.exists() else []
         before = len(lines.read_bytes().splitlines()) if lines.exists() else 0
@@ -255,9 +280,9 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same(here: Path) -> None
         assert process.wait() == -signal.SIGKILL, "it was still running"
     done = subprocess.run([*command, "--resume"], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for name in (JUDGEMENTS, "judge.json"):
+    for name in (ROWS, "probe.json"):
         assert (lines.parent / name).read_bytes() == Path("whole", name).read_bytes()
-    assert not [path for path in lines.parent.iterdir() if path.name.startswith(f".{JUDGEMENTS}")]
+    assert not [path for path in lines.parent.iterdir() if path.name.startswith(f".{ROWS}")]
     asked = Path("asked.txt").read_text().splitlines()
     assert len(asked) <= 18 + 2 * 2, "a kill costs at most the states that were being asked about"
 
@@ -271,15 +296,14 @@ def test_errors_are_judged_again_and_leave_no_trace(cli: Any, here: Path, monkey
         f"error: 1 of 9 states could not be judged, the first is step 2 of {GAMES[1]}: 503 from the server; "
         "judge them again with: cotbench judge run --agent judge-test --limit 9 --resume"
     )
-    assert "ERRORS: 1 states could not be judged" in out and "8 states" in out
-    found = cotbench.load_run(here).judges["judge-test"]
-    assert (found.preference.states, found.preference.errors) == (8, 1)
-    assert found.judgements["result"].isna().sum() == 1
+    assert "ERRORS: 1 states could not be measured" in out and "8 states of 3 tasks" in out
+    assert (_preference().states, _preference().errors) == (8, 1)
+    assert judgements_of(read_judges(here)["judge-test"])["result"].isna().sum() == 1
     monkeypatch.setattr(Judge, "down", False)
     ASKED.clear()
     assert cli(*BY_TEST, "--resume")[0] == 0
     assert {(query.task, query.step) for query in ASKED} == {(GAMES[1], 2)} and len(ASKED) == 2
-    assert LINES.read_bytes() == Path("whole", JUDGEMENTS).read_bytes()
+    assert LINES.read_bytes() == Path("whole", ROWS).read_bytes()
 
 
 def test_judges_do_not_mix(cli: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +312,7 @@ def test_judges_do_not_mix(cli: Any, here: Path, monkeypatch: pytest.MonkeyPatch
     for more, message in (
         ((), "run/judges/judge-test is not empty; go on with --resume, or choose another --out"),
         (("--resume", "--mode", "cot"), "its mode is 'prompt', not 'cot'"),
-        (("--resume", "--one-order"), "its both_orders is True, not False"),
+        (("--resume", "--no-both-orders"), "its both_orders is True, not False"),
         (("--resume", "--seed", "3"), "its seed is 0, not 3"),
         (("--resume", "--action-tokens", "3"), "its action_tokens is 8, not 3"),
     ):
@@ -298,12 +322,12 @@ def test_judges_do_not_mix(cli: Any, here: Path, monkeypatch: pytest.MonkeyPatch
     assert code == 2 and "its judge is 'judge-test', not 'random'" in error
     monkeypatch.setattr(Judge, "described", {"weights_sha256": "other", "device": "gpu"})
     code, _, error = cli(*BY_TEST, "--resume")
-    assert code == 2 and "its agent weights_sha256 is None, not 'other'" in error
+    assert code == 2 and "its judge weights_sha256 is None, not 'other'" in error
     monkeypatch.setattr(Judge, "described", {"device": "gpu"})
     with monkeypatch.context() as other:
         other.setattr("cotbench.judge.question._LAST", "Which?")
         code, _, error = cli(*BY_TEST, "--resume")
-        assert code == 2 and "its question is" in error
+        assert code == 2 and "its judge question is" in error
     assert LINES.read_bytes() == before
 
 
@@ -321,16 +345,16 @@ def test_judgements_of_another_run_are_refused(cli: Any, here: Path) -> None:
     assert code == 2 and f"holds a judgement of step 0 of {GAMES[0]}, where the run has other actions" in error
     LINES.write_text(lines + '{"task": 3}\n')
     code, _, error = cli(*BY_TEST, "--resume")
-    assert code == 2 and f"{LINES}:10 is not a judgement (task:" in error
+    assert code == 2 and f"{LINES}:19 is not a row of probe preference (task:" in error
     LINES.write_text(lines)
     shutil.copytree("run", "again")
     manifest = Path("again/manifest.json")
     manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
     code, _, error = cli("judge", "again", "--agent", "judge-test", "--resume")
-    assert code == 2 and "holds another run: its run is" in error
-    with JudgementJournal(LINES.parent):
+    assert code == 2 and "holds another measurement: its run is" in error
+    with lock_folder(LINES.parent, "cotbench judge"):
         code, _, error = cli(*BY_TEST, "--resume")
-        assert code == 2 and "in use by another judge" in error
+        assert code == 2 and "in use by another cotbench judge: wait for it" in error
 
 
 def test_what_cannot_be_judged_is_one_line(cli: Any, here: Path) -> None:
@@ -346,7 +370,7 @@ def test_what_cannot_be_judged_is_one_line(cli: Any, here: Path) -> None:
         (("run", "--agent", "judge-tset"), "unknown agent 'judge-tset'; did you mean 'judge-test'?"),
         (("run",), "--agent is missing"),
         (("run", "--agent", "judge-test", "--mode", "both"), "unknown mode 'both'"),
-        (("run", "--agent", "judge-test", "--elicitation", "prefil"), "did you mean 'prefill'"),
+        (("run", "--agent", "judge-test", "--elicitation-style", "prefil"), "did you mean 'prefill'"),
         (("run", "--agent", "judge-test", "--temperature", "inf"), "--temperature"),
         (("run", "--agent", "judge-test", "--limit", "0"), "--limit"),
         (("run", "--agent", "judge-test", "--resume"), "run/judges/judge-test holds no judgements to go on with"),
@@ -360,14 +384,97 @@ def test_what_cannot_be_judged_is_one_line(cli: Any, here: Path) -> None:
     assert ASKED == []
 
 
+def test_the_numbers_and_the_draw_are_counted_a_second_way(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the lines of the run and the letters that were said, without the judge's own code."""
+
+    class Wavers(Player):
+        def _act(self, query: Query) -> cotbench.Decision:
+            rng = random.Random(f"{query.task} {query.mode} {query.step}")
+            return cotbench.Decision(rng.choice([query.expert_action or "look", "look", "inventory", ""]))
+
+    monkeypatch.chdir(tmp_path)
+    games = tuple(f"alfworld/gen/{kind}/{number}" for kind in ("look", "cool") for number in (1, 2, 3))
+    run(RunConfig(agent="w", tasks=games, max_steps=8, expert_actions=True), out=Path("run"), agent=Wavers())
+    lines = Path("run/episodes.jsonl").read_text().splitlines()
+    blind = json.loads(lines[1])
+    for step in blind["trajectory"]:
+        step["expert_action"] = None  # No expert is known there; an action may be empty, and that is not the expert's.
+    Path("run/episodes.jsonl").write_text("\n".join([lines[0], json.dumps(blind), *lines[2:]]) + "\n")
+    episodes = [one for one in map(json.loads, Path("run/episodes.jsonl").read_text().splitlines()) if one["mode"] == "cot"]
+    assert not all(episode["success"] for episode in episodes), "lost episodes are judged too"
+    states = {(one["task"], number): step for one in episodes for number, step in enumerate(one["trajectory"])}
+    revised = {key: step for key, step in states.items() if step["prompt_action"] != step["action"]}
+    assert 10 < len(revised) < len(states) and any("" in (step["prompt_action"], step["action"]) for step in revised.values())
+
+    monkeypatch.setattr(Judge, "rule", lambda query, a, b: random.Random(f"{a} {b} {query.step}").choice("AABC"))
+    code, out, error = cli("judge", "run", "--agent", "judge-test", "--seed", "5", "--limit", "9", "--json")
+    assert code == 0, error
+    drawn = sorted(revised, key=lambda key: derive_seed(5, *key, "drawn"))[:9]
+    assert {(query.task, query.step) for query in ASKED} == set(drawn)
+    assert [query.seed for query in ASKED] == [
+        derive_seed(5, query.task, query.step, "judge", first)
+        for query, first in zip(ASKED, (v.first for row in _in_order(ASKED) for v in row.verdicts), strict=True)
+    ]
+    assert json.loads(out)["numbers"]["left_out"] == {"same action": len(states) - len(revised)}
+    assert cli("judge", "run", "--agent", "judge-test", "--resume")[0] == 0
+    numbers = read_probe(LINES.parent).numbers
+    assert len(ASKED) == 2 * len(revised)
+
+    said: dict[Any, list[str]] = {key: [] for key in revised}
+    firsts: dict[str, list[float]] = {}
+    for query in ASKED:
+        a, b = shown(query)
+        letter, step = Judge.rule(query, a, b), revised[query.task, query.step]
+        cot_first = (a if a != "(no action)" else "") == step["action"]
+        assert cot_first or (b if b != "(no action)" else "") == step["action"]
+        said[query.task, query.step].append("none" if letter == "C" else "cot" if (letter == "A") == cot_first else "prompt")
+        firsts.setdefault(query.task, []).extend([float(letter == "A")] if letter != "C" else [])
+    credit: dict[str, list[float]] = {}
+    net: dict[str, list[float]] = {}
+    agreed: dict[str, list[float]] = {}
+    for (task, number), named in sorted(said.items(), key=lambda item: (games.index(item[0][0]), item[0][1])):
+        step, known = revised[task, number], "none" not in named
+        share = named.count("cot") / 2
+        net.setdefault(task, []).append({0: -1.0, 0.5: 0.0, 1: 1.0}[share] if known else 0.0)
+        if known:
+            credit.setdefault(task, []).append(share)
+        if known and step["expert_action"] in (step["prompt_action"], step["action"]):
+            agreed.setdefault(task, []).append(share if step["expert_action"] == step["action"] else 1 - share)
+    for name, values in (
+        ("win rate of the cot action", credit),
+        ("net preference", net),
+        ("agreement with the reference", agreed),
+        ("position bias", {task: firsts[task] for task in games if firsts.get(task)}),
+    ):
+        expected = estimates.ratio([sum(of) for of in values.values()], [float(len(of)) for of in values.values()])
+        assert numbers.estimates[name] == expected, name
+    assert numbers.states == len(revised) and numbers.tasks == len(net)
+    assert numbers.counts == {
+        "cot": sum(named == ["cot", "cot"] for named in said.values()),
+        "prompt": sum(named == ["prompt", "prompt"] for named in said.values()),
+        "split": sum(sorted(named) == ["cot", "prompt"] for named in said.values()),
+        "no verdict": sum("none" in named for named in said.values()),
+        "verdicts": sum(word != "none" for named in said.values() for word in named),
+        "with the reference": sum(map(len, agreed.values())),
+    }
+
+
+def _in_order(asked: list[Query]) -> list[PreferenceRow]:
+    """The rows of the judged states, in the order in which the judge was asked about them."""
+    rows = {row.key: row for row in _judged()}
+    return [rows[key] for key in dict.fromkeys((query.task, query.step) for query in asked)]
+
+
 def test_judging_from_python(played: Path, tmp_path: Path) -> None:
-    plan = make_judge_plan(played, "mine", Question())
-    assert (plan.episodes, plan.compared, len(plan.pairs)) == (3, 18, 9)
+    plan = make_judge_plan(played, PreferenceOptions(judge="mine"))
+    assert (plan.recorded.episodes, plan.recorded.compared, plan.recorded.revised) == (3, 18, 9)
     assert folder_of(played, "hf:./a/b?dtype=float32") == played / "judges" / "hf-.-a-b-dtype-float32"
-    told: list[Judgement] = []
+    told: list[PreferenceRow] = []
     agent: Agent = Judge()
-    summary, judgements = judge_run(plan, tmp_path, agent=agent, limit=None, observer=told.append)
-    assert summary.preference == preference(judgements) and len(told) == len(judgements) == 9
+    summary = judge_run(plan, tmp_path, agent=agent, observer=told.append)
+    assert summary.numbers.estimates["net preference"] == _preference(tmp_path).net
+    assert len(told) == len(_judged(tmp_path)) == 9
+    assert summary.numbers == read_probe(tmp_path).numbers
 
 
 @needs_hf
@@ -378,9 +485,10 @@ def test_a_real_model_judges(cli: Any, here: Path) -> None:
     spec = "hf:./model?threads=1&device=cpu"
     code, out, error = cli("judge", "run", "--agent", spec, "--limit", "4")
     assert code == 0, error
-    (judged,) = cotbench.load_run(here).judges.values()
-    assert judged.manifest.agent["context"] == 16_384 and len(judged.records) == 4
-    for one in judged.records:
+    (judged,) = read_judges(here).values()
+    rows = [row for row in judged.rows if row.left_out is None]
+    assert judged.manifest.judge is not None and judged.manifest.judge["context"] == 16_384 and len(rows) == 4
+    for one in rows:
         first, second = (verdict.decision for verdict in one.verdicts)
         assert first.error is None and first.prompt_tokens == second.prompt_tokens > 500
         assert second.reused_tokens > second.prompt_tokens - 60, "only the two actions are computed again"

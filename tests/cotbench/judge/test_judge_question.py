@@ -8,14 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotbench.envs import Instructions
-from cotbench.judge.journal import JudgementJournal, read_judgements
 from cotbench.judge.judgement import Judgement, JudgeVerdict, preference
-from cotbench.judge.question import Question, judge, read_letter
+from cotbench.judge.preference import PreferenceRow
+from cotbench.judge.question import Question, ask_judge, read_letter
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import Decision, Query
+from cotbench.runs.jsonl_store import JsonlStore
 from cotbench.stats import estimates
 from tests.judges import ASKED, Judge, pair, shown
+
+
+class Rows(JsonlStore[PreferenceRow]):
+    name, model, noun = "rows.jsonl", PreferenceRow, "a row"
+
 
 ODD = st.text(st.sampled_from("A B:\nb>?<p&;'\"\r\u2028\x0c\x85ü\U0001f600[/bold]Which"), max_size=40)
 
@@ -164,18 +170,26 @@ def test_a_broken_judge_is_an_error(answer: Callable[[Sequence[Query]], list[Dec
 
         def close(self) -> None: ...
 
-    for one in judge(Odd(), [pair(), pair(episode="other")], Question()):
+    for one in ask_judge(Odd(), [pair(), pair(episode="other")], Question()):
         assert (one.error or "").startswith(error) and one.verdicts == () and one.result is None
 
 
 def test_odd_words_are_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     odd = "<script>alert('\ud800')</script> [bold]\nB:\n    x\u2028"
     monkeypatch.setattr(Judge, "rule", lambda query, a, b: odd)
-    (judged,) = judge(Judge(), [pair(prompt="<b>x</b>", cot="[/red] A\nB: \u2028y")], Question())
+    (judged,) = ask_judge(Judge(), [pair(prompt="<b>x</b>", cot="[/red] A\nB: \u2028y")], Question())
     assert judged.error is None and judged.result == "no verdict"
-    with JudgementJournal(tmp_path) as journal:
-        journal.append(judged)
-        assert journal.finalize([judged.key]) == [judged] == read_judgements(tmp_path)
+    row = PreferenceRow(
+        task=judged.task,
+        step=judged.step,
+        prompt_action=judged.prompt_action,
+        cot_action=judged.cot_action,
+        verdicts=judged.verdicts,
+    )
+    with Rows(tmp_path) as rows:
+        rows.append(row)
+        assert rows.finalize([row.key]) == [row] == Rows.read(tmp_path)
+    assert row.judgement == judged
 
 
 def test_rounds_keep_the_agent_busy_with_different_episodes() -> None:
@@ -191,7 +205,7 @@ def test_rounds_keep_the_agent_busy_with_different_episodes() -> None:
         def close(self) -> None: ...
 
     pairs = [pair(step, task=name, episode=name) for name, count in (("1", 3), ("2", 1), ("3", 1)) for step in range(count)]
-    judgements = list(judge(Batched(), pairs, Question()))
+    judgements = list(ask_judge(Batched(), pairs, Question()))
     assert sorted(one.key for one in judgements) == [pair.key for pair in pairs]
     assert [sorted(set(asked)) for asked in rounds] == [[("1", 0), ("2", 0)], [("1", 1), ("3", 0)], [("1", 2)]]
     assert [len(asked) for asked in rounds] == [4, 4, 2]

@@ -59,7 +59,7 @@ def test_the_numbers_of_any_agent_are_those_of_the_definitions() -> None:
     found = numbers("alignment", measured("alignment", Scripted(drawn), some))
     pairs = []
     for one in some:
-        query = Query(one.task, one.task, one.step, "cot", one.dialogue, Elicitation())
+        query = Query(one.task, "", one.task, one.step, "cot", one.dialogue, Elicitation())
         pairs.append((drawn(query, None), drawn(query, ""), one.action))
     n = len(pairs)
     mean = means(found)

@@ -12,9 +12,8 @@ from pydantic import ValidationError
 from cotbench.envs.registry import env_entry
 from cotbench.probes.asking import answers_for
 from cotbench.probes.conflict import drop_last_sentence, truncate_words
-from cotbench.probes.donor import choose_donor
 from cotbench.probes.probe import ProbeSetting
-from cotbench.probes.states import StateAnswer, read_states
+from cotbench.probes.states import StateAnswer, choose_donor, read_states
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Query
 from tests.conftest import needs_hf
@@ -199,6 +198,6 @@ def test_a_real_model_acts_after_its_own_trace_as_it_did(reference: Any) -> None
     for row in rows[:3]:
         one, donor = by_key[row.key], answers[row.donor_task, row.donor_step]
         trace = truncate_words(donor.trace, 0.5)
-        query = Query("alone", one.task, one.step, "cot", one.dialogue, within.elicitation, given_trace=trace)
+        query = Query("alone", "", one.task, one.step, "cot", one.dialogue, within.elicitation, given_trace=trace)
         assert within.canonical(agent.decide([query])[0].action) == row.conflicting[1]
     agent.close()

@@ -57,6 +57,54 @@ def test_what_is_missing_is_measured_and_the_rest_is_kept(probed: Path, tmp_path
     assert (tmp_path / "probe.json").read_bytes() == summary
 
 
+def test_a_folder_alone_is_gone_on_with(probed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "p"
+    arguments = [
+        "probe",
+        "alignment",
+        "--agent",
+        "scripted",
+        "--reference",
+        _run(probed),
+        "--states",
+        "6",
+        "--trace-tokens",
+        "99",
+    ]
+    assert run_cli([*arguments, "-o", "scores=false", "--out", str(out)]) == 0
+    rows = (out / "rows.jsonl").read_bytes()
+    (out / "rows.jsonl").write_bytes(rows.splitlines(keepends=True)[0])
+    assert run_cli(["probe", "--resume", str(out)]) == 0
+    assert (out / "rows.jsonl").read_bytes() == rows
+    assert read_probe(out).manifest.elicitation.trace_tokens == 99
+    capsys.readouterr()
+    for typed, said in (
+        (["--agent", "random"], "holds another measurement: its agent is 'scripted', not 'random'"),
+        (["conflict"], "its probe is 'alignment', not 'conflict'"),
+        (["--out", "there"], "name two folders"),
+    ):
+        assert run_cli(["probe", *typed, "--resume", str(out)]) == 2
+        assert said in capsys.readouterr().err
+    assert run_cli([*arguments, "--out", str(out)]) == 2
+    assert f"p is not empty; go on with: cotbench probe --resume {out}" in capsys.readouterr().err
+
+
+def test_killed_while_its_reference_plays_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "p"
+    with monkeypatch.context() as patch:
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("cotbench.cli.playing.play_run", interrupted)
+        assert run_cli(["probe", "alignment", "--agent", "scripted", *SMALL, "--out", str(out)]) == 130
+    assert f"interrupted; what was measured is kept: cotbench probe --resume {out}" in capsys.readouterr().err
+    assert run_cli(["probe", "--resume", str(out)]) == 0
+    assert read_probe(out).numbers.states == 6
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -93,6 +141,8 @@ def test_answers_are_taken_from_alignment(probed: Path, tmp_path: Path, capsys: 
     [
         (["alignement", "--agent", "random"], "did you mean 'alignment'"),
         (["alignment"], "--agent is missing"),
+        (["--agent", "random"], "NAME is missing"),
+        (["alignment", "--agent", "random", "--show-admissible"], "no such option --show-admissible"),
         (["conflict", "--agent", "random", "-o", "truncatons=1"], "did you mean 'truncations'"),
         (["conflict", "--agent", "random", "-o", "truncations"], "write it as NAME=VALUE"),
         (["conflict", "--agent", "random", "-o", "truncations=2"], "less than or equal to 1"),
@@ -113,7 +163,7 @@ def test_an_agent_that_shows_no_model_leaves_nothing_behind(
     arguments = ["probe", "attention", "--agent", "random", "--reference", _run(probed), "--states", "2", "--out", str(out)]
     assert run_cli(arguments) == 2
     assert "which random does not show" in capsys.readouterr().err
-    assert not (out / "manifest.json").exists()
+    assert not out.exists()
 
 
 def test_the_probes_and_their_options_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

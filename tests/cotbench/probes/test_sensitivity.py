@@ -150,7 +150,7 @@ def test_a_real_model_on_real_states(reference: Any) -> None:
     donor = by_key[row.observation_change.donor_task, row.observation_change.donor_step]
     told = by_key[row.key].dialogue
     told = replace(told, observations=(*told.observations[:-1], donor.dialogue.observations[-1]))
-    query = Query("alone", row.task, row.step, "prompt", told, within.elicitation)
+    query = Query("alone", "", row.task, row.step, "prompt", told, within.elicitation)
     assert within.canonical(agent.decide([query])[0].action) == row.observation_change.prompt_action
     agent.close()
     assert found.estimates["observation: prompt action changed"].mean == pytest.approx(

@@ -11,8 +11,9 @@ import pytest
 
 from cotbench.cli.report import report
 from cotbench.errors import MissingExtraError, UsageError
-from cotbench.judge.folder import folder_of, judge_run, make_judge_plan, new_judge_folder
-from cotbench.judge.question import Question
+from cotbench.judge import read_judges
+from cotbench.judge.folder import folder_of, judge_run, make_judge_plan
+from cotbench.judge.preference import PreferenceOptions
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.report.browser import effect_of
 from cotbench.report.page import Figure, Page, Table
@@ -35,10 +36,8 @@ def _config(**more: Any) -> RunConfig:
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"
     run(_config(), out=folder)
-    plan = make_judge_plan(folder, "judge-test", Question())
-    judged = folder_of(folder, "judge-test")
-    new_judge_folder(judged)
-    judge_run(plan, judged, agent=Judge(), limit=None, observer=lambda judgement: None)
+    plan = make_judge_plan(folder, PreferenceOptions(judge="judge-test"))
+    judge_run(plan, folder_of(folder, "judge-test"), agent=Judge())
     return folder
 
 
@@ -121,8 +120,10 @@ def test_figures_hold_the_rates_of_the_modes_and_of_the_types(one: Run) -> None:
 
 def test_judges_are_there(one: Run) -> None:
     (row,) = _rows(_tables(page_of_runs([one]))["judges"])
-    found = one.judges["judge-test"].preference
-    assert (row["judge"], row["states"], row["win rate of CoT"]) == ("judge-test", found.states, found.win_rate)
+    found = read_judges(one.path)["judge-test"].numbers
+    rate = found.estimates["win rate of the cot action"]
+    assert (row["judge"], row["states"], row["win rate of CoT"]) == ("judge-test", found.states, rate)
+    assert row["agreement with the expert"] == found.estimates["agreement with the reference"]
     assert found.states > 0
 
 

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from cotbench.agents.expert import ExpertAgent
 from cotbench.envs import Instructions
 from cotbench.envs.registry import env_entry
 from cotbench.errors import EngineError
+from cotbench.plugins import load_plugins
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.env_workers import EnvHandle, EnvSettings, LocalEnv, WorkerEnv, open_envs, wait_for_replies
 from cotbench.runs.episode import Episode
@@ -32,9 +34,8 @@ def four() -> Iterator[list[EnvHandle]]:
 
 def _process(env: EnvHandle) -> int:
     assert isinstance(env, WorkerEnv)
-    pid = env._worker._process.pid
-    assert isinstance(pid, int)
-    return pid
+    assert env._worker.process is not None
+    return env._worker.process.pid
 
 
 def test_environments_share_processes_and_play_alike(four: list[EnvHandle]) -> None:
@@ -113,7 +114,9 @@ def test_a_slow_environment_keeps_nobody_waiting() -> None:
                 os.kill(frozen, signal.SIGCONT)
 
     units = [RolloutSpec(f"alfworld/gen/pick/{number}", "pick", "prompt") for number in (17, 18, 19, 20)]
-    rules = RolloutRules(Instructions("You act."), Elicitation(), 0, False, env_entry("alfworld-gen").canonical())
+    rules = RolloutRules(
+        "alfworld-gen", Instructions("You act."), Elicitation(), 0, False, env_entry("alfworld-gen").canonical()
+    )
     late = threading.Timer(60, os.kill, (frozen, signal.SIGCONT))
     late.start()
     os.kill(frozen, signal.SIGSTOP)
@@ -124,3 +127,74 @@ def test_a_slow_environment_keeps_nobody_waiting() -> None:
         for env in envs:
             env.close()
     assert freed_by_others.is_set() and finished[-1] == "alfworld/gen/pick/17"
+
+
+def test_a_process_that_does_not_start_says_why(tmp_path: Path) -> None:
+    plugin = tmp_path / "my_env.py"
+    plugin.write_text("raise ValueError('no licence')\n")
+    env = open_envs(EnvSettings("alfworld-gen", {}, plugins=(str(plugin),)), 1, 1)[0]
+    for _ in range(2):
+        env.ask_reset(TASK)
+        with pytest.raises(EngineError, match=r"environment alfworld-gen ended while it started .*: no licence$"):
+            env.read()
+    env.close()
+
+
+def test_a_process_that_cannot_be_started_costs_an_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = open_envs(SETTINGS, 1, 1)[0]
+    monkeypatch.setattr("sys.executable", "/nothing/python")
+    env.ask_reset(TASK)
+    assert wait_for_replies([env], 10) == [env]
+    with pytest.raises(EngineError, match="cannot start a process"):
+        env.read()
+    env.close()
+
+
+def test_settings_carry_the_plugins_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cotbench.plugins._loaded", {})
+    plugin = tmp_path / "my_other_env.py"
+    plugin.touch()
+    load_plugins([str(plugin)])
+    assert EnvSettings("alfworld-gen", {}).plugins == (str(plugin),)
+
+
+def test_an_environment_that_only_the_script_knows_is_explained() -> None:
+    env = open_envs(EnvSettings("of-the-script", {}), 1, 1)[0]
+    env.ask_reset(TASK)
+    with pytest.raises(EngineError, match=r"unknown environment 'of-the-script'.* give the registration a file of its own"):
+        env.read()
+    env.close()
+
+
+ODD = """
+import sys
+
+from cotbench.envs.alfworld.env import ALFWorldEnv
+
+before = ALFWorldEnv.step
+
+
+def step(self, action):
+    if action == "leave":
+        sys.exit("left")
+    *answer, info = before(self, action)
+    return *answer, {**info, "odd": lambda: None} if action == "look" else info
+
+
+ALFWorldEnv.step = step
+"""
+
+
+def test_an_odd_environment_costs_its_episode_alone(tmp_path: Path) -> None:
+    plugin = tmp_path / "odd_env.py"
+    plugin.write_text(ODD)
+    env = open_envs(EnvSettings("alfworld-gen", {}, plugins=(str(plugin),)), 1, 1)[0]
+    for action, message in (("leave", "SystemExit: left"), ("look", "cannot be sent to another process: .*lambda")):
+        env.ask_reset(TASK)
+        env.read()
+        env.ask_step(action)
+        with pytest.raises(EngineError, match=message):
+            env.read()
+    env.ask_reset(TASK)
+    assert env.read().observation
+    env.close()

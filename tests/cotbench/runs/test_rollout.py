@@ -96,7 +96,7 @@ def _play(
     seed: int = 0,
 ) -> dict[str, Episode]:
     collector = Collector()
-    rules = RolloutRules(Instructions("instructions"), Elicitation(), seed, both, str.lower)
+    rules = RolloutRules("scripted", Instructions("instructions"), Elicitation(), seed, both, str.lower)
     handles = [ScriptedEnv(frozenset(broken)) for _ in range(envs)]
     play(units, agent, handles, rules, collector)
     assert len({episode.key for episode in collector.episodes}) == len(collector.episodes) == len(units)

@@ -17,10 +17,11 @@ from cotbench.agents.base import Agent
 from cotbench.errors import MissingDataError, RunFolderError, UnknownNameError, UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
-from cotbench.runs.journal import read_episodes
+from cotbench.runs.episode import read_episodes
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
-from cotbench.runs.runner import Resources, SilentObserver, new_folder, resume_run, run
+from cotbench.runs.resources import Resources
+from cotbench.runs.runner import SilentObserver, new_folder, resume_run, run
 
 GAMES = ("alfworld/gen/pick/0", "alfworld/gen/heat/1")
 

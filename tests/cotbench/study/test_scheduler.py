@@ -17,7 +17,7 @@ from cotbench.probes.folder import read_probe
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyCell, read_data
 from cotbench.study.folder import checkpoint, command_of, folder_of, is_done
-from cotbench.study.plan import make_plan
+from cotbench.study.plan import make_study_plan
 from cotbench.study.report import page_of_study
 from tests.conftest import needs_hf
 from tests.cotbench.report.pages import Read, needs_report
@@ -87,7 +87,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_study_ends_with_its_report(done: Path) -> None:
-    assert all(is_done(done, stage) for stage in make_plan(_config()).stages)
+    assert all(is_done(done, stage) for stage in make_study_plan(_config()).stages)
     numbers = json.loads(_numbers(done))
     titles = [section["title"] for section in numbers["sections"]]
     assert "What training does to both actions" in titles and "A conflicting trace" in titles
@@ -99,7 +99,7 @@ def test_a_study_ends_with_its_report(done: Path) -> None:
 
 def test_its_numbers_are_those_of_its_probes(done: Path) -> None:
     data = read_data(done)
-    plan = make_plan(_config())
+    plan = make_study_plan(_config())
     cell = StudyCell("alfworld-gen", "tiny", "sft", "id")
     for share in (0.0, 0.5, 1.0):
         found = data.numbers(cell, 0, share)
@@ -149,7 +149,7 @@ def test_started_again_it_does_nothing_but_the_report(done: Path, capsys: pytest
 
 
 def test_a_checkpoint_missing_from_a_series_is_named(done: Path, tmp_path: Path) -> None:
-    plan = make_plan(_config())
+    plan = make_study_plan(_config())
     training = folder_of(done, plan.of_kind("train")[0])
     assert checkpoint(training, 0.5) != checkpoint(training, 1.0)
     with pytest.raises(RunFolderError, match=r"no checkpoint after 0\.25 of the training"):
@@ -159,7 +159,7 @@ def test_a_checkpoint_missing_from_a_series_is_named(done: Path, tmp_path: Path)
 
 
 def test_a_stage_that_was_begun_is_gone_on_with(done: Path, tmp_path: Path) -> None:
-    plan = make_plan(_config())
+    plan = make_study_plan(_config())
     for stage in plan.stages:
         fresh, begun = command_of(tmp_path, plan, stage) if not stage.uses else None, command_of(done, plan, stage)
         assert fresh is None or "--resume" not in fresh
@@ -173,13 +173,13 @@ def test_a_failed_stage_costs_what_uses_it_and_no_other(tmp_path: Path, capsys: 
     said = capsys.readouterr().err.splitlines()[-1]
     assert re.match(r"error: 1 stages failed, the first is train/sft-seed0: ", said)
     assert "logs/train_sft-seed0" in said
-    plan = make_plan(_config(text))
+    plan = make_study_plan(_config(text))
     done = {stage.name for stage in plan.stages if is_done(tmp_path / "out", stage)}
     assert done == {"reference/id", "traces"}
 
 
 def test_a_mixture_of_elicitations_is_refused(done: Path) -> None:
-    plan = make_plan(_config())
+    plan = make_study_plan(_config())
     stage = next(one for one in plan.of_kind("probe") if one.place.probe == "alignment" and one.place.progress == 1.0)
     path = folder_of(done, stage) / "manifest.json"
     text = path.read_text()
@@ -194,7 +194,7 @@ def test_a_mixture_of_elicitations_is_refused(done: Path) -> None:
 
 
 def test_a_series_on_other_states_is_refused(done: Path) -> None:
-    plan = make_plan(_config())
+    plan = make_study_plan(_config())
     stage = next(one for one in plan.of_kind("probe") if one.place.probe == "alignment" and one.place.progress == 1.0)
     path = folder_of(done, stage) / "manifest.json"
     text = path.read_text()

@@ -13,7 +13,7 @@ import pytest
 from cotbench.cli import run_cli
 from cotbench.study.config import read_study
 from cotbench.study.folder import is_done
-from cotbench.study.plan import make_plan
+from cotbench.study.plan import make_study_plan
 from tests.conftest import needs_hf
 from tests.cotbench.report.pages import needs_report
 
@@ -68,9 +68,9 @@ def smoke(study: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_stages_are_done_and_all_sections_are_there(study: str, smoke: Path) -> None:
-    plan = make_plan(read_study(study))
+    plan = make_study_plan(read_study(study))
     assert all(is_done(smoke, stage) for stage in plan.stages)
-    assert [stage.name for stage in plan.stages] == [stage.name for stage in make_plan(read_study("smoke")).stages]
+    assert [stage.name for stage in plan.stages] == [stage.name for stage in make_study_plan(read_study("smoke")).stages]
     numbers = json.loads((smoke / "numbers.json").read_text())
     assert [section["title"] for section in numbers["sections"]] == SECTIONS
     assert len(numbers["answer"]) == 3

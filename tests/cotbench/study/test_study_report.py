@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from cotbench.judge.preference import PreferenceRow
 from cotbench.probes.alignment import AlignmentRow
 from cotbench.probes.conflict import ConflictRow
 from cotbench.probes.folder import ProbeManifest, ProbeResult
-from cotbench.probes.preference import PreferenceRow
-from cotbench.probes.row import ProbeRow
+from cotbench.probes.numbers import ProbeRow
 from cotbench.report.page import Figure, Table
 from cotbench.stats import estimates
 from cotbench.stats.estimates import paired_rate_difference
@@ -19,7 +19,7 @@ from cotbench.stats.trend import CheckpointSeries
 from cotbench.study import report_masking, report_probes, report_training
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyData
-from cotbench.study.plan import make_plan
+from cotbench.study.plan import make_study_plan
 from cotbench.study.report import answer
 from cotbench.study.report_training import Scope
 from cotbench.study.series import success_levels
@@ -97,7 +97,7 @@ def _conflict(kept: float) -> list[ProbeRow]:
 
 def _study(rate: Rate, kept: Callable[[float], float] = lambda share: 0.5, text: str = STUDY) -> Scope:
     config: StudyConfig = parse_study(text, "made")
-    plan = make_plan(config)
+    plan = make_study_plan(config)
     probed = []
     for stage in plan.of_kind("probe"):
         place = stage.place
@@ -122,7 +122,7 @@ def _both_rise(arm: str | None, share: float, split: str) -> tuple[float, float]
 
 
 def test_both_rise_and_the_gap_is_flat() -> None:
-    first, second, third = answer(_study(_both_rise, lambda share: 0.2 + 0.6 * share))
+    first, second, third, *_ = answer(_study(_both_rise, lambda share: 0.2 + 0.6 * share))
     assert "on id, the prompt action's alignment with the reference rises (0.20 to 0.60 [" in first
     assert "the CoT action's rises (0.30 to 0.70 [" in first
     assert "the gap between them is flat (its change lies within 0.1)" in first
@@ -133,7 +133,7 @@ def test_both_rise_and_the_gap_is_flat() -> None:
 
 def test_only_the_cot_action_rises() -> None:
     scope = _study(lambda arm, share, split: (0.3, 0.3 + 0.5 * share), lambda share: 0.5)
-    first, second, third = answer(scope)
+    first, second, third, *_ = answer(scope)
     assert "the prompt action's alignment with the reference does not clearly move" in first
     assert "the gap between them rises by +0.50 [" in first
     assert "does not clearly move" in second
@@ -250,7 +250,7 @@ def test_no_revision_at_all_is_no_preference_and_no_failure() -> None:
         probe="preference", options={"judge": "random"}, elicitation_fingerprint="0" * 16, states_sha256="0"
     )
     rows: list[ProbeRow] = [PreferenceRow(task=f"t/{number}", step=0, left_out="same action") for number in range(5)]
-    plan = make_plan(config)
+    plan = make_study_plan(config)
     probed = tuple(
         (one.place, ProbeResult(Path(), manifest, rows)) for one in plan.of_kind("probe") if one.place.probe == "preference"
     )

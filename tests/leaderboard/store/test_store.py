@@ -236,9 +236,9 @@ def test_a_newer_leaderboard_is_left_alone(where: str) -> None:
 
 _KILLED = """
 import sys
-from pathlib import Path
+sys.path.append(sys.argv[2])  # At the end: the checkout must not hide what is installed.
 from cotbench.leaderboard.store.store import Store
-from tests.leaderboard.test_store import _small
+from tests.leaderboard.store.test_store import _small
 with Store.open(sys.argv[1]) as store:
     for seed in range(10_000):
         entry, _ = store.add(_small(f"Entry {seed}", seed), (), b"z" * 200_000)
@@ -249,10 +249,14 @@ with Store.open(sys.argv[1]) as store:
 def test_a_kill_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     path = tmp_path / "board.sqlite"
     child = subprocess.Popen(
-        [sys.executable, "-c", _KILLED, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+        [sys.executable, "-P", "-c", _KILLED, str(path), str(ROOT)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert child.stdout is not None
     said = [child.stdout.readline().strip() for _ in range(12)]
+    assert all(said)
     os.killpg(child.pid, signal.SIGKILL)
     said += child.stdout.read().split()
     child.wait()

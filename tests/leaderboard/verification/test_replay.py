@@ -1,6 +1,5 @@
 """Replaying what was submitted: honest runs agree, and of a single forged value the exact place is told."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -17,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cotbench.child_process import ChildProcess
 from cotbench.envs.registry import env_entry
 from cotbench.errors import EngineError, MissingDataError, UsageError
 from cotbench.leaderboard.submission.bundle import Bundle
 from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.verification import replay
-from cotbench.leaderboard.verification import verify as verify_module
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.leaderboard.verification.replay import MAX_ACTION, Replayer, ReplayRules
 from cotbench.leaderboard.verification.verify import verify_bundle, versions
@@ -36,6 +35,20 @@ ONE, TWO = "alfworld/gen/pick/0", "alfworld/gen/heat/1"
 EXPERT_STEPS = 20
 
 Parts = tuple[Manifest, list[Episode]]
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> list[ChildProcess]:
+    """The processes that this test has started."""
+    started: list[ChildProcess] = []
+    start = ChildProcess.__init__
+
+    def started_and_listed(self: ChildProcess, *arguments: Any, **options: Any) -> None:
+        start(self, *arguments, **options)
+        started.append(self)
+
+    monkeypatch.setattr(ChildProcess, "__init__", started_and_listed)
+    return started
 
 
 def _bundle(manifest: Manifest, episodes: list[Episode]) -> Bundle:
@@ -70,13 +83,13 @@ def drawn(folder: Path) -> Bundle:
     return bundle
 
 
-def test_honest_runs_agree_in_one_process_and_in_two(expert: Bundle, drawn: Bundle) -> None:
+def test_honest_runs_agree_in_one_process_and_in_two(expert: Bundle, drawn: Bundle, children: list[ChildProcess]) -> None:
     for bundle in (expert, drawn):
         for jobs in (1, 2):
             told: list[tuple[int, int]] = []
             assert verify_bundle(bundle, jobs=jobs, progress=lambda done, of, told=told: told.append((done, of))) is None
             assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert multiprocessing.active_children() == []
+    assert children and not any(child.alive for child in children)
 
 
 @needs_scienceworld
@@ -318,7 +331,7 @@ def many(folder: Path) -> Bundle:
     return _bundle(outcome.manifest, outcome.episodes)
 
 
-def test_the_first_difference_is_the_same_with_any_number_of_processes(many: Bundle) -> None:
+def test_the_first_difference_is_the_same_with_any_number_of_processes(many: Bundle, children: list[ChildProcess]) -> None:
     forged = list(many.episodes)
     for index in (37, 9, 8, 12):
         forged = _edited(forged, index, success=True)
@@ -326,34 +339,36 @@ def test_the_first_difference_is_the_same_with_any_number_of_processes(many: Bun
     one, three = (verify_bundle(bundle, jobs=jobs) for jobs in (1, 3))
     assert one == three and one is not None
     assert one.place == f"{forged[8].key}: success"
-    assert multiprocessing.active_children() == []
+    assert children and not any(child.alive for child in children)
 
 
-def test_a_killed_process_is_replaced(many: Bundle) -> None:
+def test_a_killed_process_is_replaced(many: Bundle, children: list[ChildProcess]) -> None:
     told: list[int] = []
 
     def kill_one(done: int, of: int) -> None:
         told.append(done)
         if done == 3:
-            victim = random.Random(done).choice(multiprocessing.active_children())
-            os.kill(victim.pid or 0, signal.SIGKILL)
+            victim = random.Random(done).choice([child for child in children if child.alive])
+            os.kill(victim.pid, signal.SIGKILL)
 
     assert verify_bundle(many, jobs=2, progress=kill_one) is None
     assert told == list(range(1, 41)), "each episode counts once"
+    assert len(children) == 3
 
 
-def test_processes_that_die_and_die_again_are_an_error_and_no_rejection(many: Bundle) -> None:
+def test_processes_that_die_and_die_again_are_an_error_and_no_rejection(many: Bundle, children: list[ChildProcess]) -> None:
     over = threading.Event()
 
     def kill_all() -> None:
         while not over.wait(0.02):
-            for child in multiprocessing.active_children():
-                child.kill()
+            for child in [child for child in children if child.alive]:
+                os.kill(child.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_all)
     killer.start()
     try:
-        with pytest.raises(EngineError, match=r"alfworld/gen/pick/\d+#prompt cannot be replayed: its process died twice"):
+        message = r"alfworld/gen/pick/\d+#prompt cannot be replayed: its process died twice; the second .*\(exit code -9\)"
+        with pytest.raises(EngineError, match=message):
             verify_bundle(many, jobs=2)
     finally:
         over.set()
@@ -367,19 +382,18 @@ def test_ctrl_c_ends_it_at_once_and_leaves_no_process(folder: Path, many: Bundle
 
         from cotbench.leaderboard.submission.bundle import Bundle
         from cotbench.leaderboard.submission.details import Details
-        from cotbench.leaderboard.verification.verify import verify
+        from cotbench.leaderboard.verification.verify import verify_bundle
         from cotbench.runs.results import load_run
 
         def told(done, of):
             if done == 1:
                 print("going", flush=True)
 
-        if __name__ == "__main__":
-            # Whoever runs the tests in the background of a shell has it ignored, and that is inherited.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            read = load_run({str(folder / "many")!r})
-            while True:
-                verify(Bundle.of(Details(name="Mine"), read.manifest, read.records), jobs=2, progress=told)
+        # Whoever runs the tests in the background of a shell has it ignored, and that is inherited.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        read = load_run({str(folder / "many")!r})
+        while True:
+            verify_bundle(Bundle.of(Details(name="Mine"), read.manifest, read.records), jobs=2, progress=told)
     """
     script = folder / "verifying.py"
     script.write_text(textwrap.dedent(code))
@@ -518,4 +532,3 @@ def test_hostile_actions_only_differ(expert: Bundle) -> None:
 def test_jobs_are_counted_from_one(drawn: Bundle) -> None:
     with pytest.raises(UsageError, match="--jobs must be at least 1, not 0"):
         verify_bundle(drawn, jobs=0)
-    assert verify_module.ENGINES.keys() <= {"scienceworld", "bfcl"}

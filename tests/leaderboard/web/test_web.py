@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from cotbench.errors import UnknownNameError, UsageError
-from cotbench.leaderboard.boards.standing import Standing
+from cotbench.leaderboard.boards.view import Standing
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.verification.difference import Difference
@@ -194,6 +194,41 @@ def test_a_board_that_is_not_named_whole_is_one_that_has_entries() -> None:
         parse_board_query({"env": "bfcl", "split": "paper/ood_room"}, there)
 
 
+def test_an_environment_that_is_registered_later_has_boards(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gymnasium
+
+    from cotbench.envs import env_entry, register_env, registry
+    from cotbench.leaderboard.boards.labels import board_title
+    from cotbench.leaderboard.web.board_query import all_boards, parse_board_query
+
+    board, before = Board("toy-of-the-web", "paper", "ood", "cot"), all_boards()
+    with pytest.raises(UnknownNameError):
+        parse_board_query({"env": board.env}, [])
+    env = env_entry("alfworld-gen")
+    monkeypatch.setattr(registry._registry, "_registered", {})
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    register_env(board.env, task_source=env.source, title="Toy", overall=("toys of the web",))(env.loaded_class())
+    later = set(all_boards()) - set(before)
+    assert board in later and {one.env for one in later} == {board.env, "toys of the web"}
+    assert parse_board_query({"env": board.env}, []).board == board
+    assert board_title(board) == board_title(replace(board, env="toys of the web")) == "Toy, paper/ood, CoT mode"
+
+
+def test_a_board_with_entries_can_be_read_where_its_environment_is_not_registered() -> None:
+    from cotbench.leaderboard.boards.labels import board_title
+    from cotbench.leaderboard.web.board_query import BoardQuery, parse_board_query
+    from cotbench.leaderboard.web.pages import board_page
+
+    there = Board("elsewhere", "own", "test", "cot")
+    assert parse_board_query({"env": "elsewhere", "split": "own/test"}, [there]).board == there
+    assert parse_board_query({"env": "elsewhere", "mode": "prompt"}, [there]).board == replace(there, mode="prompt")
+    with pytest.raises(UnknownNameError):
+        parse_board_query({"env": "elsewhere"}, [])
+    page = Read(board_page(_view(2), BoardQuery(there), [there], _links()))
+    assert board_title(there) == "elsewhere, own/test, CoT mode" in page.text
+    assert [option.get("value") for option in page.all("option") if "selected" in option][:2] == ["elsewhere", "own/test"]
+
+
 # Pages as text.
 
 
@@ -289,7 +324,7 @@ def test_a_folder_of_files_holds_the_same_page() -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_whatever_is_written_is_text(text: str) -> None:
     from cotbench.leaderboard.web.board_query import BoardQuery
-    from cotbench.leaderboard.web.entry_episodes import entry_episodes
+    from cotbench.leaderboard.web.entry_sections import entry_episodes
     from cotbench.leaderboard.web.pages import Choice, Typed, board_page, entry_page, error_page, submit_page
     from cotbench.runs.summary import summarize
 
@@ -433,7 +468,7 @@ def test_the_api_says_what_the_pages_say(full: Any, board: str) -> None:
 
 
 def test_the_table_for_spreadsheets_holds_no_formula() -> None:
-    from cotbench.leaderboard.web.spreadsheet import board_csv
+    from cotbench.leaderboard.web.board_table import board_csv
 
     rows = [_standing(1, text) for text in ("=1+1", "@SUM(A1)", "+1", "-1", "\t=1", 'plain, "quoted"')]
     table = list(csv.DictReader(io.StringIO(board_csv(rows))))
@@ -805,7 +840,7 @@ def test_two_hundred_submissions_at_once(store: Any) -> None:
 SERVE = """
 import sys
 from cotbench.leaderboard.store.store import Store
-from cotbench.leaderboard.web.serving import server_of
+from cotbench.leaderboard.web.app import server_of
 from cotbench.leaderboard.web.settings import Settings
 server_of(Store.open(sys.argv[1]), Settings(port=int(sys.argv[2]))).run()
 """
@@ -819,7 +854,9 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     data, path, port = [variant(number) for number in range(60)], tmp_path / "board.sqlite", unused_port()
     acknowledged: set[str] = set()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", SERVE, str(path), str(port)], env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", SERVE, str(path), str(port)], env=environment, stderr=subprocess.DEVNULL
+    )
     server = f"http://127.0.0.1:{port}"
     try:
         until = time.monotonic() + 60

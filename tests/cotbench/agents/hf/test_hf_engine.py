@@ -90,7 +90,9 @@ def test_any_dialogue_in_any_company(
     states = [Dialogue(Instructions("You act."), ("Your task is to: look.",))]
     for action, trace, observation in turns:
         states.append(states[-1].extended(action, trace, observation))
-    queries = [Query("e", "t", n, mode, state, asked, seed=n) for n, state in enumerate(states) for mode in ("prompt", "cot")]  # type: ignore[arg-type]
+    queries = [
+        Query("e", "", "t", n, mode, state, asked, seed=n) for n, state in enumerate(states) for mode in ("prompt", "cot")
+    ]  # type: ignore[arg-type]
     plain = {}
     for query in queries:
         llama._engine.close()

@@ -1,14 +1,20 @@
-"""An entry's numbers as tables. Invariant: drawn from the summary, which was computed here from the episodes."""
+"""What an entry's page shows: its numbers as tables, its episodes, its manifest. Invariant: numbers are drawn from the summary,
+which was computed here from the episodes; the same bundle gives the same text; of many episodes a page holds as many as fit
+into its budget, and says how many there are.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
 from cotbench.leaderboard.boards.labels import MODES as NAMES
+from cotbench.leaderboard.submission.bundle import Bundle
 from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of, signed
 from cotbench.prompting.elicitation import MODES, Mode
+from cotbench.report.browser import browsed, episodes_json
 from cotbench.report.cells import RenderedTable, render_table
-from cotbench.report.page import Cell, Table
+from cotbench.report.page import BrowsedRun, Cell, Table
 from cotbench.runs.summary import ModeSummary, Summary
 from cotbench.stats.estimates import Estimate
 
@@ -29,7 +35,7 @@ class TypeRow:
 
 
 def numbers_table(summary: Summary) -> RenderedTable:
-    """Both modes side by side, and their difference."""
+    """Make the table of both modes side by side, and their difference."""
     modes = [mode for mode in MODES if mode in summary.modes]
     gap = summary.gap
     rows: list[tuple[Cell, ...]] = []
@@ -58,13 +64,13 @@ def numbers_table(summary: Summary) -> RenderedTable:
 
 
 def _with_signs(table: Table) -> RenderedTable:
-    """The table with true minus signs, as everywhere on these pages."""
-    shown = render_table(table)
+    """Render a table with true minus signs, as everywhere on these pages."""
+    rendered = render_table(table)
     rows = tuple(
         tuple(replace(cell, beside=signed(cell.beside), value=signed(cell.value)) if cell.number else cell for cell in row)
-        for row in shown.rows
+        for row in rendered.rows
     )
-    return replace(shown, rows=rows)
+    return replace(rendered, rows=rows)
 
 
 def _estimate(mode: ModeSummary, name: str) -> Estimate | None:
@@ -73,7 +79,7 @@ def _estimate(mode: ModeSummary, name: str) -> Estimate | None:
 
 
 def type_rows(summary: Summary) -> tuple[TypeRow, ...]:
-    """Success by task type."""
+    """Make the rows of success by task type."""
     modes = [mode for mode in MODES if mode in summary.modes]
     names = sorted({name for mode in modes for name in summary.modes[mode].by_type})
     return tuple(_type_row(name, summary, modes) for name in names)
@@ -86,7 +92,7 @@ def _type_row(name: str, summary: Summary, modes: list[Mode]) -> TypeRow:
 
 
 def facts(summary: Summary) -> tuple[tuple[str, str], ...]:
-    """What the modes' comparison gave, in words: (what, how much)."""
+    """Describe the comparison of the modes: (what, how much)."""
     found = []
     gap, same, revisions = summary.gap, summary.consistency, summary.revisions
     if gap is not None:
@@ -117,3 +123,39 @@ def facts(summary: Summary) -> tuple[tuple[str, str], ...]:
 def _worded(estimate: Estimate, *, plus: bool = False) -> str:
     number = number_of(estimate, plus=plus)
     return f"{number.value} {number.beside}".strip()
+
+
+EPISODE_BYTES = 1_000_000
+"""Of the episodes in a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryEpisodes:
+    """An entry's episodes and manifest.
+
+    Attributes:
+        episodes: JSON for the episode browser, fit to stand in a `<script>` element.
+        embedded: how many episodes are in it, `of` how many.
+        manifest: as text.
+    """
+
+    episodes: str
+    embedded: int
+    of: int
+    manifest: str
+
+
+def entry_episodes(bundle: Bundle, budget: int = EPISODE_BYTES) -> EntryEpisodes:
+    """Draw the episodes that fit into the page.
+
+    Args:
+        bundle: the entry's.
+        budget: bytes of the episodes' JSON.
+    """
+    runs = browsed((BrowsedRun(bundle.details.name, bundle.episodes),), budget)
+    return EntryEpisodes(
+        episodes=episodes_json(runs),
+        embedded=sum(len(run.episodes) for run in runs),
+        of=len(bundle.episodes),
+        manifest=json.dumps(bundle.manifest.model_dump(mode="json"), indent=2, ensure_ascii=False),
+    )

@@ -1,5 +1,5 @@
-"""A board as a table. Invariant: a cell shows what the standing holds, with its interval; columns stand here once, with what
-they are sorted by.
+"""A board as a table of the page, and as CSV. Invariant: a cell shows what the row holds, with its interval; the CSV has every
+number whole, and no text in it is a formula to a spreadsheet.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cotbench.leaderboard.boards.labels import day
-from cotbench.leaderboard.boards.standing import Standing
+from cotbench.leaderboard.boards.view import Standing
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.web.board_query import BoardQuery, descends
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of
 from cotbench.paper import Success
+from cotbench.report.cells import csv_text
+from cotbench.report.page import Cell, Table
 from cotbench.stats.estimates import Estimate
 
 
@@ -47,7 +49,7 @@ class Column:
 
     @property
     def sorted(self) -> str:
-        """For `aria-sort`; empty where the table is not sorted by it."""
+        """Return the value of `aria-sort`; empty where the table is not sorted by it."""
         return next((head.sorted for head in self.heads if head.sorted), "")
 
 
@@ -93,7 +95,7 @@ class BoardTable:
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Return how many columns there are."""
         return len(self.columns)
 
 
@@ -123,25 +125,27 @@ _COLUMNS = (
 )
 
 
-def board_table(rows: Sequence[Standing], reported: Sequence[Success], asked: BoardQuery, links: Links) -> BoardTable:
-    """The table.
+def board_table(rows: Sequence[Standing], reported: Sequence[Success], query: BoardQuery, links: Links) -> BoardTable:
+    """Make the table of a page.
 
     Args:
         rows: sorted, and no more than belong on the page.
         reported: the paper's rows.
+        query: the page.
+        links: the addresses.
     """
-    columns = tuple(Column(tuple(_head(*by, asked, links) for by in spec.by), spec.note, spec.number) for spec in _COLUMNS)
-    return BoardTable(columns, tuple(_row(row, asked.board, links) for row in rows), tuple(map(_reported, reported)))
+    columns = tuple(Column(tuple(_head(*by, query, links) for by in spec.by), spec.note, spec.number) for spec in _COLUMNS)
+    return BoardTable(columns, tuple(_row(row, query.board, links) for row in rows), tuple(map(_reported, reported)))
 
 
-def _head(title: str, column: str, asked: BoardQuery, links: Links) -> Head:
+def _head(title: str, column: str, query: BoardQuery, links: Links) -> Head:
     if not column:
         return Head(title, None, "")
-    here = asked.sort == column
+    here = query.sort == column
     # A second time the other way round.
-    descending = not asked.descending if here else descends(column)
-    order = ("descending" if asked.descending else "ascending") if here else ""
-    return Head(title, links.board(asked.board, asked.state, column, descending), order)
+    descending = not query.descending if here else descends(column)
+    order = ("descending" if query.descending else "ascending") if here else ""
+    return Head(title, links.board(query.board, query.state, column, descending), order)
 
 
 def _row(row: Standing, board: Board, links: Links) -> BoardRow:
@@ -172,3 +176,53 @@ def _row(row: Standing, board: Board, links: Links) -> BoardRow:
 def _reported(one: Success) -> Reported:
     name = f"{one.model}, {one.method}" if one.model is not None else f"{one.method} (model not named)"
     return Reported(name, f"{one.value:.2f}", mark_of(Estimate(n=0, mean=one.value, low=None, high=None)))
+
+
+_CSV_COLUMNS = (
+    "rank",
+    "name",
+    "team",
+    "link",
+    "agent",
+    "entries",
+    "state",
+    "unranked",
+    "tasks",
+    "elicitation",
+    "submitted",
+    "success",
+    "behind first",
+    "score",
+    "CoT - prompt",
+    "consistency",
+    "tokens",
+    "tokens computed",
+)
+
+
+def board_csv(rows: Sequence[Standing]) -> str:
+    """Return the rows as CSV (RFC 4180); the paper's rows, which are not verified, are not in it."""
+    return csv_text(Table("board", "", "", _CSV_COLUMNS, tuple(map(_csv_row, rows))))
+
+
+def _csv_row(row: Standing) -> tuple[Cell, ...]:
+    return (
+        row.rank,
+        row.details.name,
+        row.details.team,
+        row.details.link,
+        row.agent,
+        " ".join(row.entries),
+        row.state,
+        "; ".join(row.unranked),
+        row.tasks,
+        row.fingerprint,
+        row.submitted.isoformat(),
+        row.success,
+        row.behind,
+        row.score,
+        row.gap,
+        row.consistency,
+        row.tokens,
+        row.computed,
+    )

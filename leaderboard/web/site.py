@@ -1,5 +1,5 @@
-"""The leaderboard as files, for any web server. Invariant: the pages are the server's own, every link in them is relative and
-leads to a file that is there; bundles lie beside the entries, so that anyone can verify them.
+"""The leaderboard as a folder of files, for any web server. Invariant: the pages are the server's own, every link in them is
+relative and leads to a file that is there; bundles lie beside the entries, so that anyone can verify them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from cotbench.leaderboard.store.store import Store
 from cotbench.leaderboard.submission.bundle import unpack
 from cotbench.leaderboard.web.assets import assets
 from cotbench.leaderboard.web.board_query import BoardQuery, parse_board_query
-from cotbench.leaderboard.web.entry_episodes import entry_episodes
+from cotbench.leaderboard.web.board_table import board_csv
+from cotbench.leaderboard.web.entry_sections import entry_episodes
 from cotbench.leaderboard.web.models import BoardRows, Boards, board_name
 from cotbench.leaderboard.web.pages import board_page, entry_page
-from cotbench.leaderboard.web.spreadsheet import board_csv
 from cotbench.runs.folder import make_folder
 from cotbench.runs.jsonl_store import write_atomically
 
@@ -38,54 +38,54 @@ class SiteLinks:
     up: str
 
     def home(self) -> str:
-        """The first board."""
+        """Return the first board."""
         return f"{self.up}{INDEX}"
 
     def board(
         self, board: Board, state: State | None = "verified", sort: str = "rank", descending: bool = False, page: int = 1
     ) -> str | None:
-        """A board by rank, whole; in another order there is none. What is not verified stands on the page of all."""
+        """Return a whole board by rank; None for another order. What is not verified stands on the page of all."""
         return f"{self.up}boards/{_stem(board, state)}.html" if (sort, descending, page) == ("rank", False, 1) else None
 
     def chooser(self) -> None:
-        """A form needs a server."""
+        """Return nothing: a form needs a server."""
 
     def entry(self, entry: str) -> str:
-        """An entry's page."""
+        """Return an entry's page."""
         return f"{self.up}entries/{entry}.html"
 
     def asset(self, name: str) -> str:
-        """A style sheet or a script."""
+        """Return a style sheet or a script."""
         return f"{self.up}static/{assets()[name].filename}"
 
     def submit(self) -> None:
-        """Submitting needs a server."""
+        """Return nothing: submitting needs a server."""
 
     def docs(self) -> None:
-        """There is no API."""
+        """Return nothing: files have no API."""
 
     def schema(self) -> None:
-        """There is no API."""
+        """Return nothing: files have no API."""
 
     def bundle(self, entry: str) -> str:
-        """What was submitted."""
+        """Return the bundle of an entry."""
         return f"{self.up}entries/{entry}.zip"
 
     def entry_json(self, entry: str) -> str:
-        """An entry for programs."""
+        """Return an entry for programs."""
         return f"{self.up}entries/{entry}.json"
 
     def csv(self, board: Board, state: State | None = "verified") -> str:
-        """A board for spreadsheets."""
+        """Return a board for spreadsheets."""
         return f"{self.up}boards/{_stem(board, state)}.csv"
 
     def json(self, board: Board, state: State | None = "verified") -> str:
-        """A board for programs."""
+        """Return a board for programs."""
         return f"{self.up}boards/{_stem(board, state)}.json"
 
 
 def _stem(board: Board, state: State | None) -> str:
-    """The name of a board's files."""
+    """Return the name of a board's files, without ending."""
     return board.slug if state == "verified" else f"{board.slug}.all"
 
 

@@ -1,5 +1,5 @@
-"""Submitting to a server. Invariant: a submission is repeated until it was acknowledged or refused, and repeating it is safe:
-the server keeps it once.
+"""The client that submits to a server. Invariant: a submission is repeated until it is acknowledged or refused, and repeating
+it is safe: the server stores it once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ANSWER = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a server says of a submission that it has kept.
+    """A server's answer to a submission that it has stored.
 
     Attributes:
         new: False where it was there already.
@@ -50,6 +50,7 @@ def submit(server: str, data: bytes, token: str | None = None) -> Receipt:
 
     Args:
         server: its address, such as http://127.0.0.1:8000.
+        data: the bundle.
         token: where the server wants one.
 
     Raises:
@@ -63,23 +64,23 @@ def submit(server: str, data: bytes, token: str | None = None) -> Receipt:
         headers["Authorization"] = f"Bearer {token}"
     request = urllib.request.Request(f"{base}/api/entries", data, headers, method="POST")  # noqa: S310  (http or https)
     opener = urllib.request.build_opener(_NoRedirect)
-    said = ""
+    reason = ""
     for attempt in range(_TRIES):
         try:
             with opener.open(request, timeout=_TIMEOUT) as response:
                 return _receipt(base, response)
         except urllib.error.HTTPError as error:
-            said = _said(error)
+            reason = _reason(error)
             if error.code in (429, 503):
                 time.sleep(min(_seconds(error.headers.get("Retry-After")), _LONGEST_WAIT))
                 continue
             if error.code < 500:
-                raise SubmissionError(f"{base} refuses the submission ({error.code}): {said}") from error
+                raise SubmissionError(f"{base} refuses the submission ({error.code}): {reason}") from error
         except (OSError, HTTPException) as error:
-            said = str(getattr(error, "reason", error)) or type(error).__name__
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
         if attempt < _TRIES - 1:
             time.sleep(0.2 * 2**attempt)
-    raise StoreError(f"{base} did not take the submission ({said}): is the server running? Submitting again is safe")
+    raise StoreError(f"{base} did not take the submission ({reason}): is the server running? Submitting again is safe")
 
 
 def _base(server: str, token: str | None) -> str:
@@ -100,7 +101,7 @@ def _receipt(base: str, response: HTTPResponse) -> Receipt:
     return Receipt(id, state, response.status == 201, f"{base}/entries/{id}")
 
 
-def _said(error: urllib.error.HTTPError) -> str:
+def _reason(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.loads(error.read(_ANSWER))["error"])
     except (ValueError, KeyError, TypeError, OSError):

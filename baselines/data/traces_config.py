@@ -1,0 +1,26 @@
+"""What `cotbench traces` is asked for. Invariant: what is played is a `RunConfig` in mode cot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cotbench.flags import OUTPUT, TASKS, Flag
+from cotbench.runs.manifest import RunConfig
+
+
+class TracesConfig(RunConfig):
+    """Demonstrations by a teacher: the run that is played, and how its successful episodes are stored."""
+
+    agent: Annotated[str, Flag(name="--teacher", panel=TASKS)] = Field(
+        "scripted", description="spec of the teacher: scripted, expert-fill:AGENT or any agent (cotbench list agents)"
+    )
+    split: Annotated[str, Flag(panel=TASKS)] = Field("train", description="split of the scheme; not a scored one")
+    mode: Annotated[Literal["prompt", "cot", "both"], Flag(hidden=True)] = Field("cot", description="always cot")
+    expert_actions: Annotated[bool | None, Flag(hidden=True)] = Field(None, description="recorded where that costs nothing")
+    parquet: Annotated[bool, Flag(panel=OUTPUT)] = Field(False, description="write traces.parquet beside traces.jsonl")
+    source: Annotated[Path | None, Flag(name="--from", panel=OUTPUT)] = Field(
+        None, description="play nothing: convert this traces folder, .jsonl or .parquet file to the file --out"
+    )

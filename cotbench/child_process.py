@@ -1,0 +1,223 @@
+"""A Python process of cotbench that serves a function over pipes. Invariant: neither the user's script nor the current
+directory matters to it; it hears no Ctrl-C, tells why it did not start, and ends with its parent, also when that is killed.
+
+`multiprocessing` starts processes too, but imports the user's `__main__` in each: a script without a guard, standard input and
+a notebook cannot use it. Its pipes are used here.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import IO, Any
+
+from cotbench.errors import EngineError
+from cotbench.plugins import loaded_plugins
+
+START_SECONDS = 120.0
+"""After that much time a process that has not begun to serve is killed. Plugins count, a slow network drive too."""
+
+STARTED = b"started"
+"""What a process says once its function is about to be called."""
+
+_TAIL_BYTES, _LINE = 4000, 400
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """Return the command line that runs a module in another interpreter.
+
+    With `-P` the current directory is not searched for modules: a checkout's `cotbench/` would shadow the installed package.
+
+    Args:
+        module: a dotted name.
+        arguments: of the module.
+
+    Raises:
+        EngineError: nobody knows where the interpreter is, as in a program that embeds Python.
+    """
+    if not sys.executable:
+        raise EngineError("cannot start a process: sys.executable does not name a Python interpreter; use no worker processes")
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+@contextmanager
+def block_interrupts() -> Iterator[None]:
+    """Keep Ctrl-C from a process started here from its first moment, while it still imports: the parent decides what it means.
+
+    Held back, not ignored: what comes meanwhile is heard by the parent afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class ErrorOutput:
+    """Reads what a process writes to its standard error, and keeps the last of it.
+
+    Args:
+        pipe: from the process; closed when the process has closed its side.
+        shown: pass everything on to this process's standard error.
+    """
+
+    def __init__(self, pipe: IO[bytes], *, shown: bool) -> None:
+        self._pipe, self._shown = pipe, shown
+        self._tail = b""
+        self._thread = threading.Thread(target=self._read, daemon=True, name="standard error of a child process")
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self._pipe:
+            while chunk := os.read(self._pipe.fileno(), 1 << 16):
+                self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
+                if self._shown:
+                    with suppress(OSError):
+                        os.write(2, chunk)
+
+    def last_line(self) -> str:
+        """Return the last line that is not blank, cut and printable, or "" without any; for a process that has ended."""
+        self._thread.join(timeout=1)  # Something that the process has started may still hold the pipe.
+        lines = self._tail.decode("utf-8", "replace").splitlines()
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return "".join(character if character.isprintable() else " " for character in last)[:_LINE]
+
+
+class ChildProcess:
+    """A process that calls `function(pipes, *arguments)` and ends when that returns.
+
+    It runs `cotbench.child_main`. On Linux the system ends it with the thread that has started it: that thread must stay.
+
+    Args:
+        function: of an importable module, not of the user's script.
+        arguments: for it; pickled.
+        pipes: how many pipes to open.
+        plugins: what the process imports first; None for what this one has imported.
+
+    Attributes:
+        pipes: this process's ends, in order; the function has the others.
+
+    Raises:
+        EngineError: it cannot be started.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., None],
+        arguments: Sequence[Any] = (),
+        *,
+        pipes: int = 1,
+        plugins: Sequence[str] | None = None,
+    ) -> None:
+        if sys.platform == "win32":
+            raise EngineError("processes of cotbench need Linux or macOS: on Windows use no worker processes (--workers 0)")
+        first = pickle.dumps((_search_path(), tuple(loaded_plugins() if plugins is None else plugins)))
+        call = pickle.dumps((function, tuple(arguments)))
+        pairs: list[tuple[Connection[Any, Any], Connection[Any, Any]]] = []
+        try:
+            pairs.extend(Pipe() for _ in range(pipes + 1))
+            inner = [end.fileno() for _, end in pairs]
+            command = python_command("cotbench.child_main", str(os.getpid()), *map(str, inner))
+            with block_interrupts():  # Its threads and those here that serve it do not hear Ctrl-C either.
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=inner, bufsize=0
+                )
+                self._watch(pairs[0][0])
+        except OSError as error:
+            for outer, _ in pairs:
+                outer.close()
+            raise EngineError(f"cannot start a process ({error})") from error
+        finally:
+            for _, end in pairs:
+                end.close()
+        self.pipes = [outer for outer, _ in pairs[1:]]
+        with suppress(OSError):  # Where it is gone already, `ending` says so.
+            self._control.send_bytes(first)
+            self._control.send_bytes(call)
+
+    def _watch(self, control: Connection[Any, Any]) -> None:
+        self._control = control
+        self._started, self._late = False, threading.Event()
+        self._seconds = START_SECONDS
+        if self._process.stderr is None:
+            raise EngineError("a process was started without standard error")
+        self._errors = ErrorOutput(self._process.stderr, shown=True)
+        # These threads do not hold the pipes: where nobody does any more, the process ends.
+        self._timer = threading.Timer(self._seconds, _kill_if_not_started, (self._process, control, self._late))
+        self._timer.daemon = True
+        self._timer.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
+    def ending(self) -> str:
+        """Return how the process ended, in words that follow "the process"; for one that has closed its pipes.
+
+        Returns:
+            "died (exit code -9)", "ended while it started (exit code 1): last line of its standard error", ...
+        """
+        try:
+            code: int | None = self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            code = None
+        if self._late.is_set():
+            return _with_reason(f"did not start within {self._seconds:g} s", self._errors.last_line())
+        if not self._has_started():
+            return _with_reason(f"ended while it started (exit code {code})", self._errors.last_line())
+        # After a signal, the last line is about something else.
+        return _with_reason(f"died (exit code {code})", self._errors.last_line() if code is not None and code > 0 else "")
+
+    def _has_started(self) -> bool:
+        if not self._started:
+            with suppress(EOFError, OSError):
+                self._started = self._control.poll() and self._control.recv_bytes() == STARTED
+        return self._started
+
+    def close(self, patience: float = 0.0) -> None:
+        """End the process: close the pipes, and kill it where it does not end by itself. Safe to call twice.
+
+        Args:
+            patience: seconds to wait before it is killed.
+        """
+        for pipe in self.pipes:
+            pipe.close()
+        self._timer.cancel()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=patience)
+        self._process.kill()
+        self._process.wait()
+        self._control.close()
+
+
+def _with_reason(what: str, reason: str) -> str:
+    return f"{what}: {reason}" if reason else what
+
+
+def _kill_if_not_started(process: subprocess.Popen[bytes], control: Connection[Any, Any], late: threading.Event) -> None:
+    with suppress(OSError):  # Closed meanwhile.
+        if not control.poll():
+            late.set()
+            process.kill()
+
+
+def _search_path() -> list[str]:
+    """Where this process finds modules; plugins may lie there."""
+    return [folder or str(Path.cwd()) for folder in sys.path]

@@ -1,0 +1,60 @@
+"""`--resume [DIR]`, the same for every command. Invariant: alone it means the folder of `--out`; with DIR everything that is
+needed is read from DIR.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from cotbench.errors import UsageError
+
+RESUMED = ("run", "traces", "train", "probe", "judge", "study")
+"""The commands that have it."""
+
+RESUME_OUT = "@out"
+"""Stands for "the folder of --out" where `--resume` was given without a value."""
+
+
+def with_resume_value(arguments: list[str]) -> list[str]:
+    """Return a command line in which a `--resume` that stands alone has the value `RESUME_OUT`: an option has one or none."""
+    if not arguments or arguments[0] not in RESUMED:
+        return arguments
+    ready = []
+    for place, argument in enumerate(arguments):
+        ready.append(argument)
+        following = arguments[place + 1 : place + 2]
+        if argument == "--resume" and (not following or following[0].startswith("-")):
+            ready.append(RESUME_OUT)
+    return ready
+
+
+def resume_folder(resume: str | None, out: Path | None, usual: Path | None = None) -> Path | None:
+    """Return the folder to go on with; None where a new one is wanted.
+
+    Args:
+        resume: of `--resume`.
+        out: of `--out`.
+        usual: where the command writes without `--out`, if that is one place.
+
+    Raises:
+        UsageError: `--resume` names no folder, or they name two.
+    """
+    if resume is None:
+        return None
+    if resume == RESUME_OUT:
+        folder = out or usual
+        if folder is None:
+            raise UsageError("--resume needs a folder: --resume DIR, or --out DIR --resume")
+        return folder
+    if out is not None and out != Path(resume):
+        raise UsageError(f"--resume {resume} and --out {out} name two folders: leave --out away")
+    return Path(resume)
+
+
+def resume_command(command: str, folder: Path, imports: Sequence[str] = (), data: Path | None = None) -> str:
+    """Return the command line that goes on with a folder."""
+    words = ["cotbench", command, "--resume", str(folder)]
+    words += [word for name in imports for word in ("--import", name)]
+    return shlex.join([*words, *(["--data", str(data)] if data is not None else [])])

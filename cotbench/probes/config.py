@@ -1,0 +1,85 @@
+"""What a probe was asked to measure, in its folder as `probe_config.json`. Invariant: it is written before anything else is, so
+that a measurement that was killed at any moment can go on from its folder alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cotbench.errors import RunFolderError
+from cotbench.flags import ELICITATION, TASKS, Flag
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.runs.jsonl_store import write_atomically
+
+CONFIG = "probe_config.json"
+MEASURED = "Measurement"
+"""The panel of `--help`."""
+
+
+class ProbeConfig(BaseModel):
+    """Who is measured by which probe, on which states."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    probe: Annotated[str, Flag(hidden=True)] = Field(description="name of the probe")
+    agent: Annotated[str, Flag(panel=MEASURED)] = Field(description="agent that is measured (cotbench list agents)")
+    reference: Annotated[str, Flag(panel=MEASURED)] = Field(
+        "scripted", description="whose states and actions: an agent that wins, or a run folder with CoT episodes"
+    )
+    states: Annotated[int, Flag(names=("-n",), panel=MEASURED)] = Field(
+        200, ge=1, description="number of states, drawn by the seed"
+    )
+    seed: Annotated[int, Flag(panel=MEASURED)] = Field(
+        0, ge=0, description="seed of the draw of states, of pairing them and of sampling"
+    )
+    answers: Annotated[Path | None, Flag(panel=MEASURED)] = Field(
+        None, description="folder of probe alignment: the agent's answers at these states, not asked for again"
+    )
+    env: Annotated[str | None, Flag(panel=TASKS, default="alfworld-gen")] = Field(
+        None, description="name of the environment that a reference agent plays (cotbench list envs)"
+    )
+    scheme: Annotated[str | None, Flag(panel=TASKS, default="paper")] = Field(
+        None, description="family of splits: paper or official"
+    )
+    split: Annotated[str | None, Flag(panel=TASKS, default="id")] = Field(
+        None, description="split of the scheme: id, ood, train, ..."
+    )
+    options: Annotated[dict[str, str], Flag(hidden=True)] = Field(
+        default_factory=dict, description="the probe's own options, as typed"
+    )
+    elicitation: Annotated[dict[str, Any], Flag(panel=ELICITATION, table=Elicitation)] = Field(
+        default_factory=dict, description="how answers are asked for, where that is not as usual"
+    )
+
+    def absolute(self) -> ProbeConfig:
+        """Return it with absolute paths, so that it means the same wherever it is read."""
+        reference = Path(self.reference)
+        return self.model_copy(
+            update={
+                "reference": str(reference.resolve()) if reference.is_dir() else self.reference,
+                "answers": None if self.answers is None else self.answers.resolve(),
+            }
+        )
+
+
+def write_config(folder: Path, config: ProbeConfig) -> None:
+    """Write down what is to be measured, whole or not at all."""
+    write_atomically(folder / CONFIG, [config.absolute().model_dump_json(indent=2) + "\n"])
+
+
+def read_config(folder: Path) -> ProbeConfig | None:
+    """Return what was asked for in a probe's folder; None where that was not written down.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        return None
+    try:
+        return ProbeConfig.model_validate_json(path.read_text("utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path} is damaged: remove it, and give all options beside --resume") from error

@@ -1,0 +1,45 @@
+"""What a run is played with. Invariant: none of it changes a result, so none of it is in a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cotbench.flags import EXECUTION, Flag
+
+
+class Resources(BaseModel):
+    """What a run is played with: side-by-side episodes, processes, data, memory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    num_envs: Annotated[int | None, Flag(panel=EXECUTION, default="what keeps the agent busy")] = Field(
+        None, ge=1, description="episodes played side by side"
+    )
+    workers: Annotated[int | None, Flag(names=("-w",), panel=EXECUTION, default="1 beside a model, else none")] = Field(
+        None, ge=0, description="processes that the environments live in"
+    )
+    data: Annotated[Path | None, Flag(panel=EXECUTION, default="$ALFWORLD_DATA")] = Field(
+        None, description="folder of the environment's data"
+    )
+    cache_gb: Annotated[float | None, Flag(panel=EXECUTION, default="1/4 of what is free, 80 % of a GPU")] = Field(
+        None, description="gigabytes for the KV cache of a model"
+    )
+
+    def agent_options(self) -> dict[str, str]:
+        """Return what of it is an option of the agent."""
+        return {} if self.cache_gb is None else {"cache_gb": repr(self.cache_gb)}
+
+    def layout(self, episodes: int, batch: int | None) -> tuple[int, int]:
+        """Return how many environments there are, and how many processes they live in.
+
+        Args:
+            episodes: how many there are to play.
+            batch: how many queries the agent answers side by side; None: it answers between two steps of the environments, and
+                computes nothing while they act.
+        """
+        usual = max(batch or 1, self.workers or 1)
+        count = max(1, min(self.num_envs or usual, episodes))
+        return count, min(count, self.workers if self.workers is not None else int(batch is not None))

@@ -1,0 +1,18 @@
+"""What `cotbench run` plays on one environment or on several. Invariant: what is played on each is a `RunConfig`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cotbench.flags import TASKS, Flag
+from cotbench.runs.manifest import RunConfig
+
+
+class SuiteConfig(RunConfig):
+    """A run on one environment, or runs on several, each a `RunConfig` with its `env`."""
+
+    env: Annotated[str, Flag(panel=TASKS)] = Field(
+        "alfworld-gen", description="name of the environment (cotbench list envs), several with commas, or all"
+    )

@@ -1,0 +1,22 @@
+"""How a study is carried out. Invariant: none of it changes a number, so none of it is in a study's file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cotbench.flags import EXECUTION, Flag
+
+
+class StudyExecution(BaseModel):
+    """What a study is computed with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    jobs: Annotated[int | None, Flag(names=("-j",), panel=EXECUTION, default="one a core, or one a GPU")] = Field(
+        None, ge=1, description="stages at a time"
+    )
+    flops: Annotated[float | None, Flag(panel=EXECUTION, default="3e10; 2e14 for large models")] = Field(
+        None, ge=1, description="floating-point operations a second of one job, for the estimate"
+    )

@@ -1,0 +1,123 @@
+"""What a section of a study's report is about: one model in one environment, its arms and its splits. Invariant: an arm is
+known by its recipe and options, a split by whether it is out of domain; neither by its place in a list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cotbench.envs.registry import env_entry
+from cotbench.recipes import Masking, Recipe, recipe_named
+from cotbench.study.data import StudyCell, StudyData
+from cotbench.study.plan import arm_config
+
+
+@dataclass(frozen=True, slots=True)
+class ArmInfo:
+    """An arm: what it trains with.
+
+    Attributes:
+        name: in the study.
+        config: of the recipe's config model, with the study's options.
+    """
+
+    name: str
+    recipe: Recipe
+    config: Any
+
+    @property
+    def masking(self) -> Masking | None:
+        """Its reduced action supervision; None where the recipe knows none."""
+        return None if self.recipe.masking is None else self.recipe.masking(self.config)
+
+    @property
+    def unmasked(self) -> bool:
+        """Whether it leaves no action out of the loss."""
+        return self.masking is None or self.masking.fraction == 0
+
+    @property
+    def paper_row(self) -> str | None:
+        """The row of the paper's tables that trains the same way."""
+        return self.recipe.paper_row(self.config)
+
+    def differs_by_masks_alone(self, other: ArmInfo) -> bool:
+        """Tell whether two arms train in one way but for their masks."""
+        if self.recipe.run is not other.recipe.run or self.recipe.masking is None:
+            return False
+        mine, theirs = (
+            {name: value for name, value in arm.config.model_dump().items() if name not in self.recipe.mask_options}
+            for arm in (self, other)
+        )
+        return bool(mine == theirs)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One model in one environment: what a figure's panels and lines range over."""
+
+    data: StudyData
+    env: str
+    model: str
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms of the study."""
+        return tuple(arm.name for arm in self.data.config.arms)
+
+    def arm(self, name: str) -> ArmInfo:
+        """Return what an arm trains with."""
+        found = next(arm for arm in self.data.config.arms if arm.name == name)
+        return ArmInfo(name, recipe_named(found.recipe), arm_config(self.data.config, self.model, found))
+
+    def baseline(self, arm: str) -> str | None:
+        """Return the arm that an arm is compared with: the one that differs by its masks alone and has none, else one of the
+        recipe that its own names, else the main arm; None for the main arm itself.
+        """
+        found = self._own_baseline(arm)
+        return found if found is not None or arm == self.main else self.main
+
+    def _own_baseline(self, name: str) -> str | None:
+        arm = self.arm(name)
+        others = [self.arm(other) for other in self.arms if other != name]
+        if not arm.unmasked:
+            alike = [other for other in others if other.unmasked and arm.differs_by_masks_alone(other)]
+            if alike:
+                return alike[0].name
+        return next((other.name for other in others if other.recipe.name == arm.recipe.compares_with), None)
+
+    @property
+    def main(self) -> str:
+        """The arm that is shown where one must stand for all: the first that is compared with no other."""
+        return next((name for name in self.arms if self._own_baseline(name) is None), self.arms[0])
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of the environment."""
+        return self.data.config.envs[self.env]
+
+    @property
+    def out_of_domain(self) -> tuple[str, ...]:
+        """The splits that are out of domain."""
+        source, scheme = env_entry(self.env).source(), self.data.config.scheme
+        return tuple(split for split in self.splits if source.out_of_domain(scheme, split))
+
+    @property
+    def headline(self) -> str:
+        """The split that the first sentences are about: in domain where there is one."""
+        outside = self.out_of_domain
+        return next((split for split in self.splits if split not in outside), self.splits[0])
+
+    def cell(self, arm: str, split: str) -> StudyCell:
+        """Return a cell of this scope."""
+        return StudyCell(self.env, self.model, arm, split)
+
+    def cells(self, arm: str) -> list[StudyCell]:
+        """Return an arm on every split."""
+        return [self.cell(arm, split) for split in self.splits]
+
+    def slug(self, name: str) -> str:
+        """Return a name of a file, told apart where there are several scopes."""
+        config = self.data.config
+        words = [self.env] * (len(config.envs) > 1) + [self.model.replace("/", "-")] * (len(config.models) > 1)
+        return "_".join((name, *words)).replace("+", "plus")

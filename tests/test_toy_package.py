@@ -1,0 +1,156 @@
+"""A package from outside registers an agent, an environment, a probe and a recipe, and goes through every command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import needs_hf
+
+TOY = Path(__file__).resolve().parents[1] / "examples" / "toy_package"
+pytestmark = needs_hf
+
+
+class Toy:
+    """The toy package, installed beside cotbench, and a folder to work in."""
+
+    def __init__(self, folder: Path, site: Path | None) -> None:
+        self.folder = folder
+        self._environment: Mapping[str, str] = os.environ | ({} if site is None else {"PYTHONPATH": str(site)})
+
+    def python(self, *arguments: str, text: str = "") -> str:
+        done = subprocess.run(
+            [sys.executable, "-P", *arguments],
+            cwd=self.folder,
+            env=dict(self._environment),
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def cotbench(self, *arguments: str, text: str = "") -> str:
+        return self.python("-m", "cotbench", *arguments, text=text)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    site = tmp_path_factory.mktemp("site")
+    options = ["--quiet", "--no-deps", "--target", str(site), "--disable-pip-version-check"]
+    copy = tmp_path_factory.mktemp("source") / "toy_package"
+    subprocess.run(["cp", "-r", str(TOY), str(copy)], check=True)  # Building leaves files beside the sources.
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(copy)], check=True)
+    return Toy(tmp_path_factory.mktemp("work"), site)
+
+
+@pytest.fixture(scope="module")
+def played(toy: Toy) -> Path:
+    toy.cotbench("run", "--agent", "counter", "--env", "counting", "--workers", "1", "--out", "run")
+    return toy.folder / "run"
+
+
+@pytest.fixture(scope="module")
+def traces(toy: Toy) -> Path:
+    toy.cotbench("traces", "--teacher", "expert", "--env", "counting", "--out", "traces")
+    return toy.folder / "traces"
+
+
+def test_everything_is_listed(toy: Toy) -> None:
+    for kind, name in (("agents", "counter"), ("envs", "counting"), ("probes", "trace-length"), ("recipes", "noise")):
+        assert name in toy.cotbench("list", kind)
+    assert toy.cotbench("list", "tasks", "--env", "counting", "--split", "ood").split() == [
+        "counting/long/7",
+        "counting/long/8",
+    ]
+
+
+def test_gymnasium_makes_the_environment(toy: Toy) -> None:
+    code = (
+        "import gymnasium\n"
+        "from gymnasium.utils.env_checker import check_env\n"
+        "env = gymnasium.make('toy_package.env:toy/Counting-v0')\n"
+        "check_env(env.unwrapped)\n"
+        "print(env.reset(options={'task': 'counting/short/3'})[0])\n"
+    )
+    assert toy.python("-W", "error", "-c", code) == "Your task is to count to 3. Nothing was said yet.\n"
+
+
+def test_it_is_played_in_worker_processes(played: Path) -> None:
+    summary = json.loads((played / "summary.json").read_text())
+    assert summary["modes"]["cot"]["success"]["mean"] == 1.0
+    assert summary["modes"]["prompt"]["success"]["mean"] == 0.0
+    assert all(mode["errors"] == 0 for mode in summary["modes"].values())
+
+
+def test_a_person_can_play_it(toy: Toy) -> None:
+    out = toy.cotbench("play", "--env", "counting", "--task", "counting/short/3", text="?\nsay 1\nsay 2\n!\nsay 3\n")
+    assert "say 9" in out
+    assert "won after 3 steps" in out
+
+
+def test_a_teacher_s_traces_are_trained_on(toy: Toy, traces: Path) -> None:
+    assert len((traces / "traces.jsonl").read_text().splitlines()) == 2
+    out = toy.cotbench(
+        "train", "--model", "tiny", "--data", "traces", "--epochs", "1", "--checkpoints", "1", "--threads", "1", "--out", "sft"
+    )
+    assert "trained" in out
+    assert (toy.folder / "sft" / "recipe.json").is_file()
+
+
+def test_its_recipe_trains(toy: Toy) -> None:
+    out = toy.cotbench("train", "--recipe", "noise", "--model", "tiny", "--option", "scale=0.5", "--out", "noisy")
+    assert "added noise of scale 0.5" in out
+    card = json.loads((toy.folder / "noisy" / "checkpoint-1" / "recipe.json").read_text())
+    assert (card["recipe"], card["progress"]) == ("noise", 1.0)
+
+
+def test_its_probe_measures(toy: Toy, played: Path) -> None:
+    out = toy.cotbench("probe", "trace-length", "--agent", "counter", "--reference", "run", "--out", "probe", "--json")
+    numbers = json.loads(out)["numbers"]
+    assert numbers["states"] == 8  # 3 of one task, 5 of the other.
+    assert numbers["estimates"]["words in a trace"]["mean"] == 8.0  # "2 numbers were said, so 3 is next."
+    assert numbers["estimates"]["long traces"]["mean"] == 0.0
+
+
+def test_a_study_takes_all_four_and_its_report_shows_them(toy: Toy) -> None:
+    study = str(TOY / "toy_package" / "study.toml")
+    planned = toy.cotbench("study", study, "--dry-run")
+    assert "--recipe noise" in planned
+    toy.cotbench("study", study, "--out", "study", "--jobs", "1")
+    numbers = json.loads((toy.folder / "study" / "numbers.json").read_text())
+    sections = {section["title"]: section for section in numbers["sections"]}
+    table = next(item for item in sections["Trace-length"]["items"] if item["kind"] == "table")
+    assert {row[0] for row in table["rows"]} == {"sft", "noise"}
+    against = next(item for item in sections["What the arms differ in"]["items"] if item["kind"] == "table")
+    assert {row[0] for row in against["rows"]} == {"noise"}
+    assert any(sentence.startswith("noise minus sft") for sentence in numbers["answer"])
+
+
+def test_its_runs_have_a_report(toy: Toy, played: Path) -> None:
+    toy.cotbench("report", "run", "--out", "page")
+    assert "counting/short/3" in (toy.folder / "page" / "index.html").read_text()
+
+
+def test_its_runs_are_submitted_and_verified(toy: Toy, played: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    entry = json.loads(toy.cotbench("leaderboard", "submit", "run", "--name", "Counter", "--db", "board.sqlite", "--json"))
+    assert "verified" in toy.cotbench("leaderboard", "verify", "--all", "--db", "board.sqlite")
+    board = toy.cotbench("leaderboard", "list", "--env", "counting", "--db", "board.sqlite")
+    assert entry[0]["id"][:6] in board or "Counter" in board
+
+
+def test_not_installed_it_is_imported(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, None)
+    environment, agent = (str(TOY / "toy_package" / f"{name}.py") for name in ("env", "agent"))
+    plugins = ["--import", environment, "--import", agent]
+    toy.cotbench("run", "--agent", "counter", "--env", "counting", "--workers", "1", "--out", "run", *plugins)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["modes"]["cot"]["success"]["mean"] == 1.0
+    assert "counting" in toy.cotbench("list", "envs", *plugins)
