@@ -73,5 +73,13 @@ def pair(step: int = 1, prompt: str = "look", cot: str = "take mug 1", **more: A
     dialogue = Dialogue(Instructions("You act in a house.", ("examine mug 2",)), ("Your task is to: look.",))
     for turn in range(step):
         dialogue = dialogue.extended(f"go to desk {turn}", "SECRET TRACE", f"On the desk {turn} you see a mug.")
-    fields = {"episode": "e", "env": "", "task": "t", "step": step, "dialogue": dialogue, "prompt_action": prompt, "cot_action": cot}
+    fields = {
+        "episode": "e",
+        "env": "",
+        "task": "t",
+        "step": step,
+        "dialogue": dialogue,
+        "prompt_action": prompt,
+        "cot_action": cot,
+    }
     return Pair(**{**fields, **more})

@@ -84,7 +84,11 @@ def _rows(
     # The draw is among all states that have two actions, whichever of them are still to be judged.
     whole = setting.states.states
     answers = answers_for(agent, whole if options.limit is not None else states, setting)
-    pairs = [_pair(state, answers[state.key]) for state in whole if state.key in answers and _differs(answers[state.key])]
+    pairs = [
+        _pair(state, answers[state.key], setting.states.env)
+        for state in whole
+        if state.key in answers and _differs(answers[state.key])
+    ]
     pairs.sort(key=lambda pair: derive_seed(options.seed, pair.task, pair.step, "drawn"))
     drawn = {pair.key: pair for pair in pairs[: options.limit]}
     waiting: list[Pair] = []
@@ -121,8 +125,9 @@ def _differs(answer: StateAnswer) -> bool:
     return answer.error is None and answer.prompt_action != answer.cot_action
 
 
-def _pair(state: ProbeState, answer: StateAnswer) -> Pair:
-    return Pair(state.task, state.task, state.step, state.dialogue, answer.prompt_action, answer.cot_action, state.action)
+def _pair(state: ProbeState, answer: StateAnswer, env: str) -> Pair:
+    actions = (answer.prompt_action, answer.cot_action, state.action)
+    return Pair(state.task, env, state.task, state.step, state.dialogue, *actions)
 
 
 def _summarize(rows: Sequence[PreferenceRow], options: PreferenceOptions) -> ProbeNumbers:

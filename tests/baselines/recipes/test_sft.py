@@ -123,7 +123,9 @@ def test_what_was_learned_is_what_is_asked(learned: tuple[Demonstration, Trainin
     shortest, trained = learned
     agent = make_agent(f"hf:{trained.folder}?threads=1&device=cpu")
     asked = Elicitation.for_env(ENV)
-    queries = [Query("e", "", shortest.task, step, "cot", shortest.dialogue(step), asked) for step in range(len(shortest.actions))]
+    queries = [
+        Query("e", "", shortest.task, step, "cot", shortest.dialogue(step), asked) for step in range(len(shortest.actions))
+    ]
     decisions = agent.decide(queries)
     assert tuple(decision.action for decision in decisions) == shortest.actions
     assert tuple(decision.trace for decision in decisions) == shortest.traces

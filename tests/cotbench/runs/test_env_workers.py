@@ -113,7 +113,9 @@ def test_a_slow_environment_keeps_nobody_waiting() -> None:
                 os.kill(frozen, signal.SIGCONT)
 
     units = [RolloutSpec(f"alfworld/gen/pick/{number}", "pick", "prompt") for number in (17, 18, 19, 20)]
-    rules = RolloutRules("alfworld-gen", Instructions("You act."), Elicitation(), 0, False, env_entry("alfworld-gen").canonical())
+    rules = RolloutRules(
+        "alfworld-gen", Instructions("You act."), Elicitation(), 0, False, env_entry("alfworld-gen").canonical()
+    )
     late = threading.Timer(60, os.kill, (frozen, signal.SIGCONT))
     late.start()
     os.kill(frozen, signal.SIGSTOP)
