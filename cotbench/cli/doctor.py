@@ -52,7 +52,6 @@ def _packages() -> list[Finding]:
 
     wanted = {
         "gymnasium": "",
-        "statsmodels": "",
         "torch": "hf",
         "transformers": "hf",
         "gguf": "hf",

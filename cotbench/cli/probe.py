@@ -59,10 +59,10 @@ def probe(
     measured = probe_named(config.probe)
     options = parse_options(measured, config.options)
     build = resolve(config.agent)
-    target = folder or _new_folder(out, config)
+    target = folder or out or _free_folder(config)
     again = resume_command("probe", target, import_ or [], resources.data)
     try:
-        with _written(target, config):
+        with _opened(target, config, new=folder is None) as opened:
             found, elicitation = _states(target, config, resources)
             known = None if config.answers is None else known_answers(config.answers, config.agent, found, elicitation)
             quiet = json_ and not sys.stderr.isatty()
@@ -72,7 +72,7 @@ def probe(
             ):
                 summary = run_probe(
                     measured,
-                    target,
+                    opened,
                     agent=player,
                     spec=config.agent,
                     states=found,
@@ -135,48 +135,66 @@ def _pairs(options: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _new_folder(out: Path | None, config: ProbeConfig) -> Path:
-    """Make the folder of a new probe: the one that was named, or one that is not taken."""
-    from cotbench.runs.folder import file_name, make_folder
-    from cotbench.runs.manifest import MANIFEST, RunConfig
+def _free_folder(config: ProbeConfig) -> Path:
+    """Return a folder under `probes/` that is not taken."""
+    from cotbench.runs.folder import file_name
+    from cotbench.runs.manifest import RunConfig
 
-    target = out
-    if target is None:
-        usual = {name: RunConfig.model_fields[name].default for name in ("env", "split")}
-        words = (config.probe, config.agent, config.env or usual["env"], config.split or usual["split"])
-        stem = "_".join(map(file_name, words))
-        count, target = 1, Path("probes") / stem
-        while target.exists():
-            count += 1
-            target = Path("probes") / f"{stem}_{count}"
-    begun = any((target / name).exists() for name in (MANIFEST, _REFERENCE))
-    _discard(target)  # Of one that was killed before it measured anything.
-    hint = f"go on with: cotbench probe --resume {target}, or choose another --out" if begun else "choose another --out"
-    make_folder(target, hint, "folder of the probe")
+    usual = {name: RunConfig.model_fields[name].default for name in ("env", "split")}
+    words = (config.probe, config.agent, config.env or usual["env"], config.split or usual["split"])
+    stem = "_".join(map(file_name, words))
+    count, target = 1, Path("probes") / stem
+    while target.exists():
+        count += 1
+        target = Path("probes") / f"{stem}_{count}"
     return target
 
 
 @contextmanager
-def _written(target: Path, config: ProbeConfig) -> Iterator[None]:
-    """Write down what is to be measured; where what follows fails before anything else is there, nothing stays."""
-    from cotbench.probes.config import read_config, write_config
+def _opened(target: Path, config: ProbeConfig, *, new: bool) -> Iterator[Any]:
+    """Lock the folder of a probe and write down what is to be measured; what fails before all else leaves nothing behind.
 
-    if read_config(target) is None:
-        write_config(target, config)
-    try:
-        yield
-    except Exception:
-        _discard(target)
-        raise
+    Everything is written under the lock: another start on the same folder must neither change nor remove what is in it.
+    """
+    from cotbench.probes.config import read_config, write_config
+    from cotbench.probes.folder import PROBE_FOLDER
+    from cotbench.runs.folder import open_folder
+
+    with open_folder(target, PROBE_FOLDER, _check_new if new else None) as opened:
+        if new or read_config(target) is None:
+            write_config(target, config)
+        try:
+            yield opened
+        except Exception:
+            _discard(target)  # Under the lock, as everything here.
+            raise
+
+
+def _check_new(target: Path) -> None:
+    """Refuse a folder that holds something, but for what one that was killed before it measured anything left behind."""
+    from cotbench.probes.config import CONFIG
+    from cotbench.runs.folder import make_folder
+    from cotbench.runs.manifest import MANIFEST
+
+    if _names(target) == {CONFIG}:
+        return
+    begun = any((target / name).exists() for name in (MANIFEST, _REFERENCE))
+    hint = f"go on with: cotbench probe --resume {target}, or choose another --out" if begun else "choose another --out"
+    make_folder(target, hint, "folder of the probe")
+
+
+def _names(folder: Path) -> set[str]:
+    """The files of a folder but for the hidden ones: a lock, or what a killed write left."""
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
 
 
 def _discard(target: Path) -> None:
-    """Remove a folder in which nothing was measured: it holds what was asked for, and perhaps our lock."""
+    """Remove a folder in which nothing was measured: it holds what was asked for, and our lock."""
     import shutil
 
     from cotbench.probes.config import CONFIG
 
-    if target.is_dir() and [path.name for path in target.iterdir() if not path.name.startswith(".")] == [CONFIG]:
+    if _names(target) == {CONFIG}:
         shutil.rmtree(target)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from cotbench.probes.numbers import ProbeNumbers, ProbeRow
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting, probe_named
 from cotbench.probes.states import RecordedRun, StateAnswer, StateKey, StateSet
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.runs.folder import FolderKind, open_folder
+from cotbench.runs.folder import FolderKind, WritableFolder, open_folder
 from cotbench.runs.jsonl_store import JsonlStore
 from cotbench.runs.manifest import MACHINE_FIELDS, MANIFEST, provenance
 
@@ -166,7 +167,7 @@ def parse_options(probe: Probe, given: Mapping[str, str]) -> ProbeOptions:
 
 def run_probe(
     probe: Probe,
-    folder: Path,
+    folder: Path | WritableFolder,
     *,
     agent: Agent,
     spec: str,
@@ -184,7 +185,7 @@ def run_probe(
 
     Args:
         probe: what is measured.
-        folder: of this measurement.
+        folder: of this measurement; opened already where something else is written to it too.
         agent: who is measured; `spec` is how it was named.
         states: where.
         elicitation: how answers are asked for.
@@ -205,11 +206,11 @@ def run_probe(
     entry = env_entry(states.env)
     setting = ProbeSetting(states, elicitation, entry.canonical(), entry.equivalent(), seed, answers or {})
     store = _rows_file(probe)
-    with open_folder(folder, kind) as opened:
+    with open_folder(folder, kind) if isinstance(folder, Path) else nullcontext(folder) as opened:
         there: list[Any] = []
         if opened.begun:
-            opened.check_identity(read_probe_manifest(folder).identity(), json.loads(json.dumps(now.identity())))
-            there = store.read(folder) if (folder / ROWS).is_file() else []
+            opened.check_identity(read_probe_manifest(opened.path).identity(), json.loads(json.dumps(now.identity())))
+            there = store.read(opened.path) if (opened.path / ROWS).is_file() else []
         done = {row.key for row in there if row.error is None}
         chosen = None if choose is None else set(choose(there))
         todo = [state for state in states.states if state.key not in done and (chosen is None or state.key in chosen)]

@@ -48,10 +48,16 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A job that has ended; a negative exit code is the signal that ended its process."""
+    """A job that has ended.
+
+    Attributes:
+        exit_code: of its command; a negative one is the signal that ended its process.
+        message: the last line that its process wrote outside of the job's log, where it ended without an answer.
+    """
 
     job: Job
     exit_code: int
+    message: str = ""
 
 
 class Executor(Protocol):

@@ -15,12 +15,15 @@ from contextlib import suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
-from cotbench.child_process import python_command
+from cotbench.child_process import ErrorOutput, python_command
 from cotbench.errors import CotbenchError
 from cotbench.study.executor import Finished, Job, Slot
 
 WORKER = "cotbench.cli.worker"
 """The module that a process runs."""
+
+_NO_ANSWER = 1
+"""The exit code of a job whose process ended well before it had answered."""
 
 _PATIENCE = 20.0
 """Seconds that a process gets to end by itself."""
@@ -38,9 +41,9 @@ class LocalExecutor:
     def __init__(self, slots: int, *, gpus: int = 0, threads: int | None = None) -> None:
         self._slots = {number: Slot(number, number % gpus if gpus else None) for number in range(slots)}
         self._threads = threads
-        self._processes: dict[int, subprocess.Popen[str]] = {}
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._running: dict[int, Job] = {}
-        self._heard: SimpleQueue[tuple[int, subprocess.Popen[str], int]] = SimpleQueue()
+        self._heard: SimpleQueue[tuple[int, subprocess.Popen[bytes], int, str]] = SimpleQueue()
 
     def free_slots(self) -> Sequence[Slot]:
         """Return the slots without a job."""
@@ -60,18 +63,18 @@ class LocalExecutor:
         line = json.dumps({"arguments": list(job.arguments), "log": str(job.log)}) + "\n"
         with suppress(BrokenPipeError):  # It died: then its end is heard of.
             if process.stdin is not None:
-                process.stdin.write(line)
+                process.stdin.write(line.encode())
                 process.stdin.flush()
 
     def wait(self, seconds: float) -> list[Finished]:
         """Return the jobs that have ended since the last call, after at most so many seconds."""
         finished: list[Finished] = []
         with suppress(Empty):
-            number, process, code = self._heard.get(timeout=seconds)
+            number, process, code, message = self._heard.get(timeout=seconds)
             while True:
                 if self._processes.get(number) is process and number in self._running:
-                    finished.append(Finished(self._running.pop(number), code))
-                number, process, code = self._heard.get_nowait()
+                    finished.append(Finished(self._running.pop(number), code, message))
+                number, process, code, message = self._heard.get_nowait()
         return finished
 
     def cancel(self) -> None:
@@ -92,7 +95,7 @@ class LocalExecutor:
                 process.kill()
                 process.wait()
 
-    def _start(self, slot: Slot) -> subprocess.Popen[str]:
+    def _start(self, slot: Slot) -> subprocess.Popen[bytes]:
         environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
         if self._threads is not None:
             environment |= {name: str(self._threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -100,7 +103,11 @@ class LocalExecutor:
             environment["CUDA_VISIBLE_DEVICES"] = str(slot.gpu)
         try:
             process = subprocess.Popen(
-                python_command(WORKER), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+                python_command(WORKER),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
             )
         except OSError as error:
             raise CotbenchError(f"cannot start a process of the study ({error.strerror}): use fewer --jobs") from error
@@ -108,7 +115,12 @@ class LocalExecutor:
         threading.Thread(target=self._listen, args=(slot.number, process), daemon=True).start()
         return process
 
-    def _listen(self, number: int, process: subprocess.Popen[str]) -> None:
-        for line in process.stdout or ():
-            self._heard.put((number, process, int(line)))
-        self._heard.put((number, process, process.wait() or -signal.SIGKILL))
+    def _listen(self, number: int, process: subprocess.Popen[bytes]) -> None:
+        """Pass on the exit code of each job, and at last how the process ended, with the last line that it wrote."""
+        if process.stderr is None or process.stdout is None:
+            raise TypeError("a process without pipes")
+        errors = ErrorOutput(process.stderr, shown=False)
+        for line in process.stdout:
+            self._heard.put((number, process, int(line), ""))
+        code = process.wait()
+        self._heard.put((number, process, code or _NO_ANSWER, errors.last_line()))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cotbench.errors import CotbenchError
-from cotbench.study.executor import LOG_HEADER, Executor, Job, Slot
+from cotbench.study.executor import LOG_HEADER, Executor, Finished, Job, Slot
 from cotbench.study.folder import command_of, is_done, log_of, write_mark
 from cotbench.study.plan import StudyPlan
 from cotbench.study.stage import Stage
@@ -69,7 +69,7 @@ def run_study(study: Path, plan: StudyPlan, executor: Executor, observer: StudyO
     try:
         while work.begin(executor) or work.running:
             for finished in executor.wait(_WAIT):
-                work.end(finished.job.name, finished.exit_code)
+                work.end(finished)
             observer.moment()
     except BaseException:
         executor.cancel()
@@ -129,12 +129,12 @@ class _Work:
             ready, key=lambda one: (not one.trained, -one.tokens if one.trained else one.agent != slot.holds), default=None
         )
 
-    def end(self, name: str, code: int) -> None:
+    def end(self, finished: Finished) -> None:
         """Take in how a stage ended."""
-        stage, started = self.running.pop(name)
+        stage, started = self.running.pop(finished.job.name)
         took = time.monotonic() - started
-        if code != 0:
-            self._failed(stage, last_error(log_of(self.study, stage), code), took)
+        if finished.exit_code != 0:
+            self._failed(stage, last_error(log_of(self.study, stage), finished.exit_code, finished.message), took)
             return
         write_mark(self.study, stage, took)
         self.missing.discard(stage.name)
@@ -146,21 +146,31 @@ class _Work:
         self.observer.ended(stage, took, message)
 
 
-def last_error(log: Path, code: int) -> str:
-    """Return the last error of a command's log, or the log's last line.
+def last_error(log: Path, code: int, message: str = "") -> str:
+    """Return why a stage failed: what its process wrote last outside of the log, the last error in the log, or its last line.
 
     Args:
         log: of the stage; what stands before its last command is of an earlier sitting.
-        code: how it ended.
+        code: how it ended; a negative one is a signal.
+        message: see `Finished`.
     """
+    if message:
+        return message
     try:
         tail = log.read_bytes()[-_TAIL:].decode("utf-8", "replace")
     except OSError:
         tail = ""
     lines = [line for line in tail.rpartition(LOG_HEADER)[2].splitlines() if line.strip()]
+    if code < 0:
+        return f"its process was ended by {_signal_name(-code)}"
     errors = [line for line in lines if line.startswith("error: ")]
     if errors:
         return errors[-1].removeprefix("error: ")
-    if code < 0:
-        return f"its process was ended by {signal.Signals(-code).name}"
     return lines[-1] if lines else f"exit code {code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,6 +1,8 @@
 """Holm by hand."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cotbench.stats.multiple_testing import holm
 
@@ -31,3 +33,14 @@ def test_what_has_no_p_value_is_in_no_family() -> None:
 
 def test_no_adjusted_value_is_above_one() -> None:
     assert {one.adjusted for one in holm({"a": 0.6, "b": 0.7}).values()} == {1.0}
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.sampled_from([0.01, 0.05, 0.1]))
+def test_holm_as_in_statsmodels(values: list[float], alpha: float) -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    rejected, adjusted, *_ = multipletests(values, alpha=alpha, method="holm")
+    ours = list(holm({str(place): value for place, value in enumerate(values)}, alpha).values())
+    assert [one.adjusted for one in ours] == adjusted.tolist()
+    assert [one.rejected for one in ours] == rejected.tolist()

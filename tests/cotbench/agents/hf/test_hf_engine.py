@@ -35,10 +35,10 @@ def test_the_least_recently_used_episode_is_forgotten(tmp_path: Path) -> None:
     agent = hf_agent(tmp_path)
     agent.decide([state(2, "cot", episode=name) for name in "abc"])
     engine: Any = agent._engine
-    lane = engine._lanes[("b", "")].nbytes
+    lane = engine._lanes[("b", 0, "")].nbytes
     engine._limits = replace(engine._limits, cache_bytes=int(5.5 * lane))
     agent.decide([state(2, "prompt", episode="a"), state(2, "prompt", episode="d"), state(2, "prompt", episode="e")])
-    assert [name for name, _ in engine._lanes] == ["a", "d", "e"]
+    assert [name for name, *_ in engine._lanes] == ["a", "d", "e"]
 
 
 def test_every_running_episode_keeps_its_cache(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_guesses_change_the_number_of_passes_alone(tmp_path: Path, temperature: 
     assert passes[0] < passes[1]
 
 
-def test_what_is_remembered_is_what_followed_last() -> None:
+def test_an_n_gram_drafts_what_followed_it_last() -> None:
     from cotbench.agents.hf.prompt_lookup import NgramIndex, PromptLookup
 
     memory = NgramIndex()
@@ -216,9 +216,9 @@ def test_what_is_remembered_is_what_followed_last() -> None:
     assert memory.after([7, 7], 3) == [] and memory.after([3], 3) == []
     drafts = PromptLookup(memory, [2, 3])
     assert drafts.draft(1) == [5] and drafts.draft(0) == []
-    drafts.learn([5, 6, 8], 2)
+    drafts.update([5, 6, 8], 2)
     assert drafts.draft(9) == [], "nothing followed there"
-    drafts.learn([5, 6], 1)
+    drafts.update([5, 6], 1)
     assert drafts.draft(1) == [8], "what it wrote itself comes first"
 
 
