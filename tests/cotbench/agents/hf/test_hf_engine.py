@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import needs_hf
@@ -70,12 +70,13 @@ def test_one_failing_query_costs_itself_alone(tmp_path: Path, monkeypatch: pytes
 _WORDS = st.text(alphabet="abc \n<>/|é{}", max_size=40)
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # Shrinking takes minutes and makes these no clearer.
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@pytest.mark.parametrize("company", [pytest.param(8, id="some"), pytest.param(60, id="many", marks=pytest.mark.slow)])
+def test_any_dialogue_in_any_company(llama: HFAgent, tight: HFAgent, company: int) -> None:
+    # Shrinking takes minutes and makes these no clearer.
+    drawn = settings(max_examples=company, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+    drawn(_any_dialogue_in_any_company)(llama, tight)
+
+
 @given(
     turns=st.lists(st.tuples(_WORDS, st.none() | _WORDS, _WORDS), max_size=4),
     history=st.sampled_from(["actions", "traces"]),
@@ -83,7 +84,7 @@ _WORDS = st.text(alphabet="abc \n<>/|é{}", max_size=40)
     warm=st.booleans(),
     data=st.data(),
 )
-def test_any_dialogue_in_any_company(
+def _any_dialogue_in_any_company(
     llama: HFAgent, tight: HFAgent, turns: list[Any], history: str, style: str, warm: bool, data: Any
 ) -> None:
     asked = Elicitation(trace_tokens=6, action_tokens=5, history=history, style=style, temperature=1.0 if warm else 0.0)  # type: ignore[arg-type]
