@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cotbench.agents.tokenization.token_ids import Label, answer_pieces, prompt_ids
 from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.token_ids import Label, answer_pieces, prompt_ids
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.prompting.elicitation import Elicitation

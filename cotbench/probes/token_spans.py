@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cotbench.agents.base import Agent
 from cotbench.agents.decisions import error_decision
-from cotbench.agents.tokenization.token_ids import Label, answer_pieces, prompt_ids
 from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.token_ids import Label, answer_pieces, prompt_ids
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.probes.asking import answers_for, batches
 from cotbench.probes.numbers import Curve, ProbeNumbers, over_tasks, partition_rows

@@ -19,7 +19,6 @@ from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.generation import Generation
 from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Decision, DecisionTokens, Query
-from tests import tiny_models
 from tests.hf_agents import answers_of, hf_agent, reference, state
 
 WARM = Elicitation(trace_tokens=14, action_tokens=10, temperature=1.0)
