@@ -1,5 +1,5 @@
-"""Ask an agent and check what it returns. Invariant: whatever an agent returns or raises, what leaves here are decisions that can
-be written to a file and read again; a failure is a decision with an error.
+"""Ask an agent and check what it returns. Invariant: whatever an agent returns or raises, what leaves here are decisions that
+can be written to a file and read again; a failure is a decision with an error.
 """
 
 from __future__ import annotations

@@ -117,11 +117,8 @@ def _rows(
     # The draw is among all states that have two actions, whichever of them are still to be judged.
     whole = setting.states.states
     answers = answers_for(agent, whole if options.limit is not None else states, setting)
-    pairs = [
-        _pair(state, answers[state.key], setting.states.env)
-        for state in whole
-        if state.key in answers and answers[state.key].revised
-    ]
+    known = [(state, answers[state.key]) for state in whole if state.key in answers]
+    pairs = [_pair(state, answer, setting.states.env) for state, answer in known if answer.revised]
     pairs.sort(key=lambda pair: derive_seed(options.seed, pair.task, pair.step, "drawn"))
     drawn = {pair.key: pair for pair in pairs[: options.limit]}
     waiting: list[Pair] = []

@@ -1,6 +1,6 @@
-"""Play episodes: an agent answers, environments act, many side by side. Invariant: an episode depends on its task, its mode, its
-rollout number, the agent and the seed alone, never on how many others are played beside it; an infrastructure failure ends one
-episode as an error and no other; no episode waits for another.
+"""Play episodes: an agent answers, environments act, many side by side. Invariant: an episode depends on its task, its mode,
+its rollout number, the agent and the seed alone, never on how many others are played beside it; an infrastructure failure ends
+one episode as an error and no other; no episode waits for another.
 """
 
 from __future__ import annotations

@@ -21,10 +21,11 @@ from cotbench.agents.openai.capabilities import Way, probe_server
 from cotbench.agents.openai.completions import CompletionWriter, Prompt, TokenUsage, explain_error
 from cotbench.agents.openai.connection import Connection, ServerError
 from cotbench.agents.openai.tokens import ServerTokenizer, find_tokens
+from cotbench.agents.tokenization.token_ids import decision_tokens
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.dialogue import Dialogue, fit_context
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.prompting.generation import TAG_ALLOWANCE, GenerationRequest, answer_program, prompt_limit
+from cotbench.prompting.generation import TAG_ALLOWANCE, Generation, GenerationRequest, answer_program, prompt_limit
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 _log = logging.getLogger(__name__)
@@ -216,15 +217,21 @@ class OpenAIAgent:
 
     def _written(self, query: Query, prompt: Prompt, spent: TokenUsage) -> Decision:
         """Run the query's program: a CoT decision is two requests."""
-        running = answer_program(query)
-        ask = next(running)
+        program = answer_program(query)
+        request = next(program)
+        history: list[tuple[list[int], Generation]] = []
         while True:
-            said = self._writer.write(query, prompt, ask, spent)
+            turn = self._writer.turn_ids(request.prefill) if query.return_tokens else None
+            generation = self._writer.write(query, prompt, request, spent)
+            if turn is not None:
+                history.append((turn, generation))
             try:
-                ask = running.send(said)
+                request = program.send(generation)
             except StopIteration as end:
                 decision: Decision = end.value
-                return decision
+                if turn is None or prompt.ids is None:
+                    return decision
+                return replace(decision, tokens=decision_tokens(prompt.ids, history))
 
     def _with_tools(self, query: Query, prompt: Prompt, spent: TokenUsage) -> Decision:
         """One request with the functions as tools."""

@@ -105,6 +105,13 @@ class CompletionWriter:
             reply = _whole(reply, opened=bool(ask.prefill))
         return to_generation(reply, ask, self._growth, self.count)
 
+    def turn_ids(self, prefill: Prefill) -> list[int] | None:
+        """Return the ids of the assistant's turn so far, where prompts are sent as token ids; else None."""
+        endpoint = self._endpoint(prefill)
+        if self._tokens is None or endpoint.path == "chat/completions" or endpoint.prompts != "ids":
+            return None
+        return self._tokens.opened(prefill)
+
     def ask(self, endpoint: Endpoint, body: dict[str, Any], spent: TokenUsage) -> CompletionReply:
         """One request, and its cost."""
         reply = read_reply(self._connection.ask(endpoint.path, {"model": self._model, **body}))

@@ -130,7 +130,8 @@ def to_generation(
     logprobs, ids = reply.logprobs, reply.ids
     if stop == "eos":  # The token that ends the turn is counted, and no text.
         grown = tuple(each for each in grown if len(each) <= len(text))
-        return Generation(text, stop, total, grown, ids[: len(grown)], logprobs)
+        last = ids[len(grown) :]
+        return Generation(text, stop, total, grown, ids[: len(grown)], logprobs, last[0] if len(last) == 1 else None)
     ended = next((place for place, each in enumerate(grown, 1) if first_stop(each, ask.stops, ask.one_line)), None)
     if ended is not None:
         kept = None if logprobs is None else logprobs[:ended]
