@@ -1,5 +1,5 @@
 """Figures drawn with matplotlib, as SVG for the page and as PDF. Invariant: the same figure gives the same bytes, whatever the
-reader's settings of matplotlib are, and no state of it is changed.
+user's settings of matplotlib are, and matplotlib's global state is not changed.
 """
 
 from __future__ import annotations
@@ -49,13 +49,23 @@ _TITLE, _LABEL = 46, 24
 
 
 def panel_svgs(figure: Figure, styles: Mapping[Line, Style]) -> list[str]:
-    """Each panel as an SVG of its own, as matplotlib writes it."""
+    """Return each panel as an SVG of its own, as matplotlib writes it.
+
+    Args:
+        figure: the figure.
+        styles: of its lines.
+    """
     with _settings(figure.name):
         return [_svg(figure, panel, styles) for panel in figure.panels]
 
 
 def figure_pdf(figure: Figure, styles: Mapping[Line, Style]) -> bytes:
-    """All panels on one page, with title and legend."""
+    """Return a PDF with all panels on one page, with title and legend.
+
+    Args:
+        figure: the figure.
+        styles: of its lines.
+    """
     columns = {1: 1, 2: 2, 4: 2}.get(len(figure.panels), 3)
     sizes = [_size(figure, panel) for panel in figure.panels]
     width, height = columns * max(size[0] for size in sizes), max(size[1] for size in sizes)
@@ -80,7 +90,7 @@ def figure_pdf(figure: Figure, styles: Mapping[Line, Style]) -> bytes:
 
 @contextmanager
 def _settings(salt: str) -> Iterator[None]:
-    """Our settings on top of matplotlib's own defaults, for as long as this lasts."""
+    """Apply our settings on top of matplotlib's own defaults, and restore the user's at the end."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -139,7 +149,7 @@ def _draw(axes: Any, figure: Figure, panel: Panel, styles: Mapping[Line, Style])
 
 
 def _draw_line(axes: Any, line: Line, style: Style) -> None:
-    """A line with markers; its intervals as a band, as a whisker where no neighbour has one; dots beside it."""
+    """Draw a line with markers; its intervals as a band, as a whisker where no neighbour has one; dots beside it."""
     colour = LIGHT[style.colour]
     x, (mean, low, high) = list(line.x), _ends(line)
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -153,7 +163,7 @@ def _draw_line(axes: Any, line: Line, style: Style) -> None:
 
 
 def _draw_bars(axes: Any, panel: Panel, styles: Mapping[Line, Style]) -> None:
-    """A group of bars for each name, from top to bottom, with whiskers and dots."""
+    """Draw a group of bars for each name, from top to bottom, with whiskers and dots."""
     thick = 0.8 / max(1, len(panel.lines))
     for number, line in enumerate(panel.lines):
         colour = LIGHT[styles[line].colour]
@@ -190,7 +200,7 @@ def _draw_dots(axes: Any, places: list[float], line: Line, colour: str, *, bars:
 
 
 def _ends(line: Line) -> tuple[list[float], list[float], list[float]]:
-    """Means and ends of the intervals; not a number where there is none."""
+    """Return the means and the ends of the intervals; NaN where there is none."""
 
     def known(values: list[float | None]) -> list[float]:
         return [math.nan if value is None else value for value in values]
@@ -203,7 +213,7 @@ def _known(values: list[float], place: int) -> bool:
 
 
 def _range(figure: Figure) -> tuple[float, float]:
-    """Of the values, for all panels."""
+    """Return the range of the values, for all panels."""
     if figure.y_range is not None:
         return figure.y_range
     values = [0.0] if any(panel.labels for panel in figure.panels) else []

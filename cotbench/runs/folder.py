@@ -1,7 +1,7 @@
-"""The folders in which results lie: one code for runs, probes, judges, trainings and studies.
+"""Folders of results: one code for runs, probes, judges, trainings and studies.
 
-Invariant: a folder holds one thing, which its manifest names before any result is written; one process at a time writes to it,
-and a process that finds it in use has changed nothing.
+Invariant: a folder holds one result, which its manifest names before anything else is written; one process at a time writes to
+it; a process that finds the folder locked changes nothing in it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ J = TypeVar("J", bound=JsonlStore[Any])
 
 @dataclass(frozen=True, slots=True)
 class FolderKind:
-    """What a folder holds one of.
+    """A kind of result folder.
 
     Attributes:
         noun: names it in messages: "run", "measurement", "training".
@@ -48,24 +48,31 @@ class WritableFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether its manifest is written."""
+        """Return whether the manifest is written."""
         return (self.path / self.kind.manifest).is_file()
 
     def begin(self, manifest: str) -> None:
-        """Write the manifest, unless it is there: a folder stays what it was begun as."""
+        """Write the manifest, unless there is one already: a folder never changes what it is of."""
         if not self.begun:
             write_atomically(self.path / self.kind.manifest, [manifest + "\n"])
 
     def check_identity(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        """Refuse to go on with another thing than the folder holds.
+        """Refuse to continue where the folder holds another result than the current one.
+
+        Args:
+            before: identity in the folder's manifest.
+            now: identity of the current command.
 
         Raises:
-            RunFolderError: names the first thing that differs.
+            RunFolderError: names the first field that differs.
         """
         check_identity(self.path, before, now, self.kind.noun)
 
     def journal(self, store: type[J]) -> J:
-        """Open its file of records for writing.
+        """Return the folder's file of records, opened for writing.
+
+        Args:
+            store: the class of the file.
 
         Raises:
             RunFolderError: the file is damaged.
@@ -73,19 +80,27 @@ class WritableFolder:
         return store(self.path)
 
     def finalize(self, name: str, summary: str) -> None:
-        """Write the numbers, which come last: where they are, the work was finished."""
+        """Write the file with the numbers. It is written last, so its presence means that the work was finished.
+
+        Args:
+            name: name of the file in the folder.
+            summary: its content.
+        """
         write_atomically(self.path / name, [summary + "\n"])
 
 
 @contextmanager
 def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | None = None) -> Iterator[WritableFolder]:
-    """Make a folder, or take the one that is there, and lock it; where nothing is written in it, nothing stays.
+    """Make a folder, or take the existing one, and lock it; a folder in which nothing was written is removed again.
 
     Args:
         folder: the folder.
-        kind: what it holds.
-        check: refuses a folder that is not fit, by raising. It is called twice: before the lock, so that nothing is put into a
-            folder of somebody else's, and under it, because another process may have begun there meanwhile.
+        kind: the kind of result in it.
+        check: raises where the folder must not be used. It is called before the lock, so that nothing is written into an
+            unrelated folder, and again under the lock, because another process may have begun there meanwhile.
+
+    Yields:
+        The folder, ready for writing.
 
     Raises:
         RunFolderError: another process writes to it, or it can be neither made nor locked.
@@ -113,9 +128,9 @@ def lock_folder(folder: Path, writer: str, then: str = _WAIT, *, shared: bool = 
     Args:
         folder: a folder that exists.
         writer: the command that may hold the lock already; for the message.
-        then: what to do where it does.
-        shared: keep writers away while reading. A folder without a lock file, and a system without `fcntl`, has none to keep
-            away, so that reading works there.
+        then: what to do in that case; for the message.
+        shared: keep writers away while reading. Reading works without a lock where the folder has no lock file or the system no
+            `fcntl`.
 
     Raises:
         RunFolderError: another process holds it, or the file system gives no lock.
@@ -132,7 +147,7 @@ def lock_folder(folder: Path, writer: str, then: str = _WAIT, *, shared: bool = 
 
 
 def _acquire(folder: Path, writer: str, then: str, shared: bool) -> int | None:
-    """An open file that holds the lock; None where there is nothing to lock against."""
+    """Return an open file that holds the lock; None where there is nothing to lock against."""
     try:
         import fcntl
     except ImportError as error:
@@ -203,10 +218,16 @@ def _make(folder: Path, what: str = "folder") -> None:
 
 
 def check_identity(folder: Path, before: dict[str, Any], now: dict[str, Any], what: str = "run") -> None:
-    """Refuse to mix two runs, or whatever a folder holds one of, in one folder.
+    """Refuse to mix two runs, or two results of another kind, in one folder.
+
+    Args:
+        folder: the folder, for the message.
+        before: identity in the folder's manifest.
+        now: identity of the current command.
+        what: the kind of result, for the message.
 
     Raises:
-        RunFolderError: names the first thing that differs.
+        RunFolderError: names the first field that differs.
     """
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
@@ -222,5 +243,5 @@ def _shown(value: Any) -> str:
 
 
 def file_name(text: str) -> str:
-    """A spec, or whatever names a thing, as a name of a file."""
+    """Return a text, such as an agent's spec, as a valid file name."""
     return "".join(c if c.isalnum() or c in ".-" else "-" for c in text).strip("-.")

@@ -1,5 +1,5 @@
 """`manifest.json`: everything needed to play a run again. Invariant: two runs with the same `identity` ask the same agent the
-same questions about the same tasks; what may differ between repetitions (time, machine) stands outside the identity.
+same questions about the same tasks; fields that may differ between repetitions (time, machine) are not part of the identity.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MACHINE_FIELDS = ("device", "torch_threads")
 
 
 class RunConfig(BaseModel):
-    """What a run is asked to do."""
+    """The settings of a run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -100,7 +100,7 @@ class Manifest(BaseModel):
     created: str
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a run to go on, flat."""
+        """Return the fields that must be equal for a run to be resumed, as a flat dictionary."""
         fields = self.config.model_dump(mode="json", exclude={"elicitation"})
         fields |= {
             "elicitation": self.elicitation_fingerprint,
@@ -112,7 +112,7 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a run folder.
+    """Return the manifest of a run folder.
 
     Raises:
         RunFolderError: not a run folder, damaged, or written by another format.
@@ -134,7 +134,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def provenance() -> dict[str, Any]:
-    """Packages, Python, hardware, commit and time, as fields of a manifest."""
+    """Return packages, Python, hardware, commit and time, as fields of a manifest."""
     packages = {}
     for name in dict.fromkeys((*_PACKAGES, *(name for entry in env_entries() for name in entry.packages))):
         try:
@@ -155,7 +155,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that cotbench runs from; None when it was installed from a package."""
+    """Return the commit of the checkout that cotbench runs from; None when it was installed from a package."""
     folder = Path(__file__).resolve().parents[1]
     if not (folder.parent / ".git").exists():
         return None

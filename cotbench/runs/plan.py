@@ -1,4 +1,6 @@
-"""The plan of a run: which tasks are played. Invariant: a function of the config and of what data is on this machine."""
+"""The plan of a run: the tasks that are played. Invariant: a plan is a function of the config and of the data on this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from cotbench.runs.rollout import RolloutSpec
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """A run's tasks, settled before anything is started.
+    """A run's tasks, chosen before anything is started.
 
     Attributes:
         entry: the environment.
@@ -34,16 +36,20 @@ class RunPlan:
 
     @property
     def rollouts(self) -> list[RolloutSpec]:
-        """The episodes: each task in each mode."""
+        """The episodes to play: each task in each mode."""
         modes: Sequence[Mode] = MODES if self.config.mode == "both" else (self.config.mode,)
         source = self.entry.source()
         return [RolloutSpec(task, source.task_type(task), mode) for task in self.tasks for mode in modes]
 
 
 def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
-    """Choose the tasks of a run; starts no engine and no model.
+    """Choose the tasks of a run; start no engine and no model.
 
     `episodes` tasks are drawn from the split by the seed; a smaller number gives the first ones of a larger.
+
+    Args:
+        config: the settings of the run.
+        data: the folder with game data, for environments that read one.
 
     Raises:
         UnknownNameError: no such environment, scheme, split or task.
@@ -80,7 +86,13 @@ def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
 
 
 def draw_tasks(tasks: Sequence[str], episodes: int, seed: int) -> list[str]:
-    """The tasks that a seed draws; a smaller number gives the first ones of a larger."""
+    """Draw tasks by a seed; a smaller number gives the first ones of a larger.
+
+    Args:
+        tasks: task ids to draw from.
+        episodes: how many to draw.
+        seed: of the random order.
+    """
     chosen = list(tasks)
     random.Random(f"cotbench-tasks-{seed}").shuffle(chosen)
     return chosen[:episodes]

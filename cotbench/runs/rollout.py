@@ -74,10 +74,10 @@ class Observer(Protocol):
     """Receive the progress of a rollout."""
 
     def stepped(self, unit: RolloutSpec, step: int) -> None:
-        """An action was executed."""
+        """Handle the execution of an action."""
 
     def finished(self, episode: Episode) -> None:
-        """An episode ended."""
+        """Handle the end of an episode."""
 
 
 _NOT_BEGUN = EnvReply("", False, False, {})

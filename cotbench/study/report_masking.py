@@ -1,5 +1,5 @@
-"""The section on how much is masked, and how it is chosen. Invariant: that of `sections`; it is there where the arms of a study
-differ in their mask fraction or selection.
+"""The section on mask fraction and mask selection. Invariant: that of `report_training`; it exists only where the arms of a
+study differ in their mask fraction or selection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cotbench.study.series import run_series, series_levels, success
 
 
 def masking_section(scope: Scope) -> Section | None:
-    """Alignment and success at the end of the training by mask fraction."""
+    """Return alignment and success at the end of the training by mask fraction."""
     masks = {arm: scope.arm(arm).masking for arm in scope.arms}
     kinds = {arm: (masking.select, masking.fraction) for arm, masking in masks.items() if masking is not None}
     if len({kind for kind in kinds.values() if kind[1] > 0}) < 2:

@@ -1,5 +1,5 @@
-"""Quantities over the progress of a training, out of a study's data. Invariant: a course holds the same tasks at every
-checkpoint; the model before training stands at 0 of every seed.
+"""Quantities over the progress of a training, from a study's data. Invariant: a series holds the same tasks at every
+checkpoint; the model before training is the checkpoint at 0 of every seed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class SeriesLevels:
     Attributes:
         shares: of the training.
         over_tasks: pooled over the seeds, tasks resampled.
-        by_seed: [checkpoints][seeds] the value of each seed; one at 0.
-        trend: how it moves; None where there is one checkpoint.
+        by_seed: [checkpoints][seeds] the value of each seed; a single one at 0.
+        trend: the change over the training; None where there is one checkpoint.
     """
 
     shares: tuple[float, ...]
@@ -39,7 +39,14 @@ class SeriesLevels:
 
 
 def probe_series(data: StudyData, cell: StudyCell, measure: int, value: Value) -> CheckpointSeries | None:
-    """The course of a value over a probe's rows; None where nothing was measured."""
+    """Return the series of a value over a probe's rows; None where nothing was measured.
+
+    Args:
+        data: the study.
+        cell: arm and split.
+        measure: index of the probe in the study.
+        value: of a row; None where the row has none.
+    """
     shares = data.shares(cell, measure)
 
     def sums(share: float, seed: int) -> Sums:
@@ -49,7 +56,13 @@ def probe_series(data: StudyData, cell: StudyCell, measure: int, value: Value) -
 
 
 def run_series(data: StudyData, cell: StudyCell, value: Callable[[Run], Sums]) -> CheckpointSeries | None:
-    """The course of a value over runs; None where nothing was played."""
+    """Return the series of a value over runs; None where nothing was played.
+
+    Args:
+        data: the study.
+        cell: arm and split.
+        value: sums and counts by task of one run.
+    """
 
     def sums(share: float, seed: int) -> Sums:
         found: dict[str, tuple[float, float]] = {}
@@ -62,7 +75,7 @@ def run_series(data: StudyData, cell: StudyCell, value: Callable[[Run], Sums]) -
 
 
 def _build_series(data: StudyData, shares: list[float], sums: Callable[[float, int], Sums]) -> CheckpointSeries | None:
-    """A course of the checkpoints at which every seed has something."""
+    """Return a series of the checkpoints at which every seed has observations."""
     table = [[sums(share, seed) for share in shares] for seed in data.config.seeds]
     kept = [place for place in range(len(shares)) if all(row[place] for row in table)]
     tasks = sorted({task for row in table for place in kept for task in row[place]})
@@ -78,7 +91,7 @@ def _build_series(data: StudyData, shares: list[float], sums: Callable[[float, i
 
 
 def success(mode: Mode) -> Callable[[Run], Sums]:
-    """Success of a mode, by task."""
+    """Return a function that gives the success of a run's tasks in a mode."""
     return lambda run: {one.task: (float(one.success), 1.0) for one in _scored(run, mode)}
 
 
@@ -89,7 +102,13 @@ def _scored(run: Run, mode: Mode) -> list[Episode]:
 def series_levels(
     course: CheckpointSeries, baseline: CheckpointSeries | None = None, margin: float | None = None
 ) -> SeriesLevels:
-    """The levels of a course, or of the difference of two."""
+    """Return the levels of a series, or of the difference of two.
+
+    Args:
+        series: the measurements.
+        baseline: what is subtracted; same seeds, checkpoints and tasks.
+        margin: of the equivalence test; None: no test.
+    """
     shares = tuple(course.progress)
     by_seed = tuple(tuple(_values(course, baseline, place)) for place in range(len(shares)))
     by_seed = tuple(values[:1] if share == 0 else values for share, values in zip(shares, by_seed, strict=True))
@@ -113,7 +132,7 @@ def _ratio(totals: Any, counts: Any) -> float:
 
 
 def _single(course: CheckpointSeries, baseline: CheckpointSeries | None) -> Estimate:
-    """At the only checkpoint: whole tasks resampled, with all their seeds."""
+    """Return the estimate at the only checkpoint: whole tasks resampled, with all their seeds."""
     first = [
         [sum(column) for column in zip(*(row[0] for row in table), strict=True)] for table in (course.totals, course.counts)
     ]
@@ -126,10 +145,14 @@ def _single(course: CheckpointSeries, baseline: CheckpointSeries | None) -> Esti
 
 
 def success_levels(course: CheckpointSeries, baseline: CheckpointSeries | None = None) -> tuple[Estimate, ...]:
-    """The levels of a course of successes, or of the difference of two.
+    """Return the levels of a series of successes, or of the difference of two.
 
     Where each task has one outcome, with one seed or because its seeds agree, they are rates with Wilson's and Newcombe's
     intervals: the bootstrap would give none at 0 or 1.
+
+    Args:
+        series: the measurements.
+        baseline: what is subtracted; same seeds, checkpoints and tasks.
     """
     found = list(series_levels(course, baseline).over_tasks)
     for place in range(len(found)):
@@ -145,12 +168,12 @@ def success_levels(course: CheckpointSeries, baseline: CheckpointSeries | None =
 
 
 def _outcomes(course: CheckpointSeries, place: int) -> dict[int, float]:
-    """Of each task that was played, by its place: the mean over the seeds."""
+    """Return the mean over the seeds for each task that was played, by its index."""
     totals = [sum(column) for column in zip(*(row[place] for row in course.totals), strict=True)]
     counts = [sum(column) for column in zip(*(row[place] for row in course.counts), strict=True)]
     return {task: total / count for task, (total, count) in enumerate(zip(totals, counts, strict=True)) if count}
 
 
 def final_level(course: CheckpointSeries, baseline: CheckpointSeries | None = None) -> Estimate:
-    """The last checkpoint alone."""
+    """Return the estimate at the last checkpoint."""
     return series_levels(course, baseline).over_tasks[-1]
