@@ -15,9 +15,9 @@ SOURCE = "arXiv:2606.26935v1, by public summaries of it; reported, not ours"
 SCHEME = "paper"
 MODELS = ("Qwen3-4B", "Qwen3-8B", "Qwen3-14B", "Llama-3.1-8B-Instruct")
 ENVS = ("alfworld", "scienceworld", "bfcl")
-"""Of our environments those that are the paper's; generated ALFWorld games are not."""
+"""Those of our environments that the paper uses; generated ALFWorld games are not among them."""
 ATTENTION_SHARE_ON_PROMPT = 0.80
-"""Of the attention mass of action tokens, about."""
+"""Approximate share of the attention of action tokens."""
 
 Split = Literal["id", "ood"]
 
@@ -156,9 +156,9 @@ def paper_model(spec: str, description: Mapping[str, Any], aliases: Mapping[str,
     """
     target = spec.partition(":")[2].partition("?")[0].partition("@")[0]
     names = [str(aliases.get(target, target))]
-    told: Any = description
-    while isinstance(told, Mapping):
-        names.append(str(told.get("model", "")))
-        told = told.get("base")
+    layer: Any = description
+    while isinstance(layer, Mapping):
+        names.append(str(layer.get("model", "")))
+        layer = layer.get("base")
     found = {name.rstrip("/").rpartition("/")[2].lower() for name in names}
     return next((model for model in MODELS if model.lower() in found), None)

@@ -30,9 +30,9 @@ from cotbench.runs.episode import Episode, Step
 
 FORMAT = 1
 EPISODE_BYTES = 3_000_000
-"""For the episodes of a page, unless told otherwise."""
+"""Default budget for the episodes of a page."""
 TEXT_CHARS = 6_000
-"""Of one observation or trace that are embedded; the run folder has the whole."""
+"""The largest length of an embedded observation or trace; the run folder has the full text."""
 
 Effect = Literal["same", "helped", "hurt", "revised"]
 
@@ -103,11 +103,11 @@ def _kind(episodes: Iterable[Episode]) -> tuple[str, bool]:
 
 def episodes_json(runs: Iterable[BrowsedRun]) -> str:
     """Return all episodes in the form above, escaped for a `<script>` element."""
-    whole = [
+    content = [
         {"label": run.label, "of": max(run.of or 0, len(run.episodes)), "episodes": list(map(_episode, run.episodes))}
         for run in runs
     ]
-    return _dumped({"format": FORMAT, "runs": whole})
+    return _dumped({"format": FORMAT, "runs": content})
 
 
 def _dumped(value: Any) -> str:
@@ -117,7 +117,7 @@ def _dumped(value: Any) -> str:
 
 
 def _episode(episode: Episode) -> dict[str, Any]:
-    whole = {
+    fields = {
         "task": episode.task,
         "type": episode.task_type,
         "mode": episode.mode,
@@ -129,7 +129,7 @@ def _episode(episode: Episode) -> dict[str, Any]:
         "first": truncate_middle(episode.first_observation, TEXT_CHARS),
         "steps": [dict(_step(step)) for step in episode.trajectory],
     }
-    return {name: value for name, value in whole.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _step(step: Step) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from cotbench.stats.estimates import Estimate
 from cotbench.stats.formatting import format_estimate
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""A text that begins so is run by a spreadsheet."""
+"""First characters of texts that a spreadsheet would execute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,10 @@ def render_table(table: Table) -> RenderedTable:
     rows = []
     for row in table.rows:
         places = [place for place, cell in enumerate(row) if isinstance(cell, Estimate) and cell.mean is not None]
-        told = set() if shared is not None else set(places[:1]) if by_row else set(places)
+        with_n = set() if shared is not None else set(places[:1]) if by_row else set(places)
         rows.append(
             tuple(
-                _cell(cell, column in table.signed, table.digits.get(column), place in told)
+                _cell(cell, column in table.signed, table.digits.get(column), place in with_n)
                 for place, (column, cell) in enumerate(zip(table.columns, row, strict=True))
             )
         )

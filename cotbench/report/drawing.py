@@ -34,9 +34,9 @@ _SETTINGS: Mapping[str, Any] = {
     "legend.fontsize": 10,
     "legend.frameon": False,
     "pdf.fonttype": 42,  # Text that can be searched and edited.
-    "svg.fonttype": "none",  # Text stays text: the page's own letters, read aloud, found by a search.
+    "svg.fonttype": "none",  # Text stays text: in the page's font, for screen readers and for searching.
     "text.color": LIGHT["ink"],
-    "text.parse_math": False,  # A name with two dollar signs is a name.
+    "text.parse_math": False,  # A name may hold dollar signs.
     "xtick.color": LIGHT["rule"],
     "xtick.labelcolor": LIGHT["muted"],
     "ytick.color": LIGHT["rule"],
@@ -153,9 +153,9 @@ def _draw_line(axes: Any, line: Line, style: Style) -> None:
     colour = LIGHT[style.colour]
     x, (mean, low, high) = list(line.x), _ends(line)
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    lonely = [not any(_known(low, near) for near in (place - 1, place + 1)) for place in range(len(x))]
+    lonely = [not any(_has_value(low, near) for near in (place - 1, place + 1)) for place in range(len(x))]
     for place, alone in enumerate(lonely):
-        if alone and _known(low, place):
+        if alone and _has_value(low, place):
             axes.plot([x[place]] * 2, [low[place], high[place]], color=colour, linewidth=1.2)
     drawn = {"linestyle": (0, style.dashes) if style.dashes else "-", "marker": style.marker}
     axes.plot(x, mean, color=colour, linewidth=1.8, markersize=4.5, label=line.label, zorder=3, **drawn)
@@ -172,7 +172,7 @@ def _draw_bars(axes: Any, panel: Panel, styles: Mapping[Line, Style]) -> None:
         axes.barh(y, mean, thick * 0.86, color=colour, alpha=0.82, linewidth=0, label=line.label, zorder=2)
         for place, left, right in zip(y, low, high, strict=True):
             axes.plot([left, right], [place, place], color=LIGHT["ink"], linewidth=1.1, solid_capstyle="butt", zorder=4)
-        # A bar of no length is seen too.
+        # A bar of length 0 is visible too.
         axes.plot(
             mean,
             y,
@@ -202,13 +202,13 @@ def _draw_dots(axes: Any, places: list[float], line: Line, colour: str, *, bars:
 def _ends(line: Line) -> tuple[list[float], list[float], list[float]]:
     """Return the means and the ends of the intervals; NaN where there is none."""
 
-    def known(values: list[float | None]) -> list[float]:
+    def numbers(values: list[float | None]) -> list[float]:
         return [math.nan if value is None else value for value in values]
 
-    return known([y.mean for y in line.y]), known([y.low for y in line.y]), known([y.high for y in line.y])
+    return numbers([y.mean for y in line.y]), numbers([y.low for y in line.y]), numbers([y.high for y in line.y])
 
 
-def _known(values: list[float], place: int) -> bool:
+def _has_value(values: list[float], place: int) -> bool:
     return 0 <= place < len(values) and not math.isnan(values[place])
 
 

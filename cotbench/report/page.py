@@ -12,7 +12,7 @@ from cotbench.runs.episode import Episode
 from cotbench.stats.estimates import Estimate
 
 Series = Literal["prompt", "cot", "gap", "other"]
-"""What a line shows; a mode has the same colour in every figure."""
+"""The kind of a line; a mode has the same colour in every figure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from cotbench.stats.multiple_testing import Adjusted
 
 LABELS: Mapping[Series, str] = {"prompt": "prompt action", "cot": "CoT action", "gap": "CoT - prompt"}
 PANELS = 6
-"""Runs whose task types are drawn."""
+"""The largest number of runs whose task types are drawn."""
 
 
 def _elicited(named: Mapping[str, Run]) -> str:
@@ -203,12 +203,14 @@ def costs(named: Mapping[str, Run]) -> Section:
     tokens: list[tuple[Cell, ...]] = []
     for label, run in named.items():
         for name, mode in run.summary.modes.items():
-            kept = (mode.format_ok, mode.trace_truncated)
-            played.append((label, LABELS[name], mode.n, mode.errors, mode.score, mode.steps, mode.invalid_actions, *kept))
+            format_rates = (mode.format_ok, mode.trace_truncated)
+            played.append(
+                (label, LABELS[name], mode.n, mode.errors, mode.score, mode.steps, mode.invalid_actions, *format_rates)
+            )
             tokens.append((label, LABELS[name], mode.tokens, mode.prefilled_tokens, mode.reused_tokens))
     how = "95 % intervals over tasks (bootstrap; one of no width means that all tasks gave the same value)."
     columns = ("episodes", "errors", "score", "steps", "invalid actions", "format kept", "trace truncated")
-    told = ("generated", "prefilled", "reused")
+    token_columns = ("generated", "prefilled", "reused")
     items = (
         Table(
             "episodes",
@@ -222,9 +224,9 @@ def costs(named: Mapping[str, Run]) -> Section:
             "tokens",
             "Tokens an episode",
             f"Means over episodes, of the executed decisions. {how} {_elicited(named)}",
-            ("run", "mode", *told),
+            ("run", "mode", *token_columns),
             tuple(tokens),
-            digits=dict.fromkeys(told, 0),
+            digits=dict.fromkeys(token_columns, 0),
         ),
     )
     return Section("What it took", "", items)

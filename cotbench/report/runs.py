@@ -94,8 +94,8 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         for run in runs
     ]
     differ = [len({each[place] for each in parts}) > 1 for place in range(3)]
-    kept = [place for place in range(3) if differ[place]] or [1]
-    labels = [", ".join(each[place] for place in kept) for each in parts]
+    differing = [place for place in range(3) if differ[place]] or [1]
+    labels = [", ".join(each[place] for place in differing) for each in parts]
     twice = {label for label in labels if labels.count(label) > 1}
     labels = [f"{label}, {run.path.name}" if label in twice else label for label, run in zip(labels, runs, strict=True)]
     return [f"{label} ({place + 1})" if labels.count(label) > 1 else label for place, label in enumerate(labels)]

@@ -24,7 +24,7 @@ from cotbench.stats.multiple_testing import Adjusted, holm
 _FROZEN = ConfigDict(frozen=True)
 NAMED = "tasks"
 _OF_THE_TASKS = ("games_sha256",)
-"""Data that is another where the tasks are others."""
+"""Fields of the data that differ wherever the tasks differ."""
 
 
 class Paired(BaseModel):

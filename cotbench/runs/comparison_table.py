@@ -70,8 +70,8 @@ def _table(one: EnvComparison, comparison: Comparison) -> Table:
         table.add_row(*map(Text, (name, *cells)))
 
     for mode, played in one.modes.items():
-        said = _reported(one) if mode == "cot" else ""
-        add(f"success, {_NAMES[mode]}", played.success, name_of_test(one.env, "success", mode), cell=said)
+        reported = _reported(one) if mode == "cot" else ""
+        add(f"success, {_NAMES[mode]}", played.success, name_of_test(one.env, "success", mode), cell=reported)
     if one.gap is not None:
         add("CoT - prompt", one.gap, name_of_test(one.env, "gap"), signed=True)
     if one.consistency is not None:

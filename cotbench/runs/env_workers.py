@@ -123,7 +123,7 @@ class _Worker:
             EngineError: it cannot be started.
         """
         if self.process is None or not self.process.alive:
-            with block_interrupts():  # It is held before an interrupt is heard.
+            with block_interrupts():  # The process is stored before an interrupt can be handled.
                 self.process = ChildProcess(_serve, (self._settings,), pipes=self._count, plugins=self._settings.plugins)
         return self.process
 
@@ -142,7 +142,7 @@ class WorkerEnv:
 
     def __init__(self, worker: _Worker, index: int, name: str) -> None:
         self._worker, self._index, self._name = worker, index, name
-        self._process: ChildProcess | None = None  # The one that was asked last; the worker may have another by now.
+        self._process: ChildProcess | None = None  # The process of the last request; the worker may have started another since.
         self._failure: EngineError | None = None
         self.pipe: Any = None
 
@@ -161,7 +161,7 @@ class WorkerEnv:
         self._send("step", action)
 
     def _send(self, command: str, argument: str) -> None:
-        # Where the process is gone, `read` says so.
+        # Where the process has died, `read` raises the error.
         with suppress(OSError):
             self.pipe.send((command, argument))
 
@@ -240,7 +240,7 @@ def _send_answer(pipe: Any, answer: tuple[str, Any]) -> None:
         pipe.send(answer)
     except OSError:
         raise
-    except Exception as error:  # It is pickled before anything is sent.
+    except Exception as error:  # Pickled completely before anything is sent.
         pipe.send(("error", f"what the environment gave cannot be sent to another process: {_message(error)}"))
 
 

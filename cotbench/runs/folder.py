@@ -18,7 +18,7 @@ from cotbench.errors import RunFolderError
 from cotbench.runs.jsonl_store import JsonlStore, write_atomically
 
 LOCK = ".lock"
-"""Stands in a folder that is, or was, written to; a lock on it is held while a process writes."""
+"""A file in every folder that is or was written to; the writing process holds a lock on it."""
 
 _WAIT = "wait for it, or choose another --out"
 J = TypeVar("J", bound=JsonlStore[Any])
@@ -31,7 +31,7 @@ class FolderKind:
     Attributes:
         noun: names it in messages: "run", "measurement", "training".
         writer: the command that writes it: "cotbench run".
-        manifest: name of the file that says what exactly it is.
+        manifest: name of the file that identifies the result.
     """
 
     noun: str
@@ -105,7 +105,7 @@ def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | 
     Raises:
         RunFolderError: another process writes to it, or it can be neither made nor locked.
     """
-    there = folder.is_dir()
+    existed = folder.is_dir()
     if check is not None:
         check(folder)
     _make(folder)
@@ -115,9 +115,9 @@ def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | 
                 check(folder)
             yield WritableFolder(folder, kind)
     except BaseException:
-        if not there:
+        if not existed:
             with contextlib.suppress(OSError):
-                folder.rmdir()  # Refused where it holds something.
+                folder.rmdir()  # Fails where the folder is not empty, as it should.
         raise
 
 
@@ -140,7 +140,7 @@ def lock_folder(folder: Path, writer: str, then: str = _WAIT, *, shared: bool = 
         yield
     finally:
         if held is not None:
-            # A lock file that stands alone would keep an empty folder from being removed.
+            # A lock file alone would keep an otherwise empty folder from being removed.
             if not shared and _names(folder) == {LOCK}:
                 (folder / LOCK).unlink(missing_ok=True)
             os.close(held)
@@ -165,7 +165,7 @@ def _acquire(folder: Path, writer: str, then: str, shared: bool) -> int | None:
             fcntl.flock(held, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
             if _is_lock_of(held, folder):
                 return held
-            os.close(held)  # Whoever held it removed it: the lock of a file that has no name keeps nobody away.
+            os.close(held)  # The last holder has removed the file: a lock on a removed file excludes nobody.
         except BlockingIOError as error:
             os.close(held)
             raise RunFolderError(f"{folder} is in use by another {writer}: {then}") from error
@@ -204,7 +204,7 @@ def make_folder(folder: Path, hint: str, what: str = "folder") -> None:
     """
     if folder.is_file():
         raise RunFolderError(f"{folder} is a file: choose another --out")
-    # What begins with a dot is ours: a lock, or what a killed write left behind.
+    # Names with a leading dot are our own: a lock, or the rest of a killed write.
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise RunFolderError(f"{folder} is not empty; {hint}")
     _make(folder, what)
@@ -232,12 +232,12 @@ def check_identity(folder: Path, before: dict[str, Any], now: dict[str, Any], wh
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             raise RunFolderError(
-                f"{folder} holds another {what}: its {name} is {_shown(before.get(name))}, not {_shown(now.get(name))}; "
+                f"{folder} holds another {what}: its {name} is {_shortened(before.get(name))}, not {_shortened(now.get(name))}; "
                 "leave the option away, or choose another --out"
             )
 
 
-def _shown(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

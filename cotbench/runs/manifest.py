@@ -22,7 +22,7 @@ from cotbench.runs.folder import FolderKind
 
 MANIFEST = "manifest.json"
 SUITE = "suite.json"
-"""In its place in a folder of several runs."""
+"""The file that takes the manifest's place in a folder of several runs."""
 RUN_FOLDER = FolderKind(noun="run", writer="cotbench run", manifest=MANIFEST)
 FORMAT = 1
 _PACKAGES = (
@@ -39,10 +39,10 @@ _PACKAGES = (
     "tenacity",
     "vllm",
 )
-"""Recorded beside what the environments name (`EnvEntry.packages`)."""
+"""Packages whose versions are recorded, beside those of the environments (`EnvEntry.packages`)."""
 
 MACHINE_FIELDS = ("device", "torch_threads")
-"""What an agent says of the machine rather than of itself: a run may go on elsewhere."""
+"""Fields of an agent's description that belong to the machine: a run may be resumed on another one."""
 
 
 class RunConfig(BaseModel):

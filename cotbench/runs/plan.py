@@ -58,7 +58,7 @@ def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
     """
     entry = env_entry(config.env)
     source = entry.source()
-    whole = source.tasks(config.scheme, config.split)
+    all_tasks = source.tasks(config.scheme, config.split)
     if data is not None and not entry.takes_data:
         raise UsageError(f"environment {config.env!r} reads no data folder: leave --data away")
     if config.tasks is not None:
@@ -70,19 +70,19 @@ def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
         for task in config.tasks:
             if task not in known:
                 raise UnknownNameError("task", task, known, f"of {config.env}")
-        wanted = tuple(dict.fromkeys(config.tasks))
-        tasks = playable(source, wanted, data, "given", config.available_only)
-        return RunPlan(config, entry, tasks, len(wanted), len(tasks) < len(wanted))
-    there = playable(source, whole, data, config.split, config.available_only)
-    chosen = list(there)
+        named = tuple(dict.fromkeys(config.tasks))
+        tasks = playable(source, named, data, "given", config.available_only)
+        return RunPlan(config, entry, tasks, len(named), len(tasks) < len(named))
+    available = playable(source, all_tasks, data, config.split, config.available_only)
+    chosen = list(available)
     if config.episodes is not None:
-        if config.episodes > len(there):
+        if config.episodes > len(available):
             raise UsageError(
-                f"--episodes {config.episodes} is more than the {len(there)} tasks of "
+                f"--episodes {config.episodes} is more than the {len(available)} tasks of "
                 f"{config.env} {config.scheme}/{config.split}"
             )
-        chosen = draw_tasks(there, config.episodes, config.seed)
-    return RunPlan(config, entry, tuple(chosen), len(whole), len(there) < len(whole))
+        chosen = draw_tasks(available, config.episodes, config.seed)
+    return RunPlan(config, entry, tuple(chosen), len(all_tasks), len(available) < len(all_tasks))
 
 
 def draw_tasks(tasks: Sequence[str], episodes: int, seed: int) -> list[str]:

@@ -205,15 +205,15 @@ def run(
         CotbenchError: as `make_plan` and `start_run`.
     """
     plan = make_plan(config, data)
-    playing = agent if agent is not None else make_agent(config.agent)
+    player = agent if agent is not None else make_agent(config.agent)
     try:
         resources = Resources(num_envs=num_envs, workers=workers, data=data)
         return start_run(
-            plan, out or new_folder(config), agent=playing, resources=resources, observer=observer or SilentObserver()
+            plan, out or new_folder(config), agent=player, resources=resources, observer=observer or SilentObserver()
         )
     finally:
         if agent is None:
-            playing.close()
+            player.close()
 
 
 class SilentObserver:

@@ -84,11 +84,11 @@ def write_suite(folder: Path, plans: Sequence[RunPlan], data: Path | None) -> No
     """
     for plan in plans:
         plan.entry.source().data_version(plan.tasks, data_for(plan.config, data))
-    whole = [plan.config.model_dump(mode="json") for plan in plans]
+    configs = [plan.config.model_dump(mode="json") for plan in plans]
     with lock_folder(folder, RUN_FOLDER.writer):
         if is_suite(folder):
             raise RunFolderError(f"{folder} is not empty; go on with: cotbench run --resume {folder}")
-        write_atomically(folder / SUITE, [json.dumps(whole, indent=2) + "\n"])
+        write_atomically(folder / SUITE, [json.dumps(configs, indent=2) + "\n"])
 
 
 def read_configs(folder: Path) -> list[RunConfig]:

@@ -278,12 +278,12 @@ def _consistency(cot: Sequence[Episode]) -> Consistency:
 
 
 def _prompt_actions(cot: Sequence[Episode]) -> PromptActions:
-    asked = [[step.prompt_decision for step in episode.trajectory if step.prompt_decision is not None] for episode in cot]
-    counts = [float(len(decisions)) for decisions in asked]
+    by_episode = [[step.prompt_decision for step in episode.trajectory if step.prompt_decision is not None] for episode in cot]
+    counts = [float(len(decisions)) for decisions in by_episode]
     return PromptActions(
         states=int(sum(counts)),
-        tokens=estimates.ratio([float(sum(each.generated_tokens for each in some)) for some in asked], counts),
-        prefilled_tokens=estimates.ratio([float(sum(each.prefilled_tokens for each in some)) for some in asked], counts),
+        tokens=estimates.ratio([float(sum(each.generated_tokens for each in some)) for some in by_episode], counts),
+        prefilled_tokens=estimates.ratio([float(sum(each.prefilled_tokens for each in some)) for some in by_episode], counts),
     )
 
 

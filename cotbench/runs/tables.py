@@ -53,7 +53,7 @@ def run_table(summary: Summary) -> RenderableType:
         ("errors", [str(summary.modes[mode].errors) for mode in modes], ""),
     ]
     for name, cells, difference in rows:
-        # As text: "[n=1]" is no markup.
+        # As `Text`, so that "[n=1]" is not read as markup.
         table.add_row(*map(Text, (name, *cells, *([difference] if both else []))))
     return Group(Text(_title(summary), style="bold"), table, *(Text(line) for line in _below(summary)))
 
@@ -99,11 +99,12 @@ def _below(summary: Summary) -> list[str]:
             f"helped {revisions.helped}, hurt {revisions.hurt}, neither {revisions.neither}; "
             f"net {format_estimate(revisions.net, signed=True)}"
         )
-    asked = summary.prompt_actions
-    if asked is not None and asked.tokens.mean:
+    prompt_actions = summary.prompt_actions
+    if prompt_actions is not None and prompt_actions.tokens.mean:
         lines.append(
-            f"prompt actions at the {asked.states} states of CoT episodes: {format_estimate(asked.tokens, 1)} tokens generated "
-            f"and {format_estimate(asked.prefilled_tokens, 1)} prefilled a state, beside what the CoT actions took"
+            f"prompt actions at the {prompt_actions.states} states of CoT episodes: "
+            f"{format_estimate(prompt_actions.tokens, 1)} tokens generated "
+            f"and {format_estimate(prompt_actions.prefilled_tokens, 1)} prefilled a state, beside what the CoT actions took"
         )
     lines.append(_INTERVALS)
     lines.append(

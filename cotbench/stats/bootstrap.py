@@ -24,7 +24,7 @@ Floats: TypeAlias = NDArray[np.float64]
 RESAMPLES = 10_000
 SEED = 20260625
 _CHUNK = 1_000_000
-_CACHED = 1_000  # Clusters; 10 MB.
+_CACHED = 1_000  # Clusters; the table of draws takes 10 MB.
 _SAME = 1e-10
 
 
@@ -134,7 +134,7 @@ class Ratios:
         weight = np.asarray(weights, dtype=float)
         value, influence, draws = math.fsum(self.values * weight), self.influence @ weight, self.draws @ weight
         draws = draws[~np.isnan(draws)]
-        # Rounding must make no difference where there is none.
+        # Rounding must not make equal clusters look different.
         rounding = _SAME * math.fsum(np.abs(self.values * weight))
         value = 0.0 if abs(value) <= rounding else value
         influence[np.abs(influence) <= rounding / len(influence)] = 0.0
@@ -150,12 +150,12 @@ def ratios(totals: ArrayLike, counts: ArrayLike) -> Ratios:
         counts: [ratios, clusters]; each ratio has some.
     """
     top, bottom = np.asarray(totals, dtype=float), np.asarray(counts, dtype=float)
-    whole = np.array([math.fsum(row) for row in bottom])
-    values = np.array([math.fsum(row) for row in top]) / whole
+    sizes = np.array([math.fsum(row) for row in bottom])
+    values = np.array([math.fsum(row) for row in top]) / sizes
     sums = resampled_sums(np.concatenate([top, bottom]).T)
     above, below = sums[:, : len(top)], sums[:, len(top) :]
     draws = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-    return Ratios(values, draws, ((top - values[:, None] * bottom) / whole[:, None]).T)
+    return Ratios(values, draws, ((top - values[:, None] * bottom) / sizes[:, None]).T)
 
 
 def resampled_sums(columns: Floats) -> Floats:
@@ -173,8 +173,8 @@ def resampled_sums(columns: Floats) -> Floats:
 def _times_drawn(clusters: int) -> Iterator[NDArray[np.uint8]]:
     """Yield how often each resample holds each cluster: blocks of [resamples, clusters]."""
     if clusters <= _CACHED:
-        whole = _all_times_drawn(clusters)
-        yield from (whole[rows] for rows in blocks(RESAMPLES, clusters))
+        table = _all_times_drawn(clusters)
+        yield from (table[rows] for rows in blocks(RESAMPLES, clusters))
     else:
         yield from _drawn(clusters)
 
@@ -193,7 +193,7 @@ def _drawn(clusters: int) -> Iterator[NDArray[np.uint8]]:
         drawn = rng.integers(clusters, size=(count, clusters), dtype=np.int32)
         drawn += np.arange(0, count * clusters, clusters, dtype=np.int32)[:, None]
         times = np.bincount(drawn.ravel(), minlength=count * clusters)
-        # A byte is enough: a cluster is drawn once on average, and 256 times in no universe.
+        # A byte is enough: a cluster is drawn once on average, and practically never 256 times.
         yield times.reshape(count, clusters).astype(np.uint8)
 
 

@@ -188,8 +188,8 @@ def _exchanged(exchanges: Floats, step: Floats, sides: tuple[Floats, Floats]) ->
     moved = exchanges @ step
     first, second = sides[0] + moved, sides[1] - moved
     found = np.full(len(moved), np.nan)
-    there = (first[:, 1] > 0) & (second[:, 1] > 0)
-    found[there] = second[there, 0] / second[there, 1] - first[there, 0] / first[there, 1]
+    measured = (first[:, 1] > 0) & (second[:, 1] > 0)
+    found[measured] = second[measured, 0] / second[measured, 1] - first[measured, 0] / first[measured, 1]
     return found
 
 

@@ -1,10 +1,10 @@
 """A quantity over the progress of a training. Invariant: tasks are resampled whole, with all their checkpoints, seeds and both
-sides of a gap; over what an interval is stands beside it.
+sides of a gap; every interval names the units that it is over.
 
 `over` is one of
-    tasks: the seeds are these; tasks are resampled (BCa bootstrap). Says nothing of another training run.
-    seeds: the tasks are these; t interval of the seeds' values. Needs two seeds, and is wide with few.
-    both: another run on other tasks. Tasks and seeds are both resampled (bootstrap of crossed factors, Owen 2007; of S seeds
+    tasks: for these seeds; tasks are resampled (BCa bootstrap). Does not cover another training run.
+    seeds: for these tasks; t interval of the seeds' values. Needs two seeds, and is wide with few.
+    both: for another run on other tasks. Tasks and seeds are both resampled (bootstrap of crossed factors, Owen 2007; of S seeds
         S - 1 are drawn, which keeps the variance unbiased: Rao and Wu 1988); its standard error, and a t distribution with
         Satterthwaite's degrees of freedom. Never too narrow, but wide where seeds hardly differ (simulated coverage 95 to
         100 %).

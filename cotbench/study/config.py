@@ -90,7 +90,7 @@ class ProbeAt(Where):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        probe_named(self.probe)  # Raises where there is none.
+        probe_named(self.probe)  # Raises where no probe has this name.
         return self
 
     def count(self, split: str) -> int:
@@ -152,10 +152,10 @@ def _unique(what: str, names: Sequence[str]) -> None:
         raise ValueError(f"two {what}s are called {twice!r}")
 
 
-def _among(what: str, wanted: Sequence[Any] | None, there: Any) -> None:
-    for one in wanted or ():
-        if one not in there:
-            raise UnknownNameError(what, str(one), [str(name) for name in there], "of this study")
+def _among(kind: str, names: Sequence[Any] | None, known: Any) -> None:
+    for name in names or ():
+        if name not in known:
+            raise UnknownNameError(kind, str(name), [str(one) for one in known], "of this study")
 
 
 def read_study(named: str) -> StudyConfig:
@@ -198,12 +198,14 @@ def parse_study(text: str, named: str) -> StudyConfig:
     try:
         return StudyConfig.model_validate(values)
     except ValidationError as error:
-        raise _said(error, named) from error
+        raise _usage_error(error, named) from error
 
 
-def _said(error: ValidationError, named: str) -> UsageError:
+def _usage_error(error: ValidationError, named: str) -> UsageError:
     errors = error.errors()
-    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])  # A typo also leaves a name missing.
+    first = next(
+        (one for one in errors if one["type"] == "extra_forbidden"), errors[0]
+    )  # A misspelt name also leads to a missing one, which is less helpful.
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return UnknownNameError("option", place, _names_beside(first["loc"]), f"of study {named}")

@@ -9,14 +9,14 @@ import re
 from cotbench.envs.registry import env_entry
 
 CPU_FLOPS, GPU_FLOPS = 3e10, 2e14
-"""Sustained, of one job: a core of a laptop; a large GPU."""
+"""Sustained operations a second of one job: on a core of a laptop; on a large GPU."""
 
 _STARTING = 4.0
-"""Seconds for a stage to begin: loading a model, an environment."""
+"""Seconds until a stage has loaded its model and its environment."""
 
 
 _TOKENIZER = {"tiny": 0.45}
-"""How many tokens a model makes of what others make one of: its own vocabulary knows whole words."""
+"""Tokens of a model for one token of a usual tokenizer; below 1 for a vocabulary of whole words."""
 
 _PARAMETERS = {"tiny": 1.9e6, "smollm2": 1.35e8, "qwen": 6e8}
 

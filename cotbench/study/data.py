@@ -113,8 +113,8 @@ class StudyData:
         """
         key = (cell, measure, share, seed)
         if key not in self._numbers:
-            asked = self.config.probes[measure]
-            probe = probe_named(asked.probe)
+            settings = self.config.probes[measure]
+            probe = probe_named(settings.probe)
             self._numbers[key] = probe.summarize(self.rows(cell, measure, share, seed), self._options(measure))
         return self._numbers[key]
 
@@ -181,9 +181,9 @@ def read_data(folder: Path) -> StudyData:
     """
     config = read_config(folder)
     plan = make_study_plan(config)
-    there = [stage for stage in plan.stages if is_done(folder, stage)]
-    probed = tuple((stage.place, read_probe(folder_of(folder, stage))) for stage in there if stage.kind == "probe")
-    runs = tuple((stage.place, load_run(folder_of(folder, stage))) for stage in there if stage.kind == "run")
+    done = [stage for stage in plan.stages if is_done(folder, stage)]
+    probed = tuple((stage.place, read_probe(folder_of(folder, stage))) for stage in done if stage.kind == "probe")
+    runs = tuple((stage.place, load_run(folder_of(folder, stage))) for stage in done if stage.kind == "run")
     if not probed and not runs:
         raise UsageError(f"{folder} holds no measurement yet: go on with cotbench study")
     missing = tuple(stage for stage in plan.stages if not is_done(folder, stage))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 LOG_HEADER = "$ cotbench "
-"""With this and its arguments begins what a command writes into its log."""
+"""Beginning of the line, followed by the arguments, that precedes a command's output in its log."""
 
 
 @dataclass(frozen=True, slots=True)

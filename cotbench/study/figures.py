@@ -76,12 +76,12 @@ def interval_caption(data: StudyData, units: Sequence[int], drawn: str = "Bands"
     """
     seeds = len(data.config.seeds)
     pooled = f", the {seeds} seeds pooled" if seeds > 1 else ""
-    told = f"{drawn}: 95 % intervals over {format_range(units)} tasks{pooled} (cluster bootstrap)."
+    caption = f"{drawn}: 95 % intervals over {format_range(units)} tasks{pooled} (cluster bootstrap)."
     if seeds == 1:
-        told += " One seed: nothing is said of another training run."
+        caption += " One seed: nothing is said of another training run."
     elif dots:
-        told += f" Dots: each of {seeds} seeds."
-    return f"{told} {elicitation_caption(data)}"
+        caption += f" Dots: each of {seeds} seeds."
+    return f"{caption} {elicitation_caption(data)}"
 
 
 def format_range(units: Sequence[int]) -> str:
@@ -118,8 +118,8 @@ def curve_figure(
         about: first sentence of the caption.
         y_range: of every panel; None: chosen from the values.
     """
-    made = [Panel(title_, tuple(Line(label, x, y) for label, x, y in lines)) for title_, lines in panels if lines]
-    if not made:
+    drawn = [Panel(title_, tuple(Line(label, x, y) for label, x, y in lines)) for title_, lines in panels if lines]
+    if not drawn:
         return None
-    units = [estimate.n for panel in made for one in panel.lines for estimate in one.y]
-    return Figure(name, title, f"{about} {interval_caption(data, units, dots=False)}", *axes, tuple(made), y_range)
+    units = [estimate.n for panel in drawn for one in panel.lines for estimate in one.y]
+    return Figure(name, title, f"{about} {interval_caption(data, units, dots=False)}", *axes, tuple(drawn), y_range)

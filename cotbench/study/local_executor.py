@@ -24,7 +24,7 @@ WORKER = "cotbench.cli.worker"
 """The module that a process runs."""
 
 _NO_ANSWER = 1
-"""The exit code of a job whose process ended well before it had answered."""
+"""The exit code of a job whose process ended with 0 before it had reported the job's exit code."""
 
 _PATIENCE = 20.0
 """Seconds that a process gets to end by itself."""
@@ -62,7 +62,7 @@ class LocalExecutor:
         self._running[slot.number] = job
         self._slots[slot.number] = replace(slot, holds=job.holds)
         line = json.dumps({"arguments": list(job.arguments), "log": str(job.log)}) + "\n"
-        with suppress(BrokenPipeError):  # It died: then its end is heard of.
+        with suppress(BrokenPipeError):  # The process has died; its listener reports that.
             if process.stdin is not None:
                 process.stdin.write(line.encode())
                 process.stdin.flush()

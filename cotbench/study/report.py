@@ -29,7 +29,7 @@ from cotbench.study.scope import Scope
 from cotbench.study.series import SeriesLevels, probe_series, series_levels
 
 NUMBERS = "numbers.json"
-"""In the study's folder: everything on the page, for programs."""
+"""The file in the study's folder with everything on the page, for programs."""
 
 Maker = Callable[[Scope], Section | None]
 
@@ -84,12 +84,12 @@ def page_of_study(folder: Path) -> Page:
 
 def numbers(page: Page) -> dict[str, Any]:
     """Return a page's numbers as plain data."""
-    whole: dict[str, Any] = {"title": page.title, "answer": page.answer, "warnings": page.warnings}
-    whole["sections"] = [
+    content: dict[str, Any] = {"title": page.title, "answer": page.answer, "warnings": page.warnings}
+    content["sections"] = [
         {"title": section.title, "items": [{"kind": type(item).__name__.lower(), **asdict(item)} for item in section.items]}
         for section in page.sections
     ]
-    return dict(_plain(whole))
+    return dict(_plain(content))
 
 
 def _plain(value: Any) -> Any:
@@ -109,9 +109,9 @@ def answer(scope: Scope) -> list[str]:
         scope: one model in one environment.
     """
     several = len(scope.data.config.envs) * len(scope.data.config.models) > 1
-    told = [_of_training(scope), _of_conflict(scope), *_of_arms(scope)]
+    sentences = [_of_training(scope), _of_conflict(scope), *_of_arms(scope)]
     before = f"{scope.model}, {scope.env}: " if several else ""
-    return [before + sentence for sentence in told if sentence]
+    return [before + sentence for sentence in sentences if sentence]
 
 
 def _of_training(scope: Scope) -> str:
@@ -160,14 +160,14 @@ def _of_conflict(scope: Scope) -> str:
     measures = scope.data.measures("conflict")
     if not measures:
         return ""
-    told = []
+    changes = []
     for split in dict.fromkeys((scope.headline, scope.splits[-1])):
         cell = scope.cell(scope.main, split)
-        course = probe_series(scope.data, cell, measures[0], lambda row: row.outcome(len(row.truncations) - 1) == "kept")
-        found = None if course is None else series_levels(course)
+        series = probe_series(scope.data, cell, measures[0], lambda row: row.outcome(len(row.truncations) - 1) == "kept")
+        found = None if series is None else series_levels(series)
         if found is not None and found.trend is not None:
-            told.append(f"on {split} it {_moves(found.trend.change['tasks'])} ({_from_to(found)})")
-    return "Keeping one's own action under a conflicting trace: " + "; ".join(told) + "." if told else ""
+            changes.append(f"on {split} it {_moves(found.trend.change['tasks'])} ({_from_to(found)})")
+    return "Keeping one's own action under a conflicting trace: " + "; ".join(changes) + "." if changes else ""
 
 
 def _of_arms(scope: Scope) -> list[str]:

@@ -65,8 +65,8 @@ def _table(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Table | None:
     for arm, (select, fraction) in sorted(kinds.items(), key=lambda item: (item[1][1], item[1][0])):
         for split in scope.splits:
             alignment = _end(scope, arm, split, "cot")
-            course = run_series(scope.data, scope.cell(arm, split), success("cot"))
-            played = None if course is None or course.progress[-1] == 0 else series_levels(course).over_tasks[-1]
+            series = run_series(scope.data, scope.cell(arm, split), success("cot"))
+            played = None if series is None or series.progress[-1] == 0 else series_levels(series).over_tasks[-1]
             if alignment is None and played is None:
                 continue
             units += [one.n for one in (alignment, played) if one is not None]

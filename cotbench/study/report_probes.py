@@ -69,8 +69,8 @@ _CONFLICT = ("kept", "followed", "other", "as prompt action", "kept, consistent"
 
 
 def _lines(scope: Scope, cell: StudyCell, measure: int, value: Value) -> Labelled:
-    courses = [(arm, probe_series(scope.data, scope.cell(arm, cell.split), measure, value)) for arm in scope.arms]
-    return [(arm, "other", series_levels(course)) for arm, course in courses if course is not None]
+    measured = [(arm, probe_series(scope.data, scope.cell(arm, cell.split), measure, value)) for arm in scope.arms]
+    return [(arm, "other", series_levels(series)) for arm, series in measured if series is not None]
 
 
 def _last(scope: Scope, measure: int, name: str, title: str, wanted: Sequence[str] | None = None) -> list[Table]:

@@ -54,14 +54,14 @@ def gap_levels(scope: Scope, cell: StudyCell) -> SeriesLevels | None:
 
 def alignment_levels(scope: Scope, cell: StudyCell, mode: str) -> SeriesLevels | None:
     """Return the alignment of one mode's action with the reference."""
-    course = alignment_series(scope, cell, _PROMPT if mode == "prompt" else _COT)
-    return None if course is None else series_levels(course)
+    series = alignment_series(scope, cell, _PROMPT if mode == "prompt" else _COT)
+    return None if series is None else series_levels(series)
 
 
 def consistency_levels(scope: Scope, cell: StudyCell) -> SeriesLevels | None:
     """Return the share of states with prompt action = CoT action."""
-    course = alignment_series(scope, cell, _SAME)
-    return None if course is None else series_levels(course)
+    series = alignment_series(scope, cell, _SAME)
+    return None if series is None else series_levels(series)
 
 
 def training_section(scope: Scope) -> Section | None:
@@ -207,8 +207,8 @@ def log_probability_section(scope: Scope) -> Section | None:
             (NAMES["prompt"], "prompt", lambda row: row.prompt_logprob),
             (NAMES["cot"], "cot", lambda row: row.cot_logprob),
         )
-        courses = [(label, series, alignment_series(scope, cell, value)) for label, series, value in values]
-        return [(label, series, series_levels(course)) for label, series, course in courses if course is not None]
+        measured = [(label, series, alignment_series(scope, cell, value)) for label, series, value in values]
+        return [(label, series, series_levels(found)) for label, series, found in measured if found is not None]
 
     figure = progress_figure(
         scope.data,
@@ -329,12 +329,12 @@ def _paired(
     sides: Sequence[CheckpointSeries | None], difference: Callable[[CheckpointSeries, CheckpointSeries], Estimate]
 ) -> Estimate | None:
     """Return the difference of two series of the same checkpoints and tasks; None where they differ in these."""
-    course, minus = sides
-    if course is None or minus is None or course.progress != minus.progress:
+    series, minus = sides
+    if series is None or minus is None or series.progress != minus.progress:
         return None
-    if len(course.totals[0][0]) != len(minus.totals[0][0]):
+    if len(series.totals[0][0]) != len(minus.totals[0][0]):
         return None
-    return difference(course, minus)
+    return difference(series, minus)
 
 
 def all_sections(scopes: Sequence[Scope], makers: Sequence[Any]) -> list[Section]:

@@ -18,7 +18,7 @@ from cotbench.study.stage import Stage
 
 _TAIL = 4000
 _WAIT = 0.2
-"""Seconds between two looks at how far a study is."""
+"""Seconds between two calls of the observer."""
 
 
 class StudyObserver(Protocol):
@@ -120,7 +120,7 @@ class _Work:
 
     def _next(self, slot: Slot) -> Stage | None:
         """Choose trainings first, the longest first; then stages of the agent that the slot already holds."""
-        for stage in self.todo:  # Each after those that it uses.
+        for stage in self.todo:  # In the plan's order: each stage after those that it uses.
             if self.lost.intersection(stage.uses):
                 self.lost.add(stage.name)
         self.todo = [stage for stage in self.todo if stage.name not in self.lost]

@@ -77,14 +77,14 @@ def run_series(data: StudyData, cell: StudyCell, value: Callable[[Run], Sums]) -
 def _build_series(data: StudyData, shares: list[float], sums: Callable[[float, int], Sums]) -> CheckpointSeries | None:
     """Return a series of the checkpoints at which every seed has observations."""
     table = [[sums(share, seed) for share in shares] for seed in data.config.seeds]
-    kept = [place for place in range(len(shares)) if all(row[place] for row in table)]
-    tasks = sorted({task for row in table for place in kept for task in row[place]})
-    if not kept or not tasks:
+    complete = [place for place in range(len(shares)) if all(row[place] for row in table)]
+    tasks = sorted({task for row in table for place in complete for task in row[place]})
+    if not complete or not tasks:
         return None
-    nothing = (0.0, 0.0)
-    cells = [[[row[place].get(task, nothing) for task in tasks] for place in kept] for row in table]
+    absent = (0.0, 0.0)
+    cells = [[[row[place].get(task, absent) for task in tasks] for place in complete] for row in table]
     return CheckpointSeries(
-        progress=tuple(shares[place] for place in kept),
+        progress=tuple(shares[place] for place in complete),
         totals=[[[one[0] for one in at] for at in row] for row in cells],
         counts=[[[one[1] for one in at] for at in row] for row in cells],
     )
@@ -100,7 +100,7 @@ def _scored(run: Run, mode: Mode) -> list[Episode]:
 
 
 def series_levels(
-    course: CheckpointSeries, baseline: CheckpointSeries | None = None, margin: float | None = None
+    series: CheckpointSeries, baseline: CheckpointSeries | None = None, margin: float | None = None
 ) -> SeriesLevels:
     """Return the levels of a series, or of the difference of two.
 
@@ -109,19 +109,19 @@ def series_levels(
         baseline: what is subtracted; same seeds, checkpoints and tasks.
         margin: of the equivalence test; None: no test.
     """
-    shares = tuple(course.progress)
-    by_seed = tuple(tuple(_values(course, baseline, place)) for place in range(len(shares)))
+    shares = tuple(series.progress)
+    by_seed = tuple(tuple(_values(series, baseline, place)) for place in range(len(shares)))
     by_seed = tuple(values[:1] if share == 0 else values for share, values in zip(shares, by_seed, strict=True))
     if len(shares) > 1:
-        found = trend(course, baseline, margin)
+        found = trend(series, baseline, margin)
         return SeriesLevels(shares, found.levels["tasks"], by_seed, found)
-    return SeriesLevels(shares, (_single(course, baseline),), by_seed, None)
+    return SeriesLevels(shares, (_single(series, baseline),), by_seed, None)
 
 
-def _values(course: CheckpointSeries, baseline: CheckpointSeries | None, place: int) -> list[float]:
-    sides = [course] if baseline is None else [course, baseline]
+def _values(series: CheckpointSeries, baseline: CheckpointSeries | None, place: int) -> list[float]:
+    sides = [series] if baseline is None else [series, baseline]
     found = []
-    for seed in range(len(course.totals)):
+    for seed in range(len(series.totals)):
         ratios = [_ratio(side.totals[seed][place], side.counts[seed][place]) for side in sides]
         found.append(ratios[0] - (ratios[1] if len(ratios) > 1 else 0.0))
     return found
@@ -131,10 +131,10 @@ def _ratio(totals: Any, counts: Any) -> float:
     return float(sum(totals)) / float(sum(counts))
 
 
-def _single(course: CheckpointSeries, baseline: CheckpointSeries | None) -> Estimate:
+def _single(series: CheckpointSeries, baseline: CheckpointSeries | None) -> Estimate:
     """Return the estimate at the only checkpoint: whole tasks resampled, with all their seeds."""
     first = [
-        [sum(column) for column in zip(*(row[0] for row in table), strict=True)] for table in (course.totals, course.counts)
+        [sum(column) for column in zip(*(row[0] for row in table), strict=True)] for table in (series.totals, series.counts)
     ]
     if baseline is None:
         return estimates.ratio(first[0], first[1])
@@ -144,7 +144,7 @@ def _single(course: CheckpointSeries, baseline: CheckpointSeries | None) -> Esti
     return estimates.paired_ratio_difference(second[0], second[1], first[0], first[1])
 
 
-def success_levels(course: CheckpointSeries, baseline: CheckpointSeries | None = None) -> tuple[Estimate, ...]:
+def success_levels(series: CheckpointSeries, baseline: CheckpointSeries | None = None) -> tuple[Estimate, ...]:
     """Return the levels of a series of successes, or of the difference of two.
 
     Where each task has one outcome, with one seed or because its seeds agree, they are rates with Wilson's and Newcombe's
@@ -154,9 +154,9 @@ def success_levels(course: CheckpointSeries, baseline: CheckpointSeries | None =
         series: the measurements.
         baseline: what is subtracted; same seeds, checkpoints and tasks.
     """
-    found = list(series_levels(course, baseline).over_tasks)
+    found = list(series_levels(series, baseline).over_tasks)
     for place in range(len(found)):
-        sides = [_outcomes(side, place) for side in ([course] if baseline is None else [course, baseline])]
+        sides = [_outcomes(side, place) for side in ([series] if baseline is None else [series, baseline])]
         if all(outcome in (0.0, 1.0) for side in sides for outcome in side.values()):
             first = [bool(outcome) for _, outcome in sorted(sides[0].items())]
             if baseline is None:
@@ -167,13 +167,13 @@ def success_levels(course: CheckpointSeries, baseline: CheckpointSeries | None =
     return tuple(found)
 
 
-def _outcomes(course: CheckpointSeries, place: int) -> dict[int, float]:
+def _outcomes(series: CheckpointSeries, place: int) -> dict[int, float]:
     """Return the mean over the seeds for each task that was played, by its index."""
-    totals = [sum(column) for column in zip(*(row[place] for row in course.totals), strict=True)]
-    counts = [sum(column) for column in zip(*(row[place] for row in course.counts), strict=True)]
+    totals = [sum(column) for column in zip(*(row[place] for row in series.totals), strict=True)]
+    counts = [sum(column) for column in zip(*(row[place] for row in series.counts), strict=True)]
     return {task: total / count for task, (total, count) in enumerate(zip(totals, counts, strict=True)) if count}
 
 
-def final_level(course: CheckpointSeries, baseline: CheckpointSeries | None = None) -> Estimate:
+def final_level(series: CheckpointSeries, baseline: CheckpointSeries | None = None) -> Estimate:
     """Return the estimate at the last checkpoint."""
-    return series_levels(course, baseline).over_tasks[-1]
+    return series_levels(series, baseline).over_tasks[-1]

@@ -16,7 +16,7 @@ from cotbench.probes.config import ProbeConfig
 from cotbench.runs.manifest import MANIFEST, RunConfig
 
 FORMAT = 2
-"""Goes up when what a request computes has changed: then every stage is computed anew."""
+"""Incremented when the result of a request changes: then every stage is computed anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,16 @@ class AgentRef:
 
 
 Fill = Callable[[StageOutput], str]
-"""Gives the folder of an output."""
+"""Returns the folder of an output."""
 
 
 class Request(Protocol):
     """The work of a stage; a frozen dataclass whose fields are data, with `StageOutput` where another stage is used."""
 
     command: ClassVar[str]
-    """The command of cotbench that carries it out."""
+    """The command of cotbench that runs it."""
     begun: ClassVar[str]
-    """The file that its folder holds once it can be gone on with."""
+    """The file that its folder holds once it can be resumed."""
 
     def arguments(self, fill: Fill) -> list[str]:
         """Return the command's arguments, without the folder."""
@@ -161,7 +161,7 @@ class ProbeRequest:
 
     def arguments(self, fill: Fill) -> list[str]:
         """Return the arguments of `cotbench probe`."""
-        asked = {
+        fields = {
             "agent": self.agent.spec(fill),
             "reference": fill(self.reference),
             "states": self.states,
@@ -170,7 +170,7 @@ class ProbeRequest:
             "elicitation": self.elicitation,
         }
         options = [word for name, text in option_texts(self.options).items() for word in ("--option", f"{name}={text}")]
-        return [self.probe, *to_arguments(ProbeConfig, asked), *options]
+        return [self.probe, *to_arguments(ProbeConfig, fields), *options]
 
 
 def option_texts(options: Mapping[str, Any]) -> dict[str, str]:
@@ -263,9 +263,9 @@ def make_stage(
         outputs.append(output)
         return {"key": before[output.stage].key, "checkpoint": output.checkpoint}
 
-    whole = json.dumps([FORMAT, kind, _filled(request, keyed)], sort_keys=True)
+    request_text = json.dumps([FORMAT, kind, _filled(request, keyed)], sort_keys=True)
     uses = tuple(dict.fromkeys(output.stage for output in outputs))
-    return Stage(name, kind, request, uses, hashlib.sha256(whole.encode()).hexdigest(), place, tokens, trained)
+    return Stage(name, kind, request, uses, hashlib.sha256(request_text.encode()).hexdigest(), place, tokens, trained)
 
 
 def _filled(value: Any, fill: Callable[[StageOutput], Any]) -> Any:
