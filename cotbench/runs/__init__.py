@@ -1,6 +1,6 @@
-"""Runs: episodes of an agent over a split, in a folder. Begin with `runner` (a run, start to end) and `plan` (which tasks);
-`rollout` plays, `env_workers` are the environments' processes, `folder` keeps every kind of result, `results` reads a run,
-`summary` and `tables` are its numbers, `comparison` pairs two runs.
+"""Runs: episodes of an agent over a split, in a folder. Begin with `runner` (a run from start to end) and `plan` (the tasks of
+a run); `rollout` plays episodes, `env_workers` holds the environments' processes, `folder` is the code of every kind of result
+folder, `results` reads a run, `summary` and `tables` compute and print its numbers, `comparison` pairs two runs.
 """
 
 from typing import TYPE_CHECKING
