@@ -1,5 +1,5 @@
-"""Probe `preference`: which of the two actions of a state a judge prefers. Invariant: that of `cotbench.judge`: a judge sees no
-trace, and not which of the two actions followed one.
+"""Probe `preference`: the one of a state's two actions that a judge prefers. Invariant: a judge sees no trace, and not which of
+the two actions followed one.
 
 Source: paper, "a judge's preference between the two actions at the same state".
 """
@@ -62,17 +62,17 @@ class PreferenceOptions(ProbeOptions):
 
     @property
     def question(self) -> Question:
-        """How the judge is asked; what is left out is as `Question` has it."""
+        """The judge's question; options left out are as in `Question`."""
         given = self.model_dump(include={"style", *_ASKED}, exclude_none=True)
         asked = Elicitation.model_validate({**Question().elicitation.model_dump(), **given})
         return Question(mode=self.mode, both_orders=self.both_orders, seed=self.seed, elicitation=asked)
 
 
 class PreferenceRow(ProbeRow):
-    """A state, judged.
+    """The verdicts on one state.
 
     Attributes:
-        prompt_action: canonical; `cot_action` is another one.
+        prompt_action: canonical; `cot_action` is a different one.
         reference: the reference action, not shown to the judge; empty where none is known.
         verdicts: one for each order that was asked.
     """
@@ -84,7 +84,7 @@ class PreferenceRow(ProbeRow):
 
     @property
     def judgement(self) -> Judgement:
-        """What the numbers are made of."""
+        """The row as a judgement, from which the numbers are computed."""
         return Judgement(
             task=self.task,
             step=self.step,
@@ -103,7 +103,7 @@ def _measure(
     options: PreferenceOptions,
     judge: Agent | None = None,
 ) -> Iterator[PreferenceRow]:
-    """Measure; `judge` is the agent that option `judge` names, where it is open already."""
+    """Measure states; `judge` is the agent that option `judge` names, where it is open already."""
     if options.judge is None:
         raise UsageError("probe preference needs a judge: name one in its option judge, as in judge=hf:qwen-8b")
     if judge is None:

@@ -100,7 +100,7 @@ def gradient_norms(model: Any, spelled: TokenizedState, *, recompute: bool = Tru
 
 
 def _watched(model: Any, found: dict[int, Any]) -> Any:
-    """Return a KV cache that keeps no tokens, but writes the gradient norms of a layer's values, (tokens), to `found[layer]`."""
+    """Return a KV cache that keeps no tokens, but writes the gradient norms of a layer's values, (tokens), to `found`."""
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)

@@ -1,4 +1,4 @@
-"""A probe's summary as a table. Invariant: it is drawn from the summary alone, so the table and `probe.json` show one result."""
+"""A probe's summary as a table. Invariant: it is drawn from the summary alone, so table and `probe.json` show one result."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What happened so far in one episode, as a model is shown it. Invariant: a dialogue only grows at its end, so what was
-computed for its beginning stays valid; shortening it for a small context follows one fixed rule and is counted.
+"""The observations and actions of one episode so far, as a model is shown them. Invariant: a dialogue only grows at its end, so
+the KV cache of its prefix stays valid; shortening it for a small context follows one fixed rule and is counted.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ DROP_RULE = "oldest observations first, in blocks of 8; never the system text, t
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """The instructions, then observations and actions in turn.
+    """Instructions, then observations and actions in turn.
 
     Attributes:
-        instructions: what the environment tells a model, the same for every task.
-        functions: what can be called from the first turn on, as JSON schemas, one a line; empty where nothing is called.
+        instructions: the environment's instructions, the same for every task.
+        functions: the functions that can be called from the first turn on, as JSON schemas, one a line; empty where there are
+            none.
         observations: T + 1 texts; the first holds the task.
         actions: the T executed actions.
-        traces: the T traces behind them; None where there was none.
+        traces: the T traces before them; None where there was none.
     """
 
     instructions: Instructions
@@ -46,7 +47,13 @@ class Dialogue:
             raise ValueError("a dialogue has one observation more than actions, and a trace (or None) for each action")
 
     def extended(self, action: str, trace: str | None, observation: str) -> Dialogue:
-        """The dialogue one turn later."""
+        """Return the dialogue one turn later.
+
+        Args:
+            action: the executed action.
+            trace: the trace before it; None where there was none.
+            observation: the environment's next observation.
+        """
         return replace(
             self,
             observations=(*self.observations, observation),
@@ -55,18 +62,23 @@ class Dialogue:
         )
 
     def without_oldest(self, count: int) -> Dialogue:
-        """The dialogue with `count` observations elided, from the second on."""
+        """Return the dialogue with `count` observations elided, from the second on."""
         kept = self.observations
         return replace(self, observations=(kept[0], *([ELIDED] * count), *kept[1 + count :]))
 
     @property
     def droppable(self) -> int:
-        """How many observations the rule allows to drop."""
+        """The number of observations that the rule allows to drop."""
         return max(0, len(self.observations) - 2)
 
 
 def truncate_middle(text: str, limit: int) -> str:
-    """A text of at most `limit` characters of the original: by `CUT_RULE`, with a line that says how much is left out."""
+    """Return a text shortened by `CUT_RULE`, with a line that says how many characters are left out.
+
+    Args:
+        text: the text.
+        limit: characters of it to keep at most.
+    """
     if len(text) <= limit:
         return text
     head = limit - limit // 2
@@ -74,18 +86,18 @@ def truncate_middle(text: str, limit: int) -> str:
 
 
 def fit_context(dialogue: Dialogue, length: Callable[[Dialogue], int], limit: int) -> tuple[Dialogue, int]:
-    """The dialogue, shortened by `DROP_RULE` until it fits.
+    """Return the dialogue, shortened by `DROP_RULE` until it fits.
 
     Args:
         dialogue: the whole dialogue.
-        length: how long the model's prompt for a dialogue is, in tokens.
+        length: the length of the model's prompt for a dialogue, in tokens.
         limit: the longest prompt allowed, in tokens.
 
     Returns:
-        The dialogue to show, and how many observations were dropped.
+        The dialogue to show, and the number of dropped observations.
 
     Raises:
-        ContextOverflowError: even with everything dropped that may be, it is too long.
+        ContextOverflowError: the prompt is too long even with all observations dropped that may be.
     """
     needed = length(dialogue)
     if needed <= limit:
