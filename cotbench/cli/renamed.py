@@ -16,7 +16,7 @@ RENAMED = {
 
 
 def unknown_option(error: Any) -> str | None:
-    """Return what is said of an option that a command does not have; None where the error is another.
+    """Return the message for an option that a command does not have; None where the error is another.
 
     Args:
         error: of the parser.
