@@ -34,7 +34,7 @@ from cotbench.prompting.query import Decision, Query
 HOST = "127.0.0.1"
 
 TERMINATE_WAIT = 20.0
-"""Seconds that the server gets to end by itself."""
+"""Seconds to wait for the server to end after a signal."""
 
 _POLL = 0.2
 _TAIL, _TAIL_BYTES = 15, 16_384
@@ -44,7 +44,7 @@ _ALWAYS = (
     "--generation-config=vllm",
     "--uvicorn-log-level=warning",
 )
-"""Reuse what was computed and tell how much; no penalties out of the model's generation_config.json; no line a request."""
+"""Prefix caching, reported in the usage; no penalties from the model's generation_config.json; no log line for each request."""
 
 
 class VLLMAgent:
@@ -156,7 +156,7 @@ class _Process:
         command = _command()
         self.port = _free_port(port)
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # As long as the process.
-        # Whoever starts the server asks it too, on this machine: it needs no key, and gets none of ours.
+        # The server listens on this machine alone: it needs no key, and gets none of ours.
         environment = {name: value for name, value in os.environ.items() if name not in ("VLLM_API_KEY", "OPENAI_API_KEY")}
         self._process = subprocess.Popen(
             [*command, "serve", model, "--host", HOST, "--port", str(self.port), *arguments],

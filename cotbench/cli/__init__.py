@@ -36,7 +36,7 @@ def run_cli(arguments: list[str]) -> int:
     except (KeyboardInterrupt, Abort):
         return _say("interrupted", 130)
     except BrokenPipeError:
-        return 0  # Whoever read our output has seen enough.
+        return 0  # The reader of our output closed the pipe, as `head` does.
     except OSError as error:
         return _say(f"{error.strerror or error}: {error.filename or 'the disk or the network'}", 1)
     return code if isinstance(code, int) else 0

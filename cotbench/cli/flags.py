@@ -20,7 +20,7 @@ PLAYED, ASKED, LEARNED, WRITTEN = TASKS, ELICITATION, MODEL, OUTPUT
 """Panels of `--help`."""
 
 Typed: TypeAlias = Mapping[type[BaseModel], dict[str, Any]]
-"""What was typed, by model and field; a nested model's fields in a dict of their own."""
+"""Typed values by model and field; a nested model's fields are in a dict of their own."""
 
 _METAVARS = {int: "INT", float: "FLOAT", Path: "PATH", str: "TEXT"}
 
@@ -155,7 +155,7 @@ _FIELDS = {
     "ObservationChars": ("prompting.elicitation:Elicitation", "observation_chars", ELICITATION),
     "Data": ("runs.resources:Resources", "data", ""),
 }
-"""Options of single fields, for commands that list their options themselves; a model is loaded by who asks for its field."""
+"""Options of single fields, for commands that list their options themselves; a model is loaded when its field is used."""
 
 
 def __getattr__(name: str) -> Any:

@@ -55,7 +55,7 @@ def judge(
     if not plan.recorded.revised:
         return _print_nothing(plan, json_)
     if begun is None:
-        judge_folder.new_judge_folder(folder)  # Before the model is loaded: that can take minutes.
+        judge_folder.new_judge_folder(folder)  # Before the model is loaded, which can take minutes.
     else:
         plan = replace(plan, options=_recorded(begun, plan.options, asked))
     words = ["cotbench", "judge", str(run), "--agent", agent, *(["--out", str(folder)] if folder != usual else [])]

@@ -12,7 +12,7 @@ RENAMED = {
     "--one-order": "--no-both-orders",
     "--pass-tokens": "--max-tokens-per-forward",
 }
-"""Old spelling -> the option of today. Where a command still has an option of the old spelling, nothing is said."""
+"""Old spelling -> the option of today. Not used for a command that still has an option of the old spelling."""
 
 
 def unknown_option(error: Any) -> str | None:

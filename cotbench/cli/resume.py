@@ -11,14 +11,14 @@ from pathlib import Path
 from cotbench.errors import UsageError
 
 RESUMED = ("run", "traces", "train", "probe", "judge", "study")
-"""The commands that have it."""
+"""The commands that have `--resume`."""
 
 RESUME_OUT = "@out"
-"""Stands for "the folder of --out" where `--resume` was given without a value."""
+"""Value of a `--resume` without a value: the folder of `--out`."""
 
 
 def with_resume_value(arguments: list[str]) -> list[str]:
-    """Return a command line in which a `--resume` without a value has the value `RESUME_OUT`: typer has no optional values."""
+    """Return a command line in which a `--resume` without a value has the value `RESUME_OUT`: an option of typer has always a value, or never."""
     if not arguments or arguments[0] not in RESUMED:
         return arguments
     ready = []

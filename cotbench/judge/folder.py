@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 JUDGES = "judges"
-"""In a run folder: a folder for each judge."""
+"""Name of the folder in a run folder that holds a folder for each judge."""
 JUDGE_FOLDER = FolderKind(noun="measurement", writer="cotbench judge", manifest=MANIFEST)
 
 

@@ -27,7 +27,7 @@ from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import derive_seed
 
 _ASKED = ("trace_tokens", "action_tokens", "temperature", "observation_chars")
-"""Options of a judge's elicitation that have their defaults there."""
+"""Options whose defaults are those of the judge's elicitation."""
 
 
 class PreferenceOptions(ProbeOptions):
@@ -107,14 +107,14 @@ def _measure(
     if options.judge is None:
         raise UsageError("probe preference needs a judge: name one in its option judge, as in judge=hf:qwen-8b")
     if judge is None:
-        resolve(options.judge)  # A wrong name is told before anything is asked.
+        resolve(options.judge)  # A wrong name is an error before any query.
     return _rows(agent, states, setting, options, judge)
 
 
 def _rows(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: PreferenceOptions, judge: Agent | None
 ) -> Iterator[PreferenceRow]:
-    # The draw is among all states that have two actions, whichever of them are still to be judged.
+    # Drawn from all states with two actions, those already judged included.
     whole = setting.states.states
     answers = answers_for(agent, whole if options.limit is not None else states, setting)
     pairs = [

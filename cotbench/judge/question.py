@@ -28,7 +28,7 @@ from cotbench.prompting.parsing import clean_action
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 LETTERS = ("A", "B")
-"""What the two actions are called, in the order in which they are shown."""
+"""Names of the two actions, in the order in which they are shown."""
 
 _VERSION = 1
 _BATCH = 8

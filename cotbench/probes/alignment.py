@@ -90,7 +90,7 @@ class AlignmentRow(ProbeRow):
 
 
 REVISIONS = ("right -> right", "right -> wrong", "wrong -> right", "wrong -> wrong, same", "wrong -> wrong, other")
-"""The cells of the revision table; every state is in one."""
+"""The cells of the revision table; every state is in exactly one."""
 
 
 def answers(rows: Sequence[AlignmentRow]) -> dict[StateKey, StateAnswer]:

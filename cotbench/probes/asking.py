@@ -14,7 +14,7 @@ from cotbench.prompting.parsing import THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 _EPISODES = 4
-"""Of how many episodes states are asked about at once, for each that keeps the agent busy."""
+"""Tasks in a group, for each episode that keeps the agent busy."""
 
 
 def state_query(state: ProbeState, mode: Mode, setting: ProbeSetting, agent: Agent) -> Query:

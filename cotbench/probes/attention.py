@@ -23,7 +23,7 @@ from cotbench.probes.states import ProbeState
 from cotbench.probes.token_spans import ShareRow, Source, TokenizedState, measure_rows, round_values, share_numbers, shares
 
 _PIECE = 512
-"""Tokens before the action go through the model in pieces of so many: memory grows with their number, not its square."""
+"""Tokens a forward pass before the action: memory then grows with the prompt's length, not with its square."""
 
 
 class AttentionOptions(ProbeOptions):

@@ -223,7 +223,7 @@ def run_probe(
         chosen = None if choose is None else set(choose(there))
         todo = [state for state in states.states if state.key not in done and (chosen is None or state.key in chosen)]
         found = probe.measure(agent, todo, setting, options) if todo else iter(())
-        first = list(islice(found, 1))  # Before anything is written: an agent that cannot be measured so leaves nothing behind.
+        first = list(islice(found, 1))  # Before anything is written: an agent that cannot be measured leaves no files.
         opened.begin(now.model_dump_json(indent=2))
         with opened.journal(store) as file:
             for row in chain(first, found):

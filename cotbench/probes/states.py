@@ -20,7 +20,7 @@ from cotbench.runs.episode import Episode, Step, read_episodes
 from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, read_manifest
 
 StateKey = tuple[str, int]
-"""Names a state within its set: task, and how many actions were executed before it."""
+"""Task and number of actions executed before a state, unique within its set."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from cotbench.stats.formatting import format_estimate
 
 _INTERVALS = "95 % intervals over tasks: cluster bootstrap; an interval of no width means that all tasks gave the same value"
 _BESIDE = 4
-"""Curves that stand side by side."""
+"""Curves side by side in one table."""
 
 
 def probe_table(summary: ProbeSummary) -> RenderableType:

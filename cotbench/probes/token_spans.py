@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cotbench.probes.states import ProbeState
 
 Source = Literal["own", "reference"]
-"""Whose trace and action are looked at: the agent's own, or the reference's."""
+"""Source of trace and action: the agent itself, or the reference."""
 
 _DIGITS = 5
 
@@ -189,7 +189,7 @@ def _found(agent: Any, state: ProbeState, trace: str, action: str, setting: Prob
         return {"left_out": "too long"}
     except UsageError:
         raise
-    except Exception as error:  # Out of memory, a model's code that fails: this state's failure alone.
+    except Exception as error:  # Out of memory, or a failure in a model's code: the failure of this state alone.
         return {"error": error_decision(error).error}
 
 

@@ -11,16 +11,16 @@ from cotbench.envs.registry import Instructions
 from cotbench.errors import ContextOverflowError
 
 ELIDED = "..."
-"""What stands in the place of an observation that was dropped."""
+"""Text in place of an observation that was dropped."""
 
 DROP_BLOCK = 8
 """Observations are dropped in blocks, so that the shortened prefix stays the same for several turns."""
 
 CUT_RULE = "the middle of any observation but the first; the first and last halves of what may be shown are kept"
-"""How a single long observation is shortened, in words; part of the fingerprint too."""
+"""The rule for shortening a single long observation, in words; part of the elicitation's fingerprint."""
 
 DROP_RULE = "oldest observations first, in blocks of 8; never the system text, the first or the last observation"
-"""The rule in words; it is part of the elicitation's fingerprint."""
+"""The rule for dropping observations, in words; part of the elicitation's fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)

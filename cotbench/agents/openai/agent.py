@@ -182,7 +182,7 @@ class OpenAIAgent:
                 decision = self._answer(query)
             except ServerError as error:
                 decision = Decision("", error=explain_error(error))
-            except Exception as error:  # A broken template, text that is no text: this query's failure alone.
+            except Exception as error:  # A broken template or an undecodable text: the failure of this query alone.
                 decision = error_decision(error)
                 decision = replace(decision, error=self._connection.redact(decision.error or ""))
             done.put((key, decision))

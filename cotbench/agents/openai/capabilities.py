@@ -28,14 +28,14 @@ CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 
 _MESSAGES = (Message("system", "You are brief."), Message("user", "Write one short sentence."))
 _OPENINGS = (ACTION_OPEN, THINK_OPEN, f"{THINK_OPEN}a{THINK_CLOSE}\n{ACTION_OPEN}")
-"""Chat templates rewrite a turn that holds thinking: each of what will be opened is tried."""
+"""The openings of a turn that a run uses; each is tried, because chat templates rewrite a turn that holds reasoning."""
 
 _STOPS = (" ", "e", "a", "o")
-"""Four are the most that OpenAI takes; hardly a sentence has none of them."""
+"""Stop strings of a test request: nearly every sentence has one of them, and OpenAI takes at most four."""
 
 _PLAIN_SAMPLING = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False, "return_token_ids": True}
 _EXTRAS: Mapping[str, Mapping[str, Any]] = {"vllm": _PLAIN_SAMPLING, "sglang": _PLAIN_SAMPLING}
-"""By `owned_by`: these servers would else take penalties and a top-k out of the model's generation_config.json."""
+"""Extra fields by `owned_by`: without them these servers take penalties and a top-k from generation_config.json."""
 
 
 @dataclass(frozen=True, slots=True)

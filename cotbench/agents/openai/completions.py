@@ -22,7 +22,7 @@ from cotbench.prompting.parsing import ACTION_CLOSE, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Query
 
 _SEEDS = 2**31
-"""Some servers take no larger seed."""
+"""Seeds are taken modulo this number: some servers take no larger ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from cotbench.errors import AgentError, MissingExtraError
 Path = Literal["chat/completions", "completions"]
 
 BACKOFF = 0.5
-"""Seconds before the second attempt; doubled for each further one, and up to as much again by chance."""
+"""Seconds before the second attempt; doubled for each further one, and multiplied by a random factor from 1 to 2."""
 
 LONGEST_WAIT = 60.0
 """Seconds between two attempts at most, whatever the server asks for."""

@@ -44,7 +44,7 @@ _TYPES = {
     "str": "string",
     "any": "string",
 }
-"""Names of types that are no JSON schema's; one that is neither here nor there is a string."""
+"""Type names that are not of JSON schema -> those of JSON schema; any other name becomes string."""
 
 _JSON = frozenset({"object", "array", "number", "integer", "boolean", "string", "null"})
 _KEPT = ("description", "enum", "default", "required")
@@ -144,7 +144,7 @@ def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
         thought, _, text = text.rpartition(THINK_CLOSE)
         thought = thought.replace(THINK_OPEN, "")
     elif thought is None and query.mode == "cot" and reply.calls:
-        thought, text = text or None, ""  # Words before a call can only be its reasoning.
+        thought, text = text or None, ""  # Text before a call is taken as its reasoning.
     action = json.dumps([_call(call, box) for call in reply.calls], ensure_ascii=False) if reply.calls else _said(text)
     trace = thought.strip() if thought is not None else None
     generated = reply.tokens or 0
