@@ -18,7 +18,10 @@ RESUME_OUT = "@out"
 
 
 def with_resume_value(arguments: list[str]) -> list[str]:
-    """Return a command line in which a `--resume` without a value has the value `RESUME_OUT`: an option of typer has always a value, or never."""
+    """Return a command line in which a `--resume` without a value has the value `RESUME_OUT`.
+
+    In typer an option takes either no value or exactly one.
+    """
     if not arguments or arguments[0] not in RESUMED:
         return arguments
     ready = []

@@ -135,7 +135,8 @@ def to_generation(
     if ended is not None:
         kept = None if logprobs is None else logprobs[:ended]
         return Generation(text, stop, min(total, ended), grown[:ended], ids[:ended], kept)
-    if found is not None and reply.text[len(text) + len(stop) :].strip():  # The server generated more, and does not report its tokens.
+    # The server generated more text, and reports no tokens to cut.
+    if found is not None and reply.text[len(text) + len(stop) :].strip():
         end = count(reply.text[: len(text) + len(stop)])
         return Generation(text, stop, total if end is None else min(total, end), (), (), None)
     return Generation(text, stop, total, grown, ids, logprobs)
