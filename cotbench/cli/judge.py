@@ -1,6 +1,6 @@
 """`cotbench judge`: probe `preference` on the states and answers that a run recorded.
 
-Invariant: what is typed beside `--resume` is checked against what was begun, never mixed in; `--limit` alone may grow.
+Invariant: options typed beside `--resume` are checked against the folder's, never mixed in; `--limit` alone may grow.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def judge(
     if not plan.recorded.revised:
         return _print_nothing(plan, json_)
     if begun is None:
-        judge_folder.new_judge_folder(folder)  # Before the model is loaded: that can take minutes.
+        judge_folder.new_judge_folder(folder)  # Before the model is loaded, which can take minutes.
     else:
         plan = replace(plan, options=_recorded(begun, plan.options, asked))
     words = ["cotbench", "judge", str(run), "--agent", agent, *(["--out", str(folder)] if folder != usual else [])]
@@ -75,7 +75,7 @@ def judge(
 
 
 def _recorded(begun: Path, options: Any, typed: dict[str, Any]) -> Any:
-    """The options of a folder to go on with; what was typed must not contradict them."""
+    """Return the options of a folder to resume; those that were typed must not contradict them."""
     from cotbench.errors import RunFolderError
     from cotbench.probes.folder import read_probe_manifest
     from cotbench.runs.folder import check_identity
@@ -94,7 +94,7 @@ def _recorded(begun: Path, options: Any, typed: dict[str, Any]) -> Any:
 
 @contextmanager
 def _progress(plan: Any, folder: Path, limit: int | None, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """An observer that shows how far a judge is, on standard error: a bar on a terminal, a line a state elsewhere."""
+    """Return an observer that shows progress on standard error: a bar on a terminal, a line a state elsewhere."""
     import sys
 
     from rich.console import Console
@@ -130,7 +130,7 @@ def _progress(plan: Any, folder: Path, limit: int | None, *, quiet: bool) -> Ite
 
 
 def _print_nothing(plan: Any, as_json: bool) -> int:
-    """A run in which no trace changed an action is no failure: nothing is asked, and nothing is written."""
+    """Print that no trace changed an action: that is no failure, the judge is not asked, and no file is written."""
     from cotbench.judge.folder import nothing_judged
 
     if as_json:
@@ -144,7 +144,7 @@ def _print_nothing(plan: Any, as_json: bool) -> int:
 
 
 def _print_outcome(folder: Path, summary: Any, as_json: bool, again: str) -> int:
-    """The table; the exit code is 1 where states could not be judged."""
+    """Print the table; the exit code is 1 where states could not be judged."""
     import sys
 
     from cotbench.cli.options import console

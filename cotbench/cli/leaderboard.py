@@ -34,7 +34,7 @@ Link = Annotated[str | None, typer.Option(help="To a paper, a model or code: htt
 
 
 def require_leaderboard(*more: str) -> None:
-    """Fail in one line where the leaderboard's libraries are not installed.
+    """Raise a one-line error where the leaderboard's libraries are not installed.
 
     Args:
         more: modules beyond those of the store.
@@ -51,7 +51,7 @@ def require_leaderboard(*more: str) -> None:
 
 
 def opened_store(db: str | None) -> Store:
-    """The leaderboard that is meant: `--db`, the environment's, or the user's own."""
+    """Open the leaderboard of `--db`, else of the environment variable, else the user's own."""
     import os
 
     require_leaderboard()
@@ -110,7 +110,7 @@ def submit(
 
 
 def _bundles(paths: list[Path], given: dict[str, str]) -> dict[Path, bytes]:
-    """What each path holds, as bundles, all of them before any is submitted."""
+    """Return the bundles in the paths, all of them before any is submitted."""
     from cotbench.errors import SubmissionError
     from cotbench.leaderboard.submission import limits
     from cotbench.leaderboard.submission.bundle import pack_run
@@ -197,7 +197,7 @@ def verify(
 
 
 def _jobs(bundle: Bundle) -> int:
-    """How many processes are worth their start: a fast engine has replayed the run before a second one would be there."""
+    """Return the number of processes that save time: a fast engine replays the run before a second one has started."""
     from cotbench.cli.options import cores
     from cotbench.envs.registry import env_entry
 
@@ -207,7 +207,7 @@ def _jobs(bundle: Bundle) -> int:
 
 
 def _pending(store: Store, again: bool) -> list[str]:
-    """Oldest first."""
+    """Return the ids of the entries to verify, oldest first."""
     return [entry.id for entry in reversed(store.entries(None if again else "pending"))]
 
 
@@ -229,7 +229,7 @@ def _bundle_at(path: Path) -> Bundle:
 
 
 def _replayed(bundle: Bundle, jobs: int | None, data: Path | None, name: str) -> Difference | str | None:
-    """The first difference, or none; a text where it cannot be replayed here."""
+    """Return the first difference, None where there is none, or why the bundle cannot be replayed here."""
     from cotbench.errors import CotbenchError
     from cotbench.leaderboard.submission.checks import check
     from cotbench.leaderboard.verification.verify import verify_bundle as replay
@@ -243,7 +243,7 @@ def _replayed(bundle: Bundle, jobs: int | None, data: Path | None, name: str) ->
 
 
 def _told(name: str, verdict: Difference | str | None) -> int:
-    """Say what came out; whether it was not verified."""
+    """Print the verdict; returns 1 where the entry was not verified."""
     if verdict is None:
         typer.echo(f"{name} verified")
     elif isinstance(verdict, str):
@@ -255,7 +255,7 @@ def _told(name: str, verdict: Difference | str | None) -> int:
 
 @contextmanager
 def _bar(name: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar over episodes, on a terminal."""
+    """Return a callback that draws a progress bar over episodes; None where there is no terminal."""
     import sys
 
     if not sys.stderr.isatty():

@@ -39,7 +39,7 @@ def report(
 
 
 def _page(folders: list[Path]) -> Any:
-    """The page of what the folders hold."""
+    """Return the page of the runs or the study in the folders."""
     from dataclasses import replace
 
     from cotbench.errors import UsageError
@@ -62,7 +62,7 @@ def _page(folders: list[Path]) -> Any:
 
 
 def _runs_of(folder: Path) -> list[Path]:
-    """The run folders in a folder: itself, or those of a suite, begun or not."""
+    """Return the run folders in a folder: itself, or those of a suite, begun or not."""
     from cotbench.runs.suite import is_suite, read_configs
 
     return [folder / config.env for config in read_configs(folder)] if is_suite(folder) else [folder]

@@ -1,4 +1,4 @@
-"""`cotbench study`: the whole study from one command, from traces to the report."""
+"""`cotbench study`: a whole study with one command, from traces to the report."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def study(
 
 
 def _config(name: str | None, out: Path | None, resume: str | None) -> tuple[Any, Path]:
-    """Return what a study is asked to do, and its folder.
+    """Return the config of a study, and its folder.
 
     Raises:
-        UsageError: nothing says which study.
+        UsageError: no study is named.
     """
     from cotbench.cli.resume import resume_folder
     from cotbench.errors import UsageError
@@ -105,7 +105,7 @@ def _gpus() -> int:
 
 
 def _jobs(config: Any) -> int:
-    """Return how many stages run at a time: one a GPU where there are any, else as many as the cores have threads for."""
+    """Return the number of stages at a time: one a GPU where there are any, else as many as the cores have threads for."""
     from cotbench.cli.options import cores
 
     gpus = _gpus() if config.threads is None else 0
@@ -114,7 +114,7 @@ def _jobs(config: Any) -> int:
 
 @contextmanager
 def _executor(config: Any, jobs: int) -> Iterator[Any]:
-    """Give the processes that carry out a study's stages, for its time."""
+    """Return the executor of a study's stages for a `with` block."""
     from cotbench.study.local_executor import LocalExecutor
 
     executor = LocalExecutor(jobs, gpus=_gpus(), threads=config.threads)
@@ -135,7 +135,7 @@ def _require(plan: Any) -> None:
 
 
 def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json: bool) -> None:
-    """What would be done, what is done already, and about what it costs."""
+    """Print the stages, those that are done already, and the approximate cost."""
     import json
     import shlex
 
@@ -197,7 +197,7 @@ def _cost(rows: list[Any], jobs: int) -> str:
 
 @contextmanager
 def _progress(plan: Any, target: Path) -> Iterator[Any]:
-    """A watcher: a bar with what is running on a terminal, a line a stage elsewhere; on standard error."""
+    """Return an observer: a bar with the running stages on a terminal, a line a stage elsewhere; on standard error."""
     import sys
 
     from cotbench.cli.study_progress import Bar, Lines

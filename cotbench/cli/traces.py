@@ -86,7 +86,7 @@ def _play(
 
 
 def _config(folder: Path | None, given: dict[str, Any]) -> Any:
-    """Return what is played, none of it scored: as the options say, or as a folder was begun.
+    """Return the config of a run without scored tasks: from the options, or of the folder to resume.
 
     Raises:
         UsageError: a task of it is scored, or the folder is no traces folder.
@@ -112,7 +112,7 @@ def _config(folder: Path | None, given: dict[str, Any]) -> Any:
 
 
 def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
-    """The numbers; the exit code is 1 where episodes failed for a reason outside the teacher, or nothing was kept."""
+    """Print the numbers; the exit code is 1 where episodes failed for a reason outside the teacher, or none was kept."""
     import sys
 
     from cotbench.baselines.data.demonstration import TRACES_JSONL

@@ -1,4 +1,4 @@
-"""`cotbench train`: a model that learns from traces, with or without reduced action supervision.
+"""`cotbench train`: train a model on traces, with or without reduced action supervision.
 
 The options are those of the recipe that the arguments name.
 """
@@ -18,7 +18,7 @@ from cotbench.cli.flags import LEARNED, WRITTEN, Import, Resume, Typed, with_opt
 
 
 def make_command(arguments: list[str]) -> Callable[..., int]:
-    """Return the command with the options of one recipe: the one that `--recipe` names, or the file of `--config`, or the
+    """Return the command with the options of one recipe: the one of `--recipe`, or of the file of `--config`, or of the
     training in the folder of `--resume`; else the usual one.
 
     Args:
@@ -76,7 +76,9 @@ def recipe_config(name: str | None) -> type[BaseModel]:
 
 
 def _recipe_of(arguments: list[str]) -> str | None:
-    """The recipe that arguments name. What cannot be read names none: the command says so when it is carried out."""
+    """Return the recipe that the arguments name; None also where a file cannot be read: the command reports that when it
+    runs.
+    """
     import json
     import tomllib
     from contextlib import suppress
@@ -96,7 +98,7 @@ def _recipe_of(arguments: list[str]) -> str | None:
 
 
 def _values(arguments: list[str], name: str) -> list[str]:
-    """All values of an option, before the command line is parsed."""
+    """Return all values of an option, before the command line is parsed."""
     following = [value for word, value in pairwise(arguments) if word == name]
     return following + [word.removeprefix(f"{name}=") for word in arguments if word.startswith(f"{name}=")]
 
@@ -144,7 +146,7 @@ def _train(
 
 
 def _teach_tiny(plan: Any, *, quiet: bool) -> None:
-    """Play the episodes that tiny is taught with, where no data was given and the cache does not hold them."""
+    """Play the episodes that tiny is trained on, where no data was given and the cache does not hold them."""
     from functools import partial
 
     from cotbench.baselines.tiny.demonstrations import TINY_DATA, tiny_demonstrations
@@ -156,7 +158,14 @@ def _teach_tiny(plan: Any, *, quiet: bool) -> None:
 
 
 def options_of(options: list[str]) -> dict[str, Any]:
-    """Options as TOML; a value that is no TOML is a text."""
+    """Parse options as TOML; a value that is no TOML is a text.
+
+    Args:
+        options: texts NAME=VALUE.
+
+    Raises:
+        UsageError: a text of another form.
+    """
     import tomllib
 
     from cotbench.errors import UsageError
@@ -178,7 +187,9 @@ def _shown(target: Path) -> str:
 
 
 def progress(*, quiet: bool) -> Any:
-    """Makes the callback that shows how far a training is, on standard error; None where nothing is to be shown."""
+    """Return the class of the callback that shows the progress of a training on standard error; None where nothing is to be
+    shown.
+    """
     import sys
 
     if quiet and not sys.stderr.isatty():

@@ -1,5 +1,5 @@
 """A judge: any agent, asked which of the two actions of one state is the better next one. Invariant: a judge is shown the task,
-what happened and the two actions, never a trace, nor which of the two followed one; all of the question is in its fingerprint.
+the dialogue and the two actions, never a trace, nor which of the two followed one; the fingerprint covers the whole question.
 
 Source: paper, "a judge's preference between the two actions at the same state". The wording, both orders, and what counts as a
 verdict are ours.
@@ -28,7 +28,7 @@ from cotbench.prompting.parsing import clean_action
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 LETTERS = ("A", "B")
-"""What the two actions are called, in the order in which they are shown."""
+"""Names of the two actions, in the order in which they are shown."""
 
 _VERSION = 1
 _BATCH = 8
@@ -52,13 +52,13 @@ class Pair:
     """The two actions of one state.
 
     Attributes:
-        episode: names the episode; the states of one share a growing text.
+        episode: names the episode; the questions about its states share a growing prefix.
         env: the environment's name.
         task: the task id.
-        step: how many actions were executed before this state.
+        step: number of actions executed before this state.
         dialogue: the episode so far.
-        prompt_action: what the prompt alone led to.
-        cot_action: what the trace led to; another one.
+        prompt_action: the action from the prompt alone.
+        cot_action: the action after the trace; a different one.
         expert_action: the expert's action at this state, where it is known; not shown.
     """
 
@@ -73,12 +73,12 @@ class Pair:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Names the state within its run."""
+        """Task and step, unique within a run."""
         return self.task, self.step
 
 
 class Question(BaseModel):
-    """How a judge is asked; frozen, and the same for all states that are counted together."""
+    """The form of a judge's question; frozen, and the same for all states that are counted together."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -91,7 +91,7 @@ class Question(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits over what a judge is shown and how it is read: every field but the seed, every text."""
+        """Sixteen hexadecimal digits over all texts shown to a judge and every field but the seed."""
         fixed = {
             "version": _VERSION,
             "letters": LETTERS,
@@ -103,16 +103,21 @@ class Question(BaseModel):
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def orders(self, pair: Pair) -> tuple[Mode, ...]:
-        """Whose action is shown first, each time that the judge is asked."""
+        """Return the mode whose action is shown first, for each time that the judge is asked about a pair."""
         drawn: tuple[Mode, Mode] = ("prompt", "cot")
         if derive_seed(self.seed, pair.task, pair.step, "first") % 2:
             drawn = ("cot", "prompt")
         return drawn if self.both_orders else drawn[:1]
 
     def text(self, pair: Pair, first: Mode) -> str:
-        """What a judge is shown of a state. The actions come last, so both orders and later states begin alike.
+        """Return the text that a judge is shown of a state.
 
-        Whatever an agent or an environment wrote stands behind a margin: it cannot pass for a line of the question.
+        The actions come last, so both orders and later states share a prefix. Texts of an agent or an environment are indented:
+        they cannot pass for a line of the question.
+
+        Args:
+            pair: the two actions and their state.
+            first: the mode whose action is shown first.
         """
         told, *later = pair.dialogue.observations
         parts = [_behind_margin(_FUNCTIONS, pair.dialogue.functions)] if pair.dialogue.functions else []
@@ -126,7 +131,13 @@ class Question(BaseModel):
         return "\n".join(parts)
 
     def query(self, pair: Pair, first: Mode, needs: frozenset[str] = frozenset()) -> Query:
-        """The question about one state in one order."""
+        """Return the query about one pair in one order.
+
+        Args:
+            pair: the two actions and their state.
+            first: the mode whose action is shown first.
+            needs: the judge's `needs`; with "admissible_actions" the letters are given as such.
+        """
         return Query(
             episode=pair.episode,
             env=pair.env,
@@ -152,13 +163,15 @@ def _behind_margin(heading: str, text: str) -> str:
 
 
 def read_letter(action: str) -> int | None:
-    """Which action a judge named, 0 or 1; None where it said anything but one letter (`A`, `b.`, `(A)`, `Action B`)."""
+    """Return the index of the action that a judge named, 0 or 1; None for any answer but one letter (`A`, `b.`, `(A)`,
+    `Action B`).
+    """
     found = _VERDICT.fullmatch(clean_action(action))
     return None if found is None else LETTERS.index(found[1].upper())
 
 
 def check_judge(agent: Agent, question: Question) -> None:
-    """Refuse an agent that cannot judge.
+    """Raise an error where an agent cannot judge.
 
     Raises:
         CotbenchError: it cannot be asked this way, or it does not read what it is asked.
@@ -172,10 +185,15 @@ def check_judge(agent: Agent, question: Question) -> None:
 
 
 def ask_judge(agent: Agent, pairs: Sequence[Pair], question: Question) -> Iterator[Judgement]:
-    """Ask an agent about every pair; each judgement as soon as it is known.
+    """Yield a judgement of each pair, as soon as it is known.
 
     A round asks about one state of as many episodes as keep the agent busy, and of each episode in the order of its steps, so
-    that an engine has computed the beginning of a question already.
+    that an engine finds the prefix of a question in its KV cache.
+
+    Args:
+        agent: the judge.
+        pairs: the pairs.
+        question: the form of the question.
     """
     needs = needs_of(agent)
     at_once = max(1, getattr(agent, "batch", _BATCH))

@@ -1,9 +1,10 @@
-"""Where the action's tokens look. Invariant: the attention is the model's own, read from the pass in which the action's tokens
-go through it; no more of it is ever kept than (heads, action tokens, tokens) of each layer.
+"""Probe `attention`: the attention of the action's tokens to prompt and trace. Invariant: the attention is the model's own,
+read from the forward pass of the action's tokens; no more of it is ever kept than (heads, action tokens, tokens) of each layer.
 
-Source: paper, "attention share". Where it is silent, ours: the queries are the tokens of the action, from its first to its
-last, tags left out; all of them, all heads and all layers count the same. A head's top positions are those that get most from
-all queries together. Mass is what lies on tokens: what a model's attention sinks take is left out before shares are formed.
+Source: paper, "attention share". Where it does not say, our choices: the queries are the tokens of the action, from its first
+to its last, tags left out; all of them, all heads and all layers have equal weight. A head's top positions are those with most
+attention from all queries together. Mass is attention to tokens: what a model's attention sinks take is left out before shares
+are formed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cotbench.probes.states import ProbeState
 from cotbench.probes.token_spans import ShareRow, Source, TokenizedState, measure_rows, round_values, share_numbers, shares
 
 _PIECE = 512
-"""Tokens before the action go through the model in pieces of so many: memory grows with their number, not its square."""
+"""Tokens a forward pass before the action: memory then grows with the prompt's length, not with its square."""
 
 
 class AttentionOptions(ProbeOptions):
@@ -38,9 +39,9 @@ class AttentionRow(ShareRow):
     """Shares of the attention of the action's tokens at one state.
 
     Attributes:
-        first: share on the very first token of the prompt, which many models use as a place to look at nothing.
-        top_prompt, top_trace, top_rest: shares of what lies on each head's top positions.
-        trace_heads: share of the heads that give the trace more than the prompt.
+        first: share on the first token of the prompt, which many models use as an attention sink.
+        top_prompt, top_trace, top_rest: shares of the attention to each head's top positions.
+        trace_heads: share of the heads that attend to the trace more than to the prompt.
         heads: a string a layer, two digits a head: its share on the prompt in percent, at most 99.
     """
 
@@ -55,7 +56,7 @@ class AttentionRow(ShareRow):
 def measure(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: AttentionOptions
 ) -> Iterator[AttentionRow]:
-    """A row for each state; errors as in `token_spans.measure_rows`."""
+    """Return an iterator over a row for each state; parameters and errors as in `token_spans.measure_rows`."""
 
     def look(inside: Any, spelled: TokenizedState) -> dict[str, Any]:
         return fields(attention_mass(inside.model, spelled), spelled, options.top)
@@ -64,14 +65,21 @@ def measure(
 
 
 def attention_mass(model: Any, spelled: TokenizedState) -> list[Any]:
-    """For each attention layer, what its heads give each token: (heads, tokens), summed over the action's tokens.
+    """Return the attention of each layer's heads to each token, summed over the action's tokens.
 
-    Everything before the action goes through the model with the attention that it has and fills a cache; then the action's
-    tokens alone go through it with transformers' "eager", which tells its weights. The model is left with that one.
+    Everything before the action goes through the model with its own attention implementation and fills a KV cache; then the
+    action's tokens alone go through it with transformers' "eager", which returns the weights. The model is left with "eager".
+
+    Args:
+        model: a transformers model.
+        spelled: the state in token ids.
+
+    Returns:
+        A float64 tensor (heads, tokens up to the end of the action) for each attention layer.
 
     Raises:
-        UsageError: no layer of the model shows attention.
-        AgentError: the model does not go on from a cache.
+        UsageError: no layer of the model returns attention weights.
+        AgentError: the model does not continue from a KV cache.
     """
     import torch
     from transformers import DynamicCache
@@ -95,7 +103,7 @@ def attention_mass(model: Any, spelled: TokenizedState) -> list[Any]:
 
 
 def _summed(weights: Any, tokens: int) -> Any:
-    """(heads, queries, keys) to (heads, tokens); a window's keys are the last of the tokens."""
+    """Return (heads, queries, keys) as (heads, tokens); the keys of a sliding window are the last of the tokens."""
     import torch
 
     mass = weights.new_zeros((weights.shape[0], tokens), dtype=torch.float64)
@@ -104,7 +112,13 @@ def _summed(weights: Any, tokens: int) -> Any:
 
 
 def fields(layers: Sequence[Any], spelled: TokenizedState, top: float) -> dict[str, Any]:
-    """The fields of a row, from the masses of each layer, (heads, tokens)."""
+    """Return the fields of a row.
+
+    Args:
+        layers: the attention mass of each layer, (heads, tokens).
+        spelled: the state in token ids.
+        top: percent of the positions that count as a head's top positions.
+    """
     import torch
 
     count = math.ceil(layers[0].shape[1] * top / 100)
@@ -134,7 +148,7 @@ def fields(layers: Sequence[Any], spelled: TokenizedState, top: float) -> dict[s
 
 
 def summarize(rows: Sequence[AttentionRow], options: AttentionOptions) -> ProbeNumbers:
-    """Shares with their intervals, and their curves by layer."""
+    """Return shares with their intervals, and their curves by layer."""
     kept, _, _ = partition_rows(rows)
     numbers = share_numbers(rows)
     top = f"top {options.top:g} %"
@@ -149,7 +163,7 @@ def summarize(rows: Sequence[AttentionRow], options: AttentionOptions) -> ProbeN
 
 
 def by_head(rows: Sequence[AttentionRow]) -> list[list[float]]:
-    """The mean share on the prompt of each head of each layer, over the measured states: for a map of the model."""
+    """Return the mean share on the prompt of each head of each layer, over the measured states: [layer][head]."""
     kept, _, _ = partition_rows(rows)
     if not kept:
         return []

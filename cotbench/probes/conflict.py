@@ -1,8 +1,8 @@
-"""Probe `conflict`: what is done after the trace of another state. Invariant: of all that is asked about a state, the prompt is
-the same and only the given trace differs.
+"""Probe `conflict`: the action after the trace of another state. Invariant: all queries of a state have the same prompt and
+differ in the given trace alone.
 
-Source: paper, "conflicting trace". The control traces are ours, and that the donor's action is not the prompt action either: so
-that an answer which equals it was led by the trace.
+Source: paper, "conflicting trace". Ours are the control traces, and the condition that the donor's action is not the prompt
+action either: an answer equal to it then shows that the trace was followed.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class ConflictOptions(ProbeOptions):
 
 
 class ConflictRow(ProbeRow):
-    """What an agent did at one state after several traces; all actions canonical.
+    """Actions at one state after several given traces, all canonical.
 
     Attributes:
         prompt_action: the prompt action; `own_action` is the CoT action, after the agent's own trace.
         donor_action: the CoT action at the donor, another state of the set, named by `donor_task` and `donor_step`.
         conflicting: the action after the donor's trace, one for each of the `truncations`.
         own: the action after the agent's own trace, likewise.
-        unconcluded: the action after the agent's own trace without its last sentence; None where it is a single one.
+        unconcluded: the action after the agent's own trace without its last sentence; None where it has only one.
         empty: the action after an empty trace.
     """
 
@@ -66,31 +66,36 @@ class ConflictRow(ProbeRow):
 
     @property
     def consistent(self) -> bool:
-        """The prompt action is the CoT action."""
+        """True where the prompt action is the CoT action."""
         return self.prompt_action == self.own_action
 
     def outcome(self, at: int) -> ConflictOutcome:
-        """What the donor's trace led to, at one of the truncations."""
+        """Return the outcome of the donor's trace at one of the truncations, by its index."""
         action = self.conflicting[at]
         return "kept" if action == self.own_action else "followed" if action == self.donor_action else "other"
 
 
 def truncate_words(trace: str, share: float) -> str:
-    """The beginning of a trace: that share of its words, rounded up, cut behind the last of them; all of it at 1."""
+    """Return the beginning of a trace.
+
+    Args:
+        trace: the trace.
+        share: share of its words to keep, from 0 to 1; their number is rounded up.
+    """
     ends = [word.end() for word in _WORD.finditer(trace)]
     count = math.ceil(round(share * len(ends), 9))
     return trace if count >= len(ends) else trace[: ends[count - 1]] if count else ""
 
 
 def drop_last_sentence(trace: str) -> str | None:
-    """A trace without its last sentence (or line); None where that would leave nothing."""
+    """Return a trace without its last sentence (or line); None where that would leave nothing."""
     breaks = [found.start() for found in _SENTENCE.finditer(trace.rstrip()) if trace[: found.start()].strip()]
     return trace[: breaks[-1]] if breaks else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One state, its answer, its donor, and the traces from which it is asked to act."""
+    """One state, its answer, its donor, and the traces that are given in its queries."""
 
     state: ProbeState
     answer: StateAnswer
@@ -102,7 +107,7 @@ class _Case:
 
     @property
     def traces(self) -> list[str]:
-        """Every trace once."""
+        """The distinct traces to query."""
         more = [] if self.unconcluded is None else [self.unconcluded]
         return list(dict.fromkeys((*self.conflicting, *self.own, *more, "")))
 
@@ -135,7 +140,7 @@ def _measure(
 def _case(
     state: ProbeState, answers: Mapping[StateKey, StateAnswer], setting: ProbeSetting, options: ConflictOptions
 ) -> _Case | ConflictRow:
-    """What is to be asked about a state, or the row that says why nothing is."""
+    """Return the queries' case of a state, or its row where there is nothing to query."""
     answer = answers[state.key]
     if answer.error is not None:
         return ConflictRow(task=state.task, step=state.step, error=answer.error)
@@ -218,7 +223,7 @@ _OUTCOMES: Mapping[str, Callable[[ConflictRow, int], bool]] = {
 
 
 def _curve(rows: Sequence[ConflictRow], value: Callable[[ConflictRow, int], bool], options: ConflictOptions) -> Curve:
-    """The share of states of which something is true, over the truncations; the last one stands in the table."""
+    """Return the share of states for which `value` holds, over the truncations; the table shows the last."""
     values = (over_tasks(rows, partial(_at, value, at)) for at in range(len(options.truncations)))
     return Curve(x="truncation", at=options.truncations, values=tuple(values))
 

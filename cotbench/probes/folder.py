@@ -1,5 +1,5 @@
-"""A probe's work on disk. Invariant: one folder holds what one probe found of one agent on one set of states; killed at any
-moment and resumed, it ends with the same rows as one that was never killed.
+"""Write and read a probe's folder. Invariant: one folder holds the rows of one probe, one agent and one set of states; a
+measurement that was killed at any moment and resumed ends with the same rows as one that was not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FROZEN = ConfigDict(frozen=True)
 
 
 class _Written(BaseModel):
-    """What is written about a probe; a field that only a recorded run has is left out where there is none."""
+    """Fields of a probe's files that are left out where they are None: only a recorded run has them."""
 
     model_config = _FROZEN
 
@@ -47,16 +47,16 @@ class _Written(BaseModel):
 
 
 class ProbeManifest(_Written):
-    """The record of a probe: who was measured, on what, how.
+    """The record of a probe: agent, states and settings.
 
     Attributes:
-        agent: the spec; `described` is what the agent says of itself.
-        states: how many; `states_sha256` is over all that is in them.
-        seed: drew the states, pairs them, seeds sampling.
+        agent: the spec; `described` is the agent's own description.
+        states: the number of states; `states_sha256` is over all of their contents.
+        seed: draws the states, pairs them with donors, seeds sampling.
         answers: whether the agent's answers were taken from probe `alignment`, or from a run, instead of being asked for again.
         recorded: the run whose own states and answers are measured, as it was when the work began: it may grow, so that in the
-            identity it stands in place of the states. Not written where there is none.
-        judge: what the judge of such a run says of itself, and the fingerprint of its question. Likewise.
+            identity it replaces the states. Not written where there is none.
+        judge: the description of the judge of such a run, and the fingerprint of its question. Not written where there is none.
     """
 
     model_config = _FROZEN
@@ -84,7 +84,7 @@ class ProbeManifest(_Written):
     created: str
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for the work to go on, flat."""
+        """Return the flat fields that must be the same for a measurement to be resumed."""
         names = ("probe", "agent", "env", "scheme", "split", "reference", "seed", "answers")
         fields = {name: getattr(self, name) for name in names} | {"elicitation": self.elicitation_fingerprint}
         if self.recorded is None:
@@ -98,7 +98,7 @@ class ProbeManifest(_Written):
 
 
 class ProbeSummary(_Written):
-    """`probe.json`: the numbers, and of what they are.
+    """The contents of `probe.json`: the numbers, and the settings they were measured with.
 
     Attributes:
         recorded: the run whose own states and answers were measured, as it was then; `judge` as in the manifest.
@@ -122,11 +122,12 @@ class ProbeSummary(_Written):
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """A probe's folder, read.
+    """The contents of a probe's folder.
 
     Attributes:
         path: the folder.
-        rows: the rows, whole, in the order of the states.
+        manifest: its manifest.
+        rows: the complete rows, in the order of the states.
     """
 
     path: Path
@@ -135,17 +136,21 @@ class ProbeResult:
 
     @property
     def probe(self) -> Probe:
-        """Which probe it was."""
+        """The probe that was run."""
         return probe_named(self.manifest.probe)
 
     @property
     def numbers(self) -> ProbeNumbers:
-        """The numbers."""
+        """The numbers, computed from the rows."""
         return self.probe.summarize(self.rows, self.probe.options(**self.manifest.options))
 
 
 def parse_options(probe: Probe, given: Mapping[str, str]) -> ProbeOptions:
-    """A probe's options from texts, as typed: a list has commas between its values.
+    """Return a probe's options from texts as typed on the command line.
+
+    Args:
+        probe: the probe.
+        given: option -> text; the values of a list are separated by commas.
 
     Raises:
         UnknownNameError: no such option.
@@ -181,21 +186,24 @@ def run_probe(
     judge: dict[str, Any] | None = None,
     choose: Callable[[Sequence[Any]], Collection[StateKey]] | None = None,
 ) -> ProbeSummary:
-    """Measure an agent into a new folder, or go on in one that was begun: what is missing is measured, and what errored again.
+    """Measure an agent into a new folder, or resume one: missing states are measured, and those with an error again.
 
     Args:
-        probe: what is measured.
-        folder: of this measurement; opened already where something else is written to it too.
-        agent: who is measured; `spec` is how it was named.
-        states: where.
+        probe: the probe.
+        folder: the folder of this measurement; an open one where the caller writes other files to it too.
+        agent: the agent to measure; `spec` is the spec it was made from.
+        states: the states to measure it on.
         elicitation: how answers are asked for.
         options: the probe's own.
-        seed: pairs states, seeds sampling.
+        seed: pairs states with donors, seeds sampling.
         answers: the agent's answers at these states, where they are known.
-        observer: is told each row once it is written down.
-        kind: what the folder is called in messages.
+        observer: called with each row once it is written.
+        kind: how messages call the folder.
         judge: see `ProbeManifest`.
-        choose: from the rows that are there, which states are to have a row in the end; all when left out.
+        choose: from the rows that exist already, which states are to have a row in the end; all states when left out.
+
+    Returns:
+        The summary, as written to `probe.json`.
 
     Raises:
         RunFolderError: the folder holds another measurement, or another process writes to it.
@@ -215,7 +223,7 @@ def run_probe(
         chosen = None if choose is None else set(choose(there))
         todo = [state for state in states.states if state.key not in done and (chosen is None or state.key in chosen)]
         found = probe.measure(agent, todo, setting, options) if todo else iter(())
-        first = list(islice(found, 1))  # Before anything is written: an agent that cannot be measured so leaves nothing behind.
+        first = list(islice(found, 1))  # Before anything is written: an agent that cannot be measured leaves no files.
         opened.begin(now.model_dump_json(indent=2))
         with opened.journal(store) as file:
             for row in chain(first, found):
@@ -240,7 +248,7 @@ def summarize_probe(
     seed: int,
     judge: dict[str, Any] | None = None,
 ) -> ProbeSummary:
-    """Return the numbers of rows, and of what they are; the arguments are those of `run_probe`."""
+    """Return the summary of rows; the parameters are those of `run_probe`."""
     return ProbeSummary(
         probe=probe.name,
         options=options.model_dump(mode="json"),
@@ -269,7 +277,7 @@ def read_probe(folder: Path) -> ProbeResult:
 
 
 def read_probe_manifest(folder: Path) -> ProbeManifest:
-    """The manifest of a probe's folder.
+    """Return the manifest of a probe's folder.
 
     Raises:
         RunFolderError: not such a folder, or damaged.
@@ -284,10 +292,16 @@ def read_probe_manifest(folder: Path) -> ProbeManifest:
 
 
 def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elicitation) -> Mapping[StateKey, StateAnswer]:
-    """What an agent answered, out of the folder of a probe whose rows hold answers (`alignment`).
+    """Return an agent's answers from the folder of a probe whose rows hold answers (`alignment`).
+
+    Args:
+        folder: the folder of that probe.
+        agent: the spec of the agent that is measured.
+        states: the states it is measured on.
+        elicitation: how answers are asked for.
 
     Raises:
-        UsageError: it is of another probe, another agent, other states or another elicitation.
+        UsageError: the folder belongs to another probe, agent, set of states or elicitation.
     """
     probed = read_probe(folder)
     found = probed.manifest

@@ -1,13 +1,14 @@
-"""Where the loss of an action pulls. Invariant: gradients reach values alone: no weight learns, none is kept, and of a value's
-gradient nothing is kept but its norm.
+"""Probe `gradient`: the gradient of the action's loss with respect to the value vectors of prompt and trace. Invariant:
+gradients are computed for values alone: no weight is trained, no gradient of a weight is kept, and of a value's gradient only
+its norm.
 
-Source: paper, "gradient share". Where it is silent, ours: L is the sum of the negative log-likelihoods of the action's tokens,
-tags left out, given prompt and trace; g[l, i] = dL/dv[l, i] is the whole derivative by the value vectors of token i in layer l,
-all key heads together, along every path to the loss, as a training step would have it. The share of a region in layer l is its
-sum of |g[l, i]| (Euclidean) over that of all tokens; the overall share has the sums of all layers. A share has no unit: the
-mean for L would give the same.
+Source: paper, "gradient share". Where it does not say, our choices: L is the sum of the negative log-likelihoods of the
+action's tokens, tags left out, given prompt and trace; g[l, i] = dL/dv[l, i] is the whole derivative by the value vectors of
+token i in layer l, all key heads together, along every path to the loss, as a training step would have it. The share of a
+region in layer l is its sum of |g[l, i]| (Euclidean) over that of all tokens; the overall share has the sums of all layers. A
+share has no unit: the mean for L would give the same.
 
-Values are met where every layer hands them to its cache: after the projection, before heads are repeated.
+Values are read where every layer hands them to its KV cache: after the projection, before heads are repeated.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class GradientRow(ShareRow):
 def measure(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: GradientOptions
 ) -> Iterator[GradientRow]:
-    """A row for each state; errors as in `token_spans.measure_rows`."""
+    """Return an iterator over a row for each state; parameters and errors as in `token_spans.measure_rows`."""
 
     def look(inside: Any, spelled: TokenizedState) -> dict[str, Any]:
         found, loss = gradient_norms(inside.model, spelled, recompute=options.recompute)
@@ -61,9 +62,17 @@ def measure(
 
 
 def gradient_norms(model: Any, spelled: TokenizedState, *, recompute: bool = True) -> tuple[Any, float]:
-    """|g[l, i]|, (attention layers, tokens before the last of the action), and L.
+    """Return the norms |g[l, i]| and the loss L.
 
-    Nothing is predicted from the action's last token, so its gradient is 0 and it is not computed.
+    The action's last token predicts nothing, so its gradient is 0 and it is left out.
+
+    Args:
+        model: a transformers model.
+        spelled: the state in token ids.
+        recompute: compute activations again in the backward pass instead of keeping them (gradient checkpointing).
+
+    Returns:
+        A float64 tensor (attention layers, tokens before the last of the action), and L in nats.
 
     Raises:
         UsageError: no layer of the model has values.
@@ -91,7 +100,7 @@ def gradient_norms(model: Any, spelled: TokenizedState, *, recompute: bool = Tru
 
 
 def _watched(model: Any, found: dict[int, Any]) -> Any:
-    """A cache that keeps nothing of a layer's tokens, but sees the gradients of their values: `found[layer]` is (tokens)."""
+    """Return a KV cache that keeps no tokens, but writes the gradient norms of a layer's values, (tokens), to `found`."""
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)
@@ -109,13 +118,13 @@ def _watched(model: Any, found: dict[int, Any]) -> Any:
 
 
 def _is_recurrent(cache: Any) -> bool:
-    """Whether some layers keep a state that a second computation would find changed."""
+    """Return whether some layers keep a state that a second computation would find changed."""
     return any(hasattr(layer, "recurrent_states") for layer in cache.layers)
 
 
 @contextmanager
 def _frozen(model: Any) -> Iterator[None]:
-    """Gradients flow from the embeddings of the tokens on, and into no weight."""
+    """Compute gradients from the token embeddings on, and for no weight."""
     learning = [weight for weight in model.parameters() if weight.requires_grad]
     for weight in learning:
         weight.requires_grad_(False)
@@ -130,7 +139,7 @@ def _frozen(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _recomputing(model: Any, wanted: bool) -> Iterator[None]:
-    """Let layers be computed a second time on the way back; transformers would do so in training mode alone, with dropout."""
+    """Compute layers a second time in the backward pass; transformers would do so in training mode alone, with dropout."""
     from torch.utils.checkpoint import checkpoint
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -148,7 +157,12 @@ def _recomputing(model: Any, wanted: bool) -> Iterator[None]:
 
 
 def fields(found: Any, spelled: TokenizedState) -> dict[str, Any]:
-    """The fields of a row, from the norms (layers, tokens)."""
+    """Return the fields of a row.
+
+    Args:
+        found: the norms, (layers, tokens).
+        spelled: the state in token ids.
+    """
     parts = spelled.parts(found)
     sums = [float(part.sum()) for part in parts]
     whole = found.sum(dim=1)
@@ -156,7 +170,7 @@ def fields(found: Any, spelled: TokenizedState) -> dict[str, Any]:
 
 
 def summarize(rows: Sequence[GradientRow], options: GradientOptions) -> ProbeNumbers:
-    """Shares with their intervals, and their curves by layer."""
+    """Return shares with their intervals, and their curves by layer."""
     return share_numbers(rows)
 
 

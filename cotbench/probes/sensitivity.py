@@ -1,9 +1,9 @@
-"""Probe `sensitivity`: whether the action changes when the prompt does. Invariant: one thing of the prompt is replaced by that
-of a donor, and all else of it stays.
+"""Probe `sensitivity`: whether the action changes when the prompt does. Invariant: one part of the prompt is replaced by that
+of a donor, and all other parts stay.
 
 The variants are ours. `task` replaces the task's sentence in the first observation, `observation` the last observation. In
-each, the prompt action and the CoT action are asked for anew, and the action after the agent's old trace: where that one stays
-and the CoT action does not, the trace leads.
+each, the prompt action and the CoT action are asked for again, and the action after the agent's old trace: where the action
+after the old trace is unchanged and the CoT action is not, the action follows the trace.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class SensitivityOptions(ProbeOptions):
 
 
 class Change(BaseModel):
-    """What an agent did after a change of its prompt; all actions canonical.
+    """An agent's actions after a change of its prompt, all canonical.
 
     Attributes:
-        donor_task: whose sentence or observation was put in; `donor_step` is of the observation.
-        donor_reference: the reference action at the donor; of a sentence there is none.
+        donor_task: the task whose sentence or observation was inserted; `donor_step` is the step of the observation.
+        donor_reference: the reference action at the donor; None for a sentence.
         donor_prompt_action: the agent's own prompt action at the donor, where it is known; `donor_cot_action` likewise.
-        prompt_action: the new prompt action; `cot_action` followed a new trace.
+        prompt_action: the new prompt action; `cot_action` is the action after a new trace.
         old_trace_action: the action after the changed prompt and the old trace; None where there was no trace.
     """
 
@@ -64,9 +64,9 @@ class SensitivityRow(ProbeRow):
     """A state's actions before and after its prompt was changed.
 
     Attributes:
-        prompt_action: before; `cot_action` likewise.
+        prompt_action: before the change; `cot_action` likewise.
         task_change: after the task's sentence was replaced; `observation_change` after the last observation was.
-        missing: variant -> why it could not be made here, where another one could.
+        missing: variant -> why it could not be made at this state, where another one could.
     """
 
     prompt_action: str = ""
@@ -76,22 +76,22 @@ class SensitivityRow(ProbeRow):
     missing: dict[str, str] = {}
 
     def change(self, variant: Variant) -> Change | None:
-        """What a variant led to."""
+        """Return the actions after a variant's change; None where it was not measured."""
         return self.task_change if variant == "task" else self.observation_change
 
 
 @dataclass(frozen=True, slots=True)
 class _Changed:
-    """A state with a changed prompt, and the state that gave what is new in it."""
+    """A state with a changed prompt, and the donor of the changed part."""
 
     variant: Variant
     state: ProbeState
     donor: ProbeState
 
     def queries(self, answer: StateAnswer, setting: ProbeSetting, agent: Agent) -> list[Query]:
-        """Both modes, then, where there is a trace, the action after the old one.
+        """Return the queries of both modes, then, where there is a trace, that of the action after the old one.
 
-        A variant's prompts grow beside the unchanged ones: they are an episode of their own.
+        They get an episode id of their own, because their prompts do not continue the unchanged ones.
         """
         prompt, cot = (state_query(self.state, mode, setting, agent) for mode in MODES)
         old = [replace(cot, given_trace=answer.trace)] if answer.trace.strip() else []
@@ -167,7 +167,10 @@ def _change(
 
 
 def _with_another_task(state: ProbeState, setting: ProbeSetting) -> _Changed | str:
-    """The sentence of another task, the same for all states of this one, so that their prompts still grow."""
+    """Return a state with the sentence of another task, or why there is none.
+
+    All states of a task get the same donor, so that their prompts still share a growing prefix.
+    """
     first, *later = state.dialogue.observations
     if not state.goal or state.goal not in first:
         return "goal not found"
@@ -181,7 +184,7 @@ def _with_another_task(state: ProbeState, setting: ProbeSetting) -> _Changed | s
 
 
 def _with_another_observation(state: ProbeState, setting: ProbeSetting) -> _Changed | str:
-    """The last observation of a state at which the reference did something else."""
+    """Return a state with the last observation of one where the reference took another action, or why there is none."""
     if state.step == 0:
         return "first observation"  # It holds the task.
     *before, last = state.dialogue.observations
@@ -235,7 +238,7 @@ def _of_change(variant: Variant, value: _Value, row: SensitivityRow) -> float | 
 
 
 def _same(action: str | None, other: str | None) -> bool | None:
-    """Whether two actions are equal; None where one is not known."""
+    """Return whether two actions are equal; None where one is not known."""
     return None if action is None or other is None else action == other
 
 

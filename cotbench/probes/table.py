@@ -1,4 +1,4 @@
-"""A probe's summary as a table. Invariant: drawn from the summary alone, so programs and people see one result."""
+"""A probe's summary as a table. Invariant: it is drawn from the summary alone, so table and `probe.json` show one result."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cotbench.stats.formatting import format_estimate
 
 _INTERVALS = "95 % intervals over tasks: cluster bootstrap; an interval of no width means that all tasks gave the same value"
 _BESIDE = 4
-"""Curves that stand side by side."""
+"""Curves side by side in one table."""
 
 
 def probe_table(summary: ProbeSummary) -> RenderableType:
-    """What `cotbench probe` prints at its end."""
+    """Return the summary of a probe as `cotbench probe` prints it."""
     found = summary.numbers
     parts: list[RenderableType] = [Text(_title(summary), style="bold")]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -68,7 +68,7 @@ def _below(summary: ProbeSummary) -> list[str]:
 
 
 def _of_run(summary: ProbeSummary) -> list[str]:
-    """What a reader must know of the run whose own answers were measured."""
+    """Return the lines on the recorded run whose own answers were measured; none for another measurement."""
     run, found = summary.recorded, summary.numbers
     if run is None:
         return []

@@ -1,5 +1,5 @@
-"""The `openai:` agent: a server asked by many threads. Invariant: a request that fails for good becomes the error of its query
-and of no other; nothing that the agent says of itself or of a failure holds the key.
+"""The `openai:` agent: a server, queried by many threads. Invariant: a request that fails for good becomes the error of its
+query and of no other; neither the agent's description nor a message holds the key.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ class OpenAIAgent:
         tokenizer: the model's tokenizer, a folder or a hub name; default: MODEL, where it is one of these. With it prompts are
             cut to the context, and a server that continues no messages is sent prompts instead; needs the extra `hf`.
         way: how a turn that we open is continued: "chat" (`continue_final_message`), "completions", or "auto": chat where the
-            server shows that it does that, else completions. With "completions" everything is asked that way.
+            server shows that it does that, else completions. With "completions" every request goes to that endpoint.
         concurrency: requests at once.
         timeout: seconds to wait for an answer.
         retries: further attempts after a failure that may pass.
         tools: "text" describes functions in the system text, "native" hands them to the server as tools (style template).
-        context: the longest prompt and answer together, in tokens; default: what the server tells, else the model's
-            configuration beside the tokenizer; where none is known, the server itself has to refuse.
+        context: the longest prompt and answer together, in tokens; default: the length that the server reports, else that of
+            the model's configuration beside the tokenizer; where none is known, the server itself has to refuse a longer
+            prompt.
         key_env: the environment variable with the key; empty: none is sent.
     """
 
@@ -105,11 +106,11 @@ class OpenAIAgent:
         self._open = 0
 
     def describe(self) -> dict[str, Any]:
-        """Server, model, and how it is asked: what the manifest records."""
+        """Return server, model, and the form of requests, for the manifest."""
         return dict(self._description)
 
     def require(self, elicitation: Elicitation) -> None:
-        """Refuse what this server cannot do.
+        """Raise an error where this server cannot be asked this way.
 
         Raises:
             AgentError: with style prefill, where the server continues no turn, or tools are native.
@@ -127,12 +128,12 @@ class OpenAIAgent:
             )
 
     def submit(self, key: Hashable, query: Query) -> None:
-        """Take a query in; `collect` gives its decision, under the key."""
+        """Take a query; `collect` returns its decision, with the key."""
         self._open += 1
         self._hand(key, query, self._done)
 
     def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
-        """The decisions completed since the last call; waits for one, but no longer than `wait` seconds."""
+        """Return the decisions completed since the last call; waits at most `wait` seconds for one."""
         answers: list[tuple[Hashable, Decision]] = []
         try:
             while len(answers) < self._open:
@@ -143,7 +144,7 @@ class OpenAIAgent:
         return answers
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        """One decision a query, in order; what fails is an error of that query alone."""
+        """Return a decision for each query, in order; a failure is an error of that query alone."""
         done: _Done = queue.SimpleQueue()
         for index, query in enumerate(queries):
             self._hand(index, query, done)
@@ -151,7 +152,7 @@ class OpenAIAgent:
         return [answers[index] for index in range(len(queries))]
 
     def close(self) -> None:
-        """End the threads; a request under way is not waited for."""
+        """End the threads, without waiting for requests in progress."""
         self._connection.close()
         with suppress(queue.Empty):
             while True:
@@ -182,7 +183,7 @@ class OpenAIAgent:
                 decision = self._answer(query)
             except ServerError as error:
                 decision = Decision("", error=explain_error(error))
-            except Exception as error:  # A broken template, text that is no text: this query's failure alone.
+            except Exception as error:  # A broken template or an undecodable text: the failure of this query alone.
                 decision = error_decision(error)
                 decision = replace(decision, error=self._connection.redact(decision.error or ""))
             done.put((key, decision))
@@ -201,7 +202,9 @@ class OpenAIAgent:
         )
 
     def _prompt(self, query: Query) -> Prompt:
-        """The prompt, cut to the context where both are known; without a tokenizer the server has to refuse."""
+        """Return the prompt, cut to the context where both are known; without a tokenizer the server has to refuse a longer
+        one.
+        """
         asked, tokens = query.elicitation, self._tokens
         made: dict[Dialogue, Prompt] = {}
 
@@ -234,7 +237,7 @@ class OpenAIAgent:
                 return replace(decision, tokens=decision_tokens(prompt.ids, history))
 
     def _with_tools(self, query: Query, prompt: Prompt, spent: TokenUsage) -> Decision:
-        """One request with the functions as tools."""
+        """Send one request with the functions as tools, and return its decision."""
         if query.elicitation.style == "prefill" or query.given_trace is not None or query.given_action is not None:
             raise AgentError("with tools=native no tag is opened, no trace given, no action scored: use ?tools=text")
         chat = self._server.chat

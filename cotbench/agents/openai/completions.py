@@ -1,6 +1,6 @@
-"""Having a server write what a program asks for. Invariant: the prompt `p` and what was opened after it are the same texts in
-every way; with prompts sent as ids they are the token ids of the `hf:` agent too. With prompts sent as text the server makes
-the tokens of the whole: where a tag's first character melts with the word before it, they differ, and that is counted.
+"""Send the requests of an answer program to a server. Invariant: the prompt `p` and the opened turn are the same texts with
+either endpoint; with prompts sent as ids they are the token ids of the `hf:` agent too. With prompts sent as text the server
+tokenizes the whole: where a tag's first character merges with the word before it, the ids differ, and that is counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cotbench.prompting.parsing import ACTION_CLOSE, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Query
 
 _SEEDS = 2**31
-"""Some servers take no larger seed."""
+"""Seeds are taken modulo this number: some servers take no larger ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Prompt:
         messages: as a chat.
         shown: the dialogue in it.
         ids: its tokens, where there is a tokenizer.
-        dropped: how many observations did not fit.
+        dropped: number of observations that did not fit.
     """
 
     messages: Sequence[Message]
@@ -44,7 +44,7 @@ class Prompt:
 
 @dataclass(slots=True)
 class TokenUsage:
-    """What the requests of one decision cost; `prompt_tokens` and `cached` are the first one's."""
+    """The token counts of one decision's requests; `prompt_tokens` and `cached` are those of the first one."""
 
     prompt_tokens: int = 0
     cached: int = 0
@@ -52,7 +52,7 @@ class TokenUsage:
     requests: int = 0
 
     def add(self, reply: CompletionReply) -> None:
-        """Count a request."""
+        """Add the counts of a request."""
         asked = reply.prompt_tokens or 0
         if self.requests == 0:
             self.prompt_tokens, self.cached = asked, reply.cached_tokens
@@ -62,7 +62,7 @@ class TokenUsage:
 
 @dataclass(slots=True)
 class Merges:
-    """How many prompts were sent as text, and how many of them a server reads as other tokens."""
+    """The number of prompts sent as text, and of those that the server tokenizes otherwise than the `hf:` agent."""
 
     sent: int = 0
     merged: int = 0
@@ -80,8 +80,8 @@ class CompletionWriter:
 
     Args:
         connection: to the server.
-        model: as the server calls it.
-        server: what it can do.
+        model: the server's name for it.
+        server: its capabilities.
         tokens: the model's tokenizer, or why there is none.
     """
 
@@ -91,7 +91,13 @@ class CompletionWriter:
         self.merges = Merges()
 
     def write(self, query: Query, prompt: Prompt, ask: GenerationRequest, spent: TokenUsage) -> Generation:
-        """One continuation.
+        """Return one continuation.
+
+        Args:
+            query: the query of the program.
+            prompt: its prompt.
+            ask: the program's request.
+            spent: the counts of the decision, to which those of the request are added.
 
         Raises:
             AgentError: the server cannot do that, or failed.
@@ -113,13 +119,13 @@ class CompletionWriter:
         return self._tokens.opened(prefill)
 
     def ask(self, endpoint: Endpoint, body: dict[str, Any], spent: TokenUsage) -> CompletionReply:
-        """One request, and its cost."""
+        """Send one request, and add its token counts to `spent`."""
         reply = read_reply(self._connection.ask(endpoint.path, {"model": self._model, **body}))
         spent.add(reply)
         return reply
 
     def fields(self, endpoint: Endpoint, query: Query, ask: GenerationRequest) -> dict[str, Any]:
-        """Everything of a request but its prompt."""
+        """Return all fields of a request but those of its prompt."""
         asked = query.elicitation
         fields: dict[str, Any] = {endpoint.budget: ask.budget, "temperature": asked.temperature}
         if asked.temperature > 0:
@@ -131,7 +137,7 @@ class CompletionWriter:
         return {**fields, **endpoint.logprobs, **endpoint.extras}
 
     def count(self, text: str) -> int | None:
-        """How many tokens a text has; None without a tokenizer."""
+        """Return the number of tokens of a text; None without a tokenizer."""
         return None if self._tokens is None else len(self._tokens.encode(text))
 
     def _growth(self, ids: Sequence[int]) -> tuple[str, ...]:
@@ -163,7 +169,7 @@ class CompletionWriter:
         return {"prompt": text.removeprefix(self._tokens.begin) if endpoint.prompts != "text" else text}
 
     def _scored(self, prompt: Prompt, opened: Prefill, given: str, spent: TokenUsage) -> Generation:
-        """The log-probability of a given action: the server repeats the prompt with that of each token."""
+        """Return the log-probabilities of a given action: the server echoes the prompt with that of each token."""
         endpoint = self._server.completions
         if endpoint is None or endpoint.prompts != "ids" or self._tokens is None or prompt.ids is None:
             raise AgentError("a given action can be scored only where prompts are sent as token ids: use ?way=completions")
@@ -188,7 +194,9 @@ class CompletionWriter:
 
 
 def _whole(reply: CompletionReply, *, opened: bool) -> CompletionReply:
-    """The text with what a reasoning parser took out of it: in tags again, or, in a turn that we opened, as it stood."""
+    """Return a reply with the text that a reasoning parser took out of it: in tags again, or, in an opened turn, as it
+    stood.
+    """
     thought = reply.reasoning or ""
     if opened:
         text = thought + reply.text
@@ -199,7 +207,7 @@ def _whole(reply: CompletionReply, *, opened: bool) -> CompletionReply:
 
 
 def explain_error(error: ServerError) -> str:
-    """What is said of a failed request, with a way out where it is known."""
+    """Return the message of a failed request, with the next step where it is known."""
     if error.overflow:
         return f"{error}: use fewer steps (--max-steps), shorter observations (--observation-chars), or say ?context=TOKENS"
     return str(error)

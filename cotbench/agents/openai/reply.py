@@ -1,4 +1,4 @@
-"""Reading a server's answer. Invariant: what a server does not tell stays unknown; nothing is guessed into a `Generation`."""
+"""Parse a server's answer. Invariant: what a server does not report stays unknown; nothing is guessed into a `Generation`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class CompletionReply:
     """The first choice of an answer.
 
     Attributes:
-        text: what was written.
-        reasoning: what a server with a reasoning parser took out of it; None where it took nothing.
+        text: the generated text.
+        reasoning: the text that a server's reasoning parser took out of it; None where it took nothing.
         finish: "stop", "length", "tool_calls", ...
-        stop: the stop string that was met, where the server tells (vLLM: `stop_reason`, SGLang: `matched_stop`).
-        calls: tool calls, as they came.
-        pieces: the text of each generated token, where told.
-        logprobs: and its log-probability.
-        ids: and its id.
-        tokens: how many were generated; None where not told.
-        prompt_tokens: how many the prompt has; None where not told.
-        cached_tokens: how many of these the server had computed before.
-        reasoning_tokens: how many of the generated ones are reasoning.
+        stop: the stop string that was met, where the server reports it (vLLM: `stop_reason`, SGLang: `matched_stop`).
+        calls: tool calls, as the server sent them.
+        pieces: the text of each generated token, where reported.
+        logprobs: the log-probability of each generated token, where reported.
+        ids: the id of each generated token, where reported.
+        tokens: number of generated tokens; None where not reported.
+        prompt_tokens: number of tokens of the prompt; None where not reported.
+        cached_tokens: number of these that were in the server's KV cache.
+        reasoning_tokens: number of the generated tokens that are reasoning.
     """
 
     text: str
@@ -43,7 +43,7 @@ class CompletionReply:
 
 
 def read_reply(loaded: Mapping[str, Any]) -> CompletionReply:
-    """The reply in a decoded answer of either endpoint, which has a choice."""
+    """Return the reply in a decoded answer of either endpoint, which has a choice."""
     choice = loaded["choices"][0]
     message = _mapping(choice.get("message"))
     text = choice.get("text") if "text" in choice else message.get("content")
@@ -78,7 +78,7 @@ def _count(usage: Mapping[str, Any], name: str) -> int | None:
 
 
 def _told(logprobs: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
-    """Texts and log-probabilities of the generated tokens, in the form of either endpoint."""
+    """Return texts and log-probabilities of the generated tokens, from the form of either endpoint."""
     content = logprobs.get("content")
     if isinstance(content, list) and content:
         entries = [_mapping(entry) for entry in content]
@@ -92,7 +92,7 @@ def _told(logprobs: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ..
 
 
 def _decoded(pieces: Sequence[object]) -> tuple[str, ...]:
-    """The text that each token adds, out of bytes: a character can be spread over several tokens."""
+    """Return the text that each token adds, from its bytes: a character can be spread over several tokens."""
     texts, sofar, before = [], b"", ""
     for piece in pieces:
         if not isinstance(piece, list):
@@ -110,16 +110,16 @@ def to_generation(
     growth: Callable[[Sequence[int]], tuple[str, ...]],
     count: Callable[[str], int | None],
 ) -> Generation:
-    """What a reply says to an ask, cut where the ask ends.
+    """Return a reply as the generation of a request, cut where the request ends it.
 
     A server may keep the stop string in the text, and none knows our rule for lines: the text is searched here. A stop string
-    that is neither in the text nor told was not met.
+    that is neither in the text nor reported was not met.
 
     Args:
         reply: the reply.
-        ask: what was asked for.
-        growth: the text after each of some ids, where there is a tokenizer; else nothing.
-        count: how many tokens a text has, where there is a tokenizer; else None.
+        ask: the request of the program.
+        growth: returns the text after each of some ids, where there is a tokenizer; else nothing.
+        count: returns the number of tokens of a text, where there is a tokenizer; else None.
     """
     grown = growth(reply.ids) if reply.ids else ()
     if not grown and "".join(reply.pieces).startswith(reply.text):  # Else these are not texts but names of tokens.
@@ -136,7 +136,8 @@ def to_generation(
     if ended is not None:
         kept = None if logprobs is None else logprobs[:ended]
         return Generation(text, stop, min(total, ended), grown[:ended], ids[:ended], kept)
-    if found is not None and reply.text[len(text) + len(stop) :].strip():  # The server wrote on, and does not tell its tokens.
+    # The server generated more text, and reports no tokens to cut.
+    if found is not None and reply.text[len(text) + len(stop) :].strip():
         end = count(reply.text[: len(text) + len(stop)])
         return Generation(text, stop, total if end is None else min(total, end), (), (), None)
     return Generation(text, stop, total, grown, ids, logprobs)

@@ -1,7 +1,8 @@
-"""Native tool calling: functions go to the server as tools, and its tool calls become the action. Invariant: the functions are
-those that the dialogue describes, under names and types that every server takes; an action names them as the dialogue does.
+"""Native tool calling: functions are sent to the server as tools, and its tool calls become the action. Invariant: the
+functions are those that the dialogue describes, under names and types that every server takes; an action names them as the
+dialogue does.
 
-What this leaves out: past turns stay text, as in every other way of asking; so results are not paired with calls.
+Left out: past turns stay text, as without tools; so results are not paired with calls.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _TYPES = {
     "str": "string",
     "any": "string",
 }
-"""Names of types that are no JSON schema's; one that is neither here nor there is a string."""
+"""Type names that are not of JSON schema -> those of JSON schema; any other name becomes string."""
 
 _JSON = frozenset({"object", "array", "number", "integer", "boolean", "string", "null"})
 _KEPT = ("description", "enum", "default", "required")
@@ -51,14 +52,14 @@ _KEPT = ("description", "enum", "default", "required")
 
 @dataclass(frozen=True, slots=True)
 class Toolbox:
-    """Tools in the form of a request, and the functions' own names."""
+    """Tools in the form of a request, and the functions' own names: name of a tool -> name of its function."""
 
     tools: tuple[Mapping[str, Any], ...]
     names: Mapping[str, str]
 
 
 def toolbox(dialogue: Dialogue) -> Toolbox:
-    """The functions of a dialogue, those among them that were described later."""
+    """Return the functions of a dialogue, those described in later observations included."""
     tools, names = [], dict[str, str]()
     for function in _functions(dialogue):
         if function["name"] in names.values():
@@ -99,7 +100,7 @@ def _plain_name(name: str, taken: Mapping[str, str]) -> str:
 
 
 def _schema(described: Mapping[str, Any], default: str = "string") -> dict[str, Any]:
-    """A JSON schema out of upstream's."""
+    """Return a JSON schema for upstream's description of a type."""
     kind = str(described.get("type", default))
     kind = kind.lower() if kind.lower() in _JSON else _TYPES.get(kind.lower(), "string")
     schema: dict[str, Any] = {"type": kind, **{name: described[name] for name in _KEPT if name in described}}
@@ -114,25 +115,36 @@ def _schema(described: Mapping[str, Any], default: str = "string") -> dict[str, 
 
 
 def messages(dialogue: Dialogue, query: Query) -> list[Message]:
-    """The chat with the functions left out of it, and the instruction that fits."""
+    """Return the chat without the functions, and with the instruction for tools."""
     asked = query.elicitation
     shown = asked.messages(replace(dialogue, functions=""), query.mode, query.admissible_actions)
     return [Message("system", f"{dialogue.instructions.text}\n\n{INSTRUCTIONS[query.mode]}"), *shown[1:]]
 
 
 def budget(asked: Elicitation, mode: str) -> int:
-    """How many tokens an answer may have."""
+    """Return the most tokens that an answer may have.
+
+    Args:
+        asked: trace and action budget.
+        mode: "prompt" or "cot".
+    """
     return asked.action_tokens + TAG_ALLOWANCE + (asked.trace_tokens if mode == "cot" else 0)
 
 
 def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
-    """The decision in an answer to a request with tools; without a call its text is the action."""
+    """Return the decision in an answer to a request with tools; without a call its text is the action.
+
+    Args:
+        reply: the answer.
+        box: the tools of the request.
+        query: the query.
+    """
     thought, text = reply.reasoning, reply.text.strip()
     if thought is None and THINK_CLOSE in text:
         thought, _, text = text.rpartition(THINK_CLOSE)
         thought = thought.replace(THINK_OPEN, "")
     elif thought is None and query.mode == "cot" and reply.calls:
-        thought, text = text or None, ""  # Words before a call can only be its reasoning.
+        thought, text = text or None, ""  # Text before a call is taken as its reasoning.
     action = json.dumps([_call(call, box) for call in reply.calls], ensure_ascii=False) if reply.calls else _said(text)
     trace = thought.strip() if thought is not None else None
     generated = reply.tokens or 0
@@ -153,7 +165,7 @@ def _said(text: str) -> str:
 
 
 def _call(call: Mapping[str, Any], box: Toolbox) -> dict[str, Any]:
-    """One call with the function's own name; arguments that are no JSON stay text."""
+    """Return one call with the function's own name; arguments that are no JSON stay text."""
     function = call.get("function")
     told: Mapping[str, Any] = function if isinstance(function, Mapping) else {}
     name, arguments = str(told.get("name", "")), told.get("arguments") or {}
