@@ -46,7 +46,7 @@ class Dialogue:
             raise ValueError("a dialogue has one observation more than actions, and a trace (or None) for each action")
 
     def extended(self, action: str, trace: str | None, observation: str) -> Dialogue:
-        """The dialogue one turn later."""
+        """Return the dialogue one turn later."""
         return replace(
             self,
             observations=(*self.observations, observation),
@@ -55,18 +55,18 @@ class Dialogue:
         )
 
     def without_oldest(self, count: int) -> Dialogue:
-        """The dialogue with `count` observations elided, from the second on."""
+        """Return the dialogue with `count` observations elided, from the second on."""
         kept = self.observations
         return replace(self, observations=(kept[0], *([ELIDED] * count), *kept[1 + count :]))
 
     @property
     def droppable(self) -> int:
-        """How many observations the rule allows to drop."""
+        """Return how many observations the rule allows to drop."""
         return max(0, len(self.observations) - 2)
 
 
 def truncate_middle(text: str, limit: int) -> str:
-    """A text of at most `limit` characters of the original: by `CUT_RULE`, with a line that says how much is left out."""
+    """Return a text cut to `limit` characters of it by `CUT_RULE`, with a line that says how much is left out."""
     if len(text) <= limit:
         return text
     head = limit - limit // 2
@@ -74,7 +74,7 @@ def truncate_middle(text: str, limit: int) -> str:
 
 
 def fit_context(dialogue: Dialogue, length: Callable[[Dialogue], int], limit: int) -> tuple[Dialogue, int]:
-    """The dialogue, shortened by `DROP_RULE` until it fits.
+    """Return the dialogue, shortened by `DROP_RULE` until it fits.
 
     Args:
         dialogue: the whole dialogue.

@@ -65,7 +65,7 @@ class Elicitation(BaseModel):
 
     @classmethod
     def for_env(cls, env: str, **options: Any) -> Self:
-        """The defaults for an environment, with other options where given.
+        """Return the defaults for an environment, with other options where given.
 
         Raises:
             UnknownNameError: no such environment.
@@ -88,11 +88,11 @@ class Elicitation(BaseModel):
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def instruction(self, mode: Mode) -> str:
-        """What the system text says about the form of an answer. With prefill it is the same in both modes."""
+        """Return what the system text says about the form of an answer. With prefill it is the same in both modes."""
         return _PREFILL_INSTRUCTION if self.style == "prefill" else _TEMPLATE_INSTRUCTION[mode]
 
     def messages(self, dialogue: Dialogue, mode: Mode, admissible: tuple[str, ...] | None = None) -> list[Message]:
-        """The chat that a model is shown; it ends with the current observation."""
+        """Return the chat that a model is shown; it ends with the current observation."""
         shown = [Message("system", self.system_text(dialogue, mode))]
         for turn, observation in enumerate(dialogue.observations):
             if turn > 0:
@@ -105,7 +105,7 @@ class Elicitation(BaseModel):
         return shown
 
     def system_text(self, dialogue: Dialogue, mode: Mode) -> str:
-        """What the environment tells, its examples in tags, the functions, and how to answer."""
+        """Return what the environment tells, its examples in tags, the functions, and how to answer."""
         text, examples = dialogue.instructions
         parts = [text]
         if examples:
@@ -116,7 +116,7 @@ class Elicitation(BaseModel):
         return "\n\n".join((*parts, self.instruction(mode)))
 
     def past_answer(self, action: str, trace: str | None) -> str:
-        """How an answer of the past is shown."""
+        """Return how an answer of the past is shown."""
         answer = f"{ACTION_OPEN}{action}{ACTION_CLOSE}"
         if self.history == "traces" and trace is not None:
             return f"{THINK_OPEN}\n{trace}\n{THINK_CLOSE}\n{answer}"

@@ -69,7 +69,7 @@ def parse_answer(text: str) -> Answer:
 
 
 def _split_trace(text: str, problems: list[str]) -> tuple[str, str | None, str]:
-    """What stands before the trace, the trace (tags may still be inside), and what follows it."""
+    """Return what stands before the trace, the trace (tags may still be inside), and what follows it."""
     opened = text.find(THINK_OPEN)
     closed = text.find(THINK_CLOSE)
     if opened < 0 and closed < 0:
@@ -134,7 +134,7 @@ def _first_line(text: str) -> str:
 
 
 def without_partial_tag(text: str, tag: str) -> str:
-    """A text without the beginning of a tag at its end, where a budget cut the tag in two."""
+    """Return a text without the beginning of a tag at its end, where a budget cut the tag in two."""
     for length in range(len(tag) - 1, 0, -1):
         if text.endswith(tag[:length]):
             return text[:-length]
@@ -148,7 +148,7 @@ def _without_tags(text: str) -> str:
 
 
 def clean_action(text: str) -> str:
-    """An action without what models wrap around it: code fences, quotes, backticks, labels, blanks."""
+    """Return an action without what models wrap around it: code fences, quotes, backticks, labels, blanks."""
     text = text[:MAX_ACTION].strip()
     if text.startswith("```"):
         body = text[3:].partition("```")[0]

@@ -59,7 +59,7 @@ def read_address(target: str) -> Address:
 
 
 def read_key(variable: str, url: str) -> str | None:
-    """The key for a server, out of an environment variable; None where there is none to send.
+    """Return the key for a server, out of an environment variable; None where there is none to send.
 
     Args:
         variable: its name; empty when no key is to be sent.

@@ -132,7 +132,7 @@ class OpenAIAgent:
         self._hand(key, query, self._done)
 
     def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
-        """The decisions completed since the last call; waits for one, but no longer than `wait` seconds."""
+        """Return the decisions completed since the last call; waits for one, but no longer than `wait` seconds."""
         answers: list[tuple[Hashable, Decision]] = []
         try:
             while len(answers) < self._open:
@@ -143,7 +143,7 @@ class OpenAIAgent:
         return answers
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        """One decision a query, in order; what fails is an error of that query alone."""
+        """Return one decision a query, in order; what fails is an error of that query alone."""
         done: _Done = queue.SimpleQueue()
         for index, query in enumerate(queries):
             self._hand(index, query, done)
@@ -201,7 +201,7 @@ class OpenAIAgent:
         )
 
     def _prompt(self, query: Query) -> Prompt:
-        """The prompt, cut to the context where both are known; without a tokenizer the server has to refuse."""
+        """Return the prompt, cut to the context where both are known; without a tokenizer the server has to refuse."""
         asked, tokens = query.elicitation, self._tokens
         made: dict[Dialogue, Prompt] = {}
 
@@ -234,7 +234,7 @@ class OpenAIAgent:
                 return replace(decision, tokens=decision_tokens(prompt.ids, history))
 
     def _with_tools(self, query: Query, prompt: Prompt, spent: TokenUsage) -> Decision:
-        """One request with the functions as tools."""
+        """Send one request with the functions as tools; return its decision."""
         if query.elicitation.style == "prefill" or query.given_trace is not None or query.given_action is not None:
             raise AgentError("with tools=native no tag is opened, no trace given, no action scored: use ?tools=text")
         chat = self._server.chat

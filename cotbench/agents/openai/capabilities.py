@@ -64,7 +64,7 @@ class Endpoint:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Return what the manifest says of it."""
         told = {"prompts": self.prompts, "stops": self.stops, "seed": self.seed, "logprobs": bool(self.logprobs)}
         return {**told, "system_role": self.system, "extras": dict(self.extras)}
 
@@ -96,7 +96,7 @@ class ServerCapabilities:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Return what the manifest says of it."""
         used = self.continuing or self.chat or self.completions
         return {
             "server": dict(self.model_info),
@@ -107,7 +107,7 @@ class ServerCapabilities:
 
     @property
     def continuing(self) -> Endpoint | None:
-        """The endpoint that continues a turn."""
+        """Return the endpoint that continues a turn."""
         return {"chat": self.chat, "completions": self.completions, "none": None}[self.prefill]
 
 
@@ -182,7 +182,7 @@ class _Probe:
         self._connection, self._model, self._extras = connection, model, extras
 
     def chat(self) -> Endpoint:
-        """What the endpoint for messages takes; some want another name for the budget, some templates no system role."""
+        """Return what the endpoint for messages takes; some want another name for the budget, some templates no system role."""
         refusals: list[ServerError] = []
         for budget, system in (("max_tokens", True), ("max_completion_tokens", True), ("max_tokens", False)):
             try:
@@ -217,7 +217,7 @@ class _Probe:
         return ""
 
     def completions(self, tokens: ServerTokenizer | str) -> tuple[Endpoint | None, str]:
-        """What the endpoint for prompts takes; else why it cannot be used."""
+        """Return what the endpoint for prompts takes; else why it cannot be used."""
         if not isinstance(tokens, ServerTokenizer):
             return None, tokens
         text = tokens.prompt_text(_MESSAGES) + ACTION_OPEN
@@ -238,7 +238,7 @@ class _Probe:
         return None, ", ".join(counts)
 
     def _closed(self, body: Mapping[str, Any]) -> int:
-        """How many tokens the same messages have when the last turn is ended; 0 where the server refuses that."""
+        """Return how many tokens the same messages have when the last turn is ended; 0 where the server refuses that."""
         try:
             return self._ask("chat/completions", body).prompt_tokens or 0
         except ServerError as error:
@@ -249,7 +249,7 @@ class _Probe:
     def _endpoint(
         self, path: Path, prompt: Any, prompts: Prompts, budget: str, logprobs: Mapping[str, Any], system: bool = True
     ) -> Endpoint:
-        """Which optional fields an endpoint takes: all at once, or else one after the other."""
+        """Return which optional fields an endpoint takes: all at once, or else one after the other."""
         bare = Endpoint(path, prompts, budget, "unknown", False, {}, {}, system)
         asked = {"messages": bare.request_messages(prompt)} if path == "chat/completions" else {"prompt": prompt}
         optional: dict[str, Mapping[str, Any]] = {

@@ -91,7 +91,7 @@ class CompletionWriter:
         self.merges = Merges()
 
     def write(self, query: Query, prompt: Prompt, ask: GenerationRequest, spent: TokenUsage) -> Generation:
-        """One continuation.
+        """Generate one continuation.
 
         Raises:
             AgentError: the server cannot do that, or failed.
@@ -113,13 +113,13 @@ class CompletionWriter:
         return self._tokens.opened(prefill)
 
     def ask(self, endpoint: Endpoint, body: dict[str, Any], spent: TokenUsage) -> CompletionReply:
-        """One request, and its cost."""
+        """Send one request and count its cost; return the reply."""
         reply = read_reply(self._connection.ask(endpoint.path, {"model": self._model, **body}))
         spent.add(reply)
         return reply
 
     def fields(self, endpoint: Endpoint, query: Query, ask: GenerationRequest) -> dict[str, Any]:
-        """Everything of a request but its prompt."""
+        """Return everything of a request but its prompt."""
         asked = query.elicitation
         fields: dict[str, Any] = {endpoint.budget: ask.budget, "temperature": asked.temperature}
         if asked.temperature > 0:
@@ -131,7 +131,7 @@ class CompletionWriter:
         return {**fields, **endpoint.logprobs, **endpoint.extras}
 
     def count(self, text: str) -> int | None:
-        """How many tokens a text has; None without a tokenizer."""
+        """Return how many tokens a text has; None without a tokenizer."""
         return None if self._tokens is None else len(self._tokens.encode(text))
 
     def _growth(self, ids: Sequence[int]) -> tuple[str, ...]:
@@ -161,7 +161,7 @@ class CompletionWriter:
         return {"prompt": text.removeprefix(self._tokens.begin) if endpoint.prompts != "text" else text}
 
     def _scored(self, prompt: Prompt, opened: Prefill, given: str, spent: TokenUsage) -> Generation:
-        """The log-probability of a given action: the server repeats the prompt with that of each token."""
+        """Return the log-probability of a given action: the server repeats the prompt with that of each token."""
         endpoint = self._server.completions
         if endpoint is None or endpoint.prompts != "ids" or self._tokens is None or prompt.ids is None:
             raise AgentError("a given action can be scored only where prompts are sent as token ids: use ?way=completions")
@@ -186,7 +186,7 @@ class CompletionWriter:
 
 
 def _whole(reply: CompletionReply, *, opened: bool) -> CompletionReply:
-    """The text with what a reasoning parser took out of it: in tags again, or, in a turn that we opened, as it stood."""
+    """Return the text with what a reasoning parser took out of it: in tags again, or, in a turn that we opened, as it stood."""
     thought = reply.reasoning or ""
     if opened:
         text = thought + reply.text
@@ -197,7 +197,7 @@ def _whole(reply: CompletionReply, *, opened: bool) -> CompletionReply:
 
 
 def explain_error(error: ServerError) -> str:
-    """What is said of a failed request, with a way out where it is known."""
+    """Return what is said of a failed request, with a way out where it is known."""
     if error.overflow:
         return f"{error}: use fewer steps (--max-steps), shorter observations (--observation-chars), or say ?context=TOKENS"
     return str(error)

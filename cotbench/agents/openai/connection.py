@@ -50,12 +50,12 @@ class ServerError(AgentError):
 
     @property
     def refused(self) -> bool:
-        """Whether the server understood and will not: a field or an endpoint that it does not have."""
+        """Return whether the server understood and will not: a field or an endpoint that it does not have."""
         return self.status in (400, 404, 405, 415, 422, 501)
 
     @property
     def overflow(self) -> bool:
-        """Whether a prompt was too long, as far as the server's words tell."""
+        """Return whether a prompt was too long, as far as the server's words tell."""
         return self.status in (400, 413, 422) and _OVERFLOW.search(str(self)) is not None
 
 
@@ -111,7 +111,7 @@ class Connection:
             raise ServerError(f"{error} ({count} attempts)", error.status) from None
 
     def models(self) -> list[dict[str, Any]]:
-        """What the server says it serves; empty where it does not say.
+        """Return what the server says it serves; empty where it does not say.
 
         Raises:
             ServerError: nobody answers there, or the key is not accepted.
@@ -135,7 +135,7 @@ class Connection:
         self._closed.set()
 
     def redact(self, text: str) -> str:
-        """A text without the key."""
+        """Return a text without the key."""
         for secret in self._secrets:
             text = text.replace(secret, "[key]")
         return text
@@ -169,7 +169,7 @@ class Connection:
         return dict(loaded)
 
     def _failure(self, path: str, error: Exception) -> ServerError:
-        """What an exception of the client means."""
+        """Return what an exception of the client means."""
         import openai
 
         where = f"{self.url}/{path}"
@@ -204,7 +204,7 @@ class Connection:
 
 
 def _message(body: object) -> str:
-    """What an error's body says, whoever wrote it."""
+    """Return what an error's body says, whoever wrote it."""
     if isinstance(body, Mapping):
         for name in ("message", "detail", "error"):
             if body.get(name):
@@ -213,7 +213,7 @@ def _message(body: object) -> str:
 
 
 def _seconds(header: str | None) -> float | None:
-    """How long to wait by a `Retry-After` header: a number of seconds or a date."""
+    """Return how long to wait by a `Retry-After` header: a number of seconds or a date."""
     if not header:
         return None
     try:

@@ -43,7 +43,7 @@ class CompletionReply:
 
 
 def read_reply(loaded: Mapping[str, Any]) -> CompletionReply:
-    """The reply in a decoded answer of either endpoint, which has a choice."""
+    """Return the reply in a decoded answer of either endpoint, which has a choice."""
     choice = loaded["choices"][0]
     message = _mapping(choice.get("message"))
     text = choice.get("text") if "text" in choice else message.get("content")
@@ -92,7 +92,7 @@ def _told(logprobs: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ..
 
 
 def _decoded(pieces: Sequence[object]) -> tuple[str, ...]:
-    """The text that each token adds, out of bytes: a character can be spread over several tokens."""
+    """Return the text that each token adds, out of bytes: a character can be spread over several tokens."""
     texts, sofar, before = [], b"", ""
     for piece in pieces:
         if not isinstance(piece, list):
@@ -110,7 +110,7 @@ def to_generation(
     growth: Callable[[Sequence[int]], tuple[str, ...]],
     count: Callable[[str], int | None],
 ) -> Generation:
-    """What a reply says to an ask, cut where the ask ends.
+    """Return what a reply says to an ask, cut where the ask ends.
 
     A server may keep the stop string in the text, and none knows our rule for lines: the text is searched here. A stop string
     that is neither in the text nor told was not met.

@@ -49,7 +49,7 @@ class ServerTokenizer:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Return what the manifest says of it."""
         vocabulary = json.dumps(self._tokenizer.get_vocab(), sort_keys=True)
         return {
             "tokenizer": self.source,
@@ -59,41 +59,41 @@ class ServerTokenizer:
 
     @property
     def begin(self) -> str:
-        """The token that some tokenizers put before every text; empty where there is none."""
+        """Return the token that some tokenizers put before every text; empty where there is none."""
         return str(self._tokenizer.bos_token or "")
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of the prompt `p`."""
+        """Return ids of the prompt `p`."""
         with self._lock:
             return self._chat.prompt_ids(messages)
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
-        """The prompt `p` as text."""
+        """Return the prompt `p` as text."""
         with self._lock:
             return self._chat.prompt_text(messages)
 
     def opened(self, opened: Prefill) -> list[int]:
-        """Ids of the assistant's turn so far, piece by piece."""
+        """Return ids of the assistant's turn so far, piece by piece."""
         with self._lock:
             return prefill_ids(self._chat, opened)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text as a whole."""
+        """Return ids of a text as a whole."""
         with self._lock:
             return self._chat.encode(text)
 
     def growth(self, ids: Sequence[int]) -> tuple[str, ...]:
-        """The text after each of some ids."""
+        """Return the text after each of some ids."""
         with self._lock:
             return tuple(self._chat.decode(ids[:count]) for count in range(1, len(ids) + 1))
 
     def merges(self, text: str, prompt: Sequence[int], opened: Prefill) -> bool:
-        """Whether a server that is sent a prompt's text, with what was opened, reads other tokens than the pieces have."""
+        """Return whether a server that is sent prompt and prefill as text reads other tokens than the pieces have."""
         return self.encode(text) != [*prompt, *self.opened(opened)]
 
 
 def find_tokens(model: str, wanted: str | None) -> ServerTokenizer | str:
-    """The tokenizer of a served model, or why there is none.
+    """Return the tokenizer of a served model, or why there is none.
 
     Args:
         model: as the server calls it; tried where it is a folder, or has the form of a hub name.
@@ -118,7 +118,7 @@ def find_tokens(model: str, wanted: str | None) -> ServerTokenizer | str:
 
 
 def _context(where: str) -> int | None:
-    """The longest sequence by the model's configuration, where there is one beside the tokenizer."""
+    """Return the longest sequence by the model's configuration, where there is one beside the tokenizer."""
     import transformers
 
     try:

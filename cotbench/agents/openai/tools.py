@@ -58,7 +58,7 @@ class Toolbox:
 
 
 def toolbox(dialogue: Dialogue) -> Toolbox:
-    """The functions of a dialogue, those among them that were described later."""
+    """Return the functions of a dialogue, those among them that were described later."""
     tools, names = [], dict[str, str]()
     for function in _functions(dialogue):
         if function["name"] in names.values():
@@ -99,7 +99,7 @@ def _plain_name(name: str, taken: Mapping[str, str]) -> str:
 
 
 def _schema(described: Mapping[str, Any], default: str = "string") -> dict[str, Any]:
-    """A JSON schema out of upstream's."""
+    """Return a JSON schema out of upstream's."""
     kind = str(described.get("type", default))
     kind = kind.lower() if kind.lower() in _JSON else _TYPES.get(kind.lower(), "string")
     schema: dict[str, Any] = {"type": kind, **{name: described[name] for name in _KEPT if name in described}}
@@ -114,19 +114,19 @@ def _schema(described: Mapping[str, Any], default: str = "string") -> dict[str, 
 
 
 def messages(dialogue: Dialogue, query: Query) -> list[Message]:
-    """The chat with the functions left out of it, and the instruction that fits."""
+    """Return the chat with the functions left out of it, and the instruction that fits."""
     asked = query.elicitation
     shown = asked.messages(replace(dialogue, functions=""), query.mode, query.admissible_actions)
     return [Message("system", f"{dialogue.instructions.text}\n\n{INSTRUCTIONS[query.mode]}"), *shown[1:]]
 
 
 def budget(asked: Elicitation, mode: str) -> int:
-    """How many tokens an answer may have."""
+    """Return how many tokens an answer may have."""
     return asked.action_tokens + TAG_ALLOWANCE + (asked.trace_tokens if mode == "cot" else 0)
 
 
 def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
-    """The decision in an answer to a request with tools; without a call its text is the action."""
+    """Return the decision in an answer to a request with tools; without a call its text is the action."""
     thought, text = reply.reasoning, reply.text.strip()
     if thought is None and THINK_CLOSE in text:
         thought, _, text = text.rpartition(THINK_CLOSE)
@@ -153,7 +153,7 @@ def _said(text: str) -> str:
 
 
 def _call(call: Mapping[str, Any], box: Toolbox) -> dict[str, Any]:
-    """One call with the function's own name; arguments that are no JSON stay text."""
+    """Return one call with the function's own name; arguments that are no JSON stay text."""
     function = call.get("function")
     told: Mapping[str, Any] = function if isinstance(function, Mapping) else {}
     name, arguments = str(told.get("name", "")), told.get("arguments") or {}
