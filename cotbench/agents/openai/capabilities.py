@@ -107,7 +107,7 @@ class ServerCapabilities:
 
     @property
     def continuing(self) -> Endpoint | None:
-        """The endpoint that continues a turn."""
+        """Return the endpoint that continues a turn."""
         return {"chat": self.chat, "completions": self.completions, "none": None}[self.prefill]
 
 

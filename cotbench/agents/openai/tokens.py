@@ -59,7 +59,7 @@ class ServerTokenizer:
 
     @property
     def begin(self) -> str:
-        """The token that some tokenizers put before every text; empty where there is none."""
+        """Return the token that some tokenizers put before every text; empty where there is none."""
         return str(self._tokenizer.bos_token or "")
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
