@@ -38,7 +38,7 @@ TERMINATE_WAIT = 20.0
 
 _POLL = 0.2
 _TAIL, _TAIL_BYTES = 15, 16_384
-_ALWAYS = (
+_FIXED_ARGUMENTS = (
     "--enable-prefix-caching",
     "--enable-prompt-tokens-details",
     "--generation-config=vllm",
@@ -87,7 +87,7 @@ class VLLMAgent:
         if any(argument.startswith("--api-key") for argument in more):
             raise UsageError("the server of a vllm: agent listens on this machine alone and takes no key: leave --api-key away")
         self.name = f"vllm:{model}"
-        self._server = _Process(served, port, [*_ALWAYS, *more])
+        self._server = _Process(served, port, [*_FIXED_ARGUMENTS, *more])
         try:
             version = self._server.wait(start)
             self._agent = OpenAIAgent(
@@ -106,8 +106,8 @@ class VLLMAgent:
         self.needs = self._agent.needs
         self.batch = self._agent.batch
         # The port is left out: a run may go on with another one.
-        told = {name: value for name, value in self._agent.describe().items() if name != "url"}
-        self._description = {**told, "vllm": version, "arguments": [*_ALWAYS, *more]}
+        description = {name: value for name, value in self._agent.describe().items() if name != "url"}
+        self._description = {**description, "vllm": version, "arguments": [*_FIXED_ARGUMENTS, *more]}
 
     def describe(self) -> dict[str, Any]:
         """Return model, version and arguments of the server, and how it is asked."""
@@ -212,10 +212,10 @@ def _version(opener: Any, port: int) -> str | None:
 
     try:
         with opener.open(f"http://{HOST}:{port}/version", timeout=5) as answer:
-            told = json.loads(answer.read()).get("version")
+            version = json.loads(answer.read()).get("version")
     except (OSError, ValueError, AttributeError):
         return None
-    return told if isinstance(told, str) else None
+    return version if isinstance(version, str) else None
 
 
 def _free_port(wanted: int | None) -> int:

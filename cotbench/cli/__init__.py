@@ -28,21 +28,21 @@ def run_cli(arguments: list[str]) -> int:
     try:
         code = app(with_resume_value(arguments), prog_name="cotbench", standalone_mode=False)
     except CotbenchError as error:
-        return _say(str(error), error.exit_code)
+        return _print_error(str(error), error.exit_code)
     except Exit as error:
         return int(error.exit_code)
     except TyperException as error:
-        return _say(unknown_option(error) or error.format_message(), error.exit_code)
+        return _print_error(unknown_option(error) or error.format_message(), error.exit_code)
     except (KeyboardInterrupt, Abort):
-        return _say("interrupted", 130)
+        return _print_error("interrupted", 130)
     except BrokenPipeError:
         return 0  # The reader of our output closed the pipe, as `head` does.
     except OSError as error:
-        return _say(f"{error.strerror or error}: {error.filename or 'the disk or the network'}", 1)
+        return _print_error(f"{error.strerror or error}: {error.filename or 'the disk or the network'}", 1)
     return code if isinstance(code, int) else 0
 
 
-def _say(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     if message:
         print("error: " + " ".join(message.split()), file=sys.stderr)
     return code

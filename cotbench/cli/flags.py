@@ -13,11 +13,8 @@ import typer
 from pydantic import BaseModel
 
 from cotbench.errors import UsageError
-from cotbench.flags import ELICITATION, MODEL, OUTPUT, TASKS, Option, by_field, options_of, read_value
+from cotbench.flags import ELICITATION, OUTPUT, Option, by_field, options_of, read_value
 from cotbench.plugins import load_plugins
-
-PLAYED, ASKED, LEARNED, WRITTEN = TASKS, ELICITATION, MODEL, OUTPUT
-"""Panels of `--help`."""
 
 Typed: TypeAlias = Mapping[type[BaseModel], dict[str, Any]]
 """Typed values by model and field; a nested model's fields are in a dict of their own."""
@@ -56,20 +53,20 @@ def with_options(*models: type[BaseModel], without: tuple[str, ...] = ()) -> Cal
 
         before = [parameter for parameter in own if parameter.kind is not parameter.KEYWORD_ONLY]
         after = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
-        read = [
+        option_parameters = [
             inspect.Parameter(prefix + name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
             for name, (_, option) in options.items()
             for prefix, annotation in typer_options(option).items()
         ]
-        every = [
+        parameters = [
             *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name]) for one in before),
-            *read,
+            *option_parameters,
             *(one.replace(annotation=hints[one.name]) for one in after),
         ]
-        described: Any = run
-        described.__name__, described.__doc__ = command.__name__, command.__doc__
-        described.__signature__ = inspect.Signature(every, return_annotation=int)
-        described.__annotations__ = {one.name: one.annotation for one in every} | {"return": int}
+        wrapper: Any = run
+        wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+        wrapper.__signature__ = inspect.Signature(parameters, return_annotation=int)
+        wrapper.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": int}
         return run
 
     return decorate

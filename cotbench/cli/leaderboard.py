@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, Data, Import
+from cotbench.cli.flags import Data, Import
+from cotbench.flags import OUTPUT
 
 if TYPE_CHECKING:
     from cotbench.leaderboard.store.store import Store
@@ -24,10 +25,10 @@ Db = Annotated[
     typer.Option(
         help="The leaderboard: a file, or postgresql://USER@HOST/NAME.",
         show_default=f"${DB_VARIABLE}, or a file of the user's",
-        rich_help_panel=WRITTEN,
+        rich_help_panel=OUTPUT,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.", rich_help_panel=WRITTEN)]
+Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.", rich_help_panel=OUTPUT)]
 Name = Annotated[str | None, typer.Option(help="What the board shows.", show_default="the agent")]
 Team = Annotated[str | None, typer.Option(help="Who submits.")]
 Link = Annotated[str | None, typer.Option(help="To a paper, a model or code: https://...")]
@@ -87,13 +88,13 @@ def submit(
     data = _bundles(runs, given)
     rows: list[dict[str, Any]] = []
     if server is not None:
-        for whole in data.values():
-            receipt = client.submit(server, whole, os.environ.get(client.TOKEN))
+        for bundle in data.values():
+            receipt = client.submit(server, bundle, os.environ.get(client.TOKEN))
             rows.append({"id": receipt.id, "state": receipt.state, "new": receipt.new, "url": receipt.url})
     else:
         with opened_store(db) as store:
-            for whole in data.values():
-                entry, new = accept_submission(store, io.BytesIO(whole), **given)
+            for bundle in data.values():
+                entry, new = accept_submission(store, io.BytesIO(bundle), **given)
                 rows.append({"id": entry.id, "state": entry.state, "new": new, "unranked": list(entry.unranked)})
     if json_:
         typer.echo(json.dumps(rows, indent=2))
@@ -179,17 +180,17 @@ def verify(
     files = [Path(one) for one in named if Path(one).exists()]
     failed = 0
     for path in files:
-        failed += _told(str(path), _replayed(_bundle_at(path), jobs, data, str(path)))
+        failed += _print_verdict(str(path), _replay(_bundle_at(path), jobs, data, str(path)))
     ids = [one for one in named if not Path(one).exists()]
     if not ids and not all_:
         return int(failed > 0)
     with opened_store(db) as store:
         for id in _pending(store, again) if all_ else [store.entry(one).id for one in ids]:
             bundle = unpack(store.bundle(id))
-            verdict = _replayed(bundle, jobs, data, id)
+            verdict = _replay(bundle, jobs, data, id)
             if not isinstance(verdict, str):
                 store.settle(id, verdict, with_versions=versions(bundle.manifest, data))
-            failed += _told(id, verdict)
+            failed += _print_verdict(id, verdict)
         pending = store.count("pending")
     if pending:
         print(f"{pending} entries are still pending", file=sys.stderr)
@@ -228,7 +229,7 @@ def _bundle_at(path: Path) -> Bundle:
     return unpack(io.BytesIO(pack_run(folders[0])))
 
 
-def _replayed(bundle: Bundle, jobs: int | None, data: Path | None, name: str) -> Difference | str | None:
+def _replay(bundle: Bundle, jobs: int | None, data: Path | None, name: str) -> Difference | str | None:
     """Return the first difference, None where there is none, or why the bundle cannot be replayed here."""
     from cotbench.errors import CotbenchError
     from cotbench.leaderboard.submission.checks import check
@@ -242,7 +243,7 @@ def _replayed(bundle: Bundle, jobs: int | None, data: Path | None, name: str) ->
         return str(error)
 
 
-def _told(name: str, verdict: Difference | str | None) -> int:
+def _print_verdict(name: str, verdict: Difference | str | None) -> int:
     """Print the verdict; returns 1 where the entry was not verified."""
     if verdict is None:
         typer.echo(f"{name} verified")

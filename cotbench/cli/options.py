@@ -32,18 +32,18 @@ def new_config(given: Mapping[str, Any]) -> RunConfig:
     Raises:
         UsageError: a value that does not fit.
     """
-    asked = given.get("elicitation", {})
-    return model_of(RunConfig, {**given, "elicitation": elicitation_of(given["env"], asked)})
+    values = given.get("elicitation", {})
+    return model_of(RunConfig, {**given, "elicitation": elicitation_of(given["env"], values)})
 
 
-def elicitation_of(env: str, asked: Mapping[str, Any]) -> Elicitation:
+def elicitation_of(env: str, values: Mapping[str, Any]) -> Elicitation:
     """Return the elicitation from typed values, with an environment's defaults.
 
     Raises:
         UsageError: a value that does not fit, or there is no such environment.
     """
     try:
-        return Elicitation.for_env(env, **asked)
+        return Elicitation.for_env(env, **values)
     except ValidationError as error:
         raise bad_value(error, Elicitation) from error
 

@@ -66,14 +66,14 @@ def play_run(plan: RunPlan, folder: Path, quiet: bool, agent: Agent, resources: 
 def print_plans(plans: list[RunPlan], as_json: bool) -> None:
     """Print the plans of runs, as text or as JSON."""
     if as_json:
-        described = [_described(plan) for plan in plans]
-        typer.echo(json.dumps(described[0] if len(described) == 1 else described, indent=2))
+        plan_fields = [_plan_fields(plan) for plan in plans]
+        typer.echo(json.dumps(plan_fields[0] if len(plan_fields) == 1 else plan_fields, indent=2))
         return
     for plan in plans:
         _print_plan(plan)
 
 
-def _described(plan: RunPlan) -> dict[str, Any]:
+def _plan_fields(plan: RunPlan) -> dict[str, Any]:
     return {
         "config": plan.config.model_dump(mode="json"),
         "elicitation_fingerprint": plan.config.elicitation.fingerprint,

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, Import, Resume, Typed, with_options
+from cotbench.cli.flags import Import, Resume, Typed, with_options
+from cotbench.flags import OUTPUT
 from cotbench.probes.config import MEASURED, ProbeConfig
 from cotbench.runs.resources import Resources
 
@@ -36,11 +37,11 @@ def probe(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder of the probe", show_default="a new one under probes/", rich_help_panel=WRITTEN),
+        typer.Option(help="folder of the probe", show_default="a new one under probes/", rich_help_panel=OUTPUT),
     ] = None,
     resume: Resume = None,
     import_: Import = None,
-    json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=WRITTEN)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Measure an agent on a fixed set of states: what it answers there, what it follows, where it looks."""
     import sys

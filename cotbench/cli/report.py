@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, Import
+from cotbench.cli.flags import Import
+from cotbench.flags import OUTPUT
 
 
 def report(
@@ -17,10 +18,10 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Where the page goes.", show_default="DIR/report; of several report", rich_help_panel=WRITTEN),
+        typer.Option(help="Where the page goes.", show_default="DIR/report; of several report", rich_help_panel=OUTPUT),
     ] = None,
     import_: Import = None,
-    open_: Annotated[bool, typer.Option("--open", help="Show it in a browser.", rich_help_panel=WRITTEN)] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Show it in a browser.", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Write a page: the answer in sentences, tables, figures, and the episodes to step through."""
     from cotbench.report.require import require_report

@@ -58,7 +58,7 @@ class Bar:
         self._bar = Progress(*columns, console=Console(stderr=True))
         self._task: Any = self._bar.add_task("stages", total=len(plan.stages), completed=done, running="")
         self._running: dict[str, float] = {}
-        self._took = [took for stage in plan.stages if (took := seconds_of(target, stage)) is not None]
+        self._took = [duration for stage in plan.stages if (duration := seconds_of(target, stage)) is not None]
 
     def __enter__(self) -> Self:
         self._bar.start()

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.baselines.data.traces_config import TracesConfig
-from cotbench.cli.flags import WRITTEN, DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.flags import DryRun, Import, Resume, Typed, with_options
+from cotbench.flags import OUTPUT
 from cotbench.runs.resources import Resources
 
 
@@ -21,13 +22,13 @@ def traces(
         typer.Option(
             help="traces folder; with --from the .jsonl or .parquet file",
             show_default="a new one under runs/",
-            rich_help_panel=WRITTEN,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     resume: Resume = None,
     import_: Import = None,
     dry_run: DryRun = False,
-    json_: Annotated[bool, typer.Option("--json", help="print traces.json instead", rich_help_panel=WRITTEN)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print traces.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Let a teacher play in CoT mode, and keep its successful episodes as training data."""
     from cotbench.cli.options import model_of, only_given

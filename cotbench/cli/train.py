@@ -14,7 +14,8 @@ import typer
 from pydantic import BaseModel
 
 from cotbench.baselines.recipes.choice import RecipeChoice
-from cotbench.cli.flags import LEARNED, WRITTEN, Import, Resume, Typed, with_options
+from cotbench.cli.flags import Import, Resume, Typed, with_options
+from cotbench.flags import MODEL, OUTPUT
 
 
 def make_command(arguments: list[str]) -> Callable[..., int]:
@@ -44,13 +45,13 @@ def make_command(arguments: list[str]) -> Callable[..., int]:
                 "-o",
                 metavar="NAME=VALUE",
                 help="an option of the recipe, as the TOML file would have it; may be repeated",
-                rich_help_panel=LEARNED,
+                rich_help_panel=MODEL,
             ),
         ] = None,
-        out: Annotated[Path | None, typer.Option(help="folder of the trained model", rich_help_panel=WRITTEN)] = None,
+        out: Annotated[Path | None, typer.Option(help="folder of the trained model", rich_help_panel=OUTPUT)] = None,
         resume: Resume = None,
         import_: Import = None,
-        json_: Annotated[bool, typer.Option("--json", help="print the recipe card instead", rich_help_panel=WRITTEN)] = False,
+        json_: Annotated[bool, typer.Option("--json", help="print the recipe card instead", rich_help_panel=OUTPUT)] = False,
     ) -> int:
         """Train a model on traces: checkpoints are loaded as hf:OUT/checkpoint-N, the last state as hf:OUT."""
         given = options_of(option or [])
@@ -129,7 +130,7 @@ def _train(
     plan = resolve.resolve_config(choice.get("recipe"), choice.get("preset"), choice.get("config"), given, begun)
     again = resume_command("train", target, imports)
     try:
-        _teach_tiny(plan, quiet=as_json)
+        _play_tiny_episodes(plan, quiet=as_json)
         with emptied(target):
             trained = resolve.run_recipe(plan, target, resume=begun is not None, progress=progress(quiet=as_json))
     except KeyboardInterrupt:
@@ -141,11 +142,11 @@ def _train(
         typer.echo((target / CARD).read_text("utf-8"), nl=False)
     else:
         typer.echo(trained.summary_line)
-        typer.echo(f"play it with: cotbench run --agent hf:{_shown(target)}")
+        typer.echo(f"play it with: cotbench run --agent hf:{_loadable_path(target)}")
     return 0
 
 
-def _teach_tiny(plan: Any, *, quiet: bool) -> None:
+def _play_tiny_episodes(plan: Any, *, quiet: bool) -> None:
     """Play the episodes that tiny is trained on, where no data was given and the cache does not hold them."""
     from functools import partial
 
@@ -182,7 +183,7 @@ def options_of(options: list[str]) -> dict[str, Any]:
     return found
 
 
-def _shown(target: Path) -> str:
+def _loadable_path(target: Path) -> str:
     return str(target) if str(target).startswith((".", "/", "~")) else f"./{target}"
 
 

@@ -27,14 +27,14 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     with os.fdopen(commands, encoding="utf-8") as lines:
         for line in lines:
-            asked = json.loads(line)
-            code = _carried_out(asked["arguments"], asked["log"], null)
+            command = json.loads(line)
+            code = _run_logged(command["arguments"], command["log"], null)
             os.write(answers, f"{code}\n".encode())
             if code == 130:
                 break
 
 
-def _carried_out(arguments: list[str], log: str, null: int) -> int:
+def _run_logged(arguments: list[str], log: str, null: int) -> int:
     from cotbench.cli import run_cli
 
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

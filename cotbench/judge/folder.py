@@ -83,8 +83,8 @@ class JudgePlan:
         """
         for row in rows:
             answer = self.answers.get(row.key)
-            there = (answer.prompt_action, answer.cot_action) if answer is not None and answer.revised else ("", "")
-            if answer is None or (row.error is None and there != (row.prompt_action, row.cot_action)):
+            recorded = (answer.prompt_action, answer.cot_action) if answer is not None and answer.revised else ("", "")
+            if answer is None or (row.error is None and recorded != (row.prompt_action, row.cot_action)):
                 raise RunFolderError(
                     f"{folder} holds a judgement of step {row.step} of {row.task}, where the run has other actions: "
                     "choose another --out"
@@ -96,11 +96,11 @@ class _RecordedAgent:
 
     def __init__(self, manifest: Manifest) -> None:
         self.name = manifest.config.agent
-        self._described = manifest.agent
+        self._description = manifest.agent
 
     def describe(self) -> dict[str, Any]:
         """Return the agent's description in the run's manifest."""
-        return self._described
+        return self._description
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
         """Raise an error: every answer is recorded, so none may be asked for."""
@@ -200,7 +200,7 @@ def judge_run(
         plan.check_rows(folder, rows)
         return plan.chosen(limit, frozenset(row.key for row in rows if row.error is None))
 
-    def observe(row: Any) -> None:
+    def report(row: Any) -> None:
         if row.left_out is None:
             observer(row)
 
@@ -214,7 +214,7 @@ def judge_run(
         options=plan.options,
         seed=plan.options.seed,
         answers=plan.answers,
-        observer=observe,
+        observer=report,
         kind=JUDGE_FOLDER,
         judge={"question": question.fingerprint, **describe_agent(agent)},
         choose=choose,

@@ -26,7 +26,7 @@ from cotbench.probes.states import ProbeState, StateAnswer
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import derive_seed
 
-_ASKED = ("trace_tokens", "action_tokens", "temperature", "observation_chars")
+_ELICITATION_OPTIONS = ("trace_tokens", "action_tokens", "temperature", "observation_chars")
 """Options whose defaults are those of the judge's elicitation."""
 
 
@@ -63,9 +63,9 @@ class PreferenceOptions(ProbeOptions):
     @property
     def question(self) -> Question:
         """The judge's question; options left out are as in `Question`."""
-        given = self.model_dump(include={"style", *_ASKED}, exclude_none=True)
-        asked = Elicitation.model_validate({**Question().elicitation.model_dump(), **given})
-        return Question(mode=self.mode, both_orders=self.both_orders, seed=self.seed, elicitation=asked)
+        given = self.model_dump(include={"style", *_ELICITATION_OPTIONS}, exclude_none=True)
+        elicitation = Elicitation.model_validate({**Question().elicitation.model_dump(), **given})
+        return Question(mode=self.mode, both_orders=self.both_orders, seed=self.seed, elicitation=elicitation)
 
 
 class PreferenceRow(ProbeRow):
@@ -115,10 +115,20 @@ def _rows(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: PreferenceOptions, judge: Agent | None
 ) -> Iterator[PreferenceRow]:
     # Drawn from all states with two actions, those already judged included.
+<<<<<<< HEAD
     whole = setting.states.states
     answers = answers_for(agent, whole if options.limit is not None else states, setting)
     known = [(state, answers[state.key]) for state in whole if state.key in answers]
     pairs = [_pair(state, answer, setting.states.env) for state, answer in known if answer.revised]
+=======
+    all_states = setting.states.states
+    answers = answers_for(agent, all_states if options.limit is not None else states, setting)
+    pairs = [
+        _pair(state, answers[state.key], setting.states.env)
+        for state in all_states
+        if state.key in answers and answers[state.key].revised
+    ]
+>>>>>>> wt-doc3
     pairs.sort(key=lambda pair: derive_seed(options.seed, pair.task, pair.step, "drawn"))
     drawn = {pair.key: pair for pair in pairs[: options.limit]}
     waiting: list[Pair] = []
@@ -132,11 +142,11 @@ def _rows(
     if waiting and judge is not None:
         yield from _judged(waiting, options.question, judge)
     elif waiting:
-        asked = make_agent(str(options.judge))
+        opened = make_agent(str(options.judge))
         try:
-            yield from _judged(waiting, options.question, asked)
+            yield from _judged(waiting, options.question, opened)
         finally:
-            asked.close()
+            opened.close()
 
 
 def _judged(pairs: Sequence[Pair], question: Question, judge: Agent) -> Iterator[PreferenceRow]:
@@ -159,26 +169,26 @@ def _pair(state: ProbeState, answer: StateAnswer, env: str) -> Pair:
 
 
 def _summarize(rows: Sequence[PreferenceRow], options: PreferenceOptions) -> ProbeNumbers:
-    kept, errors, left_out = partition_rows(rows)
-    found = preference([row.judgement for row in kept])
+    measured, errors, left_out = partition_rows(rows)
+    numbers = preference([row.judgement for row in measured])
     return ProbeNumbers(
-        states=found.states,
-        tasks=found.tasks,
+        states=numbers.states,
+        tasks=numbers.tasks,
         errors=errors,
         left_out=left_out,
         estimates={
-            "win rate of the cot action": found.win_rate,
-            "net preference": found.net,
-            "position bias": found.position_bias,
-            "agreement with the reference": found.expert_agreement,
+            "win rate of the cot action": numbers.win_rate,
+            "net preference": numbers.net,
+            "position bias": numbers.position_bias,
+            "agreement with the reference": numbers.expert_agreement,
         },
         counts={
-            "cot": found.cot,
-            "prompt": found.prompt,
-            "split": found.split,
-            "no verdict": found.no_verdict,
-            "verdicts": found.verdicts,
-            "with the reference": found.expert_states,
+            "cot": numbers.cot,
+            "prompt": numbers.prompt,
+            "split": numbers.split,
+            "no verdict": numbers.no_verdict,
+            "verdicts": numbers.verdicts,
+            "with the reference": numbers.expert_states,
         },
     )
 

@@ -37,12 +37,12 @@ _ABOUT = (
     "actions that it could do next. Decide which of the two is the better next action for its task. Your own action is "
     f"the letter of that action, {LETTERS[0]} or {LETTERS[1]}, and nothing else."
 )
-_TOLD = "This is what the agent was told about the environment:"
+_INSTRUCTIONS = "This is what the agent was told about the environment:"
 _EXAMPLES = "Its actions look like this:"
 _FUNCTIONS = "It can call these functions:"
-_FIRST, _DID, _SAW = "It was first told:", "Then it did:", "And was told:"
-_LAST = f"Which of these two is the better next action, {LETTERS[0]} or {LETTERS[1]}?"
-_NOTHING = "(no action)"
+_TASK, _ACTION, _OBSERVATION = "It was first told:", "Then it did:", "And was told:"
+_CHOICE = f"Which of these two is the better next action, {LETTERS[0]} or {LETTERS[1]}?"
+_NO_ACTION = "(no action)"
 _MARGIN = "    "
 _VERDICT = re.compile(r"(?:(?:the )?(?:next )?action )?[(\[*]*([AB])[)\]*]*[.:]?", re.IGNORECASE)
 
@@ -95,12 +95,12 @@ class Question(BaseModel):
         fixed = {
             "version": _VERSION,
             "letters": LETTERS,
-            "texts": (_ABOUT, _TOLD, _EXAMPLES, _FUNCTIONS, _FIRST, _DID, _SAW, _LAST, _NOTHING, _MARGIN),
+            "texts": (_ABOUT, _INSTRUCTIONS, _EXAMPLES, _FUNCTIONS, _TASK, _ACTION, _OBSERVATION, _CHOICE, _NO_ACTION, _MARGIN),
             "verdict": _VERDICT.pattern,
             "elicitation": self.elicitation.fingerprint,
         }
-        whole = json.dumps({**self.model_dump(exclude={"elicitation", "seed"}), **fixed}, sort_keys=True)
-        return hashlib.sha256(whole.encode()).hexdigest()[:16]
+        content = json.dumps({**self.model_dump(exclude={"elicitation", "seed"}), **fixed}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def orders(self, pair: Pair) -> tuple[Mode, ...]:
         """Return the mode whose action is shown first, for each time that the judge is asked about a pair."""
@@ -119,15 +119,15 @@ class Question(BaseModel):
             pair: the two actions and their state.
             first: the mode whose action is shown first.
         """
-        told, *later = pair.dialogue.observations
-        parts = [_behind_margin(_FUNCTIONS, pair.dialogue.functions)] if pair.dialogue.functions else []
-        parts.append(_behind_margin(_FIRST, told))
+        task_text, *later = pair.dialogue.observations
+        parts = [_indented(_FUNCTIONS, pair.dialogue.functions)] if pair.dialogue.functions else []
+        parts.append(_indented(_TASK, task_text))
         for action, observation in zip(pair.dialogue.actions, later, strict=True):
-            parts.append(_behind_margin(_DID, action or _NOTHING))
-            parts.append(_behind_margin(_SAW, truncate_middle(observation, self.elicitation.observation_chars)))
+            parts.append(_indented(_ACTION, action or _NO_ACTION))
+            parts.append(_indented(_OBSERVATION, truncate_middle(observation, self.elicitation.observation_chars)))
         actions = (pair.prompt_action, pair.cot_action) if first == "prompt" else (pair.cot_action, pair.prompt_action)
-        parts.append(_LAST)
-        parts += [_behind_margin(f"{letter}:", action or _NOTHING) for letter, action in zip(LETTERS, actions, strict=True)]
+        parts.append(_CHOICE)
+        parts += [_indented(f"{letter}:", action or _NO_ACTION) for letter, action in zip(LETTERS, actions, strict=True)]
         return "\n".join(parts)
 
     def query(self, pair: Pair, first: Mode, needs: frozenset[str] = frozenset()) -> Query:
@@ -151,14 +151,14 @@ class Question(BaseModel):
         )
 
 
-def _instructions(told: Instructions) -> Instructions:
-    parts = [_ABOUT, _behind_margin(_TOLD, told.text)]
-    if told.examples:
-        parts.append(_behind_margin(_EXAMPLES, "\n".join(told.examples)))
+def _instructions(instructions: Instructions) -> Instructions:
+    parts = [_ABOUT, _indented(_INSTRUCTIONS, instructions.text)]
+    if instructions.examples:
+        parts.append(_indented(_EXAMPLES, "\n".join(instructions.examples)))
     return Instructions("\n\n".join(parts), LETTERS)
 
 
-def _behind_margin(heading: str, text: str) -> str:
+def _indented(heading: str, text: str) -> str:
     return f"{heading}\n{indent(text.strip(), _MARGIN)}"
 
 
@@ -204,11 +204,11 @@ def ask_judge(agent: Agent, pairs: Sequence[Pair], question: Question) -> Iterat
     while waiting or running:
         while waiting and len(running) < at_once:
             running.append(waiting.popleft())
-        asked = [(pair, question.orders(pair)) for pair in (states.popleft() for states in running)]
+        current = [(pair, question.orders(pair)) for pair in (states.popleft() for states in running)]
         answers = iter(
-            decide_or_errors(agent, [question.query(pair, first, needs) for pair, orders in asked for first in orders])
+            decide_or_errors(agent, [question.query(pair, first, needs) for pair, orders in current for first in orders])
         )
-        for pair, orders in asked:
+        for pair, orders in current:
             yield _judgement(pair, [(first, next(answers)) for first in orders])
         running = [states for states in running if states]
 
@@ -228,6 +228,6 @@ def _judgement(pair: Pair, answers: Sequence[tuple[Mode, Decision]]) -> Judgemen
 
 
 def _verdict(first: Mode, decision: Decision) -> JudgeVerdict:
-    shown: tuple[Mode, Mode] = ("prompt", "cot") if first == "prompt" else ("cot", "prompt")
+    order: tuple[Mode, Mode] = ("prompt", "cot") if first == "prompt" else ("cot", "prompt")
     letter = read_letter(decision.action)
-    return JudgeVerdict(first=first, preferred=None if letter is None else shown[letter], decision=decision)
+    return JudgeVerdict(first=first, preferred=None if letter is None else order[letter], decision=decision)

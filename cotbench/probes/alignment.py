@@ -22,7 +22,7 @@ from cotbench.prompting.elicitation import MODES
 from cotbench.prompting.query import Decision
 from cotbench.stats.estimates import Estimate
 
-_NOT_TOLD = "the agent tells no log-probability of a given action"
+_NO_LOGPROB = "the agent tells no log-probability of a given action"
 
 
 class AlignmentOptions(ProbeOptions):
@@ -108,8 +108,8 @@ def answers(rows: Sequence[AlignmentRow]) -> dict[StateKey, StateAnswer]:
 def _measure(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: AlignmentOptions
 ) -> Iterator[AlignmentRow]:
-    for some in batches(states, agent):
-        for together in _rounds(some):
+    for group in batches(states, agent):
+        for together in _rounds(group):
             yield from _measured(agent, together, setting, options)
 
 
@@ -130,19 +130,19 @@ def _measured(
 ) -> Iterator[AlignmentRow]:
     scored = options.scores and setting.elicitation.style == "prefill"
     queries = [tuple(state_query(state, mode, setting, agent) for mode in MODES) for state in states]
-    asked = [query for both in queries for query in both]
+    flat = [query for both in queries for query in both]
     if scored:
-        asked += [replace(prompt, given_action=state.action) for state, (prompt, _) in zip(states, queries, strict=True)]
-    decisions = decide_or_errors(agent, asked)
+        flat += [replace(prompt, given_action=state.action) for state, (prompt, _) in zip(states, queries, strict=True)]
+    decisions = decide_or_errors(agent, flat)
     answered = list(zip(decisions[0 : 2 * len(states) : 2], decisions[1 : 2 * len(states) : 2], strict=True))
     before, after = decisions[2 * len(states) :], []
     if scored:
-        given = zip(states, queries, answered, strict=True)
+        cases = zip(states, queries, answered, strict=True)
         after = decide_or_errors(
             agent,
             [
                 replace(query, given_trace=own_trace(decision), given_action=state.action)
-                for state, (_, query), (prompt, decision) in given
+                for state, (_, query), (prompt, decision) in cases
                 if (prompt.error or decision.error) is None
             ],
         )
@@ -177,7 +177,7 @@ def _row(
         cot_format_ok=cot.format_ok,
         prompt_logprob=logprobs[0],
         cot_logprob=logprobs[1],
-        unscored=_why_not(scores) if None in logprobs else None,
+        unscored=_unscored_reason(scores) if None in logprobs else None,
         prompt_tokens=prompt.prompt_tokens,
         trace_tokens=cot.trace_tokens,
         prompt_action_tokens=prompt.action_tokens,
@@ -195,42 +195,42 @@ def _logprob(score: Decision | None, state: ProbeState, setting: ProbeSetting) -
     return score.action_logprob
 
 
-def _why_not(scores: tuple[Decision | None, Decision | None]) -> str:
+def _unscored_reason(scores: tuple[Decision | None, Decision | None]) -> str:
     if None in scores:
         return "not asked for"
-    return next((score.error for score in scores if score is not None and score.error is not None), _NOT_TOLD)
+    return next((score.error for score in scores if score is not None and score.error is not None), _NO_LOGPROB)
 
 
 def _summarize(rows: Sequence[AlignmentRow], options: AlignmentOptions) -> ProbeNumbers:
-    kept, errors, left_out = partition_rows(rows)
-    estimates = _alignment(kept)
+    measured, errors, left_out = partition_rows(rows)
+    estimates = _alignment(measured)
     estimates |= {
-        "prompt equivalent": over_tasks(kept, lambda row: row.prompt_equivalent),
-        "cot equivalent": over_tasks(kept, lambda row: row.cot_equivalent),
-        "gap equivalent": over_tasks(kept, lambda row: row.cot_equivalent - row.prompt_equivalent),
-        "consistency equivalent": over_tasks(kept, lambda row: row.actions_equivalent),
-        "revision rate": over_tasks(kept, lambda row: row.revised),
-        "net benefit of revisions": over_tasks(kept, lambda row: row.cot_match - row.prompt_match if row.revised else None),
-        "prompt log-probability": over_tasks(kept, _scored(lambda prompt, cot: prompt)),
-        "cot log-probability": over_tasks(kept, _scored(lambda prompt, cot: cot)),
-        "log-probability gap": over_tasks(kept, _scored(lambda prompt, cot: cot - prompt)),
-        "trace truncated": over_tasks(kept, lambda row: row.trace_truncated),
-        "prompt format ok": over_tasks(kept, lambda row: row.prompt_format_ok),
-        "cot format ok": over_tasks(kept, lambda row: row.cot_format_ok),
-        "trace tokens": over_tasks(kept, lambda row: row.trace_tokens),
+        "prompt equivalent": over_tasks(measured, lambda row: row.prompt_equivalent),
+        "cot equivalent": over_tasks(measured, lambda row: row.cot_equivalent),
+        "gap equivalent": over_tasks(measured, lambda row: row.cot_equivalent - row.prompt_equivalent),
+        "consistency equivalent": over_tasks(measured, lambda row: row.actions_equivalent),
+        "revision rate": over_tasks(measured, lambda row: row.revised),
+        "net benefit of revisions": over_tasks(measured, lambda row: row.cot_match - row.prompt_match if row.revised else None),
+        "prompt log-probability": over_tasks(measured, _scored(lambda prompt, cot: prompt)),
+        "cot log-probability": over_tasks(measured, _scored(lambda prompt, cot: cot)),
+        "log-probability gap": over_tasks(measured, _scored(lambda prompt, cot: cot - prompt)),
+        "trace truncated": over_tasks(measured, lambda row: row.trace_truncated),
+        "prompt format ok": over_tasks(measured, lambda row: row.prompt_format_ok),
+        "cot format ok": over_tasks(measured, lambda row: row.cot_format_ok),
+        "trace tokens": over_tasks(measured, lambda row: row.trace_tokens),
     }
-    types = sorted({row.task_type for row in kept})
+    types = sorted({row.task_type for row in measured})
     for kind in types if len(types) > 1 else ():
-        some = _alignment([row for row in kept if row.task_type == kind])
-        estimates |= {f"{name}, {kind}": estimate for name, estimate in some.items()}
-    cells = [row.revision for row in kept]
+        by_type = _alignment([row for row in measured if row.task_type == kind])
+        estimates |= {f"{name}, {kind}": estimate for name, estimate in by_type.items()}
+    cells = [row.revision for row in measured]
     return ProbeNumbers(
-        states=len(kept),
-        tasks=len({row.task for row in kept}),
+        states=len(measured),
+        tasks=len({row.task for row in measured}),
         errors=errors,
         left_out=left_out,
         estimates=estimates,
-        counts={cell: cells.count(cell) for cell in REVISIONS} | {"scored": sum(row.unscored is None for row in kept)},
+        counts={cell: cells.count(cell) for cell in REVISIONS} | {"scored": sum(row.unscored is None for row in measured)},
     )
 
 

@@ -100,7 +100,7 @@ class _Case:
     state: ProbeState
     answer: StateAnswer
     donor: ProbeState
-    donated: StateAnswer
+    donor_answer: StateAnswer
     conflicting: tuple[str, ...]
     own: tuple[str, ...]
     unconcluded: str | None
@@ -129,12 +129,12 @@ def _measure(
             if isinstance(one, ConflictRow):
                 yield one
                 continue
-            said = {trace: next(decisions) for trace in one.traces}
-            error = next((decision.error for decision in said.values() if decision.error is not None), None)
+            by_trace = {trace: next(decisions) for trace in one.traces}
+            error = next((decision.error for decision in by_trace.values() if decision.error is not None), None)
             if error is not None:
                 yield ConflictRow(task=one.state.task, step=one.state.step, error=error)
             else:
-                yield _row(one, {trace: setting.canonical(decision.action) for trace, decision in said.items()}, options)
+                yield _row(one, {trace: setting.canonical(decision.action) for trace, decision in by_trace.items()}, options)
 
 
 def _case(
@@ -148,20 +148,20 @@ def _case(
         return ConflictRow(task=state.task, step=state.step, left_out="no trace")
 
     def fits(other: ProbeState) -> bool:
-        donated = answers[other.key]
-        led_elsewhere = donated.cot_action not in ("", answer.cot_action, answer.prompt_action)
-        return donated.error is None and led_elsewhere and bool(donated.trace.strip())
+        donor_answer = answers[other.key]
+        led_elsewhere = donor_answer.cot_action not in ("", answer.cot_action, answer.prompt_action)
+        return donor_answer.error is None and led_elsewhere and bool(donor_answer.trace.strip())
 
     donor = choose_donor(state, setting.states.states, setting.seed, fits)
     if donor is None:
         return ConflictRow(task=state.task, step=state.step, left_out="no donor")
-    donated = answers[donor.key]
+    donor_answer = answers[donor.key]
     return _Case(
         state,
         answer,
         donor,
-        donated,
-        conflicting=tuple(truncate_words(donated.trace, share) for share in options.truncations),
+        donor_answer,
+        conflicting=tuple(truncate_words(donor_answer.trace, share) for share in options.truncations),
         own=tuple(truncate_words(answer.trace, share) for share in options.truncations),
         unconcluded=drop_last_sentence(answer.trace),
     )
@@ -175,7 +175,7 @@ def _row(case: _Case, actions: Mapping[str, str], options: ConflictOptions) -> C
         own_action=case.answer.cot_action,
         donor_task=case.donor.task,
         donor_step=case.donor.step,
-        donor_action=case.donated.cot_action,
+        donor_action=case.donor_answer.cot_action,
         truncations=options.truncations,
         conflicting=tuple(actions[trace] for trace in case.conflicting),
         own=tuple(actions[trace] for trace in case.own),
@@ -185,23 +185,23 @@ def _row(case: _Case, actions: Mapping[str, str], options: ConflictOptions) -> C
 
 
 def _summarize(rows: Sequence[ConflictRow], options: ConflictOptions) -> ProbeNumbers:
-    kept, errors, left_out = partition_rows(rows)
-    consistent = [row for row in kept if row.consistent]
-    revised = [row for row in kept if not row.consistent]
-    curves = {name: _curve(kept, value, options) for name, value in _OUTCOMES.items()}
+    measured, errors, left_out = partition_rows(rows)
+    consistent = [row for row in measured if row.consistent]
+    revised = [row for row in measured if not row.consistent]
+    curves = {name: _curve(measured, value, options) for name, value in _OUTCOMES.items()}
     curves |= {f"{name}, consistent": _curve(consistent, _OUTCOMES[name], options) for name in ("kept", "followed")}
     curves |= {f"{name}, revised": _curve(revised, value, options) for name, value in _OUTCOMES.items()}
-    curves["own trace: kept"] = _curve(kept, lambda row, at: row.own[at] == row.own_action, options)
+    curves["own trace: kept"] = _curve(measured, lambda row, at: row.own[at] == row.own_action, options)
     estimates = {name: curve.values[-1] for name, curve in curves.items()} | {
         "own trace without conclusion: kept": over_tasks(
-            kept, lambda row: None if row.unconcluded is None else row.unconcluded == row.own_action
+            measured, lambda row: None if row.unconcluded is None else row.unconcluded == row.own_action
         ),
-        "empty trace: kept": over_tasks(kept, lambda row: row.empty == row.own_action),
-        "empty trace: as prompt action": over_tasks(kept, lambda row: row.empty == row.prompt_action),
+        "empty trace: kept": over_tasks(measured, lambda row: row.empty == row.own_action),
+        "empty trace: as prompt action": over_tasks(measured, lambda row: row.empty == row.prompt_action),
     }
     return ProbeNumbers(
-        states=len(kept),
-        tasks=len({row.task for row in kept}),
+        states=len(measured),
+        tasks=len({row.task for row in measured}),
         errors=errors,
         left_out=left_out,
         estimates=estimates,
@@ -209,7 +209,7 @@ def _summarize(rows: Sequence[ConflictRow], options: ConflictOptions) -> ProbeNu
         counts={
             "consistent": len(consistent),
             "revised": len(revised),
-            "donor of the same task": sum(row.donor_task == row.task for row in kept),
+            "donor of the same task": sum(row.donor_task == row.task for row in measured),
         },
     )
 

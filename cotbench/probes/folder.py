@@ -32,7 +32,7 @@ PROBE_FOLDER = FolderKind(noun="measurement", writer="cotbench probe", manifest=
 _FROZEN = ConfigDict(frozen=True)
 
 
-class _Written(BaseModel):
+class _ProbeRecord(BaseModel):
     """Fields of a probe's files that are left out where they are None: only a recorded run has them."""
 
     model_config = _FROZEN
@@ -46,7 +46,7 @@ class _Written(BaseModel):
         return {name: value for name, value in fields(self).items() if name not in absent}
 
 
-class ProbeManifest(_Written):
+class ProbeManifest(_ProbeRecord):
     """The record of a probe: agent, states and settings.
 
     Attributes:
@@ -97,7 +97,7 @@ class ProbeManifest(_Written):
         return fields | {f"agent {name}": value for name, value in self.described.items() if name not in MACHINE_FIELDS}
 
 
-class ProbeSummary(_Written):
+class ProbeSummary(_ProbeRecord):
     """The contents of `probe.json`: the numbers, and the settings they were measured with.
 
     Attributes:
@@ -210,21 +210,21 @@ def run_probe(
         CotbenchError: this agent cannot be measured so.
     """
     check_elicitation(agent, elicitation)
-    now = _manifest(probe, agent, spec, states, elicitation, options, seed, answers is not None, judge)
+    manifest = _manifest(probe, agent, spec, states, elicitation, options, seed, answers is not None, judge)
     entry = env_entry(states.env)
     setting = ProbeSetting(states, elicitation, entry.canonical(), entry.equivalent(), seed, answers or {})
     store = _rows_file(probe)
     with open_folder(folder, kind) if isinstance(folder, Path) else nullcontext(folder) as opened:
-        there: list[Any] = []
+        existing: list[Any] = []
         if opened.begun:
-            opened.check_identity(read_probe_manifest(opened.path).identity(), json.loads(json.dumps(now.identity())))
-            there = store.read(opened.path) if (opened.path / ROWS).is_file() else []
-        done = {row.key for row in there if row.error is None}
-        chosen = None if choose is None else set(choose(there))
+            opened.check_identity(read_probe_manifest(opened.path).identity(), json.loads(json.dumps(manifest.identity())))
+            existing = store.read(opened.path) if (opened.path / ROWS).is_file() else []
+        done = {row.key for row in existing if row.error is None}
+        chosen = None if choose is None else set(choose(existing))
         todo = [state for state in states.states if state.key not in done and (chosen is None or state.key in chosen)]
         found = probe.measure(agent, todo, setting, options) if todo else iter(())
         first = list(islice(found, 1))  # Before anything is written: an agent that cannot be measured leaves no files.
-        opened.begin(now.model_dump_json(indent=2))
+        opened.begin(manifest.model_dump_json(indent=2))
         with opened.journal(store) as file:
             for row in chain(first, found):
                 file.append(row)
@@ -303,19 +303,19 @@ def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elici
     Raises:
         UsageError: the folder belongs to another probe, agent, set of states or elicitation.
     """
-    probed = read_probe(folder)
-    found = probed.manifest
-    for name, there, here in (
-        ("agent", found.agent, agent),
-        ("elicitation", found.elicitation_fingerprint, elicitation.fingerprint),
-        ("reference", found.reference, states.reference),
-        ("split", f"{found.env} {found.scheme}/{found.split}", f"{states.env} {states.scheme}/{states.split}"),
+    result = read_probe(folder)
+    manifest = result.manifest
+    for name, recorded, wanted in (
+        ("agent", manifest.agent, agent),
+        ("elicitation", manifest.elicitation_fingerprint, elicitation.fingerprint),
+        ("reference", manifest.reference, states.reference),
+        ("split", f"{manifest.env} {manifest.scheme}/{manifest.split}", f"{states.env} {states.scheme}/{states.split}"),
     ):
-        if there != here:
-            raise UsageError(f"{folder} has the answers of another {name}: {there}, not {here}")
-    if probed.probe.answers is None:
-        raise UsageError(f"{folder} is of probe {found.probe}, whose rows hold no answers: name a folder of probe alignment")
-    known, references = probed.probe.answers(probed.rows), {row.key: row.reference for row in probed.rows if row.error is None}
+        if recorded != wanted:
+            raise UsageError(f"{folder} has the answers of another {name}: {recorded}, not {wanted}")
+    if result.probe.answers is None:
+        raise UsageError(f"{folder} is of probe {manifest.probe}, whose rows hold no answers: name a folder of probe alignment")
+    known, references = result.probe.answers(result.rows), {row.key: row.reference for row in result.rows if row.error is None}
     for state in states.states:
         if references.get(state.key, state.action) != state.action:
             raise UsageError(f"{folder} has another reference action at step {state.step} of {state.task}: measure it anew")

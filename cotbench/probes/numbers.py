@@ -87,16 +87,16 @@ def over_tasks(rows: Iterable[R], value: Callable[[R], float | bool | None]) -> 
     totals: dict[str, float] = {}
     counts: dict[str, float] = {}
     for row in rows:
-        found = value(row)
-        if found is not None:
-            totals[row.task] = totals.get(row.task, 0.0) + float(found)
+        known = value(row)
+        if known is not None:
+            totals[row.task] = totals.get(row.task, 0.0) + float(known)
             counts[row.task] = counts.get(row.task, 0.0) + 1
     return estimates.ratio(list(totals.values()), list(counts.values()))
 
 
 def partition_rows(rows: Sequence[R]) -> tuple[list[R], int, dict[str, int]]:
     """Return the measured rows, the number of errors, and the number of rows left out for each reason."""
-    kept: list[R] = []
+    measured: list[R] = []
     errors, reasons = 0, dict[str, int]()
     for row in rows:
         if row.error is not None:
@@ -104,5 +104,5 @@ def partition_rows(rows: Sequence[R]) -> tuple[list[R], int, dict[str, int]]:
         elif row.left_out is not None:
             reasons[row.left_out] = reasons.get(row.left_out, 0) + 1
         else:
-            kept.append(row)
-    return kept, errors, reasons
+            measured.append(row)
+    return measured, errors, reasons

@@ -81,7 +81,7 @@ class SensitivityRow(ProbeRow):
 
 
 @dataclass(frozen=True, slots=True)
-class _Changed:
+class _ChangedState:
     """A state with a changed prompt, and the donor of the changed part."""
 
     variant: Variant
@@ -101,47 +101,47 @@ class _Changed:
 def _measure(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: SensitivityOptions
 ) -> Iterator[SensitivityRow]:
-    made = {state.key: {variant: _MAKERS[variant](state, setting) for variant in options.variants} for state in states}
+    variants = {state.key: {variant: _MAKERS[variant](state, setting) for variant in options.variants} for state in states}
     donors = [
         one.donor
-        for each in made.values()
+        for each in variants.values()
         for one in each.values()
-        if isinstance(one, _Changed) and one.variant == "observation"
+        if isinstance(one, _ChangedState) and one.variant == "observation"
     ]
     # A donor may be one of the states: each is asked about once.
     answers = answers_for(agent, list({state.key: state for state in (*states, *donors)}.values()), setting)
     for some in batches(states, agent):
-        asked = [
+        queried = [
             (state, one, one.queries(answers[state.key], setting, agent))
             for state in some
             if answers[state.key].error is None
-            for one in made[state.key].values()
-            if isinstance(one, _Changed)
+            for one in variants[state.key].values()
+            if isinstance(one, _ChangedState)
         ]
-        decisions = iter(decide_or_errors(agent, [query for _, _, queries in asked for query in queries]))
-        said: dict[StateKey, list[tuple[_Changed, list[Decision]]]] = {}
-        for state, one, queries in asked:
-            said.setdefault(state.key, []).append((one, [next(decisions) for _ in queries]))
+        decisions = iter(decide_or_errors(agent, [query for _, _, queries in queried for query in queries]))
+        by_state: dict[StateKey, list[tuple[_ChangedState, list[Decision]]]] = {}
+        for state, one, queries in queried:
+            by_state.setdefault(state.key, []).append((one, [next(decisions) for _ in queries]))
         for state in some:
-            missing: dict[str, str] = {variant: one for variant, one in made[state.key].items() if isinstance(one, str)}
-            yield _row(state, said.get(state.key, []), missing, answers, setting)
+            missing: dict[str, str] = {variant: one for variant, one in variants[state.key].items() if isinstance(one, str)}
+            yield _row(state, by_state.get(state.key, []), missing, answers, setting)
 
 
 def _row(
     state: ProbeState,
-    said: Sequence[tuple[_Changed, list[Decision]]],
+    answered: Sequence[tuple[_ChangedState, list[Decision]]],
     missing: dict[str, str],
     answers: Mapping[StateKey, StateAnswer],
     setting: ProbeSetting,
 ) -> SensitivityRow:
     answer = answers[state.key]
-    failed = (decision.error for _, decisions in said for decision in decisions)
+    failed = (decision.error for _, decisions in answered for decision in decisions)
     error = answer.error or next((one for one in failed if one is not None), None)
     if error is not None:
         return SensitivityRow(task=state.task, step=state.step, error=error)
-    if not said:
+    if not answered:
         return SensitivityRow(task=state.task, step=state.step, left_out=", ".join(dict.fromkeys(missing.values())))
-    changes = {f"{one.variant}_change": _change(one, decisions, answers, setting) for one, decisions in said}
+    changes = {f"{one.variant}_change": _change(one, decisions, answers, setting) for one, decisions in answered}
     return SensitivityRow.model_validate(
         {
             "task": state.task,
@@ -155,18 +155,22 @@ def _row(
 
 
 def _change(
-    one: _Changed, decisions: Sequence[Decision], answers: Mapping[StateKey, StateAnswer], setting: ProbeSetting
+    one: _ChangedState, decisions: Sequence[Decision], answers: Mapping[StateKey, StateAnswer], setting: ProbeSetting
 ) -> Change:
     prompt, cot, *old = (setting.canonical(decision.action) for decision in decisions)
     change = Change(donor_task=one.donor.task, prompt_action=prompt, cot_action=cot, old_trace_action=old[0] if old else None)
     if one.variant == "task":
         return change
-    donated = answers[one.donor.key]
-    known = {} if donated.error else {"donor_prompt_action": donated.prompt_action, "donor_cot_action": donated.cot_action}
+    donor_answer = answers[one.donor.key]
+    known = (
+        {}
+        if donor_answer.error
+        else {"donor_prompt_action": donor_answer.prompt_action, "donor_cot_action": donor_answer.cot_action}
+    )
     return change.model_copy(update={"donor_step": one.donor.step, "donor_reference": one.donor.action, **known})
 
 
-def _with_another_task(state: ProbeState, setting: ProbeSetting) -> _Changed | str:
+def _with_another_task(state: ProbeState, setting: ProbeSetting) -> _ChangedState | str:
     """Return a state with the sentence of another task, or why there is none.
 
     All states of a task get the same donor, so that their prompts still share a growing prefix.
@@ -178,12 +182,12 @@ def _with_another_task(state: ProbeState, setting: ProbeSetting) -> _Changed | s
     if not others:
         return "no donor"
     donor = others[min(others, key=lambda task: derive_seed(setting.seed, state.task, task, "goal"))]
-    told = first.replace(state.goal, donor.goal, 1)
-    dialogue = replace(state.dialogue, observations=(told, *later))
-    return _Changed("task", replace(state, goal=donor.goal, dialogue=dialogue), donor)
+    observation = first.replace(state.goal, donor.goal, 1)
+    dialogue = replace(state.dialogue, observations=(observation, *later))
+    return _ChangedState("task", replace(state, goal=donor.goal, dialogue=dialogue), donor)
 
 
-def _with_another_observation(state: ProbeState, setting: ProbeSetting) -> _Changed | str:
+def _with_another_observation(state: ProbeState, setting: ProbeSetting) -> _ChangedState | str:
     """Return a state with the last observation of one where the reference took another action, or why there is none."""
     if state.step == 0:
         return "first observation"  # It holds the task.
@@ -196,28 +200,28 @@ def _with_another_observation(state: ProbeState, setting: ProbeSetting) -> _Chan
     if donor is None:
         return "no donor"
     dialogue = replace(state.dialogue, observations=(*before, donor.dialogue.observations[-1]))
-    return _Changed("observation", replace(state, dialogue=dialogue), donor)
+    return _ChangedState("observation", replace(state, dialogue=dialogue), donor)
 
 
-_MAKERS: Mapping[Variant, Callable[[ProbeState, ProbeSetting], _Changed | str]] = {
+_MAKERS: Mapping[Variant, Callable[[ProbeState, ProbeSetting], _ChangedState | str]] = {
     "task": _with_another_task,
     "observation": _with_another_observation,
 }
 
 
 def _summarize(rows: Sequence[SensitivityRow], options: SensitivityOptions) -> ProbeNumbers:
-    kept, errors, left_out = partition_rows(rows)
+    measured, errors, left_out = partition_rows(rows)
     estimates: dict[str, Estimate] = {}
     counts: dict[str, int] = {}
     for variant in options.variants:
-        counts[f"{variant}: states"] = sum(row.change(variant) is not None for row in kept)
-        for reason in sorted({row.missing[variant] for row in kept if variant in row.missing}):
-            counts[f"{variant}: {reason}"] = sum(row.missing.get(variant) == reason for row in kept)
+        counts[f"{variant}: states"] = sum(row.change(variant) is not None for row in measured)
+        for reason in sorted({row.missing[variant] for row in measured if variant in row.missing}):
+            counts[f"{variant}: {reason}"] = sum(row.missing.get(variant) == reason for row in measured)
         for name, value in _values(variant).items():
-            estimates[f"{variant}: {name}"] = over_tasks(kept, partial(_of_change, variant, value))
+            estimates[f"{variant}: {name}"] = over_tasks(measured, partial(_of_change, variant, value))
     return ProbeNumbers(
-        states=len(kept),
-        tasks=len({row.task for row in kept}),
+        states=len(measured),
+        tasks=len({row.task for row in measured}),
         errors=errors,
         left_out=left_out,
         estimates=estimates,

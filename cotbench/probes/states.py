@@ -96,10 +96,10 @@ class StateSet:
     @property
     def sha256(self) -> str:
         """A digest of everything that a measurement can depend on."""
-        whole = hashlib.sha256()
+        digest = hashlib.sha256()
         for state in self.states:
-            whole.update(repr((state.key, state.goal, state.dialogue, state.action, state.trace)).encode())
-        return whole.hexdigest()
+            digest.update(repr((state.key, state.goal, state.dialogue, state.action, state.trace)).encode())
+        return digest.hexdigest()
 
     @property
     def tasks(self) -> int:
@@ -127,8 +127,8 @@ def read_states(run: Path, limit: int | None = None, seed: int = 0) -> StateSet:
     if not episodes:
         raise UsageError(f"{run} has no successful episode in CoT mode: play a reference that wins")
     found = [state for episode in episodes for state, _ in _states(episode, config.env)]
-    kept = set(_drawn([state.key for state in found], seed)[:limit])
-    states = tuple(state for state in found if state.key in kept)
+    drawn = set(_drawn([state.key for state in found], seed)[:limit])
+    states = tuple(state for state in found if state.key in drawn)
     return StateSet(config.env, config.scheme, config.split, config.agent, seed, len(episodes), states)
 
 
@@ -173,8 +173,8 @@ def recorded_states(run: Path) -> tuple[StateSet, dict[StateKey, StateAnswer]]:
         compared=len(states),
         revised=sum(answer.revised for answer in answers.values()),
     )
-    found = (config.env, config.scheme, config.split, config.agent, config.seed, len(episodes), tuple(states), recorded)
-    return StateSet(*found), answers
+    fields = (config.env, config.scheme, config.split, config.agent, config.seed, len(episodes), tuple(states), recorded)
+    return StateSet(*fields), answers
 
 
 def _cot_episodes(run: Path, manifest: Manifest) -> list[Episode]:

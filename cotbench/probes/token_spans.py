@@ -170,21 +170,23 @@ def _rows(
         for state in some:
             answer = own.get(state.key)
             trace, action = (state.trace, state.action) if answer is None else (answer.trace.strip(), answer.cot_action)
-            found: dict[str, Any]
+            fields: dict[str, Any]
             if answer is not None and answer.error is not None:
-                found = {"error": answer.error}
+                fields = {"error": answer.error}
             elif not trace or not action:
-                found = {"left_out": "no action" if trace else "no trace"}
+                fields = {"left_out": "no action" if trace else "no trace"}
             else:
-                found = _found(agent, state, trace, action, setting, look)
-            yield row(task=state.task, step=state.step, **found)
+                fields = _measure_state(agent, state, trace, action, setting, look)
+            yield row(task=state.task, step=state.step, **fields)
 
 
-def _found(agent: Any, state: ProbeState, trace: str, action: str, setting: ProbeSetting, look: MeasureModel) -> dict[str, Any]:
+def _measure_state(
+    agent: Any, state: ProbeState, trace: str, action: str, setting: ProbeSetting, look: MeasureModel
+) -> dict[str, Any]:
     try:
-        with agent.expose_model() as inside:
-            spelled = tokenize_state(state, trace, action, setting, inside.chat, inside.context)
-            return {**spelled.tokens(), **look(inside, spelled)}
+        with agent.expose_model() as handle:
+            tokenized = tokenize_state(state, trace, action, setting, handle.chat, handle.context)
+            return {**tokenized.tokens(), **look(handle, tokenized)}
     except ContextOverflowError:
         return {"left_out": "too long"}
     except UsageError:
@@ -193,16 +195,16 @@ def _found(agent: Any, state: ProbeState, trace: str, action: str, setting: Prob
         return {"error": error_decision(error).error}
 
 
-def shares(whole: Sequence[float], prompt: Sequence[float], trace: Sequence[float]) -> dict[str, Any]:
+def shares(overall: Sequence[float], prompt: Sequence[float], trace: Sequence[float]) -> dict[str, Any]:
     """Return the fields of a `ShareRow`.
 
     Args:
-        whole: the shares of prompt, trace and rest over all layers.
+        overall: the shares of prompt, trace and rest over all layers.
         prompt: the share of the prompt in each layer.
         trace: the share of the trace in each layer.
     """
     return {
-        **dict(zip(("prompt", "trace", "rest"), (round_values(share) for share in whole), strict=True)),
+        **dict(zip(("prompt", "trace", "rest"), (round_values(share) for share in overall), strict=True)),
         "prompt_layers": tuple(round_values(share) for share in prompt),
         "trace_layers": tuple(round_values(share) for share in trace),
     }
@@ -215,24 +217,24 @@ def round_values(share: float) -> float:
 
 def share_numbers(rows: Sequence[ShareRow]) -> ProbeNumbers:
     """Return the numbers that all probes of shares have in common."""
-    kept, errors, left_out = partition_rows(rows)
+    measured, errors, left_out = partition_rows(rows)
     return ProbeNumbers(
-        states=len(kept),
-        tasks=len({row.task for row in kept}),
+        states=len(measured),
+        tasks=len({row.task for row in measured}),
         errors=errors,
         left_out=left_out,
         estimates={
-            "prompt share": over_tasks(kept, lambda row: row.prompt),
-            "trace share": over_tasks(kept, lambda row: row.trace),
-            "rest share": over_tasks(kept, lambda row: row.rest),
-            "prompt share of prompt and trace": over_tasks(kept, lambda row: row.of_both),
-            "trace token to prompt token": over_tasks(kept, lambda row: row.per_token),
+            "prompt share": over_tasks(measured, lambda row: row.prompt),
+            "trace share": over_tasks(measured, lambda row: row.trace),
+            "rest share": over_tasks(measured, lambda row: row.rest),
+            "prompt share of prompt and trace": over_tasks(measured, lambda row: row.of_both),
+            "trace token to prompt token": over_tasks(measured, lambda row: row.per_token),
         },
         curves={
-            "prompt share": _by_layer(kept, lambda row: row.prompt_layers),
-            "trace share": _by_layer(kept, lambda row: row.trace_layers),
+            "prompt share": _by_layer(measured, lambda row: row.prompt_layers),
+            "trace share": _by_layer(measured, lambda row: row.trace_layers),
         }
-        if kept
+        if measured
         else {},
     )
 

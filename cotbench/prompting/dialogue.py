@@ -63,8 +63,8 @@ class Dialogue:
 
     def without_oldest(self, count: int) -> Dialogue:
         """Return the dialogue with `count` observations elided, from the second on."""
-        kept = self.observations
-        return replace(self, observations=(kept[0], *([ELIDED] * count), *kept[1 + count :]))
+        observations = self.observations
+        return replace(self, observations=(observations[0], *([ELIDED] * count), *observations[1 + count :]))
 
     @property
     def droppable(self) -> int:

@@ -89,8 +89,8 @@ class Elicitation(BaseModel):
             "functions": _FUNCTIONS,
             "instructions": {mode: self.instruction(mode) for mode in MODES},
         }
-        whole = json.dumps({**self.model_dump(), **fixed}, sort_keys=True)
-        return hashlib.sha256(whole.encode()).hexdigest()[:16]
+        content = json.dumps({**self.model_dump(), **fixed}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def instruction(self, mode: Mode) -> str:
         """Return the system text's sentence on the form of an answer; with prefill it is the same in both modes."""
@@ -104,16 +104,16 @@ class Elicitation(BaseModel):
             mode: "prompt" or "cot".
             admissible: the admissible actions, listed where `show_admissible` is set.
         """
-        shown = [Message("system", self.system_text(dialogue, mode))]
+        chat = [Message("system", self.system_text(dialogue, mode))]
         for turn, observation in enumerate(dialogue.observations):
             if turn > 0:
-                shown.append(Message("assistant", self.past_answer(dialogue.actions[turn - 1], dialogue.traces[turn - 1])))
+                chat.append(Message("assistant", self.past_answer(dialogue.actions[turn - 1], dialogue.traces[turn - 1])))
             # The first one holds the task.
-            shown.append(Message("user", truncate_middle(observation, self.observation_chars) if turn else observation))
+            chat.append(Message("user", truncate_middle(observation, self.observation_chars) if turn else observation))
         if self.show_admissible and admissible is not None:
             listed = "\n".join(("Admissible actions:", *admissible))
-            shown[-1] = Message("user", f"{shown[-1].content}\n\n{listed}")
-        return shown
+            chat[-1] = Message("user", f"{chat[-1].content}\n\n{listed}")
+        return chat
 
     def system_text(self, dialogue: Dialogue, mode: Mode) -> str:
         """Return the environment's instructions, its examples in tags, the functions, and the instruction on the form of an

@@ -83,8 +83,8 @@ class OpenAIAgent:
         except ServerError as error:
             if error.status not in (401, 403):
                 raise
-            held = f"the key in {key_env}" if key is not None else f"no key ({key_env or 'key_env'} is not set)"
-            raise AgentError(f"{address.url} does not accept {held}: {error}") from None
+            credential = f"the key in {key_env}" if key is not None else f"no key ({key_env or 'key_env'} is not set)"
+            raise AgentError(f"{address.url} does not accept {credential}: {error}") from None
         if self._native and self._server.chat is None:
             raise AgentError(f"tools=native needs messages, which {address.url} does not take: leave tools and way away")
         self._tokens = tokens if isinstance(tokens, ServerTokenizer) else None
@@ -130,7 +130,7 @@ class OpenAIAgent:
     def submit(self, key: Hashable, query: Query) -> None:
         """Take a query; `collect` returns its decision, with the key."""
         self._open += 1
-        self._hand(key, query, self._done)
+        self._enqueue(key, query, self._done)
 
     def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
         """Return the decisions completed since the last call; waits at most `wait` seconds for one."""
@@ -147,7 +147,7 @@ class OpenAIAgent:
         """Return a decision for each query, in order; a failure is an error of that query alone."""
         done: _Done = queue.SimpleQueue()
         for index, query in enumerate(queries):
-            self._hand(index, query, done)
+            self._enqueue(index, query, done)
         answers = dict(done.get() for _ in queries)
         return [answers[index] for index in range(len(queries))]
 
@@ -160,16 +160,16 @@ class OpenAIAgent:
         for _ in self._threads:
             self._waiting.put(None)
         self._threads, self._open = [], 0
-        counted = self._writer.merges
-        if counted.merged:
+        merges = self._writer.merges
+        if merges.merged:
             _log.warning(
                 "%s: %d of %d prompts were sent as text of which the server makes other tokens than the hf: agent",
                 self.name,
-                counted.merged,
-                counted.sent,
+                merges.merged,
+                merges.sent,
             )
 
-    def _hand(self, key: Hashable, query: Query, done: _Done) -> None:
+    def _enqueue(self, key: Hashable, query: Query, done: _Done) -> None:
         if len(self._threads) < self.batch:
             thread = threading.Thread(target=self._work, name=f"{self.name} {len(self._threads)}", daemon=True)
             self._threads.append(thread)
@@ -189,15 +189,15 @@ class OpenAIAgent:
             done.put((key, decision))
 
     def _answer(self, query: Query) -> Decision:
-        prompt, spent = self._prompt(query), TokenUsage()
-        calling = self._native and bool(query.dialogue.functions)
-        decision = (self._with_tools if calling else self._written)(query, prompt, spent)
-        length = spent.prompt_tokens if calling or prompt.ids is None else len(prompt.ids)
+        prompt, usage = self._prompt(query), TokenUsage()
+        uses_tools = self._native and bool(query.dialogue.functions)
+        decision = (self._call_tools if uses_tools else self._run_program)(query, prompt, usage)
+        length = usage.prompt_tokens if uses_tools or prompt.ids is None else len(prompt.ids)
         return replace(
             decision,
             prompt_tokens=length,
-            reused_tokens=min(spent.cached, length),
-            prefilled_tokens=spent.prefilled,
+            reused_tokens=min(usage.cached, length),
+            prefilled_tokens=usage.prefilled,
             dropped_observations=prompt.dropped,
         )
 
@@ -205,19 +205,20 @@ class OpenAIAgent:
         """Return the prompt, cut to the context where both are known; without a tokenizer the server has to refuse a longer
         one.
         """
-        asked, tokens = query.elicitation, self._tokens
-        made: dict[Dialogue, Prompt] = {}
+        elicitation, tokens = query.elicitation, self._tokens
+        prompts: dict[Dialogue, Prompt] = {}
 
         def length(dialogue: Dialogue) -> int:
-            messages = asked.messages(dialogue, query.mode, query.admissible_actions)
+            messages = elicitation.messages(dialogue, query.mode, query.admissible_actions)
             ids = tokens.prompt(messages) if tokens is not None else None
-            made[dialogue] = Prompt(messages, dialogue, ids)
+            prompts[dialogue] = Prompt(messages, dialogue, ids)
             return len(ids or ())
 
-        limit = 2**31 if self._context is None else prompt_limit(asked, self._context)
-        shown, dropped = fit_context(query.dialogue, length, limit)
-        return replace(made[shown], dropped=dropped)
+        limit = 2**31 if self._context is None else prompt_limit(elicitation, self._context)
+        fitted, dropped = fit_context(query.dialogue, length, limit)
+        return replace(prompts[fitted], dropped=dropped)
 
+<<<<<<< HEAD
     def _written(self, query: Query, prompt: Prompt, spent: TokenUsage) -> Decision:
         """Run the query's program: a CoT decision is two requests."""
         program = answer_program(query)
@@ -228,6 +229,14 @@ class OpenAIAgent:
             generation = self._writer.write(query, prompt, request, spent)
             if turn is not None:
                 history.append((turn, generation))
+=======
+    def _run_program(self, query: Query, prompt: Prompt, usage: TokenUsage) -> Decision:
+        """Run the query's program: a CoT decision takes two requests."""
+        program = answer_program(query)
+        request = next(program)
+        while True:
+            generation = self._writer.write(query, prompt, request, usage)
+>>>>>>> wt-doc3
             try:
                 request = program.send(generation)
             except StopIteration as end:
@@ -236,7 +245,7 @@ class OpenAIAgent:
                     return decision
                 return replace(decision, tokens=decision_tokens(prompt.ids, history))
 
-    def _with_tools(self, query: Query, prompt: Prompt, spent: TokenUsage) -> Decision:
+    def _call_tools(self, query: Query, prompt: Prompt, usage: TokenUsage) -> Decision:
         """Send one request with the functions as tools, and return its decision."""
         if query.elicitation.style == "prefill" or query.given_trace is not None or query.given_action is not None:
             raise AgentError("with tools=native no tag is opened, no trace given, no action scored: use ?tools=text")
@@ -244,7 +253,7 @@ class OpenAIAgent:
         if chat is None:
             raise AgentError("the server takes no messages, so no tools")
         box = native.toolbox(prompt.shown)
-        ask = GenerationRequest((), native.budget(query.elicitation, query.mode), (), False, derive_seed(query.seed, 0))
-        fields = self._writer.fields(chat, query, ask)
+        request = GenerationRequest((), native.budget(query.elicitation, query.mode), (), False, derive_seed(query.seed, 0))
+        fields = self._writer.fields(chat, query, request)
         body = {"messages": chat.request_messages(native.messages(prompt.shown, query)), "tools": list(box.tools), **fields}
-        return native.read_calls(self._writer.ask(chat, body, spent), box, query)
+        return native.read_calls(self._writer.ask(chat, body, usage), box, query)

@@ -65,13 +65,13 @@ class Endpoint:
     @property
     def description(self) -> dict[str, Any]:
         """The endpoint as the manifest describes it."""
-        told = {"prompts": self.prompts, "stops": self.stops, "seed": self.seed, "logprobs": bool(self.logprobs)}
-        return {**told, "system_role": self.system, "extras": dict(self.extras)}
+        fields = {"prompts": self.prompts, "stops": self.stops, "seed": self.seed, "logprobs": bool(self.logprobs)}
+        return {**fields, "system_role": self.system, "extras": dict(self.extras)}
 
     def request_messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Return messages in the form of a request."""
-        kept = list(messages) if self.system else system_in_first_user(messages)
-        return [message._asdict() for message in kept]
+        accepted = list(messages) if self.system else system_in_first_user(messages)
+        return [message._asdict() for message in accepted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,9 @@ def probe_server(connection: Connection, model: str, way: Way, tokens: ServerTok
         AgentError: the server does not have the model, or neither endpoint.
     """
     listed = connection.models()
-    ours = next((entry for entry in listed if entry["id"] == model), {})
-    extras = _EXTRAS.get(str(ours.get("owned_by")), {})
-    longest = ours.get("max_model_len")
+    model_entry = next((entry for entry in listed if entry["id"] == model), {})
+    extras = _EXTRAS.get(str(model_entry.get("owned_by")), {})
+    context = model_entry.get("max_model_len")
     probe = _Probe(connection, model, extras)
     chat = completions = None
     refusals: list[str] = []
@@ -148,23 +148,25 @@ def probe_server(connection: Connection, model: str, way: Way, tokens: ServerTok
     if chat is None and completions is None:
         names = [str(entry["id"]) for entry in listed]
         known = did_you_mean(model, names) if names and model not in names else ""
-        raise AgentError(f"{connection.url} does not answer for {model!r}{known}: {'; '.join(refusals) or _why(reasons)}")
-    found: Literal["chat", "completions", "none"] = "none"
+        raise AgentError(
+            f"{connection.url} does not answer for {model!r}{known}: {'; '.join(refusals) or _join_reasons(reasons)}"
+        )
+    prefill: Literal["chat", "completions", "none"] = "none"
     if chat is not None and not reasons["chat"]:
-        found = "chat"
+        prefill = "chat"
     elif completions is not None:
-        found, reasons["completions"] = "completions", ""
+        prefill, reasons["completions"] = "completions", ""
     return ServerCapabilities(
-        model_info={name: ours[name] for name in ("id", "owned_by") if name in ours},
-        context=longest if isinstance(longest, int) else None,
+        model_info={name: model_entry[name] for name in ("id", "owned_by") if name in model_entry},
+        context=context if isinstance(context, int) else None,
         chat=chat,
         completions=completions,
-        prefill=found,
-        reason=_why(reasons) if found != "chat" else "",
+        prefill=prefill,
+        reason=_join_reasons(reasons) if prefill != "chat" else "",
     )
 
 
-def _why(reasons: Mapping[str, str]) -> str:
+def _join_reasons(reasons: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
 
 
@@ -256,7 +258,7 @@ class _Probe:
     ) -> Endpoint:
         """Return an endpoint with the optional fields that it takes: all are tried at once, or else one after the other."""
         bare = Endpoint(path, prompts, budget, "unknown", False, {}, {}, system)
-        asked = {"messages": bare.request_messages(prompt)} if path == "chat/completions" else {"prompt": prompt}
+        base = {"messages": bare.request_messages(prompt)} if path == "chat/completions" else {"prompt": prompt}
         optional: dict[str, Mapping[str, Any]] = {
             "stop": {"stop": list(_STOPS)},
             "seed": {"seed": 1},
@@ -266,7 +268,7 @@ class _Probe:
 
         def ask(names: Sequence[str]) -> CompletionReply:
             fields = {name: value for group in names for name, value in optional[group].items()}
-            return self._ask(path, {**asked, budget: 16 if "stop" in names else 1, **fields})
+            return self._ask(path, {**base, budget: 16 if "stop" in names else 1, **fields})
 
         taken = list(optional)
         try:

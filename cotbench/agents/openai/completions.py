@@ -53,10 +53,10 @@ class TokenUsage:
 
     def add(self, reply: CompletionReply) -> None:
         """Add the counts of a request."""
-        asked = reply.prompt_tokens or 0
+        sent = reply.prompt_tokens or 0
         if self.requests == 0:
-            self.prompt_tokens, self.cached = asked, reply.cached_tokens
-        self.prefilled += max(0, asked - reply.cached_tokens)
+            self.prompt_tokens, self.cached = sent, reply.cached_tokens
+        self.prefilled += max(0, sent - reply.cached_tokens)
         self.requests += 1
 
 
@@ -90,7 +90,7 @@ class CompletionWriter:
         self._tokens = tokens if isinstance(tokens, ServerTokenizer) else None
         self.merges = Merges()
 
-    def write(self, query: Query, prompt: Prompt, ask: GenerationRequest, spent: TokenUsage) -> Generation:
+    def write(self, query: Query, prompt: Prompt, request: GenerationRequest, usage: TokenUsage) -> Generation:
         """Return one continuation.
 
         Args:
@@ -102,15 +102,16 @@ class CompletionWriter:
         Raises:
             AgentError: the server cannot do that, or failed.
         """
-        if ask.forced is not None:
-            return self._scored(prompt, ask.prefill, ask.forced, spent)
-        endpoint = self._endpoint(ask.prefill)
-        body = {**self._prompt(endpoint, prompt, ask.prefill), **self.fields(endpoint, query, ask)}
-        reply = self.ask(endpoint, body, spent)
+        if request.forced is not None:
+            return self._score(prompt, request.prefill, request.forced, usage)
+        endpoint = self._endpoint(request.prefill)
+        body = {**self._prompt(endpoint, prompt, request.prefill), **self.fields(endpoint, query, request)}
+        reply = self.ask(endpoint, body, usage)
         if reply.reasoning is not None:
-            reply = _whole(reply, opened=bool(ask.prefill))
-        return to_generation(reply, ask, self._growth, self.count)
+            reply = _with_reasoning(reply, opened=bool(request.prefill))
+        return to_generation(reply, request, self._growth, self.count)
 
+<<<<<<< HEAD
     def turn_ids(self, prefill: Prefill) -> list[int] | None:
         """Return the ids of the assistant's turn so far, where prompts are sent as token ids; else None."""
         endpoint = self._endpoint(prefill)
@@ -120,20 +121,24 @@ class CompletionWriter:
 
     def ask(self, endpoint: Endpoint, body: dict[str, Any], spent: TokenUsage) -> CompletionReply:
         """Send one request, and add its token counts to `spent`."""
+=======
+    def ask(self, endpoint: Endpoint, body: dict[str, Any], usage: TokenUsage) -> CompletionReply:
+        """Send one request, and add its token counts to `usage`."""
+>>>>>>> wt-doc3
         reply = read_reply(self._connection.ask(endpoint.path, {"model": self._model, **body}))
-        spent.add(reply)
+        usage.add(reply)
         return reply
 
-    def fields(self, endpoint: Endpoint, query: Query, ask: GenerationRequest) -> dict[str, Any]:
+    def fields(self, endpoint: Endpoint, query: Query, request: GenerationRequest) -> dict[str, Any]:
         """Return all fields of a request but those of its prompt."""
-        asked = query.elicitation
-        fields: dict[str, Any] = {endpoint.budget: ask.budget, "temperature": asked.temperature}
-        if asked.temperature > 0:
-            fields["top_p"] = asked.top_p
+        elicitation = query.elicitation
+        fields: dict[str, Any] = {endpoint.budget: request.budget, "temperature": elicitation.temperature}
+        if elicitation.temperature > 0:
+            fields["top_p"] = elicitation.top_p
             if endpoint.seed:
-                fields["seed"] = ask.seed % _SEEDS
-        if endpoint.stops != "unknown" and ask.stops:
-            fields["stop"] = list(ask.stops)
+                fields["seed"] = request.seed % _SEEDS
+        if endpoint.stops != "unknown" and request.stops:
+            fields["stop"] = list(request.stops)
         return {**fields, **endpoint.logprobs, **endpoint.extras}
 
     def count(self, text: str) -> int | None:
@@ -145,12 +150,12 @@ class CompletionWriter:
 
     def _endpoint(self, opened: Prefill) -> Endpoint:
         server = self._server
-        found = server.continuing if opened else server.chat or server.completions
-        if found is None:
+        endpoint = server.continuing if opened else server.chat or server.completions
+        if endpoint is None:
             raise AgentError(
                 f"the server cannot continue a turn that we open ({server.reason}): use --elicitation-style template"
             )
-        return found
+        return endpoint
 
     def _prompt(self, endpoint: Endpoint, prompt: Prompt, opened: Prefill) -> dict[str, Any]:
         if endpoint.path == "chat/completions":
@@ -168,7 +173,7 @@ class CompletionWriter:
         self.merges.add(self._tokens.merges(text, prompt.ids, opened))
         return {"prompt": text.removeprefix(self._tokens.begin) if endpoint.prompts != "text" else text}
 
-    def _scored(self, prompt: Prompt, opened: Prefill, given: str, spent: TokenUsage) -> Generation:
+    def _score(self, prompt: Prompt, opened: Prefill, given: str, usage: TokenUsage) -> Generation:
         """Return the log-probabilities of a given action: the server echoes the prompt with that of each token."""
         endpoint = self._server.completions
         if endpoint is None or endpoint.prompts != "ids" or self._tokens is None or prompt.ids is None:
@@ -183,9 +188,9 @@ class CompletionWriter:
             "logprobs": 1,
         }
         loaded = self._connection.ask("completions", body)
-        spent.add(read_reply(loaded))
-        told = (loaded["choices"][0].get("logprobs") or {}).get("token_logprobs") or []
-        scores = told[len(before) : len(before) + len(ids)]
+        usage.add(read_reply(loaded))
+        token_logprobs = (loaded["choices"][0].get("logprobs") or {}).get("token_logprobs") or []
+        scores = token_logprobs[len(before) : len(before) + len(ids)]
         if len(scores) < len(ids) or not all(isinstance(score, int | float) for score in scores):
             raise AgentError(
                 "the server does not tell the log-probabilities of a prompt: a given action cannot be scored there"
@@ -193,16 +198,16 @@ class CompletionWriter:
         return Generation(given.removesuffix(ACTION_CLOSE), ACTION_CLOSE, 0, (), tuple(ids), tuple(map(float, scores)))
 
 
-def _whole(reply: CompletionReply, *, opened: bool) -> CompletionReply:
+def _with_reasoning(reply: CompletionReply, *, opened: bool) -> CompletionReply:
     """Return a reply with the text that a reasoning parser took out of it: in tags again, or, in an opened turn, as it
     stood.
     """
-    thought = reply.reasoning or ""
+    reasoning = reply.reasoning or ""
     if opened:
-        text = thought + reply.text
+        text = reasoning + reply.text
     else:
         closed = reply.text or reply.finish != "length"
-        text = f"{THINK_OPEN}{thought}{THINK_CLOSE}\n{reply.text}" if closed else f"{THINK_OPEN}{thought}"
+        text = f"{THINK_OPEN}{reasoning}{THINK_CLOSE}\n{reply.text}" if closed else f"{THINK_OPEN}{reasoning}"
     return replace(reply, text=text, pieces=(), ids=(), logprobs=None)
 
 

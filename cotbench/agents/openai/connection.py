@@ -27,9 +27,9 @@ LONGEST_WAIT = 60.0
 
 _MODELS_TIMEOUT = 60.0
 _NO_KEY = "none"
-_PASSING = (408, 409, 425, 429)
-_NO_USE = (501, 505)
-_SHOWN = 300
+_TRANSIENT = (408, 409, 425, 429)
+_PERMANENT = (501, 505)
+_EXCERPT_CHARS = 300
 _OVERFLOW = re.compile(
     r"context.{0,20}(length|window|size)|max_model_len|maximum.{0,20}tokens|too (long|many tokens)", re.IGNORECASE
 )
@@ -106,7 +106,7 @@ class Connection:
             reraise=True,
         )
         try:
-            answer: dict[str, Any] = attempts(self._once, path, body)
+            answer: dict[str, Any] = attempts(self._post, path, body)
             return answer
         except ServerError as error:
             count = attempts.statistics["attempt_number"]
@@ -144,7 +144,7 @@ class Connection:
             text = text.replace(secret, "[key]")
         return text
 
-    def _once(self, path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _post(self, path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
         if self._closed.is_set():
             raise ServerError(f"{self.url}/{path}: the agent was closed before there was an answer")
         rest = dict(body)
@@ -166,10 +166,10 @@ class Connection:
         try:
             loaded = json.loads(text)
         except (ValueError, RecursionError):
-            raise ServerError(f"{where} answered with what is no JSON: {self._shown(text)!r}", passing=True) from None
+            raise ServerError(f"{where} answered with what is no JSON: {self._excerpt(text)!r}", passing=True) from None
         choices = loaded.get("choices") if isinstance(loaded, dict) else None
         if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
-            raise ServerError(f"{where} answered without a choice: {self._shown(text)!r}", passing=True)
+            raise ServerError(f"{where} answered without a choice: {self._excerpt(text)!r}", passing=True)
         return dict(loaded)
 
     def _failure(self, path: str, error: Exception) -> ServerError:
@@ -182,15 +182,15 @@ class Connection:
         if isinstance(error, openai.APIConnectionError):
             cause = error.__cause__ or error
             return ServerError(
-                f"{where} cannot be reached or broke off ({type(cause).__name__}: {self._shown(str(cause))})", passing=True
+                f"{where} cannot be reached or broke off ({type(cause).__name__}: {self._excerpt(str(cause))})", passing=True
             )
         if not isinstance(error, openai.APIStatusError):
-            return ServerError(f"{where}: {type(error).__name__}: {self._shown(str(error))}")
-        status, told = error.status_code, self._shown(_message(error.body))
-        spent = error.code == "insufficient_quota"  # 429 too, and no waiting helps.
-        passing = (status in _PASSING or status >= 500) and status not in _NO_USE and not spent
+            return ServerError(f"{where}: {type(error).__name__}: {self._excerpt(str(error))}")
+        status, message = error.status_code, self._excerpt(_message(error.body))
+        quota_spent = error.code == "insufficient_quota"  # 429 too, and no waiting helps.
+        passing = (status in _TRANSIENT or status >= 500) and status not in _PERMANENT and not quota_spent
         return ServerError(
-            f"{where} answered {status}{': ' if told else ''}{told}",
+            f"{where} answered {status}{': ' if message else ''}{message}",
             status,
             passing=passing,
             after=_seconds(error.response.headers.get("retry-after")),
@@ -203,8 +203,8 @@ class Connection:
             return min(error.after, LONGEST_WAIT)
         return float(min(LONGEST_WAIT, BACKOFF * 2 ** (state.attempt_number - 1) * random.uniform(1, 2)))
 
-    def _shown(self, text: str) -> str:
-        return " ".join(self.redact(text).split())[:_SHOWN]
+    def _excerpt(self, text: str) -> str:
+        return " ".join(self.redact(text).split())[:_EXCERPT_CHARS]
 
 
 def _message(body: object) -> str:

@@ -47,7 +47,7 @@ _TYPES = {
 """Type names that are not of JSON schema -> those of JSON schema; any other name becomes string."""
 
 _JSON = frozenset({"object", "array", "number", "integer", "boolean", "string", "null"})
-_KEPT = ("description", "enum", "default", "required")
+_SCHEMA_FIELDS = ("description", "enum", "default", "required")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ def toolbox(dialogue: Dialogue) -> Toolbox:
             continue
         name = _plain_name(function["name"], names)
         names[name] = function["name"]
-        told = {"name": name, "description": str(function.get("description", ""))}
+        description = {"name": name, "description": str(function.get("description", ""))}
         tools.append(
-            {"type": "function", "function": {**told, "parameters": _schema(function.get("parameters") or {}, "object")}}
+            {"type": "function", "function": {**description, "parameters": _schema(function.get("parameters") or {}, "object")}}
         )
     return Toolbox(tuple(tools), names)
 
@@ -103,7 +103,7 @@ def _schema(described: Mapping[str, Any], default: str = "string") -> dict[str, 
     """Return a JSON schema for upstream's description of a type."""
     kind = str(described.get("type", default))
     kind = kind.lower() if kind.lower() in _JSON else _TYPES.get(kind.lower(), "string")
-    schema: dict[str, Any] = {"type": kind, **{name: described[name] for name in _KEPT if name in described}}
+    schema: dict[str, Any] = {"type": kind, **{name: described[name] for name in _SCHEMA_FIELDS if name in described}}
     properties = described.get("properties")
     if kind == "object":
         inner = properties if isinstance(properties, dict) else {}
@@ -116,19 +116,19 @@ def _schema(described: Mapping[str, Any], default: str = "string") -> dict[str, 
 
 def messages(dialogue: Dialogue, query: Query) -> list[Message]:
     """Return the chat without the functions, and with the instruction for tools."""
-    asked = query.elicitation
-    shown = asked.messages(replace(dialogue, functions=""), query.mode, query.admissible_actions)
-    return [Message("system", f"{dialogue.instructions.text}\n\n{INSTRUCTIONS[query.mode]}"), *shown[1:]]
+    elicitation = query.elicitation
+    chat = elicitation.messages(replace(dialogue, functions=""), query.mode, query.admissible_actions)
+    return [Message("system", f"{dialogue.instructions.text}\n\n{INSTRUCTIONS[query.mode]}"), *chat[1:]]
 
 
-def budget(asked: Elicitation, mode: str) -> int:
+def budget(elicitation: Elicitation, mode: str) -> int:
     """Return the most tokens that an answer may have.
 
     Args:
-        asked: trace and action budget.
+        elicitation: trace and action budget.
         mode: "prompt" or "cot".
     """
-    return asked.action_tokens + TAG_ALLOWANCE + (asked.trace_tokens if mode == "cot" else 0)
+    return elicitation.action_tokens + TAG_ALLOWANCE + (elicitation.trace_tokens if mode == "cot" else 0)
 
 
 def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
@@ -139,14 +139,14 @@ def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
         box: the tools of the request.
         query: the query.
     """
-    thought, text = reply.reasoning, reply.text.strip()
-    if thought is None and THINK_CLOSE in text:
-        thought, _, text = text.rpartition(THINK_CLOSE)
-        thought = thought.replace(THINK_OPEN, "")
-    elif thought is None and query.mode == "cot" and reply.calls:
-        thought, text = text or None, ""  # Text before a call is taken as its reasoning.
-    action = json.dumps([_call(call, box) for call in reply.calls], ensure_ascii=False) if reply.calls else _said(text)
-    trace = thought.strip() if thought is not None else None
+    reasoning, text = reply.reasoning, reply.text.strip()
+    if reasoning is None and THINK_CLOSE in text:
+        reasoning, _, text = text.rpartition(THINK_CLOSE)
+        reasoning = reasoning.replace(THINK_OPEN, "")
+    elif reasoning is None and query.mode == "cot" and reply.calls:
+        reasoning, text = text or None, ""  # Text before a call is taken as its reasoning.
+    action = json.dumps([_call(call, box) for call in reply.calls], ensure_ascii=False) if reply.calls else _text_action(text)
+    trace = reasoning.strip() if reasoning is not None else None
     generated = reply.tokens or 0
     in_trace = min(generated, reply.reasoning_tokens)
     return Decision(
@@ -160,15 +160,15 @@ def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
     )
 
 
-def _said(text: str) -> str:
+def _text_action(text: str) -> str:
     return parse_answer(text).action if ACTION_OPEN in text else text.strip()
 
 
 def _call(call: Mapping[str, Any], box: Toolbox) -> dict[str, Any]:
     """Return one call with the function's own name; arguments that are no JSON stay text."""
     function = call.get("function")
-    told: Mapping[str, Any] = function if isinstance(function, Mapping) else {}
-    name, arguments = str(told.get("name", "")), told.get("arguments") or {}
+    fields: Mapping[str, Any] = function if isinstance(function, Mapping) else {}
+    name, arguments = str(fields.get("name", "")), fields.get("arguments") or {}
     if isinstance(arguments, str):
         with suppress(ValueError, RecursionError):
             arguments = json.loads(arguments)
