@@ -115,12 +115,6 @@ def _rows(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: PreferenceOptions, judge: Agent | None
 ) -> Iterator[PreferenceRow]:
     # Drawn from all states with two actions, those already judged included.
-<<<<<<< HEAD
-    whole = setting.states.states
-    answers = answers_for(agent, whole if options.limit is not None else states, setting)
-    known = [(state, answers[state.key]) for state in whole if state.key in answers]
-    pairs = [_pair(state, answer, setting.states.env) for state, answer in known if answer.revised]
-=======
     all_states = setting.states.states
     answers = answers_for(agent, all_states if options.limit is not None else states, setting)
     pairs = [
@@ -128,7 +122,6 @@ def _rows(
         for state in all_states
         if state.key in answers and answers[state.key].revised
     ]
->>>>>>> wt-doc3
     pairs.sort(key=lambda pair: derive_seed(options.seed, pair.task, pair.step, "drawn"))
     drawn = {pair.key: pair for pair in pairs[: options.limit]}
     waiting: list[Pair] = []

@@ -87,7 +87,7 @@ def furnish(
 
 
 def _locations(rng: random.Random, shared: float, receptacles: Mapping[str, str]) -> dict[str, str]:
-    """Return the location from which each receptacle is reached; some share one with the receptacle of their type before them."""
+    """Return from where each receptacle is reached; some share a location with the receptacle of their type before them."""
     location: dict[str, str] = {}
     previous = ""
     pairs = [

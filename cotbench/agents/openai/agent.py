@@ -218,25 +218,16 @@ class OpenAIAgent:
         fitted, dropped = fit_context(query.dialogue, length, limit)
         return replace(prompts[fitted], dropped=dropped)
 
-<<<<<<< HEAD
-    def _written(self, query: Query, prompt: Prompt, spent: TokenUsage) -> Decision:
-        """Run the query's program: a CoT decision is two requests."""
+    def _run_program(self, query: Query, prompt: Prompt, usage: TokenUsage) -> Decision:
+        """Run the query's program: a CoT decision takes two requests."""
         program = answer_program(query)
         request = next(program)
         history: list[tuple[list[int], Generation]] = []
         while True:
             turn = self._writer.turn_ids(request.prefill) if query.return_tokens else None
-            generation = self._writer.write(query, prompt, request, spent)
+            generation = self._writer.write(query, prompt, request, usage)
             if turn is not None:
                 history.append((turn, generation))
-=======
-    def _run_program(self, query: Query, prompt: Prompt, usage: TokenUsage) -> Decision:
-        """Run the query's program: a CoT decision takes two requests."""
-        program = answer_program(query)
-        request = next(program)
-        while True:
-            generation = self._writer.write(query, prompt, request, usage)
->>>>>>> wt-doc3
             try:
                 request = program.send(generation)
             except StopIteration as end:

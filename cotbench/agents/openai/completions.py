@@ -111,7 +111,6 @@ class CompletionWriter:
             reply = _with_reasoning(reply, opened=bool(request.prefill))
         return to_generation(reply, request, self._growth, self.count)
 
-<<<<<<< HEAD
     def turn_ids(self, prefill: Prefill) -> list[int] | None:
         """Return the ids of the assistant's turn so far, where prompts are sent as token ids; else None."""
         endpoint = self._endpoint(prefill)
@@ -119,12 +118,8 @@ class CompletionWriter:
             return None
         return self._tokens.opened(prefill)
 
-    def ask(self, endpoint: Endpoint, body: dict[str, Any], spent: TokenUsage) -> CompletionReply:
-        """Send one request, and add its token counts to `spent`."""
-=======
     def ask(self, endpoint: Endpoint, body: dict[str, Any], usage: TokenUsage) -> CompletionReply:
         """Send one request, and add its token counts to `usage`."""
->>>>>>> wt-doc3
         reply = read_reply(self._connection.ask(endpoint.path, {"model": self._model, **body}))
         usage.add(reply)
         return reply

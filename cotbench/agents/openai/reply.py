@@ -131,18 +131,13 @@ def to_generation(
     total = reply.tokens if reply.tokens is not None else len(text_after_token) or count(reply.text) or 0
     logprobs, ids = reply.logprobs, reply.ids
     if stop == "eos":  # The token that ends the turn is counted, and no text.
-<<<<<<< HEAD
-        grown = tuple(each for each in grown if len(each) <= len(text))
-        last = ids[len(grown) :]
-        return Generation(text, stop, total, grown, ids[: len(grown)], logprobs, last[0] if len(last) == 1 else None)
-    ended = next((place for place, each in enumerate(grown, 1) if first_stop(each, ask.stops, ask.one_line)), None)
-=======
         text_after_token = tuple(each for each in text_after_token if len(each) <= len(text))
-        return Generation(text, stop, total, text_after_token, ids[: len(text_after_token)], logprobs)
+        last = ids[len(text_after_token) :]
+        kept = ids[: len(text_after_token)]
+        return Generation(text, stop, total, text_after_token, kept, logprobs, last[0] if len(last) == 1 else None)
     ended = next(
         (place for place, each in enumerate(text_after_token, 1) if first_stop(each, request.stops, request.one_line)), None
     )
->>>>>>> wt-doc3
     if ended is not None:
         cut = None if logprobs is None else logprobs[:ended]
         return Generation(text, stop, min(total, ended), text_after_token[:ended], ids[:ended], cut)

@@ -1,4 +1,4 @@
-"""A planning problem: objects, initial facts, goal. Invariant: every fact is about declared objects and a declared predicate."""
+"""A planning problem: objects, initial facts, goal. Invariant: facts are about declared objects and predicates."""
 
 from __future__ import annotations
 
