@@ -339,7 +339,7 @@ def test_another_training_is_not_gone_on_with(cli: Any, whole: Path, some_played
     Path("t").mkdir()
     Path("t.jsonl").replace("t/traces.jsonl")
     code, _, err = cli("train", "--resume", "o")
-    assert code == 2 and err.startswith("error: o holds another run: its data_sha256 is ") and len(err.splitlines()) == 1
+    assert code == 2 and err.startswith("error: o holds another training: its data_sha256 is ") and len(err.splitlines()) == 1
     Path("o/training.json").write_text("{")
     code, _, err = cli("train", "--resume", "o")
     assert code == 2 and err.startswith("error: o/training.json is damaged")
