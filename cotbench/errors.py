@@ -1,6 +1,6 @@
-"""The one tree of exceptions. Invariant: every message says what happened, to which id, and what to do next.
+"""The exceptions of cotbench, in one tree. Invariant: every message says what happened, to which id, and what to do next.
 
-`exit_code` is what the command line ends with: 2 when the user asked for something that cannot be, 1 when a run failed.
+`exit_code` is the exit code of the command line: 2 for a request that cannot be carried out, 1 for a run that failed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ class CotbenchError(Exception):
 
 
 class UsageError(CotbenchError):
-    """What was asked for cannot be: a bad option, an impossible combination."""
+    """A request that cannot be carried out: a bad option, an impossible combination."""
 
     exit_code = 2
 
 
 class UnknownNameError(UsageError):
-    """A name that nothing is registered under.
+    """A name under which nothing is registered.
 
     Args:
-        kind: what the name should have named ("agent", "split", ...).
-        name: what was given.
+        kind: what the name stands for ("agent", "split", ...).
+        name: the name that was given.
         known: the names that exist; the nearest ones are proposed.
-        where: of what it should have been one ("of alfworld").
+        where: what the name should belong to ("of alfworld").
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
@@ -68,7 +68,7 @@ class ContextOverflowError(AgentError):
 
 
 class RunFolderError(UsageError):
-    """A run folder that cannot be used as asked: another run's, in use, damaged."""
+    """A run folder that cannot be used: of another run, in use, or damaged."""
 
 
 class SubmissionError(UsageError):
@@ -76,10 +76,11 @@ class SubmissionError(UsageError):
 
 
 class DuplicateEntryError(SubmissionError):
-    """What was played in it stands on the leaderboard already, under another name.
+    """The episodes of a submission are on the leaderboard already, under another name.
 
     Args:
-        entry: the id of the entry that is there.
+        entry: the id of the entry that has them.
+        whose: the name of that entry.
     """
 
     def __init__(self, entry: str, whose: str) -> None:
@@ -92,7 +93,7 @@ class StoreError(CotbenchError):
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """The tail of a message about an unknown name: near matches, or all choices when there are few."""
+    """Return the end of a message about an unknown name: near matches, or all choices when there are few."""
     known = list(choices)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.55)
     if near:

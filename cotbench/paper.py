@@ -1,5 +1,5 @@
-"""What the paper reports. Invariant: reported, not ours: numbers as published, without n or interval, never mixed with what
-a run here has measured.
+"""Numbers that the paper reports. Invariant: they are as published, without n or interval, and never mixed with numbers that
+were measured here.
 
 Source: "Where Do CoT Training Gains Land in LLM based Agents?" (arXiv:2606.26935v1, 25 June 2026), by public summaries of it.
 They give no episode counts, no errors, and do not say in which mode success was measured.
@@ -15,9 +15,9 @@ SOURCE = "arXiv:2606.26935v1, by public summaries of it; reported, not ours"
 SCHEME = "paper"
 MODELS = ("Qwen3-4B", "Qwen3-8B", "Qwen3-14B", "Llama-3.1-8B-Instruct")
 ENVS = ("alfworld", "scienceworld", "bfcl")
-"""Of our environments those that are the paper's; generated ALFWorld games are not."""
+"""Those of our environments that the paper uses; generated ALFWorld games are not among them."""
 ATTENTION_SHARE_ON_PROMPT = 0.80
-"""Of the attention mass of action tokens, about."""
+"""Approximate share of the attention of action tokens."""
 
 Split = Literal["id", "ood"]
 
@@ -105,40 +105,60 @@ MASKED_SUCCESS: tuple[MaskedSuccess, ...] = tuple(
 
 
 def paper_success(model: str | None, method: str, env: str, split: str, scheme: str = SCHEME) -> float | None:
-    """The success that the paper reports, or None where it reports nothing. `model` None: the baselines of an unnamed model."""
+    """Return the success that the paper reports, or None where it reports none.
+
+    Args:
+        model: one of the paper's models; None: the baselines of a model that our source does not name.
+        method: such as `SFT` or `GRPO`.
+        env: name of the environment.
+        split: name of the split.
+        scheme: the family of splits.
+    """
     return next((one.value for one in reported(model, env, split, scheme) if one.method == method), None)
 
 
 def reported(model: str | None, env: str, split: str, scheme: str = SCHEME) -> list[Success]:
-    """Every method's success of a model on an environment's split."""
+    """Return the success of every method that the paper reports for a model on an environment's split.
+
+    Args:
+        model: one of the paper's models; None: a model that our source does not name.
+        env: name of the environment.
+        split: name of the split.
+        scheme: the family of splits.
+    """
     if scheme != SCHEME:
         return []
     return [one for one in SUCCESS if (one.model, one.env, one.split) == (model, env, split)]
 
 
 def paper_gradient_share(model: str, env: str) -> float | None:
-    """The gradient share on the prompt that the paper reports, or None."""
+    """Return the gradient share on the prompt that the paper reports, or None."""
     return next((one.value for one in GRADIENT_SHARES if (one.model, one.env) == (model, env)), None)
 
 
 def paper_masked_success(mask_fraction: float, env: str) -> float | None:
-    """The out-of-domain success by mask fraction that the paper reports, or None."""
+    """Return the out-of-domain success that the paper reports for a mask fraction, or None.
+
+    Args:
+        mask_fraction: share of the examples without action supervision.
+        env: name of the environment.
+    """
     return next((one.value for one in MASKED_SUCCESS if (one.mask_fraction, one.env) == (mask_fraction, env)), None)
 
 
 def paper_model(spec: str, description: Mapping[str, Any], aliases: Mapping[str, str]) -> str | None:
-    """Which of the paper's models an agent is, or was trained from.
+    """Return the paper's model that an agent is, or was trained from; None where it is none of them.
 
     Args:
-        spec: of the agent; an alias is as good as a name.
-        description: what its manifest says of it, with the base below an adapter.
+        spec: of the agent; an alias counts as its name.
+        description: the agent's description in the manifest, with the base model below an adapter.
         aliases: short names of models -> their names on the hub.
     """
     target = spec.partition(":")[2].partition("?")[0].partition("@")[0]
     names = [str(aliases.get(target, target))]
-    told: Any = description
-    while isinstance(told, Mapping):
-        names.append(str(told.get("model", "")))
-        told = told.get("base")
+    layer: Any = description
+    while isinstance(layer, Mapping):
+        names.append(str(layer.get("model", "")))
+        layer = layer.get("base")
     found = {name.rstrip("/").rpartition("/")[2].lower() for name in names}
     return next((model for model in MODELS if model.lower() in found), None)

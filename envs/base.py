@@ -1,5 +1,5 @@
-"""What every cotbench environment is. Invariant: `reset` and `step` return the same `info` keys in every environment,
-success is upstream's verdict and never `done`, and what was not requested is never computed.
+"""Base class of the environments. Invariant: `reset` and `step` return the same `info` keys in every environment, success is
+upstream's verdict and never `done`, and what was not requested is never computed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REQUESTS = ("admissible_actions", "expert_action")
 
 @dataclass(frozen=True, slots=True)
 class EnvOutcome:
-    """What the engine said after `reset` or one action.
+    """Result of `reset` or of one action.
 
     Attributes:
         observation: the text, byte for byte as upstream says it.
@@ -42,8 +42,8 @@ class EnvOutcome:
 class TextEnv(gymnasium.Env[str, str]):
     """Base of the text environments: task choice, step budget, the `info` contract, rendering.
 
-    A subclass says which tasks a split has (`_split_tasks`), starts one (`_start`), acts (`_act`) and, on request, lists the
-    admissible actions (`_admissible_actions`) and the expert's next action (`_expert_action`).
+    A subclass implements which tasks a split has (`_split_tasks`), how one is started (`_start`), how an action is executed
+    (`_act`) and, on request, the admissible actions (`_admissible_actions`) and the expert's next action (`_expert_action`).
 
     Args:
         split: which split `reset` draws from when no task is named.
@@ -94,36 +94,38 @@ class TextEnv(gymnasium.Env[str, str]):
 
     @property
     def restarts(self) -> int:
-        """How often the engine was lost in this episode, and started anew where it had been."""
+        """Number of times that the engine was lost in this episode and restored to the same state."""
         return 0
 
     def step_budget(self, task: str) -> int:
-        """How many steps an episode of this task may take."""
+        """Return how many steps an episode of this task may take."""
         return self.max_steps if self.max_steps is not None else self.default_max_steps
 
     @staticmethod
     @abstractmethod
     def canonical(action: str) -> str:
-        """The one spelling under which an action is executed, recorded and compared. Pure."""
+        """Return the one spelling under which an action is executed, recorded and compared. Pure."""
 
     @classmethod
     def equivalent(cls, first: str, second: str) -> bool:
-        """Whether two actions come to the same, however they are worded. Pure, and an equivalence relation."""
+        """Tell whether two actions have the same effect, however they are worded. Pure, and an equivalence relation."""
         one, other = cls.canonical(first), cls.canonical(second)
         return one == other or cls._meaning(one) == cls._meaning(other)
 
     @staticmethod
     def _meaning(action: str) -> Hashable:
-        """What canonical actions that come to the same have in common; an environment with synonyms overrides it. Pure."""
+        """Return a key that is equal for canonical actions with the same effect; an environment with synonyms overrides it.
+        Pure.
+        """
         return action
 
     @abstractmethod
     def _split_tasks(self) -> Sequence[str]:
-        """The tasks of this environment's split, sorted."""
+        """Return the tasks of this environment's split, sorted."""
 
     @abstractmethod
     def _start(self, task: str) -> tuple[EnvOutcome, str]:
-        """Load and start a task; the first observation and the goal."""
+        """Load and start a task; return its first outcome and the goal."""
 
     @abstractmethod
     def _act(self, action: str) -> EnvOutcome:
@@ -131,14 +133,14 @@ class TextEnv(gymnasium.Env[str, str]):
 
     @abstractmethod
     def _admissible_actions(self) -> list[str]:
-        """Sorted, unique actions that do something in this state."""
+        """Return the actions that do something in this state, sorted and without duplicates."""
 
     @abstractmethod
     def _expert_action(self) -> str | None:
-        """The expert's next action in this state, or None where it is not known."""
+        """Return the expert's next action in this state, or None where it is not known."""
 
     def _more_info(self) -> dict[str, Any]:
-        """What this environment alone has to tell."""
+        """Return the `info` entries that only this environment has."""
         return {}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -170,7 +172,13 @@ class TextEnv(gymnasium.Env[str, str]):
         return outcome.observation, self._info(outcome)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Execute an action; the reward is the gain in score.
+        """Execute an action.
+
+        Args:
+            action: the action in any spelling that `canonical` accepts.
+
+        Returns:
+            Observation, reward (the gain in score), terminated, truncated and `info`.
 
         Raises:
             EpisodeOverError: before `reset`, or after the episode ended.
@@ -191,7 +199,7 @@ class TextEnv(gymnasium.Env[str, str]):
         return outcome.observation, reward, terminated, truncated, self._info(outcome)
 
     def render(self) -> str | None:
-        """The last action and observation, in render mode "ansi"."""
+        """Return the last action and observation, in render mode "ansi"."""
         return self._rendered if self.render_mode == "ansi" else None
 
     def _info(self, outcome: EnvOutcome) -> dict[str, Any]:

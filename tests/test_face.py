@@ -6,25 +6,34 @@ from pathlib import Path
 import pytest
 
 import cotbench
+from tests import house
 
 FACE = [
     "Agent",
     "Answer",
     "CotbenchError",
     "Decision",
+    "DecisionTokens",
     "Dialogue",
     "Elicitation",
     "Episode",
     "Manifest",
+    "Probe",
     "Query",
+    "Recipe",
     "Run",
     "RunConfig",
     "Step",
     "Summary",
+    "TextEnv",
+    "compare_runs",
     "load_run",
     "make_agent",
     "parse_answer",
     "register_agent",
+    "register_env",
+    "register_probe",
+    "register_recipe",
     "run",
 ]
 
@@ -57,3 +66,18 @@ def test_a_type_checker_sees_the_same_names() -> None:
 def test_no_other_name_is_there() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         cotbench.nothing  # noqa: B018
+
+
+def test_no_name_of_a_room_is_also_one_of_its_modules() -> None:
+    """Else which of the two is found would depend on what was imported before."""
+    for path in house.modules().values():
+        if path.name != "__init__.py":
+            continue
+        tree = ast.parse(path.read_text("utf-8"))
+        exported = [
+            ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        ]
+        modules = {one.stem for one in path.parent.glob("*.py")} | {one.name for one in path.parent.iterdir() if one.is_dir()}
+        assert not modules.intersection(*exported[:1] or [[]]), path

@@ -171,6 +171,8 @@ def test_help_loads_nothing_heavy() -> None:
         ["run", "--help"],
         ["traces", "--help"],
         ["train", "--help"],
+        ["train", "--recipe", "base", "--help"],
+        ["probe", "--help"],
         ["leaderboard", "--help"],
         ["--version"],
     )

@@ -12,8 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.recipes.require import require_training
-from cotbench.baselines.tiny import corpus
-from cotbench.baselines.tiny.model import new_model, new_tokenizer, tiny_elicitation
 from cotbench.baselines.training.batching import make_steps
 from cotbench.baselines.training.options import TrainingOptions
 from cotbench.baselines.training.recipe_card import TrainingResult, training_folder, write_begun
@@ -69,6 +67,9 @@ def train_base(
         MissingExtraError: the libraries for training are not installed.
     """
     require_training()
+    from cotbench.baselines.tiny import corpus
+    from cotbench.baselines.tiny.model import tiny_elicitation
+
     record = {
         "recipe": NAME,
         "config": config.model_dump(mode="json"),
@@ -81,6 +82,8 @@ def train_base(
 
 
 def _train(config: BaseConfig, record: dict[str, Any], out: Path, progress: Callable[[], Any] | None) -> TrainingResult:
+    from cotbench.baselines.tiny import corpus
+    from cotbench.baselines.tiny.model import new_model, new_tokenizer
     from cotbench.baselines.training import loop
     from cotbench.baselines.training.dataset import PackedDataset, trees_of_texts
     from cotbench.baselines.training.model import make_trainable
@@ -115,6 +118,8 @@ def _train(config: BaseConfig, record: dict[str, Any], out: Path, progress: Call
 
 def text_tree(one: Demonstration, chat: Any) -> Tree:
     """Return a transcript as the model is shown it, every token of it to be predicted but the instructions."""
+    from cotbench.baselines.tiny.model import tiny_elicitation
+
     last = len(one.actions) - 1
     messages = tiny_elicitation().messages(one.dialogue(last), "cot")
     system = len(chat.encode(messages[0].content))
@@ -124,6 +129,8 @@ def text_tree(one: Demonstration, chat: Any) -> Tree:
 
 def _cost(config: BaseConfig, sizes: TokenSizes, episodes: int) -> float:
     """Return about how many tokens are read; the data is its own, whatever a study has."""
+    from cotbench.baselines.tiny import corpus
+
     return config.epochs * config.games * (sizes.first_prompt + corpus.STEPS * sizes.step)
 
 

@@ -1,5 +1,5 @@
-"""Agents: who decides. Begin with `base` (what an agent is) and `registry` (how one is found by its spec); `hf/`, `openai/` and
-`vllm` ask models, `tokenization/` turns what they are shown into token ids, each other file is one agent.
+"""Agents. Begin with `base` (the protocol of an agent) and `registry` (finds an agent by its spec); `hf/`, `openai/` and `vllm`
+query models, `tokenization/` turns what they are shown into token ids, each other file is one agent.
 """
 
 from typing import TYPE_CHECKING

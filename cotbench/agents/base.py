@@ -1,4 +1,4 @@
-"""What an agent is. Invariant: a batch of queries goes in, a batch of decisions comes out, in the same order."""
+"""The protocol of an agent. Invariant: a batch of queries goes in, a batch of decisions comes out, in the same order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cotbench.prompting.query import Decision, Query
 
 @runtime_checkable
 class Agent(Protocol):
-    """Anything that decides.
+    """Anything that answers queries with decisions.
 
     Three attributes are optional. `needs`, a set of "admissible_actions" and "expert_action", makes a run fill these fields of
     its queries. `describe()` returns a dict for the manifest: what exactly answered (model, revision, device, ...).
@@ -21,7 +21,7 @@ class Agent(Protocol):
     name: str
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        """One decision a query, in order.
+        """Return a decision for each query, in order.
 
         A query that cannot be answered for a reason outside the model gets a `Decision` with `error`. An exception means that
         none of the batch could be answered.
@@ -33,41 +33,50 @@ class Agent(Protocol):
 
 @runtime_checkable
 class StreamingAgent(Agent, Protocol):
-    """An agent that takes queries in at any time and answers each as soon as it can, so that none waits for another.
+    """An agent that takes queries at any time and answers each as soon as it can, so that none waits for another.
 
     Attributes:
-        batch: how many episodes keep it busy.
+        batch: number of episodes that keep it busy.
     """
 
     batch: int
 
     def submit(self, key: Hashable, query: Query) -> None:
-        """Take a query in; never waits, never raises for what is wrong with the query: that becomes its decision's error."""
+        """Take a query.
+
+        Never waits, and never raises for what is wrong with the query: that becomes its decision's error.
+
+        Args:
+            key: names the query in `collect`.
+            query: the query.
+        """
 
     def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
-        """The decisions that were completed since the last call, under the keys of their queries.
+        """Return the decisions completed since the last call, with the keys of their queries.
 
-        Computes, or waits for others to compute, but no longer than about `wait` seconds where nothing is to be computed here;
-        with nothing submitted it returns an empty list at once.
+        Computes, or waits for others to compute; with nothing submitted it returns an empty list at once.
+
+        Args:
+            wait: seconds to wait at most, where the computation is done elsewhere.
         """
 
 
 def needs_of(agent: Agent) -> frozenset[str]:
-    """What the agent wants to find in its queries beyond the dialogue."""
+    """Return the fields that the agent needs in its queries beyond the dialogue."""
     return frozenset(getattr(agent, "needs", ()))
 
 
 def describe_agent(agent: Agent) -> dict[str, Any]:
-    """What the manifest says of an agent beside its spec."""
+    """Return an agent's description for the manifest, beside its spec."""
     description = getattr(agent, "describe", None)
     return dict(description()) if callable(description) else {}
 
 
 def check_elicitation(agent: Agent, elicitation: Elicitation) -> None:
-    """Let an agent say that it cannot be asked this way.
+    """Raise an error where an agent cannot be asked this way.
 
     Raises:
-        CotbenchError: it says so.
+        CotbenchError: the agent's `require` refuses the elicitation.
     """
     check = getattr(agent, "require", None)
     if callable(check):

@@ -1,5 +1,5 @@
-"""Ask an agent and check what it returns. Invariant: whatever an agent returns or raises, what leaves here are decisions that can
-be written to a file and read again; a failure is a decision with an error.
+"""Ask an agent and check what it returns. Invariant: whatever an agent returns or raises, what leaves here are decisions that
+can be written to a file and read again; a failure is a decision with an error.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def error_decision(error: Exception) -> Decision:
 
 
 def decide_all(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
-    """Return an agent's decisions, one a query.
+    """Return an agent's decisions, one for each query.
 
     Raises:
-        Exception: whatever the agent raises; AgentError where it miscounts.
+        Exception: whatever the agent raises; AgentError where their number is wrong.
     """
     decisions = list(agent.decide(queries))
     if len(decisions) != len(queries):
@@ -65,7 +65,13 @@ def _encodable(value: str) -> str:
 
 
 def tagged_decision(query: Query, action: str, trace: str | None) -> Decision:
-    """Return a well-formed decision of an agent without a model: in CoT mode with the given trace, else with its own."""
+    """Return a well-formed decision of an agent without a model.
+
+    Args:
+        query: the query.
+        action: the action.
+        trace: the agent's own trace; not used in prompt mode, or where the query gives one.
+    """
     trace = None if query.mode == "prompt" else query.given_trace or trace
     reasoning = "" if trace is None else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
     return Decision(action, trace, f"{reasoning}{ACTION_OPEN}{action}{ACTION_CLOSE}")

@@ -1,5 +1,5 @@
-"""The ceiling: an agent that does what the environment's expert does. Invariant: where the expert is silent, that is an error,
-not a guess.
+"""The `expert` agent, the upper bound: it takes the environment's expert's action. Invariant: where the expert knows no action,
+that is an error, not a guess.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class ExpertAgent:
     needs = frozenset({"expert_action"})
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        """The expert's action for each query."""
+        """Return the expert's action for each query."""
         return [self._follow(query) for query in queries]
 
     def _follow(self, query: Query) -> Decision:
@@ -27,4 +27,4 @@ class ExpertAgent:
         return tagged_decision(query, action, f"Step {query.step + 1}: the next thing to do for the task is to {action}.")
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""

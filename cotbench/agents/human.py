@@ -1,4 +1,6 @@
-"""A person at the terminal. Invariant: nothing is shown that a model would not be shown, except on request ("?")."""
+"""The `human` agent: a person at the terminal. Invariant: nothing is shown that a model would not be shown, except on
+request ("?").
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ class HumanAgent:
             print("\n".join(query.admissible_actions or ("(no list of admissible actions)",)))
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 def _read(prompt: str) -> str:

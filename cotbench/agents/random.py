@@ -1,4 +1,6 @@
-"""The floor: an agent that draws from the admissible actions. Invariant: its draw depends on the query's seed alone."""
+"""The `random` agent, the lower bound: it draws from the admissible actions. Invariant: its draw depends on the query's seed
+alone.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ from cotbench.prompting.query import Decision, Query
 
 
 class RandomAgent:
-    """Uniform over the admissible actions; its trace, in CoT mode, says so."""
+    """Draws uniformly from the admissible actions; its trace, in CoT mode, says so."""
 
     name = "random"
     needs = frozenset({"admissible_actions"})
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        """One draw a query."""
+        """Return a drawn action for each query."""
         return [self._draw(query) for query in queries]
 
     def _draw(self, query: Query) -> Decision:
@@ -27,4 +29,4 @@ class RandomAgent:
         return tagged_decision(query, action, f"I draw one of {len(choices)} admissible actions.")
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""

@@ -1,5 +1,5 @@
-"""Finding an agent by its spec, `name[:target][?option=value&...]`. Invariant: one name, one factory; an option that the
-factory does not take is an error, not ignored.
+"""Find an agent by its spec, `name[:target][?option=value&...]`. Invariant: one name, one factory; an option that the factory
+does not take is an error, not ignored.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _registry: Registry[Factory] = Registry("agent", ENTRY_POINTS, None, _BUILTIN)
 
 @dataclass(frozen=True, slots=True)
 class AgentSpec:
-    """A spec, taken apart: `hf:Qwen/Qwen3-4B?dtype=bfloat16` is name `hf`, target `Qwen/Qwen3-4B`, one option."""
+    """The parts of a spec: `hf:Qwen/Qwen3-4B?dtype=bfloat16` is name `hf`, target `Qwen/Qwen3-4B`, one option."""
 
     name: str
     target: str
@@ -44,7 +44,7 @@ class AgentSpec:
 
 
 def parse_spec(spec: str) -> AgentSpec:
-    """Take a spec apart.
+    """Parse a spec.
 
     Raises:
         UsageError: it has no name, or an option without a value.
@@ -61,7 +61,7 @@ def parse_spec(spec: str) -> AgentSpec:
 
 
 def register_agent(name: str) -> Callable[[_F], _F]:
-    """Decorator: make a class (or a function) the factory of agents called `name`.
+    """Return a decorator that makes a class (or a function) the factory of agents called `name`.
 
     The factory takes the spec's target as its first argument, if it has one, and the spec's options as keyword arguments,
     converted to their annotated types.
@@ -83,7 +83,7 @@ def agent_names() -> list[str]:
 
 
 def make_agent(spec: str) -> Agent:
-    """The agent that a spec names.
+    """Build the agent that a spec names.
 
     Raises:
         UnknownNameError: no such agent, or it has no such option.
@@ -94,7 +94,19 @@ def make_agent(spec: str) -> Agent:
 
 
 def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Agent]:
-    """Check a spec and bind its options, `more` among them, without building the agent; errors as in `make_agent`."""
+    """Check a spec and bind its options, without building the agent.
+
+    Args:
+        spec: the spec.
+        more: further options, which override those of the spec.
+
+    Returns:
+        A function that builds the agent.
+
+    Raises:
+        UnknownNameError: no such agent, or it has no such option.
+        UsageError: the target is missing or not wanted, or an option's value does not fit.
+    """
     parsed = parse_spec(spec)
     factory = _registry.get(parsed.name)
     hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
@@ -131,7 +143,7 @@ def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Ag
 
 
 def summary_of(name: str) -> str:
-    """The first line of what a registered agent says of itself.
+    """Return the first line of a registered agent's docstring.
 
     Raises:
         UnknownNameError: no such agent.
@@ -141,7 +153,7 @@ def summary_of(name: str) -> str:
 
 
 def builtin_summaries() -> dict[str, str]:
-    """The agents that come with cotbench, with a line on each."""
+    """Return the agents that come with cotbench, each with one line."""
     return {
         "random": "uniform over the admissible actions",
         "expert": "the environment's expert, with a trace for each action",

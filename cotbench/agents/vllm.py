@@ -1,8 +1,8 @@
-"""The `vllm:` agent: vLLM's server, started for one model on this machine, and ended with the agent. Invariant: what it answers
-is what the `openai:` agent answers of that server; no process is left behind by `close`, by an exception or at Python's exit.
+"""The `vllm:` agent: vLLM's server, started for one model on this machine, and ended with the agent. Invariant: its answers are
+those of the `openai:` agent with that server; no process is left behind by `close`, by an exception or at Python's exit.
 
-Prompts go to it as token ids, so they are those of the `hf:` agent. A Python that is killed outright (SIGKILL) cannot end the
-server: it has to be ended by hand then.
+Prompts are sent as token ids, so they are those of the `hf:` agent. A Python that is killed with SIGKILL cannot end the server:
+it has to be ended by hand then.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from cotbench.prompting.query import Decision, Query
 HOST = "127.0.0.1"
 
 TERMINATE_WAIT = 20.0
-"""Seconds that the server gets to end by itself."""
+"""Seconds to wait for the server to end after a signal."""
 
 _POLL = 0.2
 _TAIL, _TAIL_BYTES = 15, 16_384
-_ALWAYS = (
+_FIXED_ARGUMENTS = (
     "--enable-prefix-caching",
     "--enable-prompt-tokens-details",
     "--generation-config=vllm",
     "--uvicorn-log-level=warning",
 )
-"""Reuse what was computed and tell how much; no penalties out of the model's generation_config.json; no line a request."""
+"""Prefix caching, reported in the usage; no penalties from the model's generation_config.json; no log line for each request."""
 
 
 class VLLMAgent:
@@ -52,12 +52,12 @@ class VLLMAgent:
 
     Args:
         model: hub name, alias, or local folder.
-        port: where the server listens on this machine; default: a free one.
-        gpu_memory_utilization: the part of the GPU's memory that vLLM takes.
+        port: the server's port on this machine; default: a free one.
+        gpu_memory_utilization: the part of the GPU's memory that vLLM takes, from 0 to 1.
         max_model_len: the longest prompt and answer together, in tokens.
-        args: more of `vllm serve`'s command line.
-        start: seconds until the model must be loaded.
-        tokenizer: see `OpenAIAgent`, as for what follows.
+        args: further arguments of `vllm serve`.
+        start: seconds to wait until the model is loaded.
+        tokenizer: see `OpenAIAgent`, also for the options that follow.
         way: default: "completions"; with tools=native "auto".
         tools: "native" needs `--enable-auto-tool-choice` and a `--tool-call-parser` in `args`.
     """
@@ -87,7 +87,7 @@ class VLLMAgent:
         if any(argument.startswith("--api-key") for argument in more):
             raise UsageError("the server of a vllm: agent listens on this machine alone and takes no key: leave --api-key away")
         self.name = f"vllm:{model}"
-        self._server = _Process(served, port, [*_ALWAYS, *more])
+        self._server = _Process(served, port, [*_FIXED_ARGUMENTS, *more])
         try:
             version = self._server.wait(start)
             self._agent = OpenAIAgent(
@@ -106,27 +106,27 @@ class VLLMAgent:
         self.needs = self._agent.needs
         self.batch = self._agent.batch
         # The port is left out: a run may go on with another one.
-        told = {name: value for name, value in self._agent.describe().items() if name != "url"}
-        self._description = {**told, "vllm": version, "arguments": [*_ALWAYS, *more]}
+        description = {name: value for name, value in self._agent.describe().items() if name != "url"}
+        self._description = {**description, "vllm": version, "arguments": [*_FIXED_ARGUMENTS, *more]}
 
     def describe(self) -> dict[str, Any]:
-        """Model, version and arguments of the server, and how it is asked."""
+        """Return model, version and arguments of the server, and how it is asked."""
         return dict(self._description)
 
     def require(self, elicitation: Elicitation) -> None:
-        """Refuse what the server cannot do; see `OpenAIAgent`."""
+        """Raise an error where the server cannot be asked this way; see `OpenAIAgent`."""
         self._agent.require(elicitation)
 
     def submit(self, key: Hashable, query: Query) -> None:
-        """Take a query in."""
+        """Take a query; `collect` returns its decision, with the key."""
         self._agent.submit(key, query)
 
     def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
-        """The decisions completed since the last call."""
+        """Return the decisions completed since the last call; waits at most `wait` seconds for one."""
         return self._agent.collect(wait)
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        """One decision a query, in order."""
+        """Return a decision for each query, in order."""
         return self._agent.decide(queries)
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ class VLLMAgent:
 
 
 def _command() -> list[str]:
-    """How vLLM is started.
+    """Return the command that starts vLLM.
 
     Raises:
         AgentError: it is not installed.
@@ -150,13 +150,13 @@ def _command() -> list[str]:
 
 
 class _Process:
-    """One server process, in a group of its own, so that its workers end with it."""
+    """One server process, in a process group of its own, so that its workers end with it."""
 
     def __init__(self, model: str, port: int | None, arguments: Sequence[str]) -> None:
         command = _command()
         self.port = _free_port(port)
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # As long as the process.
-        # Whoever starts the server asks it too, on this machine: it needs no key, and gets none of ours.
+        # The server listens on this machine alone: it needs no key, and gets none of ours.
         environment = {name: value for name, value in os.environ.items() if name not in ("VLLM_API_KEY", "OPENAI_API_KEY")}
         self._process = subprocess.Popen(
             [*command, "serve", model, "--host", HOST, "--port", str(self.port), *arguments],
@@ -169,7 +169,7 @@ class _Process:
         atexit.register(self.end)
 
     def wait(self, seconds: float) -> str | None:
-        """Wait until the model is loaded; gives the server's version.
+        """Wait until the model is loaded; returns the server's version, None where it reports none.
 
         Raises:
             AgentError: the process ended, or it takes too long.
@@ -187,7 +187,7 @@ class _Process:
         raise AgentError(f"vLLM did not load the model within {seconds:g} s (?start=SECONDS); its last words: {self._tail()}")
 
     def end(self) -> None:
-        """End the server and its workers, politely at first."""
+        """End the server and its workers: with SIGTERM, then with SIGKILL."""
         if self._output.closed:
             return
         atexit.unregister(self.end)
@@ -212,14 +212,14 @@ def _version(opener: Any, port: int) -> str | None:
 
     try:
         with opener.open(f"http://{HOST}:{port}/version", timeout=5) as answer:
-            told = json.loads(answer.read()).get("version")
+            version = json.loads(answer.read()).get("version")
     except (OSError, ValueError, AttributeError):
         return None
-    return told if isinstance(told, str) else None
+    return version if isinstance(version, str) else None
 
 
 def _free_port(wanted: int | None) -> int:
-    """A port that nobody listens on.
+    """Return a free port.
 
     Raises:
         AgentError: the wanted one is taken.

@@ -1,5 +1,5 @@
 """The command line. Invariant: an error is one line on standard error; exit code 2 for a usage error, 1 for a failed run, 130
-after Ctrl-C. Each command's file imports what it needs when it runs, so `cotbench --help` answers at once.
+after Ctrl-C. Each command's file imports its dependencies when it runs, so `cotbench --help` answers at once.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from cotbench.errors import CotbenchError
 
 
 def main() -> None:
-    """Entry point of the `cotbench` command."""
+    """Run the command line of this process, and exit with its code."""
     sys.exit(run_cli(sys.argv[1:]))
 
 
 def run_cli(arguments: list[str]) -> int:
-    """Run a command line and tell its exit code."""
+    """Run a command line, and return its exit code.
+
+    Args:
+        arguments: the words after `cotbench`.
+    """
     from typer.exceptions import Abort, Exit, TyperException
 
     from cotbench.cli.app import app, with_resume_value
@@ -24,21 +28,21 @@ def run_cli(arguments: list[str]) -> int:
     try:
         code = app(with_resume_value(arguments), prog_name="cotbench", standalone_mode=False)
     except CotbenchError as error:
-        return _say(str(error), error.exit_code)
+        return _print_error(str(error), error.exit_code)
     except Exit as error:
         return int(error.exit_code)
     except TyperException as error:
-        return _say(unknown_option(error) or error.format_message(), error.exit_code)
+        return _print_error(unknown_option(error) or error.format_message(), error.exit_code)
     except (KeyboardInterrupt, Abort):
-        return _say("interrupted", 130)
+        return _print_error("interrupted", 130)
     except BrokenPipeError:
-        return 0  # Whoever read our output has seen enough.
+        return 0  # The reader of our output closed the pipe, as `head` does.
     except OSError as error:
-        return _say(f"{error.strerror or error}: {error.filename or 'the disk or the network'}", 1)
+        return _print_error(f"{error.strerror or error}: {error.filename or 'the disk or the network'}", 1)
     return code if isinstance(code, int) else 0
 
 
-def _say(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     if message:
         print("error: " + " ".join(message.split()), file=sys.stderr)
     return code

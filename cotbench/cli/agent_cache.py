@@ -1,6 +1,6 @@
-"""An agent for the time of a command. Invariant: a command's result does not depend on what was done with the agent before.
+"""An agent, open while a command runs. Invariant: a command's result does not depend on earlier uses of the agent.
 
-A process that carries out many commands keeps the last agent: loading a model takes longer than many a command does.
+A process that runs many commands keeps the last agent: loading a model takes longer than many commands do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Keeper:
         self.agent: Agent | None = None
 
     def drop(self) -> None:
-        """Close it."""
+        """Close the agent and forget it."""
         if self.agent is not None:
             self.agent.close()
         self.agent, self.spec = None, ""
@@ -33,13 +33,19 @@ _keeper = _Keeper()
 
 
 def keep_agents() -> None:
-    """From now on, an agent that can forget what it has seen (`clear_cache()`) stays for the next command that names it."""
+    """Keep the last agent for the next command with the same spec, where it can forget its past queries (`clear_cache()`)."""
     _keeper.keeping = True
 
 
 @contextmanager
 def open_agent(spec: str, build: Callable[[], Agent], folder: Path) -> Iterator[Agent]:
-    """The agent of a spec, closed in the end, or kept; where it cannot be loaded, no empty `folder` stays."""
+    """Open the agent of a spec for a `with` block; it is closed at the end, or kept.
+
+    Args:
+        spec: the spec.
+        build: builds the agent.
+        folder: the command's folder; removed where it is empty and the agent cannot be built.
+    """
     if _keeper.agent is not None and _keeper.spec == spec:
         agent = _keeper.agent
     else:

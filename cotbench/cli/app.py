@@ -1,5 +1,5 @@
-"""The commands, put together. Invariant: a command's module is imported when the command is asked for: `cotbench --help` needs
-none of them.
+"""The table of commands. Invariant: a command's module is imported when the command is used: `cotbench --help` imports none
+of them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Entry:
 
     Attributes:
         summary: the first paragraph of its help.
-        target: where it is, "module:attribute": a function, a group's `typer.Typer`, or with `built` what makes the function.
-        built: the options depend on the arguments: the target is called with them.
+        target: "module:attribute": a function, a group's `typer.Typer`, or with `built` a function that returns the command.
+        built: whether the options depend on the arguments: the target is called with them.
     """
 
     summary: str
@@ -68,25 +68,25 @@ def load_command(name: str, arguments: list[str]) -> Any:
 
     Args:
         name: a key of `COMMANDS`.
-        arguments: what is typed after it.
+        arguments: the words typed after it.
 
     Raises:
-        CotbenchError: its options cannot be found out.
+        CotbenchError: its options cannot be determined.
     """
     entry = COMMANDS[name]
     module, attribute = entry.target.split(":")
     found = getattr(import_module(f"cotbench.cli.{module}"), attribute)
     if not isinstance(found, typer.Typer):
-        made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        made.command(name)(found(arguments) if entry.built else found)
-        found = made
+        app_of_one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app_of_one.command(name)(found(arguments) if entry.built else found)
+        found = app_of_one
     command = get_command(found)
     command.name = name
     return command
 
 
 class _Commands(TyperGroup):
-    """Lists the commands by their summaries, and loads the one that is asked for."""
+    """Lists the commands by their summaries, and loads the one that is used."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

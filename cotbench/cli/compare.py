@@ -38,7 +38,7 @@ def compare(
 
 
 def _runs(folder: Path) -> dict[str, Run]:
-    """The runs of a folder by environment; those of a suite that were not begun are left away."""
+    """Return the runs of a folder by environment; those of a suite that were not begun are left out."""
     from cotbench.errors import RunFolderError
     from cotbench.runs import suite
     from cotbench.runs.manifest import MANIFEST

@@ -1,4 +1,4 @@
-"""`cotbench doctor`: what is installed, what is missing, and the exact command that mends it."""
+"""`cotbench doctor`: installed packages, device and data, and the command that installs each missing one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: what was found, and the command that mends it (empty when all is well)."""
+    """One package, device or data set: its state, and the command that mends it (empty when all is well)."""
 
     what: str
     found: str

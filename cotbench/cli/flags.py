@@ -1,5 +1,5 @@
-"""Options of commands out of config models. Invariant: an option's name, type, default and help stand in the model's field
-alone; what was not typed is not in what a command is given, so a default is never taken for something that was asked for.
+"""Command-line options from config models. Invariant: an option's name, type, default and help are in the model's field alone;
+an option that was not typed is not passed to the command, so a default is never taken for a value that was typed.
 """
 
 from __future__ import annotations
@@ -13,23 +13,20 @@ import typer
 from pydantic import BaseModel
 
 from cotbench.errors import UsageError
-from cotbench.flags import ELICITATION, MODEL, OUTPUT, TASKS, Option, by_field, options_of, read_value
+from cotbench.flags import ELICITATION, OUTPUT, Option, by_field, options_of, read_value
 from cotbench.plugins import load_plugins
 
-PLAYED, ASKED, LEARNED, WRITTEN = TASKS, ELICITATION, MODEL, OUTPUT
-"""Panels of `--help`."""
-
 Typed: TypeAlias = Mapping[type[BaseModel], dict[str, Any]]
-"""What was typed, by model and field; a nested model's fields in a dict of their own."""
+"""Typed values by model and field; a nested model's fields are in a dict of their own."""
 
 _METAVARS = {int: "INT", float: "FLOAT", Path: "PATH", str: "TEXT"}
 
 
 def with_options(*models: type[BaseModel], without: tuple[str, ...] = ()) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Decorator: give a command the options of models.
+    """Return a decorator that gives a command the options of models.
 
     Args:
-        models: config models; the command's first parameter is what was typed of them (`Typed`).
+        models: config models; the command's first parameter is the typed values (`Typed`).
         without: names of fields that are no options of this command.
     """
 
@@ -56,20 +53,20 @@ def with_options(*models: type[BaseModel], without: tuple[str, ...] = ()) -> Cal
 
         before = [parameter for parameter in own if parameter.kind is not parameter.KEYWORD_ONLY]
         after = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
-        read = [
+        option_parameters = [
             inspect.Parameter(prefix + name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
             for name, (_, option) in options.items()
             for prefix, annotation in typer_options(option).items()
         ]
-        every = [
+        parameters = [
             *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name]) for one in before),
-            *read,
+            *option_parameters,
             *(one.replace(annotation=hints[one.name]) for one in after),
         ]
-        described: Any = run
-        described.__name__, described.__doc__ = command.__name__, command.__doc__
-        described.__signature__ = inspect.Signature(every, return_annotation=int)
-        described.__annotations__ = {one.name: one.annotation for one in every} | {"return": int}
+        wrapper: Any = run
+        wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+        wrapper.__signature__ = inspect.Signature(parameters, return_annotation=int)
+        wrapper.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": int}
         return run
 
     return decorate
@@ -79,7 +76,7 @@ def typer_options(option: Option) -> dict[str, Any]:
     """Return the annotations of the parameters that an option is read by; each is None where it was not typed.
 
     A `--no-` form is a parameter of its own, by the prefix "no_", hidden and named in the help of the first: a column of
-    `--help` with the few such forms would leave no room for what the others do.
+    `--help` with the few such forms would leave no room for the descriptions.
     """
     flag = option.flag
     about: dict[str, Any] = {"help": _help(option), "rich_help_panel": option.panel or None}
@@ -94,13 +91,19 @@ def typer_options(option: Option) -> dict[str, Any]:
 
 
 def _help(option: Option) -> str:
-    """Help in rich's markup; typer's own way to show a default that is not the parameter's adds brackets to brackets."""
+    """Return help in rich's markup; typer's own form of a default that is not the parameter's adds brackets to brackets."""
     text = option.help + (f" (or {option.negative})" if option.open else "")
     return text.replace("[", "\\[") + (f" [dim]\\[default: {option.default}][/dim]" if option.default else "")
 
 
 def field_option(model: type[BaseModel], field: str, panel: str = "") -> Any:
-    """Return the annotation of a parameter that is a field's option, read as its type, for a command that lists its own."""
+    """Return the annotation of a parameter that is a field's option, for a command that lists its own.
+
+    Args:
+        model: the config model.
+        field: the name of the field.
+        panel: the panel of `--help`, where the field names none.
+    """
     option = next(one for one in options_of(model) if one.field == field)
     about: dict[str, Any] = {"help": _help(option), "rich_help_panel": option.panel or panel or None}
     if not option.choices and option.annotation in (int, float):
@@ -149,7 +152,7 @@ _FIELDS = {
     "ObservationChars": ("prompting.elicitation:Elicitation", "observation_chars", ELICITATION),
     "Data": ("runs.resources:Resources", "data", ""),
 }
-"""Options of single fields, for commands that list their options themselves; a model is loaded by who asks for its field."""
+"""Options of single fields, for commands that list their options themselves; a model is loaded when its field is used."""
 
 
 def __getattr__(name: str) -> Any:

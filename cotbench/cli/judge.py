@@ -1,6 +1,6 @@
 """`cotbench judge`: probe `preference` on the states and answers that a run recorded.
 
-Invariant: what is typed beside `--resume` is checked against what was begun, never mixed in; `--limit` alone may grow.
+Invariant: options typed beside `--resume` are checked against the folder's, never mixed in; `--limit` alone may grow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, Import, Resume, Typed, with_options
+from cotbench.cli.flags import Import, Resume, Typed, with_options
+from cotbench.flags import OUTPUT
 from cotbench.judge.preference import PreferenceOptions
 
 
@@ -24,11 +25,11 @@ def judge(
     *,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder of the judgements", show_default="RUN/judges/AGENT", rich_help_panel=WRITTEN),
+        typer.Option(help="folder of the judgements", show_default="RUN/judges/AGENT", rich_help_panel=OUTPUT),
     ] = None,
     resume: Resume = None,
     import_: Import = None,
-    json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=WRITTEN)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Let a judge compare the prompt action with the CoT action, at every state where the trace changed the action."""
     import shlex
@@ -50,14 +51,14 @@ def judge(
     usual = judge_folder.folder_of(run, agent)
     begun = resume_folder(resume, out, usual)
     folder = begun or out or usual
-    asked = {"judge": agent, **given}
-    plan = judge_folder.make_judge_plan(run, model_of(PreferenceOptions, asked))
+    values = {"judge": agent, **given}
+    plan = judge_folder.make_judge_plan(run, model_of(PreferenceOptions, values))
     if not plan.recorded.revised:
         return _print_nothing(plan, json_)
     if begun is None:
-        judge_folder.new_judge_folder(folder)  # Before the model is loaded: that can take minutes.
+        judge_folder.new_judge_folder(folder)  # Before the model is loaded, which can take minutes.
     else:
-        plan = replace(plan, options=_recorded(begun, plan.options, asked))
+        plan = replace(plan, options=_recorded(begun, plan.options, values))
     words = ["cotbench", "judge", str(run), "--agent", agent, *(["--out", str(folder)] if folder != usual else [])]
     words += [word for name in import_ or [] for word in ("--import", name)] + (["--limit", str(limit)] if limit else [])
     again = f"{shlex.join(words)} --resume"
@@ -75,7 +76,7 @@ def judge(
 
 
 def _recorded(begun: Path, options: Any, typed: dict[str, Any]) -> Any:
-    """The options of a folder to go on with; what was typed must not contradict them."""
+    """Return the options of a folder to resume; those that were typed must not contradict them."""
     from cotbench.errors import RunFolderError
     from cotbench.probes.folder import read_probe_manifest
     from cotbench.runs.folder import check_identity
@@ -94,7 +95,7 @@ def _recorded(begun: Path, options: Any, typed: dict[str, Any]) -> Any:
 
 @contextmanager
 def _progress(plan: Any, folder: Path, limit: int | None, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """An observer that shows how far a judge is, on standard error: a bar on a terminal, a line a state elsewhere."""
+    """Return an observer that shows progress on standard error: a bar on a terminal, a line a state elsewhere."""
     import sys
 
     from rich.console import Console
@@ -102,21 +103,21 @@ def _progress(plan: Any, folder: Path, limit: int | None, *, quiet: bool) -> Ite
 
     from cotbench.probes.folder import ROWS, read_probe
 
-    there = read_probe(folder).rows if (folder / ROWS).is_file() else []
-    results = [row.judgement.result for row in there if row.error is None and row.left_out is None]
+    existing = read_probe(folder).rows if (folder / ROWS).is_file() else []
+    results = [row.judgement.result for row in existing if row.error is None and row.left_out is None]
     total = max(len(results), min(limit or plan.recorded.revised, plan.recorded.revised))
 
     def tally() -> str:
         counts = ((name, results.count(name)) for name in ("cot", "prompt", "split", "no verdict", None))
         return "  ".join(f"{name or 'error'} {count}" for name, count in counts if count)
 
-    def say(row: Any) -> None:
+    def print_line(row: Any) -> None:
         results.append(row.judgement.result)
         ending = f"error: {row.error}" if row.error is not None else results[-1]
         print(f"{len(results)}/{total} step {row.step} of {row.task}: {ending}", file=sys.stderr, flush=True)
 
     if quiet or not sys.stderr.isatty():
-        yield say if not quiet else lambda row: None
+        yield print_line if not quiet else lambda row: None
         return
     columns = (TextColumn("states"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[tally]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
@@ -130,7 +131,7 @@ def _progress(plan: Any, folder: Path, limit: int | None, *, quiet: bool) -> Ite
 
 
 def _print_nothing(plan: Any, as_json: bool) -> int:
-    """A run in which no trace changed an action is no failure: nothing is asked, and nothing is written."""
+    """Print that no trace changed an action: that is no failure, the judge is not asked, and no file is written."""
     from cotbench.judge.folder import nothing_judged
 
     if as_json:
@@ -144,7 +145,7 @@ def _print_nothing(plan: Any, as_json: bool) -> int:
 
 
 def _print_outcome(folder: Path, summary: Any, as_json: bool, again: str) -> int:
-    """The table; the exit code is 1 where states could not be judged."""
+    """Print the table; the exit code is 1 where states could not be judged."""
     import sys
 
     from cotbench.cli.options import console

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, Data, Import
+from cotbench.cli.flags import Data, Import
+from cotbench.flags import OUTPUT
 
 if TYPE_CHECKING:
     from cotbench.leaderboard.store.store import Store
@@ -24,17 +25,17 @@ Db = Annotated[
     typer.Option(
         help="The leaderboard: a file, or postgresql://USER@HOST/NAME.",
         show_default=f"${DB_VARIABLE}, or a file of the user's",
-        rich_help_panel=WRITTEN,
+        rich_help_panel=OUTPUT,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.", rich_help_panel=WRITTEN)]
+Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.", rich_help_panel=OUTPUT)]
 Name = Annotated[str | None, typer.Option(help="What the board shows.", show_default="the agent")]
 Team = Annotated[str | None, typer.Option(help="Who submits.")]
 Link = Annotated[str | None, typer.Option(help="To a paper, a model or code: https://...")]
 
 
 def require_leaderboard(*more: str) -> None:
-    """Fail in one line where the leaderboard's libraries are not installed.
+    """Raise a one-line error where the leaderboard's libraries are not installed.
 
     Args:
         more: modules beyond those of the store.
@@ -51,7 +52,7 @@ def require_leaderboard(*more: str) -> None:
 
 
 def opened_store(db: str | None) -> Store:
-    """The leaderboard that is meant: `--db`, the environment's, or the user's own."""
+    """Open the leaderboard of `--db`, else of the environment variable, else the user's own."""
     import os
 
     require_leaderboard()
@@ -87,13 +88,13 @@ def submit(
     data = _bundles(runs, given)
     rows: list[dict[str, Any]] = []
     if server is not None:
-        for whole in data.values():
-            receipt = client.submit(server, whole, os.environ.get(client.TOKEN))
+        for bundle in data.values():
+            receipt = client.submit(server, bundle, os.environ.get(client.TOKEN))
             rows.append({"id": receipt.id, "state": receipt.state, "new": receipt.new, "url": receipt.url})
     else:
         with opened_store(db) as store:
-            for whole in data.values():
-                entry, new = accept_submission(store, io.BytesIO(whole), **given)
+            for bundle in data.values():
+                entry, new = accept_submission(store, io.BytesIO(bundle), **given)
                 rows.append({"id": entry.id, "state": entry.state, "new": new, "unranked": list(entry.unranked)})
     if json_:
         typer.echo(json.dumps(rows, indent=2))
@@ -110,7 +111,7 @@ def submit(
 
 
 def _bundles(paths: list[Path], given: dict[str, str]) -> dict[Path, bytes]:
-    """What each path holds, as bundles, all of them before any is submitted."""
+    """Return the bundles in the paths, all of them before any is submitted."""
     from cotbench.errors import SubmissionError
     from cotbench.leaderboard.submission import limits
     from cotbench.leaderboard.submission.bundle import pack_run
@@ -179,17 +180,17 @@ def verify(
     files = [Path(one) for one in named if Path(one).exists()]
     failed = 0
     for path in files:
-        failed += _told(str(path), _replayed(_bundle_at(path), jobs, data, str(path)))
+        failed += _print_verdict(str(path), _replay(_bundle_at(path), jobs, data, str(path)))
     ids = [one for one in named if not Path(one).exists()]
     if not ids and not all_:
         return int(failed > 0)
     with opened_store(db) as store:
         for id in _pending(store, again) if all_ else [store.entry(one).id for one in ids]:
             bundle = unpack(store.bundle(id))
-            verdict = _replayed(bundle, jobs, data, id)
+            verdict = _replay(bundle, jobs, data, id)
             if not isinstance(verdict, str):
                 store.settle(id, verdict, with_versions=versions(bundle.manifest, data))
-            failed += _told(id, verdict)
+            failed += _print_verdict(id, verdict)
         pending = store.count("pending")
     if pending:
         print(f"{pending} entries are still pending", file=sys.stderr)
@@ -197,7 +198,7 @@ def verify(
 
 
 def _jobs(bundle: Bundle) -> int:
-    """How many processes are worth their start: a fast engine has replayed the run before a second one would be there."""
+    """Return the number of processes that save time: a fast engine replays the run before a second one has started."""
     from cotbench.cli.options import cores
     from cotbench.envs.registry import env_entry
 
@@ -207,7 +208,7 @@ def _jobs(bundle: Bundle) -> int:
 
 
 def _pending(store: Store, again: bool) -> list[str]:
-    """Oldest first."""
+    """Return the ids of the entries to verify, oldest first."""
     return [entry.id for entry in reversed(store.entries(None if again else "pending"))]
 
 
@@ -228,8 +229,8 @@ def _bundle_at(path: Path) -> Bundle:
     return unpack(io.BytesIO(pack_run(folders[0])))
 
 
-def _replayed(bundle: Bundle, jobs: int | None, data: Path | None, name: str) -> Difference | str | None:
-    """The first difference, or none; a text where it cannot be replayed here."""
+def _replay(bundle: Bundle, jobs: int | None, data: Path | None, name: str) -> Difference | str | None:
+    """Return the first difference, None where there is none, or why the bundle cannot be replayed here."""
     from cotbench.errors import CotbenchError
     from cotbench.leaderboard.submission.checks import check
     from cotbench.leaderboard.verification.verify import verify_bundle as replay
@@ -242,8 +243,8 @@ def _replayed(bundle: Bundle, jobs: int | None, data: Path | None, name: str) ->
         return str(error)
 
 
-def _told(name: str, verdict: Difference | str | None) -> int:
-    """Say what came out; whether it was not verified."""
+def _print_verdict(name: str, verdict: Difference | str | None) -> int:
+    """Print the verdict; returns 1 where the entry was not verified."""
     if verdict is None:
         typer.echo(f"{name} verified")
     elif isinstance(verdict, str):
@@ -255,7 +256,7 @@ def _told(name: str, verdict: Difference | str | None) -> int:
 
 @contextmanager
 def _bar(name: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar over episodes, on a terminal."""
+    """Return a callback that draws a progress bar over episodes; None where there is no terminal."""
     import sys
 
     if not sys.stderr.isatty():

@@ -55,8 +55,8 @@ def serve(
             raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}): choose another --port or --host") from error
         bound = listening.getsockname()[1]
         settings = Settings(host, bound, token_required=wanted, hosts=tuple(allow_host or ()), rate=rate)
-        shown = f"[{host}]" if ":" in host else host
-        typer.echo(f"leaderboard {store.database.name} on http://{shown}:{bound} (Ctrl-C ends it)")
+        url_host = f"[{host}]" if ":" in host else host
+        typer.echo(f"leaderboard {store.database.name} on http://{url_host}:{bound} (Ctrl-C ends it)")
         server_of(store, settings).run(sockets=[listening])
     return 0
 

@@ -1,4 +1,4 @@
-"""`cotbench list`: what there is."""
+"""`cotbench list`: agents, environments, tasks, recipes and probes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands share: configs out of what was typed, the console."""
+"""Functions shared by the commands: configs from typed values, and the console."""
 
 from __future__ import annotations
 
@@ -22,34 +22,38 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 def only_given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were typed."""
+    """Return the options that were typed, which are not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def new_config(given: Mapping[str, Any]) -> RunConfig:
-    """Return the config of what was typed, `env` in it; defaults are the environment's and the config's own.
+    """Return a run's config from typed values, `env` among them; defaults are the environment's and the config's own.
 
     Raises:
         UsageError: a value that does not fit.
     """
-    asked = given.get("elicitation", {})
-    return model_of(RunConfig, {**given, "elicitation": elicitation_of(given["env"], asked)})
+    values = given.get("elicitation", {})
+    return model_of(RunConfig, {**given, "elicitation": elicitation_of(given["env"], values)})
 
 
-def elicitation_of(env: str, asked: Mapping[str, Any]) -> Elicitation:
-    """Return the elicitation that was typed, with an environment's defaults.
+def elicitation_of(env: str, values: Mapping[str, Any]) -> Elicitation:
+    """Return the elicitation from typed values, with an environment's defaults.
 
     Raises:
         UsageError: a value that does not fit, or there is no such environment.
     """
     try:
-        return Elicitation.for_env(env, **asked)
+        return Elicitation.for_env(env, **values)
     except ValidationError as error:
         raise bad_value(error, Elicitation) from error
 
 
 def model_of(model: type[_M], values: Mapping[str, Any]) -> _M:
-    """Return a config of what was typed.
+    """Return a config from typed values.
+
+    Args:
+        model: the class of the config.
+        values: by its fields.
 
     Raises:
         UsageError: a value that does not fit.
@@ -61,7 +65,7 @@ def model_of(model: type[_M], values: Mapping[str, Any]) -> _M:
 
 
 def check_choices(model: type[BaseModel], values: Mapping[str, Any]) -> None:
-    """Refuse a name that is not among a field's choices, with near matches.
+    """Raise an error for a value that is not among a field's choices, with near matches.
 
     Raises:
         UnknownNameError: names the flag.
@@ -73,11 +77,11 @@ def check_choices(model: type[BaseModel], values: Mapping[str, Any]) -> None:
 
 
 def bad_value(error: ValidationError, model: type[BaseModel] | None = None) -> UsageError:
-    """Return what is said of a value that does not fit: the option, the value, why.
+    """Return the error for a value that does not fit: the option, the value, why.
 
     Args:
         error: of pydantic.
-        model: whose fields' options are named.
+        model: the model whose fields' options are named.
     """
     first = error.errors()[0]
     field = str(first["loc"][-1] if first["loc"] else "")
@@ -87,7 +91,7 @@ def bad_value(error: ValidationError, model: type[BaseModel] | None = None) -> U
 
 @contextmanager
 def emptied(folder: Path) -> Iterator[None]:
-    """No empty folder stays where what was begun in it fails."""
+    """Remove a folder that is empty where the `with` block fails."""
     try:
         yield
     except BaseException:
@@ -97,10 +101,10 @@ def emptied(folder: Path) -> Iterator[None]:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def console() -> Console:
-    """Standard output; wide enough for a table when it is not a terminal."""
+    """Return the console of standard output; wide enough for a table when it is not a terminal."""
     return Console(width=None if sys.stdout.isatty() else _WIDE)

@@ -1,4 +1,4 @@
-"""`cotbench play`: you against a task."""
+"""`cotbench play`: play a task at the terminal."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def play(
 
 
 def _print_functions(functions: list[dict[str, Any]]) -> None:
-    """What can be called, a line each."""
+    """Print the functions that can be called, one a line."""
     for schema in functions:
         properties, required = schema["parameters"].get("properties", {}), schema["parameters"].get("required", [])
         arguments = (f"{name}{'' if name in required else '?'}: {of.get('type', 'any')}" for name, of in properties.items())

@@ -1,6 +1,7 @@
-"""What the commands that play episodes share: the configs of a folder to go on with, playing with a bar, the plan, the errors.
+"""Functions shared by the commands that play episodes: configs of a folder to resume, playing with a progress bar, the plan,
+errors.
 
-Invariant: a folder is gone on with as it was begun; what is typed beside `--resume` is checked against it, never mixed in.
+Invariant: a folder is resumed with its own config; options typed beside `--resume` are checked against it, never mixed in.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from cotbench.runs.resources import Resources
 
 
 def recorded_configs(folder: Path, given: dict[str, Any]) -> list[RunConfig]:
-    """Return the configs of a folder to go on with; what was typed must not contradict them.
+    """Return the configs of a folder to resume; typed values must not contradict them.
 
     Args:
         folder: of a run, or of runs on several environments.
-        given: what was typed, by the fields of `RunConfig`.
+        given: typed values, by the fields of `RunConfig`.
 
     Raises:
-        RunFolderError: it does, or there is no run.
+        RunFolderError: they do, or there is no run.
     """
     configs = suite.read_configs(folder)
     typed = {name: value for name, value in given.items() if name != "elicitation"} | given.get("elicitation", {})
@@ -47,7 +48,15 @@ def recorded_configs(folder: Path, given: dict[str, Any]) -> list[RunConfig]:
 
 
 def play_run(plan: RunPlan, folder: Path, quiet: bool, agent: Agent, resources: Resources) -> runner.RunOutcome:
-    """Play a run, or go on with it where it was begun."""
+    """Play a run, or resume it where it was begun.
+
+    Args:
+        plan: the plan of the run.
+        folder: the run folder.
+        quiet: show no progress where standard error is no terminal.
+        agent: the agent.
+        resources: data folder and limits of this process.
+    """
     with progress(plan, folder, quiet=quiet and not sys.stderr.isatty()) as observer:
         if (folder / MANIFEST).is_file():
             return runner.resume_run(folder, agent=agent, resources=resources, observer=observer)
@@ -55,16 +64,16 @@ def play_run(plan: RunPlan, folder: Path, quiet: bool, agent: Agent, resources: 
 
 
 def print_plans(plans: list[RunPlan], as_json: bool) -> None:
-    """What would be played."""
+    """Print the plans of runs, as text or as JSON."""
     if as_json:
-        described = [_described(plan) for plan in plans]
-        typer.echo(json.dumps(described[0] if len(described) == 1 else described, indent=2))
+        plan_fields = [_plan_fields(plan) for plan in plans]
+        typer.echo(json.dumps(plan_fields[0] if len(plan_fields) == 1 else plan_fields, indent=2))
         return
     for plan in plans:
         _print_plan(plan)
 
 
-def _described(plan: RunPlan) -> dict[str, Any]:
+def _plan_fields(plan: RunPlan) -> dict[str, Any]:
     return {
         "config": plan.config.model_dump(mode="json"),
         "elicitation_fingerprint": plan.config.elicitation.fingerprint,
@@ -92,7 +101,12 @@ def _print_plan(plan: RunPlan) -> None:
 
 
 def print_errors(episodes: Sequence[Episode], again: str) -> int:
-    """The exit code: 1 where episodes failed."""
+    """Print the number of failed episodes and the first error, and return the exit code: 1 where episodes failed.
+
+    Args:
+        episodes: all episodes.
+        again: the command line that plays the failed ones again.
+    """
     failed = [episode for episode in episodes if episode.error is not None]
     if not failed:
         return 0

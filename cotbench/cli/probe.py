@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, Import, Resume, Typed, with_options
+from cotbench.cli.flags import Import, Resume, Typed, with_options
+from cotbench.flags import OUTPUT
 from cotbench.probes.config import MEASURED, ProbeConfig
 from cotbench.runs.resources import Resources
 
@@ -36,11 +37,11 @@ def probe(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder of the probe", show_default="a new one under probes/", rich_help_panel=WRITTEN),
+        typer.Option(help="folder of the probe", show_default="a new one under probes/", rich_help_panel=OUTPUT),
     ] = None,
     resume: Resume = None,
     import_: Import = None,
-    json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=WRITTEN)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Measure an agent on a fixed set of states: what it answers there, what it follows, where it looks."""
     import sys
@@ -92,10 +93,10 @@ _REFERENCE = "reference"
 
 
 def _config(folder: Path | None, given: dict[str, Any], options: dict[str, str]) -> ProbeConfig:
-    """Return what is to be measured: what was typed, over what was asked for in a folder to go on with.
+    """Return the config of a measurement: typed values, over those of the folder to resume.
 
     Raises:
-        UsageError: the probe or the agent is missing, there is no such folder, or what was typed contradicts it.
+        UsageError: the probe or the agent is missing, there is no such folder, or a typed value contradicts it.
     """
     from cotbench.cli.options import model_of
     from cotbench.errors import UsageError
@@ -152,11 +153,11 @@ def _free_folder(config: ProbeConfig) -> Path:
 
 @contextmanager
 def _opened(target: Path, config: ProbeConfig, *, new: bool) -> Iterator[Any]:
-    """Lock the folder of a probe and write down what is to be measured; what fails before all else leaves nothing behind.
+    """Lock the folder of a probe and write its config; a failure before the first row leaves no folder behind.
 
-    Everything is written under the lock: another start on the same folder must neither change nor remove what is in it.
+    All writes are under the lock: another start on the same folder must neither change nor remove its contents.
     """
-    from cotbench.probes.config import CONFIG, read_config, write_config
+    from cotbench.probes.config import read_config, write_config
     from cotbench.probes.folder import PROBE_FOLDER
     from cotbench.runs.folder import open_folder
 
@@ -166,13 +167,12 @@ def _opened(target: Path, config: ProbeConfig, *, new: bool) -> Iterator[Any]:
         try:
             yield opened
         except Exception:
-            if _names(target) == {CONFIG}:
-                (target / CONFIG).unlink()
+            _discard(target)  # Under the lock, as everything here.
             raise
 
 
 def _check_new(target: Path) -> None:
-    """Refuse a folder that holds something, but for what one that was killed before it measured anything left behind."""
+    """Raise an error for a folder with contents, except those of a measurement that was killed before its first row."""
     from cotbench.probes.config import CONFIG
     from cotbench.runs.folder import make_folder
     from cotbench.runs.manifest import MANIFEST
@@ -185,12 +185,22 @@ def _check_new(target: Path) -> None:
 
 
 def _names(folder: Path) -> set[str]:
-    """The files of a folder but for the hidden ones: a lock, or what a killed write left."""
+    """Return the files of a folder except the hidden ones: a lock, or the remains of a killed write."""
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
 
 
+def _discard(target: Path) -> None:
+    """Remove a folder in which nothing was measured: it holds the config and our lock."""
+    import shutil
+
+    from cotbench.probes.config import CONFIG
+
+    if _names(target) == {CONFIG}:
+        shutil.rmtree(target)
+
+
 def _states(target: Path, config: ProbeConfig, resources: Resources) -> tuple[Any, Any]:
-    """Return the states, and how answers are asked for; where the reference is an agent, it plays the split first."""
+    """Return the states, and the elicitation; where the reference is an agent, it plays the split first."""
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.options import elicitation_of, new_config, only_given
@@ -219,7 +229,7 @@ def _states(target: Path, config: ProbeConfig, resources: Resources) -> tuple[An
 
 @contextmanager
 def _progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """An observer that shows how far a probe is, on standard error."""
+    """Return an observer that shows progress on standard error."""
     import sys
 
     from rich.console import Console

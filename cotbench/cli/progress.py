@@ -1,4 +1,4 @@
-"""How far a run is: a bar with the success rates on a terminal, a line an episode elsewhere."""
+"""Progress of a run: a bar with the success rates on a terminal, a line an episode elsewhere."""
 
 from __future__ import annotations
 
@@ -72,7 +72,13 @@ class _Lines:
 
 @contextmanager
 def progress(plan: RunPlan, folder: Path, *, quiet: bool) -> Iterator[Observer]:
-    """An observer that shows how far a run is, on standard error."""
+    """Return an observer that shows the progress of a run on standard error.
+
+    Args:
+        plan: the plan of the run.
+        folder: the run folder; episodes in it are counted as played.
+        quiet: show nothing.
+    """
     if quiet:
         yield SilentObserver()
         return

@@ -12,11 +12,11 @@ RENAMED = {
     "--one-order": "--no-both-orders",
     "--pass-tokens": "--max-tokens-per-forward",
 }
-"""Old spelling -> the option of today. Where a command still has an option of the old spelling, nothing is said."""
+"""Old spelling -> the option of today. Not used for a command that still has an option of the old spelling."""
 
 
 def unknown_option(error: Any) -> str | None:
-    """Return what is said of an option that a command does not have; None where the error is another.
+    """Return the message for an option that a command does not have; None where the error is another.
 
     Args:
         error: of the parser.

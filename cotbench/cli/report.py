@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, Import
+from cotbench.cli.flags import Import
+from cotbench.flags import OUTPUT
 
 
 def report(
@@ -17,10 +18,10 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Where the page goes.", show_default="DIR/report; of several report", rich_help_panel=WRITTEN),
+        typer.Option(help="Where the page goes.", show_default="DIR/report; of several report", rich_help_panel=OUTPUT),
     ] = None,
     import_: Import = None,
-    open_: Annotated[bool, typer.Option("--open", help="Show it in a browser.", rich_help_panel=WRITTEN)] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Show it in a browser.", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Write a page: the answer in sentences, tables, figures, and the episodes to step through."""
     from cotbench.report.require import require_report
@@ -39,7 +40,7 @@ def report(
 
 
 def _page(folders: list[Path]) -> Any:
-    """The page of what the folders hold."""
+    """Return the page of the runs or the study in the folders."""
     from dataclasses import replace
 
     from cotbench.errors import UsageError
@@ -62,7 +63,7 @@ def _page(folders: list[Path]) -> Any:
 
 
 def _runs_of(folder: Path) -> list[Path]:
-    """The run folders in a folder: itself, or those of a suite, begun or not."""
+    """Return the run folders in a folder: itself, or those of a suite, begun or not."""
     from cotbench.runs.suite import is_suite, read_configs
 
     return [folder / config.env for config in read_configs(folder)] if is_suite(folder) else [folder]

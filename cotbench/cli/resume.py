@@ -1,5 +1,5 @@
-"""`--resume [DIR]`, the same for every command. Invariant: alone it means the folder of `--out`; with DIR everything that is
-needed is read from DIR.
+"""`--resume [DIR]`, the same for every command. Invariant: alone it means the folder of `--out`; with DIR, config and state are
+read from DIR.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from pathlib import Path
 from cotbench.errors import UsageError
 
 RESUMED = ("run", "traces", "train", "probe", "judge", "study")
-"""The commands that have it."""
+"""The commands that have `--resume`."""
 
 RESUME_OUT = "@out"
-"""Stands for "the folder of --out" where `--resume` was given without a value."""
+"""Value of a `--resume` without a value: the folder of `--out`."""
 
 
 def with_resume_value(arguments: list[str]) -> list[str]:
-    """Return a command line in which a `--resume` that stands alone has the value `RESUME_OUT`: an option has one or none."""
+    """Return a command line in which a `--resume` without a value has the value `RESUME_OUT`.
+
+    In typer an option takes either no value or exactly one.
+    """
     if not arguments or arguments[0] not in RESUMED:
         return arguments
     ready = []
@@ -31,12 +34,12 @@ def with_resume_value(arguments: list[str]) -> list[str]:
 
 
 def resume_folder(resume: str | None, out: Path | None, usual: Path | None = None) -> Path | None:
-    """Return the folder to go on with; None where a new one is wanted.
+    """Return the folder to resume; None where a new one is wanted.
 
     Args:
         resume: of `--resume`.
         out: of `--out`.
-        usual: where the command writes without `--out`, if that is one place.
+        usual: the command's folder without `--out`, if that is a fixed one.
 
     Raises:
         UsageError: `--resume` names no folder, or they name two.
@@ -54,7 +57,14 @@ def resume_folder(resume: str | None, out: Path | None, usual: Path | None = Non
 
 
 def resume_command(command: str, folder: Path, imports: Sequence[str] = (), data: Path | None = None) -> str:
-    """Return the command line that goes on with a folder."""
+    """Return the command line that resumes a folder.
+
+    Args:
+        command: the name of the command.
+        folder: the folder.
+        imports: values of `--import`.
+        data: of `--data`.
+    """
     words = ["cotbench", command, "--resume", str(folder)]
     words += [word for name in imports for word in ("--import", name)]
     return shlex.join([*words, *(["--data", str(data)] if data is not None else [])])

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.flags import DryRun, Import, Resume, Typed, with_options
+from cotbench.flags import OUTPUT
 from cotbench.runs.resources import Resources
 from cotbench.runs.suite_config import SuiteConfig
 
@@ -17,12 +18,12 @@ def run(
     typed: Typed,
     *,
     out: Annotated[
-        Path | None, typer.Option(help="run folder", show_default="a new one under runs/", rich_help_panel=WRITTEN)
+        Path | None, typer.Option(help="run folder", show_default="a new one under runs/", rich_help_panel=OUTPUT)
     ] = None,
     resume: Resume = None,
     import_: Import = None,
     dry_run: DryRun = False,
-    json_: Annotated[bool, typer.Option("--json", help="print summary.json instead", rich_help_panel=WRITTEN)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print summary.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Play every task in each mode, and compare the modes on the same tasks."""
     import sys

@@ -1,4 +1,4 @@
-"""`cotbench study`: the whole study from one command, from traces to the report."""
+"""`cotbench study`: a whole study with one command, from traces to the report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import WRITTEN, DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.flags import DryRun, Import, Resume, Typed, with_options
+from cotbench.flags import OUTPUT
 from cotbench.study.execution import StudyExecution
 
 
@@ -22,13 +23,13 @@ def study(
     *,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder of the study", show_default="studies/NAME", rich_help_panel=WRITTEN),
+        typer.Option(help="folder of the study", show_default="studies/NAME", rich_help_panel=OUTPUT),
     ] = None,
     resume: Resume = None,
     import_: Import = None,
     dry_run: DryRun = False,
     json_: Annotated[
-        bool, typer.Option("--json", help="print the plan, or the report's numbers, as JSON", rich_help_panel=WRITTEN)
+        bool, typer.Option("--json", help="print the plan, or the report's numbers, as JSON", rich_help_panel=OUTPUT)
     ] = False,
 ) -> int:
     """Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Started again, it goes on."""
@@ -71,10 +72,10 @@ def study(
 
 
 def _config(name: str | None, out: Path | None, resume: str | None) -> tuple[Any, Path]:
-    """Return what a study is asked to do, and its folder.
+    """Return the config of a study, and its folder.
 
     Raises:
-        UsageError: nothing says which study.
+        UsageError: no study is named.
     """
     from cotbench.cli.resume import resume_folder
     from cotbench.errors import UsageError
@@ -105,7 +106,7 @@ def _gpus() -> int:
 
 
 def _jobs(config: Any) -> int:
-    """Return how many stages run at a time: one a GPU where there are any, else as many as the cores have threads for."""
+    """Return the number of stages at a time: one a GPU where there are any, else as many as the cores have threads for."""
     from cotbench.cli.options import cores
 
     gpus = _gpus() if config.threads is None else 0
@@ -114,7 +115,7 @@ def _jobs(config: Any) -> int:
 
 @contextmanager
 def _executor(config: Any, jobs: int) -> Iterator[Any]:
-    """Give the processes that carry out a study's stages, for its time."""
+    """Return the executor of a study's stages for a `with` block."""
     from cotbench.study.local_executor import LocalExecutor
 
     executor = LocalExecutor(jobs, gpus=_gpus(), threads=config.threads)
@@ -135,7 +136,7 @@ def _require(plan: Any) -> None:
 
 
 def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json: bool) -> None:
-    """What would be done, what is done already, and about what it costs."""
+    """Print the stages, those that are done already, and the approximate cost."""
     import json
     import shlex
 
@@ -146,8 +147,8 @@ def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json
     for stage in plan.stages:
         model = stage.place.model or ""
         operations = cost.flops(model, stage.tokens, stage.trained) if model else 0.0
-        took = None if operations is None else cost.seconds(operations, speed or cost.usual_speed(model))
-        rows.append((stage, is_done(target, stage), operations, took))
+        duration = None if operations is None else cost.seconds(operations, speed or cost.usual_speed(model))
+        rows.append((stage, is_done(target, stage), operations, duration))
     if as_json:
         typer.echo(
             json.dumps(
@@ -161,9 +162,9 @@ def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json
                         "command": ["cotbench", *stage.command],
                         "tokens": stage.tokens,
                         "flops": operations,
-                        "seconds": took,
+                        "seconds": duration,
                     }
-                    for stage, done, operations, took in rows
+                    for stage, done, operations, duration in rows
                 ],
                 indent=2,
             )
@@ -173,9 +174,9 @@ def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json
         typer.echo(f"{'done' if done else '    '} {stage.name}: cotbench {shlex.join(stage.command)}")
     typer.echo()
     for kind in ("reference", "traces", "train", "run", "probe"):
-        some = [row for row in rows if row[0].kind == kind]
-        if some:
-            typer.echo(f"{len(some):5d} {kind}: {_cost(some, jobs)}")
+        of_kind = [row for row in rows if row[0].kind == kind]
+        if of_kind:
+            typer.echo(f"{len(of_kind):5d} {kind}: {_cost(of_kind, jobs)}")
     left = [row for row in rows if not row[1]]
     typer.echo(f"{len(rows):5d} stages in {target}, {len(rows) - len(left)} done; left: {_cost(left, jobs)}")
     typer.echo(
@@ -197,7 +198,7 @@ def _cost(rows: list[Any], jobs: int) -> str:
 
 @contextmanager
 def _progress(plan: Any, target: Path) -> Iterator[Any]:
-    """A watcher: a bar with what is running on a terminal, a line a stage elsewhere; on standard error."""
+    """Return an observer: a bar with the running stages on a terminal, a line a stage elsewhere; on standard error."""
     import sys
 
     from cotbench.cli.study_progress import Bar, Lines

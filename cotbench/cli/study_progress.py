@@ -1,4 +1,4 @@
-"""How far a study is, on standard error: a bar with what is running on a terminal, a line a stage elsewhere."""
+"""Progress of a study, on standard error: a bar with the running stages on a terminal, a line a stage elsewhere."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cotbench.study.stage import Stage
 
 
 def shown_time(seconds: float) -> str:
-    """Such as `45 s`, `12 min`, `3.1 h`."""
+    """Return a duration in seconds as text, such as `45 s`, `12 min`, `3.1 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Lines:
-    """A line for each stage that ends."""
+    """Prints a line for each stage that ends."""
 
     def __init__(self, total: int, done: int) -> None:
         self._total, self._count = total, done
@@ -32,20 +32,20 @@ class Lines:
             print(f"{done} of {total} stages are done already", file=sys.stderr, flush=True)
 
     def began(self, stage: Stage) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def ended(self, stage: Stage, seconds: float, error: str | None) -> None:
-        """Say it."""
+        """Print a line for a stage that ended."""
         self._count += error is None
         ending = "done" if error is None else f"FAILED: {error}"
         print(f"{self._count}/{self._total} {stage.name}: {ending}, {shown_time(seconds)}", file=sys.stderr, flush=True)
 
     def moment(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Bar:
-    """A bar, and what is running."""
+    """Draws a bar, and the running stages."""
 
     def __init__(self, plan: StudyPlan, done: int, target: Path) -> None:
         columns = (
@@ -58,7 +58,7 @@ class Bar:
         self._bar = Progress(*columns, console=Console(stderr=True))
         self._task: Any = self._bar.add_task("stages", total=len(plan.stages), completed=done, running="")
         self._running: dict[str, float] = {}
-        self._took = [took for stage in plan.stages if (took := seconds_of(target, stage)) is not None]
+        self._took = [duration for stage in plan.stages if (duration := seconds_of(target, stage)) is not None]
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -68,12 +68,12 @@ class Bar:
         self._bar.stop()
 
     def began(self, stage: Stage) -> None:
-        """Show it."""
+        """Show a stage as running."""
         self._running[stage.name] = time.monotonic()
         self.moment()
 
     def ended(self, stage: Stage, seconds: float, error: str | None) -> None:
-        """Count it; say it where it failed."""
+        """Count a stage that ended; print its error where it failed."""
         self._running.pop(stage.name, None)
         if error is not None:
             self._bar.console.print(f"{stage.name} FAILED: {error}", highlight=False, markup=False)
@@ -82,7 +82,7 @@ class Bar:
         self.moment()
 
     def moment(self) -> None:
-        """Show how long each has been running."""
+        """Show how long each stage has been running."""
         now = time.monotonic()
         texts = [f"{name} {shown_time(now - since)}" for name, since in self._running.items()]
         self._bar.update(self._task, running=", ".join(texts))

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.baselines.data.traces_config import TracesConfig
-from cotbench.cli.flags import WRITTEN, DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.flags import DryRun, Import, Resume, Typed, with_options
+from cotbench.flags import OUTPUT
 from cotbench.runs.resources import Resources
 
 
@@ -21,13 +22,13 @@ def traces(
         typer.Option(
             help="traces folder; with --from the .jsonl or .parquet file",
             show_default="a new one under runs/",
-            rich_help_panel=WRITTEN,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     resume: Resume = None,
     import_: Import = None,
     dry_run: DryRun = False,
-    json_: Annotated[bool, typer.Option("--json", help="print traces.json instead", rich_help_panel=WRITTEN)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="print traces.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Let a teacher play in CoT mode, and keep its successful episodes as training data."""
     from cotbench.cli.options import model_of, only_given
@@ -86,7 +87,7 @@ def _play(
 
 
 def _config(folder: Path | None, given: dict[str, Any]) -> Any:
-    """Return what is played, none of it scored: as the options say, or as a folder was begun.
+    """Return the config of a run without scored tasks: from the options, or of the folder to resume.
 
     Raises:
         UsageError: a task of it is scored, or the folder is no traces folder.
@@ -112,7 +113,7 @@ def _config(folder: Path | None, given: dict[str, Any]) -> Any:
 
 
 def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
-    """The numbers; the exit code is 1 where episodes failed for a reason outside the teacher, or nothing was kept."""
+    """Print the numbers; the exit code is 1 where episodes failed for a reason outside the teacher, or none was kept."""
     import sys
 
     from cotbench.baselines.data.demonstration import TRACES_JSONL

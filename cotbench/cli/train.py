@@ -1,4 +1,4 @@
-"""`cotbench train`: a model that learns from traces, with or without reduced action supervision.
+"""`cotbench train`: train a model on traces, with or without reduced action supervision.
 
 The options are those of the recipe that the arguments name.
 """
@@ -14,11 +14,12 @@ import typer
 from pydantic import BaseModel
 
 from cotbench.baselines.recipes.choice import RecipeChoice
-from cotbench.cli.flags import LEARNED, WRITTEN, Import, Resume, Typed, with_options
+from cotbench.cli.flags import Import, Resume, Typed, with_options
+from cotbench.flags import MODEL, OUTPUT
 
 
 def make_command(arguments: list[str]) -> Callable[..., int]:
-    """Return the command with the options of one recipe: the one that `--recipe` names, or the file of `--config`, or the
+    """Return the command with the options of one recipe: the one of `--recipe`, or of the file of `--config`, or of the
     training in the folder of `--resume`; else the usual one.
 
     Args:
@@ -44,13 +45,13 @@ def make_command(arguments: list[str]) -> Callable[..., int]:
                 "-o",
                 metavar="NAME=VALUE",
                 help="an option of the recipe, as the TOML file would have it; may be repeated",
-                rich_help_panel=LEARNED,
+                rich_help_panel=MODEL,
             ),
         ] = None,
-        out: Annotated[Path | None, typer.Option(help="folder of the trained model", rich_help_panel=WRITTEN)] = None,
+        out: Annotated[Path | None, typer.Option(help="folder of the trained model", rich_help_panel=OUTPUT)] = None,
         resume: Resume = None,
         import_: Import = None,
-        json_: Annotated[bool, typer.Option("--json", help="print the recipe card instead", rich_help_panel=WRITTEN)] = False,
+        json_: Annotated[bool, typer.Option("--json", help="print the recipe card instead", rich_help_panel=OUTPUT)] = False,
     ) -> int:
         """Train a model on traces: checkpoints are loaded as hf:OUT/checkpoint-N, the last state as hf:OUT."""
         given = options_of(option or [])
@@ -76,7 +77,9 @@ def recipe_config(name: str | None) -> type[BaseModel]:
 
 
 def _recipe_of(arguments: list[str]) -> str | None:
-    """The recipe that arguments name. What cannot be read names none: the command says so when it is carried out."""
+    """Return the recipe that the arguments name; None also where a file cannot be read: the command reports that when it
+    runs.
+    """
     import json
     import tomllib
     from contextlib import suppress
@@ -96,7 +99,7 @@ def _recipe_of(arguments: list[str]) -> str | None:
 
 
 def _values(arguments: list[str], name: str) -> list[str]:
-    """All values of an option, before the command line is parsed."""
+    """Return all values of an option, before the command line is parsed."""
     following = [value for word, value in pairwise(arguments) if word == name]
     return following + [word.removeprefix(f"{name}=") for word in arguments if word.startswith(f"{name}=")]
 
@@ -127,7 +130,7 @@ def _train(
     plan = resolve.resolve_config(choice.get("recipe"), choice.get("preset"), choice.get("config"), given, begun)
     again = resume_command("train", target, imports)
     try:
-        _teach_tiny(plan, quiet=as_json)
+        _play_tiny_episodes(plan, quiet=as_json)
         with emptied(target):
             trained = resolve.run_recipe(plan, target, resume=begun is not None, progress=progress(quiet=as_json))
     except KeyboardInterrupt:
@@ -139,12 +142,12 @@ def _train(
         typer.echo((target / CARD).read_text("utf-8"), nl=False)
     else:
         typer.echo(trained.summary_line)
-        typer.echo(f"play it with: cotbench run --agent hf:{_shown(target)}")
+        typer.echo(f"play it with: cotbench run --agent hf:{_loadable_path(target)}")
     return 0
 
 
-def _teach_tiny(plan: Any, *, quiet: bool) -> None:
-    """Play the episodes that tiny is taught with, where no data was given and the cache does not hold them."""
+def _play_tiny_episodes(plan: Any, *, quiet: bool) -> None:
+    """Play the episodes that tiny is trained on, where no data was given and the cache does not hold them."""
     from functools import partial
 
     from cotbench.baselines.tiny.demonstrations import TINY_DATA, tiny_demonstrations
@@ -156,7 +159,14 @@ def _teach_tiny(plan: Any, *, quiet: bool) -> None:
 
 
 def options_of(options: list[str]) -> dict[str, Any]:
-    """Options as TOML; a value that is no TOML is a text."""
+    """Parse options as TOML; a value that is no TOML is a text.
+
+    Args:
+        options: texts NAME=VALUE.
+
+    Raises:
+        UsageError: a text of another form.
+    """
     import tomllib
 
     from cotbench.errors import UsageError
@@ -173,12 +183,14 @@ def options_of(options: list[str]) -> dict[str, Any]:
     return found
 
 
-def _shown(target: Path) -> str:
+def _loadable_path(target: Path) -> str:
     return str(target) if str(target).startswith((".", "/", "~")) else f"./{target}"
 
 
 def progress(*, quiet: bool) -> Any:
-    """Makes the callback that shows how far a training is, on standard error; None where nothing is to be shown."""
+    """Return the class of the callback that shows the progress of a training on standard error; None where nothing is to be
+    shown.
+    """
     import sys
 
     if quiet and not sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""How far a training is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a training: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _SECONDS = 20.0
-"""Between two lines where there is no terminal."""
+"""Seconds between two lines where there is no terminal."""
 
 
 class Shown(transformers.TrainerCallback):  # type: ignore[misc]
@@ -20,8 +20,8 @@ class Shown(transformers.TrainerCallback):  # type: ignore[misc]
     def __init__(self) -> None:
         self._bar: Progress | None = None
         self._task: Any = None
-        self._told = ""
-        self._said = time.monotonic()
+        self._rates = ""
+        self._last_line = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the bar."""
@@ -41,17 +41,17 @@ class Shown(transformers.TrainerCallback):  # type: ignore[misc]
             self._bar.start()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Take note of the loss."""
+        """Store the loss for display."""
         if logs and "loss" in logs:
-            self._told = f"loss {float(logs['loss']):.3f}  {logs.get('tokens_per_second', 0):.0f} tokens/s"
+            self._rates = f"loss {float(logs['loss']):.3f}  {logs.get('tokens_per_second', 0):.0f} tokens/s"
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Move on."""
+        """Advance the bar, or print a line."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=state.global_step, told=self._told)
-        elif state.is_world_process_zero and time.monotonic() - self._said > _SECONDS:
-            self._said = time.monotonic()
-            print(f"step {state.global_step}/{state.max_steps}  {self._told}", file=sys.stderr, flush=True)
+            self._bar.update(self._task, completed=state.global_step, told=self._rates)
+        elif state.is_world_process_zero and time.monotonic() - self._last_line > _SECONDS:
+            self._last_line = time.monotonic()
+            print(f"step {state.global_step}/{state.max_steps}  {self._rates}", file=sys.stderr, flush=True)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the bar."""

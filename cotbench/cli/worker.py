@@ -1,5 +1,5 @@
-"""A process of a study that carries out command lines. Invariant: one command at a time, what it says goes to its log, and its
-exit code is the answer; it ends when nobody gives it commands any more, or whoever gave them is gone.
+"""A process of a study that runs command lines. Invariant: one command at a time, its output goes to its log, and its exit code
+is the answer; the process ends when its standard input ends, or its parent process is gone.
 
 A line of standard input is an object with `arguments` and `log`; a line of standard output is an exit code.
 """
@@ -19,7 +19,7 @@ from cotbench.study.executor import LOG_HEADER
 
 
 def main() -> None:
-    """Read commands until there are none."""
+    """Run commands from standard input until it ends."""
     commands, answers = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -27,14 +27,14 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     with os.fdopen(commands, encoding="utf-8") as lines:
         for line in lines:
-            asked = json.loads(line)
-            code = _carried_out(asked["arguments"], asked["log"], null)
+            command = json.loads(line)
+            code = _run_logged(command["arguments"], command["log"], null)
             os.write(answers, f"{code}\n".encode())
             if code == 130:
                 break
 
 
-def _carried_out(arguments: list[str], log: str, null: int) -> int:
+def _run_logged(arguments: list[str], log: str, null: int) -> int:
     from cotbench.cli import run_cli
 
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -56,7 +56,7 @@ def _carried_out(arguments: list[str], log: str, null: int) -> int:
 
 
 def _forget() -> None:
-    """Give back what the last command held."""
+    """Free the memory that the last command held."""
     import gc
 
     gc.collect()
@@ -66,7 +66,7 @@ def _forget() -> None:
 
 
 def _end_with_parent(parent: int) -> None:
-    """A study that was killed leaves no worker behind: its stages would be computed twice at once."""
+    """End this process when its parent is gone: a resumed study would else compute the same stages twice at once."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

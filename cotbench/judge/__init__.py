@@ -1,5 +1,5 @@
-"""A judge of the two actions of one state. Begin with `question` (what it is asked) and `preference` (the probe); `folder` has
-the judges of a run.
+"""A judge of the two actions of one state. Begin with `question` (what a judge is asked) and `preference` (the probe); `folder`
+writes and reads the judges of a run.
 """
 
 from typing import TYPE_CHECKING

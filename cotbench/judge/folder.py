@@ -1,5 +1,5 @@
-"""The judges of a run: probe `preference` on the states and answers that the run recorded. Invariant: nothing is asked of the
-run's agent; one folder holds the answers of one judge to one question about one run.
+"""The judges of a run: probe `preference` on the states and answers that the run recorded. Invariant: the run's agent is never
+queried; one folder holds the answers of one judge to one question about one run.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 JUDGES = "judges"
-"""In a run folder: a folder for each judge."""
+"""Name of the folder in a run folder that holds a folder for each judge."""
 JUDGE_FOLDER = FolderKind(noun="measurement", writer="cotbench judge", manifest=MANIFEST)
 
 
 @dataclass(frozen=True, slots=True)
 class JudgePlan:
-    """What there is to judge in a run, settled before anything is started.
+    """The states and answers of a run to judge, read before any engine or model is started.
 
     Attributes:
         run: the run folder; `manifest` is its manifest.
@@ -45,7 +45,7 @@ class JudgePlan:
 
     @property
     def recorded(self) -> RecordedRun:
-        """What the run holds."""
+        """The record of the run that is judged."""
         if self.states.recorded is None:
             raise RunFolderError(f"{self.run} was not read as a recorded run: read it with recorded_states")
         return self.states.recorded
@@ -56,9 +56,13 @@ class JudgePlan:
         return str(self.options.judge)
 
     def chosen(self, limit: int | None, done: frozenset[StateKey]) -> set[StateKey]:
-        """Return which states have a row once `limit` are judged: those where nothing changed, what is judged, what is drawn.
+        """Return the states that have a row once `limit` are judged: those with one action, and the judged and drawn ones with
+        two.
 
-        States are drawn by the seed; a smaller number gives some of those of a larger.
+        Args:
+            limit: the number of states with two actions to judge; all when None. States are drawn by the seed; a smaller number
+                gives a subset of the states of a larger one.
+            done: the states that are judged already; they are drawn first.
         """
 
         def rank(key: StateKey) -> tuple[bool, int]:
@@ -68,15 +72,19 @@ class JudgePlan:
         return {key for key, answer in self.answers.items() if not answer.revised} | {*revised[:limit]}
 
     def check_rows(self, folder: Path, rows: Sequence[PreferenceRow]) -> None:
-        """Refuse rows of states that the run does not hold.
+        """Raise an error where rows belong to other states or actions than the run's.
+
+        Args:
+            folder: the folder of the rows, for the message.
+            rows: the rows of a judge.
 
         Raises:
-            RunFolderError: names the first one.
+            RunFolderError: names the first such row.
         """
         for row in rows:
             answer = self.answers.get(row.key)
-            there = (answer.prompt_action, answer.cot_action) if answer is not None and answer.revised else ("", "")
-            if answer is None or (row.error is None and there != (row.prompt_action, row.cot_action)):
+            recorded = (answer.prompt_action, answer.cot_action) if answer is not None and answer.revised else ("", "")
+            if answer is None or (row.error is None and recorded != (row.prompt_action, row.cot_action)):
                 raise RunFolderError(
                     f"{folder} holds a judgement of step {row.step} of {row.task}, where the run has other actions: "
                     "choose another --out"
@@ -84,26 +92,26 @@ class JudgePlan:
 
 
 class _RecordedAgent:
-    """Stands in for the agent of a run, whose answers are known."""
+    """Replaces the agent of a run, whose answers are recorded."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.name = manifest.config.agent
-        self._described = manifest.agent
+        self._description = manifest.agent
 
     def describe(self) -> dict[str, Any]:
-        """Return what the agent said of itself when it played."""
-        return self._described
+        """Return the agent's description in the run's manifest."""
+        return self._description
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        """Refuse: every answer is recorded."""
+        """Raise an error: every answer is recorded, so none may be asked for."""
         raise AgentError(f"agent {self.name} is not here: only what it did in its run is judged")
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 def make_judge_plan(run: Path, options: PreferenceOptions) -> JudgePlan:
-    """Find what there is to judge; starts no engine and no model.
+    """Read the states and answers of a run to judge; starts no engine and no model.
 
     Args:
         run: the folder of a run in mode both, finished or not.
@@ -118,15 +126,20 @@ def make_judge_plan(run: Path, options: PreferenceOptions) -> JudgePlan:
 
 
 def folder_of(run: Path, judge: str) -> Path:
-    """Return where a judge's work lies in a run folder."""
+    """Return the folder of a judge in a run folder.
+
+    Args:
+        run: the run folder.
+        judge: the judge's spec.
+    """
     return run / JUDGES / file_name(judge)
 
 
 def new_judge_folder(folder: Path) -> None:
-    """Make the folder of a new judge; refuse one that holds something.
+    """Make the folder of a new judge.
 
     Raises:
-        RunFolderError: it is not empty, or it cannot be made.
+        RunFolderError: the folder is not empty, or it cannot be made.
     """
     make_folder(folder, "go on with --resume, or choose another --out")
 
@@ -135,7 +148,7 @@ def read_judges(run: str | Path) -> dict[str, ProbeResult]:
     """Read the judges of a run folder.
 
     Returns:
-        What probe `preference` found, by the names of the folders under `judges/`.
+        The results of probe `preference`, by the names of the folders under `judges/`.
 
     Raises:
         RunFolderError: a file in one of them is damaged.
@@ -145,7 +158,7 @@ def read_judges(run: str | Path) -> dict[str, ProbeResult]:
 
 
 def judgements_of(result: ProbeResult) -> pd.DataFrame:
-    """Return one row a judged state: task, step, the actions, error, result, and whose action was named in either order."""
+    """Return a row for each judged state: task, step, the actions, error, result, and the preferred action in either order."""
     import pandas as pd
 
     rows = []
@@ -164,14 +177,17 @@ def judge_run(
     limit: int | None = None,
     observer: Callable[[PreferenceRow], None] = lambda row: None,
 ) -> ProbeSummary:
-    """Judge a run into a new folder, or go on in one that was begun: what is missing is judged, and what errored again.
+    """Judge a run into a new folder, or resume one: missing states are judged, and those with an error again.
 
     Args:
-        plan: what there is to judge.
+        plan: the states and answers to judge.
         folder: of this judge.
         agent: the judge.
         limit: judge until this many states are; all when None.
-        observer: is told each row of a state where the trace changed the action, once it is written down.
+        observer: called with each row of a state where the trace changed the action, once it is written.
+
+    Returns:
+        The summary, as written to `probe.json`.
 
     Raises:
         CotbenchError: the agent cannot judge.
@@ -184,7 +200,7 @@ def judge_run(
         plan.check_rows(folder, rows)
         return plan.chosen(limit, frozenset(row.key for row in rows if row.error is None))
 
-    def observe(row: Any) -> None:
+    def report(row: Any) -> None:
         if row.left_out is None:
             observer(row)
 
@@ -198,7 +214,7 @@ def judge_run(
         options=plan.options,
         seed=plan.options.seed,
         answers=plan.answers,
-        observer=observe,
+        observer=report,
         kind=JUDGE_FOLDER,
         judge={"question": question.fingerprint, **describe_agent(agent)},
         choose=choose,

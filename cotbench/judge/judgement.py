@@ -1,5 +1,5 @@
-"""What a judge said of the two actions of a state, and the numbers over many states. Invariant: an action is preferred only
-where the judge named it each time that it was asked; a state that could not be judged is an error and in no figure.
+"""A judge's verdicts on the two actions of a state, and the numbers over many states. Invariant: an action is preferred only
+where the judge named it in every order; a state that could not be judged is an error and in no number.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class JudgeVerdict(BaseModel):
     """One answer of a judge.
 
     Attributes:
-        first: whose action was shown first.
-        preferred: whose action the judge named; None where it named none.
-        decision: what it answered.
+        first: the mode whose action was shown first.
+        preferred: the mode whose action the judge named; None where it named none.
+        decision: the judge's decision.
     """
 
     model_config = _FROZEN
@@ -36,7 +36,7 @@ class JudgeVerdict(BaseModel):
 
 
 class Judgement(BaseModel):
-    """One state, judged.
+    """The verdicts on one state.
 
     Attributes:
         prompt_action: the prompt action; `cot_action` is the executed one, of CoT mode; `expert_action` where it is known.
@@ -56,12 +56,12 @@ class Judgement(BaseModel):
 
     @property
     def key(self) -> tuple[str, int]:
-        """Names the state within its run."""
+        """Task and step, unique within a run."""
         return self.task, self.step
 
     @property
     def result(self) -> Result | None:
-        """Whose action is preferred: the same in every order, or `split`: it went with the order. None after an error."""
+        """The mode preferred in every order; `split` where the orders disagree; None after an error."""
         if self.error is not None:
             return None
         named = {verdict.preferred for verdict in self.verdicts}
@@ -73,7 +73,7 @@ class Judgement(BaseModel):
 
     @property
     def credit(self) -> float | None:
-        """1 where the CoT action is preferred, 0 where the prompt action is, half where the order decided; None elsewhere."""
+        """1 where the CoT action is preferred, 0 where the prompt action is, 0.5 for a split; None elsewhere."""
         return {"cot": 1.0, "prompt": 0.0, "split": 0.5}.get(self.result or "")
 
     @property
@@ -88,16 +88,16 @@ class Preference(BaseModel):
     """A judge's preference over many states. Intervals are over the tasks that have such states (cluster bootstrap).
 
     Attributes:
-        states: states judged; they fall into `cot` (its action preferred), `prompt`, `split` (the order decided) and
-            `no_verdict` (at least one answer named no action).
-        errors: states that could not be judged; in no figure.
+        states: states judged: the sum of `cot` (its action preferred), `prompt`, `split` (the orders disagree) and `no_verdict`
+            (at least one answer named no action).
+        errors: states that could not be judged; in no number.
         tasks: tasks with a judged state.
         win_rate: of the CoT action over the states with verdicts, a split counted half.
         net: (cot - prompt) / states.
         verdicts: answers that named an action.
         position_bias: share of them that named the action shown first; 0.5 is none.
         expert_states: states with verdicts where one of the two actions is the expert's.
-        expert_agreement: how often the judge preferred that one, a split counted half.
+        expert_agreement: share of these where the judge preferred the expert's action, a split counted half.
     """
 
     model_config = _FROZEN
@@ -118,7 +118,7 @@ class Preference(BaseModel):
 
 
 def preference(judgements: Sequence[Judgement]) -> Preference:
-    """The numbers of judged states."""
+    """Return the numbers of judged states."""
     judged = [one for one in judgements if one.error is None]
     results = [one.result for one in judged]
     verdicts = [(one, verdict) for one in judged for verdict in one.verdicts if verdict.preferred is not None]
@@ -141,12 +141,12 @@ def preference(judgements: Sequence[Judgement]) -> Preference:
 
 
 def _by_task(judged: Sequence[Judgement], value: Callable[[Judgement], float | None]) -> Estimate:
-    """The mean of a value over the states that have it."""
+    """Return the mean of a value over the states that have it."""
     return _clustered([(one.task, known) for one in judged if (known := value(one)) is not None])
 
 
 def _clustered(values: Sequence[tuple[str, float]]) -> Estimate:
-    """The mean of values that belong to tasks, with the tasks resampled."""
+    """Return the mean of (task, value) pairs, with an interval from resampling tasks."""
     totals: dict[str, float] = {}
     counts: dict[str, float] = {}
     for task, value in values:

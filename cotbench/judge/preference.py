@@ -1,5 +1,5 @@
-"""Probe `preference`: which of the two actions of a state a judge prefers. Invariant: that of `cotbench.judge`: a judge sees no
-trace, and not which of the two actions followed one.
+"""Probe `preference`: the one of a state's two actions that a judge prefers. Invariant: a judge sees no trace, and not which of
+the two actions followed one.
 
 Source: paper, "a judge's preference between the two actions at the same state".
 """
@@ -26,8 +26,8 @@ from cotbench.probes.states import ProbeState, StateAnswer
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import derive_seed
 
-_ASKED = ("trace_tokens", "action_tokens", "temperature", "observation_chars")
-"""Options of a judge's elicitation that have their defaults there."""
+_ELICITATION_OPTIONS = ("trace_tokens", "action_tokens", "temperature", "observation_chars")
+"""Options whose defaults are those of the judge's elicitation."""
 
 
 class PreferenceOptions(ProbeOptions):
@@ -62,17 +62,17 @@ class PreferenceOptions(ProbeOptions):
 
     @property
     def question(self) -> Question:
-        """How the judge is asked; what is left out is as `Question` has it."""
-        given = self.model_dump(include={"style", *_ASKED}, exclude_none=True)
-        asked = Elicitation.model_validate({**Question().elicitation.model_dump(), **given})
-        return Question(mode=self.mode, both_orders=self.both_orders, seed=self.seed, elicitation=asked)
+        """The judge's question; options left out are as in `Question`."""
+        given = self.model_dump(include={"style", *_ELICITATION_OPTIONS}, exclude_none=True)
+        elicitation = Elicitation.model_validate({**Question().elicitation.model_dump(), **given})
+        return Question(mode=self.mode, both_orders=self.both_orders, seed=self.seed, elicitation=elicitation)
 
 
 class PreferenceRow(ProbeRow):
-    """A state, judged.
+    """The verdicts on one state.
 
     Attributes:
-        prompt_action: canonical; `cot_action` is another one.
+        prompt_action: canonical; `cot_action` is a different one.
         reference: the reference action, not shown to the judge; empty where none is known.
         verdicts: one for each order that was asked.
     """
@@ -84,7 +84,7 @@ class PreferenceRow(ProbeRow):
 
     @property
     def judgement(self) -> Judgement:
-        """What the numbers are made of."""
+        """The row as a judgement, from which the numbers are computed."""
         return Judgement(
             task=self.task,
             step=self.step,
@@ -103,23 +103,23 @@ def _measure(
     options: PreferenceOptions,
     judge: Agent | None = None,
 ) -> Iterator[PreferenceRow]:
-    """Measure; `judge` is the agent that option `judge` names, where it is open already."""
+    """Measure states; `judge` is the agent that option `judge` names, where it is open already."""
     if options.judge is None:
         raise UsageError("probe preference needs a judge: name one in its option judge, as in judge=hf:qwen-8b")
     if judge is None:
-        resolve(options.judge)  # A wrong name is told before anything is asked.
+        resolve(options.judge)  # A wrong name is an error before any query.
     return _rows(agent, states, setting, options, judge)
 
 
 def _rows(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: PreferenceOptions, judge: Agent | None
 ) -> Iterator[PreferenceRow]:
-    # The draw is among all states that have two actions, whichever of them are still to be judged.
-    whole = setting.states.states
-    answers = answers_for(agent, whole if options.limit is not None else states, setting)
+    # Drawn from all states with two actions, those already judged included.
+    all_states = setting.states.states
+    answers = answers_for(agent, all_states if options.limit is not None else states, setting)
     pairs = [
         _pair(state, answers[state.key], setting.states.env)
-        for state in whole
+        for state in all_states
         if state.key in answers and answers[state.key].revised
     ]
     pairs.sort(key=lambda pair: derive_seed(options.seed, pair.task, pair.step, "drawn"))
@@ -135,11 +135,11 @@ def _rows(
     if waiting and judge is not None:
         yield from _judged(waiting, options.question, judge)
     elif waiting:
-        asked = make_agent(str(options.judge))
+        opened = make_agent(str(options.judge))
         try:
-            yield from _judged(waiting, options.question, asked)
+            yield from _judged(waiting, options.question, opened)
         finally:
-            asked.close()
+            opened.close()
 
 
 def _judged(pairs: Sequence[Pair], question: Question, judge: Agent) -> Iterator[PreferenceRow]:
@@ -162,26 +162,26 @@ def _pair(state: ProbeState, answer: StateAnswer, env: str) -> Pair:
 
 
 def _summarize(rows: Sequence[PreferenceRow], options: PreferenceOptions) -> ProbeNumbers:
-    kept, errors, left_out = partition_rows(rows)
-    found = preference([row.judgement for row in kept])
+    measured, errors, left_out = partition_rows(rows)
+    numbers = preference([row.judgement for row in measured])
     return ProbeNumbers(
-        states=found.states,
-        tasks=found.tasks,
+        states=numbers.states,
+        tasks=numbers.tasks,
         errors=errors,
         left_out=left_out,
         estimates={
-            "win rate of the cot action": found.win_rate,
-            "net preference": found.net,
-            "position bias": found.position_bias,
-            "agreement with the reference": found.expert_agreement,
+            "win rate of the cot action": numbers.win_rate,
+            "net preference": numbers.net,
+            "position bias": numbers.position_bias,
+            "agreement with the reference": numbers.expert_agreement,
         },
         counts={
-            "cot": found.cot,
-            "prompt": found.prompt,
-            "split": found.split,
-            "no verdict": found.no_verdict,
-            "verdicts": found.verdicts,
-            "with the reference": found.expert_states,
+            "cot": numbers.cot,
+            "prompt": numbers.prompt,
+            "split": numbers.split,
+            "no verdict": numbers.no_verdict,
+            "verdicts": numbers.verdicts,
+            "with the reference": numbers.expert_states,
         },
     )
 

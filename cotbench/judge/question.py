@@ -1,5 +1,5 @@
 """A judge: any agent, asked which of the two actions of one state is the better next one. Invariant: a judge is shown the task,
-what happened and the two actions, never a trace, nor which of the two followed one; all of the question is in its fingerprint.
+the dialogue and the two actions, never a trace, nor which of the two followed one; the fingerprint covers the whole question.
 
 Source: paper, "a judge's preference between the two actions at the same state". The wording, both orders, and what counts as a
 verdict are ours.
@@ -28,7 +28,7 @@ from cotbench.prompting.parsing import clean_action
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 LETTERS = ("A", "B")
-"""What the two actions are called, in the order in which they are shown."""
+"""Names of the two actions, in the order in which they are shown."""
 
 _VERSION = 1
 _BATCH = 8
@@ -37,12 +37,12 @@ _ABOUT = (
     "actions that it could do next. Decide which of the two is the better next action for its task. Your own action is "
     f"the letter of that action, {LETTERS[0]} or {LETTERS[1]}, and nothing else."
 )
-_TOLD = "This is what the agent was told about the environment:"
+_INSTRUCTIONS = "This is what the agent was told about the environment:"
 _EXAMPLES = "Its actions look like this:"
 _FUNCTIONS = "It can call these functions:"
-_FIRST, _DID, _SAW = "It was first told:", "Then it did:", "And was told:"
-_LAST = f"Which of these two is the better next action, {LETTERS[0]} or {LETTERS[1]}?"
-_NOTHING = "(no action)"
+_TASK, _ACTION, _OBSERVATION = "It was first told:", "Then it did:", "And was told:"
+_CHOICE = f"Which of these two is the better next action, {LETTERS[0]} or {LETTERS[1]}?"
+_NO_ACTION = "(no action)"
 _MARGIN = "    "
 _VERDICT = re.compile(r"(?:(?:the )?(?:next )?action )?[(\[*]*([AB])[)\]*]*[.:]?", re.IGNORECASE)
 
@@ -52,13 +52,13 @@ class Pair:
     """The two actions of one state.
 
     Attributes:
-        episode: names the episode; the states of one share a growing text.
+        episode: names the episode; the questions about its states share a growing prefix.
         env: the environment's name.
         task: the task id.
-        step: how many actions were executed before this state.
+        step: number of actions executed before this state.
         dialogue: the episode so far.
-        prompt_action: what the prompt alone led to.
-        cot_action: what the trace led to; another one.
+        prompt_action: the action from the prompt alone.
+        cot_action: the action after the trace; a different one.
         expert_action: the expert's action at this state, where it is known; not shown.
     """
 
@@ -73,12 +73,12 @@ class Pair:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Names the state within its run."""
+        """Task and step, unique within a run."""
         return self.task, self.step
 
 
 class Question(BaseModel):
-    """How a judge is asked; frozen, and the same for all states that are counted together."""
+    """The form of a judge's question; frozen, and the same for all states that are counted together."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -91,42 +91,53 @@ class Question(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits over what a judge is shown and how it is read: every field but the seed, every text."""
+        """Sixteen hexadecimal digits over all texts shown to a judge and every field but the seed."""
         fixed = {
             "version": _VERSION,
             "letters": LETTERS,
-            "texts": (_ABOUT, _TOLD, _EXAMPLES, _FUNCTIONS, _FIRST, _DID, _SAW, _LAST, _NOTHING, _MARGIN),
+            "texts": (_ABOUT, _INSTRUCTIONS, _EXAMPLES, _FUNCTIONS, _TASK, _ACTION, _OBSERVATION, _CHOICE, _NO_ACTION, _MARGIN),
             "verdict": _VERDICT.pattern,
             "elicitation": self.elicitation.fingerprint,
         }
-        whole = json.dumps({**self.model_dump(exclude={"elicitation", "seed"}), **fixed}, sort_keys=True)
-        return hashlib.sha256(whole.encode()).hexdigest()[:16]
+        content = json.dumps({**self.model_dump(exclude={"elicitation", "seed"}), **fixed}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def orders(self, pair: Pair) -> tuple[Mode, ...]:
-        """Whose action is shown first, each time that the judge is asked."""
+        """Return the mode whose action is shown first, for each time that the judge is asked about a pair."""
         drawn: tuple[Mode, Mode] = ("prompt", "cot")
         if derive_seed(self.seed, pair.task, pair.step, "first") % 2:
             drawn = ("cot", "prompt")
         return drawn if self.both_orders else drawn[:1]
 
     def text(self, pair: Pair, first: Mode) -> str:
-        """What a judge is shown of a state. The actions come last, so both orders and later states begin alike.
+        """Return the text that a judge is shown of a state.
 
-        Whatever an agent or an environment wrote stands behind a margin: it cannot pass for a line of the question.
+        The actions come last, so both orders and later states share a prefix. Texts of an agent or an environment are indented:
+        they cannot pass for a line of the question.
+
+        Args:
+            pair: the two actions and their state.
+            first: the mode whose action is shown first.
         """
-        told, *later = pair.dialogue.observations
-        parts = [_behind_margin(_FUNCTIONS, pair.dialogue.functions)] if pair.dialogue.functions else []
-        parts.append(_behind_margin(_FIRST, told))
+        task_text, *later = pair.dialogue.observations
+        parts = [_indented(_FUNCTIONS, pair.dialogue.functions)] if pair.dialogue.functions else []
+        parts.append(_indented(_TASK, task_text))
         for action, observation in zip(pair.dialogue.actions, later, strict=True):
-            parts.append(_behind_margin(_DID, action or _NOTHING))
-            parts.append(_behind_margin(_SAW, truncate_middle(observation, self.elicitation.observation_chars)))
+            parts.append(_indented(_ACTION, action or _NO_ACTION))
+            parts.append(_indented(_OBSERVATION, truncate_middle(observation, self.elicitation.observation_chars)))
         actions = (pair.prompt_action, pair.cot_action) if first == "prompt" else (pair.cot_action, pair.prompt_action)
-        parts.append(_LAST)
-        parts += [_behind_margin(f"{letter}:", action or _NOTHING) for letter, action in zip(LETTERS, actions, strict=True)]
+        parts.append(_CHOICE)
+        parts += [_indented(f"{letter}:", action or _NO_ACTION) for letter, action in zip(LETTERS, actions, strict=True)]
         return "\n".join(parts)
 
     def query(self, pair: Pair, first: Mode, needs: frozenset[str] = frozenset()) -> Query:
-        """The question about one state in one order."""
+        """Return the query about one pair in one order.
+
+        Args:
+            pair: the two actions and their state.
+            first: the mode whose action is shown first.
+            needs: the judge's `needs`; with "admissible_actions" the letters are given as such.
+        """
         return Query(
             episode=pair.episode,
             env=pair.env,
@@ -140,25 +151,27 @@ class Question(BaseModel):
         )
 
 
-def _instructions(told: Instructions) -> Instructions:
-    parts = [_ABOUT, _behind_margin(_TOLD, told.text)]
-    if told.examples:
-        parts.append(_behind_margin(_EXAMPLES, "\n".join(told.examples)))
+def _instructions(instructions: Instructions) -> Instructions:
+    parts = [_ABOUT, _indented(_INSTRUCTIONS, instructions.text)]
+    if instructions.examples:
+        parts.append(_indented(_EXAMPLES, "\n".join(instructions.examples)))
     return Instructions("\n\n".join(parts), LETTERS)
 
 
-def _behind_margin(heading: str, text: str) -> str:
+def _indented(heading: str, text: str) -> str:
     return f"{heading}\n{indent(text.strip(), _MARGIN)}"
 
 
 def read_letter(action: str) -> int | None:
-    """Which action a judge named, 0 or 1; None where it said anything but one letter (`A`, `b.`, `(A)`, `Action B`)."""
+    """Return the index of the action that a judge named, 0 or 1; None for any answer but one letter (`A`, `b.`, `(A)`,
+    `Action B`).
+    """
     found = _VERDICT.fullmatch(clean_action(action))
     return None if found is None else LETTERS.index(found[1].upper())
 
 
 def check_judge(agent: Agent, question: Question) -> None:
-    """Refuse an agent that cannot judge.
+    """Raise an error where an agent cannot judge.
 
     Raises:
         CotbenchError: it cannot be asked this way, or it does not read what it is asked.
@@ -172,10 +185,15 @@ def check_judge(agent: Agent, question: Question) -> None:
 
 
 def ask_judge(agent: Agent, pairs: Sequence[Pair], question: Question) -> Iterator[Judgement]:
-    """Ask an agent about every pair; each judgement as soon as it is known.
+    """Yield a judgement of each pair, as soon as it is known.
 
     A round asks about one state of as many episodes as keep the agent busy, and of each episode in the order of its steps, so
-    that an engine has computed the beginning of a question already.
+    that an engine finds the prefix of a question in its KV cache.
+
+    Args:
+        agent: the judge.
+        pairs: the pairs.
+        question: the form of the question.
     """
     needs = needs_of(agent)
     at_once = max(1, getattr(agent, "batch", _BATCH))
@@ -186,11 +204,11 @@ def ask_judge(agent: Agent, pairs: Sequence[Pair], question: Question) -> Iterat
     while waiting or running:
         while waiting and len(running) < at_once:
             running.append(waiting.popleft())
-        asked = [(pair, question.orders(pair)) for pair in (states.popleft() for states in running)]
+        current = [(pair, question.orders(pair)) for pair in (states.popleft() for states in running)]
         answers = iter(
-            decide_or_errors(agent, [question.query(pair, first, needs) for pair, orders in asked for first in orders])
+            decide_or_errors(agent, [question.query(pair, first, needs) for pair, orders in current for first in orders])
         )
-        for pair, orders in asked:
+        for pair, orders in current:
             yield _judgement(pair, [(first, next(answers)) for first in orders])
         running = [states for states in running if states]
 
@@ -210,6 +228,6 @@ def _judgement(pair: Pair, answers: Sequence[tuple[Mode, Decision]]) -> Judgemen
 
 
 def _verdict(first: Mode, decision: Decision) -> JudgeVerdict:
-    shown: tuple[Mode, Mode] = ("prompt", "cot") if first == "prompt" else ("cot", "prompt")
+    order: tuple[Mode, Mode] = ("prompt", "cot") if first == "prompt" else ("cot", "prompt")
     letter = read_letter(decision.action)
-    return JudgeVerdict(first=first, preferred=None if letter is None else shown[letter], decision=decision)
+    return JudgeVerdict(first=first, preferred=None if letter is None else order[letter], decision=decision)

@@ -1,6 +1,6 @@
 """Measurements on states and checkpoints (paper: alignment, consistency, conflicting traces, attention and gradient shares).
-Begin with `probe` (what one is, and the registry) and `states` (where it measures); each probe has a file of its name, `folder`
-keeps its work.
+Begin with `probe` (the type `Probe`, and the registry) and `states` (the states that are measured); each probe has a file of
+its name, `folder` writes and reads a probe's folder.
 """
 
 from typing import TYPE_CHECKING

@@ -1,5 +1,5 @@
-"""Probe `alignment`: the prompt action, the CoT action and the reference action of each state. Invariant: the three are of one
-state and one prompt; the gap is paired.
+"""Probe `alignment`: the prompt action, the CoT action and the reference action of each state. Invariant: the three belong to
+one state and one prompt, so the gap between them is paired.
 
 Source: paper, "prompt action", "CoT action", "gap", "consistency" and "revision rate".
 """
@@ -22,7 +22,7 @@ from cotbench.prompting.elicitation import MODES
 from cotbench.prompting.query import Decision
 from cotbench.stats.estimates import Estimate
 
-_NOT_TOLD = "the agent tells no log-probability of a given action"
+_NO_LOGPROB = "the agent tells no log-probability of a given action"
 
 
 class AlignmentOptions(ProbeOptions):
@@ -36,14 +36,15 @@ class AlignmentRow(ProbeRow):
 
     Attributes:
         reference: the reference action.
-        prompt_equivalent: the prompt action comes to the same as the reference; `cot_equivalent` likewise.
-        actions_equivalent: prompt action and CoT action come to the same.
-        trace: the agent's own, as it stood between the tags.
-        trace_truncated: the harness closed it.
-        prompt_format_ok: every tag that was owed was written; `cot_format_ok` likewise.
+        prompt_equivalent: whether the prompt action is equivalent to the reference, by the environment's rule; `cot_equivalent`
+            likewise.
+        actions_equivalent: whether the prompt action and the CoT action are equivalent.
+        trace: the agent's own trace, as it stood between the tags.
+        trace_truncated: whether the token budget ended the trace, so that the harness closed it.
+        prompt_format_ok: whether every required tag was written; `cot_format_ok` likewise.
         prompt_logprob: natural logarithm of the probability of the reference action, closing tag included, from the prompt
-            alone; `cot_logprob` after the agent's own trace. None where it is not known: `unscored` says why.
-        prompt_tokens: length of the prompt; the other tokens were generated.
+            alone; `cot_logprob` after the agent's own trace. None where it is not known: `unscored` holds the reason.
+        prompt_tokens: length of the prompt; the other token counts are of generated tokens.
     """
 
     task_type: str = ""
@@ -67,33 +68,36 @@ class AlignmentRow(ProbeRow):
 
     @property
     def prompt_match(self) -> bool:
-        """The prompt action is the reference's."""
+        """True where the prompt action is the reference action."""
         return self.prompt_action == self.reference
 
     @property
     def cot_match(self) -> bool:
-        """The CoT action is the reference's."""
+        """True where the CoT action is the reference action."""
         return self.cot_action == self.reference
 
     @property
     def revised(self) -> bool:
-        """The trace changed the action."""
+        """True where the trace changed the action."""
         return self.prompt_action != self.cot_action
 
     @property
     def revision(self) -> str:
-        """The cell of the revision table: what the prompt action was, and what became of it."""
+        """The cell of the revision table: the prompt action right or wrong -> the CoT action right or wrong."""
         before, after = ("right" if match else "wrong" for match in (self.prompt_match, self.cot_match))
         same = "" if before == "right" or after == "right" else ", other" if self.revised else ", same"
         return f"{before} -> {after}{same}"
 
 
 REVISIONS = ("right -> right", "right -> wrong", "wrong -> right", "wrong -> wrong, same", "wrong -> wrong, other")
-"""The cells of the revision table; every state is in one."""
+"""The cells of the revision table; every state is in exactly one."""
 
 
 def answers(rows: Sequence[AlignmentRow]) -> dict[StateKey, StateAnswer]:
-    """What the agent answered, for the other probes; a state that errored is left out, so that it is asked about again."""
+    """Return the agent's answers by state, for the other probes.
+
+    A state with an error is left out, so that another probe queries it again.
+    """
     return {
         row.key: StateAnswer(row.prompt_action, row.cot_action, row.trace, row.trace_truncated)
         for row in rows
@@ -104,13 +108,16 @@ def answers(rows: Sequence[AlignmentRow]) -> dict[StateKey, StateAnswer]:
 def _measure(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: AlignmentOptions
 ) -> Iterator[AlignmentRow]:
-    for some in batches(states, agent):
-        for together in _rounds(some):
+    for group in batches(states, agent):
+        for together in _rounds(group):
             yield from _measured(agent, together, setting, options)
 
 
 def _rounds(states: Sequence[ProbeState]) -> Iterator[list[ProbeState]]:
-    """One state of each task at a time: the score after its trace, asked for second, still finds its prompt computed."""
+    """Yield groups with one state of each task.
+
+    The score after a trace is queried second, in the same group: the engine still has the KV cache of its prompt.
+    """
     by_task: dict[str, list[ProbeState]] = {}
     for state in states:
         by_task.setdefault(state.task, []).append(state)
@@ -123,19 +130,19 @@ def _measured(
 ) -> Iterator[AlignmentRow]:
     scored = options.scores and setting.elicitation.style == "prefill"
     queries = [tuple(state_query(state, mode, setting, agent) for mode in MODES) for state in states]
-    asked = [query for both in queries for query in both]
+    flat = [query for both in queries for query in both]
     if scored:
-        asked += [replace(prompt, given_action=state.action) for state, (prompt, _) in zip(states, queries, strict=True)]
-    decisions = decide_or_errors(agent, asked)
+        flat += [replace(prompt, given_action=state.action) for state, (prompt, _) in zip(states, queries, strict=True)]
+    decisions = decide_or_errors(agent, flat)
     answered = list(zip(decisions[0 : 2 * len(states) : 2], decisions[1 : 2 * len(states) : 2], strict=True))
     before, after = decisions[2 * len(states) :], []
     if scored:
-        given = zip(states, queries, answered, strict=True)
+        cases = zip(states, queries, answered, strict=True)
         after = decide_or_errors(
             agent,
             [
                 replace(query, given_trace=own_trace(decision), given_action=state.action)
-                for state, (_, query), (prompt, decision) in given
+                for state, (_, query), (prompt, decision) in cases
                 if (prompt.error or decision.error) is None
             ],
         )
@@ -170,7 +177,7 @@ def _row(
         cot_format_ok=cot.format_ok,
         prompt_logprob=logprobs[0],
         cot_logprob=logprobs[1],
-        unscored=_why_not(scores) if None in logprobs else None,
+        unscored=_unscored_reason(scores) if None in logprobs else None,
         prompt_tokens=prompt.prompt_tokens,
         trace_tokens=cot.trace_tokens,
         prompt_action_tokens=prompt.action_tokens,
@@ -179,48 +186,51 @@ def _row(
 
 
 def _logprob(score: Decision | None, state: ProbeState, setting: ProbeSetting) -> float | None:
-    """What an agent says of the reference action; one that heeds no given action speaks of its own, and that is no answer."""
+    """Return the log-probability of the reference action; None where the agent scored another action or reported none.
+
+    An agent that ignores `given_action` answers with an action of its own, whose log-probability is not the one wanted.
+    """
     if score is None or score.error is not None or setting.canonical(score.action) != state.action:
         return None
     return score.action_logprob
 
 
-def _why_not(scores: tuple[Decision | None, Decision | None]) -> str:
+def _unscored_reason(scores: tuple[Decision | None, Decision | None]) -> str:
     if None in scores:
         return "not asked for"
-    return next((score.error for score in scores if score is not None and score.error is not None), _NOT_TOLD)
+    return next((score.error for score in scores if score is not None and score.error is not None), _NO_LOGPROB)
 
 
 def _summarize(rows: Sequence[AlignmentRow], options: AlignmentOptions) -> ProbeNumbers:
-    kept, errors, left_out = partition_rows(rows)
-    estimates = _alignment(kept)
+    measured, errors, left_out = partition_rows(rows)
+    estimates = _alignment(measured)
     estimates |= {
-        "prompt equivalent": over_tasks(kept, lambda row: row.prompt_equivalent),
-        "cot equivalent": over_tasks(kept, lambda row: row.cot_equivalent),
-        "gap equivalent": over_tasks(kept, lambda row: row.cot_equivalent - row.prompt_equivalent),
-        "consistency equivalent": over_tasks(kept, lambda row: row.actions_equivalent),
-        "revision rate": over_tasks(kept, lambda row: row.revised),
-        "net benefit of revisions": over_tasks(kept, lambda row: row.cot_match - row.prompt_match if row.revised else None),
-        "prompt log-probability": over_tasks(kept, _scored(lambda prompt, cot: prompt)),
-        "cot log-probability": over_tasks(kept, _scored(lambda prompt, cot: cot)),
-        "log-probability gap": over_tasks(kept, _scored(lambda prompt, cot: cot - prompt)),
-        "trace truncated": over_tasks(kept, lambda row: row.trace_truncated),
-        "prompt format ok": over_tasks(kept, lambda row: row.prompt_format_ok),
-        "cot format ok": over_tasks(kept, lambda row: row.cot_format_ok),
-        "trace tokens": over_tasks(kept, lambda row: row.trace_tokens),
+        "prompt equivalent": over_tasks(measured, lambda row: row.prompt_equivalent),
+        "cot equivalent": over_tasks(measured, lambda row: row.cot_equivalent),
+        "gap equivalent": over_tasks(measured, lambda row: row.cot_equivalent - row.prompt_equivalent),
+        "consistency equivalent": over_tasks(measured, lambda row: row.actions_equivalent),
+        "revision rate": over_tasks(measured, lambda row: row.revised),
+        "net benefit of revisions": over_tasks(measured, lambda row: row.cot_match - row.prompt_match if row.revised else None),
+        "prompt log-probability": over_tasks(measured, _scored(lambda prompt, cot: prompt)),
+        "cot log-probability": over_tasks(measured, _scored(lambda prompt, cot: cot)),
+        "log-probability gap": over_tasks(measured, _scored(lambda prompt, cot: cot - prompt)),
+        "trace truncated": over_tasks(measured, lambda row: row.trace_truncated),
+        "prompt format ok": over_tasks(measured, lambda row: row.prompt_format_ok),
+        "cot format ok": over_tasks(measured, lambda row: row.cot_format_ok),
+        "trace tokens": over_tasks(measured, lambda row: row.trace_tokens),
     }
-    types = sorted({row.task_type for row in kept})
+    types = sorted({row.task_type for row in measured})
     for kind in types if len(types) > 1 else ():
-        some = _alignment([row for row in kept if row.task_type == kind])
-        estimates |= {f"{name}, {kind}": estimate for name, estimate in some.items()}
-    cells = [row.revision for row in kept]
+        by_type = _alignment([row for row in measured if row.task_type == kind])
+        estimates |= {f"{name}, {kind}": estimate for name, estimate in by_type.items()}
+    cells = [row.revision for row in measured]
     return ProbeNumbers(
-        states=len(kept),
-        tasks=len({row.task for row in kept}),
+        states=len(measured),
+        tasks=len({row.task for row in measured}),
         errors=errors,
         left_out=left_out,
         estimates=estimates,
-        counts={cell: cells.count(cell) for cell in REVISIONS} | {"scored": sum(row.unscored is None for row in kept)},
+        counts={cell: cells.count(cell) for cell in REVISIONS} | {"scored": sum(row.unscored is None for row in measured)},
     )
 
 
@@ -234,7 +244,7 @@ def _alignment(rows: Sequence[AlignmentRow]) -> dict[str, Estimate]:
 
 
 def _scored(value: Callable[[float, float], float]) -> Callable[[AlignmentRow], float | None]:
-    """A value of the two log-probabilities, where both are known."""
+    """Return a function of a row: `value` of its two log-probabilities, None where one is not known."""
 
     def of(row: AlignmentRow) -> float | None:
         if row.prompt_logprob is None or row.cot_logprob is None:

@@ -1,4 +1,4 @@
-"""What an agent answers at a state, in both modes. Invariant: both answers are of the same prompt; actions are canonical."""
+"""An agent's answers at a state, in both modes. Invariant: both answers are to the same prompt; actions are canonical."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from cotbench.prompting.parsing import THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 _EPISODES = 4
-"""Of how many episodes states are asked about at once, for each that keeps the agent busy."""
+"""Tasks in a group, for each episode that keeps the agent busy."""
 
 
 def state_query(state: ProbeState, mode: Mode, setting: ProbeSetting, agent: Agent) -> Query:
-    """The query of a state in a mode."""
+    """Return the query of a state in a mode.
+
+    Args:
+        state: the state.
+        mode: "prompt" or "cot".
+        setting: states, elicitation and seed of the measurement.
+        agent: the agent to be queried; the expert's action is filled in where it needs one.
+    """
     return Query(
         episode=state.task,
         env=setting.states.env,
@@ -33,14 +40,19 @@ def state_query(state: ProbeState, mode: Mode, setting: ProbeSetting, agent: Age
 
 
 def own_trace(decision: Decision) -> str:
-    """The trace as it stood between the tags; `Decision.trace` is without the blanks around it."""
+    """Return the trace as it stood between the tags; `Decision.trace` is without the blanks around it."""
     verbatim, closed, _ = decision.raw.partition(THINK_OPEN)[2].partition(THINK_CLOSE)
     trace = decision.trace or ""
     return verbatim if closed and verbatim.strip() == trace.strip() else trace
 
 
 def batches(states: Sequence[ProbeState], agent: Agent) -> Iterator[list[ProbeState]]:
-    """The states in groups that keep an agent busy; those of one task stay together, so that prompts are shared."""
+    """Yield the states in groups large enough to keep an agent busy.
+
+    Args:
+        states: the states; those of one task stay together, so that their prompts share a prefix.
+        agent: its `batch`, the number of episodes that keep it busy, sets the size of a group.
+    """
     by_task: dict[str, list[ProbeState]] = {}
     for state in states:
         by_task.setdefault(state.task, []).append(state)
@@ -51,14 +63,23 @@ def batches(states: Sequence[ProbeState], agent: Agent) -> Iterator[list[ProbeSt
 
 
 def ask_both_modes(agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting) -> list[tuple[Decision, Decision]]:
-    """The decisions of both modes at each state: (prompt, CoT)."""
+    """Return the decisions of both modes at each state, (prompt, CoT); a failure is an error in the decision."""
     queries = [state_query(state, mode, setting, agent) for state in states for mode in MODES]
     decisions = decide_or_errors(agent, queries)
     return list(zip(decisions[::2], decisions[1::2], strict=True))
 
 
 def answers_for(agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting) -> Mapping[StateKey, StateAnswer]:
-    """The agent's answers at the states: those that are known, and the others asked for now."""
+    """Return the agent's answers at the states.
+
+    Args:
+        agent: the agent; queried only at the states whose answers are not in `setting.answers`.
+        states: the states.
+        setting: known answers, elicitation and seed of the measurement.
+
+    Returns:
+        An answer for each state, by its key; a failure is an error in the answer.
+    """
     found = {state.key: setting.answers[state.key] for state in states if state.key in setting.answers}
     missing = [state for state in states if state.key not in found]
     for some in batches(missing, agent):

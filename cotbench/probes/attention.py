@@ -1,9 +1,10 @@
-"""Where the action's tokens look. Invariant: the attention is the model's own, read from the pass in which the action's tokens
-go through it; no more of it is ever kept than (heads, action tokens, tokens) of each layer.
+"""Probe `attention`: the attention of the action's tokens to prompt and trace. Invariant: the attention is the model's own,
+read from the forward pass of the action's tokens; no more of it is ever kept than (heads, action tokens, tokens) of each layer.
 
-Source: paper, "attention share". Where it is silent, ours: the queries are the tokens of the action, from its first to its
-last, tags left out; all of them, all heads and all layers count the same. A head's top positions are those that get most from
-all queries together. Mass is what lies on tokens: what a model's attention sinks take is left out before shares are formed.
+Source: paper, "attention share". Where it does not say, our choices: the queries are the tokens of the action, from its first
+to its last, tags left out; all of them, all heads and all layers have equal weight. A head's top positions are those with most
+attention from all queries together. Mass is attention to tokens: what a model's attention sinks take is left out before shares
+are formed.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
 from cotbench.probes.states import ProbeState
 from cotbench.probes.token_spans import ShareRow, Source, TokenizedState, measure_rows, round_values, share_numbers, shares
 
-_PIECE = 512
-"""Tokens before the action go through the model in pieces of so many: memory grows with their number, not its square."""
+_CHUNK = 512
+"""Tokens a forward pass before the action: memory then grows with the prompt's length, not with its square."""
 
 
 class AttentionOptions(ProbeOptions):
@@ -38,9 +39,9 @@ class AttentionRow(ShareRow):
     """Shares of the attention of the action's tokens at one state.
 
     Attributes:
-        first: share on the very first token of the prompt, which many models use as a place to look at nothing.
-        top_prompt, top_trace, top_rest: shares of what lies on each head's top positions.
-        trace_heads: share of the heads that give the trace more than the prompt.
+        first: share on the first token of the prompt, which many models use as an attention sink.
+        top_prompt, top_trace, top_rest: shares of the attention to each head's top positions.
+        trace_heads: share of the heads that attend to the trace more than to the prompt.
         heads: a string a layer, two digits a head: its share on the prompt in percent, at most 99.
     """
 
@@ -55,47 +56,54 @@ class AttentionRow(ShareRow):
 def measure(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: AttentionOptions
 ) -> Iterator[AttentionRow]:
-    """A row for each state; errors as in `token_spans.measure_rows`."""
+    """Return an iterator over a row for each state; parameters and errors as in `token_spans.measure_rows`."""
 
-    def look(inside: Any, spelled: TokenizedState) -> dict[str, Any]:
-        return fields(attention_mass(inside.model, spelled), spelled, options.top)
+    def look(handle: Any, tokenized: TokenizedState) -> dict[str, Any]:
+        return fields(attention_mass(handle.model, tokenized), tokenized, options.top)
 
     return measure_rows("attention", agent, states, setting, options.source, AttentionRow, look)
 
 
-def attention_mass(model: Any, spelled: TokenizedState) -> list[Any]:
-    """For each attention layer, what its heads give each token: (heads, tokens), summed over the action's tokens.
+def attention_mass(model: Any, tokenized: TokenizedState) -> list[Any]:
+    """Return the attention of each layer's heads to each token, summed over the action's tokens.
 
-    Everything before the action goes through the model with the attention that it has and fills a cache; then the action's
-    tokens alone go through it with transformers' "eager", which tells its weights. The model is left with that one.
+    Everything before the action goes through the model with its own attention implementation and fills a KV cache; then the
+    action's tokens alone go through it with transformers' "eager", which returns the weights. The model is left with "eager".
+
+    Args:
+        model: a transformers model.
+        tokenized: the state in token ids.
+
+    Returns:
+        A float64 tensor (heads, tokens up to the end of the action) for each attention layer.
 
     Raises:
-        UsageError: no layer of the model shows attention.
-        AgentError: the model does not go on from a cache.
+        UsageError: no layer of the model returns attention weights.
+        AgentError: the model does not continue from a KV cache.
     """
     import torch
     from transformers import DynamicCache
 
-    action = spelled.spans["action"]
-    ids = torch.tensor([spelled.ids[: action.stop]], device=model.get_input_embeddings().weight.device)
+    action = tokenized.spans["action"]
+    ids = torch.tensor([tokenized.ids[: action.stop]], device=model.get_input_embeddings().weight.device)
     cache = DynamicCache(config=model.config)
     with torch.inference_mode():
-        for piece in ids[:, : action.start].split(_PIECE, dim=1):
+        for piece in ids[:, : action.start].split(_CHUNK, dim=1):
             model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
         model.set_attn_implementation("eager")
-        told = model(
+        output = model(
             input_ids=ids[:, action.start :], past_key_values=cache, use_cache=True, logits_to_keep=1, output_attentions=True
         )
-        layers = [weights for weights in getattr(told, "attentions", None) or () if weights is not None]
+        layers = [weights for weights in getattr(output, "attentions", None) or () if weights is not None]
         if not layers:
             raise UsageError(f"probe attention: no layer of {type(model).__name__} shows its attention")
         if cache.get_seq_length() != action.stop:
             raise AgentError(f"{type(model).__name__} does not go on from transformers' cache")
-        return [_summed(weights[0], action.stop) for weights in layers]
+        return [_sum_queries(weights[0], action.stop) for weights in layers]
 
 
-def _summed(weights: Any, tokens: int) -> Any:
-    """(heads, queries, keys) to (heads, tokens); a window's keys are the last of the tokens."""
+def _sum_queries(weights: Any, tokens: int) -> Any:
+    """Return (heads, queries, keys) as (heads, tokens); the keys of a sliding window are the last of the tokens."""
     import torch
 
     mass = weights.new_zeros((weights.shape[0], tokens), dtype=torch.float64)
@@ -103,62 +111,68 @@ def _summed(weights: Any, tokens: int) -> Any:
     return mass
 
 
-def fields(layers: Sequence[Any], spelled: TokenizedState, top: float) -> dict[str, Any]:
-    """The fields of a row, from the masses of each layer, (heads, tokens)."""
+def fields(layers: Sequence[Any], tokenized: TokenizedState, top: float) -> dict[str, Any]:
+    """Return the fields of a row.
+
+    Args:
+        layers: the attention mass of each layer, (heads, tokens).
+        tokenized: the state in token ids.
+        top: percent of the positions that count as a head's top positions.
+    """
     import torch
 
     count = math.ceil(layers[0].shape[1] * top / 100)
-    whole, first, best = torch.zeros(3).double(), 0.0, torch.zeros(3).double()
+    totals, first, top_totals = torch.zeros(3).double(), 0.0, torch.zeros(3).double()
     prompt_layers, trace_layers, heads = [], [], []
-    on_trace, of_heads = 0, 0
+    trace_heads, head_count = 0, 0
     for mass in (layer.cpu() for layer in layers):
-        prompt, trace, rest = parts = spelled.parts(mass)
+        prompt, trace, rest = parts = tokenized.parts(mass)
         of_layer = torch.stack([part.sum() for part in parts])
-        whole += of_layer
+        totals += of_layer
         first += float(mass[:, 0].sum())
         prompt_layers.append(float(of_layer[0] / of_layer.sum()))
         trace_layers.append(float(of_layer[1] / of_layer.sum()))
         chosen = mass.topk(count, dim=1)
-        kept = torch.zeros_like(mass).scatter(1, chosen.indices, chosen.values)
-        best += torch.stack([part.sum() for part in spelled.parts(kept)])
-        on_trace, of_heads = on_trace + int((trace > prompt).sum()), of_heads + len(mass)
+        top_mass = torch.zeros_like(mass).scatter(1, chosen.indices, chosen.values)
+        top_totals += torch.stack([part.sum() for part in tokenized.parts(top_mass)])
+        trace_heads, head_count = trace_heads + int((trace > prompt).sum()), head_count + len(mass)
         heads.append("".join(f"{min(99, round(100 * share)):02d}" for share in (prompt / (prompt + trace + rest)).tolist()))
-    tops = (best / best.sum()).tolist()
+    top_shares = (top_totals / top_totals.sum()).tolist()
     return {
-        **shares((whole / whole.sum()).tolist(), prompt_layers, trace_layers),
-        "first": round_values(first / float(whole.sum())),
-        **dict(zip(("top_prompt", "top_trace", "top_rest"), (round_values(share) for share in tops), strict=True)),
-        "trace_heads": round_values(on_trace / of_heads),
+        **shares((totals / totals.sum()).tolist(), prompt_layers, trace_layers),
+        "first": round_values(first / float(totals.sum())),
+        **dict(zip(("top_prompt", "top_trace", "top_rest"), (round_values(share) for share in top_shares), strict=True)),
+        "trace_heads": round_values(trace_heads / head_count),
         "heads": tuple(heads),
     }
 
 
 def summarize(rows: Sequence[AttentionRow], options: AttentionOptions) -> ProbeNumbers:
-    """Shares with their intervals, and their curves by layer."""
-    kept, _, _ = partition_rows(rows)
+    """Return shares with their intervals, and their curves by layer."""
+    measured, _, _ = partition_rows(rows)
     numbers = share_numbers(rows)
     top = f"top {options.top:g} %"
     more = {
-        "first token's share": over_tasks(kept, lambda row: row.first),
-        "heads on the trace": over_tasks(kept, lambda row: row.trace_heads),
-        f"{top}: prompt share": over_tasks(kept, lambda row: row.top_prompt),
-        f"{top}: trace share": over_tasks(kept, lambda row: row.top_trace),
-        f"{top}: rest share": over_tasks(kept, lambda row: row.top_rest),
+        "first token's share": over_tasks(measured, lambda row: row.first),
+        "heads on the trace": over_tasks(measured, lambda row: row.trace_heads),
+        f"{top}: prompt share": over_tasks(measured, lambda row: row.top_prompt),
+        f"{top}: trace share": over_tasks(measured, lambda row: row.top_trace),
+        f"{top}: rest share": over_tasks(measured, lambda row: row.top_rest),
     }
     return numbers.model_copy(update={"estimates": {**numbers.estimates, **more}})
 
 
 def by_head(rows: Sequence[AttentionRow]) -> list[list[float]]:
-    """The mean share on the prompt of each head of each layer, over the measured states: for a map of the model."""
-    kept, _, _ = partition_rows(rows)
-    if not kept:
+    """Return the mean share on the prompt of each head of each layer, over the measured states: [layer][head]."""
+    measured, _, _ = partition_rows(rows)
+    if not measured:
         return []
     return [
         [
-            sum(int(row.heads[layer][at : at + 2]) for row in kept) / (100 * len(kept))
-            for at in range(0, len(kept[0].heads[layer]), 2)
+            sum(int(row.heads[layer][at : at + 2]) for row in measured) / (100 * len(measured))
+            for at in range(0, len(measured[0].heads[layer]), 2)
         ]
-        for layer in range(len(kept[0].heads))
+        for layer in range(len(measured[0].heads))
     ]
 
 

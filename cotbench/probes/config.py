@@ -1,5 +1,5 @@
-"""What a probe was asked to measure, in its folder as `probe_config.json`. Invariant: it is written before anything else is, so
-that a measurement that was killed at any moment can go on from its folder alone.
+"""The configuration of a probe, in its folder as `probe_config.json`. Invariant: it is written before anything else is, so that
+a measurement that was killed at any moment can be resumed from its folder alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MEASURED = "Measurement"
 
 
 class ProbeConfig(BaseModel):
-    """Who is measured by which probe, on which states."""
+    """Probe, agent and states of a measurement."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -55,7 +55,7 @@ class ProbeConfig(BaseModel):
     )
 
     def absolute(self) -> ProbeConfig:
-        """Return it with absolute paths, so that it means the same wherever it is read."""
+        """Return a copy with absolute paths, which means the same in every working directory."""
         reference = Path(self.reference)
         return self.model_copy(
             update={
@@ -66,12 +66,12 @@ class ProbeConfig(BaseModel):
 
 
 def write_config(folder: Path, config: ProbeConfig) -> None:
-    """Write down what is to be measured, whole or not at all."""
+    """Write the configuration of a probe into its folder, whole or not at all."""
     write_atomically(folder / CONFIG, [config.absolute().model_dump_json(indent=2) + "\n"])
 
 
 def read_config(folder: Path) -> ProbeConfig | None:
-    """Return what was asked for in a probe's folder; None where that was not written down.
+    """Return the configuration in a probe's folder; None where there is none.
 
     Raises:
         RunFolderError: the file is damaged.

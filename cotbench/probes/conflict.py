@@ -1,8 +1,8 @@
-"""Probe `conflict`: what is done after the trace of another state. Invariant: of all that is asked about a state, the prompt is
-the same and only the given trace differs.
+"""Probe `conflict`: the action after the trace of another state. Invariant: all queries of a state have the same prompt and
+differ in the given trace alone.
 
-Source: paper, "conflicting trace". The control traces are ours, and that the donor's action is not the prompt action either: so
-that an answer which equals it was led by the trace.
+Source: paper, "conflicting trace". Ours are the control traces, and the condition that the donor's action is not the prompt
+action either: an answer equal to it then shows that the trace was followed.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class ConflictOptions(ProbeOptions):
 
 
 class ConflictRow(ProbeRow):
-    """What an agent did at one state after several traces; all actions canonical.
+    """Actions at one state after several given traces, all canonical.
 
     Attributes:
         prompt_action: the prompt action; `own_action` is the CoT action, after the agent's own trace.
         donor_action: the CoT action at the donor, another state of the set, named by `donor_task` and `donor_step`.
         conflicting: the action after the donor's trace, one for each of the `truncations`.
         own: the action after the agent's own trace, likewise.
-        unconcluded: the action after the agent's own trace without its last sentence; None where it is a single one.
+        unconcluded: the action after the agent's own trace without its last sentence; None where it has only one.
         empty: the action after an empty trace.
     """
 
@@ -66,43 +66,48 @@ class ConflictRow(ProbeRow):
 
     @property
     def consistent(self) -> bool:
-        """The prompt action is the CoT action."""
+        """True where the prompt action is the CoT action."""
         return self.prompt_action == self.own_action
 
     def outcome(self, at: int) -> ConflictOutcome:
-        """What the donor's trace led to, at one of the truncations."""
+        """Return the outcome of the donor's trace at one of the truncations, by its index."""
         action = self.conflicting[at]
         return "kept" if action == self.own_action else "followed" if action == self.donor_action else "other"
 
 
 def truncate_words(trace: str, share: float) -> str:
-    """The beginning of a trace: that share of its words, rounded up, cut behind the last of them; all of it at 1."""
+    """Return the beginning of a trace.
+
+    Args:
+        trace: the trace.
+        share: share of its words to keep, from 0 to 1; their number is rounded up.
+    """
     ends = [word.end() for word in _WORD.finditer(trace)]
     count = math.ceil(round(share * len(ends), 9))
     return trace if count >= len(ends) else trace[: ends[count - 1]] if count else ""
 
 
 def drop_last_sentence(trace: str) -> str | None:
-    """A trace without its last sentence (or line); None where that would leave nothing."""
+    """Return a trace without its last sentence (or line); None where that would leave nothing."""
     breaks = [found.start() for found in _SENTENCE.finditer(trace.rstrip()) if trace[: found.start()].strip()]
     return trace[: breaks[-1]] if breaks else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One state, its answer, its donor, and the traces from which it is asked to act."""
+    """One state, its answer, its donor, and the traces that are given in its queries."""
 
     state: ProbeState
     answer: StateAnswer
     donor: ProbeState
-    donated: StateAnswer
+    donor_answer: StateAnswer
     conflicting: tuple[str, ...]
     own: tuple[str, ...]
     unconcluded: str | None
 
     @property
     def traces(self) -> list[str]:
-        """Every trace once."""
+        """The distinct traces to query."""
         more = [] if self.unconcluded is None else [self.unconcluded]
         return list(dict.fromkeys((*self.conflicting, *self.own, *more, "")))
 
@@ -124,18 +129,18 @@ def _measure(
             if isinstance(one, ConflictRow):
                 yield one
                 continue
-            said = {trace: next(decisions) for trace in one.traces}
-            error = next((decision.error for decision in said.values() if decision.error is not None), None)
+            by_trace = {trace: next(decisions) for trace in one.traces}
+            error = next((decision.error for decision in by_trace.values() if decision.error is not None), None)
             if error is not None:
                 yield ConflictRow(task=one.state.task, step=one.state.step, error=error)
             else:
-                yield _row(one, {trace: setting.canonical(decision.action) for trace, decision in said.items()}, options)
+                yield _row(one, {trace: setting.canonical(decision.action) for trace, decision in by_trace.items()}, options)
 
 
 def _case(
     state: ProbeState, answers: Mapping[StateKey, StateAnswer], setting: ProbeSetting, options: ConflictOptions
 ) -> _Case | ConflictRow:
-    """What is to be asked about a state, or the row that says why nothing is."""
+    """Return the queries' case of a state, or its row where there is nothing to query."""
     answer = answers[state.key]
     if answer.error is not None:
         return ConflictRow(task=state.task, step=state.step, error=answer.error)
@@ -143,20 +148,20 @@ def _case(
         return ConflictRow(task=state.task, step=state.step, left_out="no trace")
 
     def fits(other: ProbeState) -> bool:
-        donated = answers[other.key]
-        led_elsewhere = donated.cot_action not in ("", answer.cot_action, answer.prompt_action)
-        return donated.error is None and led_elsewhere and bool(donated.trace.strip())
+        donor_answer = answers[other.key]
+        led_elsewhere = donor_answer.cot_action not in ("", answer.cot_action, answer.prompt_action)
+        return donor_answer.error is None and led_elsewhere and bool(donor_answer.trace.strip())
 
     donor = choose_donor(state, setting.states.states, setting.seed, fits)
     if donor is None:
         return ConflictRow(task=state.task, step=state.step, left_out="no donor")
-    donated = answers[donor.key]
+    donor_answer = answers[donor.key]
     return _Case(
         state,
         answer,
         donor,
-        donated,
-        conflicting=tuple(truncate_words(donated.trace, share) for share in options.truncations),
+        donor_answer,
+        conflicting=tuple(truncate_words(donor_answer.trace, share) for share in options.truncations),
         own=tuple(truncate_words(answer.trace, share) for share in options.truncations),
         unconcluded=drop_last_sentence(answer.trace),
     )
@@ -170,7 +175,7 @@ def _row(case: _Case, actions: Mapping[str, str], options: ConflictOptions) -> C
         own_action=case.answer.cot_action,
         donor_task=case.donor.task,
         donor_step=case.donor.step,
-        donor_action=case.donated.cot_action,
+        donor_action=case.donor_answer.cot_action,
         truncations=options.truncations,
         conflicting=tuple(actions[trace] for trace in case.conflicting),
         own=tuple(actions[trace] for trace in case.own),
@@ -180,23 +185,23 @@ def _row(case: _Case, actions: Mapping[str, str], options: ConflictOptions) -> C
 
 
 def _summarize(rows: Sequence[ConflictRow], options: ConflictOptions) -> ProbeNumbers:
-    kept, errors, left_out = partition_rows(rows)
-    consistent = [row for row in kept if row.consistent]
-    revised = [row for row in kept if not row.consistent]
-    curves = {name: _curve(kept, value, options) for name, value in _OUTCOMES.items()}
+    measured, errors, left_out = partition_rows(rows)
+    consistent = [row for row in measured if row.consistent]
+    revised = [row for row in measured if not row.consistent]
+    curves = {name: _curve(measured, value, options) for name, value in _OUTCOMES.items()}
     curves |= {f"{name}, consistent": _curve(consistent, _OUTCOMES[name], options) for name in ("kept", "followed")}
     curves |= {f"{name}, revised": _curve(revised, value, options) for name, value in _OUTCOMES.items()}
-    curves["own trace: kept"] = _curve(kept, lambda row, at: row.own[at] == row.own_action, options)
+    curves["own trace: kept"] = _curve(measured, lambda row, at: row.own[at] == row.own_action, options)
     estimates = {name: curve.values[-1] for name, curve in curves.items()} | {
         "own trace without conclusion: kept": over_tasks(
-            kept, lambda row: None if row.unconcluded is None else row.unconcluded == row.own_action
+            measured, lambda row: None if row.unconcluded is None else row.unconcluded == row.own_action
         ),
-        "empty trace: kept": over_tasks(kept, lambda row: row.empty == row.own_action),
-        "empty trace: as prompt action": over_tasks(kept, lambda row: row.empty == row.prompt_action),
+        "empty trace: kept": over_tasks(measured, lambda row: row.empty == row.own_action),
+        "empty trace: as prompt action": over_tasks(measured, lambda row: row.empty == row.prompt_action),
     }
     return ProbeNumbers(
-        states=len(kept),
-        tasks=len({row.task for row in kept}),
+        states=len(measured),
+        tasks=len({row.task for row in measured}),
         errors=errors,
         left_out=left_out,
         estimates=estimates,
@@ -204,7 +209,7 @@ def _summarize(rows: Sequence[ConflictRow], options: ConflictOptions) -> ProbeNu
         counts={
             "consistent": len(consistent),
             "revised": len(revised),
-            "donor of the same task": sum(row.donor_task == row.task for row in kept),
+            "donor of the same task": sum(row.donor_task == row.task for row in measured),
         },
     )
 
@@ -218,7 +223,7 @@ _OUTCOMES: Mapping[str, Callable[[ConflictRow, int], bool]] = {
 
 
 def _curve(rows: Sequence[ConflictRow], value: Callable[[ConflictRow, int], bool], options: ConflictOptions) -> Curve:
-    """The share of states of which something is true, over the truncations; the last one stands in the table."""
+    """Return the share of states for which `value` holds, over the truncations; the table shows the last."""
     values = (over_tasks(rows, partial(_at, value, at)) for at in range(len(options.truncations)))
     return Curve(x="truncation", at=options.truncations, values=tuple(values))
 

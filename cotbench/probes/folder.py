@@ -1,5 +1,5 @@
-"""A probe's work on disk. Invariant: one folder holds what one probe found of one agent on one set of states; killed at any
-moment and resumed, it ends with the same rows as one that was never killed.
+"""Write and read a probe's folder. Invariant: one folder holds the rows of one probe, one agent and one set of states; a
+measurement that was killed at any moment and resumed ends with the same rows as one that was not.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ PROBE_FOLDER = FolderKind(noun="measurement", writer="cotbench probe", manifest=
 _FROZEN = ConfigDict(frozen=True)
 
 
-class _Written(BaseModel):
-    """What is written about a probe; a field that only a recorded run has is left out where there is none."""
+class _ProbeRecord(BaseModel):
+    """Fields of a probe's files that are left out where they are None: only a recorded run has them."""
 
     model_config = _FROZEN
 
@@ -46,17 +46,17 @@ class _Written(BaseModel):
         return {name: value for name, value in fields(self).items() if name not in absent}
 
 
-class ProbeManifest(_Written):
-    """The record of a probe: who was measured, on what, how.
+class ProbeManifest(_ProbeRecord):
+    """The record of a probe: agent, states and settings.
 
     Attributes:
-        agent: the spec; `described` is what the agent says of itself.
-        states: how many; `states_sha256` is over all that is in them.
-        seed: drew the states, pairs them, seeds sampling.
+        agent: the spec; `described` is the agent's own description.
+        states: the number of states; `states_sha256` is over all of their contents.
+        seed: draws the states, pairs them with donors, seeds sampling.
         answers: whether the agent's answers were taken from probe `alignment`, or from a run, instead of being asked for again.
         recorded: the run whose own states and answers are measured, as it was when the work began: it may grow, so that in the
-            identity it stands in place of the states. Not written where there is none.
-        judge: what the judge of such a run says of itself, and the fingerprint of its question. Likewise.
+            identity it replaces the states. Not written where there is none.
+        judge: the description of the judge of such a run, and the fingerprint of its question. Not written where there is none.
     """
 
     model_config = _FROZEN
@@ -84,7 +84,7 @@ class ProbeManifest(_Written):
     created: str
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for the work to go on, flat."""
+        """Return the flat fields that must be the same for a measurement to be resumed."""
         names = ("probe", "agent", "env", "scheme", "split", "reference", "seed", "answers")
         fields = {name: getattr(self, name) for name in names} | {"elicitation": self.elicitation_fingerprint}
         if self.recorded is None:
@@ -97,8 +97,8 @@ class ProbeManifest(_Written):
         return fields | {f"agent {name}": value for name, value in self.described.items() if name not in MACHINE_FIELDS}
 
 
-class ProbeSummary(_Written):
-    """`probe.json`: the numbers, and of what they are.
+class ProbeSummary(_ProbeRecord):
+    """The contents of `probe.json`: the numbers, and the settings they were measured with.
 
     Attributes:
         recorded: the run whose own states and answers were measured, as it was then; `judge` as in the manifest.
@@ -122,11 +122,12 @@ class ProbeSummary(_Written):
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """A probe's folder, read.
+    """The contents of a probe's folder.
 
     Attributes:
         path: the folder.
-        rows: the rows, whole, in the order of the states.
+        manifest: its manifest.
+        rows: the complete rows, in the order of the states.
     """
 
     path: Path
@@ -135,17 +136,21 @@ class ProbeResult:
 
     @property
     def probe(self) -> Probe:
-        """Which probe it was."""
+        """The probe that was run."""
         return probe_named(self.manifest.probe)
 
     @property
     def numbers(self) -> ProbeNumbers:
-        """The numbers."""
+        """The numbers, computed from the rows."""
         return self.probe.summarize(self.rows, self.probe.options(**self.manifest.options))
 
 
 def parse_options(probe: Probe, given: Mapping[str, str]) -> ProbeOptions:
-    """A probe's options from texts, as typed: a list has commas between its values.
+    """Return a probe's options from texts as typed on the command line.
+
+    Args:
+        probe: the probe.
+        given: option -> text; the values of a list are separated by commas.
 
     Raises:
         UnknownNameError: no such option.
@@ -181,42 +186,45 @@ def run_probe(
     judge: dict[str, Any] | None = None,
     choose: Callable[[Sequence[Any]], Collection[StateKey]] | None = None,
 ) -> ProbeSummary:
-    """Measure an agent into a new folder, or go on in one that was begun: what is missing is measured, and what errored again.
+    """Measure an agent into a new folder, or resume one: missing states are measured, and those with an error again.
 
     Args:
-        probe: what is measured.
-        folder: of this measurement; opened already where something else is written to it too.
-        agent: who is measured; `spec` is how it was named.
-        states: where.
+        probe: the probe.
+        folder: the folder of this measurement; an open one where the caller writes other files to it too.
+        agent: the agent to measure; `spec` is the spec it was made from.
+        states: the states to measure it on.
         elicitation: how answers are asked for.
         options: the probe's own.
-        seed: pairs states, seeds sampling.
+        seed: pairs states with donors, seeds sampling.
         answers: the agent's answers at these states, where they are known.
-        observer: is told each row once it is written down.
-        kind: what the folder is called in messages.
+        observer: called with each row once it is written.
+        kind: how messages call the folder.
         judge: see `ProbeManifest`.
-        choose: from the rows that are there, which states are to have a row in the end; all when left out.
+        choose: from the rows that exist already, which states are to have a row in the end; all states when left out.
+
+    Returns:
+        The summary, as written to `probe.json`.
 
     Raises:
         RunFolderError: the folder holds another measurement, or another process writes to it.
         CotbenchError: this agent cannot be measured so.
     """
     check_elicitation(agent, elicitation)
-    now = _manifest(probe, agent, spec, states, elicitation, options, seed, answers is not None, judge)
+    manifest = _manifest(probe, agent, spec, states, elicitation, options, seed, answers is not None, judge)
     entry = env_entry(states.env)
     setting = ProbeSetting(states, elicitation, entry.canonical(), entry.equivalent(), seed, answers or {})
     store = _rows_file(probe)
     with open_folder(folder, kind) if isinstance(folder, Path) else nullcontext(folder) as opened:
-        there: list[Any] = []
+        existing: list[Any] = []
         if opened.begun:
-            opened.check_identity(read_probe_manifest(opened.path).identity(), json.loads(json.dumps(now.identity())))
-            there = store.read(opened.path) if (opened.path / ROWS).is_file() else []
-        done = {row.key for row in there if row.error is None}
-        chosen = None if choose is None else set(choose(there))
+            opened.check_identity(read_probe_manifest(opened.path).identity(), json.loads(json.dumps(manifest.identity())))
+            existing = store.read(opened.path) if (opened.path / ROWS).is_file() else []
+        done = {row.key for row in existing if row.error is None}
+        chosen = None if choose is None else set(choose(existing))
         todo = [state for state in states.states if state.key not in done and (chosen is None or state.key in chosen)]
         found = probe.measure(agent, todo, setting, options) if todo else iter(())
-        first = list(islice(found, 1))  # Before anything is written: an agent that cannot be measured so leaves nothing behind.
-        opened.begin(now.model_dump_json(indent=2))
+        first = list(islice(found, 1))  # Before anything is written: an agent that cannot be measured leaves no files.
+        opened.begin(manifest.model_dump_json(indent=2))
         with opened.journal(store) as file:
             for row in chain(first, found):
                 file.append(row)
@@ -240,7 +248,7 @@ def summarize_probe(
     seed: int,
     judge: dict[str, Any] | None = None,
 ) -> ProbeSummary:
-    """Return the numbers of rows, and of what they are; the arguments are those of `run_probe`."""
+    """Return the summary of rows; the parameters are those of `run_probe`."""
     return ProbeSummary(
         probe=probe.name,
         options=options.model_dump(mode="json"),
@@ -269,7 +277,7 @@ def read_probe(folder: Path) -> ProbeResult:
 
 
 def read_probe_manifest(folder: Path) -> ProbeManifest:
-    """The manifest of a probe's folder.
+    """Return the manifest of a probe's folder.
 
     Raises:
         RunFolderError: not such a folder, or damaged.
@@ -284,24 +292,30 @@ def read_probe_manifest(folder: Path) -> ProbeManifest:
 
 
 def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elicitation) -> Mapping[StateKey, StateAnswer]:
-    """What an agent answered, out of the folder of a probe whose rows hold answers (`alignment`).
+    """Return an agent's answers from the folder of a probe whose rows hold answers (`alignment`).
+
+    Args:
+        folder: the folder of that probe.
+        agent: the spec of the agent that is measured.
+        states: the states it is measured on.
+        elicitation: how answers are asked for.
 
     Raises:
-        UsageError: it is of another probe, another agent, other states or another elicitation.
+        UsageError: the folder belongs to another probe, agent, set of states or elicitation.
     """
-    probed = read_probe(folder)
-    found = probed.manifest
-    for name, there, here in (
-        ("agent", found.agent, agent),
-        ("elicitation", found.elicitation_fingerprint, elicitation.fingerprint),
-        ("reference", found.reference, states.reference),
-        ("split", f"{found.env} {found.scheme}/{found.split}", f"{states.env} {states.scheme}/{states.split}"),
+    result = read_probe(folder)
+    manifest = result.manifest
+    for name, recorded, wanted in (
+        ("agent", manifest.agent, agent),
+        ("elicitation", manifest.elicitation_fingerprint, elicitation.fingerprint),
+        ("reference", manifest.reference, states.reference),
+        ("split", f"{manifest.env} {manifest.scheme}/{manifest.split}", f"{states.env} {states.scheme}/{states.split}"),
     ):
-        if there != here:
-            raise UsageError(f"{folder} has the answers of another {name}: {there}, not {here}")
-    if probed.probe.answers is None:
-        raise UsageError(f"{folder} is of probe {found.probe}, whose rows hold no answers: name a folder of probe alignment")
-    known, references = probed.probe.answers(probed.rows), {row.key: row.reference for row in probed.rows if row.error is None}
+        if recorded != wanted:
+            raise UsageError(f"{folder} has the answers of another {name}: {recorded}, not {wanted}")
+    if result.probe.answers is None:
+        raise UsageError(f"{folder} is of probe {manifest.probe}, whose rows hold no answers: name a folder of probe alignment")
+    known, references = result.probe.answers(result.rows), {row.key: row.reference for row in result.rows if row.error is None}
     for state in states.states:
         if references.get(state.key, state.action) != state.action:
             raise UsageError(f"{folder} has another reference action at step {state.step} of {state.task}: measure it anew")

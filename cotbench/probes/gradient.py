@@ -1,13 +1,14 @@
-"""Where the loss of an action pulls. Invariant: gradients reach values alone: no weight learns, none is kept, and of a value's
-gradient nothing is kept but its norm.
+"""Probe `gradient`: the gradient of the action's loss with respect to the value vectors of prompt and trace. Invariant:
+gradients are computed for values alone: no weight is trained, no gradient of a weight is kept, and of a value's gradient only
+its norm.
 
-Source: paper, "gradient share". Where it is silent, ours: L is the sum of the negative log-likelihoods of the action's tokens,
-tags left out, given prompt and trace; g[l, i] = dL/dv[l, i] is the whole derivative by the value vectors of token i in layer l,
-all key heads together, along every path to the loss, as a training step would have it. The share of a region in layer l is its
-sum of |g[l, i]| (Euclidean) over that of all tokens; the overall share has the sums of all layers. A share has no unit: the
-mean for L would give the same.
+Source: paper, "gradient share". Where it does not say, our choices: L is the sum of the negative log-likelihoods of the
+action's tokens, tags left out, given prompt and trace; g[l, i] = dL/dv[l, i] is the whole derivative by the value vectors of
+token i in layer l, all key heads together, along every path to the loss, as a training step would have it. The share of a
+region in layer l is its sum of |g[l, i]| (Euclidean) over that of all tokens; the overall share has the sums of all layers. A
+share has no unit: the mean for L would give the same.
 
-Values are met where every layer hands them to its cache: after the projection, before heads are repeated.
+Values are read where every layer hands them to its KV cache: after the projection, before heads are repeated.
 """
 
 from __future__ import annotations
@@ -51,19 +52,27 @@ class GradientRow(ShareRow):
 def measure(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: GradientOptions
 ) -> Iterator[GradientRow]:
-    """A row for each state; errors as in `token_spans.measure_rows`."""
+    """Return an iterator over a row for each state; parameters and errors as in `token_spans.measure_rows`."""
 
-    def look(inside: Any, spelled: TokenizedState) -> dict[str, Any]:
-        found, loss = gradient_norms(inside.model, spelled, recompute=options.recompute)
-        return {**fields(found, spelled), "loss": round(loss / len(spelled.spans["action"]), 5)}
+    def look(handle: Any, tokenized: TokenizedState) -> dict[str, Any]:
+        norms, loss = gradient_norms(handle.model, tokenized, recompute=options.recompute)
+        return {**fields(norms, tokenized), "loss": round(loss / len(tokenized.spans["action"]), 5)}
 
     return measure_rows("gradient", agent, states, setting, options.source, GradientRow, look)
 
 
-def gradient_norms(model: Any, spelled: TokenizedState, *, recompute: bool = True) -> tuple[Any, float]:
-    """|g[l, i]|, (attention layers, tokens before the last of the action), and L.
+def gradient_norms(model: Any, tokenized: TokenizedState, *, recompute: bool = True) -> tuple[Any, float]:
+    """Return the norms |g[l, i]| and the loss L.
 
-    Nothing is predicted from the action's last token, so its gradient is 0 and it is not computed.
+    The action's last token predicts nothing, so its gradient is 0 and it is left out.
+
+    Args:
+        model: a transformers model.
+        tokenized: the state in token ids.
+        recompute: compute activations again in the backward pass instead of keeping them (gradient checkpointing).
+
+    Returns:
+        A float64 tensor (attention layers, tokens before the last of the action), and L in nats.
 
     Raises:
         UsageError: no layer of the model has values.
@@ -71,37 +80,37 @@ def gradient_norms(model: Any, spelled: TokenizedState, *, recompute: bool = Tru
     """
     import torch
 
-    action = spelled.spans["action"]
+    action = tokenized.spans["action"]
     device = model.get_input_embeddings().weight.device
-    ids = torch.tensor([spelled.ids[: action.stop - 1]], device=device)
-    wanted = torch.tensor(spelled.ids[action.start : action.stop], device=device)
-    found: dict[int, Any] = {}
-    cache = _watched(model, found)
+    ids = torch.tensor([tokenized.ids[: action.stop - 1]], device=device)
+    targets = torch.tensor(tokenized.ids[action.start : action.stop], device=device)
+    norms: dict[int, Any] = {}
+    cache = _recording_cache(model, norms)
     with torch.enable_grad(), _frozen(model), _recomputing(model, recompute and not _is_recurrent(cache)):
-        told = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=len(wanted))
-        scores = torch.log_softmax(told.logits[0, -len(wanted) :].float(), dim=-1)
-        loss = -scores.gather(1, wanted.to(scores.device)[:, None]).sum()
+        output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=len(targets))
+        scores = torch.log_softmax(output.logits[0, -len(targets) :].float(), dim=-1)
+        loss = -scores.gather(1, targets.to(scores.device)[:, None]).sum()
         loss.backward()
-    if not found:
+    if not norms:
         raise UsageError(f"probe gradient: no layer of {type(model).__name__} has values of tokens")
-    whole = torch.stack([found[layer].cpu() for layer in sorted(found)])
-    if not bool(whole.isfinite().all()) or not bool((whole.sum(1) > 0).all()):
+    stacked = torch.stack([norms[layer].cpu() for layer in sorted(norms)])
+    if not bool(stacked.isfinite().all()) or not bool((stacked.sum(1) > 0).all()):
         raise AgentError(f"the gradient is no finite number above 0 in {model.dtype}: use ?dtype=float32 or ?dtype=bfloat16")
-    return whole, float(loss.detach())
+    return stacked, float(loss.detach())
 
 
-def _watched(model: Any, found: dict[int, Any]) -> Any:
-    """A cache that keeps nothing of a layer's tokens, but sees the gradients of their values: `found[layer]` is (tokens)."""
+def _recording_cache(model: Any, norms: dict[int, Any]) -> Any:
+    """Return a KV cache that keeps no tokens, but writes the gradient norms of a layer's values, (tokens), to `norms`."""
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)
 
-    def note(layer: int, gradient: Any) -> None:
+    def record(layer: int, gradient: Any) -> None:
         # (1, key heads, tokens, size)
-        found[layer] = gradient.detach().double().square().sum(dim=(0, 1, 3)).sqrt()
+        norms[layer] = gradient.detach().double().square().sum(dim=(0, 1, 3)).sqrt()
 
     def update(keys: Any, values: Any, layer_idx: int, *_: Any, **__: Any) -> tuple[Any, Any]:
-        values.register_hook(partial(note, layer_idx))
+        values.register_hook(partial(record, layer_idx))
         return keys, values
 
     cache.update = update
@@ -109,28 +118,30 @@ def _watched(model: Any, found: dict[int, Any]) -> Any:
 
 
 def _is_recurrent(cache: Any) -> bool:
-    """Whether some layers keep a state that a second computation would find changed."""
+    """Return whether some layers keep a state that a second computation would find changed."""
     return any(hasattr(layer, "recurrent_states") for layer in cache.layers)
 
 
 @contextmanager
 def _frozen(model: Any) -> Iterator[None]:
-    """Gradients flow from the embeddings of the tokens on, and into no weight."""
-    learning = [weight for weight in model.parameters() if weight.requires_grad]
-    for weight in learning:
+    """Compute gradients from the token embeddings on, and for no weight."""
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    for weight in trainable:
         weight.requires_grad_(False)
-    begin = model.get_input_embeddings().register_forward_hook(lambda *told: told[-1].detach().requires_grad_())
+    begin = model.get_input_embeddings().register_forward_hook(
+        lambda *hook_arguments: hook_arguments[-1].detach().requires_grad_()
+    )
     try:
         yield
     finally:
         begin.remove()
-        for weight in learning:
+        for weight in trainable:
             weight.requires_grad_(True)
 
 
 @contextmanager
 def _recomputing(model: Any, wanted: bool) -> Iterator[None]:
-    """Let layers be computed a second time on the way back; transformers would do so in training mode alone, with dropout."""
+    """Compute layers a second time in the backward pass; transformers would do so in training mode alone, with dropout."""
     from torch.utils.checkpoint import checkpoint
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -147,16 +158,21 @@ def _recomputing(model: Any, wanted: bool) -> Iterator[None]:
                 layer.forward = forward
 
 
-def fields(found: Any, spelled: TokenizedState) -> dict[str, Any]:
-    """The fields of a row, from the norms (layers, tokens)."""
-    parts = spelled.parts(found)
+def fields(norms: Any, tokenized: TokenizedState) -> dict[str, Any]:
+    """Return the fields of a row.
+
+    Args:
+        norms: the norms |g[l, i]|, (layers, tokens).
+        tokenized: the state in token ids.
+    """
+    parts = tokenized.parts(norms)
     sums = [float(part.sum()) for part in parts]
-    whole = found.sum(dim=1)
-    return shares([part / sum(sums) for part in sums], (parts[0] / whole).tolist(), (parts[1] / whole).tolist())
+    layer_totals = norms.sum(dim=1)
+    return shares([part / sum(sums) for part in sums], (parts[0] / layer_totals).tolist(), (parts[1] / layer_totals).tolist())
 
 
 def summarize(rows: Sequence[GradientRow], options: GradientOptions) -> ProbeNumbers:
-    """Shares with their intervals, and their curves by layer."""
+    """Return shares with their intervals, and their curves by layer."""
     return share_numbers(rows)
 
 

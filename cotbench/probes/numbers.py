@@ -1,5 +1,5 @@
-"""What a probe found: a row a state, and the numbers over rows. Invariant: a row is a measurement, an error, or left out for a
-reason that it names; every number is an `Estimate` with its n and interval.
+"""A probe's rows, one a state, and the numbers over rows. Invariant: a row is a measurement, an error, or left out for a reason
+that it names; every number is an `Estimate` with its n and interval.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ProbeRow(BaseModel):
-    """What every probe's row has; a probe adds its own fields, all with defaults.
+    """Base of every probe's row; a probe adds its own fields, all with defaults.
 
     Attributes:
-        error: an infrastructure failure: the state counts for nothing.
-        left_out: why the probe has nothing to say of this state, such as "no donor".
+        error: an infrastructure failure: the state is in no number.
+        left_out: why the probe does not measure this state, such as "no donor".
     """
 
     model_config = _FROZEN
@@ -32,7 +32,7 @@ class ProbeRow(BaseModel):
 
     @property
     def key(self) -> tuple[str, int]:
-        """Names the state within its set."""
+        """Task and step, unique within a set of states."""
         return self.task, self.step
 
 
@@ -40,11 +40,11 @@ R = TypeVar("R", bound=ProbeRow)
 
 
 class Curve(BaseModel):
-    """Numbers over something: truncation, layers, heads.
+    """Numbers over an axis: truncation, layer, head.
 
     Attributes:
-        x: what `values` are over, in words: "truncation", "layer".
-        at: where; as long as `values`.
+        x: name of the axis: "truncation", "layer".
+        at: positions on the axis; as long as `values`.
     """
 
     model_config = _FROZEN
@@ -58,12 +58,12 @@ class ProbeNumbers(BaseModel):
     """The numbers of a probe. Intervals are over tasks (cluster bootstrap).
 
     Attributes:
-        states: states measured; `tasks` is how many tasks they are of.
-        errors: states that could not be measured; in no figure.
-        left_out: states that the probe has nothing to say of, by reason (such as "no donor"); in no figure.
+        states: states measured; `tasks` is the number of their tasks.
+        errors: states that could not be measured; in no number.
+        left_out: states that the probe does not measure, by reason (such as "no donor"); in no number.
         estimates: by name, in the order of the table.
         curves: by name.
-        counts: what was counted rather than estimated, by name, such as the cells of the revision table.
+        counts: counts by name, such as the cells of the revision table.
     """
 
     model_config = _FROZEN
@@ -78,20 +78,25 @@ class ProbeNumbers(BaseModel):
 
 
 def over_tasks(rows: Iterable[R], value: Callable[[R], float | bool | None]) -> Estimate:
-    """The mean of a value over the rows that have it (not None), with whole tasks resampled."""
+    """Return the mean of a value over rows, with an interval from resampling whole tasks.
+
+    Args:
+        rows: the rows.
+        value: the value of a row; None where it has none and is left out of the mean.
+    """
     totals: dict[str, float] = {}
     counts: dict[str, float] = {}
     for row in rows:
-        found = value(row)
-        if found is not None:
-            totals[row.task] = totals.get(row.task, 0.0) + float(found)
+        known = value(row)
+        if known is not None:
+            totals[row.task] = totals.get(row.task, 0.0) + float(known)
             counts[row.task] = counts.get(row.task, 0.0) + 1
     return estimates.ratio(list(totals.values()), list(counts.values()))
 
 
 def partition_rows(rows: Sequence[R]) -> tuple[list[R], int, dict[str, int]]:
-    """The rows that were measured, how many errors there are, and how many were left out for which reason."""
-    kept: list[R] = []
+    """Return the measured rows, the number of errors, and the number of rows left out for each reason."""
+    measured: list[R] = []
     errors, reasons = 0, dict[str, int]()
     for row in rows:
         if row.error is not None:
@@ -99,5 +104,5 @@ def partition_rows(rows: Sequence[R]) -> tuple[list[R], int, dict[str, int]]:
         elif row.left_out is not None:
             reasons[row.left_out] = reasons.get(row.left_out, 0) + 1
         else:
-            kept.append(row)
-    return kept, errors, reasons
+            measured.append(row)
+    return measured, errors, reasons

@@ -1,5 +1,6 @@
-"""What a probe is. Invariant: a probe is a function from (agent, states, options) to rows, one a state, and a pure function
-from rows to numbers; the same agent, states and options give the same rows, whatever was measured before.
+"""The type `Probe`, and the registry of probes. Invariant: a probe is a function from (agent, states, options) to rows, one a
+state, and a pure function from rows to numbers; the same agent, states and options give the same rows, whatever was measured
+before.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ class ProbeOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ProbeSetting:
-    """What all of a measurement shares.
+    """The settings shared by all states of a measurement.
 
     Attributes:
         states: the whole set; donors are taken from it.
         elicitation: how answers are asked for.
         canonical: the environment's spelling of actions.
-        equivalent: the environment's rule for actions that come to the same.
-        seed: pairs states, seeds sampling.
-        answers: what this agent answered at these states, where that is known already (the rows of probe `alignment`); a probe
-            that needs an answer that is not here asks for it.
+        equivalent: the environment's rule for equivalent actions.
+        seed: pairs states with donors, seeds sampling.
+        answers: this agent's answers at these states, where they are known already (the rows of probe `alignment`); a probe
+            asks for an answer that is missing here.
     """
 
     states: StateSet
@@ -52,7 +53,7 @@ class ProbeSetting:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A probe.
+    """A measurement on states.
 
     Attributes:
         name: on the command line.
@@ -61,7 +62,7 @@ class Probe:
         row: its rows.
         measure: (agent, the states still to be measured, setting, options) -> a row for each, as soon as it is known.
         summarize: (rows, options) -> the numbers.
-        weights: whether it looks into the model, so that only `hf:` agents can be measured.
+        weights: whether it reads the model's activations, so that only `hf:` agents can be measured.
         cost: an environment's sizes -> about how many tokens it computes at a state; for estimates alone.
         answers: rows -> the agent's answers at their states, where the rows hold them: other probes at the same place of a
             study then do not ask for them again.
@@ -97,7 +98,7 @@ _registry: Registry[Probe] = Registry(
 
 
 def register_probe(probe: Probe) -> Probe:
-    """Make a probe known by its name; returns it, so that a package's entry point can name it.
+    """Register a probe by its name, and return it, so that a package's entry point can name it.
 
     Raises:
         UsageError: the name is taken.

@@ -1,9 +1,9 @@
-"""Probe `sensitivity`: whether the action changes when the prompt does. Invariant: one thing of the prompt is replaced by that
-of a donor, and all else of it stays.
+"""Probe `sensitivity`: whether the action changes when the prompt does. Invariant: one part of the prompt is replaced by that
+of a donor, and all other parts stay.
 
 The variants are ours. `task` replaces the task's sentence in the first observation, `observation` the last observation. In
-each, the prompt action and the CoT action are asked for anew, and the action after the agent's old trace: where that one stays
-and the CoT action does not, the trace leads.
+each, the prompt action and the CoT action are asked for again, and the action after the agent's old trace: where the action
+after the old trace is unchanged and the CoT action is not, the action follows the trace.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class SensitivityOptions(ProbeOptions):
 
 
 class Change(BaseModel):
-    """What an agent did after a change of its prompt; all actions canonical.
+    """An agent's actions after a change of its prompt, all canonical.
 
     Attributes:
-        donor_task: whose sentence or observation was put in; `donor_step` is of the observation.
-        donor_reference: the reference action at the donor; of a sentence there is none.
+        donor_task: the task whose sentence or observation was inserted; `donor_step` is the step of the observation.
+        donor_reference: the reference action at the donor; None for a sentence.
         donor_prompt_action: the agent's own prompt action at the donor, where it is known; `donor_cot_action` likewise.
-        prompt_action: the new prompt action; `cot_action` followed a new trace.
+        prompt_action: the new prompt action; `cot_action` is the action after a new trace.
         old_trace_action: the action after the changed prompt and the old trace; None where there was no trace.
     """
 
@@ -64,9 +64,9 @@ class SensitivityRow(ProbeRow):
     """A state's actions before and after its prompt was changed.
 
     Attributes:
-        prompt_action: before; `cot_action` likewise.
+        prompt_action: before the change; `cot_action` likewise.
         task_change: after the task's sentence was replaced; `observation_change` after the last observation was.
-        missing: variant -> why it could not be made here, where another one could.
+        missing: variant -> why it could not be made at this state, where another one could.
     """
 
     prompt_action: str = ""
@@ -76,22 +76,22 @@ class SensitivityRow(ProbeRow):
     missing: dict[str, str] = {}
 
     def change(self, variant: Variant) -> Change | None:
-        """What a variant led to."""
+        """Return the actions after a variant's change; None where it was not measured."""
         return self.task_change if variant == "task" else self.observation_change
 
 
 @dataclass(frozen=True, slots=True)
-class _Changed:
-    """A state with a changed prompt, and the state that gave what is new in it."""
+class _ChangedState:
+    """A state with a changed prompt, and the donor of the changed part."""
 
     variant: Variant
     state: ProbeState
     donor: ProbeState
 
     def queries(self, answer: StateAnswer, setting: ProbeSetting, agent: Agent) -> list[Query]:
-        """Both modes, then, where there is a trace, the action after the old one.
+        """Return the queries of both modes, then, where there is a trace, that of the action after the old one.
 
-        A variant's prompts grow beside the unchanged ones: they are an episode of their own.
+        They get an episode id of their own, because their prompts do not continue the unchanged ones.
         """
         prompt, cot = (state_query(self.state, mode, setting, agent) for mode in MODES)
         old = [replace(cot, given_trace=answer.trace)] if answer.trace.strip() else []
@@ -101,47 +101,47 @@ class _Changed:
 def _measure(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: SensitivityOptions
 ) -> Iterator[SensitivityRow]:
-    made = {state.key: {variant: _MAKERS[variant](state, setting) for variant in options.variants} for state in states}
+    variants = {state.key: {variant: _MAKERS[variant](state, setting) for variant in options.variants} for state in states}
     donors = [
         one.donor
-        for each in made.values()
+        for each in variants.values()
         for one in each.values()
-        if isinstance(one, _Changed) and one.variant == "observation"
+        if isinstance(one, _ChangedState) and one.variant == "observation"
     ]
     # A donor may be one of the states: each is asked about once.
     answers = answers_for(agent, list({state.key: state for state in (*states, *donors)}.values()), setting)
     for some in batches(states, agent):
-        asked = [
+        queried = [
             (state, one, one.queries(answers[state.key], setting, agent))
             for state in some
             if answers[state.key].error is None
-            for one in made[state.key].values()
-            if isinstance(one, _Changed)
+            for one in variants[state.key].values()
+            if isinstance(one, _ChangedState)
         ]
-        decisions = iter(decide_or_errors(agent, [query for _, _, queries in asked for query in queries]))
-        said: dict[StateKey, list[tuple[_Changed, list[Decision]]]] = {}
-        for state, one, queries in asked:
-            said.setdefault(state.key, []).append((one, [next(decisions) for _ in queries]))
+        decisions = iter(decide_or_errors(agent, [query for _, _, queries in queried for query in queries]))
+        by_state: dict[StateKey, list[tuple[_ChangedState, list[Decision]]]] = {}
+        for state, one, queries in queried:
+            by_state.setdefault(state.key, []).append((one, [next(decisions) for _ in queries]))
         for state in some:
-            missing: dict[str, str] = {variant: one for variant, one in made[state.key].items() if isinstance(one, str)}
-            yield _row(state, said.get(state.key, []), missing, answers, setting)
+            missing: dict[str, str] = {variant: one for variant, one in variants[state.key].items() if isinstance(one, str)}
+            yield _row(state, by_state.get(state.key, []), missing, answers, setting)
 
 
 def _row(
     state: ProbeState,
-    said: Sequence[tuple[_Changed, list[Decision]]],
+    answered: Sequence[tuple[_ChangedState, list[Decision]]],
     missing: dict[str, str],
     answers: Mapping[StateKey, StateAnswer],
     setting: ProbeSetting,
 ) -> SensitivityRow:
     answer = answers[state.key]
-    failed = (decision.error for _, decisions in said for decision in decisions)
+    failed = (decision.error for _, decisions in answered for decision in decisions)
     error = answer.error or next((one for one in failed if one is not None), None)
     if error is not None:
         return SensitivityRow(task=state.task, step=state.step, error=error)
-    if not said:
+    if not answered:
         return SensitivityRow(task=state.task, step=state.step, left_out=", ".join(dict.fromkeys(missing.values())))
-    changes = {f"{one.variant}_change": _change(one, decisions, answers, setting) for one, decisions in said}
+    changes = {f"{one.variant}_change": _change(one, decisions, answers, setting) for one, decisions in answered}
     return SensitivityRow.model_validate(
         {
             "task": state.task,
@@ -155,19 +155,26 @@ def _row(
 
 
 def _change(
-    one: _Changed, decisions: Sequence[Decision], answers: Mapping[StateKey, StateAnswer], setting: ProbeSetting
+    one: _ChangedState, decisions: Sequence[Decision], answers: Mapping[StateKey, StateAnswer], setting: ProbeSetting
 ) -> Change:
     prompt, cot, *old = (setting.canonical(decision.action) for decision in decisions)
     change = Change(donor_task=one.donor.task, prompt_action=prompt, cot_action=cot, old_trace_action=old[0] if old else None)
     if one.variant == "task":
         return change
-    donated = answers[one.donor.key]
-    known = {} if donated.error else {"donor_prompt_action": donated.prompt_action, "donor_cot_action": donated.cot_action}
+    donor_answer = answers[one.donor.key]
+    known = (
+        {}
+        if donor_answer.error
+        else {"donor_prompt_action": donor_answer.prompt_action, "donor_cot_action": donor_answer.cot_action}
+    )
     return change.model_copy(update={"donor_step": one.donor.step, "donor_reference": one.donor.action, **known})
 
 
-def _with_another_task(state: ProbeState, setting: ProbeSetting) -> _Changed | str:
-    """The sentence of another task, the same for all states of this one, so that their prompts still grow."""
+def _with_another_task(state: ProbeState, setting: ProbeSetting) -> _ChangedState | str:
+    """Return a state with the sentence of another task, or why there is none.
+
+    All states of a task get the same donor, so that their prompts still share a growing prefix.
+    """
     first, *later = state.dialogue.observations
     if not state.goal or state.goal not in first:
         return "goal not found"
@@ -175,13 +182,13 @@ def _with_another_task(state: ProbeState, setting: ProbeSetting) -> _Changed | s
     if not others:
         return "no donor"
     donor = others[min(others, key=lambda task: derive_seed(setting.seed, state.task, task, "goal"))]
-    told = first.replace(state.goal, donor.goal, 1)
-    dialogue = replace(state.dialogue, observations=(told, *later))
-    return _Changed("task", replace(state, goal=donor.goal, dialogue=dialogue), donor)
+    observation = first.replace(state.goal, donor.goal, 1)
+    dialogue = replace(state.dialogue, observations=(observation, *later))
+    return _ChangedState("task", replace(state, goal=donor.goal, dialogue=dialogue), donor)
 
 
-def _with_another_observation(state: ProbeState, setting: ProbeSetting) -> _Changed | str:
-    """The last observation of a state at which the reference did something else."""
+def _with_another_observation(state: ProbeState, setting: ProbeSetting) -> _ChangedState | str:
+    """Return a state with the last observation of one where the reference took another action, or why there is none."""
     if state.step == 0:
         return "first observation"  # It holds the task.
     *before, last = state.dialogue.observations
@@ -193,28 +200,28 @@ def _with_another_observation(state: ProbeState, setting: ProbeSetting) -> _Chan
     if donor is None:
         return "no donor"
     dialogue = replace(state.dialogue, observations=(*before, donor.dialogue.observations[-1]))
-    return _Changed("observation", replace(state, dialogue=dialogue), donor)
+    return _ChangedState("observation", replace(state, dialogue=dialogue), donor)
 
 
-_MAKERS: Mapping[Variant, Callable[[ProbeState, ProbeSetting], _Changed | str]] = {
+_MAKERS: Mapping[Variant, Callable[[ProbeState, ProbeSetting], _ChangedState | str]] = {
     "task": _with_another_task,
     "observation": _with_another_observation,
 }
 
 
 def _summarize(rows: Sequence[SensitivityRow], options: SensitivityOptions) -> ProbeNumbers:
-    kept, errors, left_out = partition_rows(rows)
+    measured, errors, left_out = partition_rows(rows)
     estimates: dict[str, Estimate] = {}
     counts: dict[str, int] = {}
     for variant in options.variants:
-        counts[f"{variant}: states"] = sum(row.change(variant) is not None for row in kept)
-        for reason in sorted({row.missing[variant] for row in kept if variant in row.missing}):
-            counts[f"{variant}: {reason}"] = sum(row.missing.get(variant) == reason for row in kept)
+        counts[f"{variant}: states"] = sum(row.change(variant) is not None for row in measured)
+        for reason in sorted({row.missing[variant] for row in measured if variant in row.missing}):
+            counts[f"{variant}: {reason}"] = sum(row.missing.get(variant) == reason for row in measured)
         for name, value in _values(variant).items():
-            estimates[f"{variant}: {name}"] = over_tasks(kept, partial(_of_change, variant, value))
+            estimates[f"{variant}: {name}"] = over_tasks(measured, partial(_of_change, variant, value))
     return ProbeNumbers(
-        states=len(kept),
-        tasks=len({row.task for row in kept}),
+        states=len(measured),
+        tasks=len({row.task for row in measured}),
         errors=errors,
         left_out=left_out,
         estimates=estimates,
@@ -235,7 +242,7 @@ def _of_change(variant: Variant, value: _Value, row: SensitivityRow) -> float | 
 
 
 def _same(action: str | None, other: str | None) -> bool | None:
-    """Whether two actions are equal; None where one is not known."""
+    """Return whether two actions are equal; None where one is not known."""
     return None if action is None or other is None else action == other
 
 

@@ -1,5 +1,5 @@
 """The fixed states that probes measure on. Invariant: a state set is a function of a run, a number and a seed alone, so every
-checkpoint is measured on the same states; a smaller number gives some of those of a larger.
+checkpoint is measured on the same states; a smaller number gives a subset of the states of a larger one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cotbench.runs.episode import Episode, Step, read_episodes
 from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, read_manifest
 
 StateKey = tuple[str, int]
-"""Names a state within its set: task, and how many actions were executed before it."""
+"""Task and number of actions executed before a state, unique within its set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,12 @@ class ProbeState:
 
     Attributes:
         task: the task id.
-        step: how many actions were executed before this state.
-        goal: the task's sentence, as the environment tells it.
+        task_type: the environment's type of the task.
+        step: number of actions executed before this state.
+        goal: the task's sentence, as the environment words it.
         dialogue: the episode so far.
         action: the reference action, canonical; empty where a recorded run holds none.
-        trace: the reasoning that the reference gave for it; None where it gave none.
+        trace: the reference's reasoning before it; None where it gave none.
     """
 
     task: str
@@ -46,18 +47,18 @@ class ProbeState:
 
     @property
     def key(self) -> StateKey:
-        """Names the state within its set."""
+        """Task and step, unique within a set of states."""
         return self.task, self.step
 
 
 class RecordedRun(BaseModel):
-    """A run whose states are measured with the answers that it recorded, so that nothing is asked of its agent.
+    """A run whose own states and recorded answers are measured, so that its agent is not queried.
 
     Attributes:
-        run: fingerprint of the run's identity; `instructions` is of what its agent was told.
+        run: fingerprint of the run's identity; `instructions` is that of its agent's instructions.
         partial: whether games of its split were missing.
         tasks: tasks of the run; `episodes` of their CoT episodes were played to their end.
-        compared: states of these with both actions recorded; `revised` of them have two different ones.
+        compared: states of these with both actions recorded; at `revised` of them the two differ.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,12 +74,12 @@ class RecordedRun(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StateSet:
-    """States of one split, and whose they are.
+    """States of one split.
 
     Attributes:
         reference: the spec of the agent that played.
-        seed: drew the states.
-        episodes: successful reference episodes that there were to draw from; of a recorded run, all that were played.
+        seed: draws the states.
+        episodes: number of successful reference episodes to draw from; of a recorded run, of all that were played.
         states: task by task, in the order of the run; within a task in the order of steps.
         recorded: the run, where its own answers are measured.
     """
@@ -94,26 +95,26 @@ class StateSet:
 
     @property
     def sha256(self) -> str:
-        """Over everything that a measurement can depend on."""
-        whole = hashlib.sha256()
+        """A digest of everything that a measurement can depend on."""
+        digest = hashlib.sha256()
         for state in self.states:
-            whole.update(repr((state.key, state.goal, state.dialogue, state.action, state.trace)).encode())
-        return whole.hexdigest()
+            digest.update(repr((state.key, state.goal, state.dialogue, state.action, state.trace)).encode())
+        return digest.hexdigest()
 
     @property
     def tasks(self) -> int:
-        """How many tasks the states are of: the units over which intervals are taken."""
+        """The number of tasks, the units over which intervals are taken."""
         return len({state.task for state in self.states})
 
 
 def read_states(run: Path, limit: int | None = None, seed: int = 0) -> StateSet:
     """Draw states from the successful CoT episodes of a reference's run.
 
-    They are spread over the tasks as evenly as can be: the interval of a number is over tasks.
+    They are spread over the tasks as evenly as possible: the interval of a number is over tasks.
 
     Args:
         run: the folder of the run.
-        limit: how many; all when None.
+        limit: number of states; all when None.
         seed: draws them.
 
     Raises:
@@ -126,8 +127,8 @@ def read_states(run: Path, limit: int | None = None, seed: int = 0) -> StateSet:
     if not episodes:
         raise UsageError(f"{run} has no successful episode in CoT mode: play a reference that wins")
     found = [state for episode in episodes for state, _ in _states(episode, config.env)]
-    kept = set(_drawn([state.key for state in found], seed)[:limit])
-    states = tuple(state for state in found if state.key in kept)
+    drawn = set(_drawn([state.key for state in found], seed)[:limit])
+    states = tuple(state for state in found if state.key in drawn)
     return StateSet(config.env, config.scheme, config.split, config.agent, seed, len(episodes), states)
 
 
@@ -172,12 +173,12 @@ def recorded_states(run: Path) -> tuple[StateSet, dict[StateKey, StateAnswer]]:
         compared=len(states),
         revised=sum(answer.revised for answer in answers.values()),
     )
-    found = (config.env, config.scheme, config.split, config.agent, config.seed, len(episodes), tuple(states), recorded)
-    return StateSet(*found), answers
+    fields = (config.env, config.scheme, config.split, config.agent, config.seed, len(episodes), tuple(states), recorded)
+    return StateSet(*fields), answers
 
 
 def _cot_episodes(run: Path, manifest: Manifest) -> list[Episode]:
-    """The CoT episodes that were played to their end, in the order of the run."""
+    """Return the CoT episodes that were played to their end, in the order of the run."""
     order = {task: place for place, task in enumerate(manifest.task_list)}
     episodes = [one for one in read_episodes(run) if one.mode == "cot" and one.error is None]
     return sorted(episodes, key=lambda episode: order.get(episode.task, len(order)))
@@ -188,7 +189,7 @@ def _digest(data: object) -> str:
 
 
 def _states(episode: Episode, env: str) -> list[tuple[ProbeState, Step]]:
-    """The states of an episode, and the step that was taken at each."""
+    """Return the states of an episode, and the step that was taken at each."""
     dialogue = Dialogue(env_entry(env).instructions(), (episode.first_observation,), functions=episode.functions)
     states = []
     for number, step in enumerate(episode.trajectory):
@@ -200,7 +201,7 @@ def _states(episode: Episode, env: str) -> list[tuple[ProbeState, Step]]:
 
 
 def _drawn(keys: Sequence[StateKey], seed: int) -> list[StateKey]:
-    """All keys, in the order in which they are drawn: one of each task, then a second of each, and so on."""
+    """Return all keys in the order in which they are drawn: one of each task, then a second of each, and so on."""
     by_task: dict[str, list[StateKey]] = {}
     for key in keys:
         by_task.setdefault(key[0], []).append(key)
@@ -214,19 +215,19 @@ def _drawn(keys: Sequence[StateKey], seed: int) -> list[StateKey]:
 def choose_donor(
     state: ProbeState, others: Iterable[ProbeState], seed: int, fits: Callable[[ProbeState], bool]
 ) -> ProbeState | None:
-    """Return the state that gives its trace or observation to this one.
+    """Return the state whose trace or observation is given to another one.
 
-    The pairing is a function of the seed, the keys and who fits; neither the order of the states nor what was measured before
-    matters.
+    The pairing is a function of the seed, the keys and `fits`; neither the order of the states nor earlier measurements change
+    it.
 
     Args:
-        state: who is given something.
-        others: who may give.
+        state: the state that receives.
+        others: the candidates.
         seed: pairs them.
-        fits: says who of them can.
+        fits: whether a candidate can be the donor.
 
     Returns:
-        A state of another task where there is one that fits, else of the same task; None where none fits.
+        A fitting state of another task where there is one, else of the same task; None where none fits.
     """
 
     def rank(other: ProbeState) -> tuple[bool, int]:
@@ -241,8 +242,9 @@ class StateAnswer:
 
     Attributes:
         prompt_action: canonical; `cot_action` likewise.
-        trace: the agent's own reasoning as it stood between the tags: given back, it leads to the same action.
-        trace_truncated: the harness closed the trace.
+        trace: the agent's own trace as it stood between the tags: given back, it leads to the same action.
+        trace_truncated: whether the token budget ended the trace, so that the harness closed it.
+        error: why there is no answer: an infrastructure failure.
     """
 
     prompt_action: str
@@ -253,5 +255,5 @@ class StateAnswer:
 
     @property
     def revised(self) -> bool:
-        """Whether the trace changed the action."""
+        """True where the trace changed the action."""
         return self.error is None and self.prompt_action != self.cot_action

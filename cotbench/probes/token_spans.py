@@ -1,6 +1,6 @@
-"""What a probe needs to look into a model: the model, and a state as token ids of which each is known to be prompt, trace, tag
-or action. Invariant: the ids are put together as evaluation and training do it, piece by piece, and are never searched for in
-rendered text; an agent that was looked into answers as before.
+"""A state in token ids, with the span of prompt, trace, tags and action, for the probes that read the model's activations.
+Invariant: the ids are put together as evaluation and training do it, piece by piece, and are never searched for in rendered
+text; a probe leaves the agent's later answers unchanged.
 
 Shares are measured on the prompt, on the trace, and on the rest (tags and the action's own tokens): together 1.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cotbench.probes.states import ProbeState
 
 Source = Literal["own", "reference"]
-"""Whose trace and action are looked at: the agent's own, or the reference's."""
+"""Source of trace and action: the agent itself, or the reference."""
 
 _DIGITS = 5
 
@@ -37,14 +37,14 @@ class TokenizedState:
 
     Attributes:
         ids: of the prompt and the whole answer.
-        spans: where each piece stands; in order and without gaps.
+        spans: the positions of each piece; in order and without gaps.
     """
 
     ids: tuple[int, ...]
     spans: Mapping[Label, range]
 
     def tokens(self) -> dict[str, int]:
-        """How many tokens the prompt, the trace and the rest have, up to the end of the action: fields of a `ShareRow`."""
+        """Return the number of tokens of prompt, trace and rest, up to the end of the action: fields of a `ShareRow`."""
         prompt, trace = len(self.spans["prompt"]), len(self.spans["trace"])
         return {
             "prompt_tokens": prompt,
@@ -53,7 +53,7 @@ class TokenizedState:
         }
 
     def parts(self, mass: Any) -> tuple[Any, Any, Any]:
-        """What of a tensor (..., tokens) lies on the prompt, on the trace, and on the rest: each (...)."""
+        """Return the sums of a tensor (..., tokens) over the prompt, the trace, and the rest: each (...)."""
         prompt, trace = self.spans["prompt"], self.spans["trace"]
         between, after = mass[..., prompt.stop : trace.start], mass[..., trace.stop :]
         rest = between.sum(-1) + after.sum(-1)
@@ -64,8 +64,8 @@ class ShareRow(ProbeRow):
     """Shares at one state; those by layer are of attention layers alone, counted from 0.
 
     Attributes:
-        prompt, trace, rest: of all layers; their sum is 1.
-        prompt_layers, trace_layers: layer by layer; what they leave of 1 is the rest.
+        prompt, trace, rest: over all layers; their sum is 1.
+        prompt_layers, trace_layers: layer by layer; the remainder to 1 is the rest.
     """
 
     prompt_tokens: int = 0
@@ -79,13 +79,13 @@ class ShareRow(ProbeRow):
 
     @property
     def of_both(self) -> float | None:
-        """The prompt's share of what lies on prompt and trace."""
+        """The prompt's share of the sum of prompt and trace."""
         both = self.prompt + self.trace
         return self.prompt / both if both > 0 else None
 
     @property
     def per_token(self) -> float | None:
-        """How many times as much a token of the trace gets as a token of the prompt."""
+        """The mean share of a token of the trace divided by that of a token of the prompt."""
         if self.prompt <= 0:
             return None
         return (self.trace / self.trace_tokens) / (self.prompt / self.prompt_tokens)
@@ -99,9 +99,17 @@ MeasureModel = Callable[["ModelHandle", TokenizedState], dict[str, Any]]
 def tokenize_state(
     state: ProbeState, trace: str, action: str, setting: ProbeSetting, chat: Chat, context: int
 ) -> TokenizedState:
-    """A state's prompt, then the answer of CoT mode with this trace and action.
+    """Return the token ids of a state's prompt and of the CoT answer with this trace and action.
 
-    What the agent itself wrote is encoded from its text without blanks around it, as a teacher's trace is in training.
+    Text that the agent wrote is encoded again, without blanks around it, as a teacher's trace is in training.
+
+    Args:
+        state: the state.
+        trace: the trace between the tags.
+        action: the action between the tags.
+        setting: environment and elicitation.
+        chat: the model's chat template.
+        context: the longest sequence that the model takes, in tokens.
 
     Raises:
         ContextOverflowError: it is longer than `context`.
@@ -128,12 +136,21 @@ def measure_rows(
     row: type[R],
     look: MeasureModel,
 ) -> Iterator[R]:
-    """A row for each state, from what `look` finds in the model.
+    """Return an iterator over a row for each state, measured by `look`.
 
-    The model is opened for one state at a time: between two rows the agent may be asked.
+    The model is opened for one state at a time: between two rows the agent may be queried.
+
+    Args:
+        name: the probe, for messages.
+        agent: an agent with `expose_model`.
+        states: the states to measure.
+        setting: the settings of the measurement.
+        source: whether trace and action are the agent's own or the reference's.
+        row: the class of a row.
+        look: measures one state: the opened model and the state's ids -> the row's own fields.
 
     Raises:
-        UsageError: the agent shows no model, or answers are asked for without opened tags.
+        UsageError: the agent has no model to open, or the elicitation opens no tags.
     """
     if not callable(getattr(agent, "expose_model", None)):
         raise UsageError(f"probe {name} looks into the model, which {agent.name} does not show: use an hf: agent")
@@ -153,63 +170,71 @@ def _rows(
         for state in some:
             answer = own.get(state.key)
             trace, action = (state.trace, state.action) if answer is None else (answer.trace.strip(), answer.cot_action)
-            found: dict[str, Any]
+            fields: dict[str, Any]
             if answer is not None and answer.error is not None:
-                found = {"error": answer.error}
+                fields = {"error": answer.error}
             elif not trace or not action:
-                found = {"left_out": "no action" if trace else "no trace"}
+                fields = {"left_out": "no action" if trace else "no trace"}
             else:
-                found = _found(agent, state, trace, action, setting, look)
-            yield row(task=state.task, step=state.step, **found)
+                fields = _measure_state(agent, state, trace, action, setting, look)
+            yield row(task=state.task, step=state.step, **fields)
 
 
-def _found(agent: Any, state: ProbeState, trace: str, action: str, setting: ProbeSetting, look: MeasureModel) -> dict[str, Any]:
+def _measure_state(
+    agent: Any, state: ProbeState, trace: str, action: str, setting: ProbeSetting, look: MeasureModel
+) -> dict[str, Any]:
     try:
-        with agent.expose_model() as inside:
-            spelled = tokenize_state(state, trace, action, setting, inside.chat, inside.context)
-            return {**spelled.tokens(), **look(inside, spelled)}
+        with agent.expose_model() as handle:
+            tokenized = tokenize_state(state, trace, action, setting, handle.chat, handle.context)
+            return {**tokenized.tokens(), **look(handle, tokenized)}
     except ContextOverflowError:
         return {"left_out": "too long"}
     except UsageError:
         raise
-    except Exception as error:  # Out of memory, a model's code that fails: this state's failure alone.
+    except Exception as error:  # Out of memory, or a failure in a model's code: the failure of this state alone.
         return {"error": error_decision(error).error}
 
 
-def shares(whole: Sequence[float], prompt: Sequence[float], trace: Sequence[float]) -> dict[str, Any]:
-    """Fields of a `ShareRow`: shares of all layers (prompt, trace, rest), and by layer."""
+def shares(overall: Sequence[float], prompt: Sequence[float], trace: Sequence[float]) -> dict[str, Any]:
+    """Return the fields of a `ShareRow`.
+
+    Args:
+        overall: the shares of prompt, trace and rest over all layers.
+        prompt: the share of the prompt in each layer.
+        trace: the share of the trace in each layer.
+    """
     return {
-        **dict(zip(("prompt", "trace", "rest"), (round_values(share) for share in whole), strict=True)),
+        **dict(zip(("prompt", "trace", "rest"), (round_values(share) for share in overall), strict=True)),
         "prompt_layers": tuple(round_values(share) for share in prompt),
         "trace_layers": tuple(round_values(share) for share in trace),
     }
 
 
 def round_values(share: float) -> float:
-    """A share as it is kept."""
+    """Return a share rounded as it is written to rows."""
     return round(float(share), _DIGITS)
 
 
 def share_numbers(rows: Sequence[ShareRow]) -> ProbeNumbers:
-    """The numbers that every probe of shares has."""
-    kept, errors, left_out = partition_rows(rows)
+    """Return the numbers that all probes of shares have in common."""
+    measured, errors, left_out = partition_rows(rows)
     return ProbeNumbers(
-        states=len(kept),
-        tasks=len({row.task for row in kept}),
+        states=len(measured),
+        tasks=len({row.task for row in measured}),
         errors=errors,
         left_out=left_out,
         estimates={
-            "prompt share": over_tasks(kept, lambda row: row.prompt),
-            "trace share": over_tasks(kept, lambda row: row.trace),
-            "rest share": over_tasks(kept, lambda row: row.rest),
-            "prompt share of prompt and trace": over_tasks(kept, lambda row: row.of_both),
-            "trace token to prompt token": over_tasks(kept, lambda row: row.per_token),
+            "prompt share": over_tasks(measured, lambda row: row.prompt),
+            "trace share": over_tasks(measured, lambda row: row.trace),
+            "rest share": over_tasks(measured, lambda row: row.rest),
+            "prompt share of prompt and trace": over_tasks(measured, lambda row: row.of_both),
+            "trace token to prompt token": over_tasks(measured, lambda row: row.per_token),
         },
         curves={
-            "prompt share": _by_layer(kept, lambda row: row.prompt_layers),
-            "trace share": _by_layer(kept, lambda row: row.trace_layers),
+            "prompt share": _by_layer(measured, lambda row: row.prompt_layers),
+            "trace share": _by_layer(measured, lambda row: row.trace_layers),
         }
-        if kept
+        if measured
         else {},
     )
 

@@ -1,5 +1,5 @@
-"""What happened so far in one episode, as a model is shown it. Invariant: a dialogue only grows at its end, so what was
-computed for its beginning stays valid; shortening it for a small context follows one fixed rule and is counted.
+"""The observations and actions of one episode so far, as a model is shown them. Invariant: a dialogue only grows at its end, so
+the KV cache of its prefix stays valid; shortening it for a small context follows one fixed rule and is counted.
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ from cotbench.envs.registry import Instructions
 from cotbench.errors import ContextOverflowError
 
 ELIDED = "..."
-"""What stands in the place of an observation that was dropped."""
+"""Text in place of an observation that was dropped."""
 
 DROP_BLOCK = 8
 """Observations are dropped in blocks, so that the shortened prefix stays the same for several turns."""
 
 CUT_RULE = "the middle of any observation but the first; the first and last halves of what may be shown are kept"
-"""How a single long observation is shortened, in words; part of the fingerprint too."""
+"""The rule for shortening a single long observation, in words; part of the elicitation's fingerprint."""
 
 DROP_RULE = "oldest observations first, in blocks of 8; never the system text, the first or the last observation"
-"""The rule in words; it is part of the elicitation's fingerprint."""
+"""The rule for dropping observations, in words; part of the elicitation's fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """The instructions, then observations and actions in turn.
+    """Instructions, then observations and actions in turn.
 
     Attributes:
-        instructions: what the environment tells a model, the same for every task.
-        functions: what can be called from the first turn on, as JSON schemas, one a line; empty where nothing is called.
+        instructions: the environment's instructions, the same for every task.
+        functions: the functions that can be called from the first turn on, as JSON schemas, one a line; empty where there are
+            none.
         observations: T + 1 texts; the first holds the task.
         actions: the T executed actions.
-        traces: the T traces behind them; None where there was none.
+        traces: the T traces before them; None where there was none.
     """
 
     instructions: Instructions
@@ -46,7 +47,13 @@ class Dialogue:
             raise ValueError("a dialogue has one observation more than actions, and a trace (or None) for each action")
 
     def extended(self, action: str, trace: str | None, observation: str) -> Dialogue:
-        """The dialogue one turn later."""
+        """Return the dialogue one turn later.
+
+        Args:
+            action: the executed action.
+            trace: the trace before it; None where there was none.
+            observation: the environment's next observation.
+        """
         return replace(
             self,
             observations=(*self.observations, observation),
@@ -55,18 +62,23 @@ class Dialogue:
         )
 
     def without_oldest(self, count: int) -> Dialogue:
-        """The dialogue with `count` observations elided, from the second on."""
-        kept = self.observations
-        return replace(self, observations=(kept[0], *([ELIDED] * count), *kept[1 + count :]))
+        """Return the dialogue with `count` observations elided, from the second on."""
+        observations = self.observations
+        return replace(self, observations=(observations[0], *([ELIDED] * count), *observations[1 + count :]))
 
     @property
     def droppable(self) -> int:
-        """How many observations the rule allows to drop."""
+        """The number of observations that the rule allows to drop."""
         return max(0, len(self.observations) - 2)
 
 
 def truncate_middle(text: str, limit: int) -> str:
-    """A text of at most `limit` characters of the original: by `CUT_RULE`, with a line that says how much is left out."""
+    """Return a text shortened by `CUT_RULE`, with a line that says how many characters are left out.
+
+    Args:
+        text: the text.
+        limit: characters of it to keep at most.
+    """
     if len(text) <= limit:
         return text
     head = limit - limit // 2
@@ -74,18 +86,18 @@ def truncate_middle(text: str, limit: int) -> str:
 
 
 def fit_context(dialogue: Dialogue, length: Callable[[Dialogue], int], limit: int) -> tuple[Dialogue, int]:
-    """The dialogue, shortened by `DROP_RULE` until it fits.
+    """Return the dialogue, shortened by `DROP_RULE` until it fits.
 
     Args:
         dialogue: the whole dialogue.
-        length: how long the model's prompt for a dialogue is, in tokens.
+        length: the length of the model's prompt for a dialogue, in tokens.
         limit: the longest prompt allowed, in tokens.
 
     Returns:
-        The dialogue to show, and how many observations were dropped.
+        The dialogue to show, and the number of dropped observations.
 
     Raises:
-        ContextOverflowError: even with everything dropped that may be, it is too long.
+        ContextOverflowError: the prompt is too long even with all observations dropped that may be.
     """
     needed = length(dialogue)
     if needed <= limit:

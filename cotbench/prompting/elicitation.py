@@ -1,5 +1,5 @@
-"""How an answer is asked for and read. Invariant: everything that decides what a model is shown and how its answer is read
-is in an `Elicitation` and in its fingerprint, so a change of elicitation is never taken for a change of the model.
+"""How an answer is asked for and read. Invariant: everything that decides what a model is shown and how its answer is read is
+in an `Elicitation` and in its fingerprint, so a change of elicitation is never taken for a change of the model.
 
 Source: paper, "prompt action" and "CoT action" (prefill); the authors' reply to the referee (template).
 """
@@ -45,7 +45,7 @@ class Message(NamedTuple):
 
 
 class Elicitation(BaseModel):
-    """How answers are asked for and read; frozen, hashable, and the same for a whole study."""
+    """The form in which answers are asked for and read; frozen, hashable, and the same for a whole study."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -70,7 +70,7 @@ class Elicitation(BaseModel):
 
     @classmethod
     def for_env(cls, env: str, **options: Any) -> Self:
-        """The defaults for an environment, with other options where given.
+        """Return an environment's defaults, with `options` in place of some of them.
 
         Raises:
             UnknownNameError: no such environment.
@@ -89,28 +89,36 @@ class Elicitation(BaseModel):
             "functions": _FUNCTIONS,
             "instructions": {mode: self.instruction(mode) for mode in MODES},
         }
-        whole = json.dumps({**self.model_dump(), **fixed}, sort_keys=True)
-        return hashlib.sha256(whole.encode()).hexdigest()[:16]
+        content = json.dumps({**self.model_dump(), **fixed}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def instruction(self, mode: Mode) -> str:
-        """What the system text says about the form of an answer. With prefill it is the same in both modes."""
+        """Return the system text's sentence on the form of an answer; with prefill it is the same in both modes."""
         return _PREFILL_INSTRUCTION if self.style == "prefill" else _TEMPLATE_INSTRUCTION[mode]
 
     def messages(self, dialogue: Dialogue, mode: Mode, admissible: tuple[str, ...] | None = None) -> list[Message]:
-        """The chat that a model is shown; it ends with the current observation."""
-        shown = [Message("system", self.system_text(dialogue, mode))]
+        """Return the chat that a model is shown; it ends with the current observation.
+
+        Args:
+            dialogue: the episode so far.
+            mode: "prompt" or "cot".
+            admissible: the admissible actions, listed where `show_admissible` is set.
+        """
+        chat = [Message("system", self.system_text(dialogue, mode))]
         for turn, observation in enumerate(dialogue.observations):
             if turn > 0:
-                shown.append(Message("assistant", self.past_answer(dialogue.actions[turn - 1], dialogue.traces[turn - 1])))
+                chat.append(Message("assistant", self.past_answer(dialogue.actions[turn - 1], dialogue.traces[turn - 1])))
             # The first one holds the task.
-            shown.append(Message("user", truncate_middle(observation, self.observation_chars) if turn else observation))
+            chat.append(Message("user", truncate_middle(observation, self.observation_chars) if turn else observation))
         if self.show_admissible and admissible is not None:
             listed = "\n".join(("Admissible actions:", *admissible))
-            shown[-1] = Message("user", f"{shown[-1].content}\n\n{listed}")
-        return shown
+            chat[-1] = Message("user", f"{chat[-1].content}\n\n{listed}")
+        return chat
 
     def system_text(self, dialogue: Dialogue, mode: Mode) -> str:
-        """What the environment tells, its examples in tags, the functions, and how to answer."""
+        """Return the environment's instructions, its examples in tags, the functions, and the instruction on the form of an
+        answer.
+        """
         text, examples = dialogue.instructions
         parts = [text]
         if examples:
@@ -121,7 +129,12 @@ class Elicitation(BaseModel):
         return "\n\n".join((*parts, self.instruction(mode)))
 
     def past_answer(self, action: str, trace: str | None) -> str:
-        """How an answer of the past is shown."""
+        """Return an answer of a past turn as it is shown.
+
+        Args:
+            action: the executed action.
+            trace: the trace before it, shown with history "traces"; None where there was none.
+        """
         answer = f"{ACTION_OPEN}{action}{ACTION_CLOSE}"
         if self.history == "traces" and trace is not None:
             return f"{THINK_OPEN}\n{trace}\n{THINK_CLOSE}\n{answer}"

@@ -146,8 +146,8 @@ def _answer_prefilled(query: Query) -> AnswerProgram:
     if query.mode == "cot":
         prefill = (THINK_OPEN,)
         if trace is None:
-            stops = (THINK_CLOSE, ACTION_OPEN)
-            reasoning = yield GenerationRequest(prefill, elicitation.trace_tokens, stops, False, _seed(query, stops))
+            ends = (THINK_CLOSE, ACTION_OPEN)
+            reasoning = yield GenerationRequest(prefill, elicitation.trace_tokens, ends, False, _seed(query, ends))
             trace = _without_cut_tag(reasoning, THINK_CLOSE)
             prefill = (*prefill, replace(reasoning, text=trace))
         else:

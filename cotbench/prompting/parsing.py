@@ -1,5 +1,5 @@
-"""Reading what a model wrote. Invariant: `parse_answer` is a pure function of any string; it never raises, never runs what
-it reads, and takes time linear in the length of the text.
+"""Parse the text of an answer. Invariant: `parse_answer` is a pure function of any string; it never raises, never runs what it
+reads, and takes time linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _TAG = re.compile(r"</?(?:think|action)>", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, read.
+    """One parsed answer.
 
     Attributes:
         trace: the reasoning, or None when there was none.
         action: the action, without tags, fences, quotes and labels; empty when there was none.
-        format_ok: the answer was exactly an optional closed trace and one closed action.
-        problems: what was not as it should be, in fixed words.
+        format_ok: whether the answer was exactly an optional closed trace and one closed action.
+        problems: the deviations from that form, in fixed words.
     """
 
     trace: str | None
@@ -37,12 +37,12 @@ class Answer:
 
 
 def parse_answer(text: str) -> Answer:
-    """Read a free answer.
+    """Parse a free answer.
 
-    The trace is what stands before the last `</think>` that comes before the action. Without a closing tag it reaches to
-    the action, or to the end. The action is the first closed `<action>` block after the trace; failing that an unclosed one
-    (its first line); failing that the first one before the trace; failing that the last one inside it; failing that, where
-    no tag was used at all, the first line of what is left.
+    The trace is the text before the last `</think>` that comes before the action. Without a closing tag it reaches to the
+    action, or to the end. The action is the first closed `<action>` block after the trace; failing that an unclosed one (its
+    first line); failing that the first one before the trace; failing that the last one inside it; failing that, where no tag
+    was used at all, the first line of the remaining text.
     """
     problems: list[str] = []
     text = _TAG.sub(lambda tag: tag[0].lower(), text)
@@ -69,7 +69,7 @@ def parse_answer(text: str) -> Answer:
 
 
 def _split_trace(text: str, problems: list[str]) -> tuple[str, str | None, str]:
-    """What stands before the trace, the trace (tags may still be inside), and what follows it."""
+    """Return the text before the trace, the trace (tags may still be inside), and the text after it."""
     opened = text.find(THINK_OPEN)
     closed = text.find(THINK_CLOSE)
     if opened < 0 and closed < 0:
@@ -134,7 +134,7 @@ def _first_line(text: str) -> str:
 
 
 def without_partial_tag(text: str, tag: str) -> str:
-    """A text without the beginning of a tag at its end, where a budget cut the tag in two."""
+    """Return a text without the beginning of `tag` at its end, where a token budget cut the tag in two."""
     for length in range(len(tag) - 1, 0, -1):
         if text.endswith(tag[:length]):
             return text[:-length]
@@ -148,7 +148,7 @@ def _without_tags(text: str) -> str:
 
 
 def clean_action(text: str) -> str:
-    """An action without what models wrap around it: code fences, quotes, backticks, labels, blanks."""
+    """Return an action without what models wrap around it: code fences, quotes, backticks, labels, blanks."""
     text = text[:MAX_ACTION].strip()
     if text.startswith("```"):
         body = text[3:].partition("```")[0]

@@ -1,5 +1,5 @@
-"""Episodes to step through in a page: which of them, and in what form. Invariant: the same runs and budget embed the same
-bytes, in JSON that cannot end the element that it stands in; `browser.js` shows it and computes no number.
+"""Data of the episode browser: the choice of episodes for a page, and their JSON form. Invariant: the same runs and budget
+embed the same bytes, in JSON that cannot end the element that holds it; `browser.js` shows it and computes no number.
 
 The form, read by `browser.js` (a page gives it in `<script type="application/json" id="episode-data">`):
 
@@ -30,15 +30,19 @@ from cotbench.runs.episode import Episode, Step
 
 FORMAT = 1
 EPISODE_BYTES = 3_000_000
-"""For the episodes of a page, unless told otherwise."""
+"""Default budget for the episodes of a page."""
 TEXT_CHARS = 6_000
-"""Of one observation or trace that are embedded; the run folder has the whole."""
+"""The largest length of an embedded observation or trace; the run folder has the full text."""
 
 Effect = Literal["same", "helped", "hurt", "revised"]
 
 
 def effect_of(step: Step) -> Effect | None:
-    """What the trace did to the action; None where the prompt action is not known."""
+    """Return the effect of the trace on the action; None where the prompt action is not known.
+
+    Args:
+        step: of a CoT episode.
+    """
     if step.prompt_action is None:
         return None
     if not step.revised:
@@ -49,14 +53,16 @@ def effect_of(step: Step) -> Effect | None:
 
 
 def browsed(runs: Sequence[BrowsedRun], budget: int = EPISODE_BYTES, seed: int = 0) -> tuple[BrowsedRun, ...]:
-    """Those of the runs' episodes that fit into a number of bytes; all, where all fit.
+    """Return as many of the runs' episodes as fit into a number of bytes.
 
     The episodes of one task stay together. Tasks are taken from the runs in turn, and within a run from each kind in turn:
     traces that helped, that hurt, that changed something, that changed nothing, each won and not won; so that every kind is
-    kept. Within a kind the seed draws.
+    represented. Within a kind the seed draws.
 
     Args:
-        budget: bytes of JSON, as it is written into the page.
+        runs: the runs of the page.
+        budget: bytes of JSON, as written into the page.
+        seed: of the draws.
     """
     queues = [_by_kind(run, seed) for run in runs]
     chosen: list[set[str]] = [set() for _ in runs]
@@ -78,7 +84,7 @@ def browsed(runs: Sequence[BrowsedRun], budget: int = EPISODE_BYTES, seed: int =
 
 
 def _by_kind(run: BrowsedRun, seed: int) -> list[list[Episode]]:
-    """The run's tasks, as episodes, in the order in which they are taken."""
+    """Return the run's tasks, as episodes, in the order in which they are chosen."""
     tasks: dict[str, list[Episode]] = {}
     for episode in run.episodes:
         tasks.setdefault(episode.task, []).append(episode)
@@ -96,22 +102,22 @@ def _kind(episodes: Iterable[Episode]) -> tuple[str, bool]:
 
 
 def episodes_json(runs: Iterable[BrowsedRun]) -> str:
-    """The episodes in the form above, all of them, fit to stand in a `<script>` element."""
-    whole = [
+    """Return all episodes in the form above, escaped for a `<script>` element."""
+    content = [
         {"label": run.label, "of": max(run.of or 0, len(run.episodes)), "episodes": list(map(_episode, run.episodes))}
         for run in runs
     ]
-    return _dumped({"format": FORMAT, "runs": whole})
+    return _dumped({"format": FORMAT, "runs": content})
 
 
 def _dumped(value: Any) -> str:
-    """ASCII, without the characters that mean something to HTML."""
+    """Return JSON in ASCII, without the characters that have a meaning in HTML."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _episode(episode: Episode) -> dict[str, Any]:
-    whole = {
+    fields = {
         "task": episode.task,
         "type": episode.task_type,
         "mode": episode.mode,
@@ -123,7 +129,7 @@ def _episode(episode: Episode) -> dict[str, Any]:
         "first": truncate_middle(episode.first_observation, TEXT_CHARS),
         "steps": [dict(_step(step)) for step in episode.trajectory],
     }
-    return {name: value for name, value in whole.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _step(step: Step) -> Iterator[tuple[str, Any]]:

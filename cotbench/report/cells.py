@@ -1,5 +1,5 @@
-"""A table's cells as text, for the page and for its CSV. Invariant: the page shows what the terminal would (`runs.tables`);
-the CSV has every number whole, and no text in it is a formula to a spreadsheet.
+"""Cells of a table as text, for the page and for its CSV. Invariant: the page shows the same text as the terminal
+(`runs.tables`); the CSV has every number in full precision, and no text in it is a formula to a spreadsheet.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from cotbench.stats.estimates import Estimate
 from cotbench.stats.formatting import format_estimate
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""A text that begins so is run by a spreadsheet."""
+"""First characters of texts that a spreadsheet would execute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class RenderedCell:
 
     Attributes:
         value: the number or the text.
-        beside: in small letters after it: the interval, and n where it is not said elsewhere.
-        number: whether it stands at the right.
+        beside: small text after it: the interval, and n where the table does not give it elsewhere.
+        number: whether it is aligned to the right.
     """
 
     value: str
@@ -45,8 +45,8 @@ class RenderedTable:
     """A table on the page.
 
     Attributes:
-        n: of every estimate, where they share it; then it is said once for all. Where the estimates of each row share it, it
-            stands after the first of the row; elsewhere after each.
+        n: of every estimate, where they share it; then it is written once for the table. Where the estimates of each row share
+            it, it is written after the first of the row; elsewhere after each.
     """
 
     name: str
@@ -58,10 +58,13 @@ class RenderedTable:
 
 
 def render_table(table: Table) -> RenderedTable:
-    """The table, written out.
+    """Return the table with its cells as text.
+
+    Args:
+        table: the data.
 
     Raises:
-        ValueError: a row is not as long as the columns are many, or a column that is not there has an option.
+        ValueError: a row has another length than the columns, or an unknown column has an option.
     """
     _check(table)
     found = [{cell.n for cell in row if isinstance(cell, Estimate) and cell.mean is not None} for row in table.rows]
@@ -71,10 +74,10 @@ def render_table(table: Table) -> RenderedTable:
     rows = []
     for row in table.rows:
         places = [place for place, cell in enumerate(row) if isinstance(cell, Estimate) and cell.mean is not None]
-        told = set() if shared is not None else set(places[:1]) if by_row else set(places)
+        with_n = set() if shared is not None else set(places[:1]) if by_row else set(places)
         rows.append(
             tuple(
-                _cell(cell, column in table.signed, table.digits.get(column), place in told)
+                _cell(cell, column in table.signed, table.digits.get(column), place in with_n)
                 for place, (column, cell) in enumerate(zip(table.columns, row, strict=True))
             )
         )
@@ -110,7 +113,13 @@ def _cell(cell: Cell, signed: bool, digits: int | None, with_n: bool) -> Rendere
 
 
 def estimate_text(estimate: Estimate, signed: bool = False, digits: int | None = None) -> str:
-    """`0.25 [0.05, 0.70]`; without `digits` two after the point, fewer where a number is large."""
+    """Return an estimate as text, such as `0.25 [0.05, 0.70]`.
+
+    Args:
+        estimate: the estimate.
+        signed: show the sign of a positive number.
+        digits: after the point; None: two, fewer for large numbers.
+    """
     if digits is None:
         size = max((abs(value) for value in (estimate.mean, estimate.low, estimate.high) if value is not None), default=0.0)
         digits = 0 if size >= 100 else 1 if size >= 10 else 2
@@ -118,7 +127,7 @@ def estimate_text(estimate: Estimate, signed: bool = False, digits: int | None =
 
 
 def numbers_of(figure: Figure) -> Table:
-    """The numbers behind a figure, as a table."""
+    """Return the numbers of a figure as a table."""
     rows: list[tuple[Cell, ...]] = []
     dotted = any(dots for panel in figure.panels for line in panel.lines for dots in line.dots)
     for panel in figure.panels:
@@ -132,7 +141,9 @@ def numbers_of(figure: Figure) -> Table:
 
 
 def csv_text(table: Table) -> str:
-    """The table as CSV (RFC 4180); a column of estimates becomes four: its name, and with `low`, `high`, `n` after it."""
+    """Return the table as CSV (RFC 4180); a column of estimates becomes four: its name, and with `low`, `high`, `n` after
+    it.
+    """
     _check(table)
     wide = [any(isinstance(row[place], Estimate) for row in table.rows) for place in range(len(table.columns))]
     head = [
@@ -155,7 +166,7 @@ def csv_text(table: Table) -> str:
 
 
 def _plain(cell: str | int | float | None) -> str | int | float | None:
-    """A text that a spreadsheet would run gets an apostrophe before it."""
+    """Return a cell's text; one that a spreadsheet would execute gets an apostrophe before it."""
     if isinstance(cell, str) and cell.startswith(_FORMULA):
         return f"'{cell}"
     return cell

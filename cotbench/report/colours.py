@@ -1,7 +1,8 @@
-"""The colours of a page and of its figures. Invariant: a mode has one colour in every figure, on light and on dark paper; what
-a colour tells, a dash, a marker or a word tells too.
+"""The colours of a page and of its figures. Invariant: a mode has one colour in every figure, in the light and the dark theme;
+whatever a colour distinguishes is also distinguished by a dash, a marker or a word.
 
-Blue and orange stay apart under the common colour blindnesses; all have a contrast of 3:1 or more to their paper, text 4.5:1.
+Blue and orange stay apart under the common colour blindnesses; all have a contrast of 3:1 or more to their background, text
+4.5:1.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a line is drawn.
+    """The style of a line.
 
     Attributes:
         colour: a name of `LIGHT` and `DARK`.
@@ -68,10 +69,12 @@ class Style:
 
 
 def styles(figure: Figure, others: Mapping[str, int]) -> dict[Line, Style]:
-    """The style of each line of a figure; lines of one series and different labels differ in dash and marker.
+    """Return the style of each line of a figure; lines of one series and different labels differ in dash and marker.
 
     Args:
-        others: label -> number of the `other` lines of the whole page (`others_of`), so that an arm looks the same everywhere.
+        figure: the figure.
+        others: label -> number of the `other` lines of the whole page (`others_of`), so that an arm has one style on all
+            figures.
     """
     numbers: dict[tuple[str, str], int] = {}
     found = {}
@@ -88,7 +91,7 @@ def styles(figure: Figure, others: Mapping[str, int]) -> dict[Line, Style]:
 
 
 def others_of(figures: Iterable[Figure]) -> dict[str, int]:
-    """The labels of all `other` lines, numbered as they come."""
+    """Return the labels of all `other` lines, numbered in order of appearance."""
     labels = dict.fromkeys(line.label for line in _lines(figures) if line.series == "other")
     return {label: number for number, label in enumerate(labels)}
 
@@ -98,7 +101,7 @@ def _lines(figures: Iterable[Figure]) -> list[Line]:
 
 
 def palette_css() -> str:
-    """The colours as CSS variables, dark where the reader's system is, light on printed paper."""
+    """Return the colours as CSS variables: dark in a dark system theme, light in print."""
 
     def variables(colours: Mapping[str, str]) -> str:
         return "".join(f"--{name}:{value};" for name, value in colours.items())

@@ -1,5 +1,5 @@
 """Figures drawn with matplotlib, as SVG for the page and as PDF. Invariant: the same figure gives the same bytes, whatever the
-reader's settings of matplotlib are, and no state of it is changed.
+user's settings of matplotlib are, and matplotlib's global state is not changed.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _SETTINGS: Mapping[str, Any] = {
     "legend.fontsize": 10,
     "legend.frameon": False,
     "pdf.fonttype": 42,  # Text that can be searched and edited.
-    "svg.fonttype": "none",  # Text stays text: the page's own letters, read aloud, found by a search.
+    "svg.fonttype": "none",  # Text stays text: in the page's font, for screen readers and for searching.
     "text.color": LIGHT["ink"],
-    "text.parse_math": False,  # A name with two dollar signs is a name.
+    "text.parse_math": False,  # A name may hold dollar signs.
     "xtick.color": LIGHT["rule"],
     "xtick.labelcolor": LIGHT["muted"],
     "ytick.color": LIGHT["rule"],
@@ -49,13 +49,23 @@ _TITLE, _LABEL = 46, 24
 
 
 def panel_svgs(figure: Figure, styles: Mapping[Line, Style]) -> list[str]:
-    """Each panel as an SVG of its own, as matplotlib writes it."""
+    """Return each panel as an SVG of its own, as matplotlib writes it.
+
+    Args:
+        figure: the figure.
+        styles: of its lines.
+    """
     with _settings(figure.name):
         return [_svg(figure, panel, styles) for panel in figure.panels]
 
 
 def figure_pdf(figure: Figure, styles: Mapping[Line, Style]) -> bytes:
-    """All panels on one page, with title and legend."""
+    """Return a PDF with all panels on one page, with title and legend.
+
+    Args:
+        figure: the figure.
+        styles: of its lines.
+    """
     columns = {1: 1, 2: 2, 4: 2}.get(len(figure.panels), 3)
     sizes = [_size(figure, panel) for panel in figure.panels]
     width, height = columns * max(size[0] for size in sizes), max(size[1] for size in sizes)
@@ -80,7 +90,7 @@ def figure_pdf(figure: Figure, styles: Mapping[Line, Style]) -> bytes:
 
 @contextmanager
 def _settings(salt: str) -> Iterator[None]:
-    """Our settings on top of matplotlib's own defaults, for as long as this lasts."""
+    """Apply our settings on top of matplotlib's own defaults, and restore the user's at the end."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -139,13 +149,13 @@ def _draw(axes: Any, figure: Figure, panel: Panel, styles: Mapping[Line, Style])
 
 
 def _draw_line(axes: Any, line: Line, style: Style) -> None:
-    """A line with markers; its intervals as a band, as a whisker where no neighbour has one; dots beside it."""
+    """Draw a line with markers; its intervals as a band, as a whisker where no neighbour has one; dots beside it."""
     colour = LIGHT[style.colour]
     x, (mean, low, high) = list(line.x), _ends(line)
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    lonely = [not any(_known(low, near) for near in (place - 1, place + 1)) for place in range(len(x))]
+    lonely = [not any(_has_value(low, near) for near in (place - 1, place + 1)) for place in range(len(x))]
     for place, alone in enumerate(lonely):
-        if alone and _known(low, place):
+        if alone and _has_value(low, place):
             axes.plot([x[place]] * 2, [low[place], high[place]], color=colour, linewidth=1.2)
     drawn = {"linestyle": (0, style.dashes) if style.dashes else "-", "marker": style.marker}
     axes.plot(x, mean, color=colour, linewidth=1.8, markersize=4.5, label=line.label, zorder=3, **drawn)
@@ -153,7 +163,7 @@ def _draw_line(axes: Any, line: Line, style: Style) -> None:
 
 
 def _draw_bars(axes: Any, panel: Panel, styles: Mapping[Line, Style]) -> None:
-    """A group of bars for each name, from top to bottom, with whiskers and dots."""
+    """Draw a group of bars for each name, from top to bottom, with whiskers and dots."""
     thick = 0.8 / max(1, len(panel.lines))
     for number, line in enumerate(panel.lines):
         colour = LIGHT[styles[line].colour]
@@ -162,7 +172,7 @@ def _draw_bars(axes: Any, panel: Panel, styles: Mapping[Line, Style]) -> None:
         axes.barh(y, mean, thick * 0.86, color=colour, alpha=0.82, linewidth=0, label=line.label, zorder=2)
         for place, left, right in zip(y, low, high, strict=True):
             axes.plot([left, right], [place, place], color=LIGHT["ink"], linewidth=1.1, solid_capstyle="butt", zorder=4)
-        # A bar of no length is seen too.
+        # A bar of length 0 is visible too.
         axes.plot(
             mean,
             y,
@@ -190,20 +200,20 @@ def _draw_dots(axes: Any, places: list[float], line: Line, colour: str, *, bars:
 
 
 def _ends(line: Line) -> tuple[list[float], list[float], list[float]]:
-    """Means and ends of the intervals; not a number where there is none."""
+    """Return the means and the ends of the intervals; NaN where there is none."""
 
-    def known(values: list[float | None]) -> list[float]:
+    def numbers(values: list[float | None]) -> list[float]:
         return [math.nan if value is None else value for value in values]
 
-    return known([y.mean for y in line.y]), known([y.low for y in line.y]), known([y.high for y in line.y])
+    return numbers([y.mean for y in line.y]), numbers([y.low for y in line.y]), numbers([y.high for y in line.y])
 
 
-def _known(values: list[float], place: int) -> bool:
+def _has_value(values: list[float], place: int) -> bool:
     return 0 <= place < len(values) and not math.isnan(values[place])
 
 
 def _range(figure: Figure) -> tuple[float, float]:
-    """Of the values, for all panels."""
+    """Return the range of the values, for all panels."""
     if figure.y_range is not None:
         return figure.y_range
     values = [0.0] if any(panel.labels for panel in figure.panels) else []

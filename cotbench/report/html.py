@@ -1,5 +1,5 @@
-"""A page, written: one HTML file that holds all that it needs, and its figures and tables as files beside it. Invariant: the
-same page gives the same bytes; what a model or an environment wrote is text, never markup; nothing is fetched from anywhere.
+"""The page as one self-contained HTML file, with its figures and tables as files beside it. Invariant: the same page gives the
+same bytes; text from a model or an environment is escaped, never markup; nothing is fetched from the network.
 """
 
 from __future__ import annotations
@@ -68,15 +68,17 @@ class RenderedSection:
 
 
 def write_report(page: Page, out: Path, episode_bytes: int = EPISODE_BYTES) -> Path:
-    """Write `index.html`, `figures/NAME.pdf` and `.csv`, `tables/NAME.csv` into a folder; what stands there by these names is
+    """Write `index.html`, `figures/NAME.pdf` and `.csv`, `tables/NAME.csv` into a folder; existing files of these names are
     replaced.
 
     Args:
+        page: the report.
+        out: the folder.
         episode_bytes: for the episodes in the page, fewer where the page would pass 5 MB; `browser.browsed` chooses them, and
-            the page says how many of how many there are.
+            the page gives their number and the number of all.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
         ValueError: two figures or tables share a name, or a name is not fit for a file.
@@ -113,10 +115,12 @@ def _check_names(kind: str, names: Sequence[str]) -> None:
 
 
 def page_html(page: Page, looks: Mapping[str, Mapping[Line, Style]], episode_bytes: int) -> str:
-    """The page as text.
+    """Return the page as text.
 
     Args:
+        page: the report.
         looks: figure name -> its lines' styles.
+        episode_bytes: for the episodes in the page.
     """
     sections = _sections(page, looks)
     bare = _rendered(page, sections, ())
@@ -155,7 +159,7 @@ def _rendered(page: Page, sections: Sequence[RenderedSection], runs: Sequence[Br
 
 
 def _policy(style: str, script: str) -> str:
-    """What the page may do: its own style and script, by their hashes, and nothing else."""
+    """Return the page's content security policy: its own style and script, by their hashes, and nothing else."""
 
     def hashed(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" if text else "'none'"
@@ -169,7 +173,7 @@ def _asset(name: str) -> str:
 
 
 def _sections(page: Page, looks: Mapping[str, Mapping[Line, Style]]) -> list[RenderedSection]:
-    """The sections, drawn; figures and tables are numbered through the page."""
+    """Return the sections with their figures drawn; figures and tables are numbered through the page."""
     shown: list[RenderedSection] = []
     figures = tables = 0
     for section in page.sections:
@@ -186,12 +190,12 @@ def _sections(page: Page, looks: Mapping[str, Mapping[Line, Style]]) -> list[Ren
 
 
 def paragraphs_of(text: str) -> tuple[str, ...]:
-    """The paragraphs of a text, which empty lines part."""
+    """Return the paragraphs of a text, which are separated by empty lines."""
     return tuple(part.strip() for part in re.split(r"\n\s*\n", text) if part.strip())
 
 
 def _anchor(section: Section, before: Sequence[RenderedSection]) -> str:
-    """The section's title, fit for an address; numbered where another has it."""
+    """Return the section's title as a URL fragment; numbered where another section has the same."""
     base = "-".join(re.findall(r"[a-z0-9]+", section.title.lower())) or "section"
     taken = {"answer", "warnings", "contents", "episodes", "manifest", *(each.anchor for each in before)}
     return next(name for number in range(len(taken) + 1) if (name := f"{base}-{number}" if number else base) not in taken)

@@ -1,5 +1,5 @@
-"""A report as data: what stands on the page, before anything is drawn. Invariant: every number on a page is in here, with its
-interval and a caption that says what the interval is over; drawing computes nothing.
+"""A report as data, before anything is drawn. Invariant: every number on a page is in here, with its interval and a caption
+that gives the units of the interval; drawing computes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cotbench.runs.episode import Episode
 from cotbench.stats.estimates import Estimate
 
 Series = Literal["prompt", "cot", "gap", "other"]
-"""What a line shows; a mode has the same colour in every figure."""
+"""The kind of a line; a mode has the same colour in every figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,10 @@ class Line:
 
     Attributes:
         label: in the legend.
-        x: where; as long as `y`.
-        y: with intervals, drawn as a band (line) or whiskers (bar).
+        x: positions; as many as `y`.
+        y: estimates, whose intervals are drawn as a band (line) or whiskers (bar).
         series: picks the colour; `other` takes the next free one.
-        dots: single values beside the estimate, at the same x: those of each seed, say; empty for none.
+        dots: single values beside the estimate, at the same x, such as those of each seed; empty for none.
     """
 
     label: str
@@ -53,13 +53,13 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Panels side by side that share their axes' names.
+    """Panels side by side that share the names of their axes.
 
     Attributes:
         name: of its files, as in `training_curves`.
-        caption: says n, over what the intervals are, and the elicitation.
+        caption: gives n, the units of the intervals, and the elicitation.
         x, y: names of the axes, with units.
-        y_range: of every panel; None: what the values need, shared by the panels.
+        y_range: of every panel; None: chosen from the values, shared by the panels.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, a text in plain words (paragraphs parted by empty lines), and what belongs to it."""
+    """A heading, a text in plain words (paragraphs separated by empty lines), and its figures and tables."""
 
     title: str
     text: str
@@ -124,9 +124,9 @@ class Page:
 
     Attributes:
         title: of the page.
-        answer: the answer in three sentences or so, with numbers.
-        warnings: what a reader must know before believing a number (errors, partial splits, one seed).
-        manifest: what was run with what, shown as it is.
+        answer: the answer in about three sentences, with numbers.
+        warnings: caveats of the numbers (errors, partial splits, one seed).
+        manifest: settings and versions, shown as they are.
     """
 
     title: str

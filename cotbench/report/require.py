@@ -1,4 +1,4 @@
-"""What drawing a report needs beside the base install."""
+"""The check for the packages that a report needs beyond the base install."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from cotbench.errors import MissingExtraError
 
 
 def require_report(what: str) -> None:
-    """Fail in one line, before any work, when a report could not be drawn.
+    """Raise an error before any work where the packages for a report are missing.
+
+    Args:
+        what: what needs them; for the message.
 
     Raises:
         MissingExtraError: names the extra.

@@ -1,4 +1,6 @@
-"""The sections of a page of plain runs. Invariant: a number is taken from a run's summary or its judges' as it is."""
+"""The sections of a page of plain runs. Invariant: every number is taken unchanged from a run's summary or its judges'
+results.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,11 @@ from cotbench.stats.multiple_testing import Adjusted
 
 LABELS: Mapping[Series, str] = {"prompt": "prompt action", "cot": "CoT action", "gap": "CoT - prompt"}
 PANELS = 6
-"""Runs whose task types are drawn."""
+"""The largest number of runs whose task types are drawn."""
 
 
 def _elicited(named: Mapping[str, Run]) -> str:
-    """How the runs were asked, for captions."""
+    """Return the elicitation of the runs, for captions."""
     kinds = dict.fromkeys((run.summary.style, run.summary.elicitation) for run in named.values())
     return "Elicitation " + ", ".join(f"{style} {fingerprint}" for style, fingerprint in kinds) + "."
 
@@ -35,9 +37,10 @@ def _bars(named: Sequence[tuple[str, Estimate | None]], series: Series) -> Line:
 
 
 def success(named: Mapping[str, Run], tests: Mapping[str, Adjusted]) -> Section:
-    """What the modes reached, and the gap.
+    """Return the section on the success of the modes, and the gap.
 
     Args:
+        named: label -> run.
         tests: label -> the run's McNemar test, adjusted among all of them.
     """
     modes = {mode: [(label, _rate(run, mode)) for label, run in named.items()] for mode in MODES}
@@ -94,6 +97,11 @@ def _rate(run: Run, mode: Mode) -> Estimate | None:
 
 
 def changes(named: Mapping[str, Run]) -> Section:
+    """Return the section on consistency and revisions.
+
+    Args:
+        named: label -> run.
+    """
     rows: list[tuple[Cell, ...]] = []
     for label, run in named.items():
         same, found = run.summary.consistency, run.summary.revisions
@@ -129,6 +137,11 @@ def changes(named: Mapping[str, Run]) -> Section:
 
 
 def task_types(named: Mapping[str, Run]) -> list[Section]:
+    """Return the section on success by task type; none where every run has one type.
+
+    Args:
+        named: label -> run.
+    """
     panels, rows = [], list[tuple[Cell, ...]]()
     for label, run in named.items():
         modes = run.summary.modes
@@ -153,6 +166,11 @@ _JUDGED = ("win rate of the cot action", "net preference", "position bias", "agr
 
 
 def judges(named: Mapping[str, Run]) -> list[Section]:
+    """Return the section on the judges' preferences; none where no run was judged.
+
+    Args:
+        named: label -> run.
+    """
     rows: list[tuple[Cell, ...]] = []
     for label, run in named.items():
         for name, judge in read_judges(run.path).items():
@@ -176,17 +194,23 @@ def judges(named: Mapping[str, Run]) -> list[Section]:
 
 
 def costs(named: Mapping[str, Run]) -> Section:
-    """What an episode took, in each mode."""
+    """Return the section on steps, errors and tokens of an episode, in each mode.
+
+    Args:
+        named: label -> run.
+    """
     played: list[tuple[Cell, ...]] = []
     tokens: list[tuple[Cell, ...]] = []
     for label, run in named.items():
         for name, mode in run.summary.modes.items():
-            kept = (mode.format_ok, mode.trace_truncated)
-            played.append((label, LABELS[name], mode.n, mode.errors, mode.score, mode.steps, mode.invalid_actions, *kept))
+            format_rates = (mode.format_ok, mode.trace_truncated)
+            played.append(
+                (label, LABELS[name], mode.n, mode.errors, mode.score, mode.steps, mode.invalid_actions, *format_rates)
+            )
             tokens.append((label, LABELS[name], mode.tokens, mode.prefilled_tokens, mode.reused_tokens))
     how = "95 % intervals over tasks (bootstrap; one of no width means that all tasks gave the same value)."
     columns = ("episodes", "errors", "score", "steps", "invalid actions", "format kept", "trace truncated")
-    told = ("generated", "prefilled", "reused")
+    token_columns = ("generated", "prefilled", "reused")
     items = (
         Table(
             "episodes",
@@ -200,16 +224,16 @@ def costs(named: Mapping[str, Run]) -> Section:
             "tokens",
             "Tokens an episode",
             f"Means over episodes, of the executed decisions. {how} {_elicited(named)}",
-            ("run", "mode", *told),
+            ("run", "mode", *token_columns),
             tuple(tokens),
-            digits=dict.fromkeys(told, 0),
+            digits=dict.fromkeys(token_columns, 0),
         ),
     )
     return Section("What it took", "", items)
 
 
 def how_measured(runs: Sequence[Run]) -> Section:
-    """How the questions were asked, in words."""
+    """Return the section on the elicitation, in words."""
 
     def each(what: Callable[[Run], str]) -> str:
         return "; ".join(dict.fromkeys(map(what, runs)))

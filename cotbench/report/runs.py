@@ -1,5 +1,5 @@
-"""The page of plain runs: what the modes reached, what the trace changed, what that was worth. Invariant: every number is one
-of the runs' summaries or of their judges', and runs that were asked in different ways do not stand on one page.
+"""The page of plain runs: success of the modes, revisions, and their benefit. Invariant: every number is from the runs'
+summaries or their judges' results, and runs with different elicitations are not put on one page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from cotbench.stats.multiple_testing import ALPHA, holm
 
 
 def page_of_runs(runs: Sequence[Run]) -> Page:
-    """The page of one or several runs; those of a suite are given one by one.
+    """Return the page of one or several runs.
+
+    Args:
+        runs: the runs; those of a suite one by one.
 
     Raises:
         UsageError: no run, or two that were elicited differently.
@@ -53,8 +56,12 @@ def page_of_runs(runs: Sequence[Run]) -> Page:
 
 
 def check_elicitation(runs: Sequence[Run]) -> None:
-    """Refuse runs that were asked in different ways. On one environment that is the fingerprint; between environments, whose
-    defaults differ, what was chosen other than the default.
+    """Refuse runs with different elicitations.
+
+    On one environment that is the fingerprint; between environments, whose defaults differ, the options other than the default.
+
+    Args:
+        runs: the runs of a page.
 
     Raises:
         UsageError: names two runs.
@@ -75,20 +82,20 @@ def _mixed(one: Run, two: Run) -> UsageError:
 
 
 def _chosen(run: Run) -> dict[str, Any]:
-    """The options of the elicitation that are not the environment's own."""
+    """Return the options of the elicitation that differ from the environment's defaults."""
     own = Elicitation.for_env(run.summary.env).model_dump()
     return {name: value for name, value in run.manifest.config.elicitation.model_dump().items() if value != own[name]}
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """A name for each run: as short as tells them apart, none twice."""
+    """Return a label for each run: as short as possible, none twice."""
     parts = [
         (run.summary.agent, f"{run.summary.env} {run.summary.scheme}/{run.summary.split}", f"seed {run.summary.seed}")
         for run in runs
     ]
     differ = [len({each[place] for each in parts}) > 1 for place in range(3)]
-    kept = [place for place in range(3) if differ[place]] or [1]
-    labels = [", ".join(each[place] for place in kept) for each in parts]
+    differing = [place for place in range(3) if differ[place]] or [1]
+    labels = [", ".join(each[place] for place in differing) for each in parts]
     twice = {label for label in labels if labels.count(label) > 1}
     labels = [f"{label}, {run.path.name}" if label in twice else label for label, run in zip(labels, runs, strict=True)]
     return [f"{label} ({place + 1})" if labels.count(label) > 1 else label for place, label in enumerate(labels)]
@@ -102,7 +109,7 @@ def _title(runs: Sequence[Run]) -> str:
 
 
 def _answer(named: dict[str, Run]) -> tuple[str, ...]:
-    """The answer in sentences."""
+    """Return the answer in sentences."""
     if len(named) == 1:
         return _answer_of_one(next(iter(named.values())))
     summaries = {label: run.summary for label, run in named.items()}
@@ -144,7 +151,7 @@ def _spread_of_success(summaries: Mapping[str, Summary]) -> str:
 
 
 def _spread(estimates: Mapping[str, Estimate]) -> tuple[tuple[float, str], tuple[float, str]] | None:
-    """The lowest and the highest mean, each with its label."""
+    """Return the lowest and the highest mean, each with its label."""
     known = [(estimate.mean, label) for label, estimate in estimates.items() if estimate.mean is not None]
     return (min(known), max(known)) if known else None
 
@@ -180,7 +187,7 @@ def _answer_of_one(run: Run) -> tuple[str, ...]:
 
 
 def _warnings(named: dict[str, Run]) -> list[str]:
-    """What a reader must know first."""
+    """Return the caveats of the page."""
     lines = []
     for label, run in named.items():
         before = f"{label}: " if len(named) > 1 else ""

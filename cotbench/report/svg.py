@@ -1,6 +1,6 @@
-"""What matplotlib wrote, made fit for the page. Invariant: no style attribute (the page's content policy refuses them), colours
-by the names of `colours`, so that they follow light and dark; ids that no other figure has; the numbers in words for who
-cannot see.
+"""Post-processing of matplotlib's SVG for the page. Invariant: no style attribute (the page's content policy refuses them),
+colours by the names of `colours`, so that they follow light and dark; ids that no other figure has; the numbers in words for
+screen readers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _FONT = re.compile(r"(?P<weight>bold|[1-9]00)?\s*(?P<size>[\d.]+px)")
 
 
 def page_svg(drawn: str, name: str, panel: Panel) -> str:
-    """An `<svg>` element to stand in the page.
+    """Return an `<svg>` element to embed in the page.
 
     Args:
-        drawn: as matplotlib wrote it.
-        name: no other SVG of the page has it.
-        panel: what it shows; its numbers become the description.
+        drawn: SVG as matplotlib wrote it.
+        name: unique among the SVGs of the page.
+        panel: its data; the numbers become the description.
     """
     root = ElementTree.fromstring(drawn)  # noqa: S314  (matplotlib wrote it)
     for parent in list(root.iter()):
@@ -45,7 +45,7 @@ def page_svg(drawn: str, name: str, panel: Panel) -> str:
 
 
 def described(panel: Panel) -> str:
-    """The numbers of a panel in words, a sentence a line."""
+    """Return the numbers of a panel in words, a sentence a line."""
     sentences = []
     for line in panel.lines:
         numbers = "; ".join(
@@ -77,7 +77,7 @@ def _clean(element: ElementTree.Element, name: str) -> None:
 
 
 def _properties(style: str) -> list[tuple[str, str]]:
-    """The declarations of a style attribute as attributes; the letters are the page's."""
+    """Return the declarations of a style attribute as attributes, without the font family: text has the page's font."""
     found = []
     for declaration in filter(None, (part.strip() for part in style.split(";"))):
         key, _, value = (part.strip() for part in declaration.partition(":"))

@@ -1,7 +1,8 @@
-"""Two runs on the same tasks. Invariant: every difference is second minus first on the tasks that both have finished; what was
-asked otherwise is never compared unseen; every p-value is in one family.
+"""Comparison of two runs on the same tasks. Invariant: every difference is second minus first, on the tasks that both runs have
+finished; runs whose questions differ are compared only on demand, and the differences are listed; all p-values are in one
+family.
 
-An episode that ended in an error has no score: its task is left out where that episode is needed.
+An episode that ended in an error has no score: its task is left out of every number that needs the episode.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from cotbench.stats.multiple_testing import Adjusted, holm
 _FROZEN = ConfigDict(frozen=True)
 NAMED = "tasks"
 _OF_THE_TASKS = ("games_sha256",)
-"""Data that is another where the tasks are others."""
+"""Fields of the data that differ wherever the tasks differ."""
 
 
 class Paired(BaseModel):
-    """One quantity in both runs, on the same tasks.
+    """One quantity in both runs, paired by task.
 
     Attributes:
         difference: second minus first, paired; its `n` is the number of tasks.
@@ -43,7 +44,7 @@ class Paired(BaseModel):
 
 
 class ModeComparison(BaseModel):
-    """The episodes of one mode. Intervals are over tasks.
+    """The episodes of one mode in both runs. Intervals are over tasks.
 
     Attributes:
         n: tasks that both runs finished; `errors` were left out because an episode of them failed.
@@ -68,13 +69,13 @@ class ModeComparison(BaseModel):
 
 
 class Side(BaseModel):
-    """One of the two runs.
+    """One of the two runs of a comparison.
 
     Attributes:
-        left_out: its tasks that the other run does not have.
-        episodes: there so far, of `planned`; `errors` of them failed.
-        split: the split, or "tasks" where the tasks were named one by one.
-        model: which of the paper's models it is, or was trained from.
+        left_out: tasks of this run that the other run does not have.
+        episodes: episodes recorded so far, of `planned`; `errors` of them failed.
+        split: the split, or "tasks" where the tasks were given as a list.
+        model: the paper's model that the agent is, or was trained from; None where it is none of them.
     """
 
     model_config = _FROZEN
@@ -98,12 +99,13 @@ class EnvComparison(BaseModel):
     """Two runs on one environment.
 
     Attributes:
-        tasks: in common.
-        gap: CoT minus prompt of each run, and their difference (difference in differences), on the tasks that both finished
-            in both modes; exchange test.
-        consistency: prompt action = CoT action, at the states of each run's own CoT episodes; exchange test.
-        asked_otherwise: what differs in how the two were asked; empty unless that was let through.
-        reported: what the paper reports for the models and the split, where asked for; not ours.
+        tasks: number of tasks in common.
+        gap: CoT minus prompt of each run, and their difference (difference in differences), on the tasks that both runs
+            finished in both modes; exchange test.
+        consistency: share of states with prompt action = CoT action, at the states of each run's own CoT episodes; exchange
+            test.
+        asked_otherwise: the differences in elicitation; empty unless the caller allowed them.
+        reported: the numbers that the paper reports for the models and the split, where asked for.
     """
 
     model_config = _FROZEN
@@ -136,22 +138,29 @@ class Comparison(BaseModel):
 
 
 def name_of_test(env: str, quantity: str, mode: Mode | None = None) -> str:
-    """A test's name in the family: `alfworld-gen success cot`, `alfworld-gen gap`."""
+    """Return the name of a test in the family of p-values, such as `alfworld-gen success cot` or `alfworld-gen gap`.
+
+    Args:
+        env: name of the environment.
+        quantity: name of the quantity.
+        mode: `prompt` or `cot`; None for a quantity of both modes.
+    """
     return " ".join(part for part in (env, quantity, mode) if part is not None)
 
 
 def compare_runs(
     first: Mapping[str, Run], second: Mapping[str, Run], *, anyway: bool = False, with_paper: bool = False
 ) -> Comparison:
-    """Compare two runs, or env by env those of two suites.
+    """Return the comparison of two runs, or of two suites environment by environment.
 
     Args:
-        first: environment -> run; one of a single run.
-        anyway: compare although the two were asked otherwise.
-        with_paper: put what the paper reports beside it.
+        first: environment -> run; one item for a single run.
+        second: the same for the other side.
+        anyway: compare although the two runs were elicited differently.
+        with_paper: add the numbers that the paper reports.
 
     Raises:
-        UsageError: no environment or no task in common, or the two were asked otherwise.
+        UsageError: no environment or no task in common, or the two were elicited differently.
     """
     common = [env for env in first if env in second]
     if not common:
@@ -166,7 +175,9 @@ def compare_runs(
 
 
 def elicitation_differences(first: Run, second: Run) -> list[str]:
-    """What differs in the questions, the rules or the data of two runs, most telling first; empty where nothing does."""
+    """Return the differences in the questions, the rules or the data of two runs, most important first; empty where there are
+    none.
+    """
     one, two = first.manifest, second.manifest
     found = []
     if one.elicitation_fingerprint != two.elicitation_fingerprint:
@@ -220,7 +231,7 @@ def _compare_env(env: str, first: Run, second: Run, anyway: bool, with_paper: bo
 
 
 def _reported(env: str, sides: Sequence[Side]) -> tuple[Success, ...]:
-    """What the paper reports for the sides' models on their splits, each once."""
+    """Return the numbers that the paper reports for the models of both sides on their splits, each once."""
     wanted = dict.fromkeys((side.model, side.split, side.scheme) for side in sides if side.model is not None)
     return tuple(row for model, split, scheme in wanted for row in reported(model, env, split, scheme))
 
@@ -253,7 +264,7 @@ def _side(run: Run, common: int) -> Side:
 
 
 def _finished(tasks: Sequence[str], modes: Sequence[Mode], sides: Sequence[_Episodes]) -> list[str]:
-    """The tasks that both runs played to their end in these modes."""
+    """Return the tasks that both runs finished in these modes."""
     wanted = [(side, mode) for side in sides for mode in modes]
     return [task for task in tasks if all((task, mode) in side and side[task, mode].error is None for side, mode in wanted)]
 
@@ -323,7 +334,7 @@ def _gap(tasks: Sequence[str], one: _Episodes, two: _Episodes) -> Paired:
 
 
 def _consistency(tasks: Sequence[str], one: _Episodes, two: _Episodes) -> Paired | None:
-    """None where a run asked for no prompt actions beside its CoT actions."""
+    """Return the difference in consistency; None where a run recorded no prompt actions beside its CoT actions."""
     finished = _finished(tasks, ("cot",), (one, two))
     same, counts = [], []
     for side in (one, two):

@@ -1,4 +1,6 @@
-"""A comparison as a table. Invariant: drawn from the comparison alone, so programs and people see one result."""
+"""Tables of a comparison for the terminal. Invariant: a table is drawn from the `Comparison` alone, so programs and people see
+the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,12 @@ _INTERVALS = (
 
 
 def comparison_table(comparison: Comparison, *, tasks: bool = False, paper: bool = False) -> RenderableType:
-    """What `cotbench compare` prints.
+    """Return the text that `cotbench compare` prints.
 
     Args:
+        comparison: the comparison.
         tasks: list the tasks that were won by one run alone.
-        paper: say what the paper reports.
+        paper: add the numbers that the paper reports.
     """
     parts: list[RenderableType] = []
     for one in comparison.envs.values():
@@ -67,8 +70,8 @@ def _table(one: EnvComparison, comparison: Comparison) -> Table:
         table.add_row(*map(Text, (name, *cells)))
 
     for mode, played in one.modes.items():
-        said = _reported(one) if mode == "cot" else ""
-        add(f"success, {_NAMES[mode]}", played.success, name_of_test(one.env, "success", mode), cell=said)
+        reported = _reported(one) if mode == "cot" else ""
+        add(f"success, {_NAMES[mode]}", played.success, name_of_test(one.env, "success", mode), cell=reported)
     if one.gap is not None:
         add("CoT - prompt", one.gap, name_of_test(one.env, "gap"), signed=True)
     if one.consistency is not None:
@@ -90,7 +93,7 @@ def _p(value: float) -> str:
 
 
 def _reported(one: EnvComparison) -> str:
-    """What the paper reports, one method a line; by model where the runs have two."""
+    """Return the paper's numbers, one method a line; by model where the two runs have different models."""
     several = len({row.model for row in one.reported}) > 1
     return "\n".join(f"{f'{row.model} ' if several else ''}{row.method} {row.value:.2f}" for row in one.reported)
 
@@ -116,7 +119,7 @@ def _paper_line(one: EnvComparison) -> str:
 
 
 def _remarks(one: EnvComparison) -> list[str]:
-    """What a reader must know before believing these numbers."""
+    """Return the caveats of a comparison: errors, missing games, differences in elicitation."""
     lines = [f"WARNING, asked otherwise: {difference}" for difference in one.asked_otherwise]
     for letter, side in _lettered(one):
         if side.left_out:

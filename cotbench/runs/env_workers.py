@@ -1,5 +1,6 @@
-"""Environments in this process or in worker processes, behind one handle. Invariant: whatever goes wrong inside an environment
-comes out as `EngineError` of that environment alone; a dead process costs its environments their episodes and is replaced.
+"""Environments in this process or in worker processes, behind one handle. Invariant: any failure inside an environment is
+raised as an `EngineError` of that environment alone; a worker process that dies fails the episodes of its environments and is
+replaced.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from cotbench.plugins import load_plugins, loaded_plugins
 
 @dataclass(frozen=True, slots=True)
 class EnvSettings:
-    """Which environment to make, here or in another process. Picklable.
+    """The class and the arguments of an environment, to make it in this or in another process. Picklable.
 
     Attributes:
+        name: the environment's registered name.
         kwargs: the arguments of its class.
-        plugins: what has to be imported first, as `load_plugins` takes it; by default what this process has imported.
+        plugins: modules to import first, as `load_plugins` takes them; by default those that this process has imported.
     """
 
     name: str
@@ -32,14 +34,14 @@ class EnvSettings:
     plugins: tuple[str, ...] = field(default_factory=loaded_plugins)
 
     def make(self) -> TextEnv:
-        """A new environment."""
+        """Return a new environment."""
         load_plugins(self.plugins)
         return env_entry(self.name).make(**self.kwargs)
 
 
 @dataclass(frozen=True, slots=True)
 class EnvReply:
-    """What an environment answered to `reset` or `step`."""
+    """The reply of an environment to `reset` or `step`."""
 
     observation: str
     terminated: bool
@@ -48,7 +50,7 @@ class EnvReply:
 
 
 class EnvHandle(Protocol):
-    """An environment that is asked first and read later, so that several can work at once."""
+    """An environment with separate request and reply, so that several can work at the same time."""
 
     def ask_reset(self, task: str) -> None:
         """Start a task."""
@@ -57,7 +59,11 @@ class EnvHandle(Protocol):
         """Execute an action."""
 
     def read(self) -> EnvReply:
-        """The answer to what was asked last; waits for it. Raises EngineError."""
+        """Return the reply to the last request; wait for it.
+
+        Raises:
+            EngineError: the environment failed.
+        """
 
     def close(self) -> None:
         """Free the environment."""
@@ -91,7 +97,7 @@ class LocalEnv:
         self._asked = ("step", action)
 
     def read(self) -> EnvReply:
-        """Do what was asked last."""
+        """Carry out the last request and return the reply."""
         try:
             return _handle(self._env, *self._asked)
         except (Exception, SystemExit) as error:
@@ -103,7 +109,7 @@ class LocalEnv:
 
 
 class _Worker:
-    """A process with some environments, each with a pipe and a thread of its own: a slow one keeps no other waiting."""
+    """A process with several environments, each with its own pipe and thread, so that a slow one does not delay the others."""
 
     def __init__(self, settings: EnvSettings, count: int) -> None:
         self._settings, self._count = settings, count
@@ -111,18 +117,18 @@ class _Worker:
         self.closed: set[int] = set()
 
     def running(self) -> ChildProcess:
-        """The process, started where there is none or it died.
+        """Return the process; start it where there is none or it has died.
 
         Raises:
             EngineError: it cannot be started.
         """
         if self.process is None or not self.process.alive:
-            with block_interrupts():  # It is held before an interrupt is heard.
+            with block_interrupts():  # The process is stored before an interrupt can be handled.
                 self.process = ChildProcess(_serve, (self._settings,), pipes=self._count, plugins=self._settings.plugins)
         return self.process
 
     def close(self, index: int) -> None:
-        """Give an environment up; the last one ends the process."""
+        """Release an environment; end the process after the last one."""
         self.closed.add(index)
         if self.process is None:
             return
@@ -136,12 +142,12 @@ class WorkerEnv:
 
     def __init__(self, worker: _Worker, index: int, name: str) -> None:
         self._worker, self._index, self._name = worker, index, name
-        self._process: ChildProcess | None = None  # The one that was asked last; the worker may have another by now.
+        self._process: ChildProcess | None = None  # The process of the last request; the worker may have started another since.
         self._failure: EngineError | None = None
         self.pipe: Any = None
 
     def ask_reset(self, task: str) -> None:
-        """Start a task; starts the process when there is none."""
+        """Start a task; start the process where there is none."""
         try:
             self._process, self._failure = self._worker.running(), None
         except EngineError as error:
@@ -155,12 +161,12 @@ class WorkerEnv:
         self._send("step", action)
 
     def _send(self, command: str, argument: str) -> None:
-        # Where the process is gone, `read` says so.
+        # Where the process has died, `read` raises the error.
         with suppress(OSError):
             self.pipe.send((command, argument))
 
     def read(self) -> EnvReply:
-        """Wait for the answer to what was asked last."""
+        """Wait for the reply to the last request and return it."""
         if self._process is None:
             raise self._failure or EngineError(f"environment {self._name} was asked nothing")
         try:
@@ -180,7 +186,12 @@ class WorkerEnv:
 
 
 def wait_for_replies(envs: Sequence[EnvHandle], timeout: float) -> list[EnvHandle]:
-    """The environments that have answered, once one has, or after `timeout` seconds; those in this process always have."""
+    """Return the environments that have a reply, as soon as one has or the timeout is over.
+
+    Args:
+        envs: environments with a pending request; those in this process always count as ready.
+        timeout: seconds.
+    """
     pipes = {env.pipe: env for env in envs if isinstance(env, WorkerEnv) and env.pipe is not None}
     here = [env for env in envs if not isinstance(env, WorkerEnv) or env.pipe is None]
     answered = wait(list(pipes), 0.0 if here else timeout) if pipes else []
@@ -197,7 +208,7 @@ def _serve(pipes: Sequence[Any], settings: EnvSettings) -> None:
 
 
 def _serve_one(pipe: Any, settings: EnvSettings) -> None:
-    """The loop of one environment."""
+    """Run the request loop of one environment."""
     env: TextEnv | None = None
     try:
         while True:
@@ -229,12 +240,18 @@ def _send_answer(pipe: Any, answer: tuple[str, Any]) -> None:
         pipe.send(answer)
     except OSError:
         raise
-    except Exception as error:  # It is pickled before anything is sent.
+    except Exception as error:  # Pickled completely before anything is sent.
         pipe.send(("error", f"what the environment gave cannot be sent to another process: {_message(error)}"))
 
 
 def open_envs(settings: EnvSettings, count: int, processes: int) -> list[EnvHandle]:
-    """`count` environments, spread over so many worker processes; with none they live in this process."""
+    """Return new environments.
+
+    Args:
+        settings: the class and the arguments of each.
+        count: how many environments.
+        processes: worker processes over which they are spread; 0: they live in this process.
+    """
     if processes == 0:
         return [LocalEnv(settings) for _ in range(count)]
     envs: list[EnvHandle] = []

@@ -1,5 +1,5 @@
-"""One task played to its end, and `episodes.jsonl`, which holds those of a run. Invariant: an episode is complete or it is an
-error that says why; every field but `seconds` is the same when the run is repeated.
+"""Episodes: one task played to its end, and `episodes.jsonl`, the file of a run's episodes. Invariant: an episode is complete,
+or it has an `error`; every field but `seconds` is the same when the run is repeated.
 """
 
 from __future__ import annotations

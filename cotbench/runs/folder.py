@@ -1,7 +1,7 @@
-"""The folders in which results lie: one code for runs, probes, judges, trainings and studies.
+"""Folders of results: one code for runs, probes, judges, trainings and studies.
 
-Invariant: a folder holds one thing, which its manifest names before any result is written; one process at a time writes to it,
-and a process that finds it in use has changed nothing.
+Invariant: a folder holds one result, which its manifest names before anything else is written; one process at a time writes to
+it; a process that finds the folder locked changes nothing in it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cotbench.errors import RunFolderError
 from cotbench.runs.jsonl_store import JsonlStore, write_atomically
 
 LOCK = ".lock"
-"""Stands in a folder that is, or was, written to; a lock on it is held while a process writes."""
+"""A file in every folder that is or was written to; the writing process holds a lock on it."""
 
 _WAIT = "wait for it, or choose another --out"
 J = TypeVar("J", bound=JsonlStore[Any])
@@ -26,12 +26,12 @@ J = TypeVar("J", bound=JsonlStore[Any])
 
 @dataclass(frozen=True, slots=True)
 class FolderKind:
-    """What a folder holds one of.
+    """A kind of result folder.
 
     Attributes:
         noun: names it in messages: "run", "measurement", "training".
         writer: the command that writes it: "cotbench run".
-        manifest: name of the file that says what exactly it is.
+        manifest: name of the file that identifies the result.
     """
 
     noun: str
@@ -48,24 +48,31 @@ class WritableFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether its manifest is written."""
+        """Return whether the manifest is written."""
         return (self.path / self.kind.manifest).is_file()
 
     def begin(self, manifest: str) -> None:
-        """Write the manifest, unless it is there: a folder stays what it was begun as."""
+        """Write the manifest, unless there is one already: a folder never changes what it is of."""
         if not self.begun:
             write_atomically(self.path / self.kind.manifest, [manifest + "\n"])
 
     def check_identity(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        """Refuse to go on with another thing than the folder holds.
+        """Refuse to continue where the folder holds another result than the current one.
+
+        Args:
+            before: identity in the folder's manifest.
+            now: identity of the current command.
 
         Raises:
-            RunFolderError: names the first thing that differs.
+            RunFolderError: names the first field that differs.
         """
         check_identity(self.path, before, now, self.kind.noun)
 
     def journal(self, store: type[J]) -> J:
-        """Open its file of records for writing.
+        """Return the folder's file of records, opened for writing.
+
+        Args:
+            store: the class of the file.
 
         Raises:
             RunFolderError: the file is damaged.
@@ -73,24 +80,32 @@ class WritableFolder:
         return store(self.path)
 
     def finalize(self, name: str, summary: str) -> None:
-        """Write the numbers, which come last: where they are, the work was finished."""
+        """Write the file with the numbers. It is written last, so its presence means that the work was finished.
+
+        Args:
+            name: name of the file in the folder.
+            summary: its content.
+        """
         write_atomically(self.path / name, [summary + "\n"])
 
 
 @contextmanager
 def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | None = None) -> Iterator[WritableFolder]:
-    """Make a folder, or take the one that is there, and lock it; where nothing is written in it, nothing stays.
+    """Make a folder, or take the existing one, and lock it; a folder in which nothing was written is removed again.
 
     Args:
         folder: the folder.
-        kind: what it holds.
-        check: refuses a folder that is not fit, by raising. It is called twice: before the lock, so that nothing is put into a
-            folder of somebody else's, and under it, because another process may have begun there meanwhile.
+        kind: the kind of result in it.
+        check: raises where the folder must not be used. It is called before the lock, so that nothing is written into an
+            unrelated folder, and again under the lock, because another process may have begun there meanwhile.
+
+    Yields:
+        The folder, ready for writing.
 
     Raises:
         RunFolderError: another process writes to it, or it can be neither made nor locked.
     """
-    there = folder.is_dir()
+    existed = folder.is_dir()
     if check is not None:
         check(folder)
     _make(folder)
@@ -100,9 +115,9 @@ def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | 
                 check(folder)
             yield WritableFolder(folder, kind)
     except BaseException:
-        if not there:
+        if not existed:
             with contextlib.suppress(OSError):
-                folder.rmdir()  # Refused where it holds something.
+                folder.rmdir()  # Fails where the folder is not empty, as it should.
         raise
 
 
@@ -113,9 +128,9 @@ def lock_folder(folder: Path, writer: str, then: str = _WAIT, *, shared: bool = 
     Args:
         folder: a folder that exists.
         writer: the command that may hold the lock already; for the message.
-        then: what to do where it does.
-        shared: keep writers away while reading. A folder without a lock file, and a system without `fcntl`, has none to keep
-            away, so that reading works there.
+        then: what to do in that case; for the message.
+        shared: keep writers away while reading. Reading works without a lock where the folder has no lock file or the system no
+            `fcntl`.
 
     Raises:
         RunFolderError: another process holds it, or the file system gives no lock.
@@ -125,14 +140,14 @@ def lock_folder(folder: Path, writer: str, then: str = _WAIT, *, shared: bool = 
         yield
     finally:
         if held is not None:
-            # A lock file that stands alone would keep an empty folder from being removed.
+            # A lock file alone would keep an otherwise empty folder from being removed.
             if not shared and _names(folder) == {LOCK}:
                 (folder / LOCK).unlink(missing_ok=True)
             os.close(held)
 
 
 def _acquire(folder: Path, writer: str, then: str, shared: bool) -> int | None:
-    """An open file that holds the lock; None where there is nothing to lock against."""
+    """Return an open file that holds the lock; None where there is nothing to lock against."""
     try:
         import fcntl
     except ImportError as error:
@@ -150,7 +165,7 @@ def _acquire(folder: Path, writer: str, then: str, shared: bool) -> int | None:
             fcntl.flock(held, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
             if _is_lock_of(held, folder):
                 return held
-            os.close(held)  # Whoever held it removed it: the lock of a file that has no name keeps nobody away.
+            os.close(held)  # The last holder has removed the file: a lock on a removed file excludes nobody.
         except BlockingIOError as error:
             os.close(held)
             raise RunFolderError(f"{folder} is in use by another {writer}: {then}") from error
@@ -189,7 +204,7 @@ def make_folder(folder: Path, hint: str, what: str = "folder") -> None:
     """
     if folder.is_file():
         raise RunFolderError(f"{folder} is a file: choose another --out")
-    # What begins with a dot is ours: a lock, or what a killed write left behind.
+    # Names with a leading dot are our own: a lock, or the rest of a killed write.
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise RunFolderError(f"{folder} is not empty; {hint}")
     _make(folder, what)
@@ -203,24 +218,30 @@ def _make(folder: Path, what: str = "folder") -> None:
 
 
 def check_identity(folder: Path, before: dict[str, Any], now: dict[str, Any], what: str = "run") -> None:
-    """Refuse to mix two runs, or whatever a folder holds one of, in one folder.
+    """Refuse to mix two runs, or two results of another kind, in one folder.
+
+    Args:
+        folder: the folder, for the message.
+        before: identity in the folder's manifest.
+        now: identity of the current command.
+        what: the kind of result, for the message.
 
     Raises:
-        RunFolderError: names the first thing that differs.
+        RunFolderError: names the first field that differs.
     """
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             raise RunFolderError(
-                f"{folder} holds another {what}: its {name} is {_shown(before.get(name))}, not {_shown(now.get(name))}; "
-                "leave the option away, or choose another --out"
+                f"{folder} holds another {what}: its {name} is {_shortened(before.get(name))}, not {_shortened(now.get(name))};"
+                " leave the option away, or choose another --out"
             )
 
 
-def _shown(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def file_name(text: str) -> str:
-    """A spec, or whatever names a thing, as a name of a file."""
+    """Return a text, such as an agent's spec, as a valid file name."""
     return "".join(c if c.isalnum() or c in ".-" else "-" for c in text).strip("-.")

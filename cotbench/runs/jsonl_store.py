@@ -1,5 +1,5 @@
-"""A file of records, one a line, written as they come. Invariant: a line that is there is a whole record; killing the writer at
-any moment costs at most the last, torn line, and that is dropped when the writing goes on.
+"""A file of records, one JSON object a line, appended as they come. Invariant: a complete line is a complete record; killing
+the writer at any moment costs at most the last, incomplete line, which is dropped when writing continues.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from cotbench.errors import RunFolderError
 
 
 class Record(Protocol):
-    """What a line holds: a pydantic model that names itself and says whether it failed."""
+    """A line of the file: a pydantic model with a key and an optional error."""
 
     @property
     def key(self) -> Any:
-        """Names the record within its file."""
+        """The record's key within its file."""
 
     @property
     def error(self) -> str | None:
-        """Why it failed, or None."""
+        """The reason of a failure, or None."""
 
     @classmethod
     def model_validate_json(cls, json_data: bytes, /) -> Self:
-        """Read a line."""
+        """Parse a line."""
 
     def model_dump_json(self) -> str:
-        """Write a line."""
+        """Return the record as a line."""
 
 
 R = TypeVar("R", bound=Record)
@@ -41,11 +41,11 @@ R = TypeVar("R", bound=Record)
 class JsonlStore(Generic[R]):
     """A folder's file of records, open for writing; the caller holds the folder's lock (`WritableFolder.journal`).
 
-    A subclass says what stands in it: `name`, `model`, `noun` ("an episode").
+    A subclass sets `name` (the file), `model` (of a record) and `noun` ("an episode", for messages).
 
     Attributes:
-        records: each once; a success after an error replaces it.
-        truncated_tail: whether a torn line was dropped.
+        records: the records, each key once; a success after an error replaces it.
+        truncated_tail: whether an incomplete last line was dropped.
 
     Raises:
         RunFolderError: it is damaged.
@@ -71,10 +71,10 @@ class JsonlStore(Generic[R]):
 
     @classmethod
     def read(cls, folder: Path) -> list[R]:
-        """The records of a folder, each once; changes nothing.
+        """Return the records of a folder, each key once; change nothing.
 
         Raises:
-            RunFolderError: none there, or a damaged line.
+            RunFolderError: there is no such file, or a line is damaged.
         """
         path = folder / cls.name
         if not path.is_file():
@@ -96,7 +96,7 @@ class JsonlStore(Generic[R]):
         return list(records.values())
 
     def append(self, record: R) -> None:
-        """Write one record down, whole or not at all."""
+        """Write one record, completely or not at all."""
         line = record.model_dump_json().encode() + b"\n"
         try:
             if os.write(self._file, line) != len(line):
@@ -109,7 +109,11 @@ class JsonlStore(Generic[R]):
         self.records.append(record)
 
     def finalize(self, order: Sequence[Any]) -> list[R]:
-        """Replace the file by the final records in the given order of keys, errors that were made good left out."""
+        """Replace the file by the final records; drop errors that were replaced by a success.
+
+        Args:
+            order: keys of the final records, in the order of the file.
+        """
         final = {record.key: record for record in self.records if record.error is not None}
         final |= {record.key: record for record in self.records if record.error is None}
         records = [final[key] for key in order if key in final]
@@ -130,7 +134,12 @@ class JsonlStore(Generic[R]):
 
 
 def write_atomically(path: Path, pieces: Iterable[str]) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never a part."""
+    """Write a text file so that a reader sees the old content or the new, never a part of it.
+
+    Args:
+        path: the file.
+        pieces: its text, in pieces.
+    """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -1,5 +1,5 @@
 """`manifest.json`: everything needed to play a run again. Invariant: two runs with the same `identity` ask the same agent the
-same questions about the same tasks; what may differ between repetitions (time, machine) stands outside the identity.
+same questions about the same tasks; fields that may differ between repetitions (time, machine) are not part of the identity.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cotbench.runs.folder import FolderKind
 
 MANIFEST = "manifest.json"
 SUITE = "suite.json"
-"""In its place in a folder of several runs."""
+"""The file that takes the manifest's place in a folder of several runs."""
 RUN_FOLDER = FolderKind(noun="run", writer="cotbench run", manifest=MANIFEST)
 FORMAT = 1
 _PACKAGES = (
@@ -39,14 +39,14 @@ _PACKAGES = (
     "tenacity",
     "vllm",
 )
-"""Recorded beside what the environments name (`EnvEntry.packages`)."""
+"""Packages whose versions are recorded, beside those of the environments (`EnvEntry.packages`)."""
 
 MACHINE_FIELDS = ("device", "torch_threads")
-"""What an agent says of the machine rather than of itself: a run may go on elsewhere."""
+"""Fields of an agent's description that belong to the machine: a run may be resumed on another one."""
 
 
 class RunConfig(BaseModel):
-    """What a run is asked to do."""
+    """The settings of a run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -100,7 +100,7 @@ class Manifest(BaseModel):
     created: str
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a run to go on, flat."""
+        """Return the fields that must be equal for a run to be resumed, as a flat dictionary."""
         fields = self.config.model_dump(mode="json", exclude={"elicitation"})
         fields |= {
             "elicitation": self.elicitation_fingerprint,
@@ -112,7 +112,7 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a run folder.
+    """Return the manifest of a run folder.
 
     Raises:
         RunFolderError: not a run folder, damaged, or written by another format.
@@ -134,7 +134,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def provenance() -> dict[str, Any]:
-    """Packages, Python, hardware, commit and time, as fields of a manifest."""
+    """Return packages, Python, hardware, commit and time, as fields of a manifest."""
     packages = {}
     for name in dict.fromkeys((*_PACKAGES, *(name for entry in env_entries() for name in entry.packages))):
         try:
@@ -155,7 +155,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that cotbench runs from; None when it was installed from a package."""
+    """Return the commit of the checkout that cotbench runs from; None when it was installed from a package."""
     folder = Path(__file__).resolve().parents[1]
     if not (folder.parent / ".git").exists():
         return None

@@ -1,4 +1,6 @@
-"""The plan of a run: which tasks are played. Invariant: a function of the config and of what data is on this machine."""
+"""The plan of a run: the tasks that are played. Invariant: a plan is a function of the config and of the data on this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from cotbench.runs.rollout import RolloutSpec
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """A run's tasks, settled before anything is started.
+    """A run's tasks, chosen before anything is started.
 
     Attributes:
         entry: the environment.
@@ -34,16 +36,20 @@ class RunPlan:
 
     @property
     def rollouts(self) -> list[RolloutSpec]:
-        """The episodes: each task in each mode."""
+        """The episodes to play: each task in each mode."""
         modes: Sequence[Mode] = MODES if self.config.mode == "both" else (self.config.mode,)
         source = self.entry.source()
         return [RolloutSpec(task, source.task_type(task), mode) for task in self.tasks for mode in modes]
 
 
 def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
-    """Choose the tasks of a run; starts no engine and no model.
+    """Choose the tasks of a run; start no engine and no model.
 
     `episodes` tasks are drawn from the split by the seed; a smaller number gives the first ones of a larger.
+
+    Args:
+        config: the settings of the run.
+        data: the folder with game data, for environments that read one.
 
     Raises:
         UnknownNameError: no such environment, scheme, split or task.
@@ -52,7 +58,7 @@ def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
     """
     entry = env_entry(config.env)
     source = entry.source()
-    whole = source.tasks(config.scheme, config.split)
+    all_tasks = source.tasks(config.scheme, config.split)
     if data is not None and not entry.takes_data:
         raise UsageError(f"environment {config.env!r} reads no data folder: leave --data away")
     if config.tasks is not None:
@@ -64,23 +70,29 @@ def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
         for task in config.tasks:
             if task not in known:
                 raise UnknownNameError("task", task, known, f"of {config.env}")
-        wanted = tuple(dict.fromkeys(config.tasks))
-        tasks = playable(source, wanted, data, "given", config.available_only)
-        return RunPlan(config, entry, tasks, len(wanted), len(tasks) < len(wanted))
-    there = playable(source, whole, data, config.split, config.available_only)
-    chosen = list(there)
+        named = tuple(dict.fromkeys(config.tasks))
+        tasks = playable(source, named, data, "given", config.available_only)
+        return RunPlan(config, entry, tasks, len(named), len(tasks) < len(named))
+    available = playable(source, all_tasks, data, config.split, config.available_only)
+    chosen = list(available)
     if config.episodes is not None:
-        if config.episodes > len(there):
+        if config.episodes > len(available):
             raise UsageError(
-                f"--episodes {config.episodes} is more than the {len(there)} tasks of "
+                f"--episodes {config.episodes} is more than the {len(available)} tasks of "
                 f"{config.env} {config.scheme}/{config.split}"
             )
-        chosen = draw_tasks(there, config.episodes, config.seed)
-    return RunPlan(config, entry, tuple(chosen), len(whole), len(there) < len(whole))
+        chosen = draw_tasks(available, config.episodes, config.seed)
+    return RunPlan(config, entry, tuple(chosen), len(all_tasks), len(available) < len(all_tasks))
 
 
 def draw_tasks(tasks: Sequence[str], episodes: int, seed: int) -> list[str]:
-    """The tasks that a seed draws; a smaller number gives the first ones of a larger."""
+    """Draw tasks by a seed; a smaller number gives the first ones of a larger.
+
+    Args:
+        tasks: task ids to draw from.
+        episodes: how many to draw.
+        seed: of the random order.
+    """
     chosen = list(tasks)
     random.Random(f"cotbench-tasks-{seed}").shuffle(chosen)
     return chosen[:episodes]

@@ -1,5 +1,5 @@
-"""An agent that decides as a recorded run did. Invariant: it answers only for states that the recording has; everything else
-is an error, never a guess.
+"""An agent that repeats the decisions of a recorded run. Invariant: it answers only for states of the recording; any other
+query is an error, never a guess.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ReplayAgent:
         }
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        """The recorded decision for each query."""
+        """Return the recorded decision for each query."""
         return [self._recorded(query) for query in queries]
 
     def _recorded(self, query: Query) -> Decision:
@@ -43,4 +43,4 @@ class ReplayAgent:
         return decision or Decision("", error=missing)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""

@@ -1,4 +1,6 @@
-"""What a run is played with. Invariant: none of it changes a result, so none of it is in a manifest."""
+"""The resources of a run: parallel episodes, processes, data folder, memory. Invariant: none of them changes a result, so none
+is in a manifest.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from cotbench.flags import EXECUTION, Flag
 
 
 class Resources(BaseModel):
-    """What a run is played with: side-by-side episodes, processes, data, memory."""
+    """The resources that a run is played with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -29,11 +31,11 @@ class Resources(BaseModel):
     )
 
     def agent_options(self) -> dict[str, str]:
-        """Return what of it is an option of the agent."""
+        """Return the resources that are options of the agent."""
         return {} if self.cache_gb is None else {"cache_gb": repr(self.cache_gb)}
 
     def layout(self, episodes: int, batch: int | None) -> tuple[int, int]:
-        """Return how many environments there are, and how many processes they live in.
+        """Return the number of environments, and of the processes they live in.
 
         Args:
             episodes: how many there are to play.

@@ -1,5 +1,5 @@
-"""A recorded run, for analysis. Invariant: the tables hold what the run folder holds, one row an episode or a step, nothing
-computed anew but flattened.
+"""A recorded run, for analysis. Invariant: the tables hold the content of the run folder, one row an episode or a step,
+flattened; nothing is computed anew.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Run:
 
     @property
     def episodes(self) -> pd.DataFrame:
-        """One row an episode: task, task_type, mode, error, goal, success, score, steps, ..."""
+        """The episodes as a table, one row each: task, task_type, mode, error, goal, success, score, steps, ..."""
         import pandas as pd
 
         return pd.DataFrame([episode.model_dump(exclude={"trajectory", "first_observation"}) for episode in self.records])
 
     @property
     def steps(self) -> pd.DataFrame:
-        """One row a step: executed, prompt and expert action, what followed, the decision's fields, and those of the prompt
-        decision under `prompt_...`; `worded` is the action as the agent wrote it.
+        """The steps as a table, one row each: executed, prompt and expert action, the observation and score after it, the
+        decision's fields, and those of the prompt decision under `prompt_...`; `worded` is the action as the agent wrote it.
         """
         import pandas as pd
 
@@ -69,6 +69,9 @@ def _fields(decision: Decision) -> dict[str, Any]:
 
 def load_run(path: str | Path) -> Run:
     """Read a run folder, finished or not.
+
+    Args:
+        path: the run folder.
 
     Raises:
         RunFolderError: it is not a run folder, or a file in it is damaged.

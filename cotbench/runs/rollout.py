@@ -1,6 +1,6 @@
-"""Play episodes: an agent answers, environments act, many side by side. Invariant: an episode depends on its task, its mode, its
-rollout number, the agent and the seed alone, never on how many others are played beside it; an infrastructure failure ends one
-episode as an error and no other; no episode waits for another.
+"""Rollouts: an agent answers, environments act, many episodes side by side. Invariant: an episode depends on its task, its
+mode, its rollout number, the agent and the seed alone, never on the other episodes; an infrastructure failure ends one episode
+as an error and no other; no episode waits for another.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cotbench.runs.env_workers import EnvHandle, EnvReply, wait_for_replies
 from cotbench.runs.episode import Episode, Step, episode_key
 
 _SHORT_WAIT, _LONG_WAIT = 0.01, 1.0
-"""Seconds to wait for environments or for the agent: short while the other side may have something too, long otherwise."""
+"""Seconds to wait for environments or for the agent: short while the other side may be ready too, long otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,10 @@ class Observer(Protocol):
     """Receive the progress of a rollout."""
 
     def stepped(self, unit: RolloutSpec, step: int) -> None:
-        """An action was executed."""
+        """Handle the execution of an action."""
 
     def finished(self, episode: Episode) -> None:
-        """An episode ended."""
+        """Handle the end of an episode."""
 
 
 _NOT_BEGUN = EnvReply("", False, False, {})
@@ -85,7 +85,7 @@ _NOT_BEGUN = EnvReply("", False, False, {})
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """One environment and the episode that is played in it; either the environment acts or the agent is asked.
+    """One environment and the episode that is played in it; either the environment's reply or the agent's decision is awaited.
 
     Attributes:
         env: the environment.
@@ -227,17 +227,17 @@ class _Rollout:
                 slot.env.ask_reset(slot.unit.task)
                 self._slots[slot.key] = slot
             working = [slot for slot in self._slots.values() if slot.env_pending]
-            asked = len(self._slots) - len(working)
+            awaited = len(self._slots) - len(working)
             # A streaming agent computes meanwhile; a round is worth a short wait for environments that are about to reply.
-            wait = _LONG_WAIT if not asked else _SHORT_WAIT if isinstance(self._answers, _Rounds) else 0.0
+            wait = _LONG_WAIT if not awaited else _SHORT_WAIT if isinstance(self._answers, _Rounds) else 0.0
             ready = wait_for_replies([slot.env for slot in working], wait) if working else []
             for slot in working:
                 if any(slot.env is env for env in ready):
-                    asked += self._settle(slot)
+                    awaited += self._settle(slot)
             idle += self._free()
             if waiting and idle:
-                continue  # New episodes belong to what the agent is asked next.
-            if asked:
+                continue  # New episodes join the agent's next queries.
+            if awaited:
                 self._collect(_SHORT_WAIT if len(ready) < len(working) else _LONG_WAIT)
                 idle += self._free()
 
@@ -249,7 +249,7 @@ class _Rollout:
         return [slot.env for slot in over]
 
     def _settle(self, slot: _Slot) -> bool:
-        """Take an environment's reply in; return whether the agent is now asked."""
+        """Handle an environment's reply; return whether the agent now has a query."""
         begun = slot.reply is not _NOT_BEGUN
         try:
             slot.take(slot.env.read(), self._rules)
@@ -264,22 +264,22 @@ class _Rollout:
         for index, query in enumerate(slot.ask(self._rules, self._needs)):
             try:
                 self._answers.submit((slot.key, index), query)
-            except Exception as error:  # It should not raise; where it does, that is this query's failure alone.
+            except Exception as error:  # `submit` should not raise; where it does, this query alone fails.
                 slot.decisions[index] = error_decision(error)
         return True
 
     def _collect(self, wait: float) -> None:
-        """Take the agent's decisions in, and act where a state has all of them."""
-        asked = [slot for slot in self._slots.values() if not slot.env_pending and not slot.over]
+        """Collect the agent's decisions, and act where a state has all of them."""
+        awaited = [slot for slot in self._slots.values() if not slot.env_pending and not slot.over]
         try:
             for key, decision in self._answers.collect(wait):
                 episode, index = self._place(key)
                 self._slots[episode].decisions[index] = check_decision(self._agent, decision)
-        except Exception as error:  # Whatever an agent raises fails every query that it was asked.
+        except Exception as error:  # An exception of the agent fails every query that it has.
             failed = error_decision(error)
-            for slot in asked:
+            for slot in awaited:
                 slot.decisions = dict.fromkeys(range(slot.queries), failed) | slot.decisions
-        for slot in asked:
+        for slot in awaited:
             if len(slot.decisions) < slot.queries:
                 continue
             failures = [decision.error for _, decision in sorted(slot.decisions.items()) if decision.error is not None]
@@ -307,7 +307,7 @@ class _Rollout:
 
 
 class _Rounds:
-    """Give an agent without `submit` and `collect` these methods: it is asked in rounds, a batch at a time."""
+    """Adapt an agent without `submit` and `collect` to these methods: it answers in rounds, a batch at a time."""
 
     batch = 1
 
@@ -320,7 +320,7 @@ class _Rounds:
         self._asked.append((key, query))
 
     def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
-        """Ask for all of the round."""
-        asked, self._asked = self._asked, []
-        decisions = decide_all(self._agent, [query for _, query in asked])
-        return [(key, decision) for (key, _), decision in zip(asked, decisions, strict=True)]
+        """Return the decisions for all queries of the round."""
+        queries, self._asked = self._asked, []
+        decisions = decide_all(self._agent, [query for _, query in queries])
+        return [(key, decision) for (key, _), decision in zip(queries, decisions, strict=True)]

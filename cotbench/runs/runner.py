@@ -25,7 +25,7 @@ from cotbench.runs.summary import SUMMARY, Summary, summarize
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """A finished run: where it is, its numbers, its episodes."""
+    """A finished run: its folder, its numbers, its episodes."""
 
     folder: Path
     manifest: Manifest
@@ -36,10 +36,17 @@ class RunOutcome:
 def start_run(plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> RunOutcome:
     """Play a new run into an empty or new folder.
 
+    Args:
+        plan: the tasks and the settings.
+        folder: the run folder.
+        agent: the agent that plays.
+        resources: the resources of the run.
+        observer: receives the progress.
+
     Raises:
         MissingExtraError: the environment's engine is not installed.
         RunFolderError: the folder holds something already.
-        AgentError: the agent cannot be asked this way.
+        AgentError: the agent does not support this elicitation.
     """
     plan.entry.require()
     check_elicitation(agent, plan.config.elicitation)
@@ -50,7 +57,7 @@ def start_run(plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources
 
 
 def new_run_folder(folder: Path) -> None:
-    """Make the folder of a new run; refuse one that holds something.
+    """Make the folder of a new run; refuse one that is not empty.
 
     Raises:
         RunFolderError: it is not empty, it is a file, or it cannot be made.
@@ -62,10 +69,16 @@ def new_run_folder(folder: Path) -> None:
 
 
 def resume_run(folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> RunOutcome:
-    """Go on with a run: what is missing is played, what errored is played again.
+    """Continue a run: play the missing episodes, and play those again that ended in an error.
+
+    Args:
+        folder: the run folder.
+        agent: the agent of the run.
+        resources: the resources of the run.
+        observer: receives the progress.
 
     Raises:
-        RunFolderError: not a run folder, or the tasks, the data or the elicitation are no longer what they were.
+        RunFolderError: not a run folder, or the tasks, the data or the elicitation have changed since.
     """
     before = read_manifest(folder)
     env_entry(before.config.env).require()
@@ -137,7 +150,7 @@ def _play(
 
 @dataclass(frozen=True, slots=True)
 class _Recorder:
-    """Writes each episode down before anybody else hears of it."""
+    """An observer that writes each episode to disk before it passes it on."""
 
     journal: Journal
     observer: Observer
@@ -151,7 +164,12 @@ class _Recorder:
 
 
 def new_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
-    """A folder name that says what is in it and is not taken."""
+    """Return a folder name that describes the run and is not taken.
+
+    Args:
+        config: the settings of the run.
+        root: the folder in which it will lie.
+    """
     words = (config.agent, config.env, config.split, config.mode, f"seed{config.seed}")
     name = "_".join(map(file_name, words))
     folder, count = root / name, 1
@@ -174,29 +192,35 @@ def run(
     """Play a run from Python: the same as `cotbench run`.
 
     Args:
-        config: what to play.
+        config: the settings of the run.
         out: the run folder; a new one under `runs/` when left out.
         num_envs, workers, data: see `Resources`.
         agent: an agent object, instead of the one that `config.agent` names.
-        observer: is told how far the run is.
+        observer: receives the progress.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        CotbenchError: as `make_plan` and `start_run`.
     """
     plan = make_plan(config, data)
-    playing = agent if agent is not None else make_agent(config.agent)
+    player = agent if agent is not None else make_agent(config.agent)
     try:
         resources = Resources(num_envs=num_envs, workers=workers, data=data)
         return start_run(
-            plan, out or new_folder(config), agent=playing, resources=resources, observer=observer or SilentObserver()
+            plan, out or new_folder(config), agent=player, resources=resources, observer=observer or SilentObserver()
         )
     finally:
         if agent is None:
-            playing.close()
+            player.close()
 
 
 class SilentObserver:
     """An observer that does nothing."""
 
     def stepped(self, unit: RolloutSpec, step: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def finished(self, episode: Episode) -> None:
-        """Nothing."""
+        """Do nothing."""

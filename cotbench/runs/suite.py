@@ -1,5 +1,5 @@
-"""Runs of one agent on several environments: a folder with a run folder for each. Invariant: what is to be played is written
-down before anything is, so a suite that was killed at any moment can go on.
+"""Suites: runs of one agent on several environments, a folder with a run folder for each. Invariant: the configs of all runs
+are written before anything is played, so a suite that was killed at any moment can be resumed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CONFIGS = TypeAdapter(list[RunConfig])
 
 
 class SuiteSummary(BaseModel):
-    """The numbers of all runs.
+    """The numbers of all runs of a suite.
 
     Attributes:
         runs: environment -> the summary of its run.
@@ -42,8 +42,12 @@ class SuiteSummary(BaseModel):
 
 
 def resolve_env_names(named: str, data: Path | None) -> list[str]:
-    """The environments of `--env`: one, several with commas between them, or `all` (one of each benchmark: ALFWorld's real
-    games where their folder is given, generated ones otherwise).
+    """Return the environments that `--env` names: one, several with commas between them, or `all` (one of each benchmark:
+    ALFWorld's real games where their folder is given, generated ones otherwise).
+
+    Args:
+        named: the value of `--env`.
+        data: the folder with game data, where given.
 
     Raises:
         UnknownNameError: no such environment.
@@ -58,27 +62,37 @@ def resolve_env_names(named: str, data: Path | None) -> list[str]:
 
 
 def data_for(config: RunConfig, data: Path | None) -> Path | None:
-    """The data folder, for an environment that reads one."""
+    """Return the data folder for an environment that reads one; None for others.
+
+    Args:
+        config: the settings of the run on that environment.
+        data: the folder that the user gave.
+    """
     return data if env_entry(config.env).takes_data else None
 
 
 def write_suite(folder: Path, plans: Sequence[RunPlan], data: Path | None) -> None:
-    """Write down what a suite is asked to do; data that cannot be had ends it here, not after its first environments.
+    """Write the configs of a suite, after checking that the data of every environment is available.
+
+    Args:
+        folder: the suite's folder.
+        plans: the plan of each run.
+        data: the folder with game data, where given.
 
     Raises:
         RunFolderError: another process has begun a suite here meanwhile.
     """
     for plan in plans:
         plan.entry.source().data_version(plan.tasks, data_for(plan.config, data))
-    whole = [plan.config.model_dump(mode="json") for plan in plans]
+    configs = [plan.config.model_dump(mode="json") for plan in plans]
     with lock_folder(folder, RUN_FOLDER.writer):
         if is_suite(folder):
             raise RunFolderError(f"{folder} is not empty; go on with: cotbench run --resume {folder}")
-        write_atomically(folder / SUITE, [json.dumps(whole, indent=2) + "\n"])
+        write_atomically(folder / SUITE, [json.dumps(configs, indent=2) + "\n"])
 
 
 def read_configs(folder: Path) -> list[RunConfig]:
-    """What is played in a folder: the configs of a suite, or the one of a run.
+    """Return the configs of the runs in a folder: those of a suite, or the one of a run.
 
     Raises:
         RunFolderError: neither a suite nor a run, or damaged.
@@ -95,12 +109,12 @@ def read_configs(folder: Path) -> list[RunConfig]:
 
 
 def is_suite(folder: Path) -> bool:
-    """Whether the folder holds several runs."""
+    """Return whether the folder holds several runs."""
     return (folder / SUITE).is_file()
 
 
 def summarize_suite(summaries: Sequence[Summary]) -> SuiteSummary:
-    """The numbers of all runs and their means over the environments."""
+    """Return the numbers of all runs and their means over the environments."""
     modes = [mode for mode in MODES if all(mode in summary.modes for summary in summaries)]
     gaps = [summary.gap.success for summary in summaries if summary.gap is not None]
     return SuiteSummary(
@@ -111,5 +125,5 @@ def summarize_suite(summaries: Sequence[Summary]) -> SuiteSummary:
 
 
 def write_suite_summary(folder: Path, summary: SuiteSummary) -> None:
-    """Write the numbers beside the runs."""
+    """Write the summary of a suite into its folder."""
     write_atomically(folder / SUMMARY, [summary.model_dump_json(indent=2) + "\n"])

@@ -1,4 +1,6 @@
-"""What `cotbench run` plays on one environment or on several. Invariant: what is played on each is a `RunConfig`."""
+"""The settings of `cotbench run` on one environment or on several. Invariant: the settings of each environment are a
+`RunConfig`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The numbers of a run. Invariant: `summary.json` holds every number that a table shows; a table is drawn from it alone.
 
-An episode that ended in an error has no score: it is counted as an error and left out of every figure and every pair.
+An episode that ended in an error has no score: it is counted as an error and left out of all other numbers and pairs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FROZEN = ConfigDict(frozen=True)
 
 
 class ModeSummary(BaseModel):
-    """One mode's episodes. Intervals are over tasks.
+    """The numbers of one mode's episodes. Intervals are over tasks.
 
     Attributes:
         n: episodes that were scored.
@@ -30,8 +30,8 @@ class ModeSummary(BaseModel):
         success: official success rate, Wilson interval.
         by_type: success rate of each task type.
         macro_success: the unweighted mean over the task types; None where there is one type alone.
-        passable_success: success rate without the tasks on which upstream counts every right answer as wrong; None where
-            there are none of them.
+        passable_success: success rate without the tasks on which upstream counts every right answer as wrong; None where there
+            are none of them.
         score: mean score in [0, 1]; like all below with a bootstrap interval.
         steps: actions an episode.
         invalid_actions: actions an episode that did nothing.
@@ -90,7 +90,7 @@ class Gap(BaseModel):
 
 
 class Consistency(BaseModel):
-    """How often the prompt action equals the CoT action at the states of the CoT episodes; 1 - it is the revision rate.
+    """Share of the states of the CoT episodes with prompt action = CoT action; 1 - it is the revision rate.
 
     Attributes:
         states: states compared; the interval is over tasks (cluster bootstrap).
@@ -104,7 +104,7 @@ class Consistency(BaseModel):
 
 
 class PromptActions(BaseModel):
-    """What the prompt actions at the states of the CoT episodes cost beside the CoT actions; means over states.
+    """The cost of the prompt actions at the states of the CoT episodes, beside the CoT actions; means over states.
 
     Attributes:
         states: states asked; the intervals are over tasks (cluster bootstrap).
@@ -120,7 +120,7 @@ class PromptActions(BaseModel):
 
 
 class Revisions(BaseModel):
-    """Where the trace changed the action and the expert's action is known.
+    """The states at which the trace changed the action and the expert's action is known.
 
     Attributes:
         states: states with a known expert action; `revised` of them have a CoT action other than the prompt action.
@@ -164,7 +164,12 @@ class Summary(BaseModel):
 
 
 def summarize(episodes: Sequence[Episode], manifest: Manifest) -> Summary:
-    """The summary of a run's episodes."""
+    """Return the summary of a run's episodes.
+
+    Args:
+        episodes: at most one of each key.
+        manifest: of the run.
+    """
     config = manifest.config
     played = {mode: [episode for episode in episodes if episode.mode == mode] for mode in MODES}
     both = config.mode == "both"
@@ -236,7 +241,7 @@ def _by_type(episodes: Sequence[Episode]) -> dict[str, list[Episode]]:
 
 
 def _shown_later(episode: Episode) -> list[str]:
-    """The observations that an agent was shown, but for the first, which is never cut."""
+    """Return the observations that an agent was shown after the first one, which is never cut."""
     return [step.observation for step in episode.trajectory[:-1]]
 
 
@@ -273,12 +278,12 @@ def _consistency(cot: Sequence[Episode]) -> Consistency:
 
 
 def _prompt_actions(cot: Sequence[Episode]) -> PromptActions:
-    asked = [[step.prompt_decision for step in episode.trajectory if step.prompt_decision is not None] for episode in cot]
-    counts = [float(len(decisions)) for decisions in asked]
+    by_episode = [[step.prompt_decision for step in episode.trajectory if step.prompt_decision is not None] for episode in cot]
+    counts = [float(len(decisions)) for decisions in by_episode]
     return PromptActions(
         states=int(sum(counts)),
-        tokens=estimates.ratio([float(sum(each.generated_tokens for each in some)) for some in asked], counts),
-        prefilled_tokens=estimates.ratio([float(sum(each.prefilled_tokens for each in some)) for some in asked], counts),
+        tokens=estimates.ratio([float(sum(each.generated_tokens for each in some)) for some in by_episode], counts),
+        prefilled_tokens=estimates.ratio([float(sum(each.prefilled_tokens for each in some)) for some in by_episode], counts),
     )
 
 

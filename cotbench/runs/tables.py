@@ -1,4 +1,6 @@
-"""A run's summary as a table. Invariant: drawn from the summary alone, so programs and people see one result."""
+"""Tables of a run's summary for the terminal. Invariant: a table is drawn from the summary alone, so programs and people see
+the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ NAMES: dict[Mode, str] = {"prompt": "prompt", "cot": "CoT"}
 
 
 def run_table(summary: Summary) -> RenderableType:
-    """What `cotbench run` prints at its end."""
+    """Return the text that `cotbench run` prints at its end."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("per episode", no_wrap=True)
     modes = list(summary.modes)
@@ -51,13 +53,15 @@ def run_table(summary: Summary) -> RenderableType:
         ("errors", [str(summary.modes[mode].errors) for mode in modes], ""),
     ]
     for name, cells, difference in rows:
-        # As text: "[n=1]" is no markup.
+        # As `Text`, so that "[n=1]" is not read as markup.
         table.add_row(*map(Text, (name, *cells, *([difference] if both else []))))
     return Group(Text(_title(summary), style="bold"), table, *(Text(line) for line in _below(summary)))
 
 
 def _success_rows(summary: Summary) -> list[tuple[str, list[str], str]]:
-    """The success rates that only some environments have: averaged over task types, and without what nobody can pass."""
+    """Return the success rates that only some environments have: the mean over task types, and the rate without tasks that
+    cannot be passed.
+    """
     rows, modes = [], list(summary.modes.values())
     types = max((len(mode.by_type) for mode in modes), default=0)
     if any(mode.macro_success is not None for mode in modes):
@@ -95,11 +99,12 @@ def _below(summary: Summary) -> list[str]:
             f"helped {revisions.helped}, hurt {revisions.hurt}, neither {revisions.neither}; "
             f"net {format_estimate(revisions.net, signed=True)}"
         )
-    asked = summary.prompt_actions
-    if asked is not None and asked.tokens.mean:
+    prompt_actions = summary.prompt_actions
+    if prompt_actions is not None and prompt_actions.tokens.mean:
         lines.append(
-            f"prompt actions at the {asked.states} states of CoT episodes: {format_estimate(asked.tokens, 1)} tokens generated "
-            f"and {format_estimate(asked.prefilled_tokens, 1)} prefilled a state, beside what the CoT actions took"
+            f"prompt actions at the {prompt_actions.states} states of CoT episodes: "
+            f"{format_estimate(prompt_actions.tokens, 1)} tokens generated "
+            f"and {format_estimate(prompt_actions.prefilled_tokens, 1)} prefilled a state, beside what the CoT actions took"
         )
     lines.append(_INTERVALS)
     lines.append(
@@ -110,7 +115,7 @@ def _below(summary: Summary) -> list[str]:
 
 
 def footnotes(summary: Summary) -> list[str]:
-    """What a reader must know before comparing these numbers with others."""
+    """Return the caveats for comparing these numbers with others."""
     lines = []
     if summary.partial:
         lines.append("PARTIAL: games of this split are missing on this machine; not comparable with the whole split")
@@ -130,7 +135,7 @@ def footnotes(summary: Summary) -> list[str]:
 
 
 def suite_table(suite: SuiteSummary) -> RenderableType:
-    """What `cotbench run` prints at the end of runs on several environments: a row for each, and their mean."""
+    """Return the text that `cotbench run` prints after runs on several environments: a row for each, and their mean."""
     runs = list(suite.runs.values())
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("success", no_wrap=True)

@@ -1,11 +1,11 @@
-"""Resampling whole clusters (tasks). Invariant: the resamples depend on the number of clusters alone, so what is measured on
-the same clusters is resampled together, and the same numbers give the same interval.
+"""Bootstrap over clusters (tasks). Invariant: the resamples depend on the number of clusters alone, so quantities of the same
+clusters are resampled together, and the same numbers give the same interval.
 
 Intervals are BCa (Efron 1987, "Better bootstrap confidence intervals"), with the acceleration from the influence of each
 cluster and with tails widened from the normal to the t distribution (Hesterberg 2015, "What teachers should know about the
 bootstrap"). Simulated (tests/cotbench/test_coverage.py), of 95 %: at 60 and 120 tasks 94 to 96 %; at 10 tasks 96 % where plain
-percentiles cover 89 %, and at 20 tasks with rates near 1 93 % instead of 87 %. Like percentiles it stays within what the
-resamples can reach: a rate never leaves [0, 1].
+percentiles cover 89 %, and at 20 tasks with rates near 1 93 % instead of 87 %. As with percentiles, the interval stays within
+the range of the resamples: a rate never leaves [0, 1].
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Floats: TypeAlias = NDArray[np.float64]
 RESAMPLES = 10_000
 SEED = 20260625
 _CHUNK = 1_000_000
-_CACHED = 1_000  # Clusters; 10 MB.
+_CACHED = 1_000  # Clusters; the table of draws takes 10 MB.
 _SAME = 1e-10
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """One quantity, resampled.
+    """One quantity with its bootstrap resamples.
 
     Attributes:
         value: of the clusters as they are.
@@ -44,17 +44,24 @@ class Bootstrap:
 
     @property
     def moves(self) -> bool:
-        """Whether any cluster differs from the others; where none does, an interval has no width and says little."""
+        """Return whether any cluster differs from the others; where none does, the interval has no width and says little."""
         return bool(np.any(self.influence != 0))
 
     @property
     def variance(self) -> float:
-        """Of the value, by linearisation, unbiased for a mean."""
+        """Variance of the value, by linearisation; unbiased for a mean."""
         n = len(self.influence)
         return float((self.influence**2).sum()) * n / (n - 1)
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Two-sided, BCa with t tails. Needs two clusters."""
+        """Return the two-sided interval, BCa with t tails. Needs two clusters.
+
+        Args:
+            confidence: such as 0.95.
+
+        Returns:
+            Lower and upper end.
+        """
         from scipy.special import ndtr, stdtrit
 
         n, bias, acceleration = len(self.influence), self._bias(), self._acceleration()
@@ -67,7 +74,11 @@ class Bootstrap:
         return float(low), float(high)
 
     def p_at_most(self, bound: float) -> float:
-        """One-sided p-value of "the true value is at most `bound`": the tail at which the interval ends there."""
+        """Return the one-sided p-value of "the true value is at most `bound`": the tail at which the interval ends there.
+
+        Args:
+            bound: in the unit of the value.
+        """
         from scipy.special import ndtri, stdtr
 
         n, bias, acceleration = len(self.influence), self._bias(), self._acceleration()
@@ -76,11 +87,17 @@ class Bootstrap:
         return float(stdtr(n - 1, point / math.sqrt(n / (n - 1))))
 
     def p_at_least(self, bound: float) -> float:
-        """One-sided p-value of "the true value is at least `bound`"."""
+        """Return the one-sided p-value of "the true value is at least `bound`".
+
+        Args:
+            bound: in the unit of the value.
+        """
         return 1 - self.p_at_most(bound)
 
     def _share_below(self, bound: float) -> float:
-        """Share of the draws below, those on it counted half; never 0 or 1, which no number of draws can show."""
+        """Return the share of the draws below, those on the bound counted half; never 0 or 1, which no number of draws can
+        show.
+        """
         below = np.count_nonzero(self.draws < bound) + 0.5 * np.count_nonzero(self.draws == bound)
         return float(np.clip(below / len(self.draws), 0.5 / len(self.draws), 1 - 0.5 / len(self.draws)))
 
@@ -109,11 +126,15 @@ class Ratios:
     influence: Floats
 
     def combined(self, weights: ArrayLike) -> Bootstrap:
-        """A weighted sum of the ratios: one of them, a difference, a slope."""
+        """Return a weighted sum of the ratios: one of them, a difference, a slope.
+
+        Args:
+            weights: [ratios].
+        """
         weight = np.asarray(weights, dtype=float)
         value, influence, draws = math.fsum(self.values * weight), self.influence @ weight, self.draws @ weight
         draws = draws[~np.isnan(draws)]
-        # Rounding must make no difference where there is none.
+        # Rounding must not make equal clusters look different.
         rounding = _SAME * math.fsum(np.abs(self.values * weight))
         value = 0.0 if abs(value) <= rounding else value
         influence[np.abs(influence) <= rounding / len(influence)] = 0.0
@@ -122,23 +143,23 @@ class Ratios:
 
 
 def ratios(totals: ArrayLike, counts: ArrayLike) -> Ratios:
-    """Sums of totals over sums of counts.
+    """Return the sums of totals over the sums of counts, with their resamples.
 
     Args:
         totals: [ratios, clusters].
         counts: [ratios, clusters]; each ratio has some.
     """
     top, bottom = np.asarray(totals, dtype=float), np.asarray(counts, dtype=float)
-    whole = np.array([math.fsum(row) for row in bottom])
-    values = np.array([math.fsum(row) for row in top]) / whole
+    sizes = np.array([math.fsum(row) for row in bottom])
+    values = np.array([math.fsum(row) for row in top]) / sizes
     sums = resampled_sums(np.concatenate([top, bottom]).T)
     above, below = sums[:, : len(top)], sums[:, len(top) :]
     draws = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-    return Ratios(values, draws, ((top - values[:, None] * bottom) / whole[:, None]).T)
+    return Ratios(values, draws, ((top - values[:, None] * bottom) / sizes[:, None]).T)
 
 
 def resampled_sums(columns: Floats) -> Floats:
-    """The sums of columns over resamples of their rows.
+    """Return the sums of columns over resamples of their rows.
 
     Args:
         columns: [clusters, columns].
@@ -150,10 +171,10 @@ def resampled_sums(columns: Floats) -> Floats:
 
 
 def _times_drawn(clusters: int) -> Iterator[NDArray[np.uint8]]:
-    """How often each resample holds each cluster: blocks of [resamples, clusters]."""
+    """Yield how often each resample holds each cluster: blocks of [resamples, clusters]."""
     if clusters <= _CACHED:
-        whole = _all_times_drawn(clusters)
-        yield from (whole[rows] for rows in blocks(RESAMPLES, clusters))
+        table = _all_times_drawn(clusters)
+        yield from (table[rows] for rows in blocks(RESAMPLES, clusters))
     else:
         yield from _drawn(clusters)
 
@@ -172,11 +193,16 @@ def _drawn(clusters: int) -> Iterator[NDArray[np.uint8]]:
         drawn = rng.integers(clusters, size=(count, clusters), dtype=np.int32)
         drawn += np.arange(0, count * clusters, clusters, dtype=np.int32)[:, None]
         times = np.bincount(drawn.ravel(), minlength=count * clusters)
-        # A byte is enough: a cluster is drawn once on average, and 256 times in no universe.
+        # A byte is enough: a cluster is drawn once on average, and practically never 256 times.
         yield times.reshape(count, clusters).astype(np.uint8)
 
 
 def blocks(rows: int, width: int) -> Iterator[slice]:
-    """Slices of rows that are small enough to work on at once, each row `width` numbers."""
+    """Yield slices of rows that are small enough to work on at once.
+
+    Args:
+        rows: how many rows there are.
+        width: numbers in each row.
+    """
     at_once = max(1, _CHUNK // width)
     yield from (slice(start, min(start + at_once, rows)) for start in range(0, rows, at_once))

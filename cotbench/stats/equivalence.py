@@ -1,5 +1,5 @@
-"""Is a difference small enough to call it none? Invariant: "equivalent" is said only of an interval that lies within the
-margin; that a difference is not significant is never taken for flatness.
+"""Tests that a difference is small enough to be called none. Invariant: "equivalent" is said only of an interval that lies
+within the margin; a difference that is not significant is not thereby equivalent to 0.
 
 Two one-sided tests (TOST; Schuirmann 1987): the truth is equivalent to 0 at 5 % where both "at most -margin" and "at least
 +margin" are rejected at 5 %, which is where the 90 % interval lies inside (-margin, margin).
@@ -23,11 +23,11 @@ class Equivalence(BaseModel):
     """The outcome of two one-sided tests.
 
     Attributes:
-        margin: what is still called no difference, chosen before looking; in the unit of the quantity.
+        margin: the largest difference that is called none, chosen before looking; in the unit of the quantity.
         low: of the 90 % interval; `high` likewise. None where there is none.
-        p_low: of "the truth is -margin or less"; `p_high` of "the truth is margin or more". None where nothing varies: then
-            the interval is a point, and no test.
-        method: where interval and p-values are from: the bootstrap's own tails, or a t distribution.
+        p_low: of "the truth is -margin or less"; `p_high` of "the truth is margin or more". None where nothing varies: then the
+            interval is a point, and there is no test.
+        method: the source of interval and p-values: the bootstrap's own tails, or a t distribution.
         verdict: `equivalent` (90 % interval inside the margin, also where it leaves out 0), else `different` (95 % interval
             leaves out 0), else `undecided`.
     """
@@ -44,7 +44,11 @@ class Equivalence(BaseModel):
 
 
 def of_bootstrap(quantity: Bootstrap, margin: float) -> Equivalence:
-    """By the tails of the bootstrap.
+    """Return the test by the tails of the bootstrap.
+
+    Args:
+        quantity: the resampled quantity.
+        margin: in the unit of the quantity.
 
     Raises:
         UsageError: the margin is not above 0.
@@ -59,11 +63,13 @@ def of_bootstrap(quantity: Bootstrap, margin: float) -> Equivalence:
 
 
 def of_t(value: float, error: float, df: float, margin: float) -> Equivalence:
-    """By a t distribution.
+    """Return the test by a t distribution.
 
     Args:
+        value: the estimate.
         error: the standard error.
-        df: degrees of freedom, not always whole.
+        df: degrees of freedom, not always an integer.
+        margin: in the unit of the value.
 
     Raises:
         UsageError: the margin is not above 0.

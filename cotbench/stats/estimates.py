@@ -1,7 +1,6 @@
 """Intervals and paired tests. Invariant: pure functions with a fixed resampling seed: the same numbers give the same interval.
 
-Intervals are 95 %. With one observation there is no interval, and both ends are None. What is bootstrapped, and how, stands in
-`bootstrap`.
+Intervals are 95 %. With one observation there is no interval, and both ends are None. The bootstrap itself is in `bootstrap`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,12 @@ class Estimate(BaseModel):
 
 
 def rate(successes: int, n: int) -> Estimate:
-    """A proportion with Wilson's score interval (Wilson 1927); it never collapses to a point, not even at 0 of n."""
+    """Return a proportion with Wilson's score interval (Wilson 1927); it never collapses to a point, not even at 0 of n.
+
+    Args:
+        successes: how many of n.
+        n: independent observations.
+    """
     if n == 0:
         return Estimate(n=0, mean=None, low=None, high=None)
     value, low, high = _wilson(successes, n)
@@ -50,12 +54,16 @@ def _wilson(successes: int, n: int) -> tuple[float, float, float]:
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """The mean of independent values, with a bootstrap interval."""
+    """Return the mean of independent values, with a bootstrap interval.
+
+    Args:
+        values: one for each task.
+    """
     return ratio(values, [1.0] * len(values))
 
 
 def ratio(totals: Sequence[float], counts: Sequence[float]) -> Estimate:
-    """Sum of totals over sum of counts, the clusters resampled whole (cluster bootstrap).
+    """Return the sum of totals over the sum of counts, with whole clusters resampled (cluster bootstrap).
 
     Args:
         totals: a sum for each cluster, such as the agreeing states of one episode.
@@ -69,7 +77,7 @@ def ratio(totals: Sequence[float], counts: Sequence[float]) -> Estimate:
 
 
 def estimate(resampled: Bootstrap) -> Estimate:
-    """A bootstrapped quantity with its interval; with one cluster there is none."""
+    """Return a bootstrapped quantity with its interval; with one cluster there is none."""
     n = len(resampled.influence)
     low, high = resampled.interval(CONFIDENCE) if n > 1 else (None, None)
     return Estimate(n=n, mean=resampled.value, low=low, high=high)
@@ -81,11 +89,16 @@ def paired_ratio_difference(
     second_totals: Sequence[float],
     second_counts: Sequence[float],
 ) -> Estimate:
-    """Difference of two ratios of the same clusters, second minus first; a cluster is resampled with both of its sides.
+    """Return the difference of two ratios of the same clusters, second minus first; a cluster is resampled with both of its
+    sides.
 
     Such as CoT alignment minus prompt alignment at the same states, or consistency of one run minus that of another on the same
     tasks. `n` is the number of clusters. A cluster may lack observations on a side; where a whole side has none there is no
     difference.
+
+    Args:
+        first_totals: a sum for each cluster; `second_totals` of the same clusters.
+        first_counts: how many observations each sum has; `second_counts` likewise.
     """
     n = len(first_totals)
     if math.fsum(first_counts) == 0 or math.fsum(second_counts) == 0:
@@ -95,7 +108,7 @@ def paired_ratio_difference(
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
-    """The unweighted mean of independent estimates (a macro average), with their intervals joined.
+    """Return the unweighted mean of independent estimates (a macro average), with their intervals joined.
 
     Method: MOVER (Zou and Donner 2008, "Construction of confidence limits about effect measures"): the distances of the limits
     from their estimates are added in squares. Of Wilson intervals it is as trustworthy at 0 and 1 as they are. `n` is the sum;
@@ -115,7 +128,13 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Exact two-sided p-value that the two kinds of discordant pairs are equally likely (McNemar 1947; binomial test)."""
+    """Return the exact two-sided p-value of "the two kinds of discordant pairs are equally likely" (McNemar 1947; binomial
+    test).
+
+    Args:
+        only_first: pairs that are a success on the first side alone.
+        only_second: pairs that are a success on the second side alone.
+    """
     if only_first + only_second == 0:
         return 1.0
     from scipy.stats import binomtest
@@ -129,11 +148,11 @@ def permutation(
     first_counts: Sequence[float] | None = None,
     second_counts: Sequence[float] | None = None,
 ) -> float:
-    """Two-sided p-value that it makes no difference which side of a task is which, for a difference of means or of ratios.
+    """Return the two-sided p-value of exchanging the sides of each task, for a difference of means or of ratios.
 
-    The two sides of each task are exchanged, whole (for means: the signs of the differences are flipped; Fisher's paired
-    randomisation test). Exact up to 13 tasks that differ, seeded Monte Carlo above, where p is (hits + 1) / (draws + 1)
-    (Phipson and Smyth 2010) and so never under 1e-4.
+    The two sides of each task are exchanged together with their counts (for means: the signs of the differences are flipped;
+    Fisher's paired randomisation test). Exact up to 13 tasks that differ, seeded Monte Carlo above, where p is (hits + 1) /
+    (draws + 1) (Phipson and Smyth 2010) and so never under 1e-4.
 
     Args:
         first: a total for each task; `second` of the same tasks.
@@ -155,7 +174,7 @@ def permutation(
 
 
 def _exchanges(tasks: int) -> Iterator[Floats]:
-    """Blocks of [draws, tasks]: 1 where the sides of a task are exchanged."""
+    """Yield blocks of [draws, tasks]: 1 where the sides of a task are exchanged."""
     if tasks <= _EXACT:
         yield (np.arange(2**tasks)[:, None] >> np.arange(tasks) & 1).astype(float)
         return
@@ -165,29 +184,36 @@ def _exchanges(tasks: int) -> Iterator[Floats]:
 
 
 def _exchanged(exchanges: Floats, step: Floats, sides: tuple[Floats, Floats]) -> Floats:
-    """The difference of ratios, second minus first, after exchanges; not a number where a side is left without observations."""
+    """Return the difference of ratios, second minus first, after exchanges; NaN where a side is left without observations."""
     moved = exchanges @ step
     first, second = sides[0] + moved, sides[1] - moved
     found = np.full(len(moved), np.nan)
-    there = (first[:, 1] > 0) & (second[:, 1] > 0)
-    found[there] = second[there, 0] / second[there, 1] - first[there, 0] / first[there, 1]
+    measured = (first[:, 1] > 0) & (second[:, 1] > 0)
+    found[measured] = second[measured, 0] / second[measured, 1] - first[measured, 0] / first[measured, 1]
     return found
 
 
 def paired_rate_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
-    """Difference of two proportions on the same units, second minus first, with Newcombe's interval.
+    """Return the difference of two proportions on the same units, second minus first, with Newcombe's interval.
 
-    Method 10 of Newcombe (1998), "Improved confidence intervals for the difference between binomial proportions based on
-    paired data": Wilson limits of both proportions, joined with the correlation of the pairs. The bootstrap would give an
-    interval of no width where no pair differs, which says nothing about a handful of tasks.
+    Method 10 of Newcombe (1998), "Improved confidence intervals for the difference between binomial proportions based on paired
+    data": Wilson limits of both proportions, joined with the correlation of the pairs. The bootstrap would give an interval of
+    no width where no pair differs, which says nothing about a handful of tasks.
+
+    Args:
+        first: success of each unit; `second` of the same units.
     """
     both = sum(a and b for a, b in zip(first, second, strict=True))
     return paired_rate_difference_of(both, sum(first) - both, sum(second) - both, len(first))
 
 
 def paired_rate_difference_of(both: int, only_first: int, only_second: int, n: int) -> Estimate:
-    """`paired_rate_difference` from counts: how many of n units are successes on both sides, on the first alone, on the second
-    alone.
+    """Return `paired_rate_difference` from counts.
+
+    Args:
+        both: units that are a success on both sides.
+        only_first: units that are a success on the first side alone; `only_second` likewise.
+        n: all units.
     """
     if n == 0:
         return Estimate(n=0, mean=None, low=None, high=None)
@@ -211,15 +237,22 @@ def _joined(left: float, right: float, phi: float) -> float:
 
 
 def score(values: Sequence[float]) -> Estimate:
-    """The mean of scores in [0, 1]: a rate where every score is 0 or 1, a bootstrapped mean otherwise."""
+    """Return the mean of scores in [0, 1]: a rate where every score is 0 or 1, a bootstrapped mean otherwise.
+
+    Args:
+        values: one for each task.
+    """
     if binary(values):
         return rate(int(sum(values)), len(values))
     return mean(values)
 
 
 def paired_score_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """Mean difference of scores on the same units, second minus first: Newcombe where every score is 0 or 1, else a paired
-    bootstrap.
+    """Return the mean difference of scores on the same units, second minus first: Newcombe where every score is 0 or 1, else a
+    paired bootstrap.
+
+    Args:
+        first: score of each unit, in [0, 1]; `second` of the same units.
     """
     if binary(first) and binary(second):
         return paired_rate_difference([value == 1 for value in first], [value == 1 for value in second])
@@ -227,5 +260,5 @@ def paired_score_difference(first: Sequence[float], second: Sequence[float]) -> 
 
 
 def binary(values: Sequence[float]) -> bool:
-    """Whether every score is 0 or 1."""
+    """Return whether every score is 0 or 1."""
     return all(value in (0, 1) for value in values)

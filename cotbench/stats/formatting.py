@@ -1,4 +1,4 @@
-"""Estimates as text. Invariant: a value never stands without its interval where it has one."""
+"""Estimates as text. Invariant: a value that has an interval is never printed without it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from cotbench.stats.estimates import Estimate
 
 
 def format_estimate(estimate: Estimate | None, digits: int = 2, signed: bool = False) -> str:
-    """`0.25 [0.05, 0.70]`; a dash where nothing was measured; no interval where one task cannot give one."""
+    """Return an estimate as text, such as `0.25 [0.05, 0.70]`; a dash where nothing was measured; no interval where there is
+    none.
+
+    Args:
+        estimate: None where nothing was measured.
+        digits: after the point.
+        signed: show the sign of a positive number.
+    """
     if estimate is None or estimate.mean is None:
         return "-"
     sign = "+" if signed else ""

@@ -1,4 +1,6 @@
-"""Several tests of one question. Invariant: a p-value of a family is shown with its adjusted one, under its name."""
+"""Correction for several tests of one question. Invariant: a p-value of a family is shown together with its adjusted one, under
+its name.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ class Adjusted(BaseModel):
     """A p-value in its family.
 
     Attributes:
-        p: alone; `adjusted`: among the family.
-        rejected: whether the adjusted one is at most the level: then the chance of any false rejection in the family is too.
+        p: unadjusted; `adjusted`: adjusted for the family.
+        rejected: whether the adjusted p-value is at most the family's level, the largest chance of any false rejection in it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,7 +30,7 @@ def holm(p_values: Mapping[str, float | None], alpha: float = ALPHA) -> dict[str
     """Return Holm's step-down adjustment of a family of p-values.
 
     Args:
-        p_values: by name; what has no p-value (None) is in no family.
+        p_values: by name; those that are None do not belong to the family.
         alpha: the level of the family: the largest chance of any false rejection in it.
 
     Returns:

@@ -1,12 +1,12 @@
 """A quantity over the progress of a training. Invariant: tasks are resampled whole, with all their checkpoints, seeds and both
-sides of a gap; over what an interval is stands beside it.
+sides of a gap; every interval names the units that it is over.
 
 `over` is one of
-    tasks: the seeds are these; tasks are resampled (BCa bootstrap). Says nothing of another training run.
-    seeds: the tasks are these; t interval of the seeds' values. Needs two seeds, and is wide with few.
-    both: another run on other tasks. Tasks and seeds are both resampled (bootstrap of crossed factors, Owen 2007; of S seeds
-        S - 1 are drawn, which keeps the variance unbiased: Rao and Wu 1988); its standard error, and a t distribution with
-        Satterthwaite's degrees of freedom. Never too narrow, but wide where seeds hardly differ (simulated coverage 95 to
+    tasks: for these seeds; tasks are resampled (BCa bootstrap). Does not cover another training run.
+    seeds: for these tasks; t interval of the seeds' values. Needs two seeds, and is wide with few.
+    both: for another run on other tasks. Tasks and seeds are both resampled (bootstrap of crossed factors, Owen 2007; of S
+        seeds S - 1 are drawn, which keeps the variance unbiased: Rao and Wu 1988); its standard error, and a t distribution
+        with Satterthwaite's degrees of freedom. Never too narrow, but wide where seeds hardly differ (simulated coverage 95 to
         100 %).
 The value is the same for all three: the mean over the seeds. A mixed model is left out: with two to five seeds its variance of
 seeds is a guess, it takes rates for normal, and over tasks a GEE has the slope and the standard error of this bootstrap.
@@ -33,7 +33,7 @@ _Table = Sequence[Sequence[Sequence[float]]]
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSeries:
-    """What was measured at the checkpoints of a training, on the same tasks at each, with one seed or several.
+    """Measurements at the checkpoints of a training, on the same tasks at each, with one seed or several.
 
     Attributes:
         progress: [checkpoints] in [0, 1], ascending.
@@ -47,13 +47,14 @@ class CheckpointSeries:
 
 
 class Trend(BaseModel):
-    """How a quantity moves over a training. Each number by what its interval is over; with one seed over tasks alone.
+    """The change of a quantity over a training. Each number has one value for each kind of interval; with one seed over tasks
+    alone.
 
     Attributes:
         levels: at each checkpoint.
         slope: least squares over the checkpoints, per unit of progress: the change of the fitted line from start to end.
         change: last checkpoint minus first.
-        flat: whether the slope is equivalent to 0; empty where no margin was given. `flat_change` likewise of the change.
+        flat: test that the slope is equivalent to 0; empty where no margin was given. `flat_change`: the same of the change.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -68,17 +69,19 @@ class Trend(BaseModel):
     flat_change: dict[Over, Equivalence]
 
 
-def trend(course: CheckpointSeries, baseline: CheckpointSeries | None = None, margin: float | None = None) -> Trend:
-    """The trend of a course, or of the difference of two on the same tasks (`course` minus `baseline`: a gap).
+def trend(series: CheckpointSeries, baseline: CheckpointSeries | None = None, margin: float | None = None) -> Trend:
+    """Return the trend of a series, or of the difference of two on the same tasks (`series` minus `baseline`: a gap).
 
     Args:
+        series: the measurements.
+        baseline: what is subtracted; same seeds, checkpoints and tasks.
         margin: of the equivalence test, in the unit of the quantity, over the whole training.
 
     Raises:
         UsageError: fewer than two checkpoints, shapes that differ, or a checkpoint without observations.
     """
-    sides = [course] if baseline is None else [course, baseline]
-    progress = np.asarray(course.progress, dtype=float)
+    sides = [series] if baseline is None else [series, baseline]
+    progress = np.asarray(series.progress, dtype=float)
     totals, counts = _stacked(sides)
     _, seeds, checkpoints, tasks = totals.shape
     together = bootstrap.ratios(totals.reshape(-1, tasks), counts.reshape(-1, tasks))
@@ -100,7 +103,7 @@ def trend(course: CheckpointSeries, baseline: CheckpointSeries | None = None, ma
 
 
 def _stacked(sides: Sequence[CheckpointSeries]) -> tuple[Floats, Floats]:
-    """Totals and counts, [sides, seeds, checkpoints, tasks]."""
+    """Return totals and counts, [sides, seeds, checkpoints, tasks]."""
     progress = list(sides[0].progress)
     if len(set(progress)) < 2 or sorted(progress) != progress:
         raise UsageError(f"a trend needs two checkpoints at ascending progress, not {progress}")
@@ -124,7 +127,7 @@ class _Measured:
     seeds: int
 
     def estimate(self, weights: Floats, over: Over) -> Estimate:
-        """A weighted sum of the checkpoints' values."""
+        """Return a weighted sum of the checkpoints' values."""
         from scipy.special import stdtrit
 
         if over == "tasks":
@@ -136,7 +139,7 @@ class _Measured:
         return Estimate(n=n, mean=value, low=value - reach, high=value + reach)
 
     def equivalence(self, weights: Floats, over: Over, margin: float) -> Equivalence:
-        """Whether a weighted sum of the checkpoints' values is equivalent to 0."""
+        """Return the test that a weighted sum of the checkpoints' values is equivalent to 0."""
         if over == "tasks":
             return equivalence.of_bootstrap(self._pooled(weights), margin)
         value, error, df, _ = self._by_t(weights, over)
@@ -152,7 +155,7 @@ class _Measured:
         return self.ratios.combined(np.einsum("i,s,c->isc", self.signs, equally, weights).ravel())
 
     def _by_t(self, weights: Floats, over: Over) -> tuple[float, float, float, int]:
-        """Value, standard error, degrees of freedom and units over seeds, or over both."""
+        """Return value, standard error, degrees of freedom and units over seeds, or over both."""
         pooled = self._pooled(weights)
         by_seed = np.array([self._of_seed(weights, seed).value for seed in range(self.seeds)])
         of_seeds = float(by_seed.var(ddof=1)) / self.seeds
@@ -168,7 +171,7 @@ class _Measured:
         return pooled.value, self._error_over_both(weights), df, units
 
     def _error_over_both(self, weights: Floats) -> float:
-        """The standard deviation of the quantity when tasks and seeds are both resampled."""
+        """Return the standard deviation of the quantity when tasks and seeds are both resampled."""
         shape = (RESAMPLES, len(self.signs), self.seeds, len(weights))
         by_seed = np.einsum("bisc,i,c->bs", self.ratios.draws.reshape(shape), self.signs, weights)
         drawn = np.random.default_rng(SEED).integers(self.seeds, size=(RESAMPLES, self.seeds - 1))

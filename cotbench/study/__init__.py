@@ -1,5 +1,5 @@
-"""Studies: arms x seeds x checkpoints x splits, measured and reported. Begin with `config` (what a study file says) and `plan`
-(its stages); `scheduler` carries them out through an `executor`, `data` reads what was measured, `report` writes the page.
+"""Studies: arms x seeds x checkpoints x splits, measured and reported. Begin with `config` (the content of a study file) and
+`plan` (its stages); `scheduler` runs them through an `executor`, `data` reads the results, `report` builds the page.
 """
 
 from typing import TYPE_CHECKING

@@ -1,5 +1,5 @@
-"""What a study is asked to do. Invariant: a study file names everything that its numbers depend on; how fast it is computed
-(jobs) is not in it.
+"""The settings of a study. Invariant: a study file names everything that its numbers depend on; settings of speed (jobs) are
+not in it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9+._-]*$"
 
 
 class Traces(BaseModel):
-    """Whose episodes are learned from."""
+    """The episodes that the arms are trained on."""
 
     model_config = _STRICT
 
@@ -45,7 +45,7 @@ class Arm(BaseModel):
 
 
 class Where(BaseModel):
-    """At which checkpoints, arms, seeds and splits something is measured; everywhere when left out."""
+    """Limits a measurement to some checkpoints, arms, seeds and splits; all of them where left out."""
 
     model_config = _STRICT
 
@@ -55,7 +55,14 @@ class Where(BaseModel):
     splits: tuple[str, ...] | None = Field(None, description="names of splits")
 
     def holds(self, arm: str | None, seed: int | None, checkpoint: float, split: str) -> bool:
-        """Whether something is measured there; arm and seed are None for the model before training."""
+        """Return whether the measurement is made at this place.
+
+        Args:
+            arm: None for the model before training.
+            seed: seed of the training; None for the model before training.
+            checkpoint: share of the training.
+            split: name of the split.
+        """
         return (
             (self.checkpoints is None or checkpoint in self.checkpoints)
             and (self.arms is None or arm is None or arm in self.arms)
@@ -65,7 +72,7 @@ class Where(BaseModel):
 
 
 class Runs(Where):
-    """Episodes that are played."""
+    """Episodes that are played, and where."""
 
     episodes: int | None = Field(None, ge=1, description="tasks of each split; all when left out")
     max_steps: int | None = Field(None, ge=1, description="step budget; the environment's own when left out")
@@ -73,7 +80,7 @@ class Runs(Where):
 
 
 class ProbeAt(Where):
-    """A probe, and where it is made."""
+    """A probe, and where it is applied."""
 
     probe: str = Field(description="its name (cotbench list probes)")
     states: int = Field(200, ge=1, description="states of each split, drawn by the seed")
@@ -83,16 +90,16 @@ class ProbeAt(Where):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        probe_named(self.probe)  # Raises where there is none.
+        probe_named(self.probe)  # Raises where no probe has this name.
         return self
 
     def count(self, split: str) -> int:
-        """How many states of a split."""
+        """Return how many states of a split are probed."""
         return self.states_by_split.get(split, self.states)
 
 
 class StudyConfig(BaseModel):
-    """A study: models x arms x seeds, checkpoints x splits, what is measured there."""
+    """A study: models x arms x seeds, checkpoints x splits, and the measurements."""
 
     model_config = _STRICT
 
@@ -145,14 +152,17 @@ def _unique(what: str, names: Sequence[str]) -> None:
         raise ValueError(f"two {what}s are called {twice!r}")
 
 
-def _among(what: str, wanted: Sequence[Any] | None, there: Any) -> None:
-    for one in wanted or ():
-        if one not in there:
-            raise UnknownNameError(what, str(one), [str(name) for name in there], "of this study")
+def _among(kind: str, names: Sequence[Any] | None, known: Any) -> None:
+    for name in names or ():
+        if name not in known:
+            raise UnknownNameError(kind, str(name), [str(one) for one in known], "of this study")
 
 
 def read_study(named: str) -> StudyConfig:
-    """A study by the name of a preset, or by its TOML file.
+    """Return a study by the name of a preset, or from its TOML file.
+
+    Args:
+        named: a preset, or the path of a file.
 
     Raises:
         UsageError: no such file or preset, not TOML, or a value that does not fit; with near matches where it is a name.
@@ -172,7 +182,15 @@ def read_study(named: str) -> StudyConfig:
 
 
 def parse_study(text: str, named: str) -> StudyConfig:
-    """A study from the text of its file."""
+    """Return a study from the text of its file.
+
+    Args:
+        text: TOML.
+        named: preset or path; for messages.
+
+    Raises:
+        UsageError: not TOML, or a value that does not fit.
+    """
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -180,12 +198,14 @@ def parse_study(text: str, named: str) -> StudyConfig:
     try:
         return StudyConfig.model_validate(values)
     except ValidationError as error:
-        raise _said(error, named) from error
+        raise _usage_error(error, named) from error
 
 
-def _said(error: ValidationError, named: str) -> UsageError:
+def _usage_error(error: ValidationError, named: str) -> UsageError:
     errors = error.errors()
-    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])  # A typo also leaves a name missing.
+    first = next(
+        (one for one in errors if one["type"] == "extra_forbidden"), errors[0]
+    )  # A misspelt name also leads to a missing one, which is less helpful.
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return UnknownNameError("option", place, _names_beside(first["loc"]), f"of study {named}")
@@ -194,7 +214,7 @@ def _said(error: ValidationError, named: str) -> UsageError:
 
 
 def _names_beside(place: Sequence[int | str]) -> list[str]:
-    """The names that could stand at a place, written as the place is."""
+    """Return the names that are valid at a place, written as the place is."""
     parents: dict[str, type[BaseModel]] = {"traces": Traces, "arms": Arm, "runs": Runs, "probes": ProbeAt}
     model = parents.get(str(place[0]), StudyConfig) if len(place) > 1 else StudyConfig
     before = "".join(f"{part}." for part in place[:-1])

@@ -1,5 +1,5 @@
-"""About how much a study costs, before it is begun. Invariant: an estimate, from sizes that were measured once; no result
-depends on it.
+"""Estimated cost of a study, before it is begun. Invariant: an estimate, from sizes that were measured once; no result depends
+on it.
 """
 
 from __future__ import annotations
@@ -9,31 +9,36 @@ import re
 from cotbench.envs.registry import env_entry
 
 CPU_FLOPS, GPU_FLOPS = 3e10, 2e14
-"""Sustained, of one job: a core of a laptop; a large GPU."""
+"""Sustained operations a second of one job: on a core of a laptop; on a large GPU."""
 
 _STARTING = 4.0
-"""Seconds for a stage to begin: loading a model, an environment."""
+"""Seconds until a stage has loaded its model and its environment."""
 
 
 _TOKENIZER = {"tiny": 0.45}
-"""How many tokens a model makes of what others make one of: its own vocabulary knows whole words."""
+"""Tokens of a model for one token of a usual tokenizer; below 1 for a vocabulary of whole words."""
 
 _PARAMETERS = {"tiny": 1.9e6, "smollm2": 1.35e8, "qwen": 6e8}
 
 
 def episode_tokens(env: str, max_steps: int) -> float:
-    """Return the tokens of one played episode, most of which run out of steps."""
+    """Return the tokens of one played episode that uses its whole step budget, as most do.
+
+    Args:
+        env: name of the environment.
+        max_steps: step budget.
+    """
     size = env_entry(env).sizes
     return size.first_prompt + max_steps * (size.step + size.answer)
 
 
 def tokenizer(model: str) -> float:
-    """How many tokens a model makes of what others make one of."""
+    """Return the model's tokens for one token of a usual tokenizer."""
     return _TOKENIZER.get(model, 1.0)
 
 
 def parameters(model: str) -> float | None:
-    """How many weights a model has, by its name; None where the name does not say."""
+    """Return the number of a model's weights, read from its name; None where the name does not say."""
     short = model.rstrip("/").rpartition("/")[2].lower()
     if short in _PARAMETERS:
         return _PARAMETERS[short]
@@ -42,16 +47,30 @@ def parameters(model: str) -> float | None:
 
 
 def flops(model: str, tokens: float, trained: bool) -> float | None:
-    """Operations: 2 a weight and token, 6 where the model learns (Kaplan et al. 2020)."""
+    """Return the floating-point operations: 2 a weight and token, 6 where the model is trained (Kaplan et al. 2020).
+
+    Args:
+        model: name of the model.
+        tokens: tokens that it reads and writes.
+        trained: whether it is trained on them.
+
+    Returns:
+        None where the size of the model is unknown.
+    """
     weights = parameters(model)
     return None if weights is None else (6 if trained else 2) * weights * tokens
 
 
 def seconds(operations: float, speed: float) -> float:
-    """How long a stage takes at a speed in operations a second."""
+    """Return the duration of a stage in seconds.
+
+    Args:
+        operations: floating-point operations.
+        speed: operations a second.
+    """
     return _STARTING + operations / speed
 
 
 def usual_speed(model: str) -> float:
-    """A laptop's for small models, a GPU's for others."""
+    """Return the usual speed in operations a second: a laptop's for small models, a GPU's for others."""
     return CPU_FLOPS if (parameters(model) or 1e9) < 3e8 else GPU_FLOPS

@@ -1,5 +1,5 @@
-"""What a study has measured, read from its folder. Invariant: every run and probe of a study is of one elicitation, and what is
-compared is measured on the same states or tasks; anything else is refused.
+"""The measurements of a study, read from its folder. Invariant: all runs and probes of one environment have the same
+elicitation, and compared measurements are on the same states or tasks; anything else is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class StudyCell:
 
 @dataclass(frozen=True)
 class StudyData:
-    """A study's folder, read.
+    """The content of a study's folder.
 
     Attributes:
         folder: of the study.
@@ -70,17 +70,29 @@ class StudyData:
 
     @property
     def seconds(self) -> float:
-        """How long the stages took, one after the other."""
+        """Sum of the durations of the finished stages."""
         return sum(took for stage in self.plan.stages if (took := seconds_of(self.folder, stage)) is not None)
 
     def shares(self, cell: StudyCell, measure: int) -> list[float]:
-        """At which shares of the training a cell was probed, in order; before training counts as every arm's first."""
+        """Return the shares of the training at which a cell was probed, ascending; the model before training counts as the
+        first checkpoint of every arm.
+
+        Args:
+            cell: the cell.
+            measure: index of the probe in the study.
+        """
         return sorted({place.progress or 0.0 for place, _ in self._of(cell, measure)})
 
     def rows(self, cell: StudyCell, measure: int, share: float, seed: int | None = None) -> list[Any]:
-        """The rows of a probe at a share of the training: of one seed, or of all of them one after the other.
+        """Return the rows of a probe at a share of the training: of one seed, or of all seeds concatenated.
 
         The model before training is measured once and belongs to every seed; it is counted once.
+
+        Args:
+            cell: the cell.
+            measure: index of the probe in the study.
+            share: of the training.
+            seed: None: all seeds.
         """
         return [
             row
@@ -90,24 +102,32 @@ class StudyData:
         ]
 
     def numbers(self, cell: StudyCell, measure: int, share: float, seed: int | None = None) -> ProbeNumbers:
-        """A probe's numbers there; of all seeds pooled, whole tasks are resampled with all their seeds."""
+        """Return a probe's numbers at a share of the training; with all seeds pooled, whole tasks are resampled with all their
+        seeds.
+
+        Args:
+            cell: the cell.
+            measure: index of the probe in the study.
+            share: of the training.
+            seed: None: all seeds.
+        """
         key = (cell, measure, share, seed)
         if key not in self._numbers:
-            asked = self.config.probes[measure]
-            probe = probe_named(asked.probe)
+            settings = self.config.probes[measure]
+            probe = probe_named(settings.probe)
             self._numbers[key] = probe.summarize(self.rows(cell, measure, share, seed), self._options(measure))
         return self._numbers[key]
 
     def measures(self, probe: str) -> list[int]:
-        """Which of the study's probes are of a name."""
+        """Return the indices of the study's probes that have this name."""
         return [number for number, one in enumerate(self.config.probes) if one.probe == probe]
 
     def played(self, cell: StudyCell, share: float) -> list[tuple[int | None, Run]]:
-        """The runs of a cell at a share of the training, with their seeds."""
+        """Return the runs of a cell at a share of the training, with their seeds."""
         return [(place.seed, run) for place, run in self.runs if _holds(cell, place) and (place.progress or 0.0) == share]
 
     def run_shares(self, cell: StudyCell) -> list[float]:
-        """At which shares of the training a cell was played."""
+        """Return the shares of the training at which a cell was played, ascending."""
         return sorted({place.progress or 0.0 for place, _ in self.runs if _holds(cell, place)})
 
     def _of(self, cell: StudyCell, measure: int) -> list[tuple[Place, ProbeResult]]:
@@ -122,7 +142,12 @@ def _holds(cell: StudyCell, place: Place) -> bool:
 
 
 def sums_by_task(rows: Rows, value: Callable[[Any], float | bool | None]) -> dict[str, tuple[float, float]]:
-    """Task -> sum and count of a value over its measured rows."""
+    """Return task -> sum and count of a value over its measured rows.
+
+    Args:
+        rows: of a probe; rows with an error or left out are skipped.
+        value: of a row; None where the row has none.
+    """
     found: dict[str, tuple[float, float]] = {}
     for row in rows:
         one = None if row.error is not None or row.left_out is not None else value(row)
@@ -133,7 +158,7 @@ def sums_by_task(rows: Rows, value: Callable[[Any], float | bool | None]) -> dic
 
 
 def read_config(folder: Path) -> StudyConfig:
-    """Return what the study in a folder is asked to do.
+    """Return the settings of the study in a folder.
 
     Raises:
         RunFolderError: not the folder of a study, or damaged.
@@ -148,7 +173,7 @@ def read_config(folder: Path) -> StudyConfig:
 
 
 def read_data(folder: Path) -> StudyData:
-    """Read a study's folder: what is done of it.
+    """Read the finished measurements of a study's folder.
 
     Raises:
         RunFolderError: not the folder of a study, or damaged.
@@ -156,9 +181,9 @@ def read_data(folder: Path) -> StudyData:
     """
     config = read_config(folder)
     plan = make_study_plan(config)
-    there = [stage for stage in plan.stages if is_done(folder, stage)]
-    probed = tuple((stage.place, read_probe(folder_of(folder, stage))) for stage in there if stage.kind == "probe")
-    runs = tuple((stage.place, load_run(folder_of(folder, stage))) for stage in there if stage.kind == "run")
+    done = [stage for stage in plan.stages if is_done(folder, stage)]
+    probed = tuple((stage.place, read_probe(folder_of(folder, stage))) for stage in done if stage.kind == "probe")
+    runs = tuple((stage.place, load_run(folder_of(folder, stage))) for stage in done if stage.kind == "run")
     if not probed and not runs:
         raise UsageError(f"{folder} holds no measurement yet: go on with cotbench study")
     missing = tuple(stage for stage in plan.stages if not is_done(folder, stage))

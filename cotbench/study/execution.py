@@ -1,4 +1,4 @@
-"""How a study is carried out. Invariant: none of it changes a number, so none of it is in a study's file."""
+"""Settings of how a study is executed. Invariant: none of them changes a number, so none of them is in a study's file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cotbench.flags import EXECUTION, Flag
 
 
 class StudyExecution(BaseModel):
-    """What a study is computed with."""
+    """The resources that a study is computed with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

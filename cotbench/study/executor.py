@@ -1,5 +1,6 @@
-"""Who carries out a study's command lines. Invariant: a job that was submitted is finished once, with an exit code, whether it
-ended well, failed or was killed; what carries it out (processes of this machine, a cluster) is the executor's own business.
+"""The interface to whatever runs a study's command lines. Invariant: every submitted job is reported as finished exactly once,
+with an exit code, whether it succeeded, failed or was killed; processes of this machine and a cluster are hidden behind the
+same methods.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 LOG_HEADER = "$ cotbench "
-"""With this and its arguments begins what a command writes into its log."""
+"""Beginning of the line, followed by the arguments, that precedes a command's output in its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A command line to carry out.
+    """A command line to run.
 
     Attributes:
         name: unique among the jobs of an executor.
@@ -33,11 +34,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place where one job at a time is carried out.
+    """A place that runs one job at a time.
 
     Attributes:
-        number: names it.
-        gpu: the GPU that its jobs see; None: whatever there is.
+        number: identifies the slot.
+        gpu: the GPU that its jobs see; None: no restriction.
         holds: what its last job left in memory.
     """
 
@@ -52,7 +53,7 @@ class Finished:
 
     Attributes:
         exit_code: of its command; a negative one is the signal that ended its process.
-        message: the last line that its process wrote outside of the job's log, where it ended without an answer.
+        message: the last line that its process wrote outside of the job's log, where it ended without reporting an exit code.
     """
 
     job: Job
@@ -61,23 +62,27 @@ class Finished:
 
 
 class Executor(Protocol):
-    """Carries out jobs in its slots."""
+    """An interface that runs jobs in slots."""
 
     def free_slots(self) -> Sequence[Slot]:
         """Return the slots without a job."""
 
     def submit(self, job: Job, slot: Slot) -> None:
-        """Begin a job in a free slot; returns at once.
+        """Begin a job in a free slot; return at once.
 
         Raises:
             CotbenchError: it cannot be begun.
         """
 
     def wait(self, seconds: float) -> list[Finished]:
-        """Return the jobs that have ended since the last call, after at most so many seconds."""
+        """Return the jobs that have ended since the last call.
+
+        Args:
+            seconds: the longest wait for the first of them.
+        """
 
     def cancel(self) -> None:
-        """Interrupt every job; what each has done so far stays."""
+        """Interrupt every job; finished work of each stays."""
 
     def close(self) -> None:
-        """Free what is held; jobs that go on are ended."""
+        """Free the resources; end the jobs that are still running."""

@@ -1,5 +1,5 @@
-"""The figures of a study. Invariant: a figure shows levels that were computed elsewhere, a panel a split; its caption says n,
-over what the band is, and how many seeds the dots are.
+"""The figures of a study. Invariant: a figure shows levels that were computed elsewhere, one panel for each split; its caption
+gives n, the units of the intervals, and the number of seeds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ Labelled = Sequence[tuple[str, Series, SeriesLevels]]
 
 
 def line(label: str, series: Series, levels: SeriesLevels) -> Line:
-    """Levels as a line, with a dot a seed where there are several."""
+    """Return levels as a line, with a dot for each seed where there are several.
+
+    Args:
+        label: in the legend.
+        series: picks the colour.
+        levels: the values.
+    """
     several = any(len(values) > 1 for values in levels.by_seed)
     return Line(label, levels.shares, levels.over_tasks, series, levels.by_seed if several else ())
 
@@ -33,7 +39,20 @@ def progress_figure(
     band: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
 ) -> Figure | None:
-    """Lines over the progress of the training, a panel a split; None where nothing was measured."""
+    """Return a figure over the progress of the training, one panel for each split; None where nothing was measured.
+
+    Args:
+        data: the study.
+        name: of the files.
+        title: of the figure.
+        y: name of the vertical axis.
+        lines_of: returns the lines of a panel.
+        cells: one for each panel.
+        about: first sentence of the caption.
+        at: a horizontal line at this y.
+        band: a horizontal band, [low, high].
+        y_range: of every panel; None: chosen from the values.
+    """
     panels, units = [], []
     for cell in cells:
         found = lines_of(cell)
@@ -47,24 +66,31 @@ def progress_figure(
 
 
 def interval_caption(data: StudyData, units: Sequence[int], drawn: str = "Bands", dots: bool = True) -> str:
-    """What every caption says: n, over what the intervals are, seeds, elicitation."""
+    """Return the part that all captions share: n, the units of the intervals, seeds, elicitation.
+
+    Args:
+        data: the study.
+        units: tasks behind each estimate.
+        drawn: the name of the intervals in the figure or table.
+        dots: whether seeds are drawn as dots.
+    """
     seeds = len(data.config.seeds)
     pooled = f", the {seeds} seeds pooled" if seeds > 1 else ""
-    told = f"{drawn}: 95 % intervals over {format_range(units)} tasks{pooled} (cluster bootstrap)."
+    caption = f"{drawn}: 95 % intervals over {format_range(units)} tasks{pooled} (cluster bootstrap)."
     if seeds == 1:
-        told += " One seed: nothing is said of another training run."
+        caption += " One seed: nothing is said of another training run."
     elif dots:
-        told += f" Dots: each of {seeds} seeds."
-    return f"{told} {elicitation_caption(data)}"
+        caption += f" Dots: each of {seeds} seeds."
+    return f"{caption} {elicitation_caption(data)}"
 
 
 def format_range(units: Sequence[int]) -> str:
-    """Such as `40`, or `40 to 60`."""
+    """Return the smallest and the largest number, such as `40`, or `40 to 60`."""
     return str(min(units)) if min(units) == max(units) else f"{min(units)} to {max(units)}"
 
 
 def elicitation_caption(data: StudyData) -> str:
-    """The elicitation, in words."""
+    """Return the sentence on the elicitation."""
     style = data.config.elicitation.get("style", "prefill")
     temperature = data.config.elicitation.get("temperature", 0)
     prints = ", ".join(dict.fromkeys(data.elicitations.values()))
@@ -81,9 +107,19 @@ def curve_figure(
     about: str,
     y_range: tuple[float, float] | None = None,
 ) -> Figure | None:
-    """Curves of a probe over something else than progress: (panel's title, (label, x, y) ...); None where there are none."""
-    made = [Panel(title_, tuple(Line(label, x, y) for label, x, y in lines)) for title_, lines in panels if lines]
-    if not made:
+    """Return a figure of a probe's curves over another quantity than progress; None where there are none.
+
+    Args:
+        data: the study.
+        name: of the files.
+        title: of the figure.
+        axes: names of the horizontal and the vertical axis.
+        panels: (title, lines); a line is (label, x, y).
+        about: first sentence of the caption.
+        y_range: of every panel; None: chosen from the values.
+    """
+    drawn = [Panel(title_, tuple(Line(label, x, y) for label, x, y in lines)) for title_, lines in panels if lines]
+    if not drawn:
         return None
-    units = [estimate.n for panel in made for one in panel.lines for estimate in one.y]
-    return Figure(name, title, f"{about} {interval_caption(data, units, dots=False)}", *axes, tuple(made), y_range)
+    units = [estimate.n for panel in drawn for one in panel.lines for estimate in one.y]
+    return Figure(name, title, f"{about} {interval_caption(data, units, dots=False)}", *axes, tuple(drawn), y_range)

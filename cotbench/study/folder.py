@@ -1,5 +1,5 @@
-"""The folder of a study: its stages' folders, and what is done. Invariant: a stage is done when its mark is written, after its
-command has succeeded; a folder holds one study, and one process works on it.
+"""The folder of a study: the folders of its stages, and the marks of those that are done. Invariant: the mark of a stage is
+written after its command has succeeded; a folder holds one study, and one process works on it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ LOGS = "logs"
 
 
 def folder_of(study: Path, stage: Stage) -> Path:
-    """The folder of a stage."""
+    """Return the folder of a stage."""
     return study / stage.folder
 
 
 def is_done(study: Path, stage: Stage) -> bool:
-    """Whether a stage was carried out."""
+    """Return whether a stage has been completed."""
     return mark_of(study, stage).is_file()
 
 
 def seconds_of(study: Path, stage: Stage) -> float | None:
-    """How long a stage took, over all sittings of the one that ended it; None where it is not done."""
+    """Return the duration of a stage in seconds, over all attempts of the run that ended it; None where it is not done."""
     try:
         return float(json.loads(mark_of(study, stage).read_text("utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -41,15 +41,19 @@ def seconds_of(study: Path, stage: Stage) -> float | None:
 
 
 def mark_of(study: Path, stage: Stage) -> Path:
-    """The file that says that a stage is done."""
+    """Return the file whose presence marks a stage as done."""
     return study / DONE / f"{stage.key[:16]}.json"
 
 
 def checkpoint(training: Path, share: float) -> Path:
-    """The checkpoint of a training after a share of it.
+    """Return the checkpoint of a training after a share of it.
+
+    Args:
+        training: folder of the training.
+        share: of the training, in (0, 1].
 
     Raises:
-        RunFolderError: it is missing from the series.
+        RunFolderError: it is missing, or its card is damaged.
     """
     found: dict[Path, float] = {}
     for card in sorted(training.glob("checkpoint-*/recipe.json")):
@@ -68,7 +72,7 @@ def checkpoint(training: Path, share: float) -> Path:
 
 
 def command_of(study: Path, plan: StudyPlan, stage: Stage) -> list[str]:
-    """Return the arguments of `cotbench` that carry a stage out, or go on with it where it was begun.
+    """Return the arguments of `cotbench` that run a stage, or resume it where it was begun.
 
     Raises:
         RunFolderError: a checkpoint that it uses is missing.
@@ -86,7 +90,11 @@ def command_of(study: Path, plan: StudyPlan, stage: Stage) -> list[str]:
 
 
 def begin(study: Path, plan: StudyPlan) -> None:
-    """Write down what the study is, under `only_one`; a folder that holds something else is refused.
+    """Write the study's settings into its folder, under `only_one`; refuse a folder that holds something else.
+
+    Args:
+        study: the study's folder.
+        plan: its plan.
 
     Raises:
         RunFolderError: it is not empty and no study.
@@ -99,10 +107,13 @@ def begin(study: Path, plan: StudyPlan) -> None:
 
 @contextmanager
 def only_one(study: Path) -> Iterator[None]:
-    """Hold the folder of a study, made where it is missing: nobody else works on it meanwhile.
+    """Hold the lock of a study's folder, which is made where it is missing.
+
+    Args:
+        study: the study's folder.
 
     Raises:
-        RunFolderError: somebody does, or the folder holds something else.
+        RunFolderError: another process works on it, or the folder holds something else.
     """
     with open_folder(study, STUDY_FOLDER, _check):
         yield
@@ -114,11 +125,17 @@ def _check(study: Path) -> None:
 
 
 def log_of(study: Path, stage: Stage) -> Path:
-    """What a stage's command said."""
+    """Return the log file of a stage's command."""
     return study / LOGS / f"{stage.folder.replace('/', '_')}.log"
 
 
 def write_mark(study: Path, stage: Stage, took: float) -> None:
-    """Write down that a stage is done."""
+    """Mark a stage as done.
+
+    Args:
+        study: the study's folder.
+        stage: the stage.
+        took: seconds.
+    """
     record = {"name": stage.name, "folder": stage.folder, "key": stage.key, "command": stage.command, "seconds": round(took, 1)}
     write_atomically(mark_of(study, stage), [json.dumps(record) + "\n"])

@@ -1,6 +1,7 @@
-"""Jobs in processes of this machine, one at a time each. Invariant: that of `executor`.
+"""An executor that runs jobs in processes of this machine. Invariant: that of `executor`.
 
-Processes stay from one job to the next: libraries are loaded once a process, and a model that the next job asks too is kept.
+A process stays from one job to the next: libraries are loaded once a process, and a model that the next job uses too stays in
+memory.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ WORKER = "cotbench.cli.worker"
 """The module that a process runs."""
 
 _NO_ANSWER = 1
-"""The exit code of a job whose process ended well before it had answered."""
+"""The exit code of a job whose process ended with 0 before it had reported the job's exit code."""
 
 _PATIENCE = 20.0
 """Seconds that a process gets to end by itself."""
 
 
 class LocalExecutor:
-    """Processes of this machine.
+    """An executor with worker processes on this machine.
 
     Args:
-        slots: how many jobs at a time; a process is started when its slot is given the first one.
-        gpus: of this machine; slot k then sees GPU k modulo that number alone.
+        slots: how many jobs run at the same time; the process of a slot is started with its first job.
+        gpus: GPUs of this machine; slot k sees only GPU k modulo this number.
         threads: for the numerical libraries of each process; None: their own choice.
     """
 
@@ -61,13 +62,17 @@ class LocalExecutor:
         self._running[slot.number] = job
         self._slots[slot.number] = replace(slot, holds=job.holds)
         line = json.dumps({"arguments": list(job.arguments), "log": str(job.log)}) + "\n"
-        with suppress(BrokenPipeError):  # It died: then its end is heard of.
+        with suppress(BrokenPipeError):  # The process has died; its listener reports that.
             if process.stdin is not None:
                 process.stdin.write(line.encode())
                 process.stdin.flush()
 
     def wait(self, seconds: float) -> list[Finished]:
-        """Return the jobs that have ended since the last call, after at most so many seconds."""
+        """Return the jobs that have ended since the last call.
+
+        Args:
+            seconds: the longest wait for the first of them.
+        """
         finished: list[Finished] = []
         with suppress(Empty):
             number, process, code, message = self._heard.get(timeout=seconds)
@@ -116,7 +121,7 @@ class LocalExecutor:
         return process
 
     def _listen(self, number: int, process: subprocess.Popen[bytes]) -> None:
-        """Pass on the exit code of each job, and at last how the process ended, with the last line that it wrote."""
+        """Forward the exit code of each job, and at last how the process ended, with the last line that it wrote."""
         if process.stderr is None or process.stdout is None:
             raise TypeError("a process without pipes")
         errors = ErrorOutput(process.stderr, shown=False)

@@ -178,7 +178,9 @@ def _references(config: StudyConfig, env: str, add: Add) -> None:
     for split in config.envs[env]:
         wanted: dict[str, Any] = {"env": env, "scheme": config.scheme, "split": split, "mode": "cot"}
         needed = max((probe.count(split) for probe in config.probes), default=1)
-        episodes = 1 << (needed - 1).bit_length()  # In steps, so that a few states more do not change all that there are.
+        episodes = (
+            1 << (needed - 1).bit_length()
+        )  # In steps, so that a slightly larger number of states leaves the reference runs unchanged.
         if episodes < len(env_entry(env).source().tasks(config.scheme, split)):
             wanted["episodes"] = episodes
         name = _joined("reference", *_env_words(config, env), split)

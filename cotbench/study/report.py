@@ -1,5 +1,5 @@
-"""What a study found: the answer in words, and the page. Invariant: a sentence says what its number says, whatever was hoped:
-"rises" and "falls" only where the interval leaves out 0, "flat" only where an equivalence test says so.
+"""The report of a study: the answer in sentences, and the page. Invariant: a sentence states no more than its number: "rises"
+and "falls" only where the interval leaves out 0, "flat" only where an equivalence test says so.
 """
 
 from __future__ import annotations
@@ -29,14 +29,19 @@ from cotbench.study.scope import Scope
 from cotbench.study.series import SeriesLevels, probe_series, series_levels
 
 NUMBERS = "numbers.json"
-"""In the study's folder: everything on the page, for programs."""
+"""The file in the study's folder with everything on the page, for programs."""
 
 Maker = Callable[[Scope], Section | None]
 
 
 def section_makers(config: StudyConfig) -> list[Maker]:
-    """Return what makes the sections, in the order of the page: those of probes whose rows hold the agent's answers, those of
-    whole episodes and of arms, those of the other probes.
+    """Return the functions that make the sections, in the order of the page.
+
+    First the sections of probes whose rows hold the agent's answers, then those of whole episodes and of arms, then those of
+    the other probes.
+
+    Args:
+        config: the study's settings.
     """
     used = [name for name in probe_names() if any(probe.probe == name for probe in config.probes)]
     entries = sorted((probe_named(name) for name in used), key=lambda entry: entry.answers is None)
@@ -54,7 +59,10 @@ def _makers_of(entry: Probe) -> list[Maker]:
 
 
 def page_of_study(folder: Path) -> Page:
-    """The report of a study, of what is done of it so far; writes its numbers beside it.
+    """Return the report of the measurements so far; write its numbers beside it.
+
+    Args:
+        folder: of the study.
 
     Raises:
         RunFolderError: not the folder of a study, or damaged.
@@ -75,13 +83,13 @@ def page_of_study(folder: Path) -> Page:
 
 
 def numbers(page: Page) -> dict[str, Any]:
-    """A page's numbers as plain data."""
-    whole: dict[str, Any] = {"title": page.title, "answer": page.answer, "warnings": page.warnings}
-    whole["sections"] = [
+    """Return a page's numbers as plain data."""
+    content: dict[str, Any] = {"title": page.title, "answer": page.answer, "warnings": page.warnings}
+    content["sections"] = [
         {"title": section.title, "items": [{"kind": type(item).__name__.lower(), **asdict(item)} for item in section.items]}
         for section in page.sections
     ]
-    return dict(_plain(whole))
+    return dict(_plain(content))
 
 
 def _plain(value: Any) -> Any:
@@ -95,11 +103,15 @@ def _plain(value: Any) -> Any:
 
 
 def answer(scope: Scope) -> list[str]:
-    """The answer in sentences: the two actions and their gap; the conflicting trace; arms out of domain."""
+    """Return the answer in sentences: the two actions and their gap; the conflicting trace; arms out of domain.
+
+    Args:
+        scope: one model in one environment.
+    """
     several = len(scope.data.config.envs) * len(scope.data.config.models) > 1
-    told = [_of_training(scope), _of_conflict(scope), *_of_arms(scope)]
+    sentences = [_of_training(scope), _of_conflict(scope), *_of_arms(scope)]
     before = f"{scope.model}, {scope.env}: " if several else ""
-    return [before + sentence for sentence in told if sentence]
+    return [before + sentence for sentence in sentences if sentence]
 
 
 def _of_training(scope: Scope) -> str:
@@ -148,14 +160,14 @@ def _of_conflict(scope: Scope) -> str:
     measures = scope.data.measures("conflict")
     if not measures:
         return ""
-    told = []
+    changes = []
     for split in dict.fromkeys((scope.headline, scope.splits[-1])):
         cell = scope.cell(scope.main, split)
-        course = probe_series(scope.data, cell, measures[0], lambda row: row.outcome(len(row.truncations) - 1) == "kept")
-        found = None if course is None else series_levels(course)
+        series = probe_series(scope.data, cell, measures[0], lambda row: row.outcome(len(row.truncations) - 1) == "kept")
+        found = None if series is None else series_levels(series)
         if found is not None and found.trend is not None:
-            told.append(f"on {split} it {_moves(found.trend.change['tasks'])} ({_from_to(found)})")
-    return "Keeping one's own action under a conflicting trace: " + "; ".join(told) + "." if told else ""
+            changes.append(f"on {split} it {_moves(found.trend.change['tasks'])} ({_from_to(found)})")
+    return "Keeping one's own action under a conflicting trace: " + "; ".join(changes) + "." if changes else ""
 
 
 def _of_arms(scope: Scope) -> list[str]:
@@ -195,7 +207,7 @@ def _warnings(data: StudyData) -> list[str]:
 
 
 def _browsed(data: StudyData) -> Sequence[BrowsedRun]:
-    """The runs at the end of the training, and those before it."""
+    """Return the runs at the end of the training, and those before it."""
     chosen = []
     for place, run in data.runs:
         if place.seed in (None, data.config.seeds[0]):

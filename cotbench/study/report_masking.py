@@ -1,5 +1,5 @@
-"""The section on how much is masked, and how it is chosen. Invariant: that of `sections`; it is there where the arms of a study
-differ in their mask fraction or selection.
+"""The section on mask fraction and mask selection. Invariant: that of `report_training`; it exists only where the arms of a
+study differ in their mask fraction or selection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cotbench.study.series import run_series, series_levels, success
 
 
 def masking_section(scope: Scope) -> Section | None:
-    """Alignment and success at the end of the training by mask fraction."""
+    """Return alignment and success at the end of the training by mask fraction."""
     masks = {arm: scope.arm(arm).masking for arm in scope.arms}
     kinds = {arm: (masking.select, masking.fraction) for arm, masking in masks.items() if masking is not None}
     if len({kind for kind in kinds.values() if kind[1] > 0}) < 2:
@@ -65,8 +65,8 @@ def _table(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Table | None:
     for arm, (select, fraction) in sorted(kinds.items(), key=lambda item: (item[1][1], item[1][0])):
         for split in scope.splits:
             alignment = _end(scope, arm, split, "cot")
-            course = run_series(scope.data, scope.cell(arm, split), success("cot"))
-            played = None if course is None or course.progress[-1] == 0 else series_levels(course).over_tasks[-1]
+            series = run_series(scope.data, scope.cell(arm, split), success("cot"))
+            played = None if series is None or series.progress[-1] == 0 else series_levels(series).over_tasks[-1]
             if alignment is None and played is None:
                 continue
             units += [one.n for one in (alignment, played) if one is not None]

@@ -1,6 +1,6 @@
-"""The sections of what the probes say beyond alignment: conflicting traces, attention and gradients, the judge, sensitivity.
+"""The sections of the probes beyond alignment: conflicting traces, attention and gradients, the judge, sensitivity.
 
-Invariant: that of `sections`.
+Invariant: that of `report_training`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cotbench.study.series import Value, probe_series, series_levels
 
 
 def conflict_section(scope: Scope) -> Section | None:
-    """What the action follows where the trace of another state stands in place of the model's own."""
+    """Return the section on the action under the trace of another state."""
     data = scope.data
     measures = data.measures("conflict")
     if not measures:
@@ -69,12 +69,12 @@ _CONFLICT = ("kept", "followed", "other", "as prompt action", "kept, consistent"
 
 
 def _lines(scope: Scope, cell: StudyCell, measure: int, value: Value) -> Labelled:
-    courses = [(arm, probe_series(scope.data, scope.cell(arm, cell.split), measure, value)) for arm in scope.arms]
-    return [(arm, "other", series_levels(course)) for arm, course in courses if course is not None]
+    measured = [(arm, probe_series(scope.data, scope.cell(arm, cell.split), measure, value)) for arm in scope.arms]
+    return [(arm, "other", series_levels(series)) for arm, series in measured if series is not None]
 
 
 def _last(scope: Scope, measure: int, name: str, title: str, wanted: Sequence[str] | None = None) -> list[Table]:
-    """A probe's numbers at its last checkpoint, an arm and split a row."""
+    """Return a table of a probe's numbers at its last checkpoint, one row for each arm and split."""
     data = scope.data
     found: list[tuple[str, str, Any]] = []
     for arm in scope.arms:
@@ -97,7 +97,9 @@ def _last(scope: Scope, measure: int, name: str, title: str, wanted: Sequence[st
 
 
 def attribution_section(scope: Scope) -> Section | None:
-    """On what the action tokens' attention, and the gradient of the action's loss, lie."""
+    """Return the section on the shares of the action tokens' attention, and of the gradient of the action's loss, by token
+    span.
+    """
     items: list[Figure | Table] = []
     for probe, what in (
         ("attention", "Share of the action tokens' attention that lies on the prompt"),
@@ -152,7 +154,7 @@ def _shares(scope: Scope, probe: str, measure: int, what: str) -> list[Figure | 
 
 
 def _with_paper(table: Table, probe: str, scope: Scope) -> Table:
-    """The table with what the paper reports of its models in this environment, in a column of its own."""
+    """Return the table with one more column, the numbers that the paper reports for its models in this environment."""
     shares = [one for one in GRADIENT_SHARES if one.env == env_entry(scope.env).benchmark]
     if probe == "attention":
         name, reported = "paper: prompt share", f"about {ATTENTION_SHARE_ON_PROMPT:.2f}"
@@ -167,7 +169,7 @@ def _with_paper(table: Table, probe: str, scope: Scope) -> Table:
 
 
 def preference_section(scope: Scope) -> Section | None:
-    """Which of the two actions a judge prefers."""
+    """Return the section on the preference of a judge between the two actions."""
     tables = [
         table for measure in scope.data.measures("preference")[:1] for table in _last(scope, measure, "preference", _JUDGE)
     ]
@@ -185,7 +187,7 @@ _JUDGE = "The judge's preference, at the end of the training"
 
 
 def sensitivity_section(scope: Scope) -> Section | None:
-    """Whether the action follows a changed prompt."""
+    """Return the section on the response of the action to a changed prompt."""
     tables = [
         table
         for measure in scope.data.measures("sensitivity")[:1]

@@ -1,5 +1,5 @@
-"""The sections of a study's report. Invariant: a section states what was measured, on how much, and what came out; none is
-there without a measurement behind it.
+"""The sections of a study's report on alignment, success and arms. Invariant: a section gives what was measured, on how much,
+and the result; a section without a measurement is left out.
 """
 
 from __future__ import annotations
@@ -35,31 +35,37 @@ _SAME: Value = lambda row: not row.revised  # noqa: E731
 
 
 def alignment_series(scope: Scope, cell: StudyCell, value: Value) -> CheckpointSeries | None:
-    """The course of a value over the rows of the first probe `alignment`; None where there is none."""
+    """Return the series of a value over the rows of the first probe `alignment`; None where there is none.
+
+    Args:
+        scope: one model in one environment.
+        cell: arm and split.
+        value: of a row.
+    """
     measures = scope.data.measures("alignment")
     return probe_series(scope.data, cell, measures[0], value) if measures else None
 
 
 def gap_levels(scope: Scope, cell: StudyCell) -> SeriesLevels | None:
-    """CoT alignment minus prompt alignment, with the study's margin."""
+    """Return CoT alignment minus prompt alignment, with the study's margin."""
     cot, prompt = alignment_series(scope, cell, _COT), alignment_series(scope, cell, _PROMPT)
     return None if cot is None or prompt is None else series_levels(cot, prompt, scope.data.config.margin)
 
 
 def alignment_levels(scope: Scope, cell: StudyCell, mode: str) -> SeriesLevels | None:
-    """Alignment of one mode's action with the reference."""
-    course = alignment_series(scope, cell, _PROMPT if mode == "prompt" else _COT)
-    return None if course is None else series_levels(course)
+    """Return the alignment of one mode's action with the reference."""
+    series = alignment_series(scope, cell, _PROMPT if mode == "prompt" else _COT)
+    return None if series is None else series_levels(series)
 
 
 def consistency_levels(scope: Scope, cell: StudyCell) -> SeriesLevels | None:
-    """How often the prompt action is the CoT action."""
-    course = alignment_series(scope, cell, _SAME)
-    return None if course is None else series_levels(course)
+    """Return the share of states with prompt action = CoT action."""
+    series = alignment_series(scope, cell, _SAME)
+    return None if series is None else series_levels(series)
 
 
 def training_section(scope: Scope) -> Section | None:
-    """How both actions' alignment with the reference moves, and the gap between them."""
+    """Return the section on the change of both actions' alignment with the reference, and of the gap between them."""
     data = scope.data
     items: list[Figure | Table] = []
     for arm in scope.arms:
@@ -108,7 +114,7 @@ def _modes(scope: Scope, cell: StudyCell) -> Labelled:
 
 
 def _trends(scope: Scope) -> list[Table]:
-    """Changes from the first checkpoint to the last."""
+    """Return a table of the changes from the first checkpoint to the last."""
     rows: list[tuple[TableCell, ...]] = []
     units: list[int] = []
     for arm in scope.arms:
@@ -146,7 +152,7 @@ def _trends(scope: Scope) -> list[Table]:
 
 
 def revisions_section(scope: Scope) -> Section | None:
-    """How often the trace changes the action, and for better or worse."""
+    """Return the section on how often the trace changes the action, and whether the change is an improvement."""
     figure = progress_figure(
         scope.data,
         scope.slug("consistency"),
@@ -194,15 +200,15 @@ _REVISIONS = ("right -> right", "wrong -> right", "right -> wrong", "wrong -> wr
 
 
 def log_probability_section(scope: Scope) -> Section | None:
-    """How probable the reference action is without and with the trace."""
+    """Return the section on the log-probability of the reference action without and with the trace."""
 
     def of(cell: StudyCell) -> Labelled:
         values: tuple[tuple[str, Any, Value], ...] = (
             (NAMES["prompt"], "prompt", lambda row: row.prompt_logprob),
             (NAMES["cot"], "cot", lambda row: row.cot_logprob),
         )
-        courses = [(label, series, alignment_series(scope, cell, value)) for label, series, value in values]
-        return [(label, series, series_levels(course)) for label, series, course in courses if course is not None]
+        measured = [(label, series, alignment_series(scope, cell, value)) for label, series, value in values]
+        return [(label, series, series_levels(found)) for label, series, found in measured if found is not None]
 
     figure = progress_figure(
         scope.data,
@@ -224,7 +230,7 @@ _ONE_OUTCOME = "Where each task has one outcome (one seed, or seeds that agree),
 
 
 def success_section(scope: Scope) -> Section | None:
-    """Success of whole episodes."""
+    """Return the section on the success of whole episodes."""
     data, entry = scope.data, env_entry(scope.env)
     rows: list[tuple[TableCell, ...]] = []
     units = []
@@ -322,17 +328,22 @@ def arm_differences(scope: Scope, arm: str, baseline: str, split: str) -> list[E
 def _paired(
     sides: Sequence[CheckpointSeries | None], difference: Callable[[CheckpointSeries, CheckpointSeries], Estimate]
 ) -> Estimate | None:
-    """The difference of two courses of the same checkpoints and tasks; None where they are not."""
-    course, minus = sides
-    if course is None or minus is None or course.progress != minus.progress:
+    """Return the difference of two series of the same checkpoints and tasks; None where they differ in these."""
+    series, minus = sides
+    if series is None or minus is None or series.progress != minus.progress:
         return None
-    if len(course.totals[0][0]) != len(minus.totals[0][0]):
+    if len(series.totals[0][0]) != len(minus.totals[0][0]):
         return None
-    return difference(course, minus)
+    return difference(series, minus)
 
 
 def all_sections(scopes: Sequence[Scope], makers: Sequence[Any]) -> list[Section]:
-    """The sections that have something to show, headed by their scope where there are several."""
+    """Return the sections that have content, with the scope in their titles where there are several scopes.
+
+    Args:
+        scopes: the models and environments of the study.
+        makers: functions from a scope to a section or None.
+    """
     sections = []
     for scope in scopes:
         for make in makers:

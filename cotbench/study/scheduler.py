@@ -1,5 +1,5 @@
-"""Doing the stages of a study. Invariant: what is done is never done again; what was killed on the way goes on where it
-was, for every command can.
+"""The scheduler of a study's stages. Invariant: a stage that is done is never run again; a stage that was killed is resumed,
+which every command supports.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from cotbench.study.stage import Stage
 
 _TAIL = 4000
 _WAIT = 0.2
-"""Seconds between two looks at how far a study is."""
+"""Seconds between two calls of the observer."""
 
 
 class StudyObserver(Protocol):
-    """Is told how far a study is."""
+    """An observer of a study's progress."""
 
     def began(self, stage: Stage) -> None:
-        """Take note that a stage was given to the executor."""
+        """Handle the submission of a stage to the executor."""
 
     def ended(self, stage: Stage, seconds: float, error: str | None) -> None:
-        """Take note that a stage ended; `error` says why it failed."""
+        """Handle the end of a stage; `error` is the reason of a failure."""
 
     def moment(self) -> None:
-        """Take note that some time went by."""
+        """Handle the passing of a little time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +49,21 @@ class StageFailure:
 
 
 def run_study(study: Path, plan: StudyPlan, executor: Executor, observer: StudyObserver) -> list[StageFailure]:
-    """Carry out what is not done yet, as many stages at a time as the executor has slots.
+    """Run the stages that are not done yet, as many at a time as the executor has slots.
 
-    A stage that fails costs those that use it and no other.
+    A stage that fails prevents only those that use its output.
 
     Args:
         study: the study's folder.
         plan: its stages.
-        executor: carries out their commands; it is not closed.
-        observer: is told how far it is.
+        executor: runs their commands; it is not closed.
+        observer: receives the progress.
 
     Returns:
         The stages that failed.
 
     Raises:
-        KeyboardInterrupt: after the executor was told to cancel; what was done is kept.
+        KeyboardInterrupt: after the executor was told to cancel; finished work stays.
     """
     work = _Work(study, plan, observer, [stage for stage in plan.stages if not is_done(study, stage)])
     try:
@@ -79,12 +79,12 @@ def run_study(study: Path, plan: StudyPlan, executor: Executor, observer: StudyO
 
 @dataclass(slots=True)
 class _Work:
-    """What is left of a study.
+    """The state of a study that is being run.
 
     Attributes:
-        todo: stages that nobody has begun.
-        missing: names of stages that are not done; `lost` are those of them that cannot be.
-        running: the stages that are being carried out, by name, with the moment when each began.
+        todo: stages that have not been submitted.
+        missing: names of stages that are not done; `lost`: those of them that cannot be done because a stage failed.
+        running: the stages in the executor, by name, with the time when each began.
     """
 
     study: Path
@@ -100,7 +100,7 @@ class _Work:
         self.missing = {stage.name for stage in self.todo}
 
     def begin(self, executor: Executor) -> bool:
-        """Give free slots what can be begun; returns whether anything was."""
+        """Submit stages to the free slots; return whether any was submitted."""
         begun = False
         for slot in executor.free_slots():
             stage = self._next(slot)
@@ -119,8 +119,8 @@ class _Work:
         return begun
 
     def _next(self, slot: Slot) -> Stage | None:
-        """Choose trainings first, the longest first; then what is of the agent that the slot already holds."""
-        for stage in self.todo:  # Each after those that it uses.
+        """Choose trainings first, the longest first; then stages of the agent that the slot already holds."""
+        for stage in self.todo:  # In the plan's order: each stage after those that it uses.
             if self.lost.intersection(stage.uses):
                 self.lost.add(stage.name)
         self.todo = [stage for stage in self.todo if stage.name not in self.lost]
@@ -130,7 +130,7 @@ class _Work:
         )
 
     def end(self, finished: Finished) -> None:
-        """Take in how a stage ended."""
+        """Record the end of a stage."""
         stage, started = self.running.pop(finished.job.name)
         took = time.monotonic() - started
         if finished.exit_code != 0:
@@ -147,11 +147,12 @@ class _Work:
 
 
 def last_error(log: Path, code: int, message: str = "") -> str:
-    """Return why a stage failed: what its process wrote last outside of the log, the last error in the log, or its last line.
+    """Return the reason of a stage's failure: the last line that its process wrote outside of the log, the last error in the
+    log, or the last line of the log.
 
     Args:
-        log: of the stage; what stands before its last command is of an earlier sitting.
-        code: how it ended; a negative one is a signal.
+        log: of the stage; lines before its last command belong to an earlier attempt.
+        code: exit code; a negative one is a signal.
         message: see `Finished`.
     """
     if message:

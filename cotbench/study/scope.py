@@ -1,5 +1,5 @@
-"""What a section of a study's report is about: one model in one environment, its arms and its splits. Invariant: an arm is
-known by its recipe and options, a split by whether it is out of domain; neither by its place in a list.
+"""The scope of a section of a study's report: one model in one environment, with its arms and splits. Invariant: an arm is
+identified by its recipe and options, a split by being out of domain or not; neither by its place in a list.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cotbench.study.plan import arm_config
 
 @dataclass(frozen=True, slots=True)
 class ArmInfo:
-    """An arm: what it trains with.
+    """An arm with its recipe and training settings.
 
     Attributes:
         name: in the study.
@@ -28,21 +28,25 @@ class ArmInfo:
 
     @property
     def masking(self) -> Masking | None:
-        """Its reduced action supervision; None where the recipe knows none."""
+        """Reduced action supervision of the arm; None where the recipe has no such option."""
         return None if self.recipe.masking is None else self.recipe.masking(self.config)
 
     @property
     def unmasked(self) -> bool:
-        """Whether it leaves no action out of the loss."""
+        """Return whether the loss includes every action."""
         return self.masking is None or self.masking.fraction == 0
 
     @property
     def paper_row(self) -> str | None:
-        """The row of the paper's tables that trains the same way."""
+        """Row of the paper's tables with the same training; None where there is none."""
         return self.recipe.paper_row(self.config)
 
     def differs_by_masks_alone(self, other: ArmInfo) -> bool:
-        """Tell whether two arms train in one way but for their masks."""
+        """Return whether two arms have the same training apart from their masks.
+
+        Args:
+            other: another arm of the study.
+        """
         if self.recipe.run is not other.recipe.run or self.recipe.masking is None:
             return False
         mine, theirs = (
@@ -54,7 +58,7 @@ class ArmInfo:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One model in one environment: what a figure's panels and lines range over."""
+    """One model in one environment: the range of a figure's panels and lines."""
 
     data: StudyData
     env: str
@@ -62,17 +66,22 @@ class Scope:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The arms of the study."""
+        """Names of the study's arms."""
         return tuple(arm.name for arm in self.data.config.arms)
 
     def arm(self, name: str) -> ArmInfo:
-        """Return what an arm trains with."""
+        """Return an arm by its name."""
         found = next(arm for arm in self.data.config.arms if arm.name == name)
         return ArmInfo(name, recipe_named(found.recipe), arm_config(self.data.config, self.model, found))
 
     def baseline(self, arm: str) -> str | None:
-        """Return the arm that an arm is compared with: the one that differs by its masks alone and has none, else one of the
-        recipe that its own names, else the main arm; None for the main arm itself.
+        """Return the arm that an arm is compared with; None for the main arm itself.
+
+        The baseline is the arm without masks that is otherwise the same; else one of the recipe that the arm's recipe names;
+        else the main arm.
+
+        Args:
+            arm: its name.
         """
         found = self._own_baseline(arm)
         return found if found is not None or arm == self.main else self.main
@@ -88,23 +97,23 @@ class Scope:
 
     @property
     def main(self) -> str:
-        """The arm that is shown where one must stand for all: the first that is compared with no other."""
+        """Name of the arm that is shown where there is room for one: the first that is compared with no other."""
         return next((name for name in self.arms if self._own_baseline(name) is None), self.arms[0])
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits of the environment."""
+        """Names of the environment's splits."""
         return self.data.config.envs[self.env]
 
     @property
     def out_of_domain(self) -> tuple[str, ...]:
-        """The splits that are out of domain."""
+        """Names of the splits that are out of domain."""
         source, scheme = env_entry(self.env).source(), self.data.config.scheme
         return tuple(split for split in self.splits if source.out_of_domain(scheme, split))
 
     @property
     def headline(self) -> str:
-        """The split that the first sentences are about: in domain where there is one."""
+        """Name of the split of the first sentences: in domain where there is one."""
         outside = self.out_of_domain
         return next((split for split in self.splits if split not in outside), self.splits[0])
 
@@ -117,7 +126,7 @@ class Scope:
         return [self.cell(arm, split) for split in self.splits]
 
     def slug(self, name: str) -> str:
-        """Return a name of a file, told apart where there are several scopes."""
+        """Return a name as a file name, distinct between the scopes of a study."""
         config = self.data.config
         words = [self.env] * (len(config.envs) > 1) + [self.model.replace("/", "-")] * (len(config.models) > 1)
         return "_".join((name, *words)).replace("+", "plus")

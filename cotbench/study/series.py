@@ -1,5 +1,5 @@
-"""Quantities over the progress of a training, out of a study's data. Invariant: a course holds the same tasks at every
-checkpoint; the model before training stands at 0 of every seed.
+"""Quantities over the progress of a training, from a study's data. Invariant: a series holds the same tasks at every
+checkpoint; the model before training is the checkpoint at 0 of every seed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class SeriesLevels:
     Attributes:
         shares: of the training.
         over_tasks: pooled over the seeds, tasks resampled.
-        by_seed: [checkpoints][seeds] the value of each seed; one at 0.
-        trend: how it moves; None where there is one checkpoint.
+        by_seed: [checkpoints][seeds] the value of each seed; a single one at 0.
+        trend: the change over the training; None where there is one checkpoint.
     """
 
     shares: tuple[float, ...]
@@ -39,7 +39,14 @@ class SeriesLevels:
 
 
 def probe_series(data: StudyData, cell: StudyCell, measure: int, value: Value) -> CheckpointSeries | None:
-    """The course of a value over a probe's rows; None where nothing was measured."""
+    """Return the series of a value over a probe's rows; None where nothing was measured.
+
+    Args:
+        data: the study.
+        cell: arm and split.
+        measure: index of the probe in the study.
+        value: of a row; None where the row has none.
+    """
     shares = data.shares(cell, measure)
 
     def sums(share: float, seed: int) -> Sums:
@@ -49,7 +56,13 @@ def probe_series(data: StudyData, cell: StudyCell, measure: int, value: Value) -
 
 
 def run_series(data: StudyData, cell: StudyCell, value: Callable[[Run], Sums]) -> CheckpointSeries | None:
-    """The course of a value over runs; None where nothing was played."""
+    """Return the series of a value over runs; None where nothing was played.
+
+    Args:
+        data: the study.
+        cell: arm and split.
+        value: sums and counts by task of one run.
+    """
 
     def sums(share: float, seed: int) -> Sums:
         found: dict[str, tuple[float, float]] = {}
@@ -62,23 +75,23 @@ def run_series(data: StudyData, cell: StudyCell, value: Callable[[Run], Sums]) -
 
 
 def _build_series(data: StudyData, shares: list[float], sums: Callable[[float, int], Sums]) -> CheckpointSeries | None:
-    """A course of the checkpoints at which every seed has something."""
+    """Return a series of the checkpoints at which every seed has observations."""
     table = [[sums(share, seed) for share in shares] for seed in data.config.seeds]
-    kept = [place for place in range(len(shares)) if all(row[place] for row in table)]
-    tasks = sorted({task for row in table for place in kept for task in row[place]})
-    if not kept or not tasks:
+    complete = [place for place in range(len(shares)) if all(row[place] for row in table)]
+    tasks = sorted({task for row in table for place in complete for task in row[place]})
+    if not complete or not tasks:
         return None
-    nothing = (0.0, 0.0)
-    cells = [[[row[place].get(task, nothing) for task in tasks] for place in kept] for row in table]
+    absent = (0.0, 0.0)
+    cells = [[[row[place].get(task, absent) for task in tasks] for place in complete] for row in table]
     return CheckpointSeries(
-        progress=tuple(shares[place] for place in kept),
+        progress=tuple(shares[place] for place in complete),
         totals=[[[one[0] for one in at] for at in row] for row in cells],
         counts=[[[one[1] for one in at] for at in row] for row in cells],
     )
 
 
 def success(mode: Mode) -> Callable[[Run], Sums]:
-    """Success of a mode, by task."""
+    """Return a function that gives the success of a run's tasks in a mode."""
     return lambda run: {one.task: (float(one.success), 1.0) for one in _scored(run, mode)}
 
 
@@ -87,22 +100,28 @@ def _scored(run: Run, mode: Mode) -> list[Episode]:
 
 
 def series_levels(
-    course: CheckpointSeries, baseline: CheckpointSeries | None = None, margin: float | None = None
+    series: CheckpointSeries, baseline: CheckpointSeries | None = None, margin: float | None = None
 ) -> SeriesLevels:
-    """The levels of a course, or of the difference of two."""
-    shares = tuple(course.progress)
-    by_seed = tuple(tuple(_values(course, baseline, place)) for place in range(len(shares)))
+    """Return the levels of a series, or of the difference of two.
+
+    Args:
+        series: the measurements.
+        baseline: what is subtracted; same seeds, checkpoints and tasks.
+        margin: of the equivalence test; None: no test.
+    """
+    shares = tuple(series.progress)
+    by_seed = tuple(tuple(_values(series, baseline, place)) for place in range(len(shares)))
     by_seed = tuple(values[:1] if share == 0 else values for share, values in zip(shares, by_seed, strict=True))
     if len(shares) > 1:
-        found = trend(course, baseline, margin)
+        found = trend(series, baseline, margin)
         return SeriesLevels(shares, found.levels["tasks"], by_seed, found)
-    return SeriesLevels(shares, (_single(course, baseline),), by_seed, None)
+    return SeriesLevels(shares, (_single(series, baseline),), by_seed, None)
 
 
-def _values(course: CheckpointSeries, baseline: CheckpointSeries | None, place: int) -> list[float]:
-    sides = [course] if baseline is None else [course, baseline]
+def _values(series: CheckpointSeries, baseline: CheckpointSeries | None, place: int) -> list[float]:
+    sides = [series] if baseline is None else [series, baseline]
     found = []
-    for seed in range(len(course.totals)):
+    for seed in range(len(series.totals)):
         ratios = [_ratio(side.totals[seed][place], side.counts[seed][place]) for side in sides]
         found.append(ratios[0] - (ratios[1] if len(ratios) > 1 else 0.0))
     return found
@@ -112,10 +131,10 @@ def _ratio(totals: Any, counts: Any) -> float:
     return float(sum(totals)) / float(sum(counts))
 
 
-def _single(course: CheckpointSeries, baseline: CheckpointSeries | None) -> Estimate:
-    """At the only checkpoint: whole tasks resampled, with all their seeds."""
+def _single(series: CheckpointSeries, baseline: CheckpointSeries | None) -> Estimate:
+    """Return the estimate at the only checkpoint: whole tasks resampled, with all their seeds."""
     first = [
-        [sum(column) for column in zip(*(row[0] for row in table), strict=True)] for table in (course.totals, course.counts)
+        [sum(column) for column in zip(*(row[0] for row in table), strict=True)] for table in (series.totals, series.counts)
     ]
     if baseline is None:
         return estimates.ratio(first[0], first[1])
@@ -125,15 +144,19 @@ def _single(course: CheckpointSeries, baseline: CheckpointSeries | None) -> Esti
     return estimates.paired_ratio_difference(second[0], second[1], first[0], first[1])
 
 
-def success_levels(course: CheckpointSeries, baseline: CheckpointSeries | None = None) -> tuple[Estimate, ...]:
-    """The levels of a course of successes, or of the difference of two.
+def success_levels(series: CheckpointSeries, baseline: CheckpointSeries | None = None) -> tuple[Estimate, ...]:
+    """Return the levels of a series of successes, or of the difference of two.
 
     Where each task has one outcome, with one seed or because its seeds agree, they are rates with Wilson's and Newcombe's
     intervals: the bootstrap would give none at 0 or 1.
+
+    Args:
+        series: the measurements.
+        baseline: what is subtracted; same seeds, checkpoints and tasks.
     """
-    found = list(series_levels(course, baseline).over_tasks)
+    found = list(series_levels(series, baseline).over_tasks)
     for place in range(len(found)):
-        sides = [_outcomes(side, place) for side in ([course] if baseline is None else [course, baseline])]
+        sides = [_outcomes(side, place) for side in ([series] if baseline is None else [series, baseline])]
         if all(outcome in (0.0, 1.0) for side in sides for outcome in side.values()):
             first = [bool(outcome) for _, outcome in sorted(sides[0].items())]
             if baseline is None:
@@ -144,13 +167,13 @@ def success_levels(course: CheckpointSeries, baseline: CheckpointSeries | None =
     return tuple(found)
 
 
-def _outcomes(course: CheckpointSeries, place: int) -> dict[int, float]:
-    """Of each task that was played, by its place: the mean over the seeds."""
-    totals = [sum(column) for column in zip(*(row[place] for row in course.totals), strict=True)]
-    counts = [sum(column) for column in zip(*(row[place] for row in course.counts), strict=True)]
+def _outcomes(series: CheckpointSeries, place: int) -> dict[int, float]:
+    """Return the mean over the seeds for each task that was played, by its index."""
+    totals = [sum(column) for column in zip(*(row[place] for row in series.totals), strict=True)]
+    counts = [sum(column) for column in zip(*(row[place] for row in series.counts), strict=True)]
     return {task: total / count for task, (total, count) in enumerate(zip(totals, counts, strict=True)) if count}
 
 
-def final_level(course: CheckpointSeries, baseline: CheckpointSeries | None = None) -> Estimate:
-    """The last checkpoint alone."""
-    return series_levels(course, baseline).over_tasks[-1]
+def final_level(series: CheckpointSeries, baseline: CheckpointSeries | None = None) -> Estimate:
+    """Return the estimate at the last checkpoint."""
+    return series_levels(series, baseline).over_tasks[-1]

@@ -1,6 +1,6 @@
-"""A piece of a study's work. Invariant: a stage is a typed request and the folder that it fills; its key is a hash of the
-request and of the keys of what it uses, so what has not changed is never computed twice, and a change reaches exactly what
-depends on it. The command line that carries it out is derived from the request.
+"""Stages: the units of a study's work. Invariant: a stage is a typed request and the folder that it fills; its key is a hash of
+the request and of the keys of the stages that it uses, so that unchanged stages are never computed twice, and a change
+invalidates exactly the stages that depend on it. The command line of a stage is derived from its request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cotbench.probes.config import ProbeConfig
 from cotbench.runs.manifest import MANIFEST, RunConfig
 
 FORMAT = 2
-"""Goes up when what a request computes has changed: then every stage is computed anew."""
+"""Incremented when the result of a request changes: then every stage is computed anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,16 @@ class AgentRef:
 
 
 Fill = Callable[[StageOutput], str]
-"""Gives the folder of an output."""
+"""Returns the folder of an output."""
 
 
 class Request(Protocol):
-    """What a stage is asked to do; a frozen dataclass whose fields are data, with `StageOutput` where another stage is used."""
+    """The work of a stage; a frozen dataclass whose fields are data, with `StageOutput` where another stage is used."""
 
     command: ClassVar[str]
-    """The command of cotbench that carries it out."""
+    """The command of cotbench that runs it."""
     begun: ClassVar[str]
-    """The file that its folder holds once it can be gone on with."""
+    """The file that its folder holds once it can be resumed."""
 
     def arguments(self, fill: Fill) -> list[str]:
         """Return the command's arguments, without the folder."""
@@ -161,7 +161,7 @@ class ProbeRequest:
 
     def arguments(self, fill: Fill) -> list[str]:
         """Return the arguments of `cotbench probe`."""
-        asked = {
+        fields = {
             "agent": self.agent.spec(fill),
             "reference": fill(self.reference),
             "states": self.states,
@@ -170,7 +170,7 @@ class ProbeRequest:
             "elicitation": self.elicitation,
         }
         options = [word for name, text in option_texts(self.options).items() for word in ("--option", f"{name}={text}")]
-        return [self.probe, *to_arguments(ProbeConfig, asked), *options]
+        return [self.probe, *to_arguments(ProbeConfig, fields), *options]
 
 
 def option_texts(options: Mapping[str, Any]) -> dict[str, str]:
@@ -183,13 +183,13 @@ def option_texts(options: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a stage is of, for whoever collects the numbers.
+    """What a stage belongs to, for the code that collects the numbers.
 
     Attributes:
-        arm, seed: None for the model before training, and for what is not of a model.
+        arm, seed: None for the model before training, and for stages without a model.
         progress: share of the training; 0 before it.
         probe: its name, where the stage is a probe.
-        measure: which of the study's runs or probes it is, by its place there.
+        measure: index of the study's run or probe.
     """
 
     env: str
@@ -204,15 +204,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One request.
+    """One request with its folder and key.
 
     Attributes:
         name: unique, a path: "train/sft-seed0".
         kind: "reference", "traces", "train", "run" or "probe".
         uses: the names of the stages whose outputs it uses.
         key: see the module.
-        tokens: about how many tokens a model computes, read and written.
-        trained: whether it learns from them.
+        tokens: estimate of the tokens that a model computes, read and written.
+        trained: whether it is trained on them.
     """
 
     name: str
@@ -226,18 +226,18 @@ class Stage:
 
     @property
     def agent(self) -> str | None:
-        """Who is measured, as text: stages of one agent are best carried out one after the other."""
+        """Spec of the measured agent, as text: stages of one agent are best run one after the other."""
         agent = getattr(self.request, "agent", None)
         return agent.spec(str) if isinstance(agent, AgentRef) else agent
 
     @property
     def folder(self) -> str:
-        """Where it is, under the study's folder."""
+        """Path of the stage's folder, relative to the study's."""
         return f"{self.name}-{self.key[:8]}"
 
     @property
     def command(self) -> list[str]:
-        """The command's arguments, with `{NAME}` for the folder of stage NAME and `{NAME@0.5}` for a checkpoint."""
+        """Arguments of the command, with `{NAME}` for the folder of stage NAME and `{NAME@0.5}` for a checkpoint."""
         return [self.request.command, *self.request.arguments(str)]
 
 
@@ -263,9 +263,9 @@ def make_stage(
         outputs.append(output)
         return {"key": before[output.stage].key, "checkpoint": output.checkpoint}
 
-    whole = json.dumps([FORMAT, kind, _filled(request, keyed)], sort_keys=True)
+    request_text = json.dumps([FORMAT, kind, _filled(request, keyed)], sort_keys=True)
     uses = tuple(dict.fromkeys(output.stage for output in outputs))
-    return Stage(name, kind, request, uses, hashlib.sha256(whole.encode()).hexdigest(), place, tokens, trained)
+    return Stage(name, kind, request, uses, hashlib.sha256(request_text.encode()).hexdigest(), place, tokens, trained)
 
 
 def _filled(value: Any, fill: Callable[[StageOutput], Any]) -> Any:

@@ -33,7 +33,7 @@ _WITHOUT_ARGUMENT = ("look", "inventory", "help")
 
 
 def canonical(action: str) -> str:
-    """The spelling under which an action is executed.
+    """Return the spelling under which an action is executed.
 
     The first line, lower case, single spaces, no final stop; `put X in/on Y`, the form of older prompts and datasets,
     becomes the `move X to Y` that ALFWorld expects since 0.4.0. Upstream matches commands by the letter, so it would answer
@@ -46,12 +46,12 @@ def canonical(action: str) -> str:
 
 
 def changes_nothing(action: str) -> bool:
-    """Whether an action only looks: the household and the agent's place stay as they are."""
+    """Tell whether a canonical action only looks, so that the household and the agent's place stay as they are."""
     return action in _WITHOUT_ARGUMENT or action.startswith("examine ")
 
 
 def why_invalid(action: str, names: Collection[str], admissible: Collection[str]) -> str:
-    """Why a command did nothing, as far as the game's names and the admissible commands tell.
+    """Return why a command did nothing, as far as the game's names and the admissible commands tell.
 
     Args:
         action: a canonical action that is not admissible.

@@ -1,4 +1,4 @@
-"""What an ALFWorld engine is. Invariant: every engine says the same words for the same game and commands."""
+"""The interface of an ALFWorld engine. Invariant: every engine returns the same texts for the same game and commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """What a command did: the engine's text, whether the goal now holds, whether the command was admissible."""
+    """Result of one command: the engine's text, whether the goal now holds, whether the command was admissible."""
 
     text: str
     won: bool
@@ -19,16 +19,16 @@ class Engine(Protocol):
     """One running game."""
 
     def reset(self) -> str:
-        """Start the game anew; the first observation."""
+        """Start the game anew and return the first observation."""
 
     def step(self, command: str) -> Feedback:
-        """Execute one command."""
+        """Execute one command, spelled as `admissible` lists it."""
 
     def admissible(self) -> list[str]:
-        """Sorted, unique commands that do something now."""
+        """Return the commands that do something now, sorted and without duplicates."""
 
     def names(self) -> frozenset[str]:
-        """The things in the game, by the names under which they are spoken of."""
+        """Return the names of the things in the game, as texts and commands use them ("mug 1")."""
 
     def close(self) -> None:
         """Free everything; safe to call twice."""

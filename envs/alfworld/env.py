@@ -134,7 +134,10 @@ class ALFWorldEnv(TextEnv):
 
     @staticmethod
     def _meaning(action: str) -> str:
-        """The action without the number of the object that it handles: one mug is as good as another, one desk is not."""
+        """Return the action without the number of the object that it handles.
+
+        Objects of one type are interchangeable, receptacles are not.
+        """
         found = _HANDLED.fullmatch(action)
         return action if found is None else found[1] + found[2]
 
@@ -179,7 +182,9 @@ class ALFWorldEnv(TextEnv):
         return self._expert.mind().action if self._expert is not None else self._walkthrough.next_action()
 
     def expert_mind(self) -> Mind | None:
-        """What the expert "seen" thinks before the next action; None for the walkthrough, which does not think."""
+        """Return the state of mind of the expert "seen" before the next action; None for the expert "walkthrough", which has
+        none.
+        """
         return self._expert.mind() if self._expert is not None else None
 
     def _playing(self) -> Engine:

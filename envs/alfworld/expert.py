@@ -1,5 +1,8 @@
-"""The expert that sees no more than a player does. Invariant: it knows the texts it was told and what training households are
-like, never the hidden state; the same texts and the same seed give the same actions.
+"""The expert that sees no more than a player does. Invariant: it knows the observations of its episode and the statistics of
+training households, never the hidden state; the same observations and the same seed give the same actions.
+
+It looks first where the things it needs lie most often (counts of the real training games), remembers all it saw, and keeps
+its state of mind as data: what it seeks, where it looked, what it holds, what comes next.
 
 It looks first where the things it needs lie most often (counts of the real training games), remembers all it saw, and keeps
 its state of mind as data: what it seeks, where it looked, what it holds, what comes next.
@@ -62,7 +65,7 @@ class Mind:
 
 
 class Expert:
-    """A player of one episode.
+    """Player of one episode that acts on observations alone.
 
     Args:
         first: the first observation, which lists the room and ends with the task.
@@ -95,7 +98,7 @@ class Expert:
         self._finished: dict[str, str] = {}
 
     def mind(self) -> Mind:
-        """What it thinks now, and the action that follows from it."""
+        """Return the expert's state of mind, with the action that follows from it."""
         intent, target, action = self._decide()
         return Mind(
             goal=self._goal,
@@ -113,7 +116,12 @@ class Expert:
         )
 
     def observe(self, action: str, observation: str) -> None:
-        """Take note of an action, its own or another player's, and of what came of it."""
+        """Update the state of mind with an action, the expert's own or another player's, and its observation.
+
+        Args:
+            action: the executed action, canonical.
+            observation: the text that the environment returned.
+        """
         if observation.strip() == NOTHING_HAPPENS:
             self._learn_from_refusal(action)
             return
@@ -175,12 +183,12 @@ class Expert:
             self._refused.add(action)
 
     def _brought(self) -> list[str]:
-        """The things that are where they belong: two of them only if they are in one receptacle."""
+        """Return the things that are where they belong: two of them only if they are in one receptacle."""
         place = self._goal_place()
         return [thing for thing, where in self._finished.items() if where == place]
 
     def _goal_place(self) -> str:
-        """The receptacle that holds most of what was brought, or ""."""
+        """Return the receptacle that holds most of what was brought, or ""."""
         places = list(self._finished.values())
         return max(places, key=places.count) if places else ""
 
@@ -194,7 +202,7 @@ class Expert:
         return "" if self._holds or self._find(goal.thing) else goal.thing
 
     def _find(self, kind: str) -> list[tuple[str, str]]:
-        """Where things of a type are known to lie: here first, then in the order in which they were seen."""
+        """Return (object, receptacle) of the known things of a type: here first, then in the order in which they were seen."""
         brought = self._brought()
         found = [(thing, place) for thing, place in self._known().items() if _kind(thing) == kind and thing not in brought]
         found = [(thing, place) for thing, place in found if f"take {thing} from {place}" not in self._refused]
@@ -239,14 +247,14 @@ class Expert:
         return "find", place, self._reach(place, inside=True) or f"examine {place}"
 
     def _worth(self, kind: str, place: str) -> float:
-        """How likely a look finds the thing, for each action that the look costs."""
+        """Return how likely a look finds the thing, for each action that the look costs."""
         if place == self._at:
             return float("inf")  # What was begun is ended: one look more is the cheapest of all.
         cost = 2 if place in self._closed or _kind(place) in OPENABLE else 1
         return _chance(self._room, kind, _kind(place)) / cost
 
     def _reach(self, place: str, inside: bool) -> str:
-        """The next action on the way to a receptacle (and into it), or "" when there."""
+        """Return the next action on the way to a receptacle (and into it), or "" when there."""
         if self._at != place:
             return f"go to {place}"
         if inside and place in self._closed and f"open {place}" not in self._refused:
@@ -256,7 +264,7 @@ class Expert:
         return ""
 
     def _best(self, kind: str) -> str:
-        """A receptacle of a type: here, else one known to be open, else any."""
+        """Return a receptacle of a type: here, else one known to be open, else any."""
         fitting = [place for place in self._places if _kind(place) == kind]
         usable = [place for place in fitting if f"move {self._holds} to {place}" not in self._refused] or fitting
         if not usable:
@@ -264,7 +272,7 @@ class Expert:
         return min(usable, key=lambda place: (place != self._at, place not in self._contents, self._rank[place]))
 
     def _put_away(self) -> str:
-        """Get rid of what is held: here if such things lie in places like this, else where it came from."""
+        """Return an action that gets rid of what is held: here if such things lie in such places, else where it came from."""
         free = [place for place in self._places if f"move {self._holds} to {place}" not in self._refused]
         if not free:
             return "inventory"
@@ -282,7 +290,7 @@ def _kind(name: str) -> str:
 
 
 def _nearest_room(kinds: Sequence[str]) -> str:
-    """The room type of the known scene whose receptacles are most like these."""
+    """Return the room type of the known scene whose receptacles are most like these."""
     counts = {kind: kinds.count(kind) for kind in kinds}
 
     def distance(scene: Mapping[str, int]) -> int:
@@ -294,7 +302,7 @@ def _nearest_room(kinds: Sequence[str]) -> str:
 
 @cache
 def _chances(room: str) -> Mapping[str, Mapping[str, float]]:
-    """Object type -> receptacle type -> how often such an object lay in one such receptacle, relative to others."""
+    """Return object type -> receptacle type -> how often such an object lay in one such receptacle, relative to others."""
     look: Room = rooms()[room]
     standing: dict[str, int] = {}
     for scene in look.scenes:

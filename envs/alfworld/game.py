@@ -1,5 +1,5 @@
-"""A game file. Invariant: a `Game` that exists has every part the engine needs; whatever is wrong with a file is said in
-one line that names the file and the part.
+"""A game file. Invariant: a `Game` that exists has every part the engine needs; an error about a file is one line that names
+the file and the part.
 """
 
 from __future__ import annotations
@@ -34,13 +34,17 @@ class Game:
 
     @property
     def goal(self) -> str:
-        """The task sentence, without the words around it."""
+        """Task sentence, without the words around it."""
         found = _TASK_SENTENCE.search(self.grammar)
         return found.group(1) if found else ""
 
 
 def read_game(path: Path, task: str) -> Game:
     """Read and check a game file.
+
+    Args:
+        path: a `game.tw-pddl` file.
+        task: the task id, for the game and for messages.
 
     Raises:
         GameFileError: the file cannot be read, is not JSON, or lacks a part.

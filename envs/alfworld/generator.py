@@ -51,18 +51,18 @@ _TRIES = 1000
 
 
 def held_out(thing: str, goal: str) -> bool:
-    """Whether a pair of object type and receptacle (or lamp) type is kept out of training."""
+    """Tell whether a pair of object type and receptacle (or lamp) type is kept out of training."""
     return hashlib.sha256(f"{thing} {goal}".encode()).digest()[0] % _HELD_OUT == 0
 
 
 def kinds_of(seed: int) -> list[str]:
-    """The task types that exist for a seed: no food is heated in a bathroom."""
+    """Return the task types that exist for a seed: no food is heated in a bathroom."""
     rooms, _ = _band(seed)
     return [kind for kind, upstream in KINDS.items() if set(household_statistics().tasks[upstream]) & set(rooms)]
 
 
 def generate(kind: str, seed: int) -> Game:
-    """The game `alfworld/gen/<kind>/<seed>`.
+    """Make the game `alfworld/gen/<kind>/<seed>`.
 
     Args:
         kind: a key of `KINDS`.
@@ -102,7 +102,7 @@ def _band(seed: int) -> tuple[list[str], bool]:
 
 
 def _pairs(kind: str, seed: int) -> Mapping[str, Mapping[tuple[str, str], int]]:
-    """Room -> (object type, goal) -> weight: as often as real training games ask for it."""
+    """Return room -> (object type, goal) -> weight: as often as real training games ask for it."""
     rooms, new_pair = _band(seed)
     return _weights(kind, tuple(rooms), new_pair)
 
@@ -121,7 +121,7 @@ def _weights(kind: str, rooms: tuple[str, ...], new_pair: bool) -> Mapping[str, 
 def _targets(
     rng: random.Random, known: HouseholdStatistics, kind: str, household: Household, thing: str, goal: str
 ) -> list[str]:
-    """The objects that the plan brings (two of them for `two`), or nothing if the household does not allow the task."""
+    """Return the objects that the plan brings (two of them for `two`), or nothing if the household does not allow the task."""
     lying = household.lying(thing)
     # As in the real games: what is only to be brought is not there yet, and nothing starts where it is to be treated.
     fits = bool(household.lying(goal)) if kind == "look" else not household.lying(thing, STATIONS.get(kind, goal))
@@ -159,7 +159,7 @@ def _replay(game: Game) -> None:
 
 
 class _Walk:
-    """A plan in the making: where the agent stands and what it opened."""
+    """Plan under construction: its commands, where the agent stands and what it opened."""
 
     def __init__(self, known: HouseholdStatistics, household: Household) -> None:
         self._known, self._household = known, household
@@ -168,7 +168,7 @@ class _Walk:
         self.commands: list[str] = []
 
     def reach(self, receptacle: str, inside: bool) -> None:
-        """Stand at a receptacle; open it if something is to be taken out or put in."""
+        """Add the commands that lead to a receptacle, and that open it if something is to be taken out or put in."""
         home = self._household
         if self._at != home.location[receptacle]:
             self.commands.append(f"go to {home.names[receptacle]}")
@@ -178,7 +178,7 @@ class _Walk:
             self._opened.add(receptacle)
 
     def first(self, kind: str) -> str:
-        """A receptacle of a type."""
+        """Return the first receptacle of a type."""
         return next(name for name, of in self._household.receptacles.items() if of == kind)
 
 

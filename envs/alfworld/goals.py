@@ -1,4 +1,6 @@
-"""What a task sentence asks for. Invariant: the sentences of upstream's goal library, and no others, are understood.
+"""Parsing of task sentences. Invariant: the sentences of upstream's goal library, and no others, are understood.
+
+Source: `alfworld.gen.goal_library`.
 
 Source: `alfworld.gen.goal_library`.
 """
@@ -15,13 +17,13 @@ STATIONS = {"clean": "SinkBasin", "heat": "Microwave", "cool": "Fridge"}
 
 
 def count_of(kind: str) -> int:
-    """How many objects a task of a type asks to be brought."""
+    """Return how many objects a task of a type asks to be brought."""
     return 2 if kind == "two" else 1
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A task in parts.
+    """Parts of a task sentence.
 
     Attributes:
         kind: "pick", "look", "clean", "heat", "cool" or "two".
@@ -35,7 +37,7 @@ class Goal:
 
     @property
     def count(self) -> int:
-        """How many objects are to be brought."""
+        """Number of objects to be brought."""
         return count_of(self.kind)
 
 
@@ -56,7 +58,7 @@ _SENTENCES = [
 
 
 def read_goal(sentence: str) -> Goal:
-    """The parts of a task sentence.
+    """Return the parts of a task sentence.
 
     Raises:
         GameFileError: it is none of the library's sentences.

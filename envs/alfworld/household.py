@@ -1,4 +1,4 @@
-"""A household made from random numbers. Invariant: how many of what there is, and what lies where, follows the real training
+"""A household drawn at random. Invariant: the numbers of things, and where they lie, are distributed as in the real training
 games; the same generator state makes the same household on every machine.
 """
 
@@ -37,7 +37,7 @@ class Household:
     names: Mapping[str, str]
 
     def lying(self, kind: str, where: str | None = None) -> list[str]:
-        """The objects of a type, all or those in receptacles of one type."""
+        """Return the ids of the objects of a type: all, or those in receptacles of the type `where`."""
         return [
             name
             for name, of in self.objects.items()
@@ -48,14 +48,17 @@ class Household:
 def furnish(
     rng: random.Random, known: HouseholdStatistics, room: str, receptacle_types: frozenset[str], least: Mapping[str, int]
 ) -> Household:
-    """A room: the receptacles of one of the real rooms of its type, filled anew.
+    """Make a room: the receptacles of one of the real rooms of its type, with objects drawn anew.
 
     Args:
-        rng: where the numbers come from.
-        known: what rooms are like.
+        rng: source of randomness.
+        known: statistics of the rooms.
         room: the room type.
-        receptacle_types: the room is one that has these.
-        least: object type -> there are at least so many of it.
+        receptacle_types: receptacle types that the room must have.
+        least: object type -> the smallest number of such objects.
+
+    Returns:
+        The household, with the names under which a game speaks of its things.
     """
     look = known.rooms[room]
     fitting_scenes = [scene for scene in look.scenes if receptacle_types <= set(scene)]
@@ -84,7 +87,7 @@ def furnish(
 
 
 def _locations(rng: random.Random, shared: float, receptacles: Mapping[str, str]) -> dict[str, str]:
-    """Where each receptacle is reached from; some share a place with the one before them of their type."""
+    """Return from where each receptacle is reached; some share a location with the receptacle of their type before them."""
     location: dict[str, str] = {}
     previous = ""
     pairs = [

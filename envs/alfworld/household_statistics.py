@@ -1,4 +1,4 @@
-"""What is known about ALFWorld's households before any game is made. Invariant: it comes from two sources and nowhere else: the
+"""Statistics of ALFWorld's households, for the generator of games. Invariant: they come from two sources and nowhere else: the
 pinned alfworld wheel, read as data (domain, grammar, sentences, what can be done to what), and the counts of real training
 games that ship with the package.
 """
@@ -20,7 +20,7 @@ _PACKAGE = "cotbench.envs.alfworld"
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A room type.
+    """Statistics of one room type.
 
     Attributes:
         scenes: for each real room of the type, how many of each receptacle it has.
@@ -37,7 +37,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class HouseholdStatistics:
-    """Everything a generator of games draws from.
+    """Everything that the generator of games draws from.
 
     Attributes:
         holds: receptacle type -> what may be put there.
@@ -90,7 +90,7 @@ def household_statistics() -> HouseholdStatistics:
 
 @cache
 def rooms() -> Mapping[str, Room]:
-    """The room types, from the counts alone: needs no wheel."""
+    """Return room type -> its statistics, from the counts alone: needs no wheel."""
     return {name: Room(**room) for name, room in _counts()["rooms"].items()}
 
 
@@ -101,7 +101,7 @@ def _counts() -> dict[str, Any]:
 
 
 def _literals(source: str) -> dict[str, Any]:
-    """Every `NAME = literal` of a module."""
+    """Return name -> value of every `NAME = literal` of a module."""
     found: dict[str, Any] = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -113,7 +113,7 @@ def _literals(source: str) -> dict[str, Any]:
 
 
 def _goals(source: str) -> dict[str, Mapping[str, Any]]:
-    """Every `gdict["name"] = literal` of upstream's goal library."""
+    """Return name -> value of every `gdict["name"] = literal` of upstream's goal library."""
     return {
         node.targets[0].slice.value: ast.literal_eval(node.value)
         for node in ast.parse(source).body

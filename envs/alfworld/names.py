@@ -1,4 +1,6 @@
-"""How ALFWorld calls things: "mug 2" for `mug_bar__plus_01_dot_84_bar_…`.
+"""Names of things in ALFWorld: "mug 2" for `mug_bar__plus_01_dot_84_bar_…`.
+
+Source: `alfworld.agents.utils.misc.Demangler`. Invariant: the same ids get the same names as upstream.
 
 Source: `alfworld.agents.utils.misc.Demangler`. Invariant: the same ids get the same names as upstream.
 """
@@ -12,8 +14,10 @@ _SIGNS = {"_bar_": "|", "_minus_": "-", "_plus_": "+", "_dot_": ".", "_comma_": 
 
 
 def spoken_names(ids: Iterable[str]) -> dict[str, str]:
-    """Id -> name. Things of a kind are numbered downwards in the order of their ids; what is one of its kind by its very id
-    (a type, the agent) has no number, and upstream's space after the name.
+    """Return id -> the name under which texts speak of the thing.
+
+    Things of a kind are numbered downwards in the order of their ids. An id without `_bar_` (a type, the agent) is the only one
+    of its kind: it has no number, and keeps upstream's space after the name.
     """
     kinds: dict[str, str] = {}
     for id in sorted(ids):

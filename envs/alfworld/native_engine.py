@@ -1,4 +1,5 @@
-"""Our own engine: the game files' PDDL and grammar, played in plain Python. Invariant: it says what the stock engine says.
+"""Our own engine: the game files' PDDL and grammar, played in plain Python. Invariant: its texts are the stock engine's.
+A running game is a few references to things that never change, so that copying one is nearly free.
 
 A running game is a few references to things that never change, so that copying one is nearly free.
 """
@@ -45,7 +46,7 @@ class NativeEngine:
         self._won = self._world.goal.holds(self._state)
 
     def reset(self) -> str:
-        """Start the game anew; the first observation."""
+        """Start the game anew and return the first observation."""
         self._check()
         self._begin()
         try:
@@ -54,7 +55,7 @@ class NativeEngine:
             raise self._untold(error) from error
 
     def step(self, command: str) -> Feedback:
-        """Execute one command."""
+        """Execute one command, spelled as `admissible` lists it."""
         self._check()
         call = self._callable().get(command.strip())
         if call is None:
@@ -80,19 +81,19 @@ class NativeEngine:
         return Feedback(text, self._won, True)
 
     def admissible(self) -> list[str]:
-        """Sorted, unique commands that do something now."""
+        """Return the commands that do something now, sorted and without duplicates."""
         self._check()
         if self._sorted is None:
             self._sorted = sorted(self._callable())
         return list(self._sorted)
 
     def names(self) -> frozenset[str]:
-        """The things in the game, by the names under which they are spoken of."""
+        """Return the names of the things in the game, as texts and commands use them ("mug 1")."""
         entities = self._world.entities
         return frozenset(entities[id].name.strip() for id in self._world.spoken_of)
 
     def clone(self) -> NativeEngine:
-        """A second game in the same state, which goes its own way from here."""
+        """Return a second game in the same state, independent of this one from here on."""
         self._check()
         copy = NativeEngine.__new__(NativeEngine)
         for slot in self.__slots__:
@@ -100,7 +101,7 @@ class NativeEngine:
         return copy
 
     def close(self) -> None:
-        """Nothing is held outside the process's memory."""
+        """Refuse further calls; nothing is held outside the process's memory."""
         self._closed = True
 
     def _callable(self) -> dict[str, _Call]:

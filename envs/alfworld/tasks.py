@@ -1,5 +1,5 @@
-"""Which ALFWorld tasks exist, and where their games are. Invariant: ids come from committed manifests, never from what
-happens to lie on a disk; a missing game is counted and named, never skipped.
+"""Registered ALFWorld tasks, and where their games are. Invariant: ids come from committed manifests, never from what happens
+to lie on a disk; a missing game is counted and named, never skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GENERATED_PREFIX = "alfworld/gen/"
 
 @cache
 def official_ids(split: str) -> tuple[str, ...]:
-    """All task ids of an upstream split, sorted."""
+    """Return all task ids of an upstream split, sorted."""
     lines = files(_PACKAGE).joinpath("ids", f"{split}.txt").read_text("utf-8").split()
     return tuple(f"alfworld/{line}" for line in lines)
 
@@ -35,18 +35,18 @@ def _known_official() -> frozenset[str]:
 
 
 class OfficialGames:
-    """The games of the ALFWorld release, played from the user's copy of it."""
+    """Games of the ALFWorld release, played from the user's copy of it."""
 
     def schemes(self) -> Mapping[str, Sequence[str]]:
-        """Scheme -> names of its splits."""
+        """Return scheme -> names of its splits."""
         return {scheme: list(splits) for scheme, splits in manifest(_PACKAGE)["alfworld"].items()}
 
     def tasks(self, scheme: str, split: str) -> tuple[str, ...]:
-        """The sorted ids of a split."""
+        """Return the sorted ids of a split."""
         return split_tasks(_PACKAGE, "alfworld", scheme, split, _expand_official)
 
     def task_type(self, task: str) -> str:
-        """The type is the first part of the folder name."""
+        """Return the first part of the game's folder name."""
         return task.split("/")[2].split("-", maxsplit=1)[0] if task.count("/") >= 2 else task
 
     def scenario(self, task: str) -> str:
@@ -58,20 +58,24 @@ class OfficialGames:
         return is_out_of_domain(_PACKAGE, "alfworld", scheme, split)
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
-        """The tasks whose game file is not under the data folder."""
+        """Return the tasks whose game file is not under the data folder."""
         root = data_folder(data)
         return [task for task in tasks if not game_path(root, task).is_file()]
 
     def remedy(self, data: Path | None) -> str:
-        """How to get the games."""
+        """Return where the games were expected and the command that gets them."""
         return f"not under {data_folder(data)}; get all games with: pip install alfworld && alfworld-download"
 
     def unpassable(self, tasks: Sequence[str]) -> list[str]:
-        """None."""
+        """Return no task: all can be won."""
         return []
 
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
-        """One sha256 over the game files of these tasks, in order."""
+        """Return one sha256 over the game files of these tasks, in order.
+
+        Raises:
+            GameFileError: a game file cannot be read.
+        """
         root = data_folder(data)
         whole = hashlib.sha256()
         for task in tasks:
@@ -87,15 +91,15 @@ class GeneratedGames:
     """Games made from a seed; nothing to download but the pinned wheel that holds the domain and the grammar."""
 
     def schemes(self) -> Mapping[str, Sequence[str]]:
-        """Scheme -> names of its splits."""
+        """Return scheme -> names of its splits."""
         return {scheme: list(splits) for scheme, splits in manifest(_PACKAGE)["alfworld-gen"].items()}
 
     def tasks(self, scheme: str, split: str) -> tuple[str, ...]:
-        """The sorted ids of a split."""
+        """Return the sorted ids of a split."""
         return split_tasks(_PACKAGE, "alfworld-gen", scheme, split, _expand_generated)
 
     def task_type(self, task: str) -> str:
-        """The third part of the id."""
+        """Return the third part of the id."""
         return generated_key(task)[0]
 
     def scenario(self, task: str) -> str:
@@ -107,19 +111,19 @@ class GeneratedGames:
         return is_out_of_domain(_PACKAGE, "alfworld-gen", scheme, split)
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
-        """Nothing is ever missing: a game is its seed."""
+        """Return no task: a game is made from its seed."""
         return []
 
     def remedy(self, data: Path | None) -> str:
-        """The wheel with domain and grammar."""
+        """Return the command that fetches the wheel with domain and grammar."""
         return "cotbench data fetch alfworld"
 
     def unpassable(self, tasks: Sequence[str]) -> list[str]:
-        """None."""
+        """Return no task: all can be won."""
         return []
 
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
-        """The generator's version and the wheel's sha256; fetches the wheel, so that a run does not fail later."""
+        """Return the generator's version and the wheel's sha256; fetches the wheel, so that a run does not fail later."""
         wheels.fetch("alfworld")
         return {"generator": generator.VERSION, "alfworld_wheel_sha256": wheels.WHEELS["alfworld"].sha256}
 
@@ -137,7 +141,7 @@ def _expand_generated(rule: Rule) -> list[str]:
 
 
 def data_folder(data: Path | None) -> Path:
-    """The folder that holds `json_2.1.1`: what was given, else `$ALFWORLD_DATA`.
+    """Return the folder that holds `json_2.1.1`: `data` where it is given, else `$ALFWORLD_DATA`.
 
     Raises:
         MissingDataError: neither is given, or it is not such a folder.
@@ -156,12 +160,16 @@ def data_folder(data: Path | None) -> Path:
 
 
 def game_path(root: Path, task: str) -> Path:
-    """Where upstream's download puts the game of a task."""
+    """Return where upstream's download puts the game of a task, under the data folder `root`."""
     return root / "json_2.1.1" / task.removeprefix("alfworld/") / "game.tw-pddl"
 
 
 def generated_key(task: str) -> tuple[str, int]:
-    """Type and seed of a generated task's id."""
+    """Return type and seed of a generated task's id.
+
+    Raises:
+        UnknownNameError: not the id of a generated task.
+    """
     kind, _, seed = task.removeprefix(GENERATED_PREFIX).partition("/")
     if not (seed.isascii() and seed.isdecimal() and len(seed) <= 9) or kind not in generator.KINDS or str(int(seed)) != seed:
         known = [f"{GENERATED_PREFIX}{kind}/SEED" for kind in generator.KINDS]
@@ -170,7 +178,11 @@ def generated_key(task: str) -> tuple[str, int]:
 
 
 def load_game(task: str, data: Path | None = None) -> Game:
-    """The game of a task id, read from the data folder or generated.
+    """Return the game of a task id, read from the data folder or generated.
+
+    Args:
+        task: the task id.
+        data: the folder that holds `json_2.1.1`; None means `$ALFWORLD_DATA`.
 
     Raises:
         UnknownNameError: no such task.

@@ -52,22 +52,22 @@ class TextWorldEngine:
                 raise GameFileError(f"the engine cannot load the game of {game.task}: {_short(error)}") from error
 
     def reset(self) -> str:
-        """Start the game anew; the first observation."""
+        """Start the game anew and return the first observation."""
         self._state = self._call(self._env.reset)
         return str(self._state.feedback)
 
     def step(self, command: str) -> Feedback:
-        """Execute one command."""
+        """Execute one command, spelled as `admissible` lists it."""
         valid = command.strip() in self._state["_valid_commands"]
         self._state, _, _ = self._call(self._env.step, command)
         return Feedback(str(self._state.feedback), bool(self._state["won"]), valid)
 
     def admissible(self) -> list[str]:
-        """Sorted, unique commands that do something now."""
+        """Return the commands that do something now, sorted and without duplicates."""
         return list(self._state["admissible_commands"])
 
     def names(self) -> frozenset[str]:
-        """The things in the game, by the names under which they are spoken of."""
+        """Return the names of the things in the game, as texts and commands use them ("mug 1")."""
         return frozenset(info.name.strip() for info in self._pddl._entity_infos.values() if info.name)
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class TextWorldEngine:
 
 
 def _with_library(pddl_env: Any, infos: Any) -> Any:
-    """Upstream's environment over an idle library; only when there is none, a further copy is mapped."""
+    """Return upstream's environment over an idle library; only when there is none, a further copy is mapped."""
     if not _idle_libraries:
         return pddl_env(infos)
     from textworld import Environment

@@ -1,5 +1,5 @@
-"""The expert that knows the whole household: a game's walkthrough. Invariant: it names a next action only where the episode
-has followed it so far; off its path it is silent rather than wrong.
+"""The expert that knows the whole household: a game's walkthrough. Invariant: it gives a next action only while the episode has
+followed it; off its path it gives none rather than a wrong one.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ class Walkthrough:
         self._on_path = True
 
     def next_action(self) -> str | None:
-        """The next command, or None off the path and after the end."""
+        """Return the next command, or None off the path and after the end."""
         if not self._on_path or self._next >= len(self._commands):
             return None
         return self._commands[self._next]
 
     def observe(self, action: str, valid: bool) -> None:
-        """Take note of an executed action."""
+        """Advance the cursor, or leave the path, after an executed action.
+
+        Args:
+            action: the canonical action.
+            valid: whether it was admissible.
+        """
         if action == self.next_action():
             self._next += 1
         elif valid and not changes_nothing(action):

@@ -74,8 +74,8 @@ def sorted_rows(rows: Sequence[Standing], column: str, descending: bool) -> list
     if column not in _KEYS:
         raise UnknownNameError("column", column[:100], COLUMNS)
     key = _KEYS[column]
-    there = [row for row in rows if key(row) not in (_NEVER, math.inf)]
-    return sorted(there, key=key, reverse=descending) + [row for row in rows if key(row) in (_NEVER, math.inf)]
+    with_value = [row for row in rows if key(row) not in (_NEVER, math.inf)]
+    return sorted(with_value, key=key, reverse=descending) + [row for row in rows if key(row) in (_NEVER, math.inf)]
 
 
 def parse_board(slug: str, known: Iterable[Board]) -> Board:
@@ -100,16 +100,16 @@ def board_view(store: Store, board: Board, state: State | None = "verified") -> 
     """
     changes = store.changes()
     envs = board.envs
-    known = store.views.get((board, envs, state))
-    if known is not None and known[0] == changes:
-        view: BoardView = known[1]
+    cached = store.views.get((board, envs, state))
+    if cached is not None and cached[0] == changes:
+        view: BoardView = cached[1]
         return view
-    whole_key = (board, envs, "whole")
-    whole = store.views.get(whole_key)
-    if whole is None or whole[0] != changes:
-        whole = (changes, _view(store, board))
-        store.views[whole_key] = whole
-    view = whole[1]
+    full_key = (board, envs, "whole")
+    full = store.views.get(full_key)
+    if full is None or full[0] != changes:
+        full = (changes, _view(store, board))
+        store.views[full_key] = full
+    view = full[1]
     if state is not None:
         view = replace(view, rows=tuple(row for row in view.rows if row.state == state))
     store.views[board, envs, state] = (changes, view)
@@ -214,15 +214,15 @@ def _overall(found: Mapping[str, Sequence[Candidate]]) -> list[Standing]:
     for env, candidates in found.items():
         for one in filter(_ranked, candidates):
             systems.setdefault((one.details.name, one.details.team), {})[env] = one
-    whole = [[by_env[env] for env in found] for by_env in systems.values() if len(by_env) == len(found)]
-    if not whole:
+    complete = [[by_env[env] for env in found] for by_env in systems.values() if len(by_env) == len(found)]
+    if not complete:
         return []
-    rows = [_mean_standing(some) for some in whole]
-    values = np.array([np.concatenate([_won(one) / len(one.result.outcomes) for one in some]) for some in whole])
+    rows = [_mean_standing(some) for some in complete]
+    values = np.array([np.concatenate([_won(one) / len(one.result.outcomes) for one in some]) for some in complete])
     placed = sorted(range(len(rows)), key=lambda place: _by_success(rows[place]))
-    first = whole[placed[0]]
+    first = complete[placed[0]]
     for place, rank in ranks(placed, exchange_of(values)).items():
-        apart = [_behind(_won(one), _won(other)) for one, other in zip(first, whole[place], strict=True)]
+        apart = [_behind(_won(one), _won(other)) for one, other in zip(first, complete[place], strict=True)]
         rows[place] = replace(rows[place], rank=rank, behind=estimates.average(apart) if place != placed[0] else None)
     return rows
 

@@ -1,6 +1,6 @@
-"""An entry, as everybody sees it, and what each of its modes reached. Invariant: its numbers were computed here from its
-episodes, never taken from a submitter; `verified` means that replaying its actions gave every observation, score and verdict
-that it claims.
+"""An entry as everybody sees it, and the results of its modes. Invariant: its numbers were computed here from its episodes,
+never taken from a submitter; `verified` means that replaying its actions gave every observation, score and verdict that it
+claims.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The store of entries. Invariant: an entry is there whole (its bundle, its results, its state) or not at all, once, and its
-episodes never change; only its state does.
+"""The store of entries. Invariant: an entry is stored completely (its bundle, its results, its state) or not at all, and once;
+its episodes never change, only its state does.
 """
 
 from __future__ import annotations

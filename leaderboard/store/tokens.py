@@ -25,7 +25,7 @@ _BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """A token: whom it was made for, when."""
+    """A token: the name it was made for, and when."""
 
     name: str
     created: datetime

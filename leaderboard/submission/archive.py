@@ -45,7 +45,7 @@ class Member:
         return self.info.orig_filename
 
     def pieces(self) -> Iterator[bytes]:
-        """Expand its content piece by piece.
+        """Yield its content piece by piece.
 
         Raises:
             SubmissionError: it is damaged, or not of the announced size.

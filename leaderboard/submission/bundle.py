@@ -120,17 +120,17 @@ def unpack(data: bytes | BinaryIO) -> Bundle:
     Raises:
         SubmissionError: it is not one: says what is wrong, in which file, line and field.
     """
-    members = read_archive(_whole(data), _LARGEST, limits.EXPANDED)
+    members = read_archive(_content(data), _LARGEST, limits.EXPANDED)
     details = _details(members[SUBMISSION].content())
     manifest = _manifest(members[MANIFEST].content())
     return Bundle.of(details, manifest, list(_episodes(members[EPISODES])))
 
 
-def _whole(data: bytes | BinaryIO) -> bytes:
-    whole = data if isinstance(data, bytes) else b"".join(_read(data))
-    if len(whole) > limits.PACKED:
+def _content(data: bytes | BinaryIO) -> bytes:
+    content = data if isinstance(data, bytes) else b"".join(_read(data))
+    if len(content) > limits.PACKED:
         raise SubmissionError(f"the submission has more than {limits.PACKED:,} bytes; no more are accepted")
-    return whole
+    return content
 
 
 def _read(file: BinaryIO) -> Iterator[bytes]:
@@ -176,10 +176,10 @@ def _episodes(member: Member) -> Iterator[Episode]:
 
 def _digest(manifest: Manifest, episodes: Sequence[Episode]) -> str:
     identity = manifest.model_dump(mode="json", include={"config", "agent", "task_list", "data"})
-    whole = hashlib.sha256(_canonical(identity))
+    digest = hashlib.sha256(_canonical(identity))
     for episode in episodes:
-        whole.update(_canonical(episode.model_dump(mode="json", exclude={"seconds"})))
-    return whole.hexdigest()
+        digest.update(_canonical(episode.model_dump(mode="json", exclude={"seconds"})))
+    return digest.hexdigest()
 
 
 def _canonical(value: dict[str, Any]) -> bytes:

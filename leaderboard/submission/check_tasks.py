@@ -34,31 +34,31 @@ def check_tasks(manifest: Manifest, entry: EnvEntry) -> RunPlan:
     """
     config = manifest.config
     try:
-        whole = entry.source().tasks(config.scheme, config.split)
+        split_tasks = entry.source().tasks(config.scheme, config.split)
     except UnknownNameError as error:
         raise SubmissionError(f"{MANIFEST}: config: {error}") from error
     trained = training_tasks(entry.name)
-    learnt = sum(task in trained for task in whole)
-    if learnt:
+    overlap = sum(task in trained for task in split_tasks)
+    if overlap:
         raise SubmissionError(
-            f"{MANIFEST}: config.split: {learnt} of the {len(whole)} tasks of {entry.name} {config.scheme}/{config.split} are "
-            "trained on, so it is not scored: submit a run on another split"
+            f"{MANIFEST}: config.split: {overlap} of the {len(split_tasks)} tasks of "
+            f"{entry.name} {config.scheme}/{config.split} are trained on, so it is not scored: submit a run on another split"
         )
-    expected = len(whole) if config.tasks is None else len(set(config.tasks))
+    expected = len(split_tasks) if config.tasks is None else len(set(config.tasks))
     if manifest.split_tasks != expected:
         raise SubmissionError(f"{MANIFEST}: split_tasks is {manifest.split_tasks}, not {expected}")
-    _check_list(manifest, whole)
+    _check_list(manifest, split_tasks)
     return RunPlan(config, entry, manifest.task_list, manifest.split_tasks, manifest.partial)
 
 
-def _check_list(manifest: Manifest, whole: tuple[str, ...]) -> None:
+def _check_list(manifest: Manifest, split_tasks: tuple[str, ...]) -> None:
     config, listed = manifest.config, manifest.task_list
     if not listed:
         raise SubmissionError(f"{MANIFEST}: task_list is empty")
     if len(set(listed)) < len(listed):
         twice = next(task for task, times in Counter(listed).items() if times > 1)
         raise SubmissionError(f"{MANIFEST}: task_list has {quote_value(twice)} twice")
-    known = set(whole)
+    known = set(split_tasks)
     for name, tasks in (("task_list", listed), ("config.tasks", config.tasks or ())):
         for task in tasks:
             if task not in known:
@@ -66,24 +66,24 @@ def _check_list(manifest: Manifest, whole: tuple[str, ...]) -> None:
                     f"{MANIFEST}: {name}: {quote_value(task)} is no task of {config.env} {config.scheme}/{config.split}: "
                     "play it with the --split that it belongs to"
                 )
-    drawn = _drawn(config, whole)
+    drawn = _drawn(config, split_tasks)
     if manifest.partial:
         _check_partial(manifest, drawn)
     elif listed != drawn:
         _refuse_other(listed, drawn)
 
 
-def _drawn(config: RunConfig, whole: tuple[str, ...]) -> tuple[str, ...]:
+def _drawn(config: RunConfig, split_tasks: tuple[str, ...]) -> tuple[str, ...]:
     """Return the tasks that `plan.make_plan` draws where all games are there."""
     if config.tasks is not None:
         if config.episodes is not None:
             raise SubmissionError(f"{MANIFEST}: config: tasks names the tasks and episodes draws them, so one of them is null")
         return tuple(dict.fromkeys(config.tasks))
     if config.episodes is None:
-        return whole
-    if config.episodes > len(whole):
-        raise SubmissionError(f"{MANIFEST}: config.episodes is {config.episodes}, the split has {len(whole)} tasks")
-    return tuple(draw_tasks(whole, config.episodes, config.seed))
+        return split_tasks
+    if config.episodes > len(split_tasks):
+        raise SubmissionError(f"{MANIFEST}: config.episodes is {config.episodes}, the split has {len(split_tasks)} tasks")
+    return tuple(draw_tasks(split_tasks, config.episodes, config.seed))
 
 
 def _check_partial(manifest: Manifest, drawn: tuple[str, ...]) -> None:

@@ -22,8 +22,8 @@ M = TypeVar("M", bound=BaseModel)
 
 def quote_value(value: object) -> str:
     """Return a submitted value for an error: quoted, on one line, cut."""
-    whole = value if isinstance(value, str) else str(value)
-    return repr(whole[: limits.QUOTED]) + ("…" if len(whole) > limits.QUOTED else "")
+    text = value if isinstance(value, str) else str(value)
+    return repr(text[: limits.QUOTED]) + ("…" if len(text) > limits.QUOTED else "")
 
 
 def one_line(text: str) -> str:

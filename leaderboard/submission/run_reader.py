@@ -64,17 +64,17 @@ def _planned(folder: Path, manifest: Manifest, episodes: Sequence[Episode]) -> l
     """Return the episodes in the plan's order."""
     modes = MODES if manifest.config.mode == "both" else (manifest.config.mode,)
     keys = [episode_key(task, mode) for task in manifest.task_list for mode in modes]
-    there = {episode.key: episode for episode in episodes}
-    missing = [key for key in keys if key not in there]
+    by_key = {episode.key: episode for episode in episodes}
+    missing = [key for key in keys if key not in by_key]
     if missing:
         raise RunFolderError(
             f"{folder} holds an unfinished run: {len(missing)} of {len(keys)} episodes are missing, the first is {missing[0]}; "
             f"go on with: cotbench run --resume {folder}"
         )
-    others = there.keys() - set(keys)
+    others = by_key.keys() - set(keys)
     if others:
         raise RunFolderError(f"{folder / EPISODES} holds {min(others)}, which its manifest does not list: remove that line")
-    return [there[key] for key in keys]
+    return [by_key[key] for key in keys]
 
 
 def _summary(folder: Path) -> Summary:

@@ -79,10 +79,10 @@ def _other_episodes(manifest: Manifest, episodes: Sequence[Episode]) -> Differen
     """Return the first place where the episodes are not those of the manifest's task list."""
     config = manifest.config
     modes: Sequence[Mode] = MODES if config.mode == "both" else (config.mode,)
-    listed = [episode_key(task, mode) for task in manifest.task_list for mode in modes]
-    for there, due in zip_longest([episode.key for episode in episodes], listed, fillvalue="none"):
-        if there != due:
-            return Difference.at("episode", there, due, episode=due if there == "none" else there)
+    expected = [episode_key(task, mode) for task in manifest.task_list for mode in modes]
+    for played, due in zip_longest([episode.key for episode in episodes], expected, fillvalue="none"):
+        if played != due:
+            return Difference.at("episode", played, due, episode=due if played == "none" else played)
     return None
 
 
@@ -158,7 +158,7 @@ def _require_data(bundle: Bundle, entry: EnvEntry, data: Path | None) -> None:
 
 
 def _require_versions(bundle: Bundle, entry: EnvEntry, difference: Difference) -> None:
-    """Hold a difference against a run only where the same versions played it."""
+    """Raise an error where other versions played the run: only with the same ones a difference counts against it."""
     manifest = bundle.manifest
     for name in ("cotbench", *entry.engines):
         recorded = _minor(manifest.python) if name == PYTHON else manifest.packages.get(name)
@@ -180,7 +180,7 @@ def _remedy(name: str, recorded: str | None, manifest: Manifest, entry: EnvEntry
         return "verify it with that Python"
     if name in manifest.data and entry.takes_data:
         return "point --data at the data that it was played on"
-    # What is no package of its own is pinned by cotbench.
+    # Data without a package of its own is fixed by the version of cotbench.
     package = name if name in entry.engines else "cotbench"
     wanted = recorded if package == name else manifest.packages.get(package)
     if wanted is None or not _PLAIN.fullmatch(wanted):
@@ -198,7 +198,7 @@ def _version_here(name: str) -> str:
 
 
 def _minor(python: str) -> str:
-    """Return `3.11` for `3.11.7`: a minor version keeps the words of its errors."""
+    """Return `3.11` for `3.11.7`: error messages do not change within a minor version."""
     return ".".join(python.split(".")[:2])
 
 

@@ -1,4 +1,4 @@
-"""The API's schema as something to read. Invariant: pure; what the page says of the API is what its schema says."""
+"""The API's schema as a page for readers. Invariant: pure; the page is made from the schema alone."""
 
 from __future__ import annotations
 

@@ -146,8 +146,8 @@ def _board(query: Mapping[str, str], existing: Sequence[Board]) -> Board:
         if split not in known:
             raise UnknownNameError("split", split[:100], known, f"of {env}" if env is not None else "")
         fitting = [board for board in fitting if _split_name(board) == split]
-    there = set(existing)
-    return min(fitting, key=lambda board: (board not in there, *_preference(board), envs.index(board.env)))
+    non_empty = set(existing)
+    return min(fitting, key=lambda board: (board not in non_empty, *_preference(board), envs.index(board.env)))
 
 
 def _split_name(board: Board) -> str:

@@ -21,7 +21,7 @@ from cotbench.stats.estimates import Estimate
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a column is sorted by.
+    """A sortable part of a column's head.
 
     Attributes:
         title: the words.

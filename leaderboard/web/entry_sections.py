@@ -1,6 +1,6 @@
-"""What an entry's page shows: its numbers as tables, its episodes, its manifest. Invariant: numbers are drawn from the summary,
-which was computed here from the episodes; the same bundle gives the same text; of many episodes a page holds as many as fit
-into its budget, and says how many there are.
+"""The sections of an entry's page: its numbers as tables, its episodes, its manifest. Invariant: numbers are drawn from the
+summary, which was computed here from the episodes; the same bundle gives the same text; a page holds as many episodes as fit
+into its budget, and gives the number of all.
 """
 
 from __future__ import annotations

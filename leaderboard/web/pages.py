@@ -26,7 +26,7 @@ ROWS = 100
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A link to what may have been meant."""
+    """A link to a suggestion."""
 
     title: str
     address: str

@@ -1,5 +1,5 @@
-"""Limits of submissions: rates, sizes, times. Invariant: nobody can fill the memory or the disk, by many requests, by one that
-never ends, or by one that says that it is small.
+"""Limits of submissions: rates, sizes, times. Invariant: no client can fill the memory or the disk, be it with many requests,
+with one that never ends, or with one whose stated length is wrong.
 """
 
 from __future__ import annotations

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cotbench.agents.hf.linear import use_fast_cpu_linear
-
 ATTENTION = "cotbench_rows"
 """The name of this attention among transformers' `attn_implementation`s."""
 
@@ -153,10 +151,9 @@ def forward(model: Any, spans: Sequence[TokenSpan]) -> list[Any]:
 
 
 def install_attention(model: Any) -> None:
-    """Make a model's layers use the attention of this module; on a CPU also its linear layers (`linear.py`)."""
+    """Make a model's layers use the attention of this module."""
     from transformers import AttentionInterface
 
-    use_fast_cpu_linear(model)
     AttentionInterface.register(ATTENTION, attention_forward)
     model.set_attn_implementation(ATTENTION)
 

@@ -1,9 +1,9 @@
 """Continuous batching for `hf:` agents: many queries on one model. Invariant: each token of an episode goes through the model
 once, for both modes and the next turn; and an answer depends on its query alone, not on what is answered beside it.
 
-A *lane* is one episode's prompt with its KV cache. The *branches* of a lane continue its prompt (both modes, given traces, forced
-actions): they share the lane's cache, and each has a cache of its own for what it adds. Every forward pass takes what all lanes
-have to compute: prompts in chunks, continuations a token (and a draft) at a time; new queries join at the next pass.
+A *lane* is one episode's prompt with its KV cache. The *branches* of a lane continue its prompt (both modes, given traces,
+forced actions): they share the lane's cache, and each has a cache of its own for what it adds. Every forward pass takes what
+all lanes have to compute: prompts in chunks, continuations a token (and a draft) at a time; new queries join at the next pass.
 """
 
 from __future__ import annotations

@@ -66,10 +66,10 @@ def require_transformers() -> None:
 def load(
     target: str,
     *,
-    device: str,
-    dtype: str,
-    attn: str | None,
-    revision: str | None,
+    device: str = "auto",
+    dtype: str = "auto",
+    attn: str | None = None,
+    revision: str | None = None,
     adapter: str | None = None,
     quantize: str | None = None,
 ) -> LoadedModel:

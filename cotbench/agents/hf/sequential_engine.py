@@ -80,7 +80,7 @@ class CachedSequence:
             self._reset()
 
     def _can_crop(self) -> bool:
-        """Return whether the cache can be shortened: sliding windows and recurrent states forget what a shorter prefix needs."""
+        """Return whether the cache can be shortened: sliding windows and recurrent states forget what that needs."""
         from transformers.cache_utils import DynamicLayer
 
         return all(type(layer) is DynamicLayer for layer in self._cache.layers)

@@ -1,1 +1,1 @@
-"""Models behind servers that speak OpenAI's protocol. Nothing heavy is imported until an agent is built."""
+"""Models behind servers with OpenAI's protocol. Nothing heavy is imported until an agent is built."""

@@ -1,5 +1,5 @@
-"""Where a server is, and how to show that one may use it. Invariant: an address holds no secret, so it may be written down; a
-key comes from the environment and goes nowhere but to the server.
+"""Address and key of a server. Invariant: an address holds no secret, so it may be written down; a key is read from the
+environment and sent to the server alone.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Address:
     """A model at a server.
 
     Attributes:
-        model: the name under which the server knows it.
-        url: what `/chat/completions` and `/completions` are appended to.
+        model: the server's name for it.
+        url: the base URL, to which `/chat/completions` and `/completions` are appended.
     """
 
     model: str
@@ -35,7 +35,7 @@ class Address:
 
 
 def read_address(target: str) -> Address:
-    """Take `MODEL@URL` apart; `/v1` is added to a URL without a path.
+    """Parse `MODEL@URL`; `/v1` is added to a URL without a path.
 
     Raises:
         UsageError: no model, a URL without http://, or one with a password in it.
@@ -59,14 +59,17 @@ def read_address(target: str) -> Address:
 
 
 def read_key(variable: str, url: str) -> str | None:
-    """The key for a server, out of an environment variable; None where there is none to send.
+    """Read the key of a server from an environment variable.
 
     Args:
         variable: its name; empty when no key is to be sent.
-        url: the server; OpenAI's own takes nobody without a key.
+        url: the server; OpenAI's own accepts no request without a key.
+
+    Returns:
+        The key; None where there is none to send.
 
     Raises:
-        UsageError: that is not the name of a variable. What it is instead is not said: it may be a key.
+        UsageError: that is not the name of a variable. The message does not repeat it: it may be a key.
         AgentError: the key is missing, or no key.
     """
     if not variable:

@@ -1,5 +1,5 @@
-"""The `openai:` agent: a server asked by many threads. Invariant: a request that fails for good becomes the error of its query
-and of no other; nothing that the agent says of itself or of a failure holds the key.
+"""The `openai:` agent: a server, queried by many threads. Invariant: a request that fails for good becomes the error of its
+query and of no other; neither the agent's description nor a message holds the key.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from cotbench.agents.openai.capabilities import Way, probe_server
 from cotbench.agents.openai.completions import CompletionWriter, Prompt, TokenUsage, explain_error
 from cotbench.agents.openai.connection import Connection, ServerError
 from cotbench.agents.openai.tokens import ServerTokenizer, find_tokens
+from cotbench.agents.tokenization.token_ids import decision_tokens
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.dialogue import Dialogue, fit_context
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.prompting.generation import TAG_ALLOWANCE, GenerationRequest, answer_program, prompt_limit
+from cotbench.prompting.generation import TAG_ALLOWANCE, Generation, GenerationRequest, answer_program, prompt_limit
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 _log = logging.getLogger(__name__)
@@ -41,13 +42,14 @@ class OpenAIAgent:
         tokenizer: the model's tokenizer, a folder or a hub name; default: MODEL, where it is one of these. With it prompts are
             cut to the context, and a server that continues no messages is sent prompts instead; needs the extra `hf`.
         way: how a turn that we open is continued: "chat" (`continue_final_message`), "completions", or "auto": chat where the
-            server shows that it does that, else completions. With "completions" everything is asked that way.
+            server shows that it does that, else completions. With "completions" every request goes to that endpoint.
         concurrency: requests at once.
         timeout: seconds to wait for an answer.
         retries: further attempts after a failure that may pass.
         tools: "text" describes functions in the system text, "native" hands them to the server as tools (style template).
-        context: the longest prompt and answer together, in tokens; default: what the server tells, else the model's
-            configuration beside the tokenizer; where none is known, the server itself has to refuse.
+        context: the longest prompt and answer together, in tokens; default: the length that the server reports, else that of
+            the model's configuration beside the tokenizer; where none is known, the server itself has to refuse a longer
+            prompt.
         key_env: the environment variable with the key; empty: none is sent.
     """
 
@@ -81,8 +83,8 @@ class OpenAIAgent:
         except ServerError as error:
             if error.status not in (401, 403):
                 raise
-            held = f"the key in {key_env}" if key is not None else f"no key ({key_env or 'key_env'} is not set)"
-            raise AgentError(f"{address.url} does not accept {held}: {error}") from None
+            credential = f"the key in {key_env}" if key is not None else f"no key ({key_env or 'key_env'} is not set)"
+            raise AgentError(f"{address.url} does not accept {credential}: {error}") from None
         if self._native and self._server.chat is None:
             raise AgentError(f"tools=native needs messages, which {address.url} does not take: leave tools and way away")
         self._tokens = tokens if isinstance(tokens, ServerTokenizer) else None
@@ -104,11 +106,11 @@ class OpenAIAgent:
         self._open = 0
 
     def describe(self) -> dict[str, Any]:
-        """Server, model, and how it is asked: what the manifest records."""
+        """Return server, model, and the form of requests, for the manifest."""
         return dict(self._description)
 
     def require(self, elicitation: Elicitation) -> None:
-        """Refuse what this server cannot do.
+        """Raise an error where this server cannot be asked this way.
 
         Raises:
             AgentError: with style prefill, where the server continues no turn, or tools are native.
@@ -117,21 +119,21 @@ class OpenAIAgent:
             return
         if self._native:
             raise AgentError(
-                "tools=native lets the server write the whole answer, so nothing is opened: --elicitation template"
+                "tools=native lets the server write the whole answer, so nothing is opened: --elicitation-style template"
             )
         if self._server.prefill == "none":
             raise AgentError(
                 f"{self._connection.url} cannot continue a turn that we open ({self._server.reason}): "
-                "ask with --elicitation template"
+                "ask with --elicitation-style template"
             )
 
     def submit(self, key: Hashable, query: Query) -> None:
-        """Take a query in; `collect` gives its decision, under the key."""
+        """Take a query; `collect` returns its decision, with the key."""
         self._open += 1
-        self._hand(key, query, self._done)
+        self._enqueue(key, query, self._done)
 
     def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
-        """The decisions completed since the last call; waits for one, but no longer than `wait` seconds."""
+        """Return the decisions completed since the last call; waits at most `wait` seconds for one."""
         answers: list[tuple[Hashable, Decision]] = []
         try:
             while len(answers) < self._open:
@@ -142,15 +144,15 @@ class OpenAIAgent:
         return answers
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        """One decision a query, in order; what fails is an error of that query alone."""
+        """Return a decision for each query, in order; a failure is an error of that query alone."""
         done: _Done = queue.SimpleQueue()
         for index, query in enumerate(queries):
-            self._hand(index, query, done)
+            self._enqueue(index, query, done)
         answers = dict(done.get() for _ in queries)
         return [answers[index] for index in range(len(queries))]
 
     def close(self) -> None:
-        """End the threads; a request under way is not waited for."""
+        """End the threads, without waiting for requests in progress."""
         self._connection.close()
         with suppress(queue.Empty):
             while True:
@@ -158,16 +160,16 @@ class OpenAIAgent:
         for _ in self._threads:
             self._waiting.put(None)
         self._threads, self._open = [], 0
-        counted = self._writer.merges
-        if counted.merged:
+        merges = self._writer.merges
+        if merges.merged:
             _log.warning(
                 "%s: %d of %d prompts were sent as text of which the server makes other tokens than the hf: agent",
                 self.name,
-                counted.merged,
-                counted.sent,
+                merges.merged,
+                merges.sent,
             )
 
-    def _hand(self, key: Hashable, query: Query, done: _Done) -> None:
+    def _enqueue(self, key: Hashable, query: Query, done: _Done) -> None:
         if len(self._threads) < self.batch:
             thread = threading.Thread(target=self._work, name=f"{self.name} {len(self._threads)}", daemon=True)
             self._threads.append(thread)
@@ -181,60 +183,68 @@ class OpenAIAgent:
                 decision = self._answer(query)
             except ServerError as error:
                 decision = Decision("", error=explain_error(error))
-            except Exception as error:  # A broken template, text that is no text: this query's failure alone.
+            except Exception as error:  # A broken template or an undecodable text: the failure of this query alone.
                 decision = error_decision(error)
                 decision = replace(decision, error=self._connection.redact(decision.error or ""))
             done.put((key, decision))
 
     def _answer(self, query: Query) -> Decision:
-        prompt, spent = self._prompt(query), TokenUsage()
-        calling = self._native and bool(query.dialogue.functions)
-        decision = (self._with_tools if calling else self._written)(query, prompt, spent)
-        length = spent.prompt_tokens if calling or prompt.ids is None else len(prompt.ids)
+        prompt, usage = self._prompt(query), TokenUsage()
+        uses_tools = self._native and bool(query.dialogue.functions)
+        decision = (self._call_tools if uses_tools else self._run_program)(query, prompt, usage)
+        length = usage.prompt_tokens if uses_tools or prompt.ids is None else len(prompt.ids)
         return replace(
             decision,
             prompt_tokens=length,
-            reused_tokens=min(spent.cached, length),
-            prefilled_tokens=spent.prefilled,
+            reused_tokens=min(usage.cached, length),
+            prefilled_tokens=usage.prefilled,
             dropped_observations=prompt.dropped,
         )
 
     def _prompt(self, query: Query) -> Prompt:
-        """The prompt, cut to the context where both are known; without a tokenizer the server has to refuse."""
-        asked, tokens = query.elicitation, self._tokens
-        made: dict[Dialogue, Prompt] = {}
+        """Return the prompt, cut to the context where both are known; without a tokenizer the server has to refuse a longer
+        one.
+        """
+        elicitation, tokens = query.elicitation, self._tokens
+        prompts: dict[Dialogue, Prompt] = {}
 
         def length(dialogue: Dialogue) -> int:
-            messages = asked.messages(dialogue, query.mode, query.admissible_actions)
+            messages = elicitation.messages(dialogue, query.mode, query.admissible_actions)
             ids = tokens.prompt(messages) if tokens is not None else None
-            made[dialogue] = Prompt(messages, dialogue, ids)
+            prompts[dialogue] = Prompt(messages, dialogue, ids)
             return len(ids or ())
 
-        limit = 2**31 if self._context is None else prompt_limit(asked, self._context)
-        shown, dropped = fit_context(query.dialogue, length, limit)
-        return replace(made[shown], dropped=dropped)
+        limit = 2**31 if self._context is None else prompt_limit(elicitation, self._context)
+        fitted, dropped = fit_context(query.dialogue, length, limit)
+        return replace(prompts[fitted], dropped=dropped)
 
-    def _written(self, query: Query, prompt: Prompt, spent: TokenUsage) -> Decision:
-        """Run the query's program: a CoT decision is two requests."""
-        running = answer_program(query)
-        ask = next(running)
+    def _run_program(self, query: Query, prompt: Prompt, usage: TokenUsage) -> Decision:
+        """Run the query's program: a CoT decision takes two requests."""
+        program = answer_program(query)
+        request = next(program)
+        history: list[tuple[list[int], Generation]] = []
         while True:
-            said = self._writer.write(query, prompt, ask, spent)
+            turn = self._writer.turn_ids(request.prefill) if query.return_tokens else None
+            generation = self._writer.write(query, prompt, request, usage)
+            if turn is not None:
+                history.append((turn, generation))
             try:
-                ask = running.send(said)
+                request = program.send(generation)
             except StopIteration as end:
                 decision: Decision = end.value
-                return decision
+                if turn is None or prompt.ids is None:
+                    return decision
+                return replace(decision, tokens=decision_tokens(prompt.ids, history))
 
-    def _with_tools(self, query: Query, prompt: Prompt, spent: TokenUsage) -> Decision:
-        """One request with the functions as tools."""
+    def _call_tools(self, query: Query, prompt: Prompt, usage: TokenUsage) -> Decision:
+        """Send one request with the functions as tools, and return its decision."""
         if query.elicitation.style == "prefill" or query.given_trace is not None or query.given_action is not None:
             raise AgentError("with tools=native no tag is opened, no trace given, no action scored: use ?tools=text")
         chat = self._server.chat
         if chat is None:
             raise AgentError("the server takes no messages, so no tools")
         box = native.toolbox(prompt.shown)
-        ask = GenerationRequest((), native.budget(query.elicitation, query.mode), (), False, derive_seed(query.seed, 0))
-        fields = self._writer.fields(chat, query, ask)
+        request = GenerationRequest((), native.budget(query.elicitation, query.mode), (), False, derive_seed(query.seed, 0))
+        fields = self._writer.fields(chat, query, request)
         body = {"messages": chat.request_messages(native.messages(prompt.shown, query)), "tools": list(box.tools), **fields}
-        return native.read_calls(self._writer.ask(chat, body, spent), box, query)
+        return native.read_calls(self._writer.ask(chat, body, usage), box, query)

@@ -1,9 +1,9 @@
-"""What a server can do, found out once by asking it. Invariant: an ability is believed when the server has shown it, never
-because it accepted a field: some ignore what they do not know. What is said of it is the same at every start.
+"""The capabilities of a server, found out once by test requests. Invariant: a capability counts when the server has shown it,
+never because it accepted a field: some ignore unknown fields. The description is the same at every start.
 
-A turn can be continued in two ways. *Chat*: the messages end with what was opened, and `continue_final_message` keeps the turn
-open. *Completions*: the prompt is rendered here, with the model's own tokenizer, and the server continues it. Both are proven
-by the number of tokens that the server counts.
+A turn can be continued in two ways. *Chat*: the messages end with the opened turn, and `continue_final_message` keeps it open.
+*Completions*: the prompt is rendered here, with the model's own tokenizer, and the server continues it. Both are verified by
+the number of tokens that the server counts.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 
 _MESSAGES = (Message("system", "You are brief."), Message("user", "Write one short sentence."))
 _OPENINGS = (ACTION_OPEN, THINK_OPEN, f"{THINK_OPEN}a{THINK_CLOSE}\n{ACTION_OPEN}")
-"""Chat templates rewrite a turn that holds thinking: each of what will be opened is tried."""
+"""The openings of a turn that a run uses; each is tried, because chat templates rewrite a turn that holds reasoning."""
 
 _STOPS = (" ", "e", "a", "o")
-"""Four are the most that OpenAI takes; hardly a sentence has none of them."""
+"""Stop strings of a test request: nearly every sentence has one of them, and OpenAI takes at most four."""
 
 _PLAIN_SAMPLING = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False, "return_token_ids": True}
 _EXTRAS: Mapping[str, Mapping[str, Any]] = {"vllm": _PLAIN_SAMPLING, "sglang": _PLAIN_SAMPLING}
-"""By `owned_by`: these servers would else take penalties and a top-k out of the model's generation_config.json."""
+"""Extra fields by `owned_by`: without them these servers take penalties and a top-k from generation_config.json."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One endpoint, and what it takes.
+    """One endpoint, and the fields that it takes.
 
     Attributes:
-        path: where it is.
-        prompts: in which form it is given a prompt.
+        path: its path below the base URL.
+        prompts: the form in which it is given a prompt.
         budget: its name for the most tokens to generate.
-        stops: how one learns which stop string was met: told, kept in the text, or not at all; then none is sent.
+        stops: how the stop string that was met is known: told by the server, kept in the text, or unknown; then none is sent.
         seed: whether it takes one.
-        logprobs: the fields that make it tell log-probabilities; none where it does not.
+        logprobs: the fields that make it return log-probabilities; none where it does not.
         extras: fields that are always sent.
         system: whether the role `system` is accepted.
     """
@@ -64,26 +64,26 @@ class Endpoint:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the manifest says of it."""
-        told = {"prompts": self.prompts, "stops": self.stops, "seed": self.seed, "logprobs": bool(self.logprobs)}
-        return {**told, "system_role": self.system, "extras": dict(self.extras)}
+        """The endpoint as the manifest describes it."""
+        fields = {"prompts": self.prompts, "stops": self.stops, "seed": self.seed, "logprobs": bool(self.logprobs)}
+        return {**fields, "system_role": self.system, "extras": dict(self.extras)}
 
     def request_messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """Messages in the form of a request."""
-        kept = list(messages) if self.system else system_in_first_user(messages)
-        return [message._asdict() for message in kept]
+        """Return messages in the form of a request."""
+        accepted = list(messages) if self.system else system_in_first_user(messages)
+        return [message._asdict() for message in accepted]
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCapabilities:
-    """What was found out.
+    """The capabilities of a server for one model.
 
     Attributes:
-        listed: what the server's list says of the model; empty where it does not name it.
-        context: the longest prompt and answer together, in tokens, where the server tells.
-        chat: the endpoint for messages, where it is there and wanted.
+        model_info: the entry of the model in the server's list; empty where it is not listed.
+        context: the longest prompt and answer together, in tokens, where the server reports it.
+        chat: the endpoint for messages, where it exists and is wanted.
         completions: the endpoint for prompts, where it was needed and understood.
-        prefill: which of them continues a turn.
+        prefill: the endpoint that continues a turn.
         reason: why not chat, or why none.
     """
 
@@ -96,7 +96,7 @@ class ServerCapabilities:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """The capabilities as the manifest describes them."""
         used = self.continuing or self.chat or self.completions
         return {
             "server": dict(self.model_info),
@@ -107,27 +107,27 @@ class ServerCapabilities:
 
     @property
     def continuing(self) -> Endpoint | None:
-        """The endpoint that continues a turn."""
+        """Return the endpoint that continues a turn."""
         return {"chat": self.chat, "completions": self.completions, "none": None}[self.prefill]
 
 
 def probe_server(connection: Connection, model: str, way: Way, tokens: ServerTokenizer | str) -> ServerCapabilities:
-    """Find out what a server can do.
+    """Find out the capabilities of a server by test requests.
 
     Args:
         connection: to the server.
-        model: as the server calls it.
-        way: the way of continuing a turn that is wanted.
+        model: the server's name for it.
+        way: the wanted way of continuing a turn.
         tokens: the model's tokenizer, or why there is none.
 
     Raises:
-        ServerError: nobody answers, or the key is not accepted.
+        ServerError: the server does not answer, or does not accept the key.
         AgentError: the server does not have the model, or neither endpoint.
     """
     listed = connection.models()
-    ours = next((entry for entry in listed if entry["id"] == model), {})
-    extras = _EXTRAS.get(str(ours.get("owned_by")), {})
-    longest = ours.get("max_model_len")
+    model_entry = next((entry for entry in listed if entry["id"] == model), {})
+    extras = _EXTRAS.get(str(model_entry.get("owned_by")), {})
+    context = model_entry.get("max_model_len")
     probe = _Probe(connection, model, extras)
     chat = completions = None
     refusals: list[str] = []
@@ -148,41 +148,48 @@ def probe_server(connection: Connection, model: str, way: Way, tokens: ServerTok
     if chat is None and completions is None:
         names = [str(entry["id"]) for entry in listed]
         known = did_you_mean(model, names) if names and model not in names else ""
-        raise AgentError(f"{connection.url} does not answer for {model!r}{known}: {'; '.join(refusals) or _why(reasons)}")
-    found: Literal["chat", "completions", "none"] = "none"
+        raise AgentError(
+            f"{connection.url} does not answer for {model!r}{known}: {'; '.join(refusals) or _join_reasons(reasons)}"
+        )
+    prefill: Literal["chat", "completions", "none"] = "none"
     if chat is not None and not reasons["chat"]:
-        found = "chat"
+        prefill = "chat"
     elif completions is not None:
-        found, reasons["completions"] = "completions", ""
+        prefill, reasons["completions"] = "completions", ""
     return ServerCapabilities(
-        model_info={name: ours[name] for name in ("id", "owned_by") if name in ours},
-        context=longest if isinstance(longest, int) else None,
+        model_info={name: model_entry[name] for name in ("id", "owned_by") if name in model_entry},
+        context=context if isinstance(context, int) else None,
         chat=chat,
         completions=completions,
-        prefill=found,
-        reason=_why(reasons) if found != "chat" else "",
+        prefill=prefill,
+        reason=_join_reasons(reasons) if prefill != "chat" else "",
     )
 
 
-def _why(reasons: Mapping[str, str]) -> str:
+def _join_reasons(reasons: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
 
 
 def _refusal(error: ServerError, what: str) -> str:
-    """In fixed words: a server's own may differ from start to start, and the manifest is compared when a run goes on."""
+    """Return a refusal in fixed words.
+
+    A server's own words may differ from start to start, and the manifest is compared when a run is resumed.
+    """
     if not error.refused:
         raise error
     return f"the server refuses {what} ({error.status})"
 
 
 class _Probe:
-    """Asks small questions of one model."""
+    """Sends test requests for one model."""
 
     def __init__(self, connection: Connection, model: str, extras: Mapping[str, Any]) -> None:
         self._connection, self._model, self._extras = connection, model, extras
 
     def chat(self) -> Endpoint:
-        """What the endpoint for messages takes; some want another name for the budget, some templates no system role."""
+        """Return the endpoint for messages; some servers want another name for the budget, some templates take no system
+        role.
+        """
         refusals: list[ServerError] = []
         for budget, system in (("max_tokens", True), ("max_completion_tokens", True), ("max_tokens", False)):
             try:
@@ -194,7 +201,7 @@ class _Probe:
         raise refusals[0]
 
     def not_continued(self, chat: Endpoint, tokens: ServerTokenizer | str) -> str:
-        """Why the endpoint for messages does not continue a turn as it stands; empty where it does."""
+        """Return why the endpoint for messages does not continue a turn as it stands; empty where it does."""
         field = "continue_final_message"
         for place, opening in enumerate(_OPENINGS):
             body = {
@@ -217,7 +224,7 @@ class _Probe:
         return ""
 
     def completions(self, tokens: ServerTokenizer | str) -> tuple[Endpoint | None, str]:
-        """What the endpoint for prompts takes; else why it cannot be used."""
+        """Return the endpoint for prompts and an empty text; else None and why it cannot be used."""
         if not isinstance(tokens, ServerTokenizer):
             return None, tokens
         text = tokens.prompt_text(_MESSAGES) + ACTION_OPEN
@@ -238,7 +245,7 @@ class _Probe:
         return None, ", ".join(counts)
 
     def _closed(self, body: Mapping[str, Any]) -> int:
-        """How many tokens the same messages have when the last turn is ended; 0 where the server refuses that."""
+        """Return the number of tokens of the same messages when the last turn is ended; 0 where the server refuses that."""
         try:
             return self._ask("chat/completions", body).prompt_tokens or 0
         except ServerError as error:
@@ -249,9 +256,9 @@ class _Probe:
     def _endpoint(
         self, path: Path, prompt: Any, prompts: Prompts, budget: str, logprobs: Mapping[str, Any], system: bool = True
     ) -> Endpoint:
-        """Which optional fields an endpoint takes: all at once, or else one after the other."""
+        """Return an endpoint with the optional fields that it takes: all are tried at once, or else one after the other."""
         bare = Endpoint(path, prompts, budget, "unknown", False, {}, {}, system)
-        asked = {"messages": bare.request_messages(prompt)} if path == "chat/completions" else {"prompt": prompt}
+        base = {"messages": bare.request_messages(prompt)} if path == "chat/completions" else {"prompt": prompt}
         optional: dict[str, Mapping[str, Any]] = {
             "stop": {"stop": list(_STOPS)},
             "seed": {"seed": 1},
@@ -261,7 +268,7 @@ class _Probe:
 
         def ask(names: Sequence[str]) -> CompletionReply:
             fields = {name: value for group in names for name, value in optional[group].items()}
-            return self._ask(path, {**asked, budget: 16 if "stop" in names else 1, **fields})
+            return self._ask(path, {**base, budget: 16 if "stop" in names else 1, **fields})
 
         taken = list(optional)
         try:

@@ -1,6 +1,6 @@
-"""Having a server write what a program asks for. Invariant: the prompt `p` and what was opened after it are the same texts in
-every way; with prompts sent as ids they are the token ids of the `hf:` agent too. With prompts sent as text the server makes
-the tokens of the whole: where a tag's first character melts with the word before it, they differ, and that is counted.
+"""Send the requests of an answer program to a server. Invariant: the prompt `p` and the opened turn are the same texts with
+either endpoint; with prompts sent as ids they are the token ids of the `hf:` agent too. With prompts sent as text the server
+tokenizes the whole: where a tag's first character merges with the word before it, the ids differ, and that is counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cotbench.prompting.parsing import ACTION_CLOSE, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Query
 
 _SEEDS = 2**31
-"""Some servers take no larger seed."""
+"""Seeds are taken modulo this number: some servers take no larger ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Prompt:
         messages: as a chat.
         shown: the dialogue in it.
         ids: its tokens, where there is a tokenizer.
-        dropped: how many observations did not fit.
+        dropped: number of observations that did not fit.
     """
 
     messages: Sequence[Message]
@@ -44,7 +44,7 @@ class Prompt:
 
 @dataclass(slots=True)
 class TokenUsage:
-    """What the requests of one decision cost; `prompt_tokens` and `cached` are the first one's."""
+    """The token counts of one decision's requests; `prompt_tokens` and `cached` are those of the first one."""
 
     prompt_tokens: int = 0
     cached: int = 0
@@ -52,17 +52,17 @@ class TokenUsage:
     requests: int = 0
 
     def add(self, reply: CompletionReply) -> None:
-        """Count a request."""
-        asked = reply.prompt_tokens or 0
+        """Add the counts of a request."""
+        sent = reply.prompt_tokens or 0
         if self.requests == 0:
-            self.prompt_tokens, self.cached = asked, reply.cached_tokens
-        self.prefilled += max(0, asked - reply.cached_tokens)
+            self.prompt_tokens, self.cached = sent, reply.cached_tokens
+        self.prefilled += max(0, sent - reply.cached_tokens)
         self.requests += 1
 
 
 @dataclass(slots=True)
 class Merges:
-    """How many prompts were sent as text, and how many of them a server reads as other tokens."""
+    """The number of prompts sent as text, and of those that the server tokenizes otherwise than the `hf:` agent."""
 
     sent: int = 0
     merged: int = 0
@@ -80,8 +80,8 @@ class CompletionWriter:
 
     Args:
         connection: to the server.
-        model: as the server calls it.
-        server: what it can do.
+        model: the server's name for it.
+        server: its capabilities.
         tokens: the model's tokenizer, or why there is none.
     """
 
@@ -90,41 +90,54 @@ class CompletionWriter:
         self._tokens = tokens if isinstance(tokens, ServerTokenizer) else None
         self.merges = Merges()
 
-    def write(self, query: Query, prompt: Prompt, ask: GenerationRequest, spent: TokenUsage) -> Generation:
-        """One continuation.
+    def write(self, query: Query, prompt: Prompt, request: GenerationRequest, usage: TokenUsage) -> Generation:
+        """Return one continuation.
+
+        Args:
+            query: the query of the program.
+            prompt: its prompt.
+            ask: the program's request.
+            spent: the counts of the decision, to which those of the request are added.
 
         Raises:
             AgentError: the server cannot do that, or failed.
         """
-        if ask.forced is not None:
-            return self._scored(prompt, ask.prefill, ask.forced, spent)
-        endpoint = self._endpoint(ask.prefill)
-        body = {**self._prompt(endpoint, prompt, ask.prefill), **self.fields(endpoint, query, ask)}
-        reply = self.ask(endpoint, body, spent)
+        if request.forced is not None:
+            return self._score(prompt, request.prefill, request.forced, usage)
+        endpoint = self._endpoint(request.prefill)
+        body = {**self._prompt(endpoint, prompt, request.prefill), **self.fields(endpoint, query, request)}
+        reply = self.ask(endpoint, body, usage)
         if reply.reasoning is not None:
-            reply = _whole(reply, opened=bool(ask.prefill))
-        return to_generation(reply, ask, self._growth, self.count)
+            reply = _with_reasoning(reply, opened=bool(request.prefill))
+        return to_generation(reply, request, self._growth, self.count)
 
-    def ask(self, endpoint: Endpoint, body: dict[str, Any], spent: TokenUsage) -> CompletionReply:
-        """One request, and its cost."""
+    def turn_ids(self, prefill: Prefill) -> list[int] | None:
+        """Return the ids of the assistant's turn so far, where prompts are sent as token ids; else None."""
+        endpoint = self._endpoint(prefill)
+        if self._tokens is None or endpoint.path == "chat/completions" or endpoint.prompts != "ids":
+            return None
+        return self._tokens.opened(prefill)
+
+    def ask(self, endpoint: Endpoint, body: dict[str, Any], usage: TokenUsage) -> CompletionReply:
+        """Send one request, and add its token counts to `usage`."""
         reply = read_reply(self._connection.ask(endpoint.path, {"model": self._model, **body}))
-        spent.add(reply)
+        usage.add(reply)
         return reply
 
-    def fields(self, endpoint: Endpoint, query: Query, ask: GenerationRequest) -> dict[str, Any]:
-        """Everything of a request but its prompt."""
-        asked = query.elicitation
-        fields: dict[str, Any] = {endpoint.budget: ask.budget, "temperature": asked.temperature}
-        if asked.temperature > 0:
-            fields["top_p"] = asked.top_p
+    def fields(self, endpoint: Endpoint, query: Query, request: GenerationRequest) -> dict[str, Any]:
+        """Return all fields of a request but those of its prompt."""
+        elicitation = query.elicitation
+        fields: dict[str, Any] = {endpoint.budget: request.budget, "temperature": elicitation.temperature}
+        if elicitation.temperature > 0:
+            fields["top_p"] = elicitation.top_p
             if endpoint.seed:
-                fields["seed"] = ask.seed % _SEEDS
-        if endpoint.stops != "unknown" and ask.stops:
-            fields["stop"] = list(ask.stops)
+                fields["seed"] = request.seed % _SEEDS
+        if endpoint.stops != "unknown" and request.stops:
+            fields["stop"] = list(request.stops)
         return {**fields, **endpoint.logprobs, **endpoint.extras}
 
     def count(self, text: str) -> int | None:
-        """How many tokens a text has; None without a tokenizer."""
+        """Return the number of tokens of a text; None without a tokenizer."""
         return None if self._tokens is None else len(self._tokens.encode(text))
 
     def _growth(self, ids: Sequence[int]) -> tuple[str, ...]:
@@ -132,10 +145,12 @@ class CompletionWriter:
 
     def _endpoint(self, opened: Prefill) -> Endpoint:
         server = self._server
-        found = server.continuing if opened else server.chat or server.completions
-        if found is None:
-            raise AgentError(f"the server cannot continue a turn that we open ({server.reason}): use --elicitation template")
-        return found
+        endpoint = server.continuing if opened else server.chat or server.completions
+        if endpoint is None:
+            raise AgentError(
+                f"the server cannot continue a turn that we open ({server.reason}): use --elicitation-style template"
+            )
+        return endpoint
 
     def _prompt(self, endpoint: Endpoint, prompt: Prompt, opened: Prefill) -> dict[str, Any]:
         if endpoint.path == "chat/completions":
@@ -153,8 +168,8 @@ class CompletionWriter:
         self.merges.add(self._tokens.merges(text, prompt.ids, opened))
         return {"prompt": text.removeprefix(self._tokens.begin) if endpoint.prompts != "text" else text}
 
-    def _scored(self, prompt: Prompt, opened: Prefill, given: str, spent: TokenUsage) -> Generation:
-        """The log-probability of a given action: the server repeats the prompt with that of each token."""
+    def _score(self, prompt: Prompt, opened: Prefill, given: str, usage: TokenUsage) -> Generation:
+        """Return the log-probabilities of a given action: the server echoes the prompt with that of each token."""
         endpoint = self._server.completions
         if endpoint is None or endpoint.prompts != "ids" or self._tokens is None or prompt.ids is None:
             raise AgentError("a given action can be scored only where prompts are sent as token ids: use ?way=completions")
@@ -168,9 +183,9 @@ class CompletionWriter:
             "logprobs": 1,
         }
         loaded = self._connection.ask("completions", body)
-        spent.add(read_reply(loaded))
-        told = (loaded["choices"][0].get("logprobs") or {}).get("token_logprobs") or []
-        scores = told[len(before) : len(before) + len(ids)]
+        usage.add(read_reply(loaded))
+        token_logprobs = (loaded["choices"][0].get("logprobs") or {}).get("token_logprobs") or []
+        scores = token_logprobs[len(before) : len(before) + len(ids)]
         if len(scores) < len(ids) or not all(isinstance(score, int | float) for score in scores):
             raise AgentError(
                 "the server does not tell the log-probabilities of a prompt: a given action cannot be scored there"
@@ -178,19 +193,21 @@ class CompletionWriter:
         return Generation(given.removesuffix(ACTION_CLOSE), ACTION_CLOSE, 0, (), tuple(ids), tuple(map(float, scores)))
 
 
-def _whole(reply: CompletionReply, *, opened: bool) -> CompletionReply:
-    """The text with what a reasoning parser took out of it: in tags again, or, in a turn that we opened, as it stood."""
-    thought = reply.reasoning or ""
+def _with_reasoning(reply: CompletionReply, *, opened: bool) -> CompletionReply:
+    """Return a reply with the text that a reasoning parser took out of it: in tags again, or, in an opened turn, as it
+    stood.
+    """
+    reasoning = reply.reasoning or ""
     if opened:
-        text = thought + reply.text
+        text = reasoning + reply.text
     else:
         closed = reply.text or reply.finish != "length"
-        text = f"{THINK_OPEN}{thought}{THINK_CLOSE}\n{reply.text}" if closed else f"{THINK_OPEN}{thought}"
+        text = f"{THINK_OPEN}{reasoning}{THINK_CLOSE}\n{reply.text}" if closed else f"{THINK_OPEN}{reasoning}"
     return replace(reply, text=text, pieces=(), ids=(), logprobs=None)
 
 
 def explain_error(error: ServerError) -> str:
-    """What is said of a failed request, with a way out where it is known."""
+    """Return the message of a failed request, with the next step where it is known."""
     if error.overflow:
         return f"{error}: use fewer steps (--max-steps), shorter observations (--observation-chars), or say ?context=TOKENS"
     return str(error)

@@ -1,5 +1,5 @@
-"""Requests to one server, repeated where that can help. Invariant: whatever goes wrong is a `ServerError` whose text does not
-hold the key, also where the server sends it back.
+"""Requests to one server, repeated where that can help. Invariant: every failure is a `ServerError` whose text does not hold
+the key, even where the server echoes it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from cotbench.errors import AgentError, MissingExtraError
 Path = Literal["chat/completions", "completions"]
 
 BACKOFF = 0.5
-"""Seconds before the second attempt; doubled for each further one, and up to as much again by chance."""
+"""Seconds before the second attempt; doubled for each further one, and multiplied by a random factor from 1 to 2."""
 
 LONGEST_WAIT = 60.0
 """Seconds between two attempts at most, whatever the server asks for."""
 
 _MODELS_TIMEOUT = 60.0
 _NO_KEY = "none"
-_PASSING = (408, 409, 425, 429)
-_NO_USE = (501, 505)
-_SHOWN = 300
+_TRANSIENT = (408, 409, 425, 429)
+_PERMANENT = (501, 505)
+_EXCERPT_CHARS = 300
 _OVERFLOW = re.compile(
     r"context.{0,20}(length|window|size)|max_model_len|maximum.{0,20}tokens|too (long|many tokens)", re.IGNORECASE
 )
@@ -39,9 +39,9 @@ class ServerError(AgentError):
     """A request failed.
 
     Attributes:
-        status: of HTTP, where there was an answer.
+        status: the HTTP status, where there was an answer.
         passing: whether another attempt may succeed.
-        after: how many seconds the server wants to be left alone.
+        after: seconds to wait by the server's `Retry-After`; None where it sent none.
     """
 
     def __init__(self, text: str, status: int | None = None, *, passing: bool = False, after: float | None = None) -> None:
@@ -50,21 +50,21 @@ class ServerError(AgentError):
 
     @property
     def refused(self) -> bool:
-        """Whether the server understood and will not: a field or an endpoint that it does not have."""
+        """True where the server understood and refused: a field or an endpoint that it does not have."""
         return self.status in (400, 404, 405, 415, 422, 501)
 
     @property
     def overflow(self) -> bool:
-        """Whether a prompt was too long, as far as the server's words tell."""
+        """True where a prompt was too long, judged by the server's message."""
         return self.status in (400, 413, 422) and _OVERFLOW.search(str(self)) is not None
 
 
 class Connection:
-    """A server and how to insist.
+    """A client of one server, with retries.
 
     Args:
-        url: what the endpoints' paths are appended to.
-        key: sent as the bearer's token; None where the server wants none.
+        url: the base URL, to which the endpoints' paths are appended.
+        key: sent as the bearer token; None where the server wants none.
         timeout: seconds to wait for an answer.
         retries: further attempts after a failure that may pass: 408, 409, 425, 429, 5xx, time-outs, broken connections, bodies
             that are cut off or no JSON.
@@ -87,7 +87,11 @@ class Connection:
         self._client = openai.OpenAI(base_url=url, api_key=key or _NO_KEY, timeout=timeout, max_retries=0)
 
     def ask(self, path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Post a request; gives the decoded answer, which has a choice.
+        """Post a request, and return the decoded answer, which has a choice.
+
+        Args:
+            path: the endpoint.
+            body: the fields of the request, `model` among them.
 
         Raises:
             ServerError: it failed for good, or too often.
@@ -102,7 +106,7 @@ class Connection:
             reraise=True,
         )
         try:
-            answer: dict[str, Any] = attempts(self._once, path, body)
+            answer: dict[str, Any] = attempts(self._post, path, body)
             return answer
         except ServerError as error:
             count = attempts.statistics["attempt_number"]
@@ -111,10 +115,10 @@ class Connection:
             raise ServerError(f"{error} ({count} attempts)", error.status) from None
 
     def models(self) -> list[dict[str, Any]]:
-        """What the server says it serves; empty where it does not say.
+        """Return the server's list of models; empty where it has none.
 
         Raises:
-            ServerError: nobody answers there, or the key is not accepted.
+            ServerError: the server does not answer, or does not accept the key.
         """
         try:
             raw = self._client.with_options(timeout=min(self._timeout, _MODELS_TIMEOUT)).models.with_raw_response.list()
@@ -131,16 +135,16 @@ class Connection:
             return []
 
     def close(self) -> None:
-        """Begin no further attempt; requests under way are left to their time-out."""
+        """Start no further attempt; requests in progress end by their time-out."""
         self._closed.set()
 
     def redact(self, text: str) -> str:
-        """A text without the key."""
+        """Return a text without the key."""
         for secret in self._secrets:
             text = text.replace(secret, "[key]")
         return text
 
-    def _once(self, path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _post(self, path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
         if self._closed.is_set():
             raise ServerError(f"{self.url}/{path}: the agent was closed before there was an answer")
         rest = dict(body)
@@ -162,14 +166,14 @@ class Connection:
         try:
             loaded = json.loads(text)
         except (ValueError, RecursionError):
-            raise ServerError(f"{where} answered with what is no JSON: {self._shown(text)!r}", passing=True) from None
+            raise ServerError(f"{where} answered with what is no JSON: {self._excerpt(text)!r}", passing=True) from None
         choices = loaded.get("choices") if isinstance(loaded, dict) else None
         if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
-            raise ServerError(f"{where} answered without a choice: {self._shown(text)!r}", passing=True)
+            raise ServerError(f"{where} answered without a choice: {self._excerpt(text)!r}", passing=True)
         return dict(loaded)
 
     def _failure(self, path: str, error: Exception) -> ServerError:
-        """What an exception of the client means."""
+        """Return the error for an exception of the client."""
         import openai
 
         where = f"{self.url}/{path}"
@@ -178,33 +182,33 @@ class Connection:
         if isinstance(error, openai.APIConnectionError):
             cause = error.__cause__ or error
             return ServerError(
-                f"{where} cannot be reached or broke off ({type(cause).__name__}: {self._shown(str(cause))})", passing=True
+                f"{where} cannot be reached or broke off ({type(cause).__name__}: {self._excerpt(str(cause))})", passing=True
             )
         if not isinstance(error, openai.APIStatusError):
-            return ServerError(f"{where}: {type(error).__name__}: {self._shown(str(error))}")
-        status, told = error.status_code, self._shown(_message(error.body))
-        spent = error.code == "insufficient_quota"  # 429 too, and no waiting helps.
-        passing = (status in _PASSING or status >= 500) and status not in _NO_USE and not spent
+            return ServerError(f"{where}: {type(error).__name__}: {self._excerpt(str(error))}")
+        status, message = error.status_code, self._excerpt(_message(error.body))
+        quota_spent = error.code == "insufficient_quota"  # 429 too, and no waiting helps.
+        passing = (status in _TRANSIENT or status >= 500) and status not in _PERMANENT and not quota_spent
         return ServerError(
-            f"{where} answered {status}{': ' if told else ''}{told}",
+            f"{where} answered {status}{': ' if message else ''}{message}",
             status,
             passing=passing,
             after=_seconds(error.response.headers.get("retry-after")),
         )
 
     def _pause(self, state: Any) -> float:
-        """Seconds until the next attempt: what the server asks for, else twice as long each time."""
+        """Return the seconds until the next attempt: those of `Retry-After`, else twice as long each time."""
         error = state.outcome.exception()
         if isinstance(error, ServerError) and error.after is not None:
             return min(error.after, LONGEST_WAIT)
         return float(min(LONGEST_WAIT, BACKOFF * 2 ** (state.attempt_number - 1) * random.uniform(1, 2)))
 
-    def _shown(self, text: str) -> str:
-        return " ".join(self.redact(text).split())[:_SHOWN]
+    def _excerpt(self, text: str) -> str:
+        return " ".join(self.redact(text).split())[:_EXCERPT_CHARS]
 
 
 def _message(body: object) -> str:
-    """What an error's body says, whoever wrote it."""
+    """Return the message in an error's body, in the form of any server."""
     if isinstance(body, Mapping):
         for name in ("message", "detail", "error"):
             if body.get(name):
@@ -213,7 +217,7 @@ def _message(body: object) -> str:
 
 
 def _seconds(header: str | None) -> float | None:
-    """How long to wait by a `Retry-After` header: a number of seconds or a date."""
+    """Return the seconds to wait by a `Retry-After` header: a number of seconds or a date."""
     if not header:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Reading a server's answer. Invariant: what a server does not tell stays unknown; nothing is guessed into a `Generation`."""
+"""Parse a server's answer. Invariant: what a server does not report stays unknown; nothing is guessed into a `Generation`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class CompletionReply:
     """The first choice of an answer.
 
     Attributes:
-        text: what was written.
-        reasoning: what a server with a reasoning parser took out of it; None where it took nothing.
+        text: the generated text.
+        reasoning: the text that a server's reasoning parser took out of it; None where it took nothing.
         finish: "stop", "length", "tool_calls", ...
-        stop: the stop string that was met, where the server tells (vLLM: `stop_reason`, SGLang: `matched_stop`).
-        calls: tool calls, as they came.
-        pieces: the text of each generated token, where told.
-        logprobs: and its log-probability.
-        ids: and its id.
-        tokens: how many were generated; None where not told.
-        prompt_tokens: how many the prompt has; None where not told.
-        cached_tokens: how many of these the server had computed before.
-        reasoning_tokens: how many of the generated ones are reasoning.
+        stop: the stop string that was met, where the server reports it (vLLM: `stop_reason`, SGLang: `matched_stop`).
+        calls: tool calls, as the server sent them.
+        pieces: the text of each generated token, where reported.
+        logprobs: the log-probability of each generated token, where reported.
+        ids: the id of each generated token, where reported.
+        tokens: number of generated tokens; None where not reported.
+        prompt_tokens: number of tokens of the prompt; None where not reported.
+        cached_tokens: number of these that were in the server's KV cache.
+        reasoning_tokens: number of the generated tokens that are reasoning.
     """
 
     text: str
@@ -43,14 +43,14 @@ class CompletionReply:
 
 
 def read_reply(loaded: Mapping[str, Any]) -> CompletionReply:
-    """The reply in a decoded answer of either endpoint, which has a choice."""
+    """Return the reply in a decoded answer of either endpoint, which has a choice."""
     choice = loaded["choices"][0]
     message = _mapping(choice.get("message"))
     text = choice.get("text") if "text" in choice else message.get("content")
     reasoning = message.get("reasoning_content") or message.get("reasoning")
     usage = _mapping(loaded.get("usage"))
     stop = choice.get("stop_reason", choice.get("matched_stop"))
-    pieces, logprobs = _told(_mapping(choice.get("logprobs")))
+    pieces, logprobs = _token_logprobs(_mapping(choice.get("logprobs")))
     ids = choice.get("token_ids")
     return CompletionReply(
         text=text if isinstance(text, str) else "",
@@ -77,13 +77,15 @@ def _count(usage: Mapping[str, Any], name: str) -> int | None:
     return value if isinstance(value, int) and value >= 0 else None
 
 
-def _told(logprobs: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
-    """Texts and log-probabilities of the generated tokens, in the form of either endpoint."""
+def _token_logprobs(logprobs: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
+    """Return texts and log-probabilities of the generated tokens, from the form of either endpoint."""
     content = logprobs.get("content")
     if isinstance(content, list) and content:
         entries = [_mapping(entry) for entry in content]
         scores = [entry.get("logprob") for entry in entries]
-        pieces = _decoded([entry.get("bytes") for entry in entries]) or tuple(str(entry.get("token")) for entry in entries)
+        pieces = _decode_pieces([entry.get("bytes") for entry in entries]) or tuple(
+            str(entry.get("token")) for entry in entries
+        )
     else:
         scores, names = logprobs.get("token_logprobs") or [], logprobs.get("tokens") or []
         pieces = tuple(map(str, names)) if len(names) == len(scores) else ()
@@ -91,8 +93,8 @@ def _told(logprobs: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ..
     return (pieces, tuple(known)) if known and len(known) == len(scores) else ((), None)
 
 
-def _decoded(pieces: Sequence[object]) -> tuple[str, ...]:
-    """The text that each token adds, out of bytes: a character can be spread over several tokens."""
+def _decode_pieces(pieces: Sequence[object]) -> tuple[str, ...]:
+    """Return the text that each token adds, from its bytes: a character can be spread over several tokens."""
     texts, sofar, before = [], b"", ""
     for piece in pieces:
         if not isinstance(piece, list):
@@ -106,42 +108,47 @@ def _decoded(pieces: Sequence[object]) -> tuple[str, ...]:
 
 def to_generation(
     reply: CompletionReply,
-    ask: GenerationRequest,
+    request: GenerationRequest,
     growth: Callable[[Sequence[int]], tuple[str, ...]],
     count: Callable[[str], int | None],
 ) -> Generation:
-    """What a reply says to an ask, cut where the ask ends.
+    """Return a reply as the generation of a request, cut where the request ends it.
 
     A server may keep the stop string in the text, and none knows our rule for lines: the text is searched here. A stop string
-    that is neither in the text nor told was not met.
+    that is neither in the text nor reported was not met.
 
     Args:
         reply: the reply.
-        ask: what was asked for.
-        growth: the text after each of some ids, where there is a tokenizer; else nothing.
-        count: how many tokens a text has, where there is a tokenizer; else None.
+        request: the request of the program.
+        growth: returns the text after each of some ids, where there is a tokenizer; else nothing.
+        count: returns the number of tokens of a text, where there is a tokenizer; else None.
     """
-    grown = growth(reply.ids) if reply.ids else ()
-    if not grown and "".join(reply.pieces).startswith(reply.text):  # Else these are not texts but names of tokens.
-        grown = tuple("".join(reply.pieces[: end + 1]) for end in range(len(reply.pieces)))
-    found = first_stop(reply.text, ask.stops, ask.one_line)
-    text, stop = found if found is not None else (reply.text, _end(reply, ask))
-    total = reply.tokens if reply.tokens is not None else len(grown) or count(reply.text) or 0
+    text_after_token = growth(reply.ids) if reply.ids else ()
+    if not text_after_token and "".join(reply.pieces).startswith(reply.text):  # Else these are not texts but names of tokens.
+        text_after_token = tuple("".join(reply.pieces[: end + 1]) for end in range(len(reply.pieces)))
+    found = first_stop(reply.text, request.stops, request.one_line)
+    text, stop = found if found is not None else (reply.text, _end(reply, request))
+    total = reply.tokens if reply.tokens is not None else len(text_after_token) or count(reply.text) or 0
     logprobs, ids = reply.logprobs, reply.ids
     if stop == "eos":  # The token that ends the turn is counted, and no text.
-        grown = tuple(each for each in grown if len(each) <= len(text))
-        return Generation(text, stop, total, grown, ids[: len(grown)], logprobs)
-    ended = next((place for place, each in enumerate(grown, 1) if first_stop(each, ask.stops, ask.one_line)), None)
+        text_after_token = tuple(each for each in text_after_token if len(each) <= len(text))
+        last = ids[len(text_after_token) :]
+        kept = ids[: len(text_after_token)]
+        return Generation(text, stop, total, text_after_token, kept, logprobs, last[0] if len(last) == 1 else None)
+    ended = next(
+        (place for place, each in enumerate(text_after_token, 1) if first_stop(each, request.stops, request.one_line)), None
+    )
     if ended is not None:
-        kept = None if logprobs is None else logprobs[:ended]
-        return Generation(text, stop, min(total, ended), grown[:ended], ids[:ended], kept)
-    if found is not None and reply.text[len(text) + len(stop) :].strip():  # The server wrote on, and does not tell its tokens.
+        cut = None if logprobs is None else logprobs[:ended]
+        return Generation(text, stop, min(total, ended), text_after_token[:ended], ids[:ended], cut)
+    # The server generated more text, and reports no tokens to cut.
+    if found is not None and reply.text[len(text) + len(stop) :].strip():
         end = count(reply.text[: len(text) + len(stop)])
         return Generation(text, stop, total if end is None else min(total, end), (), (), None)
-    return Generation(text, stop, total, grown, ids, logprobs)
+    return Generation(text, stop, total, text_after_token, ids, logprobs)
 
 
-def _end(reply: CompletionReply, ask: GenerationRequest) -> str:
+def _end(reply: CompletionReply, request: GenerationRequest) -> str:
     if reply.finish == "length":
         return "budget"
-    return reply.stop if reply.stop in ask.stops else "eos"
+    return reply.stop if reply.stop in request.stops else "eos"

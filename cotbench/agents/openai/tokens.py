@@ -1,5 +1,5 @@
-"""A served model's own tokenizer, on this side. Invariant: the token ids here are those of the `hf:` agent, and one thread at a
-time uses the tokenizer, for the fast ones change their state with every call.
+"""The tokenizer of a served model, used on this side. Invariant: the token ids are those of the `hf:` agent, and one thread at
+a time uses the tokenizer, because the fast ones change their state with every call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cotbench.prompting.generation import Prefill
 
 
 class ServerTokenizer:
-    """Texts to token ids and back.
+    """Converts texts to token ids and back.
 
     Args:
         source: a folder, or a name on the hub or in its cache.
@@ -49,7 +49,7 @@ class ServerTokenizer:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """The tokenizer as the manifest describes it."""
         vocabulary = json.dumps(self._tokenizer.get_vocab(), sort_keys=True)
         return {
             "tokenizer": self.source,
@@ -59,45 +59,51 @@ class ServerTokenizer:
 
     @property
     def begin(self) -> str:
-        """The token that some tokenizers put before every text; empty where there is none."""
+        """Return the token that some tokenizers put before every text; empty where there is none."""
         return str(self._tokenizer.bos_token or "")
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of the prompt `p`."""
+        """Return the ids of the prompt `p`."""
         with self._lock:
             return self._chat.prompt_ids(messages)
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
-        """The prompt `p` as text."""
+        """Return the prompt `p` as text."""
         with self._lock:
             return self._chat.prompt_text(messages)
 
     def opened(self, opened: Prefill) -> list[int]:
-        """Ids of the assistant's turn so far, piece by piece."""
+        """Return the ids of the assistant's turn so far, encoded piece by piece."""
         with self._lock:
             return prefill_ids(self._chat, opened)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text as a whole."""
+        """Return the ids of a text, encoded as a whole."""
         with self._lock:
             return self._chat.encode(text)
 
     def growth(self, ids: Sequence[int]) -> tuple[str, ...]:
-        """The text after each of some ids."""
+        """Return the text after each of some ids."""
         with self._lock:
             return tuple(self._chat.decode(ids[:count]) for count in range(1, len(ids) + 1))
 
     def merges(self, text: str, prompt: Sequence[int], opened: Prefill) -> bool:
-        """Whether a server that is sent a prompt's text, with what was opened, reads other tokens than the pieces have."""
+        """Return whether a prompt sent as text has other tokens than its pieces.
+
+        Args:
+            text: the prompt with the opened turn, as text.
+            prompt: the ids of the prompt.
+            opened: the opened turn.
+        """
         return self.encode(text) != [*prompt, *self.opened(opened)]
 
 
 def find_tokens(model: str, wanted: str | None) -> ServerTokenizer | str:
-    """The tokenizer of a served model, or why there is none.
+    """Return the tokenizer of a served model, or why there is none.
 
     Args:
-        model: as the server calls it; tried where it is a folder, or has the form of a hub name.
-        wanted: where the user says that it is; then it must be there.
+        model: the server's name for it; tried where it is a folder, or has the form of a hub name.
+        wanted: the source that the user names; then it must be there.
 
     Raises:
         MissingExtraError: one is wanted, and transformers is not installed.
@@ -118,7 +124,7 @@ def find_tokens(model: str, wanted: str | None) -> ServerTokenizer | str:
 
 
 def _context(where: str) -> int | None:
-    """The longest sequence by the model's configuration, where there is one beside the tokenizer."""
+    """Return the longest sequence by the model's configuration; None where there is none beside the tokenizer."""
     import transformers
 
     try:

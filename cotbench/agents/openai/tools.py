@@ -1,7 +1,8 @@
-"""Native tool calling: functions go to the server as tools, and its tool calls become the action. Invariant: the functions are
-those that the dialogue describes, under names and types that every server takes; an action names them as the dialogue does.
+"""Native tool calling: functions are sent to the server as tools, and its tool calls become the action. Invariant: the
+functions are those that the dialogue describes, under names and types that every server takes; an action names them as the
+dialogue does.
 
-What this leaves out: past turns stay text, as in every other way of asking; so results are not paired with calls.
+Left out: past turns stay text, as without tools; so results are not paired with calls.
 """
 
 from __future__ import annotations
@@ -43,31 +44,31 @@ _TYPES = {
     "str": "string",
     "any": "string",
 }
-"""Names of types that are no JSON schema's; one that is neither here nor there is a string."""
+"""Type names that are not of JSON schema -> those of JSON schema; any other name becomes string."""
 
 _JSON = frozenset({"object", "array", "number", "integer", "boolean", "string", "null"})
-_KEPT = ("description", "enum", "default", "required")
+_SCHEMA_FIELDS = ("description", "enum", "default", "required")
 
 
 @dataclass(frozen=True, slots=True)
 class Toolbox:
-    """Tools in the form of a request, and the functions' own names."""
+    """Tools in the form of a request, and the functions' own names: name of a tool -> name of its function."""
 
     tools: tuple[Mapping[str, Any], ...]
     names: Mapping[str, str]
 
 
 def toolbox(dialogue: Dialogue) -> Toolbox:
-    """The functions of a dialogue, those among them that were described later."""
+    """Return the functions of a dialogue, those described in later observations included."""
     tools, names = [], dict[str, str]()
     for function in _functions(dialogue):
         if function["name"] in names.values():
             continue
         name = _plain_name(function["name"], names)
         names[name] = function["name"]
-        told = {"name": name, "description": str(function.get("description", ""))}
+        description = {"name": name, "description": str(function.get("description", ""))}
         tools.append(
-            {"type": "function", "function": {**told, "parameters": _schema(function.get("parameters") or {}, "object")}}
+            {"type": "function", "function": {**description, "parameters": _schema(function.get("parameters") or {}, "object")}}
         )
     return Toolbox(tuple(tools), names)
 
@@ -99,10 +100,10 @@ def _plain_name(name: str, taken: Mapping[str, str]) -> str:
 
 
 def _schema(described: Mapping[str, Any], default: str = "string") -> dict[str, Any]:
-    """A JSON schema out of upstream's."""
+    """Return a JSON schema for upstream's description of a type."""
     kind = str(described.get("type", default))
     kind = kind.lower() if kind.lower() in _JSON else _TYPES.get(kind.lower(), "string")
-    schema: dict[str, Any] = {"type": kind, **{name: described[name] for name in _KEPT if name in described}}
+    schema: dict[str, Any] = {"type": kind, **{name: described[name] for name in _SCHEMA_FIELDS if name in described}}
     properties = described.get("properties")
     if kind == "object":
         inner = properties if isinstance(properties, dict) else {}
@@ -114,27 +115,38 @@ def _schema(described: Mapping[str, Any], default: str = "string") -> dict[str, 
 
 
 def messages(dialogue: Dialogue, query: Query) -> list[Message]:
-    """The chat with the functions left out of it, and the instruction that fits."""
-    asked = query.elicitation
-    shown = asked.messages(replace(dialogue, functions=""), query.mode, query.admissible_actions)
-    return [Message("system", f"{dialogue.instructions.text}\n\n{INSTRUCTIONS[query.mode]}"), *shown[1:]]
+    """Return the chat without the functions, and with the instruction for tools."""
+    elicitation = query.elicitation
+    chat = elicitation.messages(replace(dialogue, functions=""), query.mode, query.admissible_actions)
+    return [Message("system", f"{dialogue.instructions.text}\n\n{INSTRUCTIONS[query.mode]}"), *chat[1:]]
 
 
-def budget(asked: Elicitation, mode: str) -> int:
-    """How many tokens an answer may have."""
-    return asked.action_tokens + TAG_ALLOWANCE + (asked.trace_tokens if mode == "cot" else 0)
+def budget(elicitation: Elicitation, mode: str) -> int:
+    """Return the most tokens that an answer may have.
+
+    Args:
+        elicitation: trace and action budget.
+        mode: "prompt" or "cot".
+    """
+    return elicitation.action_tokens + TAG_ALLOWANCE + (elicitation.trace_tokens if mode == "cot" else 0)
 
 
 def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
-    """The decision in an answer to a request with tools; without a call its text is the action."""
-    thought, text = reply.reasoning, reply.text.strip()
-    if thought is None and THINK_CLOSE in text:
-        thought, _, text = text.rpartition(THINK_CLOSE)
-        thought = thought.replace(THINK_OPEN, "")
-    elif thought is None and query.mode == "cot" and reply.calls:
-        thought, text = text or None, ""  # Words before a call can only be its reasoning.
-    action = json.dumps([_call(call, box) for call in reply.calls], ensure_ascii=False) if reply.calls else _said(text)
-    trace = thought.strip() if thought is not None else None
+    """Return the decision in an answer to a request with tools; without a call its text is the action.
+
+    Args:
+        reply: the answer.
+        box: the tools of the request.
+        query: the query.
+    """
+    reasoning, text = reply.reasoning, reply.text.strip()
+    if reasoning is None and THINK_CLOSE in text:
+        reasoning, _, text = text.rpartition(THINK_CLOSE)
+        reasoning = reasoning.replace(THINK_OPEN, "")
+    elif reasoning is None and query.mode == "cot" and reply.calls:
+        reasoning, text = text or None, ""  # Text before a call is taken as its reasoning.
+    action = json.dumps([_call(call, box) for call in reply.calls], ensure_ascii=False) if reply.calls else _text_action(text)
+    trace = reasoning.strip() if reasoning is not None else None
     generated = reply.tokens or 0
     in_trace = min(generated, reply.reasoning_tokens)
     return Decision(
@@ -148,15 +160,15 @@ def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
     )
 
 
-def _said(text: str) -> str:
+def _text_action(text: str) -> str:
     return parse_answer(text).action if ACTION_OPEN in text else text.strip()
 
 
 def _call(call: Mapping[str, Any], box: Toolbox) -> dict[str, Any]:
-    """One call with the function's own name; arguments that are no JSON stay text."""
+    """Return one call with the function's own name; arguments that are no JSON stay text."""
     function = call.get("function")
-    told: Mapping[str, Any] = function if isinstance(function, Mapping) else {}
-    name, arguments = str(told.get("name", "")), told.get("arguments") or {}
+    fields: Mapping[str, Any] = function if isinstance(function, Mapping) else {}
+    name, arguments = str(fields.get("name", "")), fields.get("arguments") or {}
     if isinstance(arguments, str):
         with suppress(ValueError, RecursionError):
             arguments = json.loads(arguments)

@@ -42,7 +42,7 @@ def prompt_ids(query: Query, chat: Chat, context: int) -> tuple[list[int], int]:
 
 
 def prefill_ids(chat: Chat, prefill: Prefill) -> list[int]:
-    """Return the token ids of the assistant's turn so far: the harness's text encoded piece by piece, the model's as generated."""
+    """Return the ids of the assistant's turn so far: the harness's text encoded piece by piece, the model's as generated."""
     ids: list[int] = []
     for piece in prefill:
         ids += chat.encode(piece) if isinstance(piece, str) else truncate_ids(chat, piece.ids, piece.text)

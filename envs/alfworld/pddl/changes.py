@@ -1,5 +1,9 @@
-"""What an action changes. Invariant: the facts follow PDDL (additions win over removals); what texts hear of, and whether the
+"""Effects of an action. Invariant: the facts follow PDDL (additions win over removals); what texts can query, and whether the
 action exists at all, follows upstream's planner, which prunes effects before it plays.
+
+Sources: fast-downward's `translate/instantiate.py` and `translate/translate.py` (`translate_strips_operator_aux`,
+`build_sas_operator`): an addition of a fact that the action requires is none; nor is a removal of a fact that it requires to be
+false, that it adds for sure, or that can never hold; an action of which nothing is left does not exist.
 
 Sources: fast-downward's `translate/instantiate.py` and `translate/translate.py` (`translate_strips_operator_aux`,
 `build_sas_operator`): an addition of a fact that the action requires is none; nor is a removal of a fact that it requires to be
@@ -32,11 +36,12 @@ class Change:
 
     Attributes:
         slot: the predicate's place in a state.
+        positive: whether the effect adds facts; else it removes them.
         query: the rows over which it happens, from the action's arguments; None: just the arguments.
         possible: the rows over which it might happen in some state.
         sure: the rows over which it happens in every state.
         places: positions of the effect's terms in a row.
-        told: the slots in which texts see that it holds, and that it does not, where these are not the facts.
+        text_slots: the slots in which texts see that it holds, and that it does not, where these are not the facts' own slot.
         reachable: whether what it removes could hold whenever the action can be done.
     """
 
@@ -50,7 +55,13 @@ class Change:
     reachable: bool
 
     def atoms(self, query: Query | None, arguments: Arguments, state: State) -> set[Arguments]:
-        """The terms of the effect over the rows of one of its queries."""
+        """Return the terms of the effect over the rows of one of its queries.
+
+        Args:
+            query: one of `query`, `possible` and `sure`.
+            arguments: the action's arguments.
+            state: the state in which the query is answered.
+        """
         rows = [arguments] if query is None else query.rows(state, arguments)
         return {tuple([row[place] for place in self.places]) for row in rows}
 
@@ -62,9 +73,9 @@ class Changes:
         schema: the action.
         planner: plans the conditions of effects.
         slots: predicate -> place in a state.
-        told: the same, as texts know it; `not_p` is known only where texts ask for it.
-        settled: the predicates that no action changes.
-        ever: gives a state that holds every fact that could ever hold; asked only when it matters.
+        text_slots: predicate -> the place where texts look it up; `not_p` has one only where the grammar queries it.
+        static: the predicates that no action changes.
+        relaxed_state: returns a state that holds every fact that could ever hold; called only when it is needed.
     """
 
     def __init__(
@@ -85,7 +96,12 @@ class Changes:
         self._told = [change for change in self._changes if change.told != (None, None)]
 
     def exist(self, arguments: Arguments, alternative: int) -> bool:
-        """Whether anything is left of the action with these arguments, where that alternative of its condition holds."""
+        """Tell whether the planner leaves anything of the action with these arguments.
+
+        Args:
+            arguments: the action's arguments.
+            alternative: number of the conjunction of the action's precondition that holds.
+        """
         if self.always:
             return True
         if self._vain is not None:
@@ -98,7 +114,7 @@ class Changes:
         )
 
     def facts(self, arguments: Arguments, state: State) -> tuple[dict[int, set[Arguments]], dict[int, set[Arguments]]]:
-        """What becomes false and what becomes true, by slot."""
+        """Return the facts that become false and those that become true, each by slot."""
         removed: dict[int, set[Arguments]] = {}
         added: dict[int, set[Arguments]] = {}
         for change in self._changes:
@@ -107,8 +123,9 @@ class Changes:
         return removed, added
 
     def heard(self, arguments: Arguments) -> ChangeObserver:
-        """What texts hear of besides the facts, additions first: all that an effect might do, whether or not its condition
-        holds now.
+        """Return the changes that texts see in slots of their own, additions first.
+
+        These are all changes that an effect might make, whether or not its condition holds now.
         """
         return (
             sorted(self._left(self._told, arguments, self._alternatives), key=lambda pair: not pair[0].positive)
@@ -117,7 +134,7 @@ class Changes:
         )
 
     def _left(self, changes: Sequence[Change], arguments: Arguments, alternatives: Sequence[_Required]) -> ChangeObserver:
-        """What the planner leaves of some of the effects, under any of these alternatives of the action's condition."""
+        """Return what the planner leaves of some of the effects, under any of these alternatives of the action's condition."""
         sure: set[Atom] = set()
         removing = {change.slot for change in changes if not change.positive}
         for change in self._changes:
@@ -146,7 +163,7 @@ def _ground(terms: tuple[int | str, ...], arguments: Arguments) -> Arguments:
 
 
 def _required(part: Conjunction, names: list[str], slots: Mapping[str, int]) -> _Required:
-    """What an alternative requires to hold, and not to hold, of parameters and constants."""
+    """Return what an alternative requires to hold, and not to hold, of parameters and constants."""
     place: dict[str, int | str] = {name: position for position, name in enumerate(names)}
     hidden = {name for name, _ in part.variables}
     literals: _Required = ([], [])
@@ -194,7 +211,7 @@ def _change(
 
 
 def _always_changes(schema: Schema, changes: list[Change]) -> bool:
-    """Whether some effect is never pruned, whatever the arguments are."""
+    """Tell whether some effect is never pruned, whatever the arguments are."""
     for effect, change in zip(schema.effects, changes, strict=True):
         required = any(
             item.predicate == effect.predicate and item.positive is effect.positive and not item.derived
@@ -211,7 +228,8 @@ _Ways = list[list[list[tuple[int, int]]]]
 
 
 def _ways_in_vain(schema: Schema, changes: list[Change]) -> _Ways | None:
-    """For each effect the pairs of parameters that must be the same for it to be pruned; None where it is not that simple.
+    """Return for each effect the pairs of parameters that must be equal for it to be pruned; None where other conditions matter
+    too.
 
     A short cut through `_left` for the common case, such as going to where one stands.
     """

@@ -1,5 +1,5 @@
-"""Conditions of PDDL in one normal form. Invariant: a condition is a tuple of conjunctions of which one must hold; variables
-are unique within it, quantifiers are gone, and derived predicates are replaced by what defines them.
+"""Normal form of PDDL conditions. Invariant: a condition is a tuple of conjunctions of which one must hold; variables are
+unique within it, quantifiers are gone, and derived predicates are replaced by what defines them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Variables = tuple[tuple[str, str], ...]
 class Literal:
     """A predicate over terms, or its negation. The predicate "=" is equality. Terms that begin with ? are variables.
 
-    A literal is `derived` if it comes from the definition of a derived predicate and was not said itself.
+    A literal is `derived` if it comes from the definition of a derived predicate instead of the condition's own text.
     """
 
     predicate: str
@@ -32,7 +32,7 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """No assignment of `variables` makes one of the conjunctions true."""
+    """Negated existence: no assignment of `variables` makes one of the conjunctions true."""
 
     variables: Variables
     alternatives: tuple[Conjunction, ...]
@@ -40,14 +40,14 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Conjunction:
-    """There are `variables` such that all literals and all absences hold."""
+    """Existential conjunction: there are `variables` such that all literals and all absences hold."""
 
     variables: Variables = ()
     literals: tuple[Literal, ...] = ()
     absent: tuple[Absent, ...] = ()
 
     def __and__(self, other: Conjunction) -> Conjunction:
-        """Both hold."""
+        """Return the conjunction that holds where both hold."""
         return Conjunction(
             tuple(dict.fromkeys(self.variables + other.variables)),
             tuple(dict.fromkeys(self.literals + other.literals)),
@@ -61,14 +61,14 @@ TRUE: Condition = (Conjunction(),)
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """The definition of a derived predicate."""
+    """Definition of a derived predicate."""
 
     parameters: Variables
     body: Node
 
 
 def predicates_of(condition: Condition) -> frozenset[str]:
-    """The predicates that a condition asks about."""
+    """Return the predicates that a condition depends on, those inside absences included, "=" not."""
     found = {literal.predicate for conjunction in condition for literal in conjunction.literals}
     for conjunction in condition:
         for absent in conjunction.absent:
@@ -77,7 +77,7 @@ def predicates_of(condition: Condition) -> frozenset[str]:
 
 
 class Reader:
-    """Turns the conditions of one domain into normal form.
+    """Converter of one domain's conditions into normal form.
 
     Args:
         arities: the number of arguments of each declared predicate.
@@ -99,7 +99,7 @@ class Reader:
         self._expanded: dict[tuple[Literal, bool], Condition] = {}
 
     def condition(self, node: Node, names: Mapping[str, str], negated: bool = False) -> Condition:
-        """The normal form of a condition.
+        """Return the normal form of a condition.
 
         Args:
             node: what the PDDL says.
@@ -130,7 +130,16 @@ class Reader:
         return self._atom(node, names, negated)
 
     def variables(self, node: object, owner: Node, names: Mapping[str, str]) -> tuple[Variables, dict[str, str]]:
-        """The variables that a typed list declares, under names of their own, and the scope that knows them."""
+        """Return the variables that a typed list declares, renamed to be unique, and the scope extended by them.
+
+        Args:
+            node: the typed list.
+            owner: the node to point at in an error.
+            names: variables in scope -> the term that stands for each.
+
+        Raises:
+            GameFileError: not a list of variables.
+        """
         if not isinstance(node, Node):
             refuse(owner, "a list of variables expected")
         scope = dict(names)
@@ -146,7 +155,15 @@ class Reader:
         return tuple(declared), scope
 
     def literal(self, node: Node, names: Mapping[str, str]) -> Literal:
-        """A positive literal over terms."""
+        """Return a positive literal over terms.
+
+        Args:
+            node: a predicate with its arguments.
+            names: variables in scope -> the term that stands for each.
+
+        Raises:
+            GameFileError: an unknown predicate, variable or object, or a wrong number of arguments.
+        """
         head = node.head()
         arity = 2 if head == "=" else self._arities.get(head)
         if arity is None:

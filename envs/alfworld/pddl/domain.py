@@ -1,5 +1,5 @@
-"""A planning domain. Invariant: a `Domain` is immutable and does not know any game, so that all games with the same domain text
-share one.
+"""A planning domain. Invariant: a `Domain` is immutable and independent of any game, so that all games with the same domain
+text share one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _REQUIREMENTS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """For all `variables` for which `condition` holds beforehand: the predicate becomes true (or false) of the terms."""
+    """One effect: for all `variables` for which `condition` holds beforehand, the predicate becomes true (or false) of the
+    terms.
+    """
 
     variables: Variables
     condition: Condition
@@ -32,7 +34,7 @@ class Effect:
 
     @property
     def unconditional(self) -> bool:
-        """Whether it always happens."""
+        """True if it happens in every state."""
         return self.condition == TRUE
 
 
@@ -64,13 +66,13 @@ class Domain:
     fluents: frozenset[str]
 
     def reader(self, objects: dict[str, str]) -> Reader:
-        """Reads conditions over the objects of a problem (name -> type)."""
+        """Return a reader of conditions over the objects of a problem (name -> type)."""
         return Reader(self.arities, self.derived, objects)
 
 
 @lru_cache(maxsize=16)
 def compile_domain(text: str) -> Domain:
-    """The domain that a PDDL text describes; compiled once for each text.
+    """Return the domain that a PDDL text describes; compiled once for each text.
 
     Raises:
         GameFileError: not a domain, or a feature outside the supported subset, with its line.

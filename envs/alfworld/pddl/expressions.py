@@ -1,5 +1,5 @@
-"""The values in a grammar's braces. Invariant: a game file is data: of the Python expressions that upstream hands to `eval`,
-only names, their fields, string constants, + and `or`/`and` are read, and everything else is refused.
+"""Values in a grammar's braces. Invariant: a game file is data: of the Python expressions that upstream hands to `eval`, only
+names, their fields, string constants, + and `or`/`and` are read, and everything else is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NEVER = frozenset(("noun", "adj", "desc", "room_type", "synonyms"))
 
 @lru_cache(maxsize=4096)
 def parse_expression(text: str) -> ast.expr:
-    """The checked tree of an expression.
+    """Return the checked syntax tree of an expression.
 
     Raises:
         GameFileError: not an expression, or one outside the subset.
@@ -52,7 +52,7 @@ Value = Callable[[Mapping[str, Entity]], object]
 
 @lru_cache(maxsize=4096)
 def compile_expression(text: str) -> Value:
-    """The value of an expression, as a function of what its names stand for.
+    """Return the value of an expression as a function of name -> entity.
 
     The function raises `GameFileError` for a name that stands for nothing and for an addition of something that is no text.
 
@@ -63,7 +63,7 @@ def compile_expression(text: str) -> Value:
 
 
 def names_in(text: str) -> frozenset[str]:
-    """The names of which an expression speaks."""
+    """Return the names that an expression contains."""
     return frozenset(node.id for node in ast.walk(parse_expression(text)) if isinstance(node, ast.Name))
 
 

@@ -2,6 +2,8 @@
 that games which differ in the task sentence alone share everything else.
 
 Source of the notation: `textworld/envs/pddl/textgen/textgen.ebnf` and `logic/logic.ebnf`.
+
+Source of the notation: `textworld/envs/pddl/textgen/textgen.ebnf` and `logic/logic.ebnf`.
 """
 
 from __future__ import annotations
@@ -41,8 +43,9 @@ class Symbol:
     """A piece of a text.
 
     Attributes:
-        kind: "literal" (says `text`), "rule" (says what the rule `text` says) or "value" (says what the expression `text` is
-            worth).
+        kind: "literal" (`text` itself), "rule" (the text of the rule named `text`) or "value" (the value of the expression
+            `text`).
+        text: see `kind`.
         given: the query over whose answers the piece is repeated, or "".
         listed: whether the repetitions are joined to a list.
     """
@@ -58,7 +61,7 @@ Text = tuple[Symbol, ...]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One way to say something: where `condition` has an answer (or is ""), say `text`."""
+    """One case of a rule: where `condition` has an answer (or is ""), its text is `text`."""
 
     condition: str
     text: Text
@@ -66,7 +69,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How an action is called for, and what it answers."""
+    """Texts of an action: its command, and the feedback after it."""
 
     command: Text
     feedback: Text
@@ -90,7 +93,7 @@ class Atom:
 
 @lru_cache(maxsize=64)
 def compile_grammar(text: str) -> Grammar:
-    """The grammar that a text describes.
+    """Return the grammar that a text describes.
 
     Raises:
         GameFileError: not a grammar, with the line.
@@ -126,7 +129,7 @@ def compile_grammar(text: str) -> Grammar:
 
 @lru_cache(maxsize=8192)
 def parse_text(text: str) -> Text:
-    """The symbols of a text. As with upstream, it ends without a word where a symbol cannot be read."""
+    """Return the symbols of a text. As upstream, stop without an error where no symbol can be read."""
     symbols: list[Symbol] = []
     margin = _MARGIN.match(text)
     position = margin.end() if margin else 0
@@ -145,7 +148,7 @@ def parse_text(text: str) -> Text:
 
 @lru_cache(maxsize=4096)
 def parse_query(text: str) -> tuple[Atom, ...]:
-    """The atoms of a query, `p(a:t, b) & q(b)`; a placeholder without a type is of the type that is called like it.
+    """Return the atoms of a query, `p(a:t, b) & q(b)`; a placeholder without a type has the type of its own name.
 
     Raises:
         GameFileError: not a query.

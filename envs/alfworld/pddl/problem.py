@@ -1,6 +1,4 @@
-"""A planning problem: what there is, what holds at first, what is wanted. Invariant: every fact is about declared objects and a
-declared predicate.
-"""
+"""A planning problem: objects, initial facts, goal. Invariant: facts are about declared objects and predicates."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ class Problem:
 
 
 def read_problem(text: str, domain: Domain) -> Problem:
-    """The problem that a PDDL text describes.
+    """Return the problem that a PDDL text describes.
 
     Raises:
         GameFileError: not a problem of this domain, or a feature outside the supported subset, with its line.

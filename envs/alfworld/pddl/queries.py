@@ -1,5 +1,5 @@
-"""Which objects make a condition true. Invariant: a query is planned once for a game and run on any of its states; rows that
-share a prefix share its work.
+"""Queries for the objects that make a condition true. Invariant: a query is planned once for a game and run on any of its
+states; rows that share a prefix share its work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ JoinStep = Callable[[State, list[Bindings]], list[Bindings]]
 
 
 class Planner:
-    """Plans queries for one game.
+    """Planner of the queries of one game.
 
     Args:
         types: the domain's types.
@@ -39,7 +39,7 @@ class Planner:
         self._members: dict[str, frozenset[str]] = {}
 
     def members(self, kind: str) -> frozenset[str]:
-        """The objects of a type or of a type below it."""
+        """Return the objects of a type or of a type below it."""
         known = self._members.get(kind)
         if known is None:
             below = self._types.members(kind)
@@ -47,15 +47,15 @@ class Planner:
         return known
 
     def lookup(self, lookup: Lookup) -> Lookup:
-        """The same lookup, numbered; equal ones get the same number and so share their tables."""
+        """Return the same lookup, numbered; equal ones get the same number and so share their tables."""
         return self._lookups.setdefault(lookup, replace(lookup, number=next(self._numbers)))
 
     def query(self, condition: Condition, given: Sequence[str], parameters: Mapping[str, str], wanted: Sequence[str]) -> Query:
-        """A query for the `wanted` variables.
+        """Return a query for the `wanted` variables.
 
         Args:
             condition: what must hold.
-            given: the variables whose values come with the question, in order.
+            given: the variables whose values are arguments of the query, in order.
             parameters: all variables that are free in the condition -> type.
             wanted: the variables of the answer, in order.
         """
@@ -126,7 +126,12 @@ class Query:
         self._plans = plans
 
     def rows(self, state: State, given: Bindings = ()) -> list[Arguments]:
-        """The values of the wanted variables, each answer once."""
+        """Return the values of the wanted variables, each answer once.
+
+        Args:
+            state: one relation for each slot.
+            given: the values of the given variables, in order.
+        """
         found: dict[Arguments, None] = {}
         for rows, wanted in self._answers(state, given):
             for row in rows:
@@ -134,11 +139,11 @@ class Query:
         return list(found)
 
     def holds(self, state: State, given: Bindings = ()) -> bool:
-        """Whether there is any answer."""
+        """Tell whether there is any answer. Takes the arguments of `rows`."""
         return any(rows for rows, _ in self._answers(state, given))
 
     def _answers(self, state: State, given: Bindings) -> Iterator[tuple[list[Bindings], tuple[int, ...]]]:
-        """The rows of each alternative that has any, and where the wanted values are in them."""
+        """Yield the rows of each alternative that has any, and where the wanted values are in them."""
         for constants, steps, wanted in self._plans:
             rows = [given + constants]
             for step in steps:
@@ -150,7 +155,7 @@ class Query:
 
 
 def _free(part: Literal | Absent, kinds: Mapping[str, str]) -> set[str]:
-    """The variables of the surrounding conjunction that a part speaks of."""
+    """Return the variables of the surrounding conjunction that a part contains."""
     if isinstance(part, Literal):
         return {term for term in part.terms if term in kinds}
     inner = {name for name, _ in part.variables}

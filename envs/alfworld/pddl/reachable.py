@@ -1,4 +1,8 @@
-"""What could ever become true. Invariant: facts only ever gather here; nothing is taken away.
+"""Over-estimate of the facts that could ever become true. Invariant: facts are only added here, never removed.
+
+Upstream's planner leaves out what this over-estimate excludes: effects whose condition can never hold, removals of facts that
+can never hold, and actions of which nothing is left. Only domains with conditional effects, or with texts about what was made
+false, show the difference; for the others none of this is computed.
 
 Upstream's planner leaves out what this over-estimate excludes: effects whose condition can never hold, removals of facts that
 can never hold, and actions of which nothing is left. Only domains with conditional effects, or with texts about what was made
@@ -17,11 +21,11 @@ from cotbench.envs.alfworld.pddl.relations import Relation, State
 
 
 def relaxed(condition: Condition, settled: frozenset[str] | None) -> Condition:
-    """What is left of a condition when facts are never lost: its positive literals.
+    """Return a condition's delete relaxation: its positive literals.
 
     Args:
         condition: the condition.
-        settled: predicates that no action changes, whose negative literals are kept; None drops all of them.
+        static: predicates that no action changes, whose negative literals are kept; None drops all of them.
     """
     return tuple(
         Conjunction(
@@ -33,7 +37,13 @@ def relaxed(condition: Condition, settled: frozenset[str] | None) -> Condition:
 
 
 def reachable(schemas: Sequence[Schema], planner: Planner, slots: dict[str, int], initial: State) -> State:
-    """The facts that some sequence of actions could make true if nothing were ever lost and no negation counted.
+    """Return the facts that some sequence of actions could make true if nothing were ever lost and no negation counted.
+
+    Args:
+        schemas: the domain's actions.
+        planner: plans their conditions.
+        slots: predicate -> its place in a state.
+        initial: the state in which the game begins.
 
     Source: fast-downward's `translate/build_model.py` (a Datalog program over the relaxed task).
     """

@@ -1,5 +1,5 @@
 """The facts of one predicate. Invariant: a relation never changes; a change makes a new one. So a state is a list of
-references, a copy of it costs nothing, and what was looked up once stays true for as long as the relation is in use.
+references, a copy of it costs nothing, and an index stays valid for as long as the relation is in use.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ State = list["Relation"]
 
 @dataclass(frozen=True)
 class Lookup:
-    """A way to look into a relation: by the arguments at some positions, for the arguments at others.
+    """A way to index a relation: by the arguments at some positions, for the arguments at others.
 
     Attributes:
         number: tells lookups of one game apart.
         by: positions of the arguments that are given.
-        wanted: positions of the arguments that are asked for.
+        wanted: positions of the arguments that are returned.
         members: for each wanted position the objects that may stand there; None allows all.
         equal: pairs of positions that must hold the same object.
         order: if given, the position of each object's type tuple in the order of the answer (types that are not named do not
-            count), and within it answers are sorted by name; else the order is of no meaning.
+            count), and within it answers are sorted by name; else the order is undefined.
         types: object -> type, for `order`.
     """
 
@@ -41,8 +41,16 @@ class Lookup:
 
 
 def split_terms(terms: Sequence[T], known: Container[T]) -> tuple[tuple[int, ...], dict[T, int], tuple[tuple[int, int], ...]]:
-    """How an atom is looked up: the positions of its known terms, the first position of each other term, and the pairs of
-    positions where another term stands twice.
+    """Return how an atom is looked up.
+
+    Args:
+        terms: the atom's terms.
+        known: the terms whose values are given.
+
+    Returns:
+        The positions of the known terms, the first position of each other term, and the pairs of positions at which another
+            term
+        occurs twice.
     """
     by = tuple(position for position, term in enumerate(terms) if term in known)
     first: dict[T, int] = {}
@@ -54,7 +62,7 @@ def split_terms(terms: Sequence[T], known: Container[T]) -> tuple[tuple[int, ...
 
 
 class Relation:
-    """The argument tuples of which a predicate holds, with the indexes that were asked for so far."""
+    """The argument tuples of which a predicate holds, with the indexes built so far."""
 
     __slots__ = ("facts", "indexes")
 
@@ -63,7 +71,7 @@ class Relation:
         self.indexes: dict[int, dict[Any, list[Arguments]]] = {}
 
     def index(self, lookup: Lookup) -> dict[Any, list[Arguments]]:
-        """What is given -> the tuples of what is asked for. One given argument stands for itself, several are a tuple."""
+        """Return given arguments -> the tuples of the wanted ones. One given argument is itself the key, several a tuple."""
         table = self.indexes.get(lookup.number)
         # Two threads may build the same table at the same time; both build the same.
         if table is None:
@@ -71,7 +79,7 @@ class Relation:
         return table
 
     def changed(self, removed: set[Arguments], added: set[Arguments]) -> Relation:
-        """The relation after a change; additions win. Itself if nothing changes."""
+        """Return the relation after a change; additions win. Itself if nothing changes."""
         facts = (self.facts - removed) | added
         return self if facts == self.facts else Relation(facts)
 

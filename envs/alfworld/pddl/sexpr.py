@@ -1,4 +1,4 @@
-"""Parenthesised text. Invariant: every node knows the line on which it opens, so that whatever is wrong can be pointed at."""
+"""Parsing of parenthesised text. Invariant: every node knows the line on which it opens, so that errors can name it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ class Node(list[Any]):
         self.what = what
 
     def head(self) -> str:
-        """The first element if it is a name, else ""."""
+        """Return the first element if it is a name, else ""."""
         return self[0] if self and isinstance(self[0], str) else ""
 
 
 def read(text: str, what: str) -> Node:
-    """The one node that a text holds, in lower case (PDDL does not tell cases apart), without comments.
+    """Return the one node that a text holds, in lower case (PDDL ignores case), without comments.
+
+    Args:
+        text: PDDL.
+        what: the kind of text, for messages ("PDDL domain").
 
     Raises:
         GameFileError: brackets do not match, or there is not exactly one node.
@@ -62,7 +66,7 @@ def read(text: str, what: str) -> Node:
 
 
 def refuse(node: Node, reason: str) -> NoReturn:
-    """Say what is wrong with a node, and where.
+    """Raise an error that says what is wrong with a node, and in which line.
 
     Raises:
         GameFileError: always.
@@ -71,7 +75,11 @@ def refuse(node: Node, reason: str) -> NoReturn:
 
 
 def typed_list(names: list[Any], owner: Node) -> list[tuple[str, str]]:
-    """`a b - t c` as [(a, t), (b, t), (c, "object")].
+    """Return `a b - t c` as [(a, t), (b, t), (c, "object")].
+
+    Args:
+        names: names, and types after dashes.
+        owner: the node to point at in an error.
 
     Raises:
         GameFileError: a type is missing or is not a plain name.

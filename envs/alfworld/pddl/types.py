@@ -31,13 +31,13 @@ class Types:
         return name in self._parents
 
     def members(self, name: str) -> frozenset[str]:
-        """A type and everything below it; nothing for an undeclared one."""
+        """Return a type and everything below it; nothing for an undeclared one."""
         if name not in self._parents:
             return frozenset()
         return frozenset((name, *self._children[name]))
 
     def combinations(self, types: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-        """The tuples of types that a tuple of types covers, in the order in which TextWorld tries them.
+        """Return the tuples of types that a tuple of types covers, in the order in which TextWorld tries them.
 
         Source: `textworld.logic.TypeHierarchy.multi_subtypes`, a breadth-first search that may name a tuple twice; so do we.
 

@@ -4,6 +4,10 @@ same facts.
 Source: `textworld.envs.pddl.textgen.ContextSensitiveGrammar` and `textworld.logic.State.all_assignments`: queries are nested
 loops over sorted facts, different placeholders stand for different things, and the first rule whose condition has an answer
 speaks.
+
+Source: `textworld.envs.pddl.textgen.ContextSensitiveGrammar` and `textworld.logic.State.all_assignments`: queries are nested
+loops over sorted facts, different placeholders stand for different things, and the first rule whose condition has an answer
+is used.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ STRANGER = "\0"
 
 
 class Context(NamedTuple):
-    """What placeholders and names stand for while a text is said."""
+    """Values of placeholders and names while a text is rendered."""
 
     objects: dict[Placeholder, str]
     entities: dict[str, Entity]
@@ -48,12 +52,12 @@ class _Search:
 
 
 class Speaker:
-    """Says the texts of one game.
+    """Renderer of the texts of one game.
 
     Args:
         grammar: the rules.
         entities: the things, by id.
-        slots: predicate, as texts know it -> its place in a state; a predicate without a place holds of nothing.
+        slots: predicate -> the place in a state where texts look it up; a predicate without a place holds of nothing.
         planner: numbers the lookups.
         types: the domain's types.
         kinds: object -> type.
@@ -77,13 +81,18 @@ class Speaker:
         self._searches: dict[tuple[str, frozenset[Placeholder]], _Search | None] = {}
 
     def context(self, parameters: Mapping[Placeholder, str]) -> Context:
-        """The context in which an action is spoken of: its parameters and what they stand for."""
+        """Return the context of an action's texts: its parameters and what they stand for."""
         kinds = self._kinds
         objects = {ph: name if kinds[name] == ph[1] else STRANGER for ph, name in parameters.items()}
         return Context(objects, {ph[0]: self._entities[name] for ph, name in parameters.items()})
 
     def say(self, text: Text, context: Context, state: State) -> str:
-        """The words of a text.
+        """Return the rendered text.
+
+        Args:
+            text: the symbols of the text.
+            context: what placeholders and names stand for.
+            state: answers the queries of the text and its rules.
 
         Raises:
             GameFileError: the text names a rule, a type or a thing that does not exist, or no rule applies.
@@ -91,7 +100,7 @@ class Speaker:
         return "".join([self._piece(symbol, context, state) for symbol in text])
 
     def asks(self, text: Text) -> tuple[frozenset[str], tuple[Atom, ...]]:
-        """The names whose values a text speaks, and the atoms of all queries that it may ask."""
+        """Return the names whose values a text contains, and the atoms of all queries that it may make."""
         found: set[str] = set()
         atoms: list[Atom] = []
         for symbol, rules in self._reach(text, set()):
@@ -164,7 +173,7 @@ class Speaker:
         return contexts
 
     def _rows(self, query: str, context: Context, state: State) -> tuple[_Search | None, list[tuple[str, ...]]]:
-        """The answers to a query, in upstream's order: the given objects and then those found."""
+        """Return the answers to a query, in upstream's order: the given objects and then those found."""
         bound = context.objects
         key = (query, frozenset(bound))
         try:

@@ -1,5 +1,8 @@
-"""A game, ready to be played. Invariant: a world does not change while it is played, so engines and threads can share one;
-what it remembers (planned queries, spoken commands) is worked out the same by whoever comes first.
+"""A loaded game. Invariant: a world does not change while it is played, so engines and threads can share one; its caches
+(planned queries, rendered commands) hold the same values whoever fills them.
+
+Sources: `textworld.envs.pddl.pddl.PddlEnv`, `textworld.envs.pddl.logic.PddlState`, and the translator of fast-downward, whose
+grounding decides which actions exist: actions that would change nothing, whatever the state, do not.
 
 Sources: `textworld.envs.pddl.pddl.PddlEnv`, `textworld.envs.pddl.logic.PddlState`, and the translator of fast-downward, whose
 grounding decides which actions exist: actions that would change nothing, whatever the state, do not.
@@ -37,9 +40,11 @@ class Action:
 
     Attributes:
         queries: the arguments with which it can be done: one query, or one for each alternative of its condition.
-        depends: the slots on which it depends whether it can be done, and how it is called for.
+        depends: the slots on which its possible arguments and its command depend.
         spoken: positions of the arguments that its command mentions.
         fixed: whether the command depends on these arguments alone.
+        placeholders: (name, type) of its parameters, as texts know them.
+        commands: cache of the commands, by the arguments that they mention.
     """
 
     schema: Schema
@@ -60,10 +65,10 @@ class World:
         pddl_domain: the domain's text.
         pddl_problem: the problem's text.
         grammar: the grammar's text.
-        naming: how things are called; None calls them by their ids.
+        naming: gives things their names; None names them by their ids.
 
     Raises:
-        GameFileError: a text is damaged or uses a feature outside the supported subset; says where.
+        GameFileError: a text is damaged or uses a feature outside the supported subset, with its line.
     """
 
     def __init__(self, pddl_domain: str, pddl_problem: str, grammar: str, naming: Naming | None = None) -> None:
@@ -95,11 +100,11 @@ class World:
         self.goal_depends = frozenset(self._slots[predicate] for predicate in predicates_of(problem.goal))
 
     def intro(self) -> str:
-        """The text with which the game begins."""
+        """Return the text with which the game begins."""
         return self._speaker.say(parse_text("#intro#"), Context({}, {}), self.initial)
 
     def doable(self, action: Action, state: State) -> list[tuple[str, Arguments]]:
-        """The commands that call for an action in a state, each with the action's arguments."""
+        """Return the commands of an action that can be executed in a state, each with the action's arguments."""
         able = {
             arguments: None
             for alternative, query in enumerate(action.queries)
@@ -109,7 +114,7 @@ class World:
         return [(self._command(action, arguments, state), arguments) for arguments in able]
 
     def apply(self, action: Action, arguments: Arguments, state: State) -> tuple[State, set[int]]:
-        """The state after an action, and the slots that changed."""
+        """Return the state after an action, and the slots that changed."""
         removed, added = action.changes.facts(arguments, state)
         after = list(state)
         changed: set[int] = set()
@@ -122,7 +127,7 @@ class World:
         return after, changed
 
     def feedback(self, action: Action, arguments: Arguments, state: State) -> str:
-        """What the game says about an action, seen from the state that it led to."""
+        """Return the game's feedback on an action, rendered in the state after it."""
         return self._speaker.say(action.wording.feedback, self._context(action, arguments), state)
 
     def _context(self, action: Action, arguments: Arguments) -> Context:

@@ -175,7 +175,7 @@ def test_ctrl_c_keeps_what_was_played(cli: Any, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_missing_engine_is_said_before_anything_is_played(cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     entry = dataclasses.replace(registry.env_entry("alfworld-gen"), extra="reference", modules=("no_such_engine",))
-    monkeypatch.setattr(registry, "_ENTRIES", (entry,))
+    monkeypatch.setattr(registry._registry, "_builtin", {entry.name: entry})
     code, _, error = cli(*RUN)
     assert code == 1
     assert error == "error: environment 'alfworld-gen' needs the extra 'reference': pip install 'cotbench[reference]'"

@@ -144,7 +144,7 @@ def test_known_attention_gives_known_shares(strength: tuple[float, ...], key_hea
 def test_where_the_prompt_is_cut_into_pieces_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = agent(tmp_path, "gemma3")
     whole = row_of(asked)
-    monkeypatch.setattr("cotbench.probes.attention._PIECE", 37)
+    monkeypatch.setattr("cotbench.probes.attention._CHUNK", 37)
     cut = row_of(asked)
     assert (cut.prompt, cut.trace, cut.rest) == pytest.approx((whole.prompt, whole.trace, whole.rest), abs=2e-5)
 

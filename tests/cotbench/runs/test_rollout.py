@@ -1,7 +1,7 @@
 """Playing: who is asked what, and what becomes of failures. With an environment that is all script."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -9,9 +9,9 @@ import pytest
 from cotbench.envs import Instructions
 from cotbench.errors import EngineError
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.prompting.query import Decision, Query
+from cotbench.prompting.query import Decision, DecisionTokens, Query, derive_seed
 from cotbench.runs.env_workers import EnvReply
-from cotbench.runs.episode import Episode
+from cotbench.runs.episode import Episode, Step, episode_key
 from cotbench.runs.rollout import RolloutRules, RolloutSpec, play
 
 
@@ -283,3 +283,52 @@ def test_a_streaming_agent_that_answers_wrongly_costs_what_it_was_asked(wrong: s
     episode = _play(Wrong(), [RolloutSpec("n1", "t", "cot")], both=False)["n1#cot"]
     assert episode.error is not None
     assert ("out of memory" if wrong == "raises" else "which it was not asked") in episode.error
+
+
+def test_the_rollouts_of_one_task_are_episodes_of_their_own() -> None:
+    agent = ScriptedAgent({("n2", "cot", 1): "win"})
+    units = [RolloutSpec("n2", "t", mode, rollout) for mode in ("cot", "prompt") for rollout in range(3)]  # type: ignore[arg-type]
+    episodes = _play(agent, units, envs=4, both=False)
+    assert sorted(episodes) == ["n2#cot", "n2#cot@1", "n2#cot@2", "n2#prompt", "n2#prompt@1", "n2#prompt@2"]
+    assert [episodes[key].rollout for key in ("n2#cot", "n2#cot@1", "n2#cot@2")] == [0, 1, 2]
+    queries = [query for batch in agent.seen for query in batch]
+    assert all(query.episode == episode_key(query.task, query.mode, query.rollout) for query in queries)
+    assert {query.env for query in queries} == {"scripted"}
+    assert len({query.seed for query in queries}) == len(queries), "every rollout draws otherwise"
+    for query in queries:
+        parts = (0, "n2", query.mode, query.step, query.mode)
+        assert query.seed == derive_seed(*parts, *([query.rollout] if query.rollout else []))
+        assert (query.seed == derive_seed(*parts)) == (query.rollout == 0), "the first has the seeds of a run without groups"
+
+
+def test_rollout_0_and_missing_tokens_are_left_out_of_a_line() -> None:
+    episodes = _play(ScriptedAgent(), [RolloutSpec("n1", "t", "cot"), RolloutSpec("n1", "t", "cot", 1)])
+    first, second = episodes["n1#cot"], episodes["n1#cot@1"]
+    assert '"rollout"' not in first.model_dump_json() and '"tokens":{' not in first.model_dump_json()
+    assert '"rollout":1' in second.model_dump_json()
+    assert Episode.model_validate_json(second.model_dump_json()) == second
+    tokens = DecisionTokens((1, 2), (3,), (-0.5,), (False,))
+    step = first.trajectory[0]
+    told = step.model_copy(update={"decision": replace(step.decision, tokens=tokens)})
+    again = Step.model_validate_json(told.model_dump_json())
+    assert again == told and again.decision.tokens == tokens
+    assert '"tokens"' not in step.model_dump_json()
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_tokens_are_asked_for_where_a_rollout_wants_them(wanted: bool) -> None:
+    class Telling(ScriptedAgent):
+        def decide(self, queries: Sequence[Query]) -> list[Decision]:
+            tokens = DecisionTokens((1, 2), (3,), (-0.5,), (False,))
+            decisions = super().decide(queries)
+            return [
+                replace(one, tokens=tokens if query.return_tokens else None)
+                for one, query in zip(decisions, queries, strict=True)
+            ]
+
+    collector = Collector()
+    rules = RolloutRules("scripted", Instructions("i"), Elicitation(), 0, False, str.lower, return_tokens=wanted)
+    play([RolloutSpec("n1", "t", "cot")], Telling(), [ScriptedEnv()], rules, collector)
+    (episode,) = collector.episodes
+    assert episode.error is None
+    assert (episode.trajectory[0].decision.tokens is not None) == wanted

@@ -269,6 +269,6 @@ def test_the_average_joins_intervals_in_squares() -> None:
 def test_the_average_covers_the_truth() -> None:
     rng, truth, sizes = np.random.default_rng(4), (0.1, 0.5, 0.9), (12, 30, 20)
     drawn = rng.binomial(sizes, truth, size=(800, 3))
-    estimates = [estimates.average([estimates.rate(int(k), n) for k, n in zip(row, sizes, strict=True)]) for row in drawn]
-    inside = sum(one.low <= 0.5 <= one.high for one in estimates)
+    averages = [estimates.average([estimates.rate(int(k), n) for k, n in zip(row, sizes, strict=True)]) for row in drawn]
+    inside = sum(one.low <= 0.5 <= one.high for one in averages)
     assert 0.93 <= inside / 800 <= 0.985

@@ -14,8 +14,8 @@ from cotbench.stats.trend import CheckpointSeries, trend
 ROUNDS = [pytest.param(150, 0.04, id="short"), pytest.param(3000, 0.015, id="long", marks=pytest.mark.slow)]
 
 
-def _covered(estimates: list[Estimate], truth: float) -> float:
-    return sum(one.low is not None and one.low <= truth <= one.high for one in estimates) / len(estimates)
+def _covered(found: list[Estimate], truth: float) -> float:
+    return sum(one.low is not None and one.low <= truth <= one.high for one in found) / len(found)
 
 
 def _states(rng: np.random.Generator, rate: float, alike: float, n: int) -> tuple[Floats, Floats, Floats]:
@@ -37,26 +37,26 @@ def test_ratio(rate: float, n: int, rounds: int, slack: float) -> None:
 @pytest.mark.parametrize(("rounds", "slack"), ROUNDS)
 @pytest.mark.parametrize("n", [60, 120])
 def test_paired_ratio_difference(n: int, rounds: int, slack: float) -> None:
-    rng, estimates = np.random.default_rng(n), []
+    rng, found = np.random.default_rng(n), []
     for _ in range(rounds):
         first, counts, own = _states(rng, 0.5, 4.0, n)
         others = rng.integers(3, 31, size=n)
         second = rng.binomial(others, 0.2 + 0.8 * own)
-        estimates.append(estimates.paired_ratio_difference(first.tolist(), counts.tolist(), second.tolist(), others.tolist()))
-    assert _covered(estimates, 0.1) == pytest.approx(0.95, abs=slack)
+        found.append(estimates.paired_ratio_difference(first.tolist(), counts.tolist(), second.tolist(), others.tolist()))
+    assert _covered(found, 0.1) == pytest.approx(0.95, abs=slack)
 
 
 @pytest.mark.parametrize(("rounds", "slack"), ROUNDS)
 @pytest.mark.parametrize("n", [60, 120])
 def test_slope(n: int, rounds: int, slack: float) -> None:
-    rng, progress, estimates = np.random.default_rng(n), np.linspace(0, 1, 5), []
+    rng, progress, found = np.random.default_rng(n), np.linspace(0, 1, 5), []
     for _ in range(rounds):
         counts = rng.integers(3, 31, size=n)
         own = rng.beta(2, 3, size=n)  # A task's rate rises by 0.5 times 1 - its rate: 0.3 on average.
         totals = rng.binomial(counts, own + 0.5 * progress[:, None] * (1 - own))
         course = CheckpointSeries(progress.tolist(), [totals.tolist()], [[counts.tolist()] * 5])
-        estimates.append(trend(course).slope["tasks"])
-    assert _covered(estimates, 0.3) == pytest.approx(0.95, abs=slack)
+        found.append(trend(course).slope["tasks"])
+    assert _covered(found, 0.3) == pytest.approx(0.95, abs=slack)
 
 
 @pytest.mark.parametrize(("rounds", "slack"), ROUNDS)
@@ -65,19 +65,19 @@ def test_rate(n: int, rate: float, rounds: int, slack: float) -> None:
     # Wilson's coverage jumps between neighbouring sizes; it is 95 % of the sizes together.
     rng = np.random.default_rng(n)
     sizes = rng.integers(n - 10, n + 11, size=rounds)
-    estimates = [estimates.rate(int(rng.binomial(size, rate)), int(size)) for size in sizes]
-    assert _covered(estimates, rate) == pytest.approx(0.95, abs=slack)
+    found = [estimates.rate(int(rng.binomial(size, rate)), int(size)) for size in sizes]
+    assert _covered(found, rate) == pytest.approx(0.95, abs=slack)
 
 
 @pytest.mark.parametrize(("rounds", "slack"), ROUNDS)
 @pytest.mark.parametrize("n", [60, 120])
 def test_paired_rate_difference(n: int, rounds: int, slack: float) -> None:
-    rng, estimates = np.random.default_rng(n), []
+    rng, found = np.random.default_rng(n), []
     for both, first, second, neither in rng.multinomial(n, [0.4, 0.08, 0.2, 0.32], size=rounds).tolist():
         one = [True] * (both + first) + [False] * (second + neither)
         two = [True] * both + [False] * first + [True] * second + [False] * neither
-        estimates.append(estimates.paired_rate_difference(one, two))
-    assert _covered(estimates, 0.12) == pytest.approx(0.95, abs=slack)
+        found.append(estimates.paired_rate_difference(one, two))
+    assert _covered(found, 0.12) == pytest.approx(0.95, abs=slack)
 
 
 @pytest.mark.parametrize(("n", "rate", "alike"), [(10, 0.6, 2.5), (20, 0.9, 2.5)])

@@ -37,7 +37,7 @@ LESS_STATES = {"alignment": 8, "conflict": 5, "attention": 3, "gradient": 3, "pr
 
 
 def _smaller(text: str) -> str:
-    """The study with the same stages and fewer traces, epochs, steps and states."""
+    """The study with the same stages, shorter traces, and fewer games, epochs, steps and states."""
     sections = re.split(r"\n(?=\[)", text)
     for number, section in enumerate(sections):
         less: dict[str, float] = LESS.get(section.partition("\n")[0], {})
@@ -47,7 +47,7 @@ def _smaller(text: str) -> str:
             section, count = re.subn(rf"^{name} = .*$", f"{name} = {value}", section, flags=re.MULTILINE)  # noqa: PLW2901
             assert count == 1, (name, section)
         sections[number] = section
-    return "\n".join(sections)
+    return "\n".join([*sections, "[elicitation]", "trace_tokens = 24", ""])
 
 
 @pytest.fixture(scope="module", params=["smaller", pytest.param("whole", marks=pytest.mark.slow)])

@@ -227,8 +227,8 @@ def test_describe_names_the_weights(tmp_path: Path) -> None:
 def test_the_bundled_model_answers_the_same_with_and_without_cache() -> None:
     agent = make_agent("hf:smollm2?device=cpu")
     assert isinstance(agent, HFAgent)
-    short = Elicitation(trace_tokens=6, action_tokens=6)
-    for turns, mode in ((1, "cot"), (1, "prompt"), (2, "cot"), (2, "prompt")):
+    short = Elicitation(trace_tokens=4, action_tokens=4)
+    for turns, mode in ((1, "cot"), (2, "prompt")):
         query = replace(state(turns, mode), elicitation=short)  # type: ignore[arg-type]
         trace, action = plain_answer(agent, query)
         raw = f"{THINK_OPEN}{trace}{THINK_CLOSE}\n" if trace is not None else ""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import needs_hf
@@ -35,10 +35,10 @@ def test_the_least_recently_used_episode_is_forgotten(tmp_path: Path) -> None:
     agent = hf_agent(tmp_path)
     agent.decide([state(2, "cot", episode=name) for name in "abc"])
     engine: Any = agent._engine
-    lane = engine._lanes[("b", "")].nbytes
+    lane = engine._lanes[("b", 0, "")].nbytes
     engine._limits = replace(engine._limits, cache_bytes=int(5.5 * lane))
     agent.decide([state(2, "prompt", episode="a"), state(2, "prompt", episode="d"), state(2, "prompt", episode="e")])
-    assert [name for name, _ in engine._lanes] == ["a", "d", "e"]
+    assert [name for name, *_ in engine._lanes] == ["a", "d", "e"]
 
 
 def test_every_running_episode_keeps_its_cache(tmp_path: Path) -> None:
@@ -70,12 +70,13 @@ def test_one_failing_query_costs_itself_alone(tmp_path: Path, monkeypatch: pytes
 _WORDS = st.text(alphabet="abc \n<>/|é{}", max_size=40)
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # Shrinking takes minutes and makes these no clearer.
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@pytest.mark.parametrize("company", [pytest.param(8, id="some"), pytest.param(60, id="many", marks=pytest.mark.slow)])
+def test_any_dialogue_in_any_company(llama: HFAgent, tight: HFAgent, company: int) -> None:
+    # Shrinking takes minutes and makes these no clearer.
+    drawn = settings(max_examples=company, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+    drawn(_any_dialogue_in_any_company)(llama, tight)
+
+
 @given(
     turns=st.lists(st.tuples(_WORDS, st.none() | _WORDS, _WORDS), max_size=4),
     history=st.sampled_from(["actions", "traces"]),
@@ -83,7 +84,7 @@ _WORDS = st.text(alphabet="abc \n<>/|é{}", max_size=40)
     warm=st.booleans(),
     data=st.data(),
 )
-def test_any_dialogue_in_any_company(
+def _any_dialogue_in_any_company(
     llama: HFAgent, tight: HFAgent, turns: list[Any], history: str, style: str, warm: bool, data: Any
 ) -> None:
     asked = Elicitation(trace_tokens=6, action_tokens=5, history=history, style=style, temperature=1.0 if warm else 0.0)  # type: ignore[arg-type]
@@ -206,7 +207,7 @@ def test_guesses_change_the_number_of_passes_alone(tmp_path: Path, temperature: 
     assert passes[0] < passes[1]
 
 
-def test_what_is_remembered_is_what_followed_last() -> None:
+def test_an_n_gram_drafts_what_followed_it_last() -> None:
     from cotbench.agents.hf.prompt_lookup import NgramIndex, PromptLookup
 
     memory = NgramIndex()
@@ -216,9 +217,9 @@ def test_what_is_remembered_is_what_followed_last() -> None:
     assert memory.after([7, 7], 3) == [] and memory.after([3], 3) == []
     drafts = PromptLookup(memory, [2, 3])
     assert drafts.draft(1) == [5] and drafts.draft(0) == []
-    drafts.learn([5, 6, 8], 2)
+    drafts.update([5, 6, 8], 2)
     assert drafts.draft(9) == [], "nothing followed there"
-    drafts.learn([5, 6], 1)
+    drafts.update([5, 6], 1)
     assert drafts.draft(1) == [8], "what it wrote itself comes first"
 
 

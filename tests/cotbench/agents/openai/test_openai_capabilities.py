@@ -59,10 +59,10 @@ def test_a_server_that_continues_nothing_is_refused(manners: Manners, why: str) 
         agent = served(server)
         assert agent.describe()["prefill"] == "none" and why in agent.describe()["reason"]
         assert "no tokenizer: " in agent.describe()["reason"]
-        with pytest.raises(AgentError, match="--elicitation template"):
+        with pytest.raises(AgentError, match="--elicitation-style template"):
             agent.require(SHORT)
         error = agent.decide([asked("prompt")])[0].error
-        assert error is not None and "--elicitation template" in error
+        assert error is not None and "--elicitation-style template" in error
         assert agent.decide([asked("prompt", TEMPLATE)])[0].action == "look"
 
 

@@ -67,6 +67,15 @@ def test_prompts_as_token_ids_are_those_of_the_hf_agent(melting: Path) -> None:
         assert cot.action_logprob == pytest.approx(LOGPROB * cot.action_tokens)
         free = agent.decide([asked("prompt", TEMPLATE)])[0]
         assert free.action == "look" and server.bodies(CHAT) == [], "every style goes the one way"
+        assert (cot.tokens, prompt.tokens) == (None, None)
+        tokens = agent.decide([asked("cot", return_tokens=True)])[0].tokens
+        action = chat.encode(f"look{ACTION_CLOSE}")
+        assert tokens is not None and list(tokens.prompt_ids) == p
+        assert list(tokens.completion_ids) == [*opened, *chat.encode(ACTION_OPEN), *action]
+        assert sum(not harness for harness in tokens.harness) == len(chat.encode("I look")) + len(action)
+        assert sum(tokens.logprobs) == pytest.approx(LOGPROB * (len(chat.encode("I look")) + len(action)))
+        server.manners.token_ids = False
+        assert agent.decide([asked("cot", return_tokens=True)])[0].tokens is None, "nothing is tokenized again"
 
 
 @pytest.mark.parametrize("completions", ["ids", "text"])

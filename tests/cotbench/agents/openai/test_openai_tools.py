@@ -97,7 +97,7 @@ def test_an_answer_without_a_call_is_its_text() -> None:
 
 def test_native_tools_open_nothing(server: FakeServer) -> None:
     agent = served(server, "tools=native")
-    with pytest.raises(AgentError, match=r"tools=native .* --elicitation template"):
+    with pytest.raises(AgentError, match=r"tools=native .* --elicitation-style template"):
         agent.require(SHORT)
     agent.require(TEMPLATE)
     for query in (_calling("prompt", SHORT), _calling("cot", given_trace="x")):

@@ -1,0 +1,171 @@
+"""Executors: any that keeps the protocol carries a study out, to the same numbers; the local one gives each slot its GPU."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from cotbench.cli import run_cli
+from cotbench.study import local_executor
+from cotbench.study.config import parse_study
+from cotbench.study.executor import LOG_HEADER, Executor, Finished, Job, Slot
+from cotbench.study.folder import begin
+from cotbench.study.local_executor import LocalExecutor
+from cotbench.study.plan import make_study_plan
+from cotbench.study.report import page_of_study
+from cotbench.study.scheduler import last_error, run_study
+from cotbench.study.stage import Stage
+from tests.conftest import needs_hf
+
+STUDY = """
+name = "untrained"
+models = ["tiny"]
+checkpoints = [0.0]
+threads = 1
+runs = []
+[envs]
+alfworld-gen = ["id"]
+[elicitation]
+trace_tokens = 8
+[[arms]]
+name = "sft"
+[[probes]]
+probe = "alignment"
+states = 2
+"""
+
+
+class Inline:
+    """Carries each job out where it is submitted, in this process."""
+
+    def __init__(self) -> None:
+        self.done: list[Finished] = []
+        self.jobs: list[str] = []
+
+    def free_slots(self) -> Sequence[Slot]:
+        return [Slot(0)] if not self.done else []
+
+    def submit(self, job: Job, slot: Slot) -> None:
+        self.jobs.append(job.name)
+        with job.log.open("w") as log, redirect_stdout(log), redirect_stderr(log):
+            print(LOG_HEADER, *job.arguments)
+            self.done.append(Finished(job, run_cli(list(job.arguments))))
+
+    def wait(self, seconds: float) -> list[Finished]:
+        done, self.done = self.done, []
+        return done
+
+    def cancel(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Observer:
+    """Counts."""
+
+    def __init__(self) -> None:
+        self.errors: list[str | None] = []
+
+    def began(self, stage: Stage) -> None: ...
+
+    def ended(self, stage: Stage, seconds: float, error: str | None) -> None:
+        self.errors.append(error)
+
+    def moment(self) -> None: ...
+
+
+def _numbers(folder: Path, executor: Executor) -> bytes:
+    plan = make_study_plan(parse_study(STUDY, "untrained"))
+    begin(folder, plan)
+    observer = Observer()
+    assert run_study(folder, plan, executor, observer) == []
+    assert observer.errors == [None] * len(plan.stages)
+    page_of_study(folder)
+    return (folder / "numbers.json").read_bytes()
+
+
+@needs_hf
+def test_two_executors_give_the_same_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    inline, local = Inline(), LocalExecutor(1, threads=1)
+    try:
+        assert _numbers(tmp_path / "a", inline) == _numbers(tmp_path / "b", local)
+    finally:
+        local.close()
+    assert inline.jobs == ["reference/id", "alignment/base-id"]
+
+
+WORKER = """
+import json, os, sys
+for line in sys.stdin:
+    job = json.loads(line)
+    if job["arguments"] == ["die"]:
+        sys.exit("no room for the model")
+    open(job["log"], "w").write(os.environ.get("CUDA_VISIBLE_DEVICES", "any") + " " + os.environ["OMP_NUM_THREADS"])
+    print(int(job["arguments"][0]), flush=True)
+"""
+
+
+def _finished(executor: LocalExecutor, count: int) -> dict[str, Finished]:
+    found: dict[str, Finished] = {}
+    until = time.monotonic() + 60
+    while len(found) < count and time.monotonic() < until:
+        found |= {one.job.name: one for one in executor.wait(0.1)}
+    return found
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "worker.py"
+    path.write_text(WORKER)
+    monkeypatch.setattr(local_executor, "python_command", lambda module: [sys.executable, str(path)])
+    return path
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [(0, ["any", "any", "any"]), (2, ["0", "1", "0"])])
+def test_each_slot_sees_its_gpu(gpus: int, seen: list[str], script: Path, tmp_path: Path) -> None:
+    executor = LocalExecutor(3, gpus=gpus, threads=2)
+    try:
+        for number, slot in enumerate(list(executor.free_slots())):
+            executor.submit(Job(f"job{number}", (str(number),), tmp_path / f"{number}.log", f"agent{number}"), slot)
+        assert executor.free_slots() == []
+        finished = _finished(executor, 3)
+        assert {name: one.exit_code for name, one in finished.items()} == {"job0": 0, "job1": 1, "job2": 2}
+        assert [(tmp_path / f"{number}.log").read_text() for number in range(3)] == [f"{gpu} 2" for gpu in seen]
+        assert [slot.holds for slot in executor.free_slots()] == ["agent0", "agent1", "agent2"]
+    finally:
+        executor.close()
+
+
+def test_a_process_that_dies_says_why_and_its_slot_is_used_again(script: Path, tmp_path: Path) -> None:
+    executor = LocalExecutor(1, threads=1)
+    try:
+        (slot,) = executor.free_slots()
+        executor.submit(Job("dies", ("die",), tmp_path / "dies.log"), slot)
+        died = _finished(executor, 1)["dies"]
+        assert (died.exit_code, died.message) == (1, "no room for the model")
+        assert last_error(tmp_path / "dies.log", died.exit_code, died.message) == "no room for the model"
+        (slot,) = executor.free_slots()
+        executor.submit(Job("next", ("0",), tmp_path / "next.log"), slot)
+        assert _finished(executor, 1)["next"].exit_code == 0
+    finally:
+        executor.close()
+
+
+def test_why_a_stage_failed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert last_error(log, 3) == "exit code 3"
+    log.write_text(
+        "$ cotbench run\nerror: of an earlier sitting\n$ cotbench run\nTraceback ...\nModuleNotFoundError: no module\n\n"
+    )
+    assert last_error(log, 1) == "ModuleNotFoundError: no module"
+    log.write_text("$ cotbench run\nerror: no such split\nbye\n")
+    assert last_error(log, 2) == "no such split"
+    assert last_error(log, -9) == "its process was ended by SIGKILL"
+    assert last_error(log, -250) == "its process was ended by signal 250"
