@@ -4,7 +4,7 @@ sides of a gap; every interval names the units that it is over.
 `over` is one of
     tasks: for these seeds; tasks are resampled (BCa bootstrap). Does not cover another training run.
     seeds: for these tasks; t interval of the seeds' values. Needs two seeds, and is wide with few.
-    both: for another run on other tasks. Tasks and seeds are both resampled (bootstrap of crossed factors, Owen 2007; of S seeds
+    both: for another run on other tasks. Tasks and seeds are resampled (bootstrap of crossed factors, Owen 2007; of S seeds
         S - 1 are drawn, which keeps the variance unbiased: Rao and Wu 1988); its standard error, and a t distribution with
         Satterthwaite's degrees of freedom. Never too narrow, but wide where seeds hardly differ (simulated coverage 95 to
         100 %).

@@ -33,7 +33,7 @@ def is_done(study: Path, stage: Stage) -> bool:
 
 
 def seconds_of(study: Path, stage: Stage) -> float | None:
-    """Return the duration of a stage in seconds, over all attempts of the run that ended it; None where it is not done."""
+    """Return the duration of a stage in seconds, over all attempts that it took; None where it is not done."""
     try:
         return float(json.loads(mark_of(study, stage).read_text("utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
