@@ -1,5 +1,7 @@
-"""The environments that exist. Invariant: everything the rest of cotbench knows of an environment before it is started
-(name, tasks, missing data, canonical actions, sizes, titles) is asked of its entry here; no other file lists environments.
+"""Registered environments. Invariant: everything the rest of cotbench knows of an environment before it is started (name,
+tasks, missing data, canonical actions, sizes, titles) comes from its entry here; no other file lists environments.
+
+Light: neither Gymnasium nor an engine is imported before an environment is made or described.
 
 Light: neither Gymnasium nor an engine is imported before an environment is made or described.
 """
@@ -26,7 +28,12 @@ ENTRY_POINTS = "cotbench.envs"
 
 
 class Instructions(NamedTuple):
-    """What a model is told about acting in an environment: a text, and actions that show the spelling."""
+    """Prompt text on acting in an environment.
+
+    Attributes:
+        text: the instructions.
+        examples: actions that show the spelling.
+    """
 
     text: str
     examples: tuple[str, ...] = ()
@@ -34,7 +41,7 @@ class Instructions(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TokenSizes:
-    """About how long an environment's texts are, in tokens of a common tokenizer; for estimates of cost alone.
+    """Approximate lengths of an environment's texts, in tokens of a common tokenizer; for estimates of cost alone.
 
     Attributes:
         first_prompt: the instructions and the first observation.
@@ -56,7 +63,7 @@ class TokenSizes:
 
 @dataclass(frozen=True, slots=True)
 class EnvEntry:
-    """One environment: its names, where its code is, and what others need to know of it.
+    """Registry entry of one environment: its names, where its code is, and its properties.
 
     Attributes:
         name: what `--env` accepts.
@@ -101,7 +108,7 @@ class EnvEntry:
     trace_facts: str | None = None
 
     def require(self) -> None:
-        """Fail in one line when the engine is not installed.
+        """Raise an error when the engine is not installed.
 
         Raises:
             MissingExtraError: names the extra.
@@ -123,11 +130,11 @@ class EnvEntry:
         return self.loaded_class().canonical
 
     def equivalent(self) -> Callable[[str, str], bool]:
-        """Return the environment's rule for actions that come to the same though they are worded otherwise."""
+        """Return the environment's test of whether two actions have the same effect though they are worded otherwise."""
         return self.loaded_class().equivalent
 
     def instructions(self) -> Instructions:
-        """Return what a model is told about acting here."""
+        """Return the prompt text on acting in this environment."""
         env_class = self.loaded_class()
         return Instructions(env_class.instructions, env_class.examples)
 
@@ -142,7 +149,7 @@ class EnvEntry:
         return self.loaded_class().step_budget is not TextEnv.step_budget
 
     def make(self, **kwargs: Any) -> TextEnv:
-        """Make a new environment, unwrapped. Takes the arguments of the environment's class."""
+        """Return a new environment, unwrapped. Takes the arguments of the environment's class."""
         return self.loaded_class()(**{**self.kwargs, **kwargs})
 
 
@@ -272,8 +279,9 @@ def env_entry(name: str) -> EnvEntry:
 
 
 def env_entries() -> list[EnvEntry]:
-    """Return every environment, those of cotbench first; one that an installed package offers and that cannot be loaded is left
-    out with a warning.
+    """Return every environment, those of cotbench first.
+
+    One that an installed package offers and that cannot be loaded is left out with a warning.
     """
     found = []
     for name in env_names():
@@ -299,7 +307,7 @@ def overall_groups() -> dict[str, tuple[str, ...]]:
 
 
 def env_title(name: str) -> str:
-    """Return what pages call an environment, or the environments of an overall board."""
+    """Return the title of an environment, or of the environments of an overall board."""
     group = overall_groups().get(name)
     if group is None:
         return env_entry(name).title

@@ -1,4 +1,4 @@
-"""Recipe `base`: the model that `tiny` begins as. Invariant: its weights follow from the package alone: generated games outside
+"""Recipe `base`: the untaught model of `tiny`. Invariant: its weights follow from the package alone: generated games outside
 every split, one seed, no download. It reads transcripts (`tiny.corpus`), actions and observations alike, without a trace.
 """
 
@@ -56,7 +56,13 @@ class BaseConfig(BaseModel):
 def train_base(
     config: BaseConfig, out: Path, *, resume: bool = False, progress: Callable[[], Any] | None = None
 ) -> TrainingResult:
-    """Build the base: every token of the transcripts is predicted.
+    """Train the base model on every token of the transcripts.
+
+    Args:
+        config: number of games, and the shape of the model.
+        out: the folder of the model.
+        resume: go on from the newest whole checkpoint in `out`.
+        progress: makes a callback of transformers that shows how far it is.
 
     Args:
         config: how many games are read, and the shape of the model.
@@ -113,12 +119,17 @@ def _train(config: BaseConfig, record: dict[str, Any], out: Path, progress: Call
     return TrainingResult(out, len(steps), measured, len(trees), 0)
 
 
-def text_tree(one: Demonstration, chat: Any) -> Tree:
-    """Return a transcript as the model is shown it, every token of it to be predicted but the instructions."""
-    last = len(one.actions) - 1
-    messages = tiny_elicitation().messages(one.dialogue(last), "cot")
+def text_tree(transcript: Demonstration, chat: Any) -> Tree:
+    """Return a transcript as a tree without branches, whose loss counts every token but those of the instructions.
+
+    Args:
+        one: the transcript.
+        chat: the model's tokenizer and template.
+    """
+    last = len(transcript.actions) - 1
+    messages = tiny_elicitation().messages(transcript.dialogue(last), "cot")
     system = len(chat.encode(messages[0].content))
-    ids = [*chat.prompt_ids(messages), *chat.encode(tiny_elicitation().past_answer(one.actions[last], None))]
+    ids = [*chat.prompt_ids(messages), *chat.encode(tiny_elicitation().past_answer(transcript.actions[last], None))]
     return Tree(tuple(ids), (), (0.0,) * (system + 1) + (1.0,) * (len(ids) - system - 1))
 
 

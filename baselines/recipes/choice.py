@@ -1,4 +1,4 @@
-"""Which recipe `cotbench train` carries out. Invariant: preset, file and flags, in this order, the later one wins."""
+"""Choice of the recipe that `cotbench train` runs. Invariant: preset, file and flags, in this order, the later one wins."""
 
 from __future__ import annotations
 

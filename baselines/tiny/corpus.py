@@ -1,5 +1,5 @@
-"""What `tiny` reads before it learns to reason. Invariant: transcripts of games outside every split, actions and observations
-without a trace; of all task types, so that the language is known, and played mostly at random, so that the skill is not.
+"""Pretraining text of `tiny`. Invariant: transcripts of games outside every split, actions and observations without a trace; of
+all task types, so that the language is known, and played mostly at random, so that the skill is not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NEW_ROOM = 5
 
 
 def tasks(count: int) -> list[str]:
-    """The games that are read: all task types in turn."""
+    """Return the ids of the first `count` games of the corpus: all task types in turn."""
     found: list[str] = []
     seed = 0
     while len(found) < count:
@@ -38,16 +38,21 @@ def tasks(count: int) -> list[str]:
 
 
 def transcripts(count: int, seed: int = 0) -> Iterator[Demonstration]:
-    """One game after the other, each played for at most 20 steps."""
+    """Yield one game after the other, each played for at most 20 steps.
+
+    Args:
+        count: number of games.
+        seed: of the players.
+    """
     env = env_entry(ENV).make(split="train", max_steps=STEPS, request=["admissible_actions"])
     try:
         for task in tasks(count):
-            yield _played(env, task, random.Random(f"cotbench-tiny-{seed}-{task}"))
+            yield _play(env, task, random.Random(f"cotbench-tiny-{seed}-{task}"))
     finally:
         env.close()
 
 
-def _played(env: TextEnv, task: str, rng: random.Random) -> Demonstration:
+def _play(env: TextEnv, task: str, rng: random.Random) -> Demonstration:
     observation, info = env.reset(options={"task": task})
     dialogue = Dialogue(env_entry(ENV).instructions(), (observation,))
     skill, over = rng.choice(_SKILL), False

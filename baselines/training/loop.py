@@ -28,7 +28,12 @@ _FULL_SAYS = ("PytorchStreamWriter", "inline_container", *(f"os error {number}" 
 
 
 def set_up_torch(threads: int | None, seed: int) -> None:
-    """Seed torch, set its threads, and keep transformers quiet."""
+    """Seed torch, set its threads, and keep transformers quiet.
+
+    Args:
+        threads: number of threads; None leaves torch's choice.
+        seed: of torch, numpy and Python.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
     quiet(transformers)
@@ -51,14 +56,14 @@ def train(
         trainable: the model.
         dataset: its steps.
         args: transformers' TrainingArguments (`trainer_arguments`).
-        record: what the cards say of the training.
+        record: contents of the cards.
         out: the folder of the trained model.
         checkpoints: after which shares of the training one is written; the last step is always among them.
         progress: makes a callback of transformers that shows how far it is.
         ema_decay: see `TrainingOptions`.
 
     Returns:
-        What was counted: tokens, action tokens, and `masked_share`, the share of the latter that the loss left out.
+        The counts: tokens, action tokens, and `masked_share`, the share of the latter that the loss left out.
 
     Raises:
         CotbenchError: a checkpoint could not be written; the one before it is whole.
@@ -81,7 +86,16 @@ def fit(
     progress: Callable[[], Any] | None,
     ema_decay: float = 0.0,
 ) -> TreeTrainer:
-    """Run the trainer over a dataset.
+    """Run the trainer over a dataset and return it.
+
+    Args:
+        trainable: the model.
+        dataset: its steps.
+        args: transformers' TrainingArguments (`trainer_arguments`).
+        record: contents of the cards.
+        saves: after which steps a checkpoint is written.
+        progress: makes a callback of transformers that shows how far it is.
+        ema_decay: see `TrainingOptions`.
 
     Raises:
         CotbenchError: a checkpoint could not be written; the one before it is whole.
@@ -111,7 +125,11 @@ def fit(
 
 @contextlib.contextmanager
 def disk_full_as_error(out: Path) -> Iterator[None]:
-    """Say in one line that the disk is full, and nothing of what libraries tell one another."""
+    """Turn the failures of a full disk into an error of one line, and hide the libraries' own messages.
+
+    Raises:
+        CotbenchError: the disk takes no more.
+    """
     try:
         with hushed():
             yield
@@ -125,7 +143,13 @@ def disk_full_as_error(out: Path) -> Iterator[None]:
 
 
 def trainer_arguments(options: TrainingOptions, out: Path, model: Any) -> Any:
-    """Return transformers' arguments for a training in `out`."""
+    """Return transformers' arguments for a training in `out`.
+
+    Args:
+        options: of the optimiser.
+        out: the folder of the trained model.
+        model: decides between CPU and GPU.
+    """
     cuda = model.device.type == "cuda"
     return transformers.TrainingArguments(
         output_dir=str(out),

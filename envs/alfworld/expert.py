@@ -272,7 +272,9 @@ class Expert:
         return min(usable, key=lambda place: (place != self._at, place not in self._contents, self._rank[place]))
 
     def _put_away(self) -> str:
-        """Return an action that gets rid of what is held: here if such things lie in places like this, else where it came from."""
+        """Return an action that gets rid of what is held: here if such things lie in places like this, else where it came
+        from.
+        """
         free = [place for place in self._places if f"move {self._holds} to {place}" not in self._refused]
         if not free:
             return "inventory"

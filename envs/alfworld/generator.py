@@ -112,9 +112,9 @@ def _weights(kind: str, rooms: tuple[str, ...], new_pair: bool) -> Mapping[str, 
     result: dict[str, dict[tuple[str, str], int]] = {}
     for room, pairs in household_statistics().tasks[KINDS[kind]].items():
         split = {(thing, goal): count for pair, count in pairs.items() for thing, goal in [pair.split()]}
-        kept = {pair: count for pair, count in split.items() if held_out(*pair) == new_pair}
-        if room in rooms and kept:
-            result[room] = kept
+        fitting = {pair: count for pair, count in split.items() if held_out(*pair) == new_pair}
+        if room in rooms and fitting:
+            result[room] = fitting
     return result
 
 

@@ -87,7 +87,9 @@ def furnish(
 
 
 def _locations(rng: random.Random, shared: float, receptacles: Mapping[str, str]) -> dict[str, str]:
-    """Return the location from which each receptacle is reached; some share one with the receptacle of their type before them."""
+    """Return the location from which each receptacle is reached; some share one with the receptacle of their type before
+    them.
+    """
     location: dict[str, str] = {}
     previous = ""
     pairs = [

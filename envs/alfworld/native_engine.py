@@ -52,7 +52,7 @@ class NativeEngine:
         try:
             return self._world.intro()
         except (GameFileError, RecursionError) as error:
-            raise self._untold(error) from error
+            raise self._rendering_error(error) from error
 
     def step(self, command: str) -> Feedback:
         """Execute one command, spelled as `admissible` lists it."""
@@ -66,7 +66,7 @@ class NativeEngine:
             state, changed = world.apply(action, arguments, self._state)
             text = world.feedback(action, arguments, state)
         except (GameFileError, RecursionError) as error:
-            raise self._untold(error) from error
+            raise self._rendering_error(error) from error
         if changed:
             self._state = state
             stale = [place for place, other in enumerate(world.actions) if not other.depends.isdisjoint(changed)]
@@ -121,11 +121,11 @@ class NativeEngine:
                         if other is not call and _order(call) < _order(other):
                             calls[command] = call
             except (GameFileError, RecursionError) as error:
-                raise self._untold(error) from error
+                raise self._rendering_error(error) from error
             self._calls = calls
         return self._calls
 
-    def _untold(self, error: Exception) -> EngineError:
+    def _rendering_error(self, error: Exception) -> EngineError:
         reason = "a rule of the grammar leads back to itself" if isinstance(error, RecursionError) else error
         return EngineError(f"the game of {self._task} cannot be told: {reason}")
 

@@ -2,6 +2,8 @@
 operating system ends it when a request takes more processor time than `CPU_SECONDS`, whatever it is doing.
 
 Processor time, not the clock: on a busy machine a harmless call must not be taken for an endless one.
+
+Processor time, not the clock: on a busy machine a harmless call must not be taken for an endless one.
 """
 
 from __future__ import annotations
@@ -61,7 +63,10 @@ def _reply(replies: TextIO, value: Any) -> None:
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """The default action of the timer's signal ends the process, even in the middle of a calculation in C."""
+    """Limit the processor time of the block.
+
+    The default action of the timer's signal ends the process, even in the middle of a calculation in C.
+    """
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     try:
         yield

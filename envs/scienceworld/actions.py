@@ -1,4 +1,4 @@
-"""How ScienceWorld's actions are spelled, and what its answers mean. Invariant: pure text; no simulator is asked."""
+"""Spelling of ScienceWorld's actions, and parsing of its answers. Invariant: pure text; no simulator is asked."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ _OPTION = re.compile(r"^(\d+):", re.MULTILINE)
 
 
 def canonical(action: str) -> str:
-    """The spelling under which an action is executed: the first line, lower case, single spaces, no final stop."""
+    """Return the spelling under which an action is executed: the first line, lower case, single spaces, no final stop."""
     line = next((line for line in action.splitlines() if line.strip()), "")
     return " ".join(line.lower().split()).rstrip(".").rstrip()
 
 
 def options(text: str) -> list[str]:
-    """The numbers that an ambiguous request accepts, in order; nothing if the text is no such request."""
+    """Return the numbers that an ambiguous request accepts, in order; nothing if the text is no such request."""
     return _OPTION.findall(text) if text.startswith(_AMBIGUOUS) else []
 
 
 def why_invalid(action: str, text: str) -> str | None:
-    """Why an action did nothing, as far as upstream says; None if it did something."""
+    """Return why an action did nothing, as far as upstream's text tells; None if it did something.
+
+    Args:
+        action: the canonical action.
+        text: upstream's answer to it.
+    """
     if not action:
         return "empty action"
     if action in REFUSED:

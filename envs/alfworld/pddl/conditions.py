@@ -219,12 +219,12 @@ class Reader:
             refuse(node, f"a condition with {count} alternatives (at most {MAX_ALTERNATIVES} are supported)")
         result = []
         for choice in product(*parts):
-            whole = Conjunction()
+            conjunction = Conjunction()
             for piece in choice:
-                whole = whole & piece
-            if len(whole.literals) > MAX_LITERALS:
+                conjunction = conjunction & piece
+            if len(conjunction.literals) > MAX_LITERALS:
                 refuse(node, f"a condition with more than {MAX_LITERALS} literals")
-            result.append(whole)
+            result.append(conjunction)
         return tuple(result)
 
     @staticmethod

@@ -1,4 +1,6 @@
-"""A planning problem: objects, initial facts, goal. Invariant: every fact is about declared objects and a declared predicate."""
+"""A planning problem: objects, initial facts, goal. Invariant: every fact is about declared objects and a declared
+predicate.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from cotbench.envs.alfworld.pddl.queries import Planner
 from cotbench.envs.alfworld.pddl.relations import Relation, State
 
 
-def relaxed(condition: Condition, settled: frozenset[str] | None) -> Condition:
+def relaxed(condition: Condition, static: frozenset[str] | None) -> Condition:
     """Return a condition's delete relaxation: its positive literals.
 
     Args:
@@ -30,7 +30,7 @@ def relaxed(condition: Condition, settled: frozenset[str] | None) -> Condition:
     return tuple(
         Conjunction(
             part.variables,
-            tuple(item for item in part.literals if item.positive or (settled is not None and item.predicate in settled)),
+            tuple(item for item in part.literals if item.positive or (static is not None and item.predicate in static)),
         )
         for part in condition
     )

@@ -71,7 +71,9 @@ class Relation:
         self.indexes: dict[int, dict[Any, list[Arguments]]] = {}
 
     def index(self, lookup: Lookup) -> dict[Any, list[Arguments]]:
-        """Return given arguments -> the tuples of the wanted ones. One given argument is itself the key, several are a tuple."""
+        """Return given arguments -> the tuples of the wanted ones. One given argument is itself the key, several are a
+        tuple.
+        """
         table = self.indexes.get(lookup.number)
         # Two threads may build the same table at the same time; both build the same.
         if table is None:
