@@ -15,7 +15,7 @@ from cotbench.envs.space import AnyText
 from cotbench.errors import EpisodeOverError, UnknownNameError, UsageError
 
 REQUESTS = ("admissible_actions", "expert_action")
-"""What an environment adds to `info` only when asked through `request=`."""
+"""Entries that an environment adds to `info` only on `request=`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class TextEnv(gymnasium.Env[str, str]):
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
     instructions: ClassVar[str]
-    """What a model must know to act here; the same for every task."""
+    """Prompt text on acting in this environment; the same for every task."""
     default_max_steps: ClassVar[int]
     """The step budget where none is given; an environment may set others task by task in `step_budget`."""
     examples: ClassVar[tuple[str, ...]]

@@ -51,7 +51,7 @@ class TaskSource(Protocol):
 
 
 class ListedTasks:
-    """A `TaskSource` for an environment whose tasks are listed and need no data.
+    """`TaskSource` for an environment whose tasks are listed and need no data.
 
     Args:
         schemes: scheme -> split -> the ids of its tasks.

@@ -244,7 +244,7 @@ def _conversation(row: dict[str, Any], place: str) -> Demonstration:
         turns.append(Message(role, content))
     system = turns.pop(0).content if turns[0].role == "system" else ""
     if turns and turns[-1].role == "user":
-        turns.pop()  # What was said after the last action: nobody answered it.
+        turns.pop()  # The observation after the last action has no answer.
     roles = [turn.role for turn in turns]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
         raise UsageError(

@@ -29,7 +29,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A decision: the prompt and the whole answer.
+    """Decision: the prompt and the whole answer.
 
     Attributes:
         task: the task id.
@@ -67,7 +67,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """The examples of some demonstrations, episode by episode, and counts of the decisions without one.
+    """Examples of some demonstrations, episode by episode, and counts of the decisions without one.
 
     Attributes:
         episodes: the examples of each demonstration, in order of steps.

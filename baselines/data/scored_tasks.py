@@ -50,7 +50,7 @@ def _scored_tasks(envs: tuple[str, ...]) -> Mapping[str, str]:
 
 def _scored_of(entry: EnvEntry) -> dict[str, str]:
     source = entry.source()
-    splits = [  # `paper` before `official`: the nearer reason.
+    splits = [  # `paper` before `official`, so that it is named as the reason.
         (scheme, split, source.tasks(scheme, split))
         for scheme, names in sorted(source.schemes().items(), reverse=True)
         for split in names

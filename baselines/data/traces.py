@@ -27,7 +27,7 @@ from cotbench.runs.runner import RunOutcome
 TRACES = "traces.json"
 
 MOST_SILENT = 0.5
-"""An episode in which more than this part of the steps has no trace teaches too little: it is dropped."""
+"""An episode is dropped if more than this share of its steps has no trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class KeptEpisodes:
 
 
 class TracesSummary(BaseModel):
-    """The numbers of a traces folder, stored as `traces.json`.
+    """Numbers of a traces folder, stored as `traces.json`.
 
     Attributes:
         traces_sha256: of `traces.jsonl`.
@@ -142,7 +142,7 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False) -> TracesSummary
     kept = keep_successes(outcome.episodes, config.env, config.agent)
     check_trainable(kept.demonstrations)
     write_jsonl(folder / TRACES_JSONL, kept.demonstrations)
-    if parquet or (folder / TRACES_PARQUET).is_file():  # One that is there must not tell of other episodes.
+    if parquet or (folder / TRACES_PARQUET).is_file():  # An old one must not stay beside other episodes.
         write_parquet(folder / TRACES_PARQUET, kept.demonstrations)
     words = [len(trace.split()) for trace in kept.traces]
     summary = TracesSummary(

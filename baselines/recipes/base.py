@@ -29,7 +29,7 @@ _TOKENS = 16_384
 
 
 class BaseConfig(BaseModel):
-    """What the base of `tiny` is made of."""
+    """Options of recipe `base`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -11,7 +11,7 @@ from cotbench.flags import MODEL, Flag
 
 
 class RecipeChoice(BaseModel):
-    """A recipe, and where its options come from; the recipe's own config is beside it."""
+    """Recipe, and where its options come from; the recipe's own config is beside it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

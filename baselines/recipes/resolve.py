@@ -17,12 +17,12 @@ from cotbench.errors import RunFolderError, UsageError
 from cotbench.recipes import Recipe, TrainingResult, recipe_named, validate_config
 
 DEFAULT = "sft"
-"""The recipe where none is named."""
+"""Name of the default recipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecipePlan:
-    """A recipe with its resolved config."""
+    """Recipe with its resolved config."""
 
     recipe: Recipe
     config: BaseModel

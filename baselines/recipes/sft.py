@@ -284,7 +284,12 @@ def make_training_data(
 
 
 def write_masks(out: Path, data: TrainingData) -> None:
-    """Store which examples are masked, epoch by epoch."""
+    """Write `masks.json`: which examples are masked, epoch by epoch.
+
+    Args:
+        out: the folder of the training.
+        data: its masks and steps.
+    """
     epochs = 1 + max(step.epoch for step in data.steps)
     write_atomically(out / MASKS, [json.dumps(data.masks.record(epochs)) + "\n"])
 

@@ -113,7 +113,7 @@ WORDINGS = (
     *(_TAKE, _FETCH, _OPEN_TO_TAKE, _TREAT_GO, _TREAT, _LIGHT_GO, _LIGHT),
     *(_BRING_GO, _BRING_OPEN, _BRING, _PUT_AWAY_GO, _PUT_AWAY, _PLAIN, _REFUSED),
 )
-"""Everything that is ever said, with places for names."""
+"""All wordings, with fields for names."""
 
 
 def expert_of(dialogue: Dialogue, seed: int | None = None) -> Expert:

@@ -23,7 +23,7 @@ _QUOTED = 80
 
 _MOST_CALLS = 3
 _MOST_VALUES = 6
-"""How many calls and values are accounted for one by one; the rest goes unsaid."""
+"""How many calls and values are mentioned one by one; the rest is left out."""
 
 _ASKS = (
     "The user asks: {quote}.",
@@ -99,7 +99,7 @@ _NamedCalls = Sequence[tuple[str, Mapping[Any, Any]]]
 
 @dataclass(frozen=True)
 class _Conversation:
-    """A dialogue, sorted by speaker.
+    """Dialogue, sorted by speaker.
 
     Attributes:
         requests: the user's texts, turn by turn.
@@ -140,7 +140,7 @@ def think(dialogue: Dialogue, action: str, rng: random.Random) -> str:
     if new_calls:
         thought = _call(conversation, new_calls, quote, rng)
     elif _ends_turn(action) and action != calls.NO_CALL:
-        thought = rng.choice(_PLAIN).format(quote=quote)  # Words that nobody can read as calls.
+        thought = rng.choice(_PLAIN).format(quote=quote)  # Not readable as calls.
     else:
         thought = _stop(conversation, quote, rng)
     return _TAG.sub("", thought)

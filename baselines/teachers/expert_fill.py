@@ -24,14 +24,14 @@ NOTE = (
     "Note: The best next action is: {action}\n"
     "Write the reasoning that leads to it from what was seen so far; do not mention this note."
 )
-"""What is appended to the last observation; part of what the manifest says of the agent."""
+"""Appended to the last observation; part of the agent's description in the manifest."""
 
 BETRAYAL = re.compile(
     r"\bnotes?\b|\bhints?\b|\bbest next action (?:is|was|would be)\b|\b(?:was|been|am|were) (?:told|instructed|informed)\b"
     r"|\bas (?:instructed|told|suggested|given|indicated)\b|\b(?:suggested|given|provided|indicated|stated) action\b",
     re.IGNORECASE,
 )
-"""Words of a model that repeats what it was told instead of reasoning. Rather too many traces are refused than too few."""
+"""Words of a model that repeats the note instead of reasoning; strict, so that some good traces are refused too."""
 
 
 def expert_fill(agent: str, *, inner: str = "") -> ExpertFill:
@@ -78,7 +78,7 @@ class ExpertFill:
 
 
 class StreamingExpertFill(ExpertFill):
-    """The same around a writer that accepts queries at any time, and so is kept busy."""
+    """Variant of `ExpertFill` around a writer that accepts queries at any time, and so is kept busy."""
 
     def __init__(self, writer: StreamingAgent) -> None:
         super().__init__(writer)

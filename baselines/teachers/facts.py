@@ -61,7 +61,7 @@ def main() -> None:
     print(f"{flagged} of {total} traces name what was not seen")
 
 
-# ALFWorld: things have names such as "mug 2", and what lies where is said in two fixed forms.
+# ALFWorld: things have names such as "mug 2", and observations list contents in two fixed forms.
 
 _NAME = r"[a-z]+ \d+"
 _LISTS = (rf"(?:on|in) the ({_NAME}), you see ([^.]*)", rf"the ({_NAME}) is open\. in it, you see ([^.]*)")
@@ -116,7 +116,7 @@ def _singular(word: str) -> str:
     return word.removesuffix("s") if word not in _types() and word.removesuffix("s") in _types() else word
 
 
-# ScienceWorld: no closed vocabulary, so every word that is not about reasoning has to be told.
+# ScienceWorld: no closed vocabulary, so every word that is not about reasoning has to occur in the dialogue.
 
 _CLAIMS = (
     r"\bthere (?:is|are|was|were) (?P<thing>[^.,;:]+?)(?: (?:in|on|at|inside) (?P<place>[^.,;:]+))?(?=[.,;:]|$)",
@@ -206,7 +206,7 @@ def _stem(word: str) -> str:
     return word.removesuffix("s") if len(word) > 4 else word
 
 
-# BFCL: what is named stands in quotation marks, is a number, or has the form of an identifier.
+# BFCL: a claim is in quotation marks, is a number, or has the form of an identifier.
 
 _QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”|`([^`]*)`|(?<![\w\'])\'([^\']+)\'(?!\w)')
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w]|\.\d)")

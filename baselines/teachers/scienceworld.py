@@ -34,7 +34,7 @@ _AIMS = (
     ("circuit", r"()turn on the (.+?)(?: by|\.)", "turn on the {1}"),
     ("conduct", r"()determine if (.+?) is electrically", "find out whether {1} is conductive"),
 )
-"""Kind of task, what says so in its text (two groups: a detail, and what it is about), and the aim in words."""
+"""Kind of task, the pattern of its text (two groups: a detail, and the subject), and the aim in words."""
 
 _TOOLS: Mapping[str, tuple[str, ...]] = {
     "state": ("thermometer", "stove", "freezer", "blast furnace"),
@@ -55,7 +55,7 @@ _HOT, _COLD = ("stove", "oven", "blast furnace", "fire pit"), ("freezer", "fridg
 
 @dataclass(frozen=True)
 class _View:
-    """The dialogue so far, parsed.
+    """Dialogue so far, parsed.
 
     Attributes:
         task: the task in words.
@@ -101,7 +101,7 @@ def think(dialogue: Dialogue, action: str, rng: random.Random) -> str:
     unseen = [] if case in _NAMELESS else [name for key in "ab" if (name := words.get(key)) and not view.saw(name)]
     guesses = BECOMES if view.kind in ("state", "melting") and case in ("check", "measure") else UNSEEN
     recap = rng.choice(guesses).format(x=unseen[0]) if unseen else _recap(view, rng)
-    # What was just read or not seen is half of the reason; other recaps vary.
+    # A reading or a guess is part of the reason, so it is always kept; other recaps are drawn.
     if recap and (unseen or case in _FOLLOWING or rng.random() < 0.6):
         thought = f"{recap} {thought}"
     return thought
@@ -120,7 +120,7 @@ _NAMELESS = frozenset(
         *(c for c in WORDINGS if c[:5] == "door "),
     }
 )
-"""Cases whose words name nothing that must have been seen, or say themselves that it was not."""
+"""Cases whose wordings name nothing that must have been seen, or state themselves that it was not."""
 
 _FOLLOWING = frozenset({"watch", "stop clock", "same", "choice"})
 
@@ -223,7 +223,7 @@ def _door(view: _View, names: list[str], words: dict[str, str]) -> str:
         return "door told"
     if room in view.rooms:
         return "door again"
-    # Only what the task names, or what nobody measures without.
+    # Only what the task names, or the thermometer, which every measurement needs.
     missing = [thing for thing in wanted if (thing in view.task or thing == "thermometer") and not view.saw(thing)]
     if missing and missing[0] and view.kind in _NAMED:
         words["seek"] = missing[0]

@@ -34,7 +34,7 @@ RECAPS: Sequence[tuple[str, tuple[str, ...]]] = (
     (r"called the (.+?)\.", ("I have looked around the {0}.", "Now I know what the {0} holds.", "I see the {0}.")),
     (r"^(?:a substance called )?((?:liquid|solid|gas) [\w ]+)$", ("I see {0}.", "It is {0} at the moment.")),
 )
-"""What an observation says, and how it is told: the first that fits."""
+"""Pattern of an observation, and the wordings of its recap: the first that matches."""
 
 UNSEEN = (
     "I have not seen the {x} yet, but it may be within reach.",

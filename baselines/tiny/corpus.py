@@ -16,14 +16,14 @@ from cotbench.prompting.dialogue import Dialogue
 
 ENV = "alfworld-gen"
 _FIRST = 10_000
-"""The first seed of the games that are read: every split lies before it, in its band."""
+"""First seed of the corpus: in each band, every split lies before it."""
 
 _SKILL = (0.0, 0.0, 0.0, 0.5, 1.0)
-"""How often a player of the corpus does what the expert would do, instead of anything at all."""
+"""Probabilities with which a player takes the expert's action instead of a random one; one is drawn for each game."""
 
 STEPS = 20
 _NEW_ROOM = 5
-"""One game in so many is of the second band: the language of rooms that no training task shows."""
+"""One in this number of games is of the second band: the language of rooms that no training task shows."""
 
 
 def tasks(count: int) -> list[str]:

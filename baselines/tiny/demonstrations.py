@@ -23,14 +23,14 @@ from cotbench.runs.resources import Resources
 from cotbench.runs.rollout import Observer
 
 TINY_DATA = "tiny"
-"""In the place of a data path: the traces that are made for `tiny`."""
+"""Data path that stands for the traces made for `tiny`."""
 
 
 _TEACHER = "scripted?slips=0.05"
 
 
 Watch = Callable[[Any, Path], AbstractContextManager[Observer]]
-"""Shows how far a run is: given its plan and its folder."""
+"""Returns a context with an observer of a run, given its plan and its folder."""
 
 
 def tiny_demonstrations(watch: Watch | None = None) -> list[Demonstration]:

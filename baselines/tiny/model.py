@@ -35,7 +35,7 @@ _PHRASES = (
     "You open the",
     "You close the",
 )
-"""What the engine always says in the same words: a token each."""
+"""Fixed phrases of the engine: one token each."""
 
 
 def tiny_elicitation() -> Elicitation:

@@ -44,7 +44,7 @@ def make_tokenizer(texts: Iterable[str], phrases: Iterable[str], smallest: int =
     counts = Counter(chunk for text in texts for piece in apart.split(text) for chunk in re.findall(_CHUNK, piece))
     characters = ["\n", *map(chr, range(32, 127))]
     words = sorted(chunk for chunk, count in counts.items() if count >= smallest and len(chunk) > 1)
-    # The likeliest way to cut a chunk is the one with the fewest pieces, words before characters.
+    # These scores make the split with the fewest pieces the likeliest, words before characters.
     vocabulary = [(UNKNOWN, 0.0), *((char, -20.0) for char in characters), *((word, -1.0) for word in words)]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_CHUNK), "isolated")

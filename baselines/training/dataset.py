@@ -34,11 +34,11 @@ class StepBatch:
 
 
 Trees = Callable[[TrainingStep, tuple[tuple[int, tuple[int, ...]], ...]], tuple[list[Tree], int]]
-"""The trees of a part of a step, and how many action tokens they hold."""
+"""Returns the trees of a part of a step, and how many action tokens they hold."""
 
 
 class PackedDataset:
-    """The steps of a training as a dataset: item `step * processes + process` is that process's portion.
+    """Steps of a training as a dataset: item `step * processes + process` is that process's portion.
 
     Args:
         steps: the schedule.

@@ -24,7 +24,7 @@ _LOG_EVERY = 10
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_SAYS = ("PytorchStreamWriter", "inline_container", *(f"os error {number}" for number in _FULL))
-"""What torch and safetensors say of a disk that takes no more: they do not raise OSError."""
+"""Marks of torch's and safetensors' errors on a full disk: they do not raise OSError."""
 
 
 def set_up_torch(threads: int | None, seed: int) -> None:
@@ -114,7 +114,7 @@ def fit(
     trainer.remove_callback(transformers.trainer_callback.ProgressCallback)
     if progress is not None:
         trainer.add_callback(progress())
-    with args.main_process_first():  # It removes what a kill left behind; the others then see what is left.
+    with args.main_process_first():  # It removes an unfinished checkpoint before the others look.
         checkpoint = newest_checkpoint(Path(args.output_dir))
     if checkpoint is not None:
         restore_counts(trainer, checkpoint)
@@ -153,7 +153,7 @@ def trainer_arguments(options: TrainingOptions, out: Path, model: Any) -> Any:
     cuda = model.device.type == "cuda"
     return transformers.TrainingArguments(
         output_dir=str(out),
-        num_train_epochs=1,  # The feed is the whole training.
+        num_train_epochs=1,  # The dataset is the whole training.
         per_device_train_batch_size=1,
         learning_rate=options.learning_rate,
         lr_scheduler_type="constant_with_warmup" if options.lr_schedule == "constant" else options.lr_schedule,

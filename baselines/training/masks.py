@@ -135,7 +135,7 @@ def rank(
         units = [[id_] for id_ in order]
     places: dict[str, float] = {}
     for unit in units:
-        # The middle: a unit is masked from where masking it comes nearer to the fraction than leaving it.
+        # The unit's middle: it is masked from the fraction on at which masking it comes nearer than not masking it.
         places |= dict.fromkeys(unit, (len(places) + len(unit) / 2) / len(tasks))
     return places
 
@@ -188,7 +188,7 @@ def fraction_at(schedule: MaskSchedule, fraction: float, progress: float) -> flo
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """The masks of one training.
+    """Masks of one training.
 
     Attributes:
         config: how they are chosen.
@@ -205,7 +205,7 @@ class Masks:
     _ranks: dict[int, dict[str, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.places(0)  # What is wrong with the examples is said before the training, not in it.
+        self.places(0)  # So that errors in the examples are raised before the training.
 
     @classmethod
     def of(cls, config: MaskConfig, examples: Iterable[Example], scores: Mapping[str, Score] | None = None) -> Self:

@@ -20,12 +20,12 @@ from cotbench.errors import AgentError, MissingExtraError
 _log = logging.getLogger(__name__)
 
 _NATS = 1e-3
-"""By how much two computations of a token's loss may differ."""
+"""Tolerance (nats) between two computations of a token's loss."""
 
 
 @dataclass(slots=True)
 class TrainableModel:
-    """A model to be trained.
+    """Model to be trained.
 
     Attributes:
         model: with `lora` wrapped by peft.

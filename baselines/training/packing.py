@@ -20,12 +20,12 @@ ATTENTION = "cotbench_trees"
 """The name of our attention among transformers' own."""
 
 _GROUP = 256
-"""Branches go together up to so many tokens: a mask hides them from one another."""
+"""Largest number of tokens in a block of several branches, which a mask hides from one another."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionBlock:
-    """A run of adjacent queries, and the keys that they see.
+    """Run of adjacent queries, and the keys that they see.
 
     Attributes:
         start, end: the queries' rows.
@@ -42,7 +42,7 @@ class AttentionBlock:
 
 @dataclass(slots=True)
 class Packed:
-    """A row of trees.
+    """Row of trees.
 
     Attributes:
         ids, positions: of each token; positions count within what the token sees.
@@ -102,7 +102,7 @@ def _add(packed: Packed, tree: Tree) -> None:
     trunk, weights = list(tree.trunk), list(tree.weights or [0.0] * len(tree.trunk))
     last = branches[-1] if branches else None
     if last is not None and last.at == len(trunk):
-        # What leaves the trunk at its very end is more of it: no other branch sees that far.
+        # A branch at the end of the trunk is appended to it: no other branch sees that far.
         branches.pop()
         trunk += last.ids
         weights += last.weights

@@ -19,12 +19,12 @@ from cotbench.runs.folder import FolderKind, check_identity, make_folder, open_f
 from cotbench.runs.jsonl_store import write_atomically
 
 BEGUN = "training.json"
-"""What a training was asked to do, written before it begins."""
+"""File of a training's recipe, config and data, written before it begins."""
 TRAINING_FOLDER = FolderKind(noun="training", writer="cotbench train", manifest=BEGUN)
 
 _IDENTITY = ("recipe", "config", "data", "elicitations")
 MACHINE_OPTIONS = ("device", "threads", "report_to")
-"""Options that may differ when a training goes on."""
+"""Options that may differ when a training is resumed."""
 
 
 def data_card(paths: Sequence[str], demonstrations: Sequence[Demonstration]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from cotbench.baselines.data.examples import Example
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """An answer that continues a tree's trunk.
+    """Answer that continues a tree's trunk.
 
     Attributes:
         at: how many tokens of the trunk it continues; at least 1.
@@ -35,7 +35,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A text with branches.
+    """Text with branches.
 
     Attributes:
         trunk: token ids that the branches see, up to where they leave it.

@@ -34,11 +34,11 @@ _STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", RAW_WEIGHTS)
 _STATES = "rng_state*.pth"
 
 Card = Callable[[int, dict[str, float]], dict[str, Any]]
-"""Makes the card of a checkpoint from the step and from what was measured so far."""
+"""Makes the card of a checkpoint from its step and the counts so far."""
 
 
 class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
-    """A Trainer whose dataset is a `PackedDataset`.
+    """Trainer whose dataset is a `PackedDataset`.
 
     Args:
         packed: whether the model has our attention installed; else each branch goes through the model on its own.

@@ -25,7 +25,7 @@ from cotbench.envs.alfworld.native_engine import NativeEngine
 from cotbench.errors import EngineError, UnknownNameError
 
 VERSION = "2"
-"""Changes whenever a seed gives another game than before."""
+"""Version of the generator: changes whenever a seed gives another game than before."""
 
 KINDS = {
     "pick": "pick_and_place_simple",
@@ -38,14 +38,14 @@ KINDS = {
 """Task types by the short names used in ids, with upstream's names."""
 
 BAND = 1_000_000
-"""Seeds in a row that are made under one condition."""
+"""Number of consecutive seeds that are made under one condition."""
 
 _BANDS = (("usual", False), ("new", False), ("usual", True))
 """For each band of seeds: which rooms, and whether the pair of object and goal is a held-out one."""
 
 _NEW_ROOM = "bathroom"
 _HELD_OUT = 5
-"""One pair in so many is held out."""
+"""One in this number of pairs is held out."""
 
 _TRIES = 1000
 
@@ -79,7 +79,7 @@ def generate(kind: str, seed: int) -> Game:
         raise UnknownNameError("task", task, [f"alfworld/gen/{other}/{seed}" for other in kinds_of(seed)])
     # String seeds go through sha512: the same on every machine and Python version, whatever PYTHONHASHSEED says.
     rng = random.Random(f"cotbench-alfworld-{VERSION}-{kind}-{seed}")
-    # Drawn once and for all: drawing again after a household that does not fit would favour what is common.
+    # Drawn once: drawing again after a household that does not fit would favour what is common.
     room = rng.choices(list(weights), [sum(pairs.values()) for pairs in weights.values()])[0]
     thing, goal = rng.choices(list(weights[room]), list(weights[room].values()))[0]
     receptacles = frozenset(() if kind == "look" else (goal, STATIONS.get(kind, goal)))
@@ -123,7 +123,7 @@ def _targets(
 ) -> list[str]:
     """Return the objects that the plan brings (two of them for `two`), or nothing if the household does not allow the task."""
     lying = household.lying(thing)
-    # As in the real games: what is only to be brought is not there yet, and nothing starts where it is to be treated.
+    # As in the real games: no object starts at its goal, nor at the appliance that treats it.
     fits = bool(household.lying(goal)) if kind == "look" else not household.lying(thing, STATIONS.get(kind, goal))
     if kind in STATIONS:
         lying = [name for name in lying if name not in household.cold]

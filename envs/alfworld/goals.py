@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cotbench.errors import GameFileError
 
 STATIONS = {"clean": "SinkBasin", "heat": "Microwave", "cool": "Fridge"}
-"""Where a thing is treated, for the task types that ask for it; the verb is the task type."""
+"""Task type -> the receptacle type at which the thing is treated; the verb is the task type."""
 
 
 def count_of(kind: str) -> int:

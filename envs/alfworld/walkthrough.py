@@ -10,7 +10,7 @@ from cotbench.envs.alfworld.actions import canonical, changes_nothing
 
 
 class Walkthrough:
-    """A cursor in a winning list of commands.
+    """Cursor in a winning list of commands.
 
     Looking, examining and commands that did nothing leave the state alone, so they leave the cursor where it is.
     """

@@ -32,7 +32,7 @@ def check_answer(task: str, text: str) -> tuple[bool, str]:
     except UnreadableError as error:
         return ("irrelevance" in category), f"the answer cannot be read as calls: {error}"
     if "relevance" in category:
-        # `[]` is nothing called; upstream: is_empty_output.
+        # `[]` calls nothing; upstream: is_empty_output.
         return bool(calls) != ("irrelevance" in category), "a function was called" if calls else "nothing was called"
     try:
         return upstream.check_single_turn(data.functions(task), calls, data.possible_answers(task), language, category)

@@ -29,7 +29,7 @@ _MAX_BITS = 16_000
 """Size of a calculated number; upstream cannot print one of more than 4,300 digits."""
 
 Call = dict[str, dict[Any, Any]]
-"""One call, as upstream's checkers take it: `{name: {argument: value}}`. A key None is what `**` was written before."""
+"""One call, as upstream's checkers take it: `{name: {argument: value}}`. A key None holds the operand of `**`."""
 
 NO_CALL = "[]"
 """The answer that calls nothing."""
@@ -96,7 +96,7 @@ def canonical(text: str) -> str:
     try:
         return _spelled(text, answer)
     except RecursionError:
-        return text.strip()  # Nested too deeply to be written anew, though it could be read.
+        return text.strip()  # Nested too deeply to be spelled again, though it could be read.
 
 
 def _spelled(text: str, answer: CallAnswer) -> str:

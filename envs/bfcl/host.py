@@ -20,10 +20,10 @@ from cotbench.errors import EngineError
 
 TOO_LONG = "Error during execution: the call takes too long"
 SECONDS = 30.0
-"""After that much time by the clock without an answer the process is taken for frozen."""
+"""Time by the clock without a reply after which the process is taken for frozen."""
 
 _OWN_FAULT = frozenset({-signal.SIGPROF, -signal.SIGSEGV})
-"""Exit codes of a process that was ended by what it was asked to do."""
+"""Exit codes of a process that its own request ended."""
 
 Request = dict[str, Any]
 
@@ -59,7 +59,7 @@ class Host:
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: ErrorOutput | None = None
         self._unread = b""
-        self._owed = 0  # Answers that nobody has waited for yet.
+        self._owed = 0  # Replies that were not read yet.
         self._done: list[tuple[Request, list[Any]]] = []
         self.restarts = 0
 
@@ -171,7 +171,7 @@ class Host:
         """
         if self._process is not None:
             return self._process
-        with block_interrupts():  # It is held before an interrupt is heard, and hears none itself.
+        with block_interrupts():  # So that an interrupt finds the process stored; the process itself gets none.
             process = self._process = _spawn()
             self._errors = ErrorOutput(cast(IO[bytes], process.stderr), shown=False)
         self._unread, self._owed = b"", 0

@@ -31,7 +31,7 @@ class TurnVerdict:
 
 
 class MultiTurn:
-    """The services of a multi-turn task, beside those on which the ground truth is executed.
+    """Services of a multi-turn task, beside those on which the ground truth is executed.
 
     Args:
         task: the task id.

@@ -12,7 +12,7 @@ from cotbench.envs.bfcl import data
 from cotbench.envs.splits import Rule, is_out_of_domain, manifest, split_tasks
 
 LINKED: tuple[frozenset[int], ...] = tuple(map(frozenset, ((40, 43), (63, 83), (66, 70, 74), (100, 104, 133), (120, 124))))
-"""Scenarios that are one: the same data, or the same ground truth, in other words."""
+"""Groups of indices that count as one scenario: the same data, or the same ground truth, worded differently."""
 
 UNPASSABLE = frozenset(
     data.PREFIX + name

@@ -41,7 +41,7 @@ class _AnyModel(dict[str, Any]):
 
 
 class _Modules:
-    """The wheel's modules, each run once."""
+    """Modules of the wheel, each run once."""
 
     def __init__(self) -> None:
         config = ModuleType(f"{_PACKAGE}.constants.model_config")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 UNKNOWN = "No known action matches that input."
-"""What upstream answers to what it cannot read; also our answer to actions that are refused."""
+"""Upstream's answer to an action that it cannot read; also our answer to actions that are refused."""
 
 REFUSED = ("reset task",)
-"""In upstream's list of actions, but it would start the episode anew under the agent's feet."""
+"""Actions of upstream's list that are refused: they would restart the episode while it runs."""
 
 _AMBIGUOUS = "Ambiguous request:"
 _OPTION = re.compile(r"^(\d+):", re.MULTILINE)

@@ -32,8 +32,8 @@ _SYNONYMS: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("dunk",): ("in", "into"),
     ("use",): ("on", "with"),
 }
-"""Verbs that upstream's parser takes for the same, and the words that it then takes for the same between two things; source:
-`registerAction` of upstream's actions."""
+"""Synonymous verbs of upstream's parser -> synonymous prepositions between two things; source: `registerAction` of upstream's
+actions."""
 _VERBS = sorted(
     ((verb, verbs[0], joints) for verbs, joints in _SYNONYMS.items() for verb in verbs), key=lambda one: -len(one[0])
 )

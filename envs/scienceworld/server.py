@@ -133,7 +133,7 @@ class Server:
         """End the process; safe to call twice."""
         gateway, process, self._gateway, self._process = self._gateway, self._process, None, None
         if process is not None:
-            # Killed first: a frozen Java would not answer a polite request.
+            # Killed first: a frozen Java does not answer the gateway's request to shut down.
             with contextlib.suppress(OSError):
                 process.kill()
             process.wait()

@@ -23,16 +23,16 @@ from cotbench.envs.alfworld.pddl.reachable import relaxed
 from cotbench.envs.alfworld.pddl.relations import State
 
 Atom = tuple[int, Arguments]
-"""A slot and what it is said of."""
+"""A slot and the arguments of a fact in it."""
 ChangedAtoms = list[tuple["Change", set[Arguments]]]
 _Literals = list[tuple[int, tuple[int | str, ...]]]
 _Required = tuple[_Literals, _Literals]
-"""What must hold, and what must not, of parameters (by position) and constants."""
+"""Literals over parameters (by position) and constants: those that must hold, and those that must not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A planned effect.
+    """Planned effect.
 
     Attributes:
         slot: the predicate's place in a state.
@@ -67,7 +67,7 @@ class Change:
 
 
 class Changes:
-    """All effects of one action.
+    """Effects of one action.
 
     Args:
         schema: the action.
@@ -198,7 +198,7 @@ def _change(
             part for part in effect.condition if not part.absent and all(item.predicate in static for item in part.literals)
         )
         query, possible, sure = plan(effect.condition), plan(relaxed(effect.condition, static)), plan(fixed)
-        # A row of a planned query: the given arguments, and then what was asked for.
+        # A row of a planned query: the given arguments, and then the wanted terms.
         place |= {name: len(place) + position for position, name in enumerate(constants)}
     slot = slots[effect.predicate]
     text_slot = text_slots[effect.predicate]

@@ -15,7 +15,7 @@ Arguments = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem in a domain.
+    """Problem in a domain.
 
     Attributes:
         objects: name -> type, the domain's constants included.
@@ -73,7 +73,7 @@ def _facts(node: Node, domain: Domain, objects: dict[str, str]) -> tuple[dict[st
             refuse(node, f"a fact expected, not {fact!r}")
         head = fact[0]
         if head == "not":
-            continue  # What is not said does not hold anyway.
+            continue  # A fact that is not listed does not hold anyway.
         if head == "=":
             # A number given to a function: nothing here depends on it, but upstream then knows the objects by name.
             if len(fact) == 3 and isinstance(fact[1], Node):

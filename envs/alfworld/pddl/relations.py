@@ -18,7 +18,7 @@ State = list["Relation"]
 
 @dataclass(frozen=True)
 class Lookup:
-    """A way to index a relation: by the arguments at some positions, for the arguments at others.
+    """Way to index a relation: by the arguments at some positions, for the arguments at others.
 
     Attributes:
         number: tells lookups of one game apart.
@@ -62,7 +62,7 @@ def split_terms(terms: Sequence[T], known: Container[T]) -> tuple[tuple[int, ...
 
 
 class Relation:
-    """The argument tuples of which a predicate holds, with the indexes built so far."""
+    """Argument tuples of which a predicate holds, with the indexes built so far."""
 
     __slots__ = ("facts", "indexes")
 

@@ -12,7 +12,7 @@ _COMMENT = re.compile(r";[^\n]*")
 
 
 class Node(list[Any]):
-    """A list of names and further nodes.
+    """List of names and further nodes.
 
     Attributes:
         line: where it opens, counted from 1.

@@ -39,6 +39,8 @@ class Context(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Atom:
+    """Lookup of one atom of a query; `keys` are the positions of the given arguments in a row."""
+
     slot: int
     lookup: Lookup
     keys: tuple[int, ...]
@@ -46,6 +48,8 @@ class _Atom:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
+    """Planned query: the placeholders that are given, its atoms, and the placeholders that they bind."""
+
     seed: tuple[Placeholder, ...]
     atoms: tuple[_Atom, ...]
     found: tuple[Placeholder, ...]
@@ -153,7 +157,7 @@ class Speaker:
                 if not rule.condition or self._rows(rule.condition, context, state)[1]:
                     return self.say(rule.text, context, state)
         except GameFileError as error:
-            # The innermost rule says its name, the ones around it do not add theirs.
+            # Only the innermost rule adds its name to the message.
             text = str(error)
             raise GameFileError(text.replace("grammar: ", f"grammar, rule {name!r}: ", 1)) from error
         raise GameFileError(f"grammar: no case of rule {name!r} applies")

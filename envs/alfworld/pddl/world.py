@@ -28,15 +28,15 @@ from cotbench.envs.alfworld.pddl.wording import Context, Speaker
 from cotbench.errors import GameFileError
 
 Naming = Callable[[Iterable[str]], Mapping[str, str]]
-"""Ids of things -> the names under which they are spoken of."""
+"""Ids of things -> their names in texts."""
 
 _MENTIONED = re.compile(r"(!?[\w/]+)\s*\(")
-"""Whatever a grammar may ask about."""
+"""Predicates in the queries of a grammar, and other words before a bracket."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A planned action schema.
+    """Planned action schema.
 
     Attributes:
         queries: the arguments with which it can be done: one query, or one for each alternative of its condition.
@@ -59,7 +59,7 @@ class Action:
 
 
 class World:
-    """A loaded game.
+    """Loaded game.
 
     Args:
         pddl_domain: the domain's text.
@@ -177,7 +177,7 @@ class World:
             kinds = {name: kind for name, (_, kind) in zip(names, definition.parameters, strict=True)}
             scope = {own: name for name, (own, _) in zip(names, definition.parameters, strict=True)}
             query = self._planner.query(reader.condition(definition.body, scope), (), kinds, names)
-            # Nothing but texts looks into this slot: conditions hold what defines the predicate instead of its name.
+            # Only texts read this slot: in conditions the predicate is replaced by its definition.
             self.initial[self._slots[predicate]] = Relation(frozenset(query.rows(self.initial)))
 
     def _action(self, schema: Schema, wording: Wording) -> Action:
