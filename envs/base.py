@@ -104,11 +104,20 @@ class TextEnv(gymnasium.Env[str, str]):
     @staticmethod
     @abstractmethod
     def canonical(action: str) -> str:
-        """Return the one spelling under which an action is executed, recorded and compared. Pure."""
+        """Return the one spelling under which an action is executed, recorded and compared. Pure.
+
+        Args:
+            action: the text of an agent's action.
+        """
 
     @classmethod
     def equivalent(cls, first: str, second: str) -> bool:
-        """Tell whether two actions have the same effect, however they are worded. Pure, and an equivalence relation."""
+        """Tell whether two actions have the same effect, however they are worded. Pure, and an equivalence relation.
+
+        Args:
+            first: an action in any spelling.
+            second: another one.
+        """
         one, other = cls.canonical(first), cls.canonical(second)
         return one == other or cls._meaning(one) == cls._meaning(other)
 

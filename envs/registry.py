@@ -307,7 +307,11 @@ def overall_groups() -> dict[str, tuple[str, ...]]:
 
 
 def env_title(name: str) -> str:
-    """Return the title of an environment, or of the environments of an overall board."""
+    """Return the title of an environment, or of the environments of an overall board.
+
+    Args:
+        name: of an environment, or of a group of `overall_groups`.
+    """
     group = overall_groups().get(name)
     if group is None:
         return env_entry(name).title

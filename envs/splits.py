@@ -59,5 +59,12 @@ def split_tasks(package: str, env: str, scheme: str, split: str, expand: Callabl
 
 
 def is_out_of_domain(package: str, env: str, scheme: str, split: str) -> bool:
-    """Tell whether a split tests outside of what is trained on: its rule says so, or its name begins with "ood"."""
+    """Tell whether a split tests outside of what is trained on: its rule says so, or its name begins with "ood".
+
+    Args:
+        package: where `splits.json` lies.
+        env: the environment's name; a package may hold several.
+        scheme: `paper` or `official`.
+        split: the split's name within the scheme.
+    """
     return bool(manifest(package)[env][scheme][split].get("out_of_domain", split.startswith("ood")))

@@ -18,7 +18,12 @@ class TaskSource(Protocol):
         """Return scheme -> names of its splits."""
 
     def tasks(self, scheme: str, split: str) -> tuple[str, ...]:
-        """Return the sorted ids of a split."""
+        """Return the sorted ids of a split.
+
+        Args:
+            scheme: `paper`, `official` or another of `schemes`.
+            split: the split's name within the scheme.
+        """
 
     def task_type(self, task: str) -> str:
         """Return the type under which a task is grouped in tables."""
@@ -30,7 +35,12 @@ class TaskSource(Protocol):
         """
 
     def out_of_domain(self, scheme: str, split: str) -> bool:
-        """Tell whether a split tests outside of what is trained on."""
+        """Tell whether a split tests outside of what is trained on.
+
+        Args:
+            scheme: `paper`, `official` or another of `schemes`.
+            split: the split's name within the scheme.
+        """
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
         """Return those of the tasks that cannot be played on this machine, because their data is not here.
@@ -41,13 +51,22 @@ class TaskSource(Protocol):
         """
 
     def remedy(self, data: Path | None) -> str:
-        """Return one clause for an error message: how to get the missing data."""
+        """Return one clause for an error message: how to get the missing data.
+
+        Args:
+            data: the folder of the data; None means the environment's default.
+        """
 
     def unpassable(self, tasks: Sequence[str]) -> list[str]:
         """Return those of the tasks on which upstream counts every right answer as wrong."""
 
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
-        """Return versions and sha256 that identify the data of these tasks, for the manifest."""
+        """Return versions and sha256 that identify the data of these tasks, for the manifest.
+
+        Args:
+            tasks: task ids.
+            data: the folder of the data; None means the environment's default.
+        """
 
 
 class ListedTasks:

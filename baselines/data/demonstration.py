@@ -130,6 +130,9 @@ def from_episode(episode: Episode, env: str, teacher: str) -> Demonstration:
 def read_demonstrations(path: Path) -> list[Demonstration]:
     """Return the successful demonstrations of a traces folder, a .jsonl or a .parquet file.
 
+    Args:
+        path: the folder or the file.
+
     Raises:
         UsageError: no such file, a line that is neither a demonstration nor a conversation, or nothing to learn from.
         MissingExtraError: a .parquet file, and pyarrow is not installed.
@@ -298,12 +301,21 @@ def write_demonstrations(path: Path, demonstrations: Sequence[Demonstration]) ->
 
 
 def write_jsonl(path: Path, demonstrations: Iterable[Demonstration]) -> None:
-    """Write one demonstration a line, atomically."""
+    """Write one demonstration a line, atomically.
+
+    Args:
+        path: the file, replaced where it exists.
+        demonstrations: what is written, in this order.
+    """
     write_atomically(path, (json.dumps(_row(one), ensure_ascii=False) + "\n" for one in demonstrations))
 
 
 def write_parquet(path: Path, demonstrations: Iterable[Demonstration]) -> None:
     """Write the same columns as Parquet, atomically.
+
+    Args:
+        path: the file, replaced where it exists.
+        demonstrations: what is written, in this order.
 
     Raises:
         MissingExtraError: pyarrow is not installed.

@@ -27,6 +27,9 @@ def check_tasks(tasks: Iterable[str]) -> None:
     These are the tasks of every split but `train`, the training tasks of scheme `paper` excepted, and every task of a scenario
     that scheme `paper` scores.
 
+    Args:
+        tasks: task ids of any environment.
+
     Raises:
         UsageError: names the first one.
     """

@@ -132,7 +132,13 @@ def _first_call(action: str) -> str:
 
 
 def think(dialogue: Dialogue, action: str, rng: random.Random) -> str:
-    """Return the reasoning that leads from a request and earlier results to the calls of an action, or to calling nothing."""
+    """Return the reasoning that leads from a request and earlier results to the calls of an action, or to calling nothing.
+
+    Args:
+        dialogue: requests, calls and results so far.
+        action: the calls that the reasoning leads to.
+        rng: chooses the words.
+    """
     conversation = _read_dialogue(dialogue)
     new_calls = _calls_of(action)
     past = [call for one in dialogue.actions[len(dialogue.actions) - conversation.current :] for call in _calls_of(one)]

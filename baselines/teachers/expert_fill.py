@@ -49,7 +49,11 @@ def expert_fill(agent: str, *, inner: str = "") -> ExpertFill:
 
 
 class ExpertFill:
-    """Agent that takes the expert's action, and in CoT mode a trace to it that another agent, the writer, writes."""
+    """Agent that takes the expert's action, and in CoT mode a trace to it that another agent, the writer, writes.
+
+    Args:
+        writer: the agent that writes the traces.
+    """
 
     name = "expert-fill"
 
@@ -88,7 +92,12 @@ class StreamingExpertFill(ExpertFill):
         self._completed: list[tuple[Hashable, Decision]] = []
 
     def submit(self, key: Hashable, query: Query) -> None:
-        """Accept a query; `collect` returns its decision under this key."""
+        """Accept a query; `collect` returns its decision under this key.
+
+        Args:
+            key: identifies the query for the caller.
+            query: with the expert's action.
+        """
         decision = _immediate_decision(query)
         if decision is not None:
             self._completed.append((key, decision))

@@ -76,7 +76,13 @@ _STATE = re.compile(rf"\b({_NAME}) is (closed|open)\b")
 
 
 def alfworld_facts(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]:
-    """Yield names, kinds and places of things that were not seen."""
+    """Yield names, kinds and places of things that were not seen.
+
+    Args:
+        dialogue: what was seen before the action.
+        action: the action that the trace leads to.
+        trace: the reasoning.
+    """
     seen = "\n".join([*dialogue.observations, *dialogue.actions]).lower()
     text = trace.lower()
     names = set(re.findall(rf"\b{_NAME}\b", seen))
@@ -153,7 +159,13 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 
 
 def scienceworld_facts(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]:
-    """Yield claims and measured values that were not seen."""
+    """Yield claims and measured values that were not seen.
+
+    Args:
+        dialogue: what was seen before the action.
+        action: the action that the trace leads to.
+        trace: the reasoning.
+    """
     seen = [text.lower() for text in dialogue.observations]
     seen[0] = seen[0].partition("\n\n")[2]  # The task tells what to look for, not what is there.
     instructions = " ".join([dialogue.instructions.text, *dialogue.instructions.examples])
@@ -219,7 +231,13 @@ _BY_RESULT = re.compile(
 
 
 def bfcl_facts(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]:
-    """Yield quotations and numbers that neither the user nor a result contains."""
+    """Yield quotations and numbers that neither the user nor a result contains.
+
+    Args:
+        dialogue: what was seen before the action.
+        action: the action that the trace leads to.
+        trace: the reasoning.
+    """
     begins = [True, *(_calls_nothing(past) for past in dialogue.actions)]
     user_text = _plain("\n".join(text for text, begun in zip(dialogue.observations, begins, strict=True) if begun))
     result_text = _plain("\n".join(text for text, begun in zip(dialogue.observations, begins, strict=True) if not begun))

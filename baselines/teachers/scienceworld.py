@@ -91,7 +91,13 @@ def decide(query: Query, options: TeacherOptions, rng: random.Random) -> Decisio
 
 
 def think(dialogue: Dialogue, action: str, rng: random.Random) -> str:
-    """Return the reasoning that leads from the observations to a gold path's next action: one to four short sentences."""
+    """Return the reasoning that leads from the observations to a gold path's next action: one to four short sentences.
+
+    Args:
+        dialogue: observations and actions so far.
+        action: the action that the reasoning leads to.
+        rng: chooses the words.
+    """
     view = _view(dialogue)
     case, words = _case(view, action)
     known = {"aim": view.aim, "here": view.here, "act": action, **words}

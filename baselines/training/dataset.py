@@ -92,7 +92,11 @@ def trees_of_examples(episodes: Sequence[Sequence[Example]], masks: Masks) -> Tr
 
 
 def trees_of_texts(texts: Sequence[Tree]) -> Trees:
-    """Return a function that gives the trees as they are."""
+    """Return a function that gives the trees as they are.
+
+    Args:
+        texts: one tree for each episode of the schedule.
+    """
 
     def trees(step: TrainingStep, part: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[list[Tree], int]:
         return [texts[index] for index, _ in part], 0

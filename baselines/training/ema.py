@@ -64,7 +64,11 @@ class WeightEMA:
         save_file({name: one.contiguous() for name, one in raw.items()}, str(folder / RAW_WEIGHTS))
 
     def restore(self, folder: Path) -> None:
-        """Take a checkpoint's weights, just loaded into the model, as the average, and load its raw weights into the model."""
+        """Take a checkpoint's weights, just loaded into the model, as the average, and load its raw weights into the model.
+
+        Args:
+            folder: the checkpoint.
+        """
         from safetensors.torch import load_file
 
         self._means = {name: one.detach().clone() for name, one in self._weights.items()}

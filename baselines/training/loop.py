@@ -127,6 +127,9 @@ def fit(
 def disk_full_as_error(out: Path) -> Iterator[None]:
     """Turn the failures of a full disk into an error of one line, and hide the libraries' own messages.
 
+    Args:
+        out: the folder that is written to.
+
     Raises:
         CotbenchError: the disk takes no more.
     """

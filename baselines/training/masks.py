@@ -247,6 +247,9 @@ class Masks:
     def record(self, epochs: int) -> dict[str, Any]:
         """Return the masks as JSON data: the config, and the places of each epoch that has its own, those masked first in
         front.
+
+        Args:
+            epochs: number of epochs of the training.
         """
         drawn = range(epochs if self.config.mask_schedule == "per-epoch" else 1)
         return {

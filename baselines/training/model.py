@@ -148,6 +148,12 @@ def _try_install_packed_attention(model: Any) -> str | None:
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write model and tokenizer where `hf:FOLDER` finds them."""
+    """Write model and tokenizer where `hf:FOLDER` finds them.
+
+    Args:
+        model: a transformers or peft model.
+        tokenizer: its tokenizer.
+        folder: where both are written.
+    """
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -57,7 +57,13 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         self.add_callback(_Checkpoints(self, card, frozenset(saves)))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """Compute every pass of a step, forward and backward, and return the loss of the whole step."""
+        """Compute every pass of a step, forward and backward, and return the loss of the whole step.
+
+        Args:
+            model: the model, wrapped by accelerate.
+            inputs: the portion, as `_only` collates it.
+            num_items_in_batch: not used.
+        """
         portion = cast(StepBatch, inputs["portion"])
         model.train()
         total, weight, tokens = 0.0, 0.0, 0
@@ -119,7 +125,11 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         super().log(logs, *rest, **more)
 
     def count_from(self, seen: dict[str, float]) -> None:
-        """Go on counting from the counts of an earlier checkpoint."""
+        """Go on counting from the counts of an earlier checkpoint.
+
+        Args:
+            seen: the counts, by the names of `counts`.
+        """
         self.counts.update(seen)
         self._since = (time.monotonic(), self.counts["tokens"])
 

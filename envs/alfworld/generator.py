@@ -51,7 +51,12 @@ _TRIES = 1000
 
 
 def held_out(thing: str, goal: str) -> bool:
-    """Tell whether a pair of object type and receptacle (or lamp) type is kept out of training."""
+    """Tell whether a pair of object type and receptacle (or lamp) type is kept out of training.
+
+    Args:
+        thing: upstream's object type ("Mug").
+        goal: upstream's receptacle type, or lamp type for task type `look`.
+    """
     return hashlib.sha256(f"{thing} {goal}".encode()).digest()[0] % _HELD_OUT == 0
 
 

@@ -37,7 +37,12 @@ class Household:
     names: Mapping[str, str]
 
     def lying(self, kind: str, where: str | None = None) -> list[str]:
-        """Return the ids of the objects of a type: all, or those in receptacles of the type `where`."""
+        """Return the ids of the objects of a type: all, or those in receptacles of the type `where`.
+
+        Args:
+            kind: object type.
+            where: receptacle type; None for all.
+        """
         return [
             name
             for name, of in self.objects.items()

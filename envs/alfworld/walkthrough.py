@@ -13,6 +13,9 @@ class Walkthrough:
     """Cursor in a winning list of commands.
 
     Looking, examining and commands that did nothing leave the state alone, so they leave the cursor where it is.
+
+    Args:
+        commands: a game's walkthrough.
     """
 
     def __init__(self, commands: Sequence[str]) -> None:

@@ -41,7 +41,11 @@ def check_answer(task: str, text: str) -> tuple[bool, str]:
 
 
 def expert_answer(task: str) -> str:
-    """Return an answer made of the listed possible values; for a task on which nothing is to be called, `[]`."""
+    """Return an answer made of the listed possible values; for a task on which nothing is to be called, `[]`.
+
+    Args:
+        task: id of a single-turn task.
+    """
     category = data.category_of(task)
     if "irrelevance" in category:
         return NO_CALL

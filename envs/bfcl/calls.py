@@ -85,6 +85,9 @@ def canonical(text: str) -> str:
 
     Words without a call become `[]`: they end the turn, whatever they are. A call that cannot be read stays as it is, so that
     the record shows it. Tool calls in JSON keep that form only where the Python form would be executed in another way.
+
+    Args:
+        text: a model's response.
     """
     try:
         answer = read(text)

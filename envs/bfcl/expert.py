@@ -42,7 +42,11 @@ class Expert:
         return calls.canonical("[" + ", ".join(truth[self._executed : self._executed + size]) + "]")
 
     def executed(self, texts: Sequence[str]) -> None:
-        """Note executed calls: the path goes on if they are the next ones of the ground truth."""
+        """Note executed calls: the path goes on if they are the next ones of the ground truth.
+
+        Args:
+            texts: the calls as `CallAnswer.texts` writes them.
+        """
         following = self._turns[self._turn][self._executed : self._executed + len(texts)]
         self._on_path = self._on_path and [calls.canonical(text) for text in texts] == list(map(calls.canonical, following))
         self._executed += len(texts)

@@ -66,7 +66,11 @@ class Services:
         return inspect.signature(getattr(self._named[self._methods[function]], function))
 
     def call(self, text: str) -> str:
-        """Execute one call as the decoder wrote it, and return its result; errors are results, in upstream's words."""
+        """Execute one call as the decoder wrote it, and return its result; errors are results, in upstream's words.
+
+        Args:
+            text: a call as `CallAnswer.texts` writes it.
+        """
         prefixed = _CALLED.sub(self._with_instance, text)
         try:
             function = prefixed.split("(")[0]
@@ -147,7 +151,12 @@ def _written(result: Any) -> str:
 
 
 def same_state(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """Return the first public attribute in which two sets of instances differ, or None; upstream: `state_checker`."""
+    """Return the first public attribute in which two sets of instances differ, or None; upstream: `state_checker`.
+
+    Args:
+        one: service -> its instance.
+        other: the same; its attributes are compared.
+    """
     for name, truth in other.items():
         for attribute, value in vars(truth).items():
             if not attribute.startswith("_") and getattr(one[name], attribute) != value:
@@ -156,7 +165,12 @@ def same_state(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
 
 
 def missing_results(expected: Sequence[str], produced: Sequence[str]) -> list[str]:
-    """Return the expected results that were not produced, each as often as it is missing; upstream: `response_checker`."""
+    """Return the expected results that were not produced, each as often as it is missing; upstream: `response_checker`.
+
+    Args:
+        expected: results of the ground truth's calls.
+        produced: results of the model's calls, in any order.
+    """
     left = list(produced)
     missing = []
     for result in expected:

@@ -82,7 +82,11 @@ class BFCLTasks:
 
 
 def expand(rule: Rule) -> list[str]:
-    """Return the ids of a manifest's rule: all of the `categories`, or those of the `scenarios` in them."""
+    """Return the ids of a manifest's rule: all of the `categories`, or those of the `scenarios` in them.
+
+    Args:
+        rule: the split's entry in `splits.json`.
+    """
     wanted = rule.get("scenarios")
     return [
         task

@@ -21,7 +21,11 @@ def canonical(action: str) -> str:
 
 
 def options(text: str) -> list[str]:
-    """Return the numbers that an ambiguous request accepts, in order; nothing if the text is no such request."""
+    """Return the numbers that an ambiguous request accepts, in order; nothing if the text is no such request.
+
+    Args:
+        text: upstream's answer to an action.
+    """
     return _OPTION.findall(text) if text.startswith(_AMBIGUOUS) else []
 
 

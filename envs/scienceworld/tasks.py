@@ -106,7 +106,11 @@ class ScienceWorldTasks:
 
 
 def expand(rule: Rule) -> list[str]:
-    """Return the ids of a manifest's rule: upstream's `variations` of the `types`, at most `cap` of a type, spread evenly."""
+    """Return the ids of a manifest's rule: upstream's `variations` of the `types`, at most `cap` of a type, spread evenly.
+
+    Args:
+        rule: the split's entry in `splits.json`.
+    """
     ids = []
     for name in rule["types"]:
         first, last = task_types()[name].variations[rule["variations"]]

@@ -114,7 +114,12 @@ class Changes:
         )
 
     def facts(self, arguments: Arguments, state: State) -> tuple[dict[int, set[Arguments]], dict[int, set[Arguments]]]:
-        """Return the facts that become false and those that become true, each by slot."""
+        """Return the facts that become false and those that become true, each by slot.
+
+        Args:
+            arguments: the action's arguments.
+            state: the state in which it is executed.
+        """
         removed: dict[int, set[Arguments]] = {}
         added: dict[int, set[Arguments]] = {}
         for change in self._changes:

@@ -33,6 +33,10 @@ class Problem:
 def read_problem(text: str, domain: Domain) -> Problem:
     """Return the problem that a PDDL text describes.
 
+    Args:
+        text: PDDL.
+        domain: the domain that the problem names.
+
     Raises:
         GameFileError: not a problem of this domain, or a feature outside the supported subset, with its line.
     """

@@ -47,7 +47,11 @@ class Planner:
         return known
 
     def lookup(self, lookup: Lookup) -> Lookup:
-        """Return the same lookup, numbered; equal ones get the same number and so share their tables."""
+        """Return the same lookup, numbered; equal ones get the same number and so share their tables.
+
+        Args:
+            lookup: of any number.
+        """
         return self._lookups.setdefault(lookup, replace(lookup, number=next(self._numbers)))
 
     def query(self, condition: Condition, given: Sequence[str], parameters: Mapping[str, str], wanted: Sequence[str]) -> Query:

@@ -73,6 +73,9 @@ class Relation:
     def index(self, lookup: Lookup) -> dict[Any, list[Arguments]]:
         """Return given arguments -> the tuples of the wanted ones. One given argument is itself the key, several are a
         tuple.
+
+        Args:
+            lookup: numbered by `Planner.lookup`.
         """
         table = self.indexes.get(lookup.number)
         # Two threads may build the same table at the same time; both build the same.
@@ -81,7 +84,12 @@ class Relation:
         return table
 
     def changed(self, removed: set[Arguments], added: set[Arguments]) -> Relation:
-        """Return the relation after a change; additions win. Itself if nothing changes."""
+        """Return the relation after a change; additions win. Itself if nothing changes.
+
+        Args:
+            removed: argument tuples that no longer hold.
+            added: argument tuples that hold from now on.
+        """
         facts = (self.facts - removed) | added
         return self if facts == self.facts else Relation(facts)
 

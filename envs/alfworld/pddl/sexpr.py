@@ -68,6 +68,10 @@ def read(text: str, what: str) -> Node:
 def refuse(node: Node, reason: str) -> NoReturn:
     """Raise an error that says what is wrong with a node, and in which line.
 
+    Args:
+        node: where the error is.
+        reason: what is wrong.
+
     Raises:
         GameFileError: always.
     """

@@ -85,7 +85,11 @@ class Speaker:
         self._searches: dict[tuple[str, frozenset[Placeholder]], _Search | None] = {}
 
     def context(self, parameters: Mapping[Placeholder, str]) -> Context:
-        """Return the context of an action's texts: its parameters and what they stand for."""
+        """Return the context of an action's texts: its parameters and what they stand for.
+
+        Args:
+            parameters: (name, type) of each parameter -> the object's id.
+        """
         kinds = self._kinds
         objects = {ph: name if kinds[name] == ph[1] else STRANGER for ph, name in parameters.items()}
         return Context(objects, {ph[0]: self._entities[name] for ph, name in parameters.items()})

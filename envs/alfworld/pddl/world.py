@@ -104,7 +104,12 @@ class World:
         return self._speaker.say(parse_text("#intro#"), Context({}, {}), self.initial)
 
     def doable(self, action: Action, state: State) -> list[tuple[str, Arguments]]:
-        """Return the commands of an action that can be executed in a state, each with the action's arguments."""
+        """Return the commands of an action that can be executed in a state, each with the action's arguments.
+
+        Args:
+            action: one of `actions`.
+            state: one relation for each slot.
+        """
         able = {
             arguments: None
             for alternative, query in enumerate(action.queries)
@@ -114,7 +119,13 @@ class World:
         return [(self._command(action, arguments, state), arguments) for arguments in able]
 
     def apply(self, action: Action, arguments: Arguments, state: State) -> tuple[State, set[int]]:
-        """Return the state after an action, and the slots that changed."""
+        """Return the state after an action, and the slots that changed.
+
+        Args:
+            action: one of `actions`.
+            arguments: arguments with which it can be executed.
+            state: the state before it, not changed.
+        """
         removed, added = action.changes.facts(arguments, state)
         after = list(state)
         changed: set[int] = set()
@@ -127,7 +138,13 @@ class World:
         return after, changed
 
     def feedback(self, action: Action, arguments: Arguments, state: State) -> str:
-        """Return the game's feedback on an action, rendered in the state after it."""
+        """Return the game's feedback on an action, rendered in the state after it.
+
+        Args:
+            action: one of `actions`.
+            arguments: the arguments with which it was executed.
+            state: the state after it.
+        """
         return self._speaker.say(action.wording.feedback, self._context(action, arguments), state)
 
     def _context(self, action: Action, arguments: Arguments) -> Context:
