@@ -23,7 +23,7 @@ class EnvOutcome:
     """Result of `reset` or of one action.
 
     Attributes:
-        observation: the text, byte for byte as upstream says it.
+        observation: upstream's text, byte for byte.
         score: official score in [0, 1].
         raw_score: upstream's own number.
         success: upstream's verdict.

@@ -2,8 +2,6 @@
 tasks, missing data, canonical actions, sizes, titles) comes from its entry here; no other file lists environments.
 
 Light: neither Gymnasium nor an engine is imported before an environment is made or described.
-
-Light: neither Gymnasium nor an engine is imported before an environment is made or described.
 """
 
 from __future__ import annotations
@@ -75,7 +73,7 @@ class EnvEntry:
         takes_data: it reads a folder of games.
         license: of its tasks.
         expert_at_hand: the expert's actions cost next to nothing, so runs record them.
-        elicitation: how the answers to this environment are asked for, where that is not as usual.
+        elicitation: the options of `Elicitation` whose defaults differ in this environment.
         benchmark: the name under which papers report it; several entries may play one benchmark.
         official: its tasks are the benchmark's own, not generated here.
         overall: the boards over several environments that it belongs to.
@@ -238,7 +236,7 @@ def register_env(
         task_source: makes the environment's `TaskSource`.
         title: how pages call it; the name where it is left out.
         gym_id: its id in Gymnasium, `NAMESPACE/Name-v0`; `cotbench/NAME-v0` where it is left out.
-        about: further fields of `EnvEntry`.
+        about: other fields of `EnvEntry`.
 
     Raises:
         UsageError: the name is taken.

@@ -2,9 +2,6 @@
 are made of them, so that writing and reading gives back the same data; no task that is scored gets past `check_trainable`.
 
 A line of a file is an object with `messages`, the conversational format of TRL and `datasets`, and the columns of a
-`Demonstration`. A line with `messages` alone is somebody else's data, and is read as a conversation.
-
-A line of a file is an object with `messages`, the conversational format of TRL and `datasets`, and the columns of a
 `Demonstration`. A line with `messages` alone comes from elsewhere, and is read as a conversation.
 """
 

@@ -37,7 +37,7 @@ def resolve_config(
         recipe: its name; None: that of the file or of the begun training, else `sft`.
         preset: a preset of the recipe.
         file: a TOML file of options.
-        given: options of the command line.
+        given: options of the command line, or of the caller.
         begun: the folder of a training that is resumed.
 
     Raises:

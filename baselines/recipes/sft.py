@@ -2,10 +2,6 @@
 Invariant: the loss is taken over the answers alone, on exactly the tokens of evaluation's queries; which action tokens are left
 out depends on the options and the seed alone, and is stored beside the weights. What is left out compared with common trainers:
 packing does not let a token see another example, and no prompt is cut.
-
-Invariant: the loss is taken over the answers alone, on exactly the tokens that evaluation asks with; which action tokens are
-left out depends on the options and the seed alone, and is stored beside the weights. What is left out compared with common
-trainers: packing does not let a token see another example, and no prompt is cut.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Reasoning of the household expert, in words. Invariant: a thought is made of the expert's state of mind and of the last
 observation, and the expert knows what the episode has shown and no more; so no thought names what was not seen.
 
-Each begins with what is needed or held, and then says what follows: a reader who has just named the thing finds it in view.
-
 Each begins with what is needed or held, and then draws the conclusion: after the thing is named, its place in the observations
 can be copied.
 """

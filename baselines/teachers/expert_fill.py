@@ -1,8 +1,6 @@
 """The teacher that takes an expert's actions and has a model write the reasoning to them. Invariant: the action is always the
 expert's; a trace that reveals that the action was given is refused, and its step has none.
 
-The note with the action stands in the query to the model alone, never in the episode, so nobody who is trained on it sees it.
-
 The note with the action is part of the query to the model alone, never of the episode, so it is in no training data.
 """
 

@@ -4,10 +4,6 @@ made; a trace that passes may still draw wrong conclusions, but does not name wh
     python -m cotbench.baselines.teachers.facts TRACES
 
 checks every trace of a traces folder (or file) of an environment and prints what was not seen.
-
-    python -m cotbench.baselines.teachers.facts TRACES
-
-checks every trace of a traces folder (or file) of an environment and prints what was not seen.
 """
 
 from __future__ import annotations

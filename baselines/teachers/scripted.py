@@ -20,7 +20,7 @@ class Scripted:
     """Takes the expert's action after varied, first-person reasoning that leads to it.
 
     In ALFWorld the expert is the one that sees what a player sees; in ScienceWorld it follows the gold path, in BFCL the ground
-    truth, call by call: for a call may use what the one before it told.
+    truth, call by call: for a call may use the results of the one before it.
 
     Args:
         slips: probability that a step is a deliberate mistake, without a trace: so that the next steps show how one recovers.

@@ -2,8 +2,6 @@
 seed, no download; and its fine-tuning data comes from split train alone.
 
 Two stages, as with a real model: the base reads transcripts (`corpus`), and then learns to reason by recipe `sft`.
-
-Two stages, as with a real model: the base reads transcripts (`corpus`), and then learns to reason by recipe `sft`.
 """
 
 from __future__ import annotations

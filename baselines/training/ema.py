@@ -1,9 +1,6 @@
 """Exponential moving average of a model's weights. Invariant: it is a function of the weights after each step and of nothing
 else, so a resumed training averages the same.
 
-At a constant rate the weights rattle about where they should be; their average stands there, as after a decay, but at every
-step alike. So checkpoints show progress, and not how far a schedule had come.
-
 At a constant learning rate the weights oscillate around a minimum; their average lies nearer to it, as after a decay, but at
 every step alike. So checkpoints show progress, and not how far a schedule had come.
 """

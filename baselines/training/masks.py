@@ -4,9 +4,6 @@ above the fraction; so a larger fraction masks everything that a smaller one mas
 
 Source: paper, "reduced action supervision". Masking takes the action's tokens out of the loss; the trace, all tags (the opening
 action tag too) and the end of the turn stay supervised. Selection, schedule and the soft form `action_weight` are ours.
-
-Source: paper, "reduced action supervision". Masking takes the action's tokens out of the loss; the trace, all tags (the opening
-action tag too) and the end of the turn stay supervised. Selection, schedule and the soft form `action_weight` are ours.
 """
 
 from __future__ import annotations

@@ -3,9 +3,6 @@ another tree or of another branch; the packed loss is that of each tree alone.
 
 Own attention, for the same reason as in the engine: a mask over the whole row would grow with its square, here each block of
 queries meets just the keys that it may see.
-
-Own attention, for the same reason as in the engine: a mask over the whole row would grow with its square, here each block of
-queries meets just the keys that it may see.
 """
 
 from __future__ import annotations

@@ -4,10 +4,6 @@ else; so the loss of a tree is the loss of its decisions one by one, while their
 The prompt of a later decision begins with that of an earlier one (`chat_template`), so the longest prompt of an
 episode holds all of them: it is the trunk, and each decision's answer is a branch. A tree without a branch is plain text; a
 decision on its own is a tree with one.
-
-The prompt of a later decision begins with that of an earlier one (`chat_template`), so the longest prompt of an
-episode holds all of them: it is the trunk, and each decision's answer is a branch. A tree without a branch is plain text; a
-decision on its own is a tree with one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
 """transformers' Trainer over a dataset of packed trees. Invariant: a training killed at any moment and resumed ends with the
 same weights (on a CPU, bit for bit); a checkpoint counts only once its card is written, which comes last.
 
-What is left out of the Trainer: its data sampling, collating and accumulation, which the feed replaces; its rotation of
-checkpoints, because a study needs them all (the state of the optimizer is kept for the newest one alone).
-
 What is left out of the Trainer: its data sampling, collating and accumulation, which the dataset replaces; its rotation of
 checkpoints, because a study needs them all (the state of the optimizer is kept for the newest one alone).
 """

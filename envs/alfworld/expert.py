@@ -3,9 +3,6 @@ training households, never the hidden state; the same observations and the same 
 
 It looks first where the things it needs lie most often (counts of the real training games), remembers all it saw, and keeps
 its state of mind as data: what it seeks, where it looked, what it holds, what comes next.
-
-It looks first where the things it needs lie most often (counts of the real training games), remembers all it saw, and keeps
-its state of mind as data: what it seeks, where it looked, what it holds, what comes next.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Games made from a seed. Invariant: a game that comes out can be won: its plan was written by the generator, who knows the
 whole household, and replayed on our engine. Same type and seed, same game, on every machine.
 
-The seed also says which conditions a game was made under, so that a test can hold out what training never shows:
+The seed also determines the conditions that a game was made under, so that a test can hold out what training never shows:
 
 | seeds | rooms | object and goal |
 |---|---|---|

@@ -1,8 +1,6 @@
 """Parsing of task sentences. Invariant: the sentences of upstream's goal library, and no others, are understood.
 
 Source: `alfworld.gen.goal_library`.
-
-Source: `alfworld.gen.goal_library`.
 """
 
 from __future__ import annotations

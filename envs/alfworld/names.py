@@ -1,8 +1,6 @@
 """Names of things in ALFWorld: "mug 2" for `mug_bar__plus_01_dot_84_bar_…`.
 
 Source: `alfworld.agents.utils.misc.Demangler`. Invariant: the same ids get the same names as upstream.
-
-Source: `alfworld.agents.utils.misc.Demangler`. Invariant: the same ids get the same names as upstream.
 """
 
 from __future__ import annotations

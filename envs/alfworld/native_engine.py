@@ -1,5 +1,4 @@
 """Our own engine: the game files' PDDL and grammar, played in plain Python. Invariant: its texts are the stock engine's.
-A running game is a few references to things that never change, so that copying one is nearly free.
 
 A running game is a few references to things that never change, so that copying one is nearly free.
 """
@@ -22,7 +21,7 @@ class NativeEngine:
     """One running game.
 
     Raises:
-        GameFileError: a part of the game is damaged, or uses a feature that is not supported; says which, and where.
+        GameFileError: a part of the game is damaged, or uses a feature that is not supported; the message names both.
     """
 
     __slots__ = ("_calls", "_closed", "_commands", "_sorted", "_state", "_task", "_won", "_world")

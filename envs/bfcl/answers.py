@@ -2,8 +2,6 @@
 calls, whether anything was called for relevance.
 
 Source: bfcl-eval `eval_runner.py`: `_evaluate_single_ast_entry`, `_evaluate_single_relevance_entry`.
-
-Source: bfcl-eval `eval_runner.py`: `_evaluate_single_ast_entry`, `_evaluate_single_relevance_entry`.
 """
 
 from __future__ import annotations

@@ -4,10 +4,6 @@ values, what it cannot read is unreadable here too, and every text costs time li
 Source: bfcl-eval `model_handler/utils.py`: `default_decode_ast_prompting`, `ast_parse`, `resolve_ast_call`,
 `resolve_ast_by_type`, `parse_nested_value`, `decoded_output_to_execution_list`, `convert_to_function_call`. Where upstream
 would run the text of an arithmetic expression, a bounded calculation of literals takes its place.
-
-Source: bfcl-eval `model_handler/utils.py`: `default_decode_ast_prompting`, `ast_parse`, `resolve_ast_call`,
-`resolve_ast_by_type`, `parse_nested_value`, `decoded_output_to_execution_list`, `convert_to_function_call`. Where upstream
-would run the text of an arithmetic expression, a bounded calculation of literals takes its place.
 """
 
 from __future__ import annotations

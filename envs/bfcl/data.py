@@ -3,9 +3,6 @@ another one's data.
 
 Source: bfcl-eval `utils.py`: `load_dataset_entry`, `populate_test_cases_with_predefined_functions`,
 `_func_doc_language_specific_pre_processing`.
-
-Source: bfcl-eval `utils.py`: `load_dataset_entry`, `populate_test_cases_with_predefined_functions`,
-`_func_doc_language_specific_pre_processing`.
 """
 
 from __future__ import annotations

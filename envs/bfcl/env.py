@@ -32,7 +32,7 @@ class BFCLEnv(TextEnv):
     system, vehicle, trading and travel services, and 3,641 single requests whose answers are judged by their form.
 
     ## Observation Space
-    `AnyText`: what the user says, or the results of the calls, one a line, as upstream gives them.
+    `AnyText`: the user's text, or the results of the calls, one a line, as upstream gives them.
 
     ## Action Space
     `AnyText`: one response, a list of calls that are executed in order: `[cd(folder="x"), ls(a=True)]`, or as JSON

@@ -2,8 +2,6 @@
 after every turn the same three checks in the same order, on instances that no other task has touched.
 
 Source: bfcl-eval `multi_turn_checker.py`, `eval_runner.py`; the facts in the order in which upstream checks them.
-
-Source: bfcl-eval `multi_turn_checker.py`, `eval_runner.py`; the facts in the order in which upstream checks them.
 """
 
 from __future__ import annotations

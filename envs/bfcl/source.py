@@ -1,9 +1,6 @@
 """Parsing of calls in Java or JavaScript. Invariant: every value is the text of a value in that language, quotes around a plain
 string taken away, as upstream's parsers deliver them to the checker.
 
-Upstream reads such answers with tree-sitter; here a scan of brackets and quotes does, since nothing is needed but where an
-argument begins and ends.
-
 Upstream reads such answers with tree-sitter; here brackets and quotes are scanned, since only the beginning and the end of an
 argument are needed.
 """

@@ -2,8 +2,6 @@
 operating system ends it when a request takes more processor time than `CPU_SECONDS`, whatever it is doing.
 
 Processor time, not the clock: on a busy machine a harmless call must not be taken for an endless one.
-
-Processor time, not the clock: on a busy machine a harmless call must not be taken for an endless one.
 """
 
 from __future__ import annotations

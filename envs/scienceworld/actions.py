@@ -1,4 +1,4 @@
-"""Spelling of ScienceWorld's actions, and parsing of its answers. Invariant: pure text; no simulator is asked."""
+"""Spelling of ScienceWorld's actions, and parsing of its answers. Invariant: pure text; no simulator is needed."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class ScienceWorldEnv(TextEnv):
     A simulated house with laboratory and garden (Wang et al., 2022). 30 task types of ten topics in 7,207 variations.
 
     ## Observation Space
-    `AnyText`: what the simulator says. The first observation holds the task and the first look around.
+    `AnyText`: the simulator's text. The first observation holds the task and the first look around.
 
     ## Action Space
     `AnyText`: one action, such as `open door to kitchen`, `pick up thermometer`, `use thermometer on water`, `focus on seed`,

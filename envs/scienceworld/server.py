@@ -1,9 +1,6 @@
 """ScienceWorld's simulator in a Java process of its own. Invariant: every call ends in bounded time, with an answer or with
 `ServerLostError`; `close` leaves no process behind.
 
-The simulator is upstream's jar, called directly: upstream's Python wrapper computes all valid actions at every step, asked for
-or not, and never gives up on a Java that does not answer.
-
 The simulator is upstream's jar, called directly: upstream's Python wrapper computes all valid actions at every step, whether
 they are used or not, and never gives up on a Java that does not answer.
 """

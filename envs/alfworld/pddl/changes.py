@@ -4,10 +4,6 @@ action exists at all, follows upstream's planner, which prunes effects before it
 Sources: fast-downward's `translate/instantiate.py` and `translate/translate.py` (`translate_strips_operator_aux`,
 `build_sas_operator`): an addition of a fact that the action requires is none; nor is a removal of a fact that it requires to be
 false, that it adds for sure, or that can never hold; an action of which nothing is left does not exist.
-
-Sources: fast-downward's `translate/instantiate.py` and `translate/translate.py` (`translate_strips_operator_aux`,
-`build_sas_operator`): an addition of a fact that the action requires is none; nor is a removal of a fact that it requires to be
-false, that it adds for sure, or that can never hold; an action of which nothing is left does not exist.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class Reader:
         """Return the normal form of a condition.
 
         Args:
-            node: what the PDDL says.
+            node: the condition's PDDL.
             names: variables in scope -> the term that stands for each.
             negated: whether the opposite is meant.
 

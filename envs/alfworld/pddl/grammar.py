@@ -2,8 +2,6 @@
 that games which differ in the task sentence alone share everything else.
 
 Source of the notation: `textworld/envs/pddl/textgen/textgen.ebnf` and `logic/logic.ebnf`.
-
-Source of the notation: `textworld/envs/pddl/textgen/textgen.ebnf` and `logic/logic.ebnf`.
 """
 
 from __future__ import annotations

@@ -3,10 +3,6 @@
 Upstream's planner leaves out what this over-estimate excludes: effects whose condition can never hold, removals of facts that
 can never hold, and actions of which nothing is left. Only domains with conditional effects, or with texts about what was made
 false, show the difference; for the others none of this is computed.
-
-Upstream's planner leaves out what this over-estimate excludes: effects whose condition can never hold, removals of facts that
-can never hold, and actions of which nothing is left. Only domains with conditional effects, or with texts about what was made
-false, show the difference; for the others none of this is computed.
 """
 
 from __future__ import annotations

@@ -3,10 +3,6 @@ same facts.
 
 Source: `textworld.envs.pddl.textgen.ContextSensitiveGrammar` and `textworld.logic.State.all_assignments`: queries are nested
 loops over sorted facts, different placeholders stand for different things, and the first rule whose condition has an answer
-speaks.
-
-Source: `textworld.envs.pddl.textgen.ContextSensitiveGrammar` and `textworld.logic.State.all_assignments`: queries are nested
-loops over sorted facts, different placeholders stand for different things, and the first rule whose condition has an answer
 is used.
 """
 

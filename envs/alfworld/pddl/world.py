@@ -1,8 +1,5 @@
 """A loaded game. Invariant: a world does not change while it is played, so engines and threads can share one; its caches
-(planned queries, rendered commands) hold the same values whoever fills them.
-
-Sources: `textworld.envs.pddl.pddl.PddlEnv`, `textworld.envs.pddl.logic.PddlState`, and the translator of fast-downward, whose
-grounding decides which actions exist: actions that would change nothing, whatever the state, do not.
+(planned queries, rendered commands) hold the same values, whichever engine fills them.
 
 Sources: `textworld.envs.pddl.pddl.PddlEnv`, `textworld.envs.pddl.logic.PddlState`, and the translator of fast-downward, whose
 grounding decides which actions exist: actions that would change nothing, whatever the state, do not.
