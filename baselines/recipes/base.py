@@ -64,12 +64,6 @@ def train_base(
         resume: go on from the newest whole checkpoint in `out`.
         progress: makes a callback of transformers that shows how far it is.
 
-    Args:
-        config: how many games are read, and the shape of the model.
-        out: the folder of the model.
-        resume: go on from the newest whole checkpoint in `out`.
-        progress: makes a callback of transformers that shows how far it is.
-
     Raises:
         UsageError: `out` holds something else.
         MissingExtraError: the libraries for training are not installed.

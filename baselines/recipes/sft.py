@@ -138,12 +138,6 @@ def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Calla
         resume: go on from the newest whole checkpoint in `out`.
         progress: makes a callback of transformers that shows how far it is.
 
-    Args:
-        config: what to do.
-        out: the folder of the trained model, its checkpoints (`checkpoint-N`) and cards.
-        resume: go on from the newest whole checkpoint in `out`.
-        progress: makes a callback of transformers that shows how far it is.
-
     Raises:
         UsageError: data that cannot be trained on, or another training lies in `out`.
         AgentError: the model cannot be loaded.

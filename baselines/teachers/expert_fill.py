@@ -117,7 +117,7 @@ class StreamingExpertFill(ExpertFill):
 def _immediate_decision(query: Query) -> Decision | None:
     """Return the decision of a query that needs no writer, else None.
 
-    None is needed where no trace is wanted, one is given, or there is no action to reason for.
+    No writer is needed where no trace is wanted, one is given, or there is no action to reason for.
     """
     if query.expert_action is None:
         return Decision("", error=f"the expert knows no action at step {query.step} of {query.task}")
