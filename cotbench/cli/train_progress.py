@@ -14,7 +14,7 @@ _SECONDS = 20.0
 """Seconds between two lines where there is no terminal."""
 
 
-class Shown(transformers.TrainerCallback):  # type: ignore[misc]
+class ProgressCallback(transformers.TrainerCallback):  # type: ignore[misc]
     """Shows steps, loss and tokens a second on standard error."""
 
     def __init__(self) -> None:

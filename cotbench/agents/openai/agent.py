@@ -236,8 +236,8 @@ class OpenAIAgent:
         chat = self._server.chat
         if chat is None:
             raise AgentError("the server takes no messages, so no tools")
-        box = native.toolbox(prompt.shown)
+        box = native.toolbox(prompt.dialogue)
         request = GenerationRequest((), native.budget(query.elicitation, query.mode), (), False, derive_seed(query.seed, 0))
         fields = self._writer.fields(chat, query, request)
-        body = {"messages": chat.request_messages(native.messages(prompt.shown, query)), "tools": list(box.tools), **fields}
+        body = {"messages": chat.request_messages(native.messages(prompt.dialogue, query)), "tools": list(box.tools), **fields}
         return native.read_calls(self._writer.ask(chat, body, usage), box, query)
