@@ -91,7 +91,7 @@ def bad_value(error: ValidationError, model: type[BaseModel] | None = None) -> U
 
 @contextmanager
 def removed_if_empty(folder: Path) -> Iterator[None]:
-    """Remove a folder that is empty where the `with` block fails."""
+    """Remove a folder that is empty when the `with` block fails."""
     try:
         yield
     except BaseException:

@@ -223,8 +223,8 @@ def _states(target: Path, config: ProbeConfig, resources: Resources) -> tuple[An
         run = target / _REFERENCE
         with open_agent(config.reference, resolve(config.reference), target) as player:
             play_run(plan, run, True, player, resources)
-    found = read_states(run, config.states, config.seed)
-    return found, elicitation_of(found.env, config.elicitation)
+    states = read_states(run, config.states, config.seed)
+    return states, elicitation_of(states.env, config.elicitation)
 
 
 @contextmanager

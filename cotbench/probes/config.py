@@ -71,7 +71,7 @@ def write_config(folder: Path, config: ProbeConfig) -> None:
 
 
 def read_config(folder: Path) -> ProbeConfig | None:
-    """Return the configuration in a probe's folder; None where there is none.
+    """Read the configuration of a probe from its folder; None where there is none.
 
     Raises:
         RunFolderError: the file is damaged.

@@ -127,12 +127,21 @@ class OpenAIAgent:
             )
 
     def submit(self, key: Hashable, query: Query) -> None:
-        """Take a query; `collect` returns its decision, with the key."""
+        """Take a query; `collect` returns its decision.
+
+        Args:
+            key: names the query in `collect`.
+            query: the query.
+        """
         self._open += 1
         self._enqueue(key, query, self._done)
 
     def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
-        """Return the decisions completed since the last call; waits at most `wait` seconds for one."""
+        """Return the decisions completed since the last call, with the keys of their queries.
+
+        Args:
+            wait: seconds to wait for one at most.
+        """
         answers: list[tuple[Hashable, Decision]] = []
         try:
             while len(answers) < self._open:

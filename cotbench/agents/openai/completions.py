@@ -112,7 +112,16 @@ class CompletionWriter:
         return to_generation(reply, request, self._growth, self.count)
 
     def ask(self, endpoint: Endpoint, body: dict[str, Any], usage: TokenUsage) -> CompletionReply:
-        """Send one request, and add its token counts to `usage`."""
+        """Send one request, and add its token counts to `usage`.
+
+        Args:
+            endpoint: the endpoint.
+            body: the fields of the request, without `model`.
+            usage: the counts of the decision.
+
+        Raises:
+            ServerError: it failed for good, or too often.
+        """
         reply = read_reply(self._connection.ask(endpoint.path, {"model": self._model, **body}))
         usage.add(reply)
         return reply
