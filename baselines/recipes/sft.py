@@ -169,7 +169,8 @@ def _train(
     from cotbench.baselines.training import loop
     from cotbench.baselines.training.dataset import PackedDataset, trees_of_examples
     from cotbench.baselines.training.logprobs import action_logprobs
-    from cotbench.baselines.training.model import LoraOptions, load_trainable
+    from cotbench.baselines.training.lora import LoraOptions
+    from cotbench.baselines.training.model import load_trainable
 
     loop.set_up_torch(config.threads, config.seed)
     lora = None

@@ -5,7 +5,6 @@ and an attention that is compared with the model's own before it is used.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from typing import Any
 from cotbench.agents.hf import loading
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.baselines.training import packing
+from cotbench.baselines.training.lora import LoraOptions, add_adapter
 from cotbench.baselines.training.loss import losses, plain_losses
 from cotbench.baselines.training.sequence_tree import Branch, Tree
-from cotbench.errors import AgentError, MissingExtraError
 
 _log = logging.getLogger(__name__)
 
@@ -42,23 +41,6 @@ class TrainableModel:
     context: int
     packed: bool
     description: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class LoraOptions:
-    """Options of a low-rank adapter, which is trained instead of all weights.
-
-    Attributes:
-        rank: of the adapter's matrices.
-        alpha: scale of the adapter.
-        dropout: probability, before the adapter.
-        targets: names of the layers that get one; empty for all linear layers.
-    """
-
-    rank: int
-    alpha: float
-    dropout: float
-    targets: Sequence[str]
 
 
 def load_trainable(
@@ -94,27 +76,9 @@ def make_trainable(model: Any, tokenizer: Any, description: dict[str, Any], lora
     if mismatch is not None:
         _log.warning("each decision is computed on its own: %s", mismatch)
     if lora is not None:
-        model = _with_adapter(model, lora)
+        model = add_adapter(model, lora)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
     return TrainableModel(model, tokenizer, Chat(tokenizer), tokenizer.eos_token_id, limit, mismatch is None, description)
-
-
-def _with_adapter(model: Any, lora: LoraOptions) -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise MissingExtraError("--lora-rank", "adapter") from error
-    if Path(model.name_or_path).is_dir():
-        model.name_or_path = str(Path(model.name_or_path).resolve())  # The adapter is found again from any folder.
-    targets = "all-linear" if not lora.targets else list(lora.targets)
-    config = peft.LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
-    )
-    try:
-        with loading.hushed():
-            return peft.get_peft_model(model, config)
-    except ValueError as error:
-        raise AgentError(f"no adapter fits this model ({loading.first_line(error)}): see --lora-targets") from error
 
 
 def _try_install_packed_attention(model: Any) -> str | None:
