@@ -15,7 +15,7 @@ from cotbench.envs.space import AnyText
 from cotbench.errors import EpisodeOverError, UnknownNameError, UsageError
 
 REQUESTS = ("admissible_actions", "expert_action")
-"""What an environment adds to `info` only when asked through `request=`."""
+"""Entries that an environment adds to `info` only on `request=`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class EnvOutcome:
     """Result of `reset` or of one action.
 
     Attributes:
-        observation: the text, byte for byte as upstream says it.
+        observation: upstream's text, byte for byte.
         score: official score in [0, 1].
         raw_score: upstream's own number.
         success: upstream's verdict.
@@ -55,7 +55,7 @@ class TextEnv(gymnasium.Env[str, str]):
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
     instructions: ClassVar[str]
-    """What a model must know to act here; the same for every task."""
+    """Prompt text on acting in this environment; the same for every task."""
     default_max_steps: ClassVar[int]
     """The step budget where none is given; an environment may set others task by task in `step_budget`."""
     examples: ClassVar[tuple[str, ...]]
@@ -104,11 +104,20 @@ class TextEnv(gymnasium.Env[str, str]):
     @staticmethod
     @abstractmethod
     def canonical(action: str) -> str:
-        """Return the one spelling under which an action is executed, recorded and compared. Pure."""
+        """Return the one spelling under which an action is executed, recorded and compared. Pure.
+
+        Args:
+            action: the text of an agent's action.
+        """
 
     @classmethod
     def equivalent(cls, first: str, second: str) -> bool:
-        """Tell whether two actions have the same effect, however they are worded. Pure, and an equivalence relation."""
+        """Tell whether two actions have the same effect, however they are worded. Pure, and an equivalence relation.
+
+        Args:
+            first: an action in any spelling.
+            second: another one.
+        """
         one, other = cls.canonical(first), cls.canonical(second)
         return one == other or cls._meaning(one) == cls._meaning(other)
 

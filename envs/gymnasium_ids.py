@@ -26,12 +26,12 @@ def register_ids() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Waits for Gymnasium's first import."""
+    """Import hook that waits for Gymnasium's first import."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find Gymnasium as others would, with a loader that registers the ids afterwards."""
+        """Return Gymnasium's own spec, with a loader that registers the ids afterwards."""
         if fullname != _GYMNASIUM:
             return None
         sys.meta_path.remove(self)
@@ -42,17 +42,17 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """Loads Gymnasium with its own loader, then registers the ids."""
+    """Loader that runs Gymnasium's own loader, then registers the ids."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Leave that to Gymnasium's own loader."""
+        """Let Gymnasium's own loader create the module."""
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Load Gymnasium, and leave it as if nobody had watched."""
+        """Load Gymnasium, register the ids, and leave the module with its own loader."""
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader

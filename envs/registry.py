@@ -1,5 +1,5 @@
-"""The environments that exist. Invariant: everything the rest of cotbench knows of an environment before it is started
-(name, tasks, missing data, canonical actions, sizes, titles) is asked of its entry here; no other file lists environments.
+"""Registered environments. Invariant: everything the rest of cotbench knows of an environment before it is started (name,
+tasks, missing data, canonical actions, sizes, titles) comes from its entry here; no other file lists environments.
 
 Light: neither Gymnasium nor an engine is imported before an environment is made or described.
 """
@@ -26,7 +26,12 @@ ENTRY_POINTS = "cotbench.envs"
 
 
 class Instructions(NamedTuple):
-    """What a model is told about acting in an environment: a text, and actions that show the spelling."""
+    """Prompt text on acting in an environment.
+
+    Attributes:
+        text: the instructions.
+        examples: actions that show the spelling.
+    """
 
     text: str
     examples: tuple[str, ...] = ()
@@ -34,7 +39,7 @@ class Instructions(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TokenSizes:
-    """About how long an environment's texts are, in tokens of a common tokenizer; for estimates of cost alone.
+    """Approximate lengths of an environment's texts, in tokens of a common tokenizer; for estimates of cost alone.
 
     Attributes:
         first_prompt: the instructions and the first observation.
@@ -56,7 +61,7 @@ class TokenSizes:
 
 @dataclass(frozen=True, slots=True)
 class EnvEntry:
-    """One environment: its names, where its code is, and what others need to know of it.
+    """Registry entry of one environment: its names, where its code is, and its properties.
 
     Attributes:
         name: what `--env` accepts.
@@ -68,7 +73,7 @@ class EnvEntry:
         takes_data: it reads a folder of games.
         license: of its tasks.
         expert_at_hand: the expert's actions cost next to nothing, so runs record them.
-        elicitation: how the answers to this environment are asked for, where that is not as usual.
+        elicitation: the options of `Elicitation` whose defaults differ in this environment.
         benchmark: the name under which papers report it; several entries may play one benchmark.
         official: its tasks are the benchmark's own, not generated here.
         overall: the boards over several environments that it belongs to.
@@ -101,7 +106,7 @@ class EnvEntry:
     trace_facts: str | None = None
 
     def require(self) -> None:
-        """Fail in one line when the engine is not installed.
+        """Raise an error when the engine is not installed.
 
         Raises:
             MissingExtraError: names the extra.
@@ -123,11 +128,11 @@ class EnvEntry:
         return self.loaded_class().canonical
 
     def equivalent(self) -> Callable[[str, str], bool]:
-        """Return the environment's rule for actions that come to the same though they are worded otherwise."""
+        """Return the environment's test of whether two actions have the same effect though they are worded otherwise."""
         return self.loaded_class().equivalent
 
     def instructions(self) -> Instructions:
-        """Return what a model is told about acting here."""
+        """Return the prompt text on acting in this environment."""
         env_class = self.loaded_class()
         return Instructions(env_class.instructions, env_class.examples)
 
@@ -142,7 +147,7 @@ class EnvEntry:
         return self.loaded_class().step_budget is not TextEnv.step_budget
 
     def make(self, **kwargs: Any) -> TextEnv:
-        """Make a new environment, unwrapped. Takes the arguments of the environment's class."""
+        """Return a new environment, unwrapped. Takes the arguments of the environment's class."""
         return self.loaded_class()(**{**self.kwargs, **kwargs})
 
 
@@ -209,7 +214,7 @@ _BUILTIN = (
         benchmark="bfcl",
         overall=("all", "all-gen"),
         packages=("mpmath",),
-        engines=("mpmath", "python"),  # A failed call is told in Python's words.
+        engines=("mpmath", "python"),  # The error text of a failed call is Python's.
         sizes=TokenSizes(8000, 300, 150, 14),
         teacher="cotbench.baselines.teachers.bfcl:decide",
         trace_facts="cotbench.baselines.teachers.facts:bfcl_facts",
@@ -231,7 +236,7 @@ def register_env(
         task_source: makes the environment's `TaskSource`.
         title: how pages call it; the name where it is left out.
         gym_id: its id in Gymnasium, `NAMESPACE/Name-v0`; `cotbench/NAME-v0` where it is left out.
-        about: further fields of `EnvEntry`.
+        about: other fields of `EnvEntry`.
 
     Raises:
         UsageError: the name is taken.
@@ -272,8 +277,9 @@ def env_entry(name: str) -> EnvEntry:
 
 
 def env_entries() -> list[EnvEntry]:
-    """Return every environment, those of cotbench first; one that an installed package offers and that cannot be loaded is left
-    out with a warning.
+    """Return every environment, those of cotbench first.
+
+    One that an installed package offers and that cannot be loaded is left out with a warning.
     """
     found = []
     for name in env_names():
@@ -299,7 +305,11 @@ def overall_groups() -> dict[str, tuple[str, ...]]:
 
 
 def env_title(name: str) -> str:
-    """Return what pages call an environment, or the environments of an overall board."""
+    """Return the title of an environment, or of the environments of an overall board.
+
+    Args:
+        name: of an environment, or of a group of `overall_groups`.
+    """
     group = overall_groups().get(name)
     if group is None:
         return env_entry(name).title

@@ -25,31 +25,31 @@ _HEADER = 8
 class AnyText(Space[str]):
     """Every Python string, of any length and alphabet.
 
-    `sample` draws from a handful of short strings: enough to exercise an environment, not to play it.
+    `sample` draws from a few short strings: enough to exercise an environment, not to play it.
     """
 
     def __init__(self, seed: int | None = None) -> None:
         super().__init__(shape=None, dtype=None, seed=seed)
 
     def contains(self, x: Any) -> bool:
-        """Whether `x` is a string."""
+        """Tell whether `x` is a string."""
         return isinstance(x, str)
 
     def sample(self, mask: None = None, probability: None = None) -> str:
-        """One of a few fixed strings, by the space's own generator."""
+        """Return one of a few fixed strings, drawn by the space's own generator."""
         return _SAMPLES[int(self.np_random.integers(len(_SAMPLES)))]
 
     @property
     def is_np_flattenable(self) -> bool:
-        """Strings do not flatten to an array."""
+        """False: strings do not flatten to an array."""
         return False
 
     def to_jsonable(self, sample_n: Iterable[str]) -> list[str]:
-        """Strings are JSON already."""
+        """Return the strings as they are: they are JSON already."""
         return list(sample_n)
 
     def from_jsonable(self, sample_n: list[Any]) -> list[str]:
-        """The inverse of `to_jsonable`."""
+        """Return the strings of a list made by `to_jsonable`."""
         return [str(sample) for sample in sample_n]
 
     def __repr__(self) -> str:
@@ -79,7 +79,7 @@ def _write(space: AnyText, index: int, value: str, shared_memory: Any) -> None:
 
 
 class _SharedText(Sequence[str]):
-    """The observations in shared memory, read when looked at; copying them (as the vector environment does) gives a tuple."""
+    """Observations in shared memory, read when accessed; copying them (as the vector environment does) gives a tuple."""
 
     def __init__(self, memory: Any, n: int) -> None:
         self._memory = memory

@@ -1,5 +1,5 @@
-"""Split manifests: which tasks a split holds. Invariant: the ids that come out are sorted, unique, and have the sha256 that
-was committed with them; a split that changed silently is an error.
+"""Split manifests: the tasks of each split. Invariant: the ids that come out are sorted, unique, and have the sha256 that was
+committed with them; a split that changed silently is an error.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ Rule = Mapping[str, Any]
 
 
 def digest(tasks: Iterable[str]) -> str:
-    """The sha256 of a list of task ids: UTF-8, one id a line, each line ended."""
+    """Return the sha256 of a list of task ids: UTF-8, one id a line, each line ended."""
     return hashlib.sha256("".join(task + "\n" for task in tasks).encode()).hexdigest()
 
 
 @cache
 def manifest(package: str) -> dict[str, dict[str, dict[str, Rule]]]:
-    """The manifest `splits.json` that lies in a package: environment -> scheme -> split -> rule."""
+    """Return the manifest `splits.json` that lies in a package: environment -> scheme -> split -> rule."""
     loaded: dict[str, dict[str, dict[str, Rule]]] = json.loads(files(package).joinpath("splits.json").read_text("utf-8"))
     return loaded
 
 
 def split_tasks(package: str, env: str, scheme: str, split: str, expand: Callable[[Rule], Sequence[str]]) -> tuple[str, ...]:
-    """The ids of one split, checked against the committed number and sha256.
+    """Return the ids of one split, checked against the committed number and sha256.
 
     Args:
         package: where `splits.json` lies.
@@ -59,5 +59,12 @@ def split_tasks(package: str, env: str, scheme: str, split: str, expand: Callabl
 
 
 def is_out_of_domain(package: str, env: str, scheme: str, split: str) -> bool:
-    """Tell whether a split tests outside of what is trained on: its rule says so, or its name begins with "ood"."""
+    """Tell whether a split tests outside of what is trained on: its rule says so, or its name begins with "ood".
+
+    Args:
+        package: where `splits.json` lies.
+        env: the environment's name; a package may hold several.
+        scheme: `paper` or `official`.
+        split: the split's name within the scheme.
+    """
     return bool(manifest(package)[env][scheme][split].get("out_of_domain", split.startswith("ood")))

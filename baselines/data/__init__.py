@@ -1,5 +1,5 @@
-"""What is learned from. Begin with `demonstration` (an episode as training data); `traces` keeps a teacher's run, `examples`
-makes decisions in token ids, `scored_tasks` refuses what is scored.
+"""Training data. Begin with `demonstration` (an episode as training data); `traces` stores a teacher's run, `examples` encodes
+decisions as token ids, `scored_tasks` refuses tasks that are scored.
 """
 
 from typing import TYPE_CHECKING

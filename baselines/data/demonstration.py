@@ -1,8 +1,8 @@
 """A demonstration: a successful episode, as training data. Invariant: the columns are the truth, and the `messages` beside them
-are made of them, so that what is written is read back as it was; no task that is scored gets past `check_trainable`.
+are made of them, so that writing and reading gives back the same data; no task that is scored gets past `check_trainable`.
 
 A line of a file is an object with `messages`, the conversational format of TRL and `datasets`, and the columns of a
-`Demonstration`. A line with `messages` alone is somebody else's data, and is read as a conversation.
+`Demonstration`. A line with `messages` alone comes from elsewhere, and is read as a conversation.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Demonstration(BaseModel):
         env: the environment's name; empty for an imported conversation that belongs to none.
         teacher: the spec of the agent that played.
         functions: what could be called from the first turn on, as JSON schemas, one a line.
-        observations: the T texts that stood before the actions; the first holds the task.
+        observations: the T texts before the actions; the first holds the task.
         actions: the T executed actions.
         traces: the T traces behind them; None where there was none, so that no example is made of that step.
-        instructions: what a model is told; the environment's own when left out.
+        instructions: the instructions of the prompt; the environment's own when left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,12 +67,12 @@ class Demonstration(BaseModel):
         return None if instructions is None else {"text": instructions.text, "examples": list(instructions.examples)}
 
     def dialogue(self, step: int) -> Dialogue:
-        """The state before action `step`, as the episode's own query held it."""
-        told = self.instructions
-        if told is None:
-            told = env_entry(self.env).instructions() if self.env else Instructions("")
+        """Return the state before action `step` (counted from 0), equal to that of the episode's own query."""
+        instructions = self.instructions
+        if instructions is None:
+            instructions = env_entry(self.env).instructions() if self.env else Instructions("")
         return Dialogue(
-            instructions=told,
+            instructions=instructions,
             observations=self.observations[: step + 1],
             actions=self.actions[:step],
             traces=self.traces[:step],
@@ -80,22 +80,32 @@ class Demonstration(BaseModel):
         )
 
     def messages(self) -> list[Message]:
-        """The whole episode as a chat: the prompt of CoT mode, and each answer with its trace."""
-        asked = Elicitation.for_env(self.env) if self.env else Elicitation()
-        chat = asked.messages(self.dialogue(len(self.actions) - 1), "cot")
+        """Return the whole episode as a chat: the prompt of CoT mode, and each answer with its trace."""
+        elicitation = Elicitation.for_env(self.env) if self.env else Elicitation()
+        chat = elicitation.messages(self.dialogue(len(self.actions) - 1), "cot")
         answers = iter(map(answer_text, self.actions, self.traces))
-        shown = [Message("assistant", next(answers)) if message.role == "assistant" else message for message in chat]
-        return [*shown, Message("assistant", next(answers))]
+        turns = [Message("assistant", next(answers)) if message.role == "assistant" else message for message in chat]
+        return [*turns, Message("assistant", next(answers))]
 
 
 def answer_text(action: str, trace: str | None) -> str:
-    """An answer as a model in CoT mode writes it; without a trace, the action alone."""
+    """Return an answer as a model in CoT mode writes it.
+
+    Args:
+        action: the action.
+        trace: the reasoning; None for the action alone.
+    """
     reasoning = "" if trace is None else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
     return f"{reasoning}{ACTION_OPEN}{action}{ACTION_CLOSE}"
 
 
 def from_episode(episode: Episode, env: str, teacher: str) -> Demonstration:
-    """The demonstration in a CoT episode. A step whose trace is empty has none.
+    """Return the demonstration in a CoT episode. A step whose trace is empty has none.
+
+    Args:
+        episode: the episode.
+        env: the environment's name.
+        teacher: the spec of the agent that played it.
 
     Raises:
         ValueError: the episode has no step.
@@ -115,7 +125,10 @@ def from_episode(episode: Episode, env: str, teacher: str) -> Demonstration:
 
 
 def read_demonstrations(path: Path) -> list[Demonstration]:
-    """The successful demonstrations of a traces folder, a .jsonl or a .parquet file; unsuccessful ones are left out.
+    """Return the successful demonstrations of a traces folder, a .jsonl or a .parquet file.
+
+    Args:
+        path: the folder or the file.
 
     Raises:
         UsageError: no such file, a line that is neither a demonstration nor a conversation, or nothing to learn from.
@@ -128,13 +141,13 @@ def read_demonstrations(path: Path) -> list[Demonstration]:
     found = [_read(row, place) for place, row in rows]
     if not found:
         raise UsageError(f"{file} is empty: make demonstrations with cotbench traces")
-    kept = [demonstration for demonstration in found if demonstration.success]
-    if not kept:
+    successful = [demonstration for demonstration in found if demonstration.success]
+    if not successful:
         raise UsageError(
             f"{file} holds unsuccessful episodes only, {len(found)} of them: there is nothing to learn from; "
             "make demonstrations with cotbench traces"
         )
-    return kept
+    return successful
 
 
 def _file_of(path: Path) -> Path:
@@ -176,7 +189,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def require_parquet() -> None:
-    """Fail before a long run rather than after it.
+    """Raise an error before a long run rather than after it.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -194,25 +207,27 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def _read(row: Any, place: str) -> Demonstration:
-    """A line or a row: our own columns where they are, else a conversation."""
+    """Return a line or a row as a demonstration: from our own columns where they are, else from a conversation."""
     if not isinstance(row, dict):
         raise UsageError(f"{place} is not an object with `messages`: write one conversation a line")
     try:
         if "observations" in row and "actions" in row:
-            read = Demonstration.model_validate({name: value for name, value in row.items() if name != "messages"})
+            demonstration = Demonstration.model_validate({name: value for name, value in row.items() if name != "messages"})
         else:
-            read = _conversation(row, place)
+            demonstration = _conversation(row, place)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"])) or "whole"
         raise UsageError(f"{place} is not a demonstration ({name}: {first['msg']}): mend or remove it") from error
-    if read.env and read.env not in env_names():
-        raise UsageError(f"{place} is of an unknown environment {read.env!r}: leave env empty, or see cotbench list envs")
-    return read
+    if demonstration.env and demonstration.env not in env_names():
+        raise UsageError(
+            f"{place} is of an unknown environment {demonstration.env!r}: leave env empty, or see cotbench list envs"
+        )
+    return demonstration
 
 
 def _conversation(row: dict[str, Any], place: str) -> Demonstration:
-    """Somebody else's data: observations are what the user says, actions and traces what the assistant answers."""
+    """Return a conversation as a demonstration: observations are the user's texts, actions and traces the assistant's."""
     chat = row.get("messages")
     if not isinstance(chat, list) or not chat:
         raise UsageError(
@@ -229,7 +244,7 @@ def _conversation(row: dict[str, Any], place: str) -> Demonstration:
         turns.append(Message(role, content))
     system = turns.pop(0).content if turns[0].role == "system" else ""
     if turns and turns[-1].role == "user":
-        turns.pop()  # What was said after the last action: nobody answered it.
+        turns.pop()  # The observation after the last action has no answer.
     roles = [turn.role for turn in turns]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
         raise UsageError(
@@ -253,7 +268,7 @@ def _conversation(row: dict[str, Any], place: str) -> Demonstration:
 
 
 def _without_request(system: str) -> str:
-    """A system text without what an elicitation says at its end: it will say that again."""
+    """Return a system text without an elicitation's request at its end, which is added again when the data is used."""
     for style in ("prefill", "template"):
         for mode in MODES:
             system = system.removesuffix(Elicitation(style=style).instruction(mode))
@@ -266,10 +281,14 @@ def _row(demonstration: Demonstration) -> dict[str, Any]:
 
 
 def write_demonstrations(path: Path, demonstrations: Sequence[Demonstration]) -> None:
-    """Write a .jsonl or a .parquet file, as the name says, whole or not at all.
+    """Write a .jsonl or a .parquet file, as the suffix says, atomically.
+
+    Args:
+        path: the file, replaced where it exists.
+        demonstrations: what is written, in this order.
 
     Raises:
-        UsageError: the name says neither.
+        UsageError: the suffix is another one.
         MissingExtraError: a .parquet file, and pyarrow is not installed.
     """
     writers = {".jsonl": write_jsonl, ".parquet": write_parquet}
@@ -279,12 +298,21 @@ def write_demonstrations(path: Path, demonstrations: Sequence[Demonstration]) ->
 
 
 def write_jsonl(path: Path, demonstrations: Iterable[Demonstration]) -> None:
-    """Write one demonstration a line, whole or not at all."""
+    """Write one demonstration a line, atomically.
+
+    Args:
+        path: the file, replaced where it exists.
+        demonstrations: what is written, in this order.
+    """
     write_atomically(path, (json.dumps(_row(one), ensure_ascii=False) + "\n" for one in demonstrations))
 
 
 def write_parquet(path: Path, demonstrations: Iterable[Demonstration]) -> None:
-    """Write the same columns as Parquet, whole or not at all.
+    """Write the same columns as Parquet, atomically.
+
+    Args:
+        path: the file, replaced where it exists.
+        demonstrations: what is written, in this order.
 
     Raises:
         MissingExtraError: pyarrow is not installed.

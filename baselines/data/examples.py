@@ -1,6 +1,6 @@
-"""One decision as it is trained on. Invariant: an example's token ids are those that the model is asked with in evaluation (the
-same dialogue, elicitation, template, pieces), and its spans are known from how the ids were put together, never searched for in
-rendered text.
+"""One decision encoded for training. Invariant: an example's token ids are those of the query in evaluation (the same dialogue,
+elicitation, template, pieces), and its spans are known from how the ids were put together, never searched for in rendered
+text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cotbench.prompting.query import Query
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Tokens `start` to `end` of an example, and what they are."""
+    """Label of the tokens `start` to `end` of an example."""
 
     label: Label
     start: int
@@ -29,7 +29,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A decision: the prompt and the whole answer.
+    """Decision: the prompt and the whole answer.
 
     Attributes:
         task: the task id.
@@ -47,7 +47,7 @@ class Example:
 
     @property
     def id(self) -> str:
-        """Names the example within its data."""
+        """Identifier of the example within its data."""
         return example_id(self.task, self.step, self.take)
 
     @property
@@ -61,20 +61,20 @@ class Example:
         return self.ids[self.spans[0].end :]
 
     def part(self, label: Label) -> tuple[int, ...]:
-        """Token ids of the span with this label; nothing where there is none."""
+        """Return the token ids of the span with this label; nothing where there is none."""
         return next((self.ids[span.start : span.end] for span in self.spans if span.label == label), ())
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """The examples of some demonstrations, episode by episode, and what became of the rest.
+    """Examples of some demonstrations, episode by episode, and counts of the decisions without one.
 
     Attributes:
         episodes: the examples of each demonstration, in order of steps.
-        too_long: ids of the decisions that do not fit into `context`; they are left out whole, none is cut.
-        shortened: how many prompts had observations dropped, as evaluation drops them.
-        without_trace: how many decisions have no trace, and so no example.
-        beyond_budget: how many answers have a trace or an action that evaluation's token budgets would cut.
+        too_long: ids of the decisions that do not fit into `context`; they are left out completely, none is cut.
+        shortened: number of prompts from which observations were dropped, as in evaluation.
+        without_trace: number of decisions without a trace, and so without an example.
+        beyond_budget: number of answers with a trace or an action that evaluation's token budgets would cut.
     """
 
     episodes: tuple[tuple[Example, ...], ...]
@@ -98,14 +98,14 @@ def make_examples(
     context: int,
     longest: int | None = None,
 ) -> Examples:
-    """An example for each decision that has a trace.
+    """Return an example for each decision that has a trace.
 
     Args:
         demonstrations: what is learned from.
         chat: the model's tokenizer and template.
-        elicitation: for each environment, how the model will be asked in evaluation.
+        elicitation: environment -> the elicitation that evaluation will use.
         end: the token that ends the assistant's turn, put behind the answer; None for none.
-        context: how many tokens the model takes: in evaluation, observations are dropped until prompt and answer fit.
+        context: context length of the model in tokens: in evaluation, observations are dropped until prompt and answer fit.
         longest: tokens of the longest example that is kept; default: `context`.
 
     Raises:
@@ -115,13 +115,13 @@ def make_examples(
     episodes, too_long, shortened, without, beyond = [], [], 0, 0, 0
     takes: Counter[str] = Counter()
     for demonstration in demonstrations:
-        made, task, asked = [], demonstration.task, elicitation[demonstration.env]
+        examples, task, elicited = [], demonstration.task, elicitation[demonstration.env]
         take, takes[task] = takes[task], takes[task] + 1
         for step, (action, trace) in enumerate(zip(demonstration.actions, demonstration.traces, strict=True)):
             if not trace:
                 without += 1
                 continue
-            query = Query(task, demonstration.env, task, step, "cot", demonstration.dialogue(step), asked)
+            query = Query(task, demonstration.env, task, step, "cot", demonstration.dialogue(step), elicited)
             try:
                 prompt, dropped = prompt_ids(query, chat, context)
             except ContextOverflowError:
@@ -132,21 +132,30 @@ def make_examples(
                 too_long.append(example.id)
                 continue
             shortened += dropped > 0
-            over = len(example.part("trace")) >= asked.trace_tokens, len(example.part("action")) >= asked.action_tokens
+            over = (
+                len(example.part("trace")) >= elicited.trace_tokens,
+                len(example.part("action")) >= elicited.action_tokens,
+            )
             beyond += any(over)
-            made.append(example)
-        if made:
-            episodes.append(tuple(made))
+            examples.append(example)
+        if examples:
+            episodes.append(tuple(examples))
     return Examples(tuple(episodes), tuple(too_long), shortened, without, beyond)
 
 
 def example_id(task: str, step: int, take: int = 0) -> str:
-    """Names a decision within its data; a task that was played several times has as many takes."""
+    """Return the identifier of a decision within its data.
+
+    Args:
+        task: the task id.
+        step: which decision of its episode, counted from 0.
+        take: how many demonstrations of the same task came before.
+    """
     return f"{task}{f'@{take}' if take else ''}#{step}"
 
 
 def check_tags(chat: Chat) -> None:
-    """Refuse a tokenizer in which a tag is not the text that the harness opens and looks for.
+    """Refuse a tokenizer that does not decode a tag to the tag's text, which the harness opens and looks for.
 
     Raises:
         UsageError: names the tag.

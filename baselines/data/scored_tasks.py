@@ -1,4 +1,4 @@
-"""Which tasks are scored. Invariant: nothing is trained on a task of a scored split, nor on one that shares its scenario."""
+"""Tasks that are scored. Invariant: nothing is trained on a task of a scored split, nor on one that shares its scenario."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ def check_trainable(demonstrations: Iterable[Demonstration]) -> None:
 
 
 def check_tasks(tasks: Iterable[str]) -> None:
-    """Refuse tasks that are scored: those of every split but `train`, the training tasks of scheme `paper` excepted, and every
-    task of a scenario that scheme `paper` scores.
+    """Refuse tasks that are scored.
+
+    These are the tasks of every split but `train`, the training tasks of scheme `paper` excepted, and every task of a scenario
+    that scheme `paper` scores.
+
+    Args:
+        tasks: task ids of any environment.
 
     Raises:
         UsageError: names the first one.
@@ -48,7 +53,7 @@ def _scored_tasks(envs: tuple[str, ...]) -> Mapping[str, str]:
 
 def _scored_of(entry: EnvEntry) -> dict[str, str]:
     source = entry.source()
-    splits = [  # `paper` before `official`: the nearer reason.
+    splits = [  # `paper` before `official`, so that it is named as the reason.
         (scheme, split, source.tasks(scheme, split))
         for scheme, names in sorted(source.schemes().items(), reverse=True)
         for split in names

@@ -1,5 +1,5 @@
-"""What is kept of a teacher's run: training data beside the episodes. Invariant: every played episode is kept, or counted under
-the reason why it was not; the same episodes give the same `traces.jsonl`, byte for byte.
+"""Training data out of a teacher's run, stored beside the episodes. Invariant: every played episode is kept, or counted
+under the reason why it was not; the same episodes give the same `traces.jsonl`, byte for byte.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from cotbench.runs.runner import RunOutcome
 TRACES = "traces.json"
 
 MOST_SILENT = 0.5
-"""An episode in which more than this part of the steps has no trace teaches too little: it is dropped."""
+"""An episode is dropped if more than this share of its steps has no trace."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeptEpisodes:
-    """What is kept of the CoT episodes of a run, and how many are not, by reason.
+    """Demonstrations of the CoT episodes of a run, and how many episodes gave none, by reason.
 
     Attributes:
         demonstrations: the successful episodes with traces, in the run's order.
@@ -48,7 +48,7 @@ class KeptEpisodes:
 
     @property
     def episodes(self) -> int:
-        """All that were played."""
+        """Number of CoT episodes that were played."""
         return len(self.demonstrations) + self.failed + self.errors + self.without_trace
 
     @property
@@ -58,18 +58,18 @@ class KeptEpisodes:
 
     @property
     def decisions(self) -> int:
-        """The steps that are kept, with and without a trace."""
+        """Number of steps that are kept, with and without a trace."""
         return sum(len(one.actions) for one in self.demonstrations)
 
 
 class TracesSummary(BaseModel):
-    """`traces.json`: the numbers of a traces folder.
+    """Numbers of a traces folder, stored as `traces.json`.
 
     Attributes:
         traces_sha256: of `traces.jsonl`.
-        decisions: the kept steps; `examples` are those with a trace, of which something can be learned.
-        mean_trace_words: of these traces; None where nothing is kept.
-        tasks: whose demonstrations are kept, in their order.
+        decisions: number of kept steps; `examples` are those with a trace, which can be trained on.
+        mean_trace_words: mean length of these traces in words; None where nothing is kept.
+        tasks: the tasks of the kept demonstrations, in their order.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,7 +91,7 @@ class TracesSummary(BaseModel):
     tasks: tuple[str, ...]
 
     def text(self) -> str:
-        """The numbers in a line."""
+        """Return the numbers in a line."""
         dropped = f"{self.failed} failed, {self.without_trace} without traces, {self.errors} errors"
         line = f"kept {self.kept} of {self.episodes} episodes ({dropped}), {self.decisions} decisions"
         if self.decisions > self.examples:
@@ -100,7 +100,13 @@ class TracesSummary(BaseModel):
 
 
 def keep_successes(episodes: Sequence[Episode], env: str, teacher: str) -> KeptEpisodes:
-    """Sort the CoT episodes of a run into demonstrations and reasons why not."""
+    """Sort the CoT episodes of a run into demonstrations and reasons why not.
+
+    Args:
+        episodes: of any mode; those of mode prompt are skipped.
+        env: the environment's name.
+        teacher: the spec of the agent that played.
+    """
     demonstrations, failed, errors, without_trace = [], 0, 0, 0
     for episode in episodes:
         if episode.mode != "cot":
@@ -122,17 +128,21 @@ def _silent(episode: Episode) -> bool:
 
 
 def write_traces(outcome: RunOutcome, *, parquet: bool = False) -> TracesSummary:
-    """Write `traces.jsonl`, `traces.json` and, where asked for or there already, `traces.parquet` into a finished run's folder.
+    """Write `traces.jsonl` and `traces.json` into a finished run's folder, and `traces.parquet` if wanted or there already.
+
+    Args:
+        outcome: the finished run.
+        parquet: whether to write `traces.parquet` too.
 
     Raises:
         UsageError: a task is scored.
-        MissingExtraError: Parquet is asked for, and pyarrow is not installed.
+        MissingExtraError: Parquet is wanted, and pyarrow is not installed.
     """
     folder, config = outcome.folder, outcome.manifest.config
     kept = keep_successes(outcome.episodes, config.env, config.agent)
     check_trainable(kept.demonstrations)
     write_jsonl(folder / TRACES_JSONL, kept.demonstrations)
-    if parquet or (folder / TRACES_PARQUET).is_file():  # One that is there must not tell of other episodes.
+    if parquet or (folder / TRACES_PARQUET).is_file():  # An old one must not stay beside other episodes.
         write_parquet(folder / TRACES_PARQUET, kept.demonstrations)
     words = [len(trace.split()) for trace in kept.traces]
     summary = TracesSummary(

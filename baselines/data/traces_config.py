@@ -1,4 +1,4 @@
-"""What `cotbench traces` is asked for. Invariant: what is played is a `RunConfig` in mode cot."""
+"""Config of `cotbench traces`. Invariant: what is played is a `RunConfig` in mode cot."""
 
 from __future__ import annotations
 

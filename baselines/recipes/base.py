@@ -1,4 +1,4 @@
-"""Recipe `base`: the model that `tiny` begins as. Invariant: its weights follow from the package alone: generated games outside
+"""Recipe `base`: the untaught model of `tiny`. Invariant: its weights follow from the package alone: generated games outside
 every split, one seed, no download. It reads transcripts (`tiny.corpus`), actions and observations alike, without a trace.
 """
 
@@ -27,7 +27,7 @@ _TOKENS = 16_384
 
 
 class BaseConfig(BaseModel):
-    """What the base of `tiny` is made of."""
+    """Options of recipe `base`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -54,10 +54,10 @@ class BaseConfig(BaseModel):
 def train_base(
     config: BaseConfig, out: Path, *, resume: bool = False, progress: Callable[[], Any] | None = None
 ) -> TrainingResult:
-    """Build the base: every token of the transcripts is predicted.
+    """Train the base model on every token of the transcripts.
 
     Args:
-        config: how many games are read, and the shape of the model.
+        config: number of games, and the shape of the model.
         out: the folder of the model.
         resume: go on from the newest whole checkpoint in `out`.
         progress: makes a callback of transformers that shows how far it is.
@@ -116,14 +116,19 @@ def _train(config: BaseConfig, record: dict[str, Any], out: Path, progress: Call
     return TrainingResult(out, len(steps), measured, len(trees), 0)
 
 
-def text_tree(one: Demonstration, chat: Any) -> Tree:
-    """Return a transcript as the model is shown it, every token of it to be predicted but the instructions."""
+def text_tree(transcript: Demonstration, chat: Any) -> Tree:
+    """Return a transcript as a tree without branches, whose loss counts every token but those of the instructions.
+
+    Args:
+        transcript: an episode as a demonstration.
+        chat: the model's tokenizer and template.
+    """
     from cotbench.baselines.tiny.model import tiny_elicitation
 
-    last = len(one.actions) - 1
-    messages = tiny_elicitation().messages(one.dialogue(last), "cot")
+    last = len(transcript.actions) - 1
+    messages = tiny_elicitation().messages(transcript.dialogue(last), "cot")
     system = len(chat.encode(messages[0].content))
-    ids = [*chat.prompt_ids(messages), *chat.encode(tiny_elicitation().past_answer(one.actions[last], None))]
+    ids = [*chat.prompt_ids(messages), *chat.encode(tiny_elicitation().past_answer(transcript.actions[last], None))]
     return Tree(tuple(ids), (), (0.0,) * (system + 1) + (1.0,) * (len(ids) - system - 1))
 
 

@@ -1,4 +1,4 @@
-"""Which recipe `cotbench train` carries out. Invariant: preset, file and flags, in this order, the later one wins."""
+"""Choice of the recipe that `cotbench train` runs. Invariant: preset, file and flags, in this order, the later one wins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cotbench.flags import MODEL, Flag
 
 
 class RecipeChoice(BaseModel):
-    """A recipe, and where its options come from; the recipe's own config is beside it."""
+    """Recipe, and where its options come from; the recipe's own config is beside it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

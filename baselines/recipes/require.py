@@ -1,4 +1,4 @@
-"""What training needs. Invariant: said in one line, before anything is loaded."""
+"""Check of the libraries for training. Invariant: a missing one is an error of one line, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cotbench.errors import MissingExtraError
 
 
 def require_training() -> None:
-    """Fail at once when the libraries are not installed.
+    """Raise an error at once when the libraries are not installed.
 
     Raises:
         MissingExtraError: names the extra.

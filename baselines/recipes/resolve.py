@@ -1,5 +1,5 @@
-"""From what was typed to what is trained. Invariant: preset, file and flags, in this order, the later one wins; a training
-that goes on is asked to do what it was begun with.
+"""Resolution of options to a recipe's config. Invariant: preset, file and flags, in this order, the later one wins; a resumed
+training keeps the options it was begun with.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from cotbench.errors import RunFolderError, UsageError
 from cotbench.recipes import Recipe, TrainingResult, recipe_named, validate_config
 
 DEFAULT = "sft"
-"""The recipe where none is named."""
+"""Name of the default recipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecipePlan:
-    """A recipe and its options."""
+    """Recipe with its resolved config."""
 
     recipe: Recipe
     config: BaseModel
@@ -31,14 +31,14 @@ class RecipePlan:
 def resolve_config(
     recipe: str | None, preset: str | None, file: Path | None, given: dict[str, Any], begun: Path | None
 ) -> RecipePlan:
-    """Return what is to be trained.
+    """Return the recipe to run, with its config.
 
     Args:
-        recipe: its name; None: what the file or the begun training says, else `sft`.
+        recipe: its name; None: that of the file or of the begun training, else `sft`.
         preset: a preset of the recipe.
         file: a TOML file of options.
-        given: options that were typed.
-        begun: the folder of a training that goes on.
+        given: options of the command line, or of the caller.
+        begun: the folder of a training that is resumed.
 
     Raises:
         UsageError: a value that does not fit, a file that cannot be read, an option that contradicts what was begun.
@@ -54,18 +54,18 @@ def resolve_config(
 
 def _as_begun(folder: Path, recipe: str | None, given: dict[str, Any]) -> RecipePlan:
     begun = read_begun(folder)
-    there = recipe_named(begun["recipe"])
-    if recipe is not None and recipe_named(recipe).run is not there.run:
+    stored = recipe_named(begun["recipe"])
+    if recipe is not None and recipe_named(recipe).run is not stored.run:
         raise RunFolderError(f"{folder} holds recipe {begun['recipe']}, not {recipe}: leave the option away")
-    before = validate_config(there.config, begun["config"])
-    after = validate_config(there.config, begun["config"] | given)
+    before = validate_config(stored.config, begun["config"])
+    after = validate_config(stored.config, begun["config"] | given)
     for name, value in after.model_dump().items():
         if value != getattr(before, name) and name not in MACHINE_OPTIONS:
             raise RunFolderError(
                 f"{folder} holds another training: its {name} is {getattr(before, name)!r}, not {value!r}; "
                 "leave the option away, or choose another --out"
             )
-    return RecipePlan(there, after)
+    return RecipePlan(stored, after)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -78,5 +78,12 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def run_recipe(plan: RecipePlan, out: Path, *, resume: bool, progress: Callable[[], Any] | None) -> TrainingResult:
-    """Train as a plan says; see `RunRecipe`."""
+    """Run the recipe of a plan and return its result; see `RunRecipe`.
+
+    Args:
+        plan: the recipe and its config.
+        out: the folder of the trained model.
+        resume: go on from the newest whole checkpoint in `out`.
+        progress: makes a callback of transformers that shows how far it is.
+    """
     return plan.recipe.run(plan.config, out, resume=resume, progress=progress)

@@ -1,8 +1,7 @@
 """Recipe `sft`: supervised fine-tuning on traces and actions, with or without reduced action supervision (paper: SFT, SFT+).
-
-Invariant: the loss is taken over the answers alone, on exactly the tokens that evaluation asks with; which action tokens are
-left out depends on the options and the seed alone, and is stored beside the weights. What is left out compared with common
-trainers: packing does not let a token see another example, and no prompt is cut.
+Invariant: the loss is taken over the answers alone, on exactly the tokens of evaluation's queries; which action tokens are left
+out depends on the options and the seed alone, and is stored beside the weights. What is left out compared with common trainers:
+packing does not let a token see another example, and no prompt is cut.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ Progress = Annotated[float, Field(gt=0, le=1)]
 
 
 class SFTConfig(MaskConfig):
-    """What a training is asked to do. The defaults are the paper's where it gives a value."""
+    """Options of recipe `sft`. The defaults are the paper's where it gives a value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -109,19 +108,19 @@ class SFTConfig(MaskConfig):
 
     @property
     def training(self) -> TrainingOptions:
-        """What the optimiser is told."""
+        """Options of the optimiser."""
         return TrainingOptions(**{one.name: getattr(self, one.name) for one in fields(TrainingOptions)})
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a training goes through, settled before the first step.
+    """Data of a training, fixed before the first step.
 
     Attributes:
         demonstrations: what is learned from.
         examples: one a decision.
-        masks: which of them are masked when.
-        steps: in which order.
+        masks: which examples are masked, at each point of the training.
+        steps: the schedule: which decisions make up each step.
     """
 
     demonstrations: Sequence[Demonstration]
@@ -134,7 +133,7 @@ def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Calla
     """Train a model; the same as `cotbench train --recipe sft`.
 
     Args:
-        config: what to do.
+        config: the options.
         out: the folder of the trained model, its checkpoints (`checkpoint-N`) and cards.
         resume: go on from the newest whole checkpoint in `out`.
         progress: makes a callback of transformers that shows how far it is.
@@ -170,7 +169,8 @@ def _train(
     from cotbench.baselines.training import loop
     from cotbench.baselines.training.dataset import PackedDataset, trees_of_examples
     from cotbench.baselines.training.logprobs import action_logprobs
-    from cotbench.baselines.training.model import LoraOptions, load_trainable
+    from cotbench.baselines.training.lora import LoraOptions
+    from cotbench.baselines.training.model import load_trainable
 
     loop.set_up_torch(config.threads, config.seed)
     lora = None
@@ -232,7 +232,15 @@ def make_training_data(
     processes: int,
     scores: Callable[[Examples], Any],
 ) -> TrainingData:
-    """Examples, masks and steps.
+    """Return examples, masks and steps.
+
+    Args:
+        config: the options.
+        demonstrations: what is learned from.
+        elicitations: environment -> the elicitation that evaluation will use.
+        trainable: the model, a `TrainableModel`.
+        processes: among how many a step is divided.
+        scores: computes the base model's scores of the examples; called only where the masks need them.
 
     Raises:
         UsageError: there is nothing to learn from.
@@ -267,13 +275,18 @@ def make_training_data(
 
 
 def write_masks(out: Path, data: TrainingData) -> None:
-    """Store which examples are masked, epoch by epoch."""
+    """Write `masks.json`: which examples are masked, epoch by epoch.
+
+    Args:
+        out: the folder of the training.
+        data: its masks and steps.
+    """
     epochs = 1 + max(step.epoch for step in data.steps)
     write_atomically(out / MASKS, [json.dumps(data.masks.record(epochs)) + "\n"])
 
 
 def _complete(options: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the data that tiny is taught with, and say what is missing."""
+    """Fill in the training data of tiny, and refuse options without a model or data."""
     from cotbench.baselines.tiny.demonstrations import TINY_DATA
 
     if options.get("model") == "tiny" and "data" not in options:

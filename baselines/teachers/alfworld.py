@@ -1,7 +1,8 @@
-"""What the household expert thinks, in words. Invariant: a thought is made of the expert's state of mind and of the last
+"""Reasoning of the household expert, in words. Invariant: a thought is made of the expert's state of mind and of the last
 observation, and the expert knows what the episode has shown and no more; so no thought names what was not seen.
 
-Each begins with what is needed or held, and then says what follows: a reader who has just named the thing finds it in view.
+Each begins with what is needed or held, and then draws the conclusion: after the thing is named, its place in the observations
+can be copied.
 """
 
 from __future__ import annotations
@@ -110,11 +111,15 @@ WORDINGS = (
     *(_TAKE, _FETCH, _OPEN_TO_TAKE, _TREAT_GO, _TREAT, _LIGHT_GO, _LIGHT),
     *(_BRING_GO, _BRING_OPEN, _BRING, _PUT_AWAY_GO, _PUT_AWAY, _PLAIN, _REFUSED),
 )
-"""Everything that is ever said, with places for names."""
+"""All wordings, with fields for names."""
 
 
 def expert_of(dialogue: Dialogue, seed: int | None = None) -> Expert:
-    """The expert who has seen this dialogue and nothing else.
+    """Return the expert who has seen this dialogue and nothing else.
+
+    Args:
+        dialogue: observations and actions so far.
+        seed: of the order in which equally likely places are searched; None: the room's own list.
 
     Raises:
         GameFileError: the first observation holds no household task.
@@ -136,11 +141,11 @@ def decide(query: Query, options: TeacherOptions, rng: random.Random) -> Decisio
 
 
 def think(mind: Mind, dialogue: Dialogue, rng: random.Random, variety: int = 3) -> str:
-    """The reasoning that leads from what was seen to `mind.action`: two or three short sentences.
+    """Return the reasoning that leads from the observations to `mind.action`: two or three short sentences.
 
     Args:
-        mind: what the expert thinks.
-        dialogue: what it has seen.
+        mind: the expert's state of mind.
+        dialogue: observations and actions so far.
         rng: chooses the words.
         variety: among how many wordings of a thought.
     """
@@ -151,7 +156,13 @@ def think(mind: Mind, dialogue: Dialogue, rng: random.Random, variety: int = 3) 
 
 
 def slip(dialogue: Dialogue, mind: Mind, rng: random.Random) -> str:
-    """A mistake such as players make: the wrong place, a thing that is not there, something held or needed by no one."""
+    """Return a mistake such as players make: the wrong place, a thing that is not there, something neither held nor needed.
+
+    Args:
+        dialogue: observations and actions so far.
+        mind: the expert's state of mind.
+        rng: chooses the mistake.
+    """
     places = [*mind.looked, *mind.unseen]
     things = [*mind.known, *filter(None, [mind.holds])]
     choices = [f"go to {rng.choice(places)}"]
@@ -196,7 +207,7 @@ def _finding(mind: Mind, verb: str) -> Sequence[str]:
 
 
 def _words(mind: Mind) -> Mapping[str, str]:
-    """What the wordings may name; `where` is the receptacle that the action is about."""
+    """Return the fields of the wordings; `where` is the receptacle that the action is about."""
     place = mind.known.get(mind.target, "")
     where = mind.action.removeprefix("go to ") if mind.action.startswith("go to ") else place or mind.at
     done = _DONE.get(mind.goal.kind, "")

@@ -1,5 +1,5 @@
-"""What one who calls functions thinks, in words: what the user asks, which functions fit, where each value comes from.
-Invariant: a source is named only where the value stands there; any other value is called a choice of one's own.
+"""Reasoning behind function calls, in words: what the user asks, which functions fit, where each value comes from. Invariant: a
+source is named only where the value occurs in it; any other value is called a choice of one's own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _QUOTED = 80
 
 _MOST_CALLS = 3
 _MOST_VALUES = 6
-"""How many calls and values are accounted for one by one; the rest goes unsaid."""
+"""How many calls and values are mentioned one by one; the rest is left out."""
 
 _ASKS = (
     "The user asks: {quote}.",
@@ -93,14 +93,18 @@ _MISSING = (
 _PLAIN = ("I answer {quote} as well as I can.", "For {quote} I try what seems to fit.")
 
 
+_NamedCalls = Sequence[tuple[str, Mapping[Any, Any]]]
+"""Name and arguments of each call."""
+
+
 @dataclass(frozen=True)
-class _Told:
-    """A dialogue, sorted by who spoke.
+class _Conversation:
+    """Dialogue, sorted by speaker.
 
     Attributes:
-        requests: what the user said, turn by turn.
+        requests: the user's texts, turn by turn.
         late: names of the functions that were described with the last request.
-        results: what was returned, a text a step.
+        results: the results of calls, a text a step.
         current: how many of them belong to the present turn.
         functions: name -> schema of what can be called.
     """
@@ -128,58 +132,66 @@ def _first_call(action: str) -> str:
 
 
 def think(dialogue: Dialogue, action: str, rng: random.Random) -> str:
-    """The reasoning that leads from a request and earlier results to the calls of an action, or to calling nothing."""
-    told = _told(dialogue)
-    made = _made(action)
-    past = [call for one in dialogue.actions[len(dialogue.actions) - told.current :] for call in _made(one)]
-    quote = _quote(_gist(told, made or past))
-    if made:
-        thought = _call(told, made, quote, rng)
+    """Return the reasoning that leads from a request and earlier results to the calls of an action, or to calling nothing.
+
+    Args:
+        dialogue: requests, calls and results so far.
+        action: the calls that the reasoning leads to.
+        rng: chooses the words.
+    """
+    conversation = _read_dialogue(dialogue)
+    new_calls = _calls_of(action)
+    past = [call for one in dialogue.actions[len(dialogue.actions) - conversation.current :] for call in _calls_of(one)]
+    quote = _quote(_gist(conversation, new_calls or past))
+    if new_calls:
+        thought = _call(conversation, new_calls, quote, rng)
     elif _ends_turn(action) and action != calls.NO_CALL:
-        thought = rng.choice(_PLAIN).format(quote=quote)  # Words that nobody can read as calls.
+        thought = rng.choice(_PLAIN).format(quote=quote)  # Not readable as calls.
     else:
-        thought = _stop(told, quote, rng)
+        thought = _stop(conversation, quote, rng)
     return _TAG.sub("", thought)
 
 
 _TAG = re.compile(r"</?(?:think|action)>", re.IGNORECASE)
 
 
-def _made(action: str) -> list[tuple[str, Mapping[Any, Any]]]:
-    """Name and arguments of the calls of an action; nothing where it cannot be read."""
+def _calls_of(action: str) -> list[tuple[str, Mapping[Any, Any]]]:
+    """Return name and arguments of the calls of an action; nothing where it cannot be read."""
     try:
         return [(name, arguments) for call in calls.read(action).calls for name, arguments in call.items()]
     except calls.UnreadableError:
         return []
 
 
-def _call(told: _Told, made: Sequence[tuple[str, Mapping[Any, Any]]], quote: str, rng: random.Random) -> str:
-    names = _listed([f"`{name}`" for name in dict.fromkeys(name for name, _ in made)])
-    late = _listed([f"`{name}`" for name in told.late])
-    opening = _GOES_ON if told.current else _LATE if told.late else _ASKS
+def _call(conversation: _Conversation, new_calls: _NamedCalls, quote: str, rng: random.Random) -> str:
+    names = _listed([f"`{name}`" for name in dict.fromkeys(name for name, _ in new_calls)])
+    late = _listed([f"`{name}`" for name in conversation.late])
+    opening = _GOES_ON if conversation.current else _LATE if conversation.late else _ASKS
     thought = [rng.choice(opening).format(quote=quote, names=late)]
-    if len(made) == 1:
-        does = _does(told, made[0][0])
-        thought.append(rng.choice(_ONE).format(name=made[0][0], does=does) if does else f"I call `{made[0][0]}`.")
+    if len(new_calls) == 1:
+        does = _does(conversation, new_calls[0][0])
+        thought.append(rng.choice(_ONE).format(name=new_calls[0][0], does=does) if does else f"I call `{new_calls[0][0]}`.")
     else:
         thought.append(rng.choice(_SEVERAL).format(names=names))
-    return " ".join([*thought, *_values(told, made, rng)])
+    return " ".join([*thought, *_values(conversation, new_calls, rng)])
 
 
-def _gist(told: _Told, made: Sequence[tuple[str, Mapping[Any, Any]]]) -> str:
-    """The sentence of the last request that has most to do with some calls; the last sentence where none has."""
-    sentences = [one for one in re.split(r"(?<=[.!?])\s+", told.requests[-1].strip()) if one.count(" ") >= 2]
-    words = {word for name, _ in made for word in re.findall(r"[a-z]{4,}", f"{name} {_does(told, name)}".lower())}
-    values = [value for _, arguments in made for value in _parts(dict(arguments)) if not isinstance(value, bool)]
+def _gist(conversation: _Conversation, new_calls: _NamedCalls) -> str:
+    """Return the sentence of the last request that has most in common with some calls; the last sentence where none has
+    anything.
+    """
+    sentences = [one for one in re.split(r"(?<=[.!?])\s+", conversation.requests[-1].strip()) if one.count(" ") >= 2]
+    words = {word for name, _ in new_calls for word in re.findall(r"[a-z]{4,}", f"{name} {_does(conversation, name)}".lower())}
+    values = [value for _, arguments in new_calls for value in _parts(dict(arguments)) if not isinstance(value, bool)]
 
     def fit(sentence: str) -> int:
         common = words & set(re.findall(r"[a-z]{4,}", sentence.lower()))
         return len(common) + 2 * sum(bool(_occurs(value, sentence)) for value in values)
 
-    return max(reversed(sentences), key=fit) if sentences else told.requests[-1]
+    return max(reversed(sentences), key=fit) if sentences else conversation.requests[-1]
 
 
-def _told(dialogue: Dialogue) -> _Told:
+def _read_dialogue(dialogue: Dialogue) -> _Conversation:
     functions = {schema["name"]: schema for schema in _schemas(dialogue.functions)}
     requests: list[str] = []
     results: list[str] = []
@@ -199,7 +211,7 @@ def _told(dialogue: Dialogue) -> _Told:
             requests.append(requests[-1])
         else:
             requests.append(text)
-    return _Told(tuple(requests), late, tuple(results), current, functions)
+    return _Conversation(tuple(requests), late, tuple(results), current, functions)
 
 
 def _schemas(text: str) -> Iterator[dict[str, Any]]:
@@ -211,28 +223,28 @@ def _schemas(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _ends_turn(action: str) -> bool:
-    """Whether a response calls nothing: then the user speaks next."""
+    """Tell whether a response calls nothing: then the user speaks next."""
     try:
         return not calls.read(action).texts()
     except calls.UnreadableError:
         return True
 
 
-def _stop(told: _Told, quote: str, rng: random.Random) -> str:
-    if not told.current:
+def _stop(conversation: _Conversation, quote: str, rng: random.Random) -> str:
+    if not conversation.current:
         return _capital(rng.choice(_MISSING).format(quote=quote))
-    last = told.results[-1]
+    last = conversation.results[-1]
     failed = last.startswith("Error during") or "\nError during" in last or '"error":' in last
     found = _leaves(last, failed)
-    shown = ""
+    detail = ""
     if found and (failed or rng.random() < 0.7):
         key, value = rng.choice(found)
-        shown = f": `{key}` is {value}"
-    return _capital(rng.choice(_FAILED if failed else _DONE).format(quote=quote, told=shown))
+        detail = f": `{key}` is {value}"
+    return _capital(rng.choice(_FAILED if failed else _DONE).format(quote=quote, told=detail))
 
 
 def _leaves(results: str, failed: bool) -> list[tuple[str, str]]:
-    """The short plain values of results (of errors alone, where a call failed) with their keys."""
+    """Return the short plain values of results (of errors alone, where a call failed) with their keys."""
     found: list[tuple[str, str]] = []
     for line in results.splitlines():
         try:
@@ -245,49 +257,49 @@ def _leaves(results: str, failed: bool) -> list[tuple[str, str]]:
     return found
 
 
-def _does(told: _Told, name: str) -> str:
-    """The first sentence of a function's own description, without a final stop; empty where it is not described."""
-    text = str(told.functions.get(name, {}).get("description", ""))
+def _does(conversation: _Conversation, name: str) -> str:
+    """Return the first sentence of a function's own description, without a final stop; empty where it is not described."""
+    text = str(conversation.functions.get(name, {}).get("description", ""))
     text = text.rpartition("Tool description: ")[2].partition(" Note that the provided function")[0]
     first = re.split(r"(?<=[a-z)])\.(?:\s|$)", text.strip())[0].strip().rstrip(".")
     return first[:1].lower() + first[1:] if len(first) <= 160 else ""
 
 
-def _values(told: _Told, made: Sequence[tuple[str, Mapping[Any, Any]]], rng: random.Random) -> list[str]:
-    """Where the values of the first few calls come from, a sentence each."""
-    if not any(arguments for _, arguments in made):
+def _values(conversation: _Conversation, new_calls: _NamedCalls, rng: random.Random) -> list[str]:
+    """Return sentences that name the sources of the first few calls' values, one each."""
+    if not any(arguments for _, arguments in new_calls):
         return [rng.choice(_NONE_NEEDED)]
     sentences: list[str] = []
-    for place, (name, arguments) in enumerate(made[:_MOST_CALLS]):
+    for place, (name, arguments) in enumerate(new_calls[:_MOST_CALLS]):
         for key, value in arguments.items():
             if len(sentences) == _MOST_VALUES:
                 return sentences
-            source, shown = _source(told, name, str(key), value)
+            source, spelling = _source(conversation, name, str(key), value)
             source = "unanswered" if source == "own" and place else source
-            sentence = rng.choice(_SOURCES[source]).format(name=f"`{key}`", value=shown) + "."
+            sentence = rng.choice(_SOURCES[source]).format(name=f"`{key}`", value=spelling) + "."
             sentence = sentence if sentence.startswith("`") else _capital(sentence)
             if sentence not in sentences:
                 sentences.append(sentence)
     return sentences
 
 
-def _source(told: _Told, function: str, key: str, value: Any) -> tuple[str, str]:
-    """Where a value stands, and how it is shown there; "own" where it stands nowhere."""
-    if "default" in (described := _parameter(told, function, key)) and described["default"] == value:
+def _source(conversation: _Conversation, function: str, key: str, value: Any) -> tuple[str, str]:
+    """Return the source of a value, and its spelling there; "own" where it has none."""
+    if "default" in (described := _parameter(conversation, function, key)) and described["default"] == value:
         return "default", ""
     if isinstance(value, bool) or value in ("True", "False"):
         return ("on" if value in (True, "True") else "off"), ""
     if isinstance(value, list | tuple | dict):
-        return _source_of_many(told, function, key, value)
-    results = "\n".join(told.results)
+        return _source_of_many(conversation, function, key, value)
+    results = "\n".join(conversation.results)
     if isinstance(value, int | float) and abs(value) < 10:
         # A small number stands everywhere: it counts where it is the value of a field of that name.
         results = "\n".join(re.findall(rf'"\w*{re.escape(key.rpartition("_")[2])}": [^,}}]+', results, re.IGNORECASE))
     for source, text in (
-        ("request", told.requests[-1]),
-        ("before", "\n".join(told.requests[:-1])),
+        ("request", conversation.requests[-1]),
+        ("before", "\n".join(conversation.requests[:-1])),
         ("result", results),
-        ("schema", _described(told, function, key)),
+        ("schema", _described(conversation, function, key)),
     ):
         if found := _occurs(value, text):
             return source, found
@@ -296,18 +308,18 @@ def _source(told: _Told, function: str, key: str, value: Any) -> tuple[str, str]
     return "own", ""
 
 
-def _source_of_many(told: _Told, function: str, key: str, value: Any) -> tuple[str, str]:
-    """The source of a collection: the one that all its parts share."""
+def _source_of_many(conversation: _Conversation, function: str, key: str, value: Any) -> tuple[str, str]:
+    """Return the source of a collection: the one that all its parts share."""
     parts = list(_parts(value))
     for source, text in (
-        ("request", told.requests[-1]),
-        ("result", "\n".join(told.results)),
-        ("schema", _described(told, function, key)),
+        ("request", conversation.requests[-1]),
+        ("result", "\n".join(conversation.results)),
+        ("schema", _described(conversation, function, key)),
     ):
         found = [_occurs(part, text) for part in parts]
         if parts and all(found):
             return source, _listed(found[:_MOST_VALUES])
-    everything = "\n".join([*told.requests, *told.results])
+    everything = "\n".join([*conversation.requests, *conversation.results])
     return ("mixed" if parts and all(_occurs(part, everything) for part in parts) else "own"), ""
 
 
@@ -322,19 +334,19 @@ def _parts(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _parameter(told: _Told, function: str, key: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = told.functions.get(function, {}).get("parameters", {}).get("properties", {}).get(key, {})
+def _parameter(conversation: _Conversation, function: str, key: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = conversation.functions.get(function, {}).get("parameters", {}).get("properties", {}).get(key, {})
     return found
 
 
-def _described(told: _Told, function: str, key: str) -> str:
-    """What is said of a parameter: its description and its choices."""
-    parameter = _parameter(told, function, key)
+def _described(conversation: _Conversation, function: str, key: str) -> str:
+    """Return the description of a parameter and its choices."""
+    parameter = _parameter(conversation, function, key)
     return f"{parameter.get('description', '')} {parameter.get('enum', '')}"
 
 
 def _occurs(value: Any, text: str) -> str:
-    """A value as a text spells it, shown in quotes or as a number; empty where it does not stand there."""
+    """Return a value as a text spells it, in quotes or as a number; empty where the text does not hold it."""
     if isinstance(value, int | float):
         numbers = re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w]|\.\d)", text)
         return next((number for number in numbers if float(number) == value), "")
@@ -352,7 +364,7 @@ def _rounded(value: float, text: str) -> str:
 
 
 def _quote(text: str) -> str:
-    """A text in quotation marks: its first line, cut at a word where it is long."""
+    """Return a text in quotation marks: its first line, cut at a word where it is long."""
     line = " ".join(next((line for line in text.strip().splitlines() if line.strip()), "").split())
     # The marks of the text itself would end the quotation, tags would end the trace.
     line = max(re.split(r'["“”<>`]', line), key=len).strip().removesuffix(".")

@@ -1,7 +1,7 @@
 """The teacher that takes an expert's actions and has a model write the reasoning to them. Invariant: the action is always the
-expert's; a trace that betrays that the action was told is refused, and its step has none.
+expert's; a trace that reveals that the action was given is refused, and its step has none.
 
-The note with the action stands in the query to the model alone, never in the episode, so nobody who is trained on it sees it.
+The note with the action is part of the query to the model alone, never of the episode, so it is in no training data.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ NOTE = (
     "Note: The best next action is: {action}\n"
     "Write the reasoning that leads to it from what was seen so far; do not mention this note."
 )
-"""What is appended to the last observation; part of what the manifest says of the agent."""
+"""Appended to the last observation; part of the agent's description in the manifest."""
 
 BETRAYAL = re.compile(
     r"\bnotes?\b|\bhints?\b|\bbest next action (?:is|was|would be)\b|\b(?:was|been|am|were) (?:told|instructed|informed)\b"
     r"|\bas (?:instructed|told|suggested|given|indicated)\b|\b(?:suggested|given|provided|indicated|stated) action\b",
     re.IGNORECASE,
 )
-"""Words of a model that repeats what it was told instead of reasoning. Rather too many traces are refused than too few."""
+"""Words of a model that repeats the note instead of reasoning; strict, so that some good traces are refused too."""
 
 
 def expert_fill(agent: str, *, inner: str = "") -> ExpertFill:
@@ -47,7 +47,11 @@ def expert_fill(agent: str, *, inner: str = "") -> ExpertFill:
 
 
 class ExpertFill:
-    """Takes the expert's action, and in CoT mode the trace that another agent, the writer, writes to it."""
+    """Agent that takes the expert's action, and in CoT mode a trace to it that another agent, the writer, writes.
+
+    Args:
+        writer: the agent that writes the traces.
+    """
 
     name = "expert-fill"
 
@@ -56,53 +60,65 @@ class ExpertFill:
         self.needs = frozenset({"expert_action"}) | needs_of(writer)
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        """One decision a query; where the expert is silent, an error. The writer is asked once, for all of them."""
-        known = [_at_once(query) for query in queries]
-        asked = [query for query, decision in zip(queries, known, strict=True) if decision is None]
-        written = iter(decide_all(self._writer, [with_note(query) for query in asked]) if asked else ())
-        return [decision or filled(query, next(written)) for query, decision in zip(queries, known, strict=True)]
+        """Return one decision a query; where the expert knows no action, an error. The writer gets all queries in one call."""
+        immediate = [_immediate_decision(query) for query in queries]
+        unanswered = [query for query, decision in zip(queries, immediate, strict=True) if decision is None]
+        written = iter(decide_all(self._writer, [with_note(query) for query in unanswered]) if unanswered else ())
+        return [decision or filled(query, next(written)) for query, decision in zip(queries, immediate, strict=True)]
 
     def describe(self) -> dict[str, Any]:
-        """What the writer says of itself, and the note."""
+        """Return the writer's description, with the note."""
         return {**describe_agent(self._writer), "note": NOTE}
 
     def require(self, elicitation: Elicitation) -> None:
-        """Let the writer say that it cannot be asked this way."""
+        """Raise the writer's error where it does not support an elicitation."""
         check_elicitation(self._writer, elicitation)
 
     def close(self) -> None:
-        """Free what the writer holds."""
+        """Free the writer's resources."""
         self._writer.close()
 
 
 class StreamingExpertFill(ExpertFill):
-    """The same around a writer that takes queries in at any time, and so is kept busy."""
+    """Variant of `ExpertFill` around a writer that accepts queries at any time, and so is kept busy."""
 
     def __init__(self, writer: StreamingAgent) -> None:
         super().__init__(writer)
         self._streaming = writer
         self.batch = writer.batch
-        self._asked: dict[Hashable, Query] = {}
-        self._known: list[tuple[Hashable, Decision]] = []
+        self._waiting: dict[Hashable, Query] = {}
+        self._completed: list[tuple[Hashable, Decision]] = []
 
     def submit(self, key: Hashable, query: Query) -> None:
-        """Take a query in."""
-        decision = _at_once(query)
+        """Accept a query; `collect` returns its decision under this key.
+
+        Args:
+            key: identifies the query for the caller.
+            query: with the expert's action.
+        """
+        decision = _immediate_decision(query)
         if decision is not None:
-            self._known.append((key, decision))
+            self._completed.append((key, decision))
             return
         self._streaming.submit(key, with_note(query))
-        self._asked[key] = query
+        self._waiting[key] = query
 
     def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
-        """What was completed since the last call."""
-        known, self._known = self._known, []
-        written = self._streaming.collect(0.0 if known else wait)
-        return known + [(key, filled(self._asked.pop(key), decision)) for key, decision in written]
+        """Return the decisions that were completed since the last call, with their keys.
+
+        Args:
+            wait: seconds to wait for the first one, where none is complete.
+        """
+        completed, self._completed = self._completed, []
+        written = self._streaming.collect(0.0 if completed else wait)
+        return completed + [(key, filled(self._waiting.pop(key), decision)) for key, decision in written]
 
 
-def _at_once(query: Query) -> Decision | None:
-    """The decision of a query that needs no writer: no trace is wanted, one is given, or there is no action to reason for."""
+def _immediate_decision(query: Query) -> Decision | None:
+    """Return the decision of a query that needs no writer, else None.
+
+    No writer is needed where no trace is wanted, one is given, or there is no action to reason for.
+    """
     if query.expert_action is None:
         return Decision("", error=f"the expert knows no action at step {query.step} of {query.task}")
     if query.mode == "prompt" or query.given_trace is not None:
@@ -111,14 +127,20 @@ def _at_once(query: Query) -> Decision | None:
 
 
 def with_note(query: Query) -> Query:
-    """What the writer is asked: the same, with the note after the last observation."""
+    """Return the writer's query: the same, with the note after the last observation."""
     *earlier, last = query.dialogue.observations
     noted = f"{last}\n\n{NOTE.format(action=query.expert_action)}"
     return replace(query, dialogue=replace(query.dialogue, observations=(*earlier, noted)))
 
 
 def filled(query: Query, written: Decision) -> Decision:
-    """The expert's action with the trace that was written to it; without one, and `format_ok` false, where it is refused."""
+    """Return the expert's action with the trace that was written to it; without one, and `format_ok` false, where it is
+    refused.
+
+    Args:
+        query: the query as the harness made it.
+        written: the writer's decision on the query with the note.
+    """
     if written.error is not None or query.expert_action is None:
         return written
     trace = (written.trace or "").strip()

@@ -1,5 +1,5 @@
-"""Whether a trace names what was not seen. Invariant: judged from the dialogue and the trace alone, without a look at how it
-was made; a trace that passes may still be wrong in what it concludes, but not in what it says is there.
+"""Check of traces for things that were not seen. Invariant: judged from the dialogue and the trace alone, however the trace was
+made; a trace that passes may still draw wrong conclusions, but does not name what is not there.
 
     python -m cotbench.baselines.teachers.facts TRACES
 
@@ -24,7 +24,7 @@ from cotbench.registry import load
 
 
 def unseen(dialogue: Dialogue, action: str, trace: str, env: str) -> list[str]:
-    """The words and phrases of a trace that say what the dialogue does not show, in the order of the checks.
+    """Return the words and phrases of a trace that the dialogue does not support, in the order of the checks.
 
     Args:
         dialogue: what was seen before the action.
@@ -57,7 +57,7 @@ def main() -> None:
     print(f"{flagged} of {total} traces name what was not seen")
 
 
-# ALFWorld: things have names such as "mug 2", and what lies where is said in two fixed forms.
+# ALFWorld: things have names such as "mug 2", and observations list contents in two fixed forms.
 
 _NAME = r"[a-z]+ \d+"
 _LISTS = (rf"(?:on|in) the ({_NAME}), you see ([^.]*)", rf"the ({_NAME}) is open\. in it, you see ([^.]*)")
@@ -72,21 +72,27 @@ _STATE = re.compile(rf"\b({_NAME}) is (closed|open)\b")
 
 
 def alfworld_facts(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]:
-    """Yield names, kinds and places of things that were not seen."""
-    told = "\n".join([*dialogue.observations, *dialogue.actions]).lower()
+    """Yield names, kinds and places of things that were not seen.
+
+    Args:
+        dialogue: what was seen before the action.
+        action: the action that the trace leads to.
+        trace: the reasoning.
+    """
+    seen = "\n".join([*dialogue.observations, *dialogue.actions]).lower()
     text = trace.lower()
-    names = set(re.findall(rf"\b{_NAME}\b", told))
+    names = set(re.findall(rf"\b{_NAME}\b", seen))
     yield from (name for name in re.findall(rf"\b{_NAME}\b", text) if name not in names)
-    words = set(re.findall(r"[a-z]+", told))
+    words = set(re.findall(r"[a-z]+", seen))
     yield from (word for word in re.findall(r"[a-z]+", text) if _singular(word) in _types() and _singular(word) not in words)
     held: dict[str, set[str]] = {}  # Receptacle -> what was ever seen there.
     last: dict[str, str] = {}  # Receptacle -> its last list.
     for pattern in _LISTS:
-        for place, things in re.findall(pattern, told):
+        for place, things in re.findall(pattern, seen):
             held.setdefault(place, set()).update(re.findall(_NAME, things))
             last[place] = things
     for pattern in _PLACED:
-        for thing, place in re.findall(pattern, told):
+        for thing, place in re.findall(pattern, seen):
             held.setdefault(place, set()).add(thing)
     for found in _AT.finditer(text):
         intended = (found["before"] or "").strip() in _INTENDED
@@ -95,12 +101,12 @@ def alfworld_facts(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]
     for thing, place in _NO.findall(text):
         if place not in last or re.search(rf"\b{thing} \d", last[place]):
             yield f"no {thing} at {place}"
-    yield from (f"{name} is {state}" for name, state in _STATE.findall(text) if f"the {name} is {state}" not in told)
+    yield from (f"{name} is {state}" for name, state in _STATE.findall(text) if f"the {name} is {state}" not in seen)
 
 
 @cache
 def _types() -> frozenset[str]:
-    """Every type of object and receptacle, as players are told it."""
+    """Return every type of object and receptacle, as observations spell it."""
     found: set[str] = set()
     for room in rooms().values():
         found |= {*room.objects, *room.places, *(place for scene in room.scenes for place in scene)}
@@ -112,7 +118,7 @@ def _singular(word: str) -> str:
     return word.removesuffix("s") if word not in _types() and word.removesuffix("s") in _types() else word
 
 
-# ScienceWorld: no closed vocabulary, so every word that is not about reasoning has to be told.
+# ScienceWorld: no closed vocabulary, so every word that is not about reasoning has to occur in the dialogue.
 
 _CLAIMS = (
     r"\bthere (?:is|are|was|were) (?P<thing>[^.,;:]+?)(?: (?:in|on|at|inside) (?P<place>[^.,;:]+))?(?=[.,;:]|$)",
@@ -149,17 +155,23 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 
 
 def scienceworld_facts(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]:
-    """Yield claims and measured values that were not seen."""
+    """Yield claims and measured values that were not seen.
+
+    Args:
+        dialogue: what was seen before the action.
+        action: the action that the trace leads to.
+        trace: the reasoning.
+    """
     seen = [text.lower() for text in dialogue.observations]
     seen[0] = seen[0].partition("\n\n")[2]  # The task tells what to look for, not what is there.
     instructions = " ".join([dialogue.instructions.text, *dialogue.instructions.examples])
-    told = "\n".join([instructions, *dialogue.observations, *dialogue.actions]).lower()
+    known = "\n".join([instructions, *dialogue.observations, *dialogue.actions]).lower()
     text = trace.lower()
-    words = set(_stems(told)) | set(_stems(action.lower()))
+    words = set(_stems(known)) | set(_stems(action.lower()))
     yield from (word for word in re.findall(r"[a-z]{4,}", text) if word not in _COMMON and _stem(word) not in words)
-    numbers = set(re.findall(r"\d+(?:\.\d+)?", f"{told} {action}"))
+    numbers = set(re.findall(r"\d+(?:\.\d+)?", f"{known} {action}"))
     yield from (number for number in re.findall(r"\d+(?:\.\d+)?", text) if number not in numbers)
-    yield from (reading for reading in _READING.findall(text) if reading not in told)
+    yield from (reading for reading in _READING.findall(text) if reading not in known)
     for sentence in re.split(r"(?<=[.!?;])\s+", text):
         if not _HEDGED.search(sentence):
             yield from _claims(sentence, seen)
@@ -202,7 +214,7 @@ def _stem(word: str) -> str:
     return word.removesuffix("s") if len(word) > 4 else word
 
 
-# BFCL: what is named stands in quotation marks, is a number, or has the form of an identifier.
+# BFCL: a claim is in quotation marks, is a number, or has the form of an identifier.
 
 _QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”|`([^`]*)`|(?<![\w\'])\'([^\']+)\'(?!\w)')
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w]|\.\d)")
@@ -215,26 +227,32 @@ _BY_RESULT = re.compile(
 
 
 def bfcl_facts(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]:
-    """Yield quotations and numbers that neither the user nor a result has said."""
+    """Yield quotations and numbers that neither the user nor a result contains.
+
+    Args:
+        dialogue: what was seen before the action.
+        action: the action that the trace leads to.
+        trace: the reasoning.
+    """
     begins = [True, *(_calls_nothing(past) for past in dialogue.actions)]
-    asked = _plain("\n".join(text for text, begun in zip(dialogue.observations, begins, strict=True) if begun))
-    returned = _plain("\n".join(text for text, begun in zip(dialogue.observations, begins, strict=True) if not begun))
-    told = _plain("\n".join([dialogue.functions, asked, returned, *dialogue.actions, action]))
+    user_text = _plain("\n".join(text for text, begun in zip(dialogue.observations, begins, strict=True) if begun))
+    result_text = _plain("\n".join(text for text, begun in zip(dialogue.observations, begins, strict=True) if not begun))
+    known = _plain("\n".join([dialogue.functions, user_text, result_text, *dialogue.actions, action]))
     for quoted, clause in _clauses(trace):
         marks = [(text, is_code) for text, is_code in quoted if text]
         bare = _NUMBER.findall(clause)
         named = [*(text for text, _ in marks), *re.findall(r"\b\w+_\w+\b", clause)]
-        yield from (name for name in named if not _stands(name, told))
-        yield from (number for number in bare if not _counted(number, told))
+        yield from (name for name in named if not _stands(name, known))
+        yield from (number for number in bare if not _counted(number, known))
         values = [text for text, is_code in marks if not is_code]
-        for claimed, text, source in ((_BY_USER, asked, "the user"), (_BY_RESULT, returned, "a result")):
+        for claimed, text, source in ((_BY_USER, user_text, "the user"), (_BY_RESULT, result_text, "a result")):
             if claimed.search(clause):
                 yield from (f"{value} from {source}" for value in values if not _stands(value, text))
                 yield from (f"{number} from {source}" for number in bare if not _counted(number, text))
 
 
 def _clauses(trace: str) -> Iterator[tuple[list[tuple[str, bool]], str]]:
-    """Each sentence with its quotations taken out, and these (with whether they stood between backticks)."""
+    """Yield each sentence with its quotations taken out, and these (with whether they stood between backticks)."""
     taken: list[tuple[str, bool]] = []
 
     def take(found: re.Match[str]) -> str:
@@ -254,19 +272,19 @@ def _calls_nothing(action: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """A text without the escapes of JSON and Python, in lower case, with single blanks."""
+    """Return a text without the escapes of JSON and Python, in lower case, with single blanks."""
     text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
     text = re.sub(r"\\[nrt]", " ", text).replace('\\"', '"').replace("\\'", "'").replace("\\\\", "\\")
     return " ".join(text.lower().split())
 
 
-def _stands(name: str, told: str) -> bool:
+def _stands(name: str, text: str) -> bool:
     name = _plain(name.removesuffix("..."))
-    return re.search(rf"(?<!\w){re.escape(name)}", told) is not None
+    return re.search(rf"(?<!\w){re.escape(name)}", text) is not None
 
 
-def _counted(number: str, told: str) -> bool:
-    return any(float(other) == float(number) for other in _NUMBER.findall(told))
+def _counted(number: str, text: str) -> bool:
+    return any(float(other) == float(number) for other in _NUMBER.findall(text))
 
 
 if __name__ == "__main__":

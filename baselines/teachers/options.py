@@ -1,5 +1,5 @@
-"""What the scripted teacher was asked for. Invariant: one set of options for all environments; an environment reads those that
-mean something in it.
+"""Options of the scripted teacher. Invariant: one set of options for all environments; an environment reads those that mean
+something in it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class TeacherOptions:
 
 
 class Teach(Protocol):
-    """The scripted teacher of an environment: the function that `EnvEntry.teacher` names."""
+    """Interface of the function that `EnvEntry.teacher` names: the scripted teacher of an environment."""
 
     def __call__(self, query: Query, options: TeacherOptions, rng: random.Random) -> Decision:
-        """Decide at a state.
+        """Return a decision at a state.
 
         Args:
             query: the state, with the expert's action where the expert knows one.
@@ -39,7 +39,7 @@ class Teach(Protocol):
             rng: seeded for this query; the only source of variety.
 
         Raises:
-            AgentError: the expert is silent.
+            AgentError: the expert knows no action.
         """
 
 

@@ -1,5 +1,5 @@
-"""What a scientist thinks on ScienceWorld's gold path, in words. Invariant: a thought states what the dialogue has shown, and
-calls the rest a guess: the gold path knows where things are and how things end, the one who thinks does not.
+"""Reasoning on ScienceWorld's gold path, in words. Invariant: a thought states what the dialogue has shown, and calls the
+rest a guess: the gold path knows where things are and how things end, the reasoning does not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cotbench.agents.decisions import tagged_decision
 from cotbench.baselines.teachers.options import TeacherOptions, expert_action
-from cotbench.baselines.teachers.scienceworld_wordings import BECOMES, DOOR, RECAPS, SAID, UNSEEN
+from cotbench.baselines.teachers.scienceworld_wordings import BECOMES, DOOR, RECAPS, UNSEEN, WORDINGS
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.query import Decision, Query
 
@@ -34,7 +34,7 @@ _AIMS = (
     ("circuit", r"()turn on the (.+?)(?: by|\.)", "turn on the {1}"),
     ("conduct", r"()determine if (.+?) is electrically", "find out whether {1} is conductive"),
 )
-"""Kind of task, what says so in its text (two groups: a detail, and what it is about), and the aim in words."""
+"""Kind of task, the pattern of its text (two groups: a detail, and the subject), and the aim in words."""
 
 _TOOLS: Mapping[str, tuple[str, ...]] = {
     "state": ("thermometer", "stove", "freezer", "blast furnace"),
@@ -55,7 +55,17 @@ _HOT, _COLD = ("stove", "oven", "blast furnace", "fire pit"), ("freezer", "fridg
 
 @dataclass(frozen=True)
 class _View:
-    """What the dialogue has shown: the task in words, the rooms as last seen, every piece of text, what was done."""
+    """Dialogue so far, parsed.
+
+    Attributes:
+        task: the task in words.
+        kind: the kind of task, see `_AIMS`; `detail` and `about` are the groups of its pattern.
+        aim: the aim in words.
+        here: the room where the agent is.
+        rooms: room -> the last observation of it.
+        pieces: the words of every piece of text seen.
+        last: the last observation.
+    """
 
     task: str
     kind: str
@@ -69,7 +79,7 @@ class _View:
     dialogue: Dialogue
 
     def saw(self, name: str) -> bool:
-        """Whether some piece of an observation has all the words of a name, in whatever order."""
+        """Tell whether some piece of an observation has all the words of a name, in whatever order."""
         words = frozenset(_words(_core(name)))
         return any(words <= piece for piece in self.pieces)
 
@@ -81,26 +91,42 @@ def decide(query: Query, options: TeacherOptions, rng: random.Random) -> Decisio
 
 
 def think(dialogue: Dialogue, action: str, rng: random.Random) -> str:
-    """The reasoning that leads from what was seen to a gold path's next action: one to four short sentences."""
+    """Return the reasoning that leads from the observations to a gold path's next action: one to four short sentences.
+
+    Args:
+        dialogue: observations and actions so far.
+        action: the action that the reasoning leads to.
+        rng: chooses the words.
+    """
     view = _view(dialogue)
     case, words = _case(view, action)
     known = {"aim": view.aim, "here": view.here, "act": action, **words}
-    thought = rng.choice(SAID[case]).format_map(known)
+    thought = rng.choice(WORDINGS[case]).format_map(known)
     if "door" in words:
         thought = f"{thought} {rng.choice(DOOR[words['door']]).format_map(known)}"
     unseen = [] if case in _NAMELESS else [name for key in "ab" if (name := words.get(key)) and not view.saw(name)]
     guesses = BECOMES if view.kind in ("state", "melting") and case in ("check", "measure") else UNSEEN
     recap = rng.choice(guesses).format(x=unseen[0]) if unseen else _recap(view, rng)
-    # What was just read or not seen is half of the reason; other recaps vary.
+    # A reading or a guess is part of the reason, so it is always kept; other recaps are drawn.
     if recap and (unseen or case in _FOLLOWING or rng.random() < 0.6):
         thought = f"{recap} {thought}"
     return thought
 
 
 _NAMELESS = frozenset(
-    {"take unseen", "same", "choice", "unasked", "close", "wait", "wait long", "other", *(c for c in SAID if c[:5] == "door ")}
+    {
+        "take unseen",
+        "same",
+        "choice",
+        "unasked",
+        "close",
+        "wait",
+        "wait long",
+        "other",
+        *(c for c in WORDINGS if c[:5] == "door "),
+    }
 )
-"""Cases whose words name nothing that must have been seen, or say themselves that it was not."""
+"""Cases whose wordings name nothing that must have been seen, or state themselves that it was not."""
 
 _FOLLOWING = frozenset({"watch", "stop clock", "same", "choice"})
 
@@ -130,13 +156,13 @@ def _words(text: str) -> list[str]:
 
 
 def _core(name: str) -> str:
-    """A name without where the thing is, what it holds, and which end of it is meant."""
+    """Return a name without where the thing is, what it holds, and which end of it is meant."""
     name = re.sub(r"\b(?:anode|cathode|terminal \d)\b(?: in )?", "", name).strip()
     return re.split(r" (?:in|on|containing) ", name)[0]
 
 
 def _name(text: str) -> str:
-    """A thing as an action names it, fit for a sentence: "baby baby elephant" is a baby elephant."""
+    """Return a thing as an action names it, fit for a sentence: "baby baby elephant" is a baby elephant."""
     core, *rest = re.split(r"(?= (?:in|on|containing) )", text.removesuffix(" in inventory"), maxsplit=1)
     words = core.split()
     while words and words[0] in words[1:]:
@@ -145,7 +171,7 @@ def _name(text: str) -> str:
 
 
 def _recap(view: _View, rng: random.Random) -> str:
-    """The last observation, where it is an answer to an action, in a sentence."""
+    """Return the last observation, where it is an answer to an action, in a sentence."""
     if not view.dialogue.actions:
         return ""
     for pattern, wordings in RECAPS:
@@ -176,7 +202,7 @@ _FORMS: Sequence[tuple[str, str]] = (
 
 
 def _case(view: _View, action: str) -> tuple[str, dict[str, str]]:
-    """Which wordings fit an action, and what they name besides the aim."""
+    """Return the case of `WORDINGS` that fits an action, and the fields of its wordings besides the aim."""
     for pattern, form in _FORMS:
         if found := re.fullmatch(pattern, action):
             names = [_name(group) for group in found.groups()]
@@ -189,13 +215,13 @@ def _case(view: _View, action: str) -> tuple[str, dict[str, str]]:
 def _door(view: _View, names: list[str], words: dict[str, str]) -> str:
     verb, room = names
     del words["a"], words["b"]
-    there, around = view.rooms.get(room, ""), view.rooms.get(view.here, "")
+    destination, around = view.rooms.get(room, ""), view.rooms.get(view.here, "")
     # A door that was gone through or opened since the last look is open, whatever that look said.
     used = room in view.rooms or f"open door to {room}" in view.dialogue.actions
     closed = f"door to the {room} (that is closed)" in around and not used
     words |= {"room": room, "door": "go" if verb != "open door to" else "closed" if closed else "open"}
     wanted = [view.about, *_TOOLS.get(view.kind, ()), *re.findall(r"(?!the )\b\w+ box\b", view.task)]
-    back = [thing for thing in wanted if thing and re.search(rf"\b{re.escape(thing)}\b", there) and thing not in around]
+    back = [thing for thing in wanted if thing and re.search(rf"\b{re.escape(thing)}\b", destination) and thing not in around]
     if back and not any(f"pick up {thing}" in view.dialogue.actions for thing in back):
         words["tool"] = back[-1]
         return "door back"
@@ -203,7 +229,7 @@ def _door(view: _View, names: list[str], words: dict[str, str]) -> str:
         return "door told"
     if room in view.rooms:
         return "door again"
-    # Only what the task names, or what nobody measures without.
+    # Only what the task names, or the thermometer, which every measurement needs.
     missing = [thing for thing in wanted if (thing in view.task or thing == "thermometer") and not view.saw(thing)]
     if missing and missing[0] and view.kind in _NAMED:
         words["seek"] = missing[0]
@@ -230,7 +256,7 @@ def _take(view: _View, names: list[str], words: dict[str, str]) -> str:
 
 
 def _role(view: _View, name: str) -> str:
-    """What a thing is good for."""
+    """Return the use of a thing in the task."""
     roles = (
         (view.about and view.about in name, "the task is about it"),
         ("thermometer" in name, "it measures the temperature"),
@@ -313,8 +339,8 @@ def _focus(view: _View, names: list[str], words: dict[str, str]) -> str:
 
 
 def _why(view: _View, name: str, done: Sequence[str] = ()) -> str:
-    """Why this is the answer, as far as it was seen; else said to be a judgement."""
-    told = "\n".join(view.dialogue.observations).lower()
+    """Return the evidence that this is the answer; where none was seen, a sentence that calls it a judgement."""
+    observed = "\n".join(view.dialogue.observations).lower()
     if view.kind == "stages":
         last = re.sub(r" in (?!the ).*", "", done[-1]) if done else ""
         return f"The {last} was the stage before; a later one follows." if last else "The earliest stage comes first."
@@ -327,14 +353,14 @@ def _why(view: _View, name: str, done: Sequence[str] = ()) -> str:
     if view.kind in ("temperature", "melting") and (
         limit := re.search(rf"is (above|below) (-?[\d.]+)[^.]*[^.]*\b{name}", view.task)
     ):
-        return _measured(view, limit[1], limit[2], told)
+        return _measured(view, limit[1], limit[2], observed)
     if view.kind == "plane" and (times := _times(view)) and len(times) > 1:
         short = re.match("steepest|least", view.about)
         fits = name == (min if short else max)(times, key=lambda plane: times[plane])
         read = " and ".join(f"{ticks} ticks on {plane}" for plane, ticks in times.items())
         return f"I read {read}." + (f" The {'shorter' if short else 'longer'} time goes with the {view.about}." if fits else "")
     if view.kind == "conduct" and (lit := re.findall(r"in ([a-z ]+)$", "\n".join(view.dialogue.actions), re.MULTILINE)):
-        states = re.findall(rf"{lit[-1]}, which is (on|off)", told)
+        states = re.findall(rf"{lit[-1]}, which is (on|off)", observed)
         side = "conductive" if states[-1:] == ["on"] else "nonconductive"
         fits = f"electrically {side}, place it in the {name}" in view.task
         return f"The {lit[-1]} is {states[-1]}, so I call it {side}." if states and fits else "That is how I judge the test."
@@ -343,21 +369,21 @@ def _why(view: _View, name: str, done: Sequence[str] = ()) -> str:
     return "The task wants me to focus on it." if name in view.task else "As I judge it, this is what the task asks for."
 
 
-def _measured(view: _View, side: str, limit: str, told: str) -> str:
-    """What the thermometer said, against the task's limit."""
-    readings = re.findall(r"temperature of (-?\d+) degrees", told)
+def _measured(view: _View, side: str, limit: str, observed: str) -> str:
+    """Return the thermometer's reading, compared with the task's limit."""
+    readings = re.findall(r"temperature of (-?\d+) degrees", observed)
     subject = "temperature" if view.kind == "temperature" else "melting point"
     if not readings:
         return f"I judge the {subject} to be {side} {limit} degrees."
     if view.kind == "temperature":
         fits = (float(readings[-1]) > float(limit)) == (side == "above")
         return f"I read {readings[-1]} degrees, which is {side} {limit}." if fits else "That is my judgement."
-    state = "already liquid" if f"liquid {view.about.removeprefix('solid ')}" in told else "as I saw it"
+    state = "already liquid" if f"liquid {view.about.removeprefix('solid ')}" in observed else "as I saw it"
     return f"At {readings[-1]} degrees it was {state}. I judge the {subject} to be {side} {limit}."
 
 
 def _times(view: _View) -> dict[str, int]:
-    """Inclined plane -> the ticks that were read after something was put on it."""
+    """Return inclined plane -> the ticks that were read after something was put on it."""
     times: dict[str, int] = {}
     plane = ""
     for action, text in zip(view.dialogue.actions, view.dialogue.observations[1:], strict=True):

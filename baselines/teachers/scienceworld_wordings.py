@@ -1,4 +1,4 @@
-"""How the scientist's thoughts are worded. Invariant: data only; what a wording says in its own words is true wherever its case
+"""Wordings of the thoughts on ScienceWorld. Invariant: data only; the fixed words of a wording are true wherever its case
 holds, and every name in it is filled in by `scienceworld`.
 """
 
@@ -34,7 +34,7 @@ RECAPS: Sequence[tuple[str, tuple[str, ...]]] = (
     (r"called the (.+?)\.", ("I have looked around the {0}.", "Now I know what the {0} holds.", "I see the {0}.")),
     (r"^(?:a substance called )?((?:liquid|solid|gas) [\w ]+)$", ("I see {0}.", "It is {0} at the moment.")),
 )
-"""What an observation says, and how it is told: the first that fits."""
+"""Pattern of an observation, and the wordings of its recap: the first that matches."""
 
 UNSEEN = (
     "I have not seen the {x} yet, but it may be within reach.",
@@ -49,7 +49,7 @@ DOOR = {
     "closed": ("Its door is closed, so I open it.", "The door to the {room} is closed. I open it.", "I open the closed door."),
     "go": ("I go there.", "I walk over to the {room}.", "So I go to the {room}."),
 }
-SAID: Mapping[str, tuple[str, ...]] = {
+WORDINGS: Mapping[str, tuple[str, ...]] = {
     "door back": ("I saw the {tool} in the {room}.", "I need the {tool}, which I saw in the {room}."),
     "door told": ("The task speaks of the {room}.", "I want to get to the {room}, which the task names."),
     "door again": ("I have been to the {room}. The way leads on through it.", "I know the {room}. My way goes through it."),

@@ -1,5 +1,5 @@
-"""The teacher whose reasoning is written out of an expert's. Invariant: what it says is a function of the dialogue, the
-expert's next action and the seed; it names nothing that the dialogue has not shown.
+"""The teacher whose reasoning is written out of an expert's. Invariant: its answers are a function of the dialogue, the
+expert's next action and the seed; they name nothing that the dialogue has not shown.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Scripted:
     """Takes the expert's action after varied, first-person reasoning that leads to it.
 
     In ALFWorld the expert is the one that sees what a player sees; in ScienceWorld it follows the gold path, in BFCL the ground
-    truth, call by call: for a call may use what the one before it told.
+    truth, call by call: for a call may use the results of the one before it.
 
     Args:
         slips: probability that a step is a deliberate mistake, without a trace: so that the next steps show how one recovers.
@@ -42,7 +42,7 @@ class Scripted:
         self._options = TeacherOptions(slips, variety, order == "shuffled")
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
-        """Return one decision a query; where the expert is silent, an error."""
+        """Return one decision a query; where the expert knows no action, an error."""
         return [self._decide(query) for query in queries]
 
     def _decide(self, query: Query) -> Decision:

@@ -1,3 +1,3 @@
-"""The model of two million parameters that comes with cotbench: `corpus` is what it reads, `tokenizer` its words, `model` its
-shape, `demonstrations` what it is taught with; recipe `base` builds it.
+"""The model of two million parameters that comes with cotbench: `corpus` is its pretraining text, `tokenizer` its vocabulary,
+`model` its shape, `demonstrations` the data of its fine-tuning; recipe `base` builds it.
 """

@@ -1,5 +1,5 @@
-"""What `tiny` reads before it learns to reason. Invariant: transcripts of games outside every split, actions and observations
-without a trace; of all task types, so that the language is known, and played mostly at random, so that the skill is not.
+"""Pretraining text of `tiny`. Invariant: transcripts of games outside every split, actions and observations without a trace; of
+all task types, so that the language is known, and played mostly at random, so that the skill is not.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from cotbench.prompting.dialogue import Dialogue
 
 ENV = "alfworld-gen"
 _FIRST = 10_000
-"""The first seed of the games that are read: every split lies before it, in its band."""
+"""First seed of the corpus: in each band, every split lies before it."""
 
 _SKILL = (0.0, 0.0, 0.0, 0.5, 1.0)
-"""How often a player of the corpus does what the expert would do, instead of anything at all."""
+"""Probabilities with which a player takes the expert's action instead of a random one; one is drawn for each game."""
 
 STEPS = 20
 _NEW_ROOM = 5
-"""One game in so many is of the second band: the language of rooms that no training task shows."""
+"""One in this number of games is of the second band: the language of rooms that no training task shows."""
 
 
 def tasks(count: int) -> list[str]:
-    """The games that are read: all task types in turn."""
+    """Return the ids of the first `count` games of the corpus: all task types in turn."""
     found: list[str] = []
     seed = 0
     while len(found) < count:
@@ -38,16 +38,21 @@ def tasks(count: int) -> list[str]:
 
 
 def transcripts(count: int, seed: int = 0) -> Iterator[Demonstration]:
-    """One game after the other, each played for at most 20 steps."""
+    """Yield one game after the other, each played for at most 20 steps.
+
+    Args:
+        count: number of games.
+        seed: of the players.
+    """
     env = env_entry(ENV).make(split="train", max_steps=STEPS, request=["admissible_actions"])
     try:
         for task in tasks(count):
-            yield _played(env, task, random.Random(f"cotbench-tiny-{seed}-{task}"))
+            yield _play(env, task, random.Random(f"cotbench-tiny-{seed}-{task}"))
     finally:
         env.close()
 
 
-def _played(env: TextEnv, task: str, rng: random.Random) -> Demonstration:
+def _play(env: TextEnv, task: str, rng: random.Random) -> Demonstration:
     observation, info = env.reset(options={"task": task})
     dialogue = Dialogue(env_entry(ENV).instructions(), (observation,))
     skill, over = rng.choice(_SKILL), False

@@ -1,4 +1,4 @@
-"""What tiny is taught with. Invariant: every task is of split train."""
+"""Fine-tuning data of `tiny`. Invariant: every task is of split train."""
 
 from __future__ import annotations
 
@@ -23,20 +23,23 @@ from cotbench.runs.resources import Resources
 from cotbench.runs.rollout import Observer
 
 TINY_DATA = "tiny"
-"""In the place of a data path: the traces that are made for `tiny`."""
+"""Data path that stands for the traces made for `tiny`."""
 
 
 _TEACHER = "scripted?slips=0.05"
 
 
 Watch = Callable[[Any, Path], AbstractContextManager[Observer]]
-"""Shows how far a run is: given its plan and its folder."""
+"""Returns a context with an observer of a run, given its plan and its folder."""
 
 
 def tiny_demonstrations(watch: Watch | None = None) -> list[Demonstration]:
-    """What `tiny` is taught with: every task of split train, played by the scripted teacher with a slip now and then.
+    """Return demonstrations of every task of split train, played by the scripted teacher with a slip now and then.
 
     They are played once, in a few minutes, and then read from the cache.
+
+    Args:
+        watch: shows how far the run is; None shows nothing.
     """
     config = RunConfig(agent=_TEACHER, env=corpus.ENV, split="train", mode="cot")
     key = hashlib.sha256(f"{VERSION} {config.model_dump_json()} {WORDINGS}".encode()).hexdigest()[:12]
@@ -44,7 +47,7 @@ def tiny_demonstrations(watch: Watch | None = None) -> list[Demonstration]:
     if not (folder / TRACES_JSONL).is_file():
         plan = make_plan(config)
         agent, resources = make_agent(config.agent), Resources(num_envs=8, workers=2)
-        with (watch or _unseen)(plan, folder) as observer:
+        with (watch or _no_observer)(plan, folder) as observer:
             if (folder / EPISODES).is_file():
                 outcome = runner.resume_run(folder, agent=agent, resources=resources, observer=observer)
             else:
@@ -53,5 +56,5 @@ def tiny_demonstrations(watch: Watch | None = None) -> list[Demonstration]:
     return read_demonstrations(folder)
 
 
-def _unseen(plan: Any, folder: Path) -> AbstractContextManager[Observer]:
+def _no_observer(plan: Any, folder: Path) -> AbstractContextManager[Observer]:
     return nullcontext(runner.SilentObserver())

@@ -1,5 +1,5 @@
-"""How `tiny` comes to be. Invariant: its base weights follow from the package alone: generated games outside every split, one
-seed, no download; and what it is then taught on comes from split train alone.
+"""Construction of `tiny`. Invariant: its base weights follow from the package alone: generated games outside every split, one
+seed, no download; and its fine-tuning data comes from split train alone.
 
 Two stages, as with a real model: the base reads transcripts (`corpus`), and then learns to reason by recipe `sft`.
 """
@@ -33,34 +33,46 @@ _PHRASES = (
     "You open the",
     "You close the",
 )
-"""What the engine always says in the same words: a token each."""
+"""Fixed phrases of the engine: one token each."""
 
 
 def tiny_elicitation() -> Elicitation:
-    """How `tiny` is asked: as any model is."""
+    """Return the elicitation of `tiny`: the default of its environment, as for any model."""
     return Elicitation.for_env(corpus.ENV)
 
 
-def new_tokenizer(read: Iterable[Demonstration]) -> Any:
-    """The tokenizer: the words of the corpus, of the scripted traces and of every household; the instructions are one token."""
+def new_tokenizer(transcripts: Iterable[Demonstration]) -> Any:
+    """Return a tokenizer of the words of the corpus, of the scripted traces and of every household; the instructions are one
+    token.
+
+    Args:
+        read: the transcripts of the corpus.
+    """
     instructions = env_entry(corpus.ENV).instructions()
-    told = tiny_elicitation().system_text(Dialogue(instructions, ("",)), "cot")
+    system_text = tiny_elicitation().system_text(Dialogue(instructions, ("",)), "cot")
     things = {name.lower() for room in rooms().values() for name in (*room.objects, *(n for s in room.scenes for n in s))}
-    texts = [text for one in read for text in (*one.observations, *one.actions)]
+    texts = [text for one in transcripts for text in (*one.observations, *one.actions)]
     texts += [wording.format_map(_Named()) for wordings in WORDINGS for wording in wordings]
     texts += [f"a {name} 1, a {name}, the {name} 1.\n{name} 1" for name in sorted(things)]
-    return make_tokenizer(texts, [told, *_PHRASES], smallest=1)
+    return make_tokenizer(texts, [system_text, *_PHRASES], smallest=1)
 
 
 class _Named(dict[str, str]):
-    """Fills any place of a wording with the same thing."""
+    """Mapping that fills any field of a wording with the same thing."""
 
     def __missing__(self, key: str) -> str:
         return "mug 1"
 
 
 def new_model(*, hidden: int, layers: int, vocabulary: int, seed: int) -> Any:
-    """New weights: Qwen3's architecture, some two million parameters."""
+    """Return a model with new weights: Qwen3's architecture, some two million parameters.
+
+    Args:
+        hidden: hidden size, a multiple of the head size 32.
+        layers: number of layers.
+        vocabulary: number of tokens.
+        seed: of the weights.
+    """
     import transformers
 
     transformers.set_seed(seed)

@@ -1,5 +1,5 @@
-"""The tokenizer of `tiny`. Invariant: a word is a token, whatever stands in the corpus; any other text falls apart into
-characters, so that decoding gives back what was encoded.
+"""The tokenizer of `tiny`. Invariant: every word of the corpus is a token; any other text falls apart into characters, so that
+decoding gives back the encoded text.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _TEMPLATE = (
 
 
 def make_tokenizer(texts: Iterable[str], phrases: Iterable[str], smallest: int = 2) -> Any:
-    """A tokenizer whose words are those of some texts.
+    """Return a tokenizer whose words are those of some texts.
 
     Args:
         texts: the corpus.
-        phrases: what never varies, such as the environment's instructions, and is a token as a whole.
+        phrases: texts that never vary, such as the environment's instructions: each becomes one token.
         smallest: how often a word must occur to be a token.
 
     Returns:
@@ -39,18 +39,18 @@ def make_tokenizer(texts: Iterable[str], phrases: Iterable[str], smallest: int =
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    whole = [phrase for phrase in dict.fromkeys(phrases) if phrase]
-    apart = re.compile("|".join(map(re.escape, sorted([*TAGS, *whole], key=len, reverse=True))))
+    fixed = [phrase for phrase in dict.fromkeys(phrases) if phrase]
+    apart = re.compile("|".join(map(re.escape, sorted([*TAGS, *fixed], key=len, reverse=True))))
     counts = Counter(chunk for text in texts for piece in apart.split(text) for chunk in re.findall(_CHUNK, piece))
     characters = ["\n", *map(chr, range(32, 127))]
     words = sorted(chunk for chunk, count in counts.items() if count >= smallest and len(chunk) > 1)
-    # The likeliest way to cut a chunk is the one with the fewest pieces, words before characters.
+    # These scores make the split with the fewest pieces the likeliest, words before characters.
     vocabulary = [(UNKNOWN, 0.0), *((char, -20.0) for char in characters), *((word, -1.0) for word in words)]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_CHUNK), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END, unk_token=UNKNOWN)
-    made.add_special_tokens({"additional_special_tokens": [USER, ASSISTANT]})
-    made.add_tokens([AddedToken(text, special=False, normalized=False) for text in (*TAGS, *whole)])
-    made.chat_template = _TEMPLATE
-    return made
+    fast_tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END, unk_token=UNKNOWN)
+    fast_tokenizer.add_special_tokens({"additional_special_tokens": [USER, ASSISTANT]})
+    fast_tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in (*TAGS, *fixed)])
+    fast_tokenizer.chat_template = _TEMPLATE
+    return fast_tokenizer

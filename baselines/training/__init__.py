@@ -1,4 +1,4 @@
-"""What every recipe trains with. Begin with `loop` (a training, start to end) and `model` (what is trained; LoRA); `masks` is
+"""Training code of all recipes. Begin with `loop` (a training, start to end) and `model` (what is trained; LoRA); `masks` is
 reduced action supervision, `sequence_tree` and `packing` how episodes become rows of tokens, `ema` the average of the weights.
 """
 

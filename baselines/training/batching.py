@@ -1,5 +1,5 @@
-"""Which decisions make up which step. Invariant: a pure function of sizes, numbers and the seed: a training that is taken up
-again meets the same steps, whatever was computed before.
+"""Schedule of a training: which decisions make up which step. Invariant: a pure function of sizes, numbers and the seed: a
+resumed training gets the same steps, whatever was computed before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ExampleUnit = Literal["decision", "episode"]
 
 @dataclass(frozen=True, slots=True)
 class TrainingStep:
-    """What one update of the weights learns from.
+    """Data of one update of the weights.
 
     Attributes:
         epoch: how often the data was gone through before.
@@ -30,7 +30,7 @@ class TrainingStep:
 def make_steps(
     sizes: Sequence[Sequence[int]], *, unit: ExampleUnit, batch: int, epochs: float, seed: int, tokens: int, processes: int = 1
 ) -> list[TrainingStep]:
-    """The steps of a whole training.
+    """Return the steps of a whole training.
 
     Args:
         sizes: tokens of each decision of each episode, as it is computed beside the others.
@@ -72,7 +72,7 @@ def _batches(order: Sequence[tuple[int, tuple[int, ...]]], batch: int) -> list[l
 def _parts(
     units: Sequence[tuple[int, tuple[int, ...]]], sizes: Sequence[Sequence[int]], tokens: int, processes: int
 ) -> tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]:
-    """Units in parts of at most `tokens`, the longest first, each where least is; a multiple of `processes` parts."""
+    """Return units in parts of at most `tokens`, the longest first, each where least is; a multiple of `processes` parts."""
     length = {unit: sum(sizes[unit[0]][d] for d in unit[1]) for unit in units}
     ordered = sorted(units, key=lambda one: (-length[one], one))
     count = -(-sum(length.values()) // tokens)

@@ -1,8 +1,8 @@
-"""The running average of a model's weights. Invariant: it is a function of the weights after each step and of nothing else, so
-a training that is taken up again averages the same.
+"""Exponential moving average of a model's weights. Invariant: it is a function of the weights after each step and of nothing
+else, so a resumed training averages the same.
 
-At a constant rate the weights rattle about where they should be; their average stands there, as after a decay, but at every
-step alike. So checkpoints show progress, and not how far a schedule had come.
+At a constant learning rate the weights oscillate around a minimum; their average lies nearer to it, as after a decay, but at
+every step alike. So checkpoints show progress, and not how far a schedule had come.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _EARLY = 10.0
 
 
 class WeightEMA:
-    """An exponential average of the trainable weights.
+    """Exponential moving average of the trainable weights.
 
     Args:
         model: whose weights.
-        decay: what is kept of the average at each step, in the long run; at first the average is a mean of all so far.
+        decay: weight of the old average at each step, in the long run; at first the average is a mean of all so far.
     """
 
     def __init__(self, model: Any, decay: float) -> None:
@@ -32,16 +32,16 @@ class WeightEMA:
         self._means = {name: one.detach().clone() for name, one in self._weights.items()}
 
     def update(self, step: int) -> None:
-        """Take in the weights after the step of this number, counted from 1."""
+        """Update the average with the weights after the step of this number, counted from 1."""
         import torch
 
-        kept = min(self._decay, step / (step + _EARLY))
+        decay = min(self._decay, step / (step + _EARLY))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self._means.values()), [one.detach() for one in self._weights.values()], 1 - kept)
+            torch._foreach_lerp_(list(self._means.values()), [one.detach() for one in self._weights.values()], 1 - decay)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[Mapping[str, Any]]:
-        """The model holds the average; gives the weights that it holds again afterwards."""
+        """Put the average into the model for the block; yield the raw weights, which are put back afterwards."""
         raw = {name: one.detach().clone() for name, one in self._weights.items()}
         self._set(self._means)
         try:
@@ -50,13 +50,22 @@ class WeightEMA:
             self._set(raw)
 
     def save(self, folder: Path, raw: Mapping[str, Any]) -> None:
-        """Keep the raw weights beside a checkpoint."""
+        """Write the raw weights beside a checkpoint.
+
+        Args:
+            folder: the checkpoint, whose model is the average.
+            raw: name -> tensor, as `averaged_weights` yields them.
+        """
         from safetensors.torch import save_file
 
         save_file({name: one.contiguous() for name, one in raw.items()}, str(folder / RAW_WEIGHTS))
 
     def restore(self, folder: Path) -> None:
-        """The model holds a checkpoint's average, by its loading: that is the average; the raw weights go into the model."""
+        """Take a checkpoint's weights, just loaded into the model, as the average, and load its raw weights into the model.
+
+        Args:
+            folder: the checkpoint.
+        """
         from safetensors.torch import load_file
 
         self._means = {name: one.detach().clone() for name, one in self._weights.items()}

@@ -1,4 +1,4 @@
-"""How well a model already knows the actions that it is to be taught. Invariant: an action's log-probability is that of its
+"""Log-probabilities of the training data's actions under the base model. Invariant: an action's log-probability is that of its
 tokens after the opening tag and of the closing tag, as the agent counts them: from the prompt alone, and after the trace.
 """
 
@@ -21,19 +21,28 @@ _TOKENS = 8192
 def action_logprobs(
     model: Any, chat: Chat, episodes: Sequence[Sequence[Example]], *, packed: bool, device: Any
 ) -> dict[str, Score]:
-    """By example id: log-probability (nats) of the action, closing tag included, from the prompt alone and after the trace."""
+    """Return example id -> log-probability (nats) of the action, closing tag included, from the prompt alone and after the
+    trace.
+
+    Args:
+        model: a transformers model.
+        chat: its tokenizer and template.
+        episodes: the examples of each episode.
+        packed: whether the model has our attention installed.
+        device: where it is.
+    """
     import torch
 
     tags = tuple(chat.encode(ACTION_OPEN)), tuple(chat.encode(ACTION_CLOSE))
     found: dict[str, Score] = {}
     model.eval()
     with torch.inference_mode():
-        for some in _groups([example for examples in episodes for example in examples]):
+        for group in _groups([example for examples in episodes for example in examples]):
             # Branch by branch, so that the order of what comes back is known in either way of computing.
-            trees = [tree for example in some for tree in _both(example, *tags)]
+            trees = [tree for example in group for tree in _both(example, *tags)]
             nll, _ = (losses if packed else plain_losses)(model, pack(trees), device)
             sums = [-float(part.sum()) for part in nll.split([tree.supervised for tree in trees])]
-            found |= {example.id: Score(prompt=sums[2 * index], cot=sums[2 * index + 1]) for index, example in enumerate(some)}
+            found |= {example.id: Score(prompt=sums[2 * index], cot=sums[2 * index + 1]) for index, example in enumerate(group)}
     return found
 
 
@@ -49,7 +58,7 @@ def _groups(examples: Sequence[Example]) -> Iterator[list[Example]]:
 
 
 def _both(example: Example, opening: tuple[int, ...], closing: tuple[int, ...]) -> tuple[Tree, Tree]:
-    """The action after the prompt alone, and after the trace: one tree each. It is this action if it ends here."""
+    """Return the action after the prompt alone, and after the trace, one tree each, with the closing tag that ends it."""
     action, prompt = (*example.part("action"), *closing), example.prompt
     counts = (0.0,) * len(opening) + (1.0,) * len(action)
     alone = Tree(prompt, (Branch(len(prompt), (*opening, *action), counts),))

@@ -24,11 +24,16 @@ _LOG_EVERY = 10
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_SAYS = ("PytorchStreamWriter", "inline_container", *(f"os error {number}" for number in _FULL))
-"""What torch and safetensors say of a disk that takes no more: they do not raise OSError."""
+"""Marks of torch's and safetensors' errors on a full disk: they do not raise OSError."""
 
 
 def set_up_torch(threads: int | None, seed: int) -> None:
-    """Seed torch, set its threads, and keep transformers quiet."""
+    """Seed torch, set its threads, and keep transformers quiet.
+
+    Args:
+        threads: number of threads; None leaves torch's choice.
+        seed: of torch, numpy and Python.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
     quiet(transformers)
@@ -51,14 +56,14 @@ def train(
         trainable: the model.
         dataset: its steps.
         args: transformers' TrainingArguments (`trainer_arguments`).
-        record: what the cards say of the training.
+        record: contents of the cards.
         out: the folder of the trained model.
         checkpoints: after which shares of the training one is written; the last step is always among them.
         progress: makes a callback of transformers that shows how far it is.
         ema_decay: see `TrainingOptions`.
 
     Returns:
-        What was counted: tokens, action tokens, and `masked_share`, the share of the latter that the loss left out.
+        The counts: tokens, action tokens, and `masked_share`, the share of the latter that the loss left out.
 
     Raises:
         CotbenchError: a checkpoint could not be written; the one before it is whole.
@@ -81,7 +86,16 @@ def fit(
     progress: Callable[[], Any] | None,
     ema_decay: float = 0.0,
 ) -> TreeTrainer:
-    """Run the trainer over a dataset.
+    """Run the trainer over a dataset and return it.
+
+    Args:
+        trainable: the model.
+        dataset: its steps.
+        args: transformers' TrainingArguments (`trainer_arguments`).
+        record: contents of the cards.
+        saves: after which steps a checkpoint is written.
+        progress: makes a callback of transformers that shows how far it is.
+        ema_decay: see `TrainingOptions`.
 
     Raises:
         CotbenchError: a checkpoint could not be written; the one before it is whole.
@@ -100,7 +114,7 @@ def fit(
     trainer.remove_callback(transformers.trainer_callback.ProgressCallback)
     if progress is not None:
         trainer.add_callback(progress())
-    with args.main_process_first():  # It removes what a kill left behind; the others then see what is left.
+    with args.main_process_first():  # It removes an unfinished checkpoint before the others look.
         checkpoint = newest_checkpoint(Path(args.output_dir))
     if checkpoint is not None:
         restore_counts(trainer, checkpoint)
@@ -111,7 +125,14 @@ def fit(
 
 @contextlib.contextmanager
 def disk_full_as_error(out: Path) -> Iterator[None]:
-    """Say in one line that the disk is full, and nothing of what libraries tell one another."""
+    """Turn the failures of a full disk into an error of one line, and hide the libraries' own messages.
+
+    Args:
+        out: the folder that is written to.
+
+    Raises:
+        CotbenchError: the disk takes no more.
+    """
     try:
         with hushed():
             yield
@@ -125,11 +146,17 @@ def disk_full_as_error(out: Path) -> Iterator[None]:
 
 
 def trainer_arguments(options: TrainingOptions, out: Path, model: Any) -> Any:
-    """Return transformers' arguments for a training in `out`."""
+    """Return transformers' arguments for a training in `out`.
+
+    Args:
+        options: of the optimiser.
+        out: the folder of the trained model.
+        model: decides between CPU and GPU.
+    """
     cuda = model.device.type == "cuda"
     return transformers.TrainingArguments(
         output_dir=str(out),
-        num_train_epochs=1,  # The feed is the whole training.
+        num_train_epochs=1,  # The dataset is the whole training.
         per_device_train_batch_size=1,
         learning_rate=options.learning_rate,
         lr_scheduler_type="constant_with_warmup" if options.lr_schedule == "constant" else options.lr_schedule,

@@ -1,5 +1,5 @@
-"""What is minimised. Invariant: the sum, over the supervised tokens, of weight times negative log-likelihood, divided by how
-many tokens count in a step; a token of weight 0 neither adds to the sum nor to the count.
+"""The training loss. Invariant: the sum, over the supervised tokens, of weight times negative log-likelihood, divided by the
+number of tokens that count in a step; a token of weight 0 neither adds to the sum nor to the count.
 """
 
 from __future__ import annotations
@@ -10,10 +10,17 @@ from cotbench.baselines.training.packing import Packed
 
 
 def losses(model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, Any]:
-    """Negative log-likelihood (nats) and weight of each supervised token, in the row's order: two tensors (tokens,), float32.
+    """Return negative log-likelihood (nats) and weight of each supervised token, in the row's order.
 
-    The vocabulary's logits are computed for the supervised tokens alone. The model must use the attention of
-    `cotbench.baselines.training.packing`.
+    The vocabulary's logits are computed for the supervised tokens alone.
+
+    Args:
+        model: must use the attention of `cotbench.baselines.training.packing`.
+        packed: the row.
+        device: where the model is.
+
+    Returns:
+        Two tensors (tokens,), float32.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -30,9 +37,9 @@ def losses(model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, Any]:
 
 
 def plain_losses(model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, Any]:
-    """The same, in another order of tokens, with the model's own attention: each branch with its history, one by one.
+    """Return the same with the model's own attention, in another order of tokens: each branch with its history, one by one.
 
-    For layers that the packed attention does not know.
+    For layers that the packed attention does not support. Takes the arguments of `losses`.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -40,15 +47,15 @@ def plain_losses(model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, 
     nlls, weights = [], []
     for ids, counts in _sequences(packed):
         logits = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, :-1].float()
-        kept = [place for place, weight in enumerate(counts[1:]) if weight > 0]
-        target = torch.tensor([ids[place + 1] for place in kept], device=device)
-        nlls.append(cross_entropy(logits[kept], target, reduction="none"))
-        weights += [counts[place + 1] for place in kept]
+        supervised = [place for place, weight in enumerate(counts[1:]) if weight > 0]
+        target = torch.tensor([ids[place + 1] for place in supervised], device=device)
+        nlls.append(cross_entropy(logits[supervised], target, reduction="none"))
+        weights += [counts[place + 1] for place in supervised]
     return torch.cat(nlls), torch.tensor(weights, device=device)
 
 
 def mean_loss(nll: Any, weight: Any, count: int | None = None) -> Any:
-    """The mean over the tokens that count.
+    """Return the mean over the tokens that count.
 
     Args:
         nll: negative log-likelihoods (tokens,).

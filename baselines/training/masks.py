@@ -1,6 +1,6 @@
-"""Reduced action supervision: which examples are masked, and what their tokens then count. Invariant: every example has one
+"""Reduced action supervision: which examples are masked, and the loss weight of their tokens. Invariant: every example has one
 place between 0 and 1, that depends on the ids, the seed, the epoch and the scores alone, and is masked where its place is not
-above the fraction; so what a smaller fraction masks a larger one masks too, and it can be read off the stored places later.
+above the fraction; so a larger fraction masks everything that a smaller one masks, and the masks follow from the stored places.
 
 Source: paper, "reduced action supervision". Masking takes the action's tokens out of the loss; the trace, all tags (the opening
 action tag too) and the end of the turn stay supervised. Selection, schedule and the soft form `action_weight` are ours.
@@ -29,11 +29,11 @@ MaskSchedule = Literal["constant", "per-epoch", "warmup", "anneal"]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What the base model makes of an example's action: natural logarithms of its probability.
+    """Log-probabilities (nats) of an example's action under the base model.
 
     Attributes:
         prompt: from the prompt alone.
-        cot: after the example's trace; only `revised` asks for it.
+        cot: after the example's trace; needed by `revised` only.
     """
 
     prompt: float
@@ -41,7 +41,7 @@ class Score:
 
 
 class MaskConfig(BaseModel):
-    """Which examples have their actions masked, when, and how much of an action is left."""
+    """Options of the masks: which examples have their actions masked, when, and how much of an action is left."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -89,7 +89,7 @@ class MaskConfig(BaseModel):
 
     @property
     def needs_scores(self) -> bool:
-        """Whether the examples must have been scored by the base model."""
+        """True if the examples must have been scored by the base model."""
         return self.mask_fraction > 0 and self.mask_select in ("confident", "revised")
 
 
@@ -100,7 +100,7 @@ def rank(
     epoch: int = 0,
     scores: Mapping[str, Score] | None = None,
 ) -> dict[str, float]:
-    """The place of each example, those first that are masked first; the order of the examples does not matter.
+    """Return the place of each example, those first that are masked first; the order of the examples does not matter.
 
     An example is masked where its place is not above the fraction k: of n examples that masks k n, rounded half up. `per-task`
     masks whole tasks: as many as come nearest to k n.
@@ -122,22 +122,22 @@ def rank(
     drawing = random.Random(f"cotbench-mask-{seed}-{epoch}")
     units: list[list[str]]
     if select == "per-task":
-        units = _whole_tasks(tasks)
+        units = _ids_by_task(tasks)
         drawing.shuffle(units)
     else:
         order = sorted(tasks)
         drawing.shuffle(order)
         if select != "random":
-            order.sort(key=lambda id_: -_worth(id_, select, scores))  # Stable: ties stay as they were drawn.
+            order.sort(key=lambda id_: -_priority(id_, select, scores))  # Stable: ties stay as they were drawn.
         units = [[id_] for id_ in order]
     places: dict[str, float] = {}
     for unit in units:
-        # The middle: a unit is masked from where masking it comes nearer to the fraction than leaving it.
+        # The unit's middle: it is masked from the fraction on at which masking it comes nearer than not masking it.
         places |= dict.fromkeys(unit, (len(places) + len(unit) / 2) / len(tasks))
     return places
 
 
-def _whole_tasks(tasks: Mapping[str, str]) -> list[list[str]]:
+def _ids_by_task(tasks: Mapping[str, str]) -> list[list[str]]:
     members: dict[str, list[str]] = {}
     for id_ in sorted(tasks):
         members.setdefault(tasks[id_], []).append(id_)
@@ -146,25 +146,33 @@ def _whole_tasks(tasks: Mapping[str, str]) -> list[list[str]]:
     return [members[task] for task in sorted(members)]
 
 
-def _worth(id_: str, select: MaskSelect, scores: Mapping[str, Score] | None) -> float:
+def _priority(id_: str, select: MaskSelect, scores: Mapping[str, Score] | None) -> float:
     score = (scores or {}).get(id_)
     if score is None:
         raise UsageError(f"mask_select={select} needs the base model's score of every action, {id_} has none: score the data")
     if select == "confident":
-        worth = score.prompt
+        priority = score.prompt
     elif score.cot is None:
         raise UsageError(f"mask_select={select} needs scores after the traces too, {id_} has none: score the data with traces")
     else:
-        worth = score.cot - score.prompt
-    if math.isnan(worth):
+        priority = score.cot - score.prompt
+    if math.isnan(priority):
         raise UsageError(f"mask_select={select}: the score of {id_} is not a number; score the data again, in float32")
-    return worth
+    return priority
 
 
 def fraction_at(schedule: MaskSchedule, fraction: float, progress: float) -> float:
-    """The share of the examples that is masked when `progress` (from 0 to 1) of the training is done.
+    """Return the share of the examples that is masked at a point of the training.
 
     `warmup` and `anneal` are straight lines: over the whole training they mask half the fraction.
+
+    Args:
+        schedule: of the fraction.
+        fraction: the full fraction, from 0 to 1.
+        progress: share of the training that is done, from 0 to 1.
+
+    Raises:
+        ValueError: `progress` lies outside.
     """
     if not 0 <= progress <= 1:
         raise ValueError(f"progress is a share of the training, not {progress}")
@@ -177,7 +185,7 @@ def fraction_at(schedule: MaskSchedule, fraction: float, progress: float) -> flo
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """The masks of one training.
+    """Masks of one training.
 
     Attributes:
         config: how they are chosen.
@@ -194,30 +202,36 @@ class Masks:
     _ranks: dict[int, dict[str, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.places(0)  # What is wrong with the examples is said before the training, not in it.
+        self.places(0)  # So that errors in the examples are raised before the training.
 
     @classmethod
     def of(cls, config: MaskConfig, examples: Iterable[Example], scores: Mapping[str, Score] | None = None) -> Self:
-        """The masks for these examples."""
+        """Return the masks for these examples.
+
+        Args:
+            config: how they are chosen.
+            examples: all examples of the training.
+            scores: of each id, where the config needs them.
+        """
         return cls(config, tuple((example.id, example.task) for example in examples), scores)
 
     @property
     def action_weight(self) -> float:
-        """What the loss of a masked action's tokens still counts."""
+        """Loss weight of a masked action's tokens."""
         return self.config.action_weight
 
     def places(self, epoch: int) -> Mapping[str, float]:
-        """The place of each id in an epoch; none where nothing is ever masked."""
+        """Return the place of each id in an epoch (counted from 0); none where nothing is ever masked."""
         if not self.config.mask_fraction:
             return {}
         drawn = epoch if self.config.mask_schedule == "per-epoch" else 0
         if drawn not in self._ranks:
-            asked = self.config
-            self._ranks[drawn] = rank(self.examples, asked.mask_select, asked.seed, drawn, self.scores)
+            config = self.config
+            self._ranks[drawn] = rank(self.examples, config.mask_select, config.seed, drawn, self.scores)
         return self._ranks[drawn]
 
     def masked(self, id_: str, epoch: int, progress: float) -> bool:
-        """Whether an example is masked.
+        """Tell whether an example is masked.
 
         Args:
             id_: the example's.
@@ -228,7 +242,12 @@ class Masks:
         return bool(places) and places[id_] <= fraction_at(self.config.mask_schedule, self.config.mask_fraction, progress)
 
     def record(self, epochs: int) -> dict[str, Any]:
-        """The masks as JSON data: the config, and the places of each epoch that has its own, those masked first in front."""
+        """Return the masks as JSON data: the config, and the places of each epoch that has its own, those masked first in
+        front.
+
+        Args:
+            epochs: number of epochs of the training.
+        """
         drawn = range(epochs if self.config.mask_schedule == "per-epoch" else 1)
         return {
             "config": self.config.model_dump(include=set(MaskConfig.model_fields)),
@@ -237,7 +256,13 @@ class Masks:
 
 
 def weights(example: Example, masked: bool, action_weight: float) -> tuple[float, ...]:
-    """What the loss of each token of an example's answer counts: 1, or `action_weight` for the action of a masked example."""
+    """Return the loss weight of each token of an example's answer: 1, or `action_weight` for the action of a masked example.
+
+    Args:
+        example: the example.
+        masked: whether its action is masked.
+        action_weight: from 0 to 1.
+    """
     return tuple(
         action_weight if masked and span.label == "action" else 1.0
         for span in example.spans[1:]

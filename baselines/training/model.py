@@ -1,11 +1,10 @@
-"""A model made ready to learn. Invariant: what is trained is what evaluation loads: the same tokenizer, the same template, and
-an attention that is compared with the model's own before it is used.
+"""A model prepared for training. Invariant: what is trained is what evaluation loads: the same tokenizer, the same template,
+and an attention that is compared with the model's own before it is used.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,19 @@ from typing import Any
 from cotbench.agents.hf import loading
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.baselines.training import packing
+from cotbench.baselines.training.lora import LoraOptions, add_adapter
 from cotbench.baselines.training.loss import losses, plain_losses
 from cotbench.baselines.training.sequence_tree import Branch, Tree
-from cotbench.errors import AgentError, MissingExtraError
 
 _log = logging.getLogger(__name__)
 
 _NATS = 1e-3
-"""By how much two computations of a token's loss may differ."""
+"""Tolerance (nats) between two computations of a token's loss."""
 
 
 @dataclass(slots=True)
 class TrainableModel:
-    """A model to be trained.
+    """Model to be trained.
 
     Attributes:
         model: with `lora` wrapped by peft.
@@ -44,20 +43,16 @@ class TrainableModel:
     description: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class LoraOptions:
-    """A low-rank adapter instead of all weights."""
-
-    rank: int
-    alpha: float
-    dropout: float
-    targets: Sequence[str]
-
-
 def load_trainable(
     target: str, *, device: str = "auto", revision: str | None = None, lora: LoraOptions | None = None
 ) -> TrainableModel:
     """Load a model for training, in float32: on a GPU the trainer computes in bfloat16 beside it.
+
+    Args:
+        target: hub name, alias, local folder, smollm2 or tiny.
+        device: auto, cpu or cuda.
+        revision: of the hub's model.
+        lora: the adapter; None trains all weights.
 
     Raises:
         AgentError: it cannot be loaded.
@@ -69,36 +64,25 @@ def load_trainable(
 
 
 def make_trainable(model: Any, tokenizer: Any, description: dict[str, Any], lora: LoraOptions | None = None) -> TrainableModel:
-    """Make a model in memory ready to learn; see `load_trainable`."""
-    against = _try_install_packed_attention(model)
-    if against is not None:
-        _log.warning("each decision is computed on its own: %s", against)
+    """Return a model in memory, prepared for training; see `load_trainable`.
+
+    Args:
+        model: a transformers model.
+        tokenizer: its tokenizer, with a chat template.
+        description: identifies the weights, for the card.
+        lora: the adapter; None trains all weights.
+    """
+    mismatch = _try_install_packed_attention(model)
+    if mismatch is not None:
+        _log.warning("each decision is computed on its own: %s", mismatch)
     if lora is not None:
-        model = _with_adapter(model, lora)
+        model = add_adapter(model, lora)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-    return TrainableModel(model, tokenizer, Chat(tokenizer), tokenizer.eos_token_id, limit, against is None, description)
-
-
-def _with_adapter(model: Any, lora: LoraOptions) -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise MissingExtraError("--lora-rank", "adapter") from error
-    if Path(model.name_or_path).is_dir():
-        model.name_or_path = str(Path(model.name_or_path).resolve())  # The adapter is found again from any folder.
-    targets = "all-linear" if not lora.targets else list(lora.targets)
-    config = peft.LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
-    )
-    try:
-        with loading.hushed():
-            return peft.get_peft_model(model, config)
-    except ValueError as error:
-        raise AgentError(f"no adapter fits this model ({loading.first_line(error)}): see --lora-targets") from error
+    return TrainableModel(model, tokenizer, Chat(tokenizer), tokenizer.eos_token_id, limit, mismatch is None, description)
 
 
 def _try_install_packed_attention(model: Any) -> str | None:
-    """Why our attention does not compute what the model's own does; None where it does, and then it is installed."""
+    """Install our attention where it computes what the model's own does, and return None; else return why it does not."""
     import torch
 
     own = model.config._attn_implementation
@@ -118,16 +102,22 @@ def _try_install_packed_attention(model: Any) -> str | None:
             found, _ = losses(model, row, device)
         if float((found.sort().values - expected.sort().values).abs().max()) <= _NATS:
             return None
-        against = "the packed attention computes something else than the model's own"
+        mismatch = "the packed attention computes something else than the model's own"
     except Exception as error:  # Whatever a model's code does with arguments that it does not know.
-        against = loading.first_line(error)
+        mismatch = loading.first_line(error)
     finally:
         model.train(training)
     model.set_attn_implementation(own)
-    return against
+    return mismatch
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write model and tokenizer where `hf:FOLDER` finds them."""
+    """Write model and tokenizer where `hf:FOLDER` finds them.
+
+    Args:
+        model: a transformers or peft model.
+        tokenizer: its tokenizer.
+        folder: where both are written.
+    """
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""What the optimiser of a training is told, whatever the recipe. Invariant: one set of names and defaults for all recipes."""
+"""Options of a training's optimiser, whatever the recipe. Invariant: one set of names and defaults for all recipes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LRSchedule = Literal["constant", "linear", "cosine"]
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """How weights are updated.
+    """Options of the updates of the weights.
 
     Attributes:
         learning_rate: peak step size of AdamW.

@@ -1,4 +1,4 @@
-"""Trees side by side in one row of tokens, and attention over them. Invariant: nothing is padded, and no token sees a token of
+"""Trees packed into one row of tokens, and attention over them. Invariant: nothing is padded, and no token sees a token of
 another tree or of another branch; the packed loss is that of each tree alone.
 
 Own attention, for the same reason as in the engine: a mask over the whole row would grow with its square, here each block of
@@ -17,12 +17,12 @@ ATTENTION = "cotbench_trees"
 """The name of our attention among transformers' own."""
 
 _GROUP = 256
-"""Branches go together up to so many tokens: a mask hides them from one another."""
+"""Largest number of tokens in a block of several branches, which a mask hides from one another."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionBlock:
-    """Queries that stand together, and what they see.
+    """Run of adjacent queries, and the keys that they see.
 
     Attributes:
         start, end: the queries' rows.
@@ -39,13 +39,14 @@ class AttentionBlock:
 
 @dataclass(slots=True)
 class Packed:
-    """A row of trees.
+    """Row of trees.
 
     Attributes:
         ids, positions: of each token; positions count within what the token sees.
-        source: for each supervised token, the row whose output predicts it; `target` is its id and `weight` what it counts.
-        blocks: who sees what.
-        trees: what was put side by side.
+        source: for each supervised token, the row whose output predicts it; `target` is its id and `weight` its loss weight.
+        blocks: which tokens see which.
+        trees: the trees of the row.
+        masks: cache of `mask`, by block, device and dtype.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -58,7 +59,16 @@ class Packed:
     masks: dict[tuple[int, str, str], Any] = field(default_factory=dict)
 
     def mask(self, index: int, device: Any, dtype: Any) -> Any:
-        """Of a block of branches: what is added to scores, (queries, trunk's tokens + queries); made once for all layers."""
+        """Return the additive attention mask of a block of branches, made once for all layers.
+
+        Args:
+            index: of the block.
+            device: of the mask.
+            dtype: of the mask.
+
+        Returns:
+            A tensor (queries, trunk's tokens + queries): 0 where a key is seen, else minus infinity.
+        """
         import torch
 
         key = (index, str(device), str(dtype))
@@ -76,7 +86,7 @@ class Packed:
 
 
 def pack(trees: Sequence[Tree]) -> Packed:
-    """Put trees one after the other."""
+    """Return trees packed one after the other."""
     packed = Packed(trees=list(trees))
     for tree in trees:
         _add(packed, tree)
@@ -89,7 +99,7 @@ def _add(packed: Packed, tree: Tree) -> None:
     trunk, weights = list(tree.trunk), list(tree.weights or [0.0] * len(tree.trunk))
     last = branches[-1] if branches else None
     if last is not None and last.at == len(trunk):
-        # What leaves the trunk at its very end is more of it: no other branch sees that far.
+        # A branch at the end of the trunk is appended to it: no other branch sees that far.
         branches.pop()
         trunk += last.ids
         weights += last.weights
@@ -116,7 +126,7 @@ def _write_group(packed: Packed, group: Sequence[Any], begin: int) -> None:
 
 
 def _write(packed: Packed, ids: Sequence[int], positions: Sequence[int], weights: Sequence[float], predictor: int) -> None:
-    """Put tokens at the end of the row; `predictor` is the row whose output predicts the first of them."""
+    """Append tokens to the row; `predictor` is the row whose output predicts the first of them."""
     start = len(packed.ids)
     packed.ids += ids
     packed.positions += positions
@@ -128,7 +138,11 @@ def _write(packed: Packed, ids: Sequence[int], positions: Sequence[int], weights
 
 
 def install_packed_attention(model: Any) -> None:
-    """Make a model's layers use the attention of this module."""
+    """Make a model's layers use the attention of this module.
+
+    Args:
+        model: a transformers model.
+    """
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION, _attention)
@@ -150,7 +164,10 @@ def _attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Any, None]:
-    """Attention as transformers' layers call it: query (1, heads, tokens, size), key and value (1, key heads, tokens, size)."""
+    """Return attention's output as transformers' layers expect it.
+
+    query is (1, heads, tokens, size), key and value are (1, key heads, tokens, size), the output is (1, tokens, heads, size).
+    """
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
@@ -161,15 +178,15 @@ def _attention(
     sizes = [block.end - block.start for block in cotbench_packed.blocks]
     rows = zip(cotbench_packed.blocks, query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
     pieces, trunk = [], (key[:, :, :0], value[:, :, :0])
-    for index, (block, asked, keys, values) in enumerate(rows):
+    for index, (block, queries, keys, values) in enumerate(rows):
         if not block.lengths:
             trunk = keys, values
-            pieces.append(scaled_dot_product_attention(asked, keys, values, is_causal=True, **grouped))
+            pieces.append(scaled_dot_product_attention(queries, keys, values, is_causal=True, **grouped))
             continue
         seen = (
             torch.cat([trunk[0][:, :, : block.reach], keys], dim=2),
             torch.cat([trunk[1][:, :, : block.reach], values], dim=2),
         )
         mask = cotbench_packed.mask(index, query.device, query.dtype)
-        pieces.append(scaled_dot_product_attention(asked, *seen, attn_mask=mask, **grouped))
+        pieces.append(scaled_dot_product_attention(queries, *seen, attn_mask=mask, **grouped))
     return torch.cat(pieces, dim=2).transpose(1, 2), None

@@ -1,6 +1,4 @@
-"""What a trained model says of how it was made. Invariant: a folder holds one training; one that was begun otherwise is not
-gone on with.
-"""
+"""Record of how a model was trained. Invariant: a folder holds one training; one that was begun otherwise is not resumed."""
 
 from __future__ import annotations
 
@@ -21,19 +19,24 @@ from cotbench.runs.folder import FolderKind, check_identity, make_folder, open_f
 from cotbench.runs.jsonl_store import write_atomically
 
 BEGUN = "training.json"
-"""What a training was asked to do, written before it begins."""
+"""File of a training's recipe, config and data, written before it begins."""
 TRAINING_FOLDER = FolderKind(noun="training", writer="cotbench train", manifest=BEGUN)
 
 _IDENTITY = ("recipe", "config", "data", "elicitations")
 MACHINE_OPTIONS = ("device", "threads", "report_to")
-"""Options that may differ when a training goes on."""
+"""Options that may differ when a training is resumed."""
 
 
 def data_card(paths: Sequence[str], demonstrations: Sequence[Demonstration]) -> dict[str, Any]:
-    """What identifies the data: how many episodes of which environment and teacher, and a sha256 over all of it."""
-    whole = hashlib.sha256()
+    """Return what identifies the data: how many episodes of which environment and teacher, and a sha256 over all of it.
+
+    Args:
+        paths: where it was read.
+        demonstrations: all of it.
+    """
+    sha256 = hashlib.sha256()
     for one in demonstrations:
-        whole.update(one.model_dump_json().encode())
+        sha256.update(one.model_dump_json().encode())
     return {
         "paths": list(paths),
         "episodes": len(demonstrations),
@@ -41,12 +44,12 @@ def data_card(paths: Sequence[str], demonstrations: Sequence[Demonstration]) -> 
         "envs": dict(Counter(one.env for one in demonstrations)),
         "teachers": dict(Counter(one.teacher for one in demonstrations)),
         "tasks_sha256": digest(sorted({one.task for one in demonstrations})),
-        "sha256": whole.hexdigest(),
+        "sha256": sha256.hexdigest(),
     }
 
 
 def first_process() -> bool:
-    """Whether this is the process that writes, among those that a launcher has started."""
+    """Tell whether this is the process that writes, among those that a launcher has started."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -56,7 +59,7 @@ def training_folder(out: Path, record: dict[str, Any], *, resume: bool) -> Itera
 
     Args:
         out: the folder; made where it is missing. It stays empty until `write_begun`.
-        record: what is to be trained.
+        record: recipe, config, data and elicitations of the training.
         resume: go on with the training that is there.
 
     Raises:
@@ -72,6 +75,11 @@ def training_folder(out: Path, record: dict[str, Any], *, resume: bool) -> Itera
 
 def prepare_folder(out: Path, record: dict[str, Any], *, resume: bool) -> None:
     """Make the folder of a new training, which stays empty until `write_begun`, or check that the one in it is this one.
+
+    Args:
+        out: the folder.
+        record: recipe, config, data and elicitations of the training.
+        resume: go on with the training that is there.
 
     Raises:
         RunFolderError: it is not empty, or holds another training.
@@ -89,13 +97,18 @@ def prepare_folder(out: Path, record: dict[str, Any], *, resume: bool) -> None:
 
 
 def write_begun(out: Path, record: dict[str, Any]) -> None:
-    """Write down what is trained here, once model and data are known to be fit for it."""
+    """Write the record of the training, once model and data are known to be fit for it.
+
+    Args:
+        out: the folder of the training.
+        record: recipe, config, data and elicitations of the training.
+    """
     if first_process() and not (out / BEGUN).is_file():
         write_atomically(out / BEGUN, [json.dumps(record, indent=2) + "\n"])
 
 
 def read_begun(out: Path) -> dict[str, Any]:
-    """What the training in a folder was asked to do.
+    """Return the record of the training in a folder, as `write_begun` wrote it.
 
     Raises:
         UsageError: none was begun there, or the file is damaged.
@@ -119,7 +132,15 @@ def _identity(record: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """A finished training: where it is, and what was measured on the way."""
+    """Result of a finished training.
+
+    Attributes:
+        folder: of the trained model.
+        steps: number of updates of the weights.
+        seen: the counts of `loop.train`.
+        examples: number of examples trained on.
+        too_long: number of decisions left out for their length.
+    """
 
     folder: Path
     steps: int
@@ -129,7 +150,7 @@ class TrainingResult:
 
     @property
     def summary_line(self) -> str:
-        """What a training came to, in a line."""
+        """Size of the training, in a line."""
         long = f" ({self.too_long} more are too long)" if self.too_long else ""
         masked = f", {self.seen['masked_share']:.1%} of the action tokens masked" if self.seen.get("masked_share") else ""
         return f"trained {self.steps} steps on {self.examples} examples{long}, {self.seen['tokens']:.0f} tokens{masked}"

@@ -16,12 +16,12 @@ from cotbench.baselines.data.examples import Example
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """An answer.
+    """Answer that continues a tree's trunk.
 
     Attributes:
         at: how many tokens of the trunk it continues; at least 1.
         ids: its tokens.
-        weights: what the loss of each of them counts.
+        weights: loss weight of each of them.
     """
 
     at: int
@@ -31,12 +31,12 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Text, and what leaves it.
+    """Text with branches.
 
     Attributes:
-        trunk: token ids that are seen by what follows.
-        weights: what the loss of each of the trunk's tokens counts; empty for nothing.
+        trunk: token ids that the branches see, up to where they leave it.
         branches: in the order of `at`.
+        weights: loss weight of each of the trunk's tokens; empty for none.
     """
 
     trunk: tuple[int, ...]
@@ -45,23 +45,23 @@ class Tree:
 
     @property
     def tokens(self) -> int:
-        """How many tokens are computed."""
+        """Number of tokens that are computed."""
         return len(self.trunk) + sum(len(branch.ids) for branch in self.branches)
 
     @property
     def supervised(self) -> int:
-        """How many tokens have a loss that counts; nothing predicts the very first token of a text."""
+        """Number of tokens with a loss that counts; nothing predicts the very first token of a text."""
         return sum(weight > 0 for weight in self.weights[1:]) + sum(
             weight > 0 for branch in self.branches for weight in branch.weights
         )
 
 
 def build_trees(examples: Sequence[Example], weights: Sequence[Sequence[float]]) -> list[Tree]:
-    """Trees of the examples of one episode: one, or more where a prompt does not continue the one before.
+    """Return the trees of the examples of one episode: one, or more where a prompt does not continue the one before.
 
     Args:
         examples: in order of steps.
-        weights: for each example, what the loss of each token of its answer counts.
+        weights: for each example, the loss weight of each token of its answer.
     """
     trees: list[Tree] = []
     group: list[tuple[Example, Sequence[float]]] = []

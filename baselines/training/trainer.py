@@ -1,7 +1,7 @@
-"""transformers' Trainer over a feed of packed trees. Invariant: killed at any moment and taken up again, a training ends with
-the same weights (on a CPU, bit for bit); a checkpoint counts only once its card is written, which comes last.
+"""transformers' Trainer over a dataset of packed trees. Invariant: a training killed at any moment and resumed ends with the
+same weights (on a CPU, bit for bit); a checkpoint counts only once its card is written, which comes last.
 
-What is left out of the Trainer: its data sampling, collating and accumulation, which the feed replaces; its rotation of
+What is left out of the Trainer: its data sampling, collating and accumulation, which the dataset replaces; its rotation of
 checkpoints, because a study needs them all (the state of the optimizer is kept for the newest one alone).
 """
 
@@ -31,11 +31,11 @@ _STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", RAW_WEIGHTS)
 _STATES = "rng_state*.pth"
 
 Card = Callable[[int, dict[str, float]], dict[str, Any]]
-"""Makes the card of a checkpoint from the step and from what was measured so far."""
+"""Makes the card of a checkpoint from its step and the counts so far."""
 
 
 class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
-    """A Trainer whose dataset is a `PackedDataset`.
+    """Trainer whose dataset is a `PackedDataset`.
 
     Args:
         packed: whether the model has our attention installed; else each branch goes through the model on its own.
@@ -54,7 +54,13 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         self.add_callback(_Checkpoints(self, card, frozenset(saves)))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """Every pass of a step, forward and backward; the loss of the whole step."""
+        """Compute every pass of a step, forward and backward, and return the loss of the whole step.
+
+        Args:
+            model: the model, wrapped by accelerate.
+            inputs: the portion, as `_only` collates it.
+            num_items_in_batch: not used.
+        """
         portion = cast(StepBatch, inputs["portion"])
         model.train()
         total, weight, tokens = 0.0, 0.0, 0
@@ -69,11 +75,11 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
             total = total + loss.detach()
             weight += float(counts.sum()) * (not portion.idle)
             tokens += len(packed.ids) * (not portion.idle)
-        self._take_note(tokens, portion.actions, weight - portion.others)
+        self._add_counts(tokens, portion.actions, weight - portion.others)
         return total * self.accelerator.num_processes
 
-    def _take_note(self, tokens: float, actions: float, in_loss: float) -> None:
-        """Add what this process computed in a step, and what the others did."""
+    def _add_counts(self, tokens: float, actions: float, in_loss: float) -> None:
+        """Add this process's counts of a step, and those of the others."""
         if self.accelerator.num_processes > 1:
             import torch
 
@@ -83,7 +89,9 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
             self.counts[name] += number
 
     def saved(self) -> AbstractContextManager[Any]:
-        """The model holds the weights that are to be saved; gives those that it goes on with."""
+        """Return a context in which the model holds the weights that are to be saved; it yields those that training goes on
+        with.
+        """
         return contextlib.nullcontext({}) if self.ema is None else self.ema.averaged_weights()
 
     def _save_checkpoint(self, *args: Any, **more: Any) -> None:
@@ -98,29 +106,33 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
             self.ema.restore(Path(resume_from_checkpoint))
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Nothing is counted here: the tokens are."""
+        """Return 0: tokens are counted instead."""
         return 0
 
     def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
-        """What the Trainer logs, with the tokens and what the masks left out, as the loss saw it."""
+        """Log the Trainer's numbers, with the tokens and the share that the masks left out, as the loss saw it."""
         if "loss" in logs:
-            feed = cast(PackedDataset, self.train_dataset)
+            dataset = cast(PackedDataset, self.train_dataset)
             now, before = time.monotonic(), self._since
             logs["tokens_per_second"] = round((self.counts["tokens"] - before[1]) / max(1e-9, now - before[0]), 1)
             logs["tokens"] = self.counts["tokens"]
             logs["masked_share"] = self.masked_share
-            logs["data_epoch"] = feed.steps[max(0, self.state.global_step - 1)].epoch
+            logs["data_epoch"] = dataset.steps[max(0, self.state.global_step - 1)].epoch
             self._since = (now, self.counts["tokens"])
         super().log(logs, *rest, **more)
 
     def count_from(self, seen: dict[str, float]) -> None:
-        """Go on counting from what was seen before."""
+        """Go on counting from the counts of an earlier checkpoint.
+
+        Args:
+            seen: the counts, by the names of `counts`.
+        """
         self.counts.update(seen)
         self._since = (time.monotonic(), self.counts["tokens"])
 
     @property
     def masked_share(self) -> float:
-        """Which share of the action tokens so far the loss left out; with an action weight, which share of their weight."""
+        """Share of the action tokens so far that the loss left out; with an action weight, the share of their weight."""
         return round(1 - self.counts["actions_in_loss"] / self.counts["actions"], 6) if self.counts["actions"] else 0.0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -130,18 +142,18 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
 
 
 def _only(items: Sequence[StepBatch]) -> dict[str, Any]:
-    """A batch is one portion: the feed has put it together."""
+    """Return the one portion of a batch, which the dataset has put together."""
     return {"portion": items[0]}
 
 
 class _Checkpoints(transformers.TrainerCallback):  # type: ignore[misc]
-    """Asks for checkpoints at the chosen steps and completes them with their card."""
+    """Callback that asks for checkpoints at the chosen steps and completes them with their card."""
 
     def __init__(self, trainer: TreeTrainer, card: Card, steps: frozenset[int]) -> None:
         self._trainer, self._card, self._steps = trainer, card, steps
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Average, and save after the chosen steps."""
+        """Update the average, and ask for a checkpoint after the chosen steps."""
         if self._trainer.ema is not None:
             self._trainer.ema.update(state.global_step)
         control.should_save = state.global_step in self._steps
@@ -161,12 +173,20 @@ class _Checkpoints(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """Write a checkpoint's card, whole or not at all."""
+    """Write a checkpoint's card, atomically.
+
+    Args:
+        folder: the checkpoint, or the trained model.
+        card: JSON data.
+    """
     write_atomically(folder / CARD, [json.dumps(card, indent=2) + "\n"])
 
 
 def newest_checkpoint(out: Path) -> Path | None:
-    """The newest whole checkpoint; what a kill left half-written is removed.
+    """Return the newest whole checkpoint, and remove newer ones that a kill left half-written.
+
+    Args:
+        out: the folder of the training.
 
     Raises:
         CotbenchError: a newer one was taken away: the older ones have no optimizer to go on with.
@@ -192,6 +212,10 @@ def _step_of(folder: Path) -> int:
 def restore_counts(trainer: TreeTrainer, checkpoint: Path) -> None:
     """Go on counting where a checkpoint stopped.
 
+    Args:
+        trainer: whose counts are set.
+        checkpoint: its folder.
+
     Raises:
         CotbenchError: its card is damaged.
     """
@@ -203,5 +227,10 @@ def restore_counts(trainer: TreeTrainer, checkpoint: Path) -> None:
 
 
 def steps_at(fractions: Sequence[float], steps: int) -> list[int]:
-    """After which steps the given fractions of a training are done; the last step is always among them."""
+    """Return after which steps the given fractions of a training are done; the last step is always among them.
+
+    Args:
+        fractions: from 0 to 1.
+        steps: number of steps of the training.
+    """
     return sorted({min(steps, max(1, math.ceil(fraction * steps - 1e-9))) for fraction in (*fractions, 1.0)})

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cotbench.agents.base import Agent
-from cotbench.cli.options import emptied
+from cotbench.cli.options import removed_if_empty
 
 
 class _Keeper:
@@ -51,7 +51,7 @@ def open_agent(spec: str, build: Callable[[], Agent], folder: Path) -> Iterator[
     else:
         _keeper.drop()
         print(f"loading {spec}", file=sys.stderr)
-        with emptied(folder):
+        with removed_if_empty(folder):
             agent = build()
     clear_cache = getattr(agent, "clear_cache", None)
     if not _keeper.keeping or clear_cache is None:

@@ -77,9 +77,9 @@ def load_command(name: str, arguments: list[str]) -> Any:
     module, attribute = entry.target.split(":")
     found = getattr(import_module(f"cotbench.cli.{module}"), attribute)
     if not isinstance(found, typer.Typer):
-        app_of_one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app_of_one.command(name)(found(arguments) if entry.built else found)
-        found = app_of_one
+        typer_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        typer_app.command(name)(found(arguments) if entry.built else found)
+        found = typer_app
     command = get_command(found)
     command.name = name
     return command

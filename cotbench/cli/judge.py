@@ -38,7 +38,7 @@ def judge(
 
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.options import emptied, model_of
+    from cotbench.cli.options import model_of, removed_if_empty
     from cotbench.cli.resume import resume_folder
     from cotbench.errors import UsageError
     from cotbench.judge import folder as judge_folder
@@ -65,7 +65,7 @@ def judge(
     try:
         with (
             open_agent(agent, build, folder) as asking,
-            emptied(folder),
+            removed_if_empty(folder),
             _progress(plan, folder, limit, quiet=json_ and not sys.stderr.isatty()) as observer,
         ):
             summary = judge_folder.judge_run(plan, folder, agent=asking, limit=limit, observer=observer)

@@ -90,8 +90,8 @@ def bad_value(error: ValidationError, model: type[BaseModel] | None = None) -> U
 
 
 @contextmanager
-def emptied(folder: Path) -> Iterator[None]:
-    """Remove a folder that is empty where the `with` block fails."""
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder that is empty when the `with` block fails."""
     try:
         yield
     except BaseException:

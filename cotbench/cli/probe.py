@@ -11,7 +11,7 @@ import typer
 
 from cotbench.cli.flags import Import, Resume, Typed, with_options
 from cotbench.flags import OUTPUT
-from cotbench.probes.config import MEASURED, ProbeConfig
+from cotbench.probes.config import MEASUREMENT, ProbeConfig
 from cotbench.runs.resources import Resources
 
 
@@ -32,7 +32,7 @@ def probe(
             "-o",
             metavar="NAME=VALUE",
             help="an option of the probe (cotbench list probes); may be repeated",
-            rich_help_panel=MEASURED,
+            rich_help_panel=MEASUREMENT,
         ),
     ] = None,
     out: Annotated[
@@ -223,8 +223,8 @@ def _states(target: Path, config: ProbeConfig, resources: Resources) -> tuple[An
         run = target / _REFERENCE
         with open_agent(config.reference, resolve(config.reference), target) as player:
             play_run(plan, run, True, player, resources)
-    found = read_states(run, config.states, config.seed)
-    return found, elicitation_of(found.env, config.elicitation)
+    states = read_states(run, config.states, config.seed)
+    return states, elicitation_of(states.env, config.elicitation)
 
 
 @contextmanager

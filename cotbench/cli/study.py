@@ -11,10 +11,10 @@ import typer
 
 from cotbench.cli.flags import DryRun, Import, Resume, Typed, with_options
 from cotbench.flags import OUTPUT
-from cotbench.study.execution import StudyExecution
+from cotbench.study.resources import StudyResources
 
 
-@with_options(StudyExecution)
+@with_options(StudyResources)
 def study(
     typed: Typed,
     name: Annotated[
@@ -42,12 +42,12 @@ def study(
     from cotbench.study.plan import make_study_plan
     from cotbench.study.scheduler import run_study
 
-    execution = model_of(StudyExecution, typed[StudyExecution])
+    resources = model_of(StudyResources, typed[StudyResources])
     config, target = _config(name, out, resume)
     plan = make_study_plan(config)
-    jobs = execution.jobs or _jobs(config)
+    jobs = resources.jobs or _jobs(config)
     if dry_run:
-        _print_plan(plan, target, execution.flops, jobs, json_)
+        _print_plan(plan, target, resources.flops, jobs, json_)
         return 0
     again = resume_command("study", target, import_ or [])
     _require(plan)

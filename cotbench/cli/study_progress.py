@@ -16,7 +16,7 @@ from cotbench.study.plan import StudyPlan
 from cotbench.study.stage import Stage
 
 
-def shown_time(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration in seconds as text, such as `45 s`, `12 min`, `3.1 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -38,7 +38,7 @@ class Lines:
         """Print a line for a stage that ended."""
         self._count += error is None
         ending = "done" if error is None else f"FAILED: {error}"
-        print(f"{self._count}/{self._total} {stage.name}: {ending}, {shown_time(seconds)}", file=sys.stderr, flush=True)
+        print(f"{self._count}/{self._total} {stage.name}: {ending}, {format_duration(seconds)}", file=sys.stderr, flush=True)
 
     def moment(self) -> None:
         """Do nothing."""
@@ -84,5 +84,5 @@ class Bar:
     def moment(self) -> None:
         """Show how long each stage has been running."""
         now = time.monotonic()
-        texts = [f"{name} {shown_time(now - since)}" for name, since in self._running.items()]
+        texts = [f"{name} {format_duration(now - since)}" for name, since in self._running.items()]
         self._bar.update(self._task, running=", ".join(texts))

@@ -114,7 +114,7 @@ def _train(
     import sys
 
     from cotbench.baselines.recipes.require import require_training
-    from cotbench.cli.options import emptied
+    from cotbench.cli.options import removed_if_empty
     from cotbench.cli.resume import resume_command, resume_folder
     from cotbench.errors import UsageError
 
@@ -131,7 +131,7 @@ def _train(
     again = resume_command("train", target, imports)
     try:
         _play_tiny_episodes(plan, quiet=as_json)
-        with emptied(target):
+        with removed_if_empty(target):
             trained = resolve.run_recipe(plan, target, resume=begun is not None, progress=progress(quiet=as_json))
     except KeyboardInterrupt:
         print(f"interrupted; the checkpoints are kept: {again}", file=sys.stderr)
@@ -195,6 +195,6 @@ def progress(*, quiet: bool) -> Any:
 
     if quiet and not sys.stderr.isatty():
         return None
-    from cotbench.cli.train_progress import Shown
+    from cotbench.cli.train_progress import ProgressCallback
 
-    return Shown
+    return ProgressCallback

@@ -14,7 +14,7 @@ _SECONDS = 20.0
 """Seconds between two lines where there is no terminal."""
 
 
-class Shown(transformers.TrainerCallback):  # type: ignore[misc]
+class ProgressCallback(transformers.TrainerCallback):  # type: ignore[misc]
     """Shows steps, loss and tokens a second on standard error."""
 
     def __init__(self) -> None:
@@ -32,12 +32,12 @@ class Shown(transformers.TrainerCallback):  # type: ignore[misc]
                 TextColumn("training"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[told]}"),
+                TextColumn("{task.fields[rates]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
             )
             self._bar = Progress(*columns, console=Console(stderr=True))
-            self._task = self._bar.add_task("steps", total=state.max_steps, completed=state.global_step, told="")
+            self._task = self._bar.add_task("steps", total=state.max_steps, completed=state.global_step, rates="")
             self._bar.start()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -48,7 +48,7 @@ class Shown(transformers.TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Advance the bar, or print a line."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=state.global_step, told=self._rates)
+            self._bar.update(self._task, completed=state.global_step, rates=self._rates)
         elif state.is_world_process_zero and time.monotonic() - self._last_line > _SECONDS:
             self._last_line = time.monotonic()
             print(f"step {state.global_step}/{state.max_steps}  {self._rates}", file=sys.stderr, flush=True)

@@ -135,11 +135,11 @@ def _rows(
     if waiting and judge is not None:
         yield from _judged(waiting, options.question, judge)
     elif waiting:
-        opened = make_agent(str(options.judge))
+        judge_agent = make_agent(str(options.judge))
         try:
-            yield from _judged(waiting, options.question, opened)
+            yield from _judged(waiting, options.question, judge_agent)
         finally:
-            opened.close()
+            judge_agent.close()
 
 
 def _judged(pairs: Sequence[Pair], question: Question, judge: Agent) -> Iterator[PreferenceRow]:

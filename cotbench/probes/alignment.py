@@ -110,7 +110,7 @@ def _measure(
 ) -> Iterator[AlignmentRow]:
     for group in batches(states, agent):
         for together in _rounds(group):
-            yield from _measured(agent, together, setting, options)
+            yield from _measure_group(agent, together, setting, options)
 
 
 def _rounds(states: Sequence[ProbeState]) -> Iterator[list[ProbeState]]:
@@ -125,7 +125,7 @@ def _rounds(states: Sequence[ProbeState]) -> Iterator[list[ProbeState]]:
         yield [state for state in together if state is not None]
 
 
-def _measured(
+def _measure_group(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: AlignmentOptions
 ) -> Iterator[AlignmentRow]:
     scored = options.scores and setting.elicitation.style == "prefill"
@@ -134,10 +134,10 @@ def _measured(
     if scored:
         flat += [replace(prompt, given_action=state.action) for state, (prompt, _) in zip(states, queries, strict=True)]
     decisions = decide_or_errors(agent, flat)
-    answered = list(zip(decisions[0 : 2 * len(states) : 2], decisions[1 : 2 * len(states) : 2], strict=True))
+    decision_pairs = list(zip(decisions[0 : 2 * len(states) : 2], decisions[1 : 2 * len(states) : 2], strict=True))
     before, after = decisions[2 * len(states) :], []
     if scored:
-        cases = zip(states, queries, answered, strict=True)
+        cases = zip(states, queries, decision_pairs, strict=True)
         after = decide_or_errors(
             agent,
             [
@@ -147,7 +147,7 @@ def _measured(
             ],
         )
     early, late = iter(before), iter(after)
-    for state, (prompt, cot) in zip(states, answered, strict=True):
+    for state, (prompt, cot) in zip(states, decision_pairs, strict=True):
         score = next(early, None)
         error = prompt.error or cot.error
         if error is not None:

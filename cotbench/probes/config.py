@@ -15,7 +15,7 @@ from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.jsonl_store import write_atomically
 
 CONFIG = "probe_config.json"
-MEASURED = "Measurement"
+MEASUREMENT = "Measurement"
 """The panel of `--help`."""
 
 
@@ -25,17 +25,17 @@ class ProbeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     probe: Annotated[str, Flag(hidden=True)] = Field(description="name of the probe")
-    agent: Annotated[str, Flag(panel=MEASURED)] = Field(description="agent that is measured (cotbench list agents)")
-    reference: Annotated[str, Flag(panel=MEASURED)] = Field(
+    agent: Annotated[str, Flag(panel=MEASUREMENT)] = Field(description="agent that is measured (cotbench list agents)")
+    reference: Annotated[str, Flag(panel=MEASUREMENT)] = Field(
         "scripted", description="whose states and actions: an agent that wins, or a run folder with CoT episodes"
     )
-    states: Annotated[int, Flag(names=("-n",), panel=MEASURED)] = Field(
+    states: Annotated[int, Flag(names=("-n",), panel=MEASUREMENT)] = Field(
         200, ge=1, description="number of states, drawn by the seed"
     )
-    seed: Annotated[int, Flag(panel=MEASURED)] = Field(
+    seed: Annotated[int, Flag(panel=MEASUREMENT)] = Field(
         0, ge=0, description="seed of the draw of states, of pairing them and of sampling"
     )
-    answers: Annotated[Path | None, Flag(panel=MEASURED)] = Field(
+    answers: Annotated[Path | None, Flag(panel=MEASUREMENT)] = Field(
         None, description="folder of probe alignment: the agent's answers at these states, not asked for again"
     )
     env: Annotated[str | None, Flag(panel=TASKS, default="alfworld-gen")] = Field(
@@ -71,7 +71,7 @@ def write_config(folder: Path, config: ProbeConfig) -> None:
 
 
 def read_config(folder: Path) -> ProbeConfig | None:
-    """Return the configuration in a probe's folder; None where there is none.
+    """Read the configuration of a probe from its folder; None where there is none.
 
     Raises:
         RunFolderError: the file is damaged.

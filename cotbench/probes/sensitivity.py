@@ -129,19 +129,19 @@ def _measure(
 
 def _row(
     state: ProbeState,
-    answered: Sequence[tuple[_ChangedState, list[Decision]]],
+    decisions_by_change: Sequence[tuple[_ChangedState, list[Decision]]],
     missing: dict[str, str],
     answers: Mapping[StateKey, StateAnswer],
     setting: ProbeSetting,
 ) -> SensitivityRow:
     answer = answers[state.key]
-    failed = (decision.error for _, decisions in answered for decision in decisions)
+    failed = (decision.error for _, decisions in decisions_by_change for decision in decisions)
     error = answer.error or next((one for one in failed if one is not None), None)
     if error is not None:
         return SensitivityRow(task=state.task, step=state.step, error=error)
-    if not answered:
+    if not decisions_by_change:
         return SensitivityRow(task=state.task, step=state.step, left_out=", ".join(dict.fromkeys(missing.values())))
-    changes = {f"{one.variant}_change": _change(one, decisions, answers, setting) for one, decisions in answered}
+    changes = {f"{one.variant}_change": _change(one, decisions, answers, setting) for one, decisions in decisions_by_change}
     return SensitivityRow.model_validate(
         {
             "task": state.task,

@@ -70,7 +70,11 @@ class Elicitation(BaseModel):
 
     @classmethod
     def for_env(cls, env: str, **options: Any) -> Self:
-        """Return an environment's defaults, with `options` in place of some of them.
+        """Return an environment's elicitation.
+
+        Args:
+            env: the environment's name.
+            options: fields with other values than the environment's defaults.
 
         Raises:
             UnknownNameError: no such environment.

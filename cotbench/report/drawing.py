@@ -193,10 +193,10 @@ def _draw_bars(axes: Any, panel: Panel, styles: Mapping[Line, Style]) -> None:
 def _draw_dots(axes: Any, places: list[float], line: Line, colour: str, *, bars: bool) -> None:
     if not line.dots:
         return
-    where = [place for place, dots in zip(places, line.dots, strict=True) for _ in dots]
+    positions = [place for place, dots in zip(places, line.dots, strict=True) for _ in dots]
     values = [dot for dots in line.dots for dot in dots]
     drawn = {"color": colour, "alpha": 0.6, "marker": "o", "markersize": 3, "markeredgewidth": 0, "linestyle": "none"}
-    axes.plot(*((values, where) if bars else (where, values)), zorder=5, **drawn)
+    axes.plot(*((values, positions) if bars else (positions, values)), zorder=5, **drawn)
 
 
 def _ends(line: Line) -> tuple[list[float], list[float], list[float]]:

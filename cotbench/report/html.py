@@ -89,15 +89,15 @@ def write_report(page: Page, out: Path, episode_bytes: int = EPISODE_BYTES) -> P
     _check_names("figure", [figure.name for figure in figures])
     _check_names("table", [table.name for table in tables])
     others = others_of(figures)
-    looks = {figure.name: styles(figure, others) for figure in figures}
-    html = page_html(page, looks, episode_bytes)
+    styles_by_figure = {figure.name: styles(figure, others) for figure in figures}
+    html = page_html(page, styles_by_figure, episode_bytes)
     try:
         for folder in ("figures", "tables"):
             (out / folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out} cannot be made: {error.strerror}; choose another --out") from error
     for figure in figures:
-        (out / "figures" / f"{figure.name}.pdf").write_bytes(figure_pdf(figure, looks[figure.name]))
+        (out / "figures" / f"{figure.name}.pdf").write_bytes(figure_pdf(figure, styles_by_figure[figure.name]))
         write_atomically(out / "figures" / f"{figure.name}.csv", [csv_text(numbers_of(figure))])
     for table in tables:
         write_atomically(out / "tables" / f"{table.name}.csv", [csv_text(table)])
@@ -114,15 +114,15 @@ def _check_names(kind: str, names: Sequence[str]) -> None:
         raise ValueError(f"two {kind}s are called {twice[0]!r}")
 
 
-def page_html(page: Page, looks: Mapping[str, Mapping[Line, Style]], episode_bytes: int) -> str:
+def page_html(page: Page, styles_by_figure: Mapping[str, Mapping[Line, Style]], episode_bytes: int) -> str:
     """Return the page as text.
 
     Args:
         page: the report.
-        looks: figure name -> its lines' styles.
+        styles_by_figure: figure name -> its lines' styles.
         episode_bytes: for the episodes in the page.
     """
-    sections = _sections(page, looks)
+    sections = _sections(page, styles_by_figure)
     bare = _rendered(page, sections, ())
     if not page.runs:
         return bare
@@ -172,7 +172,7 @@ def _asset(name: str) -> str:
     return resources.files("cotbench.report").joinpath(name).read_text("utf-8")
 
 
-def _sections(page: Page, looks: Mapping[str, Mapping[Line, Style]]) -> list[RenderedSection]:
+def _sections(page: Page, styles_by_figure: Mapping[str, Mapping[Line, Style]]) -> list[RenderedSection]:
     """Return the sections with their figures drawn; figures and tables are numbered through the page."""
     shown: list[RenderedSection] = []
     figures = tables = 0
@@ -181,7 +181,7 @@ def _sections(page: Page, looks: Mapping[str, Mapping[Line, Style]]) -> list[Ren
         for item in section.items:
             if isinstance(item, Figure):
                 figures += 1
-                items.append((figures, _figure(item, looks[item.name]), None))
+                items.append((figures, _figure(item, styles_by_figure[item.name]), None))
             else:
                 tables += 1
                 items.append((tables, None, render_table(item)))
@@ -201,16 +201,16 @@ def _anchor(section: Section, before: Sequence[RenderedSection]) -> str:
     return next(name for number in range(len(taken) + 1) if (name := f"{base}-{number}" if number else base) not in taken)
 
 
-def _figure(figure: Figure, looks: Mapping[Line, Style]) -> RenderedFigure:
+def _figure(figure: Figure, line_styles: Mapping[Line, Style]) -> RenderedFigure:
     panels = tuple(
         page_svg(drawn, f"{figure.name}-{place}", panel)
-        for place, (drawn, panel) in enumerate(zip(panel_svgs(figure, looks), figure.panels, strict=True))
+        for place, (drawn, panel) in enumerate(zip(panel_svgs(figure, line_styles), figure.panels, strict=True))
     )
     keys: dict[str, Key] = {}
     for panel in figure.panels:
         for line in panel.lines:
-            look = looks[line]
-            dashes = " ".join(f"{2 * length:g}" for length in look.dashes)
-            keys.setdefault(line.label, Key(line.label, look.colour, dashes, _MARKS[look.marker], bool(panel.labels)))
+            style = line_styles[line]
+            dashes = " ".join(f"{2 * length:g}" for length in style.dashes)
+            keys.setdefault(line.label, Key(line.label, style.colour, dashes, _MARKS[style.marker], bool(panel.labels)))
     numbers = render_table(numbers_of(figure))
     return RenderedFigure(figure.name, figure.title, figure.caption, panels, tuple(keys.values()), numbers)

@@ -154,11 +154,11 @@ def task_types(named: Mapping[str, Run]) -> list[Section]:
         rows += [(label, name, cells["prompt"][place][1], cells["cot"][place][1]) for place, name in enumerate(types)]
     if not panels:
         return []
-    how = f"95 % intervals over the tasks of the type (Wilson). {_elicited(named)}"
-    figure = Figure("task_types", "Success by task type", how, "task type", "success", tuple(panels[:PANELS]), (0.0, 1.0))
-    table = Table("task_types", "Success by task type", how, ("run", "task type", "prompt", "CoT"), tuple(rows))
-    more = f" The first {PANELS} runs are drawn; the table has all." if len(panels) > PANELS else ""
-    return [Section("By task type", f"A type with few tasks has a wide interval.{more}", (figure, table))]
+    caption = f"95 % intervals over the tasks of the type (Wilson). {_elicited(named)}"
+    figure = Figure("task_types", "Success by task type", caption, "task type", "success", tuple(panels[:PANELS]), (0.0, 1.0))
+    table = Table("task_types", "Success by task type", caption, ("run", "task type", "prompt", "CoT"), tuple(rows))
+    remark = f" The first {PANELS} runs are drawn; the table has all." if len(panels) > PANELS else ""
+    return [Section("By task type", f"A type with few tasks has a wide interval.{remark}", (figure, table))]
 
 
 _JUDGED = ("win rate of the cot action", "net preference", "position bias", "agreement with the reference")
@@ -208,14 +208,14 @@ def costs(named: Mapping[str, Run]) -> Section:
                 (label, LABELS[name], mode.n, mode.errors, mode.score, mode.steps, mode.invalid_actions, *format_rates)
             )
             tokens.append((label, LABELS[name], mode.tokens, mode.prefilled_tokens, mode.reused_tokens))
-    how = "95 % intervals over tasks (bootstrap; one of no width means that all tasks gave the same value)."
+    intervals = "95 % intervals over tasks (bootstrap; one of no width means that all tasks gave the same value)."
     columns = ("episodes", "errors", "score", "steps", "invalid actions", "format kept", "trace truncated")
     token_columns = ("generated", "prefilled", "reused")
     items = (
         Table(
             "episodes",
             "What an episode is like",
-            f"Means over episodes; format kept and trace truncated are shares of decisions. {how} {_elicited(named)}",
+            f"Means over episodes; format kept and trace truncated are shares of decisions. {intervals} {_elicited(named)}",
             ("run", "mode", *columns),
             tuple(played),
             digits={"steps": 1, "invalid actions": 1},
@@ -223,7 +223,7 @@ def costs(named: Mapping[str, Run]) -> Section:
         Table(
             "tokens",
             "Tokens an episode",
-            f"Means over episodes, of the executed decisions. {how} {_elicited(named)}",
+            f"Means over episodes, of the executed decisions. {intervals} {_elicited(named)}",
             ("run", "mode", *token_columns),
             tuple(tokens),
             digits=dict.fromkeys(token_columns, 0),

@@ -104,8 +104,8 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 def _title(runs: Sequence[Run]) -> str:
     agents = list(dict.fromkeys(run.summary.agent for run in runs))
     places = list(dict.fromkeys(f"{run.summary.env} {run.summary.scheme}/{run.summary.split}" for run in runs))
-    who = agents[0] if len(agents) == 1 else f"{len(agents)} agents"
-    return f"{who} on {', '.join(places) if len(places) <= 3 else f'{len(places)} splits'}"
+    agent = agents[0] if len(agents) == 1 else f"{len(agents)} agents"
+    return f"{agent} on {', '.join(places) if len(places) <= 3 else f'{len(places)} splits'}"
 
 
 def _answer(named: dict[str, Run]) -> tuple[str, ...]:
@@ -128,8 +128,8 @@ def _answer(named: dict[str, Run]) -> tuple[str, ...]:
     same = {label: summary.consistency.consistency for label, summary in summaries.items() if summary.consistency}
     if spread := _spread(same):
         (low, first), (high, last) = spread
-        where = f"{low:.0%} ({first}) to {high:.0%} ({last})" if low < high else f"{low:.0%}"
-        sentences.append(f"Prompt action and CoT action are the same at {where} of the states.")
+        shares = f"{low:.0%} ({first}) to {high:.0%} ({last})" if low < high else f"{low:.0%}"
+        sentences.append(f"Prompt action and CoT action are the same at {shares} of the states.")
     return tuple(filter(None, sentences))
 
 

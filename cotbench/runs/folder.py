@@ -232,12 +232,12 @@ def check_identity(folder: Path, before: dict[str, Any], now: dict[str, Any], wh
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             raise RunFolderError(
-                f"{folder} holds another {what}: its {name} is {_shortened(before.get(name))}, not {_shortened(now.get(name))};"
-                " leave the option away, or choose another --out"
+                f"{folder} holds another {what}: its {name} is {_cut(before.get(name))}, not {_cut(now.get(name))}; "
+                "leave the option away, or choose another --out"
             )
 
 
-def _shortened(value: Any) -> str:
+def _cut(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -21,11 +21,11 @@ class Record(Protocol):
 
     @property
     def key(self) -> Any:
-        """The record's key within its file."""
+        """Key of the record within its file."""
 
     @property
     def error(self) -> str | None:
-        """The reason of a failure, or None."""
+        """Reason of a failure, or None."""
 
     @classmethod
     def model_validate_json(cls, json_data: bytes, /) -> Self:

@@ -36,7 +36,7 @@ class RunPlan:
 
     @property
     def rollouts(self) -> list[RolloutSpec]:
-        """The episodes to play: each task in each mode."""
+        """Episodes to play: each task in each mode."""
         modes: Sequence[Mode] = MODES if self.config.mode == "both" else (self.config.mode,)
         source = self.entry.source()
         return [RolloutSpec(task, source.task_type(task), mode) for task in self.tasks for mode in modes]

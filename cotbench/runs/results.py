@@ -38,14 +38,14 @@ class Run:
 
     @property
     def episodes(self) -> pd.DataFrame:
-        """The episodes as a table, one row each: task, task_type, mode, error, goal, success, score, steps, ..."""
+        """Episodes as a table, one row each: task, task_type, mode, error, goal, success, score, steps, ..."""
         import pandas as pd
 
         return pd.DataFrame([episode.model_dump(exclude={"trajectory", "first_observation"}) for episode in self.records])
 
     @property
     def steps(self) -> pd.DataFrame:
-        """The steps as a table, one row each: executed, prompt and expert action, the observation and score after it, the
+        """Steps as a table, one row each: executed, prompt and expert action, the observation and score after it, the
         decision's fields, and those of the prompt decision under `prompt_...`; `worded` is the action as the agent wrote it.
         """
         import pandas as pd

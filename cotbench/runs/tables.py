@@ -157,5 +157,5 @@ def suite_table(suite: SuiteSummary) -> RenderableType:
     first = runs[0]
     title = f"{first.agent} on {len(runs)} environments, {first.scheme}/{first.split}, seed {first.seed}"
     noted = [f"{run.env}: {line}" for run in runs for line in footnotes(run)]
-    how = [f"{run.env}: elicitation {run.style} {run.elicitation}, at most {run.max_steps} steps" for run in runs]
-    return Group(Text(title, style="bold"), table, *(Text(line) for line in (_INTERVALS, *how, *noted)))
+    elicitations = [f"{run.env}: elicitation {run.style} {run.elicitation}, at most {run.max_steps} steps" for run in runs]
+    return Group(Text(title, style="bold"), table, *(Text(line) for line in (_INTERVALS, *elicitations, *noted)))

@@ -4,9 +4,9 @@ sides of a gap; every interval names the units that it is over.
 `over` is one of
     tasks: for these seeds; tasks are resampled (BCa bootstrap). Does not cover another training run.
     seeds: for these tasks; t interval of the seeds' values. Needs two seeds, and is wide with few.
-    both: for another run on other tasks. Tasks and seeds are both resampled (bootstrap of crossed factors, Owen 2007; of S
-        seeds S - 1 are drawn, which keeps the variance unbiased: Rao and Wu 1988); its standard error, and a t distribution
-        with Satterthwaite's degrees of freedom. Never too narrow, but wide where seeds hardly differ (simulated coverage 95 to
+    both: for another run on other tasks. Tasks and seeds are resampled (bootstrap of crossed factors, Owen 2007; of S seeds
+        S - 1 are drawn, which keeps the variance unbiased: Rao and Wu 1988); its standard error, and a t distribution with
+        Satterthwaite's degrees of freedom. Never too narrow, but wide where seeds hardly differ (simulated coverage 95 to
         100 %).
 The value is the same for all three: the mean over the seeds. A mixed model is left out: with two to five seeds its variance of
 seeds is a guess, it takes rates for normal, and over tasks a GEE has the slope and the standard error of this bootstrap.

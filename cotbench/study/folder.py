@@ -33,7 +33,7 @@ def is_done(study: Path, stage: Stage) -> bool:
 
 
 def seconds_of(study: Path, stage: Stage) -> float | None:
-    """Return the duration of a stage in seconds, over all attempts of the run that ended it; None where it is not done."""
+    """Return the duration of a stage in seconds, over all attempts that it took; None where it is not done."""
     try:
         return float(json.loads(mark_of(study, stage).read_text("utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -62,13 +62,13 @@ def checkpoint(training: Path, share: float) -> Path:
             found[card.parent] = abs(float(read["progress"]) - share) * int(read["steps"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{card} is damaged: remove {training}, and the study trains anew") from error
-    near = min(found, key=lambda path: found[path], default=None)
-    if near is None or found[near] > 1:
+    nearest = min(found, key=lambda path: found[path], default=None)
+    if nearest is None or found[nearest] > 1:
         raise RunFolderError(
             f"{training} has no checkpoint after {share:g} of the training: a checkpoint is missing from the series; "
             f"remove {training}, and the study trains anew"
         )
-    return near
+    return nearest
 
 
 def command_of(study: Path, plan: StudyPlan, stage: Stage) -> list[str]:

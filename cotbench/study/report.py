@@ -184,8 +184,8 @@ def _of_arms(scope: Scope) -> list[str]:
                 played = f", success {format_estimate(success, signed=True)}" if success else ""
                 parts.append(f"{split} {format_estimate(cot, signed=True)}{played}")
         if parts:
-            where = "out of domain" if scope.out_of_domain else "in domain"
-            found.append(f"{arm} minus {baseline} in CoT alignment at the end of the training, {where}: {'; '.join(parts)}.")
+            domain = "out of domain" if scope.out_of_domain else "in domain"
+            found.append(f"{arm} minus {baseline} in CoT alignment at the end of the training, {domain}: {'; '.join(parts)}.")
     return found
 
 
@@ -211,8 +211,8 @@ def _browsed(data: StudyData) -> Sequence[BrowsedRun]:
     chosen = []
     for place, run in data.runs:
         if place.seed in (None, data.config.seeds[0]):
-            who = "before training" if place.arm is None else f"{place.arm}, seed {place.seed}, after {place.progress:.0%}"
-            words = [who, place.split or ""]
+            arm = "before training" if place.arm is None else f"{place.arm}, seed {place.seed}, after {place.progress:.0%}"
+            words = [arm, place.split or ""]
             words += [place.env] * (len(data.config.envs) > 1) + [place.model or ""] * (len(data.config.models) > 1)
             chosen.append(BrowsedRun(", ".join(words), tuple(run.records)))
     return chosen

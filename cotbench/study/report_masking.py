@@ -76,9 +76,9 @@ def _table(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Table | None:
     if not rows:
         return None
     columns: tuple[str, ...] = ("arm", "masked", "chosen", "split", "CoT alignment", "CoT success", "paper: success")
-    theirs = frozenset(columns[6:])
+    paper_columns = frozenset(columns[6:])
     if all(row[6] is None for row in rows):
-        columns, rows, theirs = columns[:6], [row[:6] for row in rows], frozenset()
+        columns, rows, paper_columns = columns[:6], [row[:6] for row in rows], frozenset()
     caption = f"At the end of the training. {interval_caption(scope.data, units, 'Intervals', dots=False)}"
-    caption += f" The last column is what the paper reports out of domain ({SOURCE})." if theirs else ""
-    return Table(scope.slug("masks_table"), "By mask fraction", caption, columns, tuple(rows), frozenset(), theirs)
+    caption += f" The last column is what the paper reports out of domain ({SOURCE})." if paper_columns else ""
+    return Table(scope.slug("masks_table"), "By mask fraction", caption, columns, tuple(rows), frozenset(), paper_columns)

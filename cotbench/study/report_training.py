@@ -183,9 +183,9 @@ def revisions_section(scope: Scope) -> Section | None:
                 found = data.numbers(cell, measure, share)
                 units.append(found.tasks)
                 cells = [found.counts[name] for name in _REVISIONS]
-                who = "before training" if share == 0 else arm
+                label = "before training" if share == 0 else arm
                 net = found.estimates["net benefit of revisions"]
-                rows.append((who, cell.split, f"{share:.0%}", found.states, *cells, net))
+                rows.append((label, cell.split, f"{share:.0%}", found.states, *cells, net))
     columns = ("arm", "split", "training", "states", *(name.replace("->", "→") for name in _REVISIONS), "net benefit")
     caption = (
         "What became of the prompt action when the model reasoned; right: it is the reference action. Net benefit: right after "
@@ -267,8 +267,8 @@ def success_section(scope: Scope) -> Section | None:
             f" The last column is what the paper reports of its own model after that recipe ({SOURCE}); it does not say in "
             f"which mode{games}."
         )
-    signed, theirs = frozenset(("CoT - prompt",)), frozenset(columns[6:])
-    table = Table(scope.slug("success"), "Success", caption, columns, tuple(rows), signed, theirs)
+    signed, paper_columns = frozenset(("CoT - prompt",)), frozenset(columns[6:])
+    table = Table(scope.slug("success"), "Success", caption, columns, tuple(rows), signed, paper_columns)
     return Section(
         "Playing whole episodes",
         "The same question online: the agent plays unseen tasks, once acting straight from the prompt, once reasoning first.",

@@ -49,11 +49,11 @@ class ArmInfo:
         """
         if self.recipe.run is not other.recipe.run or self.recipe.masking is None:
             return False
-        mine, theirs = (
+        own, others = (
             {name: value for name, value in arm.config.model_dump().items() if name not in self.recipe.mask_options}
             for arm in (self, other)
         )
-        return bool(mine == theirs)
+        return bool(own == others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,9 @@ class Scope:
         arm = self.arm(name)
         others = [self.arm(other) for other in self.arms if other != name]
         if not arm.unmasked:
-            alike = [other for other in others if other.unmasked and arm.differs_by_masks_alone(other)]
-            if alike:
-                return alike[0].name
+            unmasked = [other for other in others if other.unmasked and arm.differs_by_masks_alone(other)]
+            if unmasked:
+                return unmasked[0].name
         return next((other.name for other in others if other.recipe.name == arm.recipe.compares_with), None)
 
     @property

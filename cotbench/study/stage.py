@@ -183,7 +183,7 @@ def option_texts(options: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a stage belongs to, for the code that collects the numbers.
+    """The coordinates of a stage in its study, for the code that collects the numbers.
 
     Attributes:
         arm, seed: None for the model before training, and for stages without a model.

@@ -1,4 +1,4 @@
-"""How actions are spelled, and why one did nothing. Invariant: pure text; nothing here knows the hidden state, only the
+"""Spelling of actions, and the reasons why one did nothing. Invariant: pure text; nothing here knows the hidden state, only the
 names in the game and the admissible commands.
 """
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 
 NOTHING_HAPPENS = "Nothing happens."
-"""What upstream answers to a command that is not admissible."""
+"""Upstream's answer to a command that is not admissible."""
 
 _PUT = re.compile(r"put (.+?) (?:in/on|into|onto|inside|in|on|to) (.+)")
 

@@ -35,7 +35,7 @@ class ALFWorldEnv(TextEnv):
     place, heat & place, cool & place, pick two & place.
 
     ## Observation Space
-    `AnyText`: what the engine says. The first observation holds the room and the task sentence.
+    `AnyText`: the engine's text. The first observation holds the room and the task sentence.
 
     ## Action Space
     `AnyText`: one command, such as `go to desk 1`, `take mug 1 from desk 1`, `move mug 1 to shelf 2`. Case, spacing and a
@@ -56,7 +56,7 @@ class ALFWorldEnv(TextEnv):
         split: the split to draw tasks from.
         scheme: `paper` or `official` (upstream's split names).
         games: "official" or "generated".
-        engine: "native", our own, or "textworld", the stock engine, which says the same some hundred times slower (extra
+        engine: "native", our own, or "textworld", the stock engine, with the same texts some hundred times slower (extra
             `reference`).
         expert: who answers a request for `expert_action`: "walkthrough", the game's own plan, which knows the whole household
             and is silent once it was left; or "seen", a player that knows what the episode has shown so far, and can step in

@@ -3,9 +3,6 @@ training households, never the hidden state; the same observations and the same 
 
 It looks first where the things it needs lie most often (counts of the real training games), remembers all it saw, and keeps
 its state of mind as data: what it seeks, where it looked, what it holds, what comes next.
-
-It looks first where the things it needs lie most often (counts of the real training games), remembers all it saw, and keeps
-its state of mind as data: what it seeks, where it looked, what it holds, what comes next.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from cotbench.envs.alfworld.household_statistics import Room, rooms
 from cotbench.errors import GameFileError
 
 OPENABLE = frozenset(("cabinet", "drawer", "fridge", "microwave", "safe", "laundryhamper", "box"))
-"""What is closed more often than not: costs an action more to look into."""
+"""Receptacle types that are closed more often than not: looking into one costs an action more."""
 
 _THINGS = re.compile(r"\ban? ([a-z]+ \d+)")
 _SURROUNDINGS = re.compile(r"you see (.+?)\.\s*(?:\n|$)")
@@ -33,7 +30,7 @@ _CLOSED = re.compile(r"The ([a-z]+ \d+) is closed\.")
 
 @dataclass(frozen=True, slots=True)
 class Mind:
-    """The expert's state of mind before an action.
+    """State of mind of the expert before an action.
 
     Attributes:
         goal: what the task asks for.
@@ -148,7 +145,7 @@ class Expert:
             self._treated = verb == self._goal.kind or (self._treated and self._goal.kind == "clean")
         self._read(observation)
         if len(self._brought()) >= self._goal.count:
-            # Yet the game goes on: some belief about these things was wrong, so they are to be done again.
+            # The game goes on, so some belief about these things was wrong: they have to be done again.
             self._finished.clear()
 
     def _read(self, observation: str) -> None:
@@ -170,7 +167,7 @@ class Expert:
             place = action.removeprefix("go to ")
             if place in self._places:
                 self._at = place
-        # Only what would be refused again is worth remembering: not what another player tried too early.
+        # Only commands that would be refused again are stored: not those that another player tried too early.
         elif verb in ("open", "examine"):
             if rest == self._at:
                 self._refused.add(action)
@@ -249,7 +246,7 @@ class Expert:
     def _worth(self, kind: str, place: str) -> float:
         """Return how likely a look finds the thing, for each action that the look costs."""
         if place == self._at:
-            return float("inf")  # What was begun is ended: one look more is the cheapest of all.
+            return float("inf")  # Already there: a look costs the least.
         cost = 2 if place in self._closed or _kind(place) in OPENABLE else 1
         return _chance(self._room, kind, _kind(place)) / cost
 
@@ -272,7 +269,9 @@ class Expert:
         return min(usable, key=lambda place: (place != self._at, place not in self._contents, self._rank[place]))
 
     def _put_away(self) -> str:
-        """Return an action that gets rid of what is held: here if such things lie in such places, else where it came from."""
+        """Return an action that gets rid of what is held: here if such things lie in places like this, else where it came
+        from.
+        """
         free = [place for place in self._places if f"move {self._holds} to {place}" not in self._refused]
         if not free:
             return "inventory"

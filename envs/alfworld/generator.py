@@ -1,7 +1,7 @@
 """Games made from a seed. Invariant: a game that comes out can be won: its plan was written by the generator, who knows the
 whole household, and replayed on our engine. Same type and seed, same game, on every machine.
 
-The seed also says which conditions a game was made under, so that a test can hold out what training never shows:
+The seed also determines the conditions that a game was made under, so that a test can hold out what training never shows:
 
 | seeds | rooms | object and goal |
 |---|---|---|
@@ -25,7 +25,7 @@ from cotbench.envs.alfworld.native_engine import NativeEngine
 from cotbench.errors import EngineError, UnknownNameError
 
 VERSION = "2"
-"""Changes whenever a seed gives another game than before."""
+"""Version of the generator: changes whenever a seed gives another game than before."""
 
 KINDS = {
     "pick": "pick_and_place_simple",
@@ -38,20 +38,25 @@ KINDS = {
 """Task types by the short names used in ids, with upstream's names."""
 
 BAND = 1_000_000
-"""Seeds in a row that are made under one condition."""
+"""Number of consecutive seeds that are made under one condition."""
 
 _BANDS = (("usual", False), ("new", False), ("usual", True))
 """For each band of seeds: which rooms, and whether the pair of object and goal is a held-out one."""
 
 _NEW_ROOM = "bathroom"
 _HELD_OUT = 5
-"""One pair in so many is held out."""
+"""One in this number of pairs is held out."""
 
 _TRIES = 1000
 
 
 def held_out(thing: str, goal: str) -> bool:
-    """Tell whether a pair of object type and receptacle (or lamp) type is kept out of training."""
+    """Tell whether a pair of object type and receptacle (or lamp) type is kept out of training.
+
+    Args:
+        thing: upstream's object type ("Mug").
+        goal: upstream's receptacle type, or lamp type for task type `look`.
+    """
     return hashlib.sha256(f"{thing} {goal}".encode()).digest()[0] % _HELD_OUT == 0
 
 
@@ -79,7 +84,7 @@ def generate(kind: str, seed: int) -> Game:
         raise UnknownNameError("task", task, [f"alfworld/gen/{other}/{seed}" for other in kinds_of(seed)])
     # String seeds go through sha512: the same on every machine and Python version, whatever PYTHONHASHSEED says.
     rng = random.Random(f"cotbench-alfworld-{VERSION}-{kind}-{seed}")
-    # Drawn once and for all: drawing again after a household that does not fit would favour what is common.
+    # Drawn once: drawing again after a household that does not fit would favour what is common.
     room = rng.choices(list(weights), [sum(pairs.values()) for pairs in weights.values()])[0]
     thing, goal = rng.choices(list(weights[room]), list(weights[room].values()))[0]
     receptacles = frozenset(() if kind == "look" else (goal, STATIONS.get(kind, goal)))
@@ -112,9 +117,9 @@ def _weights(kind: str, rooms: tuple[str, ...], new_pair: bool) -> Mapping[str, 
     result: dict[str, dict[tuple[str, str], int]] = {}
     for room, pairs in household_statistics().tasks[KINDS[kind]].items():
         split = {(thing, goal): count for pair, count in pairs.items() for thing, goal in [pair.split()]}
-        kept = {pair: count for pair, count in split.items() if held_out(*pair) == new_pair}
-        if room in rooms and kept:
-            result[room] = kept
+        fitting = {pair: count for pair, count in split.items() if held_out(*pair) == new_pair}
+        if room in rooms and fitting:
+            result[room] = fitting
     return result
 
 
@@ -123,7 +128,7 @@ def _targets(
 ) -> list[str]:
     """Return the objects that the plan brings (two of them for `two`), or nothing if the household does not allow the task."""
     lying = household.lying(thing)
-    # As in the real games: what is only to be brought is not there yet, and nothing starts where it is to be treated.
+    # As in the real games: no object starts at its goal, nor at the appliance that treats it.
     fits = bool(household.lying(goal)) if kind == "look" else not household.lying(thing, STATIONS.get(kind, goal))
     if kind in STATIONS:
         lying = [name for name in lying if name not in household.cold]

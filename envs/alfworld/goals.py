@@ -1,8 +1,6 @@
 """Parsing of task sentences. Invariant: the sentences of upstream's goal library, and no others, are understood.
 
 Source: `alfworld.gen.goal_library`.
-
-Source: `alfworld.gen.goal_library`.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 from cotbench.errors import GameFileError
 
 STATIONS = {"clean": "SinkBasin", "heat": "Microwave", "cool": "Fridge"}
-"""Where a thing is treated, for the task types that ask for it; the verb is the task type."""
+"""Task type -> the receptacle type at which the thing is treated; the verb is the task type."""
 
 
 def count_of(kind: str) -> int:

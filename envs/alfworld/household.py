@@ -37,7 +37,12 @@ class Household:
     names: Mapping[str, str]
 
     def lying(self, kind: str, where: str | None = None) -> list[str]:
-        """Return the ids of the objects of a type: all, or those in receptacles of the type `where`."""
+        """Return the ids of the objects of a type: all, or those in receptacles of the type `where`.
+
+        Args:
+            kind: object type.
+            where: receptacle type; None for all.
+        """
         return [
             name
             for name, of in self.objects.items()
@@ -87,7 +92,9 @@ def furnish(
 
 
 def _locations(rng: random.Random, shared: float, receptacles: Mapping[str, str]) -> dict[str, str]:
-    """Return from where each receptacle is reached; some share a location with the receptacle of their type before them."""
+    """Return the location from which each receptacle is reached; some share one with the receptacle of their type before
+    them.
+    """
     location: dict[str, str] = {}
     previous = ""
     pairs = [

@@ -1,8 +1,6 @@
 """Names of things in ALFWorld: "mug 2" for `mug_bar__plus_01_dot_84_bar_…`.
 
 Source: `alfworld.agents.utils.misc.Demangler`. Invariant: the same ids get the same names as upstream.
-
-Source: `alfworld.agents.utils.misc.Demangler`. Invariant: the same ids get the same names as upstream.
 """
 
 from __future__ import annotations
@@ -18,6 +16,9 @@ def spoken_names(ids: Iterable[str]) -> dict[str, str]:
 
     Things of a kind are numbered downwards in the order of their ids. An id without `_bar_` (a type, the agent) is the only one
     of its kind: it has no number, and keeps upstream's space after the name.
+
+    Args:
+        ids: all ids of a game, since the numbers depend on all of a kind.
     """
     kinds: dict[str, str] = {}
     for id in sorted(ids):

@@ -1,5 +1,4 @@
 """Our own engine: the game files' PDDL and grammar, played in plain Python. Invariant: its texts are the stock engine's.
-A running game is a few references to things that never change, so that copying one is nearly free.
 
 A running game is a few references to things that never change, so that copying one is nearly free.
 """
@@ -22,7 +21,7 @@ class NativeEngine:
     """One running game.
 
     Raises:
-        GameFileError: a part of the game is damaged, or uses a feature that is not supported; says which, and where.
+        GameFileError: a part of the game is damaged, or uses a feature that is not supported; the message names both.
     """
 
     __slots__ = ("_calls", "_closed", "_commands", "_sorted", "_state", "_task", "_won", "_world")
@@ -52,7 +51,7 @@ class NativeEngine:
         try:
             return self._world.intro()
         except (GameFileError, RecursionError) as error:
-            raise self._untold(error) from error
+            raise self._rendering_error(error) from error
 
     def step(self, command: str) -> Feedback:
         """Execute one command, spelled as `admissible` lists it."""
@@ -66,7 +65,7 @@ class NativeEngine:
             state, changed = world.apply(action, arguments, self._state)
             text = world.feedback(action, arguments, state)
         except (GameFileError, RecursionError) as error:
-            raise self._untold(error) from error
+            raise self._rendering_error(error) from error
         if changed:
             self._state = state
             stale = [place for place, other in enumerate(world.actions) if not other.depends.isdisjoint(changed)]
@@ -121,11 +120,11 @@ class NativeEngine:
                         if other is not call and _order(call) < _order(other):
                             calls[command] = call
             except (GameFileError, RecursionError) as error:
-                raise self._untold(error) from error
+                raise self._rendering_error(error) from error
             self._calls = calls
         return self._calls
 
-    def _untold(self, error: Exception) -> EngineError:
+    def _rendering_error(self, error: Exception) -> EngineError:
         reason = "a rule of the grammar leads back to itself" if isinstance(error, RecursionError) else error
         return EngineError(f"the game of {self._task} cannot be told: {reason}")
 

@@ -77,14 +77,14 @@ class OfficialGames:
             GameFileError: a game file cannot be read.
         """
         root = data_folder(data)
-        whole = hashlib.sha256()
+        digest = hashlib.sha256()
         for task in tasks:
             path = game_path(root, task)
             try:
-                whole.update(wheels.sha256_of(path).encode())
+                digest.update(wheels.sha256_of(path).encode())
             except OSError as error:
                 raise GameFileError(f"cannot read the game of {task} at {path}: {error}") from error
-        return {"games_sha256": whole.hexdigest()}
+        return {"games_sha256": digest.hexdigest()}
 
 
 class GeneratedGames:

@@ -1,4 +1,4 @@
-"""The stock engine: TextWorld 1.7 with ALFWorld's naming of things. Invariant: what it says is upstream's text, to the byte.
+"""The stock engine: TextWorld 1.7 with ALFWorld's naming of things. Invariant: its texts are upstream's, to the byte.
 
 Upstream's parser keeps global state, swaps `sys.stdout` and rewrites `sys.argv`: this module takes a lock and restores both.
 Upstream also maps a copy of its planner library for each environment and never unmaps it. Unmapping is not safe: the copies

@@ -10,9 +10,12 @@ from cotbench.envs.alfworld.actions import canonical, changes_nothing
 
 
 class Walkthrough:
-    """A cursor in a winning list of commands.
+    """Cursor in a winning list of commands.
 
     Looking, examining and commands that did nothing leave the state alone, so they leave the cursor where it is.
+
+    Args:
+        commands: a game's walkthrough.
     """
 
     def __init__(self, commands: Sequence[str]) -> None:

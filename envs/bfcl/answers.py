@@ -1,5 +1,5 @@
-"""Single-turn tasks: what is right, and an answer that is. Invariant: the verdict is upstream's: `ast_checker` for calls,
-whether anything was called for relevance.
+"""Single-turn tasks: checking an answer, and an answer that passes. Invariant: the verdict is upstream's: `ast_checker` for
+calls, whether anything was called for relevance.
 
 Source: bfcl-eval `eval_runner.py`: `_evaluate_single_ast_entry`, `_evaluate_single_relevance_entry`.
 """
@@ -17,7 +17,12 @@ _OUTER = {"ArrayList": "new ArrayList<>(Arrays.asList({}))", "Array": "new Objec
 
 
 def check_answer(task: str, text: str) -> tuple[bool, str]:
-    """Whether an answer is right by upstream's verdict, and if not, why."""
+    """Return whether an answer is right by upstream's verdict, and if not, why.
+
+    Args:
+        task: id of a single-turn task.
+        text: the answer as the model wrote it.
+    """
     category = data.category_of(task)
     language = data.language_of(category)
     try:
@@ -25,7 +30,7 @@ def check_answer(task: str, text: str) -> tuple[bool, str]:
     except UnreadableError as error:
         return ("irrelevance" in category), f"the answer cannot be read as calls: {error}"
     if "relevance" in category:
-        # `[]` is nothing called; upstream: is_empty_output.
+        # `[]` calls nothing; upstream: is_empty_output.
         return bool(calls) != ("irrelevance" in category), "a function was called" if calls else "nothing was called"
     try:
         return upstream.check_single_turn(data.functions(task), calls, data.possible_answers(task), language, category)
@@ -34,7 +39,11 @@ def check_answer(task: str, text: str) -> tuple[bool, str]:
 
 
 def expert_answer(task: str) -> str:
-    """An answer out of the listed possible ones; for a task on which nothing is to be called, `[]`."""
+    """Return an answer made of the listed possible values; for a task on which nothing is to be called, `[]`.
+
+    Args:
+        task: id of a single-turn task.
+    """
     category = data.category_of(task)
     if "irrelevance" in category:
         return NO_CALL
@@ -52,7 +61,7 @@ def _filled(
     required: Mapping[str, Sequence[str]],
     language: str,
 ) -> Call:
-    """A call with the first listed value of every argument that must be given."""
+    """Return a call with the first listed value of every argument that must be given."""
     (name, possible), chosen = next(iter(answer.items())), {}
     for argument, values in possible.items():
         if "" in values and argument not in required.get(name, ()):
@@ -64,7 +73,7 @@ def _filled(
 
 
 def _plain(value: Any) -> Any:
-    """A listed value without its alternatives: inside a dictionary every value is again a list of possible ones."""
+    """Return a listed value without its alternatives: inside a dictionary every value is again a list of possible ones."""
     if isinstance(value, dict):
         inner = {key: next((one for one in values if one != ""), None) for key, values in value.items()}
         return {key: inner[key] for key, values in value.items() if "" not in values or inner[key] is not None}
@@ -74,7 +83,7 @@ def _plain(value: Any) -> Any:
 
 
 def _in_source(value: Any, schema: Mapping[str, Any], language: str) -> str:
-    """A listed value as the text of a Java or JavaScript value of its described type."""
+    """Return a listed value as the text of a Java or JavaScript value of its described type."""
     kind, inner = schema.get("type", "any"), schema.get("items", {})
     if isinstance(value, list) and kind in _OUTER:
         # Upstream's converter takes the quotes from the elements of a list, but keeps those of an array.

@@ -1,5 +1,5 @@
-"""Reading function calls out of what a model wrote. Invariant: nothing is run; what upstream's decoder reads is read to the
-same values, what it cannot read is unreadable here too, and every text costs time linear in its length.
+"""Parsing of function calls in a model's text. Invariant: nothing is run; what upstream's decoder reads is read to the same
+values, what it cannot read is unreadable here too, and every text costs time linear in its length.
 
 Source: bfcl-eval `model_handler/utils.py`: `default_decode_ast_prompting`, `ast_parse`, `resolve_ast_call`,
 `resolve_ast_by_type`, `parse_nested_value`, `decoded_output_to_execution_list`, `convert_to_function_call`. Where upstream
@@ -25,25 +25,30 @@ _MAX_BITS = 16_000
 """Size of a calculated number; upstream cannot print one of more than 4,300 digits."""
 
 Call = dict[str, dict[Any, Any]]
-"""One call, as upstream's checkers take it: `{name: {argument: value}}`. A key None is what `**` was written before."""
+"""One call, as upstream's checkers take it: `{name: {argument: value}}`. A key None holds the operand of `**`."""
 
 NO_CALL = "[]"
 """The answer that calls nothing."""
 
 
 class UnreadableError(ValueError):
-    """The text is no list of calls."""
+    """Raised for a text that is no list of calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallAnswer:
-    """Calls that were read, and whether they were written in JSON (the form of tool calls) or as Python calls."""
+    """Calls that were read.
+
+    Attributes:
+        calls: one dictionary a call, in order.
+        as_json: whether they were written in JSON (the form of tool calls); else as Python calls.
+    """
 
     calls: list[Call]
     as_json: bool
 
     def texts(self) -> list[str]:
-        """Each call as upstream executes it: `f(a=1, b='x')`.
+        """Return each call as upstream executes it: `f(a=1, b='x')`.
 
         Raises:
             UnreadableError: upstream's decoder fails on such a value.
@@ -60,7 +65,7 @@ class CallAnswer:
 
 
 def read(text: str) -> CallAnswer:
-    """The calls that a text holds; an empty list where it says `[]` or nothing.
+    """Return the calls that a text holds; an empty list for `[]` and for an empty text.
 
     Raises:
         UnreadableError: it holds something else.
@@ -72,10 +77,13 @@ def read(text: str) -> CallAnswer:
 
 
 def canonical(text: str) -> str:
-    """One spelling for all answers that call the same: `[f(a=1, b='x')]`.
+    """Return one spelling for all answers with the same calls: `[f(a=1, b='x')]`.
 
-    Words without a call are `[]`: they end the turn, whatever they say. A call that cannot be read stays as it is, so that
-    the record shows it. Tool calls in JSON keep that form only where the other would be executed in another way.
+    Words without a call become `[]`: they end the turn, whatever they are. A call that cannot be read stays as it is, so that
+    the record shows it. Tool calls in JSON keep that form only where the Python form would be executed in another way.
+
+    Args:
+        text: a model's response.
     """
     try:
         answer = read(text)
@@ -87,7 +95,7 @@ def canonical(text: str) -> str:
     try:
         return _spelled(text, answer)
     except RecursionError:
-        return text.strip()  # Nested too deeply to be written anew, though it could be read.
+        return text.strip()  # Nested too deeply to be spelled again, though it could be read.
 
 
 def _spelled(text: str, answer: CallAnswer) -> str:
@@ -104,7 +112,7 @@ _ATTEMPT = re.compile(r"^[\[{]|\w\(")
 
 
 def spell(calls: list[Call]) -> str:
-    """Calls in Python syntax."""
+    """Return calls in Python syntax."""
     return "[" + ", ".join(_spell_call(name, arguments) for call in calls for name, arguments in call.items()) + "]"
 
 
@@ -113,13 +121,13 @@ def _spell_call(name: str, arguments: Mapping[Any, Any]) -> str:
 
 
 def _respelled(text: str) -> str:
-    """The calls of a readable text in Python's own spelling, without their positional arguments."""
+    """Return the calls of a readable text in Python's own spelling, without their positional arguments."""
     calls = [ast.Call(node.func, [], node.keywords) for node in call_nodes(text)]
     return "[" + ", ".join(" ".join(ast.unparse(call).split("\n")) for call in calls) + "]"
 
 
 def _same(spelled: str, answer: CallAnswer) -> bool:
-    """Whether a spelling is read back to the same calls, executed in the same way."""
+    """Tell whether a spelling is read back to the same calls, executed in the same way."""
     try:
         again = read(spelled)
         if repr(again.calls) != repr(answer.calls):
@@ -144,7 +152,7 @@ def _parse(text: str) -> ast.expr:
 
 
 def call_nodes(text: str) -> list[ast.Call]:
-    """The calls of a text in Python syntax, with or without the brackets around them; upstream: `ast_parse`.
+    """Return the calls of a text in Python syntax, with or without the brackets around them; upstream: `ast_parse`.
 
     Raises:
         UnreadableError: it is something else.
@@ -174,7 +182,7 @@ def _read_python(text: str) -> list[Call]:
 
 
 def _call(node: ast.Call) -> Call:
-    """Positional arguments are dropped, as upstream drops them."""
+    """Return a call without its positional arguments, which upstream drops too."""
     parts: list[str] = []
     function: ast.expr = node.func
     while isinstance(function, ast.Attribute):
@@ -231,7 +239,7 @@ _UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
 
 
 def _calculated(node: ast.expr) -> Any:
-    """The value of an arithmetic expression of literals, bounded in size."""
+    """Return the value of an arithmetic expression of literals, bounded in size."""
     match node:
         case ast.Constant(value=value):
             return value
@@ -250,7 +258,7 @@ def _calculated(node: ast.expr) -> Any:
 
 
 def _size(operation: ast.operator, left: Any, right: Any) -> int:
-    """At most how many bits (or elements, or characters) a result has; what is not said to be small is too large."""
+    """Return an upper bound of a result's size in bits (or elements, or characters); above the limit where none is known."""
     sizes = [_bits(left), _bits(right)]
     if isinstance(operation, ast.Pow):
         return sizes[0] * max(1, abs(right)) if isinstance(right, int) else sum(sizes)
@@ -275,7 +283,7 @@ def _bits(value: Any) -> int:
 
 
 def _nested(value: Any) -> str:
-    """A value as upstream writes it down for execution: a dictionary of dictionaries becomes a call."""
+    """Return a value as upstream writes it down for execution: a dictionary of dictionaries becomes a call."""
     if not isinstance(value, dict):
         return repr(value)
     if all(isinstance(inner, dict) for inner in value.values()):
@@ -287,7 +295,10 @@ def _nested(value: Any) -> str:
 
 
 def _read_json(text: str) -> list[Call] | None:
-    """Tool calls: a list or one of `{"name", "arguments"}`, bare or as OpenAI's `{"type": "function", "function": ...}`."""
+    """Return the tool calls of a text, or None where it holds none.
+
+    Read are a list or one of `{"name", "arguments"}`, bare or as OpenAI's `{"type": "function", "function": ...}`.
+    """
     if not text.startswith(("[", "{")):
         return None
     try:

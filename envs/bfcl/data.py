@@ -1,4 +1,4 @@
-"""The entries of the pinned bfcl-eval wheel. Invariant: read, never written; a caller gets copies, so that no task can change
+"""Entries of the pinned bfcl-eval wheel. Invariant: read, never written; a caller gets copies, so that no task can change
 another one's data.
 
 Source: bfcl-eval `utils.py`: `load_dataset_entry`, `populate_test_cases_with_predefined_functions`,
@@ -41,7 +41,7 @@ _HINTS = {"python": "Python 3", "java": "Java 8 SDK", "javascript": "JavaScript"
 
 @cache
 def ids(category: str) -> tuple[str, ...]:
-    """The task ids of a category, in upstream's order; known without the wheel."""
+    """Return the task ids of a category, in upstream's order; known without the wheel."""
     if category in _COUNTED:
         return tuple(f"{PREFIX}{category}_{index}" for index in range(_COUNTED[category]))
     live = files(PACKAGE).joinpath("live_ids.txt").read_text("utf-8").split()
@@ -54,7 +54,7 @@ def _categories() -> Mapping[str, str]:
 
 
 def category_of(task: str) -> str:
-    """The category of a task.
+    """Return the category of a task.
 
     Raises:
         UnknownNameError: there is no such task.
@@ -65,20 +65,20 @@ def category_of(task: str) -> str:
 
 
 def language_of(category: str) -> str:
-    """In which language a category's calls are written."""
+    """Return the language in which a category's calls are written: "python", "java" or "javascript"."""
     return category.removeprefix("simple_") if category in ("simple_java", "simple_javascript") else "python"
 
 
 @cache
 def _rows(member: str) -> Mapping[str, str]:
-    """Id -> line of a file of the wheel; a line is decoded when it is needed."""
+    """Return id -> line of a file of the wheel; a line is decoded when it is needed."""
     lines = [line for line in wheels.read("bfcl", f"{_DATA}/{member}").splitlines() if line.strip()]
     return {json.loads(line)["id"]: line for line in lines}
 
 
 @lru_cache(maxsize=8)
 def entry(task: str) -> dict[str, Any]:
-    """Upstream's entry of a task, as it is written. Not to be changed."""
+    """Return upstream's entry of a task, as it is written. Not to be changed."""
     loaded: dict[str, Any] = json.loads(_rows(f"BFCL_v4_{category_of(task)}.json")[task.removeprefix(PREFIX)])
     return loaded
 
@@ -88,24 +88,24 @@ def _answers(task: str) -> Any:
 
 
 def ground_truth(task: str) -> list[list[str]]:
-    """The calls of each turn of a multi-turn task."""
+    """Return the calls of each turn of a multi-turn task."""
     turns: list[list[str]] = _answers(task)
     return turns
 
 
 def possible_answers(task: str) -> list[dict[str, Any]]:
-    """The possible answers of a single-turn task, as upstream's checker takes them."""
+    """Return the possible answers of a single-turn task, as upstream's checker takes them."""
     answers: list[dict[str, Any]] = _answers(task)
     return answers
 
 
 def turns(task: str) -> list[str]:
-    """What the user says in each turn; empty where functions are added instead."""
-    return [_said(messages) for messages in entry(task)["question"]]
+    """Return the user's text of each turn; empty where functions are added instead."""
+    return [_request_text(messages) for messages in entry(task)["question"]]
 
 
-def _said(messages: list[dict[str, str]]) -> str:
-    """One text for the messages before an answer; who speaks is said where it is not the user alone."""
+def _request_text(messages: list[dict[str, str]]) -> str:
+    """Return one text for the messages before an answer, with their roles where it is not one message of the user."""
     if [message["role"] for message in messages] == ["user"]:
         return messages[0]["content"]
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
@@ -118,7 +118,7 @@ def _documents(service: str) -> tuple[dict[str, Any], ...]:
 
 
 def functions(task: str) -> list[dict[str, Any]]:
-    """The described functions of a task, held-out ones included, in upstream's own schema."""
+    """Return the described functions of a task, held-out ones included, in upstream's own schema."""
     return [copy.deepcopy(function) for function in _described(task)]
 
 
@@ -131,12 +131,12 @@ def _described(task: str) -> tuple[dict[str, Any], ...]:
 
 
 def held_out(task: str) -> Mapping[int, list[str]]:
-    """Turn -> names of the functions that are described only from that turn on."""
+    """Return turn -> names of the functions that are described only from that turn on."""
     return {int(turn): names for turn, names in entry(task).get("missed_function", {}).items()}
 
 
 def schemas(task: str) -> list[dict[str, Any]]:
-    """The functions as JSON schemas, with upstream's hint on the language: what a model is shown. Not to be changed."""
+    """Return the functions as the JSON schemas of the prompt, with upstream's hint on the language. Not to be changed."""
     category = category_of(task)
     if category in MULTI_TURN:
         return [schema for service in entry(task)["involved_classes"] for schema in _service_schemas(service)]
@@ -161,7 +161,7 @@ def _schema(function: dict[str, Any], language: str) -> dict[str, Any]:
 
 
 def _in_words(parameter: dict[str, Any], language: str) -> None:
-    """A parameter of another language is passed as text; what it should be is said in its description."""
+    """Turn a parameter of another language into text: its type goes into its description."""
     kind = parameter["type"]
     of = f"{kind} type parameter" if kind != "any" else "parameter of any type"
     parameter["description"] += f" This is a {language} {of}, in string representation."
@@ -197,7 +197,7 @@ _JSON_TYPES = {
 
 
 def _converted(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema with JSON Schema's type names, all the way down."""
+    """Return a schema with JSON Schema's type names, all the way down."""
     changed = dict(schema)
     if "type" in schema or "properties" not in schema:
         changed["type"] = _JSON_TYPES.get(schema.get("type", "string"), "string")

@@ -1,5 +1,5 @@
-"""BFCL as a Gymnasium environment. Invariant: success is the verdict of upstream's evaluation on the same responses; what a
-model wrote is read as data, and executed by name in a process of its own.
+"""BFCL as a Gymnasium environment. Invariant: success is the verdict of upstream's evaluation on the same responses; a model's
+text is read as data, and its calls are executed by name in a process of their own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BFCLEnv(TextEnv):
     system, vehicle, trading and travel services, and 3,641 single requests whose answers are judged by their form.
 
     ## Observation Space
-    `AnyText`: what the user says, or the results of the calls, one a line, as upstream gives them.
+    `AnyText`: the user's text, or the results of the calls, one a line, as upstream gives them.
 
     ## Action Space
     `AnyText`: one response, a list of calls that are executed in order: `[cd(folder="x"), ls(a=True)]`, or as JSON
@@ -90,7 +90,7 @@ class BFCLEnv(TextEnv):
         self._tasks: Sequence[str] = BFCLTasks().tasks(scheme, split)
         self._host = Host(seconds)
         self._current = ""
-        self._said: list[str] = []
+        self._user_turns: list[str] = []
         self._functions: list[dict[str, Any]] = []
         self._held_out: dict[int, list[dict[str, Any]]] = {}
         self._passed: list[bool] = []
@@ -99,21 +99,21 @@ class BFCLEnv(TextEnv):
 
     @staticmethod
     def canonical(action: str) -> str:
-        """The calls by name and in order, without positional arguments; `[]` for words without a call."""
+        """Return the calls by name and in order, without positional arguments; `[]` for words without a call."""
         return calls.canonical(action)
 
     @staticmethod
     def _meaning(action: str) -> Hashable:
-        """The calls, without the order of what does not depend on it."""
+        """Return the calls, without the order among those that cannot affect each other."""
         return meaning(action)
 
     @property
     def restarts(self) -> int:
-        """How often the executing process was lost in this episode, and its calls repeated in a new one."""
+        """Number of times that the executing process was lost in this episode, and its calls repeated in a new one."""
         return self._host.restarts
 
     def step_budget(self, task: str) -> int:
-        """What upstream's limits allow, where no budget is given."""
+        """Return the largest number of steps that upstream's limits allow, where no budget is given."""
         if self.max_steps is not None:
             return self.max_steps
         return len(data.turns(task)) * (TURN_STEPS + 1) if data.category_of(task) in data.MULTI_TURN else 1
@@ -123,7 +123,7 @@ class BFCLEnv(TextEnv):
 
     def _start(self, task: str) -> tuple[EnvOutcome, str]:
         multi_turn = data.category_of(task) in data.MULTI_TURN
-        self._current, self._said = task, data.turns(task)
+        self._current, self._user_turns = task, data.turns(task)
         self._passed, self._taken, self._expert = [], 0, None
         names = data.held_out(task)
         held = {name for late in names.values() for name in late}
@@ -138,10 +138,10 @@ class BFCLEnv(TextEnv):
         return EnvOutcome(text), text
 
     def _request_text(self) -> str:
-        """What the user says at the beginning of the current turn, with the functions that come with it."""
+        """Return the user's text at the beginning of the current turn, with the functions that are added in it."""
         added = self._held_out.get(self._turn, [])
         if not added:
-            return self._said[self._turn]
+            return self._user_turns[self._turn]
         self._functions = [*self._functions, *added]
         return "\n".join((*map(json.dumps, added), MORE_FUNCTIONS))
 
@@ -165,7 +165,7 @@ class BFCLEnv(TextEnv):
         )
         if self._taken <= TURN_STEPS:
             return EnvOutcome(observation, invalid_action=failed)
-        if self._turn < len(self._said) - 1:
+        if self._turn < len(self._user_turns) - 1:
             return EnvOutcome(f"{observation}\n\n{OVER}", ended=True, invalid_action="more responses than a turn may have")
         return self._end_turn(failed, observation)
 
@@ -175,7 +175,7 @@ class BFCLEnv(TextEnv):
         self._taken = 0
         if self._expert is not None:
             self._expert.turn_ended(verdict.valid)
-        if self._turn < len(self._said):
+        if self._turn < len(self._user_turns):
             return EnvOutcome(self._request_text(), invalid_action=invalid)
         won = all(self._passed)
         text = f"{results}\n\n{OVER}" if results else OVER
@@ -189,17 +189,21 @@ class BFCLEnv(TextEnv):
         return EnvOutcome(OVER, float(won), float(won), won, ended=True, invalid_action=invalid)
 
     def _more_info(self) -> dict[str, Any]:
-        """`functions`: JSON schemas of what can be called now; `turn` of `turns`, and the verdicts on those that ended."""
+        """Return the `info` entries that only BFCL has.
+
+        `functions`: JSON schemas of what can be called now; `turn` of `turns`, and `turns_passed`, the verdicts on those that
+        ended.
+        """
         return {
             "functions": list(self._functions),
-            "turn": min(self._turn + 1, len(self._said)),
-            "turns": len(self._said),
+            "turn": min(self._turn + 1, len(self._user_turns)),
+            "turns": len(self._user_turns),
             "turns_passed": list(self._passed),
         }
 
     def _admissible_actions(self) -> list[str]:
-        shown = {calls.canonical(calls.spell([{schema["name"]: _plain_arguments(schema)}])) for schema in self._functions}
-        return sorted(shown | {calls.NO_CALL})
+        plain_calls = {calls.canonical(calls.spell([{schema["name"]: _plain_arguments(schema)}])) for schema in self._functions}
+        return sorted(plain_calls | {calls.NO_CALL})
 
     def _expert_action(self) -> str | None:
         return self._expert.next_action() if self._expert is not None and self._running else None
@@ -211,7 +215,7 @@ class BFCLEnv(TextEnv):
 
 
 def _texts(action: str) -> tuple[list[str], str | None]:
-    """The calls of a response as they are executed, and why it could not be read."""
+    """Return the calls of a response as they are executed, and why it could not be read."""
     try:
         return calls.read(action).texts(), None
     except calls.UnreadableError as error:
@@ -229,7 +233,7 @@ _PLAIN: dict[str, Any] = {
 
 
 def _plain_arguments(schema: dict[str, Any]) -> dict[str, Any]:
-    """The required arguments of a function, each with its default, its first choice, or a plain value of its type."""
+    """Return the required arguments of a function, each with its default, its first choice, or a plain value of its type."""
     properties, required = schema["parameters"].get("properties", {}), schema["parameters"].get("required", [])
     described = {name: properties[name] for name in required if name in properties}
     return {

@@ -1,5 +1,5 @@
 """The ground truth as an expert. Invariant: in every state that its own calls led to, its next action is one with which the
-episode can still be won; elsewhere it says nothing.
+episode can still be won; elsewhere it gives none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ _MOST_RESPONSES = 20
 
 
 class Expert:
-    """Tells the ground truth of one task, one response a turn or one a call."""
+    """Player of one task's ground truth.
+
+    Args:
+        task: the task id.
+        style: "turn" (one response a turn) or "call" (one a call).
+    """
 
     def __init__(self, task: str, style: str) -> None:
         self._single = data.category_of(task) not in data.MULTI_TURN
@@ -27,7 +32,7 @@ class Expert:
         self._on_path = True
 
     def next_action(self) -> str | None:
-        """The next response, or None off the path."""
+        """Return the next response, or None off the path."""
         if self._single:
             return self._answer
         if not self._on_path or self._turn >= len(self._turns):
@@ -37,18 +42,22 @@ class Expert:
         return calls.canonical("[" + ", ".join(truth[self._executed : self._executed + size]) + "]")
 
     def executed(self, texts: Sequence[str]) -> None:
-        """Take note of executed calls: the path goes on if they are the next ones of it."""
+        """Note executed calls: the path goes on if they are the next ones of the ground truth.
+
+        Args:
+            texts: the calls as `CallAnswer.texts` writes them.
+        """
         following = self._turns[self._turn][self._executed : self._executed + len(texts)]
         self._on_path = self._on_path and [calls.canonical(text) for text in texts] == list(map(calls.canonical, following))
         self._executed += len(texts)
 
     def turn_ended(self, passed: bool) -> None:
-        """Take note of the end of a turn and of its verdict."""
+        """Note the end of a turn and its verdict: a turn that failed leaves the path."""
         self._turn, self._executed, self._on_path = self._turn + 1, 0, self._on_path and passed
 
 
 def _named(text: str, task: str) -> str:
-    """A call of the ground truth with its positional arguments named, for a response cannot have any."""
+    """Return a call of the ground truth with its positional arguments named, for a response cannot have any."""
     node = ast.parse(text, mode="eval").body
     if not isinstance(node, ast.Call):
         raise TypeError(f"the ground truth of {task} holds {text!r}, which is no call")

@@ -1,5 +1,5 @@
-"""The process that executes calls, seen from the environment. Invariant: a call that takes too long costs its process, never
-the episode: what was executed before is executed again in a new process, and the call has an error for a result.
+"""Client of the process that executes calls. Invariant: a call that takes too long costs its process, never the episode:
+what was executed before is executed again in a new process, and the call's result is an error.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from cotbench.errors import EngineError
 
 TOO_LONG = "Error during execution: the call takes too long"
 SECONDS = 30.0
-"""After that much time by the clock without an answer the process is taken for frozen."""
+"""Time by the clock without a reply after which the process is taken for frozen."""
 
 _OWN_FAULT = frozenset({-signal.SIGPROF, -signal.SIGSEGV})
-"""Exit codes of a process that was ended by what it was asked to do."""
+"""Exit codes of a process that its own request ended."""
 
 Request = dict[str, Any]
 
 
 class _EndedError(Exception):
-    """The process is gone.
+    """Raised when the process has ended.
 
     Attributes:
-        replies: what it had answered before.
+        replies: its replies to the request before it ended.
         own_fault: whether the request ended it.
-        why: what it said last, where it ended by itself.
+        why: the last line of its error output, where it ended by itself.
     """
 
     def __init__(self, replies: list[Any], own_fault: bool, why: str = "") -> None:
@@ -47,6 +47,9 @@ class _EndedError(Exception):
 class Host:
     """Executes the calls of one task after another.
 
+    Args:
+        seconds: after how much time by the clock without a reply the process is taken for frozen.
+
     Attributes:
         restarts: how often the process was lost in this task for a reason outside its calls.
     """
@@ -56,12 +59,15 @@ class Host:
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: ErrorOutput | None = None
         self._unread = b""
-        self._owed = 0  # Answers that nobody has waited for yet.
+        self._owed = 0  # Replies that were not read yet.
         self._done: list[tuple[Request, list[Any]]] = []
         self.restarts = 0
 
     def start(self, task: str) -> None:
-        """Fresh services for a multi-turn task. The process prepares them while the caller goes on.
+        """Start a multi-turn task with fresh services. The process prepares them while the caller goes on.
+
+        Args:
+            task: the task id.
 
         Raises:
             EngineError: the process cannot be started, or is lost twice.
@@ -81,7 +87,10 @@ class Host:
             self.restarts += 1
 
     def call(self, texts: Sequence[str]) -> list[str]:
-        """The result of each call, in order; when the time is spent, the rest is not executed.
+        """Return the result of each call, in order; when the time is spent, the rest is not executed.
+
+        Args:
+            texts: calls as `CallAnswer.texts` writes them.
 
         Raises:
             EngineError: the process is lost twice.
@@ -96,7 +105,7 @@ class Host:
             return [*done, *late]
 
     def end_turn(self) -> TurnVerdict:
-        """The verdict on the turn; upstream's three checks.
+        """End the turn and return the verdict of upstream's three checks.
 
         Raises:
             EngineError: the process is lost twice.
@@ -109,7 +118,11 @@ class Host:
             return TurnVerdict(False, "comparing takes too long")
 
     def judge(self, task: str, text: str) -> TurnVerdict:
-        """The verdict on the answer to a single-turn task.
+        """Return the verdict on the answer to a single-turn task.
+
+        Args:
+            task: the task id.
+            text: the answer as the model wrote it.
 
         Raises:
             EngineError: the process is lost twice.
@@ -129,10 +142,10 @@ class Host:
             _end(process)
 
     def _ask(self, request: Request, replies: int = 1) -> list[Any]:
-        """Ask, in a new process with the same history if need be.
+        """Return the replies to a request, sent to a new process with the same history where the old one was lost.
 
         Raises:
-            _EndedError: the request ended the process; the next one is asked of a new process.
+            _EndedError: the request ended the process; the next request goes to a new process.
             EngineError: the process was lost twice for another reason.
         """
         why = ""
@@ -151,14 +164,14 @@ class Host:
         raise EngineError(f"the process that executes the calls was lost twice: {why or 'is the machine out of memory?'}")
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """The process, with everything done that was done in this task.
+        """Return the process, in the state after everything that was executed in this task.
 
         Raises:
-            EngineError: it cannot be started, or what is done again gives other results.
+            EngineError: it cannot be started, or repeated calls give other results.
         """
         if self._process is not None:
             return self._process
-        with block_interrupts():  # It is held before an interrupt is heard, and hears none itself.
+        with block_interrupts():  # So that an interrupt finds the process stored; the process itself gets none.
             process = self._process = _spawn()
             self._errors = ErrorOutput(cast(IO[bytes], process.stderr), shown=False)
         self._unread, self._owed = b"", 0
@@ -203,7 +216,7 @@ class Host:
         pipe.flush()
 
     def _line(self, process: subprocess.Popen[bytes], deadline: float) -> bytes:
-        """The next line that the process writes.
+        """Return the next line that the process writes.
 
         Raises:
             EOFError: there is none: it has ended.
@@ -223,7 +236,7 @@ class Host:
 
 
 def _spawn() -> subprocess.Popen[bytes]:
-    """A process without the caller's folder on its path, where neither the time zone nor the order of a set differs."""
+    """Start a process without the caller's folder on its path, in which time zone and set order are the same everywhere."""
     variables = {**os.environ, "TZ": "UTC", "PYTHONHASHSEED": "0"}
     pipe = subprocess.PIPE
     command = python_command("cotbench.envs.bfcl.worker")

@@ -1,5 +1,5 @@
-"""Which lists of calls come to the same. Invariant: known from the texts alone, without the wheel; calls change places only
-where none can notice.
+"""Equivalence of lists of calls. Invariant: decided from the texts alone, without the wheel; calls change places only where no
+other call can see the difference.
 """
 
 from __future__ import annotations
@@ -47,11 +47,14 @@ _SERVICES = {name: service for service, names in _FUNCTIONS.items() for name in 
 
 
 def meaning(action: str) -> Hashable:
-    """What canonical lists of calls that come to the same have in common.
+    """Return a key that is equal for canonical lists of calls with the same effect.
 
     The order of a call's arguments does not matter. Calls to one service are kept in their order; those to other services do
     not see them, and functions without a state (arithmetic, whatever a single-turn task describes) see none. Where a call may
     stand inside an argument, all keep their places.
+
+    Args:
+        action: a canonical action.
     """
     try:
         answer = calls.read(action)

@@ -26,16 +26,16 @@ _SIGNS: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: lambda val
 
 
 class RefusedError(Exception):
-    """A call that has more in it than declared functions and literals."""
+    """Raised for a call that contains more than declared functions and literals."""
 
 
 @cache
 def _public_methods(name: str) -> list[str]:
-    """Upstream takes the bound methods of an instance: the functions and class methods of its class."""
+    """Return the names that upstream takes for an instance's bound methods: the functions and class methods of its class."""
     service_class = service(name)
     members = inspect.getmembers(service_class, lambda member: inspect.isfunction(member) or inspect.ismethod(member))
-    kept = [one for one, _ in members if not isinstance(inspect.getattr_static(service_class, one), staticmethod)]
-    return [one for one in kept if not one.startswith("_")]
+    bound = [method for method, _ in members if not isinstance(inspect.getattr_static(service_class, method), staticmethod)]
+    return [method for method in bound if not method.startswith("_")]
 
 
 class Services:
@@ -60,13 +60,17 @@ class Services:
             self._methods |= dict.fromkeys(_public_methods(name), spoken)
 
     def signature(self, function: str) -> inspect.Signature | None:
-        """The signature of a public method, or None when there is none of that name."""
+        """Return the signature of a public method, or None when there is none of that name."""
         if function not in self._methods:
             return None
         return inspect.signature(getattr(self._named[self._methods[function]], function))
 
     def call(self, text: str) -> str:
-        """Execute one call as the decoder wrote it; errors are results, in upstream's words."""
+        """Execute one call as the decoder wrote it, and return its result; errors are results, in upstream's words.
+
+        Args:
+            text: a call as `CallAnswer.texts` writes it.
+        """
         prefixed = _CALLED.sub(self._with_instance, text)
         try:
             function = prefixed.split("(")[0]
@@ -135,7 +139,7 @@ def _parsed(text: str) -> ast.expr:
 
 
 def _written(result: Any) -> str:
-    """A result as upstream shows and compares it."""
+    """Return a result as upstream shows and compares it."""
     if type(result) is str:
         return result
     if type(result) is dict:
@@ -147,7 +151,12 @@ def _written(result: Any) -> str:
 
 
 def same_state(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """The first public attribute in which two sets of instances differ, or None; upstream: `state_checker`."""
+    """Return the first public attribute in which two sets of instances differ, or None; upstream: `state_checker`.
+
+    Args:
+        one: service -> its instance.
+        other: the same; its attributes are compared.
+    """
     for name, truth in other.items():
         for attribute, value in vars(truth).items():
             if not attribute.startswith("_") and getattr(one[name], attribute) != value:
@@ -156,7 +165,12 @@ def same_state(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
 
 
 def missing_results(expected: Sequence[str], produced: Sequence[str]) -> list[str]:
-    """The expected results that were not produced, each counted as often as it occurs; upstream: `response_checker`."""
+    """Return the expected results that were not produced, each as often as it is missing; upstream: `response_checker`.
+
+    Args:
+        expected: results of the ground truth's calls.
+        produced: results of the model's calls, in any order.
+    """
     left = list(produced)
     missing = []
     for result in expected:

@@ -1,5 +1,5 @@
-"""One BFCL task in play, with its verdict. Invariant: the verdict is that of upstream's evaluation of the same responses: after
-every turn the same three checks in the same order, on instances that no other task has touched.
+"""A running multi-turn task, with its verdict. Invariant: the verdict is that of upstream's evaluation of the same responses:
+after every turn the same three checks in the same order, on instances that no other task has touched.
 
 Source: bfcl-eval `multi_turn_checker.py`, `eval_runner.py`; the facts in the order in which upstream checks them.
 """
@@ -17,14 +17,22 @@ _OWNER = "cotbench"
 
 @dataclass(frozen=True, slots=True)
 class TurnVerdict:
-    """Whether a turn or an answer is right, and if not, why."""
+    """Verdict on a turn or on an answer.
+
+    Attributes:
+        valid: whether it is right.
+        why: the reason where it is not.
+    """
 
     valid: bool
     why: str = ""
 
 
 class MultiTurn:
-    """The services of a multi-turn task, beside those that the ground truth is executed on.
+    """Services of a multi-turn task, beside those on which the ground truth is executed.
+
+    Args:
+        task: the task id.
 
     Raises:
         UnknownNameError: there is no such task.
@@ -43,19 +51,19 @@ class MultiTurn:
         self._acted = False
 
     def call(self, text: str) -> str:
-        """Execute one call of the current turn."""
+        """Execute one call of the current turn and return its result."""
         self._acted = True
         result = self._model.call(text)
         self._results.append(result)
         return result
 
     def skip(self, result: str) -> None:
-        """Take note of a call that was not executed and of what was said of it."""
+        """Record a call that was not executed, with the result that was reported for it."""
         self._acted = True
         self._results.append(result)
 
     def end_turn(self) -> TurnVerdict:
-        """Execute the turn's ground truth and compare; a turn without one is not checked."""
+        """Execute the turn's ground truth and return the comparison; a turn without ground truth passes."""
         truth, acted = self._truth[self._turn], self._acted
         self.drop_turn()
         expected = [self._reference.call(text) for text in truth]

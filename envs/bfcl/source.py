@@ -1,8 +1,8 @@
-"""Calls written in Java or JavaScript. Invariant: every value is the text of a value in that language, quotes around a plain
+"""Parsing of calls in Java or JavaScript. Invariant: every value is the text of a value in that language, quotes around a plain
 string taken away, as upstream's parsers deliver them to the checker.
 
-Upstream reads such answers with tree-sitter; here a scan of brackets and quotes does, since nothing is needed but where an
-argument begins and ends.
+Upstream reads such answers with tree-sitter; here brackets and quotes are scanned, since only the beginning and the end of an
+argument are needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _OPENING, _CLOSING = "([{", ")]}"
 
 
 def read_source(text: str) -> list[Call]:
-    """The calls of an answer to a Java or JavaScript task.
+    """Return the calls of an answer to a Java or JavaScript task.
 
     Values may be strings that hold source text, or the source text itself.
 
@@ -64,7 +64,7 @@ def _scanned(text: str) -> Call:
 
 
 def _arguments(text: str) -> Iterator[str]:
-    """The arguments: cut at the commas outside brackets and quotes after which a new name and `=` follow.
+    """Yield the arguments: cut at the commas outside brackets and quotes after which a new name and `=` follow.
 
     Raises:
         UnreadableError: brackets or quotes do not match.
@@ -89,7 +89,7 @@ def _arguments(text: str) -> Iterator[str]:
 
 
 def _end_of_string(text: str, start: int) -> int:
-    """Where the string that begins at `start` has its closing quote."""
+    """Return where the string that begins at `start` has its closing quote."""
     place = start + 1
     while place < len(text) and text[place] != text[start]:
         place += 2 if text[place] == "\\" else 1
@@ -101,5 +101,5 @@ def _end_of_string(text: str, start: int) -> int:
 def _unquoted(value: str) -> str:
     if not value:
         raise UnreadableError("an argument without a value")
-    whole = value[0] in "\"'" and len(value) > 1 and _end_of_string(value, 0) == len(value) - 1
-    return value[1:-1] if whole else value
+    quoted = value[0] in "\"'" and len(value) > 1 and _end_of_string(value, 0) == len(value) - 1
+    return value[1:-1] if quoted else value

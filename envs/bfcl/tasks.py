@@ -1,5 +1,5 @@
-"""Which BFCL tasks exist. Invariant: the same index is the same scenario in all four multi-turn categories, and a scenario
-(with those that share its data) is either trained on or scored, never both.
+"""Registered BFCL tasks. Invariant: the same index is the same scenario in all four multi-turn categories, and a scenario (with
+those that share its data) is either trained on or scored, never both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cotbench.envs.bfcl import data
 from cotbench.envs.splits import Rule, is_out_of_domain, manifest, split_tasks
 
 LINKED: tuple[frozenset[int], ...] = tuple(map(frozenset, ((40, 43), (63, 83), (66, 70, 74), (100, 104, 133), (120, 124))))
-"""Scenarios that are one: the same data, or the same ground truth, in other words."""
+"""Groups of indices that count as one scenario: the same data, or the same ground truth, worded differently."""
 
 UNPASSABLE = frozenset(
     data.PREFIX + name
@@ -32,7 +32,7 @@ function's description, or the listed value cannot be written in the language (s
 
 
 def scenario(task: str) -> int | None:
-    """The scenario of a multi-turn task: the smallest index among those linked to it. None for a single-turn task."""
+    """Return the scenario of a multi-turn task, the smallest index among those linked to it; None for a single-turn task."""
     if data.category_of(task) not in data.MULTI_TURN:
         return None
     index = int(task.rsplit("_", 1)[1])
@@ -40,18 +40,18 @@ def scenario(task: str) -> int | None:
 
 
 class BFCLTasks:
-    """The entries of upstream's multi-turn and single-turn categories."""
+    """Entries of upstream's multi-turn and single-turn categories."""
 
     def schemes(self) -> Mapping[str, Sequence[str]]:
-        """Scheme -> names of its splits."""
+        """Return scheme -> names of its splits."""
         return {scheme: list(splits) for scheme, splits in manifest(data.PACKAGE)["bfcl"].items()}
 
     def tasks(self, scheme: str, split: str) -> tuple[str, ...]:
-        """The sorted ids of a split."""
+        """Return the sorted ids of a split."""
         return split_tasks(data.PACKAGE, "bfcl", scheme, split, expand)
 
     def task_type(self, task: str) -> str:
-        """Upstream's category."""
+        """Return upstream's category."""
         return data.category_of(task)
 
     def scenario(self, task: str) -> int | str:
@@ -64,25 +64,29 @@ class BFCLTasks:
         return is_out_of_domain(data.PACKAGE, "bfcl", scheme, split)
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
-        """Nothing: the wheel is fetched when a run begins."""
+        """Return no task: the wheel is fetched when a run begins."""
         return []
 
     def remedy(self, data: Path | None) -> str:
-        """How to get the data."""
+        """Return the command that fetches the data."""
         return "cotbench data fetch bfcl"
 
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
-        """The wheel's sha256; fetches the wheel, so that a run does not fail later."""
+        """Return the wheel's sha256; fetches the wheel, so that a run does not fail later."""
         wheels.fetch("bfcl")
         return {"bfcl_wheel_sha256": wheels.WHEELS["bfcl"].sha256}
 
     def unpassable(self, tasks: Sequence[str]) -> list[str]:
-        """Those on which upstream counts every right answer as wrong."""
+        """Return those of the tasks on which upstream counts every right answer as wrong."""
         return [task for task in tasks if task in UNPASSABLE]
 
 
 def expand(rule: Rule) -> list[str]:
-    """The ids of a manifest's rule: all of the `categories`, or those of the `scenarios` in them."""
+    """Return the ids of a manifest's rule: all of the `categories`, or those of the `scenarios` in them.
+
+    Args:
+        rule: the split's entry in `splits.json`.
+    """
     wanted = rule.get("scenarios")
     return [
         task

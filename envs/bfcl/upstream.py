@@ -34,14 +34,14 @@ STATELESS = frozenset({"MathAPI"})
 
 
 class _AnyModel(dict[str, Any]):
-    """Stands for upstream's table of models, of which the checker reads one thing: that names keep their dots."""
+    """Replacement of upstream's table of models, from which the checker reads only that names keep their dots."""
 
     def __missing__(self, name: str) -> Any:
         return SimpleNamespace(underscore_to_dot=False)
 
 
 class _Modules:
-    """Runs the wheel's modules, each once."""
+    """Modules of the wheel, each run once."""
 
     def __init__(self) -> None:
         config = ModuleType(f"{_PACKAGE}.constants.model_config")
@@ -51,6 +51,7 @@ class _Modules:
         self._builtins = {**vars(builtins), "__import__": self._import}
 
     def load(self, name: str) -> ModuleType:
+        """Return a module of the wheel, run at its first use."""
         if name not in self._loaded:
             member = name.replace(".", "/") + ".py"
             module = ModuleType(name)
@@ -79,7 +80,7 @@ def _modules() -> _Modules:
 
 
 def service(name: str) -> type[Any]:
-    """The class of a simulated service."""
+    """Return the class of a simulated service."""
     loaded: type[Any] = getattr(_modules().load(f"{_SERVICES}.{SERVICES[name]}"), name)
     return loaded
 
@@ -87,7 +88,15 @@ def service(name: str) -> type[Any]:
 def check_single_turn(
     functions: list[dict[str, Any]], calls: list[dict[str, Any]], answers: list[dict[str, Any]], language: str, category: str
 ) -> tuple[bool, str]:
-    """Upstream's `ast_checker`: whether calls fit the possible answers, and its words where they do not."""
+    """Return the verdict of upstream's `ast_checker`: whether calls fit the possible answers, and its reason where they do not.
+
+    Args:
+        functions: the described functions, in upstream's schema.
+        calls: the calls of the answer.
+        answers: the possible answers.
+        language: "python", "java" or "javascript".
+        category: the task's category.
+    """
     languages = _modules().load(f"{_PACKAGE}.constants.enums").Language
     checker = _modules().load(f"{_PACKAGE}.eval_checker.ast_eval.ast_checker").ast_checker
     verdict = checker(functions, calls, answers, languages(language), category, "cotbench")

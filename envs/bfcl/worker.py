@@ -61,7 +61,10 @@ def _reply(replies: TextIO, value: Any) -> None:
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """The default action of the timer's signal ends the process, even in the middle of a calculation in C."""
+    """Limit the processor time of the block.
+
+    The default action of the timer's signal ends the process, even in the middle of a calculation in C.
+    """
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     try:
         yield

@@ -1,5 +1,5 @@
 """ScienceWorld as a Gymnasium environment. Invariant: texts and scores are upstream's; a simulator that dies or freezes is
-replaced, and the episode goes on only if its replay says word for word what it said before.
+replaced, and the episode goes on only if its replay gives the same texts, word for word.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _SYNONYMS: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("dunk",): ("in", "into"),
     ("use",): ("on", "with"),
 }
-"""Verbs that upstream's parser takes for the same, and the words that it then takes for the same between two things; source:
-`registerAction` of upstream's actions."""
+"""Synonymous verbs of upstream's parser -> synonymous prepositions between two things; source: `registerAction` of upstream's
+actions."""
 _VERBS = sorted(
     ((verb, verbs[0], joints) for verbs, joints in _SYNONYMS.items() for verb in verbs), key=lambda one: -len(one[0])
 )
@@ -48,7 +48,7 @@ class ScienceWorldEnv(TextEnv):
     A simulated house with laboratory and garden (Wang et al., 2022). 30 task types of ten topics in 7,207 variations.
 
     ## Observation Space
-    `AnyText`: what the simulator says. The first observation holds the task and the first look around.
+    `AnyText`: the simulator's text. The first observation holds the task and the first look around.
 
     ## Action Space
     `AnyText`: one action, such as `open door to kitchen`, `pick up thermometer`, `use thermometer on water`, `focus on seed`,
@@ -131,7 +131,7 @@ class ScienceWorldEnv(TextEnv):
 
     @staticmethod
     def _meaning(action: str) -> str:
-        """The action in the first of the words that upstream's parser takes for the same."""
+        """Return the action with each verb replaced by the first of its synonyms in upstream's parser."""
         for verb, first, joints in _VERBS:
             if f"{action} ".startswith(f"{verb} "):
                 rest = action.removeprefix(verb)
@@ -142,11 +142,11 @@ class ScienceWorldEnv(TextEnv):
 
     @property
     def restarts(self) -> int:
-        """How often the simulator was lost in this episode, and replaced by one that said the same."""
+        """Number of times that the simulator was lost in this episode, and replaced by one whose replay gave the same texts."""
         return self._restarts
 
     def step_budget(self, task: str) -> int:
-        """The budget of the task's type, where none is given."""
+        """Return the budget of the task's type, where none is given."""
         return self.max_steps if self.max_steps is not None else task_types()[read_task(task)[0]].steps
 
     def _split_tasks(self) -> Sequence[str]:
@@ -195,10 +195,10 @@ class ScienceWorldEnv(TextEnv):
         )
 
     def _recover(self, error: ServerLostError) -> None:
-        """A new simulator in the state of the lost one, proved by what it says.
+        """Replace the lost simulator by a new one in the same state, verified by its texts.
 
         Raises:
-            EngineError: it says something else, or is lost again.
+            EngineError: the texts differ, or the new one is lost too.
         """
         self._end_server()
         self._restarts += 1
@@ -223,7 +223,10 @@ class ScienceWorldEnv(TextEnv):
         return gold[len(self._history)] if len(self._history) < len(gold) else None
 
     def _gold(self) -> list[str]:
-        """The gold path; computed in a simulator of its own, because one that has computed it does so at every reset."""
+        """Return the gold path.
+
+        Computed in a simulator of its own, because one that has computed it does so again at every reset.
+        """
         if self._current not in self._golds:
             if self._gold_server is None:
                 self._gold_server = Server(GOLD_SECONDS)

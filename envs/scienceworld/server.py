@@ -1,8 +1,8 @@
 """ScienceWorld's simulator in a Java process of its own. Invariant: every call ends in bounded time, with an answer or with
 `ServerLostError`; `close` leaves no process behind.
 
-The simulator is upstream's jar, called directly: upstream's Python wrapper computes all valid actions at every step, asked for
-or not, and never gives up on a Java that does not answer.
+The simulator is upstream's jar, called directly: upstream's Python wrapper computes all valid actions at every step, whether
+they are used or not, and never gives up on a Java that does not answer.
 """
 
 from __future__ import annotations
@@ -31,12 +31,18 @@ GOLD_SECONDS = 180.0
 
 
 class ServerLostError(EngineError):
-    """The Java process died, or did not answer in time."""
+    """Raised when the Java process died, or did not answer in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerReply:
-    """What an action led to: the text, upstream's score of -100 to 100, and whether upstream calls the task completed."""
+    """Result of an action.
+
+    Attributes:
+        text: upstream's text.
+        score: upstream's score, -100 to 100.
+        completed: whether upstream calls the task completed.
+    """
 
     text: str
     score: int
@@ -84,40 +90,47 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The Java process."""
+        """Id of the Java process."""
         return int(self._process.pid)
 
     def load(self, task: str, variation: int, simplifications: str = "", gold: bool = False) -> None:
-        """Set up a variation of a task. With `gold`, its gold path is computed, here and at every later reset."""
+        """Set up a variation of a task.
+
+        Args:
+            task: upstream's name of the task type.
+            variation: number of the variation.
+            simplifications: upstream's names, with commas between them.
+            gold: whether the gold path is computed, here and at every later reset.
+        """
         self._call("load", task, variation, simplifications, gold)
 
     def reset(self) -> str:
-        """Start the loaded task; the first look around, which upstream counts as a move."""
+        """Start the loaded task and return the text of the first look around, which upstream counts as a move."""
         self._call("reset")
         return self.step("look around").text
 
     def step(self, action: str) -> ServerReply:
-        """Execute one action."""
+        """Execute one action and return its result."""
         text = str(self._call("step", action))
         return ServerReply(text, round(100 * float(self._call("getScore"))), bool(self._call("getCompleted")))
 
     def description(self) -> str:
-        """The task in words."""
+        """Return the task in words."""
         return str(self._call("getTaskDescription"))
 
     def valid_actions(self) -> list[str]:
-        """Sorted, unique actions that the simulator would accept."""
+        """Return the actions that the simulator would accept, sorted and without duplicates."""
         return sorted({str(action) for action in self._call("getValidActionObjectCombinations")})
 
     def gold_path(self) -> list[str]:
-        """The gold path of a task that was loaded with `gold`."""
+        """Return the gold path of a task that was loaded with `gold`."""
         return [str(action) for action in self._call("getGoldActionSequence")]
 
     def close(self) -> None:
         """End the process; safe to call twice."""
         gateway, process, self._gateway, self._process = self._gateway, self._process, None, None
         if process is not None:
-            # Killed first: a frozen Java would not answer a polite request.
+            # Killed first: a frozen Java does not answer the gateway's request to shut down.
             with contextlib.suppress(OSError):
                 process.kill()
             process.wait()
@@ -152,7 +165,10 @@ class Server:
 
 
 def _quiet_py4j() -> None:
-    """Keep py4j from printing tracebacks of what comes out as `ServerLostError` anyway; it logs to the root logger too."""
+    """Keep py4j from printing tracebacks of what is raised as `ServerLostError` anyway.
+
+    It logs to the root logger too.
+    """
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
     root = logging.getLogger()
     if _not_py4j not in root.filters:

@@ -1,4 +1,4 @@
-"""Which ScienceWorld tasks exist. Invariant: upstream's own train, dev and test variations; a variation that does not exist is
+"""Registered ScienceWorld tasks. Invariant: upstream's own train, dev and test variations; a variation that does not exist is
 refused, where upstream would load something called "unknown".
 """
 
@@ -35,13 +35,13 @@ class TaskType:
 
     @property
     def count(self) -> int:
-        """The number of variations."""
+        """Number of variations."""
         return max(last for _, last in self.variations.values()) + 1
 
 
 @cache
 def task_types() -> Mapping[str, TaskType]:
-    """Name -> task type, sorted."""
+    """Return name -> task type, sorted."""
     table = json.loads(files(_PACKAGE).joinpath("variations.json").read_text("utf-8"))
     return {
         name: TaskType(row["id"], {split: (row[split][0], row[split][1]) for split in ("train", "dev", "test")}, row["steps"])
@@ -50,7 +50,7 @@ def task_types() -> Mapping[str, TaskType]:
 
 
 def read_task(task: str) -> tuple[str, int]:
-    """Type and variation of a task id.
+    """Return type and variation of a task id.
 
     Raises:
         UnknownNameError: there is no such task.
@@ -66,18 +66,18 @@ def read_task(task: str) -> tuple[str, int]:
 
 
 class ScienceWorldTasks:
-    """The 7,207 variations of upstream's 30 task types; everything is in its package."""
+    """Variations of upstream's 30 task types, 7,207 in all; everything is in its package."""
 
     def schemes(self) -> Mapping[str, Sequence[str]]:
-        """Scheme -> names of its splits."""
+        """Return scheme -> names of its splits."""
         return {scheme: list(splits) for scheme, splits in manifest(_PACKAGE)["scienceworld"].items()}
 
     def tasks(self, scheme: str, split: str) -> tuple[str, ...]:
-        """The sorted ids of a split."""
+        """Return the sorted ids of a split."""
         return split_tasks(_PACKAGE, "scienceworld", scheme, split, expand)
 
     def task_type(self, task: str) -> str:
-        """The second part of the id."""
+        """Return the second part of the id."""
         return read_task(task)[0]
 
     def scenario(self, task: str) -> str:
@@ -89,28 +89,32 @@ class ScienceWorldTasks:
         return is_out_of_domain(_PACKAGE, "scienceworld", scheme, split)
 
     def missing(self, tasks: Sequence[str], data: Path | None) -> list[str]:
-        """Nothing: the simulator brings its tasks."""
+        """Return no task: the simulator brings its tasks."""
         return []
 
     def remedy(self, data: Path | None) -> str:
-        """How to get the simulator."""
+        """Return the command that installs the simulator."""
         return "pip install 'cotbench[scienceworld]'"
 
     def unpassable(self, tasks: Sequence[str]) -> list[str]:
-        """None."""
+        """Return no task: all can be won."""
         return []
 
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
-        """The simulator's version."""
+        """Return the simulator's version."""
         return {"scienceworld": version("scienceworld")}
 
 
 def expand(rule: Rule) -> list[str]:
-    """The ids of a manifest's rule: upstream's `variations` of the `types`, at most `cap` of a type, spread evenly."""
+    """Return the ids of a manifest's rule: upstream's `variations` of the `types`, at most `cap` of a type, spread evenly.
+
+    Args:
+        rule: the split's entry in `splits.json`.
+    """
     ids = []
     for name in rule["types"]:
         first, last = task_types()[name].variations[rule["variations"]]
         count = last - first + 1
-        kept = min(count, rule.get("cap", count))
-        ids += [f"{PREFIX}{name}/{first + index * count // kept}" for index in range(kept)]
+        size = min(count, rule.get("cap", count))
+        ids += [f"{PREFIX}{name}/{first + index * count // size}" for index in range(size)]
     return ids

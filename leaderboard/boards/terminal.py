@@ -45,8 +45,8 @@ def board_table(view: BoardView, rows: Sequence[Standing]) -> RenderableType:
     for row in rows:
         table.add_row(*map(Text, _cells(row)))
     for one in view.reported:
-        who = f"{one.model + ' ' if one.model else ''}{one.method}"
-        table.add_row("", "the paper", who, f"{one.value:.2f}", "", "", "reported", style="italic")
+        system = f"{one.model + ' ' if one.model else ''}{one.method}"
+        table.add_row("", "the paper", system, f"{one.value:.2f}", "", "", "reported", style="italic")
     if not rows and view.board.overall:
         return Group(
             Text(board_heading(view.board), style="bold"),

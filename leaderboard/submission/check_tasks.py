@@ -38,11 +38,11 @@ def check_tasks(manifest: Manifest, entry: EnvEntry) -> RunPlan:
     except UnknownNameError as error:
         raise SubmissionError(f"{MANIFEST}: config: {error}") from error
     trained = training_tasks(entry.name)
-    overlap = sum(task in trained for task in split_tasks)
-    if overlap:
+    count = sum(task in trained for task in split_tasks)
+    if count:
         raise SubmissionError(
-            f"{MANIFEST}: config.split: {overlap} of the {len(split_tasks)} tasks of "
-            f"{entry.name} {config.scheme}/{config.split} are trained on, so it is not scored: submit a run on another split"
+            f"{MANIFEST}: config.split: {count} of the {len(split_tasks)} tasks of {entry.name} {config.scheme}/{config.split} "
+            "are trained on, so it is not scored: submit a run on another split"
         )
     expected = len(split_tasks) if config.tasks is None else len(set(config.tasks))
     if manifest.split_tasks != expected:

@@ -1,5 +1,5 @@
 """The outermost layer: hosts, origins, headers. Invariant: no answer leaves without the headers below; a request to another
-host, or sent by another site's page, is refused before anything is read; an error message is one line.
+host, or sent by another site's page, reaches no route; an error message is one line.
 """
 
 from __future__ import annotations

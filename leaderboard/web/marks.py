@@ -12,7 +12,7 @@ from cotbench.stats.estimates import Estimate
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where the mean and the ends of the interval are, in percent; None where there is no interval."""
+    """Positions of the mean and of the ends of the interval, in percent; None where there is no interval."""
 
     at: str
     low: str | None

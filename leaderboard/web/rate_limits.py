@@ -32,7 +32,7 @@ FAILED_TOKENS = 10
 
 @dataclass(slots=True)
 class Rates:
-    """How often each address may do a thing: so many times at once, then as often as time allows (token bucket).
+    """A limit of requests by address: so many at once, then one whenever enough time has passed (token bucket).
 
     Attributes:
         a_minute: how often.

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from cotbench.agents.hf import loading
-from cotbench.agents.hf.attention import ATTENTION, KVCache, TokenSpan, forward, install_attention
+from cotbench.agents.hf.attention import ATTENTION, TokenSpan, forward, install_attention
 from cotbench.agents.hf.engine import Engine, EngineLimits, Key
+from cotbench.agents.hf.kv_cache import KVCache
 from cotbench.agents.hf.sequential_engine import SequentialEngine, can_reuse_cache, logits_agree
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.errors import AgentError, UsageError

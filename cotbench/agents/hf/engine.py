@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cotbench.agents.decisions import error_decision
-from cotbench.agents.hf.attention import BLOCK, KVCache, TokenSpan, forward
+from cotbench.agents.hf.attention import TokenSpan, forward
 from cotbench.agents.hf.continuation import Continuation
+from cotbench.agents.hf.kv_cache import BLOCK, KVCache
 from cotbench.agents.hf.prompt_lookup import NgramIndex, PromptLookup
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import common_prefix, decision_tokens, prefill_ids, prompt_ids

@@ -40,11 +40,11 @@ def read_address(target: str) -> Address:
     Raises:
         UsageError: no model, a URL without http://, or one with a password in it.
     """
-    found = _TARGET.fullmatch(target)
-    if found is None and _HOST.fullmatch(target):
+    match = _TARGET.fullmatch(target)
+    if match is None and _HOST.fullmatch(target):
         raise UsageError(f"openai:{target}: write the URL with http:// or https:// before the host")
-    model = found["model"] if found else target
-    url = (found["url"] if found else os.environ.get(BASE_URL) or OPENAI).rstrip("/")
+    model = match["model"] if match else target
+    url = (match["url"] if match else os.environ.get(BASE_URL) or OPENAI).rstrip("/")
     if not model:
         raise UsageError("an openai: agent needs the name of a model: openai:MODEL@URL")
     parts = urlsplit(url)

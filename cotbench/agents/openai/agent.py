@@ -128,12 +128,21 @@ class OpenAIAgent:
             )
 
     def submit(self, key: Hashable, query: Query) -> None:
-        """Take a query; `collect` returns its decision, with the key."""
+        """Take a query; `collect` returns its decision.
+
+        Args:
+            key: names the query in `collect`.
+            query: the query.
+        """
         self._open += 1
         self._enqueue(key, query, self._done)
 
     def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
-        """Return the decisions completed since the last call; waits at most `wait` seconds for one."""
+        """Return the decisions completed since the last call, with the keys of their queries.
+
+        Args:
+            wait: seconds to wait for one at most.
+        """
         answers: list[tuple[Hashable, Decision]] = []
         try:
             while len(answers) < self._open:
@@ -243,8 +252,8 @@ class OpenAIAgent:
         chat = self._server.chat
         if chat is None:
             raise AgentError("the server takes no messages, so no tools")
-        box = native.toolbox(prompt.shown)
+        box = native.toolbox(prompt.dialogue)
         request = GenerationRequest((), native.budget(query.elicitation, query.mode), (), False, derive_seed(query.seed, 0))
         fields = self._writer.fields(chat, query, request)
-        body = {"messages": chat.request_messages(native.messages(prompt.shown, query)), "tools": list(box.tools), **fields}
+        body = {"messages": chat.request_messages(native.messages(prompt.dialogue, query)), "tools": list(box.tools), **fields}
         return native.read_calls(self._writer.ask(chat, body, usage), box, query)

@@ -31,13 +31,13 @@ class Prompt:
 
     Attributes:
         messages: as a chat.
-        shown: the dialogue in it.
+        dialogue: the dialogue in it.
         ids: its tokens, where there is a tokenizer.
         dropped: number of observations that did not fit.
     """
 
     messages: Sequence[Message]
-    shown: Dialogue
+    dialogue: Dialogue
     ids: Sequence[int] | None
     dropped: int = 0
 
@@ -96,8 +96,8 @@ class CompletionWriter:
         Args:
             query: the query of the program.
             prompt: its prompt.
-            ask: the program's request.
-            spent: the counts of the decision, to which those of the request are added.
+            request: the program's request.
+            usage: the counts of the decision, to which those of the request are added.
 
         Raises:
             AgentError: the server cannot do that, or failed.
@@ -119,7 +119,16 @@ class CompletionWriter:
         return self._tokens.opened(prefill)
 
     def ask(self, endpoint: Endpoint, body: dict[str, Any], usage: TokenUsage) -> CompletionReply:
-        """Send one request, and add its token counts to `usage`."""
+        """Send one request, and add its token counts to `usage`.
+
+        Args:
+            endpoint: the endpoint.
+            body: the fields of the request, without `model`.
+            usage: the counts of the decision.
+
+        Raises:
+            ServerError: it failed for good, or too often.
+        """
         reply = read_reply(self._connection.ask(endpoint.path, {"model": self._model, **body}))
         usage.add(reply)
         return reply

@@ -40,13 +40,15 @@ class ServerError(AgentError):
 
     Attributes:
         status: the HTTP status, where there was an answer.
-        passing: whether another attempt may succeed.
-        after: seconds to wait by the server's `Retry-After`; None where it sent none.
+        transient: whether another attempt may succeed.
+        retry_after: seconds to wait by the server's `Retry-After`; None where it sent none.
     """
 
-    def __init__(self, text: str, status: int | None = None, *, passing: bool = False, after: float | None = None) -> None:
+    def __init__(
+        self, text: str, status: int | None = None, *, transient: bool = False, retry_after: float | None = None
+    ) -> None:
         super().__init__(text)
-        self.status, self.passing, self.after = status, passing, after
+        self.status, self.transient, self.retry_after = status, transient, retry_after
 
     @property
     def refused(self) -> bool:
@@ -99,7 +101,7 @@ class Connection:
         from tenacity import Retrying, retry_if_exception, sleep_using_event, stop_after_attempt
 
         attempts = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, ServerError) and error.passing),
+            retry=retry_if_exception(lambda error: isinstance(error, ServerError) and error.transient),
             wait=self._pause,
             stop=stop_after_attempt(self._retries + 1),
             sleep=sleep_using_event(self._closed),
@@ -166,10 +168,10 @@ class Connection:
         try:
             loaded = json.loads(text)
         except (ValueError, RecursionError):
-            raise ServerError(f"{where} answered with what is no JSON: {self._excerpt(text)!r}", passing=True) from None
+            raise ServerError(f"{where} answered with what is no JSON: {self._excerpt(text)!r}", transient=True) from None
         choices = loaded.get("choices") if isinstance(loaded, dict) else None
         if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
-            raise ServerError(f"{where} answered without a choice: {self._excerpt(text)!r}", passing=True)
+            raise ServerError(f"{where} answered without a choice: {self._excerpt(text)!r}", transient=True)
         return dict(loaded)
 
     def _failure(self, path: str, error: Exception) -> ServerError:
@@ -178,29 +180,29 @@ class Connection:
 
         where = f"{self.url}/{path}"
         if isinstance(error, openai.APITimeoutError):
-            return ServerError(f"{where} did not answer within {self._timeout:g} s", passing=True)
+            return ServerError(f"{where} did not answer within {self._timeout:g} s", transient=True)
         if isinstance(error, openai.APIConnectionError):
             cause = error.__cause__ or error
             return ServerError(
-                f"{where} cannot be reached or broke off ({type(cause).__name__}: {self._excerpt(str(cause))})", passing=True
+                f"{where} cannot be reached or broke off ({type(cause).__name__}: {self._excerpt(str(cause))})", transient=True
             )
         if not isinstance(error, openai.APIStatusError):
             return ServerError(f"{where}: {type(error).__name__}: {self._excerpt(str(error))}")
         status, message = error.status_code, self._excerpt(_message(error.body))
         quota_spent = error.code == "insufficient_quota"  # 429 too, and no waiting helps.
-        passing = (status in _TRANSIENT or status >= 500) and status not in _PERMANENT and not quota_spent
+        transient = (status in _TRANSIENT or status >= 500) and status not in _PERMANENT and not quota_spent
         return ServerError(
             f"{where} answered {status}{': ' if message else ''}{message}",
             status,
-            passing=passing,
-            after=_seconds(error.response.headers.get("retry-after")),
+            transient=transient,
+            retry_after=_seconds(error.response.headers.get("retry-after")),
         )
 
     def _pause(self, state: Any) -> float:
         """Return the seconds until the next attempt: those of `Retry-After`, else twice as long each time."""
         error = state.outcome.exception()
-        if isinstance(error, ServerError) and error.after is not None:
-            return min(error.after, LONGEST_WAIT)
+        if isinstance(error, ServerError) and error.retry_after is not None:
+            return min(error.retry_after, LONGEST_WAIT)
         return float(min(LONGEST_WAIT, BACKOFF * 2 ** (state.attempt_number - 1) * random.uniform(1, 2)))
 
     def _excerpt(self, text: str) -> str:

@@ -43,7 +43,7 @@ class CompletionReply:
 
 
 def read_reply(loaded: Mapping[str, Any]) -> CompletionReply:
-    """Return the reply in a decoded answer of either endpoint, which has a choice."""
+    """Parse a decoded answer of either endpoint, which has a choice."""
     choice = loaded["choices"][0]
     message = _mapping(choice.get("message"))
     text = choice.get("text") if "text" in choice else message.get("content")

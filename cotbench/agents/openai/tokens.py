@@ -83,7 +83,7 @@ class ServerTokenizer:
             return self._chat.encode(text)
 
     def growth(self, ids: Sequence[int]) -> tuple[str, ...]:
-        """Return the text after each of some ids."""
+        """Return the decoded text after each of some ids: as many texts as ids."""
         with self._lock:
             return tuple(self._chat.decode(ids[:count]) for count in range(1, len(ids) + 1))
 

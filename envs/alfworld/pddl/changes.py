@@ -4,10 +4,6 @@ action exists at all, follows upstream's planner, which prunes effects before it
 Sources: fast-downward's `translate/instantiate.py` and `translate/translate.py` (`translate_strips_operator_aux`,
 `build_sas_operator`): an addition of a fact that the action requires is none; nor is a removal of a fact that it requires to be
 false, that it adds for sure, or that can never hold; an action of which nothing is left does not exist.
-
-Sources: fast-downward's `translate/instantiate.py` and `translate/translate.py` (`translate_strips_operator_aux`,
-`build_sas_operator`): an addition of a fact that the action requires is none; nor is a removal of a fact that it requires to be
-false, that it adds for sure, or that can never hold; an action of which nothing is left does not exist.
 """
 
 from __future__ import annotations
@@ -23,16 +19,16 @@ from cotbench.envs.alfworld.pddl.reachable import relaxed
 from cotbench.envs.alfworld.pddl.relations import State
 
 Atom = tuple[int, Arguments]
-"""A slot and what it is said of."""
-ChangeObserver = list[tuple["Change", set[Arguments]]]
+"""A slot and the arguments of a fact in it."""
+ChangedAtoms = list[tuple["Change", set[Arguments]]]
 _Literals = list[tuple[int, tuple[int | str, ...]]]
 _Required = tuple[_Literals, _Literals]
-"""What must hold, and what must not, of parameters (by position) and constants."""
+"""Literals over parameters (by position) and constants: those that must hold, and those that must not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A planned effect.
+    """Planned effect.
 
     Attributes:
         slot: the predicate's place in a state.
@@ -51,7 +47,7 @@ class Change:
     possible: Query | None
     sure: Query | None
     places: tuple[int, ...]
-    told: tuple[int | None, int | None]
+    text_slots: tuple[int | None, int | None]
     reachable: bool
 
     def atoms(self, query: Query | None, arguments: Arguments, state: State) -> set[Arguments]:
@@ -67,7 +63,7 @@ class Change:
 
 
 class Changes:
-    """All effects of one action.
+    """Effects of one action.
 
     Args:
         schema: the action.
@@ -83,17 +79,17 @@ class Changes:
         schema: Schema,
         planner: Planner,
         slots: Mapping[str, int],
-        told: Mapping[str, int],
-        settled: frozenset[str],
-        ever: Callable[[], State],
+        text_slots: Mapping[str, int],
+        static: frozenset[str],
+        relaxed_state: Callable[[], State],
     ) -> None:
         names = [name for name, _ in schema.parameters]
-        self._ever = ever
-        self._changes = [_change(effect, schema, planner, slots, told, settled) for effect in schema.effects]
+        self._relaxed_state = relaxed_state
+        self._changes = [_change(effect, schema, planner, slots, text_slots, static) for effect in schema.effects]
         self._alternatives: list[_Required] = [_required(part, names, slots) for part in schema.precondition]
         self.always = _always_changes(schema, self._changes)
-        self._vain = None if self.always else _ways_in_vain(schema, self._changes)
-        self._told = [change for change in self._changes if change.told != (None, None)]
+        self._pruning_equalities = None if self.always else _pruning_equalities(schema, self._changes)
+        self._with_text_slots = [change for change in self._changes if change.text_slots != (None, None)]
 
     def exist(self, arguments: Arguments, alternative: int) -> bool:
         """Tell whether the planner leaves anything of the action with these arguments.
@@ -104,17 +100,22 @@ class Changes:
         """
         if self.always:
             return True
-        if self._vain is not None:
+        if self._pruning_equalities is not None:
             return any(
                 not any(all(arguments[left] == arguments[right] for left, right in pairs) for pairs in ways)
-                for ways in self._vain
+                for ways in self._pruning_equalities
             )
         return any(
-            atoms for _, atoms in self._left(self._changes, arguments, self._alternatives[alternative : alternative + 1])
+            atoms for _, atoms in self._unpruned(self._changes, arguments, self._alternatives[alternative : alternative + 1])
         )
 
     def facts(self, arguments: Arguments, state: State) -> tuple[dict[int, set[Arguments]], dict[int, set[Arguments]]]:
-        """Return the facts that become false and those that become true, each by slot."""
+        """Return the facts that become false and those that become true, each by slot.
+
+        Args:
+            arguments: the action's arguments.
+            state: the state in which it is executed.
+        """
         removed: dict[int, set[Arguments]] = {}
         added: dict[int, set[Arguments]] = {}
         for change in self._changes:
@@ -122,38 +123,38 @@ class Changes:
             into.setdefault(change.slot, set()).update(change.atoms(change.query, arguments, state))
         return removed, added
 
-    def heard(self, arguments: Arguments) -> ChangeObserver:
+    def text_changes(self, arguments: Arguments) -> ChangedAtoms:
         """Return the changes that texts see in slots of their own, additions first.
 
         These are all changes that an effect might make, whether or not its condition holds now.
         """
         return (
-            sorted(self._left(self._told, arguments, self._alternatives), key=lambda pair: not pair[0].positive)
-            if self._told
+            sorted(self._unpruned(self._with_text_slots, arguments, self._alternatives), key=lambda pair: not pair[0].positive)
+            if self._with_text_slots
             else []
         )
 
-    def _left(self, changes: Sequence[Change], arguments: Arguments, alternatives: Sequence[_Required]) -> ChangeObserver:
+    def _unpruned(self, changes: Sequence[Change], arguments: Arguments, alternatives: Sequence[_Required]) -> ChangedAtoms:
         """Return what the planner leaves of some of the effects, under any of these alternatives of the action's condition."""
         sure: set[Atom] = set()
         removing = {change.slot for change in changes if not change.positive}
         for change in self._changes:
             if change.positive and change.slot in removing:
-                state = [] if change.sure is None else self._ever()
+                state = [] if change.sure is None else self._relaxed_state()
                 sure |= {(change.slot, atom) for atom in change.atoms(change.sure, arguments, state)}
         required = [
             tuple({(slot, _ground(terms, arguments)) for slot, terms in literals} for literals in alternative)
             for alternative in alternatives
         ]
-        result: ChangeObserver = []
+        result: ChangedAtoms = []
         for change in changes:
-            atoms = change.atoms(change.possible, arguments, [] if change.possible is None else self._ever())
+            atoms = change.atoms(change.possible, arguments, [] if change.possible is None else self._relaxed_state())
             if not change.positive and not change.reachable:
-                atoms &= self._ever()[change.slot].facts
+                atoms &= self._relaxed_state()[change.slot].facts
             if not change.positive:
                 atoms = {atom for atom in atoms if (change.slot, atom) not in sure}
-            said = 0 if change.positive else 1
-            left = {atom for atom in atoms if any((change.slot, atom) not in alternative[said] for alternative in required)}
+            sign = 0 if change.positive else 1
+            left = {atom for atom in atoms if any((change.slot, atom) not in alternative[sign] for alternative in required)}
             result.append((change, left))
         return result
 
@@ -175,7 +176,12 @@ def _required(part: Conjunction, names: list[str], slots: Mapping[str, int]) -> 
 
 
 def _change(
-    effect: Effect, schema: Schema, planner: Planner, slots: Mapping[str, int], told: Mapping[str, int], settled: frozenset[str]
+    effect: Effect,
+    schema: Schema,
+    planner: Planner,
+    slots: Mapping[str, int],
+    text_slots: Mapping[str, int],
+    static: frozenset[str],
 ) -> Change:
     names = [name for name, _ in schema.parameters]
     inner = [name for name, _ in effect.variables]
@@ -190,13 +196,13 @@ def _change(
             return planner.query(condition, names, kinds, wanted)
 
         fixed = tuple(
-            part for part in effect.condition if not part.absent and all(item.predicate in settled for item in part.literals)
+            part for part in effect.condition if not part.absent and all(item.predicate in static for item in part.literals)
         )
-        query, possible, sure = plan(effect.condition), plan(relaxed(effect.condition, settled)), plan(fixed)
-        # A row of a planned query: the given arguments, and then what was asked for.
+        query, possible, sure = plan(effect.condition), plan(relaxed(effect.condition, static)), plan(fixed)
+        # A row of a planned query: the given arguments, and then the wanted terms.
         place |= {name: len(place) + position for position, name in enumerate(constants)}
     slot = slots[effect.predicate]
-    heard = told[effect.predicate]
+    text_slot = text_slots[effect.predicate]
     same = Literal(effect.predicate, effect.terms)
     return Change(
         slot=slot,
@@ -205,7 +211,7 @@ def _change(
         possible=possible,
         sure=sure,
         places=tuple(place[term] for term in effect.terms),
-        told=(heard if heard != slot else None, told.get(f"not_{effect.predicate}")),
+        text_slots=(text_slot if text_slot != slot else None, text_slots.get(f"not_{effect.predicate}")),
         reachable=effect.positive or all(same in part.literals for part in schema.precondition),
     )
 
@@ -224,10 +230,10 @@ def _always_changes(schema: Schema, changes: list[Change]) -> bool:
     return False
 
 
-_Ways = list[list[list[tuple[int, int]]]]
+_Equalities = list[list[list[tuple[int, int]]]]
 
 
-def _ways_in_vain(schema: Schema, changes: list[Change]) -> _Ways | None:
+def _pruning_equalities(schema: Schema, changes: list[Change]) -> _Equalities | None:
     """Return for each effect the pairs of parameters that must be equal for it to be pruned; None where other conditions matter
     too.
 
@@ -236,7 +242,7 @@ def _ways_in_vain(schema: Schema, changes: list[Change]) -> _Ways | None:
     if len(schema.precondition) != 1 or schema.precondition[0].variables:
         return None
     position = {name: place for place, (name, _) in enumerate(schema.parameters)}
-    result: _Ways = []
+    result: _Equalities = []
     for effect, change in zip(schema.effects, changes, strict=True):
         if effect.condition != TRUE or effect.variables or not change.reachable:
             return None

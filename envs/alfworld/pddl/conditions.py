@@ -19,7 +19,7 @@ Variables = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A predicate over terms, or its negation. The predicate "=" is equality. Terms that begin with ? are variables.
+    """Predicate over terms, or its negation. The predicate "=" is equality. Terms that begin with ? are variables.
 
     A literal is `derived` if it comes from the definition of a derived predicate instead of the condition's own text.
     """
@@ -102,7 +102,7 @@ class Reader:
         """Return the normal form of a condition.
 
         Args:
-            node: what the PDDL says.
+            node: the condition's PDDL.
             names: variables in scope -> the term that stands for each.
             negated: whether the opposite is meant.
 
@@ -186,7 +186,7 @@ class Reader:
         definition = self._derived.get(literal.predicate)
         if definition is None:
             return (Conjunction(literals=(Literal(literal.predicate, literal.terms, not negated),)),)
-        # Said once, however often it is asked for: definitions that use each other twice would otherwise double at each level.
+        # Expanded once and cached: definitions that use each other twice would otherwise double at each level.
         known = self._expanded.get((literal, negated))
         if known is not None:
             return known
@@ -219,12 +219,12 @@ class Reader:
             refuse(node, f"a condition with {count} alternatives (at most {MAX_ALTERNATIVES} are supported)")
         result = []
         for choice in product(*parts):
-            whole = Conjunction()
+            conjunction = Conjunction()
             for piece in choice:
-                whole = whole & piece
-            if len(whole.literals) > MAX_LITERALS:
+                conjunction = conjunction & piece
+            if len(conjunction.literals) > MAX_LITERALS:
                 refuse(node, f"a condition with more than {MAX_LITERALS} literals")
-            result.append(whole)
+            result.append(conjunction)
         return tuple(result)
 
     @staticmethod

@@ -12,12 +12,12 @@ from cotbench.envs.alfworld.pddl.sexpr import Node, read, refuse, typed_list
 from cotbench.envs.alfworld.pddl.types import Types
 
 _SECTIONS = (":requirements", ":types", ":constants", ":predicates", ":functions", ":derived", ":action")
-"""Functions are read over: costs guide a planner, no text and no command depends on them."""
+"""Sections that are accepted. Functions are ignored: costs guide a planner, no text and no command depends on them."""
 
 _REQUIREMENTS = frozenset(
     (":strips", ":adl", ":typing", ":negation", ":equality", ":conditional-effects", ":derived-predicates", ":action-costs")
 ) | {f":{kind}-preconditions" for kind in ("negative", "disjunctive", "existential", "universal", "quantified")}
-"""What upstream's planner accepts."""
+"""Requirements that upstream's planner accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """An action with variables."""
+    """Action with variables."""
 
     name: str
     parameters: Variables
@@ -154,7 +154,7 @@ def _schema(node: Node, reader: Reader, arities: dict[str, int], derived: dict[s
             refuse(node, f"action {name!r} changes what equals what")
         if effect.predicate in derived:
             refuse(node, f"action {name!r} changes the derived predicate {effect.predicate!r}")
-    # An action without effects is none, as upstream has it.
+    # An action without effects does not exist, as in upstream.
     return Schema(name, parameters, precondition, tuple(dict.fromkeys(effects))) if effects else None
 
 

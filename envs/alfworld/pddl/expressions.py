@@ -14,7 +14,7 @@ from cotbench.errors import GameFileError
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A thing as texts speak of it (`textworld.generator.game.EntityInfo`)."""
+    """Thing as texts speak of it (`textworld.generator.game.EntityInfo`)."""
 
     id: str
     type: str
@@ -47,7 +47,7 @@ def parse_expression(text: str) -> ast.expr:
 
 
 Value = Callable[[Mapping[str, Entity]], object]
-"""What an expression is worth, given what its names stand for."""
+"""Value of an expression, as a function of name -> entity."""
 
 
 @lru_cache(maxsize=4096)

@@ -2,8 +2,6 @@
 that games which differ in the task sentence alone share everything else.
 
 Source of the notation: `textworld/envs/pddl/textgen/textgen.ebnf` and `logic/logic.ebnf`.
-
-Source of the notation: `textworld/envs/pddl/textgen/textgen.ebnf` and `logic/logic.ebnf`.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ _STRING = re.compile(r'"([^"]*)"')
 _BLOCK = re.compile(r'"""(.*?)"""', re.DOTALL)
 
 _MARGIN = re.compile(r"(?:[\t]|//[^\n]*\n?|\s+)*")
-"""What upstream's parser skips before the first symbol: a text never begins with white space."""
+"""Skipped by upstream's parser before the first symbol: a text never begins with white space."""
 _SYMBOL = re.compile(
     r"""\t*(?:
       (?P<list>\[)?
@@ -40,7 +38,7 @@ _PLACEHOLDER = re.compile(r"\s*([\w']+)\s*(?::\s*([\w/-]+)\s*)?")
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """A piece of a text.
+    """Piece of a text.
 
     Attributes:
         kind: "literal" (`text` itself), "rule" (the text of the rule named `text`) or "value" (the value of the expression
@@ -85,7 +83,7 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """A predicate of a query over placeholders, each a (name, type)."""
+    """Predicate of a query over placeholders, each a (name, type)."""
 
     predicate: str
     placeholders: tuple[tuple[str, str], ...]

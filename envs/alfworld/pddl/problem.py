@@ -1,4 +1,6 @@
-"""A planning problem: objects, initial facts, goal. Invariant: facts are about declared objects and predicates."""
+"""A planning problem: objects, initial facts, goal. Invariant: every fact is about declared objects and a declared
+predicate.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ Arguments = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem in a domain.
+    """Problem in a domain.
 
     Attributes:
         objects: name -> type, the domain's constants included.
@@ -30,6 +32,10 @@ class Problem:
 
 def read_problem(text: str, domain: Domain) -> Problem:
     """Return the problem that a PDDL text describes.
+
+    Args:
+        text: PDDL.
+        domain: the domain that the problem names.
 
     Raises:
         GameFileError: not a problem of this domain, or a feature outside the supported subset, with its line.
@@ -71,7 +77,7 @@ def _facts(node: Node, domain: Domain, objects: dict[str, str]) -> tuple[dict[st
             refuse(node, f"a fact expected, not {fact!r}")
         head = fact[0]
         if head == "not":
-            continue  # What is not said does not hold anyway.
+            continue  # A fact that is not listed does not hold anyway.
         if head == "=":
             # A number given to a function: nothing here depends on it, but upstream then knows the objects by name.
             if len(fact) == 3 and isinstance(fact[1], Node):

@@ -16,7 +16,7 @@ from cotbench.envs.alfworld.pddl.types import Types
 
 Bindings = tuple[str, ...]
 JoinStep = Callable[[State, list[Bindings]], list[Bindings]]
-"""Rows in, rows out: longer by new variables, or fewer."""
+"""One step of a join: returns the rows extended by new variables, or filtered."""
 
 
 class Planner:
@@ -47,7 +47,11 @@ class Planner:
         return known
 
     def lookup(self, lookup: Lookup) -> Lookup:
-        """Return the same lookup, numbered; equal ones get the same number and so share their tables."""
+        """Return the same lookup, numbered; equal ones get the same number and so share their tables.
+
+        Args:
+            lookup: of any number.
+        """
         return self._lookups.setdefault(lookup, replace(lookup, number=next(self._numbers)))
 
     def query(self, condition: Condition, given: Sequence[str], parameters: Mapping[str, str], wanted: Sequence[str]) -> Query:
@@ -80,7 +84,7 @@ class Planner:
                 waiting.remove(literal)
                 steps.append(self._extend(literal, place, kinds))
                 continue
-            # What no fact binds ranges over its type: variables of negative literals, and such that the condition never names.
+            # A variable that no fact binds ranges over its type: one of negative literals, or one outside the condition.
             missing = [name for name in (*kinds, *wanted) if name not in place]
             needed = [name for name in missing if name in wanted or any(name in _free(part, kinds) for part in waiting)]
             needed += [name for name, _ in conjunction.variables if name in missing and name not in needed]
@@ -118,7 +122,7 @@ class Planner:
 
 
 class Query:
-    """A planned condition: the union of its alternatives."""
+    """Planned condition: the union of its alternatives."""
 
     __slots__ = ("_plans",)
 

@@ -3,10 +3,6 @@
 Upstream's planner leaves out what this over-estimate excludes: effects whose condition can never hold, removals of facts that
 can never hold, and actions of which nothing is left. Only domains with conditional effects, or with texts about what was made
 false, show the difference; for the others none of this is computed.
-
-Upstream's planner leaves out what this over-estimate excludes: effects whose condition can never hold, removals of facts that
-can never hold, and actions of which nothing is left. Only domains with conditional effects, or with texts about what was made
-false, show the difference; for the others none of this is computed.
 """
 
 from __future__ import annotations
@@ -20,7 +16,7 @@ from cotbench.envs.alfworld.pddl.queries import Planner
 from cotbench.envs.alfworld.pddl.relations import Relation, State
 
 
-def relaxed(condition: Condition, settled: frozenset[str] | None) -> Condition:
+def relaxed(condition: Condition, static: frozenset[str] | None) -> Condition:
     """Return a condition's delete relaxation: its positive literals.
 
     Args:
@@ -30,7 +26,7 @@ def relaxed(condition: Condition, settled: frozenset[str] | None) -> Condition:
     return tuple(
         Conjunction(
             part.variables,
-            tuple(item for item in part.literals if item.positive or (settled is not None and item.predicate in settled)),
+            tuple(item for item in part.literals if item.positive or (static is not None and item.predicate in static)),
         )
         for part in condition
     )

@@ -18,7 +18,7 @@ State = list["Relation"]
 
 @dataclass(frozen=True)
 class Lookup:
-    """A way to index a relation: by the arguments at some positions, for the arguments at others.
+    """Way to index a relation: by the arguments at some positions, for the arguments at others.
 
     Attributes:
         number: tells lookups of one game apart.
@@ -62,7 +62,7 @@ def split_terms(terms: Sequence[T], known: Container[T]) -> tuple[tuple[int, ...
 
 
 class Relation:
-    """The argument tuples of which a predicate holds, with the indexes built so far."""
+    """Argument tuples of which a predicate holds, with the indexes built so far."""
 
     __slots__ = ("facts", "indexes")
 
@@ -71,7 +71,12 @@ class Relation:
         self.indexes: dict[int, dict[Any, list[Arguments]]] = {}
 
     def index(self, lookup: Lookup) -> dict[Any, list[Arguments]]:
-        """Return given arguments -> the tuples of the wanted ones. One given argument is itself the key, several a tuple."""
+        """Return given arguments -> the tuples of the wanted ones. One given argument is itself the key, several are a
+        tuple.
+
+        Args:
+            lookup: numbered by `Planner.lookup`.
+        """
         table = self.indexes.get(lookup.number)
         # Two threads may build the same table at the same time; both build the same.
         if table is None:
@@ -79,7 +84,12 @@ class Relation:
         return table
 
     def changed(self, removed: set[Arguments], added: set[Arguments]) -> Relation:
-        """Return the relation after a change; additions win. Itself if nothing changes."""
+        """Return the relation after a change; additions win. Itself if nothing changes.
+
+        Args:
+            removed: argument tuples that no longer hold.
+            added: argument tuples that hold from now on.
+        """
         facts = (self.facts - removed) | added
         return self if facts == self.facts else Relation(facts)
 

@@ -12,7 +12,7 @@ _COMMENT = re.compile(r";[^\n]*")
 
 
 class Node(list[Any]):
-    """A list of names and further nodes.
+    """List of names and further nodes.
 
     Attributes:
         line: where it opens, counted from 1.
@@ -67,6 +67,10 @@ def read(text: str, what: str) -> Node:
 
 def refuse(node: Node, reason: str) -> NoReturn:
     """Raise an error that says what is wrong with a node, and in which line.
+
+    Args:
+        node: where the error is.
+        reason: what is wrong.
 
     Raises:
         GameFileError: always.

@@ -3,10 +3,6 @@ same facts.
 
 Source: `textworld.envs.pddl.textgen.ContextSensitiveGrammar` and `textworld.logic.State.all_assignments`: queries are nested
 loops over sorted facts, different placeholders stand for different things, and the first rule whose condition has an answer
-speaks.
-
-Source: `textworld.envs.pddl.textgen.ContextSensitiveGrammar` and `textworld.logic.State.all_assignments`: queries are nested
-loops over sorted facts, different placeholders stand for different things, and the first rule whose condition has an answer
 is used.
 """
 
@@ -39,6 +35,8 @@ class Context(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Atom:
+    """Lookup of one atom of a query; `keys` are the positions of the given arguments in a row."""
+
     slot: int
     lookup: Lookup
     keys: tuple[int, ...]
@@ -46,6 +44,8 @@ class _Atom:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
+    """Planned query: the placeholders that are given, its atoms, and the placeholders that they bind."""
+
     seed: tuple[Placeholder, ...]
     atoms: tuple[_Atom, ...]
     found: tuple[Placeholder, ...]
@@ -81,7 +81,11 @@ class Speaker:
         self._searches: dict[tuple[str, frozenset[Placeholder]], _Search | None] = {}
 
     def context(self, parameters: Mapping[Placeholder, str]) -> Context:
-        """Return the context of an action's texts: its parameters and what they stand for."""
+        """Return the context of an action's texts: its parameters and what they stand for.
+
+        Args:
+            parameters: (name, type) of each parameter -> the object's id.
+        """
         kinds = self._kinds
         objects = {ph: name if kinds[name] == ph[1] else STRANGER for ph, name in parameters.items()}
         return Context(objects, {ph[0]: self._entities[name] for ph, name in parameters.items()})
@@ -153,7 +157,7 @@ class Speaker:
                 if not rule.condition or self._rows(rule.condition, context, state)[1]:
                     return self.say(rule.text, context, state)
         except GameFileError as error:
-            # The innermost rule says its name, the ones around it do not add theirs.
+            # Only the innermost rule adds its name to the message.
             text = str(error)
             raise GameFileError(text.replace("grammar: ", f"grammar, rule {name!r}: ", 1)) from error
         raise GameFileError(f"grammar: no case of rule {name!r} applies")

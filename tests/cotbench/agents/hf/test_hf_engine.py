@@ -13,7 +13,8 @@ from tests.conftest import needs_hf
 pytestmark = needs_hf
 
 from cotbench.agents.hf.agent import HFAgent
-from cotbench.agents.hf.attention import KVCache, TokenSpan, forward, install_attention
+from cotbench.agents.hf.attention import TokenSpan, forward, install_attention
+from cotbench.agents.hf.kv_cache import KVCache
 from cotbench.envs import Instructions
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cotbench.flags import EXECUTION, Flag
 
 
-class StudyExecution(BaseModel):
+class StudyResources(BaseModel):
     """The resources that a study is computed with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
