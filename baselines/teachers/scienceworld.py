@@ -113,19 +113,9 @@ def think(dialogue: Dialogue, action: str, rng: random.Random) -> str:
     return thought
 
 
-_NAMELESS = frozenset(
-    {
-        "take unseen",
-        "same",
-        "choice",
-        "unasked",
-        "close",
-        "wait",
-        "wait long",
-        "other",
-        *(c for c in WORDINGS if c[:5] == "door "),
-    }
-)
+_NAMELESS = frozenset(("take unseen", "same", "choice", "unasked", "close", "wait", "wait long", "other")) | {
+    case for case in WORDINGS if case.startswith("door ")
+}
 """Cases whose wordings name nothing that must have been seen, or state themselves that it was not."""
 
 _FOLLOWING = frozenset({"watch", "stop clock", "same", "choice"})
