@@ -325,7 +325,7 @@ def test_judges_do_not_mix(cli: Any, here: Path, monkeypatch: pytest.MonkeyPatch
     assert code == 2 and "its judge weights_sha256 is None, not 'other'" in error
     monkeypatch.setattr(Judge, "described", {"device": "gpu"})
     with monkeypatch.context() as other:
-        other.setattr("cotbench.judge.question._LAST", "Which?")
+        other.setattr("cotbench.judge.question._CHOICE", "Which?")
         code, _, error = cli(*BY_TEST, "--resume")
         assert code == 2 and "its judge question is" in error
     assert LINES.read_bytes() == before

@@ -114,7 +114,7 @@ def test_the_fingerprint_is_over_the_question_and_not_over_the_seed(monkeypatch:
     }
     assert len(prints) == 4
     assert Question(seed=5).fingerprint == Question().fingerprint
-    monkeypatch.setattr("cotbench.judge.question._LAST", "Which?")
+    monkeypatch.setattr("cotbench.judge.question._CHOICE", "Which?")
     assert Question().fingerprint not in prints
 
 
