@@ -20,7 +20,9 @@ from cotbench.judge.preference import PreferenceOptions
 @with_options(PreferenceOptions, without=("judge",))
 def judge(
     typed: Typed,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, of a run in mode both.")],
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run folder, of a run in mode both.", show_default=False)
+    ] = None,
     agent: Annotated[str | None, typer.Option(help="the judge: hf:MODEL, human, ... (cotbench list agents)")] = None,
     *,
     out: Annotated[
@@ -45,6 +47,10 @@ def judge(
 
     given = typed[PreferenceOptions]
     limit = given.pop("limit", None)
+    if run is None or agent is None:
+        run, agent = _begun(resume_folder(resume, out) if resume is not None else None, run, agent)
+    if run is None:
+        raise UsageError("RUN is missing: name the run folder, as in cotbench judge runs/mine --agent hf:qwen-8b")
     if agent is None:
         raise UsageError("--agent is missing: name the judge, as in --agent hf:qwen-8b (cotbench list agents)")
     build = resolve(agent)
@@ -73,6 +79,19 @@ def judge(
         print(f"interrupted; what was judged is kept: {again}", file=sys.stderr)
         return 130
     return _print_outcome(folder, summary, json_, again)
+
+
+def _begun(folder: Path | None, run: Path | None, agent: str | None) -> tuple[Path | None, str | None]:
+    """Return the run and the judge of a folder to resume, for what was not typed; its usual place is RUN/judges/AGENT."""
+    from cotbench.judge.folder import JUDGES
+    from cotbench.probes.folder import read_probe_manifest
+
+    if folder is None:
+        return run, agent
+    if run is None and folder.parent.name == JUDGES:
+        run = folder.parent.parent
+    recorded = read_probe_manifest(folder).options.get("judge")
+    return run, agent or (None if recorded is None else str(recorded))
 
 
 def _recorded(begun: Path, options: Any, typed: dict[str, Any]) -> Any:

@@ -236,6 +236,7 @@ def test_a_limit_draws_states(cli: Any, here: Path) -> None:
     assert cli(*BY_TEST, "--limit", "4", "--out", "other", "--seed", "1")[0] == 0
     assert {one.key for one in _judged(Path("other"))} != few
     assert cli("judge", "run", "--agent", "judge-test", "--resume", str(LINES.parent))[0] == 0
+    assert cli("judge", "--resume", str(LINES.parent))[0] == 0  # The folder alone says whose run it is, and who judges.
     assert len(_judged()) == 9
 
 
