@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))  # For `tests.…`; last, so that the checkout's `cotbench/` hides no installed one.
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -50,7 +50,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
         with log.open("wb") as output:
             begun.append(
                 subprocess.Popen(
-                    [sys.executable, "-c", _SERVE, "serve", str(model), *where],
+                    [sys.executable, "-P", "-c", _SERVE, "serve", str(model), *where],
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env=environment,

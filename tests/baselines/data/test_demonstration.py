@@ -127,7 +127,9 @@ def test_datasets_reads_both_formats(demonstrations: list[Demonstration], tmp_pa
         "read.to_parquet('by_datasets.parquet')\n"
     )
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, env=offline)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, env=offline
+    )
     assert done.returncode == 0, done.stderr
     for line in done.stdout.splitlines():
         rows = json.loads(line)

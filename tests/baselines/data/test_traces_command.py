@@ -157,7 +157,7 @@ def test_errors_are_counted_and_played_again(cli: Any) -> None:
 
 
 def test_killed_at_random_moments_and_resumed_it_is_the_same(tmp_path: Path) -> None:
-    start = [sys.executable, "-c", "from cotbench.cli import main; main()", *TRACES, "-n", "40"]
+    start = [sys.executable, "-P", "-c", "from cotbench.cli import main; main()", *TRACES, "-n", "40"]
     subprocess.run([*start, "--out", "whole"], check=True, capture_output=True, cwd=tmp_path)
     rng, journal = random.Random(3), tmp_path / "killed" / "episodes.jsonl"
     command = [*start, "--out", "killed"]

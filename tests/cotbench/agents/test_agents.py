@@ -87,7 +87,7 @@ def test_an_installed_package_offers_an_agent(tmp_path: Path) -> None:
         "try: make_agent('broken')\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert lines[0] == "shy"
     assert lines[1].startswith("UsageError agent 'broken' of their_agents:Nobody cannot be loaded")

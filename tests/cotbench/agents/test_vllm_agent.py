@@ -29,7 +29,7 @@ SCRIPT = """#!{python}
 import os, runpy, sys
 from pathlib import Path
 Path({pids!r}).open("a").write(f"{{os.getpid()}}\\n")
-sys.path.insert(0, {root!r})
+sys.path.append({root!r})
 runpy.run_path({server!r}, run_name="__main__")
 """
 
@@ -118,11 +118,11 @@ def test_a_server_that_cannot_be_asked_is_ended(fake_vllm: Path) -> None:
 
 def test_no_server_outlives_its_python(fake_vllm: Path) -> None:
     code = "from cotbench.agents import make_agent; make_agent('vllm:some-model?way=chat'); print('ready', flush=True)"
-    assert "ready" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "ready" in subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
     until(lambda: _alive(fake_vllm) == [])
     # Whoever runs the tests in the background of a script has them ignore interrupts; this child must not.
     hears = "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    waits = subprocess.Popen([sys.executable, "-c", f"{hears}; {code}; time.sleep(60)"], stdout=subprocess.PIPE)
+    waits = subprocess.Popen([sys.executable, "-P", "-c", f"{hears}; {code}; time.sleep(60)"], stdout=subprocess.PIPE)
     assert waits.stdout is not None and waits.stdout.readline()
     waits.send_signal(signal.SIGINT)
     assert waits.wait(30) != 0

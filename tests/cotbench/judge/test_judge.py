@@ -266,7 +266,7 @@ def test_interrupted_and_resumed_it_is_the_same(cli: Any, here: Path, monkeypatc
 
 def test_killed_at_random_moments_and_resumed_it_is_the_same(here: Path) -> None:
     Path("slow.py").write_text(SLOW)
-    start = [sys.executable, "-c", "from cotbench.cli import main; main()", "judge", "run", "--agent", "slow-judge"]
+    start = [sys.executable, "-P", "-c", "from cotbench.cli import main; main()", "judge", "run", "--agent", "slow-judge"]
     command = [*start, "--import", "slow.py"]
     subprocess.run([*command, "--out", "whole"], check=True, capture_output=True)
     Path("asked.txt").unlink()

@@ -166,7 +166,7 @@ def test_resuming_refuses_another_model_and_not_another_machine(tmp_path: Path) 
 
 
 def _command(folder: Path, *more: str) -> list[str]:
-    start = [sys.executable, "-c", "from cotbench.cli import main; main()", "run"]
+    start = [sys.executable, "-P", "-c", "from cotbench.cli import main; main()", "run"]
     return [*start, "--agent", "random", "--episodes", "120", "--max-steps", "50", "--seed", "3", "--out", str(folder), *more]
 
 

@@ -64,7 +64,7 @@ def _write(folder: Path, text: str = MINI) -> Path:
 def _start(study: Path, out: Path) -> subprocess.Popen[bytes]:
     # What is started in the background of a shell has inherited that Ctrl-C is ignored: here it is not.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from cotbench.cli import main; main()"
-    command = [sys.executable, "-c", code, "study", str(study), "--out", str(out), "--jobs", "1"]
+    command = [sys.executable, "-P", "-c", code, "study", str(study), "--out", str(out), "--jobs", "1"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
 
 

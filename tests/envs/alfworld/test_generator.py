@@ -34,7 +34,7 @@ def test_same_seed_same_game_in_any_process() -> None:
     for hash_seed in ("0", "1"):
         # Another hash seed orders sets of strings otherwise: nothing of a game may depend on it.
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, env=environment)
         assert done.stdout.strip() == _digest(generate("cool", 17))
 
 

@@ -211,7 +211,7 @@ print("won in", info["steps"])
 
 
 def test_generated_games_need_nothing_but_the_base_install() -> None:
-    done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-P", "-c", _WITHOUT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("won in")
 

@@ -69,7 +69,7 @@ print(*counts)
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
 def test_many_games_map_the_library_once_and_the_process_ends_well() -> None:
     before = set(Path(tempfile.gettempdir()).iterdir())
-    done = subprocess.run([sys.executable, "-c", _LEAK], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-P", "-c", _LEAK], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-500:]
     counts = done.stdout.split()
     assert len(counts) == 6

@@ -40,7 +40,7 @@ def test_nothing_that_can_be_asked_breaks_the_server(store: Any, tmp_path: Path)
         (bundles / f"{number}.zip").write_bytes(variant(number))
     with served(store, rate=100_000) as server:
         assert sent(server, packed()).status == sent(server, packed(mode="prompt")).status == 201
-        command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run"]
+        command = [sys.executable, "-P", "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run"]
         command += [f"{server}/openapi.json", "--checks", "all", "--exclude-checks", TOO_MUCH, "--max-examples", "15"]
         command += ["--seed", "1", "--no-color", "--continue-on-failure"]
         environment = {**os.environ, "SCHEMATHESIS_HOOKS": HOOKS, FOLDER: str(bundles), "PYTHONPATH": str(ROOT)}

@@ -238,7 +238,7 @@ _COTBENCH = "from cotbench.cli import main; main()"
 def test_a_killed_run_repeats_no_finished_episode(tmp_path: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     out, held = tmp_path / "run", 30
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    command = [sys.executable, "-c", _COTBENCH, "run", "--workers", "2"]
+    command = [sys.executable, "-P", "-c", _COTBENCH, "run", "--workers", "2"]
     new = ["--agent", f"openai:fake@{server.url}?concurrency=4", "--episodes", "12", "--mode", "cot", "--max-steps", "2"]
 
     def answer(path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
