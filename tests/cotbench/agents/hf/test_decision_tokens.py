@@ -10,15 +10,13 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
-from cotbench.agents import make_agent
 from cotbench.agents.hf.agent import HFAgent
 from cotbench.agents.hf.attention import ATTENTION
+from cotbench.agents.hf.continuation import Sampler
 from cotbench.agents.hf.sequential_engine import SequentialEngine
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import decision_tokens
-from cotbench.envs.registry import env_entry
-from cotbench.prompting.dialogue import Dialogue
-from cotbench.prompting.elicitation import MODES, Elicitation
+from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.generation import Generation
 from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Decision, DecisionTokens, Query
@@ -215,24 +213,26 @@ def test_a_live_model_needs_no_chat_template(tmp_path: Path) -> None:
     assert live.decide([query]) == loaded.decide([query])
 
 
-def test_a_models_own_tags_are_its_own_tokens() -> None:
-    """The packaged model has learned the tags: it closes its traces, and all that it wrote is told as its own."""
-    entry = env_entry("alfworld-gen")
-    env = entry.make()
-    observation, _ = env.reset(options={"task": "alfworld/gen/cool/17"})
-    env.close()
-    dialogue = Dialogue(entry.instructions(), (observation,))
-    agent = make_agent("hf:tiny?device=cpu&threads=1")
-    asked = Elicitation.for_env("alfworld-gen")
-    queries = [
-        Query("e", "alfworld-gen", "alfworld/gen/cool/17", 0, mode, dialogue, asked, return_tokens=True) for mode in MODES
-    ]
-    for decision in agent.decide(queries):
-        assert decision.format_ok and decision.tokens is not None
-        chat = agent._chat  # type: ignore[attr-defined]
-        assert chat.decode(decision.tokens.completion_ids) == decision.raw
-        own = [one for one, harness in zip(decision.tokens.completion_ids, decision.tokens.harness, strict=True) if not harness]
-        assert len(own) == decision.generated_tokens
-        written = decision.raw.removeprefix(THINK_OPEN if decision.trace else ACTION_OPEN)
-        assert chat.decode(own) == written.replace(f"\n{ACTION_OPEN}", "")
-    agent.close()
+def test_a_models_own_closing_tags_are_its_own_tokens(agent: HFAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    chat = agent._chat
+    texts = [f"I look{THINK_CLOSE}", f"look{ACTION_CLOSE}"]
+    written = [chat.encode(text) for text in texts]
+    scripts = iter(map(iter, written))
+
+    def choose(sampler: Any, logits: Any) -> tuple[int, float]:
+        """Write the script, one text a continuation, with the model's own probabilities."""
+        if not hasattr(sampler, "script"):
+            sampler.script = next(scripts)
+        token = next(sampler.script)
+        return token, float(torch.log_softmax(logits, dim=-1)[token])
+
+    monkeypatch.setattr(Sampler, "choose", choose)
+    query = state(1, "cot", Elicitation(trace_tokens=30, action_tokens=30), return_tokens=True)
+    (decision,) = agent.decide([query])
+    assert decision.format_ok and decision.raw == f"{THINK_OPEN}{texts[0]}\n{ACTION_OPEN}{texts[1]}"
+    tokens = check(agent, query, decision)
+    assert chat.decode(tokens.completion_ids) == decision.raw
+    own = [one for one, harness in zip(tokens.completion_ids, tokens.harness, strict=True) if not harness]
+    assert own == [*written[0], *written[1]] and len(own) == decision.generated_tokens
