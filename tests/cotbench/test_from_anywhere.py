@@ -88,18 +88,20 @@ def test_an_engine_with_a_process_of_its_own(tmp_path: Path, env: str) -> None:
 
 
 def test_a_worker_of_a_study(place: Path, tmp_path: Path) -> None:
+    from cotbench.child_process import python_command
     from cotbench.study.local_executor import WORKER
 
     log = tmp_path / "log"
     done = subprocess.run(
-        [sys.executable, *WORKER],
+        python_command(WORKER),
         input=json.dumps({"arguments": ["--version"], "log": str(log)}) + "\n",
         cwd=place,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.stdout, done.stderr) == ("0\n", ""), log.read_text()
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    assert log.read_text().splitlines()[0] == "$ cotbench --version"
 
 
 def test_workers_import_what_their_parent_has_imported(tmp_path: Path) -> None:
