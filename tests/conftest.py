@@ -57,7 +57,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_ListSkipped(Path(config.getoption("--list-skipped"))))
 
 
-LONG = ("study/test_smoke.py", "study/test_scheduler.py", "recipes/test_train_command.py", "recipes/test_sft.py")
+LONG = (
+    *("study/test_smoke.py", "study/test_scheduler.py", "recipes/test_train_command.py", "recipes/test_sft.py"),
+    *("scienceworld/test_scienceworld.py", "openai/test_openai_agent.py", "hf/test_hf_engine.py", "hf/test_hf_agent.py"),
+    *("runs/test_run.py", "tests/test_toy_package.py"),
+)
 """Files that take longest. They begin first, so that at the end no process waits for another's long file."""
 
 
