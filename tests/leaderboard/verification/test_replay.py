@@ -392,8 +392,9 @@ def test_ctrl_c_ends_it_at_once_and_leaves_no_process(folder: Path, many: Bundle
         # Whoever runs the tests in the background of a shell has it ignored, and that is inherited.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         read = load_run({str(folder / "many")!r})
+        bundle = Bundle.of(Details(name="Mine"), read.manifest, read.records)
         while True:
-            verify_bundle(Bundle.of(Details(name="Mine"), read.manifest, read.records), jobs=2, progress=told)
+            verify_bundle(bundle, jobs=2, progress=told)
     """
     script = folder / "verifying.py"
     script.write_text(textwrap.dedent(code))
