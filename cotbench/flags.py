@@ -95,7 +95,7 @@ class Option:
             return self.flag.default
         if value is True:
             return self.name.removeprefix("--")
-        return ",".join(map(_shown, value)) if isinstance(value, tuple) else _shown(value)
+        return ",".join(map(_format, value)) if isinstance(value, tuple) else _format(value)
 
     @property
     def help(self) -> str:
@@ -221,8 +221,8 @@ def read_value(option: Option, typed: str | bool | Sequence[str]) -> Any:
         return TypeAdapter(annotation, config=option.config).validate_python(tuple(texts) if option.many else texts)
     except ValidationError as error:
         first = error.errors()[0]
-        said = typed if isinstance(typed, str) else first["input"]
-        raise UsageError(f"{option.name} {said}: {first['msg']}") from error
+        value = typed if isinstance(typed, str) else first["input"]
+        raise UsageError(f"{option.name} {value}: {first['msg']}") from error
 
 
 def by_field(values: Sequence[tuple[Option, Any]]) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _text(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
 
 

@@ -139,12 +139,12 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False) -> TracesSummary
         MissingExtraError: Parquet is wanted, and pyarrow is not installed.
     """
     folder, config = outcome.folder, outcome.manifest.config
-    kept = keep_successes(outcome.episodes, config.env, config.agent)
-    check_trainable(kept.demonstrations)
-    write_jsonl(folder / TRACES_JSONL, kept.demonstrations)
+    successes = keep_successes(outcome.episodes, config.env, config.agent)
+    check_trainable(successes.demonstrations)
+    write_jsonl(folder / TRACES_JSONL, successes.demonstrations)
     if parquet or (folder / TRACES_PARQUET).is_file():  # An old one must not stay beside other episodes.
-        write_parquet(folder / TRACES_PARQUET, kept.demonstrations)
-    words = [len(trace.split()) for trace in kept.traces]
+        write_parquet(folder / TRACES_PARQUET, successes.demonstrations)
+    words = [len(trace.split()) for trace in successes.traces]
     summary = TracesSummary(
         teacher=config.agent,
         env=config.env,
@@ -152,15 +152,15 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False) -> TracesSummary
         split=config.split,
         elicitation_fingerprint=outcome.manifest.elicitation_fingerprint,
         traces_sha256=_sha256(folder / TRACES_JSONL),
-        episodes=kept.episodes,
-        kept=len(kept.demonstrations),
-        failed=kept.failed,
-        errors=kept.errors,
-        without_trace=kept.without_trace,
-        decisions=kept.decisions,
+        episodes=successes.episodes,
+        kept=len(successes.demonstrations),
+        failed=successes.failed,
+        errors=successes.errors,
+        without_trace=successes.without_trace,
+        decisions=successes.decisions,
         examples=len(words),
         mean_trace_words=round(sum(words) / len(words), 2) if words else None,
-        tasks=tuple(one.task for one in kept.demonstrations),
+        tasks=tuple(one.task for one in successes.demonstrations),
     )
     write_atomically(folder / TRACES, [summary.model_dump_json(indent=2) + "\n"])
     return summary

@@ -329,11 +329,11 @@ class Engine:
         """Set a branch on its next continuation, keeping what it can of what it has computed."""
         continuation = branch.continuation
         branch.prefill = _last_prompt_token(branch) + prefill_ids(self._chat, continuation.request.prefill)
-        kept = min(common_prefix(branch.ids, branch.prefill), len(branch.prefill) - 1)
+        prefix_length = min(common_prefix(branch.ids, branch.prefill), len(branch.prefill) - 1)
         forced = continuation.request.forced is not None
-        branch.ids = branch.ids[:kept]
-        branch.cache.length = kept
-        branch.pending = branch.prefill[kept:] + (continuation.ids[:-1] if forced else [])
+        branch.ids = branch.ids[:prefix_length]
+        branch.cache.length = prefix_length
+        branch.pending = branch.prefill[prefix_length:] + (continuation.ids[:-1] if forced else [])
         branch.prefilled += len(branch.pending)
         branch.lookup = PromptLookup(lane.ngrams, branch.prefill) if self._limits.speculative and not forced else None
 
@@ -362,9 +362,9 @@ def _last_prompt_token(branch: _Branch) -> list[int]:
 def _retarget(lane: _Lane, branch: _Branch) -> int:
     """Set a free lane on a new prompt, keeping what it can; return the number of tokens kept."""
     target = branch.prompt[: len(branch.prompt) - len(_last_prompt_token(branch))]
-    kept = common_prefix(lane.ids, target)
-    lane.ids = lane.ids[:kept]
-    lane.cache.length = kept
-    lane.pending = target[kept:]
+    prefix_length = common_prefix(lane.ids, target)
+    lane.ids = lane.ids[:prefix_length]
+    lane.cache.length = prefix_length
+    lane.pending = target[prefix_length:]
     lane.prompt = branch.prompt
-    return kept
+    return prefix_length

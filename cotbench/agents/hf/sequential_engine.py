@@ -50,8 +50,8 @@ class CachedSequence:
             with torch.inference_mode():
                 out = self._model(input_ids=torch.tensor([list(target)], device=self._model.device), use_cache=False)
             return out.logits[0, -count:].float()
-        kept = min(common_prefix(self.ids, target), len(target) - count)
-        self._crop(kept)
+        prefix_length = min(common_prefix(self.ids, target), len(target) - count)
+        self._crop(prefix_length)
         new = list(target[len(self.ids) :])
         tokens = torch.tensor([new], device=self._model.device)
         try:
@@ -65,8 +65,8 @@ class CachedSequence:
 
     def reusable(self, target: Sequence[int]) -> int:
         """Return how many tokens of `target` need not be computed again."""
-        kept = common_prefix(self.ids, target)
-        return kept if kept == len(self.ids) or self._can_crop() else 0
+        prefix_length = common_prefix(self.ids, target)
+        return prefix_length if prefix_length == len(self.ids) or self._can_crop() else 0
 
     def _crop(self, length: int) -> None:
         """Shorten the cache to so many tokens; where it cannot be shortened, drop it."""

@@ -133,8 +133,8 @@ def to_generation(
     if stop == "eos":  # The token that ends the turn is counted, and no text.
         text_after_token = tuple(each for each in text_after_token if len(each) <= len(text))
         last = ids[len(text_after_token) :]
-        kept = ids[: len(text_after_token)]
-        return Generation(text, stop, total, text_after_token, kept, logprobs, last[0] if len(last) == 1 else None)
+        completion_ids = ids[: len(text_after_token)]
+        return Generation(text, stop, total, text_after_token, completion_ids, logprobs, last[0] if len(last) == 1 else None)
     ended = next(
         (place for place, each in enumerate(text_after_token, 1) if first_stop(each, request.stops, request.one_line)), None
     )

@@ -58,11 +58,11 @@ def test_every_episode_is_kept_or_counted() -> None:
         _episode("broken", ("x",), success=False, error="503"),
         _episode("prompt", ("x",), mode="prompt"),
     ]
-    kept = keep_successes(episodes, "alfworld-gen", "me")
-    assert [one.task for one in kept.demonstrations] == ["whole", "half"]
-    assert (kept.failed, kept.errors, kept.without_trace, kept.episodes) == (1, 1, 2, 6)
-    assert (kept.decisions, kept.traces) == (6, ["x", "y z", "x", "y"])
-    half = kept.demonstrations[1]
+    successes = keep_successes(episodes, "alfworld-gen", "me")
+    assert [one.task for one in successes.demonstrations] == ["whole", "half"]
+    assert (successes.failed, successes.errors, successes.without_trace, successes.episodes) == (1, 1, 2, 6)
+    assert (successes.decisions, successes.traces) == (6, ["x", "y z", "x", "y"])
+    half = successes.demonstrations[1]
     assert (half.observations, half.actions) == (("o0", "o1", "o2", "o3"), ("a0", "a1", "a2", "a3"))
     assert half.traces == ("x", None, None, "y")
     assert (half.env, half.teacher, half.task_type) == ("alfworld-gen", "me", "t")
