@@ -29,9 +29,7 @@ PLAIN = st.text(st.characters(exclude_characters="*<>`\"'“”‘’"), min_siz
 )
 
 
-@settings(max_examples=10_000, deadline=None)
-@given(ANSWERS)
-def test_any_string_is_read(text: str) -> None:
+def _is_read(text: str) -> None:
     answer = parse_answer(text)
     assert answer == parse_answer(text), "a pure function"
     assert not any(tag in answer.action for tag in TAGS)
@@ -39,6 +37,19 @@ def test_any_string_is_read(text: str) -> None:
     assert answer.trace is None or not any(tag in answer.trace for tag in TAGS)
     assert answer.format_ok == (not answer.problems)
     assert ("no action" in answer.problems) == (answer.action == "")
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(ANSWERS)
+def test_any_string_is_read(text: str) -> None:
+    _is_read(text)
+
+
+@pytest.mark.slow
+@settings(max_examples=20_000, deadline=None)
+@given(ANSWERS)
+def test_many_strings_are_read(text: str) -> None:
+    _is_read(text)
 
 
 @settings(max_examples=1_000, deadline=None)

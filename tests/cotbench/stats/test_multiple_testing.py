@@ -1,5 +1,8 @@
 """Holm by hand."""
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,6 +38,15 @@ def test_no_adjusted_value_is_above_one() -> None:
     assert {one.adjusted for one in holm({"a": 0.6, "b": 0.7}).values()} == {1.0}
 
 
+@pytest.fixture(scope="module")
+def frozen() -> Iterator[None]:
+    """Objects that live already are passed over by the garbage collector, which statsmodels runs at every call."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("frozen")
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.sampled_from([0.01, 0.05, 0.1]))
 def test_holm_as_in_statsmodels(values: list[float], alpha: float) -> None:
