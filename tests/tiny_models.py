@@ -48,12 +48,46 @@ NO_SYSTEM = (  # Gemma: the system role is refused, the assistant is called mode
     "{% endif %}<|im_start|>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>model\n{% endif %}"
 )
+CLOSES_THINKING = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n\n</think>\n\n{% endif %}")
+EMPTY_PAST_THINKING = (  # GLM, Nemotron: a past turn begins with an empty thinking block; a turn ends where the next begins.
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think></think>\n{% endif %}{{ m.content }}"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+)
+THINKING_OFF = (  # DeepSeek-V3.1: a closing tag alone, in past turns and before the answer.
+    "{% for m in messages %}{% if m.role == 'assistant' %}</think>{{ m.content }}<|im_end|>"
+    "{% else %}{{ m.content }}<|im_start|>{% endif %}{% endfor %}{% if add_generation_prompt %}</think>{% endif %}"
+)
+CHANNELS = (  # Harmony: the generation prompt ends within the header, the model writes the rest of it.
+    "{% for m in messages %}<|im_start|>{{ m.role }}{% if m.role == 'assistant' %}<|channel|>final{% endif %}<|message|>"
+    "{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+)
+SYSTEM_LAST = (  # Mistral v0.3: the system text stands before the last user turn; blanks around past answers.
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {% if loop.last and messages[0].role == 'system' %}"
+    "{{ messages[0].content }}\n\n{% endif %}{{ m.content }}[/INST]{% elif m.role == 'assistant' %} {{ m.content }}"
+    "{{ eos_token }}{% endif %}{% endfor %}"
+)
+TWO_ENDS = (  # Phi-3.5, Gemma: a turn ends with another token than a text does.
+    "{% for m in messages %}<|user|>{{ m.role }}\n{{ m.content }}<|im_start|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|user|>assistant\n{% else %}{{ eos_token }}{% endif %}"
+)
+DATED = "{{ strftime_now('%d %B %Y') }}\n" + CHATML
 TEMPLATES = {
     "chatml": CHATML,
     "strips thinking": STRIPS_THINKING,
     "opens thinking": OPENS_THINKING,
     "no system": NO_SYSTEM,
     "none": None,
+}
+"""Templates of which every part of the suite is tried."""
+
+UNUSUAL_TEMPLATES = {
+    "closes thinking": CLOSES_THINKING,
+    "empty past thinking": EMPTY_PAST_THINKING,
+    "thinking off": THINKING_OFF,
+    "channels": CHANNELS,
+    "system last": SYSTEM_LAST,
+    "two ends": TWO_ENDS,
+    "dated": DATED,
 }
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import Label, answer_pieces, prompt_ids
 from cotbench.baselines.data.demonstration import Demonstration
-from cotbench.errors import ContextOverflowError, UsageError
+from cotbench.errors import ContextOverflowError
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Query
 
 
@@ -94,7 +93,6 @@ def make_examples(
     chat: Chat,
     elicitation: Mapping[str, Elicitation],
     *,
-    end: int | None,
     context: int,
     longest: int | None = None,
 ) -> Examples:
@@ -104,14 +102,9 @@ def make_examples(
         demonstrations: what is learned from.
         chat: the model's tokenizer and template.
         elicitation: environment -> the elicitation that evaluation will use.
-        end: the token that ends the assistant's turn, put behind the answer; None for none.
         context: context length of the model in tokens: in evaluation, observations are dropped until prompt and answer fit.
         longest: tokens of the longest example that is kept; default: `context`.
-
-    Raises:
-        UsageError: a tag cannot be told from the text around it in this tokenizer.
     """
-    check_tags(chat)
     episodes, too_long, shortened, without, beyond = [], [], 0, 0, 0
     takes: Counter[str] = Counter()
     for demonstration in demonstrations:
@@ -127,7 +120,7 @@ def make_examples(
             except ContextOverflowError:
                 too_long.append(example_id(task, step, take))
                 continue
-            example = _example(query, take, prompt, answer_pieces(chat, trace, action, end))
+            example = _example(query, take, prompt, answer_pieces(chat, trace, action, ended=True))
             if len(example.ids) > (longest or context):
                 too_long.append(example.id)
                 continue
@@ -152,17 +145,6 @@ def example_id(task: str, step: int, take: int = 0) -> str:
         take: how many demonstrations of the same task came before.
     """
     return f"{task}{f'@{take}' if take else ''}#{step}"
-
-
-def check_tags(chat: Chat) -> None:
-    """Refuse a tokenizer that does not decode a tag to the tag's text, which the harness opens and looks for.
-
-    Raises:
-        UsageError: names the tag.
-    """
-    for tag in (THINK_OPEN, THINK_CLOSE, ACTION_OPEN, ACTION_CLOSE):
-        if chat.decode(chat.encode(tag)) != tag:
-            raise UsageError(f"the tokenizer reads {tag} as {chat.decode(chat.encode(tag))!r}: it cannot write that tag")
 
 
 def _example(query: Query, take: int, prompt: Sequence[int], pieces: Sequence[tuple[Label, list[int]]]) -> Example:

@@ -246,9 +246,7 @@ def make_training_data(
         UsageError: there is nothing to learn from.
     """
     longest = min(trainable.context, config.max_length or trainable.context)
-    examples = make_examples(
-        demonstrations, trainable.chat, elicitations, end=trainable.end, context=trainable.context, longest=longest
-    )
+    examples = make_examples(demonstrations, trainable.chat, elicitations, context=trainable.context, longest=longest)
     if not examples.episodes:
         raise UsageError(
             f"no example is left of {len(demonstrations)} demonstrations: {len(examples.too_long)} decisions are longer than "

@@ -28,7 +28,6 @@ class TrainableModel:
 
     Attributes:
         model: with `lora` wrapped by peft.
-        end: the token that ends the assistant's turn, or None.
         context: the longest sequence that the model takes, in tokens.
         packed: whether our attention is installed.
         description: what identifies the weights that the training began with.
@@ -37,7 +36,6 @@ class TrainableModel:
     model: Any
     tokenizer: Any
     chat: Chat
-    end: int | None
     context: int
     packed: bool
     description: dict[str, Any]
@@ -78,7 +76,7 @@ def make_trainable(model: Any, tokenizer: Any, description: dict[str, Any], lora
     if lora is not None:
         model = add_adapter(model, lora)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-    return TrainableModel(model, tokenizer, Chat(tokenizer), tokenizer.eos_token_id, limit, mismatch is None, description)
+    return TrainableModel(model, tokenizer, Chat(tokenizer), limit, mismatch is None, description)
 
 
 def _try_install_packed_attention(model: Any) -> str | None:

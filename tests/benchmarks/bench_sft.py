@@ -80,7 +80,7 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Any:
     told = asked.system_text(played[0].dialogue(0), "cot")
     texts = [text or "" for one in played for text in (*one.observations, *one.actions, *one.traces)]
     tokenizer = make_tokenizer(texts, [told], smallest=1)
-    made = make_examples(played, Chat(tokenizer), {ENV: asked}, end=tokenizer.eos_token_id, context=4096)
+    made = make_examples(played, Chat(tokenizer), {ENV: asked}, context=4096)
     return tokenizer, made
 
 

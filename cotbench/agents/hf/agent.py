@@ -144,7 +144,7 @@ class HFAgent:
         self.name = name
         self.needs: frozenset[str] = frozenset()
         self._chat = Chat(loaded.tokenizer)
-        self._end_ids = _end_ids(model, loaded.tokenizer)
+        self._end_ids = _end_ids(model, self._chat)
         limits = [context, getattr(model.config.get_text_config(), "max_position_embeddings", None)]
         self._context = min((limit for limit in limits if limit is not None), default=2**31)
         self._own_attention = model.config._attn_implementation
@@ -318,8 +318,7 @@ def _cache_bytes(model: Any, cache_gb: float | None) -> int:
     return int(free * _CPU_MEMORY_SHARE)
 
 
-def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the token ids that end the assistant's turn."""
+def _end_ids(model: Any, chat: Chat) -> frozenset[int]:
+    """Return the token ids that end the assistant's turn: the template's, the tokenizer's, and the model's own."""
     ends = model.generation_config.eos_token_id
-    ids = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
-    return frozenset(id_ for id_ in ids if id_ is not None)
+    return chat.end_ids.union(ends if isinstance(ends, list) else [] if ends is None else [ends])

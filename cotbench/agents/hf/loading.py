@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from cotbench.agents.tokenization.chat_template import describe_template
 from cotbench.envs import wheels
 from cotbench.errors import AgentError, MissingExtraError, UnknownNameError
 
@@ -152,7 +153,7 @@ def _describe(model: Any, tokenizer: Any, device: str, dtype: str) -> dict[str, 
 
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "chat_template_sha256": digest(tokenizer.chat_template),
+        **describe_template(tokenizer),
         "dtype": dtype,
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "torch_threads": torch.get_num_threads(),
@@ -204,7 +205,7 @@ def _with_adapters(base: LoadedModel, folder: Path, target: str, more: str | Non
         "model": target,
         "weights_sha256": _weights_digest(folder),
         "base": {name: base.description[name] for name in _IDENTITY if name in base.description},
-        "chat_template_sha256": digest(tokenizer.chat_template),
+        **describe_template(tokenizer),
     }
     if more:
         model = _adapted(model, more, merge=merge)
@@ -286,11 +287,6 @@ def hushed() -> Iterator[None]:
         # peft, of a folder that it writes itself.
         warnings.filterwarnings("ignore", "Could not find a config file in", UserWarning)
         yield
-
-
-def digest(text: str | None) -> str | None:
-    """Return the sha256 of a text; None of anything else."""
-    return hashlib.sha256(text.encode()).hexdigest() if isinstance(text, str) else None
 
 
 def _weights_digest(folder: Path) -> str | None:

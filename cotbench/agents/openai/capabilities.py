@@ -216,7 +216,7 @@ class _Probe:
             if counted is None:
                 return "the server does not tell how many tokens a prompt has"
             if isinstance(tokens, ServerTokenizer):
-                expected = len(tokens.encode(tokens.prompt_text(_MESSAGES) + opening))
+                expected = len(tokens.encode_whole(tokens.prompt_text(_MESSAGES) + opening))
                 if counted != expected:
                     return f"with {field} the server counts {counted} tokens, not {expected}, up to {opening!r}"
             elif place == 0 and not counted < self._closed(body):
@@ -228,7 +228,7 @@ class _Probe:
         if not isinstance(tokens, ServerTokenizer):
             return None, tokens
         text = tokens.prompt_text(_MESSAGES) + ACTION_OPEN
-        ids = tokens.encode(text)
+        ids = tokens.encode_whole(text)
         forms: list[tuple[Prompts, Any]] = [("ids", ids), ("text", text)]
         if tokens.begin and text.startswith(tokens.begin):
             forms.append(("text, begun by the server", text.removeprefix(tokens.begin)))

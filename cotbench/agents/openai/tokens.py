@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cotbench.agents.hf import loading
-from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.chat_template import Chat, describe_template
 from cotbench.agents.tokenization.token_ids import prefill_ids
 from cotbench.errors import AgentError, MissingExtraError
 from cotbench.prompting.elicitation import Message
@@ -54,7 +54,7 @@ class ServerTokenizer:
         return {
             "tokenizer": self.source,
             "tokenizer_sha256": hashlib.sha256(vocabulary.encode()).hexdigest(),
-            "chat_template_sha256": loading.digest(self._tokenizer.chat_template),
+            **describe_template(self._tokenizer),
         }
 
     @property
@@ -78,9 +78,14 @@ class ServerTokenizer:
             return prefill_ids(self._chat, opened)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, encoded as a whole."""
+        """Return the ids of a text that stands behind another."""
         with self._lock:
             return self._chat.encode(text)
+
+    def encode_whole(self, text: str) -> list[int]:
+        """Return the ids of a text that stands alone, encoded as a whole."""
+        with self._lock:
+            return self._chat.encode_whole(text)
 
     def growth(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Return the decoded text after each of some ids: as many texts as ids."""
@@ -95,7 +100,7 @@ class ServerTokenizer:
             prompt: the ids of the prompt.
             opened: the opened turn.
         """
-        return self.encode(text) != [*prompt, *self.opened(opened)]
+        return self.encode_whole(text) != [*prompt, *self.opened(opened)]
 
 
 def find_tokens(model: str, wanted: str | None) -> ServerTokenizer | str:

@@ -1,24 +1,33 @@
-"""Render messages to token ids. Invariant: the prompt of a longer dialogue begins with the token ids of the shorter one,
-whatever the model's chat template does to thinking blocks; no text of a message is ever read as a control token.
+"""Render messages to token ids. Invariants: the prompt of a longer dialogue begins with the token ids of the shorter one and of the
+answer given there, whatever the model's chat template does; no text of a message is ever read as a control token; no prompt
+depends on the clock.
 
-Templates strip past thinking, or open a thinking block for the answer. So a template is rendered over placeholders, the
-messages' own text is put in afterwards, and a thinking tag that it opens by itself is taken away: the elicitation opens
-the tags.
+A prompt is put together from the texts that the template writes around messages (`turn_layout`) and the messages' own. Each
+assistant's turn is encoded in the pieces in which it is generated: the tags, and what stands between them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+from cotbench.agents.tokenization.template_clock import TEMPLATE_DATE, pin_clock, reads_clock
+from cotbench.agents.tokenization.turn_layout import find_layout
 from cotbench.errors import AgentError
 from cotbench.prompting.elicitation import Message
-from cotbench.prompting.parsing import THINK_OPEN
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, TAGS, THINK_CLOSE, THINK_OPEN
 
-_CACHED_CHARS, _CACHED_TEXTS = 80, 8192
+_CACHED_CHARS, _CACHED_TEXTS = 1000, 8192
 """Ids of texts up to so many characters are cached, of so many texts."""
+
+_PIECES = re.compile(f"({THINK_OPEN}|{THINK_CLOSE}\n|{THINK_CLOSE}|{ACTION_OPEN}|{ACTION_CLOSE})")
+"""The pieces that the harness writes into the assistant's turn (see `cotbench.prompting.generation`)."""
+
+_ANCHOR = "\n"
+"""Text before a piece where a tokenizer puts a blank before every text."""
 
 
 class Chat:
@@ -26,23 +35,55 @@ class Chat:
 
     Args:
         tokenizer: of transformers.
+
+    Attributes:
+        turn_end: the ids that end the assistant's turn as the template writes past turns, up to and including the first control
+            token; where it writes none, the tokenizer's end-of-sequence token; nothing where there is none.
+
+    Raises:
+        AgentError: the template drops, moves or rewrites messages, or the tokenizer cannot encode a turn in pieces.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-        special |= set(tokenizer.all_special_tokens)
-        words = sorted(filter(None, special), key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, words))) if words else None
-        self._system_role = self._accepts_system()
-        self._encode_cached = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)  # Tags and actions come again and again.
+        self._template = template_of(tokenizer)
+        try:
+            self._layout = find_layout(self._render)
+        except AgentError as error:
+            raise AgentError(f"the chat template of {tokenizer.name_or_path} cannot be used: {error}") from error
+        self._control = self._control_tokens()
+        self._encode_cached = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)  # Tags, actions, the history of an episode.
+        self._anchor_ids: tuple[int, ...] | None = None
+        if self._unreadable_piece() is not None:
+            self._anchor_ids = self._tokenize(_ANCHOR)
+            self._encode_cached.cache_clear()
+            if (found := self._unreadable_piece()) is not None:
+                piece, decoded = found
+                raise AgentError(f"the tokenizer of {tokenizer.name_or_path} reads {piece!r} as {decoded!r}: it cannot write that")
+        self.turn_end = self._turn_end()
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Return the tokens that end the assistant's turn: the template's, and the tokenizer's end of a sequence."""
+        ends = {self._tokenizer.eos_token_id, *self.turn_end[-1:]}
+        return frozenset(end for end in ends if end is not None)
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text, without special tokens around it."""
+        """Return the token ids of a text that stands behind another, without special tokens around it."""
         return list(self._encode_cached(text) if len(text) <= _CACHED_CHARS else self._encode(text))
 
     def _encode(self, text: str) -> tuple[int, ...]:
+        if self._anchor_ids is None:
+            return self._tokenize(text)
+        ids, length = self._tokenize(_ANCHOR + text), len(self._anchor_ids)
+        return ids[length:] if ids[:length] == self._anchor_ids else self._tokenize(text)
+
+    def _tokenize(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def encode_whole(self, text: str) -> list[int]:
+        """Return the token ids of a text that stands alone, encoded as a whole."""
+        return list(self._tokenize(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, control tokens included."""
@@ -51,44 +92,102 @@ class Chat:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Return the token ids of the prompt `p`: the chat, and the opening of the assistant's turn.
 
-        Raises:
-            AgentError: the template drops a message.
+        Args:
+            messages: a system message, then user and assistant in turn; the last is a user's.
         """
-        return self.encode(self.prompt_text(messages))
+        start, *pieces = self._pieces(messages)
+        ids = list(self._tokenize(start))
+        for piece in pieces:
+            ids += self.encode(piece)
+        return ids
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
-        """Return the prompt `p` as text; errors as in `prompt_ids`."""
-        chat = list(messages) if self._system_role else system_in_first_user(messages)
-        places = [f"@@cotbench:{index}@@" for index in range(len(chat))]
-        rendered = self._render([Message(message.role, place) for message, place in zip(chat, places, strict=True)])
-        pieces = []
-        for message, place in zip(chat, places, strict=True):
-            before, found, rendered = rendered.partition(place)
-            if not found:
-                raise AgentError(f"the chat template of {self._tokenizer.name_or_path} drops a {message.role} message")
-            pieces += [before, self.escape_special(message.content)]
-        if rendered.rstrip().endswith(THINK_OPEN):
-            rendered = rendered.rstrip().removesuffix(THINK_OPEN)
-        return "".join((*pieces, rendered))
+        """Return the prompt `p` as text; see `prompt_ids`."""
+        return "".join(self._pieces(messages))
+
+    def _pieces(self, messages: Sequence[Message]) -> Iterator[str]:
+        """Yield the texts of a prompt that are encoded one by one."""
+        layout = self._layout
+        roles = [message.role for message in messages]
+        if roles != ["system", *["user", "assistant"] * (len(roles) // 2 - 1), "user"]:
+            raise ValueError("a chat is a system message, then messages of user and assistant in turn")
+        if layout.system_end is None:
+            first, *rest = system_in_first_user(messages)
+            text = layout.head + self.escape_special(first.content)
+        else:
+            system, first, *rest = messages
+            text = layout.head + self.escape_special(system.content) + layout.system_end + self.escape_special(first.content)
+        for answer, observation in zip(rest[::2], rest[1::2], strict=True):
+            yield text + layout.opening
+            yield from filter(None, _PIECES.split(self.escape_special(answer.content)))
+            text = layout.closing + self.escape_special(observation.content)
+        yield text + layout.opening
 
     def escape_special(self, content: str) -> str:
-        """Return a message's text with control tokens broken up: what a model wrote must not end its turn in our prompt."""
-        if self._special is None:
+        """Return a message's text with control tokens broken up: what a model wrote must not end its turn in our prompt.
+
+        The tags of the elicitation stay whole, also where a model has them as control tokens.
+        """
+        if self._control is None:
             return content
-        return self._special.sub(lambda match: f"{match[0][:1]} {match[0][1:]}", content)
+        return self._control.sub(lambda match: f"{match[0][:1]} {match[0][1:]}", content)
+
+    def _control_tokens(self) -> re.Pattern[str] | None:
+        """Return a pattern of the control tokens: special ones, and those that the template writes between messages."""
+        words = set(self._tokenizer.all_special_tokens)
+        for token in self._tokenizer.added_tokens_decoder.values():
+            text = str(token)
+            if token.special or (text.strip() and any(text in separator for separator in self._layout.separators)):
+                words.add(text)
+        longest_first = sorted((word for word in words if word and word not in TAGS), key=lambda word: (-len(word), word))
+        return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def _unreadable_piece(self) -> tuple[str, str] | None:
+        """Return a piece that, encoded on its own behind others, does not decode to itself, and what it decodes to."""
+        ids: list[int] = []
+        for piece in ("go", THINK_OPEN, "go", f"{THINK_CLOSE}\n", ACTION_OPEN, "go", ACTION_CLOSE):
+            before = self.decode(ids)
+            ids += self.encode(piece)
+            if (decoded := self.decode(ids)) != before + piece:
+                return piece, decoded.removeprefix(before)
+        return None
+
+    def _turn_end(self) -> tuple[int, ...]:
+        match = None if self._control is None else self._control.search(self._layout.closing)
+        if match is not None:
+            return tuple(self.encode(self._layout.closing[: match.end()]))
+        end = self._tokenizer.eos_token_id
+        return () if end is None else (end,)
 
     def _render(self, messages: Sequence[Message]) -> str:
-        if self._tokenizer.chat_template is None:
+        if self._template is None:
             return (self._tokenizer.bos_token or "") + _plain_chat(messages)
         chat = [message._asdict() for message in messages]
-        return str(self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        options: dict[str, Any] = {"chat_template": pin_clock(self._template), "add_generation_prompt": True}
+        return str(self._tokenizer.apply_chat_template(chat, tokenize=False, **options))
 
-    def _accepts_system(self) -> bool:
-        """Return whether the template knows the system role; some refuse it, some leave it out silently."""
-        try:
-            return "@@s@@" in self._render([Message("system", "@@s@@"), Message("user", "@@u@@")])
-        except Exception:  # A template may raise anything, usually jinja2's TemplateError.
-            return False
+
+def template_of(tokenizer: Any) -> str | None:
+    """Return the chat template that a tokenizer uses, also where it has several by name; None where it has none.
+
+    Raises:
+        AgentError: it has several, and none is the default.
+    """
+    template = tokenizer.chat_template
+    if template is None or isinstance(template, str):
+        return template
+    if not isinstance(template.get("default"), str):
+        raise AgentError(f"the tokenizer of {tokenizer.name_or_path} has chat templates {sorted(template)}, and none is 'default'")
+    return str(template["default"])
+
+
+def describe_template(tokenizer: Any) -> dict[str, Any]:
+    """Return what a manifest records of a tokenizer's chat template: its sha256, and the date where it asks the clock."""
+    template = template_of(tokenizer)
+    if template is None:
+        return {"chat_template_sha256": None}
+    clock = {"template_date": TEMPLATE_DATE.date().isoformat()} if reads_clock(template) else {}
+    return {"chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(), **clock}
 
 
 def system_in_first_user(messages: Sequence[Message]) -> list[Message]:

@@ -49,13 +49,13 @@ def prefill_ids(chat: Chat, prefill: Prefill) -> list[int]:
     return ids
 
 
-def answer_pieces(chat: Chat, trace: str, action: str, end: int | None = None) -> list[tuple[Label, list[int]]]:
+def answer_pieces(chat: Chat, trace: str, action: str, *, ended: bool = False) -> list[tuple[Label, list[int]]]:
     """Return a whole answer of CoT mode piece by piece, as `cotbench.prompting.generation` opens it.
 
     Args:
         chat: the model's tokenizer.
         trace, action: texts, each encoded on its own.
-        end: a token that ends the assistant's turn, put behind the answer; None for none.
+        ended: whether what ends the assistant's turn stands behind the answer.
     """
     return [
         ("think_open", prefill_ids(chat, (THINK_OPEN,))),
@@ -63,7 +63,7 @@ def answer_pieces(chat: Chat, trace: str, action: str, end: int | None = None) -
         ("think_close", prefill_ids(chat, (f"{THINK_CLOSE}\n",))),
         ("action_open", prefill_ids(chat, (ACTION_OPEN,))),
         ("action", chat.encode(chat.escape_special(action))),
-        ("closing", [*chat.encode(ACTION_CLOSE), *([] if end is None else [end])]),
+        ("closing", [*chat.encode(ACTION_CLOSE), *(chat.turn_end if ended else ())]),
     ]
 
 

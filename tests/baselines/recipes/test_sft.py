@@ -84,7 +84,7 @@ def close(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-5) -
 
 def examples_of(played: list[Demonstration], words: Any) -> list[Example]:
     asked = {ENV: Elicitation.for_env(ENV)}
-    return make_examples(played, Chat(words), asked, end=words.eos_token_id, context=4096).flat
+    return make_examples(played, Chat(words), asked, context=4096).flat
 
 
 def masked_ids(folder: Path, k: float) -> set[str]:

@@ -71,7 +71,7 @@ def episodes(count: int = 3) -> list[tuple[Example, ...]]:
         )
         for number in range(count)
     ]
-    made = make_examples(played, chat, {"": Elicitation(trace_tokens=40, action_tokens=8)}, end=2, context=4096)
+    made = make_examples(played, chat, {"": Elicitation(trace_tokens=40, action_tokens=8)}, context=4096)
     return list(made.episodes)
 
 
@@ -284,7 +284,7 @@ def test_the_share_of_action_tokens_left_out_is_the_fraction(k: float, select: s
         )
         for number in range(9)
     ]
-    made = make_examples(played, chat, {"": Elicitation()}, end=None, context=4096)
+    made = make_examples(played, chat, {"": Elicitation()}, context=4096)
     scores = {example.id: Score(-(index * 37 % 63)) for index, example in enumerate(made.flat)}
     masks = Masks.of(MaskConfig(mask_fraction=k, mask_select=select), made.flat, scores)
     row = pack(

@@ -10,7 +10,6 @@ pytestmark = needs_hf
 
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.envs import Instructions
-from cotbench.errors import AgentError
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Message
 from cotbench.prompting.parsing import ACTION_OPEN, THINK_OPEN
@@ -63,14 +62,9 @@ def test_a_models_words_cannot_end_its_turn() -> None:
 
 def test_placeholders_cannot_be_smuggled_in() -> None:
     chat = Chat(tiny_models.tokenizer())
-    text = chat.prompt_text([Message("system", "@@cotbench:1@@"), Message("user", "hello"), Message("user", "@@cotbench:0@@")])
-    assert text.index("@@cotbench:1@@") < text.index("hello") < text.index("@@cotbench:0@@")
-
-
-def test_a_template_that_drops_a_message_is_an_error() -> None:
-    chat = Chat(tiny_models.tokenizer("{% for m in messages[-1:] %}{{ m.content }}{% endfor %}"))
-    with pytest.raises(AgentError, match="drops a user message"):
-        chat.prompt_ids([Message("user", "one"), Message("assistant", "two"), Message("user", "three")])
+    places = [f"@@cotbench:{index}@@" for index in range(3)]
+    text = chat.prompt_text([Message("system", places[2]), Message("user", places[0])])
+    assert text.index(places[2]) < text.index(places[0])
 
 
 def test_the_bundled_models_own_template(tmp_path: Path) -> None:
