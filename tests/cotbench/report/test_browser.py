@@ -169,6 +169,7 @@ def test_only_what_can_be_seen_of_the_list_is_there(opened: Callable[..., Any]) 
 
 def test_keys_go_through_episodes_and_steps(opened: Callable[..., Any]) -> None:
     from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
 
     chrome = opened()
     _choose(chrome, "mode", "CoT")
@@ -187,7 +188,8 @@ def test_keys_go_through_episodes_and_steps(opened: Callable[..., Any]) -> None:
     assert pane.get_attribute("aria-label") == "Episode" and _text(chrome, "h4") == "Step 1 of 3"
     for key, place in (("j", 2), (Keys.ARROW_RIGHT, 3), ("j", 3), ("k", 2), (Keys.ARROW_LEFT, 1), ("n", 2), ("n", 2)):
         chrome.switch_to.active_element.send_keys(key)
-        assert _text(chrome, "h4") == f"Step {place} of 3", key
+        step = f"Step {place} of 3"
+        WebDriverWait(chrome, 10).until(lambda chrome, step=step: _text(chrome, "h4") == step, f"{key}: {step}")
     chrome.switch_to.active_element.send_keys(Keys.ESCAPE)
     assert chrome.switch_to.active_element == listed
     outline = chrome.execute_script("return getComputedStyle(document.activeElement).outlineStyle")

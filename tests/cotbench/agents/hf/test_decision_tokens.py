@@ -22,7 +22,7 @@ from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, T
 from cotbench.prompting.query import Decision, DecisionTokens, Query
 from tests.hf_agents import answers_of, hf_agent, reference, state
 
-WARM = Elicitation(trace_tokens=14, action_tokens=10, temperature=1.0)
+WARM = Elicitation(trace_tokens=8, action_tokens=6, temperature=1.0)
 
 
 @pytest.fixture(params=["llama", "llama?attn=sdpa", "mamba"])
@@ -62,7 +62,14 @@ def check(agent: HFAgent, query: Query, decision: Decision) -> DecisionTokens:
     return tokens
 
 
-@pytest.mark.parametrize("style", ["prefill", "template"])
+_SLOW = pytest.param("mamba", "template", marks=pytest.mark.slow)  # It computes every sequence anew, a token at a time.
+
+
+@pytest.mark.parametrize(
+    ("agent", "style"),
+    [*(("llama", style) for style in ("prefill", "template")), ("llama?attn=sdpa", "template"), ("mamba", "prefill"), _SLOW],
+    indirect=["agent"],
+)
 def test_tokens_are_the_sequence_that_went_through_the_model(agent: HFAgent, style: str) -> None:
     asked = WARM.model_copy(update={"style": style})
     queries = [
