@@ -1,5 +1,5 @@
-"""Render messages to token ids. Invariants: the prompt of a longer dialogue begins with the token ids of the shorter one and of the
-answer given there, whatever the model's chat template does; no text of a message is ever read as a control token; no prompt
+"""Render messages to token ids. Invariants: the prompt of a longer dialogue begins with the token ids of the shorter one and of
+the answer given there, whatever the model's chat template does; no text of a message is ever read as a control token; no prompt
 depends on the clock.
 
 A prompt is put together from the texts that the template writes around messages (`turn_layout`) and the messages' own. Each
@@ -59,7 +59,9 @@ class Chat:
             self._encode_cached.cache_clear()
             if (found := self._unreadable_piece()) is not None:
                 piece, decoded = found
-                raise AgentError(f"the tokenizer of {tokenizer.name_or_path} reads {piece!r} as {decoded!r}: it cannot write that")
+                raise AgentError(
+                    f"the tokenizer of {tokenizer.name_or_path} reads {piece!r} as {decoded!r}: it cannot write that"
+                )
         self.turn_end = self._turn_end()
 
     @property
@@ -177,7 +179,9 @@ def template_of(tokenizer: Any) -> str | None:
     if template is None or isinstance(template, str):
         return template
     if not isinstance(template.get("default"), str):
-        raise AgentError(f"the tokenizer of {tokenizer.name_or_path} has chat templates {sorted(template)}, and none is 'default'")
+        raise AgentError(
+            f"the tokenizer of {tokenizer.name_or_path} has chat templates {sorted(template)}, and none is 'default'"
+        )
     return str(template["default"])
 
 

@@ -1,9 +1,9 @@
-"""How a chat template writes turns. Invariant: what is known of a template is what it wrote when it was rendered, never what its
-name promises: a template that moves, drops or rewrites messages is refused.
+"""How a chat template writes turns. Invariant: what is known of a template is what it wrote when it was rendered, never what
+its name promises: a template that moves, drops or rewrites messages is refused.
 
-A template is rendered over placeholders, once. The assistant's turn is opened and closed as the template writes *past* turns, so
-a longer dialogue begins with the shorter one, answer included. The generation prompt is only compared with that: some templates
-open a thinking block there, some close an empty one ("thinking off"), some leave out the end of a header.
+A template is rendered over placeholders, once. The assistant's turn is opened and closed as the template writes *past* turns,
+so a longer dialogue begins with the shorter one, answer included. The generation prompt is only compared with that: some
+templates open a thinking block there, some close an empty one ("thinking off"), some leave out the end of a header.
 """
 
 from __future__ import annotations

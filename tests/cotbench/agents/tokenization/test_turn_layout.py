@@ -15,8 +15,8 @@ from tests.conftest import needs_hf
 pytestmark = needs_hf
 
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.agents.tokenization.token_ids import answer_pieces
 from cotbench.agents.tokenization.template_clock import TEMPLATE_DATE, pin_clock
+from cotbench.agents.tokenization.token_ids import answer_pieces
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.examples import make_examples
 from cotbench.envs import Instructions
@@ -144,7 +144,10 @@ def test_tags_that_are_control_tokens_stay_whole() -> None:
         ("{% for m in messages[-1:] %}{{ m.content }}{% endfor %}", "drops or repeats a user message"),
         ("{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}", "drops or repeats a user message"),
         ("{% for m in messages %}{{ loop.index }}{{ m.content }}{% endfor %}", "does not write all past turns alike"),
-        ("{{ messages | length }}{% for m in messages %}|{{ m.content }}{% endfor %}|", "writes the first turn of a longer chat"),
+        (
+            "{{ messages | length }}{% for m in messages %}|{{ m.content }}{% endfor %}|",
+            "writes the first turn of a longer chat",
+        ),
         (
             "{% for m in messages %}|{{ m.role }}|{{ m.content }}{% endfor %}{% if add_generation_prompt %}|bot|{% endif %}",
             r"opens a turn with '\|bot\|', and writes past turns with '\|assistant\|'",
@@ -179,7 +182,9 @@ def test_no_prompt_depends_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("form", ["%d %b %Y", "%Y-%m-%d", "%A, %-d. %-m. %y", "%H:%M:%S", "%j %U %p %Z", "100 %%", "none", "%"])
 def test_the_pinned_day_is_written_in_every_form(form: str) -> None:
-    tokenizer = tiny_models.tokenizer("{{ strftime_now(" + repr(form) + ") }}|{% for m in messages %}{{ m.content }}|{% endfor %}")
+    tokenizer = tiny_models.tokenizer(
+        "{{ strftime_now(" + repr(form) + ") }}|{% for m in messages %}{{ m.content }}|{% endfor %}"
+    )
     text = Chat(tokenizer).prompt_text(Elicitation().messages(Dialogue(INSTRUCTIONS, OBSERVATIONS[:1]), "cot"))
     assert text.startswith(f"{TEMPLATE_DATE.strftime(form)}|You act.")
 
@@ -230,7 +235,7 @@ def test_the_template_of_several_that_is_used_stands_in_the_manifest() -> None:
     messages = Elicitation().messages(Dialogue(INSTRUCTIONS, OBSERVATIONS[:1]), "cot")
     assert Chat(several).prompt_ids(messages) == Chat(one).prompt_ids(messages)
     several.chat_template = {"tool_use": tiny_models.CHATML}
-    with pytest.raises(AgentError, match="has chat templates .*'tool_use'.*, and none is 'default'"):
+    with pytest.raises(AgentError, match=r"has chat templates .*'tool_use'.*, and none is 'default'"):
         Chat(several)
     dated = describe_template(tiny_models.tokenizer(tiny_models.DATED))
     assert dated["template_date"] == "2026-01-01"
