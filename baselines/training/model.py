@@ -76,7 +76,17 @@ def make_trainable(model: Any, tokenizer: Any, description: dict[str, Any], lora
     if lora is not None:
         model = add_adapter(model, lora)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-    return TrainableModel(model, tokenizer, Chat(tokenizer), limit, mismatch is None, description)
+    chat = Chat(tokenizer)
+    _stop_at_turn_end(model, chat)
+    return TrainableModel(model, tokenizer, chat, limit, mismatch is None, description)
+
+
+def _stop_at_turn_end(model: Any, chat: Chat) -> None:
+    """Let the saved model stop where its training ends a turn, whoever generates with it."""
+    ends = model.generation_config.eos_token_id
+    known = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+    if not known.issuperset(chat.turn_end[-1:]):
+        model.generation_config.eos_token_id = sorted(known.union(chat.turn_end[-1:]))
 
 
 def _try_install_packed_attention(model: Any) -> str | None:

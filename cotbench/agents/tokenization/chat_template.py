@@ -20,8 +20,8 @@ from cotbench.errors import AgentError
 from cotbench.prompting.elicitation import Message
 from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, TAGS, THINK_CLOSE, THINK_OPEN
 
-_CACHED_CHARS, _CACHED_TEXTS = 1000, 8192
-"""Ids of texts up to so many characters are cached, of so many texts."""
+_CACHED_CHARS, _CACHED_TEXTS, _CACHED_STARTS = 1000, 8192, 64
+"""Ids of texts up to so many characters are cached, of so many texts; and of so many beginnings of dialogues."""
 
 _PIECES = re.compile(f"({THINK_OPEN}|{THINK_CLOSE}\n|{THINK_CLOSE}|{ACTION_OPEN}|{ACTION_CLOSE})")
 """The pieces that the harness writes into the assistant's turn (see `cotbench.prompting.generation`)."""
@@ -53,6 +53,7 @@ class Chat:
             raise AgentError(f"the chat template of {tokenizer.name_or_path} cannot be used: {error}") from error
         self._control = self._control_tokens()
         self._encode_cached = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)  # Tags, actions, the history of an episode.
+        self._encode_start = lru_cache(maxsize=_CACHED_STARTS)(self._tokenize)
         self._anchor_ids: tuple[int, ...] | None = None
         if self._unreadable_piece() is not None:
             self._anchor_ids = self._tokenize(_ANCHOR)
@@ -98,7 +99,7 @@ class Chat:
             messages: a system message, then user and assistant in turn; the last is a user's.
         """
         start, *pieces = self._pieces(messages)
-        ids = list(self._tokenize(start))
+        ids = list(self._encode_start(start))
         for piece in pieces:
             ids += self.encode(piece)
         return ids
