@@ -189,7 +189,8 @@ def test_a_key_is_never_written_down(
     with running(Manners(key=KEY)) as server:
         spec = f"openai:fake@{server.url}?retries=1"
         agent = make_agent(spec)
-        server.troubles = deque(["500", "500", "400", "malformed", "malformed", "401"])  # Each says the key.
+        trial = ["500", "500"]
+        server.troubles = deque([*trial, "500", "500", "400", "malformed", "malformed", "401"])  # Each says the key.
         config = RunConfig(agent=spec, episodes=3, mode="cot", max_steps=1, elicitation=SHORT)
         outcome = run(config, out=tmp_path / "run", agent=agent)
         agent.close()
