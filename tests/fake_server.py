@@ -200,7 +200,9 @@ class FakeServer:
             begun = isinstance(body["prompt"], str) and self.manners.completions == "begins"
             return ("<|endoftext|>" if begun else "") + body["prompt"] if isinstance(body["prompt"], str) else body["prompt"]
         listed = "".join(f"{json.dumps(tool)}\n" for tool in body.get("tools", ()) if self.manners.tools != "ignores")
-        shown = [listed] * bool(listed) + [f"<|im_start|>{each['role']}\n{each['content']}<|im_end|>\n" for each in body["messages"]]
+        shown = [listed] * bool(listed) + [
+            f"<|im_start|>{each['role']}\n{each['content']}<|im_end|>\n" for each in body["messages"]
+        ]
         if body["messages"][-1]["role"] == "assistant" and self.manners.rewrites:
             shown[-1] = shown[-1].replace("assistant\n", "assistant\n<think>\n\n</think>\n\n", 1)
         if body.get("continue_final_message") and self.manners.continues == "yes":

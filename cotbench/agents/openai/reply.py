@@ -1,4 +1,4 @@
-"""Parse a server's answer. Invariant: what is parsed is the answer that the model wrote, to its end. An error in a body, a finish
+"""Parse a server's answer. Invariant: what is parsed is the answer that the model wrote, to its end. An error in a body, an end
 that is not normal, or a content that is not understood is a `ReplyError`, never an empty answer. What a server does not report
 stays unknown; nothing is guessed.
 """
@@ -109,8 +109,8 @@ def read_reply(loaded: object) -> CompletionReply:
         ReplyError: it is an error, has no choice, did not end normally, or holds what is not understood.
     """
     body = _mapping(loaded)
-    choices = body.get("choices")
-    choice = _mapping(choices[0]) if isinstance(choices, list) and choices else {}
+    choices = _list(body.get("choices"))
+    choice = _mapping(choices[0]) if choices else {}
     for error in (body.get("error"), choice.get("error")):
         if error:
             status = _status(error)
@@ -127,7 +127,7 @@ def read_reply(loaded: object) -> CompletionReply:
     stop = choice.get("stop_reason", choice.get("matched_stop"))
     listed = _mapping(choice.get("logprobs"))
     pieces, logprobs = _token_logprobs(listed)
-    ids = choice.get("token_ids")
+    ids = _list(choice.get("token_ids"))
     return CompletionReply(
         text=text,
         reasoning=reasoning,
@@ -136,8 +136,8 @@ def read_reply(loaded: object) -> CompletionReply:
         calls=calls,
         pieces=pieces,
         logprobs=logprobs,
-        token_logprobs=tuple(scores) if isinstance(scores := listed.get("token_logprobs"), list) else (),
-        ids=tuple(ids) if isinstance(ids, list) else (),
+        token_logprobs=tuple(_list(listed.get("token_logprobs"))),
+        ids=tuple(ids) if all(isinstance(id_, int) for id_ in ids) else (),
         tokens=_count(usage, "completion_tokens"),
         prompt_tokens=_count(usage, "prompt_tokens"),
         cached_tokens=_count(_mapping(usage.get("prompt_tokens_details")), "cached_tokens") or 0,
@@ -252,6 +252,10 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _count(usage: Mapping[str, Any], name: str) -> int | None:
     value = usage.get(name)
     return value if isinstance(value, int) and value >= 0 else None
@@ -267,7 +271,7 @@ def _token_logprobs(logprobs: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple
             str(entry.get("token")) for entry in entries
         )
     else:
-        scores, names = logprobs.get("token_logprobs") or [], logprobs.get("tokens") or []
+        scores, names = _list(logprobs.get("token_logprobs")), _list(logprobs.get("tokens"))
         pieces = tuple(map(str, names)) if len(names) == len(scores) else ()
     known = [float(score) for score in scores if isinstance(score, int | float)]
     return (pieces, tuple(known)) if known and len(known) == len(scores) else ((), None)
@@ -277,7 +281,7 @@ def _decode_pieces(pieces: Sequence[object]) -> tuple[str, ...]:
     """Return the text that each token adds, from its bytes: a character can be spread over several tokens."""
     texts, sofar, before = [], b"", ""
     for piece in pieces:
-        if not isinstance(piece, list):
+        if not isinstance(piece, list) or not all(isinstance(byte, int) and 0 <= byte < 256 for byte in piece):
             return ()
         sofar += bytes(piece)
         text = sofar.decode("utf-8", "ignore")
