@@ -321,6 +321,11 @@ class _Handler(BaseHTTPRequestHandler):
         kind, _, detail = trouble.partition(" ")
         if kind.isdigit():  # A status, perhaps with a Retry-After.
             self._send(int(kind), json.dumps(_error(f"no, {self.headers.get('Authorization')}")).encode(), detail)
+        elif kind == "moved":  # To another address.
+            self.send_response(307)
+            self.send_header("Location", detail)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif kind == "hang":
             self.fake.closing.wait(30)
             self.close_connection = True

@@ -102,7 +102,7 @@ class Connection:
             api_key=key or _NO_KEY,
             timeout=timeout,
             max_retries=0,
-            http_client=openai.DefaultHttpxClient(transport=transport),
+            http_client=openai.DefaultHttpxClient(transport=transport, follow_redirects=False),
         )
         weakref.finalize(self, self._client.close).atexit = False
 
@@ -214,6 +214,8 @@ class Connection:
         if not isinstance(error, openai.APIStatusError):
             return ServerError(f"{where}: {type(error).__name__}: {self._excerpt(str(error))}")
         status, message = error.status_code, self._excerpt(error_message(error.body))
+        if 300 <= status < 400 and (moved := error.response.headers.get("location")):
+            message = f"it has moved to {self._excerpt(moved)}: name the server by its own URL"
         quota_spent = error.code == "insufficient_quota"  # 429 too, and no waiting helps.
         transient = _is_transient(status) and not quota_spent
         return ServerError(

@@ -137,6 +137,15 @@ def test_only_a_name_alone_goes_to_openai() -> None:
     assert read_address("gpt-4o").url == read_address("ft:gpt-4o:org::id").url == OPENAI
 
 
+def test_a_server_that_has_moved_is_not_followed(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with running() as other:
+        server.always = f"moved {other.url}/v1/chat/completions"
+        with pytest.raises(AgentError, match=f"answered 307: it has moved to {other.url}/v1/chat/completions: name"):
+            make_agent(f"openai:fake@{server.url}")
+        assert len(server.requests) == 1 and not other.requests
+
+
 # Proxies.
 
 
