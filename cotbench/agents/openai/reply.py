@@ -157,7 +157,7 @@ def error_message(body: object) -> str:
 def _status(error: object) -> int | None:
     """Return the HTTP status that an error's body names."""
     code = error.get("code") if isinstance(error, Mapping) else None
-    number = int(code) if isinstance(code, str) and code.isdecimal() else code
+    number = int(code) if isinstance(code, str) and len(code) == 3 and code.isdecimal() else code
     return number if isinstance(number, int) and 400 <= number < 600 else None
 
 

@@ -35,6 +35,8 @@ _LONGEST_NAME = 64
 _NAMESPACED = re.compile(r"functions\.(?P<name>.+?)(:\d+)?")
 """A name as some models write it, and some servers pass it on: in a namespace, perhaps with the number of the call."""
 
+_BLANKS = re.compile(r"\s*")
+
 _TRIAL_MESSAGES = (Message("system", "You are brief."), Message("user", "Write one short sentence."))
 TRIAL_TOOL = {"name": "ring_bell", "description": "Rings the bell.", "parameters": {"type": "object", "properties": {}}}
 
@@ -236,12 +238,13 @@ def _arguments(sent: object) -> object:
 
 def _json_values(text: str) -> list[Any] | None:
     """Return the JSON values that stand in a text, one behind the other; None where it holds anything else."""
-    decoder, values, rest = json.JSONDecoder(), list[Any](), text.strip()
+    decoder, values, place = json.JSONDecoder(), list[Any](), 0
+    text = text.strip()
     try:
-        while rest:
-            value, end = decoder.raw_decode(rest)
+        while place < len(text):
+            value, end = decoder.raw_decode(text, place)
             values.append(value)
-            rest = rest[end:].lstrip()
+            place = next(_BLANKS.finditer(text, end)).end()
     except (ValueError, RecursionError):
         return None
     return values

@@ -90,6 +90,7 @@ def test_tool_calls_become_the_action() -> None:
         *((sent, {"a": 1}) for sent in ({"a": 1}, '{"a": 1}', ' {"a": 1}\n', '{"a": 1}""', '{}{"a": 1}', '{"a": 1}{}')),
         *((json.dumps(sent), {"a": 1}) for sent in ('{"a": 1}', json.dumps('{"a": 1}'), '{}{"a": 1}')),
         ('{"a": "{}"}', {"a": "{}"}),
+        ('""' * 200_000, {}),
     ],
 )
 def test_arguments_are_read_where_they_can_be_in_one_way(sent: object, read: object) -> None:
