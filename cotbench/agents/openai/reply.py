@@ -21,16 +21,17 @@ _FINISHES: Mapping[str, Finish] = {
     "eos_token": "stop",
     "end_turn": "stop",
     "stop_sequence": "stop",
+    "repetition": "stop",
     "length": "length",
     "max_tokens": "length",
-    "repetition": "length",
     "tool_calls": "tool_calls",
     "tool_use": "tool_calls",
     "function_call": "tool_calls",
 }
-"""The names that servers have for a normal finish: the model ended its turn or met a stop string, a limit of its tokens was
-reached (`repetition`: vLLM cuts a model that repeats itself, where it was told to), or it called a function. Any other name is
-an error, also beside text: what cuts an answer off has ever new names, and half an answer is not the model's."""
+"""The names that servers have for a normal finish: the model ended its turn, met a stop string, or repeated itself where vLLM was
+told to end that; its budget was spent; or it called a function. Any other name is an error, also beside text: there are ever new
+names for what cuts an answer off, and half an answer is not the model's.
+"""
 
 _PASSING = ("abort", "error", None)
 """Finishes that another attempt may not have; None: there was none, which is how some servers abort."""

@@ -99,8 +99,8 @@ def test_a_refusal_is_the_models_answer(server: FakeServer, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("reason", "finish"),
     [
-        *((reason, "stop") for reason in ("stop", "STOP", "eos", "eos_token", "end_turn", "stop_sequence")),
-        *((reason, "length") for reason in ("length", "max_tokens", "MAX_TOKENS", "repetition")),
+        *((reason, "stop") for reason in ("stop", "STOP", "eos", "eos_token", "end_turn", "stop_sequence", "repetition")),
+        *((reason, "length") for reason in ("length", "max_tokens", "MAX_TOKENS")),
     ],
 )
 def test_normal_ends_have_many_names(reason: str, finish: str) -> None:
