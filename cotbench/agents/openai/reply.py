@@ -28,8 +28,8 @@ _FINISHES: Mapping[str, Finish] = {
     "tool_use": "tool_calls",
     "function_call": "tool_calls",
 }
-"""The names that servers have for a normal finish: the model ended its turn, met a stop string, or repeated itself where vLLM was
-told to end that; its budget was spent; or it called a function. Any other name is an error, also beside text: there are ever new
+"""The names that servers have for a normal finish: the model ended its turn, met a stop string, or repeated itself where vLLM
+was told to end that; its budget was spent; or it called a function. Any other name is an error, also beside text: there are new
 names for what cuts an answer off, and half an answer is not the model's.
 """
 
