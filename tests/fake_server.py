@@ -77,6 +77,8 @@ class Manners:
     reasoning: bool = False  # a parser takes thinking out of what was said
     budget: str = "max_tokens"  # the name that it takes
     system: bool = True  # whether the template takes that role
+    tools: str = "yes"  # "yes", "refuses" (vLLM without a parser), "fails" (500), "ignores" (a template without tools)
+    temperatures: tuple[float, ...] | None = None  # the only ones that it takes
     key: str | None = None
     calls: tuple[dict[str, Any], ...] = ()
     model: Callable[[str], str] = speak
@@ -184,6 +186,11 @@ class FakeServer:
             return 422, {"detail": f"Unexpected fields in the request: {unknown}"}
         if not chat and manners.completions != "ids" and not isinstance(body["prompt"], str):
             return 400, {"detail": "prompt must be a string."}
+        if body.get("tools") and manners.tools in ("refuses", "fails"):
+            status = 400 if manners.tools == "refuses" else 500
+            return status, _error('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set')
+        if manners.temperatures is not None and body.get("temperature", 1) not in manners.temperatures:
+            return 400, _error(f"Unsupported value: 'temperature' does not support {body['temperature']} with this model.")
         if chat and not manners.system and any(message["role"] == "system" for message in body["messages"]):
             return 400, _error("System role not supported")
         return None
@@ -192,7 +199,10 @@ class FakeServer:
         if not chat:
             begun = isinstance(body["prompt"], str) and self.manners.completions == "begins"
             return ("<|endoftext|>" if begun else "") + body["prompt"] if isinstance(body["prompt"], str) else body["prompt"]
-        shown = [f"<|im_start|>{each['role']}\n{each['content']}<|im_end|>\n" for each in body["messages"]]
+        listed = "".join(f"{json.dumps(tool)}\n" for tool in body.get("tools", ()) if self.manners.tools != "ignores")
+        shown = [listed] * bool(listed) + [
+            f"<|im_start|>{each['role']}\n{each['content']}<|im_end|>\n" for each in body["messages"]
+        ]
         if body["messages"][-1]["role"] == "assistant" and self.manners.rewrites:
             shown[-1] = shown[-1].replace("assistant\n", "assistant\n<think>\n\n</think>\n\n", 1)
         if body.get("continue_final_message") and self.manners.continues == "yes":
@@ -311,6 +321,11 @@ class _Handler(BaseHTTPRequestHandler):
         kind, _, detail = trouble.partition(" ")
         if kind.isdigit():  # A status, perhaps with a Retry-After.
             self._send(int(kind), json.dumps(_error(f"no, {self.headers.get('Authorization')}")).encode(), detail)
+        elif kind == "moved":  # To another address.
+            self.send_response(307)
+            self.send_header("Location", detail)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif kind == "hang":
             self.fake.closing.wait(30)
             self.close_connection = True

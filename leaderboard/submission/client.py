@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cotbench.errors import StoreError, SubmissionError, UsageError
+from cotbench.proxy import find_proxy
+from cotbench.server_url import is_loopback, read_url
 
 TOKEN = "COTBENCH_LEADERBOARD_TOKEN"  # noqa: S105  (the variable's name)
 _TRIES = 5
@@ -54,7 +56,7 @@ def submit(server: str, data: bytes, token: str | None = None) -> Receipt:
         token: where the server wants one.
 
     Raises:
-        UsageError: no address, or a token would go over a network unencrypted.
+        UsageError: no address, a token would go over a network unencrypted, or the proxy cannot be used.
         SubmissionError: the server refuses it.
         StoreError: the server cannot be reached, or fails.
     """
@@ -63,7 +65,9 @@ def submit(server: str, data: bytes, token: str | None = None) -> Receipt:
     if token:
         headers["Authorization"] = f"Bearer {token}"
     request = urllib.request.Request(f"{base}/api/entries", data, headers, method="POST")  # noqa: S310  (http or https)
-    opener = urllib.request.build_opener(_NoRedirect)
+    proxy = find_proxy(base, ("http", "https"))
+    proxies = {} if proxy is None else dict.fromkeys(("http", "https"), proxy.url)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _NoRedirect)
     reason = ""
     for attempt in range(_TRIES):
         try:
@@ -84,12 +88,11 @@ def submit(server: str, data: bytes, token: str | None = None) -> Receipt:
 
 
 def _base(server: str, token: str | None) -> str:
-    parts = urlsplit(server if "://" in server else f"http://{server}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"--server {server} is no address: it should look like http://127.0.0.1:8000")
-    if token and parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    base = read_url(server if "://" in server else f"http://{server.strip()}", "--server")
+    parts = urlsplit(base)
+    if token and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise UsageError(f"the token would go to {parts.hostname} unencrypted: use https://, or unset {TOKEN}")
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    return base
 
 
 def _receipt(base: str, response: HTTPResponse) -> Receipt:

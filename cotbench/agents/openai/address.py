@@ -1,24 +1,26 @@
 """Address and key of a server. Invariant: an address holds no secret, so it may be written down; a key is read from the
-environment and sent to the server alone.
+environment and sent to the server alone; what may have been meant as an address is never taken for a model's name.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from cotbench.errors import AgentError, UsageError
+from cotbench.server_url import read_url
 
 BASE_URL = "OPENAI_BASE_URL"
 """The environment variable with the URL, where a spec names none."""
 
 OPENAI = "https://api.openai.com/v1"
 
-_TARGET = re.compile(r"(?P<model>.*?)@(?P<url>https?://.*)", re.DOTALL)
+_TARGET = re.compile(r"(?P<model>.*?)@(?P<url>https?://.*)", re.DOTALL | re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_HOST = re.compile(r".*@[\w.-]+:\d+(/.*)?", re.DOTALL)
+_VERSION = re.compile(r"[A-Za-z0-9_-]+(\.\d+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +39,49 @@ class Address:
 def read_address(target: str) -> Address:
     """Parse `MODEL@URL`; `/v1` is added to a URL without a path.
 
+    What stands before a URL is the model's name, whatever it holds. Without a URL, an `@` may be a slip in one: then it is
+    part of a name only for a server in `OPENAI_BASE_URL`, and there where it begins a part of a path (`@cf/meta/llama`) or
+    stands before a version (`claude@20240229`, `model@v1.2`): letters, digits, `_`, `-`, and numbers after dots.
+
     Raises:
-        UsageError: no model, a URL without http://, or one with a password in it.
+        UsageError: no model, an `@` that may have been meant as an address, or a URL that is none or holds a password.
     """
     match = _TARGET.fullmatch(target)
-    if match is None and _HOST.fullmatch(target):
-        raise UsageError(f"openai:{target}: write the URL with http:// or https:// before the host")
-    model = match["model"] if match else target
-    url = (match["url"] if match else os.environ.get(BASE_URL) or OPENAI).rstrip("/")
-    if not model:
+    model = (match["model"] if match else target).strip()
+    if not model or model.endswith("@"):
         raise UsageError("an openai: agent needs the name of a model: openai:MODEL@URL")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"openai:{model}: {BASE_URL} is not a URL such as http://127.0.0.1:8000/v1")
-    if parts.username or parts.password or parts.query:
-        raise UsageError(
-            f"openai:{model}: the URL holds more than a host and a path; a key belongs into an environment variable "
-            "(OPENAI_API_KEY, or the one that ?key_env= names)"
-        )
-    return Address(model, url if parts.path else f"{url}/v1")
+    if match:
+        url = read_url(match["url"], f"openai:{model}")
+    else:
+        named = os.environ.get(BASE_URL, "").strip()
+        _check_name(model, allowed=bool(named))
+        url = read_url(named, BASE_URL) if named else OPENAI
+    return Address(model, url if urlsplit(url).path else f"{url}/v1")
+
+
+def _check_name(name: str, *, allowed: bool) -> None:
+    """Raise an error where a name without a URL holds an `@` that may have been meant as an address.
+
+    Args:
+        name: the name.
+        allowed: whether an `@` that cannot be one is part of the name.
+    """
+    for match in re.finditer("@", name):
+        before, after = name[: match.start()], name[match.end() :]
+        version = re.split("[/@]" if not before or before.endswith("/") else "@", after)[0]
+        if not allowed or not _VERSION.fullmatch(version) or version.lower() == "localhost" or _is_ip_address(version):
+            raise UsageError(
+                f"openai:{before}@...: what follows the @ is no URL: write the URL with http:// or https:// before the host "
+                "(openai:MODEL@URL), also behind a model's name that itself holds an @"
+            )
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_key(variable: str, url: str) -> str | None:

@@ -22,6 +22,7 @@ from cotbench.agents.openai.completions import CompletionWriter, Prompt, TokenUs
 from cotbench.agents.openai.connection import Connection, ServerError
 from cotbench.agents.openai.tokens import ServerTokenizer, find_tokens
 from cotbench.agents.tokenization.token_ids import decision_tokens
+from cotbench.envs.registry import Instructions
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.dialogue import Dialogue, fit_context
 from cotbench.prompting.elicitation import Elicitation
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 _Done = queue.SimpleQueue[tuple[Hashable, Decision]]
 _Task = tuple[Hashable, Query, _Done]
+
+_TRIAL = Dialogue(Instructions("You are brief."), ("Say yes.",), functions=json.dumps(native.TRIAL_TOOL))
 
 
 class OpenAIAgent:
@@ -85,8 +88,10 @@ class OpenAIAgent:
                 raise
             credential = f"the key in {key_env}" if key is not None else f"no key ({key_env or 'key_env'} is not set)"
             raise AgentError(f"{address.url} does not accept {credential}: {error}") from None
-        if self._native and self._server.chat is None:
-            raise AgentError(f"tools=native needs messages, which {address.url} does not take: leave tools and way away")
+        if self._native:
+            if self._server.chat is None:
+                raise AgentError(f"tools=native needs messages, which {address.url} does not take: leave tools and way away")
+            native.check_tools(self._connection, address.model, self._server.chat)
         self._tokens = tokens if isinstance(tokens, ServerTokenizer) else None
         known = (context, self._server.context, self._tokens.context if self._tokens is not None else None)
         self._context = next((limit for limit in known if limit is not None), None)
@@ -110,22 +115,29 @@ class OpenAIAgent:
         return dict(self._description)
 
     def require(self, elicitation: Elicitation) -> None:
-        """Raise an error where this server cannot be asked this way.
+        """Raise an error where this server cannot be asked this way: a trial query shows it.
 
         Raises:
-            AgentError: with style prefill, where the server continues no turn, or tools are native.
+            AgentError: with style prefill, where the server continues no turn, or tools are native; the server refuses the
+                trial (its temperature, say), so it would refuse every query.
         """
-        if elicitation.style != "prefill":
-            return
-        if self._native:
+        if elicitation.style == "prefill" and self._native:
             raise AgentError(
                 "tools=native lets the server write the whole answer, so nothing is opened: --elicitation-style template"
             )
-        if self._server.prefill == "none":
+        if elicitation.style == "prefill" and self._server.prefill == "none":
             raise AgentError(
                 f"{self._connection.url} cannot continue a turn that we open ({self._server.reason}): "
                 "ask with --elicitation-style template"
             )
+        try:
+            self._answer(Query("trial", "", "", 0, "prompt", _TRIAL, elicitation))
+        except ServerError as error:
+            if error.refused:  # What may pass, or concerns one answer, is left to the queries.
+                flags = [flag for flag in ("--temperature", "--top-p") if flag[2:].replace("-", "_") in str(error)]
+                raise AgentError(
+                    f"{explain_error(error)}; so it would refuse every query: change {' or '.join(flags) or 'what it names'}"
+                ) from None
 
     def submit(self, key: Hashable, query: Query) -> None:
         """Take a query; `collect` returns its decision.

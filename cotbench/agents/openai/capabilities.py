@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cotbench.agents.openai.connection import Connection, Path, ServerError
-from cotbench.agents.openai.reply import CompletionReply, read_reply
+from cotbench.agents.openai.reply import CompletionReply
 from cotbench.agents.openai.tokens import ServerTokenizer
 from cotbench.agents.tokenization.chat_template import system_in_first_user
 from cotbench.errors import AgentError, did_you_mean
@@ -300,7 +300,7 @@ class _Probe:
         return False
 
     def _ask(self, path: Path, body: Mapping[str, Any]) -> CompletionReply:
-        return read_reply(self._connection.ask(path, {"model": self._model, **body}))
+        return self._connection.ask(path, {"model": self._model, **body})
 
 
 def _stops(reply: CompletionReply) -> Stops:

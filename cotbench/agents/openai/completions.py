@@ -12,7 +12,7 @@ from typing import Any
 
 from cotbench.agents.openai.capabilities import CONTINUE, Endpoint, ServerCapabilities
 from cotbench.agents.openai.connection import Connection, ServerError
-from cotbench.agents.openai.reply import CompletionReply, read_reply, to_generation
+from cotbench.agents.openai.reply import CompletionReply, to_generation
 from cotbench.agents.openai.tokens import ServerTokenizer
 from cotbench.errors import AgentError
 from cotbench.prompting.dialogue import Dialogue
@@ -129,7 +129,7 @@ class CompletionWriter:
         Raises:
             ServerError: it failed for good, or too often.
         """
-        reply = read_reply(self._connection.ask(endpoint.path, {"model": self._model, **body}))
+        reply = self._connection.ask(endpoint.path, {"model": self._model, **body})
         usage.add(reply)
         return reply
 
@@ -191,15 +191,15 @@ class CompletionWriter:
             "echo": True,
             "logprobs": 1,
         }
-        loaded = self._connection.ask("completions", body)
-        usage.add(read_reply(loaded))
-        token_logprobs = (loaded["choices"][0].get("logprobs") or {}).get("token_logprobs") or []
-        scores = token_logprobs[len(before) : len(before) + len(ids)]
-        if len(scores) < len(ids) or not all(isinstance(score, int | float) for score in scores):
+        reply = self._connection.ask("completions", body)
+        usage.add(reply)
+        listed = reply.token_logprobs[len(before) : len(before) + len(ids)]
+        scores = tuple(float(score) for score in listed if isinstance(score, int | float))
+        if len(scores) < len(ids):
             raise AgentError(
                 "the server does not tell the log-probabilities of a prompt: a given action cannot be scored there"
             )
-        return Generation(given.removesuffix(ACTION_CLOSE), ACTION_CLOSE, 0, (), tuple(ids), tuple(map(float, scores)))
+        return Generation(given.removesuffix(ACTION_CLOSE), ACTION_CLOSE, 0, (), tuple(ids), scores)
 
 
 def _with_reasoning(reply: CompletionReply, *, opened: bool) -> CompletionReply:

@@ -1,5 +1,5 @@
 """Requests to one server, repeated where that can help. Invariant: every failure is a `ServerError` whose text does not hold
-the key, even where the server echoes it.
+the key, even where the server echoes it; what is returned is the model's answer. Requests to this machine go through no proxy.
 """
 
 from __future__ import annotations
@@ -8,14 +8,18 @@ import json
 import random
 import re
 import threading
-from collections.abc import Mapping
+import weakref
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
 from urllib.parse import quote
 
+from cotbench.agents.openai.reply import CompletionReply, ReplyError, error_message, read_reply
 from cotbench.errors import AgentError, MissingExtraError
+from cotbench.proxy import find_proxy
 
 Path = Literal["chat/completions", "completions"]
 
@@ -29,6 +33,7 @@ _MODELS_TIMEOUT = 60.0
 _NO_KEY = "none"
 _TRANSIENT = (408, 409, 425, 429)
 _PERMANENT = (501, 505)
+_PROXIES = ("http", "https", "socks5", "socks5h")
 _EXCERPT_CHARS = 300
 _OVERFLOW = re.compile(
     r"context.{0,20}(length|window|size)|max_model_len|maximum.{0,20}tokens|too (long|many tokens)", re.IGNORECASE
@@ -69,10 +74,11 @@ class Connection:
         key: sent as the bearer token; None where the server wants none.
         timeout: seconds to wait for an answer.
         retries: further attempts after a failure that may pass: 408, 409, 425, 429, 5xx, time-outs, broken connections, bodies
-            that are cut off or no JSON.
+            that are cut off or no JSON, answers that were aborted.
 
     Raises:
         MissingExtraError: the extra is not installed.
+        UsageError: the server is reached through a proxy that cannot be used.
     """
 
     def __init__(self, url: str, key: str | None, *, timeout: float, retries: int) -> None:
@@ -85,31 +91,46 @@ class Connection:
         self._timeout, self._retries = timeout, retries
         self._secrets = () if key is None else tuple(dict.fromkeys((key, quote(key, safe=""), json.dumps(key)[1:-1])))
         self._closed = threading.Event()
+        proxy = find_proxy(url, _PROXIES)
+        self._through = f" through the proxy of {proxy.variable}" if proxy is not None else ""
+        # A transport of its own: the client's default one takes every proxy of the environment, also for this machine.
+        library = import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])  # openai 3 has httpx2.
+        transport = library.HTTPTransport(proxy=None if proxy is None else proxy.url, limits=openai.DEFAULT_CONNECTION_LIMITS)
         # The client's own retries would hide ours.
-        self._client = openai.OpenAI(base_url=url, api_key=key or _NO_KEY, timeout=timeout, max_retries=0)
+        self._client = openai.OpenAI(
+            base_url=url,
+            api_key=key or _NO_KEY,
+            timeout=timeout,
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(transport=transport, follow_redirects=False),
+        )
+        weakref.finalize(self, self._client.close).atexit = False
 
-    def ask(self, path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Post a request, and return the decoded answer, which has a choice.
+    def ask(self, path: Path, body: Mapping[str, Any], *, final: Collection[int] = ()) -> CompletionReply:
+        """Post a request, and return the answer.
 
         Args:
             path: the endpoint.
             body: the fields of the request, `model` among them.
+            final: statuses that no further attempt is made after, besides those where it never helps.
 
         Raises:
-            ServerError: it failed for good, or too often.
+            ServerError: it failed for good, or too often; or what was answered is not the model's answer.
         """
         from tenacity import Retrying, retry_if_exception, sleep_using_event, stop_after_attempt
 
         attempts = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, ServerError) and error.transient),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, ServerError) and error.transient and error.status not in final
+            ),
             wait=self._pause,
             stop=stop_after_attempt(self._retries + 1),
             sleep=sleep_using_event(self._closed),
             reraise=True,
         )
         try:
-            answer: dict[str, Any] = attempts(self._post, path, body)
-            return answer
+            reply: CompletionReply = attempts(self._post, path, body)
+            return reply
         except ServerError as error:
             count = attempts.statistics["attempt_number"]
             if count == 1:
@@ -146,9 +167,9 @@ class Connection:
             text = text.replace(secret, "[key]")
         return text
 
-    def _post(self, path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _post(self, path: Path, body: Mapping[str, Any]) -> CompletionReply:
         if self._closed.is_set():
-            raise ServerError(f"{self.url}/{path}: the agent was closed before there was an answer")
+            raise ServerError(f"{self._where(path)}: the agent was closed before there was an answer")
         rest = dict(body)
         model = rest.pop("model")
         try:
@@ -161,24 +182,28 @@ class Connection:
             text = raw.http_response.text
         except Exception as error:
             raise self._failure(path, error) from None
-        return self._decoded(path, text)
+        return self._read(path, text)
 
-    def _decoded(self, path: Path, text: str) -> dict[str, Any]:
-        where = f"{self.url}/{path}"
+    def _where(self, path: str) -> str:
+        return f"{self.url}/{path}{self._through}"
+
+    def _read(self, path: Path, text: str) -> CompletionReply:
+        where = self._where(path)
         try:
             loaded = json.loads(text)
         except (ValueError, RecursionError):
             raise ServerError(f"{where} answered with what is no JSON: {self._excerpt(text)!r}", transient=True) from None
-        choices = loaded.get("choices") if isinstance(loaded, dict) else None
-        if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
-            raise ServerError(f"{where} answered without a choice: {self._excerpt(text)!r}", transient=True)
-        return dict(loaded)
+        try:
+            return read_reply(loaded)
+        except ReplyError as error:
+            transient = error.transient if error.status is None else _is_transient(error.status)
+            raise ServerError(f"{where} {self._excerpt(str(error))}", error.status, transient=transient) from None
 
     def _failure(self, path: str, error: Exception) -> ServerError:
         """Return the error for an exception of the client."""
         import openai
 
-        where = f"{self.url}/{path}"
+        where = self._where(path)
         if isinstance(error, openai.APITimeoutError):
             return ServerError(f"{where} did not answer within {self._timeout:g} s", transient=True)
         if isinstance(error, openai.APIConnectionError):
@@ -188,9 +213,11 @@ class Connection:
             )
         if not isinstance(error, openai.APIStatusError):
             return ServerError(f"{where}: {type(error).__name__}: {self._excerpt(str(error))}")
-        status, message = error.status_code, self._excerpt(_message(error.body))
+        status, message = error.status_code, self._excerpt(error_message(error.body))
+        if 300 <= status < 400 and (moved := error.response.headers.get("location")):
+            message = f"it has moved to {self._excerpt(moved)}: name the server by its own URL"
         quota_spent = error.code == "insufficient_quota"  # 429 too, and no waiting helps.
-        transient = (status in _TRANSIENT or status >= 500) and status not in _PERMANENT and not quota_spent
+        transient = _is_transient(status) and not quota_spent
         return ServerError(
             f"{where} answered {status}{': ' if message else ''}{message}",
             status,
@@ -209,13 +236,9 @@ class Connection:
         return " ".join(self.redact(text).split())[:_EXCERPT_CHARS]
 
 
-def _message(body: object) -> str:
-    """Return the message in an error's body, in the form of any server."""
-    if isinstance(body, Mapping):
-        for name in ("message", "detail", "error"):
-            if body.get(name):
-                return _message(body[name])
-    return body if isinstance(body, str) else "" if body is None else json.dumps(body, default=str)
+def _is_transient(status: int) -> bool:
+    """Return whether another attempt may succeed after an HTTP status."""
+    return (status in _TRANSIENT or status >= 500) and status not in _PERMANENT
 
 
 def _seconds(header: str | None) -> float | None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cotbench.agents.openai.reply import CompletionReply
+from cotbench.agents.openai.capabilities import Endpoint
+from cotbench.agents.openai.connection import Connection, ServerError
+from cotbench.agents.openai.reply import CompletionReply, ToolCall
+from cotbench.errors import AgentError
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Message
 from cotbench.prompting.generation import TAG_ALLOWANCE
@@ -29,6 +31,14 @@ INSTRUCTIONS = {
     ),
 }
 _LONGEST_NAME = 64
+
+_NAMESPACED = re.compile(r"functions\.(?P<name>.+?)(:\d+)?")
+"""A name as some models write it, and some servers pass it on: in a namespace, perhaps with the number of the call."""
+
+_BLANKS = re.compile(r"\s*")
+
+_TRIAL_MESSAGES = (Message("system", "You are brief."), Message("user", "Write one short sentence."))
+TRIAL_TOOL = {"name": "ring_bell", "description": "Rings the bell.", "parameters": {"type": "object", "properties": {}}}
 
 _TYPES = {
     "dict": "object",
@@ -131,8 +141,40 @@ def budget(elicitation: Elicitation, mode: str) -> int:
     return elicitation.action_tokens + TAG_ALLOWANCE + (elicitation.trace_tokens if mode == "cot" else 0)
 
 
+def check_tools(connection: Connection, model: str, chat: Endpoint) -> None:
+    """Raise an error where a server takes no tools.
+
+    Some servers refuse them, others accept the field and show the model nothing of it; then the prompt gets no longer.
+
+    Args:
+        connection: to the server.
+        model: the server's name for it.
+        chat: its endpoint for messages.
+
+    Raises:
+        AgentError: it refuses tools, or does not show them to the model.
+        ServerError: it does not answer.
+    """
+    body = {"model": model, "messages": chat.request_messages(_TRIAL_MESSAGES), chat.budget: 16, **chat.extras}
+    bare = connection.ask(chat.path, body).prompt_tokens
+    tools = [{"type": "function", "function": TRIAL_TOOL}]
+    try:
+        counted = connection.ask(chat.path, {**body, "tools": tools}, final=(500,)).prompt_tokens
+    except ServerError as error:
+        if not (error.refused or error.status == 500):  # With 500 some say that they take no tools.
+            raise
+        raise AgentError(f"tools=native needs a server that takes tools: {error}; or use ?tools=text") from None
+    if counted is not None and counted == bare:
+        raise AgentError(
+            f"tools=native needs a server that shows tools to the model: {connection.url} takes them, but the prompt stays "
+            f"{counted} tokens long (no tool in the chat template?); use ?tools=text"
+        )
+
+
 def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
     """Return the decision in an answer to a request with tools; without a call its text is the action.
+
+    A call whose arguments are no JSON object is the model's own, and wrong: they stay as they are, and the format is not kept.
 
     Args:
         reply: the answer.
@@ -145,16 +187,18 @@ def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
         reasoning = reasoning.replace(THINK_OPEN, "")
     elif reasoning is None and query.mode == "cot" and reply.calls:
         reasoning, text = text or None, ""  # Text before a call is taken as its reasoning.
-    action = json.dumps([_call(call, box) for call in reply.calls], ensure_ascii=False) if reply.calls else _text_action(text)
+    calls = [_call(call, box) for call in reply.calls]
+    action = json.dumps(calls, ensure_ascii=False) if calls else _text_action(text)
+    understood = bool(calls) and all(isinstance(call["arguments"], dict) for call in calls)
     trace = reasoning.strip() if reasoning is not None else None
     generated = reply.tokens or 0
     in_trace = min(generated, reply.reasoning_tokens)
     return Decision(
         action=action,
         trace=trace if query.mode == "cot" else None,
-        raw="".join((f"{THINK_OPEN}{trace}{THINK_CLOSE}\n" if trace is not None else "", text, action if reply.calls else "")),
-        format_ok=bool(reply.calls) and not text.strip() and (trace is None) == (query.mode == "prompt"),
-        trace_truncated=reply.finish == "length" and not reply.calls,
+        raw="".join((f"{THINK_OPEN}{trace}{THINK_CLOSE}\n" if trace is not None else "", text, action if calls else "")),
+        format_ok=understood and not text.strip() and (trace is None) == (query.mode == "prompt"),
+        trace_truncated=reply.finish == "length" and not calls,
         trace_tokens=in_trace,
         action_tokens=generated - in_trace,
     )
@@ -164,12 +208,43 @@ def _text_action(text: str) -> str:
     return parse_answer(text).action if ACTION_OPEN in text else text.strip()
 
 
-def _call(call: Mapping[str, Any], box: Toolbox) -> dict[str, Any]:
-    """Return one call with the function's own name; arguments that are no JSON stay text."""
-    function = call.get("function")
-    fields: Mapping[str, Any] = function if isinstance(function, Mapping) else {}
-    name, arguments = str(fields.get("name", "")), fields.get("arguments") or {}
-    if isinstance(arguments, str):
-        with suppress(ValueError, RecursionError):
-            arguments = json.loads(arguments)
-    return {"name": box.names.get(name, name), "arguments": arguments}
+def _call(call: ToolCall, box: Toolbox) -> dict[str, Any]:
+    """Return one call with the function's own name."""
+    return {"name": _function_name(call.name, box), "arguments": _arguments(call.arguments)}
+
+
+def _function_name(name: str, box: Toolbox) -> str:
+    """Return the function's own name for the name in a call; a name that is no tool's stays as it is."""
+    known = {**{own: own for own in box.names.values()}, **box.names}
+    match = _NAMESPACED.fullmatch(name) if name not in known else None
+    return known.get(name if match is None else match["name"], name)
+
+
+def _arguments(sent: object) -> object:
+    """Return the arguments of a call as a dictionary where they can be read as one in one way only; else as they were sent.
+
+    A server's parser leaves traces in them: none at all or null for no arguments, JSON in a JSON string, or an empty value
+    beside the arguments (`{}""`, `{}{"a": 1}`).
+    """
+    value = sent
+    while isinstance(value, str):
+        values = _json_values(value)
+        full = None if values is None else [each for each in values if each not in ({}, "", None)]
+        if full is None or len(full) > 1:
+            return sent
+        value = full[0] if full else {}
+    return {} if value is None else value
+
+
+def _json_values(text: str) -> list[Any] | None:
+    """Return the JSON values that stand in a text, one behind the other; None where it holds anything else."""
+    decoder, values, place = json.JSONDecoder(), list[Any](), 0
+    text = text.strip()
+    try:
+        while place < len(text):
+            value, end = decoder.raw_decode(text, place)
+            values.append(value)
+            place = next(_BLANKS.finditer(text, end)).end()
+    except (ValueError, RecursionError):
+        return None
+    return values

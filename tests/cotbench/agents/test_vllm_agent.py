@@ -75,6 +75,18 @@ def test_a_server_is_started_asked_and_ended(fake_vllm: Path) -> None:
     agent.close()
 
 
+def test_the_users_proxy_is_not_asked_for_this_machine(fake_vllm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{unused_port()}")
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "")
+    agent = make_agent("vllm:some-model?way=chat&retries=0")
+    try:
+        assert agent.decide([asked("prompt")])[0].action == "look"
+    finally:
+        agent.close()
+    assert _alive(fake_vllm) == []
+
+
 @needs_hf
 def test_prompts_go_as_token_ids(fake_vllm: Path, tmp_path: Path) -> None:
     from tests import tiny_models

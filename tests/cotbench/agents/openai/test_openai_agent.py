@@ -33,6 +33,7 @@ pytestmark = [needs_openai, pytest.mark.usefixtures("served_alone")]
 def test_both_modes_continue_the_same_messages(server: FakeServer) -> None:
     agent = served(server)
     agent.require(SHORT)
+    server.forget()
     cot, prompt = agent.decide([asked("cot", turns=1), asked("prompt", turns=1)])
     assert (cot.action, cot.trace, cot.format_ok, cot.error) == ("look", "I look around.", True, None)
     assert cot.raw == f"{THINK_OPEN}I look around.{THINK_CLOSE}\n{ACTION_OPEN}look{ACTION_CLOSE}"

@@ -83,6 +83,27 @@ def test_fields_that_a_server_does_not_have_are_left_out() -> None:
         assert set(server.bodies()[0]) == {"model", "messages", "max_tokens", "temperature", "stop"}
 
 
+@pytest.mark.parametrize("options", ["", "tools=native"])
+def test_a_temperature_that_is_refused_is_found_out_at_the_start(options: str) -> None:
+    with running() as server:
+        agent = served(server, options)
+        server.manners.temperatures = (1.0,)
+        warm = TEMPLATE.model_copy(update={"temperature": 0.7})
+        for elicitation in (TEMPLATE, warm):
+            server.forget()
+            with pytest.raises(AgentError, match=r"'temperature' does not support .* change --temperature$") as raised:
+                agent.require(elicitation)
+            assert len(server.requests) == 1 and "\n" not in str(raised.value)
+        agent.require(TEMPLATE.model_copy(update={"temperature": 1.0}))
+
+
+def test_a_trial_that_fails_for_a_while_stops_no_run(server: FakeServer) -> None:
+    agent = served(server, "retries=0")
+    server.troubles = deque(["500", None])
+    agent.require(SHORT)
+    assert agent.decide([asked("prompt")])[0].action == "look"
+
+
 def test_a_model_that_is_not_there(server: FakeServer) -> None:
     with pytest.raises(AgentError, match=r"does not answer for 'fale'; did you mean 'fake'\?"):
         served(server, model="fale")
@@ -189,7 +210,8 @@ def test_a_key_is_never_written_down(
     with running(Manners(key=KEY)) as server:
         spec = f"openai:fake@{server.url}?retries=1"
         agent = make_agent(spec)
-        server.troubles = deque(["500", "500", "400", "malformed", "malformed", "401"])  # Each says the key.
+        trial = ["500", "500"]
+        server.troubles = deque([*trial, "500", "500", "400", "malformed", "malformed", "401"])  # Each says the key.
         config = RunConfig(agent=spec, episodes=3, mode="cot", max_steps=1, elicitation=SHORT)
         outcome = run(config, out=tmp_path / "run", agent=agent)
         agent.close()

@@ -83,6 +83,72 @@ def test_tool_calls_become_the_action() -> None:
         assert not agent.decide([_calling("prompt")])[0].format_ok, "words that were not asked for"
 
 
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        *((sent, {}) for sent in (None, {}, "", " ", "{}", "null", '{}""', '""{}', '"{}"', '"{}\\"\\""', "{} {}")),
+        *((sent, {"a": 1}) for sent in ({"a": 1}, '{"a": 1}', ' {"a": 1}\n', '{"a": 1}""', '{}{"a": 1}', '{"a": 1}{}')),
+        *((json.dumps(sent), {"a": 1}) for sent in ('{"a": 1}', json.dumps('{"a": 1}'), '{}{"a": 1}')),
+        ('{"a": "{}"}', {"a": "{}"}),
+        ('""' * 200_000, {}),
+    ],
+)
+def test_arguments_are_read_where_they_can_be_in_one_way(sent: object, read: object) -> None:
+    with running(Manners(calls=({"name": "math_add", "arguments": sent},), model=lambda prompt: "")) as server:
+        said = served(server, "tools=native").decide([_calling("prompt")])[0]
+        assert (json.loads(said.action), said.format_ok) == ([{"name": "math.add", "arguments": read}], True)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ['{"a": 1', "{'a': 1}", '{"a": 1}{"a": 2}', '{"a": 1} I think', "add", '"add"', "[1]", "5", "[" * 100_000, "1" * 5_000],
+)
+def test_arguments_that_the_model_wrote_wrong_are_its_wrong_call(sent: str) -> None:
+    with running(Manners(calls=({"name": "math_add", "arguments": sent},), model=lambda prompt: "")) as server:
+        said = served(server, "tools=native").decide([_calling("prompt")])[0]
+        assert said.error is None and not said.format_ok
+        assert json.loads(said.action)[0]["name"] == "math.add" and sent.strip('"') in said.action.replace('\\"', '"')
+
+
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        ("math_add", "math.add"),
+        ("functions.math_add", "math.add"),
+        ("functions.math_add:0", "math.add"),
+        ("math.add", "math.add"),
+        ("functions.math.add", "math.add"),
+        ("math_add_2", "math_add"),
+        ("tools.math_add", "tools.math_add"),
+        ("functions.subtract", "functions.subtract"),
+        ("", ""),
+    ],
+)
+def test_a_name_in_the_namespace_of_functions_is_the_functions(sent: str, name: str) -> None:
+    with running(Manners(calls=({"name": sent, "arguments": "{}"},), model=lambda prompt: "")) as server:
+        said = served(server, "tools=native").decide([_calling("prompt")])[0]
+        assert json.loads(said.action) == [{"name": name, "arguments": {}}] and said.error is None
+
+
+@pytest.mark.parametrize(
+    ("manners", "told"),
+    [
+        (Manners(tools="refuses"), "answered 400: .*--enable-auto-tool-choice.*; or use .tools=text"),
+        (Manners(tools="fails"), "answered 500: .*--enable-auto-tool-choice.*; or use .tools=text"),
+        (Manners(tools="ignores"), r"the prompt stays \d+ tokens long .*use .tools=text"),
+    ],
+)
+def test_a_server_without_tools_is_refused_at_the_start(manners: Manners, told: str) -> None:
+    with running(manners) as server:
+        with pytest.raises(AgentError, match=told) as raised:
+            served(server, "tools=native")
+        assert "\n" not in str(raised.value)
+        assert len([body for body in server.bodies() if "tools" in body]) == 1, "asking again would not help"
+        assert served(server).decide([asked("prompt", TEMPLATE)])[0].action == "look"
+    with running(replace(manners, tools="yes", usage=False)) as server:
+        assert served(server, "tools=native").describe()["tools"] == "native", "nothing says that it ignores them"
+
+
 def test_an_answer_without_a_call_is_its_text() -> None:
     with running(Manners(model=lambda prompt: "The value is missing.\nSorry.")) as server:
         agent = served(server, "tools=native")
