@@ -110,6 +110,10 @@ class TextEnv(gymnasium.Env[str, str]):
             action: the text of an agent's action.
         """
 
+    def _executed(self, action: str) -> str:
+        """Return the spelling under which an action is executed here: where tasks differ in it, that of the running one."""
+        return self.canonical(action)
+
     @classmethod
     def equivalent(cls, first: str, second: str) -> bool:
         """Tell whether two actions have the same effect, however they are worded. Pure, and an equivalence relation.
@@ -196,7 +200,7 @@ class TextEnv(gymnasium.Env[str, str]):
             raise EpisodeOverError("no episode is running: call reset() first")
         if not isinstance(action, str):
             raise UsageError(f"an action is a string, not {type(action).__name__}")
-        executed = self.canonical(action)
+        executed = self._executed(action)
         outcome = self._act(executed)
         self._steps += 1
         terminated = outcome.ended
