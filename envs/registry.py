@@ -92,7 +92,7 @@ class EnvEntry:
             win, and the one whose actions are recorded at the states of other agents, because it can step in anywhere. None
             where it has one expert.
         dialects: where its data may spell actions in several ways: name of the spelling -> the class (or "module:attribute")
-            that spells them so; its task source is a `DialectSource` then.
+            that spells them so, `env_class` first; its task source is a `DialectSource` then.
         benchmark: the name under which papers report it; several entries may play one benchmark.
         official: its tasks are the benchmark's own, not generated here.
         overall: the boards over several environments that it belongs to.
@@ -139,6 +139,11 @@ class EnvEntry:
         """Return the environment's tasks."""
         source = load(self.task_source) if isinstance(self.task_source, str) else self.task_source
         return cast("TaskSource", source())
+
+    @property
+    def own_dialect(self) -> str:
+        """The first dialect, in which its own class spells; empty where there is but one."""
+        return next(iter(self.dialects), "")
 
     def dialect_of(self, tasks: Sequence[str], data: Path | None) -> str:
         """Return the dialect of the data of some tasks; empty where there is but one.

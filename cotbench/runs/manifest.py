@@ -107,6 +107,11 @@ class Manifest(BaseModel):
     created: str
 
     @property
+    def played_dialect(self) -> str:
+        """The dialect in which the run was played: the environment's own, where none was recorded yet."""
+        return self.dialect or env_entry(self.config.env).own_dialect
+
+    @property
     def entry(self) -> EnvEntry:
         """The environment, in the dialect of the run's data."""
         return env_entry(self.config.env).in_dialect(self.dialect)

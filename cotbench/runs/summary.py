@@ -123,7 +123,8 @@ class Revisions(BaseModel):
     """The states at which the trace changed the action and the expert's action is known.
 
     Attributes:
-        states: states with a known expert action; `revised` of them have a CoT action other than the prompt action.
+        states: states with a known expert action, of `Consistency.states` in all; `revised` of them have a CoT action other
+            than the prompt action.
         helped: revised to the expert's action; `hurt`: away from it; `neither`: from one other action to another.
         net: (helped - hurt) / states, cluster bootstrap over tasks.
     """
@@ -139,7 +140,11 @@ class Revisions(BaseModel):
 
 
 class Summary(BaseModel):
-    """The numbers of a run, for programs and for the table."""
+    """The numbers of a run, for programs and for the table.
+
+    Attributes:
+        dialect: how the data spell actions, and `expert`: whose actions were recorded; see `Manifest`.
+    """
 
     model_config = _FROZEN
 
@@ -156,6 +161,8 @@ class Summary(BaseModel):
     style: Literal["prefill", "template"]
     temperature: float
     max_steps: int
+    dialect: str = ""
+    expert: str = ""
     modes: dict[Mode, ModeSummary]
     gap: Gap | None
     consistency: Consistency | None
@@ -187,6 +194,8 @@ def summarize(episodes: Sequence[Episode], manifest: Manifest) -> Summary:
         style=config.elicitation.style,
         temperature=config.elicitation.temperature,
         max_steps=config.max_steps or env_entry(config.env).max_steps(),
+        dialect=manifest.dialect,
+        expert=manifest.expert,
         modes={mode: _mode(mode, some, manifest) for mode, some in played.items() if some},
         gap=_gap(played["prompt"], played["cot"]) if both else None,
         consistency=_consistency(cot) if both else None,

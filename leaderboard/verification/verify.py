@@ -88,10 +88,8 @@ def _other_episodes(manifest: Manifest, episodes: Sequence[Episode]) -> Differen
 
 def _other_dialect(manifest: Manifest, entry: EnvEntry, data: Path | None) -> Difference | None:
     """Return the difference where the same games spell actions otherwise than the manifest says."""
-    # Before dialects were recorded, every game was taken for one of the first.
-    played = manifest.dialect or next(iter(entry.dialects), "")
     here = entry.dialect_of(manifest.task_list, data)
-    return None if played == here else Difference.at("dialect", played, here)
+    return None if manifest.played_dialect == here else Difference.at("dialect", manifest.played_dialect, here)
 
 
 def _replay(
