@@ -5,8 +5,9 @@ An episode that ended in an error has no score: it is counted as an error and le
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +17,9 @@ from cotbench.runs.episode import Episode, Step
 from cotbench.runs.manifest import Manifest
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
+
+if TYPE_CHECKING:
+    from cotbench.envs.base import TextEnv
 
 SUMMARY = "summary.json"
 _FROZEN = ConfigDict(frozen=True)
@@ -43,6 +47,7 @@ class ModeSummary(BaseModel):
         dropped_observations: episodes in which the dialogue had to be shortened.
         cut_observations: episodes in which an observation was too long to be shown whole.
         restarts: episodes in which the engine was lost, and brought back to where it was in a new process.
+        leniently_judged: what the right answers were on tasks where upstream also passes what is no action -> how many.
     """
 
     model_config = _FROZEN
@@ -64,6 +69,7 @@ class ModeSummary(BaseModel):
     dropped_observations: int
     cut_observations: int
     restarts: int
+    leniently_judged: dict[str, int] = {}
 
 
 class Gap(BaseModel):
@@ -235,7 +241,17 @@ def _mode(mode: Mode, episodes: Sequence[Episode], manifest: Manifest) -> ModeSu
         dropped_observations=sum(any(step.decision.dropped_observations for step in episode.trajectory) for episode in scored),
         cut_observations=sum(any(len(text) > longest for text in _shown_later(episode)) for episode in scored),
         restarts=sum(episode.restarts > 0 for episode in scored),
+        leniently_judged=_leniently_judged(scored, env_entry(config.env).loaded_class()),
     )
+
+
+def _leniently_judged(scored: Sequence[Episode], env_class: type[TextEnv]) -> dict[str, int]:
+    kinds = Counter(
+        env_class.leniently_judged(episode.task, episode.trajectory[-1].decision.action)
+        for episode in scored
+        if episode.success and episode.trajectory
+    )
+    return {kind: count for kind, count in sorted(kinds.items(), key=lambda item: str(item[0])) if kind is not None}
 
 
 def _success(episodes: Sequence[Episode]) -> Estimate:

@@ -143,6 +143,14 @@ def footnotes(summary: Summary) -> list[str]:
     restarts = sum(mode.restarts for mode in summary.modes.values())
     if restarts:
         lines.append(f"in {restarts} episodes the engine was lost; it was started anew and brought back to where it was")
+    for mode, numbers in summary.modes.items():
+        kinds = numbers.leniently_judged
+        if kinds:
+            listed = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+            lines.append(
+                f"{NAMES[mode]}: where nothing is to be done, upstream passes whatever cannot be read as an action, and so does "
+                f"this table; the {sum(kinds.values())} right answers there: {listed}"
+            )
     return lines
 
 
