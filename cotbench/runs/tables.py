@@ -148,7 +148,7 @@ def footnotes(summary: Summary) -> list[str]:
         if kinds:
             listed = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
             lines.append(
-                f"{NAMES[mode]}: where nothing is to be done, upstream passes whatever cannot be read as an action, and so does "
+                f"{NAMES[mode]}: where nothing is to be done, upstream passes what cannot be read as an action, and so does "
                 f"this table; the {sum(kinds.values())} right answers there: {listed}"
             )
     return lines

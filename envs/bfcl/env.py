@@ -113,7 +113,7 @@ class BFCLEnv(TextEnv):
     @classmethod
     def leniently_judged(cls, task: str, answer: str) -> str | None:
         """Return what a right answer was, on a task on which nothing is to be called; else None."""
-        if "irrelevance" not in data.category_of(task):
+        if "irrelevance" not in task:
             return None
         try:
             calls.read(answer)
