@@ -7,15 +7,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import gymnasium
 
 from cotbench.envs.space import AnyText
-from cotbench.errors import EpisodeOverError, UnknownNameError, UsageError
+from cotbench.errors import EngineError, EpisodeOverError, UnknownNameError, UsageError
 
 REQUESTS = ("admissible_actions", "expert_action")
 """Entries that an environment adds to `info` only on `request=`."""
+
+
+_PICKLED = frozenset({"spec", "observation_space", "action_space", "_np_random", "_np_random_seed"})
+"""What a pickle holds of an environment, beside its arguments and its episode: what Gymnasium keeps in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,9 @@ class TextEnv(gymnasium.Env[str, str]):
     A subclass implements which tasks a split has (`_split_tasks`), how one is started (`_start`), how an action is executed
     (`_act`) and, on request, the admissible actions (`_admissible_actions`) and the expert's next action (`_expert_action`).
 
+    An environment can be pickled and copied while an episode runs: the copy starts an engine of its own, repeats the actions,
+    and raises an `EngineError` where the last text is not the same. One whose episode is over comes back without an episode.
+
     Args:
         split: which split `reset` draws from when no task is named.
         scheme: the family of splits, `paper` or `official`.
@@ -60,6 +67,14 @@ class TextEnv(gymnasium.Env[str, str]):
     """The step budget where none is given; an environment may set others task by task in `step_budget`."""
     examples: ClassVar[tuple[str, ...]]
     """Actions of every kind, to show how they are spelled; none is about a particular task."""
+
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Make an environment that remembers its arguments, for a copy or a pickle of it."""
+        env = super().__new__(cls)
+        env._arguments = args, kwargs
+        return env
 
     def __init__(
         self,
@@ -85,6 +100,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self.render_mode = render_mode
         self._request = frozenset(request)
         self._task: str | None = None
+        self._executed_actions: list[str] = []
         self._goal = ""
         self._steps = 0
         self._budget = 0
@@ -110,6 +126,10 @@ class TextEnv(gymnasium.Env[str, str]):
             action: the text of an agent's action.
         """
 
+    def _executed(self, action: str) -> str:
+        """Return the spelling under which an action is executed here: where tasks differ in it, that of the running one."""
+        return self.canonical(action)
+
     @classmethod
     def equivalent(cls, first: str, second: str) -> bool:
         """Tell whether two actions have the same effect, however they are worded. Pure, and an equivalence relation.
@@ -127,6 +147,16 @@ class TextEnv(gymnasium.Env[str, str]):
         Pure.
         """
         return action
+
+    @classmethod
+    def leniently_judged(cls, task: str, answer: str) -> str | None:
+        """Return what a right answer to a task was, where upstream's verdict also passes what is no action; else None. Pure.
+
+        Args:
+            task: the task id.
+            answer: the last action of a successful episode, as the agent wrote it.
+        """
+        return None
 
     @abstractmethod
     def _split_tasks(self) -> Sequence[str]:
@@ -172,13 +202,18 @@ class TextEnv(gymnasium.Env[str, str]):
             task = tasks[int(self.np_random.integers(len(tasks)))]
         if not isinstance(task, str):
             raise UsageError(f"a task id is a string, not {task!r}")
+        outcome = self._start_episode(task)
+        return outcome.observation, self._info(outcome)
+
+    def _start_episode(self, task: str) -> EnvOutcome:
         self._running = False
         outcome, goal = self._start(task)
         self._task, self._goal, self._steps, self._last_score = task, goal, 0, outcome.score
+        self._executed_actions = []
         self._budget = self.step_budget(task)
         self._running = True
         self._rendered = outcome.observation
-        return outcome.observation, self._info(outcome)
+        return outcome
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Execute an action.
@@ -196,16 +231,25 @@ class TextEnv(gymnasium.Env[str, str]):
             raise EpisodeOverError("no episode is running: call reset() first")
         if not isinstance(action, str):
             raise UsageError(f"an action is a string, not {type(action).__name__}")
-        executed = self.canonical(action)
-        outcome = self._act(executed)
+        before = self._last_score
+        outcome = self._take_action(self._executed(action))
+        truncated = not outcome.ended and not self._running
+        return outcome.observation, outcome.score - before, outcome.ended, truncated, self._info(outcome)
+
+    def _take_action(self, action: str) -> EnvOutcome:
+        outcome = self._act(action)
+        self._executed_actions.append(action)
         self._steps += 1
-        terminated = outcome.ended
-        truncated = not terminated and self._steps >= self._budget
-        self._running = not (terminated or truncated)
-        self._rendered = f"> {executed}\n{outcome.observation}"
-        reward = outcome.score - self._last_score
+        self._running = not (outcome.ended or self._steps >= self._budget)
+        self._rendered = f"> {action}\n{outcome.observation}"
         self._last_score = outcome.score
-        return outcome.observation, reward, terminated, truncated, self._info(outcome)
+        return outcome
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make this environment again: its arguments, and the actions of the episode that is running."""
+        kept = {name: value for name, value in vars(self).items() if name in _PICKLED}
+        episode = (self._task, tuple(self._executed_actions), self._rendered) if self._running else None
+        return _restored, (type(self), *self._arguments, kept, episode)
 
     def render(self) -> str | None:
         """Return the last action and observation, in render mode "ansi"."""
@@ -228,3 +272,35 @@ class TextEnv(gymnasium.Env[str, str]):
         if "expert_action" in self._request:
             info["expert_action"] = self._expert_action()
         return info
+
+
+def _restored(
+    env_class: type[TextEnv],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    attributes: dict[str, Any],
+    episode: tuple[str, tuple[str, ...], str] | None,
+) -> TextEnv:
+    """Return a pickled environment, in the state in which it was pickled.
+
+    Raises:
+        EngineError: its episode, repeated, went another way.
+    """
+    env = env_class(*args, **kwargs)
+    vars(env).update(attributes)
+    if episode is None:
+        return env
+    task, actions, rendered = episode
+    try:
+        env._start_episode(task)
+        for action in actions:
+            env._take_action(action)
+        if env._rendered != rendered:
+            raise EngineError(
+                f"the episode of {task} cannot be restored: repeated, its {len(actions)} actions led to another text; "
+                "was the pickle made with other data, or another version?"
+            )
+    except BaseException:
+        env.close()
+        raise
+    return env

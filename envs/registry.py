@@ -7,15 +7,17 @@ Light: neither Gymnasium nor an engine is imported before an environment is made
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from cotbench.errors import MissingExtraError, UsageError
+from cotbench.errors import MissingExtraError, UnknownNameError, UsageError
 from cotbench.registry import Registry, load
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cotbench.envs.base import TextEnv
     from cotbench.envs.tasks import TaskSource
 
@@ -59,6 +61,18 @@ class TokenSizes:
         return self.first_prompt + self.step * self.expert_steps / 2
 
 
+class Experts(NamedTuple):
+    """Names of an environment's experts.
+
+    Attributes:
+        followed: whose actions an agent takes.
+        recorded: whose actions are recorded where another agent plays.
+    """
+
+    followed: str
+    recorded: str
+
+
 @dataclass(frozen=True, slots=True)
 class EnvEntry:
     """Registry entry of one environment: its names, where its code is, and its properties.
@@ -74,6 +88,11 @@ class EnvEntry:
         license: of its tasks.
         expert_at_hand: the expert's actions cost next to nothing, so runs record them.
         elicitation: the options of `Elicitation` whose defaults differ in this environment.
+        experts: names of two of its experts, values of its class's argument `expert`: the one whose actions an agent takes to
+            win, and the one whose actions are recorded at the states of other agents, because it can step in anywhere. None
+            where it has one expert.
+        dialects: where its data may spell actions in several ways: name of the spelling -> the class (or "module:attribute")
+            that spells them so, `env_class` first; its task source is a `DialectSource` then.
         benchmark: the name under which papers report it; several entries may play one benchmark.
         official: its tasks are the benchmark's own, not generated here.
         overall: the boards over several environments that it belongs to.
@@ -96,6 +115,8 @@ class EnvEntry:
     license: str = ""
     expert_at_hand: bool = True
     elicitation: Mapping[str, Any] = field(default_factory=dict)
+    experts: Experts | None = None
+    dialects: Mapping[str, str | type[TextEnv]] = field(default_factory=dict)
     benchmark: str = ""
     official: bool = True
     overall: tuple[str, ...] = ()
@@ -118,6 +139,41 @@ class EnvEntry:
         """Return the environment's tasks."""
         source = load(self.task_source) if isinstance(self.task_source, str) else self.task_source
         return cast("TaskSource", source())
+
+    @property
+    def own_dialect(self) -> str:
+        """The first dialect, in which its own class spells; empty where there is but one."""
+        return next(iter(self.dialects), "")
+
+    def dialect_of(self, tasks: Sequence[str], data: Path | None) -> str:
+        """Return the dialect of the data of some tasks; empty where there is but one.
+
+        Args:
+            tasks: task ids.
+            data: the folder of the data; None means the environment's default.
+
+        Raises:
+            GameFileError: they are not all of one dialect.
+        """
+        from cotbench.envs.tasks import DialectSource
+
+        source = self.source() if self.dialects else None
+        return source.dialect(tasks, data) if isinstance(source, DialectSource) else ""
+
+    def in_dialect(self, dialect: str) -> EnvEntry:
+        """Return the entry for data of a dialect: its actions, instructions and equivalence are spelled so.
+
+        Args:
+            dialect: a key of `dialects`; empty: the environment's own.
+
+        Raises:
+            UnknownNameError: there is no such dialect.
+        """
+        if not dialect:
+            return self
+        if dialect not in self.dialects:
+            raise UnknownNameError("dialect", dialect, self.dialects, f"of environment {self.name!r}")
+        return replace(self, env_class=self.dialects[dialect])
 
     def loaded_class(self) -> type[TextEnv]:
         """Import and return the environment's class."""
@@ -154,6 +210,8 @@ class EnvEntry:
 _ALFWORLD: dict[str, Any] = {
     "env_class": "cotbench.envs.alfworld.env:ALFWorldEnv",
     "benchmark": "alfworld",
+    "experts": Experts("walkthrough", "seen"),
+    "dialects": {"move": "cotbench.envs.alfworld.env:ALFWorldEnv", "put": "cotbench.envs.alfworld.env:PutALFWorldEnv"},
     "packages": ("textworld", "alfworld"),
     "sizes": TokenSizes(350, 40, 45, 9),
     "teacher": "cotbench.baselines.teachers.alfworld:decide",

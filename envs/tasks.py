@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cotbench.errors import MissingDataError, UnknownNameError
 
@@ -66,6 +66,22 @@ class TaskSource(Protocol):
         Args:
             tasks: task ids.
             data: the folder of the data; None means the environment's default.
+        """
+
+
+@runtime_checkable
+class DialectSource(Protocol):
+    """A `TaskSource` whose data may be spelled in one of several dialects (`EnvEntry.dialects`)."""
+
+    def dialect(self, tasks: Sequence[str], data: Path | None) -> str:
+        """Return the name of the dialect of all these tasks.
+
+        Args:
+            tasks: task ids.
+            data: the folder of the data; None means the environment's default.
+
+        Raises:
+            GameFileError: they are not all of one dialect, for a run tells a model one spelling.
         """
 
 

@@ -99,19 +99,21 @@ def answer_text(action: str, trace: str | None) -> str:
     return f"{reasoning}{ACTION_OPEN}{action}{ACTION_CLOSE}"
 
 
-def from_episode(episode: Episode, env: str, teacher: str) -> Demonstration:
+def from_episode(episode: Episode, env: str, teacher: str, instructions: Instructions | None = None) -> Demonstration:
     """Return the demonstration in a CoT episode. A step whose trace is empty has none.
 
     Args:
         episode: the episode.
         env: the environment's name.
         teacher: the spec of the agent that played it.
+        instructions: those of its prompts; None: the environment's own.
 
     Raises:
         ValueError: the episode has no step.
     """
     steps = episode.trajectory
     return Demonstration(
+        instructions=instructions,
         env=env,
         task=episode.task,
         task_type=episode.task_type,

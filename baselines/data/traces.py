@@ -20,6 +20,7 @@ from cotbench.baselines.data.demonstration import (
     write_parquet,
 )
 from cotbench.baselines.data.scored_tasks import check_trainable
+from cotbench.envs.registry import Instructions, env_entry
 from cotbench.runs.episode import Episode
 from cotbench.runs.jsonl_store import write_atomically
 from cotbench.runs.runner import RunOutcome
@@ -99,13 +100,16 @@ class TracesSummary(BaseModel):
         return line if self.mean_trace_words is None else f"{line}, {self.mean_trace_words:.1f} words a trace"
 
 
-def keep_successes(episodes: Sequence[Episode], env: str, teacher: str) -> KeptEpisodes:
+def keep_successes(
+    episodes: Sequence[Episode], env: str, teacher: str, instructions: Instructions | None = None
+) -> KeptEpisodes:
     """Sort the CoT episodes of a run into demonstrations and reasons why not.
 
     Args:
         episodes: of any mode; those of mode prompt are skipped.
         env: the environment's name.
         teacher: the spec of the agent that played.
+        instructions: those of its prompts; None: the environment's own.
     """
     demonstrations, failed, errors, without_trace = [], 0, 0, 0
     for episode in episodes:
@@ -118,7 +122,7 @@ def keep_successes(episodes: Sequence[Episode], env: str, teacher: str) -> KeptE
         elif _silent(episode):
             without_trace += 1
         else:
-            demonstrations.append(from_episode(episode, env, teacher))
+            demonstrations.append(from_episode(episode, env, teacher, instructions))
     return KeptEpisodes(tuple(demonstrations), failed, errors, without_trace)
 
 
@@ -139,7 +143,9 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False) -> TracesSummary
         MissingExtraError: Parquet is wanted, and pyarrow is not installed.
     """
     folder, config = outcome.folder, outcome.manifest.config
-    successes = keep_successes(outcome.episodes, config.env, config.agent)
+    instructions = outcome.manifest.entry.instructions()
+    own = instructions == env_entry(config.env).instructions()
+    successes = keep_successes(outcome.episodes, config.env, config.agent, None if own else instructions)
     check_trainable(successes.demonstrations)
     write_jsonl(folder / TRACES_JSONL, successes.demonstrations)
     if parquet or (folder / TRACES_PARQUET).is_file():  # An old one must not stay beside other episodes.

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from cotbench.agents.decisions import tagged_decision
 from cotbench.baselines.teachers.options import TeacherOptions
-from cotbench.envs.alfworld.actions import NOTHING_HAPPENS
+from cotbench.envs.alfworld.actions import NOTHING_HAPPENS, canonical, dialect_of
 from cotbench.envs.alfworld.expert import OPENABLE, Expert, Mind
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.query import Decision, Query, derive_seed
@@ -122,9 +122,9 @@ def expert_of(dialogue: Dialogue, seed: int | None = None) -> Expert:
         seed: of the order in which equally likely places are searched; None: the room's own list.
 
     Raises:
-        GameFileError: the first observation holds no household task.
+        GameFileError: the first observation holds no household task, or the instructions spell no known dialect.
     """
-    expert = Expert(dialogue.observations[0], seed)
+    expert = Expert(dialogue.observations[0], seed, dialect_of(dialogue.instructions.examples))
     for action, observation in zip(dialogue.actions, dialogue.observations[1:], strict=True):
         expert.observe(action, observation)
     return expert
@@ -170,12 +170,13 @@ def slip(dialogue: Dialogue, mind: Mind, rng: random.Random) -> str:
         choices += [f"open {mind.at}", f"go to {mind.at}", f"close {mind.at}"]
     if things and places:
         thing, place = rng.choice(things), rng.choice(places)
-        choices += [f"take {thing} from {place}", f"move {thing} to {place}"]
+        put = dialect_of(dialogue.instructions.examples).canonical(f"move {thing} to {place}")
+        choices += [f"take {thing} from {place}", put]
     return rng.choice([choice for choice in choices if choice != mind.action] or [mind.action])
 
 
 def _wordings(mind: Mind) -> Sequence[str]:
-    verb = mind.action.partition(" ")[0]
+    verb = canonical(mind.action).partition(" ")[0]
     moving = mind.action.startswith("go to ")
     if mind.intent == "find" and mind.seeks:
         return _finding(mind, verb)

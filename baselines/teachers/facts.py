@@ -61,7 +61,7 @@ def main() -> None:
 
 _NAME = r"[a-z]+ \d+"
 _LISTS = (rf"(?:on|in) the ({_NAME}), you see ([^.]*)", rf"the ({_NAME}) is open\. in it, you see ([^.]*)")
-_PLACED = (rf"you move the ({_NAME}) to the ({_NAME})", rf"you pick up the ({_NAME}) from the ({_NAME})")
+_PLACED = (rf"you (?:move|put) the ({_NAME}) (?:to|in/on) the ({_NAME})", rf"you pick up the ({_NAME}) from the ({_NAME})")
 _AT = re.compile(
     rf"(?P<before>\S+ )?(?:the |a |an )?\b(?P<thing>{_NAME})\b"
     rf"(?: is| lies| stands| was)?(?: here| still)? (?:in/on|in|on|at|from|inside) (?:the )?(?P<place>{_NAME})\b"

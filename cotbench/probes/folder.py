@@ -211,7 +211,7 @@ def run_probe(
     """
     check_elicitation(agent, elicitation)
     manifest = _manifest(probe, agent, spec, states, elicitation, options, seed, answers is not None, judge)
-    entry = env_entry(states.env)
+    entry = env_entry(states.env).in_dialect(states.dialect)
     setting = ProbeSetting(states, elicitation, entry.canonical(), entry.equivalent(), seed, answers or {})
     store = _rows_file(probe)
     with open_folder(folder, kind) if isinstance(folder, Path) else nullcontext(folder) as opened:

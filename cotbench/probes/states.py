@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from cotbench.envs.registry import env_entry
+from cotbench.envs.registry import EnvEntry
 from cotbench.errors import UsageError
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.query import derive_seed
@@ -82,6 +82,7 @@ class StateSet:
         episodes: number of successful reference episodes to draw from; of a recorded run, of all that were played.
         states: task by task, in the order of the run; within a task in the order of steps.
         recorded: the run, where its own answers are measured.
+        dialect: how the environment's data spell actions; empty: the environment's own (see `Manifest`).
     """
 
     env: str
@@ -92,6 +93,7 @@ class StateSet:
     episodes: int
     states: tuple[ProbeState, ...]
     recorded: RecordedRun | None = None
+    dialect: str = ""
 
     @property
     def sha256(self) -> str:
@@ -126,10 +128,12 @@ def read_states(run: Path, limit: int | None = None, seed: int = 0) -> StateSet:
     episodes = [one for one in _cot_episodes(run, manifest) if one.success]
     if not episodes:
         raise UsageError(f"{run} has no successful episode in CoT mode: play a reference that wins")
-    found = [state for episode in episodes for state, _ in _states(episode, config.env)]
+    found = [state for episode in episodes for state, _ in _states(episode, manifest.entry)]
     drawn = set(_drawn([state.key for state in found], seed)[:limit])
     states = tuple(state for state in found if state.key in drawn)
-    return StateSet(config.env, config.scheme, config.split, config.agent, seed, len(episodes), states)
+    return StateSet(
+        config.env, config.scheme, config.split, config.agent, seed, len(episodes), states, dialect=manifest.dialect
+    )
 
 
 def recorded_states(run: Path) -> tuple[StateSet, dict[StateKey, StateAnswer]]:
@@ -158,7 +162,7 @@ def recorded_states(run: Path) -> tuple[StateSet, dict[StateKey, StateAnswer]]:
     states: list[ProbeState] = []
     answers: dict[StateKey, StateAnswer] = {}
     for episode in episodes:
-        for state, step in _states(episode, config.env):
+        for state, step in _states(episode, manifest.entry):
             if step.prompt_action is not None:
                 states.append(replace(state, action=step.expert_action or ""))
                 answers[state.key] = StateAnswer(
@@ -166,7 +170,7 @@ def recorded_states(run: Path) -> tuple[StateSet, dict[StateKey, StateAnswer]]:
                 )
     recorded = RecordedRun(
         run=_digest(manifest.identity()),
-        instructions=_digest(env_entry(config.env).instructions()),
+        instructions=_digest(manifest.entry.instructions()),
         partial=manifest.partial,
         tasks=len(manifest.task_list),
         episodes=len(episodes),
@@ -174,7 +178,7 @@ def recorded_states(run: Path) -> tuple[StateSet, dict[StateKey, StateAnswer]]:
         revised=sum(answer.revised for answer in answers.values()),
     )
     fields = (config.env, config.scheme, config.split, config.agent, config.seed, len(episodes), tuple(states), recorded)
-    return StateSet(*fields), answers
+    return StateSet(*fields, dialect=manifest.dialect), answers
 
 
 def _cot_episodes(run: Path, manifest: Manifest) -> list[Episode]:
@@ -188,9 +192,9 @@ def _digest(data: object) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _states(episode: Episode, env: str) -> list[tuple[ProbeState, Step]]:
+def _states(episode: Episode, entry: EnvEntry) -> list[tuple[ProbeState, Step]]:
     """Return the states of an episode, and the step that was taken at each."""
-    dialogue = Dialogue(env_entry(env).instructions(), (episode.first_observation,), functions=episode.functions)
+    dialogue = Dialogue(entry.instructions(), (episode.first_observation,), functions=episode.functions)
     states = []
     for number, step in enumerate(episode.trajectory):
         trace = (step.decision.trace or "").strip() or None

@@ -179,8 +179,8 @@ def _answer_of_one(run: Run) -> tuple[str, ...]:
         text = f"Both actions are the same at {estimate_text(same.consistency)} of {same.states} states"
         if revisions is not None:
             text += (
-                f"; where the expert's action is known, {revisions.helped} revisions helped and {revisions.hurt} hurt, "
-                f"{estimate_text(revisions.net, signed=True)} net a state"
+                f"; where the expert's action is known, at {revisions.states} of them, {revisions.helped} revisions helped and "
+                f"{revisions.hurt} hurt, {estimate_text(revisions.net, signed=True)} net a state"
             )
         sentences.append(f"{text}.")
     return tuple(sentences)

@@ -187,7 +187,9 @@ def elicitation_differences(first: Run, second: Run) -> list[str]:
             for name in Elicitation.model_fields
             if getattr(before, name) != getattr(after, name)
         ] or ["the fixed texts of the elicitation are those of another version of cotbench"]
-    if one.instructions_sha256 != two.instructions_sha256:
+    if one.played_dialect != two.played_dialect:
+        found.append(f"the dialect of the data is {one.played_dialect!r} in the first and {two.played_dialect!r} in the second")
+    elif one.instructions_sha256 != two.instructions_sha256:
         found.append("the environment's instructions are those of another version of cotbench")
     if first.summary.max_steps != second.summary.max_steps:
         found.append(f"max_steps is {first.summary.max_steps} in the first and {second.summary.max_steps} in the second")

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from cotbench.child_process import ChildProcess, block_interrupts
 from cotbench.envs.base import TextEnv
-from cotbench.envs.registry import env_entry
+from cotbench.envs.registry import EnvEntry, env_entry
 from cotbench.errors import CotbenchError, EngineError, UnknownNameError
 from cotbench.plugins import load_plugins, loaded_plugins
 
@@ -27,16 +27,23 @@ class EnvSettings:
         name: the environment's registered name.
         kwargs: the arguments of its class.
         plugins: modules to import first, as `load_plugins` takes them; by default those that this process has imported.
+        dialect: of the environment's data (`EnvEntry.dialects`); empty: the environment's own.
     """
 
     name: str
     kwargs: Mapping[str, Any]
     plugins: tuple[str, ...] = field(default_factory=loaded_plugins)
+    dialect: str = ""
+
+    @property
+    def entry(self) -> EnvEntry:
+        """The environment, in its dialect."""
+        return env_entry(self.name).in_dialect(self.dialect)
 
     def make(self) -> TextEnv:
         """Return a new environment."""
         load_plugins(self.plugins)
-        return env_entry(self.name).make(**self.kwargs)
+        return self.entry.make(**self.kwargs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cotbench.envs.registry import env_entries
+from cotbench.envs.registry import EnvEntry, env_entries, env_entry
 from cotbench.errors import RunFolderError
 from cotbench.flags import ELICITATION, EXECUTION, TASKS, Flag
 from cotbench.prompting.elicitation import Elicitation
@@ -79,7 +79,12 @@ class RunConfig(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The record of a run."""
+    """The record of a run.
+
+    Attributes:
+        dialect: how the data spell actions, where there are several ways (`EnvEntry.dialects`); empty: the environment's own.
+        expert: whose actions were recorded (`EnvEntry.experts`); empty where none were, or the environment has one expert.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -92,6 +97,8 @@ class Manifest(BaseModel):
     split_tasks: int
     partial: bool
     data: dict[str, str]
+    dialect: str = ""
+    expert: str = ""
     agent: dict[str, Any]
     packages: dict[str, str]
     python: str
@@ -99,8 +106,21 @@ class Manifest(BaseModel):
     git_commit: str | None
     created: str
 
+    @property
+    def played_dialect(self) -> str:
+        """The dialect in which the run was played: the environment's own, where none was recorded yet."""
+        return self.dialect or env_entry(self.config.env).own_dialect
+
+    @property
+    def entry(self) -> EnvEntry:
+        """The environment, in the dialect of the run's data."""
+        return env_entry(self.config.env).in_dialect(self.dialect)
+
     def identity(self) -> dict[str, Any]:
-        """Return the fields that must be equal for a run to be resumed, as a flat dictionary."""
+        """Return the fields that must be equal for a run to be resumed, as a flat dictionary.
+
+        The dialect is told by the data, and the expert stays the one that the run began with.
+        """
         fields = self.config.model_dump(mode="json", exclude={"elicitation"})
         fields |= {
             "elicitation": self.elicitation_fingerprint,

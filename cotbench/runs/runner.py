@@ -91,26 +91,44 @@ def resume_run(folder: Path, *, agent: Agent, resources: Resources, observer: Ob
 
 
 def _manifest(plan: RunPlan, agent: Agent, data: Path | None) -> Manifest:
+    dialect = plan.entry.dialect_of(plan.tasks, data)
+    instructions = plan.entry.in_dialect(dialect).instructions()
     return Manifest(
         config=plan.config,
         elicitation_fingerprint=plan.config.elicitation.fingerprint,
-        instructions_sha256=hashlib.sha256(json.dumps(plan.entry.instructions()).encode()).hexdigest(),
+        instructions_sha256=hashlib.sha256(json.dumps(instructions).encode()).hexdigest(),
         task_list=plan.tasks,
         task_list_sha256=digest(plan.tasks),
         split_tasks=plan.split_tasks,
         partial=plan.partial,
         data=plan.entry.source().data_version(plan.tasks, data),
+        dialect=dialect,
+        expert=_expert(plan, agent),
         agent=describe_agent(agent),
         **provenance(),
     )
 
 
+def _wants_expert(plan: RunPlan, agent: Agent) -> bool:
+    """Tell whether the expert's actions are needed: by the agent, or because the run records them."""
+    recorded = plan.config.expert_actions if plan.config.expert_actions is not None else plan.entry.expert_at_hand
+    return recorded or "expert_action" in needs_of(agent)
+
+
+def _expert(plan: RunPlan, agent: Agent) -> str:
+    """Return the name of the expert: one that wins where the agent takes its actions, else one that steps in anywhere."""
+    experts = plan.entry.experts
+    if experts is None or not _wants_expert(plan, agent):
+        return ""
+    return experts.followed if "expert_action" in needs_of(agent) else experts.recorded
+
+
 def _play(
     folder: WritableFolder, manifest: Manifest, plan: RunPlan, *, agent: Agent, resources: Resources, observer: Observer
 ) -> RunOutcome:
-    config = plan.config
+    config, entry = plan.config, manifest.entry
     request = set(needs_of(agent))
-    if config.expert_actions if config.expert_actions is not None else plan.entry.expert_at_hand:
+    if _wants_expert(plan, agent):
         request.add("expert_action")
     if config.elicitation.show_admissible:
         request.add("admissible_actions")
@@ -121,16 +139,18 @@ def _play(
             "scheme": config.scheme,
             "max_steps": config.max_steps,
             "request": sorted(request),
-            **({"data": resources.data} if plan.entry.takes_data else {}),
+            **({"expert": manifest.expert} if manifest.expert else {}),
+            **({"data": resources.data} if entry.takes_data else {}),
         },
+        dialect=manifest.dialect,
     )
     rules = RolloutRules(
         env=config.env,
-        instructions=plan.entry.instructions(),
+        instructions=entry.instructions(),
         elicitation=config.elicitation,
         seed=config.seed,
         both=config.mode == "both",
-        canonical=plan.entry.canonical(),
+        canonical=entry.canonical(),
     )
     with folder.journal(Journal) as journal:
         done = {episode.key for episode in journal.records if episode.error is None}

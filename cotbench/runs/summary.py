@@ -5,8 +5,9 @@ An episode that ended in an error has no score: it is counted as an error and le
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +17,9 @@ from cotbench.runs.episode import Episode, Step
 from cotbench.runs.manifest import Manifest
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
+
+if TYPE_CHECKING:
+    from cotbench.envs.base import TextEnv
 
 SUMMARY = "summary.json"
 _FROZEN = ConfigDict(frozen=True)
@@ -43,6 +47,7 @@ class ModeSummary(BaseModel):
         dropped_observations: episodes in which the dialogue had to be shortened.
         cut_observations: episodes in which an observation was too long to be shown whole.
         restarts: episodes in which the engine was lost, and brought back to where it was in a new process.
+        leniently_judged: what the right answers were on tasks where upstream also passes what is no action -> how many.
     """
 
     model_config = _FROZEN
@@ -64,6 +69,7 @@ class ModeSummary(BaseModel):
     dropped_observations: int
     cut_observations: int
     restarts: int
+    leniently_judged: dict[str, int] = {}
 
 
 class Gap(BaseModel):
@@ -123,7 +129,8 @@ class Revisions(BaseModel):
     """The states at which the trace changed the action and the expert's action is known.
 
     Attributes:
-        states: states with a known expert action; `revised` of them have a CoT action other than the prompt action.
+        states: states with a known expert action, of `Consistency.states` in all; `revised` of them have a CoT action other
+            than the prompt action.
         helped: revised to the expert's action; `hurt`: away from it; `neither`: from one other action to another.
         net: (helped - hurt) / states, cluster bootstrap over tasks.
     """
@@ -139,7 +146,11 @@ class Revisions(BaseModel):
 
 
 class Summary(BaseModel):
-    """The numbers of a run, for programs and for the table."""
+    """The numbers of a run, for programs and for the table.
+
+    Attributes:
+        dialect: how the data spell actions, and `expert`: whose actions were recorded; see `Manifest`.
+    """
 
     model_config = _FROZEN
 
@@ -156,6 +167,8 @@ class Summary(BaseModel):
     style: Literal["prefill", "template"]
     temperature: float
     max_steps: int
+    dialect: str = ""
+    expert: str = ""
     modes: dict[Mode, ModeSummary]
     gap: Gap | None
     consistency: Consistency | None
@@ -187,6 +200,8 @@ def summarize(episodes: Sequence[Episode], manifest: Manifest) -> Summary:
         style=config.elicitation.style,
         temperature=config.elicitation.temperature,
         max_steps=config.max_steps or env_entry(config.env).max_steps(),
+        dialect=manifest.dialect,
+        expert=manifest.expert,
         modes={mode: _mode(mode, some, manifest) for mode, some in played.items() if some},
         gap=_gap(played["prompt"], played["cot"]) if both else None,
         consistency=_consistency(cot) if both else None,
@@ -226,7 +241,17 @@ def _mode(mode: Mode, episodes: Sequence[Episode], manifest: Manifest) -> ModeSu
         dropped_observations=sum(any(step.decision.dropped_observations for step in episode.trajectory) for episode in scored),
         cut_observations=sum(any(len(text) > longest for text in _shown_later(episode)) for episode in scored),
         restarts=sum(episode.restarts > 0 for episode in scored),
+        leniently_judged=_leniently_judged(scored, env_entry(config.env).loaded_class()),
     )
+
+
+def _leniently_judged(scored: Sequence[Episode], env_class: type[TextEnv]) -> dict[str, int]:
+    kinds = Counter(
+        env_class.leniently_judged(episode.task, episode.trajectory[-1].decision.action)
+        for episode in scored
+        if episode.success and episode.trajectory
+    )
+    return {kind: count for kind, count in sorted(kinds.items(), key=lambda item: str(item[0])) if kind is not None}
 
 
 def _success(episodes: Sequence[Episode]) -> Estimate:

@@ -11,9 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cotbench.envs.registry import env_entry
 from cotbench.prompting.elicitation import Mode
 from cotbench.runs.suite import SuiteSummary
-from cotbench.runs.summary import ModeSummary, Summary
+from cotbench.runs.summary import ModeSummary, Revisions, Summary
 from cotbench.stats.formatting import format_estimate
 
 _INTERVALS = (
@@ -93,12 +94,8 @@ def _below(summary: Summary) -> list[str]:
             f"consistency: {format_estimate(same.consistency)} of {same.states} states have prompt action = CoT action; "
             f"revision rate {format_estimate(same.revision_rate)}"
         )
-    if revisions is not None:
-        lines.append(
-            f"revisions: {revisions.revised} at {revisions.states} states with a known expert action; "
-            f"helped {revisions.helped}, hurt {revisions.hurt}, neither {revisions.neither}; "
-            f"net {format_estimate(revisions.net, signed=True)}"
-        )
+    if same is not None:
+        lines.append(_revisions(same.states, revisions, summary.expert))
     prompt_actions = summary.prompt_actions
     if prompt_actions is not None and prompt_actions.tokens.mean:
         lines.append(
@@ -114,11 +111,26 @@ def _below(summary: Summary) -> list[str]:
     return lines + footnotes(summary)
 
 
+def _revisions(states: int, revisions: Revisions | None, expert: str) -> str:
+    if revisions is None:
+        return f"revisions: helped or hurt is not known, for the expert's action is known at none of {states} states"
+    return (
+        f"revisions: {revisions.revised} at {revisions.states} of {states} states, where the action of "
+        f"{f'expert {expert!r}' if expert else 'the expert'} is known; helped {revisions.helped}, hurt {revisions.hurt}, "
+        f"neither {revisions.neither}; net {format_estimate(revisions.net, signed=True)}"
+    )
+
+
 def footnotes(summary: Summary) -> list[str]:
     """Return the caveats for comparing these numbers with others."""
     lines = []
     if summary.partial:
         lines.append("PARTIAL: games of this split are missing on this machine; not comparable with the whole split")
+    if summary.dialect and summary.dialect != (own := env_entry(summary.env).own_dialect):
+        lines.append(
+            f"DIALECT {summary.dialect!r}: these data spell actions otherwise than those of dialect {own!r}, so a model is "
+            "shown other texts than there"
+        )
     errors = sum(mode.errors for mode in summary.modes.values())
     if errors:
         lines.append(f"ERRORS: {errors} episodes failed for a reason outside the model and are in no figure")
@@ -131,6 +143,14 @@ def footnotes(summary: Summary) -> list[str]:
     restarts = sum(mode.restarts for mode in summary.modes.values())
     if restarts:
         lines.append(f"in {restarts} episodes the engine was lost; it was started anew and brought back to where it was")
+    for mode, numbers in summary.modes.items():
+        kinds = numbers.leniently_judged
+        if kinds:
+            listed = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+            lines.append(
+                f"{NAMES[mode]}: where nothing is to be done, upstream passes what cannot be read as an action, and so does "
+                f"this table; the {sum(kinds.values())} right answers there: {listed}"
+            )
     return lines
 
 

@@ -17,12 +17,27 @@ from cotbench.envs.alfworld.textworld_engine import TextWorldEngine
 from cotbench.envs.alfworld.walkthrough import Walkthrough
 from cotbench.envs.base import EnvOutcome, TextEnv
 from cotbench.envs.tasks import TaskSource, playable
-from cotbench.errors import EngineError, UnknownNameError
+from cotbench.errors import EngineError, GameFileError, UnknownNameError
 
 _ENGINES: dict[str, Callable[[Game], Engine]] = {"native": NativeEngine, "textworld": TextWorldEngine}
 _EXPERTS = ("walkthrough", "seen")
 _HANDLED = re.compile(r"((?:take|move|clean|heat|cool|slice|use) .+?) \d+((?: (?:from|to|with) .+)?)")
 """An action on an object: all but the object's number."""
+_EXAMPLES = (
+    "go to desk 1",
+    "open drawer 2",
+    "close drawer 2",
+    "take mug 2 from desk 1",
+    "move mug 2 to shelf 3",
+    "clean mug 2 with sinkbasin 1",
+    "heat mug 2 with microwave 1",
+    "cool mug 2 with fridge 1",
+    "use desklamp 1",
+    "slice apple 1 with knife 1",
+    "examine mug 2",
+    "look",
+    "inventory",
+)
 _GAMES: dict[str, Callable[[], TaskSource]] = {"official": OfficialGames, "generated": GeneratedGames}
 
 
@@ -39,8 +54,9 @@ class ALFWorldEnv(TextEnv):
 
     ## Action Space
     `AnyText`: one command, such as `go to desk 1`, `take mug 1 from desk 1`, `move mug 1 to shelf 2`. Case, spacing and a
-    final stop do not matter; `put X in/on Y` is read as `move X to Y`. A command that is not admissible costs a step, is
-    answered "Nothing happens.", and `info["invalid_action"]` says why.
+    final stop do not matter. Games since ALFWorld 0.4 say `move X to Y`, those from before `put X in/on Y`: commands are
+    listed, and given by the experts, as the running game spells them, and either spelling is understood in both. A command
+    that is not admissible costs a step, is answered "Nothing happens.", and `info["invalid_action"]` says why.
 
     ## Rewards
     1 when the goal is reached, else 0. `score` and `raw_score` are the same number.
@@ -60,7 +76,7 @@ class ALFWorldEnv(TextEnv):
             `reference`).
         expert: who answers a request for `expert_action`: "walkthrough", the game's own plan, which knows the whole household
             and is silent once it was left; or "seen", a player that knows what the episode has shown so far, and can step in
-            anywhere.
+            anywhere (silent only where it does not understand the task).
         expert_seed: which of equally likely places "seen" looks into first.
         data: the folder that holds `json_2.1.1`; None means `$ALFWORLD_DATA`.
         available_only: draw from the games that are on this machine, instead of refusing an incomplete split.
@@ -75,21 +91,7 @@ class ALFWorldEnv(TextEnv):
         'first, and you can carry one object. "Nothing happens." means that the action was not possible.'
     )
     default_max_steps: ClassVar[int] = 50
-    examples: ClassVar[tuple[str, ...]] = (
-        "go to desk 1",
-        "open drawer 2",
-        "close drawer 2",
-        "take mug 2 from desk 1",
-        "move mug 2 to shelf 3",
-        "clean mug 2 with sinkbasin 1",
-        "heat mug 2 with microwave 1",
-        "cool mug 2 with fridge 1",
-        "use desklamp 1",
-        "slice apple 1 with knife 1",
-        "examine mug 2",
-        "look",
-        "inventory",
-    )
+    examples: ClassVar[tuple[str, ...]] = tuple(map(actions.MOVE.canonical, _EXAMPLES))
 
     def __init__(
         self,
@@ -122,6 +124,7 @@ class ALFWorldEnv(TextEnv):
         self._checked = False
         self._loaded: str | None = None
         self._game_goal = ""
+        self._dialect = actions.MOVE
         self._engine: Engine | None = None
         self._names: frozenset[str] = frozenset()
         self._expert_sees = expert == "seen"
@@ -130,7 +133,11 @@ class ALFWorldEnv(TextEnv):
         self._walkthrough = Walkthrough(())
         self._walkthrough_commands: tuple[str, ...] = ()
 
-    canonical = staticmethod(actions.canonical)
+    canonical = staticmethod(actions.MOVE.canonical)
+
+    def _executed(self, action: str) -> str:
+        """Return the action as the running game spells it."""
+        return self._dialect.canonical(action)
 
     @staticmethod
     def _meaning(action: str) -> str:
@@ -138,6 +145,7 @@ class ALFWorldEnv(TextEnv):
 
         Objects of one type are interchangeable, receptacles are not.
         """
+        action = actions.MOVE.canonical(action)
         found = _HANDLED.fullmatch(action)
         return action if found is None else found[1] + found[2]
 
@@ -150,14 +158,24 @@ class ALFWorldEnv(TextEnv):
     def _start(self, task: str) -> tuple[EnvOutcome, str]:
         engine = self._open(task)
         text = engine.reset()
-        self._walkthrough = Walkthrough(self._walkthrough_commands)
-        self._expert = Expert(text, self._expert_seed) if self._expert_sees else None
+        self._walkthrough = Walkthrough(self._walkthrough_commands, self._dialect)
+        self._expert = self._seen_expert(text) if self._expert_sees else None
         return EnvOutcome(text), self._game_goal
+
+    def _seen_expert(self, text: str) -> Expert | None:
+        """Return the expert "seen" at the first observation; None where it does not understand the task."""
+        try:
+            return Expert(text, self._expert_seed, self._dialect)
+        except GameFileError:
+            return None
 
     def _open(self, task: str) -> Engine:
         if self._engine is None or self._loaded != task:
             self.close()
             game = load_game(task, self._data)
+            self._dialect = game.dialect
+            # Of the class for everybody else, of this game for whoever asks the running environment.
+            self.examples = tuple(map(self._dialect.canonical, _EXAMPLES))  # type: ignore[misc]
             self._engine = self._make_engine(game)
             self._loaded = task
             self._game_goal = game.goal
@@ -171,7 +189,7 @@ class ALFWorldEnv(TextEnv):
         self._walkthrough.observe(action, feedback.valid)
         if self._expert is not None:
             self._expert.observe(action, feedback.text)
-        reason = None if feedback.valid else actions.why_invalid(action, self._names, engine.admissible())
+        reason = None if feedback.valid else actions.why_invalid(action, self._names, engine.admissible(), self._dialect)
         score = float(feedback.won)
         return EnvOutcome(feedback.text, score, score, feedback.won, feedback.won, reason)
 
@@ -179,7 +197,12 @@ class ALFWorldEnv(TextEnv):
         return self._playing().admissible()
 
     def _expert_action(self) -> str | None:
-        return self._expert.mind().action if self._expert is not None else self._walkthrough.next_action()
+        if not self._expert_sees:
+            return self._walkthrough.next_action()
+        try:
+            return self._expert.mind().action if self._expert is not None else None
+        except GameFileError:  # It looks for something that this room does not have.
+            return None
 
     def expert_mind(self) -> Mind | None:
         """Return the state of mind of the expert "seen" before the next action; None for the expert "walkthrough", which has
@@ -198,3 +221,12 @@ class ALFWorldEnv(TextEnv):
         self._running = False
         if engine is not None:
             engine.close()
+
+
+class PutALFWorldEnv(ALFWorldEnv):
+    """ALFWorld over games from before release 0.4, which say `put X in/on Y`: the same environment, whose actions are recorded
+    and shown in that spelling.
+    """
+
+    examples: ClassVar[tuple[str, ...]] = tuple(map(actions.PUT.canonical, _EXAMPLES))
+    canonical = staticmethod(actions.PUT.canonical)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from cotbench.envs.alfworld.actions import NOTHING_HAPPENS
+from cotbench.envs.alfworld.actions import MOVE, NOTHING_HAPPENS, Dialect
 from cotbench.envs.alfworld.goals import STATIONS, Goal, read_goal
 from cotbench.envs.alfworld.household_statistics import Room, rooms
 from cotbench.errors import GameFileError
@@ -44,7 +44,7 @@ class Mind:
         treated: whether that object has been cleaned, heated or cooled as the task asks.
         brought: the objects it has put where they belong.
         target: the thing that the action is about.
-        action: what it does next.
+        action: what it does next, spelled as the game does.
     """
 
     goal: Goal
@@ -67,16 +67,18 @@ class Expert:
     Args:
         first: the first observation, which lists the room and ends with the task.
         seed: breaks ties between places that are equally likely; None: the one that the room's list names first.
+        dialect: the game's.
 
     Raises:
         GameFileError: the observation holds no task that it understands.
     """
 
-    def __init__(self, first: str, seed: int | None = 0) -> None:
+    def __init__(self, first: str, seed: int | None = 0, dialect: Dialect = MOVE) -> None:
         task = _TASK.search(first)
         seen = _SURROUNDINGS.search(first)
         if task is None or seen is None:
             raise GameFileError(f"not the first observation of a game: {first[:80]!r}")
+        self._dialect = dialect
         self._goal = read_goal(task[1])
         self._places: list[str] = _THINGS.findall(seen[1])
         order = list(self._places)
@@ -109,16 +111,17 @@ class Expert:
             treated=self._treated,
             brought=tuple(self._brought()),
             target=target,
-            action=action,
+            action=self._dialect.canonical(action),
         )
 
     def observe(self, action: str, observation: str) -> None:
         """Update the state of mind with an action, the expert's own or another player's, and its observation.
 
         Args:
-            action: the executed action, canonical.
+            action: the executed action.
             observation: the text that the environment returned.
         """
+        action = MOVE.canonical(action)  # The one spelling of its memory and of its decisions.
         if observation.strip() == NOTHING_HAPPENS:
             self._learn_from_refusal(action)
             return

@@ -7,8 +7,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+from cotbench.envs.alfworld.actions import Dialect, dialect_of
+from cotbench.envs.alfworld.pddl.domain import compile_domain
+from cotbench.envs.alfworld.pddl.grammar import compile_grammar
 from cotbench.errors import GameFileError
 
 _TASK_SENTENCE = re.compile(r"Your task is to: ([^\n\"]+?)\.?\s*(?:\"|$)", re.MULTILINE)
@@ -36,7 +40,34 @@ class Game:
     def goal(self) -> str:
         """Task sentence, without the words around it."""
         found = _TASK_SENTENCE.search(self.grammar)
-        return found.group(1) if found else ""
+        return found[1] if found else ""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The spelling of its commands, told from its grammar.
+
+        Raises:
+            GameFileError: the domain or the grammar is damaged, or spells a command as no known release of ALFWorld does.
+        """
+        found = _TASK_SENTENCE.search(self.grammar)
+        # The grammars of a release differ in the task sentence alone: without it, one is read for all games.
+        shared = self.grammar[: found.start(1)] + self.grammar[found.end(1) :] if found else self.grammar
+        try:
+            return _dialect(self.pddl_domain, shared)
+        except GameFileError as error:
+            raise GameFileError(f"cannot load the game of {self.task}: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def _dialect(pddl_domain: str, grammar: str) -> Dialect:
+    """Return the dialect of the commands of those actions of a grammar that the domain has."""
+    actions = compile_grammar(grammar).actions
+    possible = {schema.name for schema in compile_domain(pddl_domain).schemas}
+    return dialect_of(
+        "".join(symbol.text if symbol.kind == "literal" else "thing 1" for symbol in wording.command)
+        for name, wording in actions.items()
+        if name in possible
+    )
 
 
 def read_game(path: Path, task: str) -> Game:

@@ -7,12 +7,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 from cotbench.envs import wheels
 from cotbench.envs.alfworld import generator
+from cotbench.envs.alfworld.actions import DIALECTS, MOVE
 from cotbench.envs.alfworld.game import Game, read_game
 from cotbench.envs.splits import Rule, is_out_of_domain, manifest, split_tasks
 from cotbench.errors import GameFileError, MissingDataError, UnknownNameError
@@ -86,6 +88,24 @@ class OfficialGames:
                 raise GameFileError(f"cannot read the game of {task} at {path}: {error}") from error
         return {"games_sha256": digest.hexdigest()}
 
+    def dialect(self, tasks: Sequence[str], data: Path | None) -> str:
+        """Return the dialect of the games of these tasks: "move" since ALFWorld 0.4, "put" before.
+
+        Raises:
+            GameFileError: they are not all of one dialect.
+        """
+        first: dict[str, str] = {}
+        for task in tasks:
+            with suppress(GameFileError):  # A game that cannot be played is an error of its own episodes.
+                first.setdefault(load_game(task, data).dialect.name, task)
+        if len(first) > 1:
+            found = ", ".join(f"{DIALECTS[name].forms[name]!r} as in {task}" for name, task in first.items())
+            raise GameFileError(
+                f"the games in {data_folder(data)} spell an action in {len(first)} ways ({found}), but a run has one: "
+                "keep the games of one release of ALFWorld in a folder"
+            )
+        return next(iter(first), MOVE.name)
+
 
 class GeneratedGames:
     """Games made from a seed; nothing to download but the pinned wheel that holds the domain and the grammar."""
@@ -126,6 +146,10 @@ class GeneratedGames:
         """Return the generator's version and the wheel's sha256; fetches the wheel, so that a run does not fail later."""
         wheels.fetch("alfworld")
         return {"generator": generator.VERSION, "alfworld_wheel_sha256": wheels.WHEELS["alfworld"].sha256}
+
+    def dialect(self, tasks: Sequence[str], data: Path | None) -> str:
+        """Return "move": the generator takes the grammar of ALFWorld 0.4."""
+        return MOVE.name
 
 
 def _expand_official(rule: Rule) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cotbench.envs.alfworld.actions import canonical, changes_nothing
+from cotbench.envs.alfworld.actions import MOVE, Dialect, changes_nothing
 
 
 class Walkthrough:
@@ -16,10 +16,11 @@ class Walkthrough:
 
     Args:
         commands: a game's walkthrough.
+        dialect: the game's.
     """
 
-    def __init__(self, commands: Sequence[str]) -> None:
-        self._commands = tuple(canonical(command) for command in commands)
+    def __init__(self, commands: Sequence[str], dialect: Dialect = MOVE) -> None:
+        self._commands = tuple(map(dialect.canonical, commands))
         self._next = 0
         self._on_path = True
 

@@ -13,6 +13,7 @@ from cotbench.envs.bfcl import calls, data
 from cotbench.envs.bfcl.expert import Expert
 from cotbench.envs.bfcl.host import SECONDS, Host
 from cotbench.envs.bfcl.meaning import meaning
+from cotbench.envs.bfcl.services import failed
 from cotbench.envs.bfcl.tasks import BFCLTasks
 from cotbench.errors import UnknownNameError
 
@@ -40,7 +41,9 @@ class BFCLEnv(TextEnv):
     the turn. A single-turn task takes one response. Upstream drops positional arguments, so they are dropped here.
 
     ## Rewards
-    1 at the end of a conversation (or answer) that upstream's checkers pass, else 0.
+    1 at the end of a conversation (or answer) that upstream's checkers pass, else 0. In the categories irrelevance and
+    live_irrelevance they pass every answer without a call, and as such everything that cannot be read as calls: words, and
+    also broken calls. The verdict here is the same; a run's table says how many of the right answers were what.
 
     ## Termination
     `terminated`: the last turn ended, a turn took 21 responses, or the one answer was given.
@@ -54,8 +57,8 @@ class BFCLEnv(TextEnv):
         expert: the ground truth as one response a `turn`, or one a `call` (a turn of more than 20 calls: evenly in 20).
         seconds: after how much time by the clock the executing process is taken for frozen.
         max_steps: the step budget; None means that upstream's own limit is the only one.
-        request: any of `admissible_actions` (a call of each function with plain values: examples, chosen without a look at
-            the ground truth), `expert_action`.
+        request: any of `admissible_actions` (a call of each function with plain values, where that can be executed now:
+            examples, chosen without a look at the ground truth), `expert_action`.
         render_mode: None or "ansi".
     """
 
@@ -106,6 +109,17 @@ class BFCLEnv(TextEnv):
     def _meaning(action: str) -> Hashable:
         """Return the calls, without the order among those that cannot affect each other."""
         return meaning(action)
+
+    @classmethod
+    def leniently_judged(cls, task: str, answer: str) -> str | None:
+        """Return what a right answer was, on a task on which nothing is to be called; else None."""
+        if "irrelevance" not in task:
+            return None
+        try:
+            calls.read(answer)
+            return "the empty list" if answer.strip() else "an empty text"
+        except calls.UnreadableError:
+            return "words" if calls.canonical(answer) == calls.NO_CALL else "calls that cannot be read"
 
     @property
     def restarts(self) -> int:
@@ -159,15 +173,12 @@ class BFCLEnv(TextEnv):
         self._taken += 1
         if self._expert is not None:
             self._expert.executed(texts)
-        observation, failed = (
-            "\n".join(results),
-            next((result for result in results if result.startswith("Error during")), None),
-        )
+        observation, failure = "\n".join(results), next(filter(failed, results), None)
         if self._taken <= TURN_STEPS:
-            return EnvOutcome(observation, invalid_action=failed)
+            return EnvOutcome(observation, invalid_action=failure)
         if self._turn < len(self._user_turns) - 1:
             return EnvOutcome(f"{observation}\n\n{OVER}", ended=True, invalid_action="more responses than a turn may have")
-        return self._end_turn(failed, observation)
+        return self._end_turn(failure, observation)
 
     def _end_turn(self, invalid: str | None, results: str = "") -> EnvOutcome:
         verdict = self._host.end_turn()
@@ -202,8 +213,13 @@ class BFCLEnv(TextEnv):
         }
 
     def _admissible_actions(self) -> list[str]:
-        plain_calls = {calls.canonical(calls.spell([{schema["name"]: _plain_arguments(schema)}])) for schema in self._functions}
-        return sorted(plain_calls | {calls.NO_CALL})
+        plain = {calls.canonical(calls.spell([{schema["name"]: _plain_arguments(schema)}])) for schema in self._functions}
+        if data.category_of(self._current) in data.MULTI_TURN and self._running:
+            # Some functions fail on plain values, or before another one was called.
+            texts = {action: text for action in sorted(plain) for text in _texts(action)[0]}
+            possible = self._host.possible(list(texts.values()))
+            plain = {action for action, possible_now in zip(texts, possible, strict=True) if possible_now}
+        return sorted(plain | {calls.NO_CALL})
 
     def _expert_action(self) -> str | None:
         return self._expert.next_action() if self._expert is not None and self._running else None

@@ -104,6 +104,21 @@ class Host:
             self._done += [({"do": "skip", "result": result}, [True]) for result in late]
             return [*done, *late]
 
+    def possible(self, texts: Sequence[str]) -> list[bool]:
+        """Tell of each call whether it would be executed without an error now; nothing is changed by the trial.
+
+        Args:
+            texts: calls as `CallAnswer.texts` writes them.
+
+        Raises:
+            EngineError: the process is lost twice.
+        """
+        try:
+            return self._ask({"do": "try", "texts": list(texts)}, len(texts), trial=True)
+        except _EndedError as error:  # One call took too long: the others are tried in a new process.
+            tried: list[bool] = error.replies
+            return [*tried, False, *self.possible(texts[len(tried) + 1 :])]
+
     def end_turn(self) -> TurnVerdict:
         """End the turn and return the verdict of upstream's three checks.
 
@@ -141,8 +156,10 @@ class Host:
         if process is not None:
             _end(process)
 
-    def _ask(self, request: Request, replies: int = 1) -> list[Any]:
+    def _ask(self, request: Request, replies: int = 1, *, trial: bool = False) -> list[Any]:
         """Return the replies to a request, sent to a new process with the same history where the old one was lost.
+
+        A trial changes nothing, so it is not repeated in a new process.
 
         Raises:
             _EndedError: the request ended the process; the next request goes to a new process.
@@ -159,7 +176,8 @@ class Host:
                 self.restarts += 1
                 why = error.why
                 continue
-            self._done.append((request, answered))
+            if not trial:
+                self._done.append((request, answered))
             return answered
         raise EngineError(f"the process that executes the calls was lost twice: {why or 'is the machine out of memory?'}")
 

@@ -25,6 +25,14 @@ _CALLED = re.compile(r"\b([a-zA-Z_]\w*)\s*(?=\()")
 _SIGNS: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: lambda value: -value, ast.UAdd: lambda value: +value}
 
 
+_FAILED = "Error during execution: "
+
+
+def failed(result: str) -> bool:
+    """Tell whether the result of a call is that it could not be executed; services report what they refuse in other words."""
+    return result.startswith(_FAILED)
+
+
 class RefusedError(Exception):
     """Raised for a call that contains more than declared functions and literals."""
 
@@ -80,7 +88,7 @@ class Services:
                 raise RefusedError(f"Function call {function} is not allowed.")
             return _written(self._value(_parsed(prefixed)))
         except Exception as error:
-            return f"Error during execution: {error}"
+            return f"{_FAILED}{error}"
 
     def _with_instance(self, match: re.Match[str]) -> str:
         name = match[1]

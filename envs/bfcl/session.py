@@ -6,11 +6,12 @@ Source: bfcl-eval `multi_turn_checker.py`, `eval_runner.py`; the facts in the or
 
 from __future__ import annotations
 
+import copy
 import decimal
 from dataclasses import dataclass
 
 from cotbench.envs.bfcl import data
-from cotbench.envs.bfcl.services import Services, missing_results, same_state
+from cotbench.envs.bfcl.services import Services, failed, missing_results, same_state
 
 _OWNER = "cotbench"
 
@@ -56,6 +57,17 @@ class MultiTurn:
         result = self._model.call(text)
         self._results.append(result)
         return result
+
+    def possible(self, text: str) -> bool:
+        """Tell whether a call would be executed without an error now; nothing is changed by the trial."""
+        import mpmath
+
+        # The calculator leaves its precision behind in these modules.
+        precision, digits = decimal.getcontext().prec, mpmath.mp.dps
+        try:
+            return not failed(copy.deepcopy(self._model).call(text))
+        finally:
+            decimal.getcontext().prec, mpmath.mp.dps = precision, digits
 
     def skip(self, result: str) -> None:
         """Record a call that was not executed, with the result that was reported for it."""

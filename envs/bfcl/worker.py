@@ -38,6 +38,11 @@ def main() -> None:
                 with _limited():
                     for text in request["texts"]:
                         _reply(replies, game.call(text))
+            case "try" if game is not None:
+                for text in request["texts"]:
+                    with _limited():
+                        possible = game.possible(text)
+                    _reply(replies, possible)
             case "skip" if game is not None:
                 game.skip(request["result"])
                 _reply(replies, True)

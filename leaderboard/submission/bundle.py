@@ -154,7 +154,8 @@ def _details(text: bytes) -> Details:
 def _manifest(text: bytes) -> Manifest:
     document = read_object(text, MANIFEST)
     require_format(document, manifests.FORMAT, MANIFEST)
-    require_fields(document, tuple(Manifest.model_fields), MANIFEST)
+    # Fields that a manifest did not always have: their defaults mean what it was then.
+    require_fields({"dialect": "", "expert": "", **document}, tuple(Manifest.model_fields), MANIFEST)
     if isinstance(document["config"], dict) and "elicitation" not in document["config"]:
         raise SubmissionError(f"{MANIFEST}: config.elicitation is missing")
     return read_model(Manifest, text, MANIFEST)

@@ -38,18 +38,24 @@ def check(bundle: Bundle) -> tuple[str, ...]:
     manifest = bundle.manifest
     check_texts(manifest)
     _check_created(manifest.created)
-    entry = _entry(manifest.config.env)
+    entry = _entry(manifest)
     _check_instructions(manifest, entry)
     plan = check_tasks(manifest, entry)
     check_episodes(bundle.episodes, plan)
     return _unranked(bundle, entry)
 
 
-def _entry(env: str) -> EnvEntry:
+def _entry(manifest: Manifest) -> EnvEntry:
     try:
-        return env_entry(env)
+        entry = env_entry(manifest.config.env)
     except UnknownNameError as error:
         raise SubmissionError(f"{MANIFEST}: config.env: {error}") from error
+    if manifest.expert not in ("", *(entry.experts or ())):
+        raise SubmissionError(f"{MANIFEST}: expert is {quote_value(manifest.expert)}, which {entry.name} does not have")
+    try:
+        return entry.in_dialect(manifest.dialect)
+    except UnknownNameError as error:
+        raise SubmissionError(f"{MANIFEST}: {error}") from error
 
 
 def _check_created(created: str) -> None:

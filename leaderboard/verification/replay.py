@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from cotbench.envs.registry import env_entry
 from cotbench.errors import EngineError
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.runs.env_workers import EnvHandle, EnvReply, EnvSettings, LocalEnv
@@ -129,7 +128,7 @@ class Replayer:
     """
 
     def __init__(self, settings: EnvSettings) -> None:
-        entry = env_entry(settings.name)
+        entry = settings.entry
         self._settings = settings
         self._rules = ReplayRules(entry.canonical(), entry.source().task_type, "expert_action" in settings.kwargs["request"])
         self._env: EnvHandle | None = None

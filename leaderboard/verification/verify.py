@@ -20,7 +20,7 @@ from cotbench.leaderboard.verification.replay_processes import Group, replay_in_
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.runs.env_workers import EnvSettings
 from cotbench.runs.episode import Episode, episode_key
-from cotbench.runs.manifest import Manifest, RunConfig
+from cotbench.runs.manifest import Manifest
 
 if TYPE_CHECKING:
     from cotbench.leaderboard.submission.bundle import Bundle
@@ -58,7 +58,7 @@ def verify_bundle(
         return found
     data = data if entry.takes_data else None
     _require_data(bundle, entry, data)
-    difference = _replay(bundle, entry, jobs, data, progress)
+    difference = _other_dialect(manifest, entry, data) or _replay(bundle, entry, jobs, data, progress)
     if difference is not None:
         _require_versions(bundle, entry, difference)
     return difference
@@ -86,11 +86,17 @@ def _other_episodes(manifest: Manifest, episodes: Sequence[Episode]) -> Differen
     return None
 
 
+def _other_dialect(manifest: Manifest, entry: EnvEntry, data: Path | None) -> Difference | None:
+    """Return the difference where the same games spell actions otherwise than the manifest says."""
+    here = entry.dialect_of(manifest.task_list, data)
+    return None if manifest.played_dialect == here else Difference.at("dialect", manifest.played_dialect, here)
+
+
 def _replay(
     bundle: Bundle, entry: EnvEntry, jobs: int, data: Path | None, progress: Callable[[int, int], None] | None
 ) -> Difference | None:
     replayed = [episode for episode in bundle.episodes if episode.error is None]
-    settings = _settings(entry, bundle.manifest.config, replayed, data)
+    settings = _settings(entry, bundle.manifest, replayed, data)
     done = 0
 
     def finished() -> None:
@@ -113,13 +119,14 @@ def _replay(
     return None
 
 
-def _settings(entry: EnvEntry, config: RunConfig, replayed: Sequence[Episode], data: Path | None) -> EnvSettings:
+def _settings(entry: EnvEntry, manifest: Manifest, replayed: Sequence[Episode], data: Path | None) -> EnvSettings:
     """Return the environment's settings as the run had them.
 
     The expert's actions are requested as in the run: where they are at hand, where the config says so, or where any was
     recorded. So they are recorded at all states or at none, and none that changes a figure goes unchecked, though some take
     long.
     """
+    config = manifest.config
     wanted = config.expert_actions if config.expert_actions is not None else entry.expert_at_hand
     recorded = any(step.expert_action is not None for episode in replayed for step in episode.trajectory)
     return EnvSettings(
@@ -129,8 +136,10 @@ def _settings(entry: EnvEntry, config: RunConfig, replayed: Sequence[Episode], d
             "scheme": config.scheme,
             "max_steps": config.max_steps,
             "request": ["expert_action"] if wanted or recorded else [],
+            **({"expert": manifest.expert} if manifest.expert else {}),
             **({"data": data} if entry.takes_data else {}),
         },
+        dialect=manifest.dialect,
     )
 
 

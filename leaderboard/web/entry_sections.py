@@ -108,12 +108,12 @@ def facts(summary: Summary) -> tuple[tuple[str, str], ...]:
                 f"revision rate {_worded(same.revision_rate)}",
             )
         )
-    if revisions is not None:
+    if revisions is not None and same is not None:
         found.append(
             (
                 "Revisions",
-                f"{revisions.revised:,} at {revisions.states:,} states with a known expert action: helped "
-                f"{revisions.helped:,}, hurt {revisions.hurt:,}, neither {revisions.neither:,}; net "
+                f"{revisions.revised:,} at {revisions.states:,} of {same.states:,} states, where the expert's action is "
+                f"known: helped {revisions.helped:,}, hurt {revisions.hurt:,}, neither {revisions.neither:,}; net "
                 f"{_worded(revisions.net, plus=True)}",
             )
         )

@@ -1,8 +1,11 @@
 """Every registered environment keeps the same contract."""
 
+import copy
+import pickle
 import random
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -11,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 
 from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import env_entry, env_names
-from cotbench.errors import EpisodeOverError, MissingExtraError, UnknownNameError, UsageError
+from cotbench.errors import EngineError, EpisodeOverError, MissingExtraError, UnknownNameError, UsageError
 
 INFO = {"task", "goal", "score", "raw_score", "success", "steps", "invalid_action", "restarts"}
 MORE = {"bfcl": {"functions", "turn", "turns", "turns_passed"}}
@@ -111,6 +114,71 @@ def test_the_expert_wins_and_only_winning_terminates(make: Any, kind: str) -> No
     assert (info["success"], info["score"]) == (True, 1.0)
     assert info["raw_score"] == (100.0 if kind == "scienceworld" else 1.0)
     assert gained == pytest.approx(1.0)
+
+
+def test_what_is_listed_as_admissible_is_executed(make: Any, kind: str) -> None:
+    env, rng, before = make(request=["admissible_actions"]), random.Random(7), list[str]()
+    named = {"task": LONG[kind]} if kind in LONG else None
+    _, info = env.reset(options=named, seed=1)
+    task = {"task": info["task"]}
+    for _ in range(4 if kind == "alfworld" or kind == "alfworld-gen" else 2):
+        listed = info["admissible_actions"]
+        assert listed and listed == sorted(set(listed))
+        # All of them where a state is quickly come to, some where it is not.
+        tried = listed if kind != "scienceworld" else rng.sample(listed, 4)
+        for action in tried:
+            env.reset(options=task)
+            for taken in before:
+                env.step(taken)
+            *_, info = env.step(action)
+            assert info["invalid_action"] is None, (before, action, info["invalid_action"])
+        # Go on from the last one that leaves the episode running.
+        before.append(next(action for action in reversed(tried) if action != "[]"))
+        env.reset(options=task)
+        for taken in before:
+            *_, terminated, truncated, info = env.step(taken)
+        if terminated or truncated:
+            break
+
+
+def _pickled(env: TextEnv) -> TextEnv:
+    return pickle.loads(pickle.dumps(env))  # type: ignore[no-any-return]
+
+
+def test_a_running_environment_can_be_pickled_and_copied(make: Any, kind: str) -> None:
+    for copied in (_pickled, copy.deepcopy) if kind != "scienceworld" else (_pickled,):
+        env = make(request=["admissible_actions"], render_mode="ansi", max_steps=4)
+        new = copied(env)
+        with pytest.raises(EpisodeOverError):
+            new.step("look")
+        _, info = env.reset(seed=2, options={"task": LONG[kind]} if kind in LONG else None)
+        for _ in range(2):
+            *_, info = env.step(info["admissible_actions"][-1])
+        new = copied(env)
+        try:
+            assert new is not env and type(new) is type(env) and new.spec == env.spec
+            assert new.render() == env.render()
+            action = info["admissible_actions"][len(info["admissible_actions"]) // 2]
+            # In step with each other, and independent of each other.
+            assert new.step(action) == env.step(action)
+            *_, truncated, info = new.step("nonsense")
+            assert truncated and info["steps"] == 4
+            *_, truncated, info = env.step(action)
+            assert truncated and info["steps"] == 4
+            assert new.reset()[1]["task"] == env.reset()[1]["task"], "the same draw of the next task"
+        finally:
+            new.close()
+
+
+def test_an_episode_that_cannot_be_repeated_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = env_entry("alfworld-gen").make()
+    env.reset(seed=2)
+    env.step("nonsense")
+    pickled, act = pickle.dumps(env), type(env)._act
+    monkeypatch.setattr(type(env), "_act", lambda self, action: replace(act(self, action), observation="something else"))
+    with pytest.raises(EngineError, match="cannot be restored: repeated, its 1 actions led to another text") as told:
+        pickle.loads(pickled)
+    assert "\n" not in str(told.value)
 
 
 def test_a_named_task_is_that_task_and_reset_starts_it_anew(make: Any) -> None:

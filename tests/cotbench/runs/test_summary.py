@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import Decision
@@ -108,6 +109,40 @@ def test_consistency_and_revisions(summary: Summary) -> None:
     revisions = summary.revisions
     assert (revisions.states, revisions.revised, revisions.helped, revisions.hurt, revisions.neither) == (4, 3, 1, 1, 1)
     assert revisions.net.mean == 0
+
+
+def _printed(summary: Summary) -> str:
+    console = Console(width=400, file=io.StringIO(), record=True)
+    console.print(run_table(summary))
+    return console.export_text()
+
+
+def test_the_table_says_at_how_many_states_the_expert_was_known(summary: Summary) -> None:
+    found = _printed(summary)
+    assert "revisions: 3 at 4 of 7 states, where the action of the expert is known; helped 1, hurt 1, neither 1" in found
+    found = _printed(summary.model_copy(update={"expert": "seen"}))
+    assert "revisions: 3 at 4 of 7 states, where the action of expert 'seen' is known" in found
+    found = _printed(summary.model_copy(update={"revisions": None}))
+    assert "revisions: helped or hurt is not known, for the expert's action is known at none of 7 states" in found
+
+
+def test_right_answers_that_are_no_actions_are_counted_and_said() -> None:
+    answers = {"[]": True, "None of these fits.": True, "[dance(": True, "": True, "[f()]": False, "[dance((": True}
+    tasks = [f"bfcl/irrelevance_{number}" for number in range(len(answers))]
+    episodes = [_episode(task, "cot", won, [_step(text)]) for task, (text, won) in zip(tasks, answers.items(), strict=True)]
+    episodes.append(_episode("bfcl/simple_python_0", "cot", True, [_step("[f(a=1)]")]))
+    manifest = _manifest([*tasks, "bfcl/simple_python_0"], mode="cot")
+    found = summarize(episodes, manifest.model_copy(update={"config": RunConfig(agent="x", env="bfcl", mode="cot")}))
+    assert found.modes["cot"].leniently_judged == {
+        "an empty text": 1,
+        "calls that cannot be read": 2,
+        "the empty list": 1,
+        "words": 1,
+    }
+    line = next(line for line in _printed(found).splitlines() if line.startswith("CoT: "))
+    assert "upstream passes what cannot be read as an action" in line
+    assert line.endswith("5 right answers there: an empty text 1, calls that cannot be read 2, the empty list 1, words 1")
+    assert "upstream passes" not in _printed(summarize([_episode("1", "cot", True, [_step("a")])], _manifest(["1"], "cot")))
 
 
 def test_one_mode_has_no_gap() -> None:

@@ -19,6 +19,7 @@ from tests.conftest import needs_bfcl
 pytestmark = needs_bfcl
 
 TASK = "bfcl/multi_turn_base_1"
+MATHS = "bfcl/multi_turn_base_15"
 
 
 @pytest.fixture
@@ -55,6 +56,45 @@ def test_progress_and_functions_are_in_info(make: Any) -> None:
     assert observation == said[1] and (info["turn"], info["turns_passed"]) == (2, [True])
     *_, info = env.step("[]")
     assert info["turns_passed"] == [True, False]
+
+
+def test_what_fails_on_plain_values_is_not_listed_and_trying_it_changes_nothing(make: Any) -> None:
+    tried, plain = make(request=["admissible_actions"]), make()
+    for task in ("bfcl/multi_turn_base_150", "bfcl/multi_turn_base_60", "bfcl/multi_turn_base_120"):
+        _, info = tried.reset(options={"task": task})
+        plain.reset(options={"task": task})
+        names = {action.partition("(")[0].strip("[") for action in info["admissible_actions"]}
+        described = {schema["name"] for schema in info["functions"]}
+        assert names - {"]"} <= described
+        for response in data.ground_truth(task)[0]:
+            # The same results, random numbers among them, whether everything else was tried before or not.
+            assert tried.step(f"[{response}]")[0] == plain.step(f"[{response}]")[0]
+    _, info = tried.reset(options={"task": "bfcl/multi_turn_base_150"})
+    assert not any(action.startswith("[get_flight_cost(") for action in info["admissible_actions"])
+    *_, info = plain.step("[get_flight_cost(travel_from='text', travel_to='text', travel_date='text', travel_class='text')]")
+    assert "No available route" in info["invalid_action"] or info["invalid_action"]
+
+
+def test_a_call_that_ends_the_process_when_it_is_tried_is_not_possible(make: Any) -> None:
+    env = make()
+    env.reset(options={"task": MATHS})
+    env.step("[mean(numbers=[1, 2])]")
+    texts = ["power(base=10, exponent=2)", "power(base=10, exponent=20000000)", "mean(numbers=[3])", "nothing()"]
+    assert env._host.possible(texts) == [True, False, True, False]
+    assert env.restarts == 0
+    assert env.step("[mean(numbers=[3])]")[0] == '{"result": 3.0}'
+
+
+def test_right_answers_where_nothing_is_to_be_called_are_told_apart() -> None:
+    kind = BFCLEnv.leniently_judged
+    task = "bfcl/live_irrelevance_0-0-0"
+    assert [kind(task, text) for text in ("[]", "", "I cannot.", "[dance(")] == [
+        "the empty list",
+        "an empty text",
+        "words",
+        "calls that cannot be read",
+    ]
+    assert kind("bfcl/live_relevance_0-0-0", "[]") is None and kind(TASK, "Done.") is None
 
 
 def test_admissible_actions_do_not_tell_the_ground_truth(make: Any) -> None:
