@@ -89,8 +89,8 @@ class EnvEntry:
         expert_at_hand: the expert's actions cost next to nothing, so runs record them.
         elicitation: the options of `Elicitation` whose defaults differ in this environment.
         experts: names of two of its experts, values of its class's argument `expert`: the one whose actions an agent takes to
-            win, and the one whose actions are recorded at the states of other agents, because it can step in anywhere. None
-            where it has one expert.
+            win, and the one whose actions are recorded at the states of other agents, because it steps in wherever it can.
+            None where it has one expert.
         dialects: where its data may spell actions in several ways: name of the spelling -> the class (or "module:attribute")
             that spells them so, `env_class` first; its task source is a `DialectSource` then.
         benchmark: the name under which papers report it; several entries may play one benchmark.
@@ -269,6 +269,7 @@ _BUILTIN = (
         env_class="cotbench.envs.bfcl.env:BFCLEnv",
         task_source="cotbench.envs.bfcl.tasks:BFCLTasks",
         elicitation={"one_line": False, "action_tokens": 512},  # A turn of the ground truth has up to 34 calls.
+        experts=Experts("turn", "resume"),
         benchmark="bfcl",
         overall=("all", "all-gen"),
         packages=("mpmath",),

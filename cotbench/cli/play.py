@@ -26,7 +26,9 @@ def play(
     if data is not None and not entry.takes_data:
         raise UsageError(f"environment {env!r} reads no data folder: leave --data away")
     entry.require()
-    here = {"data": data, "available_only": True} if entry.takes_data else {}
+    here: dict[str, Any] = {"data": data, "available_only": True} if entry.takes_data else {}
+    if entry.experts is not None:
+        here["expert"] = entry.experts.recorded  # It answers whatever the player has done before.
     game = entry.make(split=split, scheme=scheme, request=("admissible_actions", "expert_action"), **here)
     try:
         observation, info = game.reset(seed=seed, options={"task": task} if task else None)
@@ -41,7 +43,7 @@ def play(
             if action == "?":
                 typer.echo("\n".join(info["admissible_actions"]))
             elif action == "!":
-                typer.echo(info["expert_action"] or "(off the expert's path)")
+                typer.echo(info["expert_action"] or "(the expert knows no action here)")
             elif action:
                 observation, _, terminated, truncated, info = game.step(action)
                 why = f"  ({info['invalid_action']})" if info["invalid_action"] else ""

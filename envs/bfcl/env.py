@@ -20,6 +20,7 @@ from cotbench.errors import UnknownNameError
 TURN_STEPS = 20
 """Upstream: `MAXIMUM_STEP_LIMIT`. A turn's 21st executed response ends the conversation."""
 
+_EXPERTS = ("turn", "call", "resume")
 _MOST_TURNS = 8
 MORE_FUNCTIONS = "I have updated some more functions you can choose from. What about now?"
 OVER = "The conversation is over."
@@ -54,7 +55,8 @@ class BFCLEnv(TextEnv):
     Args:
         split: the split to draw tasks from.
         scheme: `paper` or `official` (one split a category).
-        expert: the ground truth as one response a `turn`, or one a `call` (a turn of more than 20 calls: evenly in 20).
+        expert: the ground truth as one response a `turn`, or one a `call` (a turn of more than 20 calls: evenly in 20); it is
+            silent once it was left. `resume` is `turn`, and speaks again at the next turn where all turns so far have passed.
         seconds: after how much time by the clock the executing process is taken for frozen.
         max_steps: the step budget; None means that upstream's own limit is the only one.
         request: any of `admissible_actions` (a call of each function with plain values, where that can be executed now:
@@ -80,15 +82,15 @@ class BFCLEnv(TextEnv):
         *,
         split: str = "id",
         scheme: str = "paper",
-        expert: Literal["turn", "call"] = "turn",
+        expert: Literal["turn", "call", "resume"] = "turn",
         seconds: float = SECONDS,
         max_steps: int | None = None,
         request: Collection[str] = (),
         render_mode: str | None = None,
     ) -> None:
         super().__init__(split=split, scheme=scheme, max_steps=max_steps, request=request, render_mode=render_mode)
-        if expert not in ("turn", "call"):
-            raise UnknownNameError("expert", expert, ["turn", "call"])
+        if expert not in _EXPERTS:
+            raise UnknownNameError("expert", expert, _EXPERTS)
         self._expert_style = expert
         self._tasks: Sequence[str] = BFCLTasks().tasks(scheme, split)
         self._host = Host(seconds)

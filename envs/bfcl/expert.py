@@ -1,5 +1,5 @@
 """The ground truth as an expert. Invariant: in every state that its own calls led to, its next action is one with which the
-episode can still be won; elsewhere it gives none.
+episode can still be won; elsewhere it gives none, or, as style "resume", waits for a turn at which the state is its own again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ class Expert:
 
     Args:
         task: the task id.
-        style: "turn" (one response a turn) or "call" (one a call).
+        style: "turn" (one response a turn), "call" (one a call), or "resume": one a turn, and it steps in again where another
+            player's turns have passed, because then the services are in the state to which the ground truth leads.
     """
 
     def __init__(self, task: str, style: str) -> None:
@@ -30,6 +31,7 @@ class Expert:
         self._turn = 0
         self._executed = 0
         self._on_path = True
+        self._all_passed = True
 
     def next_action(self) -> str | None:
         """Return the next response, or None off the path."""
@@ -38,7 +40,7 @@ class Expert:
         if not self._on_path or self._turn >= len(self._turns):
             return None
         truth = self._turns[self._turn]
-        size = len(truth) if self._style == "turn" else -(-len(truth) // _MOST_RESPONSES)
+        size = len(truth) if self._style != "call" else -(-len(truth) // _MOST_RESPONSES)
         return calls.canonical("[" + ", ".join(truth[self._executed : self._executed + size]) + "]")
 
     def executed(self, texts: Sequence[str]) -> None:
@@ -53,7 +55,10 @@ class Expert:
 
     def turn_ended(self, passed: bool) -> None:
         """Note the end of a turn and its verdict: a turn that failed leaves the path."""
-        self._turn, self._executed, self._on_path = self._turn + 1, 0, self._on_path and passed
+        self._all_passed = self._all_passed and passed
+        compared = self._turn < len(self._turns) and bool(self._turns[self._turn])  # Others pass without a look at the state.
+        back = self._style == "resume" and compared and self._all_passed
+        self._turn, self._executed, self._on_path = self._turn + 1, 0, (self._on_path and passed) or back
 
 
 def _named(text: str, task: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from cotbench.agents.registry import make_agent
 from cotbench.envs.alfworld.generator import generate
+from cotbench.envs.bfcl import data
 from cotbench.envs.registry import builtin_entries, env_entry
 from cotbench.errors import GameFileError
 from cotbench.leaderboard.submission.bundle import unpack
@@ -18,7 +19,7 @@ from cotbench.runs.episode import Episode
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.resources import Resources
 from cotbench.runs.runner import SilentObserver, resume_run, run
-from tests.conftest import needs_bfcl
+from tests.conftest import needs_bfcl, needs_scienceworld
 from tests.leaderboard.made import edited, packed, setting
 
 GAMES = ("alfworld/gen/pick/0", "alfworld/gen/heat/1")
@@ -105,10 +106,34 @@ def test_an_expert_that_does_not_understand_the_task_is_silent_and_ends_no_episo
 
 
 @needs_bfcl
+def test_in_bfcl_the_expert_comes_back_where_a_turn_passed_nevertheless(tmp_path: Path) -> None:
+    task = next(task for task in data.ids("multi_turn_base") if len(data.turns(task)) > 2 and all(data.ground_truth(task)))
+    turns = [f"[{', '.join(calls)}]" for calls in data.ground_truth(task)]
+    known: dict[str, list[bool]] = {}
+    for expert in ("turn", "resume"):
+        env = env_entry("bfcl").make(expert=expert, request=["expert_action"])
+        _, info = env.reset(options={"task": task})
+        known[expert] = []
+        # A call that changes nothing leads off the path; the turn passes all the same, or it does not.
+        for action in ("[nothing()]", turns[0], "[]", turns[1], "[nothing()]", "[]", "[]"):
+            *_, info = env.step(action)
+            known[expert].append(info["expert_action"] is not None)
+        env.close()
+    assert known["turn"] == [False] * 7
+    assert known["resume"] == [False, False, True, True, False, True, False]
+
+
+@needs_bfcl
+def test_a_run_on_bfcl_records_it_and_an_agent_that_follows_wins(tmp_path: Path) -> None:
+    few: dict[str, Any] = {"env": "bfcl", "tasks": ("bfcl/multi_turn_base_10",), "mode": "prompt"}
+    random = run(RunConfig(agent="random", max_steps=2, **few), out=tmp_path / "random", workers=0)
+    expert = run(RunConfig(agent="expert", **few), out=tmp_path / "expert", workers=0)
+    assert (random.manifest.expert, expert.manifest.expert) == ("resume", "turn")
+    assert expert.episodes[0].success and random.manifest.dialect == ""
+
+
+@needs_scienceworld
 def test_an_environment_with_one_expert_names_none(tmp_path: Path) -> None:
-    outcome = run(
-        RunConfig(agent="random", env="bfcl", tasks=("bfcl/multi_turn_base_10",), max_steps=2, mode="prompt"),
-        out=tmp_path / "bfcl",
-        workers=0,
-    )
+    config = RunConfig(agent="random", env="scienceworld", tasks=("scienceworld/find-plant/255",), max_steps=1, mode="prompt")
+    outcome = run(config, out=tmp_path / "run", workers=0)
     assert outcome.manifest.expert == outcome.manifest.dialect == ""
