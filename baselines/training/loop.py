@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cotbench.agents.hf.loading import first_line, hushed, quiet
 from cotbench.baselines.training.dataset import PackedDataset
 from cotbench.baselines.training.model import TrainableModel, save
 from cotbench.baselines.training.options import TrainingOptions
+from cotbench.baselines.training.signal_hold import SignalHold
 from cotbench.baselines.training.trainer import TreeTrainer, newest_checkpoint, restore_counts, steps_at, write_card
 from cotbench.errors import CotbenchError
 
@@ -99,11 +101,14 @@ def fit(
 
     Raises:
         CotbenchError: a checkpoint could not be written; the one before it is whole.
+        KeyboardInterrupt: after Ctrl-C (or whatever else a signal does), once the state is saved.
     """
+    hold = SignalHold()
     trainer = TreeTrainer(
         packed=trainable.packed,
         card=lambda step, seen: {**record, "step": step, "progress": step / len(dataset.steps)},
         saves=saves,
+        hold=hold,
         average=ema_decay,
         model=trainable.model,
         args=args,
@@ -118,8 +123,10 @@ def fit(
         checkpoint = newest_checkpoint(Path(args.output_dir))
     if checkpoint is not None:
         restore_counts(trainer, checkpoint)
-    with disk_full_as_error(Path(args.output_dir)):
+    with disk_full_as_error(Path(args.output_dir)), hold.held():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+        if trainer.stopping and hold.number is None:
+            hold.number = signal.SIGTERM  # Another process was told to stop.
     return trainer
 
 
