@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 OWNER = ".owner"
-"""What the name of the lock file ends with where the file system has no `flock`: there is such a file while the lock is held."""
+"""Suffix of the file beside the lock file that exists while the lock is held on a file system without `flock`."""
 
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
@@ -37,8 +37,8 @@ def file_lock(path: Path, *, shared: bool = False, wait: float = 0.0) -> Iterato
         wait: seconds to wait for another holder.
 
     Raises:
-        BlockingIOError: somebody else holds it. Its `strerror` says who, and what to do if that process was killed, where a file
-            system without locks makes this necessary; else it is empty.
+        BlockingIOError: somebody else holds it. Its `strerror` is empty; on a file system without locks it says who does, and
+            what to do if that process was killed.
         OSError: the file cannot be locked; `strerror` says why.
     """
     if find_spec("fcntl") is None:
@@ -116,12 +116,14 @@ def _own(owner: Path, shared: bool) -> Path | None:
         handle = os.open(owner, os.O_CLOEXEC | os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError as error:
         raise _held(owner) from error
+    holder = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n")
-    except OSError:
+        os.write(handle, holder.encode())
+    except BaseException:
         owner.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
     return owner
 
 

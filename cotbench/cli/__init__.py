@@ -1,5 +1,6 @@
 """The command line. Invariant: an error is one line on standard error; exit code 2 for a usage error, 1 for a failed run, 130
-after Ctrl-C, 143 after SIGTERM. Each command's file imports its dependencies when it runs, so `cotbench --help` answers at once.
+after Ctrl-C, 143 after SIGTERM. Each command's file imports its dependencies when it runs, so that `cotbench --help` answers at
+once.
 """
 
 from __future__ import annotations

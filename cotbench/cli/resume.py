@@ -84,5 +84,7 @@ def print_interrupted(what: str, again: str, manifest: Path) -> int:
         The exit code.
     """
     begun = manifest.is_file()
-    print(f"interrupted; {what}: {again}" if begun else "interrupted before anything was written: start it anew", file=sys.stderr)
+    print(
+        f"interrupted; {what}: {again}" if begun else "interrupted before anything was written: start it anew", file=sys.stderr
+    )
     return INTERRUPTED

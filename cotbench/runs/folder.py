@@ -142,7 +142,9 @@ def lock_folder(folder: Path, writer: str, then: str = _WAIT, *, shared: bool = 
             raise RunFolderError(f"{folder} is in use by another {writer}{holder}: {then}") from error
         except OSError as error:
             if not shared:
-                raise RunFolderError(f"cannot lock {folder} ({error.strerror}): choose another --out, on a local disk") from error
+                raise RunFolderError(
+                    f"cannot lock {folder} ({error.strerror}): choose another --out, on a local disk"
+                ) from error
         try:
             yield
         finally:

@@ -72,9 +72,7 @@ def new_run_folder(folder: Path) -> None:
     )
 
 
-def resume_run(
-    folder: Path | WritableFolder, *, agent: Agent, resources: Resources, observer: Observer
-) -> RunOutcome:
+def resume_run(folder: Path | WritableFolder, *, agent: Agent, resources: Resources, observer: Observer) -> RunOutcome:
     """Continue a run: play the missing episodes, and play those again that ended in an error.
 
     Args:
