@@ -5,7 +5,6 @@ checkpoint and nothing else.
 from __future__ import annotations
 
 import contextlib
-import errno
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-from cotbench.agents.hf.loading import first_line, hushed, quiet
+from cotbench.agents.hf.loading import first_line, hushed, is_disk_full, quiet
 from cotbench.baselines.training.dataset import PackedDataset
 from cotbench.baselines.training.model import TrainableModel, save
 from cotbench.baselines.training.options import TrainingOptions
@@ -23,10 +22,6 @@ from cotbench.baselines.training.trainer import TreeTrainer, newest_checkpoint, 
 from cotbench.errors import CotbenchError
 
 _LOG_EVERY = 10
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FULL_SAYS = ("PytorchStreamWriter", "inline_container", *(f"os error {number}" for number in _FULL))
-"""Marks of torch's and safetensors' errors on a full disk: they do not raise OSError."""
 
 
 def set_up_torch(threads: int | None, seed: int) -> None:
@@ -144,7 +139,7 @@ def disk_full_as_error(out: Path) -> Iterator[None]:
         with hushed():
             yield
     except Exception as error:
-        if getattr(error, "errno", None) not in _FULL and not any(sign in str(error) for sign in _FULL_SAYS):
+        if not is_disk_full(error):
             raise
         raise CotbenchError(
             f"no room to write to {out} ({first_line(error)}): the checkpoints before are whole; make room and go on with: "

@@ -83,8 +83,6 @@ def print_interrupted(what: str, again: str, manifest: Path) -> int:
     Returns:
         The exit code.
     """
-    begun = manifest.is_file()
-    print(
-        f"interrupted; {what}: {again}" if begun else "interrupted before anything was written: start it anew", file=sys.stderr
-    )
+    found = f"; {what}: {again}" if manifest.is_file() else " before anything was written: start it anew"
+    print(f"interrupted{found}", file=sys.stderr)
     return INTERRUPTED

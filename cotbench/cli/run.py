@@ -82,9 +82,9 @@ def run(
                 suite.write_suite_summary(opened, summary)
     except KeyboardInterrupt:
         return print_interrupted("what was played is kept", again, target / kind.manifest)
-    return (
-        _print_outcome(outcomes[0], json_, again) if summary is None else _print_suite(target, outcomes, summary, json_, again)
-    )
+    if summary is None:
+        return _print_outcome(outcomes[0], json_, again)
+    return _print_suite(target, outcomes, summary, json_, again)
 
 
 def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
