@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
+from cotbench.errors import UsageError
+
 OWNER = ".owner"
 """Suffix of the file beside the lock file that exists while the lock is held on a file system without `flock`."""
 
@@ -33,16 +35,20 @@ def file_lock(path: Path, *, shared: bool = False, wait: float = 0.0) -> Iterato
 
     Args:
         path: the lock file; it is created where it is missing, unless the lock is shared.
-        shared: exclude those only who hold it alone.
+        shared: exclude those only who hold it alone; a system without locks has none of them.
         wait: seconds to wait for another holder.
 
     Raises:
         BlockingIOError: somebody else holds it. Its `strerror` is empty; on a file system without locks it says who does, and
             what to do if that process was killed.
         OSError: the file cannot be locked; `strerror` says why.
+        UsageError: this system has no locks.
     """
     if find_spec("fcntl") is None:
-        raise OSError(errno.ENOSYS, "this system has no file locks: use Linux or macOS, on Windows WSL")
+        if not shared:
+            raise UsageError(f"cannot lock {path}: this system has no file locks; use Linux or macOS, on Windows WSL")
+        yield
+        return
     until = time.monotonic() + wait
     while True:
         try:

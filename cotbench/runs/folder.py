@@ -133,6 +133,7 @@ def lock_folder(folder: Path, writer: str, then: str = _WAIT, *, shared: bool = 
 
     Raises:
         RunFolderError: another process holds it, or the folder cannot be locked.
+        UsageError: this system has no locks.
     """
     with ExitStack() as stack:
         try:

@@ -19,7 +19,7 @@ import pytest
 
 from cotbench.agents.random import RandomAgent
 from cotbench.cli import run_cli
-from cotbench.errors import RunFolderError
+from cotbench.errors import RunFolderError, UsageError
 from cotbench.file_lock import OWNER, file_lock
 from cotbench.runs.folder import LOCK, FolderKind, lock_folder, make_folder, open_folder
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, RunConfig
@@ -253,8 +253,8 @@ def test_reading_works_without_fcntl(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(results.load_run(tmp_path / "run").records) == 2
     with folder.lock_folder(tmp_path / "run", "x", shared=True):
         pass
-    said = "this system has no file locks: use Linux or macOS, on Windows WSL"
-    with pytest.raises(RunFolderError, match=said), folder.lock_folder(tmp_path, "x"):
+    said = "this system has no file locks; use Linux or macOS, on Windows WSL"
+    with pytest.raises(UsageError, match=said), folder.lock_folder(tmp_path, "x"):
         pass
 
 
