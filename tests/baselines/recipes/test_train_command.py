@@ -5,7 +5,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import warnings
@@ -22,7 +21,7 @@ pytestmark = needs_hf
 from cotbench.baselines.data.demonstration import Demonstration, write_jsonl
 from cotbench.baselines.training import ema, trainer
 from cotbench.baselines.training.trainer import last_step
-from cotbench.cli import run_cli
+from cotbench.cli import main, run_cli
 from cotbench.cli.interruption import Interruption
 from cotbench.errors import RunFolderError
 from cotbench.study.folder import checkpoint as checkpoint_of_share
@@ -185,8 +184,7 @@ SAVES = "interrupted: the step is finished and the state saved first; Ctrl-C end
 GO_ON = "cotbench train --resume o"
 
 
-@pytest.mark.parametrize("more", [[], ["--ema-decay", "0.8"]])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "more"), [(signal.SIGINT, []), (signal.SIGTERM, ["--ema-decay", "0.8"])])
 def test_interrupted_it_saves_first_and_goes_on_from_that_step(
     interrupted: Any, undisturbed: Any, number: signal.Signals, more: list[str]
 ) -> None:
@@ -239,18 +237,24 @@ def test_killed_while_it_saves_an_interrupted_state(cli: Any, interrupted: Any, 
     same(Path("o"), whole)
 
 
-def test_interrupted_in_a_process_of_its_own(cli: Any, whole: Path) -> None:
-    """The command itself, and the signal from outside: it exits with 143 after SIGTERM."""
-    command = [sys.executable, "-P", "-m", "cotbench", *TRAIN]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def test_interrupted_from_outside(cli: Any, whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The command as a process: it exits with 143 after SIGTERM."""
+    child = os.fork()  # Everything is imported already.
+    if not child:
+        sys.argv[1:] = TRAIN
+        try:
+            main()
+        except SystemExit as error:
+            os._exit(int(str(error.code)))
+        os._exit(1)
     while not Path("o/checkpoint-3/recipe.json").exists():
-        assert process.poll() is None, process.communicate()
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it is still running"
         time.sleep(0.002)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate()
-    assert (process.returncode, out) == (143, ""), err
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 143
     step = last_step(Path("o"))
-    assert err.split("\n") == ["", SAVES, f"interrupted; its state after step {step} is kept: {GO_ON}", ""]
+    assert capfd.readouterr().err.split("\n") == ["", SAVES, f"interrupted; its state after step {step} is kept: {GO_ON}", ""]
     assert cli("train", "--resume", "o")[0] == 0
     same(Path("o"), whole)
 
