@@ -60,18 +60,12 @@ def cache_writes(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
-        raise cache_error(folder, error.strerror) from error
+        raise _cache_error(folder, error) from error
 
 
-def cache_error(folder: Path, reason: str) -> MissingDataError:
-    """Return the error for a folder of the cache that cannot be written to.
-
-    Args:
-        folder: the folder.
-        reason: why it cannot, in the system's words.
-    """
+def _cache_error(folder: Path, error: OSError) -> MissingDataError:
     return MissingDataError(
-        f"cannot write to the cache folder {folder} ({reason}): make room there, or set COTBENCH_CACHE to a folder that can be "
+        f"cannot write to the cache folder {folder} ({error.strerror}): make room there, or set COTBENCH_CACHE to a folder that can be "
         "written to"
     )
 
@@ -96,5 +90,5 @@ def cache_lock(folder: Path) -> Iterator[None]:
                 "or set COTBENCH_CACHE to another folder"
             ) from error
         except OSError as error:
-            raise cache_error(folder.parent, error.strerror) from error
+            raise _cache_error(folder.parent, error) from error
         yield

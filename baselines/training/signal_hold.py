@@ -42,8 +42,8 @@ class SignalHold:
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for held, handler in before.items():
+                signal.signal(held, handler)
         if self.number is not None:
             signal.raise_signal(self.number)
 
