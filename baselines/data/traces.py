@@ -22,10 +22,13 @@ from cotbench.baselines.data.demonstration import (
 from cotbench.baselines.data.scored_tasks import check_trainable
 from cotbench.envs.registry import Instructions, env_entry
 from cotbench.runs.episode import Episode
+from cotbench.runs.folder import FolderKind
 from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.manifest import RUN_FOLDER
 from cotbench.runs.runner import RunOutcome
 
 TRACES = "traces.json"
+TRACES_FOLDER = FolderKind(noun=RUN_FOLDER.noun, writer="cotbench traces", manifest=RUN_FOLDER.manifest)
 
 MOST_SILENT = 0.5
 """An episode is dropped if more than this share of its steps has no trace."""

@@ -13,11 +13,10 @@ from cotbench.baselines.data.demonstration import TRACES_JSONL, Demonstration, r
 from cotbench.baselines.data.traces import write_traces
 from cotbench.baselines.teachers.alfworld import WORDINGS
 from cotbench.baselines.tiny import corpus
-from cotbench.envs import wheels
 from cotbench.envs.alfworld.generator import VERSION
+from cotbench.envs.cache import cache_folder, cache_lock
 from cotbench.runs import runner
-from cotbench.runs.episode import EPISODES
-from cotbench.runs.manifest import RunConfig
+from cotbench.runs.manifest import MANIFEST, RunConfig
 from cotbench.runs.plan import make_plan
 from cotbench.runs.resources import Resources
 from cotbench.runs.rollout import Observer
@@ -43,17 +42,23 @@ def tiny_demonstrations(watch: Watch | None = None) -> list[Demonstration]:
     """
     config = RunConfig(agent=_TEACHER, env=corpus.ENV, split="train", mode="cot")
     key = hashlib.sha256(f"{VERSION} {config.model_dump_json()} {WORDINGS}".encode()).hexdigest()[:12]
-    folder = wheels.cache_folder() / "traces" / f"tiny-{key}"
+    folder = cache_folder() / "traces" / f"tiny-{key}"
     if not (folder / TRACES_JSONL).is_file():
-        plan = make_plan(config)
-        agent, resources = make_agent(config.agent), Resources(num_envs=8, workers=2)
-        with (watch or _no_observer)(plan, folder) as observer:
-            if (folder / EPISODES).is_file():
-                outcome = runner.resume_run(folder, agent=agent, resources=resources, observer=observer)
-            else:
-                outcome = runner.start_run(plan, folder, agent=agent, resources=resources, observer=observer)
-        write_traces(outcome)
+        with cache_lock(folder):
+            if not (folder / TRACES_JSONL).is_file():  # Another process may have been faster.
+                _play(config, folder, watch or _no_observer)
     return read_demonstrations(folder)
+
+
+def _play(config: RunConfig, folder: Path, watch: Watch) -> None:
+    plan = make_plan(config)
+    agent, resources = make_agent(config.agent), Resources(num_envs=8, workers=2)
+    with watch(plan, folder) as observer:
+        if (folder / MANIFEST).is_file():
+            outcome = runner.resume_run(folder, agent=agent, resources=resources, observer=observer)
+        else:
+            outcome = runner.start_run(plan, folder, agent=agent, resources=resources, observer=observer)
+    write_traces(outcome)
 
 
 def _no_observer(plan: Any, folder: Path) -> AbstractContextManager[Observer]:

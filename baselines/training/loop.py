@@ -5,7 +5,7 @@ checkpoint and nothing else.
 from __future__ import annotations
 
 import contextlib
-import errno
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,15 @@ from typing import Any
 import torch
 import transformers
 
-from cotbench.agents.hf.loading import first_line, hushed, quiet
+from cotbench.agents.hf.loading import first_line, hushed, is_disk_full, quiet
 from cotbench.baselines.training.dataset import PackedDataset
 from cotbench.baselines.training.model import TrainableModel, save
 from cotbench.baselines.training.options import TrainingOptions
+from cotbench.baselines.training.signal_hold import SignalHold
 from cotbench.baselines.training.trainer import TreeTrainer, newest_checkpoint, restore_counts, steps_at, write_card
 from cotbench.errors import CotbenchError
 
 _LOG_EVERY = 10
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FULL_SAYS = ("PytorchStreamWriter", "inline_container", *(f"os error {number}" for number in _FULL))
-"""Marks of torch's and safetensors' errors on a full disk: they do not raise OSError."""
 
 
 def set_up_torch(threads: int | None, seed: int) -> None:
@@ -99,11 +96,14 @@ def fit(
 
     Raises:
         CotbenchError: a checkpoint could not be written; the one before it is whole.
+        KeyboardInterrupt: after Ctrl-C (or whatever else a signal does), once the state is saved.
     """
+    hold = SignalHold()
     trainer = TreeTrainer(
         packed=trainable.packed,
         card=lambda step, seen: {**record, "step": step, "progress": step / len(dataset.steps)},
         saves=saves,
+        hold=hold,
         average=ema_decay,
         model=trainable.model,
         args=args,
@@ -118,8 +118,10 @@ def fit(
         checkpoint = newest_checkpoint(Path(args.output_dir))
     if checkpoint is not None:
         restore_counts(trainer, checkpoint)
-    with disk_full_as_error(Path(args.output_dir)):
+    with disk_full_as_error(Path(args.output_dir)), hold.held():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+        if trainer.stopping and hold.number is None:
+            hold.number = signal.SIGTERM  # Another process was told to stop.
     return trainer
 
 
@@ -137,7 +139,7 @@ def disk_full_as_error(out: Path) -> Iterator[None]:
         with hushed():
             yield
     except Exception as error:
-        if getattr(error, "errno", None) not in _FULL and not any(sign in str(error) for sign in _FULL_SAYS):
+        if not is_disk_full(error):
             raise
         raise CotbenchError(
             f"no room to write to {out} ({first_line(error)}): the checkpoints before are whole; make room and go on with: "

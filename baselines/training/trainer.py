@@ -23,10 +23,15 @@ import transformers
 from cotbench.baselines.training.dataset import PackedDataset, StepBatch
 from cotbench.baselines.training.ema import RAW_WEIGHTS, WeightEMA
 from cotbench.baselines.training.loss import losses, mean_loss, plain_losses
+from cotbench.baselines.training.signal_hold import SignalHold
 from cotbench.errors import CotbenchError
 from cotbench.runs.jsonl_store import write_atomically
 
 CARD = "recipe.json"
+CHECKPOINT = "checkpoint"
+INTERRUPTED = "interrupted"
+"""Names of the folders `checkpoint-N`, the series that is measured, and `interrupted-N`, a state that is only gone on from."""
+
 _STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", RAW_WEIGHTS)
 _STATES = "rng_state*.pth"
 
@@ -42,11 +47,17 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         card: makes the recipe card of a checkpoint.
         saves: after which steps a checkpoint is written.
         average: decay of the running average of the weights, which is what is saved; 0: the weights themselves are.
+        hold: holds back the signals at which the training is to save its state and stop.
+
+    Attributes:
+        stopping: whether this process or another one was told to stop.
     """
 
-    def __init__(self, *, packed: bool, card: Card, saves: Sequence[int], average: float = 0.0, **rest: Any) -> None:
+    def __init__(
+        self, *, packed: bool, card: Card, saves: Sequence[int], hold: SignalHold, average: float = 0.0, **rest: Any
+    ) -> None:
         super().__init__(data_collator=_only, **rest)
-        self._packed = packed
+        self._packed, self._hold, self.stopping = packed, hold, False
         self._losses = losses if packed else plain_losses
         self.counts = {"tokens": 0.0, "actions": 0.0, "actions_in_loss": 0.0}
         self._since = (time.monotonic(), 0.0)
@@ -79,12 +90,14 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         return total * self.accelerator.num_processes
 
     def _add_counts(self, tokens: float, actions: float, in_loss: float) -> None:
-        """Add this process's counts of a step, and those of the others."""
+        """Add this process's counts of a step, and those of the others; all learn at the same step that one is to stop."""
+        stop = float(self._hold.number is not None)
         if self.accelerator.num_processes > 1:
             import torch
 
-            own = torch.tensor([tokens, actions, in_loss], dtype=torch.float64 if self.args.use_cpu else torch.float32)
-            tokens, actions, in_loss = self.accelerator.reduce(own.to(self.args.device), "sum").tolist()
+            own = torch.tensor([tokens, actions, in_loss, stop], dtype=torch.float64 if self.args.use_cpu else torch.float32)
+            tokens, actions, in_loss, stop = self.accelerator.reduce(own.to(self.args.device), "sum").tolist()
+        self.stopping = stop > 0
         for name, number in (("tokens", tokens), ("actions", actions), ("actions_in_loss", in_loss)):
             self.counts[name] += number
 
@@ -99,6 +112,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
             super()._save_checkpoint(*args, **more)
         if self.ema is not None and self.args.should_save:
             self.ema.save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", raw)
+        self.accelerator.wait_for_everyone()  # Each process writes the state of its random numbers.
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -147,27 +161,36 @@ def _only(items: Sequence[StepBatch]) -> dict[str, Any]:
 
 
 class _Checkpoints(transformers.TrainerCallback):  # type: ignore[misc]
-    """Callback that asks for checkpoints at the chosen steps and completes them with their card."""
+    """Callback that asks for checkpoints at the chosen steps, and for one more where the training is interrupted, and completes
+    them with their card.
+    """
 
     def __init__(self, trainer: TreeTrainer, card: Card, steps: frozenset[int]) -> None:
         self._trainer, self._card, self._steps = trainer, card, steps
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Update the average, and ask for a checkpoint after the chosen steps."""
+        """Update the average, and ask for a checkpoint after the chosen steps, or before the training stops."""
         if self._trainer.ema is not None:
             self._trainer.ema.update(state.global_step)
-        control.should_save = state.global_step in self._steps
+        control.should_save = state.global_step in self._steps or self._trainer.stopping
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write the card, then forget the older optimizers."""
+        """Write the card, then forget the older states."""
+        control.should_training_stop = control.should_training_stop or self._trainer.stopping
         if not state.is_world_process_zero:
             return
-        newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        out = Path(args.output_dir)
+        newest = out / f"{CHECKPOINT}-{state.global_step}"
+        of_series = state.global_step in self._steps
+        if not of_series:  # Under another name before it has a card: it is not one of the series.
+            newest = newest.rename(out / f"{INTERRUPTED}-{state.global_step}")
         seen = {**self._trainer.counts, "masked_share": self._trainer.masked_share}
         write_card(newest, {**self._card(state.global_step, seen), "seen": seen})
-        for folder in Path(args.output_dir).glob("checkpoint-*"):
-            if folder != newest:
+        for folder in _states(out):
+            if folder != newest and folder.name.startswith(INTERRUPTED):
+                shutil.rmtree(folder)
+            elif folder != newest and of_series:
                 for file in [*(folder / name for name in _STATE), *folder.glob(_STATES)]:
                     file.unlink(missing_ok=True)
 
@@ -183,7 +206,7 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
 
 
 def newest_checkpoint(out: Path) -> Path | None:
-    """Return the newest whole checkpoint, and remove newer ones that a kill left half-written.
+    """Return the newest whole checkpoint or interrupted state, and remove newer ones that a kill left half-written.
 
     Args:
         out: the folder of the training.
@@ -191,7 +214,7 @@ def newest_checkpoint(out: Path) -> Path | None:
     Raises:
         CotbenchError: a newer one was taken away: the older ones have no optimizer to go on with.
     """
-    for folder in sorted(out.glob("checkpoint-*"), key=_step_of, reverse=True):
+    for folder in _states(out):
         if not (folder / CARD).is_file():
             shutil.rmtree(folder)
         elif (folder / _STATE[0]).is_file():
@@ -204,8 +227,22 @@ def newest_checkpoint(out: Path) -> Path | None:
     return None
 
 
+def last_step(out: Path) -> int:
+    """Return after which step the training in a folder goes on; 0 where nothing of it is saved.
+
+    Args:
+        out: the folder of the training.
+    """
+    return max((_step_of(folder) for folder in _states(out) if (folder / CARD).is_file()), default=0)
+
+
+def _states(out: Path) -> list[Path]:
+    """Return the folders of checkpoints and interrupted states, whole or not, the newest first."""
+    return sorted((path for path in out.glob("*-*") if _step_of(path) >= 0), key=_step_of, reverse=True)
+
+
 def _step_of(folder: Path) -> int:
-    found = re.fullmatch(r"checkpoint-(\d+)", folder.name)
+    found = re.fullmatch(rf"(?:{CHECKPOINT}|{INTERRUPTED})-(\d+)", folder.name)
     return int(found[1]) if found else -1
 
 

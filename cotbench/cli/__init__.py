@@ -1,17 +1,22 @@
 """The command line. Invariant: an error is one line on standard error; exit code 2 for a usage error, 1 for a failed run, 130
-after Ctrl-C. Each command's file imports its dependencies when it runs, so `cotbench --help` answers at once.
+after Ctrl-C, 143 after SIGTERM. Each command's file imports its dependencies when it runs, so that `cotbench --help` answers at
+once.
 """
 
 from __future__ import annotations
 
 import sys
 
+from cotbench.cli.interruption import INTERRUPTED, Interruption
 from cotbench.errors import CotbenchError
 
 
 def main() -> None:
     """Run the command line of this process, and exit with its code."""
-    sys.exit(run_cli(sys.argv[1:]))
+    interruption = Interruption()
+    with interruption.handled():
+        code = run_cli(sys.argv[1:])
+    sys.exit(interruption.exit_code(code))
 
 
 def run_cli(arguments: list[str]) -> int:
@@ -34,7 +39,7 @@ def run_cli(arguments: list[str]) -> int:
     except TyperException as error:
         return _print_error(unknown_option(error) or error.format_message(), error.exit_code)
     except (KeyboardInterrupt, Abort):
-        return _print_error("interrupted", 130)
+        return _print_error("interrupted", INTERRUPTED)
     except BrokenPipeError:
         return 0  # The reader of our output closed the pipe, as `head` does.
     except OSError as error:

@@ -8,10 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from cotbench.agents.base import Agent
-from cotbench.cli.options import removed_if_empty
 
 
 class _Keeper:
@@ -38,21 +36,19 @@ def keep_agents() -> None:
 
 
 @contextmanager
-def open_agent(spec: str, build: Callable[[], Agent], folder: Path) -> Iterator[Agent]:
+def open_agent(spec: str, build: Callable[[], Agent]) -> Iterator[Agent]:
     """Open the agent of a spec for a `with` block; it is closed at the end, or kept.
 
     Args:
         spec: the spec.
         build: builds the agent.
-        folder: the command's folder; removed where it is empty and the agent cannot be built.
     """
     if _keeper.agent is not None and _keeper.spec == spec:
         agent = _keeper.agent
     else:
         _keeper.drop()
         print(f"loading {spec}", file=sys.stderr)
-        with removed_if_empty(folder):
-            agent = build()
+        agent = build()
     clear_cache = getattr(agent, "clear_cache", None)
     if not _keeper.keeping or clear_cache is None:
         try:

@@ -15,7 +15,8 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="Machine-readable."
     """The pinned data, and where it lies."""
     import json
 
-    from cotbench.envs.wheels import WHEELS, cache_folder, wheel_path
+    from cotbench.envs.cache import cache_folder
+    from cotbench.envs.wheels import WHEELS, wheel_path
 
     rows = [
         {

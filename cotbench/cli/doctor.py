@@ -27,7 +27,7 @@ def doctor(
     import json
     import platform
 
-    findings = [Finding("python", platform.python_version()), *_packages(), *_device(), *_wheels(), *_games(data)]
+    findings = [Finding("python", platform.python_version()), *_packages(), *_device(), *_cache(), *_games(data)]
     if json_:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
         return
@@ -92,7 +92,24 @@ def _device() -> list[Finding]:
     return [Finding("device", f"{gpu}; {cpus} CPUs, {torch.get_num_threads()} torch threads")]
 
 
-def _wheels() -> list[Finding]:
+def _cache() -> list[Finding]:
+    from cotbench.envs.cache import cache_folder
+    from cotbench.errors import MissingDataError
+
+    how = "set COTBENCH_CACHE to a folder that can be written to"
+    try:
+        folder = cache_folder()
+    except MissingDataError as error:
+        return [Finding("cache", str(error).partition(":")[0], how)]
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    usable = there.is_dir() and os.access(there, os.W_OK)
+    return [
+        Finding("cache", str(folder) if usable else f"{folder} cannot be written to", "" if usable else how),
+        *_wheels_in_cache(),
+    ]
+
+
+def _wheels_in_cache() -> list[Finding]:
     from cotbench.envs.wheels import WHEELS, wheel_path
 
     return [

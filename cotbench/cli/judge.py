@@ -40,10 +40,11 @@ def judge(
 
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.options import model_of, removed_if_empty
-    from cotbench.cli.resume import resume_folder
+    from cotbench.cli.options import model_of
+    from cotbench.cli.resume import print_interrupted, resume_folder
     from cotbench.errors import UsageError
     from cotbench.judge import folder as judge_folder
+    from cotbench.runs.folder import open_folder
 
     given = typed[PreferenceOptions]
     limit = given.pop("limit", None)
@@ -61,23 +62,21 @@ def judge(
     plan = judge_folder.make_judge_plan(run, model_of(PreferenceOptions, values))
     if not plan.recorded.revised:
         return _print_nothing(plan, json_)
-    if begun is None:
-        judge_folder.new_judge_folder(folder)  # Before the model is loaded, which can take minutes.
-    else:
+    if begun is not None:
         plan = replace(plan, options=_recorded(begun, plan.options, values))
     words = ["cotbench", "judge", str(run), "--agent", agent, *(["--out", str(folder)] if folder != usual else [])]
     words += [word for name in import_ or [] for word in ("--import", name)] + (["--limit", str(limit)] if limit else [])
     again = f"{shlex.join(words)} --resume"
     try:
         with (
-            open_agent(agent, build, folder) as asking,
-            removed_if_empty(folder),
+            # Locked before the model is loaded, which can take minutes: a second start is refused at once.
+            open_folder(folder, judge_folder.JUDGE_FOLDER, judge_folder.new_judge_folder if begun is None else None) as opened,
+            open_agent(agent, build) as asking,
             _progress(plan, folder, limit, quiet=json_ and not sys.stderr.isatty()) as observer,
         ):
-            summary = judge_folder.judge_run(plan, folder, agent=asking, limit=limit, observer=observer)
+            summary = judge_folder.judge_run(plan, opened, agent=asking, limit=limit, observer=observer)
     except KeyboardInterrupt:
-        print(f"interrupted; what was judged is kept: {again}", file=sys.stderr)
-        return 130
+        return print_interrupted("what was judged is kept", again, folder / judge_folder.JUDGE_FOLDER.manifest)
     return _print_outcome(folder, summary, json_, again)
 
 

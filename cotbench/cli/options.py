@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -87,17 +85,6 @@ def bad_value(error: ValidationError, model: type[BaseModel] | None = None) -> U
     field = str(first["loc"][-1] if first["loc"] else "")
     flag = flag_of(model, field) if model is not None else "--" + field.replace("_", "-")
     return UsageError(f"{flag} {first['input']}: {first['msg']}")
-
-
-@contextmanager
-def removed_if_empty(folder: Path) -> Iterator[None]:
-    """Remove a folder that is empty when the `with` block fails."""
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):
-            folder.rmdir()  # Refused where it holds something.
-        raise
 
 
 def cores() -> int:

@@ -20,7 +20,7 @@ from cotbench.cli.progress import progress
 from cotbench.envs.splits import digest
 from cotbench.runs import runner, suite
 from cotbench.runs.episode import Episode
-from cotbench.runs.folder import check_identity
+from cotbench.runs.folder import WritableFolder, check_identity
 from cotbench.runs.manifest import MANIFEST, RunConfig
 from cotbench.runs.plan import RunPlan
 from cotbench.runs.resources import Resources
@@ -47,18 +47,21 @@ def recorded_configs(folder: Path, given: dict[str, Any]) -> list[RunConfig]:
     return configs
 
 
-def play_run(plan: RunPlan, folder: Path, quiet: bool, agent: Agent, resources: Resources) -> runner.RunOutcome:
+def play_run(
+    plan: RunPlan, folder: Path | WritableFolder, quiet: bool, agent: Agent, resources: Resources
+) -> runner.RunOutcome:
     """Play a run, or resume it where it was begun.
 
     Args:
         plan: the plan of the run.
-        folder: the run folder.
+        folder: the run folder, or an open one.
         quiet: show no progress where standard error is no terminal.
         agent: the agent.
         resources: data folder and limits of this process.
     """
-    with progress(plan, folder, quiet=quiet and not sys.stderr.isatty()) as observer:
-        if (folder / MANIFEST).is_file():
+    path = folder if isinstance(folder, Path) else folder.path
+    with progress(plan, path, quiet=quiet and not sys.stderr.isatty()) as observer:
+        if (path / MANIFEST).is_file():
             return runner.resume_run(folder, agent=agent, resources=resources, observer=observer)
         return runner.start_run(plan, folder, agent=agent, resources=resources, observer=observer)
 

@@ -49,7 +49,8 @@ def probe(
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.options import model_of, only_given
-    from cotbench.cli.resume import resume_command, resume_folder
+    from cotbench.cli.resume import print_interrupted, resume_command, resume_folder
+    from cotbench.probes.config import CONFIG
     from cotbench.probes.folder import known_answers, parse_options, run_probe
     from cotbench.probes.probe import probe_named
 
@@ -68,7 +69,7 @@ def probe(
             known = None if config.answers is None else known_answers(config.answers, config.agent, found, elicitation)
             quiet = json_ and not sys.stderr.isatty()
             with (
-                open_agent(config.agent, build, target) as player,
+                open_agent(config.agent, build) as player,
                 _progress(config.probe, len(found.states), quiet=quiet) as observer,
             ):
                 summary = run_probe(
@@ -84,8 +85,7 @@ def probe(
                     observer=observer,
                 )
     except KeyboardInterrupt:
-        print(f"interrupted; what was measured is kept: {again}", file=sys.stderr)
-        return 130
+        return print_interrupted("what was measured is kept", again, target / CONFIG)
     return _print_outcome(summary, target, json_, again)
 
 
@@ -179,7 +179,7 @@ def _check_new(target: Path) -> None:
 
     if _names(target) == {CONFIG}:
         return
-    begun = any((target / name).exists() for name in (MANIFEST, _REFERENCE))
+    begun = (target / CONFIG).is_file() and any((target / name).exists() for name in (MANIFEST, _REFERENCE))
     hint = f"go on with: cotbench probe --resume {target}, or choose another --out" if begun else "choose another --out"
     make_folder(target, hint, "folder of the probe")
 
@@ -221,7 +221,7 @@ def _states(target: Path, config: ProbeConfig, resources: Resources) -> tuple[An
         played = {"agent": config.reference, "mode": "cot", "seed": config.seed}
         plan = make_plan(new_config({"env": RunConfig.model_fields["env"].default, **where, **played}), resources.data)
         run = target / _REFERENCE
-        with open_agent(config.reference, resolve(config.reference), target) as player:
+        with open_agent(config.reference, resolve(config.reference)) as player:
             play_run(plan, run, True, player, resources)
     states = read_states(run, config.states, config.seed)
     return states, elicitation_of(states.env, config.elicitation)

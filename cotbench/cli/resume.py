@@ -5,9 +5,11 @@ read from DIR.
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cotbench.cli.interruption import INTERRUPTED
 from cotbench.errors import UsageError
 
 RESUMED = ("run", "traces", "train", "probe", "judge", "study")
@@ -68,3 +70,19 @@ def resume_command(command: str, folder: Path, imports: Sequence[str] = (), data
     words = ["cotbench", command, "--resume", str(folder)]
     words += [word for name in imports for word in ("--import", name)]
     return shlex.join([*words, *(["--data", str(data)] if data is not None else [])])
+
+
+def print_interrupted(what: str, again: str, manifest: Path) -> int:
+    """Print that a command was interrupted, with the command line that goes on where there is something to go on with.
+
+    Args:
+        what: what has survived: "what was played is kept".
+        again: the command line that resumes the folder.
+        manifest: the file that it needs.
+
+    Returns:
+        The exit code.
+    """
+    found = f"; {what}: {again}" if manifest.is_file() else " before anything was written: start it anew"
+    print(f"interrupted{found}", file=sys.stderr)
+    return INTERRUPTED

@@ -26,15 +26,15 @@ def run(
     json_: Annotated[bool, typer.Option("--json", help="print summary.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Play every task in each mode, and compare the modes on the same tasks."""
-    import sys
-
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.options import model_of, new_config
     from cotbench.cli.playing import play_run, print_plans, recorded_configs
-    from cotbench.cli.resume import resume_command, resume_folder
+    from cotbench.cli.resume import print_interrupted, resume_command, resume_folder
     from cotbench.errors import UsageError
     from cotbench.runs import runner, suite
+    from cotbench.runs.folder import open_folder
+    from cotbench.runs.manifest import RUN_FOLDER
     from cotbench.runs.plan import make_plan
 
     given = typed[SuiteConfig]
@@ -59,27 +59,32 @@ def run(
     for plan in plans:
         plan.entry.require()
     target = folder or out or runner.new_folder(configs[0].model_copy(update={"env": env} if several else {}))
-    if folder is None:
-        runner.new_run_folder(target)  # Before the model is loaded: that can take minutes.
-        if several:
-            suite.write_suite(target, plans, data)
     again = resume_command("run", target, import_ or [], data)
+    kind = suite.SUITE_FOLDER if several else RUN_FOLDER
     try:
-        with open_agent(configs[0].agent, build, target) as player:
-            outcomes = [
-                play_run(
-                    plan,
-                    target / plan.config.env if several else target,
-                    json_,
-                    player,
-                    resources.model_copy(update={"data": suite.data_for(plan.config, data)}),
-                )
-                for plan in plans
-            ]
+        # Locked before the model is loaded, which can take minutes: a second start is refused at once.
+        with open_folder(target, kind, runner.new_run_folder if folder is None else None) as opened:
+            if several and folder is None:
+                suite.write_suite(opened, plans, data)
+            with open_agent(configs[0].agent, build) as player:
+                outcomes = [
+                    play_run(
+                        plan,
+                        target / plan.config.env if several else opened,
+                        json_,
+                        player,
+                        resources.model_copy(update={"data": suite.data_for(plan.config, data)}),
+                    )
+                    for plan in plans
+                ]
+            summary = suite.summarize_suite([outcome.summary for outcome in outcomes]) if several else None
+            if summary is not None:
+                suite.write_suite_summary(opened, summary)
     except KeyboardInterrupt:
-        print(f"interrupted; what was played is kept: {again}", file=sys.stderr)
-        return 130
-    return _print_suite(target, outcomes, json_, again) if several else _print_outcome(outcomes[0], json_, again)
+        return print_interrupted("what was played is kept", again, target / kind.manifest)
+    if summary is None:
+        return _print_outcome(outcomes[0], json_, again)
+    return _print_suite(target, outcomes, summary, json_, again)
 
 
 def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
@@ -96,14 +101,11 @@ def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
     return print_errors(outcome.episodes, again)
 
 
-def _print_suite(folder: Path, outcomes: list[Any], as_json: bool, again: str) -> int:
+def _print_suite(folder: Path, outcomes: list[Any], summary: Any, as_json: bool, again: str) -> int:
     from cotbench.cli.options import console
     from cotbench.cli.playing import print_errors
-    from cotbench.runs.suite import summarize_suite, write_suite_summary
     from cotbench.runs.tables import suite_table
 
-    summary = summarize_suite([outcome.summary for outcome in outcomes])
-    write_suite_summary(folder, summary)
     if as_json:
         typer.echo(summary.model_dump_json(indent=2))
     else:

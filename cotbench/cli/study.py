@@ -36,7 +36,7 @@ def study(
     import sys
 
     from cotbench.cli.options import model_of
-    from cotbench.cli.resume import resume_command
+    from cotbench.cli.resume import print_interrupted, resume_command
     from cotbench.report.require import require_report
     from cotbench.study import folder
     from cotbench.study.plan import make_study_plan
@@ -58,8 +58,7 @@ def study(
             with _progress(plan, target) as observer, _executor(config, jobs) as executor:
                 failures = run_study(target, plan, executor, observer)
     except KeyboardInterrupt:
-        print(f"interrupted; what was done is kept, go on with: {again}", file=sys.stderr)
-        return 130
+        return print_interrupted("what was done is kept, go on with", again, target / folder.STUDY)
     if failures:
         first = failures[0]
         print(

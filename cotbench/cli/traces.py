@@ -51,16 +51,14 @@ def _play(
     dry: bool,
     json_: bool,
 ) -> int:
-    import sys
-
     from cotbench.agents.registry import resolve
     from cotbench.baselines.data.demonstration import require_parquet
-    from cotbench.baselines.data.traces import write_traces
+    from cotbench.baselines.data.traces import TRACES_FOLDER, write_traces
     from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.playing import play_run, print_plans
-    from cotbench.cli.resume import resume_command, resume_folder
+    from cotbench.cli.resume import print_interrupted, resume_command, resume_folder
     from cotbench.runs import runner
-    from cotbench.runs.folder import make_folder
+    from cotbench.runs.folder import make_folder, open_folder
     from cotbench.runs.plan import make_plan
 
     folder = resume_folder(where[1], where[0])
@@ -75,15 +73,21 @@ def _play(
         require_parquet()
     target = folder or where[0] or runner.new_folder(config)
     again = resume_command("traces", target, imports, resources.data)
-    if folder is None:
-        make_folder(target, f"go on with: {again}, or choose another --out", "traces folder")
+    manifest = target / TRACES_FOLDER.manifest
+
+    def check(target: Path) -> None:
+        hint = f"go on with: {again}, or choose another --out" if manifest.is_file() else "choose another --out"
+        make_folder(target, hint, "traces folder")
+
     try:
-        with open_agent(config.agent, build, target) as player:
-            outcome = play_run(plan, target, json_, player, resources)
+        # Locked before the model is loaded, which can take minutes: a second start is refused at once.
+        with open_folder(target, TRACES_FOLDER, check if folder is None else None) as opened:
+            with open_agent(config.agent, build) as player:
+                outcome = play_run(plan, opened, json_, player, resources)
+            summary = write_traces(outcome, parquet=parquet)
     except KeyboardInterrupt:
-        print(f"interrupted; what was played is kept: {again}", file=sys.stderr)
-        return 130
-    return _print(outcome, write_traces(outcome, parquet=parquet), json_, again)
+        return print_interrupted("what was played is kept", again, manifest)
+    return _print(outcome, summary, json_, again)
 
 
 def _config(folder: Path | None, given: dict[str, Any]) -> Any:

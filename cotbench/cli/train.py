@@ -111,10 +111,7 @@ def _train(
     imports: list[str],
     as_json: bool,
 ) -> int:
-    import sys
-
     from cotbench.baselines.recipes.require import require_training
-    from cotbench.cli.options import removed_if_empty
     from cotbench.cli.resume import resume_command, resume_folder
     from cotbench.errors import UsageError
 
@@ -131,11 +128,9 @@ def _train(
     again = resume_command("train", target, imports)
     try:
         _play_tiny_episodes(plan, quiet=as_json)
-        with removed_if_empty(target):
-            trained = resolve.run_recipe(plan, target, resume=begun is not None, progress=progress(quiet=as_json))
+        trained = resolve.run_recipe(plan, target, resume=begun is not None, progress=progress(quiet=as_json))
     except KeyboardInterrupt:
-        print(f"interrupted; the checkpoints are kept: {again}", file=sys.stderr)
-        return 130
+        return _print_interrupted(target, again)
     if not first_process():
         return 0
     if as_json:
@@ -144,6 +139,20 @@ def _train(
         typer.echo(trained.summary_line)
         typer.echo(f"play it with: cotbench run --agent hf:{_loadable_path(target)}")
     return 0
+
+
+def _print_interrupted(target: Path, again: str) -> int:
+    """Print after which step the training goes on, in the first of several processes; return the exit code."""
+    from cotbench.baselines.training.recipe_card import TRAINING_FOLDER, first_process
+    from cotbench.baselines.training.trainer import last_step
+    from cotbench.cli.interruption import INTERRUPTED
+    from cotbench.cli.resume import print_interrupted
+
+    if not first_process():
+        return INTERRUPTED
+    step = last_step(target)
+    what = f"its state after step {step} is kept" if step else "no step is kept"
+    return print_interrupted(what, again, target / TRAINING_FOLDER.manifest)
 
 
 def _play_tiny_episodes(plan: Any, *, quiet: bool) -> None:

@@ -15,6 +15,7 @@ import traceback
 from typing import Any
 
 from cotbench.cli.agent_cache import keep_agents
+from cotbench.cli.interruption import INTERRUPTED, Interruption
 from cotbench.study.executor import LOG_HEADER
 
 
@@ -25,12 +26,12 @@ def main() -> None:
     os.dup2(null, 0)
     keep_agents()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    with os.fdopen(commands, encoding="utf-8") as lines:
+    with Interruption().handled(), os.fdopen(commands, encoding="utf-8") as lines:
         for line in lines:
             command = json.loads(line)
             code = _run_logged(command["arguments"], command["log"], null)
             os.write(answers, f"{code}\n".encode())
-            if code == 130:
+            if code == INTERRUPTED:
                 break
 
 

@@ -16,7 +16,7 @@ from cotbench.judge.question import check_judge
 from cotbench.probes.folder import ProbeResult, ProbeSummary, read_probe, run_probe, summarize_probe
 from cotbench.probes.states import RecordedRun, StateAnswer, StateKey, StateSet, recorded_states
 from cotbench.prompting.query import Decision, Query, derive_seed
-from cotbench.runs.folder import FolderKind, file_name, make_folder
+from cotbench.runs.folder import FolderKind, WritableFolder, file_name, make_folder
 from cotbench.runs.manifest import MANIFEST, Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -141,7 +141,8 @@ def new_judge_folder(folder: Path) -> None:
     Raises:
         RunFolderError: the folder is not empty, or it cannot be made.
     """
-    make_folder(folder, "go on with --resume, or choose another --out")
+    begun = (folder / JUDGE_FOLDER.manifest).is_file()
+    make_folder(folder, "go on with --resume, or choose another --out" if begun else "choose another --out")
 
 
 def read_judges(run: str | Path) -> dict[str, ProbeResult]:
@@ -171,7 +172,7 @@ def judgements_of(result: ProbeResult) -> pd.DataFrame:
 
 def judge_run(
     plan: JudgePlan,
-    folder: Path,
+    folder: Path | WritableFolder,
     *,
     agent: Agent,
     limit: int | None = None,
@@ -181,7 +182,7 @@ def judge_run(
 
     Args:
         plan: the states and answers to judge.
-        folder: of this judge.
+        folder: of this judge; an open one where the caller has locked it already, before the judge was built.
         agent: the judge.
         limit: judge until this many states are; all when None.
         observer: called with each row of a state where the trace changed the action, once it is written.
@@ -197,7 +198,7 @@ def judge_run(
     check_judge(agent, question)
 
     def choose(rows: Sequence[PreferenceRow]) -> set[StateKey]:
-        plan.check_rows(folder, rows)
+        plan.check_rows(folder if isinstance(folder, Path) else folder.path, rows)
         return plan.chosen(limit, frozenset(row.key for row in rows if row.error is None))
 
     def report(row: Any) -> None:

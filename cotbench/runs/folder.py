@@ -7,14 +7,14 @@ it; a process that finds the folder locked changes nothing in it.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cotbench.errors import RunFolderError
+from cotbench.file_lock import OWNER, file_lock
 from cotbench.runs.jsonl_store import JsonlStore, write_atomically
 
 LOCK = ".lock"
@@ -129,59 +129,29 @@ def lock_folder(folder: Path, writer: str, then: str = _WAIT, *, shared: bool = 
         folder: a folder that exists.
         writer: the command that may hold the lock already; for the message.
         then: what to do in that case; for the message.
-        shared: keep writers away while reading. Reading works without a lock where the folder has no lock file or the system no
-            `fcntl`.
+        shared: keep writers away while reading. Reading works without a lock where there is none to be had.
 
     Raises:
-        RunFolderError: another process holds it, or the file system gives no lock.
+        RunFolderError: another process holds it, or the folder cannot be locked.
+        UsageError: this system has no locks.
     """
-    held = _acquire(folder, writer, then, shared)
-    try:
-        yield
-    finally:
-        if held is not None:
-            # A lock file alone would keep an otherwise empty folder from being removed.
-            if not shared and _names(folder) == {LOCK}:
-                (folder / LOCK).unlink(missing_ok=True)
-            os.close(held)
-
-
-def _acquire(folder: Path, writer: str, then: str, shared: bool) -> int | None:
-    """Return an open file that holds the lock; None where there is nothing to lock against."""
-    try:
-        import fcntl
-    except ImportError as error:
-        if shared:
-            return None
-        raise RunFolderError(f"cannot lock {folder}: this system has no fcntl; write to it on Linux or macOS") from error
-    while True:
+    with ExitStack() as stack:
         try:
-            held = os.open(folder / LOCK, os.O_CLOEXEC | (os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT), 0o644)
-        except OSError as error:
-            if shared and isinstance(error, FileNotFoundError):
-                return None
-            raise RunFolderError(f"cannot lock {folder} ({error.strerror}): choose another --out") from error
-        try:
-            fcntl.flock(held, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
-            if _is_lock_of(held, folder):
-                return held
-            os.close(held)  # The last holder has removed the file: a lock on a removed file excludes nobody.
+            stack.enter_context(file_lock(folder / LOCK, shared=shared))
         except BlockingIOError as error:
-            os.close(held)
-            raise RunFolderError(f"{folder} is in use by another {writer}: {then}") from error
+            holder = f" ({error.strerror})" if error.strerror else ""
+            raise RunFolderError(f"{folder} is in use by another {writer}{holder}: {then}") from error
         except OSError as error:
-            os.close(held)
-            raise RunFolderError(
-                f"cannot lock {folder} ({error.strerror}): choose another --out, on a file system that has locks"
-            ) from error
-
-
-def _is_lock_of(held: int, folder: Path) -> bool:
-    try:
-        named = (folder / LOCK).stat()
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(os.fstat(held), named)
+            if not shared:
+                raise RunFolderError(
+                    f"cannot lock {folder} ({error.strerror}): choose another --out, on a local disk"
+                ) from error
+        try:
+            yield
+        finally:
+            # A lock file alone would keep an otherwise empty folder from being removed.
+            if not shared and _names(folder) - {LOCK + OWNER} == {LOCK}:
+                (folder / LOCK).unlink(missing_ok=True)
 
 
 def _names(folder: Path) -> set[str]:

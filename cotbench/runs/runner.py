@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,12 +35,14 @@ class RunOutcome:
     episodes: list[Episode]
 
 
-def start_run(plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> RunOutcome:
+def start_run(
+    plan: RunPlan, folder: Path | WritableFolder, *, agent: Agent, resources: Resources, observer: Observer
+) -> RunOutcome:
     """Play a new run into an empty or new folder.
 
     Args:
         plan: the tasks and the settings.
-        folder: the run folder.
+        folder: the run folder; an open one where the caller has locked it already, before the agent was built.
         agent: the agent that plays.
         resources: the resources of the run.
         observer: receives the progress.
@@ -50,7 +54,7 @@ def start_run(plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources
     """
     plan.entry.require()
     check_elicitation(agent, plan.config.elicitation)
-    with open_folder(folder, RUN_FOLDER, new_run_folder) as opened:
+    with _opened(folder, new_run_folder) as opened:
         manifest = _manifest(plan, agent, resources.data)
         opened.begin(manifest.model_dump_json(indent=2))
         return _play(opened, manifest, plan, agent=agent, resources=resources, observer=observer)
@@ -68,11 +72,11 @@ def new_run_folder(folder: Path) -> None:
     )
 
 
-def resume_run(folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> RunOutcome:
+def resume_run(folder: Path | WritableFolder, *, agent: Agent, resources: Resources, observer: Observer) -> RunOutcome:
     """Continue a run: play the missing episodes, and play those again that ended in an error.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, or an open one.
         agent: the agent of the run.
         resources: the resources of the run.
         observer: receives the progress.
@@ -80,14 +84,20 @@ def resume_run(folder: Path, *, agent: Agent, resources: Resources, observer: Ob
     Raises:
         RunFolderError: not a run folder, or the tasks, the data or the elicitation have changed since.
     """
-    before = read_manifest(folder)
+    before = read_manifest(folder if isinstance(folder, Path) else folder.path)
     env_entry(before.config.env).require()
     plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), resources.data)
     plan = RunPlan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
     check_elicitation(agent, before.config.elicitation)
-    with open_folder(folder, RUN_FOLDER) as opened:
+    with _opened(folder) as opened:
         opened.check_identity(before.identity(), _manifest(plan, agent, resources.data).identity())
         return _play(opened, before, plan, agent=agent, resources=resources, observer=observer)
+
+
+def _opened(
+    folder: Path | WritableFolder, check: Callable[[Path], None] | None = None
+) -> AbstractContextManager[WritableFolder]:
+    return open_folder(folder, RUN_FOLDER, check) if isinstance(folder, Path) else nullcontext(folder)
 
 
 def _manifest(plan: RunPlan, agent: Agent, data: Path | None) -> Manifest:
@@ -225,15 +235,15 @@ def run(
         CotbenchError: as `make_plan` and `start_run`.
     """
     plan = make_plan(config, data)
-    player = agent if agent is not None else make_agent(config.agent)
-    try:
-        resources = Resources(num_envs=num_envs, workers=workers, data=data)
-        return start_run(
-            plan, out or new_folder(config), agent=player, resources=resources, observer=observer or SilentObserver()
-        )
-    finally:
-        if agent is None:
-            player.close()
+    resources = Resources(num_envs=num_envs, workers=workers, data=data)
+    # Locked before a model is loaded: that can take minutes.
+    with open_folder(out or new_folder(config), RUN_FOLDER, new_run_folder) as opened:
+        player = agent if agent is not None else make_agent(config.agent)
+        try:
+            return start_run(plan, opened, agent=player, resources=resources, observer=observer or SilentObserver())
+        finally:
+            if agent is None:
+                player.close()
 
 
 class SilentObserver:

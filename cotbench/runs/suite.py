@@ -13,14 +13,14 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from cotbench.envs.registry import env_entry, overall_groups
 from cotbench.errors import RunFolderError, UsageError
 from cotbench.prompting.elicitation import MODES, Mode
-from cotbench.runs.folder import lock_folder
-from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.folder import FolderKind, WritableFolder
 from cotbench.runs.manifest import RUN_FOLDER, SUITE, RunConfig, read_manifest
 from cotbench.runs.plan import RunPlan
 from cotbench.runs.summary import SUMMARY, Summary
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
 
+SUITE_FOLDER = FolderKind(noun=RUN_FOLDER.noun, writer=RUN_FOLDER.writer, manifest=SUITE)
 ALL = "all"
 _WITHOUT_DATA = "all-gen"
 _CONFIGS = TypeAdapter(list[RunConfig])
@@ -71,24 +71,17 @@ def data_for(config: RunConfig, data: Path | None) -> Path | None:
     return data if env_entry(config.env).takes_data else None
 
 
-def write_suite(folder: Path, plans: Sequence[RunPlan], data: Path | None) -> None:
+def write_suite(folder: WritableFolder, plans: Sequence[RunPlan], data: Path | None) -> None:
     """Write the configs of a suite, after checking that the data of every environment is available.
 
     Args:
-        folder: the suite's folder.
+        folder: the suite's folder, opened as a `SUITE_FOLDER`.
         plans: the plan of each run.
         data: the folder with game data, where given.
-
-    Raises:
-        RunFolderError: another process has begun a suite here meanwhile.
     """
     for plan in plans:
         plan.entry.source().data_version(plan.tasks, data_for(plan.config, data))
-    configs = [plan.config.model_dump(mode="json") for plan in plans]
-    with lock_folder(folder, RUN_FOLDER.writer):
-        if is_suite(folder):
-            raise RunFolderError(f"{folder} is not empty; go on with: cotbench run --resume {folder}")
-        write_atomically(folder / SUITE, [json.dumps(configs, indent=2) + "\n"])
+    folder.begin(json.dumps([plan.config.model_dump(mode="json") for plan in plans], indent=2))
 
 
 def read_configs(folder: Path) -> list[RunConfig]:
@@ -124,6 +117,6 @@ def summarize_suite(summaries: Sequence[Summary]) -> SuiteSummary:
     )
 
 
-def write_suite_summary(folder: Path, summary: SuiteSummary) -> None:
+def write_suite_summary(folder: WritableFolder, summary: SuiteSummary) -> None:
     """Write the summary of a suite into its folder."""
-    write_atomically(folder / SUMMARY, [summary.model_dump_json(indent=2) + "\n"])
+    folder.finalize(SUMMARY, summary.model_dump_json(indent=2))

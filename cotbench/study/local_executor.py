@@ -83,9 +83,9 @@ class LocalExecutor:
         return finished
 
     def cancel(self) -> None:
-        """Interrupt every process."""
+        """Interrupt every process, by a signal that does nothing more to one that the terminal's Ctrl-C has reached too."""
         for process in self._processes.values():
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
 
     def close(self) -> None:
         """End the processes."""

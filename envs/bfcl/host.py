@@ -22,9 +22,6 @@ TOO_LONG = "Error during execution: the call takes too long"
 SECONDS = 30.0
 """Time by the clock without a reply after which the process is taken for frozen."""
 
-_OWN_FAULT = frozenset({-signal.SIGPROF, -signal.SIGSEGV})
-"""Exit codes of a process that its own request ended."""
-
 Request = dict[str, Any]
 
 
@@ -224,7 +221,8 @@ class Host:
         except (OSError, EOFError) as error:
             code = None if isinstance(error, TimeoutError) else process.wait()
             why = self._errors.last_line() if self._errors is not None and (code or 0) > 0 else ""
-            raise _EndedError(answered, code in _OWN_FAULT, why) from error
+            # These signals end a process for what its own request does; not every system has them.
+            raise _EndedError(answered, code in (-signal.SIGPROF, -signal.SIGSEGV), why) from error
         return answered
 
     @staticmethod

@@ -20,11 +20,21 @@ from cotbench.leaderboard.store import schema
 _WAIT = 60
 """Seconds to wait for another writer."""
 _WRITING = "cotbench_writing"
+_LOCK_FAILURES = ("database is locked", "locking protocol", "disk I/O error")
+_NO_LOCK = "; another process writes to it, or its file system has no locks: put --db on a local disk, or use PostgreSQL"
 
 
 def default_path() -> Path:
-    """Return where the leaderboard lies unless it is given: a file in the user's data folder."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "cotbench" / "leaderboard.sqlite"
+    """Return where the leaderboard lies unless it is given: a file in the user's data folder.
+
+    Raises:
+        StoreError: the user has no home folder.
+    """
+    try:
+        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    except RuntimeError as error:
+        raise StoreError(f"there is no folder for the leaderboard ({error}): give --db FILE") from error
+    return data / "cotbench" / "leaderboard.sqlite"
 
 
 class Database:
@@ -40,9 +50,9 @@ class Database:
     def __init__(self, where: str | Path) -> None:
         url = _url(where)
         self.name = url.render_as_string(hide_password=True)
+        self._lite = url.get_backend_name() == "sqlite"
         with self._translated():
             self._engine = sql.create_engine(url, pool_size=8, max_overflow=8, pool_pre_ping=True)
-        self._lite = url.get_backend_name() == "sqlite"
         if self._lite:
             event.listen(self._engine, "connect", _prepare)
             event.listen(self._engine, "begin", _begin)
@@ -83,7 +93,9 @@ class Database:
         except (NoSuchModuleError, ArgumentError, ImportError) as error:
             raise StoreError(f"cannot use {self.name} as a leaderboard ({_first_line(error)})") from error
         except DatabaseError as error:
-            raise StoreError(f"the leaderboard's database {self.name} says: {_first_line(error.orig or error)}") from error
+            reason = _first_line(error.orig or error)
+            hint = _NO_LOCK if self._lite and reason in _LOCK_FAILURES else ""
+            raise StoreError(f"the leaderboard's database {self.name} says: {reason}{hint}") from error
         except SQLAlchemyError as error:
             raise StoreError(f"the leaderboard's database {self.name}: {_first_line(error)}") from error
 

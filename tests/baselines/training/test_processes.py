@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,18 +16,62 @@ from tests.tiny_models import save_model
 pytestmark = [needs_hf, pytest.mark.slow]
 
 
-def test_two_processes_reach_the_weights_of_one(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("given")
+    traces, model = folder / "traces", save_model(folder / "model", "qwen")
+    assert run_cli(["traces", "--teacher", "scripted?slips=0.05", "--episodes", "6", "--out", str(traces)]) == 0
+    return ["--recipe", "sft+", "--model", str(model), "--data", str(traces), "--epochs", "1", "--lr", "1e-3"]
+
+
+def _train(count: int, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[Any]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    command += ["-m", "cotbench", "train", *arguments]
+    # Elsewhere than in the checkout, which would shadow what is installed.
+    return subprocess.run(
+        command, check=False, cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+
+
+def test_two_processes_reach_the_weights_of_one(tmp_path: Path, options: list[str]) -> None:
     from safetensors.torch import load_file
 
-    traces, model = tmp_path / "traces", save_model(tmp_path / "model", "qwen")
-    assert run_cli(["traces", "--teacher", "scripted?slips=0.05", "--episodes", "6", "--out", str(traces)]) == 0
-    options = ["--recipe", "sft+", "--model", str(model), "--data", str(traces), "--epochs", "1", "--lr", "1e-3"]
     seen = []
     for name, count in (("one", 1), ("two", 2)):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-        command += ["-m", "cotbench", "train", *options, "--out", str(tmp_path / name)]
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+        done = _train(count, *options, "--out", str(tmp_path / name), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
         seen.append(json.loads((tmp_path / name / "recipe.json").read_text())["seen"])
     assert seen[0] == seen[1]
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5
+
+
+PLUGIN = """
+import os, signal
+from cotbench.baselines.training import trainer
+
+step = trainer.TreeTrainer.training_step
+
+def training_step(self, *rest, **more):
+    if os.environ["RANK"] == "1" and self.state.global_step == 1:
+        signal.raise_signal(signal.SIGTERM)
+    return step(self, *rest, **more)
+
+trainer.TreeTrainer.training_step = training_step
+"""
+
+
+def test_a_signal_to_one_process_saves_the_state_of_all(tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    more = ["--checkpoints", "1", *options]
+    assert _train(2, *more, "--out", str(whole), cwd=tmp_path).returncode == 0
+    done = _train(2, "--import", str(tmp_path / "plugin.py"), *more, "--out", str(out), cwd=tmp_path)
+    assert done.returncode != 0 and "interrupted; its state after step 2 is kept: cotbench train --resume" in done.stderr
+    state = out / "interrupted-2"
+    assert {path.name for path in out.glob("*-*")} == {"interrupted-2"}
+    assert all((state / name).is_file() for name in ("rng_state_0.pth", "rng_state_1.pth", "optimizer.pt", "recipe.json"))
+    done = _train(2, "--resume", str(out), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert not state.exists()

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +19,14 @@ import pytest
 
 from cotbench.agents.random import RandomAgent
 from cotbench.cli import run_cli
-from cotbench.errors import RunFolderError
+from cotbench.errors import RunFolderError, UsageError
+from cotbench.file_lock import OWNER, file_lock
 from cotbench.runs.folder import LOCK, FolderKind, lock_folder, make_folder, open_folder
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, RunConfig
 from cotbench.runs.plan import make_plan
 from cotbench.runs.results import load_run
-from cotbench.runs.runner import Resources, SilentObserver, resume_run, run, start_run
-from cotbench.runs.suite import write_suite
+from cotbench.runs.runner import Resources, SilentObserver, new_run_folder, resume_run, run, start_run
+from cotbench.runs.suite import SUITE_FOLDER, write_suite
 
 THING = FolderKind(noun="thing", writer="cotbench make", manifest="thing.json")
 CONFIG = RunConfig(agent="random", tasks=("alfworld/gen/look/1",), max_steps=2)
@@ -116,18 +122,125 @@ def test_the_lock_of_a_file_that_was_removed_is_no_lock(tmp_path: Path, monkeypa
             pass
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
-def test_a_file_system_without_locks_is_not_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def _failing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def flock(handle: int, how: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", flock)
+
+
+@pytest.mark.parametrize("number", [errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES])
+def test_a_lock_that_somebody_holds_is_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    _failing(monkeypatch, number)
     for shared in (False, True):
         (tmp_path / LOCK).touch()
-        said = f"cannot lock .*{os.strerror(number)}.*choose another --out"
-        with pytest.raises(RunFolderError, match=said) as raised, lock_folder(tmp_path, "x", shared=shared):
+        with (
+            pytest.raises(RunFolderError, match=f"{tmp_path} is in use by another x: wait"),
+            lock_folder(tmp_path, "x", shared=shared),
+        ):
             pass
-        assert "in use" not in str(raised.value)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EBADF, errno.EINTR])
+def test_an_error_of_the_lock_is_not_in_use_and_keeps_no_reader_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    _failing(monkeypatch, number)
+    (tmp_path / LOCK).touch()
+    said = re.escape(f"cannot lock {tmp_path} ({os.strerror(number)}): choose another --out, on a local disk")
+    with pytest.raises(RunFolderError, match=f"^{said}$"), lock_folder(tmp_path, "x"):
+        pass
+    with lock_folder(tmp_path, "x", shared=True):
+        pass
+
+
+NO_LOCKS = [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL]
+
+
+@pytest.mark.parametrize("number", NO_LOCKS)
+def test_where_a_file_system_has_no_locks_a_file_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    _failing(monkeypatch, number)
+    owner = tmp_path / (LOCK + OWNER)
+    holder = (
+        rf"process {os.getpid()} on {re.escape(socket.gethostname())} since [-0-9: ]+ UTC; if that has ended, remove {owner}"
+    )
+    with lock_folder(tmp_path, "x"):
+        assert owner.is_file()
+        for shared in (False, True):
+            said = rf"^{tmp_path} is in use by another y \({holder}\): wait for it, or choose another --out$"
+            with pytest.raises(RunFolderError, match=said), lock_folder(tmp_path, "y", shared=shared):
+                pass
+        assert owner.is_file(), "it is the other one's"
+    assert list(tmp_path.iterdir()) == []
+    with lock_folder(tmp_path, "y"):
+        pass
+    (tmp_path / LOCK).touch()
+    with lock_folder(tmp_path, "y", shared=True):
+        assert not owner.exists(), "reading writes nothing"
+
+
+def test_a_folder_locked_by_a_file_is_in_use_where_there_are_locks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine has mounted the same file system with locks."""
+    with monkeypatch.context() as patch:
+        _failing(patch, errno.ENOSYS)
+        with lock_folder(tmp_path, "x"):
+            patch.undo()
+            for shared in (False, True):
+                with pytest.raises(RunFolderError, match="in use by another y"), lock_folder(tmp_path, "y", shared=shared):
+                    pass
+    with lock_folder(tmp_path, "y"):
+        pass
+
+
+@pytest.mark.parametrize("number", NO_LOCKS)
+def test_killed_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The file stays, and is never taken over: the message says that it is to be removed, and then all goes on."""
+    child = (
+        "import fcntl, os, signal\nfrom pathlib import Path\nfrom cotbench.runs.folder import lock_folder\n"
+        f"def flock(*_): raise OSError({number}, '')\nfcntl.flock = flock\n"
+        f"with lock_folder(Path({str(tmp_path)!r}), 'x'): os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", child], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    _failing(monkeypatch, number)
+    owner = tmp_path / (LOCK + OWNER)
+    with pytest.raises(RunFolderError, match=f"if that has ended, remove {owner}"):
+        _start(tmp_path)
+    owner.unlink()
+    _start(tmp_path)
+    resume_run(tmp_path, agent=RandomAgent(), resources=Resources(), observer=SilentObserver())
+    assert not owner.exists()
+
+
+def test_no_room_for_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _failing(monkeypatch, errno.ENOLCK)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.write", full)
+    with pytest.raises(RunFolderError, match=r"cannot lock .* \(No space left on device\)"), lock_folder(tmp_path, "x"):
+        pass
+    monkeypatch.undo()
+    assert not (tmp_path / (LOCK + OWNER)).exists()
+
+
+def test_a_lock_is_waited_for_until_a_deadline(tmp_path: Path) -> None:
+    path, order = tmp_path / "lock", list[str]()
+
+    def second() -> None:
+        with file_lock(path, wait=30):
+            order.append("second")
+
+    with file_lock(path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.3)
+        with pytest.raises(BlockingIOError), file_lock(path, wait=0.1):
+            pass
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
 
 
 def test_reading_works_without_fcntl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +253,8 @@ def test_reading_works_without_fcntl(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(results.load_run(tmp_path / "run").records) == 2
     with folder.lock_folder(tmp_path / "run", "x", shared=True):
         pass
-    with pytest.raises(RunFolderError, match="has no fcntl"), folder.lock_folder(tmp_path, "x"):
+    said = "this system has no file locks; use Linux or macOS, on Windows WSL"
+    with pytest.raises(UsageError, match=said), folder.lock_folder(tmp_path, "x"):
         pass
 
 
@@ -179,11 +293,15 @@ def test_a_second_start_of_a_run_changes_nothing(tmp_path: Path) -> None:
 
 def test_two_starts_of_a_suite(tmp_path: Path) -> None:
     plans = [make_plan(CONFIG)]
-    write_suite(tmp_path, plans, None)
-    before = (tmp_path / "suite.json").read_bytes()
-    with pytest.raises(RunFolderError, match="is not empty; go on with: cotbench run --resume"):
-        write_suite(tmp_path, [make_plan(CONFIG.model_copy(update={"seed": 1}))], None)
-    assert (tmp_path / "suite.json").read_bytes() == before
+    with open_folder(tmp_path, SUITE_FOLDER, new_run_folder) as opened:
+        write_suite(opened, plans, None)
+        with (
+            pytest.raises(RunFolderError, match="is not empty; go on with"),
+            open_folder(tmp_path, SUITE_FOLDER, new_run_folder),
+        ):
+            pass
+        with pytest.raises(RunFolderError, match=IN_USE.format("run")), open_folder(tmp_path, SUITE_FOLDER):
+            pass
 
 
 @pytest.fixture(scope="module")

@@ -295,3 +295,18 @@ def test_files_that_are_no_leaderboard(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot make the folder"):
         Store.open(tmp_path / "file" / "inside" / "board.sqlite")
+
+
+def test_a_database_that_stays_locked_says_what_that_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite says "locked" of a file system without locks too (it takes ENOLCK for a passing one)."""
+    from cotbench.leaderboard.store import database
+
+    monkeypatch.setattr(database, "_WAIT", 0)
+    path = tmp_path / "board.sqlite"
+    Store.open(str(path)).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    said = "database is locked; another process writes to it, or its file system has no locks: put --db on a local disk, or use"
+    with pytest.raises(StoreError, match=said):
+        Store.open(str(path))
+    other.close()

@@ -24,11 +24,11 @@ from cotbench.leaderboard.submission import limits
 from cotbench.leaderboard.submission.bundle import Bundle, pack, repack, unpack
 from cotbench.leaderboard.submission.checks import check
 from cotbench.leaderboard.submission.details import Details
-from cotbench.runs.folder import lock_folder
+from cotbench.runs.folder import lock_folder, open_folder
 from cotbench.runs.plan import make_plan
 from cotbench.runs.results import load_run
 from cotbench.runs.runner import read_manifest
-from cotbench.runs.suite import write_suite
+from cotbench.runs.suite import SUITE_FOLDER, write_suite
 from tests.leaderboard import made
 from tests.leaderboard.made import DETAILS, edited, members, packed, played, replaced, setting, zipped
 
@@ -121,7 +121,8 @@ def test_another_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_suite_is_refused_with_its_runs(tmp_path: Path) -> None:
-    write_suite(tmp_path, [make_plan(read_manifest(played()).config)], None)
+    with open_folder(tmp_path, SUITE_FOLDER) as opened:
+        write_suite(opened, [make_plan(read_manifest(played()).config)], None)
     assert _not_packed(tmp_path).endswith("is a folder of several runs (suite.json); it holds no run yet")
     for name in ("bfcl", "alfworld-gen"):
         made.copied(played(), tmp_path / name)

@@ -1,5 +1,6 @@
 """The hf: agent: cached answers equal plain ones, token by token."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -244,3 +245,15 @@ def test_a_given_action_needs_an_opened_tag(agent: HFAgent) -> None:
 def test_a_model_that_is_not_answered_in_batches_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = hf_agent(tmp_path, "mamba")
     assert made.batch == 1 and "is answered one query after the other" in caplog.text
+
+
+def test_the_memory_for_caches_is_known_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has no /proc: a share of half of its memory is taken."""
+    from cotbench.agents.hf.agent import _free_memory
+
+    free = _free_memory()
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
+    assert free > 0 and 0 < _free_memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+    monkeypatch.delattr(os, "sysconf")
+    with pytest.raises(AgentError, match=r"does not tell its memory: give \?cache_gb=4"):
+        _free_memory()
