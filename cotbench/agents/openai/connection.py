@@ -16,6 +16,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from cotbench.errors import AgentError, MissingExtraError
+from cotbench.json_text import replace_surrogates
 
 Path = Literal["chat/completions", "completions"]
 
@@ -124,7 +125,7 @@ class Connection:
         """
         try:
             raw = self._client.with_options(timeout=min(self._timeout, _MODELS_TIMEOUT)).models.with_raw_response.list()
-            listed = json.loads(raw.http_response.text)["data"]
+            listed = replace_surrogates(json.loads(raw.http_response.text))["data"]
             return [model for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
         except (ValueError, KeyError, TypeError):
             return []
@@ -166,7 +167,7 @@ class Connection:
     def _decoded(self, path: Path, text: str) -> dict[str, Any]:
         where = f"{self.url}/{path}"
         try:
-            loaded = json.loads(text)
+            loaded = replace_surrogates(json.loads(text))  # No tokenizer takes a lone surrogate, and no file.
         except (ValueError, RecursionError):
             raise ServerError(f"{where} answered with what is no JSON: {self._excerpt(text)!r}", transient=True) from None
         choices = loaded.get("choices") if isinstance(loaded, dict) else None
