@@ -24,7 +24,7 @@ BEGUN = "training.json"
 TRAINING_FOLDER = FolderKind(noun="training", writer="cotbench train", manifest=BEGUN)
 
 _IDENTITY = ("recipe", "config", "data", "elicitations")
-MACHINE_OPTIONS = ("device", "threads", "report_to")
+MACHINE_OPTIONS = ("device", "threads", "logging_steps", "report_to")
 """Options that may differ when a training is resumed."""
 
 

@@ -36,6 +36,7 @@ def run(
     from cotbench.errors import UsageError
     from cotbench.runs import runner, suite
     from cotbench.runs.plan import make_plan
+    from cotbench.runs.tracker import require_trackers
 
     given = typed[SuiteConfig]
     resources = model_of(Resources, typed[Resources])
@@ -58,6 +59,7 @@ def run(
         return 0
     for plan in plans:
         plan.entry.require()
+    require_trackers(resources.report_to)
     target = folder or out or runner.new_folder(configs[0].model_copy(update={"env": env} if several else {}))
     if folder is None:
         runner.new_run_folder(target)  # Before the model is loaded: that can take minutes.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from cotbench.runs.plan import RunPlan, make_plan
 from cotbench.runs.resources import Resources
 from cotbench.runs.rollout import Observer, RolloutRules, RolloutSpec, play
 from cotbench.runs.summary import SUMMARY, Summary, summarize
+from cotbench.runs.tracker import RunTracker, require_trackers
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ def start_run(plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources
     """
     plan.entry.require()
     check_elicitation(agent, plan.config.elicitation)
+    require_trackers(resources.report_to)
     with open_folder(folder, RUN_FOLDER, new_run_folder) as opened:
         manifest = _manifest(plan, agent, resources.data)
         opened.begin(manifest.model_dump_json(indent=2))
@@ -85,6 +88,7 @@ def resume_run(folder: Path, *, agent: Agent, resources: Resources, observer: Ob
     plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), resources.data)
     plan = RunPlan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
     check_elicitation(agent, before.config.elicitation)
+    require_trackers(resources.report_to)
     with open_folder(folder, RUN_FOLDER) as opened:
         opened.check_identity(before.identity(), _manifest(plan, agent, resources.data).identity())
         return _play(opened, before, plan, agent=agent, resources=resources, observer=observer)
@@ -132,19 +136,22 @@ def _play(
         both=config.mode == "both",
         canonical=plan.entry.canonical(),
     )
+    trackers = require_trackers(resources.report_to)
     with folder.journal(Journal) as journal:
-        done = {episode.key for episode in journal.records if episode.error is None}
+        done = {episode.key: episode for episode in journal.records if episode.error is None}
         units = [unit for unit in plan.rollouts if unit.key not in done]
         batch = agent.batch if isinstance(agent, StreamingAgent) else None
         envs = open_envs(settings, *resources.layout(len(units), batch))
-        try:
-            play(units, agent, envs, rules, _Recorder(journal, observer))
-        finally:
-            for env in envs:
-                env.close()
-        episodes = journal.finalize([unit.key for unit in plan.rollouts])
-    summary = summarize(episodes, manifest)
-    folder.finalize(SUMMARY, summary.model_dump_json(indent=2))
+        with RunTracker(trackers, folder.path, manifest, done.values()) as tracker:
+            try:
+                play(units, agent, envs, rules, _Recorder(journal, observer, tracker))
+            finally:
+                for env in envs:
+                    env.close()
+            episodes = journal.finalize([unit.key for unit in plan.rollouts])
+            summary = summarize(episodes, manifest)
+            folder.finalize(SUMMARY, summary.model_dump_json(indent=2))
+            tracker.summarized(summary)
     return RunOutcome(folder.path, manifest, summary, episodes)
 
 
@@ -154,6 +161,7 @@ class _Recorder:
 
     journal: Journal
     observer: Observer
+    tracker: RunTracker
 
     def stepped(self, unit: RolloutSpec, step: int) -> None:
         self.observer.stepped(unit, step)
@@ -161,6 +169,7 @@ class _Recorder:
     def finished(self, episode: Episode) -> None:
         self.journal.append(episode)
         self.observer.finished(episode)
+        self.tracker.finished(episode)
 
 
 def new_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
@@ -186,6 +195,7 @@ def run(
     num_envs: int | None = None,
     workers: int | None = None,
     data: Path | None = None,
+    report_to: Sequence[str] = (),
     agent: Agent | None = None,
     observer: Observer | None = None,
 ) -> RunOutcome:
@@ -194,7 +204,7 @@ def run(
     Args:
         config: the settings of the run.
         out: the run folder; a new one under `runs/` when left out.
-        num_envs, workers, data: see `Resources`.
+        num_envs, workers, data, report_to: see `Resources`.
         agent: an agent object, instead of the one that `config.agent` names.
         observer: receives the progress.
 
@@ -207,7 +217,7 @@ def run(
     plan = make_plan(config, data)
     player = agent if agent is not None else make_agent(config.agent)
     try:
-        resources = Resources(num_envs=num_envs, workers=workers, data=data)
+        resources = Resources(num_envs=num_envs, workers=workers, data=data, report_to=tuple(report_to))
         return start_run(
             plan, out or new_folder(config), agent=player, resources=resources, observer=observer or SilentObserver()
         )
