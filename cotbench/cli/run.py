@@ -101,10 +101,12 @@ def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
 def _print_suite(folder: Path, outcomes: list[Any], as_json: bool, again: str) -> int:
     from cotbench.cli.options import console
     from cotbench.cli.playing import print_errors
+    from cotbench.runs.dataset_card import write_suite_card
     from cotbench.runs.suite import summarize_suite, write_suite_summary
     from cotbench.runs.tables import suite_table
 
     summary = summarize_suite([outcome.summary for outcome in outcomes])
+    write_suite_card(folder, [outcome.manifest for outcome in outcomes])
     write_suite_summary(folder, summary)
     if as_json:
         typer.echo(summary.model_dump_json(indent=2))

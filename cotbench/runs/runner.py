@@ -14,6 +14,7 @@ from cotbench.agents.base import Agent, StreamingAgent, check_elicitation, descr
 from cotbench.agents.registry import make_agent
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
+from cotbench.runs.dataset_card import write_run_card
 from cotbench.runs.env_workers import EnvSettings, open_envs
 from cotbench.runs.episode import Episode, Journal
 from cotbench.runs.folder import WritableFolder, file_name, make_folder, open_folder
@@ -150,6 +151,7 @@ def _play(
                     env.close()
             episodes = journal.finalize([unit.key for unit in plan.rollouts])
             summary = summarize(episodes, manifest)
+            write_run_card(folder.path, manifest)
             folder.finalize(SUMMARY, summary.model_dump_json(indent=2))
             tracker.summarized(summary)
     return RunOutcome(folder.path, manifest, summary, episodes)
