@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from cotbench.errors import MissingExtraError, UnknownNameError, UsageError
+from cotbench.json_text import replace_surrogates
 from cotbench.registry import Registry, load
 
 if TYPE_CHECKING:
@@ -180,8 +181,9 @@ class EnvEntry:
         return cast("type[TextEnv]", load(self.env_class) if isinstance(self.env_class, str) else self.env_class)
 
     def canonical(self) -> Callable[[str], str]:
-        """Return the environment's spelling rule for actions."""
-        return self.loaded_class().canonical
+        """Return the environment's spelling rule for actions; what it returns can be written to a file."""
+        spell = self.loaded_class().canonical
+        return lambda action: str(replace_surrogates(spell(action)))
 
     def equivalent(self) -> Callable[[str, str], bool]:
         """Return the environment's test of whether two actions have the same effect though they are worded otherwise."""

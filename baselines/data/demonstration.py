@@ -2,7 +2,7 @@
 are made of them, so that writing and reading gives back the same data; no task that is scored gets past `check_trainable`.
 
 A line of a file is an object with `messages`, the conversational format of TRL and `datasets`, and the columns of a
-`Demonstration`. A line with `messages` alone comes from elsewhere, and is read as a conversation.
+`Demonstration`. A line with `messages` alone comes from elsewhere, and is read as a `conversation`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer, model_validator
 
+from cotbench.baselines.data.conversation import ConversationError, read_conversation
 from cotbench.envs.registry import Instructions, env_entry, env_names
 from cotbench.errors import MissingExtraError, UsageError
+from cotbench.json_text import parse_json
 from cotbench.prompting.dialogue import Dialogue
-from cotbench.prompting.elicitation import MODES, Elicitation, Message
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN, parse_answer
+from cotbench.prompting.elicitation import Elicitation, Message
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.runs.episode import Episode
 from cotbench.runs.jsonl_store import write_atomically
 from cotbench.runs.manifest import MANIFEST
@@ -171,10 +173,12 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
             if not line.strip():
                 continue
             try:
-                yield f"{path}:{number}", json.loads(line)
-            except ValueError as error:
+                yield f"{path}:{number}", parse_json(line)
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 what = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
                 raise UsageError(f"{path}:{number} is not JSON ({what}): write one object a line, or remove it") from error
+            except ValueError as error:
+                raise UsageError(f"{path}:{number} cannot be used ({error}): mend or remove it") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -215,8 +219,11 @@ def _read(row: Any, place: str) -> Demonstration:
     try:
         if "observations" in row and "actions" in row:
             demonstration = Demonstration.model_validate({name: value for name, value in row.items() if name != "messages"})
+            _check_messages(row.get("messages"), demonstration)
         else:
-            demonstration = _conversation(row, place)
+            demonstration = _conversation(row)
+    except ConversationError as error:
+        raise UsageError(f"{place} {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"])) or "whole"
@@ -228,53 +235,36 @@ def _read(row: Any, place: str) -> Demonstration:
     return demonstration
 
 
-def _conversation(row: dict[str, Any], place: str) -> Demonstration:
+def _conversation(row: dict[str, Any]) -> Demonstration:
     """Return a conversation as a demonstration: observations are the user's texts, actions and traces the assistant's."""
-    chat = row.get("messages")
-    if not isinstance(chat, list) or not chat:
-        raise UsageError(
-            f"{place} is no conversation: it has {', '.join(map(str, row)) or 'nothing'} and no `messages`; "
-            "give each line a list `messages` of {role, content}"
-        )
-    turns: list[Message] = []
-    for number, message in enumerate(chat, start=1):
-        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
-        if role not in ("system", "user", "assistant") or not isinstance(content, str):
-            raise UsageError(
-                f"{place} is no conversation: message {number} is not a text of system, user or assistant; mend or remove it"
-            )
-        turns.append(Message(role, content))
-    system = turns.pop(0).content if turns[0].role == "system" else ""
-    if turns and turns[-1].role == "user":
-        turns.pop()  # The observation after the last action has no answer.
-    roles = [turn.role for turn in turns]
-    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
-        raise UsageError(
-            f"{place} is no conversation: after the system text, user and assistant must take turns; mend or remove it"
-        )
-    answers = [parse_answer(turn.content) for turn in turns[1::2]]
-    for number, answer in enumerate(answers, start=1):
-        if not answer.action or "no action tag" in answer.problems:
-            raise UsageError(
-                f"{place} is no conversation with actions: answer {number} has none; write answers as "
-                f"{answer_text('ACTION', 'REASONING')!r}"
-            )
-    own = {name: row[name] for name in ("env", "task", "task_type", "teacher", "success") if row.get(name) is not None}
+    read = read_conversation(row)
     return Demonstration(
-        **own,
-        observations=tuple(turn.content for turn in turns[::2]),
-        actions=tuple(answer.action for answer in answers),
-        traces=tuple(answer.trace or None for answer in answers),
-        instructions=Instructions(_without_request(system)),
+        **read.columns,
+        observations=read.observations,
+        actions=read.actions,
+        traces=read.traces,
+        instructions=Instructions(read.system),
     )
 
 
-def _without_request(system: str) -> str:
-    """Return a system text without an elicitation's request at its end, which is added again when the data is used."""
-    for style in ("prefill", "template"):
-        for mode in MODES:
-            system = system.removesuffix(Elicitation(style=style).instruction(mode))
-    return system.rstrip()
+def _check_messages(messages: Any, demonstration: Demonstration) -> None:
+    """Refuse `messages` whose answers are not those of the columns beside them, which would be ignored.
+
+    Raises:
+        ConversationError: they differ.
+    """
+    if not isinstance(messages, list):
+        return
+    found = [
+        {name: value for name, value in one.items() if value is not None}
+        for one in messages
+        if isinstance(one, dict) and one.get("role") == "assistant"
+    ]
+    answers = map(answer_text, demonstration.actions, demonstration.traces)
+    if found != [Message("assistant", text)._asdict() for text in answers]:
+        raise ConversationError(
+            "holds other answers in `messages` than in its columns `actions` and `traces`: remove the former or the latter"
+        )
 
 
 def _row(demonstration: Demonstration) -> dict[str, Any]:

@@ -21,10 +21,12 @@ from cotbench.baselines.data.demonstration import (
 )
 from cotbench.baselines.data.scored_tasks import check_trainable
 from cotbench.envs.registry import Instructions, env_entry
-from cotbench.runs.episode import Episode
+from cotbench.prompting.elicitation import Message
+from cotbench.runs.dataset_card import DataConfig, columns_of, split_name, write_card
+from cotbench.runs.episode import EPISODES, Episode
 from cotbench.runs.folder import FolderKind
 from cotbench.runs.jsonl_store import write_atomically
-from cotbench.runs.manifest import RUN_FOLDER
+from cotbench.runs.manifest import MANIFEST, RUN_FOLDER
 from cotbench.runs.runner import RunOutcome
 
 TRACES = "traces.json"
@@ -171,8 +173,29 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False) -> TracesSummary
         mean_trace_words=round(sum(words) / len(words), 2) if words else None,
         tasks=tuple(one.task for one in successes.demonstrations),
     )
+    _write_card(outcome, parquet=(folder / TRACES_PARQUET).is_file())
     write_atomically(folder / TRACES, [summary.model_dump_json(indent=2) + "\n"])
     return summary
+
+
+def _write_card(outcome: RunOutcome, *, parquet: bool) -> None:
+    """Write the card of a traces folder: the demonstrations, and the episodes that they were taken from."""
+    config = outcome.manifest.config
+    text = (
+        f"Demonstrations made with cotbench: successful episodes of `{config.agent}`, which reasons before each action, on "
+        f"{config.env} {config.scheme}/{config.split}. One line of `{TRACES_JSONL}` is an episode: `messages` is the whole "
+        "chat, the prompt and each answer with its reasoning and its action in tags; the columns beside it are what it is made "
+        "of (`observations`, `actions`, and `traces`, null where a step has no reasoning). Messages are rendered by each "
+        "model's own chat template, and some rewrite past reasoning: for exact token ids and labels see `cotbench traces "
+        f"--tokens MODEL`.{f' `{TRACES_PARQUET}` holds the same.' if parquet else ''}\n\n"
+        "All episodes that were played, the unsuccessful ones too, are the table `episodes`; settings and versions are in "
+        f"`{MANIFEST}`, the numbers in `{TRACES}`."
+    )
+    tables = [
+        DataConfig("default", {"train": TRACES_JSONL}, {"messages": list[Message], **columns_of(Demonstration)}),
+        DataConfig("episodes", {split_name(config.split): EPISODES}, columns_of(Episode)),
+    ]
+    write_card(outcome.folder, f"Traces of {config.agent} on {config.env}", text, tables)
 
 
 def _sha256(path: Path) -> str:

@@ -16,6 +16,7 @@ from cotbench.baselines.training.batching import make_steps
 from cotbench.baselines.training.options import TrainingOptions
 from cotbench.baselines.training.recipe_card import TrainingResult, training_folder, write_begun
 from cotbench.baselines.training.sequence_tree import Tree
+from cotbench.baselines.training.trackers import require_trackers
 from cotbench.envs.registry import TokenSizes
 from cotbench.flags import EXECUTION, MODEL, OPTIMISATION, Flag
 from cotbench.recipes import Recipe
@@ -46,8 +47,9 @@ class BaseConfig(BaseModel):
     threads: Annotated[int | None, Flag(panel=EXECUTION, default="torch's choice")] = Field(
         None, ge=1, description="number of torch threads"
     )
+    logging_steps: Annotated[int, Flag(panel=EXECUTION)] = Field(10, ge=1, description="steps from one logged loss to the next")
     report_to: Annotated[tuple[str, ...], Flag(panel=EXECUTION)] = Field(
-        (), description="tracker that transformers knows: wandb, tensorboard, mlflow, ...; may be repeated"
+        (), description="tracker that transformers knows: wandb, tensorboard, mlflow, ..., all or none; may be repeated"
     )
 
 
@@ -67,6 +69,7 @@ def train_base(
         MissingExtraError: the libraries for training are not installed.
     """
     require_training()
+    require_trackers(config.report_to)
     from cotbench.baselines.tiny import corpus
     from cotbench.baselines.tiny.model import tiny_elicitation
 
@@ -108,6 +111,7 @@ def _train(config: BaseConfig, record: dict[str, Any], out: Path, progress: Call
         weight_decay=0.1,
         betas=(0.9, 0.95),
         seed=config.seed,
+        logging_steps=config.logging_steps,
         report_to=config.report_to,
     )
     args = loop.trainer_arguments(options, out, model)

@@ -22,6 +22,7 @@ from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, make
 from cotbench.baselines.training.masks import MaskConfig, Masks
 from cotbench.baselines.training.options import LRSchedule, TrainingOptions
 from cotbench.baselines.training.recipe_card import TrainingResult, data_card, training_folder, write_begun
+from cotbench.baselines.training.trackers import require_trackers
 from cotbench.envs.registry import TokenSizes
 from cotbench.errors import UsageError
 from cotbench.flags import ELICITATION, EXECUTION, MODEL, OPTIMISATION, Flag
@@ -99,8 +100,9 @@ class SFTConfig(MaskConfig):
     threads: Annotated[int | None, Flag(panel=EXECUTION, default="torch's choice")] = Field(
         None, ge=1, description="number of torch threads"
     )
+    logging_steps: Annotated[int, Flag(panel=EXECUTION)] = Field(10, ge=1, description="steps from one logged loss to the next")
     report_to: Annotated[tuple[str, ...], Flag(panel=EXECUTION)] = Field(
-        (), description="tracker that transformers knows: wandb, tensorboard, mlflow, ...; may be repeated"
+        (), description="tracker that transformers knows: wandb, tensorboard, mlflow, ..., all or none; may be repeated"
     )
     elicitation: Annotated[dict[str, Any], Flag(panel=ELICITATION, table=Elicitation)] = Field(
         default_factory=dict, description="how the model will be asked, where that is not as usual"
@@ -144,6 +146,7 @@ def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Calla
         MissingExtraError: the libraries for training are not installed.
     """
     require_training()
+    require_trackers(config.report_to)
     demonstrations = [one for path in config.data for one in _read(path)]
     check_trainable(demonstrations)
     elicitations = {env: _elicitation(env, config.elicitation) for env in sorted({one.env for one in demonstrations})}

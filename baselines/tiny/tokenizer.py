@@ -20,9 +20,10 @@ _CHUNK = r"(?:, and|,)? an?(?= [a-z])| ?[A-Za-z]+| ?[0-9]+|\n+| ?[^\sA-Za-z0-9]|
 _TEMPLATE = (
     "{% for message in messages %}{% if message.role == 'system' %}{{ message.content }}"
     "{% elif message.role == 'user' %}" + USER + "{{ message.content }}"
-    "{% else %}" + ASSISTANT + "{{ message.content }}" + END + "{% endif %}{% endfor %}"
+    "{% else %}" + ASSISTANT + "{% generation %}{{ message.content }}" + END + "{% endgeneration %}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}" + ASSISTANT + "{% endif %}"
 )
+"""The markers say which tokens are the assistant's, for trainers that ask the template (`assistant_only_loss`)."""
 
 
 def make_tokenizer(texts: Iterable[str], phrases: Iterable[str], smallest: int = 2) -> Any:

@@ -18,10 +18,9 @@ from cotbench.baselines.training.dataset import PackedDataset
 from cotbench.baselines.training.model import TrainableModel, save
 from cotbench.baselines.training.options import TrainingOptions
 from cotbench.baselines.training.signal_hold import SignalHold
+from cotbench.baselines.training.trackers import guard_trackers, require_trackers
 from cotbench.baselines.training.trainer import TreeTrainer, newest_checkpoint, restore_counts, steps_at, write_card
 from cotbench.errors import CotbenchError
-
-_LOG_EVERY = 10
 
 
 def set_up_torch(threads: int | None, seed: int) -> None:
@@ -112,6 +111,7 @@ def fit(
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.remove_callback(transformers.trainer_callback.ProgressCallback)
+    guard_trackers(trainer)
     if progress is not None:
         trainer.add_callback(progress())
     with args.main_process_first():  # It removes an unfinished checkpoint before the others look.
@@ -173,10 +173,10 @@ def trainer_arguments(options: TrainingOptions, out: Path, model: Any) -> Any:
         use_cpu=not cuda,
         seed=options.seed,
         save_strategy="no",
-        logging_steps=_LOG_EVERY,
+        logging_steps=options.logging_steps,
         logging_strategy="steps",
         disable_tqdm=True,
-        report_to=list(options.report_to) or "none",
+        report_to=require_trackers(options.report_to) or "none",
         remove_unused_columns=False,
         dataloader_num_workers=0,
         dataloader_pin_memory=False,

@@ -22,6 +22,7 @@ class TrainingOptions:
         ema_decay: decay of the exponential moving average of the weights, which is what is saved; 0: the weights are.
         gradient_checkpointing: activations are computed twice to save memory.
         seed: of whatever the trainer draws.
+        logging_steps: the loss is logged every so many steps.
         report_to: trackers that transformers knows.
     """
 
@@ -34,4 +35,5 @@ class TrainingOptions:
     ema_decay: float = 0.0
     gradient_checkpointing: bool = False
     seed: int = 0
+    logging_steps: int = 10
     report_to: tuple[str, ...] = ()

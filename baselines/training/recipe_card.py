@@ -15,6 +15,7 @@ from typing import Any
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.envs.splits import digest
 from cotbench.errors import UsageError
+from cotbench.json_text import parse_json
 from cotbench.runs.folder import FolderKind, check_identity, make_folder, open_folder
 from cotbench.runs.jsonl_store import write_atomically
 
@@ -23,7 +24,7 @@ BEGUN = "training.json"
 TRAINING_FOLDER = FolderKind(noun="training", writer="cotbench train", manifest=BEGUN)
 
 _IDENTITY = ("recipe", "config", "data", "elicitations")
-MACHINE_OPTIONS = ("device", "threads", "report_to")
+MACHINE_OPTIONS = ("device", "threads", "logging_steps", "report_to")
 """Options that may differ when a training is resumed."""
 
 
@@ -117,7 +118,7 @@ def read_begun(out: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{out} holds no training: it has no {BEGUN}")
     try:
-        begun = json.loads(path.read_text("utf-8"))
+        begun = parse_json(path.read_bytes())
         known: dict[str, Any] = {name: begun[name] for name in _IDENTITY}
         return known | dict(begun)
     except (ValueError, KeyError, TypeError) as error:

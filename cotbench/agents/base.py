@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from cotbench.json_text import replace_surrogates
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
 
@@ -69,7 +70,7 @@ def needs_of(agent: Agent) -> frozenset[str]:
 def describe_agent(agent: Agent) -> dict[str, Any]:
     """Return an agent's description for the manifest, beside its spec."""
     description = getattr(agent, "describe", None)
-    return dict(description()) if callable(description) else {}
+    return dict(replace_surrogates(description())) if callable(description) else {}
 
 
 def check_elicitation(agent: Agent, elicitation: Elicitation) -> None:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cotbench.agents.base import Agent
 from cotbench.errors import AgentError, CotbenchError
+from cotbench.json_text import replace_surrogates
 from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Decision, Query
 
@@ -20,7 +21,8 @@ _DECISION = TypeAdapter(Decision)
 
 def error_decision(error: Exception) -> Decision:
     """Return the decision of a query that an exception left without an answer."""
-    return Decision("", error=str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}")
+    text = str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"
+    return Decision("", error=replace_surrogates(text))
 
 
 def decide_all(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
@@ -47,8 +49,7 @@ def check_decision(agent: Agent, decision: object) -> Decision:
     """Return a decision that can be written to a file and read again; an error where the agent returned anything else."""
     if not isinstance(decision, Decision):
         return Decision("", error=f"agent {agent.name} returned a {type(decision).__name__}, not a Decision")
-    # A lone surrogate cannot be encoded, so not written to a file.
-    fields = {name: _encodable(value) if isinstance(value, str) else value for name, value in asdict(decision).items()}
+    fields = {name: replace_surrogates(value) if isinstance(value, str) else value for name, value in asdict(decision).items()}
     try:
         # Through JSON, because that is how it will be read again.
         return _DECISION.validate_json(json.dumps(fields), strict=True)
@@ -58,10 +59,6 @@ def check_decision(agent: Agent, decision: object) -> Decision:
         return Decision("", error=f"agent {agent.name} returned a Decision with a bad {place}: {first['msg']}")
     except TypeError as error:
         return Decision("", error=f"agent {agent.name} returned a Decision that is not data: {error}")
-
-
-def _encodable(value: str) -> str:
-    return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def tagged_decision(query: Query, action: str, trace: str | None) -> Decision:

@@ -5,14 +5,20 @@ once.
 
 from __future__ import annotations
 
+import io
 import sys
 
 from cotbench.cli.interruption import INTERRUPTED, Interruption
 from cotbench.errors import CotbenchError
+from cotbench.json_text import lone_surrogate
 
 
 def main() -> None:
     """Run the command line of this process, and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A character that the terminal's encoding lacks must not end the command.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     interruption = Interruption()
     with interruption.handled():
         code = run_cli(sys.argv[1:])
@@ -30,6 +36,9 @@ def run_cli(arguments: list[str]) -> int:
     from cotbench.cli.app import app, with_resume_value
     from cotbench.cli.renamed import unknown_option
 
+    place = lone_surrogate(arguments)
+    if place is not None:
+        return _print_error(f"the argument {arguments[int(place)]!a} is not UTF-8: rename what it names", 2)
     try:
         code = app(with_resume_value(arguments), prog_name="cotbench", standalone_mode=False)
     except CotbenchError as error:

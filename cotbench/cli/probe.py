@@ -15,7 +15,7 @@ from cotbench.probes.config import MEASUREMENT, ProbeConfig
 from cotbench.runs.resources import Resources
 
 
-@with_options(ProbeConfig, Resources, without=("show_admissible", "cache_gb"))
+@with_options(ProbeConfig, Resources, without=("show_admissible", "cache_gb", "report_to"))
 def probe(
     typed: Typed,
     name: Annotated[

@@ -36,6 +36,7 @@ def run(
     from cotbench.runs.folder import open_folder
     from cotbench.runs.manifest import RUN_FOLDER
     from cotbench.runs.plan import make_plan
+    from cotbench.runs.tracker import require_trackers
 
     given = typed[SuiteConfig]
     resources = model_of(Resources, typed[Resources])
@@ -58,6 +59,7 @@ def run(
         return 0
     for plan in plans:
         plan.entry.require()
+    require_trackers(resources.report_to)
     target = folder or out or runner.new_folder(configs[0].model_copy(update={"env": env} if several else {}))
     again = resume_command("run", target, import_ or [], data)
     kind = suite.SUITE_FOLDER if several else RUN_FOLDER
@@ -104,8 +106,10 @@ def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
 def _print_suite(folder: Path, outcomes: list[Any], summary: Any, as_json: bool, again: str) -> int:
     from cotbench.cli.options import console
     from cotbench.cli.playing import print_errors
+    from cotbench.runs.dataset_card import write_suite_card
     from cotbench.runs.tables import suite_table
 
+    write_suite_card(folder, [outcome.manifest for outcome in outcomes])
     if as_json:
         typer.echo(summary.model_dump_json(indent=2))
     else:

@@ -130,8 +130,13 @@ def _require(plan: Any) -> None:
 
     for env in plan.config.envs:
         env_entry(env).require()
-    if plan.of_kind("train"):
+    trainings = plan.of_kind("train")
+    if trainings:
         require_training()
+        from cotbench.baselines.training.trackers import require_trackers
+
+        for training in trainings:
+            require_trackers(tuple(training.request.options.get("report_to", ())))
 
 
 def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json: bool) -> None:

@@ -60,6 +60,7 @@ def _play(
     from cotbench.runs import runner
     from cotbench.runs.folder import make_folder, open_folder
     from cotbench.runs.plan import make_plan
+    from cotbench.runs.tracker import require_trackers
 
     folder = resume_folder(where[1], where[0])
     config = _config(folder, given)
@@ -69,6 +70,7 @@ def _play(
         print_plans([plan], json_)
         return 0
     plan.entry.require()
+    require_trackers(resources.report_to)
     if parquet:
         require_parquet()
     target = folder or where[0] or runner.new_folder(config)

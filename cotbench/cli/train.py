@@ -161,9 +161,11 @@ def _play_tiny_episodes(plan: Any, *, quiet: bool) -> None:
 
     from cotbench.baselines.tiny.demonstrations import TINY_DATA, tiny_demonstrations
     from cotbench.baselines.training.recipe_card import first_process
+    from cotbench.baselines.training.trackers import require_trackers
     from cotbench.cli.progress import progress as watch
 
     if TINY_DATA in getattr(plan.config, "data", ()) and first_process():
+        require_trackers(plan.config.report_to)  # The episodes take minutes.
         tiny_demonstrations(partial(watch, quiet=quiet))
 
 

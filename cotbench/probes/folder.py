@@ -21,6 +21,7 @@ from cotbench.probes.numbers import ProbeNumbers, ProbeRow
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting, probe_named
 from cotbench.probes.states import RecordedRun, StateAnswer, StateKey, StateSet
 from cotbench.prompting.elicitation import Elicitation
+from cotbench.runs.dataset_card import DataConfig, columns_of, split_name, write_card
 from cotbench.runs.folder import FolderKind, WritableFolder, open_folder
 from cotbench.runs.jsonl_store import JsonlStore
 from cotbench.runs.manifest import MACHINE_FIELDS, MANIFEST, provenance
@@ -233,8 +234,15 @@ def run_probe(
         summary = summarize_probe(
             probe, rows, spec=spec, states=states, elicitation=elicitation, options=options, seed=seed, judge=judge
         )
+        _write_card(opened.path, probe, manifest)
         opened.finalize(SUMMARY, summary.model_dump_json(indent=2))
     return summary
+
+
+def _write_card(folder: Path, probe: Probe, manifest: ProbeManifest) -> None:
+    about = f"{probe.description}: one line of `{ROWS}` for each state, settings in `{MANIFEST}`, numbers in `{SUMMARY}`."
+    table = DataConfig("default", {split_name(manifest.split): ROWS}, columns_of(probe.row))
+    write_card(folder, f"Probe {probe.name} of {manifest.agent} on {manifest.env} {manifest.split}", about, [table])
 
 
 def summarize_probe(

@@ -16,6 +16,7 @@ from cotbench.child_process import ChildProcess, block_interrupts
 from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import EnvEntry, env_entry
 from cotbench.errors import CotbenchError, EngineError, UnknownNameError
+from cotbench.json_text import replace_surrogates
 from cotbench.plugins import load_plugins, loaded_plugins
 
 
@@ -48,7 +49,7 @@ class EnvSettings:
 
 @dataclass(frozen=True, slots=True)
 class EnvReply:
-    """The reply of an environment to `reset` or `step`."""
+    """The reply of an environment to `reset` or `step`, in texts that can be written to a file."""
 
     observation: str
     terminated: bool
@@ -79,13 +80,13 @@ class EnvHandle(Protocol):
 def _handle(env: TextEnv, command: str, argument: str) -> EnvReply:
     if command == "reset":
         observation, info = env.reset(options={"task": argument})
-        return EnvReply(observation, False, False, info)
+        return EnvReply(replace_surrogates(observation), False, False, replace_surrogates(info))
     observation, _, terminated, truncated, info = env.step(argument)
-    return EnvReply(observation, terminated, truncated, info)
+    return EnvReply(replace_surrogates(observation), terminated, truncated, replace_surrogates(info))
 
 
 def _message(error: BaseException) -> str:
-    return str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"
+    return str(replace_surrogates(str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"))
 
 
 class LocalEnv:

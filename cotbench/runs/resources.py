@@ -1,5 +1,5 @@
-"""The resources of a run: parallel episodes, processes, data folder, memory. Invariant: none of them changes a result, so none
-is in a manifest.
+"""The resources of a run: parallel episodes, processes, data folder, memory, trackers. Invariant: none of them changes a
+result, so none is in a manifest.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ class Resources(BaseModel):
     )
     cache_gb: Annotated[float | None, Flag(panel=EXECUTION, default="1/4 of what is free, 80 % of a GPU")] = Field(
         None, description="gigabytes for the KV cache of a model"
+    )
+    report_to: Annotated[tuple[str, ...], Flag(panel=EXECUTION)] = Field(
+        (), description="tracker that accelerate knows: tensorboard, wandb, mlflow, ..., all or none; may be repeated"
     )
 
     def agent_options(self) -> dict[str, str]:

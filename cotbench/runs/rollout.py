@@ -16,6 +16,7 @@ from cotbench.agents.base import Agent, StreamingAgent, needs_of
 from cotbench.agents.decisions import check_decision, decide_all, error_decision
 from cotbench.envs.registry import Instructions
 from cotbench.errors import AgentError, EngineError
+from cotbench.json_text import replace_surrogates
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import Decision, Query, derive_seed
@@ -169,7 +170,7 @@ class _Slot:
 
     def episode(self, error: str | None = None) -> Episode:
         """Return the episode as far as it went."""
-        unit = self.unit
+        unit, error = self.unit, replace_surrogates(error)
         names = {"task": unit.task, "task_type": unit.task_type, "mode": unit.mode, "rollout": unit.rollout}
         if self.reply is _NOT_BEGUN:
             return Episode(**names, error=error)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from cotbench.agents.base import Agent, StreamingAgent, check_elicitation, descr
 from cotbench.agents.registry import make_agent
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
+from cotbench.runs.dataset_card import write_run_card
 from cotbench.runs.env_workers import EnvSettings, open_envs
 from cotbench.runs.episode import Episode, Journal
 from cotbench.runs.folder import WritableFolder, file_name, make_folder, open_folder
@@ -23,6 +24,7 @@ from cotbench.runs.plan import RunPlan, make_plan
 from cotbench.runs.resources import Resources
 from cotbench.runs.rollout import Observer, RolloutRules, RolloutSpec, play
 from cotbench.runs.summary import SUMMARY, Summary, summarize
+from cotbench.runs.tracker import RunTracker, require_trackers
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def start_run(
     """
     plan.entry.require()
     check_elicitation(agent, plan.config.elicitation)
+    require_trackers(resources.report_to)
     with _opened(folder, new_run_folder) as opened:
         manifest = _manifest(plan, agent, resources.data)
         opened.begin(manifest.model_dump_json(indent=2))
@@ -89,6 +92,7 @@ def resume_run(folder: Path | WritableFolder, *, agent: Agent, resources: Resour
     plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), resources.data)
     plan = RunPlan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
     check_elicitation(agent, before.config.elicitation)
+    require_trackers(resources.report_to)
     with _opened(folder) as opened:
         opened.check_identity(before.identity(), _manifest(plan, agent, resources.data).identity())
         return _play(opened, before, plan, agent=agent, resources=resources, observer=observer)
@@ -162,19 +166,23 @@ def _play(
         both=config.mode == "both",
         canonical=entry.canonical(),
     )
+    trackers = require_trackers(resources.report_to)
     with folder.journal(Journal) as journal:
-        done = {episode.key for episode in journal.records if episode.error is None}
+        done = {episode.key: episode for episode in journal.records if episode.error is None}
         units = [unit for unit in plan.rollouts if unit.key not in done]
         batch = agent.batch if isinstance(agent, StreamingAgent) else None
         envs = open_envs(settings, *resources.layout(len(units), batch))
-        try:
-            play(units, agent, envs, rules, _Recorder(journal, observer))
-        finally:
-            for env in envs:
-                env.close()
-        episodes = journal.finalize([unit.key for unit in plan.rollouts])
-    summary = summarize(episodes, manifest)
-    folder.finalize(SUMMARY, summary.model_dump_json(indent=2))
+        with RunTracker(trackers, folder.path, manifest, done.values()) as tracker:
+            try:
+                play(units, agent, envs, rules, _Recorder(journal, observer, tracker))
+            finally:
+                for env in envs:
+                    env.close()
+            episodes = journal.finalize([unit.key for unit in plan.rollouts])
+            summary = summarize(episodes, manifest)
+            write_run_card(folder.path, manifest)
+            folder.finalize(SUMMARY, summary.model_dump_json(indent=2))
+            tracker.summarized(summary)
     return RunOutcome(folder.path, manifest, summary, episodes)
 
 
@@ -184,6 +192,7 @@ class _Recorder:
 
     journal: Journal
     observer: Observer
+    tracker: RunTracker
 
     def stepped(self, unit: RolloutSpec, step: int) -> None:
         self.observer.stepped(unit, step)
@@ -191,6 +200,7 @@ class _Recorder:
     def finished(self, episode: Episode) -> None:
         self.journal.append(episode)
         self.observer.finished(episode)
+        self.tracker.finished(episode)
 
 
 def new_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
@@ -216,6 +226,7 @@ def run(
     num_envs: int | None = None,
     workers: int | None = None,
     data: Path | None = None,
+    report_to: Sequence[str] = (),
     agent: Agent | None = None,
     observer: Observer | None = None,
 ) -> RunOutcome:
@@ -224,7 +235,7 @@ def run(
     Args:
         config: the settings of the run.
         out: the run folder; a new one under `runs/` when left out.
-        num_envs, workers, data: see `Resources`.
+        num_envs, workers, data, report_to: see `Resources`.
         agent: an agent object, instead of the one that `config.agent` names.
         observer: receives the progress.
 
@@ -235,7 +246,7 @@ def run(
         CotbenchError: as `make_plan` and `start_run`.
     """
     plan = make_plan(config, data)
-    resources = Resources(num_envs=num_envs, workers=workers, data=data)
+    resources = Resources(num_envs=num_envs, workers=workers, data=data, report_to=tuple(report_to))
     # Locked before a model is loaded: that can take minutes.
     with open_folder(out or new_folder(config), RUN_FOLDER, new_run_folder) as opened:
         player = agent if agent is not None else make_agent(config.agent)

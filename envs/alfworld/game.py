@@ -4,7 +4,6 @@ the file and the part.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +13,7 @@ from cotbench.envs.alfworld.actions import Dialect, dialect_of
 from cotbench.envs.alfworld.pddl.domain import compile_domain
 from cotbench.envs.alfworld.pddl.grammar import compile_grammar
 from cotbench.errors import GameFileError
+from cotbench.json_text import parse_json
 
 _TASK_SENTENCE = re.compile(r"Your task is to: ([^\n\"]+?)\.?\s*(?:\"|$)", re.MULTILINE)
 
@@ -81,8 +81,8 @@ def read_game(path: Path, task: str) -> Game:
         GameFileError: the file cannot be read, is not JSON, or lacks a part.
     """
     try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        data = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise GameFileError(f"cannot read the game of {task} at {path}: {error}") from error
     if not isinstance(data, dict):
         raise GameFileError(f"{path} is not a game: JSON object expected (task {task})")

@@ -7,7 +7,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import json
 import os
 import tempfile
 import warnings
@@ -24,6 +23,7 @@ from cotbench.agents.tokenization.chat_template import describe_template
 from cotbench.envs import wheels
 from cotbench.envs.cache import cache_folder, cache_lock, write_failure
 from cotbench.errors import AgentError, MissingExtraError, UnknownNameError
+from cotbench.json_text import parse_json
 
 ALIASES = {
     "qwen": "Qwen/Qwen3-0.6B",
@@ -183,7 +183,7 @@ def _adapter_folder(target: str) -> Path | None:
 def _base_of(folder: Path) -> tuple[str, str | None]:
     """Return name and revision of the base model of an adapter."""
     try:
-        config = dict(json.loads((folder / _ADAPTER).read_text("utf-8")))
+        config = dict(parse_json((folder / _ADAPTER).read_bytes()))
     except (ValueError, TypeError) as error:
         raise AgentError(f"{folder / _ADAPTER} is damaged ({first_line(error)}): save the adapter again") from error
     base, revision = config.get("base_model_name_or_path"), config.get("revision")

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from cotbench.agents.openai.reply import CompletionReply, ReplyError, error_message, read_reply
 from cotbench.errors import AgentError, MissingExtraError
+from cotbench.json_text import replace_surrogates
 from cotbench.proxy import find_proxy
 
 Path = Literal["chat/completions", "completions"]
@@ -145,7 +146,7 @@ class Connection:
         """
         try:
             raw = self._client.with_options(timeout=min(self._timeout, _MODELS_TIMEOUT)).models.with_raw_response.list()
-            listed = json.loads(raw.http_response.text)["data"]
+            listed = replace_surrogates(json.loads(raw.http_response.text))["data"]
             return [model for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
         except (ValueError, KeyError, TypeError):
             return []
@@ -190,7 +191,7 @@ class Connection:
     def _read(self, path: Path, text: str) -> CompletionReply:
         where = self._where(path)
         try:
-            loaded = json.loads(text)
+            loaded = replace_surrogates(json.loads(text))  # No tokenizer takes a lone surrogate, and no file.
         except (ValueError, RecursionError):
             raise ServerError(f"{where} answered with what is no JSON: {self._excerpt(text)!r}", transient=True) from None
         try:

@@ -183,7 +183,7 @@ LINE = '{"observations": ["o"], "actions": ["a"], "traces": ["t"]'
         ('{"messages": []}', "no conversation"),
         ('{"messages": ["hello"]}', "message 1 is not a text of system, user or assistant"),
         (_chat(("user", "u"), ("tool", "t")), "message 2 is not a text of"),
-        (_chat(("user", [{"type": "text", "text": "u"}])), "message 1 is not a text of"),
+        (_chat(("user", {"text": "u"})), "message 1 is not a text of"),
         (_chat(("system", "s")), "user and assistant must take turns"),
         (_chat(("user", "u")), "user and assistant must take turns"),
         (_chat(("assistant", "<action>a</action>")), "user and assistant must take turns"),

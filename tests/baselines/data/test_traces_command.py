@@ -92,6 +92,7 @@ def test_a_folder_is_a_run_with_training_data_beside(cli: Any) -> None:
         "summary.json",
         "traces.jsonl",
         "traces.json",
+        "README.md",
     }
 
 

@@ -9,7 +9,9 @@ import pytest
 from cotbench.agents.hf.loading import tiny_folder
 from cotbench.agents.registry import make_agent
 from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.token_ids import answer_pieces
 from cotbench.baselines.tiny import corpus
+from cotbench.baselines.tiny.tokenizer import make_tokenizer
 from cotbench.cli import run_cli
 from cotbench.envs.registry import env_entry
 from cotbench.prompting.dialogue import Dialogue
@@ -66,6 +68,36 @@ def test_words_are_tokens(tokenizer: Any) -> None:
     assert len(chat.encode(told)) == 1
     for action in ("go to toiletpaperhanger 1", "cool soapbottle 3 with fridge 1", "take remotecontrol 2 from sidetable 1"):
         assert len(chat.encode(action)) == len(action.split())
+
+
+def test_the_template_marks_the_assistants_tokens_and_changes_no_prompt(tokenizer: Any) -> None:
+    template = tokenizer.chat_template
+    assert template == make_tokenizer(["a"], []).chat_template, "the package holds what the recipe makes"
+    unmarked = template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    assert unmarked.count("{%") == template.count("{%") - 2
+    answers = [f"<think>I go to desk {n}.</think>\n<action>go to desk {n}</action>" for n in (1, 2)]
+    chat = [{"role": "system", "content": "You act."}]
+    for answer in answers:
+        chat += [{"role": "user", "content": "You see a desk 1."}, {"role": "assistant", "content": answer}]
+    for length in range(1, len(chat) + 1):
+        for opened in (True, False):
+            shown = [
+                tokenizer.apply_chat_template(chat[:length], chat_template=one, tokenize=False, add_generation_prompt=opened)
+                for one in (template, unmarked)
+            ]
+            assert shown[0] == shown[1]
+    found = tokenizer.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
+    marked = [id_ for id_, mine in zip(found["input_ids"], found["assistant_masks"], strict=True) if mine]
+    coded = Chat(tokenizer)
+    steps = [(f"I go to desk {n}.", f"go to desk {n}") for n in (1, 2)]
+    pieces = [answer_pieces(coded, trace, action, tokenizer.eos_token_id) for trace, action in steps]
+    assert marked == [id_ for answer in pieces for _, piece in answer for id_ in piece]
+
+
+def test_trl_finds_the_assistants_tokens(tokenizer: Any) -> None:
+    utils = pytest.importorskip("trl.chat_template_utils", reason="pip install 'cotbench[dev]'")
+    assert utils.has_generation_markers(tokenizer.chat_template)
+    assert utils.is_chat_template_stop_token_trained(tokenizer)
 
 
 def test_the_weights_in_the_package(tmp_path: Path) -> None:

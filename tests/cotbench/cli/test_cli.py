@@ -69,6 +69,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         ([*RUN, "--num-envs", "0"], 2, "--num-envs 0: Input should be greater than or equal to 1"),
         (["run", "--agent", "openai:m@http://127.0.0.1:9/v1?retries=0", "--episodes", "1"], 1, "127.0.0.1:9"),
         (["play", "--task", "alfworld/gen/pick/x"], 2, "unknown task"),
+        ([*RUN, "--out", "a\udcff"], 2, r"the argument 'a\udcff' is not UTF-8: rename what it names"),
     ],
 )
 def test_errors_are_one_line(cli: Any, arguments: list[str], code: int, message: str) -> None:

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -15,7 +17,7 @@ from cotbench.envs.registry import env_entry
 from cotbench.errors import EngineError
 from cotbench.plugins import load_plugins
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.runs.env_workers import EnvHandle, EnvSettings, LocalEnv, WorkerEnv, open_envs, wait_for_replies
+from cotbench.runs.env_workers import EnvHandle, EnvReply, EnvSettings, LocalEnv, WorkerEnv, open_envs, wait_for_replies
 from cotbench.runs.episode import Episode
 from cotbench.runs.rollout import RolloutRules, RolloutSpec, play
 from cotbench.runs.runner import SilentObserver
@@ -85,6 +87,22 @@ def test_who_has_answered_is_told_at_once(four: list[EnvHandle]) -> None:
     begun = time.monotonic()
     assert wait_for_replies([four[0], here], 10) == [here]
     assert time.monotonic() - begun < 5
+
+
+def test_texts_that_no_file_can_hold_are_replaced() -> None:
+    class Odd:
+        def reset(self, options: Any) -> Any:
+            return "a\ud800", {"goal": "b\udfff", "admissible_actions": ["c\udc80"], "steps": 0}
+
+        def step(self, action: str) -> Any:
+            raise ValueError(f"no {action}")
+
+    env = LocalEnv(cast(EnvSettings, SimpleNamespace(make=Odd)))
+    env.ask_reset(TASK)
+    assert env.read() == EnvReply("a?", False, False, {"goal": "b?", "admissible_actions": ["c?"], "steps": 0})
+    env.ask_step("\ud800")
+    with pytest.raises(EngineError, match=r"^ValueError: no \?$"):
+        env.read()
 
 
 def test_closing_ends_the_processes() -> None:

@@ -219,6 +219,21 @@ def test_a_lone_surrogate_becomes_text() -> None:
     assert Episode.model_validate_json(episode.model_dump_json()) == episode
 
 
+def test_a_lone_surrogate_in_a_failure_becomes_text() -> None:
+    class Odd(ScriptedAgent):
+        def decide(self, queries: Sequence[Query]) -> list[Decision]:
+            raise RuntimeError("a\udc80b")
+
+    class OddStream(StreamingAgent):
+        def submit(self, key: Any, query: Query) -> None:
+            raise RuntimeError("a\udc80b")
+
+    for agent in (Odd(), OddStream()):
+        episode = _play(agent, [RolloutSpec("n1", "t", "cot")])["n1#cot"]
+        assert episode.error == "RuntimeError: a?b"
+        assert Episode.model_validate_json(episode.model_dump_json()) == episode
+
+
 def test_an_agent_that_miscounts_is_an_error() -> None:
     class Short(ScriptedAgent):
         def decide(self, queries: Sequence[Query]) -> list[Decision]:

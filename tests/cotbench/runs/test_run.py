@@ -165,6 +165,18 @@ def test_resuming_refuses_another_model_and_not_another_machine(tmp_path: Path) 
         resume_run(tmp_path / "run", agent=Told("b", "cpu"), resources=Resources(), observer=SilentObserver())
 
 
+def test_a_description_that_no_file_can_hold_is_replaced(tmp_path: Path) -> None:
+    class Odd(Flaky):
+        down = False
+
+        def describe(self) -> dict[str, object]:
+            return {"model": "m\ud800", "served": ["\udfff"]}
+
+    run(_config(tasks=GAMES[:1], mode="prompt", max_steps=1), out=tmp_path / "run", agent=Odd())
+    assert cotbench.load_run(tmp_path / "run").manifest.agent == {"model": "m?", "served": ["?"]}
+    resume_run(tmp_path / "run", agent=Odd(), resources=Resources(), observer=SilentObserver())
+
+
 def _command(folder: Path, *more: str) -> list[str]:
     start = [sys.executable, "-P", "-c", "from cotbench.cli import main; main()", "run"]
     return [*start, "--agent", "random", "--episodes", "60", "--max-steps", "50", "--seed", "3", "--out", str(folder), *more]

@@ -13,6 +13,7 @@ from cotbench.envs import wheels
 from cotbench.envs.bfcl import calls, data
 from cotbench.envs.bfcl.env import MORE_FUNCTIONS, OVER, TURN_STEPS, BFCLEnv
 from cotbench.envs.bfcl.tasks import LINKED, UNPASSABLE, BFCLTasks, scenario
+from cotbench.envs.registry import env_entry
 from cotbench.errors import EpisodeOverError, MissingDataError, UnknownNameError
 from tests.conftest import needs_bfcl
 
@@ -126,6 +127,12 @@ def test_both_spellings_are_one_action() -> None:
         '{"id": "2", "type": "function", "function": {"name": "cd", "arguments": "{\\"folder\\": \\"x\\"}"}}]'
     )
     assert {calls.canonical(text) for text in (python, plain, tools)} == {python}
+
+
+def test_a_call_whose_name_no_file_can_hold_is_recorded_and_read_again() -> None:
+    text = '[{"name": "\\ud800", "arguments": {"folder": "\\udfff"}}]'
+    spelled = env_entry("bfcl").canonical()(text)
+    assert spelled.encode() and env_entry("bfcl").canonical()(spelled) == spelled
 
 
 def test_an_unreadable_response_ends_the_turn_and_says_why(make: Any) -> None:

@@ -20,7 +20,7 @@ from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, T
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.runner import run
 from tests.conftest import needs_hf, needs_openai
-from tests.fake_server import LOGPROB, FakeServer, Manners, running
+from tests.fake_server import LOGPROB, FakeServer, Manners, running, speak
 from tests.served import CHAT, KEY, SHORT, TEMPLATE, asked, served, until
 
 pytest_plugins = ("tests.serve",)
@@ -46,6 +46,13 @@ def test_both_modes_continue_the_same_messages(server: FakeServer) -> None:
     opened = sorted(body["messages"][-1]["content"] for body in bodies)
     assert opened == sorted([THINK_OPEN, f"{THINK_OPEN}I look around.{THINK_CLOSE}\n{ACTION_OPEN}", ACTION_OPEN])
     assert [message["role"] for message in bodies[0]["messages"]] == ["system", "user", "assistant", "user", "assistant"]
+
+
+def test_a_lone_surrogate_of_a_server_becomes_text() -> None:
+    odd = Manners(logprobs=False, token_ids=False, model=lambda prompt: speak(prompt).replace("I look", "I\ud800look"))
+    with running(odd) as server:
+        (decision,) = served(server).decide([asked("cot")])
+    assert (decision.trace, decision.action, decision.error) == ("I?look around.", "look", None)
 
 
 def test_tokens_and_log_probabilities(server: FakeServer) -> None:
