@@ -90,7 +90,8 @@ class OpenAIAgent:
         self._tokens = tokens if isinstance(tokens, ServerTokenizer) else None
         known = (context, self._server.context, self._tokens.context if self._tokens is not None else None)
         self._context = next((limit for limit in known if limit is not None), None)
-        for warning in self._warnings(context):
+        warnings = list(self._warnings(context))
+        for warning in warnings:
             _log.warning("%s: %s", self.name, warning)
         self._writer = CompletionWriter(self._connection, address.model, self._server, tokens)
         self._description = {
@@ -99,6 +100,7 @@ class OpenAIAgent:
             **self._server.description,
             **(self._tokens.description if self._tokens is not None else {"tokenizer": None}),
             "context": self._context,
+            **({"warnings": warnings} if warnings else {}),
             "tools": tools,
             **({"tools_sha256": hashlib.sha256(json.dumps(native.INSTRUCTIONS).encode()).hexdigest()} if self._native else {}),
         }

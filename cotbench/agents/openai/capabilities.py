@@ -187,7 +187,8 @@ def probe_server(connection: Connection, model: str, way: Way, tokens: ServerTok
 def _warnings(server: ServerCapabilities, listed: Sequence[str], model: str, probe: _Probe) -> Iterator[str]:
     """Yield what a reader of the results has to know of a server."""
     if listed and model not in listed:
-        yield f"it answers for {model!r}, which is none of the models that it lists ({', '.join(listed[:3])}): which one plays?"
+        alone = f" (only {listed[0]!r})" if len(listed) == 1 else ""
+        yield f"it answers for {model!r}, which it does not list{alone}: another model may be playing"
     if server.used is not None and server.used.stops in WARNINGS:
         yield WARNINGS[server.used.stops]
     if not probe.usage:
@@ -354,5 +355,5 @@ class _Probe:
 
     def _ask(self, path: Path, body: Mapping[str, Any]) -> CompletionReply:
         reply = read_reply(self._connection.ask(path, {"model": self._model, **body}))
-        self.usage = self.usage and reply.prompt_tokens is not None and reply.tokens is not None
+        self.usage = self.usage and bool(reply.prompt_tokens) and reply.tokens is not None
         return reply

@@ -148,7 +148,7 @@ class CompletionWriter:
         reply = read_reply(self._connection.ask(endpoint.path, {"model": self._model, **body}))
         usage.add(reply)
         least = max(least, _count_words(body))
-        if reply.prompt_tokens is not None and reply.prompt_tokens < least:
+        if reply.prompt_tokens and reply.prompt_tokens < least:
             raise AgentError(
                 f"the server left out a part of the prompt without a word: it counts {reply.prompt_tokens} tokens where "
                 f"{least} or more were sent; start it with a longer context, or say ?context=TOKENS&tokenizer=FOLDER"
