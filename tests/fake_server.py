@@ -66,11 +66,15 @@ class Manners:
 
     owner: str = "vllm"
     context: int | None = None
+    context_told: str = "max_model_len"  # there, "meta" (llama.cpp), or below "props", "info", "api/ps", "api/v0/models"
+    truncates: bool = False  # a prompt that is too long loses its beginning (Ollama); else it is refused
+    any_name: bool = False  # the only model answers, whatever name is asked for (llama.cpp)
     chat: bool = True
     continues: str = "yes"  # "yes", "refuses" (an unknown field is 422), "ignores" (unknown fields do nothing)
+    repeats: bool = False  # the answer begins with the turn that it continues (llama.cpp)
     rewrites: bool = False  # the chat template puts an empty block of thinking before the last answer
     completions: str = "ids"  # "ids", "text" (ids are 400), "begins" (text, and a token is put before it), "no" (404)
-    stops: str = "told"  # "told", "matched" (SGLang), "kept" (transformers), "silent" (OpenAI), "ignored"
+    stops: str = "told"  # "told", "matched" (SGLang), "kept" (transformers), "silent" (llama.cpp), "ignored", "refused" (400)
     logprobs: bool = True
     token_ids: bool = True
     usage: bool = True
@@ -82,6 +86,7 @@ class Manners:
     key: str | None = None
     calls: tuple[dict[str, Any], ...] = ()
     model: Callable[[str], str] = speak
+    sampled: str | None = None  # what is written at a temperature above 0; left out, it is 1
 
 
 @dataclass
@@ -146,10 +151,17 @@ class FakeServer:
         prompt = self._prompt(body, chat)
         ids = self.codec.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if manners.context is not None and len(ids) >= manners.context:
-            return 400, _error(f"This model's maximum context length is {manners.context} tokens, your request has {len(ids)}.")
-        text, finish, told, count = self._write(self.codec.decode(ids), body)
+            if not manners.truncates:
+                told_length = f"This model's maximum context length is {manners.context} tokens, your request has {len(ids)}."
+                return 400, _error(told_length)
+            ids = ids[-(manners.context // 2) :]
+        budget = min(body[manners.budget], (manners.context or sys.maxsize) - len(ids))
+        text, finish, told, count = self._write(self.codec.decode(ids), body, budget)
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish}
         pieces = self._pieces(text, count, told)
+        if manners.stops == "silent" and told is not None:
+            ends = range(len(pieces))  # The pieces of the stop string are left out.
+            pieces = [pieces[end] for end in ends if text.startswith("".join(pieces[: end + 1]))]
         if manners.stops in ("told", "matched"):
             choice["stop_reason" if manners.stops == "told" else "matched_stop"] = told
         if body.get("echo") and manners.logprobs:
@@ -161,7 +173,9 @@ class FakeServer:
         if manners.token_ids and body.get("return_token_ids"):
             choice["token_ids"] = [self.codec.encode(piece)[0] for piece in pieces]
         if chat:
-            choice["message"] = self._message(text)
+            last = body["messages"][-1]
+            repeated = last["content"] if manners.repeats and last["role"] == "assistant" else ""
+            choice["message"] = self._message(repeated + text)
             if choice["message"].get("tool_calls"):
                 choice["finish_reason"] = "tool_calls"
         else:
@@ -169,7 +183,7 @@ class FakeServer:
         answer = {"id": "x", "model": self.name, "choices": [choice]}
         if manners.usage:
             details = {"cached_tokens": self._cached(ids)}
-            usage = {"prompt_tokens": len(ids), "completion_tokens": len(pieces), "prompt_tokens_details": details}
+            usage = {"prompt_tokens": len(ids), "completion_tokens": count, "prompt_tokens_details": details}
             answer["usage"] = usage
         return 200, answer
 
@@ -177,10 +191,12 @@ class FakeServer:
         manners = self.manners
         if (chat and not manners.chat) or (not chat and manners.completions == "no"):
             return 404, _error(f"no {path} here")
-        if body.get("model") != self.name:
+        if body.get("model") != self.name and not manners.any_name:
             return 404, _error(f"The model `{body.get('model')}` does not exist.")
         if manners.budget not in body:
             return 400, _error(f"Unsupported parameter: use '{manners.budget}' instead.")
+        if manners.stops == "refused" and "stop" in body:
+            return 400, _error("Unsupported parameter: 'stop' is not supported with this model.")
         unknown = set(body) - _KNOWN
         if manners.continues == "refuses" and unknown:
             return 422, {"detail": f"Unexpected fields in the request: {unknown}"}
@@ -209,20 +225,21 @@ class FakeServer:
             return "".join(shown).removesuffix("<|im_end|>\n")
         return "".join(shown) + "<|im_start|>assistant\n"
 
-    def _write(self, prompt: str, body: dict[str, Any]) -> tuple[str, str, str | None, int]:
+    def _write(self, prompt: str, body: dict[str, Any], budget: int) -> tuple[str, str, str | None, int]:
         """The text that is sent, why it ends, the stop string that was met, and how many tokens were generated."""
-        whole = self.manners.model(prompt)
+        sampled = self.manners.sampled if body.get("temperature", 1) > 0 else None
+        whole = self.manners.model(prompt) if sampled is None else sampled
         ids = self.codec.encode(whole)
         stops = [] if self.manners.stops == "ignored" else body.get("stop") or []
         text = ""
         for count in range(1, len(ids) + 1):
-            if count > body[self.manners.budget]:
+            if count > budget:
                 return text, "length", None, count - 1
             text = self.codec.decode(ids[:count])
             met = min((stop for stop in stops if stop in text), key=text.index, default=None)
             if met is not None:
                 return (text if self.manners.stops == "kept" else text[: text.index(met)]), "stop", met, count
-        if len(ids) >= body[self.manners.budget]:
+        if len(ids) >= budget:
             return text, "length", None, len(ids)
         return whole, "stop", None, len(ids) + 1
 
@@ -292,10 +309,34 @@ class _Handler(BaseHTTPRequestHandler):
                 "created": time.time(),
             }
             if self.fake.manners.context is not None:
-                model["max_model_len"] = self.fake.manners.context
+                model |= self._told_context("models")
             self._send(200, json.dumps({"object": "list", "data": [model]}).encode())
-        elif self.path != "/v1/models":
-            self._send(404, b"{}")
+        elif self.path != "/v1/models" and self._allowed():
+            told = self._told_context(self.path.removeprefix("/"))
+            self._send(200 if told else 404, json.dumps(told).encode())
+
+    def _told_context(self, place: str) -> dict[str, Any]:
+        """What real servers say of their context at a place."""
+        name, length, where = self.fake.name, self.fake.manners.context, self.fake.manners.context_told
+        forms: dict[str, tuple[str, dict[str, Any]]] = {
+            "max_model_len": ("models", {"max_model_len": length}),
+            "meta": ("models", {"meta": {"n_vocab": 49152, "n_ctx": length, "n_ctx_train": 131072}}),
+            "props": (
+                "props",
+                {"default_generation_settings": {"params": {"n_predict": -1}, "n_ctx": length}, "total_slots": 4},
+            ),
+            "info": ("info", {"model_id": name, "max_input_tokens": 32767, "max_total_tokens": length}),
+            "api/ps": (
+                "api/ps",
+                {"models": [{"name": "another", "context_length": 7}, {"name": name, "context_length": length, "size": 1}]},
+            ),
+            "api/v0/models": (
+                "api/v0/models",
+                {"data": [{"id": "b"}, {"id": name, "max_context_length": 131072, "loaded_context_length": length}]},
+            ),
+        }
+        told_at, form = forms.get(where, ("", {}))
+        return form if told_at == place and length is not None else {}
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -56,7 +56,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
                     env=environment,
                 )
             )
-        _wait(begun[-1], f"http://127.0.0.1:{port}/health", log)
+        wait_for(begun[-1], f"http://127.0.0.1:{port}/health", log)
         return f"http://127.0.0.1:{port}"
 
     try:
@@ -67,14 +67,15 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
             process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def wait_for(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Wait until a server answers; an error where its process ends."""
     opener, end = build_opener(ProxyHandler({})), time.monotonic() + START
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise RuntimeError(f"transformers serve ended: {log.read_text()[-2000:]}")
+            raise RuntimeError(f"the server ended: {log.read_text()[-2000:]}")
         try:
             with opener.open(url, timeout=5):
                 return
         except (URLError, OSError):
             time.sleep(0.1)
-    raise RuntimeError(f"transformers serve did not start: {log.read_text()[-2000:]}")
+    raise RuntimeError(f"the server did not start: {log.read_text()[-2000:]}")

@@ -139,6 +139,7 @@ _COUNTS: Final = (
     "prefilled_tokens",
     "trace_tokens",
     "action_tokens",
+    "discarded_tokens",
     "dropped_observations",
 )
 

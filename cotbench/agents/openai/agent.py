@@ -9,7 +9,7 @@ import json
 import logging
 import queue
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
@@ -95,6 +95,9 @@ class OpenAIAgent:
         self._tokens = tokens if isinstance(tokens, ServerTokenizer) else None
         known = (context, self._server.context, self._tokens.context if self._tokens is not None else None)
         self._context = next((limit for limit in known if limit is not None), None)
+        warnings = list(self._warnings(context))
+        for warning in warnings:
+            _log.warning("%s: %s", self.name, warning)
         self._writer = CompletionWriter(self._connection, address.model, self._server, tokens)
         self._description = {
             "model": address.model,
@@ -102,6 +105,7 @@ class OpenAIAgent:
             **self._server.description,
             **(self._tokens.description if self._tokens is not None else {"tokenizer": None}),
             "context": self._context,
+            **({"warnings": warnings} if warnings else {}),
             "tools": tools,
             **({"tools_sha256": hashlib.sha256(json.dumps(native.INSTRUCTIONS).encode()).hexdigest()} if self._native else {}),
         }
@@ -109,6 +113,15 @@ class OpenAIAgent:
         self._done: _Done = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._open = 0
+
+    def _warnings(self, context: int | None) -> Iterator[str]:
+        """Yield what a reader of the results has to know of the server."""
+        yield from self._server.warnings
+        if context is None and self._server.context is None and self._context is not None:
+            yield (
+                f"it does not tell the length of its context, so that of the model's configuration is taken: {self._context} "
+                "tokens (?context=TOKENS, where the server was started with a shorter one)"
+            )
 
     def describe(self) -> dict[str, Any]:
         """Return server, model, and the form of requests, for the manifest."""
@@ -219,6 +232,7 @@ class OpenAIAgent:
             prompt_tokens=length,
             reused_tokens=min(usage.cached, length),
             prefilled_tokens=usage.prefilled,
+            discarded_tokens=max(0, usage.generated - decision.generated_tokens),
             dropped_observations=prompt.dropped,
         )
 

@@ -3,24 +3,25 @@ never because it accepted a field: some ignore unknown fields. The description i
 
 A turn can be continued in two ways. *Chat*: the messages end with the opened turn, and `continue_final_message` keeps it open.
 *Completions*: the prompt is rendered here, with the model's own tokenizer, and the server continues it. Both are verified by
-the number of tokens that the server counts.
+the number of tokens that the server counts. Test requests are greedy, so that they have the same answers at every start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cotbench.agents.openai.connection import Connection, Path, ServerError
+from cotbench.agents.openai.context import find_context, find_entry
 from cotbench.agents.openai.reply import CompletionReply
+from cotbench.agents.openai.stops import WARNINGS, Stops, choose_test_stop, classify_stops
 from cotbench.agents.openai.tokens import ServerTokenizer
 from cotbench.agents.tokenization.chat_template import system_in_first_user
 from cotbench.errors import AgentError, did_you_mean
 from cotbench.prompting.elicitation import Message
-from cotbench.prompting.parsing import ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 
-Stops = Literal["told", "kept", "unknown"]
 Prompts = Literal["messages", "ids", "text", "text, begun by the server"]
 Way = Literal["auto", "chat", "completions"]
 
@@ -30,12 +31,20 @@ _MESSAGES = (Message("system", "You are brief."), Message("user", "Write one sho
 _OPENINGS = (ACTION_OPEN, THINK_OPEN, f"{THINK_OPEN}a{THINK_CLOSE}\n{ACTION_OPEN}")
 """The openings of a turn that a run uses; each is tried, because chat templates rewrite a turn that holds reasoning."""
 
-_STOPS = (" ", "e", "a", "o")
-"""Stop strings of a test request: nearly every sentence has one of them, and OpenAI takes at most four."""
+_LETTER = "a"
+"""A turn of one token in every tokenizer."""
+
+_TEST_TOKENS = 16
 
 _PLAIN_SAMPLING = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False, "return_token_ids": True}
-_EXTRAS: Mapping[str, Mapping[str, Any]] = {"vllm": _PLAIN_SAMPLING, "sglang": _PLAIN_SAMPLING}
-"""Extra fields by `owned_by`: without them these servers take penalties and a top-k from generation_config.json."""
+_EXTRAS: Mapping[str, Mapping[str, Any]] = {
+    "vllm": _PLAIN_SAMPLING,
+    "sglang": _PLAIN_SAMPLING,
+    "llamacpp": {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
+}
+"""Extra fields by `owned_by`: without them these servers take penalties, a top-k and a min-p of their own, or from
+generation_config.json.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +55,12 @@ class Endpoint:
         path: its path below the base URL.
         prompts: the form in which it is given a prompt.
         budget: its name for the most tokens to generate.
-        stops: how the stop string that was met is known: told by the server, kept in the text, or unknown; then none is sent.
+        stops: what it does with a stop string that is met.
         seed: whether it takes one.
         logprobs: the fields that make it return log-probabilities; none where it does not.
         extras: fields that are always sent.
         system: whether the role `system` is accepted.
+        repeats: whether the answer begins with the turn that we opened.
     """
 
     path: Path
@@ -61,6 +71,7 @@ class Endpoint:
     logprobs: Mapping[str, Any]
     extras: Mapping[str, Any]
     system: bool = True
+    repeats: bool = False
 
     @property
     def description(self) -> dict[str, Any]:
@@ -85,6 +96,7 @@ class ServerCapabilities:
         completions: the endpoint for prompts, where it was needed and understood.
         prefill: the endpoint that continues a turn.
         reason: why not chat, or why none.
+        warnings: what a reader of the results has to know of the server.
     """
 
     model_info: Mapping[str, Any]
@@ -93,11 +105,12 @@ class ServerCapabilities:
     completions: Endpoint | None
     prefill: Literal["chat", "completions", "none"]
     reason: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def description(self) -> dict[str, Any]:
         """The capabilities as the manifest describes them."""
-        used = self.continuing or self.chat or self.completions
+        used = self.used
         return {
             "server": dict(self.model_info),
             "prefill": self.prefill,
@@ -109,6 +122,11 @@ class ServerCapabilities:
     def continuing(self) -> Endpoint | None:
         """Return the endpoint that continues a turn."""
         return {"chat": self.chat, "completions": self.completions, "none": None}[self.prefill]
+
+    @property
+    def used(self) -> Endpoint | None:
+        """Return the endpoint that continues a turn, else the one that there is."""
+        return self.continuing or self.chat or self.completions
 
 
 def probe_server(connection: Connection, model: str, way: Way, tokens: ServerTokenizer | str) -> ServerCapabilities:
@@ -125,17 +143,16 @@ def probe_server(connection: Connection, model: str, way: Way, tokens: ServerTok
         AgentError: the server does not have the model, or neither endpoint.
     """
     listed = connection.models()
-    model_entry = next((entry for entry in listed if entry["id"] == model), {})
+    model_entry = find_entry(listed, model)
     extras = _EXTRAS.get(str(model_entry.get("owned_by")), {})
-    context = model_entry.get("max_model_len")
     probe = _Probe(connection, model, extras)
     chat = completions = None
     refusals: list[str] = []
     reasons = {"chat": "not wanted", "completions": "not wanted"}
     if way != "completions":
         try:
-            chat = probe.chat()
-            reasons["chat"] = probe.not_continued(chat, tokens)
+            chat, counted = probe.chat()
+            chat, reasons["chat"] = probe.continued(chat, counted, tokens)
         except ServerError as error:
             reasons["chat"] = _refusal(error, "messages")
             refusals.append(str(error))
@@ -156,14 +173,26 @@ def probe_server(connection: Connection, model: str, way: Way, tokens: ServerTok
         prefill = "chat"
     elif completions is not None:
         prefill, reasons["completions"] = "completions", ""
-    return ServerCapabilities(
+    capabilities = ServerCapabilities(
         model_info={name: model_entry[name] for name in ("id", "owned_by") if name in model_entry},
-        context=context if isinstance(context, int) else None,
+        context=find_context(connection, model, model_entry),
         chat=chat,
         completions=completions,
         prefill=prefill,
         reason=_join_reasons(reasons) if prefill != "chat" else "",
     )
+    return replace(capabilities, warnings=tuple(_warnings(capabilities, [str(entry["id"]) for entry in listed], model, probe)))
+
+
+def _warnings(server: ServerCapabilities, listed: Sequence[str], model: str, probe: _Probe) -> Iterator[str]:
+    """Yield what a reader of the results has to know of a server."""
+    if listed and model not in listed:
+        alone = f" (only {listed[0]!r})" if len(listed) == 1 else ""
+        yield f"it answers for {model!r}, which it does not list{alone}: another model may be playing"
+    if server.used is not None and server.used.stops in WARNINGS:
+        yield WARNINGS[server.used.stops]
+    if not probe.usage:
+        yield "it does not report how many tokens prompts and answers have, so their numbers in the tables are too small"
 
 
 def _join_reasons(reasons: Mapping[str, str]) -> str:
@@ -185,10 +214,12 @@ class _Probe:
 
     def __init__(self, connection: Connection, model: str, extras: Mapping[str, Any]) -> None:
         self._connection, self._model, self._extras = connection, model, extras
+        self.usage = True  # Whether every answer came with its numbers of tokens.
 
-    def chat(self) -> Endpoint:
-        """Return the endpoint for messages; some servers want another name for the budget, some templates take no system
-        role.
+    def chat(self) -> tuple[Endpoint, int | None]:
+        """Return the endpoint for messages, and the tokens that it counts in `_MESSAGES`.
+
+        Some servers want another name for the budget, some templates take no system role.
         """
         refusals: list[ServerError] = []
         for budget, system in (("max_tokens", True), ("max_completion_tokens", True), ("max_tokens", False)):
@@ -200,28 +231,41 @@ class _Probe:
                 refusals.append(error)
         raise refusals[0]
 
-    def not_continued(self, chat: Endpoint, tokens: ServerTokenizer | str) -> str:
-        """Return why the endpoint for messages does not continue a turn as it stands; empty where it does."""
+    def continued(self, chat: Endpoint, before: int | None, tokens: ServerTokenizer | str) -> tuple[Endpoint, str]:
+        """Return the endpoint for messages, and why it does not continue a turn as it stands; empty where it does.
+
+        Without a tokenizer the evidence is that a turn of one letter makes the prompt one token longer: nothing is put behind
+        it, and it begins as a turn that the server opens.
+
+        Args:
+            chat: the endpoint.
+            before: the tokens that it counts in `_MESSAGES`.
+            tokens: the model's tokenizer, or why there is none.
+        """
         field = "continue_final_message"
-        for place, opening in enumerate(_OPENINGS):
+        openings = _OPENINGS if isinstance(tokens, ServerTokenizer) else (_LETTER, *_OPENINGS)
+        for place, opening in enumerate(openings):
             body = {
                 "messages": chat.request_messages([*_MESSAGES, Message("assistant", opening)]),
                 chat.budget: 1,
                 **chat.extras,
+                **CONTINUE,
             }
             try:
-                counted = self._ask(chat.path, {**body, **CONTINUE}).prompt_tokens
+                reply = self._ask(chat.path, body)
             except ServerError as error:
-                return _refusal(error, field if place == 0 else f"{field} after {opening!r}")
+                return chat, _refusal(error, field if place == 0 else f"{field} after {opening!r}")
+            counted = reply.prompt_tokens
             if counted is None:
-                return "the server does not tell how many tokens a prompt has"
+                return chat, "the server does not tell how many tokens a prompt has"
             if isinstance(tokens, ServerTokenizer):
                 expected = len(tokens.encode_whole(tokens.prompt_text(_MESSAGES) + opening))
                 if counted != expected:
-                    return f"with {field} the server counts {counted} tokens, not {expected}, up to {opening!r}"
-            elif place == 0 and not counted < self._closed(body):
-                return f"nothing shows that the server knows {field}"
-        return ""
+                    return chat, f"with {field} the server counts {counted} tokens, not {expected}, up to {opening!r}"
+            elif opening == _LETTER and counted != (before or 0) + 1:
+                return chat, f"nothing shows that the server knows {field}"
+        # The last opening is longer than any token, so only a server that repeats it can begin with it.
+        return replace(chat, repeats=reply.text.startswith(opening)), ""
 
     def completions(self, tokens: ServerTokenizer | str) -> tuple[Endpoint | None, str]:
         """Return the endpoint for prompts and an empty text; else None and why it cannot be used."""
@@ -240,35 +284,28 @@ class _Probe:
                 counts.append(_refusal(error, prompts))
                 continue
             if counted == len(ids) or (counted is None and prompts == "ids"):
-                return self._endpoint("completions", prompt, prompts, "max_tokens", {"logprobs": 1}), ""
+                return self._endpoint("completions", prompt, prompts, "max_tokens", {"logprobs": 1})[0], ""
             counts.append(f"of a prompt of {len(ids)} tokens, sent as {prompts}, the server counts {counted}")
         return None, ", ".join(counts)
 
-    def _closed(self, body: Mapping[str, Any]) -> int:
-        """Return the number of tokens of the same messages when the last turn is ended; 0 where the server refuses that."""
-        try:
-            return self._ask("chat/completions", body).prompt_tokens or 0
-        except ServerError as error:
-            if not error.refused:
-                raise
-            return 0
-
     def _endpoint(
         self, path: Path, prompt: Any, prompts: Prompts, budget: str, logprobs: Mapping[str, Any], system: bool = True
-    ) -> Endpoint:
-        """Return an endpoint with the optional fields that it takes: all are tried at once, or else one after the other."""
+    ) -> tuple[Endpoint, int | None]:
+        """Return an endpoint with the optional fields that it takes: all are tried at once, or else one after the other; and
+        the tokens that it counts in the prompt.
+        """
         bare = Endpoint(path, prompts, budget, "unknown", False, {}, {}, system)
         base = {"messages": bare.request_messages(prompt)} if path == "chat/completions" else {"prompt": prompt}
         optional: dict[str, Mapping[str, Any]] = {
-            "stop": {"stop": list(_STOPS)},
+            "temperature": {"temperature": 0.0},
             "seed": {"seed": 1},
             "logprobs": logprobs,
             "extras": self._extras,
         }
 
-        def ask(names: Sequence[str]) -> CompletionReply:
+        def ask(names: Sequence[str], **more: Any) -> CompletionReply:
             fields = {name: value for group in names for name, value in optional[group].items()}
-            return self._ask(path, {**base, budget: 16 if "stop" in names else 1, **fields})
+            return self._ask(path, {**base, budget: _TEST_TOKENS, **fields, **more})
 
         taken = list(optional)
         try:
@@ -276,19 +313,36 @@ class _Probe:
         except ServerError as error:
             if not error.refused:
                 raise
-            ask(())
-            taken = [name for name in optional if not self._refused(lambda name=name: ask((name,)))]  # type: ignore[misc]
+            ask((), **{budget: 1})
+            taken = [name for name in optional if not self._refused(lambda name=name: ask((name,), **{budget: 1}))]  # type: ignore[misc]
             reply = ask(taken)
-        return Endpoint(
+        endpoint = Endpoint(
             path=path,
             prompts=prompts,
             budget=budget,
-            stops=_stops(reply) if "stop" in taken else "unknown",
+            stops=self._stops(reply, lambda stop: ask(taken, stop=[stop])),
             seed="seed" in taken,
             logprobs=logprobs if "logprobs" in taken and reply.logprobs is not None else {},
             extras=self._extras if "extras" in taken else {},
             system=system,
         )
+        return endpoint, reply.prompt_tokens
+
+    def _stops(self, free: CompletionReply, ask: Callable[[str], CompletionReply]) -> Stops:
+        """Return what an endpoint does with stop strings: the same greedy request is sent again, with a piece of its answer.
+
+        Args:
+            free: the answer without stop strings.
+            ask: sends the request again with a stop string.
+        """
+        stop = choose_test_stop(free)
+        try:
+            stopped = ask(ACTION_CLOSE if stop is None else stop)
+        except ServerError as error:
+            if not error.refused:
+                raise
+            return "refused"
+        return "unknown" if stop is None else classify_stops(stop, free, stopped)
 
     def _refused(self, ask: Callable[[], object]) -> bool:
         try:
@@ -300,10 +354,6 @@ class _Probe:
         return False
 
     def _ask(self, path: Path, body: Mapping[str, Any]) -> CompletionReply:
-        return self._connection.ask(path, {"model": self._model, **body})
-
-
-def _stops(reply: CompletionReply) -> Stops:
-    if reply.stop in _STOPS:
-        return "told"
-    return "kept" if any(stop in reply.text for stop in _STOPS) else "unknown"
+        reply = self._connection.ask(path, {"model": self._model, **body})
+        self.usage = self.usage and bool(reply.prompt_tokens) and reply.tokens is not None
+        return reply

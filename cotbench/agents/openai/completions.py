@@ -6,13 +6,14 @@ tokenizes the whole: where a tag's first character merges with the word before i
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cotbench.agents.openai.capabilities import CONTINUE, Endpoint, ServerCapabilities
 from cotbench.agents.openai.connection import Connection, ServerError
 from cotbench.agents.openai.reply import CompletionReply, to_generation
+from cotbench.agents.openai.stops import restore_stop, stops_to_send
 from cotbench.agents.openai.tokens import ServerTokenizer
 from cotbench.errors import AgentError
 from cotbench.prompting.dialogue import Dialogue
@@ -20,6 +21,8 @@ from cotbench.prompting.elicitation import Message
 from cotbench.prompting.generation import Generation, GenerationRequest, Prefill, prefill_text
 from cotbench.prompting.parsing import ACTION_CLOSE, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Query
+
+_FULL_CONTEXT = "as where its context is full: give ?tokenizer=FOLDER, with which old observations are dropped"
 
 _SEEDS = 2**31
 """Seeds are taken modulo this number: some servers take no larger ones."""
@@ -44,11 +47,15 @@ class Prompt:
 
 @dataclass(slots=True)
 class TokenUsage:
-    """The token counts of one decision's requests; `prompt_tokens` and `cached` are those of the first one."""
+    """The token counts of one decision's requests; `prompt_tokens` and `cached` are those of the first one.
+
+    `generated` is what the server generated, also behind a stop string.
+    """
 
     prompt_tokens: int = 0
     cached: int = 0
     prefilled: int = 0
+    generated: int = 0
     requests: int = 0
 
     def add(self, reply: CompletionReply) -> None:
@@ -57,6 +64,7 @@ class TokenUsage:
         if self.requests == 0:
             self.prompt_tokens, self.cached = sent, reply.cached_tokens
         self.prefilled += max(0, sent - reply.cached_tokens)
+        self.generated += reply.tokens or 0
         self.requests += 1
 
 
@@ -106,9 +114,15 @@ class CompletionWriter:
             return self._score(prompt, request.prefill, request.forced, usage)
         endpoint = self._endpoint(request.prefill)
         body = {**self._prompt(endpoint, prompt, request.prefill), **self.fields(endpoint, query, request)}
-        reply = self.ask(endpoint, body, usage)
+        exact = endpoint is self._server.continuing and prompt.ids is not None
+        reply = self.ask(endpoint, body, usage, len(prompt.ids or ()) if exact else 0)
+        if endpoint.repeats and request.prefill:
+            reply = _without_opening(reply, prefill_text(request.prefill))
         if reply.reasoning is not None:
             reply = _with_reasoning(reply, opened=bool(request.prefill))
+        reply = restore_stop(reply, request.stops, endpoint.stops)
+        if reply.logprobs is not None and reply.tokens not in (None, len(reply.logprobs)):
+            reply = replace(reply, logprobs=None, ids=())  # Some servers leave out the tokens of the stop string.
         return to_generation(reply, request, self._growth, self.count)
 
     def turn_ids(self, prefill: Prefill) -> list[int] | None:
@@ -118,19 +132,32 @@ class CompletionWriter:
             return None
         return self._tokens.opened(prefill)
 
-    def ask(self, endpoint: Endpoint, body: dict[str, Any], usage: TokenUsage) -> CompletionReply:
+    def ask(self, endpoint: Endpoint, body: dict[str, Any], usage: TokenUsage, least: int = 0) -> CompletionReply:
         """Send one request, and add its token counts to `usage`.
 
         Args:
             endpoint: the endpoint.
             body: the fields of the request, without `model`.
             usage: the counts of the decision.
+            least: tokens that the prompt has at least; where they are unknown, its words are counted.
 
         Raises:
             ServerError: it failed for good, or too often.
+            AgentError: the server left out a part of the prompt, or ended the answer before its budget.
         """
         reply = self._connection.ask(endpoint.path, {"model": self._model, **body})
         usage.add(reply)
+        least = least or _count_words(body)
+        if reply.prompt_tokens and reply.prompt_tokens < least:
+            raise AgentError(
+                f"the server left out a part of the prompt without a word: it counts {reply.prompt_tokens} tokens where "
+                f"{least} or more were sent; start it with a longer context, or say ?context=TOKENS&tokenizer=FOLDER"
+            )
+        budget = body[endpoint.budget]
+        if reply.finish == "length" and reply.tokens is not None and reply.tokens < budget:
+            raise AgentError(
+                f"the server ended an answer after {reply.tokens} of {budget} tokens, {_FULL_CONTEXT}, or lower --trace-tokens"
+            )
         return reply
 
     def fields(self, endpoint: Endpoint, query: Query, request: GenerationRequest) -> dict[str, Any]:
@@ -141,8 +168,8 @@ class CompletionWriter:
             fields["top_p"] = elicitation.top_p
             if endpoint.seed:
                 fields["seed"] = request.seed % _SEEDS
-        if endpoint.stops != "unknown" and request.stops:
-            fields["stop"] = list(request.stops)
+        if stops := stops_to_send(request.stops, endpoint.stops):
+            fields["stop"] = stops
         return {**fields, **endpoint.logprobs, **endpoint.extras}
 
     def count(self, text: str) -> int | None:
@@ -192,7 +219,7 @@ class CompletionWriter:
             "logprobs": 1,
         }
         reply = self._connection.ask("completions", body)
-        usage.add(reply)
+        usage.add(replace(reply, tokens=0))  # The one token that has to be generated is no part of an answer.
         listed = reply.token_logprobs[len(before) : len(before) + len(ids)]
         scores = tuple(float(score) for score in listed if isinstance(score, int | float))
         if len(scores) < len(ids):
@@ -200,6 +227,26 @@ class CompletionWriter:
                 "the server does not tell the log-probabilities of a prompt: a given action cannot be scored there"
             )
         return Generation(given.removesuffix(ACTION_CLOSE), ACTION_CLOSE, 0, (), tuple(ids), scores)
+
+
+def _count_words(body: Mapping[str, Any]) -> int:
+    """Return the number of tokens that the prompt of a request has at least: its ids, or its words."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, list):
+        return len(prompt)
+    texts = [prompt] if isinstance(prompt, str) else [message["content"] for message in body["messages"]]
+    return sum(len(text.split()) for text in texts)
+
+
+def _without_opening(reply: CompletionReply, opening: str) -> CompletionReply:
+    """Return a reply without the turn so far, which the server repeats.
+
+    Raises:
+        AgentError: it does not begin with that.
+    """
+    if not reply.text.startswith(opening):
+        raise AgentError(f"the server repeats the turn that we opened, but not in this answer: {reply.text[:80]!r}")
+    return replace(reply, text=reply.text.removeprefix(opening))
 
 
 def _with_reasoning(reply: CompletionReply, *, opened: bool) -> CompletionReply:
@@ -218,5 +265,8 @@ def _with_reasoning(reply: CompletionReply, *, opened: bool) -> CompletionReply:
 def explain_error(error: ServerError) -> str:
     """Return the message of a failed request, with the next step where it is known."""
     if error.overflow:
-        return f"{error}: use fewer steps (--max-steps), shorter observations (--observation-chars), or say ?context=TOKENS"
+        return (
+            f"{error}: give ?tokenizer=FOLDER, with which old observations are dropped (and ?context=TOKENS, where the length "
+            "is unknown), or use fewer steps (--max-steps), or shorter observations (--observation-chars)"
+        )
     return str(error)

@@ -32,6 +32,8 @@ LONGEST_WAIT = 60.0
 
 _MODELS_TIMEOUT = 60.0
 _NO_KEY = "none"
+_SHORTEST_SECRET = 8
+"""Characters of a key that is one: a shorter one (`none`, `x`) stands in other words, and is hidden in no message."""
 _TRANSIENT = (408, 409, 425, 429)
 _PERMANENT = (501, 505)
 _PROXIES = ("http", "https", "socks5", "socks5h")
@@ -90,7 +92,10 @@ class Connection:
 
         self.url = url
         self._timeout, self._retries = timeout, retries
-        self._secrets = () if key is None else tuple(dict.fromkeys((key, quote(key, safe=""), json.dumps(key)[1:-1])))
+        secret = key is not None and len(key) >= _SHORTEST_SECRET
+        self._secrets = (
+            () if key is None or not secret else tuple(dict.fromkeys((key, quote(key, safe=""), json.dumps(key)[1:-1])))
+        )
         self._closed = threading.Event()
         proxy = find_proxy(url, _PROXIES)
         self._through = f" through the proxy of {proxy.variable}" if proxy is not None else ""
@@ -157,6 +162,19 @@ class Connection:
             if failure.status in (401, 403):
                 raise failure from None
             return []
+
+    def look_up(self, url: str) -> object:
+        """Return the decoded answer to a GET request; None where there is none.
+
+        Args:
+            url: a URL of the server.
+        """
+        import openai
+
+        try:
+            return self._client.with_options(timeout=min(self._timeout, _MODELS_TIMEOUT)).get(url, cast_to=object)
+        except (openai.APIError, ValueError):
+            return None
 
     def close(self) -> None:
         """Start no further attempt; requests in progress end by their time-out."""

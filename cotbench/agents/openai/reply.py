@@ -317,7 +317,9 @@ def to_generation(
             "parser of tool calls, or use ?tools=native"
         )
     text_after_token = growth(reply.ids) if reply.ids else ()
-    if not text_after_token and "".join(reply.pieces).startswith(reply.text):  # Else these are not texts but names of tokens.
+    joined = "".join(reply.pieces)
+    # Else these are not texts but names of tokens. Some servers leave out the pieces of the stop string.
+    if not text_after_token and (joined.startswith(reply.text) or reply.text.startswith(joined)):
         text_after_token = tuple("".join(reply.pieces[: end + 1]) for end in range(len(reply.pieces)))
     found = first_stop(reply.text, request.stops, request.one_line)
     text, stop = found if found is not None else (reply.text, _end(reply, request))

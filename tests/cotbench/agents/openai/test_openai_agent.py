@@ -77,13 +77,19 @@ def _rendered(body: dict[str, Any]) -> str:
 def test_stop_strings_are_met_the_same_way_at_every_server(stops: str, logprobs: bool) -> None:
     with running(Manners(stops=stops, logprobs=logprobs, token_ids=False)) as server:
         agent = served(server)
-        believed = {"told": "told", "matched": "told", "kept": "kept", "silent": "unknown", "ignored": "kept"}[stops]
+        believed = {"told": "told", "matched": "told", "kept": "kept", "silent": "cut", "ignored": "ignored"}[stops]
         assert (agent.describe()["stops"], agent.describe()["logprobs"]) == (believed, logprobs)
         cot, prompt = agent.decide([asked("cot"), asked("prompt")])
         assert (cot.trace, cot.action, cot.format_ok, cot.trace_truncated) == ("I look around.", "look", True, False)
         assert (prompt.action, prompt.format_ok) == ("look", True)
-        assert all(("stop" in body) == (believed != "unknown") for body in server.bodies(CHAT))
-        assert prompt.action_tokens == (2 if logprobs or stops not in ("silent", "ignored") else 3)
+        assert all(("stop" in body) == (believed != "ignored") for body in server.bodies(CHAT))
+        assert prompt.action_tokens == (2 if logprobs or stops != "ignored" else 3), (
+            "what ends the turn counts where nothing is cut"
+        )
+        assert prompt.generated_tokens == (2 if stops != "ignored" else 3)
+        assert prompt.action_logprob == (2 * LOGPROB if logprobs and stops != "silent" else None), (
+            "the stop string's are missing"
+        )
         server.manners.model = lambda prompt: "I look around." if prompt.endswith(THINK_OPEN) else "look"
         cot = agent.decide([asked("cot")])[0]
         assert (cot.trace, cot.action, cot.format_ok) == ("I look around.", "look", False), "a turn that ends is no closed tag"
