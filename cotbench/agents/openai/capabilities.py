@@ -28,6 +28,7 @@ Way = Literal["auto", "chat", "completions"]
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 
 _MESSAGES = (Message("system", "You are brief."), Message("user", "Write one short sentence."))
+_DIALOGUE = (*_MESSAGES, Message("assistant", f"{ACTION_OPEN}a{ACTION_CLOSE}"), Message("user", "Another."))
 _OPENINGS = (ACTION_OPEN, THINK_OPEN, f"{THINK_OPEN}a{THINK_CLOSE}\n{ACTION_OPEN}")
 """The openings of a turn that a run uses; each is tried, because chat templates rewrite a turn that holds reasoning."""
 
@@ -181,16 +182,21 @@ def probe_server(connection: Connection, model: str, way: Way, tokens: ServerTok
         prefill=prefill,
         reason=_join_reasons(reasons) if prefill != "chat" else "",
     )
-    return replace(capabilities, warnings=tuple(_warnings(capabilities, [str(entry["id"]) for entry in listed], model, probe)))
+    names = [str(entry["id"]) for entry in listed]
+    return replace(capabilities, warnings=tuple(_warnings(capabilities, names, model, probe, tokens)))
 
 
-def _warnings(server: ServerCapabilities, listed: Sequence[str], model: str, probe: _Probe) -> Iterator[str]:
+def _warnings(
+    server: ServerCapabilities, listed: Sequence[str], model: str, probe: _Probe, tokens: ServerTokenizer | str
+) -> Iterator[str]:
     """Yield what a reader of the results has to know of a server."""
     if listed and model not in listed:
         alone = f" (only {listed[0]!r})" if len(listed) == 1 else ""
         yield f"it answers for {model!r}, which it does not list{alone}: another model may be playing"
     if server.used is not None and server.used.stops in WARNINGS:
         yield WARNINGS[server.used.stops]
+    if server.chat is not None and isinstance(tokens, ServerTokenizer) and tokens.reads_clock:
+        yield "its chat template writes the date of today: where no turn is opened (style template), prompts change daily"
     if not probe.usage:
         yield "it does not report how many tokens prompts and answers have, so their numbers in the tables are too small"
 
@@ -243,6 +249,11 @@ class _Probe:
             tokens: the model's tokenizer, or why there is none.
         """
         field = "continue_final_message"
+        if isinstance(tokens, ServerTokenizer):
+            for opening in _OPENINGS:
+                sent = chat.request_messages([*_DIALOGUE, Message("assistant", opening)])
+                if reason := tokens.template_difference(sent, _DIALOGUE, opening):
+                    return chat, reason
         openings = _OPENINGS if isinstance(tokens, ServerTokenizer) else (_LETTER, *_OPENINGS)
         for place, opening in enumerate(openings):
             body = {

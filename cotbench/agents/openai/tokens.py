@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cotbench.agents.hf import loading
-from cotbench.agents.tokenization.chat_template import Chat, describe_template
+from cotbench.agents.tokenization.chat_template import Chat, describe_template, template_of
+from cotbench.agents.tokenization.template_clock import reads_clock
 from cotbench.agents.tokenization.token_ids import prefill_ids
 from cotbench.errors import AgentError, MissingExtraError
 from cotbench.prompting.elicitation import Message
@@ -71,6 +72,16 @@ class ServerTokenizer:
         """Return the prompt `p` as text."""
         with self._lock:
             return self._chat.prompt_text(messages)
+
+    def template_difference(self, sent: Sequence[dict[str, str]], messages: Sequence[Message], opening: str) -> str:
+        """Return why a server that renders the chat template itself makes another prompt; see `Chat.template_difference`."""
+        with self._lock:
+            return self._chat.template_difference(sent, messages, opening)
+
+    @property
+    def reads_clock(self) -> bool:
+        """Return whether the chat template writes the date of today."""
+        return reads_clock(template_of(self._tokenizer))
 
     def opened(self, opened: Prefill) -> list[int]:
         """Return the ids of the assistant's turn so far, encoded piece by piece."""

@@ -108,6 +108,25 @@ class Chat:
         """Return the prompt `p` as text; see `prompt_ids`."""
         return "".join(self._pieces(messages))
 
+    def template_difference(self, sent: Sequence[dict[str, str]], messages: Sequence[Message], opening: str) -> str:
+        """Return why a server that renders this template itself makes another prompt of messages; empty where it does not.
+
+        Args:
+            sent: the messages as they are sent, the opened turn last.
+            messages: the same messages, as `prompt_text` takes them.
+            opening: the text of the opened turn.
+        """
+        if self._template is None:
+            return ""
+        if reads_clock(self._template):
+            return "the chat template writes the date of today"
+        try:
+            text = self._tokenizer.apply_chat_template(sent, tokenize=False, continue_final_message=True)
+        except Exception:  # A template may raise anything; and one that cuts out thinking leaves no turn to be continued.
+            text = None
+        same = text == self.prompt_text(messages) + opening
+        return "" if same else f"the chat template does not write a turn that stands at {opening!r} as it writes past turns"
+
     def _pieces(self, messages: Sequence[Message]) -> Iterator[str]:
         """Yield the texts of a prompt that are encoded one by one."""
         layout = self._layout

@@ -101,6 +101,29 @@ def test_a_template_that_rewrites_the_last_turn_is_not_trusted(folder: Path) -> 
         assert served(server, f"tokenizer={folder}").describe()["prefill"] == "chat"
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("dated", "the chat template writes the date of today"),
+        ("system last", "the chat template does not write a turn that stands at '<action>' as it writes past turns"),
+        ("empty past thinking", "the chat template does not write a turn that stands at '<action>' as it writes past turns"),
+        ("strips thinking", "the chat template does not write a turn that stands at '<think>a</think>\\n<action>' as"),
+    ],
+)
+def test_a_server_is_not_left_to_render_what_it_would_render_otherwise(tmp_path: Path, name: str, reason: str) -> None:
+    saved = _saved(tmp_path, (tiny_models.TEMPLATES | tiny_models.UNUSUAL_TEMPLATES)[name])
+    with running(codec=_codec(saved)) as server:
+        agent = served(server, f"tokenizer={saved}")
+        told = agent.describe()
+        assert told["prefill"] == "completions" and told["reason"].startswith(f"chat: {reason}")
+        assert any("prompts change daily" in warning for warning in told.get("warnings", ())) == (name == "dated")
+        query = asked("cot", turns=2)
+        agent.decide([query])
+        prompt = _codec(saved).prompt_ids(SHORT.messages(query.dialogue, "cot"))
+        assert all(body["prompt"][: len(prompt)] == prompt for body in server.bodies(COMPLETIONS))
+        assert server.bodies(COMPLETIONS) and not server.bodies(CHAT)
+
+
 def test_a_token_that_the_server_puts_first_is_not_sent_twice(tmp_path: Path, folder: Path) -> None:
     begins = _saved(tmp_path / "begins", "{{ bos_token }}" + tiny_models.CHATML)
     manners = Manners(continues="refuses", owner="", completions="begins")
