@@ -71,12 +71,14 @@ class AttentionKind:
         settings: what is not as in `_SHAPE`; None leaves a setting away.
         reason: why our attention is not installed, a part of the sentence; empty where it is.
         training: the same of the packed attention.
+        slow: whether a forward pass takes long, for lack of a compiled kernel.
     """
 
     config: str
     settings: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     training: str = ""
+    slow: bool = False
 
 
 KINDS: dict[str, AttentionKind] = {
@@ -259,24 +261,29 @@ KINDS: dict[str, AttentionKind] = {
     "differences of two attentions": AttentionKind("DiffLlamaConfig", reason=_OTHER),
     # States.
     "states alone": AttentionKind("MambaConfig", {"state_size": 8}, reason=_OTHER, training=_PACKED),
-    "receptance": AttentionKind("RwkvConfig", {"context_length": CONTEXT}, reason=_OTHER, training=_PACKED),
+    "states of another kind": AttentionKind(
+        "RwkvConfig", {"context_length": CONTEXT}, reason=_OTHER, training=_PACKED, slow=True
+    ),
     "states and attention": AttentionKind(
         "JambaConfig",
         {**_EXPERTS, "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 8, "use_mamba_kernels": False},
         reason=_OTHER,
         training=_PACKED,
+        slow=True,
     ),
     "states beside attention": AttentionKind(
         "FalconH1Config",
         {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16, "head_dim": 16},
         reason=_OTHER,
         training=_PACKED,
+        slow=True,
     ),
     "windows and a recurrence": AttentionKind(
         "RecurrentGemmaConfig",
         {"attention_window_size": EARLY, "lru_width": 64, "head_dim": 16},
         reason=_OTHER,
         training=_UNKNOWN,
+        slow=True,
     ),
     "short convolutions": AttentionKind(
         "Lfm2Config", {"layer_types": ["conv", "full_attention", "conv"]}, reason=_OTHER, training=_PACKED

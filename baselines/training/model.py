@@ -111,9 +111,9 @@ def _try_install_packed_attention(model: Any, context: int) -> str | None:
         if not float((found - expected).abs().max()) <= _NATS:
             return "the packed attention computes something else than the model's own"
         for lowered in crossings(length_settings(model, context)):
-            error = crossing_error(model, lowered, found, expected, packed_losses, own_losses)
-            if error is not None:
-                return f"the packed attention: {error}"
+            difference = crossing_error(model, lowered, found, expected, packed_losses, own_losses)
+            if difference is not None:
+                return f"the packed attention: {difference}"
     except Exception as error:  # Whatever a model's code does with arguments that it does not know.
         return loading.first_line(error)
     finally:

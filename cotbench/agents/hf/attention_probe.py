@@ -46,7 +46,7 @@ def try_install_attention(model: Any, context: int) -> str | None:
 def _attention_error(model: Any, context: int) -> str | None:
     """Return where our attention computes something else than the model's own; None where it does not."""
     settings = length_settings(model, context)
-    probes = [(PROBE_TOKENS, (PROBE_TOKENS // 2,))]
+    probes: list[tuple[int, tuple[int, ...]]] = [(PROBE_TOKENS, (PROBE_TOKENS // 2,))]
     if settings:
         probes.append((CROSSING_TOKENS, (SHORT - 1, 9)))
     for count, cuts in probes:
@@ -59,9 +59,9 @@ def _attention_error(model: Any, context: int) -> str | None:
         if not _logits_agree(found, expected, model.dtype):
             return "our attention computes something else than its own"
     for lowered in crossings(settings):
-        error = crossing_error(model, lowered, found, expected, ours, own)
-        if error is not None:
-            return f"our attention: {error}"
+        reason = crossing_error(model, lowered, found, expected, ours, own)
+        if reason is not None:
+            return f"our attention: {reason}; context={min(setting.value for setting in lowered) - 1} stays below"
     return None
 
 
@@ -95,16 +95,14 @@ def cache_policy(model: Any, context: int) -> CachePolicy:
     resets: set[int] = set()
     limit = context
     for lowered in crossings(length_settings(model, context)):
-        fits = [
-            policy
-            for policy in (CachePolicy(reuse), CachePolicy(reuse, (SHORT,)))
-            if crossing_error(model, lowered, found, expected, partial(grown, policy), whole) is None
-        ]
         values = {setting.value for setting in lowered}
-        if not fits:
+        for policy in (CachePolicy(reuse), CachePolicy(reuse, (SHORT,))):
+            if crossing_error(model, lowered, found, expected, partial(grown, policy), whole) is None:
+                if policy.resets and not values & resets:
+                    resets |= values
+                break
+        else:
             limit = min(limit, min(values) - 1)
-        elif fits[0].resets and not values & resets:
-            resets |= values
     return CachePolicy(reuse, tuple(sorted(resets)), limit)
 
 

@@ -60,7 +60,7 @@ def play(agent: HFAgent, turns: int = 3) -> list[int]:
     return lengths
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * kind.slow) for name, kind in KINDS.items()])
 def test_answers_are_those_of_the_full_forward_pass(name: str, tmp_path: Path) -> None:
     kind = KINDS[name]
     agent = open_agent(save_kind(tmp_path / "model", kind))
