@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,8 @@ UNUSUAL_TEMPLATES = {
 }
 
 
-def tokenizer(template: str | None = CHATML) -> Any:
-    """A byte-level BPE tokenizer with ChatML's control tokens."""
+def tokenizer(template: str | None = CHATML, texts: Sequence[str] = (" ".join(WORDS),)) -> Any:
+    """A byte-level BPE tokenizer with ChatML's control tokens; it knows the words of some texts."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -105,7 +106,7 @@ def tokenizer(template: str | None = CHATML) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator([" ".join(WORDS)] * 20, trainer)
+    bpe.train_from_iterator([*texts] * 20, trainer)
     made = PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token="<|endoftext|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )

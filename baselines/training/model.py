@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cotbench.agents.hf import loading
+from cotbench.agents.hf.length_settings import CROSSING_TOKENS, SHORT, crossing_error, crossings, length_settings
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.baselines.training import packing
 from cotbench.baselines.training.lora import LoraOptions, add_adapter
@@ -30,7 +31,8 @@ class TrainableModel:
         model: with `lora` wrapped by peft.
         context: the longest sequence that the model takes, in tokens.
         packed: whether our attention is installed.
-        description: what identifies the weights that the training began with.
+        description: what identifies the weights that the training began with; where our attention is not installed, also
+            the reason why.
     """
 
     model: Any
@@ -70,15 +72,16 @@ def make_trainable(model: Any, tokenizer: Any, description: dict[str, Any], lora
         description: identifies the weights, for the card.
         lora: the adapter; None trains all weights.
     """
-    mismatch = _try_install_packed_attention(model)
-    if mismatch is not None:
-        _log.warning("each decision is computed on its own: %s", mismatch)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    reason = _try_install_packed_attention(model, limit)
+    if reason is not None:
+        _log.warning("each decision is computed on its own: %s", reason)
+        description = {**description, "attention_reason": reason}
     if lora is not None:
         model = add_adapter(model, lora)
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
     chat = Chat(tokenizer)
     _stop_at_turn_end(model, chat)
-    return TrainableModel(model, tokenizer, chat, limit, mismatch is None, description)
+    return TrainableModel(model, tokenizer, chat, limit, reason is None, description)
 
 
 def _stop_at_turn_end(model: Any, chat: Chat) -> None:
@@ -89,34 +92,58 @@ def _stop_at_turn_end(model: Any, chat: Chat) -> None:
         model.generation_config.eos_token_id = sorted(known.union(chat.turn_end[-1:]))
 
 
-def _try_install_packed_attention(model: Any) -> str | None:
-    """Install our attention where it computes what the model's own does, and return None; else return why it does not."""
-    import torch
+def _try_install_packed_attention(model: Any, context: int) -> str | None:
+    """Install our attention where it computes what the model's own does, and return None; else return why it does not.
 
+    Args:
+        model: a transformers model.
+        context: the longest sequence, in tokens.
+    """
     own = model.config._attn_implementation
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = tuple((7 * index + 3) % vocabulary for index in range(24))
-    ones = (1.0,) * 5
-    trees = [Tree(ids[:12], (Branch(4, ids[3:8], ones), Branch(9, ids[8:13], ones), Branch(12, ids[12:17], ones)))]
-    trees.append(Tree(ids[12:], (), (1.0,) * 12))
-    device = model.device
+    row = packing.pack(_probe_trees(model))
+
+    def packed_losses() -> Any:
+        packing.install_packed_attention(model)
+        try:
+            return _sorted_losses(losses, model, row)
+        finally:
+            model.set_attn_implementation(own)
+
+    def own_losses() -> Any:
+        return _sorted_losses(plain_losses, model, row)
+
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
-            row = packing.pack(trees)
-            expected, _ = plain_losses(model, row, device)
-            packing.install_packed_attention(model)
-            found, _ = losses(model, row, device)
-        if float((found.sort().values - expected.sort().values).abs().max()) <= _NATS:
-            return None
-        mismatch = "the packed attention computes something else than the model's own"
+        expected, found = own_losses(), packed_losses()
+        if not float((found - expected).abs().max()) <= _NATS:
+            return "the packed attention computes something else than the model's own"
+        for lowered in crossings(length_settings(model, context)):
+            difference = crossing_error(model, lowered, found, expected, packed_losses, own_losses)
+            if difference is not None:
+                return f"the packed attention: {difference}"
     except Exception as error:  # Whatever a model's code does with arguments that it does not know.
-        mismatch = loading.first_line(error)
+        return loading.first_line(error)
     finally:
         model.train(training)
-    model.set_attn_implementation(own)
-    return mismatch
+    packing.install_packed_attention(model)
+    return None
+
+
+def _probe_trees(model: Any) -> list[Tree]:
+    """Return trees whose branches leave the trunk below `SHORT` and beyond it."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids = tuple((7 * index + 3) % vocabulary for index in range(CROSSING_TOKENS + 5))
+    branches = tuple(Branch(at, ids[at - 1 : at + 4], (1.0,) * 5) for at in (SHORT - 1, SHORT, 9, CROSSING_TOKENS))
+    return [Tree(ids[:CROSSING_TOKENS], branches), Tree(ids[12:24], (), (1.0,) * 12), Tree(ids[5:8], (), (1.0,) * 3)]
+
+
+def _sorted_losses(compute: Any, model: Any, row: packing.Packed) -> Any:
+    """Return the losses of a row's supervised tokens, sorted: the two ways to compute them have the tokens in another order."""
+    import torch
+
+    with torch.inference_mode():
+        return compute(model, row, model.device)[0].sort().values
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from cotbench.agents.hf import loading
-from cotbench.agents.hf.attention import ATTENTION, TokenSpan, forward, install_attention
+from cotbench.agents.hf.attention import ATTENTION
+from cotbench.agents.hf.attention_probe import cache_policy, try_install_attention
 from cotbench.agents.hf.engine import Engine, EngineLimits, Key
-from cotbench.agents.hf.kv_cache import KVCache
-from cotbench.agents.hf.sequential_engine import SequentialEngine, can_reuse_cache, logits_agree
+from cotbench.agents.hf.sequential_engine import SequentialEngine
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.generation import TAG_ALLOWANCE
@@ -25,7 +25,6 @@ _log = logging.getLogger(__name__)
 _GB = 10**9
 _CPU_MEMORY_SHARE, _GPU_MEMORY_SHARE = 0.25, 0.8
 _CPU_BATCH, _GPU_BATCH = 8, 32
-_PROBE_TOKENS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +150,7 @@ class HFAgent:
         self._live = live
         self._training: list[Any] | None = None
         training = _set_eval(model)
-        probe = _probe_logits(model)
-        reason = _try_install_attention(model, *probe) if attn == "auto" else f"attn={attn}"
+        reason = try_install_attention(model, self._context) if attn == "auto" else f"attn={attn}"
         batched = reason is None
         if attn == "auto" and reason is not None:
             _log.warning("%s is answered one query after the other: %s", name, reason)
@@ -161,14 +159,15 @@ class HFAgent:
             bounds = EngineLimits(_cache_bytes(model, cache_gb), speculative=drafts and not _has_windows(model))
             self._engine = Engine(model, self._chat, self._end_ids, self._context, bounds)
         else:
-            reuse = can_reuse_cache(model, *probe)
-            self._engine = SequentialEngine(model, self._chat, self._end_ids, self._context, reuse)
+            policy = cache_policy(model, self._context)
+            self._engine = SequentialEngine(model, self._chat, self._end_ids, self._context, policy)
         self.batch = (_GPU_BATCH if model.device.type == "cuda" else _CPU_BATCH) if batched else 1
         self._answering_attention = ATTENTION if batched else self._own_attention
         self._description = {
             **loaded.description,
             "context": self._context,
             "attention": "cotbench" if batched else str(model.config._attn_implementation),
+            **({"attention_reason": reason} if attn == "auto" and not batched else {}),
         }
         if live:
             self._training = training
@@ -252,45 +251,6 @@ def _set_eval(model: Any) -> list[Any]:
     training = [module for module in model.modules() if module.training]
     model.eval()
     return training
-
-
-def _probe_logits(model: Any) -> tuple[list[int], Any]:
-    """Return some tokens, and the logits after each of them, (tokens, vocabulary), by the model's own attention."""
-    import torch
-
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = [(7 * index + 3) % vocabulary for index in range(_PROBE_TOKENS)]
-    window = getattr(model.config.get_text_config(), "sliding_window", None) or 0
-    if 0 < window < 128:  # A short window is reached: then that is compared too.
-        ids *= 1 + window // _PROBE_TOKENS
-    with torch.inference_mode():
-        return ids, model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
-
-
-def _try_install_attention(model: Any, ids: list[int], logits: Any) -> str | None:
-    """Install our attention where it computes the same logits as the model's own; else return the reason why not."""
-    import torch
-
-    own = model.config._attn_implementation
-    half = len(ids) // 2
-    try:
-        install_attention(model)
-        first, second, other = KVCache(), KVCache(), KVCache()
-        # A prompt, a continuation that shares its cache, and another sequence beside them.
-        early, _ = forward(
-            model, [TokenSpan(ids[:half], first, logits_from_end=range(half, 0, -1)), TokenSpan(ids[1:4], other)]
-        )
-        late, _ = forward(
-            model,
-            [TokenSpan(ids[half:], second, first, logits_from_end=range(len(ids) - half, 0, -1)), TokenSpan(ids[4:5], other)],
-        )
-        if logits_agree(torch.cat([early, late]), logits, model.dtype):
-            return None
-        reason = "our attention computes something else than its own"
-    except Exception as error:  # Whatever a model's code does with arguments that it does not know.
-        reason = loading.first_line(error)
-    model.set_attn_implementation(own)
-    return reason
 
 
 def _has_windows(model: Any) -> bool:

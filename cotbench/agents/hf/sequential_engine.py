@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cotbench.agents.decisions import error_decision
@@ -18,16 +18,32 @@ from cotbench.prompting.generation import Generation, GenerationRequest, answer_
 from cotbench.prompting.query import Decision, Query
 
 
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """Say when a model may go on from transformers' cache, so that each token is what a full forward pass computes.
+
+    Attributes:
+        reuse: whether it may at all; else everything is computed each time.
+        resets: lengths; a sequence longer than one of them computes all of its tokens otherwise than a shorter one, whose cache
+            is of no use to it.
+        limit: the longest sequence for which it may. In a longer one each token depends on the length of the whole.
+    """
+
+    reuse: bool = True
+    resets: tuple[int, ...] = ()
+    limit: int = 2**31
+
+
 class CachedSequence:
     """Hold token ids, and the model's cache after them.
 
     Args:
         model: a causal model of transformers.
-        reuse: whether the model goes on from a cache (`can_reuse_cache`); else everything is computed each time.
+        policy: when its cache may be used (`cache_policy`).
     """
 
-    def __init__(self, model: Any, reuse: bool = True) -> None:
-        self._model, self._reuse = model, reuse
+    def __init__(self, model: Any, policy: CachePolicy) -> None:
+        self._model, self._policy = model, policy
         self.ids: list[int] = []
         self._cache: Any = None
         self._reset()
@@ -46,12 +62,24 @@ class CachedSequence:
         """
         import torch
 
-        if not self._reuse:
+        start, end = len(target) - count + 1, len(target)  # The lengths after whose last token the logits are.
+        cuts = [length for length in self._policy.resets if start <= length < end]
+        cuts += range(max(start, self._policy.limit), end)
+        parts = []
+        for cut in sorted({*cuts, end}):
+            parts.append(self._logits_after(target[:cut], cut - start + 1))
+            start = cut + 1
+        return torch.cat(parts)
+
+    def _logits_after(self, target: Sequence[int], count: int) -> Any:
+        """Return the same where all of the logits come out of one forward pass."""
+        import torch
+
+        if not self._policy.reuse or len(target) > self._policy.limit:
             with torch.inference_mode():
                 out = self._model(input_ids=torch.tensor([list(target)], device=self._model.device), use_cache=False)
             return out.logits[0, -count:].float()
-        prefix_length = min(common_prefix(self.ids, target), len(target) - count)
-        self._crop(prefix_length)
+        self._crop(min(self._usable(target), len(target) - count))
         new = list(target[len(self.ids) :])
         tokens = torch.tensor([new], device=self._model.device)
         try:
@@ -65,8 +93,13 @@ class CachedSequence:
 
     def reusable(self, target: Sequence[int]) -> int:
         """Return how many tokens of `target` need not be computed again."""
-        prefix_length = common_prefix(self.ids, target)
+        prefix_length = self._usable(target)
         return prefix_length if prefix_length == len(self.ids) or self._can_crop() else 0
+
+    def _usable(self, target: Sequence[int]) -> int:
+        """Return how many tokens of `target` the cache holds as a sequence of that length computes them."""
+        crossed = any((len(self.ids) > length) != (len(target) > length) for length in self._policy.resets)
+        return 0 if crossed or len(target) > self._policy.limit else common_prefix(self.ids, target)
 
     def _crop(self, length: int) -> None:
         """Shorten the cache to so many tokens; where it cannot be shortened, drop it."""
@@ -86,31 +119,6 @@ class CachedSequence:
         return all(type(layer) is DynamicLayer for layer in self._cache.layers)
 
 
-def can_reuse_cache(model: Any, ids: Sequence[int], logits: Any) -> bool:
-    """Return whether a model goes on from transformers' cache; some take another kind of state, and silently.
-
-    Args:
-        model: a causal model of transformers.
-        ids: some tokens.
-        logits: (tokens, vocabulary), after each of them, computed without a cache.
-    """
-    half = len(ids) // 2
-    try:
-        sequence = CachedSequence(model)
-        sequence.logits_after(ids[:half])
-        again = sequence.logits_after(ids, len(ids) - half)
-    except Exception:  # Whatever a model's code does with a cache that it does not know.
-        return False
-    return logits_agree(again, logits[half:], model.dtype)
-
-
-def logits_agree(ours: Any, theirs: Any, dtype: Any) -> bool:
-    """Return whether two computations of the same logits agree, as far as the number format allows."""
-    import torch
-
-    return bool((ours - theirs).norm() <= (1e-3 if dtype == torch.float32 else 0.1) * theirs.norm())
-
-
 class SequentialEngine:
     """Answer one query after the other, with the methods of `Engine`.
 
@@ -119,15 +127,21 @@ class SequentialEngine:
         chat: its tokenizer and template.
         end_ids: token ids that end the assistant's turn.
         context: the longest prompt and answer together, in tokens.
-        reuse: whether the model goes on from a cache (`can_reuse_cache`).
+        policy: when the model's cache may be used (`cache_policy`).
         episodes: how many episodes keep their cache; the least recently used is dropped.
     """
 
     def __init__(
-        self, model: Any, chat: Chat, end_ids: frozenset[int], context: int, reuse: bool = True, episodes: int = 8
+        self,
+        model: Any,
+        chat: Chat,
+        end_ids: frozenset[int],
+        context: int,
+        policy: CachePolicy,
+        episodes: int = 8,
     ) -> None:
         self._model, self._chat, self._end_ids, self._context = model, chat, end_ids, context
-        self._reuse, self._episodes = reuse, episodes
+        self._policy, self._episodes = policy, episodes
         self._sequences: OrderedDict[tuple[str, int], CachedSequence] = OrderedDict()
         self._waiting: deque[tuple[Key, Query]] = deque()
 
@@ -195,7 +209,7 @@ class SequentialEngine:
     def _sequence(self, query: Query) -> CachedSequence:
         """Return the cached sequence of a query's episode, and forget the least recently used beyond `episodes`."""
         name = query.episode, query.rollout
-        sequence = self._sequences.setdefault(name, CachedSequence(self._model, self._reuse))
+        sequence = self._sequences.setdefault(name, CachedSequence(self._model, self._policy))
         self._sequences.move_to_end(name)
         while len(self._sequences) > self._episodes:
             self._sequences.popitem(last=False)

@@ -12,7 +12,7 @@ pytestmark = needs_hf
 
 from cotbench.agents import make_agent
 from cotbench.agents.hf.agent import HFAgent
-from cotbench.agents.hf.sequential_engine import CachedSequence, SequentialEngine
+from cotbench.agents.hf.sequential_engine import CachedSequence, CachePolicy, SequentialEngine
 from cotbench.agents.tokenization.token_ids import truncate_ids
 from cotbench.errors import AgentError, CotbenchError
 from cotbench.prompting.elicitation import Elicitation, Mode
@@ -208,7 +208,7 @@ def test_a_sequence_computes_only_what_is_new(tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_models.save_model(tmp_path / "model")).eval()
     seen: list[int] = []
     model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape[1]), with_kwargs=True)
-    sequence = CachedSequence(model)
+    sequence = CachedSequence(model, CachePolicy())
     long = list(range(10, 40))
     for target in (long[:20], long, [*long[:25], 5, 6], long[:10]):
         ours = sequence.logits_after(target)

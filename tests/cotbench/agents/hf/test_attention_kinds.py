@@ -1,0 +1,96 @@
+"""Every kind of attention of transformers: what is answered is what its own full forward pass says, token by token."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import needs_hf
+
+pytestmark = needs_hf
+
+from cotbench.agents import make_agent
+from cotbench.agents.hf.agent import HFAgent
+from cotbench.agents.hf.sequential_engine import SequentialEngine
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.query import Decision, Query
+from tests.attention_kinds import EARLY, KINDS, LATE, save_kind
+from tests.hf_agents import reference, state
+
+SHORT = Elicitation(trace_tokens=6, action_tokens=4)
+
+
+def open_agent(folder: Path, options: str = "") -> HFAgent:
+    made = make_agent(f"hf:{folder}?threads=1&device=cpu{options}")
+    assert isinstance(made, HFAgent)
+    return made
+
+
+def check_greedy(agent: HFAgent, query: Query, decision: Decision) -> int:
+    """Compare each token that was generated with the whole sequence's forward pass; return how long the sequence is."""
+    import torch
+
+    tokens = decision.tokens
+    assert decision.error is None and tokens is not None
+    ids = list(tokens.prompt_ids)
+    assert ids == agent._chat.prompt_ids(query.elicitation.messages(query.dialogue, query.mode))
+    generated = 0
+    for token, logprob, harness in zip(tokens.completion_ids, tokens.logprobs, tokens.harness, strict=True):
+        if not harness:
+            with torch.inference_mode():
+                logits = reference(agent)(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].float()
+            assert token == int(logits.argmax()), (query.episode, query.step, query.mode, len(ids))
+            assert logprob == pytest.approx(float(torch.log_softmax(logits, -1)[token]), abs=2e-3)
+            generated += 1
+        ids.append(token)
+    assert generated >= 2
+    return len(ids)
+
+
+def play(agent: HFAgent, turns: int = 3) -> list[int]:
+    """Two episodes side by side in both modes, one growing and one shrinking; return the lengths of their sequences."""
+    lengths = []
+    for turn in range(turns):
+        queries = [
+            state(count, mode, SHORT, episode=episode, return_tokens=True)  # type: ignore[arg-type]
+            for episode, count in (("grows", turn), ("shrinks", turns - 1 - turn))
+            for mode in ("cot", "prompt")
+        ]
+        for query, decision in zip(queries, agent.decide(queries), strict=True):
+            lengths.append(check_greedy(agent, query, decision))
+    return lengths
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * kind.slow) for name, kind in KINDS.items()])
+def test_answers_are_those_of_the_full_forward_pass(name: str, tmp_path: Path) -> None:
+    kind = KINDS[name]
+    agent = open_agent(save_kind(tmp_path / "model", kind))
+    description = agent.describe()
+    assert isinstance(agent._engine, SequentialEngine) == bool(kind.reason) == ("attention_reason" in description)
+    assert kind.reason in description.get("attention_reason", "")
+    lengths = play(agent)
+    assert min(lengths) < LATE < max(lengths) and min(lengths) - SHORT.action_tokens <= EARLY
+
+
+@pytest.mark.parametrize("name", ["longrope", "chunks and temperature", "windows and softcaps"])
+def test_an_action_scores_what_generating_it_scores(name: str, tmp_path: Path) -> None:
+    agent = open_agent(save_kind(tmp_path / "model", KINDS[name]))
+    action = "go to desk 1 you are in a room"
+    for turns in (1, 0, 1):
+        decision = agent.decide([state(turns, "prompt", SHORT, given_action=action)])[0]
+        assert decision.action_logprob == pytest.approx(
+            textbook_logprob(agent, state(turns, "prompt", SHORT), action), abs=1e-3
+        )
+
+
+def textbook_logprob(agent: HFAgent, query: Query, action: str) -> float:
+    """The textbook: a forward pass over the sequence so far, for each token."""
+    import torch
+
+    chat, total = agent._chat, 0.0
+    ids = chat.prompt_ids(query.elicitation.messages(query.dialogue, query.mode)) + chat.encode("<action>")
+    for token in chat.encode(f"{action}</action>"):
+        with torch.inference_mode():
+            logits = reference(agent)(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].float()
+        total += float(torch.log_softmax(logits, -1)[token])
+        ids.append(token)
+    return total
