@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cotbench.agents.hf import loading
+from cotbench.agents.hf.tokenizer import context_of
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.baselines.training import packing
 from cotbench.baselines.training.lora import LoraOptions, add_adapter
@@ -77,7 +78,7 @@ def make_trainable(model: Any, tokenizer: Any, description: dict[str, Any], lora
         _log.warning("each decision is computed on its own: %s", mismatch)
     if lora is not None:
         model = add_adapter(model, lora)
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    limit = context_of(model.config)
     return TrainableModel(model, tokenizer, Chat(tokenizer), tokenizer.eos_token_id, limit, mismatch is None, description)
 
 

@@ -16,13 +16,15 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cotbench.errors import MissingExtraError, UsageError, did_you_mean
-from cotbench.prompting.elicitation import Mode
-from cotbench.runs.episode import Episode
-from cotbench.runs.manifest import Manifest
-from cotbench.runs.summary import Summary
+
+if TYPE_CHECKING:
+    from cotbench.prompting.elicitation import Mode
+    from cotbench.runs.episode import Episode
+    from cotbench.runs.manifest import Manifest
+    from cotbench.runs.summary import Summary
 
 _log = logging.getLogger(__name__)
 
