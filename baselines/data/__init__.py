@@ -1,5 +1,6 @@
-"""Training data. Begin with `demonstration` (an episode as training data); `traces` stores a teacher's run, `examples` encodes
-decisions as token ids, `scored_tasks` refuses tasks that are scored.
+"""Training data. Begin with `demonstration` (an episode as training data); `conversation` reads chats of others, `traces`
+stores a teacher's run, `examples` encodes decisions as token ids, `token_rows` writes them for other trainers, `scored_tasks`
+refuses tasks that are scored.
 """
 
 from typing import TYPE_CHECKING

@@ -8,8 +8,6 @@ A line of a file is an object with `messages`, the conversational format of TRL 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -17,8 +15,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer, model_validator
 
 from cotbench.baselines.data.conversation import ConversationError, read_conversation
+from cotbench.baselines.data.parquet import read_parquet, write_rows
 from cotbench.envs.registry import Instructions, env_entry, env_names
-from cotbench.errors import MissingExtraError, UsageError
+from cotbench.errors import UsageError
 from cotbench.json_text import parse_json
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Message
@@ -141,7 +140,7 @@ def read_demonstrations(path: Path) -> list[Demonstration]:
     file = _file_of(path)
     if file.suffix not in (".jsonl", ".parquet"):
         raise UsageError(f"{file} is neither a traces folder nor a .jsonl or .parquet file: give one of these")
-    rows = _parquet_rows(file) if file.suffix == ".parquet" else _json_rows(file)
+    rows = read_parquet(file) if file.suffix == ".parquet" else _json_rows(file)
     found = [_read(row, place) for place, row in rows]
     if not found:
         raise UsageError(f"{file} is empty: make demonstrations with cotbench traces")
@@ -179,37 +178,6 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
                 raise UsageError(f"{path}:{number} is not JSON ({what}): write one object a line, or remove it") from error
             except ValueError as error:
                 raise UsageError(f"{path}:{number} cannot be used ({error}): mend or remove it") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    pyarrow, parquet = _pyarrow()
-    try:
-        with parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path}, row {number},", row
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UsageError(f"{path} is not a Parquet file ({str(error).splitlines()[0]}): write it again") from error
-
-
-def require_parquet() -> None:
-    """Raise an error before a long run rather than after it.
-
-    Raises:
-        MissingExtraError: pyarrow is not installed.
-    """
-    _pyarrow()
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingExtraError("a .parquet file", "train") from error
-    return pyarrow, parquet
 
 
 def _read(row: Any, place: str) -> Demonstration:
@@ -309,21 +277,12 @@ def write_parquet(path: Path, demonstrations: Iterable[Demonstration]) -> None:
     Raises:
         MissingExtraError: pyarrow is not installed.
     """
-    arrow, parquet = _pyarrow()
+    write_rows(path, map(_row, demonstrations), _columns)
+
+
+def _columns(arrow: Any) -> dict[str, Any]:
     text = arrow.string()
     columns = dict.fromkeys(Demonstration.model_fields, text)
     columns |= {"success": arrow.bool_(), **dict.fromkeys(("observations", "actions", "traces"), arrow.list_(text))}
     columns["instructions"] = arrow.struct({"text": text, "examples": arrow.list_(text)})
-    chat = arrow.list_(arrow.struct({"role": text, "content": text}))
-    schema = arrow.schema({"messages": chat, **columns})
-    table = arrow.Table.from_pylist([_row(one) for one in demonstrations], schema=schema)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    beside = Path(name)
-    try:
-        parquet.write_table(table, beside)
-        beside.chmod(0o644)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    return {"messages": arrow.list_(arrow.struct({"role": text, "content": text})), **columns}

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
 
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import Label, answer_pieces, prompt_ids
 from cotbench.baselines.data.demonstration import Demonstration
-from cotbench.errors import ContextOverflowError
+from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Query
 
@@ -86,6 +89,26 @@ class Examples:
     def flat(self) -> list[Example]:
         """All examples, one after the other."""
         return [example for episode in self.episodes for example in episode]
+
+
+def elicitations_of(demonstrations: Iterable[Demonstration], options: Mapping[str, Any]) -> dict[str, Elicitation]:
+    """Return environment -> the elicitation that evaluation will use, for the environments of some demonstrations.
+
+    Args:
+        demonstrations: what is learned from.
+        options: fields of `Elicitation` that are not as usual.
+
+    Raises:
+        UsageError: a value that does not fit.
+    """
+    try:
+        return {
+            env: Elicitation.for_env(env, **options) if env else Elicitation(**options)
+            for env in sorted({one.env for one in demonstrations})
+        }
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"elicitation.{first['loc'][-1]} {first['input']}: {first['msg']}") from error
 
 
 def make_examples(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.baselines.data.demonstration import (
     TRACES_JSONL,
@@ -19,7 +19,9 @@ from cotbench.baselines.data.demonstration import (
     write_jsonl,
     write_parquet,
 )
+from cotbench.baselines.data.examples import Examples
 from cotbench.baselines.data.scored_tasks import check_trainable
+from cotbench.baselines.data.token_rows import COLUMNS, TOKENS_JSONL, TOKENS_PARQUET, TokenEncoder, write_tokens
 from cotbench.envs.registry import Instructions, env_entry
 from cotbench.prompting.elicitation import Message
 from cotbench.runs.dataset_card import DataConfig, columns_of, split_name, write_card
@@ -68,6 +70,30 @@ class KeptEpisodes:
         return sum(len(one.actions) for one in self.demonstrations)
 
 
+class TokensSummary(BaseModel):
+    """Numbers of the token ids in a traces folder.
+
+    Attributes:
+        model: whose tokenizer and template made them.
+        examples: number of rows, one for each decision with a trace.
+        too_long: number of decisions that are left out because the model takes no sequence so long.
+        tokens: of all rows; `labels` of them are in the loss.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    examples: int
+    too_long: int
+    tokens: int
+    labels: int
+
+    def text(self) -> str:
+        """Return the numbers in a line."""
+        long = f" ({self.too_long} more are too long)" if self.too_long else ""
+        return f"{self.examples} examples{long} of {self.model}, {self.tokens} tokens, {self.labels} of them in the loss"
+
+
 class TracesSummary(BaseModel):
     """Numbers of a traces folder, stored as `traces.json`.
 
@@ -76,6 +102,7 @@ class TracesSummary(BaseModel):
         decisions: number of kept steps; `examples` are those with a trace, which can be trained on.
         mean_trace_words: mean length of these traces in words; None where nothing is kept.
         tasks: the tasks of the kept demonstrations, in their order.
+        tokens: of `tokens.jsonl`, where there is one; else left out of JSON.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,6 +122,7 @@ class TracesSummary(BaseModel):
     examples: int
     mean_trace_words: float | None
     tasks: tuple[str, ...]
+    tokens: TokensSummary | None = Field(None, exclude_if=lambda tokens: tokens is None)
 
     def text(self) -> str:
         """Return the numbers in a line."""
@@ -136,15 +164,18 @@ def _silent(episode: Episode) -> bool:
     return not traces or sum(not (trace or "").strip() for trace in traces) > MOST_SILENT * len(traces)
 
 
-def write_traces(outcome: RunOutcome, *, parquet: bool = False) -> TracesSummary:
+def write_traces(outcome: RunOutcome, *, parquet: bool = False, encoder: TokenEncoder | None = None) -> TracesSummary:
     """Write `traces.jsonl` and `traces.json` into a finished run's folder, and `traces.parquet` if wanted or there already.
+
+    Token ids of other traces do not stay in the folder.
 
     Args:
         outcome: the finished run.
         parquet: whether to write `traces.parquet` too.
+        encoder: writes `tokens.jsonl` too, and `tokens.parquet` beside `traces.parquet`.
 
     Raises:
-        UsageError: a task is scored.
+        UsageError: a task is scored, or no example is left for the encoder.
         MissingExtraError: Parquet is wanted, and pyarrow is not installed.
     """
     folder, config = outcome.folder, outcome.manifest.config
@@ -152,9 +183,23 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False) -> TracesSummary
     own = instructions == env_entry(config.env).instructions()
     successes = keep_successes(outcome.episodes, config.env, config.agent, None if own else instructions)
     check_trainable(successes.demonstrations)
+    made = None
+    if encoder is not None and successes.demonstrations:
+        made = encoder.encode(successes.demonstrations, {config.env: config.elicitation})
+    before = _read_summary(folder)
     write_jsonl(folder / TRACES_JSONL, successes.demonstrations)
     if parquet or (folder / TRACES_PARQUET).is_file():  # An old one must not stay beside other episodes.
         write_parquet(folder / TRACES_PARQUET, successes.demonstrations)
+    sha256 = _sha256(folder / TRACES_JSONL)
+    tokens = before.tokens if before is not None and before.traces_sha256 == sha256 else None
+    if encoder is not None or tokens is None:
+        for name in (TOKENS_JSONL, TOKENS_PARQUET):
+            (folder / name).unlink(missing_ok=True)
+    if encoder is not None and made is not None:
+        write_tokens(folder / TOKENS_JSONL, made.flat)
+        if (folder / TRACES_PARQUET).is_file():
+            write_tokens(folder / TOKENS_PARQUET, made.flat)
+        tokens = tokens_summary(encoder.model, made)
     words = [len(trace.split()) for trace in successes.traces]
     summary = TracesSummary(
         teacher=config.agent,
@@ -162,7 +207,7 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False) -> TracesSummary
         scheme=config.scheme,
         split=config.split,
         elicitation_fingerprint=outcome.manifest.elicitation_fingerprint,
-        traces_sha256=_sha256(folder / TRACES_JSONL),
+        traces_sha256=sha256,
         episodes=successes.episodes,
         kept=len(successes.demonstrations),
         failed=successes.failed,
@@ -172,13 +217,38 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False) -> TracesSummary
         examples=len(words),
         mean_trace_words=round(sum(words) / len(words), 2) if words else None,
         tasks=tuple(one.task for one in successes.demonstrations),
+        tokens=tokens,
     )
-    _write_card(outcome, parquet=(folder / TRACES_PARQUET).is_file())
+    _write_card(outcome, tokens, parquet=(folder / TRACES_PARQUET).is_file())
     write_atomically(folder / TRACES, [summary.model_dump_json(indent=2) + "\n"])
     return summary
 
 
-def _write_card(outcome: RunOutcome, *, parquet: bool) -> None:
+def tokens_summary(model: str, made: Examples) -> TokensSummary:
+    """Return the numbers of some examples.
+
+    Args:
+        model: whose tokenizer and template made them.
+        made: the examples.
+    """
+    return TokensSummary(
+        model=model,
+        examples=len(made.flat),
+        too_long=len(made.too_long),
+        tokens=sum(len(one.ids) for one in made.flat),
+        labels=sum(len(one.answer) for one in made.flat),
+    )
+
+
+def _read_summary(folder: Path) -> TracesSummary | None:
+    """Return the summary that was written before; None where there is none that can be read."""
+    try:
+        return TracesSummary.model_validate_json((folder / TRACES).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_card(outcome: RunOutcome, tokens: TokensSummary | None, *, parquet: bool) -> None:
     """Write the card of a traces folder: the demonstrations, and the episodes that they were taken from."""
     config = outcome.manifest.config
     text = (
@@ -195,6 +265,9 @@ def _write_card(outcome: RunOutcome, *, parquet: bool) -> None:
         DataConfig("default", {"train": TRACES_JSONL}, {"messages": list[Message], **columns_of(Demonstration)}),
         DataConfig("episodes", {split_name(config.split): EPISODES}, columns_of(Episode)),
     ]
+    if tokens is not None:
+        text += f" The table `tokens` holds the token ids and labels of each decision for `{tokens.model}`."
+        tables.append(DataConfig("tokens", {"train": TOKENS_JSONL}, COLUMNS))
     write_card(outcome.folder, f"Traces of {config.agent} on {config.env}", text, tables)
 
 

@@ -21,6 +21,9 @@ class TracesConfig(RunConfig):
     mode: Annotated[Literal["prompt", "cot", "both"], Flag(hidden=True)] = Field("cot", description="always cot")
     expert_actions: Annotated[bool | None, Flag(hidden=True)] = Field(None, description="recorded where that costs nothing")
     parquet: Annotated[bool, Flag(panel=OUTPUT)] = Field(False, description="write traces.parquet beside traces.jsonl")
+    tokens: Annotated[str | None, Flag(panel=OUTPUT, metavar="MODEL")] = Field(
+        None, description="write token ids and labels of each decision for this model too (tokens.jsonl), as train makes them"
+    )
     source: Annotated[Path | None, Flag(name="--from", panel=OUTPUT)] = Field(
         None, description="play nothing: convert this traces folder, .jsonl or .parquet file to the file --out"
     )

@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from cotbench.baselines.data.demonstration import Demonstration, read_demonstrations
-from cotbench.baselines.data.examples import Examples, make_examples
+from cotbench.baselines.data.examples import Examples, elicitations_of, make_examples
 from cotbench.baselines.data.scored_tasks import check_trainable
 from cotbench.baselines.recipes.require import require_training
 from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, make_steps
@@ -149,7 +149,7 @@ def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Calla
     require_trackers(config.report_to)
     demonstrations = [one for path in config.data for one in _read(path)]
     check_trainable(demonstrations)
-    elicitations = {env: _elicitation(env, config.elicitation) for env in sorted({one.env for one in demonstrations})}
+    elicitations = elicitations_of(demonstrations, config.elicitation)
     record = {
         "recipe": NAME,
         "config": config.model_dump(mode="json"),
@@ -200,14 +200,6 @@ def _train(
     dataset = PackedDataset(data.steps, trees_of_examples(data.examples.episodes, data.masks), args.world_size)
     measured = loop.train(trainable, dataset, args, record, out, config.checkpoints, progress, config.ema_decay)
     return TrainingResult(out, len(data.steps), measured, counts["examples"], counts["too_long"])
-
-
-def _elicitation(env: str, options: dict[str, Any]) -> Elicitation:
-    try:
-        return Elicitation.for_env(env, **options) if env else Elicitation(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"elicitation.{first['loc'][-1]} {first['input']}: {first['msg']}") from error
 
 
 def _read(path: str) -> list[Demonstration]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from cotbench.agents.hf import loading
 from cotbench.agents.hf.length_settings import CROSSING_TOKENS, SHORT, crossing_error, crossings, length_settings
+from cotbench.agents.hf.tokenizer import context_of
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.baselines.training import packing
 from cotbench.baselines.training.lora import LoraOptions, add_adapter
@@ -72,7 +73,7 @@ def make_trainable(model: Any, tokenizer: Any, description: dict[str, Any], lora
         description: identifies the weights, for the card.
         lora: the adapter; None trains all weights.
     """
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    limit = context_of(model.config)
     reason = _try_install_packed_attention(model, limit)
     if reason is not None:
         _log.warning("each decision is computed on its own: %s", reason)

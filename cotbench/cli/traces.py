@@ -34,11 +34,11 @@ def traces(
     from cotbench.cli.options import model_of, only_given
 
     given = dict(typed[TracesConfig])
-    source, parquet = given.pop("source", None), given.pop("parquet", False)
+    source, tokens, parquet = given.pop("source", None), given.pop("tokens", None), given.pop("parquet", False)
     if source is not None:
-        return _convert(source, out, {**given, **only_given({"resume": resume})})
+        return _convert(source, out, {**given, **only_given({"resume": resume})}, tokens)
     resources = model_of(Resources, typed[Resources])
-    return _play(given, (out, resume), resources, import_ or [], parquet=parquet, dry=dry_run, json_=json_)
+    return _play(given, (out, resume), resources, import_ or [], tokens=tokens, parquet=parquet, dry=dry_run, json_=json_)
 
 
 def _play(
@@ -47,12 +47,14 @@ def _play(
     resources: Resources,
     imports: list[str],
     *,
+    tokens: str | None,
     parquet: bool,
     dry: bool,
     json_: bool,
 ) -> int:
     from cotbench.agents.registry import resolve
-    from cotbench.baselines.data.demonstration import require_parquet
+    from cotbench.baselines.data.parquet import require_parquet
+    from cotbench.baselines.data.token_rows import open_encoder
     from cotbench.baselines.data.traces import TRACES_FOLDER, write_traces
     from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.playing import play_run, print_plans
@@ -73,6 +75,7 @@ def _play(
     require_trackers(resources.report_to)
     if parquet:
         require_parquet()
+    encoder = None if tokens is None else open_encoder(tokens)
     target = folder or where[0] or runner.new_folder(config)
     again = resume_command("traces", target, imports, resources.data)
     manifest = target / TRACES_FOLDER.manifest
@@ -86,7 +89,7 @@ def _play(
         with open_folder(target, TRACES_FOLDER, check if folder is None else None) as opened:
             with open_agent(config.agent, build) as player:
                 outcome = play_run(plan, opened, json_, player, resources)
-            summary = write_traces(outcome, parquet=parquet)
+            summary = write_traces(outcome, parquet=parquet, encoder=encoder)
     except KeyboardInterrupt:
         return print_interrupted("what was played is kept", again, manifest)
     return _print(outcome, summary, json_, again)
@@ -123,6 +126,7 @@ def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
     import sys
 
     from cotbench.baselines.data.demonstration import TRACES_JSONL
+    from cotbench.baselines.data.token_rows import TOKENS_JSONL
     from cotbench.cli.playing import print_errors
 
     if as_json:
@@ -130,6 +134,8 @@ def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
     else:
         typer.echo(summary.text())
         typer.echo(f"traces: {outcome.folder / TRACES_JSONL}")
+        if summary.tokens is not None:
+            typer.echo(f"tokens: {outcome.folder / TOKENS_JSONL}, {summary.tokens.text()}")
     code = print_errors(outcome.episodes, again)
     if code == 0 and summary.kept == 0:
         print(
@@ -141,13 +147,14 @@ def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
     return code
 
 
-def _convert(source: Path, out: Path | None, typed: dict[str, Any]) -> int:
-    """Write demonstrations in the other format."""
+def _convert(source: Path, out: Path | None, typed: dict[str, Any], tokens: str | None) -> int:
+    """Write demonstrations in the other format, or as token ids and labels of a model."""
     from cotbench.baselines.data.demonstration import read_demonstrations, write_demonstrations
     from cotbench.baselines.data.scored_tasks import check_trainable
     from cotbench.errors import UsageError
     from cotbench.flags import flag_of
 
+    elicitation = typed.pop("elicitation", {}) if tokens is not None else {}
     for name, value in typed.items():
         flag = flag_of(TracesConfig, next(iter(value)) if isinstance(value, dict) else name)
         raise UsageError(f"--from plays nothing: leave {flag} away")
@@ -157,8 +164,24 @@ def _convert(source: Path, out: Path | None, typed: dict[str, Any]) -> int:
         raise UsageError(f"{out} exists: choose another --out")
     demonstrations = read_demonstrations(source)
     check_trainable(demonstrations)
+    if tokens is not None:
+        return _encode(demonstrations, out, elicitation, tokens)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_demonstrations(out, demonstrations)
     decisions = sum(len(one.actions) for one in demonstrations)
     typer.echo(f"wrote {len(demonstrations)} demonstrations, {decisions} decisions: {out}")
+    return 0
+
+
+def _encode(demonstrations: list[Any], out: Path, elicitation: dict[str, Any], model: str) -> int:
+    """Write the token ids and labels of demonstrations, asked for as they will be in evaluation."""
+    from cotbench.baselines.data.examples import elicitations_of
+    from cotbench.baselines.data.token_rows import check_name, open_encoder, write_tokens
+    from cotbench.baselines.data.traces import tokens_summary
+
+    check_name(out)
+    made = open_encoder(model).encode(demonstrations, elicitations_of(demonstrations, elicitation))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_tokens(out, made.flat)
+    typer.echo(f"wrote {tokens_summary(model, made).text()}: {out}")
     return 0

@@ -19,11 +19,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cotbench.errors import MissingExtraError, UsageError, did_you_mean
-from cotbench.prompting.elicitation import Mode
-from cotbench.runs.episode import Episode
-from cotbench.runs.manifest import Manifest
 
-if TYPE_CHECKING:  # It loads numpy.
+if TYPE_CHECKING:
+    from cotbench.prompting.elicitation import Mode
+    from cotbench.runs.episode import Episode
+    from cotbench.runs.manifest import Manifest
     from cotbench.runs.summary import Summary
 
 _log = logging.getLogger(__name__)

@@ -98,9 +98,9 @@ def load(
     """
     require_transformers()
     _require_extras(adapter, quantize)
-    if (folder := _adapter_folder(target)) is not None:
+    if (folder := adapter_folder(target)) is not None:
         _require_extras(target, quantize)
-        name, at = _base_of(folder)
+        name, at = base_of(folder)
         base = load(name, device=device, dtype=dtype, attn=attn, revision=at, quantize=quantize)
         return _with_adapters(base, folder, target, adapter, merge=quantize is None)
     import torch
@@ -116,15 +116,8 @@ def load(
     if dtype not in _DTYPES:
         raise UnknownNameError("dtype", dtype, _DTYPES)
     name = ALIASES.get(target, target)
-    packaged = {SMOLLM2: smollm2_folder, TINY: tiny_folder}
-    source = str(packaged[target]()) if target in packaged else _source(name)
+    source, tokenizer = base_tokenizer(target, revision)
     options: dict[str, Any] = {"revision": revision} if revision else {}
-    if not Path(source).is_dir():
-        require_hub(target, name, revision)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-    except Exception as error:
-        raise AgentError(_why_not(target, name, "tokenizer", error)) from error
     if attn:
         options["attn_implementation"] = attn
     if quantize:
@@ -146,6 +139,36 @@ def load(
         **_describe(model, tokenizer, device, dtype),
     }
     return LoadedModel(model, tokenizer, description)
+
+
+def base_tokenizer(target: str, revision: str | None) -> tuple[str, Any]:
+    """Return the folder or hub name that a model is loaded from, and its tokenizer.
+
+    Args:
+        target: `smollm2`, `tiny`, an alias, a local folder with a whole model, or a hub name.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        AgentError: there is no such model, or its tokenizer cannot be loaded.
+    """
+    import transformers
+
+    name = ALIASES.get(target, target)
+    packaged = {SMOLLM2: smollm2_folder, TINY: tiny_folder}
+    source = str(packaged[target]()) if target in packaged else _source(name)
+    if not Path(source).is_dir():
+        require_hub(target, name, revision)
+    try:
+        return source, transformers.AutoTokenizer.from_pretrained(source, **({"revision": revision} if revision else {}))
+    except Exception as error:
+        raise AgentError(_why_not(target, name, "tokenizer", error)) from error
+
+
+def own_tokenizer(folder: Path, base: Any) -> Any:
+    """Return the tokenizer of an adapter: the folder's own where it has one, else the base's."""
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer_config.json").is_file() else base
 
 
 def describe_live(model: Any, tokenizer: Any, name: str) -> dict[str, Any]:
@@ -175,13 +198,18 @@ def _require_extras(adapter: str | None, quantize: str | None) -> None:
         raise MissingExtraError(f"quantize={quantize}", "quantize")
 
 
-def _adapter_folder(target: str) -> Path | None:
+def adapter_folder(target: str) -> Path | None:
+    """Return the folder of a target that holds an adapter alone; None for any other target."""
     folder = Path(target).expanduser()
     return folder if (folder / _ADAPTER).is_file() and not (folder / "config.json").is_file() else None
 
 
-def _base_of(folder: Path) -> tuple[str, str | None]:
-    """Return name and revision of the base model of an adapter."""
+def base_of(folder: Path) -> tuple[str, str | None]:
+    """Return name and revision of the base model of the adapter in a folder.
+
+    Raises:
+        AgentError: the adapter names none, or one that is gone.
+    """
     try:
         config = dict(parse_json((folder / _ADAPTER).read_bytes()))
     except (ValueError, TypeError) as error:
@@ -199,13 +227,9 @@ def _base_of(folder: Path) -> tuple[str, str | None]:
 
 def _with_adapters(base: LoadedModel, folder: Path, target: str, more: str | None, *, merge: bool) -> LoadedModel:
     """Return a base with a folder's adapter and perhaps another one on top; the tokenizer is the folder's where it has one."""
-    import transformers
-
     model = _adapted(base.model, str(folder), merge=merge)
     model.name_or_path = str(folder.resolve())  # What is trained on top of it finds all of it again.
-    tokenizer = base.tokenizer
-    if (folder / "tokenizer_config.json").is_file():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer = own_tokenizer(folder, base.tokenizer)
     description = {
         **base.description,
         "model": target,

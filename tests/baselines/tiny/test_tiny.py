@@ -10,15 +10,16 @@ from cotbench.agents.hf.loading import tiny_folder
 from cotbench.agents.registry import make_agent
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import answer_pieces
+from cotbench.baselines.data.demonstration import Demonstration, answer_text
 from cotbench.baselines.tiny import corpus
 from cotbench.baselines.tiny.tokenizer import make_tokenizer
 from cotbench.cli import run_cli
-from cotbench.envs.registry import env_entry
+from cotbench.envs.registry import Instructions, env_entry
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.runner import run
-from tests.conftest import needs_hf
+from tests.conftest import needs_datasets, needs_hf
 
 pytestmark = needs_hf
 
@@ -94,10 +95,28 @@ def test_the_template_marks_the_assistants_tokens_and_changes_no_prompt(tokenize
     assert marked == [id_ for answer in pieces for _, piece in answer for id_ in piece]
 
 
-def test_trl_finds_the_assistants_tokens(tokenizer: Any) -> None:
-    utils = pytest.importorskip("trl.chat_template_utils", reason="pip install 'cotbench[dev]'")
-    assert utils.has_generation_markers(tokenizer.chat_template)
-    assert utils.is_chat_template_stop_token_trained(tokenizer)
+@needs_datasets
+def test_trl_trains_on_the_assistants_tokens_alone(tokenizer: Any, tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl", reason="pip install 'cotbench[dev]'")
+    import datasets
+    import transformers
+
+    one = Demonstration(
+        observations=("You see a desk 1.", "On the desk 1, you see a mug 2."),
+        actions=("go to desk 1", "take mug 2 from desk 1"),
+        traces=("I go to desk 1.", None),
+        instructions=Instructions("You act."),
+    )
+    rows = datasets.Dataset.from_list([{"messages": [message._asdict() for message in one.messages()]}])
+    trainer = trl.SFTTrainer(
+        model=transformers.AutoModelForCausalLM.from_pretrained(tiny_folder()),
+        args=trl.SFTConfig(output_dir=str(tmp_path), assistant_only_loss=True, report_to="none", use_cpu=True, bf16=False),
+        train_dataset=rows,
+        processing_class=tokenizer,
+    )
+    (row,) = trainer.train_dataset
+    answers = "".join(f"{answer_text(action, trace)}<|end|>" for action, trace in zip(one.actions, one.traces, strict=True))
+    assert tokenizer.decode([id_ for id_ in row["labels"] if id_ != -100]) == answers
 
 
 def test_the_weights_in_the_package(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +257,13 @@ def test_an_agent_that_cannot_be_built_leaves_no_folder(cli: Any, tmp_path: Path
     code, _, message = cli("run", "--agent", "replay:nowhere", "--episodes", "1", "--out", "here")
     assert code == 2 and "nowhere is not a run folder" in message
     assert not (tmp_path / "here").exists()
+
+
+def test_a_terminal_that_lacks_a_character_shows_its_code() -> None:
+    command = [sys.executable, "-P", "-m", "cotbench", "doctor"]
+    shown = {}
+    for encoding in ("ascii:strict", "utf-8:strict"):
+        done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        shown[encoding] = done.stdout
+    assert shown["ascii:strict"].isascii() and not shown["utf-8:strict"].isascii()
