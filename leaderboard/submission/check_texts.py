@@ -35,7 +35,8 @@ def check_texts(manifest: Manifest) -> None:
     _check("config.agent", config.agent, SPEC)
     for name, text in (("env", config.env), ("scheme", config.scheme), ("split", config.split)):
         _check(f"config.{name}", text, NAME)
-    for name in ("elicitation_fingerprint", "instructions_sha256", "task_list_sha256", "python", "git_commit", "created"):
+    shas = ("elicitation_fingerprint", "instructions_sha256", "task_list_sha256")
+    for name in (*shas, "dialect", "expert", "python", "git_commit", "created"):
         _check(name, getattr(manifest, name) or "", NAME)
     for name in ("data", "packages", "hardware", "agent"):
         longest, breaks = (TEXT, _BREAKS) if name == "agent" else (NAME, "")

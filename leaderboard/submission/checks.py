@@ -40,6 +40,8 @@ def check(bundle: Bundle) -> tuple[str, ...]:
     _check_created(manifest.created)
     entry = _entry(manifest)
     _check_instructions(manifest, entry)
+    if manifest.expert not in ("", *(entry.experts or ())):
+        raise SubmissionError(f"{MANIFEST}: expert is {quote_value(manifest.expert)}, which {entry.name} does not have")
     plan = check_tasks(manifest, entry)
     check_episodes(bundle.episodes, plan)
     return _unranked(bundle, entry)
@@ -50,8 +52,6 @@ def _entry(manifest: Manifest) -> EnvEntry:
         entry = env_entry(manifest.config.env)
     except UnknownNameError as error:
         raise SubmissionError(f"{MANIFEST}: config.env: {error}") from error
-    if manifest.expert not in ("", *(entry.experts or ())):
-        raise SubmissionError(f"{MANIFEST}: expert is {quote_value(manifest.expert)}, which {entry.name} does not have")
     try:
         return entry.in_dialect(manifest.dialect)
     except UnknownNameError as error:
@@ -97,6 +97,8 @@ def _unranked(bundle: Bundle, entry: EnvEntry) -> tuple[str, ...]:
     elif len(manifest.task_list) < manifest.split_tasks:
         left = ", games were not there" if manifest.partial else ""
         reasons.append(f"{len(manifest.task_list)} of {manifest.split_tasks} tasks{left}")
+    if manifest.played_dialect != entry.own_dialect:
+        reasons.append(f"data of dialect {manifest.played_dialect!r} instead of {entry.own_dialect!r}")
     errors = sum(episode.error is not None for episode in bundle.episodes)
     if errors:
         reasons.append(f"{errors} episode{'s' if errors > 1 else ''} ended in {'errors' if errors > 1 else 'an error'}")

@@ -163,7 +163,7 @@ def _random() -> Any:
 def test_a_submission_is_checked_and_replayed_in_its_dialect(play: Play, folders: dict[str, Path]) -> None:
     data = pack(play("random", max_steps=8).folder, Details(name="Old"))
     bundle = unpack(data)
-    check(bundle)
+    assert "data of dialect 'put' instead of 'move'" in check(bundle), "models were shown other texts than on the board"
     assert verify_bundle(bundle, data=folders["put"]) is None
     with pytest.raises(SubmissionError, match="unknown dialect 'pat'"):
         check(unpack(edited(data, manifest=setting("dialect", to="pat"))))

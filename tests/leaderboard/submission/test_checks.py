@@ -182,7 +182,13 @@ MANIFEST: dict[str, tuple[Edit, str]] = {
         "config.split: 8000 of the 8000 tasks of alfworld-gen paper/train are trained on, so it is not scored",
     ),
     "another split": (setting("config", "split", to="ood"), "is no task of alfworld-gen paper/ood: play it with the --split"),
-    "another environment": (setting("config", "env", to="bfcl"), "instructions_sha256 is"),
+    "another environment": (setting("config", "env", to="bfcl"), "unknown dialect 'move' of environment 'bfcl'"),
+    "another environment, without a dialect": (
+        lambda manifest: (manifest["config"].update(env="bfcl"), manifest.update(dialect="")),
+        "instructions_sha256 is",
+    ),
+    "another dialect": (setting("dialect", to="put"), "instructions_sha256 is"),
+    "another expert": (setting("expert", to="turn"), "expert is 'turn', which alfworld-gen does not have"),
     "another elicitation": (
         setting("config", "elicitation", "trace_tokens", to=512),
         "elicitation_fingerprint is '",
