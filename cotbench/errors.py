@@ -55,12 +55,33 @@ class EngineError(CotbenchError):
     """The engine of an environment failed: an infrastructure failure, never a score."""
 
 
+class BugError(CotbenchError):
+    """Code that cotbench calls and that is registered or given (an agent, an environment, a probe) failed by itself.
+
+    Args:
+        message: what happened, with the line of the file.
+        traceback: where it came from, as Python prints it; None where no exception was raised.
+    """
+
+    def __init__(self, message: str, traceback: str | None = None) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class EnvBugError(EngineError, BugError):
+    """An environment's own code raised an exception or returned something else than it has to: never a score."""
+
+
 class EpisodeOverError(UsageError):
     """`step` was called before `reset` or after the episode had ended."""
 
 
 class AgentError(CotbenchError):
     """An agent could not be built or could not answer: an infrastructure failure, never a score."""
+
+
+class AgentBugError(AgentError, BugError):
+    """An agent's own code raised an exception or returned something else than it has to: never a score."""
 
 
 class ContextOverflowError(AgentError):

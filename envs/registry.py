@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
+from cotbench.envs.face import check_class, check_fields, check_source
 from cotbench.errors import MissingExtraError, UsageError
-from cotbench.registry import Registry, load
+from cotbench.registry import Registry, check_name, load
 
 if TYPE_CHECKING:
     from cotbench.envs.base import TextEnv
@@ -115,9 +116,15 @@ class EnvEntry:
             raise MissingExtraError(f"environment {self.name!r}", self.extra)
 
     def source(self) -> TaskSource:
-        """Return the environment's tasks."""
-        source = load(self.task_source) if isinstance(self.task_source, str) else self.task_source
-        return cast("TaskSource", source())
+        """Return the environment's tasks.
+
+        Raises:
+            UsageError: what makes its `TaskSource` makes something else.
+        """
+        make = load(self.task_source) if isinstance(self.task_source, str) else self.task_source
+        source = make()
+        check_source(self.name, source)
+        return cast("TaskSource", source)
 
     def loaded_class(self) -> type[TextEnv]:
         """Import and return the environment's class."""
@@ -221,7 +228,20 @@ _BUILTIN = (
     ),
 )
 
-_registry: Registry[EnvEntry] = Registry("environment", ENTRY_POINTS, EnvEntry, {entry.name: entry for entry in _BUILTIN})
+_GROUPS = frozenset(group for entry in _BUILTIN for group in entry.overall)
+
+
+def _check(name: str, entry: EnvEntry) -> None:
+    """Raise an error for an environment that cannot be played."""
+    if name in _GROUPS:
+        raise UsageError(f"an environment cannot be named {name!r}: that names several together")
+    if not isinstance(entry.env_class, str):
+        check_class(name, entry.env_class)
+
+
+_registry: Registry[EnvEntry] = Registry(
+    "environment", ENTRY_POINTS, EnvEntry, {entry.name: entry for entry in _BUILTIN}, _check
+)
 
 E = TypeVar("E", bound="type[TextEnv]")
 
@@ -239,12 +259,15 @@ def register_env(
         about: other fields of `EnvEntry`.
 
     Raises:
-        UsageError: the name is taken.
+        UnknownNameError: `about` has a field that there is not.
+        UsageError: the name is taken or is no name, the class is not that of an environment, or the task source is none.
     """
+    check_name("environment", name)
+    check_fields(name, about, [one.name for one in fields(EnvEntry)], task_source)
 
     def register(env_class: E) -> E:
-        fields = {"title": title or name, "gym_id": gym_id or f"cotbench/{name}-v0", "benchmark": name, **about}
-        entry = EnvEntry(name=name, env_class=env_class, task_source=task_source, **fields)
+        values = {"title": title or name, "gym_id": gym_id or f"cotbench/{name}-v0", "benchmark": name, **about}
+        entry = EnvEntry(name=name, env_class=env_class, task_source=task_source, **values)
         _registry.register(name, entry)
         register_id(entry)
         return env_class

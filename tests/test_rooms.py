@@ -13,7 +13,9 @@ from tests import house
 from tests.house import FOLDERS, ROOT
 
 HEAVY = ("torch", "transformers", "pandas", "scipy", "textworld", "gymnasium", "numpy", "sqlalchemy", "fastapi")
-GROUND = frozenset({"errors", "registry", "plugins", "flags", "lazy_exports", "child_process", "child_main", "paper"})
+GROUND = frozenset(
+    {"errors", "failure", "registry", "plugins", "flags", "lazy_exports", "child_process", "child_main", "paper"}
+)
 LAYERS = (
     GROUND,
     frozenset({"stats", "envs"}),

@@ -78,8 +78,16 @@ class RunConfig(BaseModel):
     )
 
 
+def _is_true(value: object) -> bool:
+    return value is True
+
+
 class Manifest(BaseModel):
-    """The record of a run."""
+    """The record of a run.
+
+    Attributes:
+        uses_elicitation: whether the agent says that it asks and reads as the elicitation says; left out of JSON where True.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -98,6 +106,7 @@ class Manifest(BaseModel):
     hardware: dict[str, Any]
     git_commit: str | None
     created: str
+    uses_elicitation: bool = Field(True, exclude_if=_is_true)
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that must be equal for a run to be resumed, as a flat dictionary."""

@@ -9,12 +9,22 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotbench.agents.base import Agent, StreamingAgent, check_elicitation, describe_agent, needs_of
+from cotbench.agents.base import (
+    Agent,
+    StreamingAgent,
+    check_elicitation,
+    close_agent,
+    describe_agent,
+    needs_of,
+    uses_elicitation,
+)
+from cotbench.agents.face import check_agent
 from cotbench.agents.registry import make_agent
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
+from cotbench.failure import AGENT_BUG, bug_error, failure_in
 from cotbench.runs.env_workers import EnvSettings, open_envs
-from cotbench.runs.episode import Episode, Journal
+from cotbench.runs.episode import EPISODES, Episode, Journal, read_episodes
 from cotbench.runs.folder import WritableFolder, file_name, make_folder, open_folder
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, RunConfig, provenance, read_manifest
 from cotbench.runs.plan import RunPlan, make_plan
@@ -33,7 +43,9 @@ class RunOutcome:
     episodes: list[Episode]
 
 
-def start_run(plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> RunOutcome:
+def start_run(
+    plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources, observer: Observer, stop_at_bugs: bool = False
+) -> RunOutcome:
     """Play a new run into an empty or new folder.
 
     Args:
@@ -42,18 +54,30 @@ def start_run(plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources
         agent: the agent that plays.
         resources: the resources of the run.
         observer: receives the progress.
+        stop_at_bugs: end the run at the first episode that a bug of agent or environment ends.
 
     Raises:
         MissingExtraError: the environment's engine is not installed.
         RunFolderError: the folder holds something already.
+        UsageError: the agent is no agent.
         AgentError: the agent does not support this elicitation.
+        BugError: see `_Recorder`.
+        CotbenchError: the environment cannot be made. As after every error but an interrupt, nothing is left in the folder
+            where no action was executed.
     """
     plan.entry.require()
+    check_agent(agent)
     check_elicitation(agent, plan.config.elicitation)
     with open_folder(folder, RUN_FOLDER, new_run_folder) as opened:
         manifest = _manifest(plan, agent, resources.data)
         opened.begin(manifest.model_dump_json(indent=2))
-        return _play(opened, manifest, plan, agent=agent, resources=resources, observer=observer)
+        try:
+            return _play(opened, manifest, plan, agent, resources, observer, stop_at_bugs)
+        except Exception:
+            if not (folder / EPISODES).is_file() or not any(episode.steps for episode in read_episodes(folder)):
+                for name in (EPISODES, MANIFEST):
+                    (folder / name).unlink(missing_ok=True)
+            raise
 
 
 def new_run_folder(folder: Path) -> None:
@@ -68,7 +92,9 @@ def new_run_folder(folder: Path) -> None:
     )
 
 
-def resume_run(folder: Path, *, agent: Agent, resources: Resources, observer: Observer) -> RunOutcome:
+def resume_run(
+    folder: Path, *, agent: Agent, resources: Resources, observer: Observer, stop_at_bugs: bool = False
+) -> RunOutcome:
     """Continue a run: play the missing episodes, and play those again that ended in an error.
 
     Args:
@@ -76,18 +102,21 @@ def resume_run(folder: Path, *, agent: Agent, resources: Resources, observer: Ob
         agent: the agent of the run.
         resources: the resources of the run.
         observer: receives the progress.
+        stop_at_bugs: as for `start_run`.
 
     Raises:
         RunFolderError: not a run folder, or the tasks, the data or the elicitation have changed since.
+        BugError: see `_Recorder`.
     """
     before = read_manifest(folder)
     env_entry(before.config.env).require()
     plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), resources.data)
     plan = RunPlan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
+    check_agent(agent)
     check_elicitation(agent, before.config.elicitation)
     with open_folder(folder, RUN_FOLDER) as opened:
         opened.check_identity(before.identity(), _manifest(plan, agent, resources.data).identity())
-        return _play(opened, before, plan, agent=agent, resources=resources, observer=observer)
+        return _play(opened, before, plan, agent, resources, observer, stop_at_bugs)
 
 
 def _manifest(plan: RunPlan, agent: Agent, data: Path | None) -> Manifest:
@@ -101,12 +130,19 @@ def _manifest(plan: RunPlan, agent: Agent, data: Path | None) -> Manifest:
         partial=plan.partial,
         data=plan.entry.source().data_version(plan.tasks, data),
         agent=describe_agent(agent),
+        uses_elicitation=uses_elicitation(agent),
         **provenance(),
     )
 
 
 def _play(
-    folder: WritableFolder, manifest: Manifest, plan: RunPlan, *, agent: Agent, resources: Resources, observer: Observer
+    folder: WritableFolder,
+    manifest: Manifest,
+    plan: RunPlan,
+    agent: Agent,
+    resources: Resources,
+    observer: Observer,
+    stop_at_bugs: bool,
 ) -> RunOutcome:
     config = plan.config
     request = set(needs_of(agent))
@@ -138,7 +174,7 @@ def _play(
         batch = agent.batch if isinstance(agent, StreamingAgent) else None
         envs = open_envs(settings, *resources.layout(len(units), batch))
         try:
-            play(units, agent, envs, rules, _Recorder(journal, observer))
+            play(units, agent, envs, rules, _Recorder(journal, observer, len(envs), stop_at_bugs))
         finally:
             for env in envs:
                 env.close()
@@ -148,19 +184,42 @@ def _play(
     return RunOutcome(folder.path, manifest, summary, episodes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Recorder:
-    """An observer that writes each episode to disk before it passes it on."""
+    """An observer that writes each episode to disk before it passes it on, and ends a run that only a bug would fill.
+
+    An agent whose code fails at the beginning of as many episodes as are played side by side, before any action was executed,
+    will fail in all of them. Later a bug costs its episodes alone: one odd query must not cost a long run.
+
+    Attributes:
+        journal: the file of the episodes.
+        observer: receives the progress.
+        side_by_side: how many episodes are played at the same time.
+        stop_at_bugs: end the run at the first bug, of the agent or of the environment.
+        begun: whether an action was executed.
+        bugs: how many episodes a bug of the agent has ended before that.
+    """
 
     journal: Journal
     observer: Observer
+    side_by_side: int
+    stop_at_bugs: bool
+    begun: bool = False
+    bugs: int = 0
 
     def stepped(self, unit: RolloutSpec, step: int) -> None:
+        self.begun = True
         self.observer.stepped(unit, step)
 
     def finished(self, episode: Episode) -> None:
         self.journal.append(episode)
         self.observer.finished(episode)
+        failure = failure_in(episode)
+        if failure is None or not failure.is_bug:
+            return
+        self.bugs += not self.begun and failure.error_kind == AGENT_BUG
+        if self.stop_at_bugs or (not self.begun and self.bugs >= self.side_by_side):
+            raise bug_error(failure)
 
 
 def new_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
@@ -213,7 +272,7 @@ def run(
         )
     finally:
         if agent is None:
-            player.close()
+            close_agent(player)
 
 
 class SilentObserver:
