@@ -1,5 +1,5 @@
-"""Why something has no result: whose failure it was, one line, and the traceback. Invariant: the texts have a bounded length and
-hold no key of this process's environment.
+"""Why something has no result: whose failure it was, one line, and the traceback. Invariant: a traceback has a bounded length,
+and no text holds a key of this process's environment.
 
 Three things are told apart. What a model does wrong is never an error. What fails outside of agent and environment (a server, a
 disk, the memory) is *infrastructure*. An exception that escapes an agent's or an environment's own code is that code's *bug*,
@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import isclass
+from pathlib import Path
 from typing import Final, Literal, Protocol, TypedDict
 
 from cotbench.errors import AgentBugError, BugError, CotbenchError, EnvBugError
@@ -96,6 +97,12 @@ def failure_in(*some: Failed | None) -> Failure | None:
     return None
 
 
+def failure_fields(*some: Failed | None) -> FailureFields:
+    """Return the first failure that one of several objects holds, as fields; none where none failed."""
+    failure = failure_in(*some)
+    return {} if failure is None else failure.fields
+
+
 def failure_of(error: BaseException) -> Failure:
     """Return the failure that an exception is; one that came through `registered_code` is the bug of that code."""
     if isinstance(error, BugError):
@@ -138,7 +145,7 @@ def exception_line(error: BaseException, modules: Collection[str] | None = None)
     text = text if len(text) <= _LINE_CHARS else f"{text[:_LINE_CHARS]}..."
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         if modules is None or frame.f_globals.get("__name__") in modules:
-            return f"{text} ({os.path.basename(frame.f_code.co_filename)}:{line})"
+            return f"{text} ({Path(frame.f_code.co_filename).name}:{line})"
     return text
 
 

@@ -111,7 +111,9 @@ def check_name(noun: str, name: object) -> None:
         what = f"a {type(name).__name__}" if not isclass(name) else f"the class {name.__name__}"
         raise UsageError(f"{_article(noun)} {noun} is registered under a name, not under {what}")
     if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot be the name of {_article(noun)} {noun}: write letters and digits, and . _ + - between")
+        raise UsageError(
+            f"{name!r} cannot be the name of {_article(noun)} {noun}: write letters and digits, and . _ + - between"
+        )
 
 
 def require_kind(noun: str, entry: object, kind: type) -> None:

@@ -41,7 +41,11 @@ def check_class(name: str, env_class: object) -> None:
     budget = getattr(env_class, "default_max_steps", None)
     _require(title, env_class, "instructions", isinstance(getattr(env_class, "instructions", None), str), "a text")
     _require(
-        title, env_class, "examples", isinstance(texts, tuple) and all(isinstance(one, str) for one in texts), "a tuple of texts"
+        title,
+        env_class,
+        "examples",
+        isinstance(texts, tuple) and all(isinstance(one, str) for one in texts),
+        "a tuple of texts",
     )
     _require(title, env_class, "default_max_steps", isinstance(budget, int) and budget > 0, "a number above 0")
 

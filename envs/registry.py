@@ -276,13 +276,20 @@ def register_env(
 
 
 def register_id(entry: EnvEntry) -> None:
-    """Make one environment known to `gymnasium.make`; safe to call twice."""
+    """Make one environment known to `gymnasium.make`; safe to call twice.
+
+    Raises:
+        UsageError: its id is none of Gymnasium's form.
+    """
     import gymnasium
 
     if entry.gym_id not in gymnasium.registry:
         # The budget and the order of calls are kept by our own base class: Gymnasium's wrappers would only repeat it.
         entry_point: Any = entry.env_class
-        gymnasium.register(id=entry.gym_id, entry_point=entry_point, kwargs=dict(entry.kwargs))
+        try:
+            gymnasium.register(id=entry.gym_id, entry_point=entry_point, kwargs=dict(entry.kwargs))
+        except gymnasium.error.Error as error:
+            raise UsageError(f"environment {entry.name!r}: gym_id {entry.gym_id!r}: {error}") from error
 
 
 def env_names() -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic_core import to_json
 
-from cotbench.errors import AgentBugError
+from cotbench.errors import AgentBugError, AgentError, BugError, ElicitationError
 from cotbench.failure import agent_bug, exception_line, modules_of, registered_code
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
@@ -24,8 +24,8 @@ class Agent(Protocol):
     """Anything that answers queries with decisions.
 
     Four attributes are optional. `needs`, a set of "admissible_actions" and "expert_action", makes a run fill these fields of
-    its queries. `uses_elicitation` is True for an agent that asks and reads as `Query.elicitation` says; without it a table says
-    that the agent takes no elicitation, and names no fingerprint. `describe()` returns a dict for the manifest: what exactly
+    its queries. `uses_elicitation` is True for an agent that asks and reads as `Query.elicitation` says; of any other a table
+    says that it takes no elicitation, and names no fingerprint. `describe()` returns a dict for the manifest: what exactly
     answered (model, revision, device, ...). `require(elicitation)` raises before a run begins where the agent cannot be asked
     that way.
     """
@@ -112,12 +112,18 @@ def check_elicitation(agent: Agent, elicitation: Elicitation) -> None:
     """Raise an error where an agent cannot be asked this way.
 
     Raises:
-        CotbenchError: the agent's `require` refuses the elicitation.
+        ElicitationError: the agent's `require` refuses the elicitation.
+        AgentBugError: its `require` fails.
     """
     check = getattr(agent, "require", None)
     if callable(check):
-        with agent_code(agent):
-            check(elicitation)
+        try:
+            with agent_code(agent):
+                check(elicitation)
+        except BugError:
+            raise
+        except AgentError as error:
+            raise ElicitationError(str(error)) from error
 
 
 def close_agent(agent: Agent) -> None:

@@ -45,7 +45,7 @@ def check_agent(agent: object, title: str = "") -> None:
     name = getattr(agent, "name", None)
     title = title or (f"agent {name}" if isinstance(name, str) and name else f"agent of class {type(agent).__name__}")
     if not isinstance(name, str) or not name:
-        raise UsageError(f"{title}: a {type(agent).__name__} without a name is no agent: give it  name = \"...\"")
+        raise UsageError(f'{title}: a {type(agent).__name__} without a name is no agent: give it  name = "..."')
     _check_methods(title, agent)
     needs = getattr(agent, "needs", ())
     if isinstance(needs, str) or not all(isinstance(need, str) for need in needs):

@@ -160,6 +160,17 @@ def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Ag
     return build
 
 
+def may_use_elicitation(spec: str) -> bool:
+    """Return whether the agent of a spec may ask and read as the elicitation says, as far as its class tells; True where a
+    function makes it, and only the agent itself can tell.
+
+    Raises:
+        UnknownNameError: no such agent.
+    """
+    factory = _registry.get(parse_spec(spec).name)
+    return not inspect.isclass(factory) or bool(getattr(factory, "uses_elicitation", False))
+
+
 def summary_of(name: str) -> str:
     """Return the first line of a registered agent's docstring.
 

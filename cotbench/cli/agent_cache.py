@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cotbench.agents.base import Agent
+from cotbench.agents.base import Agent, agent_code, close_agent
 from cotbench.cli.options import removed_if_empty
 
 
@@ -25,7 +25,7 @@ class _Keeper:
     def drop(self) -> None:
         """Close the agent and forget it."""
         if self.agent is not None:
-            self.agent.close()
+            close_agent(self.agent)
         self.agent, self.spec = None, ""
 
 
@@ -58,7 +58,7 @@ def open_agent(spec: str, build: Callable[[], Agent], folder: Path) -> Iterator[
         try:
             yield agent
         finally:
-            agent.close()
+            close_agent(agent)
         return
     _keeper.spec, _keeper.agent = spec, agent
     try:
@@ -66,4 +66,5 @@ def open_agent(spec: str, build: Callable[[], Agent], folder: Path) -> Iterator[
     except BaseException:
         _keeper.drop()
         raise
-    clear_cache()
+    with agent_code(agent):
+        clear_cache()

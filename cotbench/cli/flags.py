@@ -136,6 +136,14 @@ Resume = Annotated[
         metavar="[DIR]", help="go on with what was begun in DIR; alone: in the folder of --out", rich_help_panel=OUTPUT
     ),
 ]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        help="show the traceback of a failure, and stop at the first bug of an agent or environment",
+        rich_help_panel=OUTPUT,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan and stop", rich_help_panel=OUTPUT)]
 
 if TYPE_CHECKING:

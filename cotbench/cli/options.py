@@ -90,13 +90,14 @@ def bad_value(error: ValidationError, model: type[BaseModel] | None = None) -> U
 
 
 @contextmanager
-def removed_if_empty(folder: Path) -> Iterator[None]:
-    """Remove a folder that is empty when the `with` block fails."""
+def removed_if_empty(*folders: Path) -> Iterator[None]:
+    """Remove folders that are empty when the `with` block fails; one that lies in another is named before it."""
     try:
         yield
     except BaseException:
         with suppress(OSError):
-            folder.rmdir()  # Refused where it holds something.
+            for folder in folders:
+                folder.rmdir()  # Refused where it holds something.
         raise
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import Import, Resume, Typed, with_options
+from cotbench.cli.flags import Debug, Import, Resume, Typed, with_options
 from cotbench.flags import OUTPUT
 from cotbench.probes.config import MEASUREMENT, ProbeConfig
 from cotbench.runs.resources import Resources
@@ -41,6 +41,7 @@ def probe(
     ] = None,
     resume: Resume = None,
     import_: Import = None,
+    debug: Debug = False,
     json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Measure an agent on a fixed set of states: what it answers there, what it follows, where it looks."""
@@ -63,8 +64,8 @@ def probe(
     target = folder or out or _free_folder(config)
     again = resume_command("probe", target, import_ or [], resources.data)
     try:
-        with _opened(target, config, new=folder is None) as opened:
-            found, elicitation = _states(target, config, resources)
+        with _opened(target, config, again, new=folder is None) as opened:
+            found, elicitation = _states(target, config, resources, debug)
             known = None if config.answers is None else known_answers(config.answers, config.agent, found, elicitation)
             quiet = json_ and not sys.stderr.isatty()
             with (
@@ -82,6 +83,7 @@ def probe(
                     seed=config.seed,
                     answers=known,
                     observer=observer,
+                    stop_at_bugs=debug,
                 )
     except KeyboardInterrupt:
         print(f"interrupted; what was measured is kept: {again}", file=sys.stderr)
@@ -152,23 +154,36 @@ def _free_folder(config: ProbeConfig) -> Path:
 
 
 @contextmanager
-def _opened(target: Path, config: ProbeConfig, *, new: bool) -> Iterator[Any]:
-    """Lock the folder of a probe and write its config; a failure before the first row leaves no folder behind.
+def _opened(target: Path, config: ProbeConfig, again: str, *, new: bool) -> Iterator[Any]:
+    """Lock the folder of a probe and write its config; a failure before the first measured state leaves no folder behind.
 
-    All writes are under the lock: another start on the same folder must neither change nor remove its contents.
+    All writes are under the lock: another start on the same folder must neither change nor remove its contents. The episodes of
+    a reference that was played for this measurement are kept where something outside of the agent failed.
     """
+    import sys
+
     from cotbench.probes.config import read_config, write_config
     from cotbench.probes.folder import PROBE_FOLDER
     from cotbench.runs.folder import open_folder
+    from cotbench.runs.manifest import MANIFEST
 
     with open_folder(target, PROBE_FOLDER, _check_new if new else None) as opened:
         if new or read_config(target) is None:
             write_config(target, config)
         try:
             yield opened
-        except Exception:
-            _discard(target)  # Under the lock, as everything here.
+        except Exception as error:
+            _discard(target, keep_reference=not new or _is_outside(error))  # Under the lock, as everything here.
+            if (target / _REFERENCE / "summary.json").is_file() and not (target / MANIFEST).is_file():
+                print(f"the reference's episodes are kept, go on with: {again}", file=sys.stderr)
             raise
+
+
+def _is_outside(error: Exception) -> bool:
+    """Return whether an agent can be measured another time: a server is down, or a file is not there."""
+    from cotbench.errors import AgentError, BugError, ElicitationError
+
+    return isinstance(error, OSError) or (isinstance(error, AgentError) and not isinstance(error, BugError | ElicitationError))
 
 
 def _check_new(target: Path) -> None:
@@ -189,17 +204,18 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
 
 
-def _discard(target: Path) -> None:
-    """Remove a folder in which nothing was measured: it holds the config and our lock."""
+def _discard(target: Path, *, keep_reference: bool) -> None:
+    """Remove a folder in which nothing was measured: it holds the config, our lock, and the episodes of the reference."""
     import shutil
 
     from cotbench.probes.config import CONFIG
 
-    if _names(target) == {CONFIG}:
+    ours = {CONFIG} if keep_reference else {CONFIG, _REFERENCE}
+    if _names(target) <= ours:
         shutil.rmtree(target)
 
 
-def _states(target: Path, config: ProbeConfig, resources: Resources) -> tuple[Any, Any]:
+def _states(target: Path, config: ProbeConfig, resources: Resources, debug: bool) -> tuple[Any, Any]:
     """Return the states, and the elicitation; where the reference is an agent, it plays the split first."""
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
@@ -222,7 +238,7 @@ def _states(target: Path, config: ProbeConfig, resources: Resources) -> tuple[An
         plan = make_plan(new_config({"env": RunConfig.model_fields["env"].default, **where, **played}), resources.data)
         run = target / _REFERENCE
         with open_agent(config.reference, resolve(config.reference), target) as player:
-            play_run(plan, run, True, player, resources)
+            play_run(plan, run, True, player, resources, debug=debug)
     states = read_states(run, config.states, config.seed)
     return states, elicitation_of(states.env, config.elicitation)
 
@@ -251,9 +267,9 @@ def _progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[Any],
 
 
 def _print_outcome(summary: Any, folder: Path, as_json: bool, again: str) -> int:
-    import sys
-
+    from cotbench.cli.failures import print_failures
     from cotbench.cli.options import console
+    from cotbench.probes.folder import read_probe
     from cotbench.probes.table import probe_table
 
     if as_json:
@@ -262,9 +278,5 @@ def _print_outcome(summary: Any, folder: Path, as_json: bool, again: str) -> int
         screen = console()
         screen.print(probe_table(summary))
         screen.print(f"folder of the probe: {folder}", soft_wrap=True, highlight=False)
-    if summary.numbers.errors:
-        print(
-            f"error: {summary.numbers.errors} states could not be measured; measure them again with: {again}", file=sys.stderr
-        )
-        return 1
-    return 0
+    named = [(f"step {row.step} of {row.task}", row) for row in read_probe(folder).rows] if summary.numbers.errors else []
+    return print_failures(named, f"of {len(named)} states could not be measured", f"measure them again with: {again}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.flags import Debug, DryRun, Import, Resume, Typed, with_options
 from cotbench.flags import OUTPUT
 from cotbench.runs.resources import Resources
 from cotbench.runs.suite_config import SuiteConfig
@@ -23,6 +23,7 @@ def run(
     resume: Resume = None,
     import_: Import = None,
     dry_run: DryRun = False,
+    debug: Debug = False,
     json_: Annotated[bool, typer.Option("--json", help="print summary.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Play every task in each mode, and compare the modes on the same tasks."""
@@ -31,7 +32,7 @@ def run(
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.options import model_of, new_config
-    from cotbench.cli.playing import play_run, print_plans, recorded_configs
+    from cotbench.cli.playing import play_run, print_plans, recorded_configs, removed_if_unplayed
     from cotbench.cli.resume import resume_command, resume_folder
     from cotbench.errors import UsageError
     from cotbench.runs import runner, suite
@@ -65,7 +66,7 @@ def run(
             suite.write_suite(target, plans, data)
     again = resume_command("run", target, import_ or [], data)
     try:
-        with open_agent(configs[0].agent, build, target) as player:
+        with removed_if_unplayed(target, new=folder is None), open_agent(configs[0].agent, build, target) as player:
             outcomes = [
                 play_run(
                     plan,
@@ -73,6 +74,7 @@ def run(
                     json_,
                     player,
                     resources.model_copy(update={"data": suite.data_for(plan.config, data)}),
+                    debug=debug,
                 )
                 for plan in plans
             ]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.baselines.data.traces_config import TracesConfig
-from cotbench.cli.flags import DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.flags import Debug, DryRun, Import, Resume, Typed, with_options
 from cotbench.flags import OUTPUT
 from cotbench.runs.resources import Resources
 
@@ -28,6 +28,7 @@ def traces(
     resume: Resume = None,
     import_: Import = None,
     dry_run: DryRun = False,
+    debug: Debug = False,
     json_: Annotated[bool, typer.Option("--json", help="print traces.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Let a teacher play in CoT mode, and keep its successful episodes as training data."""
@@ -38,7 +39,7 @@ def traces(
     if source is not None:
         return _convert(source, out, {**given, **only_given({"resume": resume})})
     resources = model_of(Resources, typed[Resources])
-    return _play(given, (out, resume), resources, import_ or [], parquet=parquet, dry=dry_run, json_=json_)
+    return _play(given, (out, resume), resources, import_ or [], parquet=parquet, dry=dry_run, debug=debug, json_=json_)
 
 
 def _play(
@@ -49,6 +50,7 @@ def _play(
     *,
     parquet: bool,
     dry: bool,
+    debug: bool,
     json_: bool,
 ) -> int:
     import sys
@@ -57,7 +59,7 @@ def _play(
     from cotbench.baselines.data.demonstration import require_parquet
     from cotbench.baselines.data.traces import write_traces
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.playing import play_run, print_plans
+    from cotbench.cli.playing import play_run, print_plans, removed_if_unplayed
     from cotbench.cli.resume import resume_command, resume_folder
     from cotbench.runs import runner
     from cotbench.runs.folder import make_folder
@@ -78,8 +80,8 @@ def _play(
     if folder is None:
         make_folder(target, f"go on with: {again}, or choose another --out", "traces folder")
     try:
-        with open_agent(config.agent, build, target) as player:
-            outcome = play_run(plan, target, json_, player, resources)
+        with removed_if_unplayed(target, new=folder is None), open_agent(config.agent, build, target) as player:
+            outcome = play_run(plan, target, json_, player, resources, debug=debug)
     except KeyboardInterrupt:
         print(f"interrupted; what was played is kept: {again}", file=sys.stderr)
         return 130

@@ -96,6 +96,7 @@ class _RecordedAgent:
 
     def __init__(self, manifest: Manifest) -> None:
         self.name = manifest.config.agent
+        self.uses_elicitation = manifest.uses_elicitation
         self._description = manifest.agent
 
     def describe(self) -> dict[str, Any]:
@@ -176,6 +177,7 @@ def judge_run(
     agent: Agent,
     limit: int | None = None,
     observer: Callable[[PreferenceRow], None] = lambda row: None,
+    stop_at_bugs: bool = False,
 ) -> ProbeSummary:
     """Judge a run into a new folder, or resume one: missing states are judged, and those with an error again.
 
@@ -184,7 +186,8 @@ def judge_run(
         folder: of this judge.
         agent: the judge.
         limit: judge until this many states are; all when None.
-        observer: called with each row of a state where the trace changed the action, once it is written.
+        observer: called with each row of a state where the trace changed the action, once it is known.
+        stop_at_bugs: end at the first state that a bug of the judge fails.
 
     Returns:
         The summary, as written to `probe.json`.
@@ -218,6 +221,7 @@ def judge_run(
         kind=JUDGE_FOLDER,
         judge={"question": question.fingerprint, **describe_agent(agent)},
         choose=choose,
+        stop_at_bugs=stop_at_bugs,
     )
 
 
@@ -231,4 +235,5 @@ def nothing_judged(plan: JudgePlan) -> ProbeSummary:
         elicitation=plan.manifest.config.elicitation,
         options=plan.options,
         seed=plan.options.seed,
+        uses_elicitation=plan.manifest.uses_elicitation,
     )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cotbench.envs.registry import env_entry
 from cotbench.errors import UsageError
+from cotbench.failure import ErrorKind
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.query import derive_seed
 from cotbench.runs.episode import Episode, Step, read_episodes
@@ -244,7 +245,7 @@ class StateAnswer:
         prompt_action: canonical; `cot_action` likewise.
         trace: the agent's own trace as it stood between the tags: given back, it leads to the same action.
         trace_truncated: whether the token budget ended the trace, so that the harness closed it.
-        error: why there is no answer: an infrastructure failure.
+        error: why there is no answer; `error_kind` and `traceback` as in `cotbench.failure.Failure`.
     """
 
     prompt_action: str
@@ -252,6 +253,8 @@ class StateAnswer:
     trace: str
     trace_truncated: bool = False
     error: str | None = None
+    error_kind: ErrorKind | None = None
+    traceback: str | None = None
 
     @property
     def revised(self) -> bool:

@@ -53,6 +53,8 @@ class OpenAIAgent:
         key_env: the environment variable with the key; empty: none is sent.
     """
 
+    uses_elicitation = True
+
     def __init__(
         self,
         target: str,
@@ -194,7 +196,8 @@ class OpenAIAgent:
                 decision = Decision("", error=explain_error(error))
             except Exception as error:  # A broken template or an undecodable text: the failure of this query alone.
                 decision = error_decision(error)
-                decision = replace(decision, error=self._connection.redact(decision.error or ""))
+                texts = {name: self._connection.redact(getattr(decision, name) or "") for name in ("error", "traceback")}
+                decision = replace(decision, **{name: text for name, text in texts.items() if text})
             done.put((key, decision))
 
     def _answer(self, query: Query) -> Decision:
