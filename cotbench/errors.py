@@ -84,10 +84,6 @@ class AgentBugError(AgentError, BugError):
     """An agent's own code raised an exception or returned something else than it has to: never a score."""
 
 
-class ElicitationError(AgentError):
-    """An agent refuses an elicitation: it cannot be asked that way."""
-
-
 class ContextOverflowError(AgentError):
     """The system text, the task and the last observation alone are longer than the model's context."""
 

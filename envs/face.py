@@ -37,16 +37,11 @@ def check_class(name: str, env_class: object) -> None:
     for method in (method for method in vars(TextEnv) if _is_abstract(TextEnv, method)):
         if _is_abstract(env_class, method) or not callable(getattr(env_class, method)):
             raise UsageError(f"{title}: {env_class.__name__} has no method {method}: cotbench.TextEnv says what it returns")
-    texts = getattr(env_class, "examples", None)
+    examples = getattr(env_class, "examples", None)
+    texts = isinstance(examples, tuple) and all(isinstance(example, str) for example in examples)
     budget = getattr(env_class, "default_max_steps", None)
     _require(title, env_class, "instructions", isinstance(getattr(env_class, "instructions", None), str), "a text")
-    _require(
-        title,
-        env_class,
-        "examples",
-        isinstance(texts, tuple) and all(isinstance(one, str) for one in texts),
-        "a tuple of texts",
-    )
+    _require(title, env_class, "examples", texts, "a tuple of texts")
     _require(title, env_class, "default_max_steps", isinstance(budget, int) and budget > 0, "a number above 0")
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic_core import to_json
 
-from cotbench.errors import AgentBugError, AgentError, BugError, ElicitationError
+from cotbench.errors import AgentBugError
 from cotbench.failure import agent_bug, exception_line, modules_of, registered_code
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
@@ -112,18 +112,13 @@ def check_elicitation(agent: Agent, elicitation: Elicitation) -> None:
     """Raise an error where an agent cannot be asked this way.
 
     Raises:
-        ElicitationError: the agent's `require` refuses the elicitation.
+        CotbenchError: the agent's `require` refuses the elicitation.
         AgentBugError: its `require` fails.
     """
     check = getattr(agent, "require", None)
     if callable(check):
-        try:
-            with agent_code(agent):
-                check(elicitation)
-        except BugError:
-            raise
-        except AgentError as error:
-            raise ElicitationError(str(error)) from error
+        with agent_code(agent):
+            check(elicitation)
 
 
 def close_agent(agent: Agent) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 from urllib.parse import parse_qsl
 
 from pydantic import TypeAdapter, ValidationError
@@ -35,7 +35,7 @@ _BUILTIN: dict[str, Factory | str] = {
 }
 
 
-def _check(name: str, factory: object) -> None:
+def _check(name: str, factory: Any) -> None:
     """Raise an error for what can make no agent; of a function, what it makes is checked when it has made it."""
     if not callable(factory):
         raise UsageError(f"agent {name!r}: a {type(factory).__name__} makes no agent; register a class or a function")

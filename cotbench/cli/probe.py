@@ -64,7 +64,7 @@ def probe(
     target = folder or out or _free_folder(config)
     again = resume_command("probe", target, import_ or [], resources.data)
     try:
-        with _opened(target, config, again, new=folder is None) as opened:
+        with _opened(target, config, new=folder is None) as opened:
             found, elicitation = _states(target, config, resources, debug)
             known = None if config.answers is None else known_answers(config.answers, config.agent, found, elicitation)
             quiet = json_ and not sys.stderr.isatty()
@@ -154,36 +154,23 @@ def _free_folder(config: ProbeConfig) -> Path:
 
 
 @contextmanager
-def _opened(target: Path, config: ProbeConfig, again: str, *, new: bool) -> Iterator[Any]:
+def _opened(target: Path, config: ProbeConfig, *, new: bool) -> Iterator[Any]:
     """Lock the folder of a probe and write its config; a failure before the first measured state leaves no folder behind.
 
-    All writes are under the lock: another start on the same folder must neither change nor remove its contents. The episodes of
-    a reference that was played for this measurement are kept where something outside of the agent failed.
+    All writes are under the lock: another start on the same folder must neither change nor remove its contents.
     """
-    import sys
-
     from cotbench.probes.config import read_config, write_config
     from cotbench.probes.folder import PROBE_FOLDER
     from cotbench.runs.folder import open_folder
-    from cotbench.runs.manifest import MANIFEST
 
     with open_folder(target, PROBE_FOLDER, _check_new if new else None) as opened:
         if new or read_config(target) is None:
             write_config(target, config)
         try:
             yield opened
-        except Exception as error:
-            _discard(target, keep_reference=not new or _is_outside(error))  # Under the lock, as everything here.
-            if (target / _REFERENCE / "summary.json").is_file() and not (target / MANIFEST).is_file():
-                print(f"the reference's episodes are kept, go on with: {again}", file=sys.stderr)
+        except Exception:
+            _discard(target, new=new)  # Under the lock, as everything here.
             raise
-
-
-def _is_outside(error: Exception) -> bool:
-    """Return whether an agent can be measured another time: a server is down, or a file is not there."""
-    from cotbench.errors import AgentError, BugError, ElicitationError
-
-    return isinstance(error, OSError) or (isinstance(error, AgentError) and not isinstance(error, BugError | ElicitationError))
 
 
 def _check_new(target: Path) -> None:
@@ -204,13 +191,13 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
 
 
-def _discard(target: Path, *, keep_reference: bool) -> None:
-    """Remove a folder in which nothing was measured: it holds the config, our lock, and the episodes of the reference."""
+def _discard(target: Path, *, new: bool) -> None:
+    """Remove a folder in which nothing was measured: it holds the config, our lock, and what this command let a reference play."""
     import shutil
 
     from cotbench.probes.config import CONFIG
 
-    ours = {CONFIG} if keep_reference else {CONFIG, _REFERENCE}
+    ours = {CONFIG, _REFERENCE} if new else {CONFIG}
     if _names(target) <= ours:
         shutil.rmtree(target)
 

@@ -1,6 +1,6 @@
 """Environments in this process or in worker processes, behind one handle. Invariant: any failure inside an environment is
-raised as an `EngineError` of that environment alone, a bug of its own code as an `EnvBugError`; a worker process that dies fails
-the episodes of its environments and is replaced.
+raised as an `EngineError` of that environment alone (a bug of its own code as an `EnvBugError`); a worker process that dies
+fails the episodes of its environments and is replaced.
 """
 
 from __future__ import annotations

@@ -213,13 +213,12 @@ class _Recorder:
 
     def finished(self, episode: Episode) -> None:
         self.journal.append(episode)
-        self.observer.finished(episode)
         failure = failure_in(episode)
-        if failure is None or not failure.is_bug:
-            return
-        self.bugs += not self.begun and failure.error_kind == AGENT_BUG
-        if self.stop_at_bugs or (not self.begun and self.bugs >= self.side_by_side):
-            raise bug_error(failure)
+        if failure is not None and failure.is_bug:
+            self.bugs += not self.begun and failure.error_kind == AGENT_BUG
+            if self.stop_at_bugs or (not self.begun and self.bugs >= self.side_by_side):
+                raise bug_error(failure)
+        self.observer.finished(episode)
 
 
 def new_folder(config: RunConfig, root: Path = Path("runs")) -> Path:

@@ -71,8 +71,8 @@ class StudyData:
     @property
     def uses_elicitation(self) -> bool:
         """Whether a measured agent says that it asks and reads as the elicitation says."""
-        measured = (*(one.manifest for _, one in self.probed), *(one.manifest for _, one in self.runs))
-        return any(manifest.uses_elicitation for manifest in measured)
+        used = [one.manifest.uses_elicitation for _, one in self.probed]
+        return any(used + [one.manifest.uses_elicitation for _, one in self.runs])
 
     @property
     def seconds(self) -> float:

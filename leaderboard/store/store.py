@@ -94,7 +94,7 @@ class Store:
             "mode": manifest.config.mode,
             "agent": manifest.config.agent,
             "tasks": len(manifest.task_list),
-            "fingerprint": manifest.elicitation_fingerprint,
+            "fingerprint": manifest.elicitation_fingerprint if manifest.uses_elicitation else "",
             "summary": summary.model_dump_json(),
         }
         reached = results_of(manifest.task_list, bundle.episodes, summary)

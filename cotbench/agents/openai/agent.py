@@ -196,8 +196,10 @@ class OpenAIAgent:
                 decision = Decision("", error=explain_error(error))
             except Exception as error:  # A broken template or an undecodable text: the failure of this query alone.
                 decision = error_decision(error)
-                texts = {name: self._connection.redact(getattr(decision, name) or "") for name in ("error", "traceback")}
-                decision = replace(decision, **{name: text for name, text in texts.items() if text})
+                redact = self._connection.redact
+                decision = replace(
+                    decision, error=redact(decision.error or ""), traceback=redact(decision.traceback or "") or None
+                )
             done.put((key, decision))
 
     def _answer(self, query: Query) -> Decision:
