@@ -122,7 +122,7 @@ def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Ag
     """
     parsed = parse_spec(spec)
     factory = _registry.get(parsed.name)
-    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    hints = _hints(parsed.name, factory)
     positional, keywords = [], {}
     for parameter in inspect.signature(factory).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
@@ -158,6 +158,16 @@ def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Ag
         return agent
 
     return build
+
+
+def _hints(name: str, factory: Factory) -> dict[str, Any]:
+    """Return the annotated types of a factory's parameters; none for a callable object, whose options stay texts."""
+    if not inspect.isclass(factory) and not inspect.isroutine(factory):
+        return {}
+    try:
+        return get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except (NameError, TypeError) as error:
+        raise UsageError(f"agent {name!r}: its options have annotations that cannot be read: {error}") from error
 
 
 def may_use_elicitation(spec: str) -> bool:

@@ -192,7 +192,7 @@ def _names(folder: Path) -> set[str]:
 
 
 def _discard(target: Path, *, new: bool) -> None:
-    """Remove a folder in which nothing was measured: it holds the config, our lock, and what this command let a reference play."""
+    """Remove a folder in which nothing was measured: config, our lock, and what a reference of this command played."""
     import shutil
 
     from cotbench.probes.config import CONFIG
