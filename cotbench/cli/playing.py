@@ -24,7 +24,7 @@ from cotbench.cli.progress import progress
 from cotbench.envs.splits import digest
 from cotbench.runs import runner, suite
 from cotbench.runs.episode import Episode
-from cotbench.runs.folder import check_identity
+from cotbench.runs.folder import LOCK, check_identity
 from cotbench.runs.manifest import MANIFEST, SUITE, RunConfig
 from cotbench.runs.plan import RunPlan
 from cotbench.runs.resources import Resources
@@ -84,7 +84,8 @@ def removed_if_unplayed(folder: Path, *, new: bool) -> Iterator[None]:
             yield
         except Exception:
             if new and folder.is_dir() and not any(path.is_dir() for path in folder.iterdir()):
-                (folder / SUITE).unlink(missing_ok=True)
+                for name in (SUITE, LOCK):
+                    (folder / name).unlink(missing_ok=True)
             raise
 
 

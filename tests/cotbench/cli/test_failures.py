@@ -80,7 +80,7 @@ toy("toy-asks", uses_elicitation=True)
 toy("toy-typo", one=typo)
 toy("toy-key", one=lambda self, query: {}["answer"])
 toy("toy-leaves", one=leaves)
-toy("toy-none", decide=lambda self, queries: None)
+toy("toy-none", needs=(), decide=lambda self, queries: None)
 toy("toy-short", decide=lambda self, queries: [])
 toy("toy-text", decide=lambda self, queries: ["look"] * len(queries))
 toy("toy-number", one=lambda self, query: Decision(5))
@@ -460,9 +460,7 @@ def test_a_probe_with_some_errors_says_the_most_frequent_one(cli: Any, tmp_path:
     code, out, err = cli(*words, *states)
     problem = r"agent toy-odd failed: ValueError: an odd query \(toys_with_bugs\.py:\d+\)"
     assert code == 1
-    failed = (
-        rf"error: \d+ of \d+ states could not be measured, the first is step \d of \S+: {problem}; measure them again with: "
-    )
+    failed = rf"error: \d+ of \d+ states could not be measured, the first is step \d of \S+: {problem}; measure them again"
     assert re.match(failed, err.splitlines()[-1])
     rows = [json.loads(line) for line in (tmp_path / "here" / "rows.jsonl").read_text().splitlines()]
     errors = [row for row in rows if row["error"] is not None]
