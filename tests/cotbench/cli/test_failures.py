@@ -546,6 +546,12 @@ def test_an_unexpected_exception_is_one_line_where_debug_can_show_it(cli: Any, m
         cli("list", "agents")
 
 
+def test_a_study_s_processes_keep_the_traceback_in_the_log(cli: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["run", "--agent", "toy-typo", *GAMES, "--out", "here"], debug=True) == 1
+    *above, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("error: agent toy-typo failed") and "    return quary.task  # the typo" in above
+
+
 def test_a_file_that_cannot_be_imported_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "unfinished_toys.py"
     file.write_text("value = 1\nprint(valeu)\n")

@@ -119,7 +119,8 @@ def test_hostile_episodes_are_shown_as_they_are_written(opened: Callable[..., An
 def test_a_traceback_is_shown_as_it_is_written(opened: Callable[..., Any]) -> None:
     chrome = opened(run="")
     _choose(chrome, "outcome", "error")
-    assert _text(chrome, ".browser-invalid") == f"agent bug: {HOSTILE[2]}"
+    line = chrome.find_element("css selector", ".browser-invalid")
+    assert line.get_attribute("textContent") == f"agent bug: {HOSTILE[2]}"
     details = chrome.find_element("css selector", ".browser-episode details")
     assert details.get_attribute("open") is None
     assert details.find_element("css selector", "pre").get_attribute("textContent") == "\n".join(HOSTILE[:3])
