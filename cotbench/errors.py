@@ -10,9 +10,15 @@ from collections.abc import Iterable
 
 
 class CotbenchError(Exception):
-    """Base class of everything that cotbench raises on purpose."""
+    """Base class of everything that cotbench raises on purpose.
+
+    Attributes:
+        exit_code: of the command that it ends.
+        traceback: of the exception that caused it, as Python prints it, where that exception itself is not here any more.
+    """
 
     exit_code = 1
+    traceback: str | None = None
 
 
 class UsageError(CotbenchError):

@@ -17,7 +17,7 @@ from inspect import isclass
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypedDict
 
-from cotbench.errors import AgentBugError, BugError, CotbenchError, EnvBugError
+from cotbench.errors import AgentBugError, AgentError, BugError, CotbenchError, EnvBugError
 
 ErrorKind = Literal["agent bug", "environment bug", "infrastructure"]
 AGENT_BUG: Final = "agent bug"
@@ -80,10 +80,21 @@ class Failure:
         """Return whether it is a bug of an agent or an environment."""
         return self.error_kind != INFRASTRUCTURE
 
+    @property
+    def can_be_traced(self) -> bool:
+        """Return whether code raised it by mistake, or an exception that has a traceback: what `--debug` stops at."""
+        return self.is_bug or self.traceback is not None
 
-def bug_error(failure: Failure) -> BugError:
-    """Return the exception that a failure is, where it is a bug of an agent or an environment."""
-    return (EnvBugError if failure.error_kind == ENV_BUG else AgentBugError)(failure.error, failure.traceback)
+    @property
+    def exception(self) -> CotbenchError:
+        """Return the failure as an exception."""
+        if self.error_kind == ENV_BUG:
+            return EnvBugError(self.error, self.traceback)
+        if self.error_kind == AGENT_BUG:
+            return AgentBugError(self.error, self.traceback)
+        error = AgentError(self.error)
+        error.traceback = self.traceback
+        return error
 
 
 def failure_in(*some: Failed | None) -> Failure | None:
@@ -158,7 +169,8 @@ def modules_of(owner: object) -> frozenset[str]:
 def traceback_text(error: BaseException) -> str:
     """Return the last frames of an exception's traceback and of those that caused it, as Python prints them."""
     text = "".join(traceback.TracebackException.from_exception(error, limit=-_FRAMES).format()).rstrip()
-    return without_keys(text if len(text) <= _CHARS else f"...{text[-_CHARS:]}")
+    text = without_keys(text)
+    return text if len(text) <= _CHARS else f"...{text[-_CHARS:]}"
 
 
 def without_keys(text: str) -> str:

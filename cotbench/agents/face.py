@@ -5,6 +5,7 @@ not is refused in one line that names the missing part.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Final
 
 from cotbench.errors import UsageError
@@ -48,7 +49,8 @@ def check_agent(agent: object, title: str = "") -> None:
         raise UsageError(f'{title}: a {type(agent).__name__} without a name is no agent: give it  name = "..."')
     _check_methods(title, agent)
     needs = getattr(agent, "needs", ())
-    if isinstance(needs, str) or not all(isinstance(need, str) for need in needs):
+    several = isinstance(needs, Iterable) and not isinstance(needs, str)
+    if not several or not all(isinstance(need, str) for need in needs):
         raise UsageError(f"{title}: needs is a set of names, such as frozenset({{'expert_action'}}), not {needs!r}")
     for need in sorted(set(needs) - set(NEEDS)):
         raise UsageError(f"{title}: needs names {need!r}; an agent may need {' and '.join(NEEDS)}")

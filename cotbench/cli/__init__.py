@@ -70,7 +70,7 @@ def _print_failure(error: Exception, message: str, debug: bool) -> int:
 
     code = error.exit_code if isinstance(error, CotbenchError) else 1
     shown = error if not isinstance(error, CotbenchError) else error.__cause__
-    text = error.traceback if isinstance(error, BugError) else None
+    text = error.traceback if isinstance(error, CotbenchError) else None
     if text is None and shown is not None and not isinstance(shown, CotbenchError):
         text = traceback_text(shown)
     if debug and text is not None:

@@ -140,7 +140,7 @@ Debug = Annotated[
     bool,
     typer.Option(
         "--debug",
-        help="show the traceback of a failure, and stop at the first bug of an agent or environment",
+        help="stop at the first failure that has a traceback, and show it",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -75,7 +75,7 @@ def judge(
             open_agent(agent, build, folder) as asking,
             _progress(plan, folder, limit, quiet=json_ and not sys.stderr.isatty()) as observer,
         ):
-            summary = judge_folder.judge_run(plan, folder, agent=asking, limit=limit, observer=observer, stop_at_bugs=debug)
+            summary = judge_folder.judge_run(plan, folder, agent=asking, limit=limit, observer=observer, stop_at_failures=debug)
     except KeyboardInterrupt:
         print(f"interrupted; what was judged is kept: {again}", file=sys.stderr)
         return 130

@@ -63,12 +63,12 @@ def play_run(
         quiet: show no progress where standard error is no terminal.
         agent: the agent.
         resources: data folder and limits of this process.
-        debug: end the run at the first bug of agent or environment.
+        debug: end the run at the first episode that a bug or another exception ends.
     """
     with progress(plan, folder, quiet=quiet and not sys.stderr.isatty()) as observer:
         if (folder / MANIFEST).is_file():
-            return runner.resume_run(folder, agent=agent, resources=resources, observer=observer, stop_at_bugs=debug)
-        return runner.start_run(plan, folder, agent=agent, resources=resources, observer=observer, stop_at_bugs=debug)
+            return runner.resume_run(folder, agent=agent, resources=resources, observer=observer, stop_at_failures=debug)
+        return runner.start_run(plan, folder, agent=agent, resources=resources, observer=observer, stop_at_failures=debug)
 
 
 @contextmanager
@@ -83,7 +83,8 @@ def removed_if_unplayed(folder: Path, *, new: bool) -> Iterator[None]:
         try:
             yield
         except Exception:
-            if new and folder.is_dir() and not any(path.is_dir() for path in folder.iterdir()):
+            played = (folder / MANIFEST).is_file() or any(path.is_dir() for path in folder.glob("*"))
+            if new and not played:
                 for name in (SUITE, LOCK):
                     (folder / name).unlink(missing_ok=True)
             raise

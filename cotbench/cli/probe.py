@@ -83,7 +83,7 @@ def probe(
                     seed=config.seed,
                     answers=known,
                     observer=observer,
-                    stop_at_bugs=debug,
+                    stop_at_failures=debug,
                 )
     except KeyboardInterrupt:
         print(f"interrupted; what was measured is kept: {again}", file=sys.stderr)

@@ -177,7 +177,7 @@ def judge_run(
     agent: Agent,
     limit: int | None = None,
     observer: Callable[[PreferenceRow], None] = lambda row: None,
-    stop_at_bugs: bool = False,
+    stop_at_failures: bool = False,
 ) -> ProbeSummary:
     """Judge a run into a new folder, or resume one: missing states are judged, and those with an error again.
 
@@ -187,7 +187,7 @@ def judge_run(
         agent: the judge.
         limit: judge until this many states are; all when None.
         observer: called with each row of a state where the trace changed the action, once it is known.
-        stop_at_bugs: end at the first state that a bug of the judge fails.
+        stop_at_failures: end at the first state that a bug or another exception fails.
 
     Returns:
         The summary, as written to `probe.json`.
@@ -221,7 +221,7 @@ def judge_run(
         kind=JUDGE_FOLDER,
         judge={"question": question.fingerprint, **describe_agent(agent)},
         choose=choose,
-        stop_at_bugs=stop_at_bugs,
+        stop_at_failures=stop_at_failures,
     )
 
 

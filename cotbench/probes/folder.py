@@ -18,7 +18,7 @@ from cotbench.agents.base import Agent, check_elicitation, describe_agent, uses_
 from cotbench.agents.face import check_agent
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError, UnknownNameError, UsageError
-from cotbench.failure import bug_error, failure_in, registered_code
+from cotbench.failure import failure_in, registered_code
 from cotbench.probes.measurement import measure_states, until_measured
 from cotbench.probes.numbers import ProbeNumbers, ProbeRow
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting, probe_named
@@ -197,7 +197,7 @@ def run_probe(
     kind: FolderKind = PROBE_FOLDER,
     judge: dict[str, Any] | None = None,
     choose: Callable[[Sequence[Any]], Collection[StateKey]] | None = None,
-    stop_at_bugs: bool = False,
+    stop_at_failures: bool = False,
 ) -> ProbeSummary:
     """Measure an agent into a new folder, or resume one: missing states are measured, and those with an error again.
 
@@ -214,7 +214,7 @@ def run_probe(
         kind: how messages call the folder.
         judge: see `ProbeManifest`.
         choose: from the rows that exist already, which states are to have a row in the end; all states when left out.
-        stop_at_bugs: end at the first state that a bug of the agent fails.
+        stop_at_failures: end at the first state that a bug or another exception fails.
 
     Returns:
         The summary, as written to `probe.json`.
@@ -240,7 +240,7 @@ def run_probe(
         todo = [state for state in states.states if state.key not in done and (chosen is None or state.key in chosen)]
         found = measure_states(probe, agent, todo, setting, options)
         # Before anything is written: an agent that cannot be measured leaves no files.
-        early = [] if opened.begun else until_measured(found, agent, observer)
+        early = [] if opened.begun else until_measured(found, agent, observer, stop_at_failures)
         opened.begin(manifest.model_dump_json(indent=2))
         with opened.journal(store) as file:
             for number, row in enumerate(chain(early, found)):
@@ -248,8 +248,8 @@ def run_probe(
                 if number >= len(early):
                     observer(row)
                 failure = failure_in(row)
-                if stop_at_bugs and failure is not None and failure.is_bug:
-                    raise bug_error(failure)
+                if stop_at_failures and failure is not None and failure.can_be_traced:
+                    raise failure.exception
             rows = file.finalize([state.key for state in states.states])
         summary = summarize_probe(
             probe,

@@ -10,7 +10,7 @@ from typing import Any
 
 from cotbench.agents.base import Agent
 from cotbench.errors import AgentError, BugError
-from cotbench.failure import AGENT_BUG, Failure, bug_error, failure_in, registered_code
+from cotbench.failure import AGENT_BUG, Failure, failure_in, registered_code
 from cotbench.probes.numbers import ProbeRow
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
 from cotbench.probes.states import ProbeState
@@ -45,17 +45,20 @@ def measure_states(
         raise BugError(f"probe {probe.name} yielded no row for {len(owed)} states, the first is step {step} of {task}")
 
 
-def until_measured(rows: Iterator[Any], agent: Agent, observer: Callable[[Any], None]) -> list[Any]:
+def until_measured(
+    rows: Iterator[Any], agent: Agent, observer: Callable[[Any], None], stop_at_failures: bool = False
+) -> list[Any]:
     """Return the rows up to the first that holds a measurement; all rows where the probe leaves all states out.
 
     Args:
         rows: of a probe.
         agent: the agent that is measured.
         observer: called with each row.
+        stop_at_failures: see `run_probe`.
 
     Raises:
         AgentBugError: a bug of the agent failed as many states as it answers side by side.
-        AgentError: no state could be measured: says the most frequent reason.
+        CotbenchError: no state could be measured: says the most frequent reason.
     """
     early: list[ProbeRow] = []
     failures: list[Failure] = []
@@ -66,8 +69,8 @@ def until_measured(rows: Iterator[Any], agent: Agent, observer: Callable[[Any], 
         if failure is not None:
             failures.append(failure)
             bugs = sum(one.error_kind == AGENT_BUG for one in failures)
-            if bugs >= max(1, getattr(agent, "batch", 1)):
-                raise bug_error(failure)
+            if bugs >= max(1, getattr(agent, "batch", 1)) or (stop_at_failures and failure.can_be_traced):
+                raise failure.exception
         elif row.left_out is None:
             return early
     if failures:

@@ -126,7 +126,9 @@ def read_states(run: Path, limit: int | None = None, seed: int = 0) -> StateSet:
     config = manifest.config
     episodes = [one for one in _cot_episodes(run, manifest) if one.success]
     if not episodes:
-        raise UsageError(f"{run} has no successful episode in CoT mode: play a reference that wins")
+        errors = [one.error for one in read_episodes(run) if one.mode == "cot" and one.error is not None]
+        why = f" ({len(errors)} ended in errors, the first: {errors[0]})" if errors else ""
+        raise UsageError(f"{run} has no successful episode in CoT mode{why}: play a reference that wins")
     found = [state for episode in episodes for state, _ in _states(episode, config.env)]
     drawn = set(_drawn([state.key for state in found], seed)[:limit])
     states = tuple(state for state in found if state.key in drawn)

@@ -93,7 +93,7 @@ def _handle(env: TextEnv, name: str, command: str, argument: str) -> EnvReply:
         else:
             observation, _, terminated, truncated, info = env.step(argument)
             reply = EnvReply(observation, terminated, truncated, info)
-    _check_reply(name, reply)
+        _check_reply(name, reply)
     return reply
 
 
@@ -108,6 +108,7 @@ def _check_reply(name: str, reply: EnvReply) -> None:
     require(isinstance(info["goal"], str), "goal", info["goal"], "a text")
     require(isinstance(score, int | float) and 0 <= score <= 1, "score", score, "a number in [0, 1]")
     require(isinstance(raw, int | float) and math.isfinite(raw), "raw_score", raw, "a finite number")
+    require(isinstance(reply.terminated, bool), "terminated", reply.terminated, "True or False")
     require(isinstance(info["success"], bool), "success", info["success"], "True or False")
     require(isinstance(info["invalid_action"], str | None), "invalid_action", info["invalid_action"], "a text or None")
     expert, admissible = info.get("expert_action"), info.get("admissible_actions", ())

@@ -265,7 +265,9 @@ class _Rollout:
         """Handle an environment's reply; return whether the agent now has a query."""
         begun = slot.reply is not _NOT_BEGUN
         try:
-            slot.take(slot.env.read(), self._rules)
+            reply = slot.env.read()
+            with registered_code(f"environment {self._rules.env}", self._rules.canonical, EnvBugError):
+                slot.take(reply, self._rules)
         except EngineError as error:
             self._end(slot, failure_of(error))
             return False

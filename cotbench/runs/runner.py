@@ -22,7 +22,7 @@ from cotbench.agents.face import check_agent
 from cotbench.agents.registry import make_agent
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
-from cotbench.failure import AGENT_BUG, bug_error, failure_in
+from cotbench.failure import AGENT_BUG, failure_in
 from cotbench.runs.env_workers import EnvSettings, open_envs
 from cotbench.runs.episode import EPISODES, Episode, Journal, read_episodes
 from cotbench.runs.folder import WritableFolder, file_name, make_folder, open_folder
@@ -44,7 +44,7 @@ class RunOutcome:
 
 
 def start_run(
-    plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources, observer: Observer, stop_at_bugs: bool = False
+    plan: RunPlan, folder: Path, *, agent: Agent, resources: Resources, observer: Observer, stop_at_failures: bool = False
 ) -> RunOutcome:
     """Play a new run into an empty or new folder.
 
@@ -54,7 +54,7 @@ def start_run(
         agent: the agent that plays.
         resources: the resources of the run.
         observer: receives the progress.
-        stop_at_bugs: end the run at the first episode that a bug of agent or environment ends.
+        stop_at_failures: end the run at the first episode that a bug or another exception ends.
 
     Raises:
         MissingExtraError: the environment's engine is not installed.
@@ -72,7 +72,7 @@ def start_run(
         manifest = _manifest(plan, agent, resources.data)
         opened.begin(manifest.model_dump_json(indent=2))
         try:
-            return _play(opened, manifest, plan, agent, resources, observer, stop_at_bugs)
+            return _play(opened, manifest, plan, agent, resources, observer, stop_at_failures)
         except Exception:
             if not (folder / EPISODES).is_file() or not any(episode.steps for episode in read_episodes(folder)):
                 for name in (EPISODES, MANIFEST):
@@ -93,7 +93,7 @@ def new_run_folder(folder: Path) -> None:
 
 
 def resume_run(
-    folder: Path, *, agent: Agent, resources: Resources, observer: Observer, stop_at_bugs: bool = False
+    folder: Path, *, agent: Agent, resources: Resources, observer: Observer, stop_at_failures: bool = False
 ) -> RunOutcome:
     """Continue a run: play the missing episodes, and play those again that ended in an error.
 
@@ -102,7 +102,7 @@ def resume_run(
         agent: the agent of the run.
         resources: the resources of the run.
         observer: receives the progress.
-        stop_at_bugs: as for `start_run`.
+        stop_at_failures: as for `start_run`.
 
     Raises:
         RunFolderError: not a run folder, or the tasks, the data or the elicitation have changed since.
@@ -116,7 +116,7 @@ def resume_run(
     check_elicitation(agent, before.config.elicitation)
     with open_folder(folder, RUN_FOLDER) as opened:
         opened.check_identity(before.identity(), _manifest(plan, agent, resources.data).identity())
-        return _play(opened, before, plan, agent, resources, observer, stop_at_bugs)
+        return _play(opened, before, plan, agent, resources, observer, stop_at_failures)
 
 
 def _manifest(plan: RunPlan, agent: Agent, data: Path | None) -> Manifest:
@@ -142,7 +142,7 @@ def _play(
     agent: Agent,
     resources: Resources,
     observer: Observer,
-    stop_at_bugs: bool,
+    stop_at_failures: bool,
 ) -> RunOutcome:
     config = plan.config
     request = set(needs_of(agent))
@@ -174,7 +174,7 @@ def _play(
         batch = agent.batch if isinstance(agent, StreamingAgent) else None
         envs = open_envs(settings, *resources.layout(len(units), batch))
         try:
-            play(units, agent, envs, rules, _Recorder(journal, observer, len(envs), stop_at_bugs))
+            play(units, agent, envs, rules, _Recorder(journal, observer, len(envs), stop_at_failures))
         finally:
             for env in envs:
                 env.close()
@@ -195,7 +195,7 @@ class _Recorder:
         journal: the file of the episodes.
         observer: receives the progress.
         side_by_side: how many episodes are played at the same time.
-        stop_at_bugs: end the run at the first bug, of the agent or of the environment.
+        stop_at_failures: end the run at the first episode that a bug or another exception ends.
         begun: whether an action was executed.
         bugs: how many episodes a bug of the agent has ended before that.
     """
@@ -203,7 +203,7 @@ class _Recorder:
     journal: Journal
     observer: Observer
     side_by_side: int
-    stop_at_bugs: bool
+    stop_at_failures: bool
     begun: bool = False
     bugs: int = 0
 
@@ -214,10 +214,11 @@ class _Recorder:
     def finished(self, episode: Episode) -> None:
         self.journal.append(episode)
         failure = failure_in(episode)
-        if failure is not None and failure.is_bug:
+        if failure is not None:
             self.bugs += not self.begun and failure.error_kind == AGENT_BUG
-            if self.stop_at_bugs or (not self.begun and self.bugs >= self.side_by_side):
-                raise bug_error(failure)
+            hopeless = not self.begun and self.bugs >= self.side_by_side
+            if hopeless or (self.stop_at_failures and failure.can_be_traced):
+                raise failure.exception
         self.observer.finished(episode)
 
 

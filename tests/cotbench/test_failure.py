@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from cotbench.errors import AgentBugError, AgentError, BugError, EngineError, EnvBugError, UsageError
+from cotbench.errors import AgentBugError, AgentError, BugError, CotbenchError, EngineError, EnvBugError, UsageError
 from cotbench.failure import (
+    ErrorKind,
     Failure,
-    bug_error,
     exception_line,
     failure_fields,
     failure_in,
@@ -132,11 +132,18 @@ def test_the_first_failure_counts_and_an_error_without_a_kind_is_infrastructure(
     assert failure_fields(bug, server) == {"error": "broken", "error_kind": "agent bug"}
 
 
-@pytest.mark.parametrize(("kind", "error"), [("agent bug", AgentBugError), ("environment bug", EnvBugError)])
-def test_a_failure_is_raised_again(kind: str, error: type[BugError]) -> None:
-    failure = Failure("what happened", kind, "the trace")  # type: ignore[arg-type]
-    raised = bug_error(failure)
-    assert type(raised) is error and failure_of(raised) == failure and raised.exit_code == 1
+@pytest.mark.parametrize(
+    ("kind", "error"), [("agent bug", AgentBugError), ("environment bug", EnvBugError), ("infrastructure", AgentError)]
+)
+def test_a_failure_is_raised_again(kind: ErrorKind, error: type[CotbenchError]) -> None:
+    raised = Failure("what happened", kind, "the trace").exception
+    assert type(raised) is error and raised.exit_code == 1
+    assert (str(raised), raised.traceback) == ("what happened", "the trace")
+
+
+def test_what_debug_stops_at() -> None:
+    assert Failure("returned None", "agent bug").can_be_traced and Failure("gone", "infrastructure", "trace").can_be_traced
+    assert not Failure("503 from the server").can_be_traced
 
 
 def test_bugs_have_their_place_in_the_tree() -> None:
