@@ -10,9 +10,15 @@ from collections.abc import Iterable
 
 
 class CotbenchError(Exception):
-    """Base class of everything that cotbench raises on purpose."""
+    """Base class of everything that cotbench raises on purpose.
+
+    Attributes:
+        exit_code: of the command that it ends.
+        traceback: of the exception that caused it, as Python prints it, where that exception itself is not here any more.
+    """
 
     exit_code = 1
+    traceback: str | None = None
 
 
 class UsageError(CotbenchError):
@@ -55,12 +61,33 @@ class EngineError(CotbenchError):
     """The engine of an environment failed: an infrastructure failure, never a score."""
 
 
+class BugError(CotbenchError):
+    """Code that cotbench calls and that is registered or given (an agent, an environment, a probe) failed by itself.
+
+    Args:
+        message: what happened, with the line of the file.
+        traceback: where it came from, as Python prints it; None where no exception was raised.
+    """
+
+    def __init__(self, message: str, traceback: str | None = None) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class EnvBugError(EngineError, BugError):
+    """An environment's own code raised an exception or returned something else than it has to: never a score."""
+
+
 class EpisodeOverError(UsageError):
     """`step` was called before `reset` or after the episode had ended."""
 
 
 class AgentError(CotbenchError):
     """An agent could not be built or could not answer: an infrastructure failure, never a score."""
+
+
+class AgentBugError(AgentError, BugError):
+    """An agent's own code raised an exception or returned something else than it has to: never a score."""
 
 
 class ContextOverflowError(AgentError):

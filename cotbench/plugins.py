@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cotbench.errors import UsageError
+from cotbench.failure import exception_line
 
 _loaded: dict[str, None] = {}
 
@@ -37,7 +38,8 @@ def load_plugins(names: Iterable[str]) -> None:
         except UsageError:
             raise
         except (Exception, SystemExit) as error:
-            raise UsageError(f"--import {name}: {type(error).__name__}: {error}") from error
+            module = module_name(path) if path.suffix == ".py" else name
+            raise UsageError(f"--import {name}: {exception_line(error, {module})}") from error
         _loaded[key] = None
 
 
@@ -47,14 +49,19 @@ def loaded_plugins() -> tuple[str, ...]:
 
 
 def _import_file(name: str, path: Path) -> None:
-    module_name = f"cotbench_plugin_{path.stem}"  # A file called random.py takes no other module's place.
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    module = module_name(path)
+    spec = importlib.util.spec_from_file_location(module, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UsageError(f"--import {name}: no such file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[module] = loaded
     try:
-        spec.loader.exec_module(module)
+        spec.loader.exec_module(loaded)
     except BaseException:
-        del sys.modules[module_name]
+        del sys.modules[module]
         raise
+
+
+def module_name(path: Path) -> str:
+    """Return the name of the module that a file is imported as; a file called random.py takes no other module's place."""
+    return f"cotbench_plugin_{path.stem}"

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from inspect import isclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cotbench.errors import UnknownNameError, UsageError
-from cotbench.registry import Registry
+from cotbench.registry import Registry, require_kind
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -182,6 +183,24 @@ def validate_config(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
         raise UsageError(f"{flag} {first['input']}: {first['msg']}") from error
 
 
+def _check(name: str, recipe: Recipe) -> None:
+    """Raise an error for a recipe whose parts are not what they have to be.
+
+    Raises:
+        UsageError: names the part.
+    """
+    from pydantic import BaseModel
+
+    if not (isclass(recipe.config) and issubclass(recipe.config, BaseModel)):
+        raise UsageError(f"recipe {name!r}: config is {recipe.config!r}, not a subclass of pydantic's BaseModel")
+    for part in ("run", "cost", "complete", "stages", "paper_row"):
+        if not callable(getattr(recipe, part)):
+            raise UsageError(f"recipe {name!r}: {part} is {getattr(recipe, part)!r}, not a function")
+    for preset, one in recipe.presets.items():
+        if not isinstance(one, Preset):
+            raise UsageError(f"recipe {name!r}: preset {preset!r} is a {type(one).__name__}, not a Preset")
+
+
 _registry: Registry[Recipe] = Registry(
     "recipe",
     ENTRY_POINTS,
@@ -191,6 +210,7 @@ _registry: Registry[Recipe] = Registry(
         "sft+": "cotbench.baselines.recipes.sft:SFT_PLUS",
         "base": "cotbench.baselines.recipes.base:BASE",
     },
+    _check,
 )
 
 
@@ -198,8 +218,9 @@ def register_recipe(recipe: Recipe) -> Recipe:
     """Make a recipe known by its name; returns it, so that a package's entry point can name it.
 
     Raises:
-        UsageError: the name is taken.
+        UsageError: the name is taken, or it is no recipe.
     """
+    require_kind("recipe", recipe, Recipe)
     _registry.register(recipe.name, recipe)
     return recipe
 

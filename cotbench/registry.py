@@ -4,15 +4,18 @@ offers are found in one way; a name belongs to one entry.
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib import import_module
+from inspect import isclass
 from typing import Any, Generic, TypeVar, cast
 
 from cotbench.errors import CotbenchError, UnknownNameError, UsageError
 
 T = TypeVar("T")
+_NAME = re.compile(r"[A-Za-z0-9](?:[\w.+-]*[\w+])?")
 
 
 class Registry(Generic[T]):
@@ -24,10 +27,18 @@ class Registry(Generic[T]):
             entry point names is an entry, or importing it registers one of that name.
         kind: the class of an entry; None where anything can be one.
         builtin: the entries that come with cotbench: each itself, or as "module:attribute", imported when it is asked for.
+        check: raises a UsageError for a name and an entry that cannot be one, before anything is done with it.
     """
 
-    def __init__(self, noun: str, group: str, kind: type[Any] | None, builtin: Mapping[str, T | str]) -> None:
-        self._noun, self._group, self._kind = noun, group, kind
+    def __init__(
+        self,
+        noun: str,
+        group: str,
+        kind: type[Any] | None,
+        builtin: Mapping[str, T | str],
+        check: Callable[[str, T], None] = lambda name, entry: None,
+    ) -> None:
+        self._noun, self._group, self._kind, self._check = noun, group, kind, check
         self._builtin: dict[str, T | str] = dict(builtin)
         self._registered: dict[str, T] = {}
 
@@ -35,8 +46,10 @@ class Registry(Generic[T]):
         """Add an entry.
 
         Raises:
-            UsageError: the name belongs to another entry.
+            UsageError: the name belongs to another entry or is no name, or the entry cannot be one.
         """
+        check_name(self._noun, name)
+        self._check(name, entry)
         if name in self._builtin or self._registered.get(name, entry) is not entry:
             raise UsageError(f"{_article(self._noun)} {self._noun} named {name!r} exists already: choose another name")
         self._registered[name] = entry
@@ -80,7 +93,43 @@ class Registry(Generic[T]):
                 f"{self._noun} {name!r}: {point.value} is a {type(loaded).__name__}, no {self._kind.__name__}, and importing "
                 f"it registers no {self._noun} of that name"
             )
+        self._check(name, cast(T, loaded))
         return cast(T, loaded)
+
+
+def check_name(noun: str, name: object) -> None:
+    """Raise an error for what no command line could name.
+
+    Args:
+        noun: what is named: "agent".
+        name: the name.
+
+    Raises:
+        UsageError: it is no text, or has characters that mean something in a spec or a list.
+    """
+    if not isinstance(name, str):
+        what = f"a {type(name).__name__}" if not isclass(name) else f"the class {name.__name__}"
+        raise UsageError(f"{_article(noun)} {noun} is registered under a name, not under {what}")
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be the name of {_article(noun)} {noun}: write letters and digits, and . _ + - between"
+        )
+
+
+def require_kind(noun: str, entry: object, kind: type) -> None:
+    """Raise an error for what is not an object of the class that is registered.
+
+    Args:
+        noun: what is registered: "probe".
+        entry: what was given.
+        kind: the class.
+
+    Raises:
+        UsageError: it is of another class.
+    """
+    if not isinstance(entry, kind):
+        found = f"the class {entry.__name__}" if isclass(entry) else f"a {type(entry).__name__}"
+        raise UsageError(f"{_article(noun)} {noun} is registered as a {kind.__name__}(...), not as {found}")
 
 
 @lru_cache

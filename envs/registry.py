@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
+from cotbench.envs.face import check_class, check_fields, check_source
 from cotbench.errors import MissingExtraError, UnknownNameError, UsageError
 from cotbench.json_text import replace_surrogates
-from cotbench.registry import Registry, load
+from cotbench.registry import Registry, check_name, load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,9 +139,15 @@ class EnvEntry:
             raise MissingExtraError(f"environment {self.name!r}", self.extra)
 
     def source(self) -> TaskSource:
-        """Return the environment's tasks."""
-        source = load(self.task_source) if isinstance(self.task_source, str) else self.task_source
-        return cast("TaskSource", source())
+        """Return the environment's tasks.
+
+        Raises:
+            UsageError: what makes its `TaskSource` makes something else.
+        """
+        make = load(self.task_source) if isinstance(self.task_source, str) else self.task_source
+        source = make()
+        check_source(self.name, source)
+        return cast("TaskSource", source)
 
     @property
     def own_dialect(self) -> str:
@@ -181,9 +189,14 @@ class EnvEntry:
         return cast("type[TextEnv]", load(self.env_class) if isinstance(self.env_class, str) else self.env_class)
 
     def canonical(self) -> Callable[[str], str]:
-        """Return the environment's spelling rule for actions; what it returns can be written to a file."""
+        """Return the environment's spelling rule for actions; a text that it returns can be written to a file."""
         spell = self.loaded_class().canonical
-        return lambda action: str(replace_surrogates(spell(action)))
+
+        @wraps(spell)
+        def spell_encodable(action: str) -> str:
+            return cast("str", replace_surrogates(spell(action)))
+
+        return spell_encodable
 
     def equivalent(self) -> Callable[[str, str], bool]:
         """Return the environment's test of whether two actions have the same effect though they are worded otherwise."""
@@ -282,7 +295,21 @@ _BUILTIN = (
     ),
 )
 
-_registry: Registry[EnvEntry] = Registry("environment", ENTRY_POINTS, EnvEntry, {entry.name: entry for entry in _BUILTIN})
+_GROUPS = frozenset(group for entry in _BUILTIN for group in entry.overall)
+
+
+def _check(name: str, entry: EnvEntry) -> None:
+    """Raise an error for an environment that cannot be played."""
+    if name in _GROUPS:
+        raise UsageError(f"an environment cannot be named {name!r}: that names several together")
+    for env_class in (entry.env_class, *entry.dialects.values()):
+        if not isinstance(env_class, str):
+            check_class(name, env_class)
+
+
+_registry: Registry[EnvEntry] = Registry(
+    "environment", ENTRY_POINTS, EnvEntry, {entry.name: entry for entry in _BUILTIN}, _check
+)
 
 E = TypeVar("E", bound="type[TextEnv]")
 
@@ -300,12 +327,15 @@ def register_env(
         about: other fields of `EnvEntry`.
 
     Raises:
-        UsageError: the name is taken.
+        UnknownNameError: `about` has a field that there is not.
+        UsageError: the name is taken or is no name, the class is not that of an environment, or the task source is none.
     """
+    check_name("environment", name)
+    check_fields(name, about, [one.name for one in fields(EnvEntry)], task_source)
 
     def register(env_class: E) -> E:
-        fields = {"title": title or name, "gym_id": gym_id or f"cotbench/{name}-v0", "benchmark": name, **about}
-        entry = EnvEntry(name=name, env_class=env_class, task_source=task_source, **fields)
+        values = {"title": title or name, "gym_id": gym_id or f"cotbench/{name}-v0", "benchmark": name, **about}
+        entry = EnvEntry(name=name, env_class=env_class, task_source=task_source, **values)
         _registry.register(name, entry)
         register_id(entry)
         return env_class
@@ -314,13 +344,20 @@ def register_env(
 
 
 def register_id(entry: EnvEntry) -> None:
-    """Make one environment known to `gymnasium.make`; safe to call twice."""
+    """Make one environment known to `gymnasium.make`; safe to call twice.
+
+    Raises:
+        UsageError: its id is none of Gymnasium's form.
+    """
     import gymnasium
 
     if entry.gym_id not in gymnasium.registry:
         # The budget and the order of calls are kept by our own base class: Gymnasium's wrappers would only repeat it.
         entry_point: Any = entry.env_class
-        gymnasium.register(id=entry.gym_id, entry_point=entry_point, kwargs=dict(entry.kwargs))
+        try:
+            gymnasium.register(id=entry.gym_id, entry_point=entry_point, kwargs=dict(entry.kwargs))
+        except gymnasium.error.Error as error:
+            raise UsageError(f"environment {entry.name!r}: gym_id {entry.gym_id!r}: {error}") from error
 
 
 def env_names() -> list[str]:
@@ -354,25 +391,3 @@ def env_entries() -> list[EnvEntry]:
 def builtin_entries() -> tuple[EnvEntry, ...]:
     """Return the environments that come with cotbench."""
     return _BUILTIN
-
-
-def overall_groups() -> dict[str, tuple[str, ...]]:
-    """Return the boards over several environments: name -> the environments behind it, in the order of the registry."""
-    groups: dict[str, list[str]] = {}
-    for entry in env_entries():
-        for group in entry.overall:
-            groups.setdefault(group, []).append(entry.name)
-    return {group: tuple(names) for group, names in sorted(groups.items())}
-
-
-def env_title(name: str) -> str:
-    """Return the title of an environment, or of the environments of an overall board.
-
-    Args:
-        name: of an environment, or of a group of `overall_groups`.
-    """
-    group = overall_groups().get(name)
-    if group is None:
-        return env_entry(name).title
-    titles = [env_entry(one).title for one in group]
-    return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"

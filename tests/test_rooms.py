@@ -15,8 +15,8 @@ from tests.house import FOLDERS, ROOT
 HEAVY = ("torch", "transformers", "pandas", "scipy", "textworld", "gymnasium", "numpy", "sqlalchemy", "fastapi")
 GROUND = frozenset(
     {
-        *("errors", "registry", "plugins", "flags", "lazy_exports", "child_process", "child_main", "file_lock", "paper"),
-        *("server_url", "proxy", "json_text"),
+        *("errors", "failure", "registry", "plugins", "flags", "lazy_exports", "child_process", "child_main", "file_lock"),
+        *("paper", "server_url", "proxy", "json_text"),
     }
 )
 LAYERS = (

@@ -11,7 +11,15 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cotbench.agents.base import Agent, StreamingAgent, check_elicitation, describe_agent, needs_of
+from cotbench.agents.base import (
+    Agent,
+    StreamingAgent,
+    check_elicitation,
+    close_agent,
+    describe_agent,
+    needs_of,
+    uses_elicitation,
+)
 from cotbench.agents.decisions import decide_all, tagged_decision
 from cotbench.agents.registry import make_agent
 from cotbench.prompting.elicitation import Elicitation
@@ -58,6 +66,7 @@ class ExpertFill:
     def __init__(self, writer: Agent) -> None:
         self._writer = writer
         self.needs = frozenset({"expert_action"}) | needs_of(writer)
+        self.uses_elicitation = uses_elicitation(writer)
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
         """Return one decision a query; where the expert knows no action, an error. The writer gets all queries in one call."""
@@ -76,7 +85,7 @@ class ExpertFill:
 
     def close(self) -> None:
         """Free the writer's resources."""
-        self._writer.close()
+        close_agent(self._writer)
 
 
 class StreamingExpertFill(ExpertFill):

@@ -1,39 +1,48 @@
 """Ask an agent and check what it returns. Invariant: whatever an agent returns or raises, what leaves here are decisions that
-can be written to a file and read again; a failure is a decision with an error.
+can be written to a file and read again; a failure is a decision with an error that says whose failure it was.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from pydantic import TypeAdapter, ValidationError
 
-from cotbench.agents.base import Agent
-from cotbench.errors import AgentError, CotbenchError
+from cotbench.agents.base import Agent, agent_code
+from cotbench.errors import AgentBugError
+from cotbench.failure import agent_bug, failure_of
 from cotbench.json_text import replace_surrogates
 from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Decision, Query
 
 _DECISION = TypeAdapter(Decision)
+_COUNTS = ("prompt_tokens", "reused_tokens", "prefilled_tokens", "trace_tokens", "action_tokens", "dropped_observations")
 
 
-def error_decision(error: Exception) -> Decision:
-    """Return the decision of a query that an exception left without an answer."""
-    text = str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"
-    return Decision("", error=replace_surrogates(text))
+def error_decision(error: BaseException) -> Decision:
+    """Return the decision of a query that an exception left without an answer.
+
+    An agent that catches an exception itself and returns this says that something outside of its code failed.
+    """
+    return Decision("", **failure_of(error).fields)
 
 
 def decide_all(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
     """Return an agent's decisions, one for each query.
 
     Raises:
-        Exception: whatever the agent raises; AgentError where their number is wrong.
+        AgentBugError: its code fails, or it returns something else than a decision for each query.
+        Exception: what it raises on purpose (`CotbenchError`), or the machine does (`OSError`, `MemoryError`).
     """
-    decisions = list(agent.decide(queries))
+    with agent_code(agent):
+        answers = agent.decide(queries)
+        decisions = list(answers) if isinstance(answers, Iterable) else None
+    if decisions is None:
+        raise agent_bug(agent, f"returned a {type(answers).__name__} from decide, not a list of decisions")
     if len(decisions) != len(queries):
-        raise AgentError(f"agent {agent.name} answered {len(decisions)} of {len(queries)} queries")
+        raise agent_bug(agent, f"answered {len(decisions)} of {len(queries)} queries")
     return [check_decision(agent, decision) for decision in decisions]
 
 
@@ -47,18 +56,29 @@ def decide_or_errors(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
 
 def check_decision(agent: Agent, decision: object) -> Decision:
     """Return a decision that can be written to a file and read again; an error where the agent returned anything else."""
+    try:
+        return _checked(agent, decision)
+    except AgentBugError as error:
+        return error_decision(error)
+
+
+def _checked(agent: Agent, decision: object) -> Decision:
     if not isinstance(decision, Decision):
-        return Decision("", error=f"agent {agent.name} returned a {type(decision).__name__}, not a Decision")
+        raise agent_bug(agent, f"returned a {type(decision).__name__}, not a Decision")
     fields = {name: replace_surrogates(value) if isinstance(value, str) else value for name, value in asdict(decision).items()}
     try:
         # Through JSON, because that is how it will be read again.
-        return _DECISION.validate_json(json.dumps(fields), strict=True)
+        checked = _DECISION.validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        return Decision("", error=f"agent {agent.name} returned a Decision with a bad {place}: {first['msg']}")
+        raise agent_bug(agent, f"returned a Decision with a bad {place}: {first['msg']}") from error
     except TypeError as error:
-        return Decision("", error=f"agent {agent.name} returned a Decision that is not data: {error}")
+        raise agent_bug(agent, f"returned a Decision that is not data: {error}") from error
+    for name in _COUNTS:
+        if getattr(checked, name) < 0:
+            raise agent_bug(agent, f"returned a Decision with a bad {name}: {getattr(checked, name)} is below 0")
+    return checked
 
 
 def tagged_decision(query: Query, action: str, trace: str | None) -> Decision:

@@ -7,14 +7,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 from urllib.parse import parse_qsl
 
 from pydantic import TypeAdapter, ValidationError
 
 from cotbench.agents.base import Agent
-from cotbench.errors import AgentError, CotbenchError, UnknownNameError, UsageError
-from cotbench.registry import Registry
+from cotbench.agents.face import check_agent, check_class
+from cotbench.errors import AgentBugError, AgentError, CotbenchError, UnknownNameError, UsageError
+from cotbench.failure import exception_line, modules_of, traceback_text
+from cotbench.registry import Registry, check_name
 
 ENTRY_POINTS = "cotbench.agents"
 """The entry-point group through which an installed package offers agents."""
@@ -31,7 +33,17 @@ _BUILTIN: dict[str, Factory | str] = {
     "replay": "cotbench.runs.replay_agent:ReplayAgent",
     "vllm": "cotbench.agents.vllm:VLLMAgent",
 }
-_registry: Registry[Factory] = Registry("agent", ENTRY_POINTS, None, _BUILTIN)
+
+
+def _check(name: str, factory: Any) -> None:
+    """Raise an error for what can make no agent; of a function, what it makes is checked when it has made it."""
+    if not callable(factory):
+        raise UsageError(f"agent {name!r}: a {type(factory).__name__} makes no agent; register a class or a function")
+    if inspect.isclass(factory):
+        check_class(name, factory)
+
+
+_registry: Registry[Factory] = Registry("agent", ENTRY_POINTS, None, _BUILTIN, _check)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +79,9 @@ def register_agent(name: str) -> Callable[[_F], _F]:
     converted to their annotated types.
 
     Raises:
-        UsageError: the name is taken.
+        UsageError: the name is taken or is no name, or the class is not that of an agent.
     """
+    check_name("agent", name)
 
     def register(factory: _F) -> _F:
         _registry.register(name, factory)
@@ -88,7 +101,7 @@ def make_agent(spec: str) -> Agent:
     Raises:
         UnknownNameError: no such agent, or it has no such option.
         UsageError: the target is missing or not wanted, or an option's value does not fit.
-        AgentError: it exists and cannot be built.
+        AgentError: it exists and cannot be built; AgentBugError where its own code fails.
     """
     return resolve(spec)()
 
@@ -109,7 +122,7 @@ def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Ag
     """
     parsed = parse_spec(spec)
     factory = _registry.get(parsed.name)
-    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    hints = _hints(parsed.name, factory)
     positional, keywords = [], {}
     for parameter in inspect.signature(factory).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
@@ -133,13 +146,39 @@ def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Ag
 
     def build() -> Agent:
         try:
-            return factory(*([parsed.target] if parsed.target else []), **options)
+            agent = factory(*([parsed.target] if parsed.target else []), **options)
         except CotbenchError:
             raise
-        except Exception as error:
+        except (OSError, MemoryError) as error:
             raise AgentError(f"agent {spec!r} cannot be built: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            what = exception_line(error, modules_of(factory))
+            raise AgentBugError(f"agent {spec!r} cannot be built: {what}", traceback_text(error)) from error
+        check_agent(agent, f"agent {parsed.name!r}")
+        return agent
 
     return build
+
+
+def _hints(name: str, factory: Factory) -> dict[str, Any]:
+    """Return the annotated types of a factory's parameters; none for a callable object, whose options stay texts."""
+    if not inspect.isclass(factory) and not inspect.isroutine(factory):
+        return {}
+    try:
+        return get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except (NameError, TypeError) as error:
+        raise UsageError(f"agent {name!r}: its options have annotations that cannot be read: {error}") from error
+
+
+def may_use_elicitation(spec: str) -> bool:
+    """Return whether the agent of a spec may ask and read as the elicitation says, as far as its class tells; True where a
+    function makes it, and only the agent itself can tell.
+
+    Raises:
+        UnknownNameError: no such agent.
+    """
+    factory = _registry.get(parse_spec(spec).name)
+    return not inspect.isclass(factory) or bool(getattr(factory, "uses_elicitation", False))
 
 
 def summary_of(name: str) -> str:

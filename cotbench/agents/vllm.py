@@ -62,6 +62,8 @@ class VLLMAgent:
         tools: "native" needs `--enable-auto-tool-choice` and a `--tool-call-parser` in `args`.
     """
 
+    uses_elicitation = True
+
     def __init__(
         self,
         model: str,

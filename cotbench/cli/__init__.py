@@ -1,6 +1,6 @@
-"""The command line. Invariant: an error is one line on standard error; exit code 2 for a usage error, 1 for a failed run, 130
-after Ctrl-C, 143 after SIGTERM. Each command's file imports its dependencies when it runs, so that `cotbench --help` answers at
-once.
+"""The command line. Invariant: an error is one line on standard error, after a traceback only where `--debug` asks for it; exit
+code 2 for a usage error, 1 for a failed run, 130 after Ctrl-C, 143 after SIGTERM. Each command's file imports its dependencies
+when it runs, so that `cotbench --help` answers at once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import io
 import sys
 
 from cotbench.cli.interruption import INTERRUPTED, Interruption
-from cotbench.errors import CotbenchError
+from cotbench.errors import BugError, CotbenchError
 from cotbench.json_text import lone_surrogate
 
 
@@ -25,11 +25,12 @@ def main() -> None:
     sys.exit(interruption.exit_code(code))
 
 
-def run_cli(arguments: list[str]) -> int:
+def run_cli(arguments: list[str], *, debug: bool = False) -> int:
     """Run a command line, and return its exit code.
 
     Args:
         arguments: the words after `cotbench`.
+        debug: show the traceback of a failure, as `--debug` among the arguments does.
     """
     from typer.exceptions import Abort, Exit, TyperException
 
@@ -42,7 +43,7 @@ def run_cli(arguments: list[str]) -> int:
     try:
         code = app(with_resume_value(arguments), prog_name="cotbench", standalone_mode=False)
     except CotbenchError as error:
-        return _print_error(str(error), error.exit_code)
+        return _print_failure(error, str(error), debug or DEBUG in arguments)
     except Exit as error:
         return int(error.exit_code)
     except TyperException as error:
@@ -53,7 +54,43 @@ def run_cli(arguments: list[str]) -> int:
         return 0  # The reader of our output closed the pipe, as `head` does.
     except OSError as error:
         return _print_error(f"{error.strerror or error}: {error.filename or 'the disk or the network'}", 1)
+    except Exception as error:
+        if not debug and not _has_debug(arguments):
+            raise
+        from cotbench.failure import exception_line
+
+        return _print_failure(error, exception_line(error), debug or DEBUG in arguments)
     return code if isinstance(code, int) else 0
+
+
+DEBUG = "--debug"
+
+
+def _has_debug(arguments: list[str]) -> bool:
+    """Return whether the command takes `--debug`."""
+    from cotbench.cli.app import COMMANDS, load_command
+
+    name = next((word for word in arguments if word in COMMANDS), None)
+    return name is not None and any(DEBUG in parameter.opts for parameter in load_command(name, []).params)
+
+
+def _print_failure(error: Exception, message: str, debug: bool) -> int:
+    """Print an exception that ended a command: its traceback where that is wanted, then one line.
+
+    Of an exception that was raised on purpose the traceback says nothing; that of its cause does.
+    """
+    from cotbench.failure import traceback_text
+
+    code = error.exit_code if isinstance(error, CotbenchError) else 1
+    shown = error if not isinstance(error, CotbenchError) else error.__cause__
+    text = error.traceback if isinstance(error, CotbenchError) else None
+    if text is None and shown is not None and not isinstance(shown, CotbenchError):
+        text = traceback_text(shown)
+    if debug and text is not None:
+        print(text, file=sys.stderr)
+    unexpected = isinstance(error, BugError) or not isinstance(error, CotbenchError)
+    hint = f"; {DEBUG} shows the traceback" if unexpected and text is not None and not debug else ""
+    return _print_error(message + hint, code)
 
 
 def _print_error(message: str, code: int) -> int:

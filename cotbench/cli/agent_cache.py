@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cotbench.agents.base import Agent
+from cotbench.agents.base import Agent, agent_code, close_agent
 
 
 class _Keeper:
@@ -23,7 +23,7 @@ class _Keeper:
     def drop(self) -> None:
         """Close the agent and forget it."""
         if self.agent is not None:
-            self.agent.close()
+            close_agent(self.agent)
         self.agent, self.spec = None, ""
 
 
@@ -54,7 +54,7 @@ def open_agent(spec: str, build: Callable[[], Agent]) -> Iterator[Agent]:
         try:
             yield agent
         finally:
-            agent.close()
+            close_agent(agent)
         return
     _keeper.spec, _keeper.agent = spec, agent
     try:
@@ -62,4 +62,5 @@ def open_agent(spec: str, build: Callable[[], Agent]) -> Iterator[Agent]:
     except BaseException:
         _keeper.drop()
         raise
-    clear_cache()
+    with agent_code(agent):
+        clear_cache()

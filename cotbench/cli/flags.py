@@ -136,6 +136,14 @@ Resume = Annotated[
         metavar="[DIR]", help="go on with what was begun in DIR; alone: in the folder of --out", rich_help_panel=OUTPUT
     ),
 ]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        help="stop at the first failure that has a traceback, and show it",
+        rich_help_panel=OUTPUT,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan and stop", rich_help_panel=OUTPUT)]
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import Import, Resume, Typed, with_options
+from cotbench.cli.flags import Debug, Import, Resume, Typed, with_options
 from cotbench.flags import OUTPUT
 from cotbench.judge.preference import PreferenceOptions
 
@@ -31,6 +31,7 @@ def judge(
     ] = None,
     resume: Resume = None,
     import_: Import = None,
+    debug: Debug = False,
     json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Let a judge compare the prompt action with the CoT action, at every state where the trace changed the action."""
@@ -74,7 +75,7 @@ def judge(
             open_agent(agent, build) as asking,
             _progress(plan, folder, limit, quiet=json_ and not sys.stderr.isatty()) as observer,
         ):
-            summary = judge_folder.judge_run(plan, opened, agent=asking, limit=limit, observer=observer)
+            summary = judge_folder.judge_run(plan, opened, agent=asking, limit=limit, observer=observer, stop_at_failures=debug)
     except KeyboardInterrupt:
         return print_interrupted("what was judged is kept", again, folder / judge_folder.JUDGE_FOLDER.manifest)
     return _print_outcome(folder, summary, json_, again)
@@ -164,8 +165,7 @@ def _print_nothing(plan: Any, as_json: bool) -> int:
 
 def _print_outcome(folder: Path, summary: Any, as_json: bool, again: str) -> int:
     """Print the table; the exit code is 1 where states could not be judged."""
-    import sys
-
+    from cotbench.cli.failures import print_failures
     from cotbench.cli.options import console
     from cotbench.probes.folder import read_probe
     from cotbench.probes.table import probe_table
@@ -176,12 +176,6 @@ def _print_outcome(folder: Path, summary: Any, as_json: bool, again: str) -> int
         screen = console()
         screen.print(probe_table(summary))
         screen.print(f"judgements: {folder}", soft_wrap=True, highlight=False, markup=False)
-    if not summary.numbers.errors:
-        return 0
-    first = next(row for row in read_probe(folder).rows if row.error is not None)
-    print(
-        f"error: {summary.numbers.errors} of {summary.numbers.states + summary.numbers.errors} states could not be judged, "
-        f"the first is step {first.step} of {first.task}: {first.error}; judge them again with: {again}",
-        file=sys.stderr,
-    )
-    return 1
+    named = [(f"step {row.step} of {row.task}", row) for row in read_probe(folder).rows] if summary.numbers.errors else []
+    states = summary.numbers.states + summary.numbers.errors
+    return print_failures(named, f"of {states} states could not be judged", f"judge them again with: {again}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import Data, Import
+from cotbench.cli.flags import Data, Debug, Import
 
 
 def play(
@@ -17,10 +17,12 @@ def play(
     seed: Annotated[int, typer.Option(min=0, help="Chooses the task.")] = 0,
     data: Data = None,
     import_: Import = None,
+    debug: Debug = False,
 ) -> int:
     """Play a task yourself. "?" lists what can be done, "!" asks the expert, Ctrl-D ends."""
     from cotbench.envs.registry import env_entry
-    from cotbench.errors import UsageError
+    from cotbench.errors import EnvBugError, UsageError
+    from cotbench.failure import registered_code
 
     entry = env_entry(env)
     if data is not None and not entry.takes_data:
@@ -29,7 +31,13 @@ def play(
     here: dict[str, Any] = {"data": data, "available_only": True} if entry.takes_data else {}
     if entry.experts is not None:
         here["expert"] = entry.experts.recorded  # It answers whatever the player has done before.
-    game = entry.make(split=split, scheme=scheme, request=("admissible_actions", "expert_action"), **here)
+    with registered_code(f"environment {env}", entry.loaded_class(), EnvBugError):
+        game = entry.make(split=split, scheme=scheme, request=("admissible_actions", "expert_action"), **here)
+        return _play(game, task, seed)
+
+
+def _play(game: Any, task: str | None, seed: int) -> int:
+    """Play one task until it ends or the input does."""
     try:
         observation, info = game.reset(seed=seed, options={"task": task} if task else None)
         typer.echo(f"{info['task']}\n\n{game.instructions}\n\n{chr(10).join(game.examples)}\n\n{observation}")

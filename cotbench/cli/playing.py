@@ -9,21 +9,25 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from cotbench.agents.base import Agent
+from cotbench.agents.registry import may_use_elicitation
+from cotbench.cli.failures import print_failures
 from cotbench.cli.progress import progress
 from cotbench.envs.splits import digest
 from cotbench.runs import runner, suite
 from cotbench.runs.episode import Episode
 from cotbench.runs.folder import WritableFolder, check_identity
-from cotbench.runs.manifest import MANIFEST, RunConfig
+from cotbench.runs.manifest import MANIFEST, SUITE, RunConfig
 from cotbench.runs.plan import RunPlan
 from cotbench.runs.resources import Resources
+from cotbench.runs.tables import NO_ELICITATION
 
 
 def recorded_configs(folder: Path, given: dict[str, Any]) -> list[RunConfig]:
@@ -48,7 +52,7 @@ def recorded_configs(folder: Path, given: dict[str, Any]) -> list[RunConfig]:
 
 
 def play_run(
-    plan: RunPlan, folder: Path | WritableFolder, quiet: bool, agent: Agent, resources: Resources
+    plan: RunPlan, folder: Path | WritableFolder, quiet: bool, agent: Agent, resources: Resources, *, debug: bool = False
 ) -> runner.RunOutcome:
     """Play a run, or resume it where it was begun.
 
@@ -58,12 +62,31 @@ def play_run(
         quiet: show no progress where standard error is no terminal.
         agent: the agent.
         resources: data folder and limits of this process.
+        debug: end the run at the first episode that a bug or another exception ends.
     """
     path = folder if isinstance(folder, Path) else folder.path
     with progress(plan, path, quiet=quiet and not sys.stderr.isatty()) as observer:
         if (path / MANIFEST).is_file():
-            return runner.resume_run(folder, agent=agent, resources=resources, observer=observer)
-        return runner.start_run(plan, folder, agent=agent, resources=resources, observer=observer)
+            return runner.resume_run(folder, agent=agent, resources=resources, observer=observer, stop_at_failures=debug)
+        return runner.start_run(plan, folder, agent=agent, resources=resources, observer=observer, stop_at_failures=debug)
+
+
+@contextmanager
+def suite_removed_if_unplayed(folder: Path, *, new: bool) -> Iterator[None]:
+    """Remove the record of new runs on several environments where nothing is played when the block fails.
+
+    Their folder, which is empty then, is removed by `open_folder`. An interrupt leaves the record: the runs can be resumed.
+
+    Args:
+        folder: the folder.
+        new: whether this command has made it.
+    """
+    try:
+        yield
+    except Exception:
+        if new and not any(path.is_dir() for path in folder.iterdir()):
+            (folder / SUITE).unlink(missing_ok=True)
+        raise
 
 
 def print_plans(plans: list[RunPlan], as_json: bool) -> None:
@@ -96,7 +119,8 @@ def _print_plan(plan: RunPlan) -> None:
     typer.echo(f"tasks: {len(plan.tasks)} of {plan.split_tasks}{' (PARTIAL: games are missing)' if plan.partial else ''}")
     typer.echo("episodes: " + ", ".join(f"{count} {mode}" for mode, count in modes.items()))
     typer.echo("task types: " + ", ".join(f"{name} {count // len(modes)}" for name, count in sorted(types.items())))
-    typer.echo(f"at most {steps * len(plan.rollouts)} steps; elicitation {config.elicitation.fingerprint}")
+    asked = f"elicitation {config.elicitation.fingerprint}" if may_use_elicitation(config.agent) else NO_ELICITATION
+    typer.echo(f"at most {steps * len(plan.rollouts)} steps; {asked}")
     for task in plan.tasks[:5]:
         typer.echo(f"  {task}")
     if len(plan.tasks) > 5:
@@ -104,19 +128,11 @@ def _print_plan(plan: RunPlan) -> None:
 
 
 def print_errors(episodes: Sequence[Episode], again: str) -> int:
-    """Print the number of failed episodes and the first error, and return the exit code: 1 where episodes failed.
+    """Print the number of failed episodes and the most frequent error, and return the exit code: 1 where episodes failed.
 
     Args:
         episodes: all episodes.
         again: the command line that plays the failed ones again.
     """
-    failed = [episode for episode in episodes if episode.error is not None]
-    if not failed:
-        return 0
-    first = failed[0]
-    print(
-        f"error: {len(failed)} of {len(episodes)} episodes failed, the first is {first.key}: {first.error}; "
-        f"play them again with: {again}",
-        file=sys.stderr,
-    )
-    return 1
+    named = [(episode.key, episode) for episode in episodes]
+    return print_failures(named, f"of {len(episodes)} episodes failed", f"play them again with: {again}")

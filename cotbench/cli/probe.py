@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import Import, Resume, Typed, with_options
+from cotbench.cli.flags import Debug, Import, Resume, Typed, with_options
 from cotbench.flags import OUTPUT
 from cotbench.probes.config import MEASUREMENT, ProbeConfig
 from cotbench.runs.resources import Resources
@@ -41,6 +41,7 @@ def probe(
     ] = None,
     resume: Resume = None,
     import_: Import = None,
+    debug: Debug = False,
     json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Measure an agent on a fixed set of states: what it answers there, what it follows, where it looks."""
@@ -65,7 +66,7 @@ def probe(
     again = resume_command("probe", target, import_ or [], resources.data)
     try:
         with _opened(target, config, new=folder is None) as opened:
-            found, elicitation = _states(target, config, resources)
+            found, elicitation = _states(target, config, resources, debug)
             known = None if config.answers is None else known_answers(config.answers, config.agent, found, elicitation)
             quiet = json_ and not sys.stderr.isatty()
             with (
@@ -83,6 +84,7 @@ def probe(
                     seed=config.seed,
                     answers=known,
                     observer=observer,
+                    stop_at_failures=debug,
                 )
     except KeyboardInterrupt:
         return print_interrupted("what was measured is kept", again, target / CONFIG)
@@ -153,7 +155,7 @@ def _free_folder(config: ProbeConfig) -> Path:
 
 @contextmanager
 def _opened(target: Path, config: ProbeConfig, *, new: bool) -> Iterator[Any]:
-    """Lock the folder of a probe and write its config; a failure before the first row leaves no folder behind.
+    """Lock the folder of a probe and write its config; a failure before the first measured state leaves no folder behind.
 
     All writes are under the lock: another start on the same folder must neither change nor remove its contents.
     """
@@ -167,7 +169,7 @@ def _opened(target: Path, config: ProbeConfig, *, new: bool) -> Iterator[Any]:
         try:
             yield opened
         except Exception:
-            _discard(target)  # Under the lock, as everything here.
+            _discard(target, new=new)  # Under the lock, as everything here.
             raise
 
 
@@ -189,17 +191,18 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
 
 
-def _discard(target: Path) -> None:
-    """Remove a folder in which nothing was measured: it holds the config and our lock."""
+def _discard(target: Path, *, new: bool) -> None:
+    """Remove a folder in which nothing was measured: config, our lock, and what a reference of this command played."""
     import shutil
 
     from cotbench.probes.config import CONFIG
 
-    if _names(target) == {CONFIG}:
+    ours = {CONFIG, _REFERENCE} if new else {CONFIG}
+    if _names(target) <= ours:
         shutil.rmtree(target)
 
 
-def _states(target: Path, config: ProbeConfig, resources: Resources) -> tuple[Any, Any]:
+def _states(target: Path, config: ProbeConfig, resources: Resources, debug: bool) -> tuple[Any, Any]:
     """Return the states, and the elicitation; where the reference is an agent, it plays the split first."""
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
@@ -222,7 +225,7 @@ def _states(target: Path, config: ProbeConfig, resources: Resources) -> tuple[An
         plan = make_plan(new_config({"env": RunConfig.model_fields["env"].default, **where, **played}), resources.data)
         run = target / _REFERENCE
         with open_agent(config.reference, resolve(config.reference)) as player:
-            play_run(plan, run, True, player, resources)
+            play_run(plan, run, True, player, resources, debug=debug)
     states = read_states(run, config.states, config.seed)
     return states, elicitation_of(states.env, config.elicitation)
 
@@ -251,9 +254,9 @@ def _progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[Any],
 
 
 def _print_outcome(summary: Any, folder: Path, as_json: bool, again: str) -> int:
-    import sys
-
+    from cotbench.cli.failures import print_failures
     from cotbench.cli.options import console
+    from cotbench.probes.folder import read_probe
     from cotbench.probes.table import probe_table
 
     if as_json:
@@ -262,9 +265,5 @@ def _print_outcome(summary: Any, folder: Path, as_json: bool, again: str) -> int
         screen = console()
         screen.print(probe_table(summary))
         screen.print(f"folder of the probe: {folder}", soft_wrap=True, highlight=False)
-    if summary.numbers.errors:
-        print(
-            f"error: {summary.numbers.errors} states could not be measured; measure them again with: {again}", file=sys.stderr
-        )
-        return 1
-    return 0
+    named = [(f"step {row.step} of {row.task}", row) for row in read_probe(folder).rows] if summary.numbers.errors else []
+    return print_failures(named, f"of {len(named)} states could not be measured", f"measure them again with: {again}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.flags import Debug, DryRun, Import, Resume, Typed, with_options
 from cotbench.flags import OUTPUT
 from cotbench.runs.resources import Resources
 from cotbench.runs.suite_config import SuiteConfig
@@ -23,13 +23,14 @@ def run(
     resume: Resume = None,
     import_: Import = None,
     dry_run: DryRun = False,
+    debug: Debug = False,
     json_: Annotated[bool, typer.Option("--json", help="print summary.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Play every task in each mode, and compare the modes on the same tasks."""
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.options import model_of, new_config
-    from cotbench.cli.playing import play_run, print_plans, recorded_configs
+    from cotbench.cli.playing import play_run, print_plans, recorded_configs, suite_removed_if_unplayed
     from cotbench.cli.resume import print_interrupted, resume_command, resume_folder
     from cotbench.errors import UsageError
     from cotbench.runs import runner, suite
@@ -65,7 +66,10 @@ def run(
     kind = suite.SUITE_FOLDER if several else RUN_FOLDER
     try:
         # Locked before the model is loaded, which can take minutes: a second start is refused at once.
-        with open_folder(target, kind, runner.new_run_folder if folder is None else None) as opened:
+        with (
+            open_folder(target, kind, runner.new_run_folder if folder is None else None) as opened,
+            suite_removed_if_unplayed(target, new=folder is None),
+        ):
             if several and folder is None:
                 suite.write_suite(opened, plans, data)
             with open_agent(configs[0].agent, build) as player:
@@ -76,6 +80,7 @@ def run(
                         json_,
                         player,
                         resources.model_copy(update={"data": suite.data_for(plan.config, data)}),
+                        debug=debug,
                     )
                     for plan in plans
                 ]

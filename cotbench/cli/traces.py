@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.baselines.data.traces_config import TracesConfig
-from cotbench.cli.flags import DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.flags import Debug, DryRun, Import, Resume, Typed, with_options
 from cotbench.flags import OUTPUT
 from cotbench.runs.resources import Resources
 
@@ -28,6 +28,7 @@ def traces(
     resume: Resume = None,
     import_: Import = None,
     dry_run: DryRun = False,
+    debug: Debug = False,
     json_: Annotated[bool, typer.Option("--json", help="print traces.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Let a teacher play in CoT mode, and keep its successful episodes as training data."""
@@ -38,7 +39,9 @@ def traces(
     if source is not None:
         return _convert(source, out, {**given, **only_given({"resume": resume})}, tokens)
     resources = model_of(Resources, typed[Resources])
-    return _play(given, (out, resume), resources, import_ or [], tokens=tokens, parquet=parquet, dry=dry_run, json_=json_)
+    return _play(
+        given, (out, resume), resources, import_ or [], tokens=tokens, parquet=parquet, dry=dry_run, debug=debug, json_=json_
+    )
 
 
 def _play(
@@ -50,6 +53,7 @@ def _play(
     tokens: str | None,
     parquet: bool,
     dry: bool,
+    debug: bool,
     json_: bool,
 ) -> int:
     from cotbench.agents.registry import resolve
@@ -88,7 +92,7 @@ def _play(
         # Locked before the model is loaded, which can take minutes: a second start is refused at once.
         with open_folder(target, TRACES_FOLDER, check if folder is None else None) as opened:
             with open_agent(config.agent, build) as player:
-                outcome = play_run(plan, opened, json_, player, resources)
+                outcome = play_run(plan, opened, json_, player, resources, debug=debug)
             summary = write_traces(outcome, parquet=parquet, encoder=encoder)
     except KeyboardInterrupt:
         return print_interrupted("what was played is kept", again, manifest)

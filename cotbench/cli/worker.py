@@ -44,7 +44,7 @@ def _run_logged(arguments: list[str], log: str, null: int) -> int:
     os.close(handle)
     try:
         print(f"{LOG_HEADER}{' '.join(arguments)}", flush=True)
-        return run_cli(arguments)
+        return run_cli(arguments, debug=True)
     except BaseException:
         traceback.print_exc()
         return 1

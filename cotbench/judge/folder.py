@@ -96,6 +96,7 @@ class _RecordedAgent:
 
     def __init__(self, manifest: Manifest) -> None:
         self.name = manifest.config.agent
+        self.uses_elicitation = manifest.uses_elicitation
         self._description = manifest.agent
 
     def describe(self) -> dict[str, Any]:
@@ -177,6 +178,7 @@ def judge_run(
     agent: Agent,
     limit: int | None = None,
     observer: Callable[[PreferenceRow], None] = lambda row: None,
+    stop_at_failures: bool = False,
 ) -> ProbeSummary:
     """Judge a run into a new folder, or resume one: missing states are judged, and those with an error again.
 
@@ -185,7 +187,8 @@ def judge_run(
         folder: of this judge; an open one where the caller has locked it already, before the judge was built.
         agent: the judge.
         limit: judge until this many states are; all when None.
-        observer: called with each row of a state where the trace changed the action, once it is written.
+        observer: called with each row of a state where the trace changed the action, once it is known.
+        stop_at_failures: end at the first state that a bug or another exception fails.
 
     Returns:
         The summary, as written to `probe.json`.
@@ -219,6 +222,7 @@ def judge_run(
         kind=JUDGE_FOLDER,
         judge={"question": question.fingerprint, **describe_agent(agent)},
         choose=choose,
+        stop_at_failures=stop_at_failures,
     )
 
 
@@ -232,4 +236,5 @@ def nothing_judged(plan: JudgePlan) -> ProbeSummary:
         elicitation=plan.manifest.config.elicitation,
         options=plan.options,
         seed=plan.options.seed,
+        uses_elicitation=plan.manifest.uses_elicitation,
     )

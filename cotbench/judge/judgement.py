@@ -7,14 +7,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from cotbench.failure import ErrorKind
 from cotbench.prompting.elicitation import Mode
 from cotbench.prompting.query import Decision
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
 
 Result = Literal["cot", "prompt", "split", "no verdict"]
 
@@ -40,7 +46,8 @@ class Judgement(BaseModel):
 
     Attributes:
         prompt_action: the prompt action; `cot_action` is the executed one, of CoT mode; `expert_action` where it is known.
-        error: why there are no verdicts: an infrastructure failure.
+        error: why there are no verdicts.
+        error_kind: whose failure that was; `traceback` of the exception behind it. Both are left out of JSON where None.
         verdicts: one for each order that was asked.
     """
 
@@ -52,6 +59,8 @@ class Judgement(BaseModel):
     cot_action: str
     expert_action: str | None = None
     error: str | None = None
+    error_kind: ErrorKind | None = Field(None, exclude_if=_is_none)
+    traceback: str | None = Field(None, exclude_if=_is_none)
     verdicts: tuple[JudgeVerdict, ...] = ()
 
     @property

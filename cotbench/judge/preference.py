@@ -13,9 +13,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cotbench.agents.base import Agent
+from cotbench.agents.base import Agent, close_agent
 from cotbench.agents.registry import make_agent, resolve
 from cotbench.errors import UsageError
+from cotbench.failure import failure_fields
 from cotbench.flags import ELICITATION, TASKS, Flag
 from cotbench.judge.judgement import Judgement, JudgeVerdict, preference
 from cotbench.judge.question import Pair, Question, ask_judge, check_judge
@@ -91,8 +92,8 @@ class PreferenceRow(ProbeRow):
             prompt_action=self.prompt_action,
             cot_action=self.cot_action,
             expert_action=self.reference or None,
-            error=self.error,
             verdicts=self.verdicts,
+            **failure_fields(self),
         )
 
 
@@ -131,7 +132,7 @@ def _rows(
             waiting.append(drawn[state.key])
         else:
             left_out = None if answer.error is not None else "not drawn" if answer.revised else "same action"
-            yield PreferenceRow(task=state.task, step=state.step, error=answer.error, left_out=left_out)
+            yield PreferenceRow(task=state.task, step=state.step, left_out=left_out, **failure_fields(answer))
     if waiting and judge is not None:
         yield from _judged(waiting, options.question, judge)
     elif waiting:
@@ -139,7 +140,7 @@ def _rows(
         try:
             yield from _judged(waiting, options.question, judge_agent)
         finally:
-            judge_agent.close()
+            close_agent(judge_agent)
 
 
 def _judged(pairs: Sequence[Pair], question: Question, judge: Agent) -> Iterator[PreferenceRow]:
@@ -148,11 +149,11 @@ def _judged(pairs: Sequence[Pair], question: Question, judge: Agent) -> Iterator
         yield PreferenceRow(
             task=one.task,
             step=one.step,
-            error=one.error,
             prompt_action=one.prompt_action,
             cot_action=one.cot_action,
             reference=one.expert_action or "",
             verdicts=one.verdicts,
+            **failure_fields(one),
         )
 
 

@@ -21,6 +21,7 @@ from cotbench.agents.base import Agent, check_elicitation, needs_of
 from cotbench.agents.decisions import decide_or_errors
 from cotbench.envs.registry import Instructions
 from cotbench.errors import UsageError
+from cotbench.failure import failure_fields
 from cotbench.judge.judgement import Judgement, JudgeVerdict
 from cotbench.prompting.dialogue import Dialogue, truncate_middle
 from cotbench.prompting.elicitation import Elicitation, Mode
@@ -214,16 +215,16 @@ def ask_judge(agent: Agent, pairs: Sequence[Pair], question: Question) -> Iterat
 
 
 def _judgement(pair: Pair, answers: Sequence[tuple[Mode, Decision]]) -> Judgement:
-    failed = next((decision.error for _, decision in answers if decision.error is not None), None)
-    verdicts = [] if failed is not None else [_verdict(first, decision) for first, decision in answers]
+    failed = failure_fields(*(decision for _, decision in answers))
+    verdicts = [] if failed else [_verdict(first, decision) for first, decision in answers]
     return Judgement(
         task=pair.task,
         step=pair.step,
         prompt_action=pair.prompt_action,
         cot_action=pair.cot_action,
         expert_action=pair.expert_action,
-        error=failed,
         verdicts=tuple(verdicts),
+        **failed,
     )
 
 

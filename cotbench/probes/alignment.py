@@ -6,6 +6,7 @@ Source: paper, "prompt action", "CoT action", "gap", "consistency" and "revision
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -14,6 +15,7 @@ from pydantic import Field
 
 from cotbench.agents.base import Agent
 from cotbench.agents.decisions import decide_or_errors
+from cotbench.failure import failure_fields
 from cotbench.probes.asking import batches, own_trace, state_query
 from cotbench.probes.numbers import ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
@@ -22,6 +24,7 @@ from cotbench.prompting.elicitation import MODES
 from cotbench.prompting.query import Decision
 from cotbench.stats.estimates import Estimate
 
+_NOT_ASKED = "not asked for"
 _NO_LOGPROB = "the agent tells no log-probability of a given action"
 
 
@@ -149,9 +152,9 @@ def _measure_group(
     early, late = iter(before), iter(after)
     for state, (prompt, cot) in zip(states, decision_pairs, strict=True):
         score = next(early, None)
-        error = prompt.error or cot.error
-        if error is not None:
-            yield AlignmentRow(task=state.task, step=state.step, error=error)
+        failed = failure_fields(prompt, cot)
+        if failed:
+            yield AlignmentRow(task=state.task, step=state.step, **failed)
         else:
             yield _row(state, prompt, cot, (score, next(late, None)), setting)
 
@@ -197,7 +200,7 @@ def _logprob(score: Decision | None, state: ProbeState, setting: ProbeSetting) -
 
 def _unscored_reason(scores: tuple[Decision | None, Decision | None]) -> str:
     if None in scores:
-        return "not asked for"
+        return _NOT_ASKED
     return next((score.error for score in scores if score is not None and score.error is not None), _NO_LOGPROB)
 
 
@@ -230,8 +233,16 @@ def _summarize(rows: Sequence[AlignmentRow], options: AlignmentOptions) -> Probe
         errors=errors,
         left_out=left_out,
         estimates=estimates,
-        counts={cell: cells.count(cell) for cell in REVISIONS} | {"scored": sum(row.unscored is None for row in measured)},
+        counts={cell: cells.count(cell) for cell in REVISIONS} | _scored_counts(measured),
     )
+
+
+def _scored_counts(rows: Sequence[AlignmentRow]) -> dict[str, int]:
+    """Return at how many states log-probabilities are known, and the commonest reason where they are not."""
+    reasons = Counter(row.unscored for row in rows if row.unscored not in (None, _NOT_ASKED))
+    return {"scored": sum(row.unscored is None for row in rows)} | {
+        f"not scored: {reason}": count for reason, count in reasons.most_common(1)
+    }
 
 
 def _alignment(rows: Sequence[AlignmentRow]) -> dict[str, Estimate]:

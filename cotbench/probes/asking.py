@@ -7,6 +7,7 @@ from itertools import islice
 
 from cotbench.agents.base import Agent, needs_of
 from cotbench.agents.decisions import decide_or_errors
+from cotbench.failure import failure_fields
 from cotbench.probes.probe import ProbeSetting
 from cotbench.probes.states import ProbeState, StateAnswer, StateKey
 from cotbench.prompting.elicitation import MODES, Mode
@@ -89,6 +90,6 @@ def answers_for(agent: Agent, states: Sequence[ProbeState], setting: ProbeSettin
                 cot_action=setting.canonical(cot.action),
                 trace=own_trace(cot),
                 trace_truncated=cot.trace_truncated,
-                error=prompt.error or cot.error,
+                **failure_fields(prompt, cot),
             )
     return found

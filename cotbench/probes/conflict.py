@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 
 from cotbench.agents.base import Agent
 from cotbench.agents.decisions import decide_or_errors
+from cotbench.failure import failure_fields
 from cotbench.probes.asking import answers_for, batches, state_query
 from cotbench.probes.numbers import Curve, ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
@@ -130,9 +131,9 @@ def _measure(
                 yield one
                 continue
             by_trace = {trace: next(decisions) for trace in one.traces}
-            error = next((decision.error for decision in by_trace.values() if decision.error is not None), None)
-            if error is not None:
-                yield ConflictRow(task=one.state.task, step=one.state.step, error=error)
+            failed = failure_fields(*by_trace.values())
+            if failed:
+                yield ConflictRow(task=one.state.task, step=one.state.step, **failed)
             else:
                 yield _row(one, {trace: setting.canonical(decision.action) for trace, decision in by_trace.items()}, options)
 
@@ -143,7 +144,7 @@ def _case(
     """Return the queries' case of a state, or its row where there is nothing to query."""
     answer = answers[state.key]
     if answer.error is not None:
-        return ConflictRow(task=state.task, step=state.step, error=answer.error)
+        return ConflictRow(task=state.task, step=state.step, **failure_fields(answer))
     if not answer.trace.strip():
         return ConflictRow(task=state.task, step=state.step, left_out="no trace")
 

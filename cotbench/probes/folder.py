@@ -8,15 +8,18 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from cotbench.agents.base import Agent, check_elicitation, describe_agent
+from cotbench.agents.base import Agent, check_elicitation, describe_agent, uses_elicitation
+from cotbench.agents.face import check_agent
 from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError, UnknownNameError, UsageError
+from cotbench.failure import failure_in, registered_code
+from cotbench.probes.measurement import measure_states, until_measured
 from cotbench.probes.numbers import ProbeNumbers, ProbeRow
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting, probe_named
 from cotbench.probes.states import RecordedRun, StateAnswer, StateKey, StateSet
@@ -24,7 +27,7 @@ from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.dataset_card import DataConfig, columns_of, split_name, write_card
 from cotbench.runs.folder import FolderKind, WritableFolder, open_folder
 from cotbench.runs.jsonl_store import JsonlStore
-from cotbench.runs.manifest import MACHINE_FIELDS, MANIFEST, provenance
+from cotbench.runs.manifest import MACHINE_FIELDS, MANIFEST, is_true, provenance
 
 ROWS = "rows.jsonl"
 SUMMARY = "probe.json"
@@ -34,12 +37,17 @@ _FROZEN = ConfigDict(frozen=True)
 
 
 class _ProbeRecord(BaseModel):
-    """Fields of a probe's files that are left out where they are None: only a recorded run has them."""
+    """Fields of a probe's files that are left out where they say nothing: only a recorded run has the first two.
+
+    Attributes:
+        uses_elicitation: whether the agent says that it asks and reads as the elicitation says; left out where True.
+    """
 
     model_config = _FROZEN
 
     recorded: RecordedRun | None = None
     judge: dict[str, Any] | None = None
+    uses_elicitation: bool = Field(True, exclude_if=is_true)
 
     @model_serializer(mode="wrap")
     def _without_absent(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -186,6 +194,7 @@ def run_probe(
     kind: FolderKind = PROBE_FOLDER,
     judge: dict[str, Any] | None = None,
     choose: Callable[[Sequence[Any]], Collection[StateKey]] | None = None,
+    stop_at_failures: bool = False,
 ) -> ProbeSummary:
     """Measure an agent into a new folder, or resume one: missing states are measured, and those with an error again.
 
@@ -198,18 +207,21 @@ def run_probe(
         options: the probe's own.
         seed: pairs states with donors, seeds sampling.
         answers: the agent's answers at these states, where they are known.
-        observer: called with each row once it is written.
+        observer: called with each row once it is known.
         kind: how messages call the folder.
         judge: see `ProbeManifest`.
         choose: from the rows that exist already, which states are to have a row in the end; all states when left out.
+        stop_at_failures: end at the first state that a bug or another exception fails.
 
     Returns:
         The summary, as written to `probe.json`.
 
     Raises:
         RunFolderError: the folder holds another measurement, or another process writes to it.
-        CotbenchError: this agent cannot be measured so.
+        BugError: the code of the agent or of the probe fails.
+        CotbenchError: this agent cannot be measured so, or not at any state; then nothing is written into a new folder.
     """
+    check_agent(agent)
     check_elicitation(agent, elicitation)
     manifest = _manifest(probe, agent, spec, states, elicitation, options, seed, answers is not None, judge)
     entry = env_entry(states.env).in_dialect(states.dialect)
@@ -223,16 +235,29 @@ def run_probe(
         done = {row.key for row in existing if row.error is None}
         chosen = None if choose is None else set(choose(existing))
         todo = [state for state in states.states if state.key not in done and (chosen is None or state.key in chosen)]
-        found = probe.measure(agent, todo, setting, options) if todo else iter(())
-        first = list(islice(found, 1))  # Before anything is written: an agent that cannot be measured leaves no files.
+        found = measure_states(probe, agent, todo, setting, options)
+        # Before anything is written: an agent that cannot be measured leaves no files.
+        early = [] if opened.begun else until_measured(found, agent, observer, stop_at_failures)
         opened.begin(manifest.model_dump_json(indent=2))
         with opened.journal(store) as file:
-            for row in chain(first, found):
+            for number, row in enumerate(chain(early, found)):
                 file.append(row)
-                observer(row)
+                if number >= len(early):
+                    observer(row)
+                failure = failure_in(row)
+                if stop_at_failures and failure is not None and failure.can_be_traced:
+                    raise failure.exception
             rows = file.finalize([state.key for state in states.states])
         summary = summarize_probe(
-            probe, rows, spec=spec, states=states, elicitation=elicitation, options=options, seed=seed, judge=judge
+            probe,
+            rows,
+            spec=spec,
+            states=states,
+            elicitation=elicitation,
+            options=options,
+            seed=seed,
+            judge=judge,
+            uses_elicitation=manifest.uses_elicitation,
         )
         _write_card(opened.path, probe, manifest)
         opened.finalize(SUMMARY, summary.model_dump_json(indent=2))
@@ -255,8 +280,11 @@ def summarize_probe(
     options: ProbeOptions,
     seed: int,
     judge: dict[str, Any] | None = None,
+    uses_elicitation: bool = True,
 ) -> ProbeSummary:
-    """Return the summary of rows; the parameters are those of `run_probe`."""
+    """Return the summary of rows; the parameters are those of `run_probe`, and fields of the summary."""
+    with registered_code(f"probe {probe.name}", probe.summarize):
+        numbers = probe.summarize(rows, options)
     return ProbeSummary(
         probe=probe.name,
         options=options.model_dump(mode="json"),
@@ -268,9 +296,10 @@ def summarize_probe(
         seed=seed,
         elicitation=elicitation.fingerprint,
         states_sha256=states.sha256,
-        numbers=probe.summarize(rows, options),
+        numbers=numbers,
         recorded=states.recorded,
         judge=judge,
+        uses_elicitation=uses_elicitation,
     )
 
 
@@ -359,6 +388,7 @@ def _manifest(
         answers=answers,
         recorded=states.recorded,
         judge=judge,
+        uses_elicitation=uses_elicitation(agent),
         **provenance(),
     )
 

@@ -7,19 +7,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from cotbench.failure import ErrorKind
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class ProbeRow(BaseModel):
     """Base of every probe's row; a probe adds its own fields, all with defaults.
 
     Attributes:
-        error: an infrastructure failure: the state is in no number.
+        error: why the state could not be measured: it is in no number.
+        error_kind: whose failure that was; `traceback` of the exception behind it. Both are left out of JSON where None.
         left_out: why the probe does not measure this state, such as "no donor".
     """
 
@@ -28,6 +34,8 @@ class ProbeRow(BaseModel):
     task: str
     step: int
     error: str | None = None
+    error_kind: ErrorKind | None = Field(None, exclude_if=_is_none)
+    traceback: str | None = Field(None, exclude_if=_is_none)
     left_out: str | None = None
 
     @property

@@ -8,16 +8,18 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import isclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from cotbench.agents.base import Agent
 from cotbench.envs.registry import TokenSizes
+from cotbench.errors import UsageError
 from cotbench.probes.numbers import ProbeNumbers, ProbeRow
 from cotbench.probes.states import ProbeState, StateAnswer, StateKey, StateSet
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.registry import Registry
+from cotbench.registry import Registry, require_kind
 
 ENTRY_POINTS = "cotbench.probes"
 """The entry-point group through which an installed package offers probes."""
@@ -82,6 +84,21 @@ class Probe:
     sections: tuple[str | Callable[[Any], Any], ...] = ()
 
 
+def _check(name: str, probe: Probe) -> None:
+    """Raise an error for a probe whose parts are not what they have to be.
+
+    Raises:
+        UsageError: names the part.
+    """
+    for part, base in (("options", ProbeOptions), ("row", ProbeRow)):
+        found = getattr(probe, part)
+        if not (isclass(found) and issubclass(found, base)):
+            raise UsageError(f"probe {name!r}: {part} is {found!r}, not a subclass of {base.__name__}")
+    for part in ("measure", "summarize", "cost"):
+        if not callable(getattr(probe, part)):
+            raise UsageError(f"probe {name!r}: {part} is {getattr(probe, part)!r}, not a function")
+
+
 _registry: Registry[Probe] = Registry(
     "probe",
     ENTRY_POINTS,
@@ -94,6 +111,7 @@ _registry: Registry[Probe] = Registry(
         "preference": "cotbench.judge.preference:PROBE",
         "sensitivity": "cotbench.probes.sensitivity:PROBE",
     },
+    _check,
 )
 
 
@@ -101,8 +119,9 @@ def register_probe(probe: Probe) -> Probe:
     """Register a probe by its name, and return it, so that a package's entry point can name it.
 
     Raises:
-        UsageError: the name is taken.
+        UsageError: the name is taken, or it is no probe.
     """
+    require_kind("probe", probe, Probe)
     _registry.register(probe.name, probe)
     return probe
 

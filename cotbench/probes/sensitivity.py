@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.agents.base import Agent
 from cotbench.agents.decisions import decide_or_errors
+from cotbench.failure import failure_fields
 from cotbench.probes.asking import answers_for, batches, state_query
 from cotbench.probes.numbers import ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
@@ -135,10 +136,9 @@ def _row(
     setting: ProbeSetting,
 ) -> SensitivityRow:
     answer = answers[state.key]
-    failed = (decision.error for _, decisions in decisions_by_change for decision in decisions)
-    error = answer.error or next((one for one in failed if one is not None), None)
-    if error is not None:
-        return SensitivityRow(task=state.task, step=state.step, error=error)
+    failed = failure_fields(answer, *(decision for _, decisions in decisions_by_change for decision in decisions))
+    if failed:
+        return SensitivityRow(task=state.task, step=state.step, **failed)
     if not decisions_by_change:
         return SensitivityRow(task=state.task, step=state.step, left_out=", ".join(dict.fromkeys(missing.values())))
     changes = {f"{one.variant}_change": _change(one, decisions, answers, setting) for one, decisions in decisions_by_change}

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cotbench.envs.registry import EnvEntry
 from cotbench.errors import UsageError
+from cotbench.failure import ErrorKind
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.query import derive_seed
 from cotbench.runs.episode import Episode, Step, read_episodes
@@ -127,7 +128,9 @@ def read_states(run: Path, limit: int | None = None, seed: int = 0) -> StateSet:
     config = manifest.config
     episodes = [one for one in _cot_episodes(run, manifest) if one.success]
     if not episodes:
-        raise UsageError(f"{run} has no successful episode in CoT mode: play a reference that wins")
+        errors = [one.error for one in read_episodes(run) if one.mode == "cot" and one.error is not None]
+        why = f" ({len(errors)} ended in errors, the first: {errors[0]})" if errors else ""
+        raise UsageError(f"{run} has no successful episode in CoT mode{why}: play a reference that wins")
     found = [state for episode in episodes for state, _ in _states(episode, manifest.entry)]
     drawn = set(_drawn([state.key for state in found], seed)[:limit])
     states = tuple(state for state in found if state.key in drawn)
@@ -248,7 +251,7 @@ class StateAnswer:
         prompt_action: canonical; `cot_action` likewise.
         trace: the agent's own trace as it stood between the tags: given back, it leads to the same action.
         trace_truncated: whether the token budget ended the trace, so that the harness closed it.
-        error: why there is no answer: an infrastructure failure.
+        error: why there is no answer; `error_kind` and `traceback` as in `cotbench.failure.Failure`.
     """
 
     prompt_action: str
@@ -256,6 +259,8 @@ class StateAnswer:
     trace: str
     trace_truncated: bool = False
     error: str | None = None
+    error_kind: ErrorKind | None = None
+    traceback: str | None = None
 
     @property
     def revised(self) -> bool:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cotbench.probes.folder import ProbeSummary
 from cotbench.probes.numbers import ProbeNumbers
+from cotbench.runs.tables import NO_ELICITATION
 from cotbench.stats.formatting import format_estimate
 
 _INTERVALS = "95 % intervals over tasks: cluster bootstrap; an interval of no width means that all tasks gave the same value"
@@ -68,7 +69,8 @@ def _footer(summary: ProbeSummary) -> list[str]:
         )
     lines += _run_lines(summary)
     options = ", ".join(f"{name} {value}" for name, value in summary.options.items() if value is not None)
-    lines.append(f"elicitation {summary.elicitation}" + (f"; {options}" if options else ""))
+    asked = f"elicitation {summary.elicitation}" if summary.uses_elicitation else NO_ELICITATION
+    lines.append(asked + (f"; {options}" if options else ""))
     return lines
 
 

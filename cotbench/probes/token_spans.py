@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cotbench.agents.base import Agent
-from cotbench.agents.decisions import error_decision
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import Label, answer_pieces, prompt_ids
 from cotbench.errors import ContextOverflowError, UsageError
+from cotbench.failure import failure_fields, failure_of
 from cotbench.probes.asking import answers_for, batches
 from cotbench.probes.numbers import Curve, ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.prompting.query import Query
@@ -172,7 +172,7 @@ def _rows(
             trace, action = (state.trace, state.action) if answer is None else (answer.trace.strip(), answer.cot_action)
             fields: dict[str, Any]
             if answer is not None and answer.error is not None:
-                fields = {"error": answer.error}
+                fields = {**failure_fields(answer)}
             elif not trace or not action:
                 fields = {"left_out": "no action" if trace else "no trace"}
             else:
@@ -192,7 +192,7 @@ def _measure_state(
     except UsageError:
         raise
     except Exception as error:  # Out of memory, or a failure in a model's code: the failure of this state alone.
-        return {"error": error_decision(error).error}
+        return {**failure_of(error).fields}
 
 
 def shares(overall: Sequence[float], prompt: Sequence[float], trace: Sequence[float]) -> dict[str, Any]:

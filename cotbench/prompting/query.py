@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from cotbench.failure import ErrorKind
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
 
@@ -115,9 +116,12 @@ class Decision:
             where there are none.
         action_logprob: natural logarithm of the probability of the generated action tokens, or None.
         dropped_observations: how many observations did not fit into the context.
-        error: why there is no answer: an infrastructure failure, never a wrong answer.
+        error: why there is no answer: something outside the model failed; never a wrong answer.
         tokens: the token ids of prompt and completion, where the query asked for them (`return_tokens`) and the agent sees
             token ids; None otherwise, and then left out of JSON.
+        error_kind: whose failure `error` is, as `cotbench.failure` tells them apart; set where an agent is queried, so an agent
+            need not. Left out of JSON where None, like `traceback`.
+        traceback: where the exception behind `error` came from.
     """
 
     action: str
@@ -135,6 +139,8 @@ class Decision:
     error: str | None = None
     discarded_tokens: Annotated[int, Field(exclude_if=_is_zero)] = 0
     tokens: Annotated[DecisionTokens | None, Field(exclude_if=_is_none)] = None
+    error_kind: Annotated[ErrorKind | None, Field(exclude_if=_is_none)] = None
+    traceback: Annotated[str | None, Field(exclude_if=_is_none)] = None
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
 

@@ -238,7 +238,12 @@
               )
             : null,
         ),
-        episode.error !== undefined ? make("p", { class: "browser-invalid" }, `error: ${episode.error}`) : null,
+        episode.error !== undefined
+          ? make("p", { class: "browser-invalid" }, `${episode.kind || "error"}: ${episode.error}`)
+          : null,
+        episode.traceback !== undefined
+          ? make("details", {}, make("summary", {}, "Traceback"), make("pre", {}, episode.traceback))
+          : null,
         ...(episode.steps.length ? [strip(episode, place), stepHead(episode, place), ...stepBody(episode, place)] : []),
       ];
       pane.replaceChildren(...parts.filter((part) => part !== null));

@@ -5,14 +5,14 @@ The form, read by `browser.js` (a page gives it in `<script type="application/js
 
     {"format": 1, "runs": [{"label": str, "of": int, "episodes": [{
         "task": str, "type": str, "mode": "prompt" | "cot", "goal": str, "success": bool, "score": float, "ending": str,
-        "error"?: str, "first": str,
+        "error"?: str, "kind"?: str, "traceback"?: str, "first": str,
         "steps": [{"action": str, "prompt"?: str, "expert"?: str, "trace"?: str, "closed"?: false, "invalid"?: str,
                    "observation": str, "score": float, "effect"?: "same" | "helped" | "hurt" | "revised"}]}]}]}
 
-`of` is how many episodes the run has. `first` is what was seen before step 0, `observation` what followed a step. `closed` is
-false where the harness had to close the trace. `effect` is there where the prompt action is known: the trace left it (`same`),
-changed it to the expert's (`helped`), away from the expert's (`hurt`), or otherwise (`revised`). A key with `?` is left out
-where it is unknown.
+`of` is how many episodes the run has. `kind` is whose failure the error was. `first` is what was seen before step 0,
+`observation` what followed a step. `closed` is false where the harness had to close the trace. `effect` is there where the
+prompt action is known: the trace left it (`same`), changed it to the expert's (`helped`), away from the expert's (`hurt`), or
+otherwise (`revised`). A key with `?` is left out where it is unknown.
 """
 
 from __future__ import annotations
@@ -126,6 +126,8 @@ def _episode(episode: Episode) -> dict[str, Any]:
         "score": episode.score,
         "ending": _ending(episode),
         "error": episode.error,
+        "kind": episode.error_kind,
+        "traceback": episode.traceback,
         "first": truncate_middle(episode.first_observation, TEXT_CHARS),
         "steps": [dict(_step(step)) for step in episode.trajectory],
     }

@@ -10,6 +10,7 @@ from cotbench.judge import read_judges
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.report.page import Cell, Figure, Line, Panel, Section, Series, Table
 from cotbench.runs.results import Run
+from cotbench.runs.tables import NO_ELICITATION
 from cotbench.stats.estimates import Estimate
 from cotbench.stats.multiple_testing import Adjusted
 
@@ -20,8 +21,13 @@ PANELS = 6
 
 def _elicited(named: Mapping[str, Run]) -> str:
     """Return the elicitation of the runs, for captions."""
-    kinds = dict.fromkeys((run.summary.style, run.summary.elicitation) for run in named.values())
-    return "Elicitation " + ", ".join(f"{style} {fingerprint}" for style, fingerprint in kinds) + "."
+    used = [run.summary for run in named.values() if run.summary.uses_elicitation]
+    kinds = dict.fromkeys((summary.style, summary.elicitation) for summary in used)
+    sentences = ["Elicitation " + ", ".join(f"{style} {fingerprint}" for style, fingerprint in kinds) + "."] if used else []
+    others = dict.fromkeys(run.summary.agent for run in named.values() if not run.summary.uses_elicitation)
+    if others:
+        sentences.append(f"{', '.join(others)}: {NO_ELICITATION}.")
+    return " ".join(sentences)
 
 
 def _tasks(named: Mapping[str, Run]) -> str:
@@ -232,6 +238,11 @@ def costs(named: Mapping[str, Run]) -> Section:
     return Section("What it took", "", items)
 
 
+def _style_and_fingerprint(run: Run) -> str:
+    summary = run.summary
+    return f"{summary.style} {summary.elicitation}" if summary.uses_elicitation else f"{summary.agent}: {NO_ELICITATION}"
+
+
 def how_measured(runs: Sequence[Run]) -> Section:
     """Return the section on the elicitation, in words."""
 
@@ -240,7 +251,7 @@ def how_measured(runs: Sequence[Run]) -> Section:
 
     text = (
         "Prompt action and CoT action are asked for with the same prompt; they differ in the trace alone. "
-        f"Elicitation (style, fingerprint): {each(lambda run: f'{run.summary.style} {run.summary.elicitation}')}. "
+        f"Elicitation (style, fingerprint): {each(_style_and_fingerprint)}. "
         f"Temperature: {each(lambda run: f'{run.summary.temperature:g}')}. "
         f"Step budget: {each(lambda run: f'{run.summary.max_steps} on {run.summary.env}')}.\n\n"
         "An episode that failed for a reason outside the agent is an error and in no number. Intervals are over tasks of one "

@@ -1,23 +1,28 @@
 """Environments in this process or in worker processes, behind one handle. Invariant: any failure inside an environment is
-raised as an `EngineError` of that environment alone; a worker process that dies fails the episodes of its environments and is
-replaced.
+raised as an `EngineError` of that environment alone (a bug of its own code as an `EnvBugError`); a worker process that dies
+fails the episodes of its environments and is replaced.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from cotbench.child_process import ChildProcess, block_interrupts
 from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import EnvEntry, env_entry
-from cotbench.errors import CotbenchError, EngineError, UnknownNameError
+from cotbench.errors import CotbenchError, EngineError, EnvBugError, UnknownNameError
+from cotbench.failure import exception_line, modules_of, registered_code
 from cotbench.json_text import replace_surrogates
 from cotbench.plugins import load_plugins, loaded_plugins
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +47,15 @@ class EnvSettings:
         return env_entry(self.name).in_dialect(self.dialect)
 
     def make(self) -> TextEnv:
-        """Return a new environment."""
+        """Return a new environment.
+
+        Raises:
+            EnvBugError: its constructor fails.
+        """
         load_plugins(self.plugins)
-        return self.entry.make(**self.kwargs)
+        entry = self.entry
+        with registered_code(f"environment {self.name}", entry.loaded_class(), EnvBugError):
+            return entry.make(**self.kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +88,60 @@ class EnvHandle(Protocol):
         """Free the environment."""
 
 
-def _handle(env: TextEnv, command: str, argument: str) -> EnvReply:
-    if command == "reset":
-        observation, info = env.reset(options={"task": argument})
-        return EnvReply(replace_surrogates(observation), False, False, replace_surrogates(info))
-    observation, _, terminated, truncated, info = env.step(argument)
-    return EnvReply(replace_surrogates(observation), terminated, truncated, replace_surrogates(info))
+def _handle(env: TextEnv, name: str, command: str, argument: str) -> EnvReply:
+    """Carry out a request, check the reply, and replace what no file can hold in its texts.
+
+    Raises:
+        EnvBugError: the environment's code fails, or returns something else than it has to.
+    """
+    with registered_code(f"environment {name}", env, EnvBugError):
+        if command == "reset":
+            observation, info = env.reset(options={"task": argument})
+            reply = EnvReply(observation, False, False, info)
+        else:
+            observation, _, terminated, truncated, info = env.step(argument)
+            reply = EnvReply(observation, terminated, truncated, info)
+        _check_reply(name, reply)
+        return replace(reply, observation=replace_surrogates(reply.observation), info=replace_surrogates(reply.info))
+
+
+def _check_reply(name: str, reply: EnvReply) -> None:
+    def require(fits: bool, field: str, value: object, wanted: str) -> None:
+        if not fits:
+            raise EnvBugError(f"environment {name} returned {value!r:.80} as {field}, not {wanted}")
+
+    info = reply.info
+    score, raw = info["score"], info["raw_score"]
+    require(isinstance(reply.observation, str), "observation", reply.observation, "a text")
+    require(isinstance(info["goal"], str), "goal", info["goal"], "a text")
+    require(isinstance(score, int | float) and 0 <= score <= 1, "score", score, "a number in [0, 1]")
+    require(isinstance(raw, int | float) and math.isfinite(raw), "raw_score", raw, "a finite number")
+    require(isinstance(reply.terminated, bool), "terminated", reply.terminated, "True or False")
+    require(isinstance(info["success"], bool), "success", info["success"], "True or False")
+    require(isinstance(info["invalid_action"], str | None), "invalid_action", info["invalid_action"], "a text or None")
+    expert, admissible = info.get("expert_action"), info.get("admissible_actions", ())
+    require(isinstance(expert, str | None), "expert_action", expert, "a text or None")
+    texts = isinstance(admissible, list | tuple) and all(isinstance(action, str) for action in admissible)
+    require(texts, "admissible_actions", admissible, "a list of texts")
 
 
 def _message(error: BaseException) -> str:
     return str(replace_surrogates(str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"))
 
 
+def _close(env: TextEnv, name: str) -> None:
+    """Free an environment. Where its `close` fails, what was played stays valid: that is a warning."""
+    try:
+        env.close()
+    except Exception as error:
+        _log.warning("environment %s failed while it was closed: %s", name, exception_line(error, modules_of(env)))
+
+
 class LocalEnv:
     """An environment in this process."""
 
     def __init__(self, settings: EnvSettings) -> None:
-        self._env = settings.make()
+        self._name, self._env = settings.name, settings.make()
         self._asked = ("", "")
 
     def ask_reset(self, task: str) -> None:
@@ -107,13 +155,15 @@ class LocalEnv:
     def read(self) -> EnvReply:
         """Carry out the last request and return the reply."""
         try:
-            return _handle(self._env, *self._asked)
-        except (Exception, SystemExit) as error:
+            return _handle(self._env, self._name, *self._asked)
+        except EngineError:
+            raise
+        except Exception as error:
             raise EngineError(_message(error)) from error
 
     def close(self) -> None:
         """Free the environment."""
-        self._env.close()
+        _close(self._env, self._name)
 
 
 class _Worker:
@@ -183,6 +233,8 @@ class WorkerEnv:
             raise EngineError(f"the process of environment {self._name} {self._process.ending()}") from error
         except Exception as error:
             raise EngineError(f"environment {self._name} gave what cannot be read here: {_message(error)}") from error
+        if kind == "bug":
+            raise EnvBugError(*payload)
         if kind == "error":
             raise EngineError(payload)
         reply: EnvReply = payload
@@ -223,10 +275,12 @@ def _serve_one(pipe: Any, settings: EnvSettings) -> None:
             command, argument = pipe.recv()
             try:
                 env = env or settings.make()
-                answer: tuple[str, Any] = ("reply", _handle(env, command, argument))
+                answer: tuple[str, Any] = ("reply", _handle(env, settings.name, command, argument))
             except UnknownNameError as error:
                 answer = ("error", f"{error}; {_NOT_IMPORTED}" if env is None else str(error))
-            except (Exception, SystemExit) as error:
+            except EnvBugError as error:
+                answer = ("bug", (str(error), error.traceback))
+            except Exception as error:
                 answer = ("error", _message(error))
             _send_answer(pipe, answer)
     except (EOFError, OSError):
@@ -234,7 +288,7 @@ def _serve_one(pipe: Any, settings: EnvSettings) -> None:
     finally:
         pipe.close()
         if env is not None:
-            env.close()
+            _close(env, settings.name)
 
 
 _NOT_IMPORTED = (
@@ -249,7 +303,7 @@ def _send_answer(pipe: Any, answer: tuple[str, Any]) -> None:
     except OSError:
         raise
     except Exception as error:  # Pickled completely before anything is sent.
-        pipe.send(("error", f"what the environment gave cannot be sent to another process: {_message(error)}"))
+        pipe.send(("bug", (f"what the environment gave cannot be sent to another process: {_message(error)}", None)))
 
 
 def open_envs(settings: EnvSettings, count: int, processes: int) -> list[EnvHandle]:

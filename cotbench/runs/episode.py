@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.errors import RunFolderError
+from cotbench.failure import ErrorKind
 from cotbench.prompting.elicitation import Mode
 from cotbench.prompting.query import Decision
 from cotbench.runs.jsonl_store import JsonlStore
@@ -19,6 +20,10 @@ _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 def _is_zero(value: object) -> bool:
     return value == 0
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class Step(BaseModel):
@@ -59,7 +64,10 @@ class Episode(BaseModel):
         task, task_type: the task's id, and its kind within the environment.
         mode: `prompt` or `cot`.
         rollout: which play of the task in this mode this is, from 0; left out of JSON when 0.
-        error: an infrastructure failure; then the other outcome fields mean nothing and the episode has no score.
+        error: why it could not be played to its end; then the other outcome fields mean nothing and the episode has no score.
+        error_kind: whose failure that was; left out of JSON where None: there is no error, or an older version wrote it.
+        traceback: of the exception behind the error; left out of JSON where there was none. It names files of the machine
+            that played, so it is in no submission.
         steps: actions executed.
         restarts: how often the engine was lost, and brought back to where it was in a new process.
         functions: what could be called from the first turn on, as JSON schemas, one a line.
@@ -79,6 +87,8 @@ class Episode(BaseModel):
     mode: Mode
     rollout: int = Field(0, ge=0, exclude_if=_is_zero)
     error: str | None = None
+    error_kind: ErrorKind | None = Field(None, exclude_if=_is_none)
+    traceback: str | None = Field(None, exclude_if=_is_none)
     goal: str = ""
     success: bool = False
     score: float = 0.0

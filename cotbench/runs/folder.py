@@ -91,7 +91,7 @@ class WritableFolder:
 
 @contextmanager
 def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | None = None) -> Iterator[WritableFolder]:
-    """Make a folder, or take the existing one, and lock it; a folder in which nothing was written is removed again.
+    """Make a folder, or take the existing one, and lock it; on failure, what this has made and is empty is removed again.
 
     Args:
         folder: the folder.
@@ -105,7 +105,7 @@ def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | 
     Raises:
         RunFolderError: another process writes to it, or it can be neither made nor locked.
     """
-    existed = folder.is_dir()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     if check is not None:
         check(folder)
     _make(folder)
@@ -115,9 +115,9 @@ def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | 
                 check(folder)
             yield WritableFolder(folder, kind)
     except BaseException:
-        if not existed:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # Fails where the folder is not empty, as it should.
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()  # Fails where it is not empty, as it should.
         raise
 
 

@@ -78,12 +78,18 @@ class RunConfig(BaseModel):
     )
 
 
+def is_true(value: object) -> bool:
+    """Return whether a value is True: for fields that are left out of JSON then."""
+    return value is True
+
+
 class Manifest(BaseModel):
     """The record of a run.
 
     Attributes:
         dialect: how the data spell actions, where there are several ways (`EnvEntry.dialects`); empty: the environment's own.
         expert: whose actions were recorded (`EnvEntry.experts`); empty where none were, or the environment has one expert.
+        uses_elicitation: whether the agent says that it asks and reads as the elicitation says; left out of JSON where True.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -105,6 +111,7 @@ class Manifest(BaseModel):
     hardware: dict[str, Any]
     git_commit: str | None
     created: str
+    uses_elicitation: bool = Field(True, exclude_if=is_true)
 
     @property
     def played_dialect(self) -> str:

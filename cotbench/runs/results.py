@@ -63,7 +63,8 @@ class Run:
 
 def _fields(decision: Decision) -> dict[str, Any]:
     fields = asdict(decision)
-    del fields["error"], fields["tokens"]
+    for name in ("error", "error_kind", "traceback", "tokens"):
+        del fields[name]
     return {"worded": fields.pop("action"), **fields}
 
 

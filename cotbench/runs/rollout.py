@@ -1,6 +1,6 @@
 """Rollouts: an agent answers, environments act, many episodes side by side. Invariant: an episode depends on its task, its
-mode, its rollout number, the agent and the seed alone, never on the other episodes; an infrastructure failure ends one episode
-as an error and no other; no episode waits for another.
+mode, its rollout number, the agent and the seed alone, never on the other episodes; a failure ends one episode as an error and
+no other; no episode waits for another.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cotbench.agents.base import Agent, StreamingAgent, needs_of
+from cotbench.agents.base import Agent, StreamingAgent, agent_code, needs_of
 from cotbench.agents.decisions import check_decision, decide_all, error_decision
 from cotbench.envs.registry import Instructions
-from cotbench.errors import AgentError, EngineError
-from cotbench.json_text import replace_surrogates
+from cotbench.errors import EngineError, EnvBugError
+from cotbench.failure import Failure, agent_bug, failure_in, failure_of, registered_code
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import Decision, Query, derive_seed
@@ -69,6 +69,18 @@ class RolloutRules:
     both: bool
     canonical: Callable[[str], str]
     return_tokens: bool = False
+
+    def spell(self, action: str) -> str:
+        """Return an action as the environment spells it.
+
+        Raises:
+            EnvBugError: its `canonical` fails, or returns no text.
+        """
+        with registered_code(f"environment {self.env}", self.canonical, EnvBugError):
+            spelling = self.canonical(action)
+        if not isinstance(spelling, str):
+            raise EnvBugError(f"environment {self.env} spelled an action as a {type(spelling).__name__}, not a str")
+        return spelling
 
 
 class Observer(Protocol):
@@ -155,9 +167,9 @@ class _Slot:
         else:
             decision, prompt = self.decisions[0], self.decisions.get(1)
             step = Step(
-                action=rules.canonical(decision.action),
+                action=rules.spell(decision.action),
                 decision=decision,
-                prompt_action=rules.canonical(prompt.action) if prompt else None,
+                prompt_action=rules.spell(prompt.action) if prompt else None,
                 prompt_decision=prompt,
                 expert_action=self.reply.info.get("expert_action"),
                 observation=reply.observation,
@@ -168,20 +180,20 @@ class _Slot:
             self.dialogue = self.dialogue.extended(step.action, decision.trace, reply.observation)
         self.reply = reply
 
-    def episode(self, error: str | None = None) -> Episode:
+    def episode(self, failure: Failure | None = None) -> Episode:
         """Return the episode as far as it went."""
-        unit, error = self.unit, replace_surrogates(error)
-        names = {"task": unit.task, "task_type": unit.task_type, "mode": unit.mode, "rollout": unit.rollout}
+        unit = self.unit
+        fields = {} if failure is None else failure.fields
+        names = {"task": unit.task, "task_type": unit.task_type, "mode": unit.mode, "rollout": unit.rollout, **fields}
         if self.reply is _NOT_BEGUN:
-            return Episode(**names, error=error)
+            return Episode(**names)
         info = self.reply.info
         return Episode(
             **names,
-            error=error,
             goal=info["goal"],
-            success=info["success"] and error is None,
-            score=info["score"] if error is None else 0.0,
-            raw_score=info["raw_score"] if error is None else 0.0,
+            success=info["success"] and failure is None,
+            score=info["score"] if failure is None else 0.0,
+            raw_score=info["raw_score"] if failure is None else 0.0,
             steps=len(self.steps),
             terminated=self.reply.terminated,
             truncated=self.reply.truncated,
@@ -253,9 +265,11 @@ class _Rollout:
         """Handle an environment's reply; return whether the agent now has a query."""
         begun = slot.reply is not _NOT_BEGUN
         try:
-            slot.take(slot.env.read(), self._rules)
+            reply = slot.env.read()
+            with registered_code(f"environment {self._rules.env}", self._rules.canonical, EnvBugError):
+                slot.take(reply, self._rules)
         except EngineError as error:
-            self._end(slot, str(error))
+            self._end(slot, failure_of(error))
             return False
         if begun:
             self._observer.stepped(slot.unit, len(slot.steps))
@@ -264,7 +278,8 @@ class _Rollout:
             return False
         for index, query in enumerate(slot.ask(self._rules, self._needs)):
             try:
-                self._answers.submit((slot.key, index), query)
+                with agent_code(self._agent):
+                    self._answers.submit((slot.key, index), query)
             except Exception as error:  # `submit` should not raise; where it does, this query alone fails.
                 slot.decisions[index] = error_decision(error)
         return True
@@ -273,8 +288,10 @@ class _Rollout:
         """Collect the agent's decisions, and act where a state has all of them."""
         awaited = [slot for slot in self._slots.values() if not slot.env_pending and not slot.over]
         try:
-            for key, decision in self._answers.collect(wait):
-                episode, index = self._place(key)
+            with agent_code(self._agent):
+                answers = list(self._answers.collect(wait))
+            for answer in answers:
+                episode, index, decision = self._place(answer)
                 self._slots[episode].decisions[index] = check_decision(self._agent, decision)
         except Exception as error:  # An exception of the agent fails every query that it has.
             failed = error_decision(error)
@@ -283,28 +300,34 @@ class _Rollout:
         for slot in awaited:
             if len(slot.decisions) < slot.queries:
                 continue
-            failures = [decision.error for _, decision in sorted(slot.decisions.items()) if decision.error is not None]
-            if failures:
-                self._end(slot, failures[0])
-            else:
-                slot.env_pending = True
-                slot.env.ask_step(self._rules.canonical(slot.decisions[0].action))
+            failure = failure_in(*(decision for _, decision in sorted(slot.decisions.items())))
+            if failure is not None:
+                self._end(slot, failure)
+                continue
+            try:
+                action = self._rules.spell(slot.decisions[0].action)
+            except EngineError as error:
+                self._end(slot, failure_of(error))
+                continue
+            slot.env_pending = True
+            slot.env.ask_step(action)
 
-    def _place(self, key: object) -> tuple[str, int]:
-        """Return the episode and the index of a query that is not answered yet.
+    def _place(self, answer: object) -> tuple[str, int, object]:
+        """Return the episode and the index of the query that is answered, and the decision.
 
         Raises:
-            AgentError: there is no such query.
+            AgentBugError: there is no such query, or it is answered already.
         """
-        match key:
-            case (str(episode), int(index)):
-                if episode in self._slots and self._slots[episode].awaits(index):
-                    return episode, index
-        raise AgentError(f"agent {self._agent.name} answered {key!r}, which it was not asked")
+        match answer:
+            case ((str(episode), int(index)), decision) if episode in self._slots and self._slots[episode].awaits(index):
+                return episode, index, decision
+            case (key, _):
+                raise agent_bug(self._agent, f"answered {key!r}, which it was not asked")
+        raise agent_bug(self._agent, f"returned a {type(answer).__name__} from collect, not a key with its decision")
 
-    def _end(self, slot: _Slot, error: str | None = None) -> None:
+    def _end(self, slot: _Slot, failure: Failure | None = None) -> None:
         slot.over = True
-        self._observer.finished(slot.episode(error))
+        self._observer.finished(slot.episode(failure))
 
 
 class _Rounds:

@@ -6,18 +6,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotbench.agents.base import Agent, StreamingAgent, check_elicitation, describe_agent, needs_of
+from cotbench.agents.base import (
+    Agent,
+    StreamingAgent,
+    check_elicitation,
+    close_agent,
+    describe_agent,
+    needs_of,
+    uses_elicitation,
+)
+from cotbench.agents.face import check_agent
 from cotbench.agents.registry import make_agent
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
+from cotbench.failure import AGENT_BUG, failure_in
 from cotbench.runs.dataset_card import write_run_card
 from cotbench.runs.env_workers import EnvSettings, open_envs
-from cotbench.runs.episode import Episode, Journal
+from cotbench.runs.episode import EPISODES, Episode, Journal, read_episodes
 from cotbench.runs.folder import WritableFolder, file_name, make_folder, open_folder
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, RunConfig, provenance, read_manifest
 from cotbench.runs.plan import RunPlan, make_plan
@@ -38,7 +49,13 @@ class RunOutcome:
 
 
 def start_run(
-    plan: RunPlan, folder: Path | WritableFolder, *, agent: Agent, resources: Resources, observer: Observer
+    plan: RunPlan,
+    folder: Path | WritableFolder,
+    *,
+    agent: Agent,
+    resources: Resources,
+    observer: Observer,
+    stop_at_failures: bool = False,
 ) -> RunOutcome:
     """Play a new run into an empty or new folder.
 
@@ -48,19 +65,39 @@ def start_run(
         agent: the agent that plays.
         resources: the resources of the run.
         observer: receives the progress.
+        stop_at_failures: end the run at the first episode that a bug or another exception ends.
 
     Raises:
         MissingExtraError: the environment's engine is not installed.
         RunFolderError: the folder holds something already.
+        UsageError: the agent is no agent.
         AgentError: the agent does not support this elicitation.
+        BugError: see `_Recorder`.
+        CotbenchError: the environment cannot be made. As after every error but an interrupt, nothing is left in the folder
+            where no action was executed.
     """
     plan.entry.require()
+    check_agent(agent)
     check_elicitation(agent, plan.config.elicitation)
     require_trackers(resources.report_to)
     with _opened(folder, new_run_folder) as opened:
         manifest = _manifest(plan, agent, resources.data)
+        path, before = opened.path, set(opened.path.iterdir())
         opened.begin(manifest.model_dump_json(indent=2))
-        return _play(opened, manifest, plan, agent=agent, resources=resources, observer=observer)
+        try:
+            return _play(opened, manifest, plan, agent, resources, observer, stop_at_failures)
+        except Exception:
+            if not (path / EPISODES).is_file() or not any(episode.steps for episode in read_episodes(path)):
+                _remove(set(path.iterdir()) - before)
+            raise
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir():  # A tracker's.
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def new_run_folder(folder: Path) -> None:
@@ -75,7 +112,9 @@ def new_run_folder(folder: Path) -> None:
     )
 
 
-def resume_run(folder: Path | WritableFolder, *, agent: Agent, resources: Resources, observer: Observer) -> RunOutcome:
+def resume_run(
+    folder: Path | WritableFolder, *, agent: Agent, resources: Resources, observer: Observer, stop_at_failures: bool = False
+) -> RunOutcome:
     """Continue a run: play the missing episodes, and play those again that ended in an error.
 
     Args:
@@ -83,19 +122,22 @@ def resume_run(folder: Path | WritableFolder, *, agent: Agent, resources: Resour
         agent: the agent of the run.
         resources: the resources of the run.
         observer: receives the progress.
+        stop_at_failures: as for `start_run`.
 
     Raises:
         RunFolderError: not a run folder, or the tasks, the data or the elicitation have changed since.
+        BugError: see `_Recorder`.
     """
     before = read_manifest(folder if isinstance(folder, Path) else folder.path)
     env_entry(before.config.env).require()
     plan = make_plan(before.config.model_copy(update={"tasks": before.task_list, "episodes": None}), resources.data)
     plan = RunPlan(before.config, plan.entry, plan.tasks, before.split_tasks, before.partial)
+    check_agent(agent)
     check_elicitation(agent, before.config.elicitation)
     require_trackers(resources.report_to)
     with _opened(folder) as opened:
         opened.check_identity(before.identity(), _manifest(plan, agent, resources.data).identity())
-        return _play(opened, before, plan, agent=agent, resources=resources, observer=observer)
+        return _play(opened, before, plan, agent, resources, observer, stop_at_failures)
 
 
 def _opened(
@@ -119,6 +161,7 @@ def _manifest(plan: RunPlan, agent: Agent, data: Path | None) -> Manifest:
         dialect=dialect,
         expert=_expert(plan, agent),
         agent=describe_agent(agent),
+        uses_elicitation=uses_elicitation(agent),
         **provenance(),
     )
 
@@ -138,7 +181,13 @@ def _expert(plan: RunPlan, agent: Agent) -> str:
 
 
 def _play(
-    folder: WritableFolder, manifest: Manifest, plan: RunPlan, *, agent: Agent, resources: Resources, observer: Observer
+    folder: WritableFolder,
+    manifest: Manifest,
+    plan: RunPlan,
+    agent: Agent,
+    resources: Resources,
+    observer: Observer,
+    stop_at_failures: bool,
 ) -> RunOutcome:
     config, entry = plan.config, manifest.entry
     request = set(needs_of(agent))
@@ -174,7 +223,7 @@ def _play(
         envs = open_envs(settings, *resources.layout(len(units), batch))
         with RunTracker(trackers, folder.path, manifest, done.values()) as tracker:
             try:
-                play(units, agent, envs, rules, _Recorder(journal, observer, tracker))
+                play(units, agent, envs, rules, _Recorder(journal, observer, tracker, len(envs), stop_at_failures))
             finally:
                 for env in envs:
                     env.close()
@@ -186,19 +235,42 @@ def _play(
     return RunOutcome(folder.path, manifest, summary, episodes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Recorder:
-    """An observer that writes each episode to disk before it passes it on."""
+    """An observer that writes each episode to disk before it passes it on, and ends a run that only a bug would fill.
+
+    An agent whose code fails at the beginning of as many episodes as are played side by side, before any action was executed,
+    will fail in all of them. Later a bug costs its episodes alone: one odd query must not cost a long run.
+
+    Attributes:
+        journal: the file of the episodes.
+        observer: receives the progress; `tracker` too.
+        side_by_side: how many episodes are played at the same time.
+        stop_at_failures: end the run at the first episode that a bug or another exception ends.
+        begun: whether an action was executed.
+        bugs: how many episodes a bug of the agent has ended before that.
+    """
 
     journal: Journal
     observer: Observer
     tracker: RunTracker
+    side_by_side: int
+    stop_at_failures: bool
+    begun: bool = False
+    bugs: int = 0
 
     def stepped(self, unit: RolloutSpec, step: int) -> None:
+        self.begun = True
         self.observer.stepped(unit, step)
 
     def finished(self, episode: Episode) -> None:
         self.journal.append(episode)
+        failure = failure_in(episode)
+        if failure is not None:
+            self.bugs += not self.begun and failure.error_kind == AGENT_BUG
+            hopeless = not self.begun and self.bugs >= self.side_by_side
+            if hopeless or (self.stop_at_failures and failure.can_be_traced):
+                raise failure.exception
         self.observer.finished(episode)
         self.tracker.finished(episode)
 
@@ -254,7 +326,7 @@ def run(
             return start_run(plan, opened, agent=player, resources=resources, observer=observer or SilentObserver())
         finally:
             if agent is None:
-                player.close()
+                close_agent(player)
 
 
 class SilentObserver:

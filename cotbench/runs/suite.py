@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from cotbench.envs.registry import env_entry, overall_groups
+from cotbench.envs.groups import overall_groups
+from cotbench.envs.registry import env_entry
 from cotbench.errors import RunFolderError, UsageError
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.runs.folder import FolderKind, WritableFolder

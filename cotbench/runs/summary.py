@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.envs.registry import env_entry
+from cotbench.failure import ErrorKind
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.runs.episode import Episode, Step
-from cotbench.runs.manifest import Manifest
+from cotbench.runs.manifest import Manifest, is_true
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
 
@@ -30,7 +31,7 @@ class ModeSummary(BaseModel):
 
     Attributes:
         n: episodes that were scored.
-        errors: episodes that ended in an infrastructure failure.
+        errors: episodes that ended in a failure of something outside the model.
         success: official success rate, Wilson interval.
         by_type: success rate of each task type.
         macro_success: the unweighted mean over the task types; None where there is one type alone.
@@ -145,11 +146,32 @@ class Revisions(BaseModel):
     net: Estimate
 
 
+class ErrorCount(BaseModel):
+    """The episodes that ended in failures of one kind.
+
+    Attributes:
+        n: how many.
+        reason: the most frequent error of them; `same` of them have it.
+    """
+
+    model_config = _FROZEN
+
+    n: int
+    reason: str
+    same: int
+
+
+def _is_empty(value: object) -> bool:
+    return not value
+
+
 class Summary(BaseModel):
     """The numbers of a run, for programs and for the table.
 
     Attributes:
         dialect: how the data spell actions, and `expert`: whose actions were recorded; see `Manifest`.
+        uses_elicitation: whether the agent says that it asks and reads as the elicitation says; left out of JSON where True.
+        errors_by_kind: whose failures the errors are, where that is recorded; left out of JSON where there are none.
     """
 
     model_config = _FROZEN
@@ -174,6 +196,8 @@ class Summary(BaseModel):
     consistency: Consistency | None
     revisions: Revisions | None
     prompt_actions: PromptActions | None
+    uses_elicitation: bool = Field(True, exclude_if=is_true)
+    errors_by_kind: dict[ErrorKind, ErrorCount] = Field({}, exclude_if=_is_empty)
 
 
 def summarize(episodes: Sequence[Episode], manifest: Manifest) -> Summary:
@@ -207,7 +231,21 @@ def summarize(episodes: Sequence[Episode], manifest: Manifest) -> Summary:
         consistency=_consistency(cot) if both else None,
         revisions=_revisions(cot) if both else None,
         prompt_actions=_prompt_actions(cot) if both else None,
+        uses_elicitation=manifest.uses_elicitation,
+        errors_by_kind=_errors_by_kind(episodes),
     )
+
+
+def _errors_by_kind(episodes: Sequence[Episode]) -> dict[ErrorKind, ErrorCount]:
+    reasons: dict[ErrorKind, Counter[str]] = {}
+    for episode in episodes:
+        if episode.error is not None and episode.error_kind is not None:
+            reasons.setdefault(episode.error_kind, Counter())[episode.error] += 1
+    found = {}
+    for kind in sorted(reasons):
+        ((reason, same),) = reasons[kind].most_common(1)
+        found[kind] = ErrorCount(n=reasons[kind].total(), reason=reason, same=same)
+    return found
 
 
 def _mode(mode: Mode, episodes: Sequence[Episode], manifest: Manifest) -> ModeSummary:

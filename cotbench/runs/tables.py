@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cotbench.envs.registry import env_entry
+from cotbench.failure import INFRASTRUCTURE
 from cotbench.prompting.elicitation import Mode
 from cotbench.runs.suite import SuiteSummary
 from cotbench.runs.summary import ModeSummary, Revisions, Summary
@@ -21,6 +22,10 @@ _INTERVALS = (
     "95 % intervals over tasks: Wilson (success), Newcombe paired (gap), MOVER (means over types or environments), bootstrap "
     "(the rest; an interval of no width means that all tasks gave the same value)"
 )
+NO_ELICITATION = "no elicitation (the agent takes none)"
+_REASON_CHARS = 400
+"""Characters of an error in a table's footnote."""
+
 NAMES: dict[Mode, str] = {"prompt": "prompt", "cot": "CoT"}
 
 
@@ -104,10 +109,7 @@ def _below(summary: Summary) -> list[str]:
             f"and {format_estimate(prompt_actions.prefilled_tokens, 1)} prefilled a state, beside what the CoT actions took"
         )
     lines.append(_INTERVALS)
-    lines.append(
-        f"elicitation {summary.style} {summary.elicitation}, temperature {summary.temperature:g}, "
-        f"at most {summary.max_steps} steps"
-    )
+    lines.append(f"{elicitation_text(summary, temperature=True)}, at most {summary.max_steps} steps")
     return lines + footnotes(summary)
 
 
@@ -121,6 +123,35 @@ def _revisions(states: int, revisions: Revisions | None, expert: str) -> str:
     )
 
 
+def elicitation_text(summary: Summary, *, temperature: bool = False) -> str:
+    """Return the elicitation by its fingerprint, or that the agent takes none.
+
+    Args:
+        summary: of a run.
+        temperature: whether to name the temperature.
+    """
+    if not summary.uses_elicitation:
+        return NO_ELICITATION
+    text = f"elicitation {summary.style} {summary.elicitation}"
+    return f"{text}, temperature {summary.temperature:g}" if temperature else text
+
+
+def error_lines(summary: Summary) -> list[str]:
+    """Return the caveats about episodes that ended in errors: how many, whose failures they are, and the commonest reasons."""
+    errors = sum(mode.errors for mode in summary.modes.values())
+    if not errors:
+        return []
+    kinds = summary.errors_by_kind
+    if kinds.keys() <= {INFRASTRUCTURE}:
+        lines = [f"ERRORS: {errors} episodes failed for a reason outside the model and are in no figure"]
+    else:
+        counted = ", ".join(f"{count.n} {kind}" for kind, count in kinds.items())
+        lines = [f"ERRORS: {errors} episodes failed ({counted}) and are in no figure"]
+    for kind, count in kinds.items():
+        lines.append(f"{kind}, {count.same} of {count.n}: {' '.join(count.reason.split())[:_REASON_CHARS]}")
+    return lines
+
+
 def footnotes(summary: Summary) -> list[str]:
     """Return the caveats for comparing these numbers with others."""
     lines = []
@@ -131,9 +162,7 @@ def footnotes(summary: Summary) -> list[str]:
             f"DIALECT {summary.dialect!r}: these data spell actions otherwise than those of dialect {own!r}, so a model is "
             "shown other texts than there"
         )
-    errors = sum(mode.errors for mode in summary.modes.values())
-    if errors:
-        lines.append(f"ERRORS: {errors} episodes failed for a reason outside the model and are in no figure")
+    lines += error_lines(summary)
     dropped = sum(mode.dropped_observations for mode in summary.modes.values())
     if dropped:
         lines.append(f"in {dropped} episodes the oldest observations were dropped to fit the model's context")
@@ -177,5 +206,5 @@ def suite_table(suite: SuiteSummary) -> RenderableType:
     first = runs[0]
     title = f"{first.agent} on {len(runs)} environments, {first.scheme}/{first.split}, seed {first.seed}"
     noted = [f"{run.env}: {line}" for run in runs for line in footnotes(run)]
-    elicitations = [f"{run.env}: elicitation {run.style} {run.elicitation}, at most {run.max_steps} steps" for run in runs]
+    elicitations = [f"{run.env}: {elicitation_text(run)}, at most {run.max_steps} steps" for run in runs]
     return Group(Text(title, style="bold"), table, *(Text(line) for line in (_INTERVALS, *elicitations, *noted)))

@@ -69,6 +69,12 @@ class StudyData:
         return found
 
     @property
+    def uses_elicitation(self) -> bool:
+        """Whether a measured agent says that it asks and reads as the elicitation says."""
+        used = [one.manifest.uses_elicitation for _, one in self.probed]
+        return any(used + [one.manifest.uses_elicitation for _, one in self.runs])
+
+    @property
     def seconds(self) -> float:
         """Sum of the durations of the finished stages."""
         return sum(took for stage in self.plan.stages if (took := seconds_of(self.folder, stage)) is not None)

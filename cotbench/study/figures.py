@@ -91,6 +91,8 @@ def format_range(units: Sequence[int]) -> str:
 
 def elicitation_caption(data: StudyData) -> str:
     """Return the sentence on the elicitation."""
+    if not data.uses_elicitation:
+        return "No elicitation: the agents take none."
     style = data.config.elicitation.get("style", "prefill")
     temperature = data.config.elicitation.get("temperature", 0)
     prints = ", ".join(dict.fromkeys(data.elicitations.values()))

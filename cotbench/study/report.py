@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from cotbench.failure import failure_in
 from cotbench.probes.probe import Probe, probe_named, probe_names
 from cotbench.registry import load
 from cotbench.report.page import BrowsedRun, Page, Section
@@ -196,10 +197,15 @@ def _warnings(data: StudyData) -> list[str]:
         found.append(f"UNFINISHED: {len(data.missing)} of {len(data.plan.stages)} stages are not done ({names}, ...)")
     if len(data.config.seeds) == 1:
         found.append("One seed: intervals are over tasks and say nothing of what another training run would give.")
-    errors = sum(one.error is not None for _, run in data.runs for one in run.records)
-    errors += sum(row.error is not None for _, probed in data.probed for row in probed.rows)
+    failures = [failure_in(one) for _, run in data.runs for one in run.records]
+    failures += [failure_in(row) for _, probed in data.probed for row in probed.rows]
+    errors = [failure for failure in failures if failure is not None]
     if errors:
-        found.append(f"ERRORS: {errors} episodes or states failed for a reason outside the model and are in no figure.")
+        bugs = sum(failure.is_bug for failure in errors)
+        named = f", {bugs} of them by a bug of an agent or an environment," if bugs else ""
+        found.append(
+            f"ERRORS: {len(errors)} episodes or states failed for a reason outside the model{named} and are in no figure."
+        )
     partial = sorted({place.split or "" for place, run in data.runs if run.manifest.partial})
     if partial:
         found.append(f"PARTIAL: games of {', '.join(partial)} are missing on this machine.")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cotbench.envs import registry
+from cotbench.envs import groups
 from cotbench.errors import UnknownNameError
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import State
@@ -21,7 +21,7 @@ def env_title(env: str) -> str:
     An entry's environment need not be registered in this process; its name is its title then.
     """
     try:
-        return registry.env_title(env)
+        return groups.env_title(env)
     except UnknownNameError:
         return env
 

@@ -264,7 +264,7 @@ class Standing:
         rank: of a verified entry that is whole; None for the others.
         entries: ids; one of each environment on an overall board.
         unranked: why it has no rank though it may be verified.
-        fingerprint: of the elicitation; empty where the environments have different ones.
+        fingerprint: of the elicitation; empty where the environments have different ones, or the agent takes none.
         submitted: UTC; of the newest entry on an overall board.
         behind: success minus that of the board's first, paired on the same tasks; None for the first and for what has no rank.
         gap: CoT minus prompt; consistency: prompt action = CoT action; of entries with both modes.

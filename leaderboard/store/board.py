@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cotbench.envs.registry import overall_groups
+from cotbench.envs.groups import overall_groups
 from cotbench.prompting.elicitation import MODES, Mode
 
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Self
 import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
-from cotbench.envs.registry import overall_groups
+from cotbench.envs.groups import overall_groups
 from cotbench.errors import DuplicateEntryError, SubmissionError, UnknownNameError
 from cotbench.leaderboard.store.board import Board, boards_of
 from cotbench.leaderboard.store.database import Database
@@ -94,7 +94,7 @@ class Store:
             "mode": manifest.config.mode,
             "agent": manifest.config.agent,
             "tasks": len(manifest.task_list),
-            "fingerprint": manifest.elicitation_fingerprint,
+            "fingerprint": manifest.elicitation_fingerprint if manifest.uses_elicitation else "",
             "summary": summary.model_dump_json(),
         }
         reached = results_of(manifest.task_list, bundle.episodes, summary)

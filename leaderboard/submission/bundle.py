@@ -53,12 +53,15 @@ class Bundle:
 def pack(folder: Path, details: Details) -> bytes:
     """Return a finished run folder as a submission; the same run and details give the same bytes.
 
+    Of an error it holds what happened, not whose failure it was and no traceback, which names files of this machine.
+
     Raises:
         RunFolderError: not a run folder, a suite's, in use, damaged or unfinished.
         SubmissionError: its summary is not what its episodes give, or it is too large.
     """
     manifest, episodes = read_finished(folder)
-    data = repack(Bundle.of(details, manifest, episodes))
+    public = [episode.model_copy(update={"error_kind": None, "traceback": None}) for episode in episodes]
+    data = repack(Bundle.of(details, manifest, public))
     unpack(data)
     return data
 
@@ -155,7 +158,8 @@ def _manifest(text: bytes) -> Manifest:
     document = read_object(text, MANIFEST)
     require_format(document, manifests.FORMAT, MANIFEST)
     # Fields that a manifest did not always have: their defaults mean what it was then.
-    require_fields({"dialect": "", "expert": "", **document}, tuple(Manifest.model_fields), MANIFEST)
+    optional = ("dialect", "expert", "uses_elicitation")
+    require_fields(document, tuple(Manifest.model_fields), MANIFEST, optional=optional)
     if isinstance(document["config"], dict) and "elicitation" not in document["config"]:
         raise SubmissionError(f"{MANIFEST}: config.elicitation is missing")
     return read_model(Manifest, text, MANIFEST)

@@ -95,6 +95,9 @@ def _check_outcome(at: _Place, episode: Episode, unit: RolloutSpec, budget: int)
         raise at.refused(f"restarts is {episode.restarts}: it cannot be")
     if not 0 <= episode.seconds < COUNT:
         raise at.refused(f"seconds is {episode.seconds}: it cannot be")
+    for field in ("error_kind", "traceback"):
+        if getattr(episode, field) is not None:
+            raise at.refused(f"{field} stands there, which stays on the machine that played: submit with cotbench")
     if episode.error is not None:
         for field in ("success", "score", "raw_score", "terminated", "truncated"):
             if getattr(episode, field):
@@ -126,6 +129,8 @@ def _check_step(at: _Place, step: Step, episode: Episode, prompted: bool, canoni
     for field, decision, reasoned in _decisions(step, episode):
         if decision.error is not None:
             raise at.refused(f"{field}.error is {quote_value(decision.error)}: an answer that failed ends its episode")
+        if decision.error_kind is not None or decision.traceback is not None:
+            raise at.refused(f"{field} holds a failure without an error")
         if decision.trace is not None and not reasoned:
             raise at.refused(f"{field}.trace is {quote_value(decision.trace)}: a prompt action has no trace")
         for name in _COUNTS:

@@ -84,8 +84,14 @@ def read_model(model: type[M], text: bytes, where: str) -> M:
         raise SubmissionError(f"{where}: {one_line(str(error))}") from error
 
 
-def require_fields(document: dict[str, Any], known: Sequence[str], where: str) -> None:
+def require_fields(document: dict[str, Any], known: Sequence[str], where: str, optional: Sequence[str] = ()) -> None:
     """Refuse an object that lacks a field or has one more.
+
+    Args:
+        document: the object.
+        known: its fields.
+        where: what to call it in an error.
+        optional: those of them that may be left out.
 
     Raises:
         SubmissionError: names it.
@@ -94,7 +100,7 @@ def require_fields(document: dict[str, Any], known: Sequence[str], where: str) -
         if name not in known:
             raise SubmissionError(f"{where}: {quote_value(name)} is a field that this cotbench does not know")
     for name in known:
-        if name not in document:
+        if name not in document and name not in optional:
             raise SubmissionError(f"{where}: {name} is missing")
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from cotbench.envs.registry import env_entry, env_names, overall_groups
+from cotbench.envs.groups import overall_groups
+from cotbench.envs.registry import env_entry, env_names
 from cotbench.errors import CotbenchError, UnknownNameError
 from cotbench.leaderboard.boards.view import COLUMNS
 from cotbench.leaderboard.store.board import Board, boards_of

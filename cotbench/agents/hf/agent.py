@@ -61,6 +61,8 @@ class HFAgent:
         drafts: whether to draft tokens by prompt lookup, to get several out of one forward pass; the answers are the same.
     """
 
+    uses_elicitation = True
+
     def __init__(
         self,
         model: str,

@@ -56,6 +56,8 @@ class OpenAIAgent:
         key_env: the environment variable with the key; empty: none is sent.
     """
 
+    uses_elicitation = True
+
     def __init__(
         self,
         target: str,
@@ -219,7 +221,10 @@ class OpenAIAgent:
                 decision = Decision("", error=explain_error(error))
             except Exception as error:  # A broken template or an undecodable text: the failure of this query alone.
                 decision = error_decision(error)
-                decision = replace(decision, error=self._connection.redact(decision.error or ""))
+                redact = self._connection.redact
+                decision = replace(
+                    decision, error=redact(decision.error or ""), traceback=redact(decision.traceback or "") or None
+                )
             done.put((key, decision))
 
     def _answer(self, query: Query) -> Decision:

@@ -154,7 +154,7 @@ def test_one_order_takes_its_one_answer() -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (lambda queries: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda queries: 1 / 0, "agent odd failed: ZeroDivisionError: division by zero (test_judge_question.py:"),
         (lambda queries: [Decision("A")], "agent odd answered 1 of 4 queries"),
         (lambda queries: ["A"] * len(queries), "agent odd returned a str, not a Decision"),
         (lambda queries: [Decision(None)] * len(queries), "agent odd returned a Decision with a bad action"),  # type: ignore[arg-type]

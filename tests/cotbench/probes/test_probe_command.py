@@ -95,7 +95,7 @@ def test_killed_while_its_reference_plays_it_goes_on(
     out = tmp_path / "p"
     with monkeypatch.context() as patch:
 
-        def interrupted(*_: object) -> None:
+        def interrupted(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
         patch.setattr("cotbench.cli.playing.play_run", interrupted)

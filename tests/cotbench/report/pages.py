@@ -100,12 +100,13 @@ def hostile_page() -> Page:
         (other, -4, 1e-9, estimate(123.456, 9), "-1+1", "\t=1"),
     )
     table = Table("numbers", a, b, (c, "count", "p", "gap", formula, "last"), rows, frozenset({"gap"}), frozenset({"p"}))
+    failed = episode(b, "prompt", error=c, error_kind="agent bug", traceback=f"{a}\n{b}\n{c}")
     return Page(
         title=a,
         answer=(a, b, c),
         sections=(Section(a, f"{a}\n\n{b}", (*figures, table)), Section(a, "")),
         warnings=(a, b),
-        runs=(BrowsedRun(a, (episode(a, steps=steps, goal=b, task_type=c), episode(b, "prompt", error=c))),),
+        runs=(BrowsedRun(a, (episode(a, steps=steps, goal=b, task_type=c), failed)),),
         manifest={a: [b, {c: formula}]},
     )
 

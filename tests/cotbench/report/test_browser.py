@@ -116,6 +116,17 @@ def test_hostile_episodes_are_shown_as_they_are_written(opened: Callable[..., An
     assert HOSTILE[1] in _text(chrome, ".browser-invalid")
 
 
+def test_a_traceback_is_shown_as_it_is_written(opened: Callable[..., Any]) -> None:
+    chrome = opened(run="")
+    _choose(chrome, "outcome", "error")
+    line = chrome.find_element("css selector", ".browser-invalid")
+    assert line.get_attribute("textContent") == f"agent bug: {HOSTILE[2]}"
+    details = chrome.find_element("css selector", ".browser-episode details")
+    assert details.get_attribute("open") is None
+    assert details.find_element("css selector", "pre").get_attribute("textContent") == "\n".join(HOSTILE[:3])
+    assert chrome.title == HOSTILE[0] and not chrome.find_elements("css selector", "img")
+
+
 def test_filters(opened: Callable[..., Any]) -> None:
     chrome = opened()
 

@@ -114,8 +114,19 @@ def test_figures_hold_the_rates_of_the_modes_and_of_the_types(one: Run) -> None:
     (types,) = figures["task_types"].panels
     assert types.labels == ("look", "pick")
     assert types.lines[1].y == tuple(one.summary.modes["cot"].by_type[name] for name in types.labels)
-    assert re.findall(r"\b[0-9a-f]{16}\b", figures["success"].caption) == [one.summary.elicitation]
     assert "n = 6 tasks" in figures["success"].caption
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_captions_name_an_elicitation_where_the_agent_uses_it(one: Run, used: bool) -> None:
+    page = page_of_runs([_changed(one, "used", uses_elicitation=used)])
+    captions = [item.caption for section in page.sections for item in section.items]
+    captions += [section.text for section in page.sections if section.title == "How it was measured"]
+    elicited = [caption for caption in captions if "licitation" in caption]
+    assert len(elicited) > 4
+    for caption in elicited:
+        assert re.findall(r"\b[0-9a-f]{16}\b", caption) == ([one.summary.elicitation] if used else [])
+        assert ("slips: no elicitation (the agent takes none)" in caption) is not used
 
 
 def test_judges_are_there(one: Run) -> None:

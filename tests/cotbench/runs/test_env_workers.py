@@ -153,7 +153,9 @@ def test_a_process_that_does_not_start_says_why(tmp_path: Path) -> None:
     env = open_envs(EnvSettings("alfworld-gen", {}, plugins=(str(plugin),)), 1, 1)[0]
     for _ in range(2):
         env.ask_reset(TASK)
-        with pytest.raises(EngineError, match=r"environment alfworld-gen ended while it started .*: no licence$"):
+        with pytest.raises(
+            EngineError, match=r"environment alfworld-gen ended while it started .*: no licence \(my_env.py:1\)$"
+        ):
             env.read()
     env.close()
 

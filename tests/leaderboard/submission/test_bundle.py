@@ -29,6 +29,7 @@ from cotbench.runs.plan import make_plan
 from cotbench.runs.results import load_run
 from cotbench.runs.runner import read_manifest
 from cotbench.runs.suite import SUITE_FOLDER, write_suite
+from cotbench.runs.summary import summarize
 from tests.leaderboard import made
 from tests.leaderboard.made import DETAILS, edited, members, packed, played, replaced, setting, zipped
 
@@ -49,6 +50,48 @@ def test_a_run_comes_back_as_it_was_played() -> None:
     assert bundle.details == DETAILS and bundle.manifest == run.manifest
     assert list(bundle.episodes) == run.records and len(run.records) == 8
     assert unpack(io.BytesIO(packed())) == bundle == unpack(repack(bundle))
+
+
+def test_a_submission_holds_no_traceback(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(played(), folder)
+    lines = (folder / "episodes.jsonl").read_text().splitlines()
+    error = "agent toy failed: KeyError: 'x' (agent.py:3)"
+    bug = {"error": error, "error_kind": "agent bug", "traceback": f'File "{folder}/agent.py", line 3'}
+    none = {"success": False, "score": 0.0, "raw_score": 0.0, "terminated": False, "truncated": False}
+    lines[0] = json.dumps({**json.loads(lines[0]), **bug, **none})
+    (folder / "episodes.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    run = load_run(folder)
+    (folder / "summary.json").write_text(summarize(run.records, run.manifest).model_dump_json())
+    data = pack(folder, DETAILS)
+    bundle = unpack(data)
+    first, *others = bundle.episodes
+    assert (first.error, first.error_kind, first.traceback) == (error, None, None)
+    assert others == run.records[1:]
+    assert str(folder).encode() not in b"".join(members(data).values())
+    check(bundle)
+
+
+@pytest.mark.parametrize("field", ["error_kind", "traceback"])
+def test_a_traceback_in_a_submission_is_refused(field: str) -> None:
+    value = {"error_kind": "agent bug", "traceback": "File x"}[field]
+    with pytest.raises(SubmissionError, match=rf"episodes.jsonl, line 3 .*: {field} stands there, which stays on the machine"):
+        check(unpack(edited(packed(), episodes=setting(2, field, to=value))))
+    at = (2, "trajectory", 0, "decision", field)
+    with pytest.raises(SubmissionError, match="decision holds a failure without an error"):
+        check(unpack(edited(packed(), episodes=setting(*at, to=value))))
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_whether_the_agent_uses_the_elicitation_may_be_left_out(used: bool) -> None:
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest.pop("uses_elicitation", None)
+        if not used:
+            manifest["uses_elicitation"] = False
+
+    bundle = unpack(edited(packed(), manifest=edit))
+    assert bundle.manifest.uses_elicitation is used
+    assert ("uses_elicitation" in bundle.manifest.model_dump_json()) is not used
 
 
 def test_the_same_run_and_details_give_the_same_bytes() -> None:
