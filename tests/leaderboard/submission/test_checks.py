@@ -182,7 +182,11 @@ MANIFEST: dict[str, tuple[Edit, str]] = {
         "config.split: 8000 of the 8000 tasks of alfworld-gen paper/train are trained on, so it is not scored",
     ),
     "another split": (setting("config", "split", to="ood"), "is no task of alfworld-gen paper/ood: play it with the --split"),
-    "another environment": (setting("config", "env", to="bfcl"), "instructions_sha256 is"),
+    "another environment": (
+        lambda manifest: (manifest["config"].update(env="bfcl"), manifest.update(expert="", dialect="")),
+        "instructions_sha256 is",
+    ),
+    "another environment's expert": (setting("config", "env", to="bfcl"), "expert is 'seen', which bfcl does not have"),
     "another elicitation": (
         setting("config", "elicitation", "trace_tokens", to=512),
         "elicitation_fingerprint is '",
