@@ -177,10 +177,7 @@ def test_what_cannot_be_loaded_blocks_no_second_start(kind: str, capsys: pytest.
     with patched(command.loads, fail):
         assert run_cli(words) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "error: out of memory"
-    if kind == "suite":  # Its configs were written before.
-        words = ["run", "--resume", "new"]
-    else:
-        assert not Path("new").exists()
+    assert not Path("new").exists()
     assert run_cli(words) == 0
 
 

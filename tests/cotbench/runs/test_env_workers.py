@@ -1,6 +1,7 @@
 """Environments in worker processes: each with its own pace, its own failures."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from cotbench.agents.expert import ExpertAgent
 from cotbench.envs import Instructions
 from cotbench.envs.registry import env_entry
 from cotbench.errors import EngineError
+from cotbench.failure import failure_of
 from cotbench.plugins import load_plugins
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.env_workers import EnvHandle, EnvReply, EnvSettings, LocalEnv, WorkerEnv, open_envs, wait_for_replies
@@ -90,19 +92,24 @@ def test_who_has_answered_is_told_at_once(four: list[EnvHandle]) -> None:
 
 
 def test_texts_that_no_file_can_hold_are_replaced() -> None:
+    info = {"score": 0.0, "raw_score": 0.0, "success": False, "invalid_action": None, "steps": 0}
+
     class Odd:
         def reset(self, options: Any) -> Any:
-            return "a\ud800", {"goal": "b\udfff", "admissible_actions": ["c\udc80"], "steps": 0}
+            return "a\ud800", {**info, "goal": "b\udfff", "admissible_actions": ["c\udc80"]}
 
         def step(self, action: str) -> Any:
             raise ValueError(f"no {action}")
 
-    env = LocalEnv(cast(EnvSettings, SimpleNamespace(make=Odd)))
+    env = LocalEnv(cast(EnvSettings, SimpleNamespace(name="odd", make=Odd)))
     env.ask_reset(TASK)
-    assert env.read() == EnvReply("a?", False, False, {"goal": "b?", "admissible_actions": ["c?"], "steps": 0})
+    assert env.read() == EnvReply("a?", False, False, {**info, "goal": "b?", "admissible_actions": ["c?"]})
     env.ask_step("\ud800")
-    with pytest.raises(EngineError, match=r"^ValueError: no \?$"):
+    with pytest.raises(EngineError) as caught:
         env.read()
+    fields = failure_of(caught.value).fields
+    assert re.fullmatch(r"environment odd failed: ValueError: no \? \(test_env_workers\.py:\d+\)", fields["error"])
+    assert fields["traceback"].endswith("ValueError: no ?")
 
 
 def test_closing_ends_the_processes() -> None:

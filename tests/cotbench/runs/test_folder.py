@@ -67,6 +67,9 @@ def test_what_fails_before_it_writes_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), open_folder(tmp_path / "new", THING):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ZeroDivisionError), open_folder(tmp_path / "outer" / "inner" / "new", THING, new_run_folder):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == [], "nor the folders that were made for it to lie in"
     (tmp_path / "there").mkdir()
     with pytest.raises(ZeroDivisionError), open_folder(tmp_path / "there", THING):
         raise ZeroDivisionError

@@ -233,7 +233,8 @@ def test_a_lone_surrogate_in_a_failure_becomes_text() -> None:
 
     for agent in (Odd(), OddStream()):
         episode = _play(agent, [RolloutSpec("n1", "t", "cot")])["n1#cot"]
-        assert episode.error == "RuntimeError: a?b"
+        assert re.fullmatch(r"agent scripted failed: RuntimeError: a\?b \(test_rollout\.py:\d+\)", episode.error or "")
+        assert "RuntimeError: a?b" in (episode.traceback or "")
         assert Episode.model_validate_json(episode.model_dump_json()) == episode
 
 

@@ -13,8 +13,9 @@ pytest.importorskip("accelerate", reason="pip install 'cotbench[hf]'")
 
 from accelerate import tracking
 
+from cotbench.agents.random import RandomAgent
 from cotbench.cli import run_cli
-from cotbench.errors import UsageError
+from cotbench.errors import AgentBugError, UsageError
 from cotbench.runs import tracker as tracker_module
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.runner import RunOutcome, run
@@ -173,3 +174,20 @@ def test_tensorboard_shows_the_numbers(tmp_path: Path) -> None:
     assert [one.step for one in found.Scalars("episodes")] == [1, 2, 3, 4, 4]
     again = run_cli(["run", "--resume", str(tmp_path / "r")])
     assert again == 0, "its files are no part of the run"
+
+
+def test_a_run_of_a_broken_agent_leaves_no_file_of_a_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(RandomAgent):
+        def decide(self, queries: Any) -> Any:
+            raise KeyError("answer")
+
+    def start(self: Spy) -> None:
+        (tmp_path / "runs" / "r" / "events").mkdir()
+        (tmp_path / "runs" / "r" / "events" / "1").write_text("...")
+
+    monkeypatch.setattr(Spy, "start", start)
+    config = RunConfig(agent="random", env=ENV, episodes=2)
+    with pytest.raises(AgentBugError, match="failed: KeyError: 'answer'"):
+        run(config, agent=Broken(), out=tmp_path / "runs" / "r", report_to=("spy",))
+    assert [kind for kind, _ in CALLS] == ["init", "config", "finish"]
+    assert list(tmp_path.iterdir()) == []
