@@ -18,7 +18,10 @@ from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, T
 from cotbench.prompting.query import Decision, Query
 
 _DECISION = TypeAdapter(Decision)
-_COUNTS = ("prompt_tokens", "reused_tokens", "prefilled_tokens", "trace_tokens", "action_tokens", "dropped_observations")
+_COUNTS = (
+    *("prompt_tokens", "reused_tokens", "prefilled_tokens"),
+    *("trace_tokens", "action_tokens", "discarded_tokens", "dropped_observations"),
+)
 
 
 def error_decision(error: BaseException) -> Decision:
