@@ -53,7 +53,7 @@ def test_rows_are_the_examples_of_training(folder: Path, model: Path) -> None:
     trainable = load_trainable(str(model), device="cpu")
     read = read_demonstrations(folder)
     asked = {ENV: Elicitation.for_env(ENV)}
-    made = make_examples(read, trainable.chat, asked, end=trainable.end, context=trainable.context)
+    made = make_examples(read, trainable.chat, asked, context=trainable.context)
     rows = _rows(folder / "tokens.jsonl")
     assert rows == [token_row(one) for one in made.flat]
     for row, example in zip(rows, made.flat, strict=True):
@@ -76,9 +76,7 @@ def test_the_loss_of_trl_is_ours(folder: Path, model: Path, tmp_path: Path) -> N
     trainable = load_trainable(str(model), device="cpu")
     assert trainable.packed
     asked = {ENV: Elicitation.for_env(ENV)}
-    examples = make_examples(
-        read_demonstrations(folder), trainable.chat, asked, end=trainable.end, context=trainable.context
-    ).flat
+    examples = make_examples(read_demonstrations(folder), trainable.chat, asked, context=trainable.context).flat
     chosen = random.Random(1).sample(range(len(examples)), 6)
     trees = [tree for index in chosen for tree in build_trees([examples[index]], [[1.0] * len(examples[index].answer)])]
     with torch.inference_mode():

@@ -91,7 +91,7 @@ def test_the_template_marks_the_assistants_tokens_and_changes_no_prompt(tokenize
     marked = [id_ for id_, mine in zip(found["input_ids"], found["assistant_masks"], strict=True) if mine]
     coded = Chat(tokenizer)
     steps = [(f"I go to desk {n}.", f"go to desk {n}") for n in (1, 2)]
-    pieces = [answer_pieces(coded, trace, action, tokenizer.eos_token_id) for trace, action in steps]
+    pieces = [answer_pieces(coded, trace, action, ended=True) for trace, action in steps]
     assert marked == [id_ for answer in pieces for _, piece in answer for id_ in piece]
 
 

@@ -73,6 +73,13 @@ def _choose(chrome: Any, name: str, text: str) -> None:
     Select(chrome.find_element("css selector", f"select[name={name}]")).select_by_visible_text(text)
 
 
+def _await_text(chrome: Any, selector: str, text: str) -> None:
+    """Wait until the first element reads so: the page follows a key when it comes to it."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(chrome, 10).until(lambda chrome: _text(chrome, selector) == text, f"{selector} reads {text!r}")
+
+
 def _text(chrome: Any, selector: str) -> str:
     return str(chrome.find_element("css selector", selector).text)
 
@@ -180,7 +187,6 @@ def test_only_what_can_be_seen_of_the_list_is_there(opened: Callable[..., Any]) 
 
 def test_keys_go_through_episodes_and_steps(opened: Callable[..., Any]) -> None:
     from selenium.webdriver.common.keys import Keys
-    from selenium.webdriver.support.ui import WebDriverWait
 
     chrome = opened()
     _choose(chrome, "mode", "CoT")
@@ -199,8 +205,7 @@ def test_keys_go_through_episodes_and_steps(opened: Callable[..., Any]) -> None:
     assert pane.get_attribute("aria-label") == "Episode" and _text(chrome, "h4") == "Step 1 of 3"
     for key, place in (("j", 2), (Keys.ARROW_RIGHT, 3), ("j", 3), ("k", 2), (Keys.ARROW_LEFT, 1), ("n", 2), ("n", 2)):
         chrome.switch_to.active_element.send_keys(key)
-        step = f"Step {place} of 3"
-        WebDriverWait(chrome, 10).until(lambda chrome, step=step: _text(chrome, "h4") == step, f"{key}: {step}")
+        _await_text(chrome, "h4", f"Step {place} of 3")
     chrome.switch_to.active_element.send_keys(Keys.ESCAPE)
     assert chrome.switch_to.active_element == listed
     outline = chrome.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
@@ -213,12 +218,14 @@ def test_a_button_keeps_the_focus_while_it_steps(opened: Callable[..., Any]) -> 
     chrome = opened()
     _choose(chrome, "mode", "CoT")
     chrome.find_element("css selector", "[data-key=next]").send_keys(Keys.ENTER)
-    assert _text(chrome, "h4") == "Step 2 of 3" and chrome.switch_to.active_element.text == "next ›"
+    _await_text(chrome, "h4", "Step 2 of 3")
+    assert chrome.switch_to.active_element.text == "next ›"
     chrome.switch_to.active_element.send_keys(Keys.ENTER)
-    assert _text(chrome, "h4") == "Step 3 of 3"
+    _await_text(chrome, "h4", "Step 3 of 3")
     assert _text(chrome, ".browser-invalid") == "The action did nothing: nothing to wait for"
     chrome.find_element("css selector", "[data-key=other]").send_keys(Keys.ENTER)
-    assert _text(chrome, ".browser-facts b") == "prompt mode" and _text(chrome, ".browser-episode h3") == "task/0"
+    _await_text(chrome, ".browser-facts b", "prompt mode")
+    assert _text(chrome, ".browser-episode h3") == "task/0"
 
 
 def test_where_the_actions_differ_is_marked(opened: Callable[..., Any]) -> None:

@@ -27,7 +27,8 @@ def _message(content: Any, **more: Any) -> dict[str, Any]:
 
 
 def _body(choice: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 3}, **more}
+    tokens = 1000 if choice.get("finish_reason") == "length" else 3  # An answer that ended for its length has used its budget.
+    return {"choices": [choice], "usage": {"prompt_tokens": 500, "completion_tokens": tokens}, **more}
 
 
 def _answers(server: FakeServer, monkeypatch: pytest.MonkeyPatch, *bodies: dict[str, Any]) -> None:
