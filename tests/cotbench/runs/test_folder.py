@@ -19,7 +19,7 @@ import pytest
 
 from cotbench.agents.random import RandomAgent
 from cotbench.cli import run_cli
-from cotbench.errors import RunFolderError, UsageError
+from cotbench.errors import RunFolderError
 from cotbench.file_lock import OWNER, file_lock
 from cotbench.runs.folder import LOCK, FolderKind, lock_folder, make_folder, open_folder
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, RunConfig
@@ -244,21 +244,6 @@ def test_a_lock_is_waited_for_until_a_deadline(tmp_path: Path) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
-
-
-def test_reading_works_without_fcntl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(CONFIG, out=tmp_path / "run", agent=RandomAgent())
-    for name in [name for name in sys.modules if name.startswith("cotbench.runs")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    from cotbench.runs import folder, results
-
-    assert len(results.load_run(tmp_path / "run").records) == 2
-    with folder.lock_folder(tmp_path / "run", "x", shared=True):
-        pass
-    said = "this system has no file locks; use Linux or macOS, on Windows WSL"
-    with pytest.raises(UsageError, match=said), folder.lock_folder(tmp_path, "x"):
-        pass
 
 
 def test_readers_do_not_keep_each_other_away_but_a_writer_does(tmp_path: Path) -> None:
