@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 
 import cotbench
@@ -28,9 +29,13 @@ from cotbench.recipes import Preset, recipe_named, register_recipe
 
 
 @pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (agents, envs, probes, recipes):
         monkeypatch.setattr(module._registry, "_registered", {})
+    ids = set(gymnasium.registry)
+    yield
+    for gym_id in set(gymnasium.registry) - ids:
+        del gymnasium.registry[gym_id]
 
 
 class Whole:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 
+from cotbench.agents import registry as agents
 from cotbench.cli import run_cli
+from cotbench.envs import registry as envs
+from cotbench.probes import probe as probes
 from cotbench.runs.episode import Episode, read_episodes
 from cotbench.runs.results import load_run
 from cotbench.runs.runner import RunConfig
@@ -177,10 +182,17 @@ GAMES = [word for number in (1, 2, 3) for word in ("--task", f"alfworld/gen/look
 
 
 @pytest.fixture(scope="module")
-def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file of the toys; what it registers is gone after these tests."""
     file = tmp_path_factory.mktemp("toys") / "toys_with_bugs.py"
     file.write_text(TOYS)
-    return file
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (agents, envs, probes):
+            patch.setattr(module._registry, "_registered", dict(module._registry._registered))
+        ids = set(gymnasium.registry)
+        yield file
+        for gym_id in set(gymnasium.registry) - ids:
+            del gymnasium.registry[gym_id]
 
 
 @pytest.fixture
