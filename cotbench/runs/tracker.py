@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, redirect_stdout, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -161,7 +162,8 @@ class RunTracker(AbstractContextManager["RunTracker"]):
 
     def _try(self, name: str, report: Callable[[], object]) -> None:
         try:
-            report()
+            with redirect_stdout(sys.stderr):  # Standard output holds the results, perhaps as JSON.
+                report()
         except Exception as error:  # Whatever a tracker's client raises.
             failed = self._trackers.pop(name, None)
             with suppress(Exception):

@@ -464,7 +464,8 @@ def test_another_training_is_not_gone_on_with(cli: Any, whole: Path, some_played
     ):
         code, out, err = cli("train", "--resume", "o", *arguments)
         assert (code, out) == (2, "") and message in err and len(err.splitlines()) == 1
-    assert cli("train", "--resume", "o", "--recipe", "sft+", "--mask-fraction", "0.3")[0] == 0
+    unchanged = ("--recipe", "sft+", "--mask-fraction", "0.3", "--logging-steps", "3")
+    assert cli("train", "--resume", "o", *unchanged)[0] == 0, "how often the loss is logged is no other training"
     Path("t").unlink()
     write_jsonl(Path("t.jsonl"), some_played[:2])
     Path("t").mkdir()

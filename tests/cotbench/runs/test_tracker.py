@@ -51,6 +51,7 @@ class Spy(tracking.GeneralTracker):  # type: ignore[misc]
         self._told("finish", None)
 
     def _told(self, what: str, value: Any) -> None:
+        print(f"* {what}")  # As some clients do.
         CALLS.append((what, value))
         if what in BROKEN:
             raise RuntimeError("no\nnetwork")
@@ -129,8 +130,10 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
     assert len((tmp_path / "r" / "episodes.jsonl").read_text().splitlines()) == 2
 
 
-def test_the_run_of_a_teacher_is_tracked_too(tmp_path: Path) -> None:
-    assert run_cli(["traces", "--teacher", "expert", "-n", "1", "--out", str(tmp_path / "t"), "--report-to", "spy"]) == 0
+def test_the_run_of_a_teacher_is_tracked_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["traces", "--teacher", "expert", "-n", "1", "--out", str(tmp_path / "t"), "--report-to", "spy", "--json"]
+    assert run_cli(command) == 0
+    assert json.loads(capsys.readouterr().out)["kept"] == 1, "nothing of a tracker stands in the output"
     assert [kind for kind, _ in CALLS].count("finish") == 1
 
 
