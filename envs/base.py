@@ -247,9 +247,9 @@ class TextEnv(gymnasium.Env[str, str]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to make this environment again: its arguments, and the actions of the episode that is running."""
-        kept = {name: value for name, value in vars(self).items() if name in _PICKLED}
+        state = {name: value for name, value in vars(self).items() if name in _PICKLED}
         episode = (self._task, tuple(self._executed_actions), self._rendered) if self._running else None
-        return _restored, (type(self), *self._arguments, kept, episode)
+        return _restored, (type(self), *self._arguments, state, episode)
 
     def render(self) -> str | None:
         """Return the last action and observation, in render mode "ansi"."""

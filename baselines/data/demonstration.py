@@ -15,7 +15,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer, model_validator
 
 from cotbench.baselines.data.conversation import ConversationError, read_conversation
-from cotbench.baselines.data.parquet import read_parquet, write_rows
+from cotbench.baselines.data.parquet import check_suffix, read_parquet, write_rows
 from cotbench.envs.registry import Instructions, env_entry, env_names
 from cotbench.errors import UsageError
 from cotbench.json_text import parse_json
@@ -251,10 +251,9 @@ def write_demonstrations(path: Path, demonstrations: Sequence[Demonstration]) ->
         UsageError: the suffix is another one.
         MissingExtraError: a .parquet file, and pyarrow is not installed.
     """
-    writers = {".jsonl": write_jsonl, ".parquet": write_parquet}
-    if path.suffix not in writers:
-        raise UsageError(f"{path} is neither a .jsonl nor a .parquet file: name it so")
-    writers[path.suffix](path, demonstrations)
+    check_suffix(path)
+    write = write_parquet if path.suffix == ".parquet" else write_jsonl
+    write(path, demonstrations)
 
 
 def write_jsonl(path: Path, demonstrations: Iterable[Demonstration]) -> None:

@@ -20,6 +20,19 @@ def require_parquet() -> None:
     _pyarrow()
 
 
+def check_suffix(path: Path) -> None:
+    """Refuse the name of a file that is to be written in another format.
+
+    Raises:
+        UsageError: it ends neither in .jsonl nor in .parquet.
+        MissingExtraError: a .parquet file, and pyarrow is not installed.
+    """
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise UsageError(f"{path} is neither a .jsonl nor a .parquet file: name it so")
+    if path.suffix == ".parquet":
+        require_parquet()
+
+
 def read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield each row with its place, for messages.
 

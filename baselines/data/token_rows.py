@@ -17,7 +17,7 @@ from cotbench.agents.hf.tokenizer import load_tokenizer
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.examples import Example, Examples, make_examples
-from cotbench.baselines.data.parquet import require_parquet, write_rows
+from cotbench.baselines.data.parquet import check_suffix, write_rows
 from cotbench.errors import UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.jsonl_store import write_atomically
@@ -54,13 +54,13 @@ class TokenEncoder:
         Raises:
             UsageError: none is left.
         """
-        made = make_examples(demonstrations, self.chat, elicitations, context=self.context)
-        if not made.episodes:
+        examples = make_examples(demonstrations, self.chat, elicitations, context=self.context)
+        if not examples.episodes:
             raise UsageError(
-                f"no example is left of {len(demonstrations)} demonstrations: {len(made.too_long)} decisions are longer than "
-                f"the {self.context} tokens of {self.model}, {made.without_trace} have no trace"
+                f"no example is left of {len(demonstrations)} demonstrations: {len(examples.too_long)} decisions are longer "
+                f"than the {self.context} tokens of {self.model}, {examples.without_trace} have no trace"
             )
-        return made
+        return examples
 
 
 def open_encoder(model: str) -> TokenEncoder:
@@ -94,25 +94,12 @@ def write_tokens(path: Path, examples: Iterable[Example]) -> None:
         UsageError: the suffix is another one.
         MissingExtraError: a .parquet file, and pyarrow is not installed.
     """
-    check_name(path)
+    check_suffix(path)
     rows = map(token_row, examples)
     if path.suffix == ".parquet":
         write_rows(path, rows, _columns)
     else:
         write_atomically(path, (json.dumps(row) + "\n" for row in rows))
-
-
-def check_name(path: Path) -> None:
-    """Refuse the name of a file in another format.
-
-    Raises:
-        UsageError: it ends neither in .jsonl nor in .parquet.
-        MissingExtraError: a .parquet file, and pyarrow is not installed.
-    """
-    if path.suffix not in (".jsonl", ".parquet"):
-        raise UsageError(f"{path} is neither a .jsonl nor a .parquet file: name it so")
-    if path.suffix == ".parquet":
-        require_parquet()
 
 
 def _columns(arrow: Any) -> dict[str, Any]:

@@ -183,9 +183,9 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False, encoder: TokenEn
     own = instructions == env_entry(config.env).instructions()
     successes = keep_successes(outcome.episodes, config.env, config.agent, None if own else instructions)
     check_trainable(successes.demonstrations)
-    made = None
+    examples = None
     if encoder is not None and successes.demonstrations:
-        made = encoder.encode(successes.demonstrations, {config.env: config.elicitation})
+        examples = encoder.encode(successes.demonstrations, {config.env: config.elicitation})
     before = _read_summary(folder)
     write_jsonl(folder / TRACES_JSONL, successes.demonstrations)
     if parquet or (folder / TRACES_PARQUET).is_file():  # An old one must not stay beside other episodes.
@@ -195,11 +195,11 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False, encoder: TokenEn
     if encoder is not None or tokens is None:
         for name in (TOKENS_JSONL, TOKENS_PARQUET):
             (folder / name).unlink(missing_ok=True)
-    if encoder is not None and made is not None:
-        write_tokens(folder / TOKENS_JSONL, made.flat)
+    if encoder is not None and examples is not None:
+        write_tokens(folder / TOKENS_JSONL, examples.flat)
         if (folder / TRACES_PARQUET).is_file():
-            write_tokens(folder / TOKENS_PARQUET, made.flat)
-        tokens = tokens_summary(encoder.model, made)
+            write_tokens(folder / TOKENS_PARQUET, examples.flat)
+        tokens = tokens_summary(encoder.model, examples)
     words = [len(trace.split()) for trace in successes.traces]
     summary = TracesSummary(
         teacher=config.agent,

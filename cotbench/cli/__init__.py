@@ -82,10 +82,10 @@ def _print_failure(error: Exception, message: str, debug: bool) -> int:
     from cotbench.failure import traceback_text
 
     code = error.exit_code if isinstance(error, CotbenchError) else 1
-    shown = error if not isinstance(error, CotbenchError) else error.__cause__
+    cause = error if not isinstance(error, CotbenchError) else error.__cause__
     text = error.traceback if isinstance(error, CotbenchError) else None
-    if text is None and shown is not None and not isinstance(shown, CotbenchError):
-        text = traceback_text(shown)
+    if text is None and cause is not None and not isinstance(cause, CotbenchError):
+        text = traceback_text(cause)
     if debug and text is not None:
         print(text, file=sys.stderr)
     unexpected = isinstance(error, BugError) or not isinstance(error, CotbenchError)

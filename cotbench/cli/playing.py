@@ -119,8 +119,8 @@ def _print_plan(plan: RunPlan) -> None:
     typer.echo(f"tasks: {len(plan.tasks)} of {plan.split_tasks}{' (PARTIAL: games are missing)' if plan.partial else ''}")
     typer.echo("episodes: " + ", ".join(f"{count} {mode}" for mode, count in modes.items()))
     typer.echo("task types: " + ", ".join(f"{name} {count // len(modes)}" for name, count in sorted(types.items())))
-    asked = f"elicitation {config.elicitation.fingerprint}" if may_use_elicitation(config.agent) else NO_ELICITATION
-    typer.echo(f"at most {steps * len(plan.rollouts)} steps; {asked}")
+    elicitation = f"elicitation {config.elicitation.fingerprint}" if may_use_elicitation(config.agent) else NO_ELICITATION
+    typer.echo(f"at most {steps * len(plan.rollouts)} steps; {elicitation}")
     for task in plan.tasks[:5]:
         typer.echo(f"  {task}")
     if len(plan.tasks) > 5:

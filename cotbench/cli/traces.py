@@ -180,12 +180,13 @@ def _convert(source: Path, out: Path | None, typed: dict[str, Any], tokens: str 
 def _encode(demonstrations: list[Any], out: Path, elicitation: dict[str, Any], model: str) -> int:
     """Write the token ids and labels of demonstrations, asked for as they will be in evaluation."""
     from cotbench.baselines.data.examples import elicitations_of
-    from cotbench.baselines.data.token_rows import check_name, open_encoder, write_tokens
+    from cotbench.baselines.data.parquet import check_suffix
+    from cotbench.baselines.data.token_rows import open_encoder, write_tokens
     from cotbench.baselines.data.traces import tokens_summary
 
-    check_name(out)
-    made = open_encoder(model).encode(demonstrations, elicitations_of(demonstrations, elicitation))
+    check_suffix(out)
+    examples = open_encoder(model).encode(demonstrations, elicitations_of(demonstrations, elicitation))
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_tokens(out, made.flat)
-    typer.echo(f"wrote {tokens_summary(model, made).text()}: {out}")
+    write_tokens(out, examples.flat)
+    typer.echo(f"wrote {tokens_summary(model, examples).text()}: {out}")
     return 0

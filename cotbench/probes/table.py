@@ -69,8 +69,8 @@ def _footer(summary: ProbeSummary) -> list[str]:
         )
     lines += _run_lines(summary)
     options = ", ".join(f"{name} {value}" for name, value in summary.options.items() if value is not None)
-    asked = f"elicitation {summary.elicitation}" if summary.uses_elicitation else NO_ELICITATION
-    lines.append(asked + (f"; {options}" if options else ""))
+    elicitation = f"elicitation {summary.elicitation}" if summary.uses_elicitation else NO_ELICITATION
+    lines.append(elicitation + (f"; {options}" if options else ""))
     return lines
 
 

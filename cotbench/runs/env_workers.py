@@ -142,20 +142,20 @@ class LocalEnv:
 
     def __init__(self, settings: EnvSettings) -> None:
         self._name, self._env = settings.name, settings.make()
-        self._asked = ("", "")
+        self._request = ("", "")
 
     def ask_reset(self, task: str) -> None:
         """Start a task."""
-        self._asked = ("reset", task)
+        self._request = ("reset", task)
 
     def ask_step(self, action: str) -> None:
         """Execute an action."""
-        self._asked = ("step", action)
+        self._request = ("step", action)
 
     def read(self) -> EnvReply:
         """Carry out the last request and return the reply."""
         try:
-            return _handle(self._env, self._name, *self._asked)
+            return _handle(self._env, self._name, *self._request)
         except EngineError:
             raise
         except Exception as error:

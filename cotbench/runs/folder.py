@@ -105,7 +105,7 @@ def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | 
     Raises:
         RunFolderError: another process writes to it, or it can be neither made nor locked.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     if check is not None:
         check(folder)
     _make(folder)
@@ -116,7 +116,7 @@ def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | 
             yield WritableFolder(folder, kind)
     except BaseException:
         with contextlib.suppress(OSError):
-            for path in made:
+            for path in new_folders:
                 path.rmdir()  # Fails where it is not empty, as it should.
         raise
 

@@ -337,14 +337,14 @@ class _Rounds:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._asked: list[tuple[Hashable, Query]] = []
+        self._queries: list[tuple[Hashable, Query]] = []
 
     def submit(self, key: Hashable, query: Query) -> None:
         """Put a query into the next round."""
-        self._asked.append((key, query))
+        self._queries.append((key, query))
 
     def collect(self, wait: float) -> list[tuple[Hashable, Decision]]:
         """Return the decisions for all queries of the round."""
-        queries, self._asked = self._asked, []
+        queries, self._queries = self._queries, []
         decisions = decide_all(self._agent, [query for _, query in queries])
         return [(key, decision) for (key, _), decision in zip(queries, decisions, strict=True)]

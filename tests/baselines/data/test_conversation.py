@@ -177,6 +177,6 @@ def test_the_command_says_it_in_one_line(
     monkeypatch.chdir(tmp_path)
     Path("f.jsonl").write_text('{"messages": [{"role": "user", "content": "\\ud800"}]}\n')
     assert run_cli(["traces", "--from", "f.jsonl", "--out", "x.jsonl"]) == 2
-    told = "f.jsonl:1 cannot be used (messages.0.content holds a lone surrogate, which is no character): mend or remove it"
-    assert capsys.readouterr() == ("", f"error: {told}\n")
+    message = "f.jsonl:1 cannot be used (messages.0.content holds a lone surrogate, which is no character): mend or remove it"
+    assert capsys.readouterr() == ("", f"error: {message}\n")
     assert not Path("x.jsonl").exists()
