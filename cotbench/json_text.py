@@ -5,7 +5,7 @@ surrogate pair, which no file can hold, and no key that stands twice in an objec
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 
@@ -36,6 +36,18 @@ def lone_surrogate(value: Any) -> str | None:
     itself, None where there is none.
     """
     return next((place for place, text in _texts(value, "") if not _encodable(text)), None)
+
+
+def repeated_name(pairs: Sequence[tuple[str, Any]]) -> str | None:
+    """Return the first name that stands twice among the fields of an object; None where each stands once."""
+    if len(dict(pairs)) == len(pairs):  # Nearly always: then the loop would only cost time.
+        return None
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def replace_surrogates(value: Any) -> Any:
@@ -72,9 +84,7 @@ def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!a} stands twice in one object")
-    return found
+    name = repeated_name(pairs)
+    if name is not None:
+        raise ValueError(f"the key {name!a} stands twice in one object")
+    return dict(pairs)

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from cotbench.errors import CotbenchError, SubmissionError
+from cotbench.json_text import repeated_name
 from cotbench.leaderboard.submission import limits
 
 _STRING = re.compile(rb'"[^"]*"?')
@@ -134,14 +135,10 @@ def _bounded(text: bytes, where: str) -> None:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise _RefusedError(f"the field {quote_value(name)} stands there twice")
-            seen.add(name)
-    return found
+    name = repeated_name(pairs)
+    if name is not None:
+        raise _RefusedError(f"the field {quote_value(name)} stands there twice")
+    return dict(pairs)
 
 
 def _integer(text: str) -> int:
