@@ -158,7 +158,7 @@ class HFAgent:
             _log.warning("%s is answered one query after the other: %s", name, reason)
         self._engine: Engine | SequentialEngine
         if batched:
-            bounds = EngineLimits(_cache_bytes(model, cache_gb), speculative=drafts and not _has_windows(model))
+            bounds = EngineLimits(_cache_bytes(model, cache_gb), speculative=drafts)
             self._engine = Engine(model, self._chat, self._end_ids, self._context, bounds)
         else:
             policy = cache_policy(model, self._context)
@@ -253,13 +253,6 @@ def _set_eval(model: Any) -> list[Any]:
     training = [module for module in model.modules() if module.training]
     model.eval()
     return training
-
-
-def _has_windows(model: Any) -> bool:
-    """Return whether some layers see a window of the last tokens only: a token's bits would depend on the draft beside it."""
-    config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    return bool(getattr(config, "sliding_window", None)) and (kinds is None or any("sliding" in kind for kind in kinds))
 
 
 def _cache_bytes(model: Any, cache_gb: float | None) -> int:

@@ -7,6 +7,7 @@ is padded; each sequence keeps its keys and values where they are, so nothing is
 continuations share the cache of the prompt that they continue; and a pass may mix long prompts with single tokens. Matrix
 products keep their bits for every number of rows that is a multiple of four, and for the same number of keys: so passes are
 filled up to such a multiple, and attention goes over whole blocks of keys, for a multiple of four rows that end in one block.
+Activations need care from three threads on (`activations`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cotbench.agents.hf.activations import activations_in_pieces
 from cotbench.agents.hf.kv_cache import BLOCK, KVCache
 
 ATTENTION = "cotbench_rows"
@@ -80,7 +82,7 @@ def forward(model: Any, spans: Sequence[TokenSpan]) -> list[Any]:
     keep += [keep[-1]] * (-len(keep) % _ROW_MULTIPLE)
     padding = -len(ids) % _ROW_MULTIPLE
     device = model.get_input_embeddings().weight.device
-    with torch.inference_mode():
+    with torch.inference_mode(), activations_in_pieces(device):
         out = model(
             input_ids=torch.tensor([ids + ids[-1:] * padding], device=device),
             position_ids=torch.tensor([positions + [0] * padding], device=device),
@@ -157,9 +159,19 @@ class _AttentionRule:
     softcap: float | None
     window: int | None
 
-    def start(self, first: int) -> int:
-        """Return the position of the first key that the query at position `first` sees."""
-        return 0 if self.window is None else max(0, first - self.window + 1)
+    def start(self, first: int, base: int) -> int:
+        """Return the position of the first key that is computed for a block of rows: the first that its first row sees.
+
+        A product with very few keys is computed otherwise for few rows than for many, so of a prefix it takes a block at least.
+
+        Args:
+            first: the position of the block's first row, whether that row is computed in this pass or not.
+            base: how many tokens the prefix has.
+        """
+        if self.window is None:
+            return 0
+        start = max(0, first - self.window + 1)
+        return min(start, max(0, base - BLOCK)) if start < base else start
 
 
 def _fold_query_groups(query: Any, key_heads: int) -> Any:
@@ -220,7 +232,8 @@ def _attend_block(
     heads, count, _ = query.shape
     group = heads // own[0].shape[0]
     first, base = span.position + skipped, span.prefix_length
-    start = rule.start(first)
+    # Of the block, not of the first row here: the bits of a row must not depend on how many rows are computed before it.
+    start = rule.start(first - (span.cache.length + skipped) % BLOCK, base)
     folded = _fold_query_groups(query, own[0].shape[0])
     parts = []
     if prefix is not None and start < base:

@@ -30,9 +30,9 @@ threads = 1
 [envs]
 alfworld-gen = ["id"]
 [elicitation]
-trace_tokens = 24
+trace_tokens = 12
 [traces]
-episodes = 12
+episodes = 8
 [train]
 preset = "tiny"
 epochs = 1.0
@@ -44,7 +44,7 @@ max_steps = 3
 checkpoints = [1.0]
 [[probes]]
 probe = "alignment"
-states = 6
+states = 4
 options = { scores = false }
 [[probes]]
 probe = "conflict"
@@ -106,8 +106,8 @@ def test_its_numbers_are_those_of_its_probes(done: Path) -> None:
         stage = next(one for one in plan.of_kind("probe") if one.place.probe == "alignment" and one.place.progress == share)
         alone = read_probe(folder_of(done, stage))
         rows = [row for row in alone.rows if row.error is None]
-        assert found.states == len(rows) == 6
-        assert found.estimates["cot exact"].mean == pytest.approx(sum(row.cot_match for row in rows) / 6)
+        assert found.states == len(rows) == 4
+        assert found.estimates["cot exact"].mean == pytest.approx(sum(row.cot_match for row in rows) / 4)
 
 
 def test_interrupted_and_killed_it_ends_with_the_same_numbers(done: Path, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_stage_that_was_begun_is_gone_on_with(done: Path, tmp_path: Path) -> N
 
 
 def test_a_failed_stage_costs_what_uses_it_and_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # Two episodes of 12 are too few for a conflict, but what fails here is the training: its model is a folder without one.
+    # Two episodes are too few for a conflict, but what fails here is the training: its model is a folder without one.
     text = MINI.replace('models = ["tiny"]', f'models = ["{tmp_path / "none"}"]').replace("[0.0, 0.5, 1.0]", "[1.0]")
     assert run_cli(["study", str(_write(tmp_path, text)), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 1
     said = capsys.readouterr().err.splitlines()[-1]

@@ -32,8 +32,8 @@ SECTIONS = [
 ]
 
 
-LESS = {"[traces]": {"episodes": 16}, "[train]": {"epochs": 0.5}, "[[runs]]": {"episodes": 2, "max_steps": 4}}
-LESS_STATES = {"alignment": 8, "conflict": 5, "attention": 3, "gradient": 3, "preference": 5, "sensitivity": 3}
+LESS = {"[traces]": {"episodes": 8}, "[train]": {"epochs": 0.5}, "[[runs]]": {"episodes": 2, "max_steps": 2}}
+LESS_STATES = {"alignment": 4, "conflict": 4, "attention": 2, "gradient": 2, "preference": 4, "sensitivity": 2}
 
 
 def _smaller(text: str) -> str:
@@ -47,7 +47,7 @@ def _smaller(text: str) -> str:
             section, count = re.subn(rf"^{name} = .*$", f"{name} = {value}", section, flags=re.MULTILINE)  # noqa: PLW2901
             assert count == 1, (name, section)
         sections[number] = section
-    return "\n".join([*sections, "[elicitation]", "trace_tokens = 24", ""])
+    return "\n".join([*sections, "[elicitation]", "trace_tokens = 12", ""])
 
 
 @pytest.fixture(scope="module", params=["smaller", pytest.param("whole", marks=pytest.mark.slow)])

@@ -154,7 +154,27 @@ def test_a_token_does_not_feel_its_neighbours(tmp_path: Path, kind: str) -> None
         assert all(torch.equal(one, two) for one, two in zip(alone, together, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen", "smollm2"])
+@pytest.mark.parametrize("threads", [3, 5])
+@pytest.mark.parametrize("name", ["silu", "gelu_pytorch_tanh", "gelu", "quick_gelu", "gelu_new", "mish", "relu2"])
+def test_an_activation_does_not_feel_how_many_rows_and_threads_there_are(name: str, threads: int) -> None:
+    import torch
+    from transformers.activations import ACT2FN
+
+    from cotbench.agents.hf.activations import activations_in_pieces
+
+    rows = 3 * torch.randn(1_000, 176, generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([ACT2FN[name](four) for four in rows.split(4)])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for count in range(4, 1_000, 60):
+            with activations_in_pieces(rows.device):
+                assert torch.equal(ACT2FN[name](rows[:count]), alone[:count]), count
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen", "gemma", "gemma3", "smollm2"])
 def test_a_token_does_not_feel_how_its_sequence_is_cut_into_passes(tmp_path: Path, kind: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM

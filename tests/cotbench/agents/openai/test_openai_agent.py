@@ -216,6 +216,7 @@ def test_closing_ends_the_waiting_for_another_attempt(server: FakeServer, monkey
 
 
 @needs_hf
+@pytest.mark.slow
 @pytest.mark.skipif(
     find_spec("fastapi") is None or find_spec("uvicorn") is None,
     reason="transformers' server is not installed: pip install 'transformers[serving]'",
