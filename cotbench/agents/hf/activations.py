@@ -1,5 +1,5 @@
-"""Activations on a CPU. Invariant: an element's bits depend on its value alone, not on how many rows are computed beside it nor on
-the number of threads.
+"""Activations on a CPU. Invariant: an element's bits depend on its value alone, not on how many rows are computed beside it nor
+on the number of threads.
 
 Torch computes an activation in vectors, and what is left over at the end of each thread's share one element at a time, by a
 scalar routine whose last bit can differ. Where the shares end depends on the number of rows and of threads. Pieces that one
