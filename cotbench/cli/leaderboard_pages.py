@@ -23,6 +23,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Listen here; any but this machine's own demands tokens.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     rate: Annotated[int, typer.Option(min=1, help="Submissions a minute from one address.")] = 600,
+    connections: Annotated[
+        int, typer.Option(min=1, help="Open connections from one address; behind a proxy, from all together.")
+    ] = 100,
     allow_host: Annotated[
         list[str] | None, typer.Option("--allow-host", help="A name under which it is reached; may be repeated.")
     ] = None,
@@ -54,7 +57,9 @@ def serve(
             listening.close()
             raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}): choose another --port or --host") from error
         bound = listening.getsockname()[1]
-        settings = Settings(host, bound, token_required=wanted, hosts=tuple(allow_host or ()), rate=rate)
+        settings = Settings(
+            host, bound, token_required=wanted, hosts=tuple(allow_host or ()), rate=rate, connections=connections
+        )
         url_host = f"[{host}]" if ":" in host else host
         typer.echo(f"leaderboard {store.database.name} on http://{url_host}:{bound} (Ctrl-C ends it)")
         server_of(store, settings).run(sockets=[listening])

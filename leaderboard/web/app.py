@@ -136,13 +136,15 @@ def server_of(store: Store, settings: Settings, log_level: str = "warning") -> A
     """Make a `uvicorn.Server`; its `run()` serves until a signal ends it."""
     import uvicorn
 
+    from cotbench.leaderboard.web.connections import limited_protocol
+
     return uvicorn.Server(
         uvicorn.Config(
             create_app(store, settings),
             host=settings.host.strip("[]"),
             port=settings.port,
             log_level=log_level,
-            http="h11",
+            http=limited_protocol(settings),
             ws="none",
             access_log=False,
             # X-Forwarded-For would let anybody choose the address that is counted.

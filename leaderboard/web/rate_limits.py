@@ -72,8 +72,12 @@ def check_rate(rates: Rates, address: str, *, take: bool = True) -> None:
 
 
 def client_of(request: Request) -> str:
-    """Return the client's address; of IPv6 the /64 network, which one household has."""
-    host = request.client.host if request.client is not None else ""
+    """Return the client's address, as `network_of`."""
+    return network_of(request.client.host if request.client is not None else "")
+
+
+def network_of(host: str) -> str:
+    """Return an address as it is counted: of IPv6 the /64 network, which one household has."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:

@@ -26,6 +26,8 @@ class Settings:
         rate: submissions a minute from one address.
         max_bytes: of an upload.
         upload_seconds: within which an upload must have arrived.
+        connections: open connections from one address.
+        header_seconds: within which a request's headers must have arrived.
 
     Raises:
         UsageError: reachable from other machines, and no token required.
@@ -38,6 +40,8 @@ class Settings:
     rate: int = 600
     max_bytes: int = PACKED
     upload_seconds: float = 120.0
+    connections: int = 100
+    header_seconds: float = 20.0
 
     def __post_init__(self) -> None:
         if not self.loopback and not self.token_required:

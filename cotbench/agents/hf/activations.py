@@ -42,7 +42,7 @@ def _mode() -> Any:
     import torch
     from torch.overrides import TorchFunctionMode
 
-    class ActivationsInPieces(TorchFunctionMode):
+    class ActivationsInPieces(TorchFunctionMode):  # type: ignore[misc]
         """A mode that computes activations piece by piece."""
 
         def __torch_function__(
