@@ -1,5 +1,6 @@
 """Parsing of function calls in a model's text. Invariant: nothing is run; what upstream's decoder reads is read to the same
-values, what it cannot read is unreadable here too, and every text costs time linear in its length.
+values, what it cannot read is unreadable here too, and every text costs time linear in its length. Every text has an answer or
+an `UnreadableError`, and a canonical form: no other exception comes out of here.
 
 Source: bfcl-eval `model_handler/utils.py`: `default_decode_ast_prompting`, `ast_parse`, `resolve_ast_call`,
 `resolve_ast_by_type`, `parse_nested_value`, `decoded_output_to_execution_list`, `convert_to_function_call`. Where upstream
@@ -13,7 +14,8 @@ import json
 import operator
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -54,14 +56,28 @@ class CallAnswer:
             UnreadableError: upstream's decoder fails on such a value.
         """
         write = repr if self.as_json else _nested
-        try:
+        with unreadable_otherwise("a value that cannot be passed"):
             return [
                 f"{name}({', '.join(f'{key}={write(value)}' for key, value in arguments.items())})"
                 for call in self.calls
                 for name, arguments in call.items()
             ]
-        except (ValueError, IndexError, AttributeError, RecursionError) as error:
-            raise UnreadableError(f"a value that cannot be passed ({error})") from error
+
+
+@contextmanager
+def unreadable_otherwise(what: str = "") -> Iterator[None]:
+    """Raise an `UnreadableError` instead of whatever else is raised inside: a text is data, and at fault itself.
+
+    Args:
+        what: what is wrong with the text, for the message; the exception's own message where it is empty.
+    """
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise UnreadableError(f"{what} ({reason})" if what else reason) from error
 
 
 def read(text: str) -> CallAnswer:
@@ -72,8 +88,11 @@ def read(text: str) -> CallAnswer:
     """
     if len(text) > MAX_TEXT:
         raise UnreadableError(f"longer than {MAX_TEXT:,} characters")
-    in_json = _read_json(text.strip("`\n "))
-    return CallAnswer(in_json, True) if in_json is not None else CallAnswer(_read_python(text), False)
+    with unreadable_otherwise():
+        in_json = _read_json(text.strip("`\n "))
+        if in_json is not None:
+            return CallAnswer(in_json, True)
+        return CallAnswer([_call(node) for node in call_nodes(text)], False)
 
 
 def canonical(text: str) -> str:
@@ -93,9 +112,10 @@ def canonical(text: str) -> str:
     if not answer.calls:
         return NO_CALL
     try:
-        return _spelled(text, answer)
-    except RecursionError:
-        return text.strip()  # Nested too deeply to be spelled again, though it could be read.
+        with unreadable_otherwise():
+            return _spelled(text, answer)
+    except UnreadableError:
+        return text.strip()  # A number of too many digits, or nested too deeply: it could be read, but not be spelled again.
 
 
 def _spelled(text: str, answer: CallAnswer) -> str:
@@ -169,16 +189,6 @@ def call_nodes(text: str) -> list[ast.Call]:
     if len(calls) < len(body.elts):
         raise UnreadableError("not every element is a call")
     return calls
-
-
-def _read_python(text: str) -> list[Call]:
-    nodes = call_nodes(text)
-    try:
-        return [_call(node) for node in nodes]
-    except UnreadableError:
-        raise
-    except (TypeError, ValueError, KeyError, RecursionError, ArithmeticError, MemoryError) as error:
-        raise UnreadableError(str(error) or type(error).__name__) from error
 
 
 def _call(node: ast.Call) -> Call:
@@ -303,7 +313,7 @@ def _read_json(text: str) -> list[Call] | None:
         return None
     try:
         loaded = json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, MemoryError):
         return None
     items = loaded if isinstance(loaded, list) else [loaded]
     calls = [_tool_call(item) for item in items]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ast
 import copy
-import inspect
 import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 from cotbench.envs.bfcl.upstream import STATELESS, Upstream
@@ -38,9 +38,10 @@ class RefusedError(Exception):
 
 def _public_methods(service_class: type[Any]) -> list[str]:
     """Return the names that upstream takes for an instance's bound methods: the functions and class methods of its class."""
-    members = inspect.getmembers(service_class, lambda member: inspect.isfunction(member) or inspect.ismethod(member))
-    bound = [method for method, _ in members if not isinstance(inspect.getattr_static(service_class, method), staticmethod)]
-    return [method for method in bound if not method.startswith("_")]
+    members = {name: member for base in reversed(service_class.__mro__) for name, member in vars(base).items()}
+    return sorted(
+        name for name, member in members.items() if isinstance(member, FunctionType | classmethod) and not name.startswith("_")
+    )
 
 
 class Services:
@@ -65,12 +66,6 @@ class Services:
             spoken = re.sub(r"[-./:]", "_", f"{owner}_{entry['id']}_{name}_instance")
             self.instances[name] = self._named[spoken] = instance
             self._methods |= dict.fromkeys(_public_methods(service_class), spoken)
-
-    def signature(self, function: str) -> inspect.Signature | None:
-        """Return the signature of a public method, or None when there is none of that name."""
-        if function not in self._methods:
-            return None
-        return inspect.signature(getattr(self._named[self._methods[function]], function))
 
     def call(self, text: str) -> str:
         """Execute one call as the decoder wrote it, and return its result; errors are results, in upstream's words.

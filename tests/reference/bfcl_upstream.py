@@ -1,10 +1,13 @@
 """Upstream's own BFCL pipeline, in a process of its own: its inference loop fed with given responses, then its evaluation.
 
 Run as `python bfcl_upstream.py WHEEL`; reads a JSON line `{"task", "responses"}` for each episode from standard input, writes
-`{"valid", "results"}` for each to standard output. Nothing of cotbench is imported here.
+`{"valid", "results"}` for each to standard output. With `--forked` each conversation is carried out in a new process, and
+evaluated in another, as by someone who runs upstream on that entry alone; with `--reimported` the services' modules are
+imported anew for both, which is quicker. Nothing of cotbench is imported here.
 """
 
 import contextlib
+import decimal
 import importlib.machinery
 import io
 import json
@@ -14,6 +17,7 @@ import tempfile
 import types
 import zipfile
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -123,10 +127,20 @@ def main() -> None:
             handler.said, handler.results = list(asked["responses"]), []
             with contextlib.redirect_stdout(io.StringIO()):
                 if "multi_turn" in category:
-                    spoken, _ = handler.inference(entry, False, True)
-                    verdict = eval_runner._evaluate_single_multi_turn_entry(
-                        handler, task, spoken, truths[category][task], entry, name, category
-                    )
+
+                    def infer(handler: Any = handler, entry: Any = entry) -> Any:
+                        spoken, _ = handler.inference(entry, False, True)
+                        return spoken, handler.results
+
+                    spoken, handler.results = _carried_out(infer)
+
+                    def evaluate(spoken: Any = spoken, entry: Any = entry, handler: Any = handler) -> Any:
+                        verdict = eval_runner._evaluate_single_multi_turn_entry(
+                            handler, task, spoken, truths[category][task], entry, name, category
+                        )
+                        return {"valid": verdict["valid"]}
+
+                    verdict = _carried_out(evaluate)
                 elif "relevance" in category:
                     verdict = eval_runner._evaluate_single_relevance_entry(
                         handler, task, asked["responses"][0], entry, name, category
@@ -146,6 +160,27 @@ def main() -> None:
             for kept in [key for key in vars(multi_turn_utils) if key.startswith(name)]:
                 delattr(multi_turn_utils, kept)
             print(json.dumps({"valid": bool(verdict["valid"]), "results": handler.results}), flush=True)
+
+
+def _carried_out(function: Callable[[], Any]) -> Any:
+    """Return what a function returns: called here, here with modules imported anew, or in a forked copy of this process."""
+    if "--reimported" in sys.argv:
+        for name in [name for name in sys.modules if "func_source_code" in name or name.partition(".")[0] == "mpmath"]:
+            del sys.modules[name]
+        decimal.setcontext(decimal.Context())
+    if "--forked" not in sys.argv:
+        return function()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with os.fdopen(writer, "w") as pipe:
+            json.dump(function(), pipe)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        returned = json.load(pipe)
+    os.waitpid(child, 0)
+    return returned
 
 
 def _load_file(path: Any, sort_by_id: bool = False, use_lock: bool = True) -> list[Any]:
