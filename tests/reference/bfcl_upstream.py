@@ -53,6 +53,7 @@ class _Models(defaultdict[str, Any]):
 def _prepare(wheel: Path, folder: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
+    sys.dont_write_bytecode = False
     os.environ["BFCL_PROJECT_ROOT"] = str(folder / "root")
     sys.path.insert(0, str(folder))
     for name in _STUBS:
@@ -165,9 +166,11 @@ def main() -> None:
 def _carried_out(function: Callable[[], Any]) -> Any:
     """Return what a function returns: called here, here with modules imported anew, or in a forked copy of this process."""
     if "--reimported" in sys.argv:
-        for name in [name for name in sys.modules if "func_source_code" in name or name.partition(".")[0] == "mpmath"]:
+        for name in [name for name in sys.modules if "func_source_code" in name]:
             del sys.modules[name]
         decimal.setcontext(decimal.Context())
+        if "mpmath" in sys.modules:
+            sys.modules["mpmath"].mp.dps = 15
     if "--forked" not in sys.argv:
         return function()
     reader, writer = os.pipe()
