@@ -54,15 +54,21 @@ def _states() -> Iterator[tuple[str, list[str]]]:
     for depth in range(2, 12):
         yield POSTS, [f"[{login}]", f"[{_nested(TWEET, 'get_tweet(tweet_id=0)', depth) if depth < 7 else TWEET.format('1')}]"]
         same = "comment(tweet_id=0, comment_content={})"
-        yield POSTS, [f"[{login}]", *[f"[{same.format('get_tweet_comments(tweet_id=0)')}]"] * depth, "[search_tweets(keyword='')]"]
+        yield (
+            POSTS,
+            [f"[{login}]", *[f"[{same.format('get_tweet_comments(tweet_id=0)')}]"] * depth, "[search_tweets(keyword='')]"],
+        )
         more = TWEET.format("search_tweets(keyword='')")
         yield POSTS, [f"[{login}]", *[f"[{more}]"] * depth, "[search_tweets(keyword='')]"]
         yield POSTS, [f"[{login}]", "[" + ", ".join([more] * depth) + "]"]
         yield FILES, [f"[{_nested('echo(content={})', 'ls(a=True)', 4 * depth)}]"]
-        yield FILES, [
-            f"[touch(file_name='f'), echo(content='{'x' * 50_000}', file_name='f')]",
-            *["[" + ", ".join(["cat(file_name='f')"] * 6 * depth) + "]"] * 3,
-        ]
+        yield (
+            FILES,
+            [
+                f"[touch(file_name='f'), echo(content='{'x' * 50_000}', file_name='f')]",
+                *["[" + ", ".join(["cat(file_name='f')"] * 6 * depth) + "]"] * 3,
+            ],
+        )
         backslashes = "'" + "\\\\" * 1000 * depth + "'"
         yield FILES, [f"[{_nested('echo(content=echo(content={}))', backslashes, depth)}]"]
         text = repr("\x01\U0001f600" * 1000 * depth)
@@ -89,13 +95,19 @@ def _texts() -> Iterator[tuple[str, list[str]]]:
             yield FILES, [f"[ls(a={piece * size})]"]
     for size in (300, 3_600, 20_000, 99_000):
         yield FILES, [f"[ls(a=0x{'f' * size})]", f"[ls(a={'9' * size})]", f"[ls(a=-0b{'1' * size})]"]
-        yield FILES, [f"[f(a={{'x': {{}}, 'y': {{'z': 0x{'f' * size}}}}})]", '[{"name": "ls", "arguments": {"a": %s}}]' % ("9" * size)]
+        yield (
+            FILES,
+            [f"[f(a={{'x': {{}}, 'y': {{'z': 0x{'f' * size}}}}})]", '[{"name": "ls", "arguments": {"a": %s}}]' % ("9" * size)],
+        )
         yield FILES, ["[" + ", ".join(["a()"] * (size // 5)) + "]", "[" + ", ".join(["ls(a=True)"] * (size // 12)) + "]"]
         yield FILES, ["[ls(" + ", ".join(f"a{n}='x'*9999" for n in range(size // 15)) + ")]"]
         yield FILES, ["[ls(" + ", ".join(f"a{n}={n}" for n in range(size // 9)) + ")]", "[" + "ls(a=" * (size // 5)]
         yield FILES, ["[ls(a=" + "1+" * (size // 2) + "1)]", "[ls(a=" + "[1]+" * (size // 4) + "[1])]"]
         yield FILES, ["[ls" + ".x" * (size // 2) + "()]", "[" + "f(" * (size // 2) + ")" * (size // 2) + "]"]
-        yield FILES, ["[{" * (size // 2), '[{"name": "ls", "arguments": ' + '{"a": ' * (size // 7) + "1" + "}" * (size // 7) + "}]"]
+        yield (
+            FILES,
+            ["[{" * (size // 2), '[{"name": "ls", "arguments": ' + '{"a": ' * (size // 7) + "1" + "}" * (size // 7) + "}]"],
+        )
         yield FILES, ["[ls(a=f'" + "{x!r:>{y}}" * (size // 12) + "')]", "[ls(a=" + "not " * (size // 4) + "1)]"]
         yield FILES, ["[ls(a=lambda: " + "x, " * (size // 3) + "1)]", "[ls(a=" + "x if y else " * (size // 12) + "1)]"]
 
@@ -194,7 +206,9 @@ def test_results_are_bounded_and_the_verdict_still_has_them() -> None:
         env.reset(options={"task": FILES})
         truth = data.ground_truth(FILES)[0]
         listed = ", ".join([f"cat(file_name={json.dumps('big')})"] * 12)
-        env.step(f"[touch(file_name='big'), echo(content='{text}', file_name='big'), {listed}, rm(file_name='big'), {', '.join(truth)}]")
+        env.step(
+            f"[touch(file_name='big'), echo(content='{text}', file_name='big'), {listed}, rm(file_name='big'), {', '.join(truth)}]"
+        )
         assert env.step("[]")[-1]["turns_passed"] == [True]
     finally:
         env.close()
