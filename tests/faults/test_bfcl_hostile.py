@@ -28,7 +28,8 @@ pytestmark = needs_bfcl
 FILES, POSTS, MATHS, TRIPS = (f"bfcl/multi_turn_base_{number}" for number in (1, 30, 15, 152))
 VALUES = (
     "None", "True", "-1", "0", "1e309", "-1e309", "1e-320", "10**4000", "0x" + "f" * 3500, "''", "'\\x00'", "'\\ud800'",
-    "'../../../../etc/passwd'", "'%s%n{0.__class__}'", "'\\x1b[2J\\x1b]0;x\\x07'", "'x' * 16000", "[]", "[[[[[[]]]]]]", "[None]",
+    "'../../../../etc/passwd'", "'%s%n{0.__class__}'", "'\\x1b[2J\\x1b]0;x\\x07'", "'x' * 16000", "[]", "[[[[[[]]]]]]",
+    "[None]",
     "[1, 'a', None, 2.5]", "{}", "{'a': {'b': {'c': 1}}}", "{'a': []}", "()", "b'x'", "1j", "...", "nan", "__import__",
     "self.__class__", "[0] * 15000", "'\\u202e\\u0000e\\u0301'", "f(a=1)", "ls", "x[0]", "x[0x" + "f" * 3700 + "]",
 )  # fmt: skip
@@ -206,9 +207,8 @@ def test_results_are_bounded_and_the_verdict_still_has_them() -> None:
         env.reset(options={"task": FILES})
         truth = data.ground_truth(FILES)[0]
         listed = ", ".join([f"cat(file_name={json.dumps('big')})"] * 12)
-        env.step(
-            f"[touch(file_name='big'), echo(content='{text}', file_name='big'), {listed}, rm(file_name='big'), {', '.join(truth)}]"
-        )
+        written = f"touch(file_name='big'), echo(content='{text}', file_name='big')"
+        env.step(f"[{written}, {listed}, rm(file_name='big'), {', '.join(truth)}]")
         assert env.step("[]")[-1]["turns_passed"] == [True]
     finally:
         env.close()

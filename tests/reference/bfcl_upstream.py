@@ -18,6 +18,7 @@ import types
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -128,20 +129,9 @@ def main() -> None:
             handler.said, handler.results = list(asked["responses"]), []
             with contextlib.redirect_stdout(io.StringIO()):
                 if "multi_turn" in category:
-
-                    def infer(handler: Any = handler, entry: Any = entry) -> Any:
-                        spoken, _ = handler.inference(entry, False, True)
-                        return spoken, handler.results
-
-                    spoken, handler.results = _carried_out(infer)
-
-                    def evaluate(spoken: Any = spoken, entry: Any = entry, handler: Any = handler) -> Any:
-                        verdict = eval_runner._evaluate_single_multi_turn_entry(
-                            handler, task, spoken, truths[category][task], entry, name, category
-                        )
-                        return {"valid": verdict["valid"]}
-
-                    verdict = _carried_out(evaluate)
+                    spoken, handler.results = _carried_out(partial(_inferred, handler, entry))
+                    evaluate = partial(eval_runner._evaluate_single_multi_turn_entry, handler, task, spoken)
+                    verdict = _carried_out(partial(evaluate, truths[category][task], entry, name, category))
                 elif "relevance" in category:
                     verdict = eval_runner._evaluate_single_relevance_entry(
                         handler, task, asked["responses"][0], entry, name, category
@@ -163,6 +153,11 @@ def main() -> None:
             print(json.dumps({"valid": bool(verdict["valid"]), "results": handler.results}), flush=True)
 
 
+def _inferred(handler: Any, entry: dict[str, Any]) -> tuple[Any, list[str]]:
+    spoken, _ = handler.inference(entry, False, True)
+    return spoken, handler.results
+
+
 def _carried_out(function: Callable[[], Any]) -> Any:
     """Return what a function returns: called here, here with modules imported anew, or in a forked copy of this process."""
     if "--reimported" in sys.argv:
@@ -177,7 +172,7 @@ def _carried_out(function: Callable[[], Any]) -> Any:
     child = os.fork()
     if child == 0:
         with os.fdopen(writer, "w") as pipe:
-            json.dump(function(), pipe)
+            json.dump(function(), pipe, default=str)
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
