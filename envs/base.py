@@ -108,6 +108,12 @@ class TextEnv(gymnasium.Env[str, str]):
         self._rendered = ""
         self._last_score = 0.0
 
+    def expect(self, observation: str) -> None:
+        """Note what the next action returned when the episode was recorded, before it is repeated.
+
+        An environment in which the speed of the machine decides something takes that from the record; others need nothing.
+        """
+
     @property
     def restarts(self) -> int:
         """Number of times that the engine was lost in this episode and restored to the same state."""

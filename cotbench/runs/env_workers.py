@@ -152,6 +152,10 @@ class LocalEnv:
         """Execute an action."""
         self._request = ("step", action)
 
+    def expect(self, observation: str) -> None:
+        """Note what the next action returned when the episode was recorded."""
+        self._env.expect(observation)
+
     def read(self) -> EnvReply:
         """Carry out the last request and return the reply."""
         try:

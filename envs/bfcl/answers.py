@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cotbench.envs.bfcl import data, upstream
+from cotbench.envs.bfcl import data
 from cotbench.envs.bfcl.calls import NO_CALL, Call, UnreadableError, read, spell
 from cotbench.envs.bfcl.source import read_source
+from cotbench.envs.bfcl.upstream import Upstream
 
 _OUTER = {"ArrayList": "new ArrayList<>(Arrays.asList({}))", "Array": "new Object[]{{{}}}", "array": "[{}]"}
 
@@ -33,7 +34,7 @@ def check_answer(task: str, text: str) -> tuple[bool, str]:
         # `[]` calls nothing; upstream: is_empty_output.
         return bool(calls) != ("irrelevance" in category), "a function was called" if calls else "nothing was called"
     try:
-        return upstream.check_single_turn(data.functions(task), calls, data.possible_answers(task), language, category)
+        return Upstream().check_single_turn(data.functions(task), calls, data.possible_answers(task), language, category)
     except Exception as error:  # Upstream's checker fails on values of unexpected form.
         return False, f"the checker cannot compare this answer ({type(error).__name__}: {error})"
 

@@ -1,5 +1,6 @@
 """Parsing of function calls in a model's text. Invariant: nothing is run; what upstream's decoder reads is read to the same
-values, what it cannot read is unreadable here too, and every text costs time linear in its length.
+values, what it cannot read is unreadable here too, and every text costs time linear in its length. Every text has an answer or
+an `UnreadableError`, and a canonical form: no other exception comes out of here.
 
 Source: bfcl-eval `model_handler/utils.py`: `default_decode_ast_prompting`, `ast_parse`, `resolve_ast_call`,
 `resolve_ast_by_type`, `parse_nested_value`, `decoded_output_to_execution_list`, `convert_to_function_call`. Where upstream
@@ -13,7 +14,8 @@ import json
 import operator
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,6 +25,9 @@ MAX_TEXT = 100_000
 
 _MAX_BITS = 16_000
 """Size of a calculated number; upstream cannot print one of more than 4,300 digits."""
+
+_MAX_CALCULATED = 1_000_000
+"""Characters and elements of all texts and lists that are calculated in one answer, like `'x' * 9999`."""
 
 Call = dict[str, dict[Any, Any]]
 """One call, as upstream's checkers take it: `{name: {argument: value}}`. A key None holds the operand of `**`."""
@@ -54,14 +59,28 @@ class CallAnswer:
             UnreadableError: upstream's decoder fails on such a value.
         """
         write = repr if self.as_json else _nested
-        try:
+        with unreadable_otherwise("a value that cannot be passed"):
             return [
                 f"{name}({', '.join(f'{key}={write(value)}' for key, value in arguments.items())})"
                 for call in self.calls
                 for name, arguments in call.items()
             ]
-        except (ValueError, IndexError, AttributeError, RecursionError) as error:
-            raise UnreadableError(f"a value that cannot be passed ({error})") from error
+
+
+@contextmanager
+def unreadable_otherwise(what: str = "") -> Iterator[None]:
+    """Raise an `UnreadableError` instead of whatever else is raised inside: a text is data, and at fault itself.
+
+    Args:
+        what: what is wrong with the text, for the message; the exception's own message where it is empty.
+    """
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise UnreadableError(f"{what} ({reason})" if what else reason) from error
 
 
 def read(text: str) -> CallAnswer:
@@ -72,8 +91,12 @@ def read(text: str) -> CallAnswer:
     """
     if len(text) > MAX_TEXT:
         raise UnreadableError(f"longer than {MAX_TEXT:,} characters")
-    in_json = _read_json(text.strip("`\n "))
-    return CallAnswer(in_json, True) if in_json is not None else CallAnswer(_read_python(text), False)
+    with unreadable_otherwise():
+        in_json = _read_json(text.strip("`\n "))
+        if in_json is not None:
+            return CallAnswer(in_json, True)
+        values = _Values()
+        return CallAnswer([values.call(node) for node in call_nodes(text)], False)
 
 
 def canonical(text: str) -> str:
@@ -93,9 +116,11 @@ def canonical(text: str) -> str:
     if not answer.calls:
         return NO_CALL
     try:
-        return _spelled(text, answer)
-    except RecursionError:
-        return text.strip()  # Nested too deeply to be spelled again, though it could be read.
+        with unreadable_otherwise():
+            spelled = _spelled(text, answer)
+            return spelled if len(spelled) <= MAX_TEXT else text.strip()
+    except UnreadableError:
+        return text.strip()  # A number of too many digits, or nested too deeply: it could be read, but not be spelled again.
 
 
 def _spelled(text: str, answer: CallAnswer) -> str:
@@ -171,51 +196,6 @@ def call_nodes(text: str) -> list[ast.Call]:
     return calls
 
 
-def _read_python(text: str) -> list[Call]:
-    nodes = call_nodes(text)
-    try:
-        return [_call(node) for node in nodes]
-    except UnreadableError:
-        raise
-    except (TypeError, ValueError, KeyError, RecursionError, ArithmeticError, MemoryError) as error:
-        raise UnreadableError(str(error) or type(error).__name__) from error
-
-
-def _call(node: ast.Call) -> Call:
-    """Return a call without its positional arguments, which upstream drops too."""
-    parts: list[str] = []
-    function: ast.expr = node.func
-    while isinstance(function, ast.Attribute):
-        parts.append(function.attr)
-        function = function.value
-    if isinstance(function, ast.Name):
-        parts.append(function.id)
-    return {".".join(reversed(parts)): {keyword.arg: _value(keyword.value) for keyword in node.keywords}}
-
-
-def _value(node: ast.expr | None) -> Any:
-    match node:
-        case ast.Constant():
-            return "..." if node.value is Ellipsis else node.value
-        case ast.UnaryOp(operand=ast.Constant(value=value)):
-            return -value  # type: ignore[operator]  # Whatever the operator: upstream reads +5 as -5.
-        case ast.List():
-            return [_value(element) for element in node.elts]
-        case ast.Tuple():
-            return tuple(_value(element) for element in node.elts)
-        case ast.Dict():
-            return {_value(key): _value(value) for key, value in zip(node.keys, node.values, strict=True)}
-        case ast.BinOp():
-            return _calculated(node)
-        case ast.Name():
-            return node.id
-        case ast.Call():
-            return _call(node) if node.keywords else ast.unparse(node)
-        case ast.Subscript():
-            return f"{ast.unparse(node.value)}[{ast.unparse(node.slice)}]"
-    raise UnreadableError(f"a value of the form {type(node).__name__}")
-
-
 _OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -238,23 +218,66 @@ _UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
 }
 
 
-def _calculated(node: ast.expr) -> Any:
-    """Return the value of an arithmetic expression of literals, bounded in size."""
-    match node:
-        case ast.Constant(value=value):
-            return value
-        case ast.UnaryOp():
-            return _UNARY[type(node.op)](_calculated(node.operand))
-        case ast.List():
-            return [_calculated(element) for element in node.elts]
-        case ast.Tuple():
-            return tuple(_calculated(element) for element in node.elts)
-        case ast.BinOp() if type(node.op) in _OPERATORS:
-            left, right = _calculated(node.left), _calculated(node.right)
-            if _size(node.op, left, right) > _MAX_BITS:
-                raise UnreadableError("a calculation with too large a result")
-            return _OPERATORS[type(node.op)](left, right)
-    raise UnreadableError(f"a calculation with a {type(node).__name__}")
+class _Values:
+    """The values of the nodes of one answer; what is calculated in it is bounded in sum."""
+
+    def __init__(self) -> None:
+        self._room = _MAX_CALCULATED
+
+    def call(self, node: ast.Call) -> Call:
+        """Return a call without its positional arguments, which upstream drops too."""
+        parts: list[str] = []
+        function: ast.expr = node.func
+        while isinstance(function, ast.Attribute):
+            parts.append(function.attr)
+            function = function.value
+        if isinstance(function, ast.Name):
+            parts.append(function.id)
+        return {".".join(reversed(parts)): {keyword.arg: self.value(keyword.value) for keyword in node.keywords}}
+
+    def value(self, node: ast.expr | None) -> Any:
+        match node:
+            case ast.Constant():
+                return "..." if node.value is Ellipsis else node.value
+            case ast.UnaryOp(operand=ast.Constant(value=value)):
+                return -value  # type: ignore[operator]  # Whatever the operator: upstream reads +5 as -5.
+            case ast.List():
+                return [self.value(element) for element in node.elts]
+            case ast.Tuple():
+                return tuple(self.value(element) for element in node.elts)
+            case ast.Dict():
+                return {self.value(key): self.value(value) for key, value in zip(node.keys, node.values, strict=True)}
+            case ast.BinOp():
+                return self.calculated(node)
+            case ast.Name():
+                return node.id
+            case ast.Call():
+                return self.call(node) if node.keywords else ast.unparse(node)
+            case ast.Subscript():
+                return f"{ast.unparse(node.value)}[{ast.unparse(node.slice)}]"
+        raise UnreadableError(f"a value of the form {type(node).__name__}")
+
+    def calculated(self, node: ast.expr) -> Any:
+        """Return the value of an arithmetic expression of literals, bounded in size."""
+        match node:
+            case ast.Constant(value=value):
+                return value
+            case ast.UnaryOp():
+                return _UNARY[type(node.op)](self.calculated(node.operand))
+            case ast.List():
+                return [self.calculated(element) for element in node.elts]
+            case ast.Tuple():
+                return tuple(self.calculated(element) for element in node.elts)
+            case ast.BinOp() if type(node.op) in _OPERATORS:
+                left, right = self.calculated(node.left), self.calculated(node.right)
+                if _size(node.op, left, right) > _MAX_BITS:
+                    raise UnreadableError("a calculation with too large a result")
+                result = _OPERATORS[type(node.op)](left, right)
+                self._room -= 0 if isinstance(result, int | float | complex) else _bits(result)
+                if self._room < 0:
+                    raise UnreadableError("calculations with too large results")
+                return result
+        raise UnreadableError(f"a calculation with a {type(node).__name__}")
 
 
 def _size(operation: ast.operator, left: Any, right: Any) -> int:
@@ -303,7 +326,7 @@ def _read_json(text: str) -> list[Call] | None:
         return None
     try:
         loaded = json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, MemoryError):
         return None
     items = loaded if isinstance(loaded, list) else [loaded]
     calls = [_tool_call(item) for item in items]

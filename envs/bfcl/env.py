@@ -100,6 +100,7 @@ class BFCLEnv(TextEnv):
         self._held_out: dict[int, list[dict[str, Any]]] = {}
         self._passed: list[bool] = []
         self._taken = 0
+        self._recorded: str | None = None
         self._expert: Expert | None = None
 
     @staticmethod
@@ -134,13 +135,17 @@ class BFCLEnv(TextEnv):
             return self.max_steps
         return len(data.turns(task)) * (TURN_STEPS + 1) if data.category_of(task) in data.MULTI_TURN else 1
 
+    def expect(self, observation: str) -> None:
+        """Take from a recorded observation which calls of the next action took too long; the others are not hurried."""
+        self._recorded = observation.removesuffix(f"\n\n{OVER}")
+
     def _split_tasks(self) -> Sequence[str]:
         return self._tasks
 
     def _start(self, task: str) -> tuple[EnvOutcome, str]:
         multi_turn = data.category_of(task) in data.MULTI_TURN
         self._current, self._user_turns = task, data.turns(task)
-        self._passed, self._taken, self._expert = [], 0, None
+        self._passed, self._taken, self._expert, self._recorded = [], 0, None, None
         names = data.held_out(task)
         held = {name for late in names.values() for name in late}
         schemas = data.schemas(task)
@@ -166,12 +171,18 @@ class BFCLEnv(TextEnv):
         return len(self._passed)
 
     def _act(self, action: str) -> EnvOutcome:
+        try:
+            return self._respond(action)
+        finally:
+            self._recorded = None
+
+    def _respond(self, action: str) -> EnvOutcome:
         if data.category_of(self._current) not in data.MULTI_TURN:
             return self._answer(action)
         texts, unreadable = _texts(action)
         if not texts:
             return self._end_turn(unreadable)
-        results = self._host.call(texts)
+        results = self._host.call(texts, self._recorded)
         self._taken += 1
         if self._expert is not None:
             self._expert.executed(texts)
@@ -183,7 +194,7 @@ class BFCLEnv(TextEnv):
         return self._end_turn(failure, observation)
 
     def _end_turn(self, invalid: str | None, results: str = "") -> EnvOutcome:
-        verdict = self._host.end_turn()
+        verdict = self._host.end_turn(patient=self._recorded is not None)
         self._passed = [*self._passed, verdict.valid]
         self._taken = 0
         if self._expert is not None:
@@ -195,7 +206,7 @@ class BFCLEnv(TextEnv):
         return EnvOutcome(text, float(won), float(won), won, ended=True, invalid_action=invalid)
 
     def _answer(self, action: str) -> EnvOutcome:
-        verdict = self._host.judge(self._current, action)
+        verdict = self._host.judge(self._current, action, patient=self._recorded is not None)
         self._passed = [verdict.valid]
         won = verdict.valid
         invalid = None if data.language_of(data.category_of(self._current)) != "python" else _texts(action)[1]

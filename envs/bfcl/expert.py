@@ -50,7 +50,10 @@ class Expert:
             texts: the calls as `CallAnswer.texts` writes them.
         """
         following = self._turns[self._turn][self._executed : self._executed + len(texts)]
-        self._on_path = self._on_path and [calls.canonical(text) for text in texts] == list(map(calls.canonical, following))
+        same = len(texts) == len(following) and [calls.canonical(text) for text in texts] == list(
+            map(calls.canonical, following)
+        )
+        self._on_path = self._on_path and same
         self._executed += len(texts)
 
     def turn_ended(self, passed: bool) -> None:

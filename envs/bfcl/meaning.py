@@ -59,9 +59,10 @@ def meaning(action: str) -> Hashable:
     try:
         answer = calls.read(action)
         nested = any(text.count("(") > 1 for text in answer.texts())
+        with calls.unreadable_otherwise():
+            each = [(name, _unordered(arguments)) for call in answer.calls for name, arguments in call.items()]
     except calls.UnreadableError:
         return action
-    each = [(name, _unordered(arguments)) for call in answer.calls for name, arguments in call.items()]
     if nested:
         return tuple(each)
     by_service: dict[str, list[tuple[str, str]]] = {}

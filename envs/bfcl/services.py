@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import ast
 import copy
-import inspect
 import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from types import FunctionType
 from typing import Any
 
-from cotbench.envs.bfcl.upstream import STATELESS, service
+from cotbench.envs.bfcl.upstream import STATELESS, Upstream
 
 FORBIDDEN = frozenset({"kill", "exit", "quit", "remove", "unlink", "popen", "Popen", "run"})
 """Names that upstream refuses to call."""
@@ -37,13 +36,12 @@ class RefusedError(Exception):
     """Raised for a call that contains more than declared functions and literals."""
 
 
-@cache
-def _public_methods(name: str) -> list[str]:
+def _public_methods(service_class: type[Any]) -> list[str]:
     """Return the names that upstream takes for an instance's bound methods: the functions and class methods of its class."""
-    service_class = service(name)
-    members = inspect.getmembers(service_class, lambda member: inspect.isfunction(member) or inspect.ismethod(member))
-    bound = [method for method, _ in members if not isinstance(inspect.getattr_static(service_class, method), staticmethod)]
-    return [method for method in bound if not method.startswith("_")]
+    members = {name: member for base in reversed(service_class.__mro__) for name, member in vars(base).items()}
+    return sorted(
+        name for name, member in members.items() if isinstance(member, FunctionType | classmethod) and not name.startswith("_")
+    )
 
 
 class Services:
@@ -52,41 +50,42 @@ class Services:
     Args:
         entry: upstream's entry: `id`, `initial_config`, `involved_classes`.
         owner: stands in the instances' names, which upstream writes into texts that look like calls.
+        upstream: the modules of the services. Default values and module variables are shared by all services made of it.
     """
 
-    def __init__(self, entry: Mapping[str, Any], owner: str) -> None:
+    def __init__(self, entry: Mapping[str, Any], owner: str, upstream: Upstream) -> None:
         long_context = "long_context" in entry["id"].rsplit("_", 1)[0]
         self.instances: dict[str, Any] = {}
         self._methods: dict[str, str] = {}
         self._named: dict[str, Any] = {}
         for name in entry["involved_classes"]:
-            instance = service(name)()
+            service_class = upstream.service(name)
+            instance = service_class()
             if name not in STATELESS:
                 instance._load_scenario(copy.deepcopy(entry["initial_config"].get(name, {})), long_context=long_context)
             spoken = re.sub(r"[-./:]", "_", f"{owner}_{entry['id']}_{name}_instance")
             self.instances[name] = self._named[spoken] = instance
-            self._methods |= dict.fromkeys(_public_methods(name), spoken)
-
-    def signature(self, function: str) -> inspect.Signature | None:
-        """Return the signature of a public method, or None when there is none of that name."""
-        if function not in self._methods:
-            return None
-        return inspect.signature(getattr(self._named[self._methods[function]], function))
+            self._methods |= dict.fromkeys(_public_methods(service_class), spoken)
 
     def call(self, text: str) -> str:
         """Execute one call as the decoder wrote it, and return its result; errors are results, in upstream's words.
 
         Args:
             text: a call as `CallAnswer.texts` writes it.
+
+        Raises:
+            MemoryError: the call needs more than this process may have; the services may be in any state.
         """
-        prefixed = _CALLED.sub(self._with_instance, text)
         try:
+            prefixed = _CALLED.sub(self._with_instance, text)
             function = prefixed.split("(")[0]
             if "." in function:
                 function = function.split(".")[1]
             if function in FORBIDDEN:
                 raise RefusedError(f"Function call {function} is not allowed.")
             return _written(self._value(_parsed(prefixed)))
+        except MemoryError:
+            raise
         except Exception as error:
             return f"{_FAILED}{error}"
 
@@ -142,8 +141,12 @@ def _parsed(text: str) -> ast.expr:
     text = text.lstrip(" \t")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        compile(text, "<string>", "eval", dont_inherit=True)  # For the errors that parsing alone does not find; it is not run.
-        return ast.parse(text, "<string>", mode="eval").body
+        try:
+            # For the errors that parsing alone does not find; it is not run.
+            compile(text, "<string>", "eval", dont_inherit=True)
+            return ast.parse(text, "<string>", mode="eval").body
+        except MemoryError as error:
+            raise RefusedError(str(error)) from error  # So says the parser of what is nested too deeply.
 
 
 def _written(result: Any) -> str:
@@ -153,6 +156,8 @@ def _written(result: Any) -> str:
     if type(result) is dict:
         try:
             return json.dumps(result)
+        except MemoryError:
+            raise
         except Exception:
             return str(result)
     return str(result)

@@ -11,7 +11,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from cotbench.envs.bfcl.calls import Call, UnreadableError, call_nodes, read
+from cotbench.envs.bfcl.calls import Call, UnreadableError, call_nodes, read, unreadable_otherwise
 
 _CALL = re.compile(r"\s*(?:[A-Za-z_$][\w$]*\s*\.\s*)*[A-Za-z_$][\w$]*\s*\(")
 _ARGUMENT = re.compile(r"\s*([A-Za-z_$][\w$]*)\s*=(?!=)")
@@ -30,13 +30,14 @@ def read_source(text: str) -> list[Call]:
         answer = read(text)
     except UnreadableError:
         return [_scanned(text.strip("`\n "))]
-    if answer.as_json:
-        return [{name: {k: _text(v) for k, v in inner.items()} for name, inner in call.items()} for call in answer.calls]
-    nodes = call_nodes(text)
-    return [
-        {name: {keyword.arg: _source(keyword.value) for keyword in node.keywords} for name in call}
-        for call, node in zip(answer.calls, nodes, strict=True)
-    ]
+    with unreadable_otherwise():
+        if answer.as_json:
+            return [{name: {k: _text(v) for k, v in inner.items()} for name, inner in call.items()} for call in answer.calls]
+        nodes = call_nodes(text)
+        return [
+            {name: {keyword.arg: _source(keyword.value) for keyword in node.keywords} for name in call}
+            for call, node in zip(answer.calls, nodes, strict=True)
+        ]
 
 
 def _text(value: object) -> str:

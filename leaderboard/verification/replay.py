@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cotbench.errors import EngineError
 from cotbench.leaderboard.verification.difference import Difference
-from cotbench.runs.env_workers import EnvHandle, EnvReply, EnvSettings, LocalEnv
+from cotbench.runs.env_workers import EnvReply, EnvSettings, LocalEnv
 from cotbench.runs.episode import Episode, Step
 
 MAX_ACTION = 1_000_000
@@ -39,7 +39,7 @@ class ReplayRules:
     expert: bool
 
 
-def replay_episode(episode: Episode, env: EnvHandle, rules: ReplayRules, deadline: float) -> Difference | None:
+def replay_episode(episode: Episode, env: LocalEnv, rules: ReplayRules, deadline: float) -> Difference | None:
     """Execute the recorded actions and return the first difference, in the order of the episode.
 
     Args:
@@ -63,6 +63,7 @@ def replay_episode(episode: Episode, env: EnvHandle, rules: ReplayRules, deadlin
             return found
         if time.monotonic() > deadline:
             raise EngineError(f"after {EPISODE_SECONDS:.0f} s it was at step {number} of {recorded} only")
+        env.expect(step.observation)
         env.ask_step(step.action)
         reply = env.read()
         if found := _first(_consequence(step, reply), key, number):
@@ -131,7 +132,7 @@ class Replayer:
         entry = settings.entry
         self._settings = settings
         self._rules = ReplayRules(entry.canonical(), entry.source().task_type, "expert_action" in settings.kwargs["request"])
-        self._env: EnvHandle | None = None
+        self._env: LocalEnv | None = None
 
     def difference(self, episode: Episode) -> Difference | None:
         """Return the first difference of an episode; an environment that fails is replaced once.
@@ -152,7 +153,7 @@ class Replayer:
             self.close()
             raise _named(episode, error) from error
 
-    def _opened(self) -> EnvHandle:
+    def _opened(self) -> LocalEnv:
         if self._env is None:
             self._env = LocalEnv(self._settings)
         return self._env

@@ -1,10 +1,13 @@
 """Upstream's own BFCL pipeline, in a process of its own: its inference loop fed with given responses, then its evaluation.
 
 Run as `python bfcl_upstream.py WHEEL`; reads a JSON line `{"task", "responses"}` for each episode from standard input, writes
-`{"valid", "results"}` for each to standard output. Nothing of cotbench is imported here.
+`{"valid", "results"}` for each to standard output. With `--forked` each conversation is carried out in a new process, and
+evaluated in another, as by someone who runs upstream on that entry alone; with `--reimported` the services' modules are
+imported anew for both, which is quicker. Nothing of cotbench is imported here.
 """
 
 import contextlib
+import decimal
 import importlib.machinery
 import io
 import json
@@ -14,6 +17,8 @@ import tempfile
 import types
 import zipfile
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -49,6 +54,7 @@ class _Models(defaultdict[str, Any]):
 def _prepare(wheel: Path, folder: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
+    sys.dont_write_bytecode = False
     os.environ["BFCL_PROJECT_ROOT"] = str(folder / "root")
     sys.path.insert(0, str(folder))
     for name in _STUBS:
@@ -123,10 +129,9 @@ def main() -> None:
             handler.said, handler.results = list(asked["responses"]), []
             with contextlib.redirect_stdout(io.StringIO()):
                 if "multi_turn" in category:
-                    spoken, _ = handler.inference(entry, False, True)
-                    verdict = eval_runner._evaluate_single_multi_turn_entry(
-                        handler, task, spoken, truths[category][task], entry, name, category
-                    )
+                    spoken, handler.results = _carried_out(partial(_inferred, handler, entry))
+                    evaluate = partial(eval_runner._evaluate_single_multi_turn_entry, handler, task, spoken)
+                    verdict = _carried_out(partial(evaluate, truths[category][task], entry, name, category))
                 elif "relevance" in category:
                     verdict = eval_runner._evaluate_single_relevance_entry(
                         handler, task, asked["responses"][0], entry, name, category
@@ -146,6 +151,34 @@ def main() -> None:
             for kept in [key for key in vars(multi_turn_utils) if key.startswith(name)]:
                 delattr(multi_turn_utils, kept)
             print(json.dumps({"valid": bool(verdict["valid"]), "results": handler.results}), flush=True)
+
+
+def _inferred(handler: Any, entry: dict[str, Any]) -> tuple[Any, list[str]]:
+    spoken, _ = handler.inference(entry, False, True)
+    return spoken, handler.results
+
+
+def _carried_out(function: Callable[[], Any]) -> Any:
+    """Return what a function returns: called here, here with modules imported anew, or in a forked copy of this process."""
+    if "--reimported" in sys.argv:
+        for name in [name for name in sys.modules if "func_source_code" in name]:
+            del sys.modules[name]
+        decimal.setcontext(decimal.Context())
+        if "mpmath" in sys.modules:
+            sys.modules["mpmath"].mp.dps = 15
+    if "--forked" not in sys.argv:
+        return function()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with os.fdopen(writer, "w") as pipe:
+            json.dump(function(), pipe, default=str)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        returned = json.load(pipe)
+    os.waitpid(child, 0)
+    return returned
 
 
 def _load_file(path: Any, sort_by_id: bool = False, use_lock: bool = True) -> list[Any]:

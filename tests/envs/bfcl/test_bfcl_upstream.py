@@ -43,10 +43,10 @@ def _single_turn() -> list[str]:
     return [task for category in categories for task in source.tasks("official", category)]
 
 
-def _upstream(episodes: list[tuple[str, list[str]]]) -> list[dict[str, Any]]:
+def _upstream(episodes: list[tuple[str, list[str]]], how: str = "--reimported") -> list[dict[str, Any]]:
     lines = [json.dumps({"task": task.removeprefix(data.PREFIX), "responses": said}) for task, said in episodes]
     done = subprocess.run(
-        [sys.executable, str(REFERENCE), str(wheels.fetch("bfcl"))],
+        [sys.executable, str(REFERENCE), str(wheels.fetch("bfcl")), how],
         input="\n".join(lines),
         capture_output=True,
         text=True,
@@ -109,15 +109,22 @@ def test_all_answers_that_can_pass_pass(env: BFCLEnv) -> None:
     assert sorted(failed) == sorted(UNPASSABLE - {"bfcl/simple_java_64"})
 
 
-@pytest.mark.parametrize("episodes", [300, pytest.param(2400, marks=pytest.mark.slow)])
-def test_damaged_conversations_get_upstreams_verdict_and_results(env: BFCLEnv, episodes: int) -> None:
+@pytest.mark.parametrize(
+    ("episodes", "how"),
+    [
+        (300, "--reimported"),
+        pytest.param(2400, "--reimported", marks=pytest.mark.slow),
+        pytest.param(400, "--forked", marks=pytest.mark.slow),
+    ],
+)
+def test_damaged_conversations_get_upstreams_verdict_and_results_alone(env: BFCLEnv, episodes: int, how: str) -> None:
     rng, tasks = random.Random(episodes), _multi_turn()
     said = []
     for _ in range(episodes):
         task = rng.choice(tasks)
         truth = [[_named(text, task) for text in turn] for turn in data.ground_truth(task)]
         said.append((task, corrupted(truth, rng)))
-    expected = _upstream(said)
+    expected = _upstream(said, how)
     assert len(expected) == episodes
     different, won = [], 0
     for (task, responses), theirs in zip(said, expected, strict=True):
