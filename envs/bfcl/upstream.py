@@ -7,7 +7,6 @@ The package itself cannot be imported: it pulls in every vendor's client library
 from __future__ import annotations
 
 import builtins
-import zipfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from types import ModuleType, SimpleNamespace
@@ -47,7 +46,6 @@ class _Modules:
         config = ModuleType(f"{_PACKAGE}.constants.model_config")
         config.__dict__["MODEL_CONFIG_MAPPING"] = _AnyModel()
         self._loaded = {config.__name__: config}
-        self._archive = zipfile.ZipFile(wheels.fetch("bfcl"))
         self._builtins = {**vars(builtins), "__import__": self._import}
 
     def load(self, name: str) -> ModuleType:
@@ -58,7 +56,7 @@ class _Modules:
             module.__dict__["__builtins__"] = self._builtins
             self._loaded[name] = module
             # The wheel's own source, of a checked sha256; never what a model wrote.
-            exec(compile(self._archive.read(member), f"{_PACKAGE} wheel: {member}", "exec"), module.__dict__)  # noqa: S102
+            exec(compile(wheels.read_bytes("bfcl", member), f"{_PACKAGE} wheel: {member}", "exec"), module.__dict__)  # noqa: S102
         return self._loaded[name]
 
     def _import(
