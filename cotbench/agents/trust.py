@@ -1,4 +1,4 @@
-"""What a spec out of somebody else's folder may not do without being confirmed. Invariant: on the word of a folder alone no other
+"""What a spec out of somebody else's folder may not do unconfirmed. Invariant: on the word of a folder alone no other
 machine is contacted, no variable of the environment is read as a key, and no program gets arguments.
 
 The rule looks at texts, not at agents, so that it holds for specs inside of specs and for agents of plugins: an address outside

@@ -1,5 +1,5 @@
-"""`--trust`: what a folder names is used like what was typed. Invariant: without it, or a yes at a terminal, a command that goes
-on with a folder contacts no other machine and reads no other key than without the folder.
+"""`--trust`: what a folder names is used like what was typed. Invariant: without it, or a yes at a terminal, a command that
+goes on with a folder contacts no other machine and reads no other key than without the folder.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ the environment holds for OpenAI alone goes to no other server.
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import threading
@@ -111,9 +112,10 @@ class Connection:
             api_key=key or _NO_KEY,
             timeout=timeout,
             max_retries=0,
+            default_headers={} if url == OPENAI else dict.fromkeys(_environment_headers(), openai.omit),
             http_client=openai.DefaultHttpxClient(transport=transport, follow_redirects=False),
         )
-        if url != OPENAI:  # The client takes both out of the environment.
+        if url != OPENAI:  # The client takes these, too, out of the environment.
             self._client.organization = self._client.project = None
         weakref.finalize(self, self._client.close).atexit = False
 
@@ -289,6 +291,12 @@ class Connection:
 
     def _excerpt(self, text: str) -> str:
         return " ".join(self.redact(text).split())[:_EXCERPT_CHARS]
+
+
+def _environment_headers() -> list[str]:
+    """Return the names of the headers that the client takes out of the environment: lines of a name, a colon and a value."""
+    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
+    return [line.partition(":")[0].strip() for line in lines if ":" in line]
 
 
 def _is_transient(status: int) -> bool:
