@@ -175,12 +175,17 @@ def test_one_of_two_starts_goes_through(starter: Starter, recorded: Path, tmp_pa
         _check(kind, out, outcomes)
         won = next(number for number, (code, _) in enumerate(outcomes) if code == 0)
         assert (out / manifest).is_file()
-        assert _seeds(out) <= {2 * turn + won}, "all files are of the one that went through"
+        if kind == "judge":  # Its commands are equal: there is one result, and not half of two.
+            rows = [json.loads(line) for line in (out / "rows.jsonl").read_text("utf-8").splitlines()]
+            keys = {(row["task"], row["step"]) for row in rows}
+            assert len(keys) == len(rows) > 0 and (out / "probe.json").is_file()
+        else:
+            assert _seeds(out) == {2 * turn + won}, "all files are of the one that went through"
 
 
 @pytest.mark.slow
 @needs_hf
-@pytest.mark.parametrize("rounds", [12])
+@pytest.mark.parametrize("rounds", [4])
 def test_one_of_two_trainings_goes_through(tmp_path: Path, starter: Starter, rounds: int) -> None:
     """In new processes: torch is not forked."""
     traces = tmp_path / "traces"
@@ -207,9 +212,8 @@ def test_one_of_two_studies_holds_the_folder(tmp_path: Path, starter: Starter) -
         for number in range(2):
             toml = tmp_path / f"study{number}.toml"
             toml.write_text((ROOT / "cotbench" / "study" / "presets" / "smoke.toml").read_text("utf-8"), "utf-8")
-        outcomes = starter(
-            *(["study", str(tmp_path / f"study{number}.toml"), "--out", str(tmp_path / "study")] for number in (0, 1))
-        )
+        names = [str(tmp_path / f"study{number}.toml") for number in (0, 1)]
+        outcomes = starter(*(["study", name, "--out", str(tmp_path / "study")] for name in names))
         for code, said in outcomes:
             assert code != 0 and f"{tmp_path / 'study'} is in use by another cotbench study: wait for it" in said
         assert not (tmp_path / "study" / "study.json").exists()
