@@ -21,6 +21,7 @@ from cotbench.errors import AgentError, UsageError
 from tests import fake_server
 from tests.conftest import needs_hf, needs_openai
 from tests.fake_server import FakeServer, Manners, running
+from tests.house import ROOT
 from tests.served import KEY, TEMPLATE, asked, served
 
 SECRET = "AKIA-not-for-strangers/0123456789+=\\x"
@@ -162,7 +163,8 @@ def test_a_suite_a_judge_a_training_and_a_study_of_a_stranger(
     _refused(["judge", str(played / "run"), "--resume", str(judged)], judged, EVIL_FOUND, capsys)
 
     study = tmp_path / "study.toml"
-    study.write_text(f'name = "s"\nmodels = ["tiny"]\nreference = "{EVIL}"\n', "utf-8")
+    preset = (ROOT / "cotbench" / "study" / "presets" / "smoke.toml").read_text("utf-8")
+    study.write_text(f'reference = "{EVIL}"\n{preset}', "utf-8")
     assert run_cli(["study", str(study), "--out", str(tmp_path / "s")]) == 2
     err = capsys.readouterr().err
     assert err == f"error: {study} names {EVIL_FOUND}, which was not typed: add --trust if you know who made it\n"
