@@ -379,7 +379,7 @@ def test_a_password_in_a_url_is_shown_and_written_nowhere(
     monkeypatch.chdir(tmp_path)
     assert run_cli(["run", "--agent", spec, "--env", "alfworld-gen", "--limit", "1"]) == 2
     out, err = capsys.readouterr()
-    assert "hunter2" not in out + err and "holds a name or a password" in err and err.count("\n") == 1
+    assert "hunter2" not in out + err and "holds more than a host and a path" in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UsageError):
         parse_spec(spec)
