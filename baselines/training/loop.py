@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-from cotbench.agents.hf.loading import first_line, hushed, is_disk_full, quiet
+from cotbench.agents.hf.pretrained import first_line, hushed, is_disk_full, quiet
 from cotbench.baselines.training.dataset import PackedDataset
 from cotbench.baselines.training.model import TrainableModel, save
 from cotbench.baselines.training.options import TrainingOptions

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cotbench.agents.hf import loading
+from cotbench.agents.hf.pretrained import first_line, hushed
 from cotbench.errors import AgentError, MissingExtraError
 
 
@@ -50,7 +50,7 @@ def add_adapter(model: Any, lora: LoraOptions) -> Any:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
     try:
-        with loading.hushed():
+        with hushed():
             return peft.get_peft_model(model, config)
     except ValueError as error:
-        raise AgentError(f"no adapter fits this model ({loading.first_line(error)}): see --lora-targets") from error
+        raise AgentError(f"no adapter fits this model ({first_line(error)}): see --lora-targets") from error

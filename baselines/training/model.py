@@ -11,6 +11,7 @@ from typing import Any
 
 from cotbench.agents.hf import loading
 from cotbench.agents.hf.length_settings import CROSSING_TOKENS, SHORT, crossing_error, crossings, length_settings
+from cotbench.agents.hf.pretrained import first_line
 from cotbench.agents.hf.tokenizer import context_of
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.baselines.training import packing
@@ -19,6 +20,9 @@ from cotbench.baselines.training.loss import losses, plain_losses
 from cotbench.baselines.training.sequence_tree import Branch, Tree
 
 _log = logging.getLogger(__name__)
+
+_IDENTITY = ("model", "revision", "weights_sha256", "settings_sha256", "parameters")
+"""What of a model's description a training's record repeats."""
 
 _NATS = 1e-3
 """Tolerance (nats) between two computations of a token's loss."""
@@ -60,7 +64,7 @@ def load_trainable(
         MissingExtraError: an adapter is wanted, and peft is not installed.
     """
     loaded = loading.load(target, device=device, dtype="float32", attn=None, revision=revision)
-    description = {name: loaded.description[name] for name in ("model", "revision", "weights_sha256", "parameters")}
+    description = {name: loaded.description[name] for name in _IDENTITY}
     return make_trainable(loaded.model, loaded.tokenizer, description, lora)
 
 
@@ -124,7 +128,7 @@ def _try_install_packed_attention(model: Any, context: int) -> str | None:
             if difference is not None:
                 return f"the packed attention: {difference}"
     except Exception as error:  # Whatever a model's code does with arguments that it does not know.
-        return loading.first_line(error)
+        return first_line(error)
     finally:
         model.train(training)
     packing.install_packed_attention(model)

@@ -24,6 +24,9 @@ BEGUN = "training.json"
 TRAINING_FOLDER = FolderKind(noun="training", writer="cotbench train", manifest=BEGUN)
 
 _IDENTITY = ("recipe", "config", "data", "elicitations")
+_BASE = ("weights_sha256", "settings_sha256")
+"""What of the model that a training began with must be the same when it is resumed."""
+
 MACHINE_OPTIONS = ("device", "threads", "logging_steps", "report_to")
 """Options that may differ when a training is resumed."""
 
@@ -98,14 +101,29 @@ def prepare_folder(out: Path, record: dict[str, Any], *, resume: bool) -> None:
 
 
 def write_begun(out: Path, record: dict[str, Any]) -> None:
-    """Write the record of the training, once model and data are known to be fit for it.
+    """Write the record of the training, once model and data are known to be fit for it; check the model where there is one.
 
     Args:
         out: the folder of the training.
-        record: recipe, config, data and elicitations of the training.
+        record: recipe, config, data and elicitations of the training, and the model that it begins with.
+
+    Raises:
+        RunFolderError: the training was begun with other weights.
     """
-    if first_process() and not (out / BEGUN).is_file():
-        write_atomically(out / BEGUN, [json.dumps(record, indent=2) + "\n"])
+    if not first_process():
+        return
+    if (out / BEGUN).is_file():
+        before, now = ({f"base {name}": value for name, value in base.items()} for base in _bases(out, record))
+        check_identity(out, before, now, TRAINING_FOLDER.noun)
+        return
+    write_atomically(out / BEGUN, [json.dumps(record, indent=2) + "\n"])
+
+
+def _bases(out: Path, record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the digests of the model that the training in a folder began with, and of the one that was loaded now."""
+    before, now = read_begun(out).get("base") or {}, record.get("base") or {}
+    names = [name for name in _BASE if name in before and name in now]
+    return {name: before[name] for name in names}, {name: now[name] for name in names}
 
 
 def read_begun(out: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ does not take is an error, not ignored.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -46,6 +47,9 @@ def _check(name: str, factory: Any) -> None:
 _registry: Registry[Factory] = Registry("agent", ENTRY_POINTS, None, _BUILTIN, _check)
 
 
+_PASSWORD = re.compile(r"://[^/?#]*@")
+
+
 @dataclass(frozen=True, slots=True)
 class AgentSpec:
     """The parts of a spec: `hf:Qwen/Qwen3-4B?dtype=bfloat16` is name `hf`, target `Qwen/Qwen3-4B`, one option."""
@@ -61,6 +65,10 @@ def parse_spec(spec: str) -> AgentSpec:
     Raises:
         UsageError: it has no name, or an option without a value.
     """
+    if _PASSWORD.search(spec):
+        raise UsageError(
+            f"agent {printable(spec)!r}: a URL in it holds more than a host and a path; a key belongs into an environment variable"
+        )
     head, _, query = spec.partition("?")
     name, _, target = head.partition(":")
     if not name:
@@ -70,6 +78,13 @@ def parse_spec(spec: str) -> AgentSpec:
     except ValueError as error:
         raise UsageError(f"agent {spec!r}: options are written ?name=value&name=value") from error
     return AgentSpec(name, target, options)
+
+
+def printable(spec: str) -> str:
+    """Return a spec as it may be shown: without options, and without what stands between two `@`, which may be a password."""
+    before, _, rest = spec.partition("?")[0].partition("@")
+    secret, _, after = rest.rpartition("@")
+    return f"{before}@...@{after}" if secret else spec.partition("?")[0]
 
 
 def register_agent(name: str) -> Callable[[_F], _F]:

@@ -20,11 +20,13 @@ import time
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import IO, Any, Literal
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from cotbench.agents.hf.loading import ALIASES
+from cotbench.agents.hf.model_files import list_files, require_safetensors, snapshot_folder
 from cotbench.agents.openai.agent import OpenAIAgent
 from cotbench.agents.openai.capabilities import Way
 from cotbench.errors import AgentError, UsageError
@@ -89,9 +91,12 @@ class VLLMAgent:
         if any(argument.startswith("--api-key") for argument in more):
             raise UsageError("the server of a vllm: agent listens on this machine alone and takes no key: leave --api-key away")
         self.name = f"vllm:{model}"
+        if (folder := Path(served).expanduser()).is_dir():
+            require_safetensors(folder)
         self._server = _Process(served, port, [*_FIXED_ARGUMENTS, *more])
         try:
             version = self._server.wait(start)
+            content = _content(served)  # It may have been fetched just now.
             self._agent = OpenAIAgent(
                 f"{served}@http://{HOST}:{self._server.port}",
                 tokenizer=tokenizer,
@@ -109,7 +114,12 @@ class VLLMAgent:
         self.batch = self._agent.batch
         # The port is left out: a run may go on with another one.
         description = {name: value for name, value in self._agent.describe().items() if name != "url"}
-        self._description = {**description, "vllm": version, "arguments": [*_FIXED_ARGUMENTS, *more]}
+        self._description = {
+            **description,
+            **content,
+            "vllm": version,
+            "arguments": [*_FIXED_ARGUMENTS, *more],
+        }
 
     def describe(self) -> dict[str, Any]:
         """Return model, version and arguments of the server, and how it is asked."""
@@ -135,6 +145,17 @@ class VLLMAgent:
         """End the server."""
         self._agent.close()
         self._server.end()
+
+
+def _content(model: str) -> dict[str, str | None]:
+    """Return the digests of a model's files on this machine; nothing where they are not found."""
+    folder: Path | None = Path(model).expanduser()
+    if folder is not None and not folder.is_dir():
+        folder = snapshot_folder(model) if find_spec("huggingface_hub") is not None else None
+    if folder is None:
+        return {}
+    files = list_files(folder)
+    return {"weights_sha256": files.weights_sha256, "settings_sha256": files.settings_sha256}
 
 
 def _command() -> list[str]:

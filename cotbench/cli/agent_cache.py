@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cotbench.agents.base import Agent, agent_code, close_agent
+from cotbench.agents.registry import printable
 
 
 class _Keeper:
@@ -47,7 +48,7 @@ def open_agent(spec: str, build: Callable[[], Agent]) -> Iterator[Agent]:
         agent = _keeper.agent
     else:
         _keeper.drop()
-        print(f"loading {spec}", file=sys.stderr)
+        print(f"loading {printable(spec)}", file=sys.stderr)
         agent = build()
     clear_cache = getattr(agent, "clear_cache", None)
     if not _keeper.keeping or clear_cache is None:

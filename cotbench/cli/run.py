@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import Debug, DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.runs.resources import Resources
 from cotbench.runs.suite_config import SuiteConfig
@@ -22,6 +23,7 @@ def run(
     ] = None,
     resume: Resume = None,
     import_: Import = None,
+    trust: Trust = False,
     dry_run: DryRun = False,
     debug: Debug = False,
     json_: Annotated[bool, typer.Option("--json", help="print summary.json instead", rich_help_panel=OUTPUT)] = False,
@@ -46,6 +48,7 @@ def run(
     env = given.get("env", SuiteConfig.model_fields["env"].default)
     if folder is not None:
         configs = recorded_configs(folder, given)
+        confirm([config.model_dump(mode="json") for config in configs], folder, typed=given, trust=trust)
     elif "agent" not in given:
         raise UsageError("--agent is missing: try --agent hf:smollm2, or --agent random (cotbench list agents)")
     else:
@@ -62,7 +65,7 @@ def run(
         plan.entry.require()
     require_trackers(resources.report_to)
     target = folder or out or runner.new_folder(configs[0].model_copy(update={"env": env} if several else {}))
-    again = resume_command("run", target, import_ or [], data)
+    again = resume_command("run", target, import_ or [], data, config=[config.model_dump(mode="json") for config in configs])
     kind = suite.SUITE_FOLDER if several else RUN_FOLDER
     try:
         # Locked before the model is loaded, which can take minutes: a second start is refused at once.

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.study.resources import StudyResources
 
@@ -27,6 +28,7 @@ def study(
     ] = None,
     resume: Resume = None,
     import_: Import = None,
+    trust: Trust = False,
     dry_run: DryRun = False,
     json_: Annotated[
         bool, typer.Option("--json", help="print the plan, or the report's numbers, as JSON", rich_help_panel=OUTPUT)
@@ -44,12 +46,13 @@ def study(
 
     resources = model_of(StudyResources, typed[StudyResources])
     config, target = _config(name, out, resume)
+    confirm(config.model_dump(mode="json"), target if name is None else name, trust=trust or dry_run)
     plan = make_study_plan(config)
     jobs = resources.jobs or _jobs(config)
     if dry_run:
         _print_plan(plan, target, resources.flops, jobs, json_)
         return 0
-    again = resume_command("study", target, import_ or [])
+    again = resume_command("study", target, import_ or [], config=config.model_dump(mode="json"))
     _require(plan)
     require_report("the report of a study")
     try:

@@ -9,6 +9,7 @@ import typer
 
 from cotbench.baselines.data.traces_config import TracesConfig
 from cotbench.cli.flags import Debug, DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.runs.resources import Resources
 
@@ -27,6 +28,7 @@ def traces(
     ] = None,
     resume: Resume = None,
     import_: Import = None,
+    trust: Trust = False,
     dry_run: DryRun = False,
     debug: Debug = False,
     json_: Annotated[bool, typer.Option("--json", help="print traces.json instead", rich_help_panel=OUTPUT)] = False,
@@ -40,7 +42,16 @@ def traces(
         return _convert(source, out, {**given, **only_given({"resume": resume})}, tokens)
     resources = model_of(Resources, typed[Resources])
     return _play(
-        given, (out, resume), resources, import_ or [], tokens=tokens, parquet=parquet, dry=dry_run, debug=debug, json_=json_
+        given,
+        (out, resume),
+        resources,
+        import_ or [],
+        tokens=tokens,
+        parquet=parquet,
+        trust=trust,
+        dry=dry_run,
+        debug=debug,
+        json_=json_,
     )
 
 
@@ -52,6 +63,7 @@ def _play(
     *,
     tokens: str | None,
     parquet: bool,
+    trust: bool,
     dry: bool,
     debug: bool,
     json_: bool,
@@ -70,6 +82,8 @@ def _play(
 
     folder = resume_folder(where[1], where[0])
     config = _config(folder, given)
+    if folder is not None:
+        confirm(config.model_dump(mode="json"), folder, typed=given, trust=trust)
     build = resolve(config.agent, resources.agent_options())
     plan = make_plan(config, resources.data)
     if dry:
@@ -81,7 +95,7 @@ def _play(
         require_parquet()
     encoder = None if tokens is None else open_encoder(tokens)
     target = folder or where[0] or runner.new_folder(config)
-    again = resume_command("traces", target, imports, resources.data)
+    again = resume_command("traces", target, imports, resources.data, config=config.model_dump(mode="json"))
     manifest = target / TRACES_FOLDER.manifest
 
     def check(target: Path) -> None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from cotbench.baselines.recipes.choice import RecipeChoice
 from cotbench.cli.flags import Import, Resume, Typed, with_options
+from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import MODEL, OUTPUT
 
 
@@ -51,12 +52,13 @@ def make_command(arguments: list[str]) -> Callable[..., int]:
         out: Annotated[Path | None, typer.Option(help="folder of the trained model", rich_help_panel=OUTPUT)] = None,
         resume: Resume = None,
         import_: Import = None,
+        trust: Trust = False,
         json_: Annotated[bool, typer.Option("--json", help="print the recipe card instead", rich_help_panel=OUTPUT)] = False,
     ) -> int:
         """Train a model on traces: checkpoints are loaded as hf:OUT/checkpoint-N, the last state as hf:OUT."""
         given = options_of(option or [])
         tables = {name: {**given[name], **value} for name, value in typed[config].items() if isinstance(given.get(name), dict)}
-        return _train(typed[RecipeChoice], given | typed[config] | tables, (out, resume), import_ or [], json_)
+        return _train(typed[RecipeChoice], given | typed[config] | tables, (out, resume), import_ or [], trust, json_)
 
     return train
 
@@ -109,6 +111,7 @@ def _train(
     given: dict[str, Any],
     where: tuple[Path | None, str | None],
     imports: list[str],
+    trust: bool,
     as_json: bool,
 ) -> int:
     from cotbench.baselines.recipes.require import require_training
@@ -125,7 +128,10 @@ def _train(
     from cotbench.baselines.training.trainer import CARD
 
     plan = resolve.resolve_config(choice.get("recipe"), choice.get("preset"), choice.get("config"), given, begun)
-    again = resume_command("train", target, imports)
+    config = plan.config.model_dump(mode="json")
+    if begun is not None:
+        confirm(config, begun, typed=given, trust=trust)
+    again = resume_command("train", target, imports, config=config)
     try:
         _play_tiny_episodes(plan, quiet=as_json)
         trained = resolve.run_recipe(plan, target, resume=begun is not None, progress=progress(quiet=as_json))

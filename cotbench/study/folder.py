@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cotbench.agents.trust import concerns
 from cotbench.errors import RunFolderError
+from cotbench.json_text import parse_json
 from cotbench.plugins import loaded_plugins
 from cotbench.runs.folder import FolderKind, make_folder, open_folder
 from cotbench.runs.jsonl_store import write_atomically
@@ -79,14 +81,24 @@ def command_of(study: Path, plan: StudyPlan, stage: Stage) -> list[str]:
     """
     folder, request = folder_of(study, stage), stage.request
     plugins = [word for name in loaded_plugins() for word in ("--import", name)]
-    if (folder / request.begun).is_file():
-        return [request.command, "--resume", str(folder), *plugins]
 
     def fill(output: StageOutput) -> str:
         used = folder_of(study, plan.named(output.stage))
         return str(used if output.checkpoint is None else checkpoint(used, output.checkpoint))
 
+    if (folder / request.begun).is_file():
+        trust = ["--trust"] if _names_the_same(folder / request.begun, request.arguments(str)) else []
+        return [request.command, "--resume", str(folder), *plugins, *trust]
     return [request.command, *request.arguments(fill), *plugins, "--out", str(folder)]
+
+
+def _names_the_same(begun: Path, arguments: list[str]) -> bool:
+    """Return whether what has to be confirmed in a stage's folder is all in the study's own settings, which are confirmed."""
+    try:
+        found = concerns(parse_json(begun.read_bytes()))
+    except (OSError, ValueError):
+        return False
+    return bool(found) and set(found) <= set(concerns(arguments))
 
 
 def begin(study: Path, plan: StudyPlan) -> None:

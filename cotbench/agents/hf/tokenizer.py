@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cotbench.agents.hf import loading
+from cotbench.agents.hf.pretrained import first_line, load_config, quiet, require_transformers
 from cotbench.errors import AgentError
 
 
@@ -21,17 +22,19 @@ def load_tokenizer(target: str) -> tuple[Any, int]:
         AgentError: the model or its tokenizer cannot be had.
         MissingExtraError: transformers is not installed.
     """
-    loading.require_transformers()
+    require_transformers()
     import transformers
 
-    loading.quiet(transformers)
+    quiet(transformers)
     folder = loading.adapter_folder(target)
     name, revision = (target, None) if folder is None else loading.base_of(folder)
     source, tokenizer = loading.base_tokenizer(name, revision)
     try:
-        config = transformers.AutoConfig.from_pretrained(source, **({"revision": revision} if revision else {}))
+        config = load_config(source, revision)
+    except AgentError:
+        raise
     except Exception as error:
-        raise AgentError(f"cannot load the configuration of {name!r} ({loading.first_line(error)})") from error
+        raise AgentError(f"cannot load the configuration of {name!r} ({first_line(error)})") from error
     return tokenizer if folder is None else loading.own_tokenizer(folder, tokenizer), context_of(config)
 
 

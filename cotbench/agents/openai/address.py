@@ -1,5 +1,6 @@
 """Address and key of a server. Invariant: an address holds no secret, so it may be written down; a key is read from the
-environment and sent to the server alone; what may have been meant as an address is never taken for a model's name.
+environment and sent to the server alone, and in plain text to no other machine; what may have been meant as an address is
+never taken for a model's name.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from cotbench.errors import AgentError, UsageError
-from cotbench.server_url import read_url
+from cotbench.server_url import is_loopback, read_url
 
 BASE_URL = "OPENAI_BASE_URL"
 """The environment variable with the URL, where a spec names none."""
@@ -96,7 +97,7 @@ def read_key(variable: str, url: str) -> str | None:
 
     Raises:
         UsageError: that is not the name of a variable. The message does not repeat it: it may be a key.
-        AgentError: the key is missing, or no key.
+        AgentError: the key is missing, or no key, or would go over the network in plain text.
     """
     if not variable:
         return None
@@ -109,4 +110,10 @@ def read_key(variable: str, url: str) -> str | None:
         return None
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise AgentError(f"the environment variable {variable} holds characters that no key has: set it again")
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise AgentError(
+            f"the key in {variable} would go to {url} in plain text: use https://, or a tunnel to this machine, or send no key "
+            "with ?key_env="
+        )
     return key

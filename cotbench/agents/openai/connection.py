@@ -1,15 +1,18 @@
-"""Requests to one server, repeated where that can help. Invariant: every failure is a `ServerError` whose text does not hold
-the key, even where the server echoes it; what is returned is the model's answer. Requests to this machine go through no proxy.
+"""Requests to one server, repeated where that can help. Invariant: every failure is a `ServerError`; what is returned is the
+model's answer; neither holds the key, even where the server echoes it. Requests to this machine go through no proxy, and what
+the environment holds for OpenAI alone goes to no other server.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import threading
 import weakref
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib import import_module
@@ -17,7 +20,8 @@ from importlib.util import find_spec
 from typing import Any, Literal
 from urllib.parse import quote
 
-from cotbench.agents.openai.reply import CompletionReply, ReplyError, error_message, read_reply
+from cotbench.agents.openai.address import OPENAI
+from cotbench.agents.openai.reply import CompletionReply, ReplyError, ToolCall, error_message, read_reply
 from cotbench.errors import AgentError, MissingExtraError
 from cotbench.json_text import replace_surrogates
 from cotbench.proxy import find_proxy
@@ -108,8 +112,11 @@ class Connection:
             api_key=key or _NO_KEY,
             timeout=timeout,
             max_retries=0,
+            default_headers={} if url == OPENAI else dict.fromkeys(_environment_headers(), openai.omit),
             http_client=openai.DefaultHttpxClient(transport=transport, follow_redirects=False),
         )
+        if url != OPENAI:  # The client takes these, too, out of the environment.
+            self._client.organization = self._client.project = None
         weakref.finalize(self, self._client.close).atexit = False
 
     def ask(self, path: Path, body: Mapping[str, Any], *, final: Collection[int] = ()) -> CompletionReply:
@@ -150,8 +157,8 @@ class Connection:
             ServerError: the server does not answer, or does not accept the key.
         """
         try:
-            raw = self._client.with_options(timeout=min(self._timeout, _MODELS_TIMEOUT)).models.with_raw_response.list()
-            listed = replace_surrogates(json.loads(raw.http_response.text))["data"]
+            raw = self._client.models.with_raw_response.list(timeout=min(self._timeout, _MODELS_TIMEOUT))
+            listed = self._without_key(self._decoded(raw.http_response.text)["data"])
             return [model for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
         except (ValueError, KeyError, TypeError):
             return []
@@ -172,7 +179,8 @@ class Connection:
         import openai
 
         try:
-            return self._client.with_options(timeout=min(self._timeout, _MODELS_TIMEOUT)).get(url, cast_to=object)
+            options: Any = {"timeout": min(self._timeout, _MODELS_TIMEOUT)}
+            return self._without_key(self._client.get(url, cast_to=object, options=options))
         except (openai.APIError, ValueError):
             return None
 
@@ -209,14 +217,44 @@ class Connection:
     def _read(self, path: Path, text: str) -> CompletionReply:
         where = self._where(path)
         try:
-            loaded = replace_surrogates(json.loads(text))  # No tokenizer takes a lone surrogate, and no file.
+            loaded = self._decoded(text)
         except (ValueError, RecursionError):
             raise ServerError(f"{where} answered with what is no JSON: {self._excerpt(text)!r}", transient=True) from None
         try:
-            return read_reply(loaded)
+            return self._redacted(read_reply(loaded))
         except ReplyError as error:
             transient = error.transient if error.status is None else _is_transient(error.status)
             raise ServerError(f"{where} {self._excerpt(str(error))}", error.status, transient=transient) from None
+
+    def _decoded(self, text: str) -> Any:
+        """Return the decoded JSON of a body."""
+        return replace_surrogates(json.loads(text))  # No tokenizer takes a lone surrogate, and no file.
+
+    def _redacted(self, reply: CompletionReply) -> CompletionReply:
+        """Return a reply without the key; where it held it, without its tokens, which spell the key too."""
+        texts = (reply.text, reply.reasoning, reply.stop, [(call.name, call.arguments) for call in reply.calls])
+        text, reasoning, stop, calls = self._without_key(texts)
+        if (text, reasoning, stop, calls) == texts and self.redact("".join(reply.pieces)) == "".join(reply.pieces):
+            return reply
+        return replace(
+            reply,
+            text=text,
+            reasoning=reasoning,
+            stop=stop,
+            calls=tuple(ToolCall(name, arguments) for name, arguments in calls),
+            pieces=(),
+            logprobs=None,
+            token_logprobs=(),
+            ids=(),
+        )
+
+    def _without_key(self, value: Any) -> Any:
+        """Return JSON data, or a tuple in it, whose texts do not hold the key."""
+        if isinstance(value, str):
+            return self.redact(value)
+        if isinstance(value, dict):
+            return {self.redact(str(name)): self._without_key(inner) for name, inner in value.items()}
+        return type(value)(map(self._without_key, value)) if isinstance(value, list | tuple) else value
 
     def _failure(self, path: str, error: Exception) -> ServerError:
         """Return the error for an exception of the client."""
@@ -253,6 +291,12 @@ class Connection:
 
     def _excerpt(self, text: str) -> str:
         return " ".join(self.redact(text).split())[:_EXCERPT_CHARS]
+
+
+def _environment_headers() -> list[str]:
+    """Return the names of the headers that the client takes out of the environment: lines of a name, a colon and a value."""
+    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
+    return [line.partition(":")[0].strip() for line in lines if ":" in line]
 
 
 def _is_transient(status: int) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cotbench.agents.hf import loading
+from cotbench.agents.hf.pretrained import first_line, load_config, load_tokenizer
 from cotbench.agents.tokenization.chat_template import Chat, describe_template, template_of
 from cotbench.agents.tokenization.template_clock import reads_clock
 from cotbench.agents.tokenization.token_ids import prefill_ids
@@ -41,9 +42,11 @@ class ServerTokenizer:
             loading.require_hub(source, source, None)
             where = source
         try:
-            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(where)
+            self._tokenizer: Any = load_tokenizer(where)
+        except AgentError:
+            raise
         except Exception as error:
-            raise AgentError(f"cannot load the tokenizer of {source!r} ({loading.first_line(error)})") from error
+            raise AgentError(f"cannot load the tokenizer of {source!r} ({first_line(error)})") from error
         self._chat = Chat(self._tokenizer)
         self._lock = threading.Lock()
         self.context = _context(where)
@@ -141,10 +144,8 @@ def find_tokens(model: str, wanted: str | None) -> ServerTokenizer | str:
 
 def _context(where: str) -> int | None:
     """Return the longest sequence by the model's configuration; None where there is none beside the tokenizer."""
-    import transformers
-
     try:
-        config = transformers.AutoConfig.from_pretrained(where).get_text_config()
+        config = load_config(where).get_text_config()
     except Exception:  # A folder with a tokenizer alone, or a model that transformers does not know.
         return None
     longest = getattr(config, "max_position_embeddings", None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cotbench.agents.hf.loading import tiny_folder
+from cotbench.agents.hf.bundled import tiny_folder
 from cotbench.agents.registry import make_agent
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import answer_pieces

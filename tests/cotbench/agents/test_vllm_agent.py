@@ -96,6 +96,7 @@ def test_prompts_go_as_token_ids(fake_vllm: Path, tmp_path: Path) -> None:
     agent = make_agent(f"vllm:{folder}?args=--tokenizer+{folder}")
     try:
         told = agent.describe()  # type: ignore[attr-defined]
+        assert told["weights_sha256"] is None and len(told["settings_sha256"]) == 64, "a folder without weights"
         assert (told["prefill"], told["prompts"], told["stops"], told["model"]) == ("completions", "ids", "told", str(folder))
         cot, prompt = agent.decide([asked("cot"), asked("prompt")])
         assert (cot.action, cot.trace, prompt.action) == ("look", "I look around.", "look")

@@ -182,7 +182,7 @@ def test_the_log_probability_is_the_models(reference: Any) -> None:
     from transformers import AutoModelForCausalLM
 
     from cotbench.agents import make_agent
-    from cotbench.agents.hf.loading import tiny_folder
+    from cotbench.agents.hf.bundled import tiny_folder
 
     drawn = read_states(reference.folder, 10)
     entry = env_entry(drawn.env)

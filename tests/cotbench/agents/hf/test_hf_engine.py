@@ -123,7 +123,7 @@ def test_a_token_does_not_feel_its_neighbours(tmp_path: Path, kind: str) -> None
     import torch
     from transformers import AutoModelForCausalLM
 
-    from cotbench.agents.hf.loading import smollm2_folder
+    from cotbench.agents.hf.bundled import smollm2_folder
 
     folder = smollm2_folder() if kind == "smollm2" else tiny_models.save_model(tmp_path / "model", kind)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -179,7 +179,7 @@ def test_a_token_does_not_feel_how_its_sequence_is_cut_into_passes(tmp_path: Pat
     import torch
     from transformers import AutoModelForCausalLM
 
-    from cotbench.agents.hf.loading import smollm2_folder
+    from cotbench.agents.hf.bundled import smollm2_folder
 
     folder = smollm2_folder() if kind == "smollm2" else tiny_models.save_model(tmp_path / "model", kind)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

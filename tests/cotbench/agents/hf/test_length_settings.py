@@ -12,8 +12,8 @@ from tests.conftest import needs_hf
 pytestmark = needs_hf
 
 from cotbench.agents.hf.agent import HFAgent
+from cotbench.agents.hf.bundled import smollm2_folder, tiny_folder
 from cotbench.agents.hf.length_settings import SHORT, LengthSetting, length_settings, shortened
-from cotbench.agents.hf.loading import smollm2_folder, tiny_folder
 from cotbench.agents.hf.sequential_engine import CachedSequence, CachePolicy, SequentialEngine
 from tests.attention_kinds import CONTEXT, EARLY, KINDS, save_kind
 from tests.hf_agents import hf_agent, state

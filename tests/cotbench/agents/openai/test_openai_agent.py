@@ -222,7 +222,7 @@ def test_closing_ends_the_waiting_for_another_attempt(server: FakeServer, monkey
     reason="transformers' server is not installed: pip install 'transformers[serving]'",
 )
 def test_a_real_server_answers_what_the_hf_agent_answers(tmp_path: Path, serve: Callable[[Path], str]) -> None:
-    from cotbench.agents.hf.loading import smollm2_folder
+    from cotbench.agents.hf.bundled import smollm2_folder
 
     model = smollm2_folder()
     short = Elicitation(trace_tokens=6, action_tokens=6)

@@ -51,7 +51,7 @@ ROOM = 620
 
 @pytest.fixture(scope="module")
 def model() -> Path:
-    from cotbench.agents.hf.loading import smollm2_folder
+    from cotbench.agents.hf.bundled import smollm2_folder
 
     return smollm2_folder()
 

@@ -70,7 +70,7 @@ def test_placeholders_cannot_be_smuggled_in() -> None:
 def test_the_bundled_models_own_template(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from cotbench.agents.hf.loading import smollm2_folder
+    from cotbench.agents.hf.bundled import smollm2_folder
 
     chat = Chat(AutoTokenizer.from_pretrained(smollm2_folder()))
     text = chat.prompt_text([Message("system", "s"), Message("user", "u")])
