@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from cotbench.child_process import ChildProcess
 from cotbench.envs.registry import env_entry
-from cotbench.errors import EngineError, MissingDataError, UsageError
+from cotbench.errors import EngineError, MissingDataError, ReplayTimeoutError, UsageError
 from cotbench.leaderboard.submission.bundle import Bundle
 from cotbench.leaderboard.submission.details import Details
-from cotbench.leaderboard.verification import replay
+from cotbench.leaderboard.verification import budget, replay
+from cotbench.leaderboard.verification.budget import Budget
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.leaderboard.verification.replay import MAX_ACTION, Replayer, ReplayRules
 from cotbench.leaderboard.verification.verify import verify_bundle, versions
@@ -87,7 +88,10 @@ def test_honest_runs_agree_in_one_process_and_in_two(expert: Bundle, drawn: Bund
     for bundle in (expert, drawn):
         for jobs in (1, 2):
             told: list[tuple[int, int]] = []
-            assert verify_bundle(bundle, jobs=jobs, progress=lambda done, of, told=told: told.append((done, of))) is None
+            assert (
+                verify_bundle(bundle, jobs=jobs, progress=lambda done, of, told=told: told.append((done, of))).difference
+                is None
+            )
             assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert children and not any(child.alive for child in children)
 
@@ -97,7 +101,7 @@ def test_an_honest_run_of_scienceworld_agrees(tmp_path: Path) -> None:
     task = "scienceworld/lifespan-shortest-lived/0"
     bundle = _played(tmp_path, "expert", env="scienceworld", tasks=(task,))
     assert all(episode.success and episode.trajectory[0].expert_action is not None for episode in bundle.episodes)
-    assert verify_bundle(bundle) is None
+    assert verify_bundle(bundle).difference is None
 
 
 @pytest.mark.slow
@@ -106,10 +110,10 @@ def test_more_honest_runs_of_scienceworld_agree(tmp_path: Path) -> None:
     tasks = ("scienceworld/lifespan-longest-lived/0", "scienceworld/chemistry-mix/0")
     for agent, steps in (("expert", 40), ("random", 30)):
         bundle = _played(tmp_path, agent, env="scienceworld", tasks=tasks, max_steps=steps)
-        assert verify_bundle(bundle) is None
-        assert verify_bundle(bundle, jobs=2) is None
+        assert verify_bundle(bundle).difference is None
+        assert verify_bundle(bundle, jobs=2).difference is None
         forged = _edited(bundle.episodes, 1, raw_score=bundle.episodes[1].raw_score - 1)
-        assert _place(verify_bundle(_bundle(bundle.manifest, forged))) == f"{tasks[0]}#cot: raw_score"
+        assert _place(verify_bundle(_bundle(bundle.manifest, forged)).difference) == f"{tasks[0]}#cot: raw_score"
 
 
 @needs_bfcl
@@ -117,9 +121,9 @@ def test_honest_runs_of_bfcl_agree(tmp_path: Path) -> None:
     tasks = tuple(env_entry("bfcl").source().tasks("paper", "id")[:2])
     for agent in ("expert", "random"):
         bundle = _played(tmp_path, agent, env="bfcl", tasks=tasks, max_steps=None if agent == "expert" else 3)
-        assert verify_bundle(bundle) is None
+        assert verify_bundle(bundle).difference is None
     forged = _edited(bundle.episodes, 1, functions=bundle.episodes[1].functions.replace('"type"', '"kind"', 1))
-    assert _place(verify_bundle(_bundle(bundle.manifest, forged))) == f"{tasks[0]}#cot: functions"
+    assert _place(verify_bundle(_bundle(bundle.manifest, forged)).difference) == f"{tasks[0]}#cot: functions"
 
 
 # One forged value
@@ -263,14 +267,14 @@ def test_a_single_forged_value_is_found_at_its_place(expert: Bundle, what: str) 
     forge, place = TAMPERED[what]
     steps = expert.episodes[0].steps
     place = place.replace("{steps}", str(steps)).replace("{steps-1}", str(steps - 1))
-    found = verify_bundle(_bundle(*forge(expert.manifest, list(expert.episodes))))
+    found = verify_bundle(_bundle(*forge(expert.manifest, list(expert.episodes)))).difference
     assert _place(found) == place
     assert found is not None and found.submitted != found.found
 
 
 def test_a_failure_presented_as_a_success_is_found(drawn: Bundle) -> None:
     won = {"success": True, "score": 1.0, "raw_score": 1.0, "terminated": True, "truncated": False}
-    found = verify_bundle(_bundle(drawn.manifest, _edited(drawn.episodes, 3, **won)))
+    found = verify_bundle(_bundle(drawn.manifest, _edited(drawn.episodes, 3, **won))).difference
     assert found is not None and found.place == f"{TWO}#cot: terminated"
     assert (found.submitted, found.found) == ("True", "False")
 
@@ -297,7 +301,7 @@ def test_no_single_edit_goes_unseen(expert: Bundle, drawn: Bundle, data: st.Data
     step = data.draw(st.none() | st.integers(0, episode.steps - 1))
     field = data.draw(st.sampled_from(_FIELDS if step is None else _STEP_FIELDS))
     value = _other(getattr(episode if step is None else episode.trajectory[step], field), data)
-    found = verify_bundle(_bundle(bundle.manifest, _edited(bundle.episodes, index, step, **{field: value})))
+    found = verify_bundle(_bundle(bundle.manifest, _edited(bundle.episodes, index, step, **{field: value}))).difference
     assert found is not None
     assert (found.episode, found.step, found.field) == (episode.key, step, field)
 
@@ -305,18 +309,18 @@ def test_no_single_edit_goes_unseen(expert: Bundle, drawn: Bundle, data: st.Data
 def test_expert_actions_are_checked_where_any_is_there(drawn: Bundle, tmp_path: Path) -> None:
     silent = _played(tmp_path, "random", max_steps=3, expert_actions=False)
     assert all(step.expert_action is None for episode in silent.episodes for step in episode.trajectory)
-    assert verify_bundle(silent) is None
+    assert verify_bundle(silent).difference is None
     expected = drawn.episodes[2].trajectory[0].expert_action
     # The right one alone: then it is missing elsewhere.
     forged = _edited(silent.episodes, 2, 0, expert_action=expected)
-    assert _place(verify_bundle(_bundle(silent.manifest, forged))) == f"{ONE}#prompt, step 0: expert_action"
+    assert _place(verify_bundle(_bundle(silent.manifest, forged)).difference) == f"{ONE}#prompt, step 0: expert_action"
 
 
 def test_episodes_that_ended_in_errors_are_not_replayed(drawn: Bundle) -> None:
     failed = Episode(task=ONE, task_type="pick", mode="cot", error="503 from the server")
     told: list[tuple[int, int]] = []
     bundle = _bundle(drawn.manifest, _replaced(list(drawn.episodes), 1, failed))
-    assert verify_bundle(bundle, progress=lambda *counts: told.append(counts)) is None
+    assert verify_bundle(bundle, progress=lambda *counts: told.append(counts)).difference is None
     assert told[-1] == (3, 3)
 
 
@@ -336,7 +340,7 @@ def test_the_first_difference_is_the_same_with_any_number_of_processes(many: Bun
     for index in (37, 9, 8, 12):
         forged = _edited(forged, index, success=True)
     bundle = _bundle(many.manifest, forged)
-    one, three = (verify_bundle(bundle, jobs=jobs) for jobs in (1, 3))
+    one, three = (verify_bundle(bundle, jobs=jobs).difference for jobs in (1, 3))
     assert one == three and one is not None
     assert one.place == f"{forged[8].key}: success"
     assert children and not any(child.alive for child in children)
@@ -351,7 +355,7 @@ def test_a_killed_process_is_replaced(many: Bundle, children: list[ChildProcess]
             victim = random.Random(done).choice([child for child in children if child.alive])
             os.kill(victim.pid, signal.SIGKILL)
 
-    assert verify_bundle(many, jobs=2, progress=kill_one) is None
+    assert verify_bundle(many, jobs=2, progress=kill_one).difference is None
     assert told == list(range(1, 41)), "each episode counts once"
     assert len(children) == 3
 
@@ -369,7 +373,7 @@ def test_processes_that_die_and_die_again_are_an_error_and_no_rejection(many: Bu
     try:
         message = r"alfworld/gen/pick/\d+#prompt cannot be replayed: its process died twice; the second .*\(exit code -9\)"
         with pytest.raises(EngineError, match=message):
-            verify_bundle(many, jobs=2)
+            verify_bundle(many, jobs=2).difference
     finally:
         over.set()
         killer.join()
@@ -394,7 +398,7 @@ def test_ctrl_c_ends_it_at_once_and_leaves_no_process(folder: Path, many: Bundle
         read = load_run({str(folder / "many")!r})
         bundle = Bundle.of(Details(name="Mine"), read.manifest, read.records)
         while True:
-            verify_bundle(bundle, jobs=2, progress=told)
+            verify_bundle(bundle, jobs=2, progress=told).difference
     """
     script = folder / "verifying.py"
     script.write_text(textwrap.dedent(code))
@@ -438,7 +442,7 @@ def _with(bundle: Bundle, **changes: Any) -> Bundle:
 )
 def test_another_version_of_the_data_is_an_error(drawn: Bundle, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(MissingDataError, match=message) as raised:
-        verify_bundle(_with(drawn, **changes))
+        verify_bundle(_with(drawn, **changes)).difference
     assert str(raised.value).isprintable()
 
 
@@ -448,18 +452,18 @@ def test_missing_games_are_an_error(drawn: Bundle, tmp_path: Path) -> None:
     manifest = drawn.manifest.model_copy(update={"config": config, "task_list": (task,)})
     episodes = [episode.model_copy(update={"task": task}) for episode in drawn.episodes[:2]]
     with pytest.raises(MissingDataError, match="the ALFWorld games are not on this machine"):
-        verify_bundle(_bundle(manifest, episodes))
+        verify_bundle(_bundle(manifest, episodes)).difference
     (tmp_path / "json_2.1.1").mkdir()
     with pytest.raises(MissingDataError, match=rf"1 of 1 games are missing, the first is {task}"):
-        verify_bundle(_bundle(manifest, episodes), data=tmp_path)
+        verify_bundle(_bundle(manifest, episodes), data=tmp_path).difference
 
 
 def test_a_difference_under_another_release_is_no_rejection(drawn: Bundle) -> None:
     packages = {**drawn.manifest.packages, "cotbench": "0.0.1"}
-    assert verify_bundle(_with(drawn, packages=packages)) is None, "what agrees, agrees"
+    assert verify_bundle(_with(drawn, packages=packages)).difference is None, "what agrees, agrees"
     forged = _bundle(drawn.manifest.model_copy(update={"packages": packages}), _edited(drawn.episodes, 0, score=1.0))
     with pytest.raises(MissingDataError, match=r"differs here \(.*#prompt: score\), but .* pip install cotbench==0.0.1"):
-        verify_bundle(forged)
+        verify_bundle(forged).difference
 
 
 @needs_bfcl
@@ -493,7 +497,7 @@ class Frail:
 def test_an_environment_that_fails_is_replaced_once(monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
     frail = Frail(failing)
     monkeypatch.setattr(replay, "LocalEnv", lambda settings: frail)
-    replayer = Replayer(EnvSettings("alfworld-gen", {"request": []}))
+    replayer = Replayer(EnvSettings("alfworld-gen", {"request": []}), False, Budget.of(env_entry("alfworld-gen"), []))
     episode = Episode(task=ONE, task_type="pick", mode="prompt", first_observation="You are elsewhere.")
     if failing == 2:
         with pytest.raises(EngineError, match=f"{ONE}#prompt cannot be replayed: Java died"):
@@ -503,9 +507,11 @@ def test_an_environment_that_fails_is_replaced_once(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_episode_has_its_time(expert: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "EPISODE_SECONDS", 0.0)
-    with pytest.raises(EngineError, match=f"{ONE}#prompt cannot be replayed: after 0 s it was at step 0"):
-        verify_bundle(expert)
+    monkeypatch.setattr(budget, "FAST", (0.0, 0.0))
+    late = f"{ONE}#prompt cannot be replayed: it took too long: at the end of its time it was at step 0"
+    for jobs in (0, 1):
+        with pytest.raises(ReplayTimeoutError, match=late):
+            verify_bundle(expert, jobs=jobs)
 
 
 def test_hostile_actions_only_differ(expert: Bundle) -> None:
@@ -523,13 +529,13 @@ def test_hostile_actions_only_differ(expert: Bundle) -> None:
         step = expert.episodes[0].trajectory[0]
         changes = {"action": rules.canonical(action), "decision": _worded(step, action)}
         begun = time.monotonic()
-        found = verify_bundle(_bundle(expert.manifest, _edited(expert.episodes, 0, 0, **changes)))
+        found = verify_bundle(_bundle(expert.manifest, _edited(expert.episodes, 0, 0, **changes))).difference
         assert found is not None and found.step == 0
         assert time.monotonic() - begun < 2
     long = _with_steps(expert.episodes[0], expert.episodes[0].trajectory * 10_000)
-    assert verify_bundle(_bundle(expert.manifest, _replaced(list(expert.episodes), 0, long))) is not None
+    assert verify_bundle(_bundle(expert.manifest, _replaced(list(expert.episodes), 0, long))).difference is not None
 
 
 def test_jobs_are_counted_from_one(drawn: Bundle) -> None:
-    with pytest.raises(UsageError, match="--jobs must be at least 1, not 0"):
-        verify_bundle(drawn, jobs=0)
+    with pytest.raises(UsageError, match="--jobs must be at least 1, not -1"):
+        verify_bundle(drawn, jobs=-1).difference
