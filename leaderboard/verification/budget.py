@@ -13,7 +13,7 @@ from cotbench.envs.registry import EnvEntry
 from cotbench.runs.episode import Episode
 
 START_SECONDS: Final = 60.0
-"""For an entry: processes and engines start."""
+"""For an entry, and for an episode within it: processes and engines start, or start again."""
 FAST: Final = (1.0, 0.25)
 """Seconds for an episode and for each of its actions where the engine is fast: ten times what honest ones take on a busy
 machine.
@@ -50,8 +50,8 @@ class Budget:
         return cls(time.monotonic() + seconds, seconds, episode, step)
 
     def seconds_of(self, episode: Episode) -> float:
-        """Return the seconds that an episode may take."""
-        return self.episode + self.step * len(episode.trajectory)
+        """Return the seconds that an episode may take, where the entry has as many left."""
+        return START_SECONDS + self.episode + self.step * len(episode.trajectory)
 
     def deadline(self, episode: Episode) -> float:
         """Return when an episode that begins now has to end, on the monotonic clock."""

@@ -74,14 +74,14 @@ class RunReplay:
         # Actions are recorded at all states or at none, so none that changes a figure goes unchecked.
         steps: dict[str, dict[Mode, ExpertSteps]] = {}
         name = self._manifest.expert
-        difference = self._replay(self._episodes, name if recorded else None, recorded, steps, self._progress)
+        difference = self._replay(self._episodes, name if recorded else None, recorded, steps, self._jobs, self._progress)
         if difference is not None:
             return Verdict(difference)
         experts = dict.fromkeys(self._entry.experts) if self._entry.experts is not None else {"": None}
         sample = self._sample()
         for expert in experts:
             if expert not in steps:
-                self._replay(sample, expert, False, steps, None)
+                self._replay(sample, expert, False, steps, min(self._jobs, 1), None)
         return Verdict(None, _shares(steps))
 
     def _sample(self) -> list[Episode]:
@@ -96,6 +96,7 @@ class RunReplay:
         expert: str | None,
         recorded: bool,
         steps: dict[str, dict[Mode, ExpertSteps]],
+        jobs: int,
         progress: Callable[[int, int], None] | None,
     ) -> Difference | None:
         """Replay episodes and count the steps that are the expert's.
@@ -105,6 +106,7 @@ class RunReplay:
             expert: whose actions are requested; empty: those of the only one; None: nobody's.
             recorded: whether the recorded actions of the expert are compared.
             steps: takes the counts, by expert and mode.
+            jobs: how many processes; 0: this one.
             progress: called with how many episodes are done, and of how many.
         """
         done = 0
@@ -121,8 +123,8 @@ class RunReplay:
 
         settings = ReplaySettings(self._settings(expert), recorded, Budget.of(self._entry, episodes))
         groups: list[Group] = [tuple(group) for _, group in groupby(enumerate(episodes), key=lambda numbered: numbered[1].task)]
-        if self._jobs:
-            return replay_in_processes(settings, groups, min(self._jobs, len(groups)), finished)
+        if jobs:
+            return replay_in_processes(settings, groups, jobs, finished)
         return _replay_here(settings, episodes, finished)
 
     def _settings(self, expert: str | None) -> EnvSettings:
