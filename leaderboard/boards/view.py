@@ -19,9 +19,10 @@ from cotbench.envs.registry import env_entry
 from cotbench.errors import CotbenchError, UnknownNameError
 from cotbench.leaderboard.boards.ranking import exchange_of, mcnemar_of, ranks
 from cotbench.leaderboard.store.board import Board
-from cotbench.leaderboard.store.entry import STATES, WON, Candidate, State, is_baseline, tasks_sha256
+from cotbench.leaderboard.store.entry import STATES, WON, Candidate, State, tasks_sha256
 from cotbench.leaderboard.store.levels import LEVELS, Level
 from cotbench.leaderboard.store.store import Store
+from cotbench.leaderboard.submission.baselines import is_baseline
 from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.submission.look_alikes import fold_name
 from cotbench.paper import Success

@@ -9,12 +9,13 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from cotbench.leaderboard.store.copies import Overlap
 from cotbench.leaderboard.store.levels import Level, checked_figures
+from cotbench.leaderboard.submission.baselines import is_baseline
 from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.leaderboard.verification.expert_share import ExpertShare
@@ -27,8 +28,6 @@ from cotbench.stats.estimates import Estimate
 
 State = Literal["pending", "replayed", "rejected", "unchecked"]
 STATES: tuple[State, ...] = ("pending", "replayed", "rejected", "unchecked")
-BASELINES: Final = frozenset({"expert", "random", "human", "replay"})
-"""Agents whose rows are there to compare with: they are no models, and have no rank."""
 
 
 class Entry(BaseModel):
@@ -76,11 +75,6 @@ class Entry(BaseModel):
     def figures(self) -> dict[str, Level]:
         """The level of each figure in `summary`."""
         return checked_figures(self.level)
-
-
-def is_baseline(agent: str) -> bool:
-    """Return whether the agent of a spec is no model."""
-    return agent.partition("?")[0].partition(":")[0] in BASELINES
 
 
 def level_of(state: State, reproduction: Reproduction | None, scored: int) -> Level:

@@ -12,8 +12,9 @@ import sqlalchemy as sql
 
 from cotbench.errors import SubmissionError
 from cotbench.leaderboard.store.copies import Overlap, overlaps_of
-from cotbench.leaderboard.store.entry import Candidate, Entry, Result, is_baseline, level_of, rank_reasons
+from cotbench.leaderboard.store.entry import Candidate, Entry, Result, level_of, rank_reasons
 from cotbench.leaderboard.store.schema import entries
+from cotbench.leaderboard.submission.baselines import is_baseline
 from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.submission.look_alikes import fold_name
 from cotbench.leaderboard.verification.difference import Difference

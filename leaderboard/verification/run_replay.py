@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cotbench.envs.registry import EnvEntry
+from cotbench.leaderboard.submission.baselines import is_baseline
 from cotbench.leaderboard.verification.budget import Budget
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.leaderboard.verification.expert_share import ExpertShare
@@ -35,7 +36,7 @@ class Verdict:
 
     Attributes:
         difference: the first one; None: all agrees.
-        expert: of a run that agrees, how much of each mode is the expert's; of several experts, the one with most.
+        expert: of a model's run that agrees, how much of each mode is the expert's; of several experts, the one with most.
     """
 
     difference: Difference | None
@@ -67,7 +68,7 @@ class RunReplay:
         self._seed = bundle.digest
 
     def verdict(self) -> Verdict:
-        """Replay every episode; where all agrees, compare the run with every expert of the environment."""
+        """Replay every episode; where all agrees, compare a model's run with every expert of the environment."""
         config = self._manifest.config
         wanted = config.expert_actions if config.expert_actions is not None else self._entry.expert_at_hand
         recorded = wanted or any(step.expert_action is not None for one in self._episodes for step in one.trajectory)
@@ -75,7 +76,7 @@ class RunReplay:
         steps: dict[str, dict[Mode, ExpertSteps]] = {}
         name = self._manifest.expert
         difference = self._replay(self._episodes, name if recorded else None, recorded, steps, self._jobs, self._progress)
-        if difference is not None:
+        if difference is not None or is_baseline(config.agent):
             return Verdict(difference)
         experts = dict.fromkeys(self._entry.experts) if self._entry.experts is not None else {"": None}
         sample = self._sample()

@@ -474,8 +474,9 @@ def test_the_table_for_spreadsheets_holds_no_formula() -> None:
 
     rows = [_standing(1, text) for text in ("=1+1", "@SUM(A1)", "+1", "-1", "\t=1", 'plain, "quoted"')]
     table = list(csv.DictReader(io.StringIO(board_csv(rows))))
+    claimed = [f"{name} (self-reported)" for name in ("name", "team", "link", "agent", "elicitation")]
     for row, text in zip(table, ("'=1+1", "'@SUM(A1)", "'+1", "'-1", "'\t=1", 'plain, "quoted"'), strict=True):
-        assert {row[name] for name in ("name", "team", "link", "agent", "unranked", "elicitation")} == {text}
+        assert {row[name] for name in (*claimed, "unranked")} == {text}
         assert (row["success"], row["success low"], row["success high"], row["success n"]) == ("0.5", "0.4", "0.6", "120")
 
 
