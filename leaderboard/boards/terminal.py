@@ -109,7 +109,11 @@ def entry_page(entry: Entry) -> RenderableType:
 def _checked(entry: Entry) -> list[str]:
     """Return what was checked of an entry's numbers, and what was not."""
     by_level = {level: [name for name, found in entry.figures.items() if found == level] for level in reversed(LEVELS)}
-    lines = [f"{MARKS[level]} {level} ({LEGEND[level]}): {', '.join(names)}" for level, names in by_level.items() if names]
+    lines = [
+        f"{MARKS[level]} {level} ({LEGEND[level]}): {', '.join(names).replace('_', ' ')}"
+        for level, names in by_level.items()
+        if names
+    ]
     found = entry.reproduction
     if found is not None:
         lines.append(

@@ -16,15 +16,15 @@ AGREEING: Final = 0.95
 likely, in one decision of many; another model, or the same one with other weights, takes another action within a few steps of
 most episodes.
 """
-EPISODES: Final = 10
-"""Episodes that must have been compared, or all of an entry that has fewer."""
+TASKS: Final = 10
+"""Tasks that must have been played again, or all of an entry that has fewer."""
 
 
 class Reproduction(BaseModel):
     """A rerun, compared with what was submitted.
 
-    A decision is compared while everything before it in its episode agreed: the first one that differs is the last of its
-    episode, for after it the agents are asked about other states.
+    A decision is compared while the executed actions before it in its episode agreed, for after the first that differs the
+    agents are asked about other states.
 
     Attributes:
         when: UTC.
@@ -56,5 +56,5 @@ class Reproduction(BaseModel):
     @property
     def reproduced(self) -> bool:
         """Return whether the entry may be called reproduced."""
-        enough = self.tasks >= min(EPISODES, self.of) and self.decisions > 0
+        enough = self.tasks >= min(TASKS, self.of) and self.decisions > 0
         return enough and self.decisions_agreeing >= AGREEING * self.decisions

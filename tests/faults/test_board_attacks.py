@@ -30,6 +30,8 @@ from cotbench.leaderboard.submission.bundle import unpack
 from cotbench.leaderboard.verification import budget
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.leaderboard.verification.verify import verify_bundle
+from cotbench.prompting.elicitation import Elicitation
+from tests.conftest import needs_hf
 from tests.leaderboard.made import JSON, edited, packed, setting
 
 CORRIDOR = Path(__file__).parents[1] / "leaderboard" / "corridor.py"
@@ -389,3 +391,95 @@ def test_the_budget_grows_with_what_is_replayed_and_not_with_what_is_claimed() -
         for some in (episodes[:1], episodes, [episode.model_copy(update={"seconds": 1e9}) for episode in episodes])
     )
     assert one < all_ == claimed
+
+
+# Playing again.
+
+
+@pytest.fixture
+def tiny(store: Store) -> Entry:
+    return _sent(store, _tiny())
+
+
+def _tiny() -> bytes:
+    short = Elicitation.for_env("corridor", trace_tokens=12, action_tokens=8)
+    return _run("hf:tiny", episodes=2, max_steps=2, elicitation=short)
+
+
+def _again(path: Path, entry: Entry, *more: str) -> tuple[int, str, str]:
+    import contextlib
+
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        code = run_cli(["leaderboard", "rerun", entry.id, "--db", str(path), *more])
+    return code, output.getvalue(), errors.getvalue()
+
+
+@needs_hf
+def test_an_agent_that_answers_the_same_is_reproduced(store: Store, path: Path, tiny: Entry) -> None:
+    code, said, errors = _again(path, tiny, "--trust")
+    assert code == 0, errors
+    assert said.startswith(f"{tiny.id} reproduced: ") and "(100.0%), on 2 of 2 tasks" in said
+    entry = store.entry(tiny.id)
+    found = entry.reproduction
+    assert found is not None and (found.tasks, found.episodes) == (2, 4)
+    assert found.decisions == found.decisions_agreeing == found.answers_agreeing == 2 * 2 * 2 + 2 * 2
+    assert found.episodes_agreeing.mean == 1 and found.episodes_agreeing.low is not None and not found.first
+    assert {"torch", "device", "dtype", "machine"} <= found.machine.keys() and len(found.weights) == 64
+    assert (entry.state, entry.level) == ("replayed", "reproduced")
+    assert {entry.figures[name] for name in ("success", "consistency", "tokens", "agent")} == {"reproduced"}
+    assert {entry.figures[name] for name in ("computed", "name", "team")} == {"self-reported"}
+    assert _row(store, entry).level == "reproduced" and "reproduced" in _said(path, "list")
+
+
+@needs_hf
+def test_forged_prompt_actions_are_not_reproduced(store: Store, path: Path) -> None:
+    entry = _sent(store, edited(_tiny(), episodes=_looks))
+    code, said, _ = _again(path, entry, "--trust")
+    assert code == 1 and "prompt_action 'look', here " in said
+    assert store.entry(entry.id).level == "replayed"
+
+
+@needs_hf
+def test_other_weights_are_told_before_anything_is_played(store: Store, path: Path) -> None:
+    entry = _sent(store, edited(_tiny(), manifest=setting("agent", "weights_sha256", to="0" * 64)))
+    code, _, errors = _again(path, entry, "--trust")
+    assert code == 2 and "other weights: the entry was played with weights_sha256 '0000" in errors
+    none = _sent(store, edited(_tiny(), manifest=setting("agent", to={"name": "x"})))
+    code, _, errors = _again(path, none, "--trust")
+    assert code == 2 and "does not say with which weights" in errors
+    assert store.entry(entry.id).reproduction is None
+
+
+STRANGE = {
+    "openai:m@http://10.0.0.1/v1?key_env=AWS_SECRET_ACCESS_KEY": "only hf: agents",
+    "replay:/etc": "only hf: agents",
+    "hf:/etc/model": "names no model of the hub",
+    "hf:./model": "names no model of the hub",
+    "hf:~/model": "names no model of the hub",
+    "hf:../../model": "names no model of the hub",
+    "hf:tiny?adapter=/etc/adapter": "has the option adapter",
+    "hf:tiny?cache_gb=1e9": "has the option cache_gb",
+}
+
+
+@pytest.mark.parametrize("spec", STRANGE)
+def test_nothing_strange_is_loaded_on_an_entrys_word(
+    store: Store, path: Path, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("it was loaded")
+
+    monkeypatch.setattr(agents, "resolve", never)
+    entry = _sent(store, edited(_run(), manifest=setting("config", "agent", to=spec)))
+    code, _, errors = _again(path, entry, "--trust")
+    assert code == 2 and STRANGE[spec] in errors
+
+
+def test_an_entry_is_played_again_after_a_yes_and_a_replay_alone(store: Store, path: Path) -> None:
+    data = edited(_run(), manifest=setting("config", "agent", to="hf:tiny"))
+    entry = _sent(store, data, replay=False)
+    assert "is pending: replay it first" in _again(path, entry, "--trust")[2]
+    store.settle(entry.id, None, with_versions={})
+    code, _, errors = _again(path, entry)
+    assert code == 2 and "names the model hf:tiny, which was not typed: add --trust" in errors
