@@ -339,7 +339,7 @@ def list_(
         return 0
     screen = console()
     for view, rows in tables:
-        screen.print(board_table(view, rows))
+        screen.print(board_table(view, rows, screen.width))
     return 0
 
 

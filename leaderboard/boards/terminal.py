@@ -34,6 +34,8 @@ TERMINAL_COLUMNS = {
     "state": "state",
 }
 """From a figure to the head of its column."""
+_SHORT = {"behind": "behind"}
+"""Heads where there is little room."""
 
 
 def _legend(levels: Sequence[Level]) -> Text:
@@ -46,28 +48,38 @@ def board_heading(board: Board) -> str:
     return f"{where}, {board.scheme}/{board.split}, {MODES[board.mode]} mode"
 
 
-def board_table(view: BoardView, rows: Sequence[Standing]) -> RenderableType:
+_WIDE = 112
+"""Columns of a terminal in which a row of a board takes one line; in fewer, ids and intervals stand below."""
+
+
+def board_table(view: BoardView, rows: Sequence[Standing], width: int = _WIDE) -> RenderableType:
     """Return what `cotbench leaderboard list` prints of a board.
 
     Args:
         view: the board.
         rows: its rows, sorted.
+        width: columns of the terminal.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    narrow = width < _WIDE
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0) if narrow else (0, 1))
     number: dict[str, Any] = {"justify": "right", "no_wrap": True}
     layout = {
         "rank": number,
-        "name": {"min_width": 16, "overflow": "fold"},
+        "name": {"min_width": 14 if narrow else 16, "overflow": "fold"},
         **dict.fromkeys(("success", "behind", "gap"), number),
     }
     for figure, title in TERMINAL_COLUMNS.items():
         level = head_level(figure)
+        if narrow and figure == "entries":
+            continue
+        title = _SHORT.get(figure, title) if narrow else title
         table.add_column(f"{title} {MARKS[level]}" if level else title, **layout.get(figure, {"no_wrap": True}))
     for row in rows:
-        table.add_row(*map(Text, _cells(row)))
+        table.add_row(*map(Text, _stacked(_cells(row)) if narrow else _cells(row)))
     for one in view.reported:
         system = f"{one.model + ' ' if one.model else ''}{one.method}"
-        table.add_row("", "the paper", system, f"{one.value:.2f}", "", "", "reported", style="italic")
+        cells = ("", "the paper", system, f"{one.value:.2f}", "", "", "reported")
+        table.add_row(*(_stacked(cells) if narrow else cells), style="italic")
     if not rows and view.board.overall:
         return Group(
             Text(board_heading(view.board), style="bold"),
@@ -91,6 +103,12 @@ def _cells(row: Standing) -> tuple[str, ...]:
         format_estimate(row.gap, signed=True),
         row.level if row.state == "replayed" else row.state,
     )
+
+
+def _stacked(cells: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the cells of a row for a narrow terminal: the id below the name, an interval below its mean."""
+    rank, entry, name, *numbers, state = cells
+    return rank, f"{name}\n{entry}", *(number.replace(" [", "\n[") for number in numbers), state
 
 
 def entry_page(entry: Entry) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -183,3 +184,20 @@ def test_a_thousand_entries_are_ranked_in_a_moment(store: Store) -> None:
     print(f"{time.perf_counter() - began:.3f} s")
     assert len(view.rows) == 1000
     assert view.rows[0].rank == 1
+
+
+def test_in_eighty_columns_every_column_is_there(store: Store) -> None:
+    from rich.console import Console
+
+    from cotbench.leaderboard.boards.terminal import board_table
+
+    first, second = _add(store, bundle("First", won=_won(100))), _add(store, bundle("Second", won=_won(10), team="A long team"))
+    view = board_view(store, COT)
+    for width in (80, 120):
+        screen = Console(width=width, record=True, quiet=False, file=io.StringIO())
+        screen.print(board_table(view, view.rows, width))
+        text = screen.export_text()
+        assert max(map(len, text.splitlines())) <= width
+        for part in (first, second, "First", "rank ●", "success ●", "CoT - prompt ●", "state", "replayed", "[0.75, 0.89]"):
+            assert part in text, (width, part)
+        assert "…" not in text
