@@ -68,12 +68,12 @@ def board_table(view: BoardView, rows: Sequence[Standing], width: int = _WIDE) -
         "name": {"min_width": 14 if narrow else 16, "overflow": "fold"},
         **dict.fromkeys(("success", "behind", "gap"), number),
     }
-    for figure, title in TERMINAL_COLUMNS.items():
+    titles = {**TERMINAL_COLUMNS, **(_SHORT if narrow else {})}
+    for figure, title in titles.items():
         level = head_level(figure)
         if narrow and figure == "entries":
             continue
-        title = _SHORT.get(figure, title) if narrow else title
-        table.add_column(f"{title} {MARKS[level]}" if level else title, **layout.get(figure, {"no_wrap": True}))
+        table.add_column(f"{title} {MARKS[level]}" if level is not None else title, **layout.get(figure, {"no_wrap": True}))
     for row in rows:
         table.add_row(*map(Text, _stacked(_cells(row)) if narrow else _cells(row)))
     for one in view.reported:

@@ -26,7 +26,8 @@ class Overlap(BaseModel):
         mode: of the entry; `earlier_mode` of the earlier one.
         earlier: the id of the earlier entry.
         same: on so many tasks the actions are the same, of `tasks` that the entry played to their end.
-        replayed: whether the earlier entry was replayed.
+        stands: whether the earlier entry was replayed and is whole. A part of a run, or one with errors, takes nothing from
+            the whole run that is sent later.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,12 +37,12 @@ class Overlap(BaseModel):
     earlier_mode: Mode
     same: int
     tasks: int
-    replayed: bool
+    stands: bool
 
     @property
     def duplicate(self) -> bool:
         """Return whether the entry has no rank beside the earlier one."""
-        return self.replayed and self.mode == self.earlier_mode and self.same >= SAME * self.tasks
+        return self.stands and self.mode == self.earlier_mode and self.same >= SAME * self.tasks
 
     def __str__(self) -> str:
         what = "a duplicate of" if self.duplicate else "the same actions as"
@@ -93,7 +94,7 @@ def overlaps_of(connection: sql.Connection, numbers: Iterable[int] | sql.Select[
         numbers: the entries, or what selects them.
     """
     chosen = (
-        sql.select(copies, entries.c.id, entries.c.state)
+        sql.select(copies, entries.c.id, entries.c.state, entries.c.unranked)
         .join_from(copies, entries, entries.c.number == copies.c.earlier)
         .where(copies.c.number.in_(numbers), entries.c.state != "rejected")
         .order_by(copies.c.number, copies.c.same.desc(), copies.c.earlier)
@@ -106,7 +107,7 @@ def overlaps_of(connection: sql.Connection, numbers: Iterable[int] | sql.Select[
             earlier_mode=row["earlier_mode"],
             same=row["same"],
             tasks=row["tasks"],
-            replayed=row["state"] == "replayed",
+            stands=row["state"] == "replayed" and row["unranked"] == "[]",
         )
         found.setdefault(row["number"], []).append(overlap)
     return dict(found)

@@ -129,7 +129,7 @@ _Answered = tuple[str | None, Decision]
 
 
 def _pairs(one: Step, other: Step) -> list[tuple[str, _Answered, _Answered]]:
-    pairs = [("action", (one.action, one.decision), (other.action, other.decision))]
+    pairs: list[tuple[str, _Answered, _Answered]] = [("action", (one.action, one.decision), (other.action, other.decision))]
     if one.prompt_decision is not None and other.prompt_decision is not None:
         prompts = (one.prompt_action, one.prompt_decision), (other.prompt_action, other.prompt_decision)
         pairs.insert(0, ("prompt_action", *prompts))

@@ -147,7 +147,7 @@ def _remedy(name: str, recorded: str | None, manifest: Manifest, entry: EnvEntry
     package = name if name in entry.engines else "cotbench"
     wanted = recorded if package == name else manifest.packages.get(package)
     if wanted is None or not _PLAIN.fullmatch(wanted):
-        return f"it cannot be verified, for it does not say which {package} played it"
+        return f"it cannot be replayed, for it does not say which {package} played it"
     return f"pip install {package}=={wanted}, then verify it again"
 
 

@@ -194,6 +194,14 @@ def test_a_copy_loses_its_rank_to_what_was_there_before_it_and_to_nothing_else(s
     assert _row(store, copy).rank == 1
 
 
+def test_a_part_of_a_run_takes_nothing_from_the_whole_one(store: Store) -> None:
+    """As when a run with errors is submitted, then resumed, and submitted again."""
+    part = _sent(store, edited(_run(), episodes=lambda rows: _failed(rows[0])), "With an error")
+    whole = _sent(store, _run(), "Whole")
+    assert (_row(store, part).rank, _row(store, whole).rank) == (None, 1)
+    assert f"the same actions as entry {part.id} in 12 of 12 tasks" in whole.notes
+
+
 def test_one_mode_of_another_entry_is_a_copy_too(store: Store) -> None:
     first = _sent(store, _run(), "The first")
 

@@ -433,7 +433,7 @@ def _with(bundle: Bundle, **changes: Any) -> Bundle:
             {"data": {"generator": "1"}},
             r"was played with alfworld_wheel_sha256 none, here is 29affbea28f6041d: pip install cotbench==[\d.]+, then",
         ),
-        ({"packages": {"cotbench": "9.0; rm -rf /"}, "data": {}}, "it cannot be verified, for it does not say which cotbench"),
+        ({"packages": {"cotbench": "9.0; rm -rf /"}, "data": {}}, "it cannot be replayed, for it does not say which cotbench"),
         ({"data": {"evil\n\x1b[2J": "x"}}, r"was played with alfworld_wheel"),
     ],
 )
