@@ -61,6 +61,10 @@ class EngineError(CotbenchError):
     """The engine of an environment failed: an infrastructure failure, never a score."""
 
 
+class ReplayTimeoutError(EngineError):
+    """A submission was not replayed to its end in the time that its tasks and actions are given: it was not checked."""
+
+
 class BugError(CotbenchError):
     """Code that cotbench calls and that is registered or given (an agent, an environment, a probe) failed by itself.
 

@@ -1,4 +1,4 @@
-"""The leaderboard: scores that anyone can verify. Rooms, in the order of a submission:
+"""The leaderboard: scores that anyone can replay. Rooms, in the order of a submission:
 
 - `submission`: a run as a bundle, read warily and checked without an engine; begin with `submission.bundle`
 - `verification`: a bundle's actions executed again in the environments; begin with `verification.verify`

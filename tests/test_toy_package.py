@@ -142,7 +142,7 @@ def test_its_runs_have_a_report(toy: Toy, played: Path) -> None:
 def test_its_runs_are_submitted_and_verified(toy: Toy, played: Path) -> None:
     pytest.importorskip("sqlalchemy")
     entry = json.loads(toy.cotbench("leaderboard", "submit", "run", "--name", "Counter", "--db", "board.sqlite", "--json"))
-    assert "verified" in toy.cotbench("leaderboard", "verify", "--all", "--db", "board.sqlite")
+    assert "replayed" in toy.cotbench("leaderboard", "verify", "--all", "--db", "board.sqlite")
     board = toy.cotbench("leaderboard", "list", "--env", "counting", "--db", "board.sqlite")
     assert entry[0]["id"][:6] in board or "Counter" in board
 

@@ -1,4 +1,4 @@
-"""`cotbench leaderboard`: submit runs, verify them by replay, list and show them, serve them as a page."""
+"""`cotbench leaderboard`: submit runs, replay them, list and show them, serve them as a page."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from cotbench.cli.flags import Data, Import
 from cotbench.flags import OUTPUT
 
 if TYPE_CHECKING:
+    from cotbench.errors import CotbenchError
     from cotbench.leaderboard.store.store import Store
     from cotbench.leaderboard.submission.bundle import Bundle
-    from cotbench.leaderboard.verification.difference import Difference
+    from cotbench.leaderboard.verification.run_replay import Verdict
 
-app = typer.Typer(help="Submit runs, verify them by replay, list and show them, serve them.", no_args_is_help=True)
+app = typer.Typer(help="Submit runs, replay them, list and show them, serve them.", no_args_is_help=True)
 
 DB_VARIABLE = "COTBENCH_LEADERBOARD"
 Db = Annotated[
@@ -164,12 +165,13 @@ def verify(
     import_: Import = None,
     db: Db = None,
 ) -> int:
-    """Replay the actions of entries: an entry whose every observation and score comes out the same is verified."""
+    """Execute the actions of entries again: an entry whose every observation and score comes out the same is replayed."""
     import sys
 
     require_leaderboard()
-    from cotbench.errors import UsageError
+    from cotbench.errors import ReplayTimeoutError, UsageError
     from cotbench.leaderboard.submission.bundle import unpack
+    from cotbench.leaderboard.verification.run_replay import Verdict
     from cotbench.leaderboard.verification.verify import versions
 
     named = entries or []
@@ -188,8 +190,11 @@ def verify(
         for id in _pending(store, again) if all_ else [store.entry(one).id for one in ids]:
             bundle = unpack(store.bundle(id))
             verdict = _replay(bundle, jobs, data, id)
-            if not isinstance(verdict, str):
-                store.settle(id, verdict, with_versions=versions(bundle.manifest, data))
+            if isinstance(verdict, ReplayTimeoutError):
+                store.give_up(id, str(verdict))
+            elif isinstance(verdict, Verdict):
+                found = versions(bundle.manifest, data)
+                store.settle(id, verdict.difference, with_versions=found, expert=verdict.expert)
             failed += _print_verdict(id, verdict)
         pending = store.count("pending")
     if pending:
@@ -229,8 +234,8 @@ def _bundle_at(path: Path) -> Bundle:
     return unpack(io.BytesIO(pack_run(folders[0])))
 
 
-def _replay(bundle: Bundle, jobs: int | None, data: Path | None, name: str) -> Difference | str | None:
-    """Return the first difference, None where there is none, or why the bundle cannot be replayed here."""
+def _replay(bundle: Bundle, jobs: int | None, data: Path | None, name: str) -> Verdict | CotbenchError:
+    """Return the verdict, or why the bundle cannot be replayed here."""
     from cotbench.errors import CotbenchError
     from cotbench.leaderboard.submission.checks import check
     from cotbench.leaderboard.verification.verify import verify_bundle as replay
@@ -240,18 +245,27 @@ def _replay(bundle: Bundle, jobs: int | None, data: Path | None, name: str) -> D
         with _bar(name) as progress:
             return replay(bundle, jobs=jobs or _jobs(bundle), data=data, progress=progress)
     except CotbenchError as error:
-        return str(error)
+        return error
 
 
-def _print_verdict(name: str, verdict: Difference | str | None) -> int:
-    """Print the verdict; returns 1 where the entry was not verified."""
-    if verdict is None:
-        typer.echo(f"{name} verified")
-    elif isinstance(verdict, str):
-        typer.echo(f"{name} cannot be verified here, and stays as it was: {verdict}")
-    else:
-        typer.echo(f"{name} rejected: {verdict}")
-    return int(verdict is not None)
+def _print_verdict(name: str, verdict: Verdict | CotbenchError) -> int:
+    """Print the verdict; returns 1 where the replay did not agree."""
+    from cotbench.errors import CotbenchError, ReplayTimeoutError
+
+    if isinstance(verdict, ReplayTimeoutError):
+        typer.echo(f"{name} not checked: {verdict}")
+        return 1
+    if isinstance(verdict, CotbenchError):
+        typer.echo(f"{name} cannot be replayed here, and stays as it was: {verdict}")
+        return 1
+    if verdict.difference is not None:
+        typer.echo(f"{name} rejected: {verdict.difference}")
+        return 1
+    typer.echo(f"{name} replayed")
+    for share in verdict.expert:
+        if share.plays_expert:
+            typer.echo(f"    {share.mode} mode {share}")
+    return 0
 
 
 @contextmanager
@@ -277,7 +291,7 @@ def list_(
     scheme: Annotated[str | None, typer.Option(help="Of this family of splits.", show_default="any")] = None,
     split: Annotated[str | None, typer.Option(help="Of this split.", show_default="any")] = None,
     mode: Annotated[str | None, typer.Option(help="prompt or cot.", show_default="both")] = None,
-    state: Annotated[str, typer.Option(help="verified, pending, rejected or all.")] = "all",
+    state: Annotated[str, typer.Option(help="replayed, pending, rejected, unchecked or all.")] = "all",
     sort: Annotated[str, typer.Option(help="By this column.")] = "rank",
     import_: Import = None,
     db: Db = None,
@@ -325,7 +339,7 @@ def list_(
         return 0
     screen = console()
     for view, rows in tables:
-        screen.print(board_table(view, rows))
+        screen.print(board_table(view, rows, screen.width))
     return 0
 
 

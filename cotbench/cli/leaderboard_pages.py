@@ -1,4 +1,4 @@
-"""`cotbench leaderboard serve`, `export` and `token`: the leaderboard on the web."""
+"""`cotbench leaderboard serve`, `export` and `token`: the leaderboard on the web; with it, all commands are known."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from cotbench.cli import leaderboard
+from cotbench.cli import leaderboard_rerun
 from cotbench.cli.flags import Import
 from cotbench.cli.leaderboard import Db, Json, opened_store, require_leaderboard
 
 _WEB = ("fastapi", "uvicorn", "jinja2", "python_multipart")
 _BACKLOG = 2048
-app = leaderboard.app
+app = leaderboard_rerun.app
 tokens = typer.Typer(help="Tokens that allow to submit over the web.", no_args_is_help=True)
 app.add_typer(tokens, name="token")
 

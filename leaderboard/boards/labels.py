@@ -32,12 +32,12 @@ def board_title(board: Board) -> str:
 
 
 def state_adjective(state: State | None) -> str:
-    """Return a state as it stands before a noun, with a space: `verified `; nothing for all states."""
+    """Return a state as it stands before a noun, with a space: `replayed `; nothing for all states."""
     return f"{state} " if state is not None else ""
 
 
 def counted(n: int, noun: str, state: State | None = None) -> str:
-    """Return a number of things in words: `1 verified entry`, `no entry`, `12 entries`."""
+    """Return a number of things in words: `1 replayed entry`, `no entry`, `12 entries`."""
     many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{f'{n:,}' if n else 'no'} {state_adjective(state)}{noun if n < 2 else many}"
 

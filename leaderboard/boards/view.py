@@ -1,5 +1,6 @@
-"""The rows of a board. Invariant: only verified entries that played the whole split by the rules have ranks; what the paper
-reports stands apart, as reported; a row holds all that it shows, so that drawing computes nothing.
+"""The rows of a board. Invariant: only replayed entries of models that played the whole split by the rules, and not as another
+entry or an expert did, have ranks; what the paper reports stands apart, as reported; a row holds all that it shows, so that
+drawing computes nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from cotbench.errors import CotbenchError, UnknownNameError
 from cotbench.leaderboard.boards.ranking import exchange_of, mcnemar_of, ranks
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import STATES, WON, Candidate, State, tasks_sha256
+from cotbench.leaderboard.store.levels import LEVELS, Level
 from cotbench.leaderboard.store.store import Store
+from cotbench.leaderboard.submission.baselines import is_baseline
 from cotbench.leaderboard.submission.details import Details
+from cotbench.leaderboard.submission.look_alikes import fold_name
 from cotbench.paper import Success
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
@@ -33,8 +37,8 @@ class BoardView:
     """A board with its rows.
 
     Attributes:
-        rows: those with a rank first, by rank and success; then the others, by success.
-        reported: what the paper reports for the board; not verified, not ours.
+        rows: those with a rank first, by rank and success; then baselines, then the others, by success.
+        reported: what the paper reports for the board; not replayed, not ours.
         counts: state -> how many entries of the board have it.
     """
 
@@ -90,7 +94,7 @@ def parse_board(slug: str, known: Iterable[Board]) -> Board:
     return by_slug[slug]
 
 
-def board_view(store: Store, board: Board, state: State | None = "verified") -> BoardView:
+def board_view(store: Store, board: Board, state: State | None = "replayed") -> BoardView:
     """Return a board with its rows; computed again when an entry has changed.
 
     Args:
@@ -121,7 +125,16 @@ def _view(store: Store, board: Board) -> BoardView:
     now = {env: _tasks_now(env, board) for env, some in found.items() if some}
     found = {env: [_dated(one, now[env]) for one in some] for env, some in found.items()}
     rows = _overall(found) if board.overall else _single(found[board.env])
-    rows.sort(key=lambda row: (row.rank is None, row.rank or 0, -_mean(row.success), -_mean(row.score), row.submitted))
+    rows.sort(
+        key=lambda row: (
+            row.rank is None,
+            not row.baseline,
+            row.rank or 0,
+            -_mean(row.success),
+            -_mean(row.score),
+            row.submitted,
+        )
+    )
     return BoardView(
         board,
         tuple(rows),
@@ -152,7 +165,7 @@ def _reported(board: Board) -> tuple[Success, ...]:
 
 
 def _ranked(one: Candidate) -> bool:
-    return one.state == "verified" and not one.unranked
+    return one.state == "replayed" and one.level != "self-reported" and not one.unranked
 
 
 def _by_success(one: Standing) -> tuple[float, float, Any]:
@@ -194,6 +207,8 @@ def _standing(one: Candidate) -> Standing:
         entries=(one.id,),
         agent=one.agent,
         state=one.state,
+        level=one.level,
+        baseline=is_baseline(one.agent),
         unranked=one.unranked,
         tasks=one.tasks,
         fingerprint=one.fingerprint,
@@ -209,11 +224,14 @@ def _standing(one: Candidate) -> Standing:
 
 
 def _overall(found: Mapping[str, Sequence[Candidate]]) -> list[Standing]:
-    """Return a row for each system (name and team) with a verified, whole entry of every environment; its newest counts."""
+    """Return a row for each system (name and team) with a ranked entry of every environment; its newest counts.
+
+    Names that look alike are one system.
+    """
     systems: dict[tuple[str, str], dict[str, Candidate]] = {}
     for env, candidates in found.items():
         for one in filter(_ranked, candidates):
-            systems.setdefault((one.details.name, one.details.team), {})[env] = one
+            systems.setdefault((fold_name(one.details.name), fold_name(one.details.team)), {})[env] = one
     complete = [[by_env[env] for env in found] for by_env in systems.values() if len(by_env) == len(found)]
     if not complete:
         return []
@@ -236,7 +254,9 @@ def _mean_standing(some: Sequence[Candidate]) -> Standing:
         details=newest.details,
         entries=tuple(one.id for one in some),
         agent=newest.agent,
-        state="verified",
+        state="replayed",
+        level=min((one.level for one in some), key=LEVELS.index),
+        baseline=False,
         unranked=(),
         tasks=sum(one.tasks for one in some),
         fingerprint=newest.fingerprint if len({one.fingerprint for one in some}) == 1 else "",
@@ -261,9 +281,11 @@ class Standing:
     """A row of a board. Intervals are over tasks.
 
     Attributes:
-        rank: of a verified entry that is whole; None for the others.
+        rank: of a replayed entry that is whole and a model's own; None for the others.
         entries: ids; one of each environment on an overall board.
-        unranked: why it has no rank though it may be verified.
+        level: how far its figures were checked, at most; `levels.FIGURES` says which figures reach it.
+        baseline: its agent is no model.
+        unranked: why it has no rank though it may be replayed.
         fingerprint: of the elicitation; empty where the environments have different ones, or the agent takes none.
         submitted: UTC; of the newest entry on an overall board.
         behind: success minus that of the board's first, paired on the same tasks; None for the first and for what has no rank.
@@ -276,6 +298,8 @@ class Standing:
     entries: tuple[str, ...]
     agent: str
     state: State
+    level: Level
+    baseline: bool
     unranked: tuple[str, ...]
     tasks: int
     fingerprint: str

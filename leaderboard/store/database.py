@@ -15,7 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from cotbench.errors import StoreError
-from cotbench.leaderboard.store import schema
+from cotbench.leaderboard.store import migrations
 
 _WAIT = 60
 """Seconds to wait for another writer."""
@@ -61,7 +61,7 @@ class Database:
                 if not self._lite:
                     # Two that open a new database at once would both make its tables.
                     connection.execute(sql.text("SELECT pg_advisory_xact_lock(0x636f7462)"))
-                schema.bring_up_to_date(connection, self.name)
+                migrations.bring_up_to_date(connection, self.name)
         except BaseException:
             self.close()
             raise

@@ -1,6 +1,6 @@
 """An entry as everybody sees it, and the results of its modes. Invariant: its numbers were computed here from its episodes,
-never taken from a submitter; `verified` means that replaying its actions gave every observation, score and verdict that it
-claims.
+never taken from a submitter; `replayed` means that executing its actions again gave every observation, score and verdict that
+it claims, and nothing more.
 """
 
 from __future__ import annotations
@@ -11,18 +11,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
+from cotbench.leaderboard.store.copies import Overlap
+from cotbench.leaderboard.store.levels import Level, checked_figures
+from cotbench.leaderboard.submission.baselines import is_baseline
 from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.verification.difference import Difference
+from cotbench.leaderboard.verification.expert_share import ExpertShare
+from cotbench.leaderboard.verification.reproduction import Reproduction
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.runs.episode import Episode
 from cotbench.runs.summary import Summary
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
 
-State = Literal["pending", "verified", "rejected"]
-STATES: tuple[State, ...] = ("pending", "verified", "rejected")
+State = Literal["pending", "replayed", "rejected", "unchecked"]
+STATES: tuple[State, ...] = ("pending", "replayed", "rejected", "unchecked")
 
 
 class Entry(BaseModel):
@@ -31,10 +36,17 @@ class Entry(BaseModel):
     Attributes:
         id: twelve hexadecimal digits, the beginning of the digest of what was played.
         number: its place in the order of submission, from 1.
-        submitted: when, UTC; `settled` when it was verified or rejected.
+        submitted: when, UTC; `settled` when it was replayed, rejected, or given up.
+        state: `unchecked` where the replay was given up, and `unchecked` says why.
+        level: how far its figures were checked, at most; `levels.FIGURES` says which figures reach it.
+        baseline: its agent is no model, so the entry stands beside the ranks.
         difference: the first one, of a rejected entry.
-        unranked: why it has no rank though it may be verified: "4 of 120 tasks", ...; empty for a whole run.
+        unranked: why it has no rank though it may be replayed: "4 of 120 tasks", ...; empty for a whole run of its own.
+        notes: what else a reader should know of it.
         mode: `prompt`, `cot` or `both`.
+        overlaps: what it has in common with earlier entries.
+        expert: how much of it is the expert's.
+        reproduction: the outcome of a rerun of its agent.
         summary: the numbers, computed from the episodes.
     """
 
@@ -46,10 +58,53 @@ class Entry(BaseModel):
     submitted: datetime
     settled: datetime | None = None
     state: State = "pending"
+    level: Level = "self-reported"
+    baseline: bool = False
     difference: Difference | None = None
+    unchecked: str = ""
     unranked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     mode: str
+    overlaps: tuple[Overlap, ...] = ()
+    expert: tuple[ExpertShare, ...] = ()
+    reproduction: Reproduction | None = None
     summary: Summary
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def figures(self) -> dict[str, Level]:
+        """The level of each figure in `summary`."""
+        return checked_figures(self.level)
+
+
+def level_of(state: State, reproduction: Reproduction | None, scored: int) -> Level:
+    """Return how far an entry was checked.
+
+    Args:
+        state: of the entry.
+        reproduction: of its newest rerun.
+        scored: episodes that did not end in an error; the others have nothing to replay.
+    """
+    if state != "replayed" or not scored:
+        return "self-reported"
+    return "reproduced" if reproduction is not None and reproduction.reproduced else "replayed"
+
+
+def rank_reasons(
+    agent: str, overlaps: Iterable[Overlap], expert: Iterable[ExpertShare], mode: Mode | None = None
+) -> tuple[str, ...]:
+    """Return why an entry has no rank, apart from what its submission says.
+
+    Args:
+        agent: its spec.
+        overlaps, expert: what it has in common with earlier entries and with the expert.
+        mode: of its episodes; None: any.
+    """
+    duplicates = [one for one in overlaps if one.duplicate and mode in (None, one.mode)]
+    experts = [one for one in expert if one.plays_expert and mode in (None, one.mode)]
+    baseline = ("a baseline, not a model",) if is_baseline(agent) else ()
+    copied = () if baseline else tuple(map(str, experts[:1]))
+    return (*baseline, *copied, *map(str, duplicates[:1]))
 
 
 WON, LOST, NONE = "1", "0", "-"
@@ -86,6 +141,7 @@ class Candidate:
     details: Details
     submitted: datetime
     state: State
+    level: Level
     unranked: tuple[str, ...]
     agent: str
     tasks: int

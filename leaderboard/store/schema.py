@@ -1,14 +1,8 @@
-"""The leaderboard's tables. Invariant: a database says which version of the tables it has; an older one is brought up to date
-in one transaction, a newer one is left alone.
-"""
+"""The leaderboard's tables. Invariant: these are the tables of the newest version; `migrations` brings older ones to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import sqlalchemy as sql
-
-from cotbench.errors import StoreError
 
 META = sql.MetaData()
 
@@ -32,10 +26,14 @@ entries = sql.Table(
     sql.Column("link", sql.String(500), nullable=False),
     sql.Column("submitted", sql.String(32), nullable=False),
     sql.Column("settled", sql.String(32)),
-    sql.Column("state", sql.String(8), nullable=False, index=True),
+    sql.Column("state", sql.String(16), nullable=False, index=True),
     sql.Column("difference", sql.Text),
+    sql.Column("unchecked", sql.Text),
     sql.Column("settled_with", sql.Text),
     sql.Column("unranked", sql.Text, nullable=False),
+    sql.Column("notes", sql.Text, nullable=False, server_default="[]"),
+    sql.Column("expert", sql.Text),
+    sql.Column("reproduction", sql.Text),
     sql.Column("env", sql.String(64), nullable=False),
     sql.Column("scheme", sql.String(64), nullable=False),
     sql.Column("split", sql.String(64), nullable=False),
@@ -54,6 +52,18 @@ results = sql.Table(
     sql.Column("number", sql.Integer, sql.ForeignKey("entries.number", ondelete="CASCADE"), primary_key=True),
     sql.Column("mode", sql.String(8), primary_key=True),
     sql.Column("result", sql.Text, nullable=False),
+    sql.Column("sequences", sql.Text, nullable=False, server_default=""),
+)
+
+copies = sql.Table(
+    "copies",
+    META,
+    sql.Column("number", sql.Integer, sql.ForeignKey("entries.number", ondelete="CASCADE"), primary_key=True),
+    sql.Column("mode", sql.String(8), primary_key=True),
+    sql.Column("earlier", sql.Integer, sql.ForeignKey("entries.number", ondelete="CASCADE"), primary_key=True),
+    sql.Column("earlier_mode", sql.String(8), primary_key=True),
+    sql.Column("same", sql.Integer, nullable=False),
+    sql.Column("tasks", sql.Integer, nullable=False),
 )
 
 bundles = sql.Table(
@@ -75,35 +85,3 @@ tokens = sql.Table(
 def storable_text(text: str) -> str:
     """Return a text from outside as every database takes it: without NUL and lone surrogates, which nothing stored has."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def _first(connection: sql.Connection) -> None:
-    META.create_all(connection)
-    connection.execute(changes.insert().values(id=1, count=0))
-
-
-STEPS: tuple[Callable[[sql.Connection], None], ...] = (_first,)
-"""STEPS[n] brings tables of version n to version n + 1."""
-
-
-def bring_up_to_date(connection: sql.Connection, where: str) -> None:
-    """Create the tables, or migrate them to this version; inside the transaction of the connection.
-
-    Args:
-        connection: in a transaction.
-        where: names the database in an error.
-
-    Raises:
-        StoreError: they are of a newer version.
-    """
-    version.create(connection, checkfirst=True)
-    found = connection.execute(sql.select(version.c.version)).scalar() or 0
-    if found > len(STEPS):
-        raise StoreError(
-            f"{where} was written by a newer cotbench (tables {found}, this one knows {len(STEPS)}): upgrade cotbench"
-        )
-    for step in STEPS[found:]:
-        step(connection)
-    if found < len(STEPS):
-        connection.execute(version.delete())
-        connection.execute(version.insert().values(version=len(STEPS)))

@@ -5,7 +5,7 @@ its episodes never change, only its state does.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,19 +18,24 @@ from sqlalchemy.exc import IntegrityError
 from cotbench.envs.groups import overall_groups
 from cotbench.errors import DuplicateEntryError, SubmissionError, UnknownNameError
 from cotbench.leaderboard.store.board import Board, boards_of
+from cotbench.leaderboard.store.copies import add_copies, overlaps_of
 from cotbench.leaderboard.store.database import Database
-from cotbench.leaderboard.store.entry import Candidate, Entry, Result, State, results_of
-from cotbench.leaderboard.store.schema import bundles, changes, entries, results, storable_text
+from cotbench.leaderboard.store.entry import Candidate, Entry, State, results_of
+from cotbench.leaderboard.store.rows import candidate_of, entries_of, require_own_spelling
+from cotbench.leaderboard.store.schema import bundles, changes, copies, entries, results, storable_text
 from cotbench.leaderboard.store.tokens import TokenRow, TokenTable
 from cotbench.leaderboard.submission.bundle import Bundle, repack, unpack
 from cotbench.leaderboard.submission.checks import check
 from cotbench.leaderboard.submission.details import Details
+from cotbench.leaderboard.submission.sequences import mode_notes, sequences_of
 from cotbench.leaderboard.verification.difference import Difference
+from cotbench.leaderboard.verification.expert_share import ExpertShare
+from cotbench.leaderboard.verification.reproduction import Reproduction
 from cotbench.prompting.elicitation import MODES, Mode
-from cotbench.runs.summary import Summary, summarize
+from cotbench.runs.summary import summarize
 
 ID_DIGITS = 12
-_HEAVY = ("summary", "difference", "settled_with")
+_HEAVY = ("summary", "difference", "settled_with", "notes")
 _NEAR = 200
 """Ids among which near matches of an unknown one are sought."""
 
@@ -78,9 +83,11 @@ class Store:
 
         Raises:
             DuplicateEntryError: the same episodes are there under another name.
+            SubmissionError: its team looks like another one.
         """
         manifest = bundle.manifest
         summary = summarize(bundle.episodes, manifest)
+        sequences = sequences_of(bundle.episodes)
         row = {
             "id": bundle.digest[:ID_DIGITS],
             "digest": bundle.digest,
@@ -88,6 +95,7 @@ class Store:
             "submitted": _now(),
             "state": "pending",
             "unranked": json.dumps(unranked),
+            "notes": json.dumps(mode_notes(sequences, bundle.episodes)),
             "env": manifest.config.env,
             "scheme": manifest.config.scheme,
             "split": manifest.config.split,
@@ -100,14 +108,22 @@ class Store:
         reached = results_of(manifest.task_list, bundle.episodes, summary)
         try:
             with self.database.writing() as connection:
+                _count(connection)  # First: whoever writes holds this row, so no two entries miss each other.
+                require_own_spelling(connection, bundle.details.team)
                 inserted = connection.execute(entries.insert().values(row))
                 number = inserted.inserted_primary_key[0] if inserted.inserted_primary_key is not None else None
-                connection.execute(
-                    results.insert(),
-                    [{"number": number, "mode": mode, "result": one.model_dump_json()} for mode, one in reached.items()],
-                )
+                rows = [
+                    {
+                        "number": number,
+                        "mode": mode,
+                        "result": one.model_dump_json(),
+                        "sequences": " ".join(sorted(sequences.get(mode, ()))),
+                    }
+                    for mode, one in reached.items()
+                ]
+                connection.execute(results.insert(), rows)
                 connection.execute(bundles.insert().values(number=number, data=data))
-                _count(connection)
+                add_copies(connection, int(number or 0), sequences)
         except IntegrityError:
             return self._there_already(bundle), False
         return self.entry(row["id"]), True
@@ -115,11 +131,11 @@ class Store:
     def _there_already(self, bundle: Bundle) -> Entry:
         with self.database.reading() as connection:
             found = connection.execute(sql.select(entries).where(entries.c.digest == bundle.digest)).mappings().first()
-        if found is None:
+            entry = entries_of(connection, [found])[0] if found is not None else None
+        if entry is None:
             raise SubmissionError(
                 f"the id {bundle.digest[:ID_DIGITS]} is taken by another entry: play the run with another seed"
             )
-        entry = _entry(found)
         if entry.details != bundle.details:
             raise DuplicateEntryError(entry.id, entry.details.name)
         return entry
@@ -131,7 +147,7 @@ class Store:
             UnknownNameError: there is none of that id.
         """
         with self.database.reading() as connection:
-            return _entry(self._row(connection, id))
+            return entries_of(connection, [self._row(connection, id)])[0]
 
     def _row(self, connection: sql.Connection, id: str) -> sql.RowMapping:
         found = connection.execute(sql.select(entries).where(entries.c.id == storable_text(id))).mappings().first()
@@ -162,7 +178,7 @@ class Store:
         if state is not None:
             chosen = chosen.where(entries.c.state == state)
         with self.database.reading() as connection:
-            return [_entry(row) for row in connection.execute(chosen).mappings()]
+            return entries_of(connection, connection.execute(chosen).mappings().all())
 
     def count(self, state: State | None = None) -> int:
         """Return how many entries there are, of a state or of all."""
@@ -172,29 +188,61 @@ class Store:
         with self.database.reading() as connection:
             return int(connection.execute(counted).scalar_one())
 
-    def settle(self, id: str, difference: Difference | None, *, with_versions: Mapping[str, str]) -> Entry:
-        """Store the outcome of a replay: `verified` where there is no difference, else `rejected`.
+    def settle(
+        self,
+        id: str,
+        difference: Difference | None,
+        *,
+        with_versions: Mapping[str, str],
+        expert: Sequence[ExpertShare] = (),
+    ) -> Entry:
+        """Store the outcome of a replay: `replayed` where there is no difference, else `rejected`.
 
         Args:
             id: the entry's.
             difference: the first one that the replay found.
             with_versions: the versions of packages and data that it was replayed with.
+            expert: how much of it is the expert's.
 
         Raises:
             UnknownNameError: there is no entry of that id.
         """
+        return self._update(
+            id,
+            state="replayed" if difference is None else "rejected",
+            difference=difference.model_dump_json() if difference is not None else None,
+            unchecked=None,
+            settled=_now(),
+            settled_with=json.dumps(dict(with_versions), sort_keys=True),
+            expert=json.dumps([one.model_dump(mode="json") for one in expert]),
+        )
+
+    def give_up(self, id: str, why: str) -> Entry:
+        """Store that a replay was not finished: the entry is `unchecked`, whatever it was before.
+
+        Args:
+            id: the entry's.
+            why: in words: "it took longer than ...".
+
+        Raises:
+            UnknownNameError: there is no entry of that id.
+        """
+        return self._update(
+            id, state="unchecked", difference=None, unchecked=why, settled=_now(), settled_with=None, expert=None
+        )
+
+    def reproduce(self, id: str, reproduction: Reproduction) -> Entry:
+        """Store the outcome of a rerun; the newest one counts.
+
+        Raises:
+            UnknownNameError: there is no entry of that id.
+        """
+        return self._update(id, reproduction=reproduction.model_dump_json())
+
+    def _update(self, id: str, **values: Any) -> Entry:
         with self.database.writing() as connection:
             number = self._row(connection, id)["number"]
-            connection.execute(
-                entries.update()
-                .where(entries.c.number == number)
-                .values(
-                    state="verified" if difference is None else "rejected",
-                    difference=difference.model_dump_json() if difference is not None else None,
-                    settled=_now(),
-                    settled_with=json.dumps(dict(with_versions), sort_keys=True),
-                )
-            )
+            connection.execute(entries.update().where(entries.c.number == number).values(values))
             _count(connection)
         return self.entry(id)
 
@@ -206,7 +254,8 @@ class Store:
         """
         with self.database.writing() as connection:
             number = self._row(connection, id)["number"]
-            for table in (results, bundles, entries):
+            connection.execute(copies.delete().where(copies.c.earlier == number))
+            for table in (copies, results, bundles, entries):
                 connection.execute(table.delete().where(table.c.number == number))
             _count(connection)
 
@@ -238,14 +287,17 @@ class Store:
     def candidates(self, env: str, scheme: str, split: str, mode: Mode) -> list[Candidate]:
         """Return the entries of a split and mode in every state, oldest first."""
         env, scheme, split = map(storable_text, (env, scheme, split))
+        of_split = (entries.c.env == env, entries.c.scheme == scheme, entries.c.split == split)
         chosen = (
             sql.select(*(column for column in entries.c if column.name not in _HEAVY), results.c.result)
             .join_from(entries, results, results.c.number == entries.c.number)
-            .where(entries.c.env == env, entries.c.scheme == scheme, entries.c.split == split, results.c.mode == mode)
+            .where(*of_split, results.c.mode == mode)
             .order_by(entries.c.number)
         )
         with self.database.reading() as connection:
-            return [_candidate(row) for row in connection.execute(chosen).mappings()]
+            overlaps = overlaps_of(connection, sql.select(entries.c.number).where(*of_split))
+            rows = connection.execute(chosen).mappings()
+            return [candidate_of(row, mode, overlaps.get(row["number"], ())) for row in rows]
 
     def new_token(self, name: str) -> str:
         """Make a token; see `TokenTable.new`."""
@@ -307,38 +359,3 @@ def _count(connection: sql.Connection) -> None:
 
 def _order(board: Board) -> tuple[str, str, str, int]:
     return board.env, board.scheme, board.split, -MODES.index(board.mode)
-
-
-def _entry(row: sql.RowMapping) -> Entry:
-    return Entry(
-        id=row["id"],
-        number=row["number"],
-        details=_details(row),
-        submitted=datetime.fromisoformat(row["submitted"]),
-        settled=datetime.fromisoformat(row["settled"]) if row["settled"] else None,
-        state=row["state"],
-        difference=Difference.model_validate_json(row["difference"]) if row["difference"] else None,
-        unranked=tuple(json.loads(row["unranked"])),
-        mode=row["mode"],
-        summary=Summary.model_validate_json(row["summary"]),
-    )
-
-
-def _details(row: sql.RowMapping) -> Details:
-    # They were checked when they were written; rules may have changed since.
-    return Details.model_construct(name=row["name"], team=row["team"], link=row["link"])
-
-
-def _candidate(row: sql.RowMapping) -> Candidate:
-    return Candidate(
-        id=row["id"],
-        number=row["number"],
-        details=_details(row),
-        submitted=datetime.fromisoformat(row["submitted"]),
-        state=row["state"],
-        unranked=tuple(json.loads(row["unranked"])),
-        agent=row["agent"],
-        tasks=row["tasks"],
-        fingerprint=row["fingerprint"],
-        result=Result.model_validate_json(row["result"]),
-    )

@@ -18,6 +18,7 @@ from cotbench.leaderboard.store.database import Database
 from cotbench.leaderboard.store.schema import storable_text
 from cotbench.leaderboard.store.schema import tokens as table
 from cotbench.leaderboard.submission.details import Details
+from cotbench.leaderboard.submission.look_alikes import fold_name
 
 _PREFIX = "cotbench-"
 _BYTES = 32
@@ -48,13 +49,18 @@ class TokenTable:
 
         Raises:
             SubmissionError: the name may not be shown everywhere.
-            UsageError: the name is taken.
+            UsageError: the name is taken, or looks like one that is.
         """
         Details.checked(name)
         token = _PREFIX + secrets.token_urlsafe(_BYTES)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         try:
             with self.database.writing() as connection:
+                for known in connection.execute(sql.select(table.c.name)).scalars():
+                    if known != name and fold_name(known) == fold_name(name):
+                        raise UsageError(
+                            f"the name {name!r} looks like {known!r} ({known!a}), which has a token: choose another name"
+                        )
                 connection.execute(table.insert().values(name=name, sha256=_hashed(token), created=created))
         except IntegrityError as error:
             raise UsageError(f"there is a token for {name!r} already: revoke it first, or give another name") from error

@@ -18,6 +18,7 @@ from cotbench.leaderboard.submission.check_episodes import check_episodes
 from cotbench.leaderboard.submission.check_tasks import check_tasks
 from cotbench.leaderboard.submission.check_texts import check_texts
 from cotbench.leaderboard.submission.json_reader import quote_value
+from cotbench.runs.episode import EPISODES
 from cotbench.runs.manifest import MANIFEST, Manifest
 
 _OTHER: Final = "it was made by another version of cotbench, or edited"
@@ -30,7 +31,7 @@ def check(bundle: Bundle) -> tuple[str, ...]:
         bundle: as `unpack` gives it.
 
     Returns:
-        Why the entry has no rank, though it may be verified: "4 of 120 tasks", ...; empty for a whole run.
+        Why the entry has no rank, though it may be replayed: "4 of 120 tasks", ...; empty for a whole run.
 
     Raises:
         SubmissionError: names the file, the line, the step and the field.
@@ -99,9 +100,14 @@ def _unranked(bundle: Bundle, entry: EnvEntry) -> tuple[str, ...]:
         reasons.append(f"{len(manifest.task_list)} of {manifest.split_tasks} tasks{left}")
     if manifest.played_dialect != entry.own_dialect:
         reasons.append(f"data of dialect {manifest.played_dialect!r} instead of {entry.own_dialect!r}")
-    errors = sum(episode.error is not None for episode in bundle.episodes)
+    errors, episodes = sum(episode.error is not None for episode in bundle.episodes), len(bundle.episodes)
+    if errors == episodes:
+        raise SubmissionError(
+            f"{EPISODES}: every one of the {episodes} episodes ended in an error, so nothing was measured: "
+            "cotbench run --resume RUN plays them again"
+        )
     if errors:
-        reasons.append(f"{errors} episode{'s' if errors > 1 else ''} ended in {'errors' if errors > 1 else 'an error'}")
+        reasons.append(f"{errors} of {episodes} episodes ended in {'errors' if errors > 1 else 'an error'}")
     if config.max_steps is not None:
         if entry.budgets_by_task():
             reasons.append(f"step budget {config.max_steps} instead of each task's own")

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from cotbench.errors import SubmissionError
+from cotbench.leaderboard.submission.look_alikes import mixed_word
 
 _ALSO: Final = frozenset(" -_.,:;/@+()[]#&'?=%*!~")
 _QUOTED: Final = 60
@@ -32,6 +33,8 @@ def _plain(text: str) -> str:
             )
     if text and unicodedata.category(text[0])[0] not in "LN":
         raise ValueError("does not begin with a letter or a digit")
+    if (word := mixed_word(text)) is not None:
+        raise ValueError(f"mixes letters of two scripts in the word {word!r} ({word!a}): write it in one")
     return text
 
 

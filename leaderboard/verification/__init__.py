@@ -7,11 +7,13 @@ from cotbench.lazy_exports import lazy_exports
 if TYPE_CHECKING:
     from cotbench.leaderboard.verification.difference import Difference
     from cotbench.leaderboard.verification.replay import Replayer
+    from cotbench.leaderboard.verification.run_replay import Verdict
     from cotbench.leaderboard.verification.verify import verify_bundle, versions
 
 _HOMES = {
     "Difference": "difference",
     "Replayer": "replay",
+    "Verdict": "run_replay",
     "verify_bundle": "verify",
     "versions": "verify",
 }
@@ -19,6 +21,7 @@ _HOMES = {
 __all__ = [
     "Difference",
     "Replayer",
+    "Verdict",
     "verify_bundle",
     "versions",
 ]

@@ -9,16 +9,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from cotbench.errors import EngineError
+from cotbench.errors import EngineError, ReplayTimeoutError
+from cotbench.leaderboard.verification.budget import Budget
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.runs.env_workers import EnvReply, EnvSettings, LocalEnv
 from cotbench.runs.episode import Episode, Step
 
 MAX_ACTION = 1_000_000
 """Characters; no run has a longer one, and the environments take up to a minute over ten times as many."""
-
-EPISODE_SECONDS = 600.0
-"""By the clock; the longest honest episode, with a gold path to be found, takes a tenth of that on a slow machine."""
 
 FieldPair = tuple[str, object, object]
 """A field, as it was submitted, and as the replay has it."""
@@ -39,7 +37,22 @@ class ReplayRules:
     expert: bool
 
 
-def replay_episode(episode: Episode, env: LocalEnv, rules: ReplayRules, deadline: float) -> Difference | None:
+@dataclass(slots=True)
+class ExpertSteps:
+    """Executed steps, and at how many of them the action was the expert's."""
+
+    same: int = 0
+    steps: int = 0
+
+    def count(self, action: str, expert: str | None) -> None:
+        """Count a step; `expert` is None where the expert has no action."""
+        self.same += action == expert
+        self.steps += 1
+
+
+def replay_episode(
+    episode: Episode, env: LocalEnv, rules: ReplayRules, deadline: float, expert: ExpertSteps
+) -> Difference | None:
     """Execute the recorded actions and return the first difference, in the order of the episode.
 
     Args:
@@ -47,9 +60,11 @@ def replay_episode(episode: Episode, env: LocalEnv, rules: ReplayRules, deadline
         env: gives the expert's actions where they were recorded.
         rules: of the environment.
         deadline: seconds on the monotonic clock; compared before every step.
+        expert: counts the steps, where the environment gives the expert's actions.
 
     Raises:
-        EngineError: the environment failed, or the time is spent.
+        EngineError: the environment failed.
+        ReplayTimeoutError: the time is spent.
     """
     key, recorded = episode.key, len(episode.trajectory)
     env.ask_reset(episode.task)
@@ -62,7 +77,9 @@ def replay_episode(episode: Episode, env: LocalEnv, rules: ReplayRules, deadline
         if found := _first(_choice(step, reply, rules), key, number):
             return found
         if time.monotonic() > deadline:
-            raise EngineError(f"after {EPISODE_SECONDS:.0f} s it was at step {number} of {recorded} only")
+            raise ReplayTimeoutError(f"it took too long: at the end of its time it was at step {number} of {recorded}")
+        if (action := reply.info.get("expert_action", step)) is not step:
+            expert.count(step.action, rules.canonical(action) if action is not None else None)
         env.expect(step.observation)
         env.ask_step(step.action)
         reply = env.read()
@@ -125,33 +142,45 @@ class Replayer:
     Episodes of one task are best replayed one after the other: the environment keeps the task that it has loaded.
 
     Args:
-        settings: which environment; its `request` says whether the expert's actions were recorded.
+        settings: which environment; its `request` says whether it gives the expert's actions.
+        recorded: whether the run recorded them.
+        budget: the time that episodes may take.
+
+    Attributes:
+        expert: counts the steps of the last episode that agreed.
     """
 
-    def __init__(self, settings: EnvSettings) -> None:
+    def __init__(self, settings: EnvSettings, recorded: bool, budget: Budget) -> None:
         entry = settings.entry
         self._settings = settings
-        self._rules = ReplayRules(entry.canonical(), entry.source().task_type, "expert_action" in settings.kwargs["request"])
+        self._rules = ReplayRules(entry.canonical(), entry.source().task_type, recorded)
+        self._budget = budget
         self._env: LocalEnv | None = None
+        self.expert = ExpertSteps()
 
     def difference(self, episode: Episode) -> Difference | None:
         """Return the first difference of an episode; an environment that fails is replaced once.
 
         Raises:
             EngineError: it failed again; names the episode.
+            ReplayTimeoutError: it took longer than an episode may; names it.
         """
-        deadline = time.monotonic() + EPISODE_SECONDS
+        deadline = self._budget.deadline(episode)
         try:
-            return replay_episode(episode, self._opened(), self._rules, deadline)
+            return self._replayed(episode, deadline)
         except EngineError as error:
             self.close()
-            if time.monotonic() > deadline:
+            if isinstance(error, ReplayTimeoutError):
                 raise _named(episode, error) from error
         try:
-            return replay_episode(episode, self._opened(), self._rules, deadline)
+            return self._replayed(episode, deadline)
         except EngineError as error:
             self.close()
             raise _named(episode, error) from error
+
+    def _replayed(self, episode: Episode, deadline: float) -> Difference | None:
+        self.expert = ExpertSteps()
+        return replay_episode(episode, self._opened(), self._rules, deadline, self.expert)
 
     def _opened(self) -> LocalEnv:
         if self._env is None:
@@ -166,4 +195,5 @@ class Replayer:
 
 
 def _named(episode: Episode, error: EngineError) -> EngineError:
-    return EngineError(f"{episode.key} cannot be replayed: {error}")
+    kind = ReplayTimeoutError if isinstance(error, ReplayTimeoutError) else EngineError
+    return kind(f"{episode.key} cannot be replayed: {error}")

@@ -4,40 +4,72 @@ process is faster or dies; none is left behind, also after Ctrl-C.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
 
 from cotbench.child_process import ChildProcess, block_interrupts
-from cotbench.errors import CotbenchError, EngineError
+from cotbench.errors import CotbenchError, EngineError, ReplayTimeoutError
+from cotbench.leaderboard.verification.budget import Budget
 from cotbench.leaderboard.verification.difference import Difference
-from cotbench.leaderboard.verification.replay import Replayer
+from cotbench.leaderboard.verification.replay import ExpertSteps, Replayer
 from cotbench.runs.env_workers import EnvSettings
 from cotbench.runs.episode import Episode
 
 Group = Sequence[tuple[int, Episode]]
 """Episodes of one task, each with its place in the run."""
+Finished = Callable[[Episode, ExpertSteps], None]
+"""Takes an episode that agrees, and its steps."""
+_GRACE = 2.0
+"""Seconds after the end of an entry's time in which its processes can say that they are late."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The outcome of the replay of one episode: a difference, why it failed, or neither."""
+    """The outcome of the replay of one episode: a difference, why it failed, or neither.
+
+    Attributes:
+        late: it failed because its time was over.
+        expert: the steps that agree, and the expert's among them.
+    """
 
     difference: Difference | None = None
     failure: str | None = None
+    late: bool = False
+    expert: ExpertSteps = field(default_factory=ExpertSteps)
 
     @property
     def agrees(self) -> bool:
         return self.difference is None and self.failure is None
 
 
-def _serve(pipes: Sequence[Any], settings: EnvSettings) -> None:
+@dataclass(frozen=True, slots=True)
+class ReplaySettings:
+    """What every process needs.
+
+    Attributes:
+        env: of the environment.
+        recorded: whether the run recorded the expert's actions.
+        budget: the time that episodes and the entry may take.
+    """
+
+    env: EnvSettings
+    recorded: bool
+    budget: Budget
+
+    def replayer(self) -> Replayer:
+        """Return a replayer with these settings."""
+        return Replayer(self.env, self.recorded, self.budget)
+
+
+def _serve(pipes: Sequence[Any], settings: ReplaySettings) -> None:
     """Answer each line of an episode that comes, in a process of its own, until the pipe is closed or the parent dies."""
     (pipe,) = pipes
-    replayer = Replayer(settings)
+    replayer = settings.replayer()
     try:
         while True:
             for line in pipe.recv():
@@ -53,9 +85,10 @@ def _serve(pipes: Sequence[Any], settings: EnvSettings) -> None:
 
 def _answer(replayer: Replayer, line: str) -> _Answer:
     try:
-        return _Answer(replayer.difference(Episode.model_validate_json(line)))
+        return _Answer(replayer.difference(Episode.model_validate_json(line)), expert=replayer.expert)
     except Exception as error:
-        return _Answer(failure=str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}")
+        failure = str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"
+        return _Answer(failure=failure, late=isinstance(error, ReplayTimeoutError))
 
 
 class _Process:
@@ -67,7 +100,7 @@ class _Process:
         ending: how the last process that died ended.
     """
 
-    def __init__(self, settings: EnvSettings) -> None:
+    def __init__(self, settings: ReplaySettings) -> None:
         self._settings = settings
         self._process: ChildProcess | None = None
         self.pipe: Any = None
@@ -90,7 +123,7 @@ class _Process:
     def _start(self) -> None:
         try:
             with block_interrupts():  # It is held before an interrupt is heard.
-                self._process = ChildProcess(_serve, (self._settings,), plugins=self._settings.plugins)
+                self._process = ChildProcess(_serve, (self._settings,), plugins=self._settings.env.plugins)
         except EngineError as error:
             raise EngineError(f"{error}: use fewer --jobs") from error
         (self.pipe,) = self._process.pipes
@@ -113,21 +146,20 @@ class _Process:
             process.close(patience)
 
 
-def replay_in_processes(
-    settings: EnvSettings, groups: Sequence[Group], jobs: int, finished: Callable[[], None]
-) -> Difference | None:
+def replay_in_processes(settings: ReplaySettings, groups: Sequence[Group], jobs: int, finished: Finished) -> Difference | None:
     """Return the first difference in the order of the run.
 
     A process that dies is replaced, and its episodes are replayed again.
 
     Args:
-        settings: of the environment.
+        settings: of the environment and the time.
         groups: the episodes, those of one task together.
         jobs: how many processes, at most.
         finished: called for every episode that agrees.
 
     Raises:
         EngineError: before any difference, an episode cannot be replayed, or its process died twice.
+        ReplayTimeoutError: before any difference, the time of an episode or of the entry is over.
     """
     replaying = _Replaying(settings, groups, jobs, finished)
     try:
@@ -139,7 +171,8 @@ def replay_in_processes(
 class _Replaying:
     """The processes, what waits for them, and the first episode that does not agree, as far as is known."""
 
-    def __init__(self, settings: EnvSettings, groups: Sequence[Group], jobs: int, finished: Callable[[], None]) -> None:
+    def __init__(self, settings: ReplaySettings, groups: Sequence[Group], jobs: int, finished: Finished) -> None:
+        self._budget = settings.budget
         self._waiting = deque(groups)
         self._processes = [_Process(settings) for _ in range(min(jobs, len(groups)))]
         self._finished = finished
@@ -149,7 +182,11 @@ class _Replaying:
     def outcome(self) -> Difference | None:
         """Replay until everything agrees, or everything before the first that does not."""
         while busy := self._busy():
-            answered = wait([process.pipe for process in busy])
+            answered = wait([process.pipe for process in busy], self._budget.end + _GRACE - time.monotonic())
+            if not answered and time.monotonic() > self._budget.end:
+                # It does not come back from a step, so it cannot say itself that it is late.
+                key = min((process.owed[0] for process in busy), key=lambda owed: owed[0])[1].key
+                raise ReplayTimeoutError(f"{key} cannot be replayed: it took too long")
             for process in busy:
                 if process.pipe in answered and self._matters(process.owed[0][0]):
                     self._take(process)
@@ -159,7 +196,7 @@ class _Replaying:
             return None
         _, answer = self._first
         if answer.failure is not None:
-            raise EngineError(answer.failure)
+            raise (ReplayTimeoutError if answer.late else EngineError)(answer.failure)
         return answer.difference
 
     def _matters(self, place: int) -> bool:
@@ -184,7 +221,7 @@ class _Replaying:
             answer = _Answer(failure=f"{episode.key} cannot be replayed: its process died twice; the second {process.ending}")
         if answer.agrees:
             process.owed.popleft()
-            self._finished()
+            self._finished(episode, answer.expert)
             return
         process.owed.clear()
         self._first = place, answer

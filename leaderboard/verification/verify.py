@@ -8,17 +8,15 @@ import platform
 import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from itertools import groupby, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cotbench.envs.registry import EnvEntry, env_entry
 from cotbench.errors import GameFileError, MissingDataError, UsageError
 from cotbench.leaderboard.verification.difference import Difference
-from cotbench.leaderboard.verification.replay import Replayer
-from cotbench.leaderboard.verification.replay_processes import Group, replay_in_processes
+from cotbench.leaderboard.verification.run_replay import RunReplay, Verdict
 from cotbench.prompting.elicitation import MODES, Mode
-from cotbench.runs.env_workers import EnvSettings
 from cotbench.runs.episode import Episode, episode_key
 from cotbench.runs.manifest import Manifest
 
@@ -31,37 +29,44 @@ _PLAIN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]{0,79}")
 
 
 def verify_bundle(
-    bundle: Bundle, *, jobs: int = 1, data: Path | None = None, progress: Callable[[int, int], None] | None = None
-) -> Difference | None:
+    bundle: Bundle, *, jobs: int = 0, data: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> Verdict:
     """Replay a run: every action of every episode that did not end in an error.
 
     Args:
         bundle: one that `check` let pass.
-        jobs: how many processes replay; one: this process alone. The result is the same.
+        jobs: how many processes replay; 0: this process, which cannot end a step that does not return. The result is the same.
         data: the folder of ALFWorld's games, where they are not at `$ALFWORLD_DATA`.
         progress: called with how many episodes are done, and of how many.
 
     Returns:
-        The first difference in the order of the episodes, or None: all agrees.
+        The first difference in the order of the episodes, if any; where there is none, how much of the run is the expert's.
 
     Raises:
+        UsageError: every episode ended in an error, so there is nothing to replay.
         MissingDataError: games are not on this machine, or the run was played with other versions than are here.
         MissingExtraError: the environment's engine is not installed.
         EngineError: an episode cannot be replayed, also not in a new environment.
+        ReplayTimeoutError: an episode, or the run, took longer than it may (`budget`).
     """
-    if jobs < 1:
+    if jobs < 0:
         raise UsageError(f"--jobs must be at least 1, not {jobs}")
+    if all(episode.error is not None for episode in bundle.episodes):
+        raise UsageError(f"entry {bundle.digest[:12]} has no episode to replay: every one of them ended in an error")
     manifest = bundle.manifest
     entry = env_entry(manifest.config.env)
     entry.require()
     if (found := _other_episodes(manifest, bundle.episodes)) is not None:
-        return found
+        return Verdict(found)
     data = data if entry.takes_data else None
     _require_data(bundle, entry, data)
-    difference = _other_dialect(manifest, entry, data) or _replay(bundle, entry, jobs, data, progress)
-    if difference is not None:
-        _require_versions(bundle, entry, difference)
-    return difference
+    if (found := _other_dialect(manifest, entry, data)) is not None:
+        verdict = Verdict(found)
+    else:
+        verdict = RunReplay(bundle, entry, jobs, data, progress).verdict()
+    if verdict.difference is not None:
+        _require_versions(bundle, entry, verdict.difference)
+    return verdict
 
 
 def versions(manifest: Manifest, data: Path | None = None) -> dict[str, str]:
@@ -90,57 +95,6 @@ def _other_dialect(manifest: Manifest, entry: EnvEntry, data: Path | None) -> Di
     """Return the difference where the same games spell actions otherwise than the manifest says."""
     here = entry.dialect_of(manifest.task_list, data)
     return None if manifest.played_dialect == here else Difference.at("dialect", manifest.played_dialect, here)
-
-
-def _replay(
-    bundle: Bundle, entry: EnvEntry, jobs: int, data: Path | None, progress: Callable[[int, int], None] | None
-) -> Difference | None:
-    replayed = [episode for episode in bundle.episodes if episode.error is None]
-    settings = _settings(entry, bundle.manifest, replayed, data)
-    done = 0
-
-    def finished() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, len(replayed))
-
-    groups: list[Group] = [tuple(group) for _, group in groupby(enumerate(replayed), key=lambda numbered: numbered[1].task)]
-    if min(jobs, len(groups)) > 1:
-        return replay_in_processes(settings, groups, jobs, finished)
-    replayer = Replayer(settings)
-    try:
-        for episode in replayed:
-            if (found := replayer.difference(episode)) is not None:
-                return found
-            finished()
-    finally:
-        replayer.close()
-    return None
-
-
-def _settings(entry: EnvEntry, manifest: Manifest, replayed: Sequence[Episode], data: Path | None) -> EnvSettings:
-    """Return the environment's settings as the run had them.
-
-    The expert's actions are requested as in the run: where they are at hand, where the config says so, or where any was
-    recorded. So they are recorded at all states or at none, and none that changes a figure goes unchecked, though some take
-    long.
-    """
-    config = manifest.config
-    wanted = config.expert_actions if config.expert_actions is not None else entry.expert_at_hand
-    recorded = any(step.expert_action is not None for episode in replayed for step in episode.trajectory)
-    return EnvSettings(
-        config.env,
-        {
-            "split": config.split,
-            "scheme": config.scheme,
-            "max_steps": config.max_steps,
-            "request": ["expert_action"] if wanted or recorded else [],
-            **({"expert": manifest.expert} if manifest.expert else {}),
-            **({"data": data} if entry.takes_data else {}),
-        },
-        dialect=manifest.dialect,
-    )
 
 
 def _data_here(entry: EnvEntry, tasks: Sequence[str], data: Path | None) -> dict[str, str]:
@@ -193,7 +147,7 @@ def _remedy(name: str, recorded: str | None, manifest: Manifest, entry: EnvEntry
     package = name if name in entry.engines else "cotbench"
     wanted = recorded if package == name else manifest.packages.get(package)
     if wanted is None or not _PLAIN.fullmatch(wanted):
-        return f"it cannot be verified, for it does not say which {package} played it"
+        return f"it cannot be replayed, for it does not say which {package} played it"
     return f"pip install {package}=={wanted}, then verify it again"
 
 

@@ -23,7 +23,7 @@ from cotbench.leaderboard.web.service import Service
 ZIP = ("application/zip", "application/x-zip-compressed")
 _MOST = 200
 
-StateName = Literal["pending", "verified", "rejected", "all"]
+StateName = Literal["pending", "replayed", "rejected", "unchecked", "all"]
 EntryId = Annotated[str, Path(pattern="^[0-9a-f]{12}$", description="an entry's id: twelve hexadecimal digits")]
 Slug = Annotated[str, Path(max_length=100, description="a board: ENV_SCHEME_SPLIT_MODE, as in alfworld_paper_ood_cot")]
 StateOf = Annotated[StateName, Query(description="of the entries; ranks are the same in every view")]
@@ -103,7 +103,7 @@ class Api:
         found = await self._service.read(self._service.store.boards)
         return _json(Boards(boards=tuple(board_name(board, self._url(request, board)) for board in found)))
 
-    async def board(self, request: Request, slug: Slug, state: StateOf = "verified") -> Response:
+    async def board(self, request: Request, slug: Slug, state: StateOf = "replayed") -> Response:
         """A board: its rows by rank, with every number, its interval and n; and what the paper reports."""
         chosen = _state(state)
 
@@ -120,7 +120,7 @@ class Api:
 
         return await self._service.read(read)
 
-    async def board_csv(self, request: Request, slug: Slug, state: StateOf = "verified") -> Response:
+    async def board_csv(self, request: Request, slug: Slug, state: StateOf = "replayed") -> Response:
         """The same as a table; the paper's rows are not in it."""
 
         def read() -> Response:

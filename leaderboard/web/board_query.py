@@ -40,7 +40,7 @@ class BoardQuery:
     """
 
     board: Board
-    state: State | None = "verified"
+    state: State | None = "replayed"
     sort: str = "rank"
     descending: bool = False
     page: int = 1
@@ -104,7 +104,7 @@ def parse_board_query(query: Mapping[str, str], existing: Sequence[Board]) -> Bo
     for name in query:
         if name not in _KNOWN:
             raise UnknownNameError("parameter", name[:100], _KNOWN)
-    state = _one("state", query.get("state") or "verified", (*STATES, ALL))
+    state = _one("state", query.get("state") or "replayed", (*STATES, ALL))
     sort = _one("column", query.get("sort") or "rank", COLUMNS)
     order = _one("order", query.get("order") or ORDERS[descends(sort)], ORDERS)
     return BoardQuery(

@@ -1,15 +1,18 @@
-"""A board as a table of the page, and as CSV. Invariant: a cell shows what the row holds, with its interval; the CSV has every
-number whole, and no text in it is a formula to a spreadsheet.
+"""A board as a table of the page, and as CSV. Invariant: a cell shows what the row holds, with its interval; what a replay
+recomputes stands apart from what it cannot check; the CSV has every number whole, and no text in it is a formula to a
+spreadsheet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from cotbench.leaderboard.boards.labels import day
 from cotbench.leaderboard.boards.view import Standing
 from cotbench.leaderboard.store.board import Board
+from cotbench.leaderboard.store.levels import MARKS, Level, head_level
 from cotbench.leaderboard.web.board_query import BoardQuery, descends
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of
@@ -54,10 +57,27 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnGroup:
+    """Neighbouring columns that were checked alike.
+
+    Attributes:
+        level: replayed or self-reported; None for what the leaderboard itself says.
+        mark: of the level.
+        span: how many columns.
+    """
+
+    level: Level | None
+    mark: str
+    span: int
+
+
+@dataclass(frozen=True, slots=True)
 class BoardRow:
     """A standing, written out.
 
     Attributes:
+        level: how far it was checked.
+        state: the level, where it was replayed; else why not.
         parts: of an overall board: environment and address of each entry behind it.
         address: of the entry; None where there are several.
     """
@@ -71,6 +91,8 @@ class BoardRow:
     mark: Mark | None
     numbers: tuple[Number, ...]
     tasks: str
+    claims: tuple[Number, ...]
+    level: Level
     state: str
     unranked: tuple[str, ...]
     submitted: str
@@ -89,6 +111,7 @@ class Reported:
 class BoardTable:
     """A page of a board."""
 
+    groups: tuple[ColumnGroup, ...]
     columns: tuple[Column, ...]
     rows: tuple[BoardRow, ...]
     reported: tuple[Reported, ...]
@@ -101,27 +124,28 @@ class BoardTable:
 
 @dataclass(frozen=True, slots=True)
 class _Spec:
-    """A column: (words, sorted by; empty for what is not sorted by), note, whether it holds numbers."""
+    """A column: its figure, (words, sorted by; empty for what is not sorted by), note, whether it holds numbers."""
 
+    figure: str
     by: tuple[tuple[str, str], ...] = ()
     note: str = ""
     number: bool = True
 
 
-_COLUMNS = (
-    _Spec((("Rank", "rank"),)),
-    _Spec((("Entry", "name"), ("team", "team")), number=False),
-    _Spec((("Success", "success"),)),
-    _Spec(number=False),
-    _Spec((("Behind first", ""),)),
-    _Spec((("Score", "score"),)),
-    _Spec((("CoT − prompt", "gap"),)),
-    _Spec((("Consistency", "consistency"),)),
-    _Spec((("Tokens", "tokens"),), "generated"),
-    _Spec((("Tokens", "computed"),), "computed"),
-    _Spec((("Tasks", ""),)),
-    _Spec((("State", ""),), number=False),
-    _Spec((("Submitted", "submitted"),), number=False),
+BOARD_COLUMNS = (
+    _Spec("rank", (("Rank", "rank"),)),
+    _Spec("name", (("Entry", "name"), ("team", "team")), number=False),
+    _Spec("success", (("Success", "success"),)),
+    _Spec("success", number=False),
+    _Spec("behind", (("Behind first", ""),)),
+    _Spec("score", (("Score", "score"),)),
+    _Spec("gap", (("CoT − prompt", "gap"),)),
+    _Spec("tasks", (("Tasks", ""),)),
+    _Spec("consistency", (("Consistency", "consistency"),)),
+    _Spec("tokens", (("Tokens", "tokens"),), "generated"),
+    _Spec("computed", (("Tokens", "computed"),), "computed"),
+    _Spec("state", (("State", ""),), number=False),
+    _Spec("submitted", (("Submitted", "submitted"),), number=False),
 )
 
 
@@ -134,8 +158,13 @@ def board_table(rows: Sequence[Standing], reported: Sequence[Success], query: Bo
         query: the page.
         links: the addresses.
     """
-    columns = tuple(Column(tuple(_head(*by, query, links) for by in spec.by), spec.note, spec.number) for spec in _COLUMNS)
-    return BoardTable(columns, tuple(_row(row, query.board, links) for row in rows), tuple(map(_reported, reported)))
+    columns = tuple(Column(tuple(_head(*by, query, links) for by in spec.by), spec.note, spec.number) for spec in BOARD_COLUMNS)
+    return BoardTable(_groups(), columns, tuple(_row(row, query.board, links) for row in rows), tuple(map(_reported, reported)))
+
+
+def _groups() -> tuple[ColumnGroup, ...]:
+    runs = [(level, len(list(some))) for level, some in groupby(BOARD_COLUMNS, key=lambda spec: head_level(spec.figure))]
+    return tuple(ColumnGroup(level, MARKS[level] if level is not None else "", span) for level, span in runs)
 
 
 def _head(title: str, column: str, query: BoardQuery, links: Links) -> Head:
@@ -162,12 +191,11 @@ def _row(row: Standing, board: Board, links: Links) -> BoardRow:
             number_of(row.behind, plus=True),
             number_of(row.score),
             number_of(row.gap, plus=True),
-            number_of(row.consistency),
-            number_of(row.tokens),
-            number_of(row.computed),
         ),
         tasks=f"{row.tasks:,}",
-        state=row.state,
+        claims=(number_of(row.consistency), number_of(row.tokens), number_of(row.computed)),
+        level=row.level,
+        state=row.level if row.state == "replayed" else row.state,
         unranked=row.unranked,
         submitted=day(row.submitted),
     )
@@ -178,31 +206,40 @@ def _reported(one: Success) -> Reported:
     return Reported(name, f"{one.value:.2f}", mark_of(Estimate(n=0, mean=one.value, low=None, high=None)))
 
 
-_CSV_COLUMNS = (
-    "rank",
-    "name",
-    "team",
-    "link",
-    "agent",
-    "entries",
-    "state",
-    "unranked",
-    "tasks",
-    "elicitation",
-    "submitted",
-    "success",
-    "behind first",
-    "score",
-    "CoT - prompt",
-    "consistency",
-    "tokens",
-    "tokens computed",
-)
+CSV_COLUMNS = {
+    "rank": "rank",
+    "name": "name",
+    "team": "team",
+    "link": "link",
+    "agent": "agent",
+    "entries": "entries",
+    "state": "state",
+    "level": "level",
+    "baseline": "baseline",
+    "unranked": "unranked",
+    "tasks": "tasks",
+    "elicitation": "fingerprint",
+    "submitted": "submitted",
+    "success": "success",
+    "behind first": "behind",
+    "score": "score",
+    "CoT - prompt": "gap",
+    "consistency": "consistency",
+    "tokens": "tokens",
+    "tokens computed": "computed",
+}
+"""From a column's title to its figure."""
 
 
 def board_csv(rows: Sequence[Standing]) -> str:
-    """Return the rows as CSV (RFC 4180); the paper's rows, which are not verified, are not in it."""
-    return csv_text(Table("board", "", "", _CSV_COLUMNS, tuple(map(_csv_row, rows))))
+    """Return the rows as CSV (RFC 4180); the paper's rows, which were not replayed, are not in it.
+
+    The title of a column that no replay can check says so; of the others, `level` says whether one has.
+    """
+    titles = tuple(
+        f"{title} (self-reported)" if head_level(figure) == "self-reported" else title for title, figure in CSV_COLUMNS.items()
+    )
+    return csv_text(Table("board", "", "", titles, tuple(map(_csv_row, rows))))
 
 
 def _csv_row(row: Standing) -> tuple[Cell, ...]:
@@ -214,6 +251,8 @@ def _csv_row(row: Standing) -> tuple[Cell, ...]:
         row.agent,
         " ".join(row.entries),
         row.state,
+        row.level,
+        "yes" if row.baseline else "no",
         "; ".join(row.unranked),
         row.tasks,
         row.fingerprint,

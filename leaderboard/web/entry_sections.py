@@ -9,7 +9,10 @@ import json
 from dataclasses import dataclass, replace
 
 from cotbench.leaderboard.boards.labels import MODES as NAMES
+from cotbench.leaderboard.boards.labels import minute
+from cotbench.leaderboard.store.levels import FIGURES, MARKS, Level
 from cotbench.leaderboard.submission.bundle import Bundle
+from cotbench.leaderboard.verification.reproduction import Reproduction
 from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of, signed
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.report.browser import browsed, episodes_json
@@ -19,6 +22,20 @@ from cotbench.runs.summary import ModeSummary, Summary
 from cotbench.stats.estimates import Estimate
 
 DIFFERENCE = "CoT − prompt"
+NUMBERS = {
+    "success": "success",
+    "macro_success": "success, mean of task types",
+    "passable_success": "success, passable tasks",
+    "score": "score",
+    "steps": "steps",
+    "invalid_actions": "invalid actions",
+    "tokens": "tokens generated",
+    "prefilled_tokens": "tokens prefilled",
+    "reused_tokens": "tokens reused",
+    "format_ok": "format kept",
+    "trace_truncated": "trace truncated",
+}
+"""The rows of the table of numbers: from a field of `ModeSummary` to its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,30 +51,23 @@ class TypeRow:
     rates: tuple[tuple[Mode, Number, Mark | None], ...]
 
 
-def numbers_table(summary: Summary) -> RenderedTable:
-    """Make the table of both modes side by side, and their difference."""
+def numbers_table(summary: Summary, level: Level) -> RenderedTable:
+    """Make the table of both modes side by side, and their difference; a mark says how far each figure was checked.
+
+    Args:
+        summary: of the entry.
+        level: how far the entry was checked.
+    """
     modes = [mode for mode in MODES if mode in summary.modes]
     gap = summary.gap
     rows: list[tuple[Cell, ...]] = []
 
-    def row(name: str, cells: list[Estimate | None], difference: Estimate | None = None) -> None:
+    differences = {"success": gap.success, "macro_success": gap.macro_success, "score": gap.score} if gap is not None else {}
+    for figure, name in NUMBERS.items():
+        cells = [_estimate(summary.modes[mode], figure) for mode in modes]
         if any(cell is not None for cell in cells):
-            rows.append((name, *cells, *([difference] if gap is not None else [])))
-
-    def each(name: str) -> list[Estimate | None]:
-        return [_estimate(summary.modes[mode], name) for mode in modes]
-
-    row("success", each("success"), gap.success if gap else None)
-    row("success, mean of task types", each("macro_success"), gap.macro_success if gap else None)
-    row("success, passable tasks", each("passable_success"))
-    row("score", each("score"), gap.score if gap else None)
-    row("steps", each("steps"))
-    row("invalid actions", each("invalid_actions"))
-    row("tokens generated", each("tokens"))
-    row("tokens prefilled", each("prefilled_tokens"))
-    row("tokens reused", each("reused_tokens"))
-    row("format kept", each("format_ok"))
-    row("trace truncated", each("trace_truncated"))
+            marked = f"{MARKS[FIGURES[figure].level(level)]} {name}"
+            rows.append((marked, *cells, *([differences.get(figure)] if gap is not None else [])))
     columns = ("figure", *(NAMES[mode] for mode in modes), *([DIFFERENCE] if gap is not None else []))
     caption = "Square brackets: 95 % intervals over tasks. Format and truncation are shares of decisions."
     return _with_signs(Table("numbers", "Numbers", caption, columns, tuple(rows), frozenset({DIFFERENCE} & set(columns))))
@@ -91,19 +101,20 @@ def _type_row(name: str, summary: Summary, modes: list[Mode]) -> TypeRow:
     return TypeRow(name, " / ".join(counts), tuple((mode, number_of(rate), mark_of(rate)) for mode, rate in rates))
 
 
-def facts(summary: Summary) -> tuple[tuple[str, str], ...]:
-    """Describe the comparison of the modes: (what, how much)."""
+def facts(summary: Summary, level: Level) -> tuple[tuple[str, str], ...]:
+    """Describe the comparison of the modes: (what, how much), with the mark of how far it was checked."""
+    marks = {figure: MARKS[FIGURES[figure].level(level)] for figure in ("gap", "consistency", "revisions")}
     found = []
     gap, same, revisions = summary.gap, summary.consistency, summary.revisions
     if gap is not None:
         p = f"McNemar exact p = {gap.p:.2g}; " if gap.p is not None else ""
         value = _worded(gap.success, plus=True)
         counts = f"won by prompt alone {gap.prompt_only:,}, by CoT alone {gap.cot_only:,}, of {gap.n:,} tasks"
-        found.append(("Gap, CoT − prompt", f"{value}; {p}{counts}"))
+        found.append((f"{marks['gap']} Gap, CoT − prompt", f"{value}; {p}{counts}"))
     if same is not None:
         found.append(
             (
-                "Consistency",
+                f"{marks['consistency']} Consistency",
                 f"{_worded(same.consistency)} of {same.states:,} states have prompt action = CoT action; "
                 f"revision rate {_worded(same.revision_rate)}",
             )
@@ -111,13 +122,28 @@ def facts(summary: Summary) -> tuple[tuple[str, str], ...]:
     if revisions is not None and same is not None:
         found.append(
             (
-                "Revisions",
+                f"{marks['revisions']} Revisions",
                 f"{revisions.revised:,} at {revisions.states:,} of {same.states:,} states, where the expert's action is "
                 f"known: helped {revisions.helped:,}, hurt {revisions.hurt:,}, neither {revisions.neither:,}; net "
                 f"{_worded(revisions.net, plus=True)}",
             )
         )
     return tuple(found)
+
+
+def rerun_rows(found: Reproduction) -> tuple[tuple[str, str], ...]:
+    """Describe a rerun: (what, how much)."""
+    share = found.decisions_agreeing / max(1, found.decisions)
+    answers = f"{found.answers_agreeing:,} of {found.decisions:,} with the same trace and number of tokens"
+    rows = (
+        ("Played again", f"{found.tasks:,} of {found.of:,} tasks, drawn with seed {found.seed}, {minute(found.when)}"),
+        ("Same decisions", f"{found.decisions_agreeing:,} of {found.decisions:,} ({share:.1%}); {answers}"),
+        ("Same episodes", f"{_worded(found.episodes_agreeing)} of {found.episodes:,} took the same actions to their end"),
+        ("First difference", found.first),
+        ("Weights", f"sha256 {found.weights[:16]}, as in the manifest" if found.weights else ""),
+        ("Machine", ", ".join(f"{name} {value}" for name, value in found.machine.items())),
+    )
+    return tuple((what, words) for what, words in rows if words)
 
 
 def _worded(estimate: Estimate, *, plus: bool = False) -> str:

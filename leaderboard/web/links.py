@@ -19,7 +19,7 @@ class Links(Protocol):
         """Return the first page."""
 
     def board(
-        self, board: Board, state: State | None = "verified", sort: str = "rank", descending: bool = False, page: int = 1
+        self, board: Board, state: State | None = "replayed", sort: str = "rank", descending: bool = False, page: int = 1
     ) -> str | None:
         """Return a board; `state` None: entries of every state."""
 
@@ -47,10 +47,10 @@ class Links(Protocol):
     def entry_json(self, entry: str) -> str | None:
         """Return an entry for programs."""
 
-    def csv(self, board: Board, state: State | None = "verified") -> str | None:
+    def csv(self, board: Board, state: State | None = "replayed") -> str | None:
         """Return a board for spreadsheets."""
 
-    def json(self, board: Board, state: State | None = "verified") -> str | None:
+    def json(self, board: Board, state: State | None = "replayed") -> str | None:
         """Return a board for programs."""
 
 
@@ -69,11 +69,11 @@ class ServerLinks:
         return "/"
 
     def board(
-        self, board: Board, state: State | None = "verified", sort: str = "rank", descending: bool = False, page: int = 1
+        self, board: Board, state: State | None = "replayed", sort: str = "rank", descending: bool = False, page: int = 1
     ) -> str:
         """Return a board's address, without the parameters that have their defaults."""
         query = {"env": board.env, "split": f"{board.scheme}/{board.split}", "mode": board.mode}
-        if state != "verified":
+        if state != "replayed":
             query["state"] = state or "all"
         if (sort, descending) != ("rank", False):
             query |= {"sort": sort, "order": "descending" if descending else "ascending"}
@@ -113,14 +113,14 @@ class ServerLinks:
         """Return the entry, from the API."""
         return f"/api/entries/{entry}"
 
-    def csv(self, board: Board, state: State | None = "verified") -> str:
+    def csv(self, board: Board, state: State | None = "replayed") -> str:
         """Return the board as a table."""
         return f"/api/boards/{board.slug}.csv{_state(state)}"
 
-    def json(self, board: Board, state: State | None = "verified") -> str:
+    def json(self, board: Board, state: State | None = "replayed") -> str:
         """Return the board, from the API."""
         return f"/api/boards/{board.slug}{_state(state)}"
 
 
 def _state(state: State | None) -> str:
-    return "" if state == "verified" else f"?state={state or 'all'}"
+    return "" if state == "replayed" else f"?state={state or 'all'}"

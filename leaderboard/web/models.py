@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from cotbench.leaderboard.boards.view import Standing
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import Entry, State
+from cotbench.leaderboard.store.levels import FIGURES, Checks
 from cotbench.paper import Success
 from cotbench.prompting.elicitation import Mode
 
@@ -55,8 +56,11 @@ class BoardRows(BaseModel):
 
     board: BoardName
     state: State | None = Field(description="of the entries in it; null: all of them")
+    figures: dict[str, Checks] = Field(
+        FIGURES, description="of each figure, whether a replay recomputes it and whether a rerun of the agent compares it"
+    )
     rows: tuple[Standing, ...]
-    reported: tuple[Success, ...] = Field(description="what the paper reports: not verified, and not ranked")
+    reported: tuple[Success, ...] = Field(description="what the paper reports: not replayed, and not ranked")
 
 
 class Health(BaseModel):

@@ -13,11 +13,12 @@ from cotbench.leaderboard.boards.labels import MODES, board_title, counted, env_
 from cotbench.leaderboard.boards.view import BoardView, sorted_rows
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import STATES, Entry
+from cotbench.leaderboard.store.levels import FIGURES, LEGEND, LEVELS, MARKS
 from cotbench.leaderboard.submission.limits import MB, PACKED
 from cotbench.leaderboard.web.api_docs import operations
 from cotbench.leaderboard.web.board_query import ALL, BoardQuery, known_boards
 from cotbench.leaderboard.web.board_table import board_table
-from cotbench.leaderboard.web.entry_sections import EntryEpisodes, facts, numbers_table, type_rows
+from cotbench.leaderboard.web.entry_sections import EntryEpisodes, facts, numbers_table, rerun_rows, type_rows
 from cotbench.leaderboard.web.links import Links
 
 ROWS = 100
@@ -69,6 +70,7 @@ def board_page(view: BoardView, query: BoardQuery, boards: Sequence[Board], link
         heading=counted(len(rows), "system" if query.board.overall else "entry", query.state),
         total=len(rows),
         tasks=sorted({row.tasks for row in rows if row.rank is not None}),
+        legend=legend(),
         table=board_table(visible, view.reported if page == 1 else (), query, links),
         others=[
             (counted(n, "entry", state), links.board(query.board, state))
@@ -119,19 +121,27 @@ def entry_page(entry: Entry, content: EntryEpisodes, links: Links) -> str:
         summary=summary,
         env=env_title(summary.env),
         boards=[
-            (board_title(board), links.board(board, None if entry.state == "rejected" or entry.unranked else entry.state))
+            (board_title(board), links.board(board, "replayed" if entry.state == "replayed" else None))
             for board in (Board(summary.env, summary.scheme, summary.split, mode) for mode in modes)
         ],
         submitted=minute(entry.submitted),
         settled=minute(entry.settled) if entry.settled is not None else None,
         errors=sum(mode.errors for mode in summary.modes.values()),
-        numbers=numbers_table(summary),
-        facts=facts(summary),
+        numbers=numbers_table(summary, entry.level),
+        facts=facts(summary, entry.level),
+        agent_mark=MARKS[FIGURES["agent"].level(entry.level)],
+        legend=legend(),
+        rerun=rerun_rows(entry.reproduction) if entry.reproduction is not None else (),
         modes=[(mode, MODES[mode]) for mode in modes],
         types=type_rows(summary),
         content=content,
         episodes=Markup(content.episodes),  # noqa: S704  (escaped there)
     )
+
+
+def legend() -> tuple[tuple[str, str, str], ...]:
+    """Return the levels from the highest down: mark, name, what it says."""
+    return tuple((MARKS[level], level, LEGEND[level]) for level in reversed(LEVELS))
 
 
 def submit_page(links: Links, *, token_required: bool, server: str, typed: Typed | None = None, error: str = "") -> str:

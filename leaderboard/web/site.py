@@ -23,7 +23,7 @@ from cotbench.runs.folder import make_folder
 from cotbench.runs.jsonl_store import write_atomically
 
 INDEX = "index.html"
-_STATES: tuple[State | None, ...] = ("verified", None)
+_STATES: tuple[State | None, ...] = ("replayed", None)
 """A page each: what counts, and all there is."""
 
 
@@ -42,9 +42,9 @@ class SiteLinks:
         return f"{self.up}{INDEX}"
 
     def board(
-        self, board: Board, state: State | None = "verified", sort: str = "rank", descending: bool = False, page: int = 1
+        self, board: Board, state: State | None = "replayed", sort: str = "rank", descending: bool = False, page: int = 1
     ) -> str | None:
-        """Return a whole board by rank; None for another order. What is not verified stands on the page of all."""
+        """Return a whole board by rank; None for another order. What was not replayed stands on the page of all."""
         return f"{self.up}boards/{_stem(board, state)}.html" if (sort, descending, page) == ("rank", False, 1) else None
 
     def chooser(self) -> None:
@@ -75,18 +75,18 @@ class SiteLinks:
         """Return an entry for programs."""
         return f"{self.up}entries/{entry}.json"
 
-    def csv(self, board: Board, state: State | None = "verified") -> str:
+    def csv(self, board: Board, state: State | None = "replayed") -> str:
         """Return a board for spreadsheets."""
         return f"{self.up}boards/{_stem(board, state)}.csv"
 
-    def json(self, board: Board, state: State | None = "verified") -> str:
+    def json(self, board: Board, state: State | None = "replayed") -> str:
         """Return a board for programs."""
         return f"{self.up}boards/{_stem(board, state)}.json"
 
 
 def _stem(board: Board, state: State | None) -> str:
     """Return the name of a board's files, without ending."""
-    return board.slug if state == "verified" else f"{board.slug}.all"
+    return board.slug if state == "replayed" else f"{board.slug}.all"
 
 
 def write_site(store: Store, folder: Path) -> Path:

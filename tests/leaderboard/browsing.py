@@ -30,7 +30,7 @@ class Board:
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    """Five entries of alfworld-gen paper/id: two verified, one rejected, two pending; and one of paper/ood."""
+    """Five entries of alfworld-gen paper/id: two replayed, one rejected, two pending; and one of paper/ood."""
     from cotbench.leaderboard.store.store import Store, accept_submission
     from cotbench.leaderboard.verification.difference import Difference
 

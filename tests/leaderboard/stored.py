@@ -20,19 +20,28 @@ from cotbench.runs.episode import Episode, Step
 from cotbench.runs.manifest import Manifest, RunConfig
 
 
-def episode(task: str, mode: Mode, success: bool, *, both: bool = True, tokens: int = 10, env: str = "alfworld-gen") -> Episode:
+def episode(
+    task: str,
+    mode: Mode,
+    success: bool,
+    *,
+    both: bool = True,
+    tokens: int = 10,
+    env: str = "alfworld-gen",
+    action: str = "look",
+) -> Episode:
     """An episode of one step."""
     step = Step(
-        action="look",
+        action=action,
         decision=Decision(
-            "look",
+            action,
             trace="I look." if mode == "cot" else None,
             trace_tokens=tokens if mode == "cot" else 0,
             action_tokens=2,
             prefilled_tokens=100,
         ),
-        prompt_action="look" if mode == "cot" and both else None,
-        prompt_decision=Decision("look", action_tokens=2) if mode == "cot" and both else None,
+        prompt_action=action if mode == "cot" and both else None,
+        prompt_decision=Decision(action, action_tokens=2) if mode == "cot" and both else None,
         observation="You see nothing.",
         score=float(success),
     )
@@ -63,9 +72,13 @@ def bundle(
     mode: Literal["prompt", "cot", "both"] = "both",
     won: Sequence[bool] | None = None,
     tasks: Sequence[str] | None = None,
-    agent: str = "random",
+    agent: str = "hf:made",
+    action: str = "",
 ) -> Bundle:
-    """A whole run with that success rate; `won` says it task by task, in sorted order, of both modes."""
+    """A whole run with that success rate; `won` says it task by task, in sorted order, of both modes.
+
+    Each has an action of its own, so none is a copy of another, where no `action` is given.
+    """
     played = tuple(tasks if tasks is not None else env_entry(env).source().tasks("paper", split))
     rng = np.random.default_rng(seed)
     modes: Sequence[Mode] = MODES if mode == "both" else (mode,)
@@ -88,8 +101,17 @@ def bundle(
         created="2026-01-01T00:00:00+00:00",
     )
     places = {task: place for place, task in enumerate(sorted(played))}
-    episodes = tuple(
-        episode(task, one, bool(lots[one][places[task]]), both=mode == "both", env=env) for task in played for one in modes
-    )
     digested = hashlib.sha256(repr((name if won is not None else "", seed, rate, env, split, mode, lots)).encode()).hexdigest()
+    episodes = tuple(
+        episode(
+            task,
+            one,
+            bool(lots[one][places[task]]),
+            both=mode == "both",
+            env=env,
+            action=action or f"go to {one} {digested[:8]}",
+        )
+        for task in played
+        for one in modes
+    )
     return Bundle(details=Details.checked(name, team), manifest=manifest, episodes=episodes, digest=digested)

@@ -1,4 +1,4 @@
-"""`cotbench leaderboard` as a user types it: from a run to a verified entry, and what is said where something is wrong."""
+"""`cotbench leaderboard` as a user types it: from a run to a replayed entry, and what is said where something is wrong."""
 
 from __future__ import annotations
 
@@ -56,23 +56,23 @@ def _id(said: Said) -> str:
     return said[1].split()[0]
 
 
-def test_from_a_run_to_a_verified_entry(cli: Callable[..., Said]) -> None:
+def test_from_a_run_to_a_replayed_entry(cli: Callable[..., Said]) -> None:
     id = _id(cli("submit", played(), "--name", "A walk", "--team", "Us", "--link", "https://example.org"))
     assert cli("submit", played(), "--name", "A walk", "--team", "Us", "--link", "https://example.org")[1].startswith(
         f"{id} pending, was there already"
     )
     assert f"{id} has no rank: 4 of 120 tasks; step budget 6 instead of 50" in _flat(cli("list"))
     code, out, _ = cli("verify", "--all", "--jobs", 1)
-    assert (code, out) == (0, f"{id} verified\n")
-    listed = cli("list", "--state", "verified", "--mode", "cot")[1]
+    assert (code, out) == (0, f"{id} replayed\n")
+    listed = cli("list", "--state", "replayed", "--mode", "cot")[1]
     assert id in listed
     assert "A walk (Us)" in listed
     assert "alfworld-gen, paper/id, CoT mode" in listed
     assert "prompt mode" not in listed
     shown = cli("show", id)[1]
     assert "https://example.org" in shown
-    assert "verified" in shown
-    assert json.loads(cli("show", id, "--json")[1])["state"] == "verified"
+    assert "replayed" in shown
+    assert json.loads(cli("show", id, "--json")[1])["state"] == "replayed"
     (found,) = json.loads(cli("list", "--mode", "cot", "--json")[1])
     assert [row["entries"] for row in found["rows"]] == [[id]]
     assert found["rows"][0]["rank"] is None
@@ -83,7 +83,7 @@ def test_from_a_run_to_a_verified_entry(cli: Callable[..., Said]) -> None:
 @pytest.mark.parametrize(
     "env", ["alfworld-gen", pytest.param("scienceworld", marks=needs_scienceworld), pytest.param("bfcl", marks=needs_bfcl)]
 )
-def test_random_and_expert_are_verified_everywhere(cli: Callable[..., Said], env: str) -> None:
+def test_random_and_expert_are_replayed_everywhere(cli: Callable[..., Said], env: str) -> None:
     episodes = 1 if env == "scienceworld" else 2  # Its expert's plans take the simulator seconds.
     runs = [played(agent=agent, env=env, episodes=episodes, max_steps=5) for agent in ("random", "expert")]
     code, out, error = cli("submit", *runs)
@@ -91,7 +91,7 @@ def test_random_and_expert_are_verified_everywhere(cli: Callable[..., Said], env
     ids = [line.split()[0] for line in out.splitlines() if " pending: " in line]
     assert len(ids) == 2
     code, out, error = cli("verify", "--all", "--jobs", 1)
-    assert (code, sorted(out.split())) == (0, sorted([*ids, "verified", "verified"])), error
+    assert (code, sorted(out.split())) == (0, sorted([*ids, "replayed", "replayed"])), error
 
 
 FORGERIES: dict[str, tuple[Callable[[list[dict[str, Any]]], object], str]] = {
@@ -179,7 +179,7 @@ def test_the_words_for_what_is_wrong(cli: Callable[..., Said], tmp_path: Path) -
         (("verify",), 2, "name entries"),
         (("verify", "--all", "0123456789ab"), 2, "name entries"),
         (("verify", "0123456789ab"), 2, "unknown entry '0123456789ab'"),
-        (("list", "--state", "verfied"), 2, "did you mean 'verified'"),
+        (("list", "--state", "replaied"), 2, "did you mean 'replayed'"),
         (("serve", "--host", "0.0.0.0"), 2, "cotbench leaderboard token new NAME"),
         (("export", played()), 2, "is not empty"),
         (("token", "revoke", "Ada"), 2, "unknown token 'Ada'"),

@@ -24,7 +24,7 @@ ROOMS = {
         "submit",
         "unpack",
     },
-    "verification": {"Difference", "Replayer", "verify_bundle", "versions"},
+    "verification": {"Difference", "Replayer", "Verdict", "verify_bundle", "versions"},
     "web": {"Settings", "create_app", "server_of", "write_site"},
 }
 

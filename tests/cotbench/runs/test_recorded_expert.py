@@ -76,8 +76,8 @@ def test_a_resumed_run_keeps_its_expert(tmp_path: Path, before: str) -> None:
 
 
 def test_a_submission_is_replayed_with_its_expert() -> None:
-    assert verify_bundle(unpack(packed())) is None
-    found = verify_bundle(unpack(edited(packed(), manifest=setting("expert", to="walkthrough"))))
+    assert verify_bundle(unpack(packed())).difference is None
+    found = verify_bundle(unpack(edited(packed(), manifest=setting("expert", to="walkthrough")))).difference
     assert found is not None and found.field == "expert_action"
 
 

@@ -164,7 +164,7 @@ def test_a_submission_is_checked_and_replayed_in_its_dialect(play: Play, folders
     data = pack(play("random", max_steps=8).folder, Details(name="Old"))
     bundle = unpack(data)
     assert "data of dialect 'put' instead of 'move'" in check(bundle), "models were shown other texts than on the board"
-    assert verify_bundle(bundle, data=folders["put"]) is None
+    assert verify_bundle(bundle, data=folders["put"]).difference is None
     with pytest.raises(SubmissionError, match="unknown dialect 'pat'"):
         check(unpack(edited(data, manifest=setting("dialect", to="pat"))))
     with pytest.raises(SubmissionError, match="expert is 'mine', which alfworld does not have"):
@@ -172,7 +172,7 @@ def test_a_submission_is_checked_and_replayed_in_its_dialect(play: Play, folders
     with pytest.raises(SubmissionError, match="instructions_sha256"):
         check(unpack(edited(data, manifest=setting("dialect", to="move"))))
     forged = unpack(edited(data, manifest=setting("dialect", to="move")))
-    found = verify_bundle(forged, data=folders["put"])
+    found = verify_bundle(forged, data=folders["put"]).difference
     assert found is not None and (found.field, found.submitted, found.found) == ("dialect", "move", "put")
 
 
@@ -183,7 +183,7 @@ def test_an_older_submission_is_read(play: Play, folders: dict[str, Path]) -> No
     data = pack(play("expert", "move").folder, Details(name="Old"))
     bundle = unpack(edited(data, manifest=older))
     check(bundle)
-    assert verify_bundle(bundle, data=folders["move"]) is None
+    assert verify_bundle(bundle, data=folders["move"]).difference is None
     assert bundle.digest == unpack(data).digest
 
 

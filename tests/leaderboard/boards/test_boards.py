@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,10 +33,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def _add(store: Store, one: Any, unranked: tuple[str, ...] = (), verified: bool | None = True) -> str:
+def _add(store: Store, one: Any, unranked: tuple[str, ...] = (), replayed: bool | None = True) -> str:
     entry, _ = store.add(one, unranked, b"zip")
-    if verified is not None:
-        difference = None if verified else Difference.at("score", 1.0, 0.0)
+    if replayed is not None:
+        difference = None if replayed else Difference.at("score", 1.0, 0.0)
         store.settle(entry.id, difference, with_versions={})
     return entry.id
 
@@ -44,9 +45,9 @@ def _won(count: int) -> list[bool]:
     return [place < count for place in range(N)]
 
 
-def test_only_verified_whole_entries_have_ranks(store: Store) -> None:
-    _add(store, bundle("Best, but pending", won=_won(120)), verified=None)
-    _add(store, bundle("Best, but forged", won=_won(119)), verified=False)
+def test_only_replayed_whole_entries_have_ranks(store: Store) -> None:
+    _add(store, bundle("Best, but pending", won=_won(120)), replayed=None)
+    _add(store, bundle("Best, but forged", won=_won(119)), replayed=False)
     _add(store, bundle("Best, but partial", won=_won(118)), ("4 of 120 tasks",))
     _add(store, bundle("Good", won=_won(100)))
     _add(store, bundle("Bad", won=_won(10)))
@@ -58,7 +59,7 @@ def test_only_verified_whole_entries_have_ranks(store: Store) -> None:
         (None, "Best, but forged"),
         (None, "Best, but partial"),
     ]
-    assert view.counts == {"pending": 1, "verified": 3, "rejected": 1}
+    assert view.counts == {"pending": 1, "replayed": 3, "rejected": 1, "unchecked": 0}
     assert [row.details.name for row in board_view(store, COT).rows] == ["Good", "Bad", "Best, but partial"]
     assert [row.details.name for row in board_view(store, COT, "rejected").rows] == ["Best, but forged"]
 
@@ -85,7 +86,7 @@ def test_a_split_that_has_other_tasks_by_now_has_no_rank(store: Store) -> None:
 
 
 def test_a_change_is_seen_at_once(store: Store) -> None:
-    id = _add(store, bundle("First", won=_won(10)), verified=None)
+    id = _add(store, bundle("First", won=_won(10)), replayed=None)
     assert board_view(store, COT).rows == ()
     with Store.open(Path(store.database.name.removeprefix("sqlite:///"))) as other:
         other.settle(id, None, with_versions={})
@@ -183,3 +184,20 @@ def test_a_thousand_entries_are_ranked_in_a_moment(store: Store) -> None:
     print(f"{time.perf_counter() - began:.3f} s")
     assert len(view.rows) == 1000
     assert view.rows[0].rank == 1
+
+
+def test_in_eighty_columns_every_column_is_there(store: Store) -> None:
+    from rich.console import Console
+
+    from cotbench.leaderboard.boards.terminal import board_table
+
+    first, second = _add(store, bundle("First", won=_won(100))), _add(store, bundle("Second", won=_won(10), team="A long team"))
+    view = board_view(store, COT)
+    for width in (80, 120):
+        screen = Console(width=width, record=True, quiet=False, file=io.StringIO())
+        screen.print(board_table(view, view.rows, width))
+        text = screen.export_text()
+        assert max(map(len, text.splitlines())) <= width
+        for part in (first, second, "First", "rank ●", "success ●", "CoT - prompt ●", "state", "replayed", "[0.76, 0.89]"):
+            assert part in text, (width, part)
+        assert "…" not in text

@@ -110,7 +110,7 @@ def test_an_id_that_is_taken_is_told(store: Store) -> None:
 def test_settling_says_what_and_with_what(store: Store) -> None:
     entry, _ = store.add(_small("First"), (), b"a")
     before = store.changes()
-    assert store.settle(entry.id, None, with_versions={"cotbench": "1"}).state == "verified"
+    assert store.settle(entry.id, None, with_versions={"cotbench": "1"}).state == "replayed"
     assert store.changes() > before
     difference = Difference.at("score", 1.0, 0.0, episode="alfworld/gen/heat/0#cot", step=2)
     settled = store.settle(entry.id, difference, with_versions={})
@@ -230,7 +230,7 @@ def test_opening_a_new_leaderboard_from_many_sides_at_once(where: str) -> None:
 def test_a_newer_leaderboard_is_left_alone(where: str) -> None:
     with Store.open(where) as opened, opened.database.writing() as connection:
         connection.execute(schema.version.update().values(version=99))
-    with pytest.raises(StoreError, match=r"newer cotbench \(tables 99, this one knows 1\)"):
+    with pytest.raises(StoreError, match=r"newer cotbench \(tables 99, this one knows 2\)"):
         Store.open(where)
 
 

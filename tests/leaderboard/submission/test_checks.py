@@ -160,14 +160,14 @@ def _failed(episode: JSON) -> None:
 
 def test_an_error_is_a_reason_and_no_score() -> None:
     one = unpack(edited(packed(), episodes=lambda rows: _failed(rows[2])))
-    assert check(one) == ("4 of 120 tasks", "1 episode ended in an error", "step budget 6 instead of 50")
+    assert check(one) == ("4 of 120 tasks", "1 of 8 episodes ended in an error", "step budget 6 instead of 50")
 
     def two(rows: list[JSON]) -> None:
         _failed(rows[2])
         _failed(rows[3])
         rows[3].update(trajectory=[], steps=0)
 
-    assert "2 episodes ended in errors" in check(unpack(edited(packed(), episodes=two)))
+    assert "2 of 8 episodes ended in errors" in check(unpack(edited(packed(), episodes=two)))
 
 
 # The manifest.

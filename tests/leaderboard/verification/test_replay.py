@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from cotbench.child_process import ChildProcess
 from cotbench.envs.registry import env_entry
-from cotbench.errors import EngineError, MissingDataError, UsageError
+from cotbench.errors import EngineError, MissingDataError, ReplayTimeoutError, UsageError
 from cotbench.leaderboard.submission.bundle import Bundle
 from cotbench.leaderboard.submission.details import Details
-from cotbench.leaderboard.verification import replay
+from cotbench.leaderboard.verification import budget, replay
+from cotbench.leaderboard.verification.budget import Budget
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.leaderboard.verification.replay import MAX_ACTION, Replayer, ReplayRules
 from cotbench.leaderboard.verification.verify import verify_bundle, versions
@@ -97,7 +98,7 @@ def test_an_honest_run_of_scienceworld_agrees(tmp_path: Path) -> None:
     task = "scienceworld/lifespan-shortest-lived/0"
     bundle = _played(tmp_path, "expert", env="scienceworld", tasks=(task,))
     assert all(episode.success and episode.trajectory[0].expert_action is not None for episode in bundle.episodes)
-    assert verify_bundle(bundle) is None
+    assert verify_bundle(bundle).difference is None
 
 
 @pytest.mark.slow
@@ -106,10 +107,10 @@ def test_more_honest_runs_of_scienceworld_agree(tmp_path: Path) -> None:
     tasks = ("scienceworld/lifespan-longest-lived/0", "scienceworld/chemistry-mix/0")
     for agent, steps in (("expert", 40), ("random", 30)):
         bundle = _played(tmp_path, agent, env="scienceworld", tasks=tasks, max_steps=steps)
-        assert verify_bundle(bundle) is None
-        assert verify_bundle(bundle, jobs=2) is None
+        assert verify_bundle(bundle).difference is None
+        assert verify_bundle(bundle, jobs=2).difference is None
         forged = _edited(bundle.episodes, 1, raw_score=bundle.episodes[1].raw_score - 1)
-        assert _place(verify_bundle(_bundle(bundle.manifest, forged))) == f"{tasks[0]}#cot: raw_score"
+        assert _place(verify_bundle(_bundle(bundle.manifest, forged)).difference) == f"{tasks[0]}#cot: raw_score"
 
 
 @needs_bfcl
@@ -117,9 +118,9 @@ def test_honest_runs_of_bfcl_agree(tmp_path: Path) -> None:
     tasks = tuple(env_entry("bfcl").source().tasks("paper", "id")[:2])
     for agent in ("expert", "random"):
         bundle = _played(tmp_path, agent, env="bfcl", tasks=tasks, max_steps=None if agent == "expert" else 3)
-        assert verify_bundle(bundle) is None
+        assert verify_bundle(bundle).difference is None
     forged = _edited(bundle.episodes, 1, functions=bundle.episodes[1].functions.replace('"type"', '"kind"', 1))
-    assert _place(verify_bundle(_bundle(bundle.manifest, forged))) == f"{tasks[0]}#cot: functions"
+    assert _place(verify_bundle(_bundle(bundle.manifest, forged)).difference) == f"{tasks[0]}#cot: functions"
 
 
 # One forged value
@@ -263,14 +264,14 @@ def test_a_single_forged_value_is_found_at_its_place(expert: Bundle, what: str) 
     forge, place = TAMPERED[what]
     steps = expert.episodes[0].steps
     place = place.replace("{steps}", str(steps)).replace("{steps-1}", str(steps - 1))
-    found = verify_bundle(_bundle(*forge(expert.manifest, list(expert.episodes))))
+    found = verify_bundle(_bundle(*forge(expert.manifest, list(expert.episodes)))).difference
     assert _place(found) == place
     assert found is not None and found.submitted != found.found
 
 
 def test_a_failure_presented_as_a_success_is_found(drawn: Bundle) -> None:
     won = {"success": True, "score": 1.0, "raw_score": 1.0, "terminated": True, "truncated": False}
-    found = verify_bundle(_bundle(drawn.manifest, _edited(drawn.episodes, 3, **won)))
+    found = verify_bundle(_bundle(drawn.manifest, _edited(drawn.episodes, 3, **won))).difference
     assert found is not None and found.place == f"{TWO}#cot: terminated"
     assert (found.submitted, found.found) == ("True", "False")
 
@@ -297,7 +298,7 @@ def test_no_single_edit_goes_unseen(expert: Bundle, drawn: Bundle, data: st.Data
     step = data.draw(st.none() | st.integers(0, episode.steps - 1))
     field = data.draw(st.sampled_from(_FIELDS if step is None else _STEP_FIELDS))
     value = _other(getattr(episode if step is None else episode.trajectory[step], field), data)
-    found = verify_bundle(_bundle(bundle.manifest, _edited(bundle.episodes, index, step, **{field: value})))
+    found = verify_bundle(_bundle(bundle.manifest, _edited(bundle.episodes, index, step, **{field: value}))).difference
     assert found is not None
     assert (found.episode, found.step, found.field) == (episode.key, step, field)
 
@@ -305,18 +306,18 @@ def test_no_single_edit_goes_unseen(expert: Bundle, drawn: Bundle, data: st.Data
 def test_expert_actions_are_checked_where_any_is_there(drawn: Bundle, tmp_path: Path) -> None:
     silent = _played(tmp_path, "random", max_steps=3, expert_actions=False)
     assert all(step.expert_action is None for episode in silent.episodes for step in episode.trajectory)
-    assert verify_bundle(silent) is None
+    assert verify_bundle(silent).difference is None
     expected = drawn.episodes[2].trajectory[0].expert_action
     # The right one alone: then it is missing elsewhere.
     forged = _edited(silent.episodes, 2, 0, expert_action=expected)
-    assert _place(verify_bundle(_bundle(silent.manifest, forged))) == f"{ONE}#prompt, step 0: expert_action"
+    assert _place(verify_bundle(_bundle(silent.manifest, forged)).difference) == f"{ONE}#prompt, step 0: expert_action"
 
 
 def test_episodes_that_ended_in_errors_are_not_replayed(drawn: Bundle) -> None:
     failed = Episode(task=ONE, task_type="pick", mode="cot", error="503 from the server")
     told: list[tuple[int, int]] = []
     bundle = _bundle(drawn.manifest, _replaced(list(drawn.episodes), 1, failed))
-    assert verify_bundle(bundle, progress=lambda *counts: told.append(counts)) is None
+    assert verify_bundle(bundle, progress=lambda *counts: told.append(counts)).difference is None
     assert told[-1] == (3, 3)
 
 
@@ -336,7 +337,7 @@ def test_the_first_difference_is_the_same_with_any_number_of_processes(many: Bun
     for index in (37, 9, 8, 12):
         forged = _edited(forged, index, success=True)
     bundle = _bundle(many.manifest, forged)
-    one, three = (verify_bundle(bundle, jobs=jobs) for jobs in (1, 3))
+    one, three = (verify_bundle(bundle, jobs=jobs).difference for jobs in (1, 3))
     assert one == three and one is not None
     assert one.place == f"{forged[8].key}: success"
     assert children and not any(child.alive for child in children)
@@ -351,9 +352,9 @@ def test_a_killed_process_is_replaced(many: Bundle, children: list[ChildProcess]
             victim = random.Random(done).choice([child for child in children if child.alive])
             os.kill(victim.pid, signal.SIGKILL)
 
-    assert verify_bundle(many, jobs=2, progress=kill_one) is None
+    assert verify_bundle(many, jobs=2, progress=kill_one).difference is None
     assert told == list(range(1, 41)), "each episode counts once"
-    assert len(children) == 3
+    assert len(children) == 4, "two, one in the place of the killed one, one that compares with the other expert"
 
 
 def test_processes_that_die_and_die_again_are_an_error_and_no_rejection(many: Bundle, children: list[ChildProcess]) -> None:
@@ -394,7 +395,7 @@ def test_ctrl_c_ends_it_at_once_and_leaves_no_process(folder: Path, many: Bundle
         read = load_run({str(folder / "many")!r})
         bundle = Bundle.of(Details(name="Mine"), read.manifest, read.records)
         while True:
-            verify_bundle(bundle, jobs=2, progress=told)
+            verify_bundle(bundle, jobs=2, progress=told).difference
     """
     script = folder / "verifying.py"
     script.write_text(textwrap.dedent(code))
@@ -432,7 +433,7 @@ def _with(bundle: Bundle, **changes: Any) -> Bundle:
             {"data": {"generator": "1"}},
             r"was played with alfworld_wheel_sha256 none, here is 29affbea28f6041d: pip install cotbench==[\d.]+, then",
         ),
-        ({"packages": {"cotbench": "9.0; rm -rf /"}, "data": {}}, "it cannot be verified, for it does not say which cotbench"),
+        ({"packages": {"cotbench": "9.0; rm -rf /"}, "data": {}}, "it cannot be replayed, for it does not say which cotbench"),
         ({"data": {"evil\n\x1b[2J": "x"}}, r"was played with alfworld_wheel"),
     ],
 )
@@ -456,7 +457,7 @@ def test_missing_games_are_an_error(drawn: Bundle, tmp_path: Path) -> None:
 
 def test_a_difference_under_another_release_is_no_rejection(drawn: Bundle) -> None:
     packages = {**drawn.manifest.packages, "cotbench": "0.0.1"}
-    assert verify_bundle(_with(drawn, packages=packages)) is None, "what agrees, agrees"
+    assert verify_bundle(_with(drawn, packages=packages)).difference is None, "what agrees, agrees"
     forged = _bundle(drawn.manifest.model_copy(update={"packages": packages}), _edited(drawn.episodes, 0, score=1.0))
     with pytest.raises(MissingDataError, match=r"differs here \(.*#prompt: score\), but .* pip install cotbench==0.0.1"):
         verify_bundle(forged)
@@ -493,7 +494,7 @@ class Frail:
 def test_an_environment_that_fails_is_replaced_once(monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
     frail = Frail(failing)
     monkeypatch.setattr(replay, "LocalEnv", lambda settings: frail)
-    replayer = Replayer(EnvSettings("alfworld-gen", {"request": []}))
+    replayer = Replayer(EnvSettings("alfworld-gen", {"request": []}), False, Budget.of(env_entry("alfworld-gen"), []))
     episode = Episode(task=ONE, task_type="pick", mode="prompt", first_observation="You are elsewhere.")
     if failing == 2:
         with pytest.raises(EngineError, match=f"{ONE}#prompt cannot be replayed: Java died"):
@@ -503,9 +504,12 @@ def test_an_environment_that_fails_is_replaced_once(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_episode_has_its_time(expert: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "EPISODE_SECONDS", 0.0)
-    with pytest.raises(EngineError, match=f"{ONE}#prompt cannot be replayed: after 0 s it was at step 0"):
-        verify_bundle(expert)
+    monkeypatch.setattr(budget, "FAST", (0.0, 0.0))
+    monkeypatch.setattr(budget, "START_SECONDS", 0.0)
+    late = f"{ONE}#prompt cannot be replayed: it took too long: at the end of its time it was at step 0"
+    for jobs in (0, 1):
+        with pytest.raises(ReplayTimeoutError, match=late):
+            verify_bundle(expert, jobs=jobs)
 
 
 def test_hostile_actions_only_differ(expert: Bundle) -> None:
@@ -523,13 +527,13 @@ def test_hostile_actions_only_differ(expert: Bundle) -> None:
         step = expert.episodes[0].trajectory[0]
         changes = {"action": rules.canonical(action), "decision": _worded(step, action)}
         begun = time.monotonic()
-        found = verify_bundle(_bundle(expert.manifest, _edited(expert.episodes, 0, 0, **changes)))
+        found = verify_bundle(_bundle(expert.manifest, _edited(expert.episodes, 0, 0, **changes))).difference
         assert found is not None and found.step == 0
         assert time.monotonic() - begun < 2
     long = _with_steps(expert.episodes[0], expert.episodes[0].trajectory * 10_000)
-    assert verify_bundle(_bundle(expert.manifest, _replaced(list(expert.episodes), 0, long))) is not None
+    assert verify_bundle(_bundle(expert.manifest, _replaced(list(expert.episodes), 0, long))).difference is not None
 
 
 def test_jobs_are_counted_from_one(drawn: Bundle) -> None:
-    with pytest.raises(UsageError, match="--jobs must be at least 1, not 0"):
-        verify_bundle(drawn, jobs=0)
+    with pytest.raises(UsageError, match="--jobs must be at least 1, not -1"):
+        verify_bundle(drawn, jobs=-1)

@@ -93,13 +93,13 @@ def test_the_board_shows_what_is_stored(full: Any, board: str) -> None:
     assert answer.status == 200 and len(rows) == 10
     assert _names(answer.text) == [row.details.name for row in rows]
     text = " ".join(Read(answer.text).text.split())
-    assert "10 verified entries" in text and "Beside them 1 pending entry and 1 rejected entry." in text
+    assert "10 replayed entries" in text and "Beside them 1 pending entry and 1 rejected entry." in text
     for row in rows:
         shown = estimate_text(row.success).replace("-", "−")
         rank = str(row.rank) if row.rank is not None else "–"
         assert f"{rank} {row.details.name} {row.details.team} {shown} " in text
     unranked = next(row for row in rows if row.rank is None)
-    assert unranked.details.name == "Agent 05" and "verified 4 of 120 tasks" in text
+    assert unranked.details.name == "Agent 05" and "replayed 4 of 120 tasks" in text
 
 
 @pytest.mark.parametrize("order", ["ascending", "descending"])
@@ -141,14 +141,14 @@ def test_an_empty_board_says_how_to_submit(board: str) -> None:
     assert "cotbench run --agent AGENT --env bfcl --split ood_miss --out RUN" in text
     assert "cotbench leaderboard submit RUN" in text
     overall = " ".join(Read(ask(board, "/?env=all").text).text.split())
-    assert "--env alfworld,scienceworld,bfcl" in overall and "a verified entry of the whole split" in overall
+    assert "--env alfworld,scienceworld,bfcl" in overall and "a replayed entry of the whole split" in overall
 
 
 def test_what_the_paper_reports_stands_apart(board: str) -> None:
     page = ask(board, "/?env=alfworld&split=paper/ood&mode=cot").text
     body = page[page.index('<tbody class="paper">') : page.index("</tbody>", page.index('<tbody class="paper">'))]
-    assert 'scope="rowgroup"' in body and "Reported by the paper, not verified" in body
-    assert body.count("reported, not verified") == body.count('scope="row"') == 9
+    assert 'scope="rowgroup"' in body and "Reported by the paper, not replayed" in body
+    assert body.count("reported, not replayed") == body.count('scope="row"') == 9
     assert "Qwen3-8B, GRPO+" in body and "0.89" in body and '<td class="number rank">–</td>' in body
     assert 'class="paper"' not in ask(board, "/?env=alfworld&split=paper/ood&mode=prompt").text
     assert 'class="paper"' not in ask(board, "/?env=alfworld&split=official/valid_seen").text
@@ -161,7 +161,7 @@ def test_what_the_paper_reports_stands_apart(board: str) -> None:
         ("env=bfcl&split=paper/oood", "Unknown split 'paper/oood' of bfcl; did you mean 'paper/ood'"),
         ("split=paper/train", "Unknown split 'paper/train'"),
         ("mode=both", "Unknown mode 'both'"),
-        ("state=verifed", "Unknown state 'verifed'; did you mean 'verified'?"),
+        ("state=replaied", "Unknown state 'replaied'; did you mean 'replayed'?"),
         ("sort=sucess", "Unknown column 'sucess'; did you mean 'success'?"),
         ("sort=details", "Unknown column 'details'"),
         ("order=up", "Unknown order 'up'; known: ascending, descending"),
@@ -239,7 +239,9 @@ def _standing(number: int, text: str = "") -> Standing:
         details=Details.model_construct(name=text or f"Agent {number}", team=text, link=text),
         entries=(f"{number:012x}",),
         agent=text or "random",
-        state="verified",
+        state="replayed",
+        level="replayed",
+        baseline=False,
         unranked=(text,) if text else (),
         tasks=120,
         fingerprint=text,
@@ -258,7 +260,7 @@ def _view(rows: int, text: str = "") -> Any:
     from cotbench.leaderboard.boards.view import BoardView
 
     standings = tuple(_standing(number, text) for number in range(1, rows + 1))
-    return BoardView(SPLIT, standings, (), {"verified": rows, "pending": 0, "rejected": 0})
+    return BoardView(SPLIT, standings, (), {"replayed": rows, "pending": 0, "rejected": 0})
 
 
 def _links() -> Any:
@@ -291,8 +293,8 @@ class Folder:
     def home(self) -> str:
         return "index.html"
 
-    def board(self, board: Board, state: Any = "verified", sort: str = "rank", descending: bool = False, page: int = 1) -> Any:
-        return f"{board.slug}.html" if (state, sort, descending, page) == ("verified", "rank", False, 1) else None
+    def board(self, board: Board, state: Any = "replayed", sort: str = "rank", descending: bool = False, page: int = 1) -> Any:
+        return f"{board.slug}.html" if (state, sort, descending, page) == ("replayed", "rank", False, 1) else None
 
     def entry(self, entry: str) -> str:
         return f"entries/{entry}.html"
@@ -409,10 +411,10 @@ def test_an_entry_says_what_is_known_of_it(full: Any, board: str) -> None:
     from cotbench.report.cells import estimate_text
 
     by_name = {entry.details.name: entry for entry in full.entries()}
-    verified, rejected, pending = (by_name[f"Agent {number:02}"] for number in (0, 7, 3))
-    text = " ".join(Read(ask(board, f"/entries/{verified.id}").text).text.split())
-    summary = verified.summary
-    assert "Verified. Every action was replayed" in text and "all 120 tasks, mode both" in text
+    replayed, rejected, pending = (by_name[f"Agent {number:02}"] for number in (0, 7, 3))
+    text = " ".join(Read(ask(board, f"/entries/{replayed.id}").text).text.split())
+    summary = replayed.summary
+    assert "Replayed. Every action was executed again" in text and "all 120 tasks, mode both" in text
     for mode in summary.modes.values():
         assert estimate_text(mode.success) in text
         assert all(estimate_text(rate) in text for rate in mode.by_type.values())
@@ -458,9 +460,9 @@ def test_the_api_says_what_the_pages_say(full: Any, board: str) -> None:
     assert [row["success"]["mean"] for row in rows["rows"]] == [row.success.mean for row in view.rows]
     assert rows["board"]["url"] == f"{board}/?env=alfworld-gen&split=paper/id&mode=cot"
     assert {each["slug"] for each in ask(board, "/api/boards").json["boards"]} == {each.slug for each in full.boards()}
-    listed = ask(board, "/api/entries?state=verified&limit=3&offset=2").json
+    listed = ask(board, "/api/entries?state=replayed&limit=3&offset=2").json
     assert listed["total"] == 10
-    assert [each["id"] for each in listed["entries"]] == [entry.id for entry in full.entries("verified", 3, 2)]
+    assert [each["id"] for each in listed["entries"]] == [entry.id for entry in full.entries("replayed", 3, 2)]
     first = listed["entries"][0]
     assert ask(board, f"/api/entries/{first['id']}").json == first
     paper = ask(board, "/api/boards/alfworld_paper_ood_cot").json
@@ -472,8 +474,9 @@ def test_the_table_for_spreadsheets_holds_no_formula() -> None:
 
     rows = [_standing(1, text) for text in ("=1+1", "@SUM(A1)", "+1", "-1", "\t=1", 'plain, "quoted"')]
     table = list(csv.DictReader(io.StringIO(board_csv(rows))))
+    claimed = [f"{name} (self-reported)" for name in ("name", "team", "link", "agent", "elicitation")]
     for row, text in zip(table, ("'=1+1", "'@SUM(A1)", "'+1", "'-1", "'\t=1", 'plain, "quoted"'), strict=True):
-        assert {row[name] for name in ("name", "team", "link", "agent", "unranked", "elicitation")} == {text}
+        assert {row[name] for name in (*claimed, "unranked")} == {text}
         assert (row["success"], row["success low"], row["success high"], row["success n"]) == ("0.5", "0.4", "0.6", "120")
 
 

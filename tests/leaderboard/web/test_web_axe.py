@@ -41,7 +41,7 @@ PAGES = (
     "/?env=alfworld-gen&split=paper/id&mode=cot&state=all",
     "/?env=alfworld&split=paper/ood&mode=cot",
     "/?env=all",
-    "/entries/{verified}",
+    "/entries/{replayed}",
     "/entries/{rejected}",
     "/entries/{pending}",
     "/submit",
@@ -53,7 +53,7 @@ PAGES = (
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("path", PAGES)
 def test_no_page_keeps_anybody_out(opened: Callable[..., Any], board: Board, axe: str, path: str, dark: bool) -> None:
-    ids = {"verified": "The expert", "rejected": "A second walk", "pending": "Two games"}
+    ids = {"replayed": "The expert", "rejected": "A second walk", "pending": "Two games"}
     for width in (DESK, PHONE):
         chrome = opened(path.format(**{state: board.entries[name] for state, name in ids.items()}), width, dark)
         chrome.execute_script("document.querySelectorAll('details').forEach(each => { each.open = true; })")
