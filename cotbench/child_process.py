@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
@@ -25,10 +28,14 @@ from cotbench.plugins import loaded_plugins
 START_SECONDS = 120.0
 """After that much time a process that has not begun to serve is killed. Plugins count, a slow network drive too."""
 
+STALL_SECONDS = 120.0
+"""After that much time in the middle of a message a pipe fails with an `OSError`: who should read or write it is stopped."""
+
 STARTED = b"started"
 """What a process says once its function is about to be called."""
 
 _TAIL_BYTES, _LINE = 4000, 400
+_LOOK_SECONDS = 5.0
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
@@ -141,6 +148,8 @@ class ChildProcess:
         finally:
             for _, end in pairs:
                 end.close()
+        for outer, _ in pairs:
+            _limit_stalls(outer)
         self.pipes = [outer for outer, _ in pairs[1:]]
         with suppress(OSError):  # Where it is gone already, `ending` says so.
             self._control.send_bytes(first)
@@ -169,7 +178,7 @@ class ChildProcess:
         return self._process.poll() is None
 
     def ending(self) -> str:
-        """Return how the process ended, in words that follow "the process"; for one that has closed its pipes.
+        """Return how the process ended, in words that follow "the process"; for one that has closed its pipes or was killed.
 
         Returns:
             "died (exit code -9)", "ended while it started (exit code 1): last line of its standard error", ...
@@ -182,8 +191,23 @@ class ChildProcess:
             return _with_reason(f"did not start within {self._seconds:g} s", self._errors.last_line())
         if not self._has_started():
             return _with_reason(f"ended while it started (exit code {code})", self._errors.last_line())
+        if code is None:
+            return "does not answer"
         # After a signal, the last line is about something else.
-        return _with_reason(f"died (exit code {code})", self._errors.last_line() if code is not None and code > 0 else "")
+        return _with_reason(f"died (exit code {code})", self._errors.last_line() if code > 0 else "")
+
+    @property
+    def failed_by_itself(self) -> bool:
+        """Whether it has ended with an exit code of its own: another process would end in the same way.
+
+        Not so where a signal has ended it, or it did not start in time.
+        """
+        return not self._late.is_set() and (self._process.poll() or 0) > 0
+
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing; its pipes are closed on its side then."""
+        self._process.kill()
+        self._process.wait()
 
     def _has_started(self) -> bool:
         if not self._started:
@@ -205,6 +229,37 @@ class ChildProcess:
         self._process.kill()
         self._process.wait()
         self._control.close()
+
+
+class Patience:
+    """Counts the time that something has been awaited, up to a limit.
+
+    Of a longer time between two looks only `_LOOK_SECONDS` count: the waiting process may have been stopped (Ctrl-Z) or busy.
+
+    Args:
+        seconds: the limit.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._left = seconds
+        self._last = time.monotonic()
+
+    def spent(self) -> bool:
+        """Return whether the limit is reached; to be called every now and then, at least every `_LOOK_SECONDS`."""
+        now = time.monotonic()
+        self._left -= min(now - self._last, _LOOK_SECONDS)
+        self._last = now
+        return self._left <= 0
+
+
+def _limit_stalls(pipe: Connection[Any, Any]) -> None:
+    """Let no read or write of a pipe take longer than `STALL_SECONDS`; whoever waits for a message polls first."""
+    whole, part = divmod(STALL_SECONDS, 1)
+    limit = struct.pack("@ll", int(whole), int(part * 1_000_000))
+    with socket.socket(fileno=os.dup(pipe.fileno())) as same:
+        for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            same.setsockopt(socket.SOL_SOCKET, direction, limit)
 
 
 def _with_reason(what: str, reason: str) -> str:

@@ -1,6 +1,6 @@
 """Environments in this process or in worker processes, behind one handle. Invariant: any failure inside an environment is
-raised as an `EngineError` of that environment alone (a bug of its own code as an `EnvBugError`); a worker process that dies
-fails the episodes of its environments and is replaced.
+raised as an `EngineError` of that environment alone (a bug of its own code as an `EnvBugError`); a worker process that dies or
+does not answer fails its environments with a `WorkerLostError` and is replaced.
 """
 
 from __future__ import annotations
@@ -14,15 +14,22 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
-from cotbench.child_process import ChildProcess, block_interrupts
+from cotbench.child_process import ChildProcess, Patience, block_interrupts
 from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import EnvEntry, env_entry
-from cotbench.errors import CotbenchError, EngineError, EnvBugError, UnknownNameError
+from cotbench.errors import CotbenchError, EngineError, EnvBugError, UnknownNameError, WorkerLostError
 from cotbench.failure import exception_line, modules_of, registered_code
 from cotbench.json_text import replace_surrogates
 from cotbench.plugins import load_plugins, loaded_plugins
 
 _log = logging.getLogger(__name__)
+
+REPLY_SECONDS = 600.0
+"""After that much time by the clock without a reply a worker process is killed. An environment that is slow itself has limits
+of its own, which are shorter also when they follow each other: a lost simulator, a new one, its gold path.
+"""
+
+_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,7 @@ class EnvHandle(Protocol):
         """Return the reply to the last request; wait for it.
 
         Raises:
+            WorkerLostError: its process was lost; the environment can be reset in another one.
             EngineError: the environment failed.
         """
 
@@ -202,6 +210,7 @@ class WorkerEnv:
         self._worker, self._index, self._name = worker, index, name
         self._process: ChildProcess | None = None  # The process of the last request; the worker may have started another since.
         self._failure: EngineError | None = None
+        self._patience = Patience(REPLY_SECONDS)
         self.pipe: Any = None
 
     def ask_reset(self, task: str) -> None:
@@ -219,18 +228,32 @@ class WorkerEnv:
         self._send("step", action)
 
     def _send(self, command: str, argument: str) -> None:
-        # Where the process has died, `read` raises the error.
+        self._patience = Patience(REPLY_SECONDS)
+        # Where the process has died or does not read, `read` raises the error.
         with suppress(OSError):
             self.pipe.send((command, argument))
+
+    def overdue(self) -> bool:
+        """Return whether the reply to the last request is so late that `read` gives the process up."""
+        return self._patience.spent()
 
     def read(self) -> EnvReply:
         """Wait for the reply to the last request and return it."""
         if self._process is None:
             raise self._failure or EngineError(f"environment {self._name} was asked nothing")
         try:
+            while not self.pipe.poll(_POLL_SECONDS):
+                if self.overdue():
+                    self._process.kill()
+                    late = f"did not answer within {self._patience.seconds:g} s"
+                    raise WorkerLostError(f"the process of environment {self._name} {late}")
             kind, payload = self.pipe.recv()
         except (EOFError, OSError) as error:
-            raise EngineError(f"the process of environment {self._name} {self._process.ending()}") from error
+            ending = f"the process of environment {self._name} {self._process.ending()}"
+            self._process.kill()  # One that stopped in the middle of its reply still runs.
+            raise (EngineError if self._process.failed_by_itself else WorkerLostError)(ending) from error
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"environment {self._name} gave what cannot be read here: {_message(error)}") from error
         if kind == "bug":
@@ -246,16 +269,17 @@ class WorkerEnv:
 
 
 def wait_for_replies(envs: Sequence[EnvHandle], timeout: float) -> list[EnvHandle]:
-    """Return the environments that have a reply, as soon as one has or the timeout is over.
+    """Return the environments of which `read` returns or fails at once, as soon as there is one or the timeout is over.
 
     Args:
-        envs: environments with a pending request; those in this process always count as ready.
+        envs: environments with a pending request; those in this process always count as ready, and those whose reply is overdue.
         timeout: seconds.
     """
     pipes = {env.pipe: env for env in envs if isinstance(env, WorkerEnv) and env.pipe is not None}
     here = [env for env in envs if not isinstance(env, WorkerEnv) or env.pipe is None]
     answered = wait(list(pipes), 0.0 if here else timeout) if pipes else []
-    return [*here, *(pipes[pipe] for pipe in answered)]
+    late = [env for pipe, env in pipes.items() if pipe not in answered and env.overdue()]
+    return [*here, *(pipes[pipe] for pipe in answered), *late]
 
 
 def _serve(pipes: Sequence[Any], settings: EnvSettings) -> None:

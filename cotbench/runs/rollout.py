@@ -15,7 +15,7 @@ from typing import Protocol
 from cotbench.agents.base import Agent, StreamingAgent, agent_code, needs_of
 from cotbench.agents.decisions import check_decision, decide_all, error_decision
 from cotbench.envs.registry import Instructions
-from cotbench.errors import EngineError, EnvBugError
+from cotbench.errors import EngineError, EnvBugError, WorkerLostError
 from cotbench.failure import Failure, agent_bug, failure_in, failure_of, registered_code
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
@@ -95,6 +95,9 @@ class Observer(Protocol):
 
 _NOT_BEGUN = EnvReply("", False, False, {})
 
+_RETRIES = 1
+"""How often an episode is begun again whose environment's process was lost; the answers to the same queries are the same."""
+
 
 @dataclass(slots=True, eq=False)
 class _Slot:
@@ -108,6 +111,7 @@ class _Slot:
         queries: how many queries were submitted about this state; `decisions` holds the answers by their index.
         steps: what was executed so far.
         over: whether the episode has ended.
+        lost: how often the environment's process was lost, and the episode begun again in another one.
         started: when it began, on the monotonic clock.
     """
 
@@ -120,6 +124,7 @@ class _Slot:
     decisions: dict[int, Decision] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     over: bool = False
+    lost: int = 0
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -159,6 +164,12 @@ class _Slot:
         """Return whether the agent still owes the answer to the query of this index."""
         return not self.env_pending and 0 <= index < self.queries and index not in self.decisions
 
+    def begin(self, instructions: Instructions) -> None:
+        """Request the start of the task; also again, after the environment's process was lost."""
+        self.dialogue, self.reply, self.steps = Dialogue(instructions, ("",)), _NOT_BEGUN, []
+        self.env_pending, self.queries, self.decisions = True, 0, {}
+        self.env.ask_reset(self.unit.task)
+
     def take(self, reply: EnvReply, rules: RolloutRules) -> None:
         """Record the environment's reply: the first observation, or what followed the action."""
         if self.reply is _NOT_BEGUN:
@@ -197,7 +208,7 @@ class _Slot:
             steps=len(self.steps),
             terminated=self.reply.terminated,
             truncated=self.reply.truncated,
-            restarts=info["restarts"],
+            restarts=info["restarts"] + self.lost,
             functions=self.dialogue.functions,
             first_observation=self.dialogue.observations[0],
             trajectory=tuple(self.steps),
@@ -237,7 +248,7 @@ class _Rollout:
         while waiting or self._slots:
             while waiting and idle:
                 slot = _Slot(idle.popleft(), waiting.popleft(), Dialogue(self._rules.instructions, ("",)))
-                slot.env.ask_reset(slot.unit.task)
+                slot.begin(self._rules.instructions)
                 self._slots[slot.key] = slot
             working = [slot for slot in self._slots.values() if slot.env_pending]
             awaited = len(self._slots) - len(working)
@@ -268,6 +279,13 @@ class _Rollout:
             reply = slot.env.read()
             with registered_code(f"environment {self._rules.env}", self._rules.canonical, EnvBugError):
                 slot.take(reply, self._rules)
+        except WorkerLostError as error:
+            slot.lost += 1
+            if slot.lost > _RETRIES:
+                self._end(slot, failure_of(error))
+            else:
+                slot.begin(self._rules.instructions)
+            return False
         except EngineError as error:
             self._end(slot, failure_of(error))
             return False

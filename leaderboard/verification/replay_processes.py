@@ -1,5 +1,5 @@
 """Episodes replayed in several processes. Invariant: the outcome is that of replaying them one by one in order, whichever
-process is faster or dies; none is left behind, also after Ctrl-C.
+process is faster, dies or stops; none is left behind, also after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
-from cotbench.child_process import ChildProcess, block_interrupts
+from cotbench.child_process import ChildProcess, Patience, block_interrupts
 from cotbench.errors import CotbenchError, EngineError
 from cotbench.leaderboard.verification.difference import Difference
-from cotbench.leaderboard.verification.replay import Replayer
-from cotbench.runs.env_workers import EnvSettings
+from cotbench.leaderboard.verification.replay import EPISODE_SECONDS, Replayer
+from cotbench.runs.env_workers import REPLY_SECONDS, EnvSettings
 from cotbench.runs.episode import Episode
+
+ANSWER_SECONDS = EPISODE_SECONDS + REPLY_SECONDS
+"""After that much time by the clock without an answer about an episode a process is killed: it is stopped."""
+
+_POLL_SECONDS = 1.0
 
 Group = Sequence[tuple[int, Episode]]
 """Episodes of one task, each with its place in the run."""
@@ -72,6 +77,7 @@ class _Process:
         self._process: ChildProcess | None = None
         self.pipe: Any = None
         self.ending = ""
+        self._patience = Patience(ANSWER_SECONDS)
         self.owed: deque[tuple[int, Episode]] = deque()
 
     def give(self, group: Group) -> None:
@@ -83,6 +89,7 @@ class _Process:
         if self._process is None:
             self._start()
         self.owed.extend(group)
+        self._patience = Patience(ANSWER_SECONDS)
         # Where the process is gone, `take` says so.
         with suppress(OSError):
             self.pipe.send([episode.model_dump_json() for _, episode in group])
@@ -95,8 +102,17 @@ class _Process:
             raise EngineError(f"{error}: use fewer --jobs") from error
         (self.pipe,) = self._process.pipes
 
+    def overdue(self) -> bool:
+        """Return whether the next answer is so late that the process counts as dead."""
+        return self._patience.spent()
+
     def take(self) -> _Answer | None:
-        """Return the answer about the first episode that it owes; None where it died instead."""
+        """Return the answer about the first episode that it owes; None where it died instead, or does not answer."""
+        if not self.pipe.poll():
+            self.ending = f"did not answer within {self._patience.seconds:g} s"
+            self.end()
+            return None
+        self._patience = Patience(ANSWER_SECONDS)
         try:
             answer: _Answer = self.pipe.recv()
         except (EOFError, OSError):
@@ -149,9 +165,9 @@ class _Replaying:
     def outcome(self) -> Difference | None:
         """Replay until everything agrees, or everything before the first that does not."""
         while busy := self._busy():
-            answered = wait([process.pipe for process in busy])
+            answered = wait([process.pipe for process in busy], _POLL_SECONDS)
             for process in busy:
-                if process.pipe in answered and self._matters(process.owed[0][0]):
+                if (process.pipe in answered or process.overdue()) and self._matters(process.owed[0][0]):
                     self._take(process)
         if self._first is None:
             for process in self._processes:
