@@ -7,6 +7,7 @@ a notebook cannot use it. Its pipes are used here.
 
 from __future__ import annotations
 
+import codecs
 import os
 import pickle
 import signal
@@ -24,6 +25,7 @@ from typing import IO, Any
 
 from cotbench.errors import EngineError
 from cotbench.plugins import loaded_plugins
+from cotbench.printable import printable
 
 START_SECONDS = 120.0
 """After that much time a process that has not begun to serve is killed. Plugins count, a slow network drive too."""
@@ -76,7 +78,7 @@ class ErrorOutput:
 
     Args:
         pipe: from the process; closed when the process has closed its side.
-        shown: pass everything on to this process's standard error.
+        shown: pass everything on to this process's standard error, in printable form.
     """
 
     def __init__(self, pipe: IO[bytes], *, shown: bool) -> None:
@@ -86,19 +88,20 @@ class ErrorOutput:
         self._thread.start()
 
     def _read(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         with self._pipe:
             while chunk := os.read(self._pipe.fileno(), 1 << 16):
                 self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
                 if self._shown:
                     with suppress(OSError):
-                        os.write(2, chunk)
+                        os.write(2, printable(decoder.decode(chunk)).encode())
 
     def last_line(self) -> str:
         """Return the last line that is not blank, cut and printable, or "" without any; for a process that has ended."""
         self._thread.join(timeout=1)  # Something that the process has started may still hold the pipe.
         lines = self._tail.decode("utf-8", "replace").splitlines()
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return "".join(character if character.isprintable() else " " for character in last)[:_LINE]
+        return printable(last)[:_LINE]
 
 
 class ChildProcess:

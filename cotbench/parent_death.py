@@ -39,7 +39,7 @@ def main() -> None:
     parent, *command = sys.argv[1:]
     end_with_parent(int(parent))
     try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606  (no shell: the arguments are taken as they are)
     except OSError as error:
         sys.exit(f"{command[0]}: {error.strerror}")
 

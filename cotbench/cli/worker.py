@@ -11,17 +11,19 @@ import os
 import sys
 import threading
 import time
-import traceback
 from typing import Any
 
 from cotbench.cli.agent_cache import keep_agents
 from cotbench.cli.interruption import INTERRUPTED, Interruption
+from cotbench.cli.terminal import echo, echo_error, open_streams
+from cotbench.failure import traceback_text
 from cotbench.parent_death import end_with_parent
 from cotbench.study.executor import LOG_HEADER
 
 
 def main() -> None:
     """Run commands from standard input until it ends."""
+    open_streams()
     parent = int(sys.argv[1])
     end_with_parent(parent)
     commands, answers = os.dup(0), os.dup(1)
@@ -46,10 +48,10 @@ def _run_logged(arguments: list[str], log: str, null: int) -> int:
     os.dup2(handle, 2)
     os.close(handle)
     try:
-        print(f"{LOG_HEADER}{' '.join(arguments)}", flush=True)
+        echo(f"{LOG_HEADER}{' '.join(arguments)}")
         return run_cli(arguments, debug=True)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        echo_error(traceback_text(error))
         return 1
     finally:
         sys.stdout.flush()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
+from cotbench.bounds import ERROR_CHARS, TextBudget, bounded
 from cotbench.child_process import ChildProcess, Patience, block_interrupts
 from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import EnvEntry, env_entry
@@ -67,7 +68,7 @@ class EnvSettings:
 
 @dataclass(frozen=True, slots=True)
 class EnvReply:
-    """The reply of an environment to `reset` or `step`, in texts that can be written to a file."""
+    """The reply of an environment to `reset` or `step`, in bounded texts that can be written to a file."""
 
     observation: str
     terminated: bool
@@ -96,21 +97,45 @@ class EnvHandle(Protocol):
         """Free the environment."""
 
 
-def _handle(env: TextEnv, name: str, command: str, argument: str) -> EnvReply:
-    """Carry out a request, check the reply, and replace what no file can hold in its texts.
+class _Engine:
+    """An environment that carries out requests, with the budget of its episode's texts."""
 
-    Raises:
-        EnvBugError: the environment's code fails, or returns something else than it has to.
-    """
-    with registered_code(f"environment {name}", env, EnvBugError):
-        if command == "reset":
-            observation, info = env.reset(options={"task": argument})
-            reply = EnvReply(observation, False, False, info)
-        else:
-            observation, _, terminated, truncated, info = env.step(argument)
-            reply = EnvReply(observation, terminated, truncated, info)
-        _check_reply(name, reply)
-        return replace(reply, observation=replace_surrogates(reply.observation), info=replace_surrogates(reply.info))
+    def __init__(self, env: TextEnv, name: str) -> None:
+        self._env, self._name = env, name
+        self._texts = TextBudget()
+
+    def handle(self, command: str, argument: str) -> EnvReply:
+        """Carry out a request, check the reply, replace what no file can hold in its texts, and bound them.
+
+        Raises:
+            EnvBugError: the environment's code fails, or returns something else than it has to.
+        """
+        env = self._env
+        with registered_code(f"environment {self._name}", env, EnvBugError):
+            if command == "reset":
+                self._texts = TextBudget()
+                observation, info = env.reset(options={"task": argument})
+                reply = EnvReply(observation, False, False, info)
+            else:
+                observation, _, terminated, truncated, info = env.step(argument)
+                reply = EnvReply(observation, terminated, truncated, info)
+            _check_reply(self._name, reply)
+            return self._writable(reply)
+
+    def _writable(self, reply: EnvReply) -> EnvReply:
+        info = {name: bounded(value) if isinstance(value, str) else value for name, value in reply.info.items()}
+        if info["invalid_action"] is not None:
+            info["invalid_action"] = self._texts.take(info["invalid_action"])
+        observation = self._texts.take(reply.observation)
+        return replace(reply, observation=replace_surrogates(observation), info=replace_surrogates(info))
+
+    def close(self) -> None:
+        """Free the environment. Where its `close` fails, what was played stays valid: that is a warning."""
+        try:
+            self._env.close()
+        except Exception as error:
+            where = exception_line(error, modules_of(self._env))
+            _log.warning("environment %s failed while it was closed: %s", self._name, where)
 
 
 def _check_reply(name: str, reply: EnvReply) -> None:
@@ -134,22 +159,15 @@ def _check_reply(name: str, reply: EnvReply) -> None:
 
 
 def _message(error: BaseException) -> str:
-    return str(replace_surrogates(str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"))
-
-
-def _close(env: TextEnv, name: str) -> None:
-    """Free an environment. Where its `close` fails, what was played stays valid: that is a warning."""
-    try:
-        env.close()
-    except Exception as error:
-        _log.warning("environment %s failed while it was closed: %s", name, exception_line(error, modules_of(env)))
+    text = str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"
+    return str(replace_surrogates(bounded(text, ERROR_CHARS)))
 
 
 class LocalEnv:
     """An environment in this process."""
 
     def __init__(self, settings: EnvSettings) -> None:
-        self._name, self._env = settings.name, settings.make()
+        self._engine = _Engine(settings.make(), settings.name)
         self._request = ("", "")
 
     def ask_reset(self, task: str) -> None:
@@ -163,7 +181,7 @@ class LocalEnv:
     def read(self) -> EnvReply:
         """Carry out the last request and return the reply."""
         try:
-            return _handle(self._env, self._name, *self._request)
+            return self._engine.handle(*self._request)
         except EngineError:
             raise
         except Exception as error:
@@ -171,7 +189,7 @@ class LocalEnv:
 
     def close(self) -> None:
         """Free the environment."""
-        _close(self._env, self._name)
+        self._engine.close()
 
 
 class _Worker:
@@ -272,7 +290,8 @@ def wait_for_replies(envs: Sequence[EnvHandle], timeout: float) -> list[EnvHandl
     """Return the environments of which `read` returns or fails at once, as soon as there is one or the timeout is over.
 
     Args:
-        envs: environments with a pending request; those in this process always count as ready, and those whose reply is overdue.
+        envs: environments with a pending request; those in this process always count as ready, and those whose reply is
+            overdue.
         timeout: seconds.
     """
     pipes = {env.pipe: env for env in envs if isinstance(env, WorkerEnv) and env.pipe is not None}
@@ -293,15 +312,15 @@ def _serve(pipes: Sequence[Any], settings: EnvSettings) -> None:
 
 def _serve_one(pipe: Any, settings: EnvSettings) -> None:
     """Run the request loop of one environment."""
-    env: TextEnv | None = None
+    engine: _Engine | None = None
     try:
         while True:
             command, argument = pipe.recv()
             try:
-                env = env or settings.make()
-                answer: tuple[str, Any] = ("reply", _handle(env, settings.name, command, argument))
+                engine = engine or _Engine(settings.make(), settings.name)
+                answer: tuple[str, Any] = ("reply", engine.handle(command, argument))
             except UnknownNameError as error:
-                answer = ("error", f"{error}; {_NOT_IMPORTED}" if env is None else str(error))
+                answer = ("error", f"{_message(error)}; {_NOT_IMPORTED}" if engine is None else _message(error))
             except EnvBugError as error:
                 answer = ("bug", (str(error), error.traceback))
             except Exception as error:
@@ -311,8 +330,8 @@ def _serve_one(pipe: Any, settings: EnvSettings) -> None:
         return
     finally:
         pipe.close()
-        if env is not None:
-            _close(env, settings.name)
+        if engine is not None:
+            engine.close()
 
 
 _NOT_IMPORTED = (
