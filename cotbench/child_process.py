@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, Any
 
 from cotbench.errors import EngineError
@@ -55,6 +56,47 @@ def python_command(module: str, *arguments: str) -> list[str]:
     if not sys.executable:
         raise EngineError("cannot start a process: sys.executable does not name a Python interpreter; use no worker processes")
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def ending_with_parent(command: Sequence[str], number: int = signal.SIGKILL) -> list[str]:
+    """Return the command line that runs a program which ends with this process where the system can do that, else the same.
+
+    The thread that starts it must stay.
+
+    Args:
+        command: the program and its arguments.
+        number: the signal that it gets.
+    """
+    if sys.platform != "linux":
+        return list(command)
+    return python_command("cotbench.parent_death", str(os.getpid()), str(int(number)), *command)
+
+
+def started_in_lasting_thread(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Start a process in a thread that ends after it: the system may end a process with the thread that has started it.
+
+    Args:
+        start: starts the process.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    found: SimpleQueue[subprocess.Popen[bytes] | OSError] = SimpleQueue()
+
+    def keep() -> None:
+        try:
+            process = start()
+        except OSError as error:
+            found.put(error)
+            return
+        found.put(process)
+        process.wait()
+
+    threading.Thread(target=keep, daemon=True, name="parent of a process").start()
+    process = found.get()
+    if isinstance(process, OSError):
+        raise process
+    return process
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 Elsewhere a process has to look itself: at a pipe of its parent, or at its parent's number.
 
-`python -P -m cotbench.parent_death PID PROGRAM [ARGUMENT]...` runs another program so: it becomes that program, which keeps
-the process number and the pipes.
+`python -P -m cotbench.parent_death PID SIGNAL PROGRAM [ARGUMENT]...` runs another program so: it becomes that program, which
+keeps the process number and the pipes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
 
 
 def main() -> None:
-    """Become the program of the arguments, ended with the parent whose number is the first of them."""
-    parent, *command = sys.argv[1:]
-    end_with_parent(int(parent))
+    """Become the program of the arguments, which gets the signal when the parent ends."""
+    parent, number, *command = sys.argv[1:]
+    end_with_parent(int(parent), int(number))
     try:
         os.execvp(command[0], command)  # noqa: S606  (no shell: the arguments are taken as they are)
     except OSError as error:

@@ -1,5 +1,6 @@
 """Texts of models, servers, files and people, as a terminal or a log may show them. Invariant: what comes out changes nothing
-on a screen but by its characters: no control character but line break and tab, nothing that turns or hides what stands beside it.
+on a screen but by its characters: no control character but line break and tab, nothing that turns or hides what stands beside
+it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ import os
 import select
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from cotbench.child_process import ErrorOutput, block_interrupts, python_command
+from cotbench.child_process import ErrorOutput, block_interrupts, ending_with_parent
 from cotbench.errors import EngineError, MissingExtraError
 
 START_SECONDS = 60.0
@@ -63,12 +62,12 @@ class JavaProcess:
         command = [java_path(), "-classpath", os.pathsep.join(map(str, classpath)), *options, "py4j.GatewayServer"]
         # Where the pipe to its standard input is closed, it ends by itself, unless it is stopped; Linux ends it also then.
         command += ["--die-on-broken-pipe", "0"]
-        if sys.platform == "linux":
-            command = python_command("cotbench.parent_death", str(os.getpid()), *command)
         pipe = subprocess.PIPE
         try:
             with block_interrupts():  # What Ctrl-C means is decided here.
-                self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=folder, bufsize=0)
+                self._process = subprocess.Popen(
+                    ending_with_parent(command), stdin=pipe, stdout=pipe, stderr=pipe, cwd=folder, bufsize=0
+                )
         except OSError as error:
             raise EngineError(f"cannot start Java ({error})") from error
         if self._process.stdout is None or self._process.stderr is None:
