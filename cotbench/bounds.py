@@ -9,8 +9,11 @@ from __future__ import annotations
 TEXT_CHARS = 1_000_000
 """Characters of an observation, a trace, an action, a whole answer."""
 
-EPISODE_CHARS = 16_000_000
-"""Characters of all observations of an episode; of all that an agent answers in it, too."""
+OBSERVATIONS_CHARS = 16_000_000
+"""Characters of all observations of an episode."""
+
+ANSWERS_CHARS = 64_000_000
+"""Characters of all that an agent answers in an episode: 168 steps with traces of 32,000 tokens, which stand there twice, fit."""
 
 ERROR_CHARS = 10_000
 """Characters of an error, and of a traceback."""
@@ -34,10 +37,13 @@ def bounded(text: str, limit: int = TEXT_CHARS) -> str:
 class TextBudget:
     """Bounds the texts of an episode: each, and all of them together. Of those that come when the budget is spent the first
     `_SPENT_CHARS` characters stay.
+
+    Args:
+        limit: characters of all of them.
     """
 
-    def __init__(self) -> None:
-        self._left = EPISODE_CHARS
+    def __init__(self, limit: int) -> None:
+        self._left = limit
 
     def take(self, text: str) -> str:
         """Return the text, bounded, and count it."""

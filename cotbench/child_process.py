@@ -234,10 +234,10 @@ class ChildProcess:
             code = None
         if self._late.is_set():
             return _with_reason(f"did not start within {self._seconds:g} s", self._errors.last_line())
-        if not self._has_started():
-            return _with_reason(f"ended while it started (exit code {code})", self._errors.last_line())
         if code is None:
             return "does not answer"
+        if not self._has_started():
+            return _with_reason(f"ended while it started (exit code {code})", self._errors.last_line())
         # After a signal, the last line is about something else.
         return _with_reason(f"died (exit code {code})", self._errors.last_line() if code > 0 else "")
 

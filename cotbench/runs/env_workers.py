@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
-from cotbench.bounds import ERROR_CHARS, TextBudget, bounded
+from cotbench.bounds import ERROR_CHARS, OBSERVATIONS_CHARS, TextBudget, bounded
 from cotbench.child_process import ChildProcess, Patience, block_interrupts
 from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import EnvEntry, env_entry
@@ -102,7 +102,7 @@ class _Engine:
 
     def __init__(self, env: TextEnv, name: str) -> None:
         self._env, self._name = env, name
-        self._texts = TextBudget()
+        self._texts = TextBudget(OBSERVATIONS_CHARS)
 
     def handle(self, command: str, argument: str) -> EnvReply:
         """Carry out a request, check the reply, replace what no file can hold in its texts, and bound them.
@@ -113,7 +113,7 @@ class _Engine:
         env = self._env
         with registered_code(f"environment {self._name}", env, EnvBugError):
             if command == "reset":
-                self._texts = TextBudget()
+                self._texts = TextBudget(OBSERVATIONS_CHARS)
                 observation, info = env.reset(options={"task": argument})
                 reply = EnvReply(observation, False, False, info)
             else:

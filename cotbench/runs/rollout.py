@@ -14,7 +14,7 @@ from typing import Protocol
 
 from cotbench.agents.base import Agent, StreamingAgent, agent_code, needs_of
 from cotbench.agents.decisions import bounded_decision, check_decision, decide_all, error_decision
-from cotbench.bounds import TextBudget
+from cotbench.bounds import ANSWERS_CHARS, TextBudget
 from cotbench.envs.registry import Instructions
 from cotbench.errors import EngineError, EnvBugError, WorkerLostError
 from cotbench.failure import Failure, agent_bug, failure_in, failure_of, registered_code
@@ -113,7 +113,7 @@ class _Slot:
     queries: int = 0
     decisions: dict[int, Decision] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
-    texts: TextBudget = field(default_factory=TextBudget)
+    texts: TextBudget = field(default_factory=lambda: TextBudget(ANSWERS_CHARS))
     over: bool = False
     lost: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -158,7 +158,7 @@ class _Slot:
     def begin(self, instructions: Instructions) -> None:
         """Request the start of the task; also again, after the environment's process was lost."""
         self.dialogue, self.reply, self.steps = Dialogue(instructions, ("",)), _NOT_BEGUN, []
-        self.env_pending, self.queries, self.decisions, self.texts = True, 0, {}, TextBudget()
+        self.env_pending, self.queries, self.decisions, self.texts = True, 0, {}, TextBudget(ANSWERS_CHARS)
         self.env.ask_reset(self.unit.task)
 
     def take(self, reply: EnvReply, rules: RolloutRules) -> None:
