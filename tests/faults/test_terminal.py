@@ -148,11 +148,12 @@ def test_no_command_passes_on_what_does_something_to_a_terminal(here: Path, monk
         return str(out)
 
     command("run", "--agent", "evil-test", *GAMES, "--out", "r")
+    command("run", "--agent", "expert", *GAMES[:2], "--mode", "cot", "--out", "won", named="expert")
     json.loads(command("run", "--agent", "evil-test", *GAMES, "--out", "r2", "--json"))
     monkeypatch.setattr(Evil, "fails", True)
     command("run", "--agent", "evil-test", *GAMES, "--out", "failed", code=1, named="failed run")
     command("run", "--agent", "evil-test", *GAMES, "--out", "f2", "--debug", code=1, named="run --debug")
-    command("probe", "alignment", "--agent", "evil-test", "--reference", "r", "-n", "2", "--out", "p", code=1)
+    command("probe", "alignment", "--agent", "evil-test", "--reference", "won", "-n", "2", "--out", "p", code=1)
     command("judge", "r", "--agent", "evil-test", "--out", "j", code=1)
     monkeypatch.setattr(Evil, "fails", False)
     command("judge", "r", "--agent", "evil-test", "--out", "j2", code=1)
@@ -204,11 +205,12 @@ def test_playing_shows_what_an_environment_says_as_text(monkeypatch: Any, capsys
 def test_what_a_child_process_prints_is_printable(capfd: pytest.CaptureFixture[str]) -> None:
     read, write = os.pipe()
     errors = ErrorOutput(os.fdopen(read, "rb", buffering=0), shown=True)
-    data = f"größer {EVIL}\n".encode()
+    evil = EVIL.replace("\r", "")  # Where a line ends, as that of a progress bar does.
+    data = f"größer {evil}\n".encode()
     for place in range(0, len(data), 3):  # Also in the middle of a character.
         os.write(write, data[place : place + 3])
     os.close(write)
-    assert errors.last_line() == f"größer {SHOWN}" + r"\r\x7f"
+    assert errors.last_line() == f"größer {SHOWN}" + r"\x7f"
     shown = capfd.readouterr().err
     assert _harmless(shown) and "größer" in shown
 
@@ -222,11 +224,18 @@ RUN = ["run", "--agent", "random", *GAMES]
 def _ended(words: Sequence[str], folder: Path, shell: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", "-c", f'"$@" {shell}', "-", *_COTBENCH, *words]
     return subprocess.run(
-        command, check=False, capture_output=True, text=True, cwd=folder, env={**os.environ, **environment}, timeout=120
+        command,
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        cwd=folder,
+        env={**os.environ, **environment},
+        timeout=300,
     )
 
 
-@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_closed_streams_end_no_command(tmp_path: Path, closed: str) -> None:
     done = _ended([*RUN, "--out", "r"], tmp_path, closed)
     assert done.returncode == 0 and "Traceback" not in done.stderr and "error" not in done.stderr, done.stderr
@@ -259,7 +268,7 @@ def test_a_terminal_without_our_characters_ends_no_command(tmp_path: Path, encod
 def test_a_full_disk_under_the_output_is_one_line(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("/dev/full is a device of Linux")
-    for words in (["list", "envs"], [*RUN, "--out", "r"], ["list", "agents", "--json"]):
+    for words in (["list", "envs"], [*RUN, "--out", "r"]):
         done = _ended(words, tmp_path, "> /dev/full")
         assert done.returncode == 1 and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr, done.stderr
         assert "No space left on device" in done.stderr.splitlines()[-1]
