@@ -57,6 +57,7 @@ def test_a_printable_text_does_nothing_and_stays_printable(text: str) -> None:
     assert "\n" not in one_line(text)
 
 
+@settings(max_examples=30)
 @given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_printable_json_has_the_same_value(value: Any) -> None:
     for indent in (None, 2):
@@ -140,8 +141,8 @@ def test_no_command_passes_on_what_does_something_to_a_terminal(here: Path, monk
     _register()
     shown: dict[str, str] = {}
 
-    def command(*words: str, code: int = 0, named: str = "") -> str:
-        assert run_cli(list(words)) == code, capsys.readouterr()
+    def command(*words: str, fails: bool = False, named: str = "") -> str:
+        assert (run_cli(list(words)) != 0) == fails, capsys.readouterr()
         out, err = capsys.readouterr()
         assert _harmless(out) and _harmless(err), words
         shown[named or " ".join(words[:2])] = out + err
@@ -151,34 +152,37 @@ def test_no_command_passes_on_what_does_something_to_a_terminal(here: Path, monk
     command("run", "--agent", "expert", *GAMES[:2], "--mode", "cot", "--out", "won", named="expert")
     json.loads(command("run", "--agent", "evil-test", *GAMES, "--out", "r2", "--json"))
     monkeypatch.setattr(Evil, "fails", True)
-    command("run", "--agent", "evil-test", *GAMES, "--out", "failed", code=1, named="failed run")
-    command("run", "--agent", "evil-test", *GAMES, "--out", "f2", "--debug", code=1, named="run --debug")
-    command("probe", "alignment", "--agent", "evil-test", "--reference", "won", "-n", "2", "--out", "p", code=1)
-    command("judge", "r", "--agent", "evil-test", "--out", "j", code=1)
+    command("run", "--agent", "evil-test", *GAMES, "--out", "failed", fails=True, named="failed run")
+    command("run", "--agent", "evil-test", *GAMES, "--out", "f2", "--debug", fails=True, named="run --debug")
+    command("probe", "alignment", "--agent", "evil-test", "--reference", "won", "-n", "2", "--out", "p", fails=True)
+    command("judge", "r", "--agent", "evil-test", "--out", "j", fails=True)
     monkeypatch.setattr(Evil, "fails", False)
-    command("judge", "r", "--agent", "evil-test", "--out", "j2", code=1)
-    command("traces", "--teacher", "evil-test", *GAMES, "--out", "t", code=1)
+    command("judge", "r", "--agent", "evil-test", "--out", "j2", fails=True)
+    command(
+        "traces", "--teacher", "evil-test", "--task", "alfworld/gen/pick/1000", "--max-steps", "3", "--out", "t", fails=True
+    )
     command("compare", "r", "r2", "--tasks")
     command("report", "r", "--out", f"page{EVIL[:6]}")
-    command("run", "--agent", EVIL, code=2, named="unknown agent")
-    command("run", f"--{EVIL}", code=2, named="unknown option")
-    command(EVIL, code=2, named="unknown command")
-    command("run", "--agent", "random", "--task", EVIL, code=2, named="unknown task")
-    command("report", EVIL.replace("/", ""), code=2, named="unknown folder")
-    command("leaderboard", "submit", "r", "--name", "A", "--db", "b.sqlite")
-    command("leaderboard", "show", EVIL, "--db", "b.sqlite", code=2)
+    command("run", "--agent", EVIL, fails=True, named="unknown agent")
+    command("run", f"--{EVIL}", fails=True, named="unknown option")
+    command(EVIL, fails=True, named="unknown command")
+    command("run", "--agent", "random", "--task", EVIL, fails=True, named="unknown task")
+    command("report", EVIL.replace("/", ""), fails=True, named="unknown folder")
+    command("leaderboard", "submit", "r", "--name", "A", "--db", "b.sqlite", fails=True, named="refused")
+    command("leaderboard", "submit", "won", "--name", "A", "--db", "b.sqlite")
+    command("leaderboard", "show", EVIL, "--db", "b.sqlite", fails=True)
     command("leaderboard", "list", "--db", "b.sqlite")
     json.loads(command("leaderboard", "list", "--db", "b.sqlite", "--json"))
-    command("leaderboard", "verify", "r")
+    command("leaderboard", "verify", "r", fails=True)
     entry = shown["leaderboard submit"].split()[0]
     command("leaderboard", "show", entry, "--db", "b.sqlite", named="show entry")
     json.loads(command("leaderboard", "show", entry, "--db", "b.sqlite", "--json"))
     (here / "study.toml").write_text(f'name = "x"\nmodels = [{json.dumps(EVIL)}]\n')
-    command("study", "study.toml", "--dry-run", code=2)
+    command("study", "study.toml", "--dry-run", fails=True)
     manifest = json.loads((here / "r" / "manifest.json").read_text())
     manifest["config"]["agent"] = EVIL
     (here / "r" / "manifest.json").write_text(json.dumps(manifest))
-    command("run", "--resume", "r", code=2, named="foreign folder")
+    command("run", "--resume", "r", fails=True, named="foreign folder")
     command("compare", "r", "r2", named="compare foreign")
     for name in ("failed run", "run --debug", "unknown agent", "unknown task", "foreign folder", "compare foreign"):
         assert r"\x1b]0;owned" in shown[name], name
