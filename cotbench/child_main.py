@@ -14,9 +14,9 @@ from typing import Any
 
 from cotbench.child_process import STARTED
 from cotbench.errors import CotbenchError
+from cotbench.parent_death import end_with_parent
 from cotbench.plugins import load_plugins
 
-_PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 1.0
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     parent, *descriptors = map(int, sys.argv[1:])
     control: Connection[Any, Any]
     control, *pipes = (Connection(descriptor) for descriptor in descriptors)
-    _end_with_parent(parent)
+    end_with_parent(parent)
     try:
         search_path, plugins = control.recv()
         # Last, so that nothing there takes an installed module's place.
@@ -40,17 +40,6 @@ def main() -> None:
         sys.exit(" ".join(str(error).split()))
     threading.Thread(target=_wait_for_parents_end, args=(parent, control), daemon=True).start()
     function(pipes, *arguments)
-
-
-def _end_with_parent(parent: int) -> None:
-    """Have the system end this process with its parent, where it can (Linux): even what never looks at its pipes ends."""
-    if sys.platform == "linux":
-        import ctypes
-
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _wait_for_parents_end(parent: int, control: Connection[Any, Any]) -> None:

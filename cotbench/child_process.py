@@ -7,28 +7,38 @@ a notebook cannot use it. Its pipes are used here.
 
 from __future__ import annotations
 
+import codecs
 import os
 import pickle
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, Any
 
 from cotbench.errors import EngineError
 from cotbench.plugins import loaded_plugins
+from cotbench.printable import printable
 
 START_SECONDS = 120.0
 """After that much time a process that has not begun to serve is killed. Plugins count, a slow network drive too."""
+
+STALL_SECONDS = 120.0
+"""After that much time in the middle of a message a pipe fails with an `OSError`: who should read or write it is stopped."""
 
 STARTED = b"started"
 """What a process says once its function is about to be called."""
 
 _TAIL_BYTES, _LINE = 4000, 400
+_LOOK_SECONDS = 5.0
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
@@ -46,6 +56,47 @@ def python_command(module: str, *arguments: str) -> list[str]:
     if not sys.executable:
         raise EngineError("cannot start a process: sys.executable does not name a Python interpreter; use no worker processes")
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def ending_with_parent(command: Sequence[str], number: int = signal.SIGKILL) -> list[str]:
+    """Return the command line that runs a program which ends with this process where the system can do that, else the same.
+
+    The thread that starts it must stay.
+
+    Args:
+        command: the program and its arguments.
+        number: the signal that it gets.
+    """
+    if sys.platform != "linux":
+        return list(command)
+    return python_command("cotbench.parent_death", str(os.getpid()), str(int(number)), *command)
+
+
+def started_in_lasting_thread(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Start a process in a thread that ends after it: the system may end a process with the thread that has started it.
+
+    Args:
+        start: starts the process.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    found: SimpleQueue[subprocess.Popen[bytes] | OSError] = SimpleQueue()
+
+    def keep() -> None:
+        try:
+            process = start()
+        except OSError as error:
+            found.put(error)
+            return
+        found.put(process)
+        process.wait()
+
+    threading.Thread(target=keep, daemon=True, name="parent of a process").start()
+    process = found.get()
+    if isinstance(process, OSError):
+        raise process
+    return process
 
 
 @contextmanager
@@ -69,7 +120,7 @@ class ErrorOutput:
 
     Args:
         pipe: from the process; closed when the process has closed its side.
-        shown: pass everything on to this process's standard error.
+        shown: pass everything on to this process's standard error, in printable form.
     """
 
     def __init__(self, pipe: IO[bytes], *, shown: bool) -> None:
@@ -79,19 +130,20 @@ class ErrorOutput:
         self._thread.start()
 
     def _read(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         with self._pipe:
             while chunk := os.read(self._pipe.fileno(), 1 << 16):
                 self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
                 if self._shown:
                     with suppress(OSError):
-                        os.write(2, chunk)
+                        os.write(2, printable(decoder.decode(chunk)).encode())
 
     def last_line(self) -> str:
         """Return the last line that is not blank, cut and printable, or "" without any; for a process that has ended."""
         self._thread.join(timeout=1)  # Something that the process has started may still hold the pipe.
         lines = self._tail.decode("utf-8", "replace").splitlines()
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return "".join(character if character.isprintable() else " " for character in last)[:_LINE]
+        return printable(last)[:_LINE]
 
 
 class ChildProcess:
@@ -141,6 +193,8 @@ class ChildProcess:
         finally:
             for _, end in pairs:
                 end.close()
+        for outer, _ in pairs:
+            _limit_stalls(outer)
         self.pipes = [outer for outer, _ in pairs[1:]]
         with suppress(OSError):  # Where it is gone already, `ending` says so.
             self._control.send_bytes(first)
@@ -169,7 +223,7 @@ class ChildProcess:
         return self._process.poll() is None
 
     def ending(self) -> str:
-        """Return how the process ended, in words that follow "the process"; for one that has closed its pipes.
+        """Return how the process ended, in words that follow "the process"; for one that has closed its pipes or was killed.
 
         Returns:
             "died (exit code -9)", "ended while it started (exit code 1): last line of its standard error", ...
@@ -180,10 +234,25 @@ class ChildProcess:
             code = None
         if self._late.is_set():
             return _with_reason(f"did not start within {self._seconds:g} s", self._errors.last_line())
+        if code is None:
+            return "does not answer"
         if not self._has_started():
             return _with_reason(f"ended while it started (exit code {code})", self._errors.last_line())
         # After a signal, the last line is about something else.
-        return _with_reason(f"died (exit code {code})", self._errors.last_line() if code is not None and code > 0 else "")
+        return _with_reason(f"died (exit code {code})", self._errors.last_line() if code > 0 else "")
+
+    @property
+    def failed_by_itself(self) -> bool:
+        """Whether it has ended with an exit code of its own: another process would end in the same way.
+
+        Not so where a signal has ended it, or it did not start in time.
+        """
+        return not self._late.is_set() and (self._process.poll() or 0) > 0
+
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing; its pipes are closed on its side then."""
+        self._process.kill()
+        self._process.wait()
 
     def _has_started(self) -> bool:
         if not self._started:
@@ -205,6 +274,37 @@ class ChildProcess:
         self._process.kill()
         self._process.wait()
         self._control.close()
+
+
+class Patience:
+    """Counts the time that something has been awaited, up to a limit.
+
+    Of a longer time between two looks only `_LOOK_SECONDS` count: the waiting process may have been stopped (Ctrl-Z) or busy.
+
+    Args:
+        seconds: the limit.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._left = seconds
+        self._last = time.monotonic()
+
+    def spent(self) -> bool:
+        """Return whether the limit is reached; to be called every now and then, at least every `_LOOK_SECONDS`."""
+        now = time.monotonic()
+        self._left -= min(now - self._last, _LOOK_SECONDS)
+        self._last = now
+        return self._left <= 0
+
+
+def _limit_stalls(pipe: Connection[Any, Any]) -> None:
+    """Let no read or write of a pipe take longer than `STALL_SECONDS`; whoever waits for a message polls first."""
+    whole, part = divmod(STALL_SECONDS, 1)
+    limit = struct.pack("@ll", int(whole), int(part * 1_000_000))
+    with socket.socket(fileno=os.dup(pipe.fileno())) as same:
+        for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            same.setsockopt(socket.SOL_SOCKET, direction, limit)
 
 
 def _with_reason(what: str, reason: str) -> str:

@@ -78,6 +78,10 @@ class BugError(CotbenchError):
         self.traceback = traceback
 
 
+class WorkerLostError(EngineError):
+    """A worker process was killed, did not start or did not answer: another may do what it had to."""
+
+
 class EnvBugError(EngineError, BugError):
     """An environment's own code raised an exception or returned something else than it has to: never a score."""
 

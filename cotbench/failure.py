@@ -1,5 +1,5 @@
-"""Why something has no result: whose failure it was, one line, and the traceback. Invariant: a traceback has a bounded length,
-and no text holds a key of this process's environment.
+"""Why something has no result: whose failure it was, one line, and the traceback. Invariant: both have a bounded length, and no
+text holds a key of this process's environment.
 
 Three things are told apart. What a model does wrong is never an error. What fails outside of agent and environment (a server, a
 disk, the memory) is *infrastructure*. An exception that escapes an agent's or an environment's own code is that code's *bug*,
@@ -17,6 +17,7 @@ from inspect import isclass
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypedDict
 
+from cotbench.bounds import ERROR_CHARS, bounded
 from cotbench.errors import AgentBugError, AgentError, BugError, CotbenchError, EnvBugError
 from cotbench.json_text import replace_surrogates
 
@@ -73,8 +74,8 @@ class Failure:
     @property
     def fields(self) -> FailureFields:
         """Return the failure as fields of a decision, an episode or a row, in texts that can be written to a file."""
-        fields: FailureFields = {"error": replace_surrogates(self.error), "error_kind": self.error_kind}
-        return fields if self.traceback is None else {**fields, "traceback": replace_surrogates(self.traceback)}
+        fields: FailureFields = {"error": _writable(self.error), "error_kind": self.error_kind}
+        return fields if self.traceback is None else {**fields, "traceback": _writable(self.traceback)}
 
     @property
     def is_bug(self) -> bool:
@@ -96,6 +97,10 @@ class Failure:
         error = AgentError(self.error)
         error.traceback = self.traceback
         return error
+
+
+def _writable(text: str) -> str:
+    return str(replace_surrogates(bounded(text, ERROR_CHARS)))
 
 
 def failure_in(*some: Failed | None) -> Failure | None:

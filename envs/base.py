@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 import gymnasium
 
+from cotbench.envs.reading import read_action
 from cotbench.envs.space import AnyText
 from cotbench.errors import EngineError, EpisodeOverError, UnknownNameError, UsageError
 
@@ -238,7 +239,7 @@ class TextEnv(gymnasium.Env[str, str]):
         if not isinstance(action, str):
             raise UsageError(f"an action is a string, not {type(action).__name__}")
         before = self._last_score
-        outcome = self._take_action(self._executed(action))
+        outcome = self._take_action(read_action(self._executed, action))
         truncated = not outcome.ended and not self._running
         return outcome.observation, outcome.score - before, outcome.ended, truncated, self._info(outcome)
 

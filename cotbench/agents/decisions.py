@@ -1,16 +1,17 @@
 """Ask an agent and check what it returns. Invariant: whatever an agent returns or raises, what leaves here are decisions that
-can be written to a file and read again; a failure is a decision with an error that says whose failure it was.
+can be written to a file and read again, in bounded texts; a failure is a decision with an error that says whose failure it was.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from pydantic import TypeAdapter, ValidationError
 
 from cotbench.agents.base import Agent, agent_code
+from cotbench.bounds import ERROR_CHARS, TEXT_CHARS, TextBudget, bounded
 from cotbench.errors import AgentBugError
 from cotbench.failure import agent_bug, failure_of
 from cotbench.json_text import replace_surrogates
@@ -68,7 +69,7 @@ def check_decision(agent: Agent, decision: object) -> Decision:
 def _checked(agent: Agent, decision: object) -> Decision:
     if not isinstance(decision, Decision):
         raise agent_bug(agent, f"returned a {type(decision).__name__}, not a Decision")
-    fields = {name: replace_surrogates(value) if isinstance(value, str) else value for name, value in asdict(decision).items()}
+    fields = {name: _text(name, value) if isinstance(value, str) else value for name, value in asdict(decision).items()}
     try:
         # Through JSON, because that is how it will be read again.
         checked = _DECISION.validate_json(json.dumps(fields), strict=True)
@@ -82,6 +83,16 @@ def _checked(agent: Agent, decision: object) -> Decision:
         if getattr(checked, name) < 0:
             raise agent_bug(agent, f"returned a Decision with a bad {name}: {getattr(checked, name)} is below 0")
     return checked
+
+
+def _text(field: str, text: str) -> str:
+    return str(replace_surrogates(bounded(text, ERROR_CHARS if field in ("error", "traceback") else TEXT_CHARS)))
+
+
+def bounded_decision(decision: Decision, texts: TextBudget) -> Decision:
+    """Return a decision whose texts fit into what is left of its episode's budget."""
+    trace = None if decision.trace is None else texts.take(decision.trace)
+    return replace(decision, action=texts.take(decision.action), trace=trace, raw=texts.take(decision.raw))
 
 
 def tagged_decision(query: Query, action: str, trace: str | None) -> Decision:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cotbench.agents.decisions import tagged_decision
 from cotbench.errors import AgentError
+from cotbench.printable import printable
 from cotbench.prompting.query import Decision, Query
 
 
@@ -24,8 +25,8 @@ class HumanAgent:
     def _ask(self, query: Query) -> Decision:
         if query.step == 0:
             text, examples = query.dialogue.instructions
-            print("\n".join((f"\n== {query.task} ({query.mode})", text, *examples, "")))
-        print(query.dialogue.observations[-1])
+            print(printable("\n".join((f"\n== {query.task} ({query.mode})", text, *examples, ""))))
+        print(printable(query.dialogue.observations[-1]))
         trace = None
         if query.mode == "cot":
             trace = query.given_trace if query.given_trace is not None else _read("think> ")
@@ -33,7 +34,7 @@ class HumanAgent:
             action = _read("action> ")
             if action != "?":
                 return tagged_decision(query, action, trace)
-            print("\n".join(query.admissible_actions or ("(no list of admissible actions)",)))
+            print(printable("\n".join(query.admissible_actions or ("(no list of admissible actions)",))))
 
     def close(self) -> None:
         """Do nothing: there is nothing to free."""

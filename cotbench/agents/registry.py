@@ -67,7 +67,8 @@ def parse_spec(spec: str) -> AgentSpec:
     """
     if _PASSWORD.search(spec):
         raise UsageError(
-            f"agent {printable(spec)!r}: a URL in it holds more than a host and a path; a key belongs into an environment variable"
+            f"agent {without_secrets(spec)!r}: a URL in it holds more than a host and a path; "
+            "a key belongs into an environment variable"
         )
     head, _, query = spec.partition("?")
     name, _, target = head.partition(":")
@@ -80,7 +81,7 @@ def parse_spec(spec: str) -> AgentSpec:
     return AgentSpec(name, target, options)
 
 
-def printable(spec: str) -> str:
+def without_secrets(spec: str) -> str:
     """Return a spec as it may be shown: without options, and without what stands between two `@`, which may be a password."""
     before, _, rest = spec.partition("?")[0].partition("@")
     secret, _, after = rest.rpartition("@")

@@ -29,6 +29,7 @@ from cotbench.agents.hf.loading import ALIASES
 from cotbench.agents.hf.model_files import list_files, require_safetensors, snapshot_folder
 from cotbench.agents.openai.agent import OpenAIAgent
 from cotbench.agents.openai.capabilities import Way
+from cotbench.child_process import ending_with_parent, started_in_lasting_thread
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
@@ -181,14 +182,19 @@ class _Process:
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # As long as the process.
         # The server listens on this machine alone: it needs no key, and gets none of ours.
         environment = {name: value for name, value in os.environ.items() if name not in ("VLLM_API_KEY", "OPENAI_API_KEY")}
-        self._process = subprocess.Popen(
-            [*command, "serve", model, "--host", HOST, "--port", str(self.port), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
+        words = [*command, "serve", model, "--host", HOST, "--port", str(self.port), *arguments]
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                ending_with_parent(words, signal.SIGTERM),  # It ends its own workers then.
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+        self._process = started_in_lasting_thread(start)
         atexit.register(self.end)
 
     def wait(self, seconds: float) -> str | None:

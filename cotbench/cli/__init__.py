@@ -5,23 +5,32 @@ when it runs, so that `cotbench --help` answers at once.
 
 from __future__ import annotations
 
-import io
 import sys
 
 from cotbench.cli.interruption import INTERRUPTED, Interruption
+from cotbench.cli.terminal import echo_error, flush_streams, open_streams
 from cotbench.errors import BugError, CotbenchError
 from cotbench.json_text import lone_surrogate
+from cotbench.printable import one_line
 
 
 def main() -> None:
     """Run the command line of this process, and exit with its code."""
-    for stream in (sys.stdout, sys.stderr):
-        # A character that the terminal's encoding lacks must not end the command.
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="backslashreplace")
+    open_streams()
     interruption = Interruption()
-    with interruption.handled():
-        code = run_cli(sys.argv[1:])
+    try:
+        with interruption.handled():
+            try:
+                code = run_cli(sys.argv[1:])
+            finally:
+                interruption.release()
+    except KeyboardInterrupt:  # Another one, while the command was ending.
+        code = _print_error("interrupted", INTERRUPTED)
+    except Exception as error:
+        code = _print_unexpected(error)
+    failure = flush_streams()
+    if failure is not None and not isinstance(failure, BrokenPipeError):
+        code = _print_error(f"what was printed is not complete: {failure.strerror or failure}", code or 1)
     sys.exit(interruption.exit_code(code))
 
 
@@ -87,13 +96,20 @@ def _print_failure(error: Exception, message: str, debug: bool) -> int:
     if text is None and cause is not None and not isinstance(cause, CotbenchError):
         text = traceback_text(cause)
     if debug and text is not None:
-        print(text, file=sys.stderr)
+        echo_error(text)
     unexpected = isinstance(error, BugError) or not isinstance(error, CotbenchError)
     hint = f"; {DEBUG} shows the traceback" if unexpected and text is not None and not debug else ""
     return _print_error(message + hint, code)
 
 
+def _print_unexpected(error: Exception) -> int:
+    from cotbench.failure import traceback_text
+
+    echo_error(traceback_text(error))
+    return 1
+
+
 def _print_error(message: str, code: int) -> int:
     if message:
-        print("error: " + " ".join(message.split()), file=sys.stderr)
+        echo_error(one_line(f"error: {message}"))
     return code

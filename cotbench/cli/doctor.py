@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from cotbench.cli.terminal import console, echo_json
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -29,13 +31,11 @@ def doctor(
 
     findings = [Finding("python", platform.python_version()), *_packages(), *_device(), *_cache(), *_games(data)]
     if json_:
-        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        echo_json(json.dumps([asdict(finding) for finding in findings], indent=2))
         return
     from rich import box
     from rich.table import Table
     from rich.text import Text
-
-    from cotbench.cli.options import console
 
     table = Table("what", "found", "mend it with", box=box.SIMPLE, pad_edge=False)
     for finding in findings:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 
+from cotbench.cli.terminal import echo_error
 from cotbench.failure import Failed, failure_in
 
 
@@ -24,5 +24,5 @@ def print_failures(some: Sequence[tuple[str, Failed]], what: str, again: str) ->
     name, failure = next(one for one in failures if one[1].error == reason)
     which = "the first is" if count == len(failures) else f"{count} of them like"
     hint = " (--debug shows the traceback)" if failure.is_bug else ""
-    print(f"error: {len(failures)} {what}, {which} {name}: {' '.join(reason.split())}; {again}{hint}", file=sys.stderr)
+    echo_error(f"error: {len(failures)} {what}, {which} {name}: {' '.join(reason.split())}; {again}{hint}")
     return 1

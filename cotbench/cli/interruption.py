@@ -1,11 +1,13 @@
 """What ends a command: Ctrl-C or SIGTERM. Invariant: the first of them is one KeyboardInterrupt, so that a command ends in the
-same way by either; a SIGTERM that follows changes nothing, another Ctrl-C is another KeyboardInterrupt.
+same way by either; a SIGTERM that follows changes nothing, nor does a Ctrl-C that follows at once; a later one is another
+KeyboardInterrupt.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +17,9 @@ INTERRUPTED = 130
 
 TERMINATED = 143
 """The exit code after SIGTERM."""
+
+QUICK_SECONDS = 1.0
+"""A Ctrl-C so soon after the one before means the same: who presses ten times wants the command to end, not to end badly."""
 
 
 class Interruption:
@@ -26,6 +31,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._last = float("-inf")
 
     @contextmanager
     def handled(self) -> Iterator[None]:
@@ -39,10 +45,17 @@ class Interruption:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if signal.getsignal(number) == self._handle:
+                    signal.signal(number, handler)
+
+    def release(self) -> None:
+        """Let a further Ctrl-C end the process at once: the command is over, and Python would print where it was."""
+        if signal.getsignal(signal.SIGINT) == self._handle:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.number is None or number == signal.SIGINT:
+        before, self._last = self._last, time.monotonic()
+        if self.number is None or (number == signal.SIGINT and self._last - before > QUICK_SECONDS):
             self.number = self.number or number
             raise KeyboardInterrupt
 

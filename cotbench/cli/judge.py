@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import Debug, Import, Resume, Typed, with_options
+from cotbench.cli.terminal import console, echo, echo_error, echo_json, text_column
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.judge.preference import PreferenceOptions
@@ -121,8 +122,7 @@ def _progress(plan: Any, folder: Path, limit: int | None, *, quiet: bool) -> Ite
     """Return an observer that shows progress on standard error: a bar on a terminal, a line a state elsewhere."""
     import sys
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
     from cotbench.probes.folder import ROWS, read_probe
 
@@ -137,13 +137,13 @@ def _progress(plan: Any, folder: Path, limit: int | None, *, quiet: bool) -> Ite
     def print_line(row: Any) -> None:
         results.append(row.judgement.result)
         ending = f"error: {row.error}" if row.error is not None else results[-1]
-        print(f"{len(results)}/{total} step {row.step} of {row.task}: {ending}", file=sys.stderr, flush=True)
+        echo_error(f"{len(results)}/{total} step {row.step} of {row.task}: {ending}")
 
     if quiet or not sys.stderr.isatty():
         yield print_line if not quiet else lambda row: None
         return
-    columns = (TextColumn("states"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[tally]}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    columns = (text_column("states"), BarColumn(bar_width=24), MofNCompleteColumn(), text_column("{task.fields[tally]}"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console(stderr=True)) as bar:
         task = bar.add_task("states", total=total, completed=len(results), tally=tally())
 
         def advance(row: Any) -> None:
@@ -158,9 +158,9 @@ def _print_nothing(plan: Any, as_json: bool) -> int:
     from cotbench.judge.folder import nothing_judged
 
     if as_json:
-        typer.echo(nothing_judged(plan).model_dump_json(indent=2))
+        echo_json(nothing_judged(plan).model_dump_json(indent=2))
     else:
-        typer.echo(
+        echo(
             f"nothing to judge in {plan.run}: the trace changed the action at 0 of {plan.recorded.compared} states "
             f"in {plan.recorded.episodes} CoT episodes"
         )
@@ -170,12 +170,11 @@ def _print_nothing(plan: Any, as_json: bool) -> int:
 def _print_outcome(folder: Path, summary: Any, as_json: bool, again: str) -> int:
     """Print the table; the exit code is 1 where states could not be judged."""
     from cotbench.cli.failures import print_failures
-    from cotbench.cli.options import console
     from cotbench.probes.folder import read_probe
     from cotbench.probes.table import probe_table
 
     if as_json:
-        typer.echo(summary.model_dump_json(indent=2))
+        echo_json(summary.model_dump_json(indent=2))
     else:
         screen = console()
         screen.print(probe_table(summary))

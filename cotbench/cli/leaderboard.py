@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cotbench.cli.flags import Data, Import
+from cotbench.cli.terminal import console, echo, echo_error, echo_json, text_column
 from cotbench.flags import OUTPUT
 
 if TYPE_CHECKING:
@@ -98,16 +99,16 @@ def submit(
                 entry, new = accept_submission(store, io.BytesIO(bundle), **given)
                 rows.append({"id": entry.id, "state": entry.state, "new": new, "unranked": list(entry.unranked)})
     if json_:
-        typer.echo(json.dumps(rows, indent=2))
+        echo_json(json.dumps(rows, indent=2))
         return 0
     for path, row in zip(data, rows, strict=True):
         note = "" if row["new"] else ", was there already"
-        typer.echo(f"{row['id']} {row['state']}{note}: {row.get('url', path)}")
+        echo(f"{row['id']} {row['state']}{note}: {row.get('url', path)}")
         if row.get("unranked"):
-            typer.echo(f"    listed without a rank: {', '.join(row['unranked'])}")
+            echo(f"    listed without a rank: {', '.join(row['unranked'])}")
     if server is None and any(row["state"] == "pending" for row in rows):
         flag = f" --db {db}" if db else ""
-        typer.echo(f"verify them with: cotbench leaderboard verify --all{flag}")
+        echo(f"verify them with: cotbench leaderboard verify --all{flag}")
     return 0
 
 
@@ -147,7 +148,7 @@ def bundle(
     if target.is_dir():
         raise UsageError(f"{target} is a folder: give --out a file")
     target.write_bytes(data)
-    typer.echo(f"{target}: {len(data):,} bytes")
+    echo(f"{target}: {len(data):,} bytes")
     return 0
 
 
@@ -166,8 +167,6 @@ def verify(
     db: Db = None,
 ) -> int:
     """Execute the actions of entries again: an entry whose every observation and score comes out the same is replayed."""
-    import sys
-
     require_leaderboard()
     from cotbench.errors import ReplayTimeoutError, UsageError
     from cotbench.leaderboard.submission.bundle import unpack
@@ -198,7 +197,7 @@ def verify(
             failed += _print_verdict(id, verdict)
         pending = store.count("pending")
     if pending:
-        print(f"{pending} entries are still pending", file=sys.stderr)
+        echo_error(f"{pending} entries are still pending")
     return int(failed > 0)
 
 
@@ -253,18 +252,18 @@ def _print_verdict(name: str, verdict: Verdict | CotbenchError) -> int:
     from cotbench.errors import CotbenchError, ReplayTimeoutError
 
     if isinstance(verdict, ReplayTimeoutError):
-        typer.echo(f"{name} not checked: {verdict}")
+        echo(f"{name} not checked: {verdict}")
         return 1
     if isinstance(verdict, CotbenchError):
-        typer.echo(f"{name} cannot be replayed here, and stays as it was: {verdict}")
+        echo(f"{name} cannot be replayed here, and stays as it was: {verdict}")
         return 1
     if verdict.difference is not None:
-        typer.echo(f"{name} rejected: {verdict.difference}")
+        echo(f"{name} rejected: {verdict.difference}")
         return 1
-    typer.echo(f"{name} replayed")
+    echo(f"{name} replayed")
     for share in verdict.expert:
         if share.plays_expert:
-            typer.echo(f"    {share.mode} mode {share}")
+            echo(f"    {share.mode} mode {share}")
     return 0
 
 
@@ -276,11 +275,10 @@ def _bar(name: str) -> Iterator[Callable[[int, int], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns = (text_column("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"replaying {name}", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -299,7 +297,6 @@ def list_(
 ) -> int:
     """The boards, each with its entries."""
     require_leaderboard()
-    from cotbench.cli.options import console
     from cotbench.errors import UnknownNameError
     from cotbench.leaderboard.boards.terminal import board_table
     from cotbench.leaderboard.boards.view import board_view, sorted_rows
@@ -332,10 +329,10 @@ def list_(
             )
             for view, rows in tables
         ]
-        typer.echo(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
+        echo_json(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
         return 0
     if not tables:
-        typer.echo(f"no entries in {name}: submit a run, cotbench leaderboard submit RUN")
+        echo(f"no entries in {name}: submit a run, cotbench leaderboard submit RUN")
         return 0
     screen = console()
     for view, rows in tables:
@@ -350,12 +347,10 @@ def show(
     json_: Json = False,
 ) -> int:
     """One entry: who, what, its state, its numbers."""
-    from cotbench.cli.options import console
-
     with opened_store(db) as store:
         entry = store.entry(id)
     if json_:
-        typer.echo(entry.model_dump_json(indent=2))
+        echo_json(entry.model_dump_json(indent=2))
         return 0
     from cotbench.leaderboard.boards.terminal import entry_page
 
@@ -372,5 +367,5 @@ def remove(
     with opened_store(db) as store:
         name = store.entry(id).details.name
         store.remove(id)
-    typer.echo(f"removed {id} ({name})")
+    echo(f"removed {id} ({name})")
     return 0

@@ -10,6 +10,7 @@ import typer
 from cotbench.cli import leaderboard_rerun
 from cotbench.cli.flags import Import
 from cotbench.cli.leaderboard import Db, Json, opened_store, require_leaderboard
+from cotbench.cli.terminal import echo, echo_error, echo_json
 
 _WEB = ("fastapi", "uvicorn", "jinja2", "python_multipart")
 _BACKLOG = 2048
@@ -61,7 +62,7 @@ def serve(
             host, bound, token_required=wanted, hosts=tuple(allow_host or ()), rate=rate, connections=connections
         )
         url_host = f"[{host}]" if ":" in host else host
-        typer.echo(f"leaderboard {store.database.name} on http://{url_host}:{bound} (Ctrl-C ends it)")
+        echo(f"leaderboard {store.database.name} on http://{url_host}:{bound} (Ctrl-C ends it)")
         server_of(store, settings).run(sockets=[listening])
     return 0
 
@@ -77,7 +78,7 @@ def export(
 
     with opened_store(db) as store:
         index = write_site(store, out)
-    typer.echo(str(index))
+    echo(str(index))
     return 0
 
 
@@ -86,12 +87,10 @@ def token_new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whom it is for.", show_default=False)], db: Db = None
 ) -> int:
     """Make a token and show it, this once."""
-    import sys
-
     with opened_store(db) as store:
         token = store.new_token(name)
-    print("shown this once; who submits with it sets COTBENCH_LEADERBOARD_TOKEN:", file=sys.stderr)
-    typer.echo(token)
+    echo_error("shown this once; who submits with it sets COTBENCH_LEADERBOARD_TOKEN:")
+    echo(token)
     return 0
 
 
@@ -103,12 +102,12 @@ def token_list(db: Db = None, json_: Json = False) -> int:
     with opened_store(db) as store:
         rows = store.tokens()
     if json_:
-        typer.echo(json.dumps([{"name": row.name, "created": row.created.isoformat()} for row in rows], indent=2))
+        echo_json(json.dumps([{"name": row.name, "created": row.created.isoformat()} for row in rows], indent=2))
         return 0
     for row in rows:
-        typer.echo(f"{row.name}  {row.created:%Y-%m-%d %H:%M} UTC")
+        echo(f"{row.name}  {row.created:%Y-%m-%d %H:%M} UTC")
     if not rows:
-        typer.echo("no tokens: make one, cotbench leaderboard token new NAME")
+        echo("no tokens: make one, cotbench leaderboard token new NAME")
     return 0
 
 
@@ -117,5 +116,5 @@ def token_revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="Whose
     """Take a token back."""
     with opened_store(db) as store:
         store.revoke(name)
-    typer.echo(f"revoked the token of {name}")
+    echo(f"revoked the token of {name}")
     return 0

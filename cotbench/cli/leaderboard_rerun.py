@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,8 @@ import typer
 from cotbench.cli import leaderboard
 from cotbench.cli.flags import Data, Import
 from cotbench.cli.leaderboard import Db, Json, opened_store, require_leaderboard
+from cotbench.cli.terminal import echo, echo_json
+from cotbench.cli.trust import says_yes
 
 app = leaderboard.app
 
@@ -70,10 +71,10 @@ def rerun(
         found = compare_rerun(bundle, outcome.manifest, outcome.episodes, seed=seed, weights=weights)
         level = store.reproduce(entry.id, found).level
     if json_:
-        typer.echo(found.model_dump_json(indent=2))
+        echo_json(found.model_dump_json(indent=2))
     else:
         share = found.decisions_agreeing / max(1, found.decisions)
-        typer.echo(
+        echo(
             f"{id} {level}: {found.decisions_agreeing:,} of {found.decisions:,} decisions the same ({share:.1%}), on "
             f"{found.tasks} of {found.of} tasks" + (f"; first {found.first}" if found.first else "")
         )
@@ -90,10 +91,5 @@ def _confirm(spec: str, options: dict[str, str], id: str, trust: bool) -> None:
 
     revision = "".join(f", {name} {value}" for name, value in options.items())
     what = f"entry {id} names the model {ascii(spec + revision)[1:-1]}"
-    if trust:
-        return
-    if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
-        print(f"{what}.\nLoad it? [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() in ("y", "yes"):
-            return
-    raise UsageError(f"{what}, which was not typed: add --trust to load it, or give --agent")
+    if not trust and not says_yes(f"{what}.\nLoad it?"):
+        raise UsageError(f"{what}, which was not typed: add --trust to load it, or give --agent")

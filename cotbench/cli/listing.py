@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import Import
+from cotbench.cli.terminal import console, echo, echo_json
 
 app = typer.Typer(help="List agents, environments, recipes, or the tasks of a split.", no_args_is_help=True)
 
@@ -30,7 +31,7 @@ def agents(
     if not json_:
         from cotbench.agents.hf.loading import ALIASES
 
-        typer.echo("aliases: " + ", ".join(f"hf:{alias} = {name}" for alias, name in ALIASES.items()))
+        echo("aliases: " + ", ".join(f"hf:{alias} = {name}" for alias, name in ALIASES.items()))
 
 
 @app.command("envs")
@@ -67,7 +68,7 @@ def tasks(
     ids = source.tasks(scheme, split)
     if missing:
         ids = tuple(source.missing(ids, data))
-    typer.echo(json.dumps(ids) if json_ else "\n".join(ids))
+    echo_json(json.dumps(ids) if json_ else "\n".join(ids))
 
 
 @app.command("recipes")
@@ -104,13 +105,11 @@ def _print(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], as_json: bool
     if as_json:
         import json
 
-        typer.echo(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
+        echo_json(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
         return
     from rich import box
     from rich.table import Table
     from rich.text import Text
-
-    from cotbench.cli.options import console
 
     table = Table(*head, box=box.SIMPLE, pad_edge=False)
     for row in rows:

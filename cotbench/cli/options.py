@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
-from rich.console import Console
 
 from cotbench.errors import UnknownNameError, UsageError
 from cotbench.flags import flag_of
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.manifest import RunConfig
 
-_WIDE = 120
 _M = TypeVar("_M", bound=BaseModel)
 
 
@@ -90,8 +87,3 @@ def bad_value(error: ValidationError, model: type[BaseModel] | None = None) -> U
 def cores() -> int:
     """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def console() -> Console:
-    """Return the console of standard output; wide enough for a table when it is not a terminal."""
-    return Console(width=None if sys.stdout.isatty() else _WIDE)

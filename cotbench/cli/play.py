@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import Data, Debug, Import
+from cotbench.cli.terminal import echo
 
 
 def play(
@@ -40,25 +41,25 @@ def _play(game: Any, task: str | None, seed: int) -> int:
     """Play one task until it ends or the input does."""
     try:
         observation, info = game.reset(seed=seed, options={"task": task} if task else None)
-        typer.echo(f"{info['task']}\n\n{game.instructions}\n\n{chr(10).join(game.examples)}\n\n{observation}")
+        echo(f"{info['task']}\n\n{game.instructions}\n\n{chr(10).join(game.examples)}\n\n{observation}")
         _print_functions(info.get("functions", []))
         ended = terminated = False
         while not ended:
             action = _read()
             if action is None:
-                typer.echo(f"\nended after {info['steps']} steps, not won")
+                echo(f"\nended after {info['steps']} steps, not won")
                 return 0
             if action == "?":
-                typer.echo("\n".join(info["admissible_actions"]))
+                echo("\n".join(info["admissible_actions"]))
             elif action == "!":
-                typer.echo(info["expert_action"] or "(the expert knows no action here)")
+                echo(info["expert_action"] or "(the expert knows no action here)")
             elif action:
                 observation, _, terminated, truncated, info = game.step(action)
                 why = f"  ({info['invalid_action']})" if info["invalid_action"] else ""
-                typer.echo(f"{observation}{why}")
+                echo(f"{observation}{why}")
                 ended = terminated or truncated
         verdict = "won" if info["success"] else "lost for good" if terminated else "not won: the step budget is spent"
-        typer.echo(f"{verdict} after {info['steps']} steps, score {info['score']:g}")
+        echo(f"{verdict} after {info['steps']} steps, score {info['score']:g}")
     finally:
         game.close()
     return 0
@@ -71,7 +72,7 @@ def _print_functions(functions: list[dict[str, Any]]) -> None:
         arguments = (f"{name}{'' if name in required else '?'}: {of.get('type', 'any')}" for name, of in properties.items())
         description = schema["description"].partition("Tool description:")[2] or schema["description"]
         about = " ".join(description.partition("Note that the provided function")[0].split())
-        typer.echo(f"  {schema['name']}({', '.join(arguments)})  {about[:100]}")
+        echo(f"  {schema['name']}({', '.join(arguments)})  {about[:100]}")
 
 
 def _read() -> str | None:

@@ -14,12 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from cotbench.agents.base import Agent
 from cotbench.agents.registry import may_use_elicitation
 from cotbench.cli.failures import print_failures
 from cotbench.cli.progress import progress
+from cotbench.cli.terminal import echo, echo_json
 from cotbench.envs.splits import digest
 from cotbench.runs import runner, suite
 from cotbench.runs.episode import Episode
@@ -93,7 +92,7 @@ def print_plans(plans: list[RunPlan], as_json: bool) -> None:
     """Print the plans of runs, as text or as JSON."""
     if as_json:
         plan_fields = [_plan_fields(plan) for plan in plans]
-        typer.echo(json.dumps(plan_fields[0] if len(plan_fields) == 1 else plan_fields, indent=2))
+        echo_json(json.dumps(plan_fields[0] if len(plan_fields) == 1 else plan_fields, indent=2))
         return
     for plan in plans:
         _print_plan(plan)
@@ -115,16 +114,16 @@ def _print_plan(plan: RunPlan) -> None:
     types = Counter(unit.task_type for unit in plan.rollouts)
     modes = Counter(unit.mode for unit in plan.rollouts)
     config = plan.config
-    typer.echo(f"{config.agent} on {config.env} {config.scheme}/{config.split}, seed {config.seed}")
-    typer.echo(f"tasks: {len(plan.tasks)} of {plan.split_tasks}{' (PARTIAL: games are missing)' if plan.partial else ''}")
-    typer.echo("episodes: " + ", ".join(f"{count} {mode}" for mode, count in modes.items()))
-    typer.echo("task types: " + ", ".join(f"{name} {count // len(modes)}" for name, count in sorted(types.items())))
+    echo(f"{config.agent} on {config.env} {config.scheme}/{config.split}, seed {config.seed}")
+    echo(f"tasks: {len(plan.tasks)} of {plan.split_tasks}{' (PARTIAL: games are missing)' if plan.partial else ''}")
+    echo("episodes: " + ", ".join(f"{count} {mode}" for mode, count in modes.items()))
+    echo("task types: " + ", ".join(f"{name} {count // len(modes)}" for name, count in sorted(types.items())))
     elicitation = f"elicitation {config.elicitation.fingerprint}" if may_use_elicitation(config.agent) else NO_ELICITATION
-    typer.echo(f"at most {steps * len(plan.rollouts)} steps; {elicitation}")
+    echo(f"at most {steps * len(plan.rollouts)} steps; {elicitation}")
     for task in plan.tasks[:5]:
-        typer.echo(f"  {task}")
+        echo(f"  {task}")
     if len(plan.tasks) > 5:
-        typer.echo(f"  ... and {len(plan.tasks) - 5} more")
+        echo(f"  ... and {len(plan.tasks) - 5} more")
 
 
 def print_errors(episodes: Sequence[Episode], again: str) -> int:

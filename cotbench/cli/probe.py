@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import Debug, Import, Resume, Typed, with_options
+from cotbench.cli.terminal import console, echo_json, text_column
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.probes.config import MEASUREMENT, ProbeConfig
@@ -240,32 +241,30 @@ def _progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[Any],
     """Return an observer that shows progress on standard error."""
     import sys
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
     if quiet or not sys.stderr.isatty():
         yield lambda row: None
         return
     columns = (
-        TextColumn("{task.description}"),
+        text_column("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task(f"{name}: states", total=total)
         yield lambda row: bar.update(task, advance=1)
 
 
 def _print_outcome(summary: Any, folder: Path, as_json: bool, again: str) -> int:
     from cotbench.cli.failures import print_failures
-    from cotbench.cli.options import console
     from cotbench.probes.folder import read_probe
     from cotbench.probes.table import probe_table
 
     if as_json:
-        typer.echo(summary.model_dump_json(indent=2))
+        echo_json(summary.model_dump_json(indent=2))
     else:
         screen = console()
         screen.print(probe_table(summary))

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
+from cotbench.cli.terminal import console, echo_error, text_column
 from cotbench.prompting.elicitation import Mode
 from cotbench.runs.episode import EPISODES, Episode, read_episodes
 from cotbench.runs.plan import RunPlan
@@ -62,11 +62,9 @@ class _Lines:
     def finished(self, episode: Episode) -> None:
         self._count += 1
         ending = f"error: {episode.error}" if episode.error else "won" if episode.success else "not won"
-        print(
+        echo_error(
             f"{self._count}/{self._total} {episode.mode} {episode.task}: {ending}, {episode.steps} steps, "
-            f"{episode.seconds:.1f} s",
-            file=sys.stderr,
-            flush=True,
+            f"{episode.seconds:.1f} s"
         )
 
 
@@ -93,12 +91,12 @@ def progress(plan: RunPlan, folder: Path, *, quiet: bool) -> Iterator[Observer]:
         yield _Lines(len(units), done)
         return
     columns = (
-        TextColumn("{task.description}"),
+        text_column("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rates]}"),
+        text_column("{task.fields[rates]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console(stderr=True)) as bar:
         yield _Bar(bar, len(units), tally, done)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import Import
+from cotbench.cli.terminal import echo
 from cotbench.flags import OUTPUT
 
 
@@ -31,7 +32,7 @@ def report(
 
     page = _page(folders)
     written = write_report(page, out or (folders[0] / "report" if len(folders) == 1 else Path("report")))
-    typer.echo(str(written))
+    echo(str(written))
     if open_:
         import webbrowser
 

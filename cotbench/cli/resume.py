@@ -5,11 +5,11 @@ read from DIR.
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from cotbench.cli.interruption import INTERRUPTED
+from cotbench.cli.terminal import echo_error
 from cotbench.errors import UsageError
 
 RESUMED = ("run", "traces", "train", "probe", "judge", "study")
@@ -90,5 +90,5 @@ def print_interrupted(what: str, again: str, manifest: Path) -> int:
         The exit code.
     """
     found = f"; {what}: {again}" if manifest.is_file() else " before anything was written: start it anew"
-    print(f"interrupted{found}", file=sys.stderr)
+    echo_error(f"interrupted{found}")
     return INTERRUPTED

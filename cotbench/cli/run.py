@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import Debug, DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.terminal import console, echo_json
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.runs.resources import Resources
@@ -98,12 +99,11 @@ def run(
 
 
 def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
-    from cotbench.cli.options import console
     from cotbench.cli.playing import print_errors
     from cotbench.runs.tables import run_table
 
     if as_json:
-        typer.echo(outcome.summary.model_dump_json(indent=2))
+        echo_json(outcome.summary.model_dump_json(indent=2))
     else:
         screen = console()
         screen.print(run_table(outcome.summary))
@@ -112,14 +112,13 @@ def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
 
 
 def _print_suite(folder: Path, outcomes: list[Any], summary: Any, as_json: bool, again: str) -> int:
-    from cotbench.cli.options import console
     from cotbench.cli.playing import print_errors
     from cotbench.runs.dataset_card import write_suite_card
     from cotbench.runs.tables import suite_table
 
     write_suite_card(folder, [outcome.manifest for outcome in outcomes])
     if as_json:
-        typer.echo(summary.model_dump_json(indent=2))
+        echo_json(summary.model_dump_json(indent=2))
     else:
         screen = console()
         screen.print(suite_table(summary))

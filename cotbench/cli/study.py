@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.terminal import console, echo, echo_error, echo_json
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.study.resources import StudyResources
@@ -35,8 +36,6 @@ def study(
     ] = False,
 ) -> int:
     """Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Started again, it goes on."""
-    import sys
-
     from cotbench.cli.options import model_of
     from cotbench.cli.resume import print_interrupted, resume_command
     from cotbench.report.require import require_report
@@ -64,10 +63,9 @@ def study(
         return print_interrupted("what was done is kept, go on with", again, target / folder.STUDY)
     if failures:
         first = failures[0]
-        print(
+        echo_error(
             f"error: {len(failures)} stages failed, the first is {first.stage.name}: {first.message}; see {first.log}, then "
-            f"go on with: {again}",
-            file=sys.stderr,
+            f"go on with: {again}"
         )
         return 1
     return _report(target, json_)
@@ -157,7 +155,7 @@ def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json
         duration = None if operations is None else cost.seconds(operations, speed or cost.usual_speed(model))
         rows.append((stage, is_done(target, stage), operations, duration))
     if as_json:
-        typer.echo(
+        echo_json(
             json.dumps(
                 [
                     {
@@ -178,15 +176,15 @@ def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json
         )
         return
     for stage, done, _, _ in rows:
-        typer.echo(f"{'done' if done else '    '} {stage.name}: cotbench {shlex.join(stage.command)}")
-    typer.echo()
+        echo(f"{'done' if done else '    '} {stage.name}: cotbench {shlex.join(stage.command)}")
+    echo()
     for kind in ("reference", "traces", "train", "run", "probe"):
         of_kind = [row for row in rows if row[0].kind == kind]
         if of_kind:
-            typer.echo(f"{len(of_kind):5d} {kind}: {_cost(of_kind, jobs)}")
+            echo(f"{len(of_kind):5d} {kind}: {_cost(of_kind, jobs)}")
     left = [row for row in rows if not row[1]]
-    typer.echo(f"{len(rows):5d} stages in {target}, {len(rows) - len(left)} done; left: {_cost(left, jobs)}")
-    typer.echo(
+    echo(f"{len(rows):5d} stages in {target}, {len(rows) - len(left)} done; left: {_cost(left, jobs)}")
+    echo(
         f"an estimate: 2 operations a weight and token, 6 in training, {jobs} stages at a time"
         + (f", {speed:g} operations a second each" if speed else "")
     )
@@ -220,14 +218,13 @@ def _progress(plan: Any, target: Path) -> Iterator[Any]:
 
 
 def _report(target: Path, as_json: bool) -> int:
-    from cotbench.cli.options import console
     from cotbench.report.html import write_report
     from cotbench.study.report import page_of_study
 
     page = page_of_study(target)
     written = write_report(page, target / "report")
     if as_json:
-        typer.echo((target / "numbers.json").read_text("utf-8"), nl=False)
+        echo_json((target / "numbers.json").read_text("utf-8"), nl=False)
         return 0
     screen = console()
     for sentence in page.answer:

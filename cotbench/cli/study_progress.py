@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from cotbench.cli.terminal import console, echo_error, text_column
 from cotbench.study.folder import seconds_of
 from cotbench.study.plan import StudyPlan
 from cotbench.study.stage import Stage
@@ -29,7 +28,7 @@ class Lines:
     def __init__(self, total: int, done: int) -> None:
         self._total, self._count = total, done
         if done:
-            print(f"{done} of {total} stages are done already", file=sys.stderr, flush=True)
+            echo_error(f"{done} of {total} stages are done already")
 
     def began(self, stage: Stage) -> None:
         """Do nothing."""
@@ -38,7 +37,7 @@ class Lines:
         """Print a line for a stage that ended."""
         self._count += error is None
         ending = "done" if error is None else f"FAILED: {error}"
-        print(f"{self._count}/{self._total} {stage.name}: {ending}, {format_duration(seconds)}", file=sys.stderr, flush=True)
+        echo_error(f"{self._count}/{self._total} {stage.name}: {ending}, {format_duration(seconds)}")
 
     def moment(self) -> None:
         """Do nothing."""
@@ -49,13 +48,13 @@ class Bar:
 
     def __init__(self, plan: StudyPlan, done: int, target: Path) -> None:
         columns = (
-            TextColumn("{task.description}"),
+            text_column("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[running]}"),
+            text_column("{task.fields[running]}"),
             TimeElapsedColumn(),
         )
-        self._bar = Progress(*columns, console=Console(stderr=True))
+        self._bar = Progress(*columns, console=console(stderr=True))
         self._task: Any = self._bar.add_task("stages", total=len(plan.stages), completed=done, running="")
         self._running: dict[str, float] = {}
         self._took = [duration for stage in plan.stages if (duration := seconds_of(target, stage)) is not None]

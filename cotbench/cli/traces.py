@@ -9,6 +9,7 @@ import typer
 
 from cotbench.baselines.data.traces_config import TracesConfig
 from cotbench.cli.flags import Debug, DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.terminal import echo, echo_error, echo_json
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.runs.resources import Resources
@@ -141,25 +142,22 @@ def _config(folder: Path | None, given: dict[str, Any]) -> Any:
 
 def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
     """Print the numbers; the exit code is 1 where episodes failed for a reason outside the teacher, or none was kept."""
-    import sys
-
     from cotbench.baselines.data.demonstration import TRACES_JSONL
     from cotbench.baselines.data.token_rows import TOKENS_JSONL
     from cotbench.cli.playing import print_errors
 
     if as_json:
-        typer.echo(summary.model_dump_json(indent=2))
+        echo_json(summary.model_dump_json(indent=2))
     else:
-        typer.echo(summary.text())
-        typer.echo(f"traces: {outcome.folder / TRACES_JSONL}")
+        echo(summary.text())
+        echo(f"traces: {outcome.folder / TRACES_JSONL}")
         if summary.tokens is not None:
-            typer.echo(f"tokens: {outcome.folder / TOKENS_JSONL}, {summary.tokens.text()}")
+            echo(f"tokens: {outcome.folder / TOKENS_JSONL}, {summary.tokens.text()}")
     code = print_errors(outcome.episodes, again)
     if code == 0 and summary.kept == 0:
-        print(
+        echo_error(
             f"error: nothing was kept of {summary.episodes} episodes by {summary.teacher}: take another --teacher, "
-            "or more --episodes",
-            file=sys.stderr,
+            "or more --episodes"
         )
         return 1
     return code
@@ -187,7 +185,7 @@ def _convert(source: Path, out: Path | None, typed: dict[str, Any], tokens: str 
     out.parent.mkdir(parents=True, exist_ok=True)
     write_demonstrations(out, demonstrations)
     decisions = sum(len(one.actions) for one in demonstrations)
-    typer.echo(f"wrote {len(demonstrations)} demonstrations, {decisions} decisions: {out}")
+    echo(f"wrote {len(demonstrations)} demonstrations, {decisions} decisions: {out}")
     return 0
 
 
@@ -202,5 +200,5 @@ def _encode(demonstrations: list[Any], out: Path, elicitation: dict[str, Any], m
     examples = open_encoder(model).encode(demonstrations, elicitations_of(demonstrations, elicitation))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_tokens(out, examples.flat)
-    typer.echo(f"wrote {tokens_summary(model, examples).text()}: {out}")
+    echo(f"wrote {tokens_summary(model, examples).text()}: {out}")
     return 0

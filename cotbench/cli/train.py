@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from cotbench.baselines.recipes.choice import RecipeChoice
 from cotbench.cli.flags import Import, Resume, Typed, with_options
+from cotbench.cli.terminal import echo, echo_json
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import MODEL, OUTPUT
 
@@ -140,10 +141,10 @@ def _train(
     if not first_process():
         return 0
     if as_json:
-        typer.echo((target / CARD).read_text("utf-8"), nl=False)
+        echo_json((target / CARD).read_text("utf-8"), nl=False)
     else:
-        typer.echo(trained.summary_line)
-        typer.echo(f"play it with: cotbench run --agent hf:{_loadable_path(target)}")
+        echo(trained.summary_line)
+        echo(f"play it with: cotbench run --agent hf:{_loadable_path(target)}")
     return 0
 
 

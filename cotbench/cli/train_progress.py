@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 import transformers
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+from cotbench.cli.terminal import console, echo_error, text_column
 
 _SECONDS = 20.0
 """Seconds between two lines where there is no terminal."""
@@ -29,14 +30,14 @@ class ProgressCallback(transformers.TrainerCallback):  # type: ignore[misc]
             return
         if sys.stderr.isatty():
             columns = (
-                TextColumn("training"),
+                text_column("training"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rates]}"),
+                text_column("{task.fields[rates]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
             )
-            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._bar = Progress(*columns, console=console(stderr=True))
             self._task = self._bar.add_task("steps", total=state.max_steps, completed=state.global_step, rates="")
             self._bar.start()
 
@@ -51,7 +52,7 @@ class ProgressCallback(transformers.TrainerCallback):  # type: ignore[misc]
             self._bar.update(self._task, completed=state.global_step, rates=self._rates)
         elif state.is_world_process_zero and time.monotonic() - self._last_line > _SECONDS:
             self._last_line = time.monotonic()
-            print(f"step {state.global_step}/{state.max_steps}  {self._rates}", file=sys.stderr, flush=True)
+            echo_error(f"step {state.global_step}/{state.max_steps}  {self._rates}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the bar."""

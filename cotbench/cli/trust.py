@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from cotbench.cli.terminal import echo_error
 from cotbench.errors import UsageError
 from cotbench.flags import OUTPUT
 
@@ -42,8 +43,13 @@ def confirm(read: object, source: object, *, typed: Mapping[str, object] | None 
     if trust or not found:
         return
     what = f"{ascii(str(source))[1:-1]} names {' and '.join(found)}"
-    if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
-        print(f"{what}. Only say yes if you know who made it.\nUse it? [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() in ("y", "yes"):
-            return
-    raise UsageError(f"{what}, which was not typed: add --trust if you know who made it")
+    if not says_yes(f"{what}. Only say yes if you know who made it.\nUse it?"):
+        raise UsageError(f"{what}, which was not typed: add --trust if you know who made it")
+
+
+def says_yes(question: str) -> bool:
+    """Return whether the user says yes; without a terminal nobody does."""
+    if sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    echo_error(f"{question} [y/N] ", nl=False)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cotbench.errors import UsageError
+from cotbench.printable import printable
 from cotbench.report.browser import EPISODE_BYTES, browsed, episodes_json
 from cotbench.report.cells import RenderedTable, csv_text, numbers_of, render_table
 from cotbench.report.colours import Style, others_of, palette_css, styles
@@ -138,6 +139,7 @@ def _rendered(page: Page, sections: Sequence[RenderedSection], runs: Sequence[Br
     environment: Any = Environment(
         loader=PackageLoader("cotbench", "report"),
         autoescape=True,
+        finalize=printable_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -156,6 +158,11 @@ def _rendered(page: Page, sections: Sequence[RenderedSection], runs: Sequence[Br
         svg=Markup,  # Of `svg.page_svg`, which escapes.
     )
     return text.encode("utf-8", "replace").decode("utf-8")  # A lone half of a surrogate pair cannot be written.
+
+
+def printable_text(value: object) -> object:
+    """Return a value of a template, printable where it is text and not HTML."""
+    return printable(value) if type(value) is str else value
 
 
 def _policy(style: str, script: str) -> str:

@@ -1,6 +1,6 @@
 """Environments in this process or in worker processes, behind one handle. Invariant: any failure inside an environment is
-raised as an `EngineError` of that environment alone (a bug of its own code as an `EnvBugError`); a worker process that dies
-fails the episodes of its environments and is replaced.
+raised as an `EngineError` of that environment alone (a bug of its own code as an `EnvBugError`); a worker process that dies or
+does not answer fails its environments with a `WorkerLostError` and is replaced.
 """
 
 from __future__ import annotations
@@ -14,15 +14,23 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
-from cotbench.child_process import ChildProcess, block_interrupts
+from cotbench.bounds import ERROR_CHARS, OBSERVATIONS_CHARS, TextBudget, bounded
+from cotbench.child_process import ChildProcess, Patience, block_interrupts
 from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import EnvEntry, env_entry
-from cotbench.errors import CotbenchError, EngineError, EnvBugError, UnknownNameError
+from cotbench.errors import CotbenchError, EngineError, EnvBugError, UnknownNameError, WorkerLostError
 from cotbench.failure import exception_line, modules_of, registered_code
 from cotbench.json_text import replace_surrogates
 from cotbench.plugins import load_plugins, loaded_plugins
 
 _log = logging.getLogger(__name__)
+
+REPLY_SECONDS = 600.0
+"""After that much time by the clock without a reply a worker process is killed. An environment that is slow itself has limits
+of its own, which are shorter also when they follow each other: a lost simulator, a new one, its gold path.
+"""
+
+_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ class EnvSettings:
 
 @dataclass(frozen=True, slots=True)
 class EnvReply:
-    """The reply of an environment to `reset` or `step`, in texts that can be written to a file."""
+    """The reply of an environment to `reset` or `step`, in bounded texts that can be written to a file."""
 
     observation: str
     terminated: bool
@@ -81,6 +89,7 @@ class EnvHandle(Protocol):
         """Return the reply to the last request; wait for it.
 
         Raises:
+            WorkerLostError: its process was lost; the environment can be reset in another one.
             EngineError: the environment failed.
         """
 
@@ -88,21 +97,45 @@ class EnvHandle(Protocol):
         """Free the environment."""
 
 
-def _handle(env: TextEnv, name: str, command: str, argument: str) -> EnvReply:
-    """Carry out a request, check the reply, and replace what no file can hold in its texts.
+class _Engine:
+    """An environment that carries out requests, with the budget of its episode's texts."""
 
-    Raises:
-        EnvBugError: the environment's code fails, or returns something else than it has to.
-    """
-    with registered_code(f"environment {name}", env, EnvBugError):
-        if command == "reset":
-            observation, info = env.reset(options={"task": argument})
-            reply = EnvReply(observation, False, False, info)
-        else:
-            observation, _, terminated, truncated, info = env.step(argument)
-            reply = EnvReply(observation, terminated, truncated, info)
-        _check_reply(name, reply)
-        return replace(reply, observation=replace_surrogates(reply.observation), info=replace_surrogates(reply.info))
+    def __init__(self, env: TextEnv, name: str) -> None:
+        self._env, self._name = env, name
+        self._texts = TextBudget(OBSERVATIONS_CHARS)
+
+    def handle(self, command: str, argument: str) -> EnvReply:
+        """Carry out a request, check the reply, replace what no file can hold in its texts, and bound them.
+
+        Raises:
+            EnvBugError: the environment's code fails, or returns something else than it has to.
+        """
+        env = self._env
+        with registered_code(f"environment {self._name}", env, EnvBugError):
+            if command == "reset":
+                self._texts = TextBudget(OBSERVATIONS_CHARS)
+                observation, info = env.reset(options={"task": argument})
+                reply = EnvReply(observation, False, False, info)
+            else:
+                observation, _, terminated, truncated, info = env.step(argument)
+                reply = EnvReply(observation, terminated, truncated, info)
+            _check_reply(self._name, reply)
+            return self._writable(reply)
+
+    def _writable(self, reply: EnvReply) -> EnvReply:
+        info = {name: bounded(value) if isinstance(value, str) else value for name, value in reply.info.items()}
+        if info["invalid_action"] is not None:
+            info["invalid_action"] = self._texts.take(info["invalid_action"])
+        observation = self._texts.take(reply.observation)
+        return replace(reply, observation=replace_surrogates(observation), info=replace_surrogates(info))
+
+    def close(self) -> None:
+        """Free the environment. Where its `close` fails, what was played stays valid: that is a warning."""
+        try:
+            self._env.close()
+        except Exception as error:
+            where = exception_line(error, modules_of(self._env))
+            _log.warning("environment %s failed while it was closed: %s", self._name, where)
 
 
 def _check_reply(name: str, reply: EnvReply) -> None:
@@ -126,22 +159,15 @@ def _check_reply(name: str, reply: EnvReply) -> None:
 
 
 def _message(error: BaseException) -> str:
-    return str(replace_surrogates(str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"))
-
-
-def _close(env: TextEnv, name: str) -> None:
-    """Free an environment. Where its `close` fails, what was played stays valid: that is a warning."""
-    try:
-        env.close()
-    except Exception as error:
-        _log.warning("environment %s failed while it was closed: %s", name, exception_line(error, modules_of(env)))
+    text = str(error) if isinstance(error, CotbenchError) else f"{type(error).__name__}: {error}"
+    return str(replace_surrogates(bounded(text, ERROR_CHARS)))
 
 
 class LocalEnv:
     """An environment in this process."""
 
     def __init__(self, settings: EnvSettings) -> None:
-        self._name, self._env = settings.name, settings.make()
+        self._engine = _Engine(settings.make(), settings.name)
         self._request = ("", "")
 
     def ask_reset(self, task: str) -> None:
@@ -159,7 +185,7 @@ class LocalEnv:
     def read(self) -> EnvReply:
         """Carry out the last request and return the reply."""
         try:
-            return _handle(self._env, self._name, *self._request)
+            return self._engine.handle(*self._request)
         except EngineError:
             raise
         except Exception as error:
@@ -167,7 +193,7 @@ class LocalEnv:
 
     def close(self) -> None:
         """Free the environment."""
-        _close(self._env, self._name)
+        self._engine.close()
 
 
 class _Worker:
@@ -206,6 +232,7 @@ class WorkerEnv:
         self._worker, self._index, self._name = worker, index, name
         self._process: ChildProcess | None = None  # The process of the last request; the worker may have started another since.
         self._failure: EngineError | None = None
+        self._patience = Patience(REPLY_SECONDS)
         self.pipe: Any = None
 
     def ask_reset(self, task: str) -> None:
@@ -223,18 +250,32 @@ class WorkerEnv:
         self._send("step", action)
 
     def _send(self, command: str, argument: str) -> None:
-        # Where the process has died, `read` raises the error.
+        self._patience = Patience(REPLY_SECONDS)
+        # Where the process has died or does not read, `read` raises the error.
         with suppress(OSError):
             self.pipe.send((command, argument))
+
+    def overdue(self) -> bool:
+        """Return whether the reply to the last request is so late that `read` gives the process up."""
+        return self._patience.spent()
 
     def read(self) -> EnvReply:
         """Wait for the reply to the last request and return it."""
         if self._process is None:
             raise self._failure or EngineError(f"environment {self._name} was asked nothing")
         try:
+            while not self.pipe.poll(_POLL_SECONDS):
+                if self.overdue():
+                    self._process.kill()
+                    late = f"did not answer within {self._patience.seconds:g} s"
+                    raise WorkerLostError(f"the process of environment {self._name} {late}")
             kind, payload = self.pipe.recv()
         except (EOFError, OSError) as error:
-            raise EngineError(f"the process of environment {self._name} {self._process.ending()}") from error
+            ending = f"the process of environment {self._name} {self._process.ending()}"
+            self._process.kill()  # One that stopped in the middle of its reply still runs.
+            raise (EngineError if self._process.failed_by_itself else WorkerLostError)(ending) from error
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"environment {self._name} gave what cannot be read here: {_message(error)}") from error
         if kind == "bug":
@@ -250,16 +291,18 @@ class WorkerEnv:
 
 
 def wait_for_replies(envs: Sequence[EnvHandle], timeout: float) -> list[EnvHandle]:
-    """Return the environments that have a reply, as soon as one has or the timeout is over.
+    """Return the environments of which `read` returns or fails at once, as soon as there is one or the timeout is over.
 
     Args:
-        envs: environments with a pending request; those in this process always count as ready.
+        envs: environments with a pending request; those in this process always count as ready, and those whose reply is
+            overdue.
         timeout: seconds.
     """
     pipes = {env.pipe: env for env in envs if isinstance(env, WorkerEnv) and env.pipe is not None}
     here = [env for env in envs if not isinstance(env, WorkerEnv) or env.pipe is None]
     answered = wait(list(pipes), 0.0 if here else timeout) if pipes else []
-    return [*here, *(pipes[pipe] for pipe in answered)]
+    late = [env for pipe, env in pipes.items() if pipe not in answered and env.overdue()]
+    return [*here, *(pipes[pipe] for pipe in answered), *late]
 
 
 def _serve(pipes: Sequence[Any], settings: EnvSettings) -> None:
@@ -273,15 +316,15 @@ def _serve(pipes: Sequence[Any], settings: EnvSettings) -> None:
 
 def _serve_one(pipe: Any, settings: EnvSettings) -> None:
     """Run the request loop of one environment."""
-    env: TextEnv | None = None
+    engine: _Engine | None = None
     try:
         while True:
             command, argument = pipe.recv()
             try:
-                env = env or settings.make()
-                answer: tuple[str, Any] = ("reply", _handle(env, settings.name, command, argument))
+                engine = engine or _Engine(settings.make(), settings.name)
+                answer: tuple[str, Any] = ("reply", engine.handle(command, argument))
             except UnknownNameError as error:
-                answer = ("error", f"{error}; {_NOT_IMPORTED}" if env is None else str(error))
+                answer = ("error", f"{_message(error)}; {_NOT_IMPORTED}" if engine is None else _message(error))
             except EnvBugError as error:
                 answer = ("bug", (str(error), error.traceback))
             except Exception as error:
@@ -291,8 +334,8 @@ def _serve_one(pipe: Any, settings: EnvSettings) -> None:
         return
     finally:
         pipe.close()
-        if env is not None:
-            _close(env, settings.name)
+        if engine is not None:
+            engine.close()
 
 
 _NOT_IMPORTED = (

@@ -25,6 +25,7 @@ SUITE = "suite.json"
 """The file that takes the manifest's place in a folder of several runs."""
 RUN_FOLDER = FolderKind(noun="run", writer="cotbench run", manifest=MANIFEST)
 FORMAT = 1
+_GIT_SECONDS = 30.0
 _PACKAGES = (
     "cotbench",
     "gymnasium",
@@ -192,7 +193,8 @@ def _git_commit() -> str | None:
             capture_output=True,
             text=True,
             check=False,
+            timeout=_GIT_SECONDS,
         )
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cotbench.agents.base import Agent, StreamingAgent, agent_code, needs_of
-from cotbench.agents.decisions import check_decision, decide_all, error_decision
+from cotbench.agents.decisions import bounded_decision, check_decision, decide_all, error_decision
+from cotbench.bounds import ANSWERS_CHARS, TextBudget
 from cotbench.envs.registry import Instructions
-from cotbench.errors import EngineError, EnvBugError
+from cotbench.errors import EngineError, EnvBugError, WorkerLostError
 from cotbench.failure import Failure, agent_bug, failure_in, failure_of, registered_code
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
@@ -58,7 +59,7 @@ class RolloutRules:
         elicitation: how answers are asked for.
         seed: the run's seed.
         both: whether each state of a CoT episode gets the prompt action too, recorded and not executed.
-        canonical: the environment's spelling of actions.
+        canonical: the environment's spelling of actions, which has one for every text (`EnvEntry.canonical`).
         return_tokens: whether decisions should carry their token ids.
     """
 
@@ -69,18 +70,6 @@ class RolloutRules:
     both: bool
     canonical: Callable[[str], str]
     return_tokens: bool = False
-
-    def spell(self, action: str) -> str:
-        """Return an action as the environment spells it.
-
-        Raises:
-            EnvBugError: its `canonical` fails, or returns no text.
-        """
-        with registered_code(f"environment {self.env}", self.canonical, EnvBugError):
-            spelling = self.canonical(action)
-        if not isinstance(spelling, str):
-            raise EnvBugError(f"environment {self.env} spelled an action as a {type(spelling).__name__}, not a str")
-        return spelling
 
 
 class Observer(Protocol):
@@ -95,6 +84,9 @@ class Observer(Protocol):
 
 _NOT_BEGUN = EnvReply("", False, False, {})
 
+_RETRIES = 1
+"""How often an episode is begun again whose environment's process was lost; the answers to the same queries are the same."""
+
 
 @dataclass(slots=True, eq=False)
 class _Slot:
@@ -107,7 +99,9 @@ class _Slot:
         env_pending: whether the environment's reply is awaited; else the agent's decisions are.
         queries: how many queries were submitted about this state; `decisions` holds the answers by their index.
         steps: what was executed so far.
+        texts: the budget of what the agent answers.
         over: whether the episode has ended.
+        lost: how often the environment's process was lost, and the episode begun again in another one.
         started: when it began, on the monotonic clock.
     """
 
@@ -119,7 +113,9 @@ class _Slot:
     queries: int = 0
     decisions: dict[int, Decision] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    texts: TextBudget = field(default_factory=lambda: TextBudget(ANSWERS_CHARS))
     over: bool = False
+    lost: int = 0
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -159,6 +155,12 @@ class _Slot:
         """Return whether the agent still owes the answer to the query of this index."""
         return not self.env_pending and 0 <= index < self.queries and index not in self.decisions
 
+    def begin(self, instructions: Instructions) -> None:
+        """Request the start of the task; also again, after the environment's process was lost."""
+        self.dialogue, self.reply, self.steps = Dialogue(instructions, ("",)), _NOT_BEGUN, []
+        self.env_pending, self.queries, self.decisions, self.texts = True, 0, {}, TextBudget(ANSWERS_CHARS)
+        self.env.ask_reset(self.unit.task)
+
     def take(self, reply: EnvReply, rules: RolloutRules) -> None:
         """Record the environment's reply: the first observation, or what followed the action."""
         if self.reply is _NOT_BEGUN:
@@ -167,9 +169,9 @@ class _Slot:
         else:
             decision, prompt = self.decisions[0], self.decisions.get(1)
             step = Step(
-                action=rules.spell(decision.action),
+                action=rules.canonical(decision.action),
                 decision=decision,
-                prompt_action=rules.spell(prompt.action) if prompt else None,
+                prompt_action=rules.canonical(prompt.action) if prompt else None,
                 prompt_decision=prompt,
                 expert_action=self.reply.info.get("expert_action"),
                 observation=reply.observation,
@@ -197,7 +199,7 @@ class _Slot:
             steps=len(self.steps),
             terminated=self.reply.terminated,
             truncated=self.reply.truncated,
-            restarts=info["restarts"],
+            restarts=info["restarts"] + self.lost,
             functions=self.dialogue.functions,
             first_observation=self.dialogue.observations[0],
             trajectory=tuple(self.steps),
@@ -237,7 +239,7 @@ class _Rollout:
         while waiting or self._slots:
             while waiting and idle:
                 slot = _Slot(idle.popleft(), waiting.popleft(), Dialogue(self._rules.instructions, ("",)))
-                slot.env.ask_reset(slot.unit.task)
+                slot.begin(self._rules.instructions)
                 self._slots[slot.key] = slot
             working = [slot for slot in self._slots.values() if slot.env_pending]
             awaited = len(self._slots) - len(working)
@@ -267,7 +269,14 @@ class _Rollout:
         try:
             reply = slot.env.read()
             with registered_code(f"environment {self._rules.env}", self._rules.canonical, EnvBugError):
-                slot.take(reply, self._rules)
+                slot.take(reply, self._rules)  # An environment of others may leave parts of `info` out.
+        except WorkerLostError as error:
+            slot.lost += 1
+            if slot.lost > _RETRIES:
+                self._end(slot, failure_of(error))
+            else:
+                slot.begin(self._rules.instructions)
+            return False
         except EngineError as error:
             self._end(slot, failure_of(error))
             return False
@@ -304,13 +313,11 @@ class _Rollout:
             if failure is not None:
                 self._end(slot, failure)
                 continue
-            try:
-                action = self._rules.spell(slot.decisions[0].action)
-            except EngineError as error:
-                self._end(slot, failure_of(error))
-                continue
+            slot.decisions = {
+                index: bounded_decision(decision, slot.texts) for index, decision in sorted(slot.decisions.items())
+            }
             slot.env_pending = True
-            slot.env.ask_step(action)
+            slot.env.ask_step(self._rules.canonical(slot.decisions[0].action))
 
     def _place(self, answer: object) -> tuple[str, int, object]:
         """Return the episode and the index of the query that is answered, and the decision.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,9 +18,6 @@ from cotbench.runs.episode import Episode, Step
 from cotbench.runs.manifest import Manifest, is_true
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
-
-if TYPE_CHECKING:
-    from cotbench.envs.base import TextEnv
 
 SUMMARY = "summary.json"
 _FROZEN = ConfigDict(frozen=True)
@@ -279,13 +276,13 @@ def _mode(mode: Mode, episodes: Sequence[Episode], manifest: Manifest) -> ModeSu
         dropped_observations=sum(any(step.decision.dropped_observations for step in episode.trajectory) for episode in scored),
         cut_observations=sum(any(len(text) > longest for text in _shown_later(episode)) for episode in scored),
         restarts=sum(episode.restarts > 0 for episode in scored),
-        leniently_judged=_leniently_judged(scored, env_entry(config.env).loaded_class()),
+        leniently_judged=_leniently_judged(scored, env_entry(config.env).leniently_judged()),
     )
 
 
-def _leniently_judged(scored: Sequence[Episode], env_class: type[TextEnv]) -> dict[str, int]:
+def _leniently_judged(scored: Sequence[Episode], judged: Callable[[str, str], str | None]) -> dict[str, int]:
     kinds = Counter(
-        env_class.leniently_judged(episode.task, episode.trajectory[-1].decision.action)
+        judged(episode.task, episode.trajectory[-1].decision.action)
         for episode in scored
         if episode.success and episode.trajectory
     )

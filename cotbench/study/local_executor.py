@@ -108,7 +108,7 @@ class LocalExecutor:
             environment["CUDA_VISIBLE_DEVICES"] = str(slot.gpu)
         try:
             process = subprocess.Popen(
-                python_command(WORKER),
+                python_command(WORKER, str(os.getpid())),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -1,5 +1,5 @@
 """The scheduler of a study's stages. Invariant: a stage that is done is never run again; a stage that was killed is resumed,
-which every command supports.
+which every command supports: once by itself, then when the study is started again.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class _Work:
         todo: stages that have not been submitted.
         missing: names of stages that are not done; `lost`: those of them that cannot be done because a stage failed.
         running: the stages in the executor, by name, with the time when each began.
+        again: names of stages that were begun again after their process was killed.
     """
 
     study: Path
@@ -94,6 +95,7 @@ class _Work:
     missing: set[str] = field(init=False)
     lost: set[str] = field(default_factory=set)
     running: dict[str, tuple[Stage, float]] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
     failures: list[StageFailure] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -130,9 +132,13 @@ class _Work:
         )
 
     def end(self, finished: Finished) -> None:
-        """Record the end of a stage."""
+        """Record the end of a stage; one whose process was killed is begun again, once."""
         stage, started = self.running.pop(finished.job.name)
         took = time.monotonic() - started
+        if finished.exit_code < 0 and stage.name not in self.again:
+            self.again.add(stage.name)
+            self.todo.insert(0, stage)
+            return
         if finished.exit_code != 0:
             self._failed(stage, last_error(log_of(self.study, stage), finished.exit_code, finished.message), took)
             return

@@ -5,14 +5,16 @@ replaced, and the episode goes on only if its replay gives the same texts, word 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import ClassVar, TypeVar
 
 from cotbench.envs.base import EnvOutcome, TextEnv
 from cotbench.envs.scienceworld import actions
 from cotbench.envs.scienceworld.server import GOLD_SECONDS, STEP_SECONDS, Server, ServerLostError, ServerReply
 from cotbench.envs.scienceworld.tasks import ScienceWorldTasks, read_task, task_types
 from cotbench.errors import EngineError, UnknownNameError
+
+_T = TypeVar("_T")
 
 _SYNONYMS: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("activate", "turn on"): (),
@@ -155,11 +157,7 @@ class ScienceWorldEnv(TextEnv):
     def _start(self, task: str) -> tuple[EnvOutcome, str]:
         read_task(task)
         self._current, self._history, self._options, self._on_path, self._restarts = task, [], [], True, 0
-        try:
-            text, goal = self._begin()
-        except ServerLostError:
-            self._end_server()
-            text, goal = self._begin()
+        text, goal = _twice(self._begin, self._end_server)
         self._opening = text
         return EnvOutcome(f"{goal}\n\n{text}"), goal
 
@@ -202,11 +200,14 @@ class ScienceWorldEnv(TextEnv):
         """
         self._end_server()
         self._restarts += 1
+        if not _twice(self._repeat, self._end_server):
+            raise EngineError(f"{error}, and the replay of {self._current} went another way") from error
+
+    def _repeat(self) -> bool:
+        """Execute the episode's actions again; return whether they gave the same texts."""
         text, _ = self._begin()
         server = self._running_server()
-        same = text == self._opening and all(server.step(action) == reply for action, reply in self._history)
-        if not same:
-            raise EngineError(f"{error}, and the replay of {self._current} went another way") from error
+        return text == self._opening and all(server.step(action) == reply for action, reply in self._history)
 
     def _admissible_actions(self) -> list[str]:
         if self._options:
@@ -228,11 +229,14 @@ class ScienceWorldEnv(TextEnv):
         Computed in a simulator of its own, because one that has computed it does so again at every reset.
         """
         if self._current not in self._golds:
-            if self._gold_server is None:
-                self._gold_server = Server(GOLD_SECONDS)
-            self._gold_server.load(*read_task(self._current), self._simplifications, gold=True)
-            self._golds = {self._current: [actions.canonical(action) for action in self._gold_server.gold_path()]}
+            self._golds = {self._current: _twice(self._find_gold, self._end_gold_server)}
         return self._golds[self._current]
+
+    def _find_gold(self) -> list[str]:
+        if self._gold_server is None:
+            self._gold_server = Server(GOLD_SECONDS)
+        self._gold_server.load(*read_task(self._current), self._simplifications, gold=True)
+        return [actions.canonical(action) for action in self._gold_server.gold_path()]
 
     def _running_server(self) -> Server:
         if self._server is None:
@@ -248,6 +252,22 @@ class ScienceWorldEnv(TextEnv):
         """End both Java processes; the environment can be reset again."""
         self._running = False
         self._end_server()
+        self._end_gold_server()
+
+    def _end_gold_server(self) -> None:
         gold, self._gold_server = self._gold_server, None
         if gold is not None:
             gold.close()
+
+
+def _twice(work: Callable[[], _T], end: Callable[[], None]) -> _T:
+    """Return the result of work on a simulator; where that is lost, end it and try once more with another.
+
+    Raises:
+        ServerLostError: the other is lost too.
+    """
+    try:
+        return work()
+    except ServerLostError:
+        end()
+        return work()

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cotbench.envs.scienceworld.java import java_path
+from cotbench.envs.scienceworld.java import START_SECONDS, JavaProcess
 from cotbench.errors import EngineError, MissingExtraError
 
 JAVA_OPTIONS = (
@@ -64,24 +64,20 @@ class Server:
         for module in ("scienceworld", "py4j"):
             if find_spec(module) is None:
                 raise MissingExtraError("ScienceWorld", "scienceworld")
-        from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+        from py4j.java_gateway import GatewayParameters, JavaGateway, find_jar_path
 
         _quiet_py4j()
-        self._process: Any = None
+        self._process: JavaProcess | None = None
         self._gateway: Any = None
         jar = _jar()
         try:
-            port, self._process = launch_gateway(
-                classpath=str(jar),
-                javaopts=list(JAVA_OPTIONS),
-                java_path=java_path(),
-                die_on_exit=True,
-                cwd=str(jar.parent),
-                return_proc=True,
-            )
-            parameters = GatewayParameters(auto_field=True, port=port, read_timeout=seconds)
-            self._gateway = JavaGateway(gateway_parameters=parameters, java_process=self._process)
+            # Not py4j's `launch_gateway`, which waits for the port without a limit.
+            self._process = JavaProcess([Path(find_jar_path()), jar], JAVA_OPTIONS, jar.parent)
+            parameters = GatewayParameters(auto_field=True, port=self._process.port, read_timeout=START_SECONDS)
+            self._gateway = JavaGateway(gateway_parameters=parameters)
             self._simulator = self._gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
+            parameters.read_timeout = seconds
+            self._gateway.close()  # Its connections alone: the next call opens one with the other time-out.
         except MissingExtraError:
             raise
         except Exception as error:
@@ -91,7 +87,9 @@ class Server:
     @property
     def pid(self) -> int:
         """Id of the Java process."""
-        return int(self._process.pid)
+        if self._process is None:
+            raise ServerLostError("ScienceWorld's Java is closed")
+        return self._process.pid
 
     def load(self, task: str, variation: int, simplifications: str = "", gold: bool = False) -> None:
         """Set up a variation of a task.
@@ -131,13 +129,7 @@ class Server:
         gateway, process, self._gateway, self._process = self._gateway, self._process, None, None
         if process is not None:
             # Killed first: a frozen Java does not answer the gateway's request to shut down.
-            with contextlib.suppress(OSError):
-                process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        stream.close()
+            process.end()
         if gateway is not None:
             with contextlib.suppress(Exception):
                 gateway.close()
@@ -158,7 +150,7 @@ class Server:
                 raise KeyboardInterrupt from error
             raise
         except (Py4JError, OSError) as error:
-            code = self._process.poll()
+            code = self._process.exit_code if self._process is not None else None
             reason = f"died (exit code {code})" if code is not None else "does not answer"
             self.close()
             raise ServerLostError(f"ScienceWorld's Java {reason}") from error

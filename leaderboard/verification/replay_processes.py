@@ -1,5 +1,5 @@
 """Episodes replayed in several processes. Invariant: the outcome is that of replaying them one by one in order, whichever
-process is faster or dies; none is left behind, also after Ctrl-C.
+process is faster, dies or stops; none is left behind, also after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
 
-from cotbench.child_process import ChildProcess, block_interrupts
+from cotbench.child_process import ChildProcess, Patience, block_interrupts
 from cotbench.errors import CotbenchError, EngineError, ReplayTimeoutError
 from cotbench.leaderboard.verification.budget import Budget
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.leaderboard.verification.replay import ExpertSteps, Replayer
-from cotbench.runs.env_workers import EnvSettings
+from cotbench.runs.env_workers import REPLY_SECONDS, EnvSettings
 from cotbench.runs.episode import Episode
+
+_POLL_SECONDS = 1.0
 
 Group = Sequence[tuple[int, Episode]]
 """Episodes of one task, each with its place in the run."""
@@ -105,6 +107,7 @@ class _Process:
         self._process: ChildProcess | None = None
         self.pipe: Any = None
         self.ending = ""
+        self._patience = Patience(REPLY_SECONDS)
         self.owed: deque[tuple[int, Episode]] = deque()
 
     def give(self, group: Group) -> None:
@@ -116,6 +119,7 @@ class _Process:
         if self._process is None:
             self._start()
         self.owed.extend(group)
+        self._await(0)
         # Where the process is gone, `take` says so.
         with suppress(OSError):
             self.pipe.send([episode.model_dump_json() for _, episode in group])
@@ -128,8 +132,23 @@ class _Process:
             raise EngineError(f"{error}: use fewer --jobs") from error
         (self.pipe,) = self._process.pipes
 
+    def _await(self, place: int) -> None:
+        """Begin to wait for the answer about one of the episodes that it owes: as long as that may take, and a reply."""
+        if place < len(self.owed):
+            _, episode = self.owed[place]
+            self._patience = Patience(self._settings.budget.seconds_of(episode) + REPLY_SECONDS)
+
+    def overdue(self) -> bool:
+        """Return whether the next answer is so late that the process counts as dead."""
+        return self._patience.spent()
+
     def take(self) -> _Answer | None:
-        """Return the answer about the first episode that it owes; None where it died instead."""
+        """Return the answer about the first episode that it owes; None where it died instead, or does not answer."""
+        if not self.pipe.poll():
+            self.ending = f"did not answer within {self._patience.seconds:g} s"
+            self.end()
+            return None
+        self._await(1)
         try:
             answer: _Answer = self.pipe.recv()
         except (EOFError, OSError):
@@ -182,13 +201,14 @@ class _Replaying:
     def outcome(self) -> Difference | None:
         """Replay until everything agrees, or everything before the first that does not."""
         while busy := self._busy():
-            answered = wait([process.pipe for process in busy], self._budget.end + _GRACE - time.monotonic())
-            if not answered and time.monotonic() > self._budget.end:
+            left = self._budget.end + _GRACE - time.monotonic()
+            answered = wait([process.pipe for process in busy], min(_POLL_SECONDS, left))
+            if not answered and time.monotonic() > self._budget.end + _GRACE:
                 # It does not come back from a step, so it cannot say itself that it is late.
                 key = min((process.owed[0] for process in busy), key=lambda owed: owed[0])[1].key
                 raise ReplayTimeoutError(f"{key} cannot be replayed: it took too long")
             for process in busy:
-                if process.pipe in answered and self._matters(process.owed[0][0]):
+                if (process.pipe in answered or process.overdue()) and self._matters(process.owed[0][0]):
                     self._take(process)
         if self._first is None:
             for process in self._processes:

@@ -20,6 +20,7 @@ from cotbench.leaderboard.web.board_query import ALL, BoardQuery, known_boards
 from cotbench.leaderboard.web.board_table import board_table
 from cotbench.leaderboard.web.entry_sections import EntryEpisodes, facts, numbers_table, rerun_rows, type_rows
 from cotbench.leaderboard.web.links import Links
+from cotbench.report.html import printable_text
 
 ROWS = 100
 """Of a board, on one page."""
@@ -203,6 +204,7 @@ def _environment() -> Any:
         # The tables and the episode browser are those of the report.
         loader=ChoiceLoader([PackageLoader("cotbench.leaderboard.web", "templates"), PackageLoader("cotbench", "report")]),
         autoescape=True,
+        finalize=printable_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from cotbench.agents.openai.address import OPENAI
+from cotbench.agents.openai.bounded_transport import bounded_transport
 from cotbench.agents.openai.reply import CompletionReply, ReplyError, ToolCall, error_message, read_reply
 from cotbench.errors import AgentError, MissingExtraError
 from cotbench.json_text import replace_surrogates
@@ -105,7 +106,9 @@ class Connection:
         self._through = f" through the proxy of {proxy.variable}" if proxy is not None else ""
         # A transport of its own: the client's default one takes every proxy of the environment, also for this machine.
         library = import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])  # openai 3 has httpx2.
-        transport = library.HTTPTransport(proxy=None if proxy is None else proxy.url, limits=openai.DEFAULT_CONNECTION_LIMITS)
+        transport = bounded_transport(
+            library, timeout, proxy=None if proxy is None else proxy.url, limits=openai.DEFAULT_CONNECTION_LIMITS
+        )
         # The client's own retries would hide ours.
         self._client = openai.OpenAI(
             base_url=url,

@@ -399,13 +399,11 @@ def test_the_other_parts_of_an_agent_are_its_code_too(
 
 ROOM_BUGS = {
     "act": r"failed: KeyError: 'the handle' \(toys_with_bugs\.py:\d+\)",
-    "canonical": r"failed: KeyError: 'no spelling' \(toys_with_bugs\.py:\d+\)",
     "exit": r"failed: SystemExit: 4 \(toys_with_bugs\.py:\d+\)",
     "nan": r"returned nan as score, not a number in \[0, 1\]",
     "none": r"failed: AttributeError: 'NoneType' object has no attribute 'ended' \(base\.py:\d+\)",
     "number": "returned 5 as observation, not a text",
     "score": r"returned 5\.0 as score, not a number in \[0, 1\]",
-    "spelled": "spelled an action as a int, not a str",
     "start": r"failed: KeyError: 'the door' \(toys_with_bugs\.py:\d+\)",
 }
 
@@ -414,11 +412,13 @@ ROOM_BUGS = {
 def test_an_environments_bug_costs_its_episode_and_is_named(cli: Any, tmp_path: Path, workers: str) -> None:
     words = ("--env", "toy-room", "--mode", "prompt", "--workers", workers, "--out", "here")
     code, out, err = cli("run", "--agent", "toy-fine", *words)
-    assert code == 1 and "ERRORS: 9 episodes failed (9 environment bug) and are in no figure" in out
-    assert err.splitlines()[-1].startswith("error: 9 of 10 episodes failed")
+    assert code == 1 and "ERRORS: 7 episodes failed (7 environment bug) and are in no figure" in out
+    assert err.splitlines()[-1].startswith("error: 7 of 10 episodes failed")
     episodes = {key.partition("#")[0].rsplit("/", 1)[1]: episode for key, episode in _played(tmp_path / "here").items()}
-    fine = episodes.pop("fine")
-    assert fine.success and fine.error is None
+    # An action without a spelling is no error, or a model could take its losses out of the figures: it counts as it stands.
+    for kind, action in (("fine", "open door"), ("canonical", "unspelled"), ("spelled", "misspelled")):
+        fine = episodes.pop(kind)
+        assert fine.success and fine.error is None and fine.trajectory[0].action == action
     assert sorted(episodes) == sorted(ROOM_BUGS)
     for kind, episode in episodes.items():
         assert re.fullmatch(f"environment toy-room {ROOM_BUGS[kind]}", episode.error or ""), episode.error

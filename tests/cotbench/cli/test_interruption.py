@@ -188,7 +188,7 @@ def test_what_cannot_be_loaded_blocks_no_second_start(kind: str, capsys: pytest.
         (signal.SIGTERM, None, 143, 1),
         (signal.SIGTERM, signal.SIGTERM, 143, 1),
         (signal.SIGINT, signal.SIGTERM, 130, 1),
-        (signal.SIGINT, signal.SIGINT, 130, 2),
+        (signal.SIGINT, signal.SIGINT, 130, 1),
     ],
 )
 def test_sigterm_interrupts_as_ctrl_c_does(first: Any, then: Any, code: int, count: int) -> None:
@@ -204,6 +204,14 @@ def test_sigterm_interrupts_as_ctrl_c_does(first: Any, then: Any, code: int, cou
     assert interruption.exit_code(130) == code
     assert interruption.exit_code(0) == 0, "it had ended when the signal came"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_later_ctrl_c_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cotbench.cli.interruption.QUICK_SECONDS", 0.0)
+    with Interruption().handled():
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
 
 
 def test_signals_that_are_ignored_stay_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

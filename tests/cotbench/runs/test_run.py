@@ -1,11 +1,6 @@
-"""Whole runs on real engines: what is in the folder, killing and resuming, replaying."""
+"""Whole runs on real engines: what is in the folder, resuming, replaying."""
 
 import json
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +12,6 @@ from cotbench.agents.base import Agent
 from cotbench.errors import MissingDataError, RunFolderError, UnknownNameError, UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
-from cotbench.runs.episode import read_episodes
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
 from cotbench.runs.resources import Resources
@@ -175,36 +169,6 @@ def test_a_description_that_no_file_can_hold_is_replaced(tmp_path: Path) -> None
     run(_config(tasks=GAMES[:1], mode="prompt", max_steps=1), out=tmp_path / "run", agent=Odd())
     assert cotbench.load_run(tmp_path / "run").manifest.agent == {"model": "m?", "served": ["?"]}
     resume_run(tmp_path / "run", agent=Odd(), resources=Resources(), observer=SilentObserver())
-
-
-def _command(folder: Path, *more: str) -> list[str]:
-    start = [sys.executable, "-P", "-c", "from cotbench.cli import main; main()", "run"]
-    return [*start, "--agent", "random", "--episodes", "60", "--max-steps", "50", "--seed", "3", "--out", str(folder), *more]
-
-
-def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path: Path) -> None:
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    subprocess.run(_command(undisturbed), check=True, capture_output=True)
-    rng, journal = random.Random(20), killed / "episodes.jsonl"
-    for _ in range(3):
-        done = len(journal.read_text().splitlines()) if journal.exists() else 0
-        resumed = ["--resume"] if (killed / "manifest.json").exists() else []
-        process = subprocess.Popen(_command(killed, *resumed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        # At some moment after a few more episodes: in the middle of a line, a step, or the start of a game.
-        more = done + rng.randint(1, 25)
-        while process.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) >= more):
-            time.sleep(rng.uniform(0.001, 0.02))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it was still running"
-    with (killed / "episodes.jsonl").open("a") as file:
-        file.write('{"task": "torn')
-    partial = {episode.key for episode in read_episodes(killed)}
-    assert 0 < len(partial) < 120
-    done = subprocess.run(_command(killed, "--resume"), check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert _untimed(killed) == _untimed(undisturbed)
-    assert (killed / "summary.json").read_text() == (undisturbed / "summary.json").read_text()
-    assert not [path.name for path in killed.iterdir() if path.name.startswith((".episodes", ".summary"))]
 
 
 @pytest.mark.slow

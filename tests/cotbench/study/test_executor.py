@@ -124,7 +124,7 @@ def _finished(executor: LocalExecutor, count: int) -> dict[str, Finished]:
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "worker.py"
     path.write_text(WORKER)
-    monkeypatch.setattr(local_executor, "python_command", lambda module: [sys.executable, str(path)])
+    monkeypatch.setattr(local_executor, "python_command", lambda *_: [sys.executable, str(path)])
     return path
 
 
