@@ -98,6 +98,12 @@ class RunFolderError(UsageError):
     """A run folder that cannot be used: of another run, in use, or damaged."""
 
 
+class WriteError(RunFolderError):
+    """A file that cannot be written: the disk is full, or the folder is read-only. What was there before is as it was."""
+
+    exit_code = 1
+
+
 class SubmissionError(UsageError):
     """A submission to the leaderboard that is refused: damaged, forged, incomplete or too large. Nothing of it is kept."""
 

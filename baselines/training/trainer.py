@@ -25,7 +25,7 @@ from cotbench.baselines.training.ema import RAW_WEIGHTS, WeightEMA
 from cotbench.baselines.training.loss import losses, mean_loss, plain_losses
 from cotbench.baselines.training.signal_hold import SignalHold
 from cotbench.errors import CotbenchError
-from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.atomic_file import write_atomically
 
 CARD = "recipe.json"
 CHECKPOINT = "checkpoint"

@@ -140,7 +140,7 @@ def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
         typer.echo(f"traces: {outcome.folder / TRACES_JSONL}")
         if summary.tokens is not None:
             typer.echo(f"tokens: {outcome.folder / TOKENS_JSONL}, {summary.tokens.text()}")
-    code = print_errors(outcome.episodes, again)
+    code = print_errors([outcome.episodes], again)
     if code == 0 and summary.kept == 0:
         print(
             f"error: nothing was kept of {summary.episodes} episodes by {summary.teacher}: take another --teacher, "

@@ -21,7 +21,7 @@ from cotbench.report.colours import Style, others_of, palette_css, styles
 from cotbench.report.drawing import figure_pdf, panel_svgs
 from cotbench.report.page import BrowsedRun, Figure, Line, Page, Section, Table
 from cotbench.report.svg import page_svg
-from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.atomic_file import write_atomically
 
 INDEX = "index.html"
 PAGE_BYTES = 5_000_000

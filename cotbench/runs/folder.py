@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 
 from cotbench.errors import RunFolderError
 from cotbench.file_lock import OWNER, file_lock
-from cotbench.runs.jsonl_store import JsonlStore, write_atomically
+from cotbench.runs.atomic_file import RESUME, write_atomically
+from cotbench.runs.jsonl_store import JsonlStore
 
 LOCK = ".lock"
 """A file in every folder that is or was written to; the writing process holds a lock on it."""
 
 _WAIT = "wait for it, or choose another --out"
-J = TypeVar("J", bound=JsonlStore[Any])
+J = TypeVar("J", bound=JsonlStore[Any, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class WritableFolder:
             name: name of the file in the folder.
             summary: its content.
         """
-        write_atomically(self.path / name, [summary + "\n"])
+        write_atomically(self.path / name, [summary + "\n"], RESUME)
 
 
 @contextmanager

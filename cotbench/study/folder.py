@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cotbench.errors import RunFolderError
 from cotbench.plugins import loaded_plugins
+from cotbench.runs.atomic_file import write_atomically
 from cotbench.runs.folder import FolderKind, make_folder, open_folder
-from cotbench.runs.jsonl_store import write_atomically
 from cotbench.study.plan import StudyPlan
 from cotbench.study.stage import Stage, StageOutput
 

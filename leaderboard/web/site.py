@@ -19,8 +19,8 @@ from cotbench.leaderboard.web.board_table import board_csv
 from cotbench.leaderboard.web.entry_sections import entry_episodes
 from cotbench.leaderboard.web.models import BoardRows, Boards, board_name
 from cotbench.leaderboard.web.pages import board_page, entry_page
+from cotbench.runs.atomic_file import write_atomically
 from cotbench.runs.folder import make_folder
-from cotbench.runs.jsonl_store import write_atomically
 
 INDEX = "index.html"
 _STATES: tuple[State | None, ...] = ("verified", None)

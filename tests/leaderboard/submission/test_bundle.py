@@ -32,6 +32,7 @@ from cotbench.runs.suite import SUITE_FOLDER, write_suite
 from cotbench.runs.summary import summarize
 from tests.leaderboard import made
 from tests.leaderboard.made import DETAILS, edited, members, packed, played, replaced, setting, zipped
+from tests.lines import read_objects, write_objects
 
 
 def _refusal(data: bytes | io.BytesIO) -> str:
@@ -55,12 +56,11 @@ def test_a_run_comes_back_as_it_was_played() -> None:
 def test_a_submission_holds_no_traceback(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(played(), folder)
-    lines = (folder / "episodes.jsonl").read_text().splitlines()
+    rows = read_objects(folder / "episodes.jsonl")
     error = "agent toy failed: KeyError: 'x' (agent.py:3)"
     bug = {"error": error, "error_kind": "agent bug", "traceback": f'File "{folder}/agent.py", line 3'}
     none = {"success": False, "score": 0.0, "raw_score": 0.0, "terminated": False, "truncated": False}
-    lines[0] = json.dumps({**json.loads(lines[0]), **bug, **none})
-    (folder / "episodes.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    write_objects(folder / "episodes.jsonl", [{**rows[0], **bug, **none}, *rows[1:]])
     run = load_run(folder)
     (folder / "summary.json").write_text(summarize(run.records, run.manifest).model_dump_json())
     data = pack(folder, DETAILS)
@@ -197,7 +197,8 @@ def test_a_run_that_is_being_played_is_refused(tmp_path: Path) -> None:
 
 def test_an_episode_that_was_not_planned_is_refused(tmp_path: Path) -> None:
     folder = _copy(tmp_path)
-    _lines(folder, lambda lines: lines.append(lines[0].replace(json.loads(lines[0])["task"], "alfworld/gen/cool/1")))
+    rows = read_objects(folder / "episodes.jsonl")
+    write_objects(folder / "episodes.jsonl", [*rows, {**rows[0], "task": "alfworld/gen/cool/1"}])
     assert "episodes.jsonl holds alfworld/gen/cool/1#prompt, which its manifest does not list" in _not_packed(folder)
 
 
