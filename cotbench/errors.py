@@ -99,9 +99,18 @@ class RunFolderError(UsageError):
 
 
 class WriteError(RunFolderError):
-    """A file that cannot be written: the disk is full, or the folder is read-only. What was there before is as it was."""
+    """A file that cannot be written: the disk is full, or the folder is read-only. What was there before is as it was.
+
+    Args:
+        what: which file, and why.
+        then: what to do once there is room.
+    """
 
     exit_code = 1
+
+    def __init__(self, what: str, then: str = "give the same command again") -> None:
+        super().__init__(f"{what}: make room there and {then}")
+        self.what = what
 
 
 class SubmissionError(UsageError):

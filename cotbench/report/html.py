@@ -97,7 +97,7 @@ def write_report(page: Page, out: Path, episode_bytes: int = EPISODE_BYTES) -> P
     except OSError as error:
         raise UsageError(f"{out} cannot be made: {error.strerror}; choose another --out") from error
     for figure in figures:
-        (out / "figures" / f"{figure.name}.pdf").write_bytes(figure_pdf(figure, styles_by_figure[figure.name]))
+        write_atomically(out / "figures" / f"{figure.name}.pdf", [figure_pdf(figure, styles_by_figure[figure.name])])
         write_atomically(out / "figures" / f"{figure.name}.csv", [csv_text(numbers_of(figure))])
     for table in tables:
         write_atomically(out / "tables" / f"{table.name}.csv", [csv_text(table)])

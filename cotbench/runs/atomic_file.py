@@ -13,17 +13,13 @@ from typing import BinaryIO
 
 from cotbench.errors import WriteError
 
-AGAIN = "give the same command again"
-RESUME = "go on with --resume"
-
 
 @contextmanager
-def replacement(path: Path, then: str = AGAIN) -> Iterator[BinaryIO]:
+def replacement(path: Path) -> Iterator[BinaryIO]:
     """Open a new file, which takes the place of an old one when the block has ended without an exception.
 
     Args:
         path: the old file, which need not exist.
-        then: what to do once there is room; for the error.
 
     Yields:
         The new file, beside the old one.
@@ -40,24 +36,23 @@ def replacement(path: Path, then: str = AGAIN) -> Iterator[BinaryIO]:
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise write_error(path, error, then) from error
+        raise write_error(path, error) from error
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
 
 
-def write_atomically(path: Path, pieces: Iterable[str] | Iterable[bytes], then: str = AGAIN) -> None:
+def write_atomically(path: Path, pieces: Iterable[str] | Iterable[bytes]) -> None:
     """Write a file so that a reader sees the old content or the new, never a part of it.
 
     Args:
         path: the file.
         pieces: its content, in pieces; text is written as UTF-8.
-        then: what to do once there is room; for the error.
 
     Raises:
         WriteError: it cannot be written; the old file is as it was.
     """
-    with replacement(path, then) as file:
+    with replacement(path) as file:
         file.writelines(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
 
 
@@ -71,12 +66,11 @@ def remove_unfinished(path: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def write_error(path: Path, error: OSError, then: str = AGAIN) -> WriteError:
+def write_error(path: Path, error: OSError) -> WriteError:
     """Return the error for a file that cannot be written.
 
     Args:
         path: the file.
         error: why.
-        then: what to do once there is room.
     """
-    return WriteError(f"cannot write {path} ({error.strerror or error}): make room there and {then}")
+    return WriteError(f"cannot write {path} ({error.strerror or error})")

@@ -7,20 +7,22 @@ it; a process that finds the folder locked changes nothing in it.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cotbench.errors import RunFolderError
+from cotbench.errors import RunFolderError, WriteError
 from cotbench.file_lock import OWNER, file_lock
-from cotbench.runs.atomic_file import RESUME, write_atomically
+from cotbench.runs.atomic_file import write_atomically, write_error
 from cotbench.runs.jsonl_store import JsonlStore
 
 LOCK = ".lock"
 """A file in every folder that is or was written to; the writing process holds a lock on it."""
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _WAIT = "wait for it, or choose another --out"
 J = TypeVar("J", bound=JsonlStore[Any, Any])
 
@@ -87,7 +89,7 @@ class WritableFolder:
             name: name of the file in the folder.
             summary: its content.
         """
-        write_atomically(self.path / name, [summary + "\n"], RESUME)
+        write_atomically(self.path / name, [summary + "\n"])
 
 
 @contextmanager
@@ -105,6 +107,7 @@ def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | 
 
     Raises:
         RunFolderError: another process writes to it, or it can be neither made nor locked.
+        WriteError: a file in it cannot be written; says how to go on.
     """
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     if check is not None:
@@ -114,12 +117,31 @@ def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | 
         with lock_folder(folder, kind.writer):
             if check is not None:
                 check(folder)
-            yield WritableFolder(folder, kind)
+            opened = WritableFolder(folder, kind)
+            with _how_to_go_on(opened):
+                yield opened
     except BaseException:
         with contextlib.suppress(OSError):
             for path in new_folders:
                 path.rmdir()  # Fails where it is not empty, as it should.
         raise
+
+
+@contextmanager
+def _how_to_go_on(folder: WritableFolder) -> Iterator[None]:
+    """Add to the error of a full disk by which command the work in a folder goes on."""
+    try:
+        yield
+    except (WriteError, OSError) as error:
+        if isinstance(error, WriteError):
+            what = error.what
+        elif error.errno in _FULL:
+            what = write_error(Path(error.filename or folder.path), error).what
+        else:
+            raise
+        if not folder.begun:
+            raise WriteError(what) from error
+        raise WriteError(what, f"go on with: {folder.kind.writer} --resume {folder.path}") from error
 
 
 @contextmanager

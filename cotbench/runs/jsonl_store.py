@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, ClassVar, Generic, Protocol, Self, TypeVar
 from pydantic import ValidationError
 
 from cotbench.errors import RunFolderError
-from cotbench.runs.atomic_file import RESUME, remove_unfinished, write_atomically, write_error
+from cotbench.runs.atomic_file import remove_unfinished, write_atomically, write_error
 from cotbench.runs.line_digest import LineDigestError, carries_digests, with_digest, without_digest
 from cotbench.runs.records import Place, Records
 
@@ -135,7 +135,7 @@ class JsonlStore(Generic[R, X]):
             os.fsync(self._file)
         except OSError as error:
             os.ftruncate(self._file, self._size)
-            raise write_error(self._path, error, RESUME) from error
+            raise write_error(self._path, error) from error
         _put(self._places, record, Place(self._size, len(line), record.error is not None, self.row(record)))
         self._size += len(line)
 
@@ -156,7 +156,7 @@ class JsonlStore(Generic[R, X]):
                 size += place.length
         moved = [self._places[key] for key in final]
         if size != self._size or any(old.offset != new.offset for old, new in zip(moved, final.values(), strict=True)):
-            write_atomically(self._path, self._lines(moved), RESUME)
+            write_atomically(self._path, self._lines(moved))
         self._places, self._size = final, size
         return Records(self._path, final, self._decoder(self._digests))
 
