@@ -44,7 +44,7 @@ def multiplied(few: Path, folder: Path, tasks: int, missing: int = 0) -> Path:
     (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
     with (folder / EPISODES).open("wb") as file:
         for episode in _episodes(few, plan.tasks, 2 * tasks - missing):
-            file.write(with_digest(episode.model_dump_json()) + b"\n")
+            file.write(with_digest(episode.model_dump_json().encode()) + b"\n")
     if not missing:
         (folder / SUMMARY).write_text(summarize(read_episodes(folder), manifest).model_dump_json(indent=2) + "\n")
     return folder

@@ -4,6 +4,7 @@ has the permissions that the user's umask leaves; where it cannot be written, th
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cotbench.errors import WriteError
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says where there is no room for what is written."""
 
 
 @contextmanager
@@ -25,7 +29,8 @@ def replacement(path: Path) -> Iterator[BinaryIO]:
         The new file, beside the old one.
 
     Raises:
-        WriteError: it cannot be written; the old file is as it was.
+        WriteError: there is no room for it; the old file is as it was.
+        OSError: it cannot be written for another reason.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -34,11 +39,10 @@ def replacement(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except OSError as error:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
-        raise write_error(path, error) from error
-    except BaseException:
-        beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise write_error(path, error) from error
         raise
 
 

@@ -7,7 +7,6 @@ it; a process that finds the folder locked changes nothing in it.
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,13 +15,12 @@ from typing import Any, TypeVar
 
 from cotbench.errors import RunFolderError, WriteError
 from cotbench.file_lock import OWNER, file_lock
-from cotbench.runs.atomic_file import write_atomically, write_error
+from cotbench.runs.atomic_file import FULL, write_atomically, write_error
 from cotbench.runs.jsonl_store import JsonlStore
 
 LOCK = ".lock"
 """A file in every folder that is or was written to; the writing process holds a lock on it."""
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _WAIT = "wait for it, or choose another --out"
 J = TypeVar("J", bound=JsonlStore[Any, Any])
 
@@ -135,7 +133,7 @@ def _how_to_go_on(folder: WritableFolder) -> Iterator[None]:
     except (WriteError, OSError) as error:
         if isinstance(error, WriteError):
             what = error.what
-        elif error.errno in _FULL:
+        elif error.errno in FULL:
             what = write_error(Path(error.filename or folder.path), error).what
         else:
             raise

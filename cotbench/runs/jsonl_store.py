@@ -127,8 +127,8 @@ class JsonlStore(Generic[R, X]):
         Raises:
             WriteError: it cannot be written; the file is as it was.
         """
-        text = record.model_dump_json()
-        line = (with_digest(text) if self._digests else text.encode()) + b"\n"
+        text = record.model_dump_json().encode()
+        line = (with_digest(text) if self._digests else text) + b"\n"
         try:
             if os.write(self._file, line) != len(line):
                 raise OSError("the disk took only a part of the line")

@@ -26,13 +26,13 @@ class LineDigestError(ValueError):
     """A line without a digest, or with that of another line."""
 
 
-def with_digest(text: str) -> bytes:
+def with_digest(text: bytes) -> bytes:
     """Return a JSON object with its digest, as a line without its end.
 
     Args:
         text: a JSON object with at least one field.
     """
-    content = text.encode()[:-1]
+    content = text[:-1]
     return content + _field(content)
 
 

@@ -106,8 +106,8 @@ def repack(bundle: Bundle) -> bytes:
 def _lines(bundle: Bundle, left: int) -> Iterator[bytes]:
     """Yield the episodes as they are written, a line each; `left` is how many bytes they may have."""
     for number, episode in enumerate(bundle.episodes, 1):
-        text = episode.model_dump_json()
-        line = (with_digest(text) if bundle.manifest.has_digests else text.encode()) + b"\n"
+        text = episode.model_dump_json().encode()
+        line = (with_digest(text) if bundle.manifest.has_digests else text) + b"\n"
         left -= len(line)
         if len(line) > limits.LINE:
             raise SubmissionError(f"{EPISODES}, line {number}: is longer than {limits.LINE:,} bytes")

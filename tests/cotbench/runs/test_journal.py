@@ -37,9 +37,9 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
-    good = with_digest(_episode("1").model_dump_json()) + b"\n"
+    good = with_digest(_episode("1").model_dump_json().encode()) + b"\n"
     for line, why in (
-        (with_digest('{"task": 3}'), r"\(task:"),
+        (with_digest(b'{"task": 3}'), r"\(task:"),
         (good.strip().replace(b"1", b"2", 1), r"as it was written \(its sha256 is that of another text\)"),
         (_episode("2").model_dump_json().encode(), r"as it was written \(it does not end with its sha256\)"),
     ):
