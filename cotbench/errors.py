@@ -106,6 +106,21 @@ class RunFolderError(UsageError):
     """A run folder that cannot be used: of another run, in use, or damaged."""
 
 
+class WriteError(RunFolderError):
+    """A file that cannot be written: the disk is full, or the folder is read-only. What was there before is as it was.
+
+    Args:
+        what: which file, and why.
+        then: what to do once there is room.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, then: str = "give the same command again") -> None:
+        super().__init__(f"{what}: make room there and {then}")
+        self.what = what
+
+
 class SubmissionError(UsageError):
     """A submission to the leaderboard that is refused: damaged, forged, incomplete or too large. Nothing of it is kept."""
 

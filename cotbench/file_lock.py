@@ -74,7 +74,7 @@ def _acquire(path: Path, shared: bool) -> tuple[int, Path | None]:
     """
     owner = path.with_name(path.name + OWNER)
     while True:
-        handle = os.open(path, os.O_CLOEXEC | (os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT), 0o644)
+        handle = os.open(path, os.O_CLOEXEC | (os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT), 0o666)
         try:
             if not _flock(handle, shared):
                 return handle, _own(owner, shared)
@@ -119,7 +119,7 @@ def _own(owner: Path, shared: bool) -> Path | None:
             raise _held(owner)
         return None
     try:
-        handle = os.open(owner, os.O_CLOEXEC | os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        handle = os.open(owner, os.O_CLOEXEC | os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError as error:
         raise _held(owner) from error
     holder = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"

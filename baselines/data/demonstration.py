@@ -22,8 +22,8 @@ from cotbench.json_text import parse_json
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Message
 from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.runs.atomic_file import write_atomically
 from cotbench.runs.episode import Episode
-from cotbench.runs.jsonl_store import write_atomically
 from cotbench.runs.manifest import MANIFEST
 
 TRACES_JSONL = "traces.jsonl"

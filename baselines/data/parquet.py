@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cotbench.errors import MissingExtraError, UsageError
+from cotbench.runs.atomic_file import replacement
 
 
 def require_parquet() -> None:
@@ -65,16 +64,8 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Callable[
     """
     arrow, parquet = _pyarrow()
     table = arrow.Table.from_pylist(list(rows), schema=arrow.schema(columns(arrow)))
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    beside = Path(name)
-    try:
-        parquet.write_table(table, beside)
-        beside.chmod(0o644)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with replacement(path) as file:
+        parquet.write_table(table, file)
 
 
 def _pyarrow() -> tuple[Any, Any]:

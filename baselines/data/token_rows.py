@@ -20,7 +20,7 @@ from cotbench.baselines.data.examples import Example, Examples, make_examples
 from cotbench.baselines.data.parquet import check_suffix, write_rows
 from cotbench.errors import UsageError
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.atomic_file import write_atomically
 
 TOKENS_JSONL = "tokens.jsonl"
 TOKENS_PARQUET = "tokens.parquet"

@@ -24,10 +24,10 @@ from cotbench.baselines.data.scored_tasks import check_trainable
 from cotbench.baselines.data.token_rows import COLUMNS, TOKENS_JSONL, TOKENS_PARQUET, TokenEncoder, write_tokens
 from cotbench.envs.registry import Instructions, env_entry
 from cotbench.prompting.elicitation import Message
-from cotbench.runs.dataset_card import DataConfig, columns_of, split_name, write_card
+from cotbench.runs.atomic_file import write_atomically
+from cotbench.runs.dataset_card import DataConfig, columns_of, record_columns, split_name, write_card
 from cotbench.runs.episode import EPISODES, Episode
 from cotbench.runs.folder import FolderKind
-from cotbench.runs.jsonl_store import write_atomically
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER
 from cotbench.runs.runner import RunOutcome
 
@@ -263,7 +263,7 @@ def _write_card(outcome: RunOutcome, tokens: TokensSummary | None, *, parquet: b
     )
     tables = [
         DataConfig("default", {"train": TRACES_JSONL}, {"messages": list[Message], **columns_of(Demonstration)}),
-        DataConfig("episodes", {split_name(config.split): EPISODES}, columns_of(Episode)),
+        DataConfig("episodes", {split_name(config.split): EPISODES}, record_columns(Episode, outcome.manifest.format)),
     ]
     if tokens is not None:
         text += f" The table `tokens` holds the token ids and labels of each decision for `{tokens.model}`."

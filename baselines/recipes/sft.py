@@ -28,7 +28,7 @@ from cotbench.errors import UsageError
 from cotbench.flags import ELICITATION, EXECUTION, MODEL, OPTIMISATION, Flag
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.recipes import Masking, Preset, Recipe
-from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.atomic_file import write_atomically
 from cotbench.runs.manifest import provenance
 
 MASKS = "masks.json"

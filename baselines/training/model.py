@@ -5,6 +5,8 @@ and an attention that is compared with the model's own before it is used.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from cotbench.baselines.training import packing
 from cotbench.baselines.training.lora import LoraOptions, add_adapter
 from cotbench.baselines.training.loss import losses, plain_losses
 from cotbench.baselines.training.sequence_tree import Branch, Tree
+from cotbench.errors import WriteError
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +29,8 @@ _IDENTITY = ("model", "revision", "weights_sha256", "settings_sha256", "paramete
 
 _NATS = 1e-3
 """Tolerance (nats) between two computations of a token's loss."""
+_NOT_WRITTEN = ("os error", "No space left on device", "PytorchStreamWriter", "inline_container")
+"""In the errors of safetensors and torch where a file does not fit onto the disk."""
 
 
 @dataclass(slots=True)
@@ -159,5 +164,24 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
         tokenizer: its tokenizer.
         folder: where both are written.
     """
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with writing(folder):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Name the folder where what others' code writes into it does not fit onto the disk.
+
+    Args:
+        folder: of a model or a checkpoint.
+
+    Raises:
+        WriteError: it does not.
+    """
+    try:
+        yield
+    except Exception as error:  # safetensors and torch raise classes of their own.
+        if isinstance(error, OSError) or any(sign in str(error) for sign in _NOT_WRITTEN):
+            raise WriteError(f"cannot write {folder} ({' '.join(str(error).split())[:160]})") from error
+        raise

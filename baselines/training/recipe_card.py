@@ -16,8 +16,8 @@ from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.envs.splits import digest
 from cotbench.errors import UsageError
 from cotbench.json_text import parse_json
+from cotbench.runs.atomic_file import write_atomically
 from cotbench.runs.folder import FolderKind, check_identity, make_folder, open_folder
-from cotbench.runs.jsonl_store import write_atomically
 
 BEGUN = "training.json"
 """File of a training's recipe, config and data, written before it begins."""

@@ -23,9 +23,10 @@ import transformers
 from cotbench.baselines.training.dataset import PackedDataset, StepBatch
 from cotbench.baselines.training.ema import RAW_WEIGHTS, WeightEMA
 from cotbench.baselines.training.loss import losses, mean_loss, plain_losses
+from cotbench.baselines.training.model import writing
 from cotbench.baselines.training.signal_hold import SignalHold
 from cotbench.errors import CotbenchError
-from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.atomic_file import write_atomically
 
 CARD = "recipe.json"
 CHECKPOINT = "checkpoint"
@@ -108,7 +109,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         return contextlib.nullcontext({}) if self.ema is None else self.ema.averaged_weights()
 
     def _save_checkpoint(self, *args: Any, **more: Any) -> None:
-        with self.saved() as raw:
+        with self.saved() as raw, writing(Path(self.args.output_dir)):
             super()._save_checkpoint(*args, **more)
         if self.ema is not None and self.args.should_save:
             self.ema.save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", raw)

@@ -142,12 +142,13 @@ def bundle(
     require_leaderboard()
     from cotbench.errors import UsageError
     from cotbench.leaderboard.submission.bundle import pack_run
+    from cotbench.runs.atomic_file import write_atomically
 
     data = pack_run(run, name=name or "", team=team or "", link=link or "")
     target = out or run.with_name(run.name + ".zip")
     if target.is_dir():
         raise UsageError(f"{target} is a folder: give --out a file")
-    target.write_bytes(data)
+    write_atomically(target, [data])
     echo(f"{target}: {len(data):,} bytes")
     return 0
 

@@ -21,7 +21,7 @@ from cotbench.cli.progress import progress
 from cotbench.cli.terminal import echo, echo_json
 from cotbench.envs.splits import digest
 from cotbench.runs import runner, suite
-from cotbench.runs.episode import Episode
+from cotbench.runs.episode import Episode, rows_of
 from cotbench.runs.folder import WritableFolder, check_identity
 from cotbench.runs.manifest import MANIFEST, SUITE, RunConfig
 from cotbench.runs.plan import RunPlan
@@ -64,7 +64,7 @@ def play_run(
         debug: end the run at the first episode that a bug or another exception ends.
     """
     path = folder if isinstance(folder, Path) else folder.path
-    with progress(plan, path, quiet=quiet and not sys.stderr.isatty()) as observer:
+    with progress(plan, quiet=quiet and not sys.stderr.isatty()) as observer:
         if (path / MANIFEST).is_file():
             return runner.resume_run(folder, agent=agent, resources=resources, observer=observer, stop_at_failures=debug)
         return runner.start_run(plan, folder, agent=agent, resources=resources, observer=observer, stop_at_failures=debug)
@@ -126,12 +126,12 @@ def _print_plan(plan: RunPlan) -> None:
         echo(f"  ... and {len(plan.tasks) - 5} more")
 
 
-def print_errors(episodes: Sequence[Episode], again: str) -> int:
+def print_errors(runs: Sequence[Sequence[Episode]], again: str) -> int:
     """Print the number of failed episodes and the most frequent error, and return the exit code: 1 where episodes failed.
 
     Args:
-        episodes: all episodes.
+        runs: the episodes of each run.
         again: the command line that plays the failed ones again.
     """
-    named = [(episode.key, episode) for episode in episodes]
-    return print_failures(named, f"of {len(episodes)} episodes failed", f"play them again with: {again}")
+    named = [(row.key, row) for episodes in runs for row in rows_of(episodes)]
+    return print_failures(named, f"of {len(named)} episodes failed", f"play them again with: {again}")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from cotbench.cli.terminal import console, echo_error, text_column
 from cotbench.prompting.elicitation import Mode
-from cotbench.runs.episode import EPISODES, Episode, read_episodes
+from cotbench.runs.episode import Episode
+from cotbench.runs.episode_row import EpisodeRow
 from cotbench.runs.plan import RunPlan
 from cotbench.runs.rollout import Observer, RolloutSpec
 from cotbench.runs.runner import SilentObserver
@@ -26,7 +26,7 @@ class _Tally:
         self.errors = 0
         self.steps = 0
 
-    def add(self, episode: Episode) -> None:
+    def add(self, episode: Episode | EpisodeRow) -> None:
         if episode.error is not None:
             self.errors += 1
             return
@@ -39,9 +39,14 @@ class _Tally:
 
 
 class _Bar:
-    def __init__(self, bar: Progress, total: int, tally: _Tally, done: int) -> None:
-        self._bar, self._tally = bar, tally
-        self._task = bar.add_task("episodes", total=total, completed=done, rates=tally.text())
+    def __init__(self, bar: Progress, total: int) -> None:
+        self._bar, self._tally = bar, _Tally()
+        self._task = bar.add_task("episodes", total=total, rates=self._tally.text())
+
+    def resumed(self, played: Sequence[EpisodeRow]) -> None:
+        for row in played:
+            self._tally.add(row)
+        self._bar.update(self._task, completed=len(played), rates=self._tally.text())
 
     def stepped(self, unit: RolloutSpec, step: int) -> None:
         self._tally.steps += 1
@@ -53,8 +58,11 @@ class _Bar:
 
 
 class _Lines:
-    def __init__(self, total: int, done: int) -> None:
-        self._total, self._count = total, done
+    def __init__(self, total: int) -> None:
+        self._total, self._count = total, 0
+
+    def resumed(self, played: Sequence[EpisodeRow]) -> None:
+        self._count = len(played)
 
     def stepped(self, unit: RolloutSpec, step: int) -> None:
         pass
@@ -69,26 +77,19 @@ class _Lines:
 
 
 @contextmanager
-def progress(plan: RunPlan, folder: Path, *, quiet: bool) -> Iterator[Observer]:
+def progress(plan: RunPlan, *, quiet: bool) -> Iterator[Observer]:
     """Return an observer that shows the progress of a run on standard error.
 
     Args:
         plan: the plan of the run.
-        folder: the run folder; episodes in it are counted as played.
         quiet: show nothing.
     """
     if quiet:
         yield SilentObserver()
         return
-    units = plan.rollouts
-    tally = _Tally()
-    if (folder / EPISODES).is_file():
-        for episode in read_episodes(folder):
-            if episode.error is None:
-                tally.add(episode)
-    done = sum(tally.played.values())
+    total = len(plan.rollouts)
     if not sys.stderr.isatty():
-        yield _Lines(len(units), done)
+        yield _Lines(total)
         return
     columns = (
         text_column("{task.description}"),
@@ -99,4 +100,4 @@ def progress(plan: RunPlan, folder: Path, *, quiet: bool) -> Iterator[Observer]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console(stderr=True)) as bar:
-        yield _Bar(bar, len(units), tally, done)
+        yield _Bar(bar, total)

@@ -153,7 +153,7 @@ def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
         echo(f"traces: {outcome.folder / TRACES_JSONL}")
         if summary.tokens is not None:
             echo(f"tokens: {outcome.folder / TOKENS_JSONL}, {summary.tokens.text()}")
-    code = print_errors(outcome.episodes, again)
+    code = print_errors([outcome.episodes], again)
     if code == 0 and summary.kept == 0:
         echo_error(
             f"error: nothing was kept of {summary.episodes} episodes by {summary.teacher}: take another --teacher, "

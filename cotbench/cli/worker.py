@@ -43,7 +43,7 @@ def main() -> None:
 def _run_logged(arguments: list[str], log: str, null: int) -> int:
     from cotbench.cli import run_cli
 
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)

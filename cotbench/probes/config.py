@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cotbench.errors import RunFolderError
 from cotbench.flags import ELICITATION, TASKS, Flag
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.atomic_file import write_atomically
 
 CONFIG = "probe_config.json"
 MEASUREMENT = "Measurement"

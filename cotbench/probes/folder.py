@@ -24,7 +24,8 @@ from cotbench.probes.numbers import ProbeNumbers, ProbeRow
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting, probe_named
 from cotbench.probes.states import RecordedRun, StateAnswer, StateKey, StateSet
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.runs.dataset_card import DataConfig, columns_of, split_name, write_card
+from cotbench.runs import line_digest
+from cotbench.runs.dataset_card import DataConfig, record_columns, split_name, write_card
 from cotbench.runs.folder import FolderKind, WritableFolder, open_folder
 from cotbench.runs.jsonl_store import JsonlStore
 from cotbench.runs.manifest import MACHINE_FIELDS, MANIFEST, is_true, provenance
@@ -32,6 +33,7 @@ from cotbench.runs.manifest import MACHINE_FIELDS, MANIFEST, is_true, provenance
 ROWS = "rows.jsonl"
 SUMMARY = "probe.json"
 FORMAT = 1
+"""Of the summary."""
 PROBE_FOLDER = FolderKind(noun="measurement", writer="cotbench probe", manifest=MANIFEST)
 _FROZEN = ConfigDict(frozen=True)
 
@@ -70,7 +72,7 @@ class ProbeManifest(_ProbeRecord):
 
     model_config = _FROZEN
 
-    format: int = FORMAT
+    format: int = line_digest.FORMAT
     probe: str
     options: dict[str, Any]
     agent: str
@@ -231,7 +233,7 @@ def run_probe(
         existing: list[Any] = []
         if opened.begun:
             opened.check_identity(read_probe_manifest(opened.path).identity(), json.loads(json.dumps(manifest.identity())))
-            existing = store.read(opened.path) if (opened.path / ROWS).is_file() else []
+            existing = store.read(opened.path).rows if (opened.path / ROWS).is_file() else []
         done = {row.key for row in existing if row.error is None}
         chosen = None if choose is None else set(choose(existing))
         todo = [state for state in states.states if state.key not in done and (chosen is None or state.key in chosen)]
@@ -247,7 +249,7 @@ def run_probe(
                 failure = failure_in(row)
                 if stop_at_failures and failure is not None and failure.can_be_traced:
                     raise failure.exception
-            rows = file.finalize([state.key for state in states.states])
+            rows = file.finalize([state.key for state in states.states]).rows
         summary = summarize_probe(
             probe,
             rows,
@@ -266,7 +268,7 @@ def run_probe(
 
 def _write_card(folder: Path, probe: Probe, manifest: ProbeManifest) -> None:
     about = f"{probe.description}: one line of `{ROWS}` for each state, settings in `{MANIFEST}`, numbers in `{SUMMARY}`."
-    table = DataConfig("default", {split_name(manifest.split): ROWS}, columns_of(probe.row))
+    table = DataConfig("default", {split_name(manifest.split): ROWS}, record_columns(probe.row, manifest.format))
     write_card(folder, f"Probe {probe.name} of {manifest.agent} on {manifest.env} {manifest.split}", about, [table])
 
 
@@ -310,7 +312,7 @@ def read_probe(folder: Path) -> ProbeResult:
         RunFolderError: not such a folder, or damaged.
     """
     manifest = read_probe_manifest(folder)
-    return ProbeResult(folder, manifest, _rows_file(probe_named(manifest.probe)).read(folder))
+    return ProbeResult(folder, manifest, _rows_file(probe_named(manifest.probe)).read(folder).rows)
 
 
 def read_probe_manifest(folder: Path) -> ProbeManifest:
@@ -393,6 +395,6 @@ def _manifest(
     )
 
 
-def _rows_file(probe: Probe) -> type[JsonlStore[Any]]:
-    fields = {"name": ROWS, "model": probe.row, "noun": f"a row of probe {probe.name}"}
+def _rows_file(probe: Probe) -> type[JsonlStore[Any, Any]]:
+    fields = {"name": ROWS, "manifest": MANIFEST, "model": probe.row, "noun": f"a row of probe {probe.name}"}
     return type("RowsFile", (JsonlStore,), fields)

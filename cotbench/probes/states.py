@@ -18,7 +18,9 @@ from cotbench.failure import ErrorKind
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.query import derive_seed
 from cotbench.runs.episode import Episode, Step, read_episodes
+from cotbench.runs.episode_row import EpisodeRow
 from cotbench.runs.manifest import MANIFEST, SUITE, Manifest, read_manifest
+from cotbench.runs.records import Records
 
 StateKey = tuple[str, int]
 """Task and number of actions executed before a state, unique within its set."""
@@ -126,17 +128,18 @@ def read_states(run: Path, limit: int | None = None, seed: int = 0) -> StateSet:
     """
     manifest = read_manifest(run)
     config = manifest.config
-    episodes = [one for one in _cot_episodes(run, manifest) if one.success]
-    if not episodes:
-        errors = [one.error for one in read_episodes(run) if one.mode == "cot" and one.error is not None]
+    recorded = read_episodes(run)
+    places = [place for place in _cot_places(recorded, manifest) if recorded.rows[place].success]
+    if not places:
+        errors = [row.error for row in recorded.rows if row.mode == "cot" and row.error is not None]
         why = f" ({len(errors)} ended in errors, the first: {errors[0]})" if errors else ""
         raise UsageError(f"{run} has no successful episode in CoT mode{why}: play a reference that wins")
-    found = [state for episode in episodes for state, _ in _states(episode, manifest.entry)]
-    drawn = set(_drawn([state.key for state in found], seed)[:limit])
-    states = tuple(state for state in found if state.key in drawn)
-    return StateSet(
-        config.env, config.scheme, config.split, config.agent, seed, len(episodes), states, dialect=manifest.dialect
-    )
+    keys = {place: [(recorded.rows[place].task, step) for step in range(recorded.rows[place].steps)] for place in places}
+    drawn = set(_drawn([key for some in keys.values() for key in some], seed)[:limit])
+    # Only the episodes that states are drawn from are read: a reference may have thousands.
+    chosen = [recorded[place] for place in places if not drawn.isdisjoint(keys[place])]
+    states = tuple(state for episode in chosen for state, _ in _states(episode, manifest.entry) if state.key in drawn)
+    return StateSet(config.env, config.scheme, config.split, config.agent, seed, len(places), states, dialect=manifest.dialect)
 
 
 def recorded_states(run: Path) -> tuple[StateSet, dict[StateKey, StateAnswer]]:
@@ -161,11 +164,12 @@ def recorded_states(run: Path) -> tuple[StateSet, dict[StateKey, StateAnswer]]:
         raise UsageError(
             f"{run} was played in mode {config.mode} alone, so no state has two actions to compare: play a run with --mode both"
         )
-    episodes = _cot_episodes(run, manifest)
+    played = read_episodes(run)
+    places = _cot_places(played, manifest)
     states: list[ProbeState] = []
     answers: dict[StateKey, StateAnswer] = {}
-    for episode in episodes:
-        for state, step in _states(episode, manifest.entry):
+    for place in places:
+        for state, step in _states(played[place], manifest.entry):
             if step.prompt_action is not None:
                 states.append(replace(state, action=step.expert_action or ""))
                 answers[state.key] = StateAnswer(
@@ -176,19 +180,20 @@ def recorded_states(run: Path) -> tuple[StateSet, dict[StateKey, StateAnswer]]:
         instructions=_digest(manifest.entry.instructions()),
         partial=manifest.partial,
         tasks=len(manifest.task_list),
-        episodes=len(episodes),
+        episodes=len(places),
         compared=len(states),
         revised=sum(answer.revised for answer in answers.values()),
     )
-    fields = (config.env, config.scheme, config.split, config.agent, config.seed, len(episodes), tuple(states), recorded)
+    fields = (config.env, config.scheme, config.split, config.agent, config.seed, len(places), tuple(states), recorded)
     return StateSet(*fields, dialect=manifest.dialect), answers
 
 
-def _cot_episodes(run: Path, manifest: Manifest) -> list[Episode]:
-    """Return the CoT episodes that were played to their end, in the order of the run."""
+def _cot_places(episodes: Records[Episode, EpisodeRow], manifest: Manifest) -> list[int]:
+    """Return the places of the CoT episodes that were played to their end, in the order of the run."""
     order = {task: place for place, task in enumerate(manifest.task_list)}
-    episodes = [one for one in read_episodes(run) if one.mode == "cot" and one.error is None]
-    return sorted(episodes, key=lambda episode: order.get(episode.task, len(order)))
+    rows = episodes.rows
+    places = [place for place, row in enumerate(rows) if row.mode == "cot" and row.error is None]
+    return sorted(places, key=lambda place: order.get(rows[place].task, len(order)))
 
 
 def _digest(data: object) -> str:

@@ -27,7 +27,8 @@ from cotbench.printable import printable
 from cotbench.prompting.dialogue import truncate_middle
 from cotbench.prompting.query import derive_seed
 from cotbench.report.page import BrowsedRun
-from cotbench.runs.episode import Episode, Step
+from cotbench.runs.episode import Episode, Step, rows_of
+from cotbench.runs.episode_row import EpisodeRow
 
 FORMAT = 1
 EPISODE_BYTES = 3_000_000
@@ -65,41 +66,44 @@ def browsed(runs: Sequence[BrowsedRun], budget: int = EPISODE_BYTES, seed: int =
         budget: bytes of JSON, as written into the page.
         seed: of the draws.
     """
-    queues = [_by_kind(run, seed) for run in runs]
-    chosen: list[set[str]] = [set() for _ in runs]
+    rows = [rows_of(run.episodes) for run in runs]
+    queues = [_by_kind(run.label, some, seed) for run, some in zip(runs, rows, strict=True)]
+    chosen: list[set[int]] = [set() for _ in runs]
     left = budget
     for turn in zip_longest(*queues):
-        for taken, group in zip(chosen, turn, strict=True):
-            size = sum(len(_dumped(_episode(episode))) + 1 for episode in group or ())
-            if group and size <= left:
-                taken.update(episode.key for episode in group)
-                left -= size
+        for run, some, taken, group in zip(runs, rows, chosen, turn, strict=True):
+            # Only what may fit is read: of a long run that is little.
+            if group and sum(_smallest_size(some[place]) for place in group) <= left:
+                size = sum(len(_dumped(_episode(run.episodes[place]))) + 1 for place in group)
+                if size <= left:
+                    taken.update(group)
+                    left -= size
     return tuple(
-        replace(
-            run,
-            episodes=tuple(episode for episode in run.episodes if episode.key in taken),
-            of=max(run.of or 0, len(run.episodes)),
-        )
+        replace(run, episodes=tuple(run.episodes[place] for place in sorted(taken)), of=max(run.of or 0, len(run.episodes)))
         for run, taken in zip(runs, chosen, strict=True)
     )
 
 
-def _by_kind(run: BrowsedRun, seed: int) -> list[list[Episode]]:
-    """Return the run's tasks, as episodes, in the order in which they are chosen."""
-    tasks: dict[str, list[Episode]] = {}
-    for episode in run.episodes:
-        tasks.setdefault(episode.task, []).append(episode)
-    kinds: dict[tuple[str, bool], list[list[Episode]]] = {}
-    for task in sorted(tasks, key=lambda task: derive_seed(seed, run.label, task, "browsed")):
-        kinds.setdefault(_kind(tasks[task]), []).append(tasks[task])
+def _smallest_size(row: EpisodeRow) -> int:
+    """Return a number of bytes that an episode's JSON takes at least."""
+    return row.characters if row.longest_text <= TEXT_CHARS else 0
+
+
+def _by_kind(label: str, rows: Sequence[EpisodeRow], seed: int) -> list[list[int]]:
+    """Return the run's tasks, as the places of their episodes, in the order in which they are chosen."""
+    tasks: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        tasks.setdefault(row.task, []).append(place)
+    kinds: dict[tuple[str, bool], list[list[int]]] = {}
+    for task in sorted(tasks, key=lambda task: derive_seed(seed, label, task, "browsed")):
+        kinds.setdefault(_kind([rows[place] for place in tasks[task]]), []).append(tasks[task])
     return [group for turn in zip_longest(*(kinds[kind] for kind in sorted(kinds))) for group in turn if group is not None]
 
 
-def _kind(episodes: Iterable[Episode]) -> tuple[str, bool]:
-    some = list(episodes)
-    effects = {effect_of(step) for episode in some for step in episode.trajectory}
-    first = next((effect for effect in ("hurt", "helped", "revised") if effect in effects), "same")
-    return first, any(episode.success for episode in some)
+def _kind(rows: Sequence[EpisodeRow]) -> tuple[str, bool]:
+    """Return the strongest effect (`effect_of`) of any trace, and whether an episode was won."""
+    effect = next((name for name in ("hurt", "helped", "revised") if any(getattr(row, name) for row in rows)), "same")
+    return effect, any(row.success for row in rows)
 
 
 def episodes_json(runs: Iterable[BrowsedRun]) -> str:

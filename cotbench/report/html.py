@@ -22,7 +22,7 @@ from cotbench.report.colours import Style, others_of, palette_css, styles
 from cotbench.report.drawing import figure_pdf, panel_svgs
 from cotbench.report.page import BrowsedRun, Figure, Line, Page, Section, Table
 from cotbench.report.svg import page_svg
-from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.atomic_file import write_atomically
 
 INDEX = "index.html"
 PAGE_BYTES = 5_000_000
@@ -98,7 +98,7 @@ def write_report(page: Page, out: Path, episode_bytes: int = EPISODE_BYTES) -> P
     except OSError as error:
         raise UsageError(f"{out} cannot be made: {error.strerror}; choose another --out") from error
     for figure in figures:
-        (out / "figures" / f"{figure.name}.pdf").write_bytes(figure_pdf(figure, styles_by_figure[figure.name]))
+        write_atomically(out / "figures" / f"{figure.name}.pdf", [figure_pdf(figure, styles_by_figure[figure.name])])
         write_atomically(out / "figures" / f"{figure.name}.csv", [csv_text(numbers_of(figure))])
     for table in tables:
         write_atomically(out / "tables" / f"{table.name}.csv", [csv_text(table)])

@@ -4,7 +4,7 @@ that gives the units of the interval; drawing computes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -114,7 +114,7 @@ class BrowsedRun:
     """
 
     label: str
-    episodes: tuple[Episode, ...]
+    episodes: Sequence[Episode]
     of: int | None = None
 
 

@@ -50,7 +50,7 @@ def page_of_runs(runs: Sequence[Run]) -> Page:
         answer=_answer(named),
         sections=tuple(sections),
         warnings=tuple(_warnings(named)),
-        runs=tuple(BrowsedRun(label, tuple(run.records)) for label, run in named.items()),
+        runs=tuple(BrowsedRun(label, run.records) for label, run in named.items()),
         manifest={label: run.manifest.model_dump(mode="json", exclude={"task_list"}) for label, run in named.items()},
     )
 

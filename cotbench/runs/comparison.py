@@ -15,7 +15,8 @@ from cotbench.agents.hf.loading import ALIASES
 from cotbench.errors import UsageError
 from cotbench.paper import Success, paper_model, reported
 from cotbench.prompting.elicitation import MODES, Elicitation, Mode
-from cotbench.runs.episode import Episode
+from cotbench.runs.episode import rows_of
+from cotbench.runs.episode_row import EpisodeRow
 from cotbench.runs.results import Run
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
@@ -214,7 +215,7 @@ def _compare_env(env: str, first: Run, second: Run, anyway: bool, with_paper: bo
         )
     # In the first run's order.
     tasks = [task for task in first.manifest.task_list if task in common]
-    one, two = _by_key(first.records), _by_key(second.records)
+    one, two = _by_key(rows_of(first.records)), _by_key(rows_of(second.records))
     played = [mode for mode in MODES if all(any(key[1] == mode for key in side) for side in (one, two))]
     if not played:
         raise UsageError(f"{first.path} and {second.path} have no mode in common: play one of them again, in mode both")
@@ -238,11 +239,11 @@ def _reported(env: str, sides: Sequence[Side]) -> tuple[Success, ...]:
     return tuple(row for model, split, scheme in wanted for row in reported(model, env, split, scheme))
 
 
-_Episodes = Mapping[tuple[str, Mode], Episode]
+_Rows = Mapping[tuple[str, Mode], EpisodeRow]
 
 
-def _by_key(records: Sequence[Episode]) -> _Episodes:
-    return {(episode.task, episode.mode): episode for episode in records}
+def _by_key(rows: Sequence[EpisodeRow]) -> _Rows:
+    return {(row.task, row.mode): row for row in rows}
 
 
 def _side(run: Run, common: int) -> Side:
@@ -259,19 +260,19 @@ def _side(run: Run, common: int) -> Side:
         left_out=len(manifest.task_list) - common,
         episodes=len(run.records),
         planned=len(manifest.task_list) * (len(MODES) if config.mode == "both" else 1),
-        errors=sum(episode.error is not None for episode in run.records),
+        errors=sum(row.error is not None for row in rows_of(run.records)),
         partial=manifest.partial,
         model=paper_model(config.agent, manifest.agent, ALIASES),
     )
 
 
-def _finished(tasks: Sequence[str], modes: Sequence[Mode], sides: Sequence[_Episodes]) -> list[str]:
+def _finished(tasks: Sequence[str], modes: Sequence[Mode], sides: Sequence[_Rows]) -> list[str]:
     """Return the tasks that both runs finished in these modes."""
     wanted = [(side, mode) for side in sides for mode in modes]
     return [task for task in tasks if all((task, mode) in side and side[task, mode].error is None for side, mode in wanted)]
 
 
-def _mode(mode: Mode, tasks: Sequence[str], one: _Episodes, two: _Episodes) -> ModeComparison:
+def _mode(mode: Mode, tasks: Sequence[str], one: _Rows, two: _Rows) -> ModeComparison:
     finished = _finished(tasks, (mode,), (one, two))
     pairs = [(one[task, mode], two[task, mode]) for task in finished]
     failed = sum(any((task, mode) in side and side[task, mode].error is not None for side in (one, two)) for task in tasks)
@@ -284,12 +285,12 @@ def _mode(mode: Mode, tasks: Sequence[str], one: _Episodes, two: _Episodes) -> M
         second_only=tuple(b.task for a, b in pairs if b.success and not a.success),
         by_type={name: _success([pair for pair in pairs if pair[0].task_type == name], tested=False) for name in types},
         score=_score(pairs),
-        steps=_mean(pairs, lambda episode: episode.steps),
-        tokens=_mean(pairs, lambda episode: sum(step.decision.generated_tokens for step in episode.trajectory)),
+        steps=_mean(pairs, lambda row: row.steps),
+        tokens=_mean(pairs, lambda row: row.generated_tokens),
     )
 
 
-_Pairs = Sequence[tuple[Episode, Episode]]
+_Pairs = Sequence[tuple[EpisodeRow, EpisodeRow]]
 
 
 def _success(pairs: _Pairs, *, tested: bool) -> Paired:
@@ -305,7 +306,7 @@ def _success(pairs: _Pairs, *, tested: bool) -> Paired:
 
 def _score(pairs: _Pairs) -> Paired:
     first, second = [a.score for a, _ in pairs], [b.score for _, b in pairs]
-    same_as_success = all(episode.score == episode.success for pair in pairs for episode in pair)
+    same_as_success = all(row.score == row.success for pair in pairs for row in pair)
     return Paired(
         first=estimates.score(first),
         second=estimates.score(second),
@@ -314,7 +315,7 @@ def _score(pairs: _Pairs) -> Paired:
     )
 
 
-def _mean(pairs: _Pairs, count: Callable[[Episode], int]) -> Paired:
+def _mean(pairs: _Pairs, count: Callable[[EpisodeRow], int]) -> Paired:
     first, second = [float(count(a)) for a, _ in pairs], [float(count(b)) for _, b in pairs]
     return Paired(
         first=estimates.mean(first),
@@ -323,7 +324,7 @@ def _mean(pairs: _Pairs, count: Callable[[Episode], int]) -> Paired:
     )
 
 
-def _gap(tasks: Sequence[str], one: _Episodes, two: _Episodes) -> Paired:
+def _gap(tasks: Sequence[str], one: _Rows, two: _Rows) -> Paired:
     finished = _finished(tasks, MODES, (one, two))
     won = [[[side[task, mode].success for task in finished] for mode in MODES] for side in (one, two)]
     gaps = [[float(cot) - float(prompt) for prompt, cot in zip(*modes, strict=True)] for modes in won]
@@ -335,14 +336,14 @@ def _gap(tasks: Sequence[str], one: _Episodes, two: _Episodes) -> Paired:
     )
 
 
-def _consistency(tasks: Sequence[str], one: _Episodes, two: _Episodes) -> Paired | None:
+def _consistency(tasks: Sequence[str], one: _Rows, two: _Rows) -> Paired | None:
     """Return the difference in consistency; None where a run recorded no prompt actions beside its CoT actions."""
     finished = _finished(tasks, ("cot",), (one, two))
     same, counts = [], []
     for side in (one, two):
-        compared = [[step for step in side[task, "cot"].trajectory if step.prompt_action is not None] for task in finished]
-        counts.append([float(len(steps)) for steps in compared])
-        same.append([float(sum(not step.revised for step in steps)) for steps in compared])
+        rows = [side[task, "cot"] for task in finished]
+        counts.append([float(row.compared) for row in rows])
+        same.append([float(row.compared - row.revised) for row in rows])
     if not all(sum(side) for side in counts):
         return None
     return Paired(

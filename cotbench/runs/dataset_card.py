@@ -15,8 +15,9 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 from pydantic import BaseModel
 
+from cotbench.runs import line_digest
+from cotbench.runs.atomic_file import write_atomically
 from cotbench.runs.episode import EPISODES, Episode
-from cotbench.runs.jsonl_store import write_atomically
 from cotbench.runs.manifest import MANIFEST, Manifest
 from cotbench.runs.summary import SUMMARY
 
@@ -28,7 +29,7 @@ _EPISODES = (
     "step: what the agent answered (`decision`: trace, action, tokens), the action as it was executed, in mode `both` the "
     "action that the prompt alone gives at the same state (`prompt_action`, not executed), the expert's action where it is "
     "known, and the observation that followed. An episode with an `error` failed for a reason outside the agent and has no "
-    "score. `rollout` is null for the first play of a task."
+    "score. `rollout` is null for the first play of a task; `sha256` is that of the line without this field."
 )
 _TYPES = {str: "string", bool: "bool", int: "int64", float: "float64"}
 
@@ -53,6 +54,16 @@ def columns_of(model: type[Any]) -> dict[str, Any]:
     if isinstance(model, type) and issubclass(model, BaseModel):
         return {name: info.annotation for name, info in model.model_fields.items()}
     return {name: hint for name, hint in get_type_hints(model).items() if get_origin(hint) is not ClassVar}
+
+
+def record_columns(model: type[Any], format: int) -> dict[str, Any]:
+    """Return names and types of the fields of a line in a folder's file of records.
+
+    Args:
+        model: of a record.
+        format: of the folder, which says whether lines carry digests.
+    """
+    return columns_of(model) | ({line_digest.FIELD: str} if format >= line_digest.FORMAT else {})
 
 
 def split_name(name: str) -> str:
@@ -89,7 +100,7 @@ def write_run_card(folder: Path, manifest: Manifest) -> None:
         f"{config.agent} on {config.env} {config.scheme}/{config.split}",
         f"{_EPISODES}\n\nAgent `{config.agent}`, mode {config.mode}, seed {config.seed}, {len(manifest.task_list)} tasks; all "
         f"settings and versions are in `{MANIFEST}`, the numbers in `{SUMMARY}`.{_scored(manifest)}",
-        [DataConfig("default", {split_name(config.split): EPISODES}, columns_of(Episode))],
+        [DataConfig("default", {split_name(config.split): EPISODES}, record_columns(Episode, manifest.format))],
     )
 
 
@@ -107,7 +118,13 @@ def write_suite_card(folder: Path, runs: Sequence[Manifest]) -> None:
         f"{first.agent} on {', '.join(envs)} {first.scheme}/{first.split}",
         f"{_EPISODES}\n\nEach environment has a folder of its own with its settings (`{MANIFEST}`), and is a split here."
         f"{_scored(runs[0])}",
-        [DataConfig("default", {split_name(env): f"{env}/{EPISODES}" for env in envs}, columns_of(Episode))],
+        [
+            DataConfig(
+                "default",
+                {split_name(env): f"{env}/{EPISODES}" for env in envs},
+                record_columns(Episode, max(one.format for one in runs)),
+            )
+        ],
     )
 
 

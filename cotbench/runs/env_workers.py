@@ -122,6 +122,10 @@ class _Engine:
             _check_reply(self._name, reply)
             return self._writable(reply)
 
+    def expect(self, observation: str) -> None:
+        """Note what the next action returned when the episode was recorded."""
+        self._env.expect(observation)
+
     def _writable(self, reply: EnvReply) -> EnvReply:
         info = {name: bounded(value) if isinstance(value, str) else value for name, value in reply.info.items()}
         if info["invalid_action"] is not None:
@@ -180,7 +184,7 @@ class LocalEnv:
 
     def expect(self, observation: str) -> None:
         """Note what the next action returned when the episode was recorded."""
-        self._env.expect(observation)
+        self._engine.expect(observation)
 
     def read(self) -> EnvReply:
         """Carry out the last request and return the reply."""

@@ -4,6 +4,8 @@ or it has an `error`; every field but `seconds` is the same when the run is repe
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +14,10 @@ from cotbench.errors import RunFolderError
 from cotbench.failure import ErrorKind
 from cotbench.prompting.elicitation import Mode
 from cotbench.prompting.query import Decision
+from cotbench.runs.episode_row import EpisodeRow
 from cotbench.runs.jsonl_store import JsonlStore
+from cotbench.runs.manifest import MANIFEST
+from cotbench.runs.records import Records
 
 EPISODES = "episodes.jsonl"
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -113,16 +118,70 @@ def episode_key(task: str, mode: Mode, rollout: int = 0) -> str:
     return f"{task}#{mode}" + (f"@{rollout}" if rollout else "")
 
 
-class Journal(JsonlStore[Episode]):
+def row_of(episode: Episode) -> EpisodeRow:
+    """Return the row of an episode."""
+    steps = episode.trajectory
+    decisions = [step.decision for step in steps]
+    prompted = [step for step in steps if step.prompt_action is not None]
+    prompt_decisions = [step.prompt_decision for step in steps if step.prompt_decision is not None]
+    known = [step for step in prompted if step.expert_action is not None]
+    changed = [step for step in known if step.revised]
+    lengths = [len(episode.goal), len(episode.first_observation)]
+    for step in steps:
+        texts = (step.action, step.prompt_action, step.expert_action, step.decision.trace, step.observation)
+        lengths += [len(text) for text in texts if text is not None]
+    return EpisodeRow(
+        key=episode.key,
+        task=episode.task,
+        task_type=sys.intern(episode.task_type),
+        mode=episode.mode,
+        error=episode.error,
+        error_kind=episode.error_kind,
+        success=episode.success,
+        score=episode.score,
+        steps=episode.steps,
+        restarts=episode.restarts,
+        last_answer=decisions[-1].action if episode.success and decisions else None,
+        invalid_actions=sum(step.invalid_action is not None for step in steps),
+        generated_tokens=sum(decision.generated_tokens for decision in decisions),
+        prefilled_tokens=sum(decision.prefilled_tokens for decision in decisions),
+        reused_tokens=sum(decision.reused_tokens for decision in decisions),
+        format_kept=sum(decision.format_ok for decision in decisions),
+        truncated_traces=sum(decision.trace_truncated for decision in decisions),
+        dropped_observations=any(decision.dropped_observations for decision in decisions),
+        longest_shown=max((len(step.observation) for step in steps[:-1]), default=0),
+        compared=len(prompted),
+        revised=sum(step.revised for step in prompted),
+        prompt_decisions=len(prompt_decisions),
+        prompt_generated_tokens=sum(decision.generated_tokens for decision in prompt_decisions),
+        prompt_prefilled_tokens=sum(decision.prefilled_tokens for decision in prompt_decisions),
+        expert_compared=len(known),
+        expert_revised=len(changed),
+        helped=sum(step.action == step.expert_action for step in changed),
+        hurt=sum(step.prompt_action == step.expert_action for step in changed),
+        characters=sum(lengths),
+        longest_text=max(lengths),
+    )
+
+
+class Journal(JsonlStore[Episode, EpisodeRow]):
     """A run folder's episodes, open for writing."""
 
     name = EPISODES
+    manifest = MANIFEST
     model = Episode
     noun = "an episode"
 
+    @classmethod
+    def row(cls, record: Episode) -> EpisodeRow:
+        """Return the small numbers of an episode."""
+        return row_of(record)
 
-def read_episodes(folder: Path) -> list[Episode]:
+
+def read_episodes(folder: Path) -> Records[Episode, EpisodeRow]:
     """Return the episodes of a run folder, each once; a success after an error replaces it. Changes nothing.
+
+    The episodes are read from the file when they are wanted; in memory are their rows alone.
 
     Raises:
         RunFolderError: no run there, or a damaged line.
@@ -130,3 +189,12 @@ def read_episodes(folder: Path) -> list[Episode]:
     if not (folder / EPISODES).is_file():
         raise RunFolderError(f"{folder} is not a run folder: it has no {EPISODES}")
     return Journal.read(folder)
+
+
+def rows_of(episodes: Iterable[Episode]) -> list[EpisodeRow]:
+    """Return the rows of episodes: those at hand where they come from a file.
+
+    Args:
+        episodes: of a run.
+    """
+    return episodes.rows if isinstance(episodes, Records) else [row_of(episode) for episode in episodes]

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cotbench.errors import RunFolderError
+from cotbench.errors import RunFolderError, WriteError
 from cotbench.file_lock import OWNER, file_lock
-from cotbench.runs.jsonl_store import JsonlStore, write_atomically
+from cotbench.runs.atomic_file import FULL, write_atomically, write_error
+from cotbench.runs.jsonl_store import JsonlStore
 
 LOCK = ".lock"
 """A file in every folder that is or was written to; the writing process holds a lock on it."""
 
 _WAIT = "wait for it, or choose another --out"
-J = TypeVar("J", bound=JsonlStore[Any])
+J = TypeVar("J", bound=JsonlStore[Any, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | 
 
     Raises:
         RunFolderError: another process writes to it, or it can be neither made nor locked.
+        WriteError: a file in it cannot be written; says how to go on.
     """
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     if check is not None:
@@ -113,12 +115,31 @@ def open_folder(folder: Path, kind: FolderKind, check: Callable[[Path], None] | 
         with lock_folder(folder, kind.writer):
             if check is not None:
                 check(folder)
-            yield WritableFolder(folder, kind)
+            opened = WritableFolder(folder, kind)
+            with _how_to_go_on(opened):
+                yield opened
     except BaseException:
         with contextlib.suppress(OSError):
             for path in new_folders:
                 path.rmdir()  # Fails where it is not empty, as it should.
         raise
+
+
+@contextmanager
+def _how_to_go_on(folder: WritableFolder) -> Iterator[None]:
+    """Add to the error of a full disk by which command the work in a folder goes on."""
+    try:
+        yield
+    except (WriteError, OSError) as error:
+        if isinstance(error, WriteError):
+            what = error.what
+        elif error.errno in FULL:
+            what = write_error(Path(error.filename or folder.path), error).what
+        else:
+            raise
+        if not folder.begun:
+            raise WriteError(what) from error
+        raise WriteError(what, f"go on with: {folder.kind.writer} --resume {folder.path}") from error
 
 
 @contextmanager

@@ -1,19 +1,23 @@
-"""A file of records, one JSON object a line, appended as they come. Invariant: a complete line is a complete record; killing
-the writer at any moment costs at most the last, incomplete line, which is dropped when writing continues.
+"""A file of records, one JSON object a line, appended as they come. Invariant: a complete line is a complete record, and its
+digest says that it is the one that was written; killing the writer at any moment costs at most the last, incomplete line, which
+is dropped when writing continues. In memory are the places of the records and a small row of each.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, BinaryIO, ClassVar, Generic, Protocol, Self, TypeVar
 
 from pydantic import ValidationError
 
 from cotbench.errors import RunFolderError
+from cotbench.runs.atomic_file import remove_unfinished, write_atomically, write_error
+from cotbench.runs.line_digest import LineDigestError, carries_digests, with_digest, without_digest
+from cotbench.runs.records import Place, Records
 
 
 class Record(Protocol):
@@ -36,15 +40,16 @@ class Record(Protocol):
 
 
 R = TypeVar("R", bound=Record)
+X = TypeVar("X")
 
 
-class JsonlStore(Generic[R]):
+class JsonlStore(Generic[R, X]):
     """A folder's file of records, open for writing; the caller holds the folder's lock (`WritableFolder.journal`).
 
-    A subclass sets `name` (the file), `model` (of a record) and `noun` ("an episode", for messages).
+    A subclass sets `name` (the file), `manifest` (the file beside it, whose format says whether lines carry digests), `model`
+    (of a record) and `noun` ("an episode", for messages).
 
     Attributes:
-        records: the records, each key once; a success after an error replaces it.
         truncated_tail: whether an incomplete last line was dropped.
 
     Raises:
@@ -52,17 +57,18 @@ class JsonlStore(Generic[R]):
     """
 
     name: ClassVar[str]
+    manifest: ClassVar[str]
     model: ClassVar[type[Any]]
     noun: ClassVar[str]
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / self.name
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._digests = carries_digests(folder / self.manifest)
+        remove_unfinished(self._path)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
-            content = self._path.read_bytes()
-            self.records: list[R] = self._parse(content, self._path)
-            self._size = content.rfind(b"\n") + 1
-            self.truncated_tail = len(content) > self._size
+            self._places, self._size = self._scan(self._path, self._digests)
+            self.truncated_tail = os.fstat(self._file).st_size > self._size
             if self.truncated_tail:
                 os.ftruncate(self._file, self._size)
         except BaseException:
@@ -70,7 +76,12 @@ class JsonlStore(Generic[R]):
             raise
 
     @classmethod
-    def read(cls, folder: Path) -> list[R]:
+    def row(cls, record: R) -> X:
+        """Return what is held of a record in memory: the record itself, unless a subclass needs less of it."""
+        return record  # type: ignore[return-value]
+
+    @classmethod
+    def read(cls, folder: Path) -> Records[R, X]:
         """Return the records of a folder, each key once; change nothing.
 
         Raises:
@@ -79,46 +90,79 @@ class JsonlStore(Generic[R]):
         path = folder / cls.name
         if not path.is_file():
             raise RunFolderError(f"{folder} holds no {cls.name}")
-        return cls._parse(path.read_bytes(), path)
+        digests = carries_digests(folder / cls.manifest)
+        places, _ = cls._scan(path, digests)
+        return Records(path, places, cls._decoder(digests))
 
     @classmethod
-    def _parse(cls, content: bytes, path: Path) -> list[R]:
-        records: dict[Any, R] = {}
-        for number, line in enumerate(content[: content.rfind(b"\n") + 1].split(b"\n")[:-1], start=1):
-            try:
-                record = cls.model.model_validate_json(line)
-            except ValidationError as error:
-                what = error.errors()[0]
-                place = ".".join(map(str, what["loc"])) or "line"
-                raise RunFolderError(f"{path}:{number} is not {cls.noun} ({place}: {what['msg']}): remove that line") from error
-            if record.key not in records or records[record.key].error is not None:
-                records[record.key] = record
-        return list(records.values())
+    def _scan(cls, path: Path, digests: bool) -> tuple[dict[Any, Place[X]], int]:
+        """Return the places of the records, each key once, and the size of the complete lines."""
+        with path.open("rb") as file:
+            return cls._find(path, file, cls._decoder(digests))
+
+    @classmethod
+    def _find(cls, path: Path, file: BinaryIO, decode: Callable[[bytes, str], R]) -> tuple[dict[Any, Place[X]], int]:
+        places: dict[Any, Place[X]] = {}
+        size = 0
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            record = decode(line, f"{path}:{number}")
+            _put(places, record, Place(size, len(line), record.error is not None, cls.row(record)))
+            size += len(line)
+        return places, size
+
+    @classmethod
+    def _decoder(cls, digests: bool) -> Callable[[bytes, str], R]:
+        return partial(_decoded, cls.model, cls.noun, digests)
+
+    @property
+    def rows(self) -> list[X]:
+        """What is held of each record, each key once; a success after an error replaces it."""
+        return [place.row for place in self._places.values()]
 
     def append(self, record: R) -> None:
-        """Write one record, completely or not at all."""
-        line = record.model_dump_json().encode() + b"\n"
+        """Write one record, completely or not at all.
+
+        Raises:
+            WriteError: it cannot be written; the file is as it was.
+        """
+        text = record.model_dump_json().encode()
+        line = (with_digest(text) if self._digests else text) + b"\n"
         try:
             if os.write(self._file, line) != len(line):
                 raise OSError("the disk took only a part of the line")
             os.fsync(self._file)
         except OSError as error:
             os.ftruncate(self._file, self._size)
-            raise RunFolderError(f"cannot write to {self._path} ({error}): make room and go on with --resume") from error
+            raise write_error(self._path, error) from error
+        _put(self._places, record, Place(self._size, len(line), record.error is not None, self.row(record)))
         self._size += len(line)
-        self.records.append(record)
 
-    def finalize(self, order: Sequence[Any]) -> list[R]:
-        """Replace the file by the final records; drop errors that were replaced by a success.
+    def finalize(self, order: Sequence[Any]) -> Records[R, X]:
+        """Bring the records into their final order; drop errors that were replaced by a success. Nothing is appended after it.
 
         Args:
             order: keys of the final records, in the order of the file.
+
+        Raises:
+            WriteError: the file cannot be written anew; it is as it was.
         """
-        final = {record.key: record for record in self.records if record.error is not None}
-        final |= {record.key: record for record in self.records if record.error is None}
-        records = [final[key] for key in order if key in final]
-        write_atomically(self._path, (record.model_dump_json() + "\n" for record in records))
-        return records
+        final: dict[Any, Place[X]] = {}
+        size = 0
+        for key in order:
+            if (place := self._places.get(key)) is not None:
+                final[key] = Place(size, place.length, place.failed, place.row)
+                size += place.length
+        moved = [self._places[key] for key in final]
+        if size != self._size or any(old.offset != new.offset for old, new in zip(moved, final.values(), strict=True)):
+            write_atomically(self._path, self._lines(moved))
+        self._places, self._size = final, size
+        return Records(self._path, final, self._decoder(self._digests))
+
+    def _lines(self, places: Sequence[Place[X]]) -> Iterator[bytes]:
+        for place in places:
+            yield os.pread(self._file, place.length, place.offset)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -133,21 +177,25 @@ class JsonlStore(Generic[R]):
         self.close()
 
 
-def write_atomically(path: Path, pieces: Iterable[str]) -> None:
-    """Write a text file so that a reader sees the old content or the new, never a part of it.
+def _put(places: dict[Any, Place[X]], record: Record, place: Place[X]) -> None:
+    """Record a place under its key, unless there is a success already."""
+    before = places.get(record.key)
+    if before is None or before.failed:
+        places[record.key] = place
 
-    Args:
-        path: the file.
-        pieces: its text, in pieces.
+
+def _decoded(model: type[Any], noun: str, digests: bool, line: bytes, where: str) -> Any:
+    """Return the record of a line; a function of the module, so that what holds it can be sent to another process.
+
+    Raises:
+        RunFolderError: it is damaged.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        content = line.removesuffix(b"\n")
+        return model.model_validate_json(without_digest(content) if digests else content)
+    except LineDigestError as error:
+        raise RunFolderError(f"{where} is not {noun} as it was written ({error}): remove that line") from error
+    except ValidationError as error:
+        what = error.errors()[0]
+        place = ".".join(map(str, what["loc"])) or "line"
+        raise RunFolderError(f"{where} is not {noun} ({place}: {what['msg']}): remove that line") from error

@@ -18,13 +18,16 @@ from cotbench.envs.registry import EnvEntry, env_entries, env_entry
 from cotbench.errors import RunFolderError
 from cotbench.flags import ELICITATION, EXECUTION, TASKS, Flag
 from cotbench.prompting.elicitation import Elicitation
+from cotbench.runs import line_digest
 from cotbench.runs.folder import FolderKind
 
 MANIFEST = "manifest.json"
 SUITE = "suite.json"
 """The file that takes the manifest's place in a folder of several runs."""
 RUN_FOLDER = FolderKind(noun="run", writer="cotbench run", manifest=MANIFEST)
-FORMAT = 1
+FORMAT = line_digest.FORMAT
+FORMATS = (1, FORMAT)
+"""Formats that are read. The lines of `episodes.jsonl` carry digests since 2 (`line_digest`)."""
 _GIT_SECONDS = 30.0
 _PACKAGES = (
     "cotbench",
@@ -115,6 +118,11 @@ class Manifest(BaseModel):
     uses_elicitation: bool = Field(True, exclude_if=is_true)
 
     @property
+    def has_digests(self) -> bool:
+        """Whether the lines of the run's episodes carry digests."""
+        return self.format >= line_digest.FORMAT
+
+    @property
     def played_dialect(self) -> str:
         """The dialect in which the run was played: the environment's own, where none was recorded yet."""
         return self.dialect or env_entry(self.config.env).own_dialect
@@ -154,9 +162,9 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         place = ".".join(map(str, first["loc"])) or "file"
         raise RunFolderError(f"{path} is not the manifest of a cotbench run ({place}: {first['msg']})") from error
-    if manifest.format != FORMAT:
+    if manifest.format not in FORMATS:
         raise RunFolderError(
-            f"{path} has format {manifest.format}, this cotbench reads {FORMAT}: use the version that wrote it"
+            f"{path} has format {manifest.format}, this cotbench reads {FORMATS[0]} to {FORMAT}: use the version that wrote it"
         )
     return manifest
 

@@ -5,10 +5,14 @@ query is an error, never a guess.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from cotbench.prompting.query import Decision, Query
-from cotbench.runs.episode import Episode, Step, read_episodes
+from cotbench.runs.episode import Step, read_episodes
+
+_HELD = 64
+"""Episodes held in memory: those that are being played."""
 
 
 class ReplayAgent:
@@ -22,17 +26,16 @@ class ReplayAgent:
 
     def __init__(self, run: str) -> None:
         self._run = run
-        self._episodes: dict[str, Episode] = {
-            episode.key: episode for episode in read_episodes(Path(run)) if episode.error is None
-        }
+        self._episodes = read_episodes(Path(run))
+        self._last = lru_cache(maxsize=_HELD)(self._episodes.get)
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
         """Return the recorded decision for each query."""
         return [self._recorded(query) for query in queries]
 
     def _recorded(self, query: Query) -> Decision:
-        episode = self._episodes.get(query.episode)
-        if episode is None or query.step >= len(episode.trajectory):
+        episode = self._last(query.episode)
+        if episode is None or episode.error is not None or query.step >= len(episode.trajectory):
             return Decision("", error=f"{self._run} holds no decision for step {query.step} of {query.episode}")
         seen = episode.trajectory[query.step - 1].observation if query.step else episode.first_observation
         if query.dialogue.observations[-1] != seen:

@@ -4,6 +4,7 @@ flattened; nothing is computed anew.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,13 +29,13 @@ class Run:
         path: the folder.
         manifest: how the run was made.
         summary: its numbers; of the episodes so far, when the run is not finished.
-        records: the episodes, whole.
+        records: the episodes, whole; read from the folder when they are wanted.
     """
 
     path: Path
     manifest: Manifest
     summary: Summary
-    records: list[Episode]
+    records: Sequence[Episode]
 
     @property
     def episodes(self) -> pd.DataFrame:

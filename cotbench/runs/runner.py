@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from cotbench.agents.base import (
     Agent,
@@ -29,6 +30,7 @@ from cotbench.failure import AGENT_BUG, failure_in
 from cotbench.runs.dataset_card import write_run_card
 from cotbench.runs.env_workers import EnvSettings, open_envs
 from cotbench.runs.episode import EPISODES, Episode, Journal, read_episodes
+from cotbench.runs.episode_row import EpisodeRow
 from cotbench.runs.folder import WritableFolder, file_name, make_folder, open_folder
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, RunConfig, provenance, read_manifest
 from cotbench.runs.plan import RunPlan, make_plan
@@ -38,14 +40,22 @@ from cotbench.runs.summary import SUMMARY, Summary, summarize
 from cotbench.runs.tracker import RunTracker, require_trackers
 
 
+@runtime_checkable
+class ResumeObserver(Observer, Protocol):
+    """Receive what was played before, too."""
+
+    def resumed(self, played: Sequence[EpisodeRow]) -> None:
+        """Handle the episodes that are not played again; called once, before anything is played."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """A finished run: its folder, its numbers, its episodes."""
+    """A finished run: its folder, its numbers, its episodes, which are read from the folder when they are wanted."""
 
     folder: Path
     manifest: Manifest
     summary: Summary
-    episodes: list[Episode]
+    episodes: Sequence[Episode]
 
 
 def start_run(
@@ -87,7 +97,7 @@ def start_run(
         try:
             return _play(opened, manifest, plan, agent, resources, observer, stop_at_failures)
         except Exception:
-            if not (path / EPISODES).is_file() or not any(episode.steps for episode in read_episodes(path)):
+            if not (path / EPISODES).is_file() or not any(row.steps for row in read_episodes(path).rows):
                 _remove(set(path.iterdir()) - before)
             raise
 
@@ -217,8 +227,10 @@ def _play(
     )
     trackers = require_trackers(resources.report_to)
     with folder.journal(Journal) as journal:
-        done = {episode.key: episode for episode in journal.records if episode.error is None}
+        done = {row.key: row for row in journal.rows if row.error is None}
         units = [unit for unit in plan.rollouts if unit.key not in done]
+        if isinstance(observer, ResumeObserver):
+            observer.resumed(list(done.values()))
         batch = agent.batch if isinstance(agent, StreamingAgent) else None
         envs = open_envs(settings, *resources.layout(len(units), batch))
         with RunTracker(trackers, folder.path, manifest, done.values()) as tracker:

@@ -6,7 +6,7 @@ An episode that ended in an error has no score: it is counted as an error and le
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from cotbench.envs.registry import env_entry
 from cotbench.failure import ErrorKind
 from cotbench.prompting.elicitation import MODES, Mode
-from cotbench.runs.episode import Episode, Step
+from cotbench.runs.episode import Episode, rows_of
+from cotbench.runs.episode_row import EpisodeRow
 from cotbench.runs.manifest import Manifest, is_true
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
@@ -197,17 +198,18 @@ class Summary(BaseModel):
     errors_by_kind: dict[ErrorKind, ErrorCount] = Field({}, exclude_if=_is_empty)
 
 
-def summarize(episodes: Sequence[Episode], manifest: Manifest) -> Summary:
-    """Return the summary of a run's episodes.
+def summarize(episodes: Iterable[Episode], manifest: Manifest) -> Summary:
+    """Return the summary of a run's episodes; those of a file are not read again.
 
     Args:
         episodes: at most one of each key.
         manifest: of the run.
     """
     config = manifest.config
-    played = {mode: [episode for episode in episodes if episode.mode == mode] for mode in MODES}
+    rows = rows_of(episodes)
+    played = {mode: [row for row in rows if row.mode == mode] for mode in MODES}
     both = config.mode == "both"
-    cot = [episode for episode in played["cot"] if episode.error is None]
+    cot = [row for row in played["cot"] if row.error is None]
     return Summary(
         agent=config.agent,
         env=config.env,
@@ -229,15 +231,15 @@ def summarize(episodes: Sequence[Episode], manifest: Manifest) -> Summary:
         revisions=_revisions(cot) if both else None,
         prompt_actions=_prompt_actions(cot) if both else None,
         uses_elicitation=manifest.uses_elicitation,
-        errors_by_kind=_errors_by_kind(episodes),
+        errors_by_kind=_errors_by_kind(rows),
     )
 
 
-def _errors_by_kind(episodes: Sequence[Episode]) -> dict[ErrorKind, ErrorCount]:
+def _errors_by_kind(rows: Sequence[EpisodeRow]) -> dict[ErrorKind, ErrorCount]:
     reasons: dict[ErrorKind, Counter[str]] = {}
-    for episode in episodes:
-        if episode.error is not None and episode.error_kind is not None:
-            reasons.setdefault(episode.error_kind, Counter())[episode.error] += 1
+    for row in rows:
+        if row.error is not None and row.error_kind is not None:
+            reasons.setdefault(row.error_kind, Counter())[row.error] += 1
     found = {}
     for kind in sorted(reasons):
         ((reason, same),) = reasons[kind].most_common(1)
@@ -245,68 +247,65 @@ def _errors_by_kind(episodes: Sequence[Episode]) -> dict[ErrorKind, ErrorCount]:
     return found
 
 
-def _mode(mode: Mode, episodes: Sequence[Episode], manifest: Manifest) -> ModeSummary:
-    scored = [episode for episode in episodes if episode.error is None]
+def _mode(mode: Mode, rows: Sequence[EpisodeRow], manifest: Manifest) -> ModeSummary:
+    scored = [row for row in rows if row.error is None]
     config = manifest.config
     longest = config.elicitation.observation_chars
     unpassable = set(env_entry(config.env).source().unpassable(manifest.task_list))
-    passable = [episode for episode in scored if episode.task not in unpassable]
+    passable = [row for row in scored if row.task not in unpassable]
     by_type = {name: _success(some) for name, some in sorted(_by_type(scored).items())}
-
-    def total(count: Callable[[Step], float]) -> list[float]:
-        return [float(sum(count(step) for step in episode.trajectory)) for episode in scored]
-
-    lengths = [float(episode.steps) for episode in scored]
-    truncated = total(lambda step: step.decision.trace_truncated)
+    lengths = [row.steps for row in scored]
+    # Resampled together: of a long run each draw of the tasks takes seconds.
+    steps, invalid_actions, tokens, prefilled_tokens, reused_tokens = estimates.count_means(
+        lengths,
+        [row.invalid_actions for row in scored],
+        [row.generated_tokens for row in scored],
+        [row.prefilled_tokens for row in scored],
+        [row.reused_tokens for row in scored],
+    )
+    format_ok, truncated = estimates.count_ratios(
+        ([row.format_kept for row in scored], lengths), ([row.truncated_traces for row in scored], lengths)
+    )
     return ModeSummary(
         n=len(scored),
-        errors=len(episodes) - len(scored),
+        errors=len(rows) - len(scored),
         success=_success(scored),
         by_type=by_type,
         macro_success=estimates.average(list(by_type.values())) if len(by_type) > 1 else None,
         passable_success=_success(passable) if unpassable else None,
-        score=estimates.score([episode.score for episode in scored]),
-        steps=estimates.mean(lengths),
-        invalid_actions=estimates.mean(total(lambda step: step.invalid_action is not None)),
-        tokens=estimates.mean(total(lambda step: step.decision.generated_tokens)),
-        prefilled_tokens=estimates.mean(total(lambda step: step.decision.prefilled_tokens)),
-        reused_tokens=estimates.mean(total(lambda step: step.decision.reused_tokens)),
-        format_ok=estimates.ratio(total(lambda step: step.decision.format_ok), lengths),
-        trace_truncated=estimates.ratio(truncated, lengths) if mode == "cot" else None,
-        dropped_observations=sum(any(step.decision.dropped_observations for step in episode.trajectory) for episode in scored),
-        cut_observations=sum(any(len(text) > longest for text in _shown_later(episode)) for episode in scored),
-        restarts=sum(episode.restarts > 0 for episode in scored),
+        score=estimates.score([row.score for row in scored]),
+        steps=steps,
+        invalid_actions=invalid_actions,
+        tokens=tokens,
+        prefilled_tokens=prefilled_tokens,
+        reused_tokens=reused_tokens,
+        format_ok=format_ok,
+        trace_truncated=truncated if mode == "cot" else None,
+        dropped_observations=sum(row.dropped_observations for row in scored),
+        cut_observations=sum(row.longest_shown > longest for row in scored),
+        restarts=sum(row.restarts > 0 for row in scored),
         leniently_judged=_leniently_judged(scored, env_entry(config.env).leniently_judged()),
     )
 
 
-def _leniently_judged(scored: Sequence[Episode], judged: Callable[[str, str], str | None]) -> dict[str, int]:
-    kinds = Counter(
-        judged(episode.task, episode.trajectory[-1].decision.action)
-        for episode in scored
-        if episode.success and episode.trajectory
-    )
+def _leniently_judged(scored: Sequence[EpisodeRow], judged: Callable[[str, str], str | None]) -> dict[str, int]:
+    kinds = Counter(judged(row.task, row.last_answer) for row in scored if row.last_answer is not None)
     return {kind: count for kind, count in sorted(kinds.items(), key=lambda item: str(item[0])) if kind is not None}
 
 
-def _success(episodes: Sequence[Episode]) -> Estimate:
-    return estimates.rate(sum(episode.success for episode in episodes), len(episodes))
+def _success(rows: Sequence[EpisodeRow]) -> Estimate:
+    return estimates.rate(sum(row.success for row in rows), len(rows))
 
 
-def _by_type(episodes: Sequence[Episode]) -> dict[str, list[Episode]]:
-    types: dict[str, list[Episode]] = {}
-    for episode in episodes:
-        types.setdefault(episode.task_type, []).append(episode)
+def _by_type(rows: Sequence[EpisodeRow]) -> dict[str, list[EpisodeRow]]:
+    types: dict[str, list[EpisodeRow]] = {}
+    for row in rows:
+        types.setdefault(row.task_type, []).append(row)
     return types
 
 
-def _shown_later(episode: Episode) -> list[str]:
-    """Return the observations that an agent was shown after the first one, which is never cut."""
-    return [step.observation for step in episode.trajectory[:-1]]
-
-
-def _gap(prompt: Sequence[Episode], cot: Sequence[Episode]) -> Gap:
-    by_task = {episode.task: episode for episode in cot if episode.error is None}
+def _gap(prompt: Sequence[EpisodeRow], cot: Sequence[EpisodeRow]) -> Gap:
+    by_task = {row.task: row for row in cot if row.error is None}
     pairs = [(one, by_task[one.task]) for one in prompt if one.error is None and one.task in by_task]
     first, second = [one.success for one, _ in pairs], [two.success for _, two in pairs]
     types = {
@@ -326,45 +325,34 @@ def _gap(prompt: Sequence[Episode], cot: Sequence[Episode]) -> Gap:
     )
 
 
-def _consistency(cot: Sequence[Episode]) -> Consistency:
-    compared = [[step for step in episode.trajectory if step.prompt_action is not None] for episode in cot]
-    counts = [float(len(steps)) for steps in compared]
-    same = [float(sum(not step.revised for step in steps)) for steps in compared]
-    return Consistency(
-        states=int(sum(counts)),
-        consistency=estimates.ratio(same, counts),
-        revision_rate=estimates.ratio([count - agreeing for count, agreeing in zip(counts, same, strict=True)], counts),
+def _consistency(cot: Sequence[EpisodeRow]) -> Consistency:
+    counts = [row.compared for row in cot]
+    consistency, revision_rate = estimates.count_ratios(
+        ([row.compared - row.revised for row in cot], counts), ([row.revised for row in cot], counts)
     )
+    return Consistency(states=sum(counts), consistency=consistency, revision_rate=revision_rate)
 
 
-def _prompt_actions(cot: Sequence[Episode]) -> PromptActions:
-    by_episode = [[step.prompt_decision for step in episode.trajectory if step.prompt_decision is not None] for episode in cot]
-    counts = [float(len(decisions)) for decisions in by_episode]
-    return PromptActions(
-        states=int(sum(counts)),
-        tokens=estimates.ratio([float(sum(each.generated_tokens for each in some)) for some in by_episode], counts),
-        prefilled_tokens=estimates.ratio([float(sum(each.prefilled_tokens for each in some)) for some in by_episode], counts),
+def _prompt_actions(cot: Sequence[EpisodeRow]) -> PromptActions:
+    counts = [row.prompt_decisions for row in cot]
+    tokens, prefilled_tokens = estimates.count_ratios(
+        ([row.prompt_generated_tokens for row in cot], counts), ([row.prompt_prefilled_tokens for row in cot], counts)
     )
+    return PromptActions(states=sum(counts), tokens=tokens, prefilled_tokens=prefilled_tokens)
 
 
-def _revisions(cot: Sequence[Episode]) -> Revisions | None:
-    states = revised = helped = hurt = 0
-    nets, counts = [], []
-    for episode in cot:
-        known = [step for step in episode.trajectory if step.expert_action is not None and step.prompt_action is not None]
-        changed = [step for step in known if step.revised]
-        better = sum(step.action == step.expert_action for step in changed)
-        worse = sum(step.prompt_action == step.expert_action for step in changed)
-        states, revised, helped, hurt = states + len(known), revised + len(changed), helped + better, hurt + worse
-        nets.append(float(better - worse))
-        counts.append(float(len(known)))
+def _revisions(cot: Sequence[EpisodeRow]) -> Revisions | None:
+    states = sum(row.expert_compared for row in cot)
     if states == 0:
         return None
+    revised = sum(row.expert_revised for row in cot)
+    helped, hurt = sum(row.helped for row in cot), sum(row.hurt for row in cot)
+    (net,) = estimates.count_ratios(([row.helped - row.hurt for row in cot], [row.expert_compared for row in cot]))
     return Revisions(
         states=states,
         revised=revised,
         helped=helped,
         hurt=hurt,
         neither=revised - helped - hurt,
-        net=estimates.ratio(nets, counts),
+        net=net,
     )

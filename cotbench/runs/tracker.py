@@ -24,6 +24,7 @@ from cotbench.errors import MissingExtraError, UsageError, did_you_mean
 if TYPE_CHECKING:
     from cotbench.prompting.elicitation import Mode
     from cotbench.runs.episode import Episode
+    from cotbench.runs.episode_row import EpisodeRow
     from cotbench.runs.manifest import Manifest
     from cotbench.runs.summary import Summary
 
@@ -109,10 +110,10 @@ class RunTracker(AbstractContextManager["RunTracker"]):
         names: as `require_trackers` returns them.
         folder: the run folder; a tracker that writes files writes them there.
         manifest: of the run.
-        played: episodes that are done already.
+        played: the rows of episodes that are done already.
     """
 
-    def __init__(self, names: Sequence[str], folder: Path, manifest: Manifest, played: Iterable[Episode] = ()) -> None:
+    def __init__(self, names: Sequence[str], folder: Path, manifest: Manifest, played: Iterable[EpisodeRow] = ()) -> None:
         self._trackers: dict[str, Any] = {}
         self._rates = _Rates()
         self._reported = 0.0
@@ -179,7 +180,7 @@ class _Rates:
         self.episodes = self._errors = 0
         self._sums: dict[Mode, dict[str, float]] = {}
 
-    def add(self, episode: Episode) -> None:
+    def add(self, episode: Episode | EpisodeRow) -> None:
         """Add an episode; one that ended in an error is counted and no more."""
         self.episodes += 1
         if episode.error is not None:

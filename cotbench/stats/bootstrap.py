@@ -24,7 +24,8 @@ Floats: TypeAlias = NDArray[np.float64]
 RESAMPLES = 10_000
 SEED = 20260625
 _CHUNK = 1_000_000
-_CACHED = 1_000  # Clusters; the table of draws takes 10 MB.
+_CACHED = 1_000  # Clusters; the table of draws takes 10 MB, and eight are held.
+_CACHED_ALONE = 10_000  # Clusters; the table takes 100 MB, and one is held.
 _SAME = 1e-10
 
 
@@ -125,6 +126,15 @@ class Ratios:
     draws: Floats
     influence: Floats
 
+    def only(self, place: int) -> Bootstrap:
+        """Return one of the ratios.
+
+        Args:
+            place: which.
+        """
+        one = slice(place, place + 1)
+        return Ratios(self.values[one], self.draws[:, one], self.influence[:, one]).combined([1.0])
+
     def combined(self, weights: ArrayLike) -> Bootstrap:
         """Return a weighted sum of the ratios: one of them, a difference, a slope.
 
@@ -172,18 +182,23 @@ def resampled_sums(columns: Floats) -> Floats:
 
 def _times_drawn(clusters: int) -> Iterator[NDArray[np.uint8]]:
     """Yield how often each resample holds each cluster: blocks of [resamples, clusters]."""
-    if clusters <= _CACHED:
-        table = _all_times_drawn(clusters)
+    if clusters <= _CACHED_ALONE:
+        table = (_small_table if clusters <= _CACHED else _large_table)(clusters)
         yield from (table[rows] for rows in blocks(RESAMPLES, clusters))
     else:
         yield from _drawn(clusters)
 
 
-@lru_cache(maxsize=8)
 def _all_times_drawn(clusters: int) -> NDArray[np.uint8]:
-    times = np.concatenate(list(_drawn(clusters)))
+    times = np.empty((RESAMPLES, clusters), np.uint8)
+    for rows, drawn in zip(blocks(RESAMPLES, clusters), _drawn(clusters), strict=True):
+        times[rows] = drawn
     times.flags.writeable = False
     return times
+
+
+_small_table = lru_cache(maxsize=8)(_all_times_drawn)
+_large_table = lru_cache(maxsize=1)(_all_times_drawn)
 
 
 def _drawn(clusters: int) -> Iterator[NDArray[np.uint8]]:

@@ -76,6 +76,32 @@ def ratio(totals: Sequence[float], counts: Sequence[float]) -> Estimate:
     return estimate(bootstrap.ratios([totals], [counts]).combined([1.0]))
 
 
+def count_ratios(*pairs: tuple[Sequence[int], Sequence[int]]) -> list[Estimate]:
+    """Return `ratio` of several pairs of totals and counts of the same clusters, which are resampled once for all of them.
+
+    Sums of whole numbers are exact, so each interval is that of `ratio`, to the last bit.
+
+    Args:
+        pairs: totals and counts, a whole number for each cluster.
+    """
+    together = [place for place, (totals, counts) in enumerate(pairs) if len(totals) > 1 and sum(counts) > 0]
+    found = [None if place in together else ratio(*pair) for place, pair in enumerate(pairs)]
+    if together:
+        resampled = bootstrap.ratios([pairs[place][0] for place in together], [pairs[place][1] for place in together])
+        for column, place in enumerate(together):
+            found[place] = estimate(resampled.only(column))
+    return [one for one in found if one is not None]
+
+
+def count_means(*values: Sequence[int]) -> list[Estimate]:
+    """Return `mean` of several quantities of the same tasks, as `count_ratios`.
+
+    Args:
+        values: a whole number for each task.
+    """
+    return count_ratios(*((each, [1] * len(each)) for each in values))
+
+
 def estimate(resampled: Bootstrap) -> Estimate:
     """Return a bootstrapped quantity with its interval; with one cluster there is none."""
     n = len(resampled.influence)

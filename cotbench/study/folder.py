@@ -13,8 +13,8 @@ from cotbench.agents.trust import concerns
 from cotbench.errors import RunFolderError
 from cotbench.json_text import parse_json
 from cotbench.plugins import loaded_plugins
+from cotbench.runs.atomic_file import write_atomically
 from cotbench.runs.folder import FolderKind, make_folder, open_folder
-from cotbench.runs.jsonl_store import write_atomically
 from cotbench.study.plan import StudyPlan
 from cotbench.study.stage import Stage, StageOutput
 

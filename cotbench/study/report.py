@@ -17,7 +17,8 @@ from cotbench.failure import failure_in
 from cotbench.probes.probe import Probe, probe_named, probe_names
 from cotbench.registry import load
 from cotbench.report.page import BrowsedRun, Page, Section
-from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.atomic_file import write_atomically
+from cotbench.runs.episode import rows_of
 from cotbench.stats.estimates import Estimate
 from cotbench.stats.formatting import format_estimate
 from cotbench.stats.trend import Over
@@ -197,7 +198,7 @@ def _warnings(data: StudyData) -> list[str]:
         found.append(f"UNFINISHED: {len(data.missing)} of {len(data.plan.stages)} stages are not done ({names}, ...)")
     if len(data.config.seeds) == 1:
         found.append("One seed: intervals are over tasks and say nothing of what another training run would give.")
-    failures = [failure_in(one) for _, run in data.runs for one in run.records]
+    failures = [failure_in(row) for _, run in data.runs for row in rows_of(run.records)]
     failures += [failure_in(row) for _, probed in data.probed for row in probed.rows]
     errors = [failure for failure in failures if failure is not None]
     if errors:
@@ -220,7 +221,7 @@ def _browsed(data: StudyData) -> Sequence[BrowsedRun]:
             arm = "before training" if place.arm is None else f"{place.arm}, seed {place.seed}, after {place.progress:.0%}"
             words = [arm, place.split or ""]
             words += [place.env] * (len(data.config.envs) > 1) + [place.model or ""] * (len(data.config.models) > 1)
-            chosen.append(BrowsedRun(", ".join(words), tuple(run.records)))
+            chosen.append(BrowsedRun(", ".join(words), run.records))
     return chosen
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotbench.prompting.elicitation import Mode
-from cotbench.runs.episode import Episode
+from cotbench.runs.episode import rows_of
+from cotbench.runs.episode_row import EpisodeRow
 from cotbench.runs.results import Run
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
@@ -95,8 +96,8 @@ def success(mode: Mode) -> Callable[[Run], Sums]:
     return lambda run: {one.task: (float(one.success), 1.0) for one in _scored(run, mode)}
 
 
-def _scored(run: Run, mode: Mode) -> list[Episode]:
-    return [one for one in run.records if one.mode == mode and one.error is None]
+def _scored(run: Run, mode: Mode) -> list[EpisodeRow]:
+    return [one for one in rows_of(run.records) if one.mode == mode and one.error is None]
 
 
 def series_levels(

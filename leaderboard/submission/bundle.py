@@ -19,6 +19,7 @@ from cotbench.leaderboard.submission.json_reader import quote_value, read_model,
 from cotbench.leaderboard.submission.run_reader import read_finished
 from cotbench.runs import manifest as manifests
 from cotbench.runs.episode import EPISODES, Episode
+from cotbench.runs.line_digest import LineDigestError, with_digest, without_digest
 from cotbench.runs.manifest import MANIFEST, Manifest
 from cotbench.runs.results import load_run
 
@@ -95,17 +96,18 @@ def repack(bundle: Bundle) -> bytes:
     submission = {"format": FORMAT, "details": bundle.details.model_dump(mode="json")}
     head = json.dumps(submission, indent=2).encode() + b"\n"
     manifest = bundle.manifest.model_dump_json(indent=2).encode() + b"\n"
-    lines = _lines(bundle.episodes, limits.EXPANDED - len(head) - len(manifest))
+    lines = _lines(bundle, limits.EXPANDED - len(head) - len(manifest))
     data = write_archive({SUBMISSION: [head], MANIFEST: [manifest], EPISODES: lines})
     if len(data) > limits.PACKED:
         raise SubmissionError(f"the submission has {len(data):,} bytes; at most {limits.PACKED:,} are accepted")
     return data
 
 
-def _lines(episodes: Sequence[Episode], left: int) -> Iterator[bytes]:
+def _lines(bundle: Bundle, left: int) -> Iterator[bytes]:
     """Yield the episodes as they are written, a line each; `left` is how many bytes they may have."""
-    for number, episode in enumerate(episodes, 1):
-        line = episode.model_dump_json().encode() + b"\n"
+    for number, episode in enumerate(bundle.episodes, 1):
+        text = episode.model_dump_json().encode()
+        line = (with_digest(text) if bundle.manifest.has_digests else text) + b"\n"
         left -= len(line)
         if len(line) > limits.LINE:
             raise SubmissionError(f"{EPISODES}, line {number}: is longer than {limits.LINE:,} bytes")
@@ -126,7 +128,7 @@ def unpack(data: bytes | BinaryIO) -> Bundle:
     members = read_archive(_content(data), _LARGEST, limits.EXPANDED)
     details = _details(members[SUBMISSION].content())
     manifest = _manifest(members[MANIFEST].content())
-    return Bundle.of(details, manifest, list(_episodes(members[EPISODES])))
+    return Bundle.of(details, manifest, list(_episodes(members[EPISODES], manifest.has_digests)))
 
 
 def _content(data: bytes | BinaryIO) -> bytes:
@@ -156,7 +158,7 @@ def _details(text: bytes) -> Details:
 
 def _manifest(text: bytes) -> Manifest:
     document = read_object(text, MANIFEST)
-    require_format(document, manifests.FORMAT, MANIFEST)
+    require_format(document, manifests.FORMAT, MANIFEST, oldest=manifests.FORMATS[0])
     # Fields that a manifest did not always have: their defaults mean what it was then.
     optional = ("dialect", "expert", "uses_elicitation")
     require_fields(document, tuple(Manifest.model_fields), MANIFEST, optional=optional)
@@ -165,18 +167,26 @@ def _manifest(text: bytes) -> Manifest:
     return read_model(Manifest, text, MANIFEST)
 
 
-def _episodes(member: Member) -> Iterator[Episode]:
+def _episodes(member: Member, digests: bool) -> Iterator[Episode]:
     steps = 0
     for number, line in member.lines(limits.LINE):
         where = f"{EPISODES}, line {number}"
         if number > limits.EPISODES:
             raise SubmissionError(f"{where}: a submission has at most {limits.EPISODES:,} episodes")
-        read_object(line, where)
-        episode = read_model(Episode, line, where)
+        content = _without_digest(line, where) if digests else line
+        read_object(content, where)
+        episode = read_model(Episode, content, where)
         steps += len(episode.trajectory)
         if steps > limits.ALL_STEPS:
             raise SubmissionError(f"{where}: the episodes of a submission have at most {limits.ALL_STEPS:,} steps together")
         yield episode
+
+
+def _without_digest(line: bytes, where: str) -> bytes:
+    try:
+        return without_digest(line)
+    except LineDigestError as error:
+        raise SubmissionError(f"{where}: is not as it was written: {error}") from error
 
 
 def _digest(manifest: Manifest, episodes: Sequence[Episode]) -> str:

@@ -105,8 +105,14 @@ def require_fields(document: dict[str, Any], known: Sequence[str], where: str, o
             raise SubmissionError(f"{where}: {name} is missing")
 
 
-def require_format(document: dict[str, Any], known: int, where: str) -> None:
-    """Refuse another format than the known one.
+def require_format(document: dict[str, Any], known: int, where: str, oldest: int | None = None) -> None:
+    """Refuse another format than the known ones.
+
+    Args:
+        document: the object.
+        known: the newest format that is read.
+        where: what to call it in an error.
+        oldest: the oldest one that is read; the newest alone where left out.
 
     Raises:
         SubmissionError: a newer one, or none.
@@ -116,7 +122,8 @@ def require_format(document: dict[str, Any], known: int, where: str) -> None:
     found = document["format"]
     if isinstance(found, int) and not isinstance(found, bool) and found > known:
         raise SubmissionError(f"{where}: has format {found}, this cotbench reads {known}: use a newer cotbench here")
-    if found != known or isinstance(found, bool | float):
+    first = known if oldest is None else oldest
+    if not isinstance(found, int) or isinstance(found, bool) or found < first:
         raise SubmissionError(f"{where}: format is {quote_value(found)}, not {known}")
 
 

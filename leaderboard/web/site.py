@@ -19,8 +19,8 @@ from cotbench.leaderboard.web.board_table import board_csv
 from cotbench.leaderboard.web.entry_sections import entry_episodes
 from cotbench.leaderboard.web.models import BoardRows, Boards, board_name
 from cotbench.leaderboard.web.pages import board_page, entry_page
+from cotbench.runs.atomic_file import write_atomically
 from cotbench.runs.folder import make_folder
-from cotbench.runs.jsonl_store import write_atomically
 
 INDEX = "index.html"
 _STATES: tuple[State | None, ...] = ("replayed", None)
@@ -102,14 +102,14 @@ def write_site(store: Store, folder: Path) -> Path:
     for name in ("boards", "entries", "static"):
         (folder / name).mkdir(exist_ok=True)
     for asset in assets().values():
-        (folder / "static" / asset.filename).write_bytes(asset.content)
+        write_atomically(folder / "static" / asset.filename, [asset.content])
     boards = store.boards()
     names = tuple(board_name(board, f"boards/{board.slug}.html") for board in boards)
     write_atomically(folder / "boards.json", [Boards(boards=names).model_dump_json(indent=2) + "\n"])
     for path, text in (*_boards(store, boards), *_entries(store)):
         write_atomically(folder / path, [text])
     for entry in store.entries():
-        (folder / "entries" / f"{entry.id}.zip").write_bytes(store.bundle(entry.id))
+        write_atomically(folder / "entries" / f"{entry.id}.zip", [store.bundle(entry.id)])
     view = parse_board_query({}, boards)
     page = board_page(board_view(store, view.board, view.state), view, boards, SiteLinks(""), size=None)
     write_atomically(folder / INDEX, [page])  # Last: a site that has it is whole.

@@ -17,6 +17,7 @@ from cotbench.leaderboard.submission.bundle import Bundle, pack, unpack
 from cotbench.leaderboard.submission.details import Details
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.runner import run
+from tests.lines import lines_of
 
 JSON = dict[str, Any]
 DETAILS = Details(name="A random walk", team="The testers", link="https://example.org/walk")
@@ -106,7 +107,7 @@ def edited(
     if episodes is not None:
         rows = [json.loads(line) for line in content["episodes.jsonl"].splitlines()]
         episodes(rows)
-        content["episodes.jsonl"] = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+        content["episodes.jsonl"] = lines_of(rows)
     return zipped(content)
 
 

@@ -28,6 +28,7 @@ from cotbench.runs.runner import run
 from cotbench.stats import estimates
 from tests.conftest import needs_hf
 from tests.judges import ASKED, GAMES, Judge, Player, shown
+from tests.lines import read_objects, write_objects
 
 PLAYED = 6
 
@@ -396,12 +397,12 @@ def test_the_numbers_and_the_draw_are_counted_a_second_way(cli: Any, tmp_path: P
     monkeypatch.chdir(tmp_path)
     games = tuple(f"alfworld/gen/{kind}/{number}" for kind in ("look", "cool") for number in (1, 2, 3))
     run(RunConfig(agent="w", tasks=games, max_steps=8, expert_actions=True), out=Path("run"), agent=Wavers())
-    lines = Path("run/episodes.jsonl").read_text().splitlines()
-    blind = json.loads(lines[1])
+    rows = read_objects(Path("run/episodes.jsonl"))
+    blind = rows[1]
     for step in blind["trajectory"]:
         step["expert_action"] = None  # No expert is known there; an action may be empty, and that is not the expert's.
-    Path("run/episodes.jsonl").write_text("\n".join([lines[0], json.dumps(blind), *lines[2:]]) + "\n")
-    episodes = [one for one in map(json.loads, Path("run/episodes.jsonl").read_text().splitlines()) if one["mode"] == "cot"]
+    write_objects(Path("run/episodes.jsonl"), rows)
+    episodes = [one for one in rows if one["mode"] == "cot"]
     assert not all(episode["success"] for episode in episodes), "lost episodes are judged too"
     states = {(one["task"], number): step for one in episodes for number, step in enumerate(one["trajectory"])}
     revised = {key: step for key, step in states.items() if step["prompt_action"] != step["action"]}

@@ -19,8 +19,8 @@ from cotbench.stats import estimates
 from tests.judges import ASKED, Judge, pair, shown
 
 
-class Rows(JsonlStore[PreferenceRow]):
-    name, model, noun = "rows.jsonl", PreferenceRow, "a row"
+class Rows(JsonlStore[PreferenceRow, PreferenceRow]):
+    name, manifest, model, noun = "rows.jsonl", "manifest.json", PreferenceRow, "a row"
 
 
 ODD = st.text(st.sampled_from("A B:\nb>?<p&;'\"\r\u2028\x0c\x85ü\U0001f600[/bold]Which"), max_size=40)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -12,14 +11,14 @@ import pytest
 
 from cotbench.errors import UsageError
 from cotbench.probes.states import read_states
+from tests.lines import read_objects, write_objects
 
 
 def _with_episodes(reference: Any, folder: Path, change: Any) -> Path:
     """A copy of the run in which every episode was changed by a function."""
     shutil.copytree(reference.folder, folder)
     file = folder / "episodes.jsonl"
-    lines = [change(place, json.loads(line)) for place, line in enumerate(file.read_text().splitlines())]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_objects(file, [change(place, row) for place, row in enumerate(read_objects(file))])
     return folder
 
 

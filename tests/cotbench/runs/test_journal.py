@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from cotbench.errors import RunFolderError
+from cotbench.runs.atomic_file import write_atomically
 from cotbench.runs.episode import EPISODES, Episode, Journal, read_episodes
-from cotbench.runs.jsonl_store import write_atomically
+from cotbench.runs.line_digest import with_digest
 
 
 def _episode(task: str, error: str | None = None) -> Episode:
@@ -36,11 +37,17 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
-    (tmp_path / EPISODES).write_text(_episode("1").model_dump_json() + '\n{"task": 3}\n')
-    with pytest.raises(RunFolderError, match=r"episodes\.jsonl:2 is not an episode \(task:"):
-        read_episodes(tmp_path)
-    with pytest.raises(RunFolderError):
-        Journal(tmp_path)
+    good = with_digest(_episode("1").model_dump_json().encode()) + b"\n"
+    for line, why in (
+        (with_digest(b'{"task": 3}'), r"\(task:"),
+        (good.strip().replace(b"1", b"2", 1), r"as it was written \(its sha256 is that of another text\)"),
+        (_episode("2").model_dump_json().encode(), r"as it was written \(it does not end with its sha256\)"),
+    ):
+        (tmp_path / EPISODES).write_bytes(good + line + b"\n")
+        with pytest.raises(RunFolderError, match=rf"episodes\.jsonl:2 is not an episode {why}"):
+            read_episodes(tmp_path)
+        with pytest.raises(RunFolderError):
+            Journal(tmp_path)
     (tmp_path / EPISODES).write_text("")
     Journal(tmp_path).close()
 
@@ -63,7 +70,7 @@ def test_a_full_disk_tears_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         journal.append(_episode("1"))
         real = os.write
         monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:10]))
-        with pytest.raises(RunFolderError, match=r"cannot write to .* make room"):
+        with pytest.raises(RunFolderError, match=r"cannot write .*episodes\.jsonl .*: make room there and"):
             journal.append(_episode("2"))
         monkeypatch.undo()
         journal.append(_episode("3"))

@@ -1,6 +1,5 @@
 """Whole runs on real engines: what is in the folder, resuming, replaying."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
 from cotbench.runs.resources import Resources
 from cotbench.runs.runner import SilentObserver, new_folder, resume_run, run
+from tests.lines import read_objects
 
 GAMES = ("alfworld/gen/pick/0", "alfworld/gen/heat/1")
 
 
 def _untimed(folder: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
+    rows = read_objects(folder / "episodes.jsonl")
     for row in rows:
         assert row.pop("seconds") >= 0
     return rows
@@ -137,7 +137,7 @@ def test_resuming_refuses_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(RunFolderError, match="holds another run: its data generator is '2', not 'other'"):
         resume_run(tmp_path / "run", agent=agent, resources=Resources(), observer=SilentObserver())
     manifest = tmp_path / "run" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 99'))
     with pytest.raises(RunFolderError, match="has format 99"):
         cotbench.load_run(tmp_path / "run")
     manifest.write_text("[]")

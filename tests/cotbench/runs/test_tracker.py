@@ -20,6 +20,7 @@ from cotbench.runs import tracker as tracker_module
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.runner import RunOutcome, run
 from cotbench.runs.tracker import require_trackers
+from tests.lines import read_objects
 
 ENV = "alfworld-gen"
 CALLS: list[tuple[str, Any]] = []
@@ -72,7 +73,7 @@ def _run(out: Path, *trackers: str, **more: Any) -> RunOutcome:
 
 
 def _untimed(folder: Path) -> list[Any]:
-    return [{**json.loads(line), "seconds": 0} for line in (folder / "episodes.jsonl").read_text().splitlines()]
+    return [{**row, "seconds": 0} for row in read_objects(folder / "episodes.jsonl")]
 
 
 def test_a_tracker_is_told_the_settings_the_progress_and_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

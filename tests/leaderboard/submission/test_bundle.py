@@ -32,6 +32,7 @@ from cotbench.runs.suite import SUITE_FOLDER, write_suite
 from cotbench.runs.summary import summarize
 from tests.leaderboard import made
 from tests.leaderboard.made import DETAILS, edited, members, packed, played, replaced, setting, zipped
+from tests.lines import read_objects, signed, write_objects
 
 
 def _refusal(data: bytes | io.BytesIO) -> str:
@@ -55,12 +56,11 @@ def test_a_run_comes_back_as_it_was_played() -> None:
 def test_a_submission_holds_no_traceback(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(played(), folder)
-    lines = (folder / "episodes.jsonl").read_text().splitlines()
+    rows = read_objects(folder / "episodes.jsonl")
     error = "agent toy failed: KeyError: 'x' (agent.py:3)"
     bug = {"error": error, "error_kind": "agent bug", "traceback": f'File "{folder}/agent.py", line 3'}
     none = {"success": False, "score": 0.0, "raw_score": 0.0, "terminated": False, "truncated": False}
-    lines[0] = json.dumps({**json.loads(lines[0]), **bug, **none})
-    (folder / "episodes.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    write_objects(folder / "episodes.jsonl", [{**rows[0], **bug, **none}, *rows[1:]])
     run = load_run(folder)
     (folder / "summary.json").write_text(summarize(run.records, run.manifest).model_dump_json())
     data = pack(folder, DETAILS)
@@ -197,7 +197,8 @@ def test_a_run_that_is_being_played_is_refused(tmp_path: Path) -> None:
 
 def test_an_episode_that_was_not_planned_is_refused(tmp_path: Path) -> None:
     folder = _copy(tmp_path)
-    _lines(folder, lambda lines: lines.append(lines[0].replace(json.loads(lines[0])["task"], "alfworld/gen/cool/1")))
+    rows = read_objects(folder / "episodes.jsonl")
+    write_objects(folder / "episodes.jsonl", [*rows, {**rows[0], "task": "alfworld/gen/cool/1"}])
     assert "episodes.jsonl holds alfworld/gen/cool/1#prompt, which its manifest does not list" in _not_packed(folder)
 
 
@@ -565,10 +566,10 @@ def test_a_run_that_is_too_large_is_not_packed(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_values_are_counted_before_they_are_made() -> None:
-    row = members(packed())["episodes.jsonl"].splitlines()[0].rstrip(b"}")
+    row, _, _ = members(packed())["episodes.jsonl"].splitlines()[0].partition(b',"sha256"')
     tracemalloc.start()
     for filler in (b"[],", b"{},", b"1,", b'{"a":1},', b"[[[[[[", b'"a",'):
-        line = row + b',"trajectory":[' + filler * (4_000_000 // len(filler)) + b"1]}\n"
+        line = signed(row + b',"trajectory":[' + filler * (4_000_000 // len(filler)) + b"1]}") + b"\n"
         data = zipped({**members(packed()), "episodes.jsonl": line})
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
@@ -597,7 +598,7 @@ def _line(text: bytes) -> bytes:
 def _second(old: bytes, new: bytes) -> bytes:
     line = members(packed())["episodes.jsonl"].splitlines(keepends=True)[1]
     assert old in line
-    return _line(line.replace(old, new, 1))
+    return _line(signed(line.replace(old, new, 1)))
 
 
 def _manifest(old: bytes, new: bytes) -> bytes:
@@ -625,14 +626,14 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
         "submission.json: has format 2, this cotbench reads 1: use a newer cotbench here",
     ),
     "a newer manifest": (
-        lambda: edited(packed(), manifest=lambda document: document.update(format=2, more={})),
-        "manifest.json: has format 2, this cotbench reads 1: use a newer cotbench here",
+        lambda: edited(packed(), manifest=lambda document: document.update(format=3, more={})),
+        "manifest.json: has format 3, this cotbench reads 2: use a newer cotbench here",
     ),
     "no format": (
         lambda: edited(packed(), manifest=lambda document: document.pop("format")),
         "manifest.json: format is missing",
     ),
-    "another format": (lambda: edited(packed(), manifest=setting("format", to="1")), "manifest.json: format is '1', not 1"),
+    "another format": (lambda: edited(packed(), manifest=setting("format", to="1")), "manifest.json: format is '1', not 2"),
     "format true": (
         lambda: edited(packed(), submission=setting("format", to=True)),
         "submission.json: format is 'True', not 1",
@@ -760,7 +761,10 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
         "episodes.jsonl, line 2: trajectory.2: ",
     ),
     "no task": (lambda: edited(packed(), episodes=lambda rows: rows[1].pop("task")), "line 2: task: Field required"),
-    "an empty line": (lambda: _line(b"\n"), "episodes.jsonl, line 2: is not JSON (Expecting value at character 1)"),
+    "an empty line": (
+        lambda: _line(b"\n"),
+        "episodes.jsonl, line 2: is not as it was written: it does not end with its sha256",
+    ),
     "a torn line": (
         lambda: replaced(packed(), episodes=members(packed())["episodes.jsonl"][:-1]),
         "episodes.jsonl, line 8: is cut off",
@@ -833,7 +837,10 @@ def test_a_mutated_zip_is_a_bundle_or_an_error(seed: int) -> None:
 @given(SEEDS, NAMES)
 def test_mutated_files_are_a_bundle_or_an_error(seed: int, name: str) -> None:
     content = members(packed())[{"episodes": "episodes.jsonl"}.get(name, f"{name}.json")]
-    _accepted(replaced(packed(), **{name: _mutated(content, random.Random(seed))}))
+    mutated = _mutated(content, random.Random(seed))
+    if name == "episodes":  # With right digests, so that what they guard is read too.
+        mutated = b"".join(signed(line[:-1]) + b"\n" for line in mutated.splitlines(keepends=True) if line)
+    _accepted(replaced(packed(), **{name: mutated}))
 
 
 JSON_VALUES = st.recursive(
