@@ -24,7 +24,9 @@ HOSTILE = {
         "[dance()]",
         "[logarithm(value=2, base=10, precision=77), square_root(number=2, precision=3)]",
         "[mean(numbers=[1, 2]), pwd(), ls(a=True), rm(file_name='*')]",
-        "[post_tweet(content='x'), mention(tweet_id=0, mentioned_usernames=['@a', '@b']), get_tweet(tweet_id=0)]",
+        "[post_tweet(content='x'), "
+        + ", ".join(f"mention(tweet_id={number}, mentioned_usernames=['@a', '@b'])" for number in range(12))
+        + ", get_tweet(tweet_id=0)]",
         "[book_flight(access_token='1', card_id='1', travel_date='2024-11-11', travel_from='SFO', travel_to='LAX', "
         "travel_class='economy')]",
         "[get_outside_temperature_from_google(), displayCarStatus(option='fuel'), get_current_speed()]",
@@ -75,7 +77,8 @@ def _check(name: str, tasks: Sequence[str]) -> None:
         pytest.skip(str(error))
     one_after_the_other = entry.make(split="train", request=request)
     try:
-        for task in tasks:
+        _episode(one_after_the_other, name, tasks[0])
+        for task in tasks[1:]:
             alone = entry.make(split="train", request=request)
             try:
                 expected = _episode(alone, name, task)
@@ -102,25 +105,23 @@ def test_an_episode_after_another_is_the_same_as_alone(name: str, pairs: int) ->
 
 
 @needs_bfcl
-@pytest.mark.parametrize("first", ["expert", "hostile"])
-def test_a_default_value_that_one_episode_changes_is_new_in_the_next(first: str) -> None:
-    """`post_tweet(mentions=[])` stores its default list, and `mention` extends it."""
-    env = env_entry("bfcl").make(request=["expert_action"])
+def test_a_default_value_that_one_episode_changes_is_new_in_the_next() -> None:
+    """`post_tweet(mentions=[])` stores its default list, and `mention` extends it.
 
-    def won(task: str) -> bool:
-        _, info = env.reset(options={"task": task})
-        ended = False
-        while not ended:
-            *_, ended, _, info = env.step(info["expert_action"])
-        return bool(info["success"])
-
+    A right answer with an empty list of its own was lost after that, for the reference answers with the default.
+    """
+    env = env_entry("bfcl").make()
     try:
-        if first == "expert":
-            assert won("bfcl/multi_turn_base_68")
-        else:
-            env.reset(options={"task": "bfcl/multi_turn_base_30"})
-            env.step("[authenticate_twitter(username='dr_smith', password='securePass123'), post_tweet(content='x')]")
-            env.step("[" + ", ".join(f"mention(tweet_id={n}, mentioned_usernames=['@x'])" for n in range(12)) + "]")
-        assert won("bfcl/multi_turn_base_30")
+        env.reset(options={"task": "bfcl/multi_turn_base_68"})
+        env.step("[post_tweet(content='x')]")
+        mentioned, *_ = env.step("[" + ", ".join(f"mention(tweet_id={n}, mentioned_usernames=['@x'])" for n in range(12)) + "]")
+        assert "mention_status" in mentioned or "mentioned" in mentioned
+        env.reset(options={"task": "bfcl/multi_turn_base_30"})
+        for turn in data.ground_truth("bfcl/multi_turn_base_30"):
+            if turn:
+                explicit = [text.replace("post_tweet(", "post_tweet(tags=[], mentions=[], ") for text in turn]
+                env.step(f"[{', '.join(explicit)}]")
+            *_, info = env.step("[]")
+        assert info["success"], info["turns_passed"]
     finally:
         env.close()
