@@ -67,7 +67,7 @@ def parse_spec(spec: str) -> AgentSpec:
     """
     if _PASSWORD.search(spec):
         raise UsageError(
-            f"agent {without_secrets(spec)!r}: a URL in it holds more than a host and a path; "
+            f"agent {without_secrets(spec)!r}: its URL holds more than a host and a path; "
             "a key belongs into an environment variable"
         )
     head, _, query = spec.partition("?")
