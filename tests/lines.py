@@ -23,10 +23,10 @@ def write_objects(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def signed(line: bytes) -> bytes:
     """A line with the digest that belongs to what stands before the one it had."""
-    return with_digest(re.sub(rb',"sha256":"[0-9a-f]{64}"(?=}$)', b"", line))
+    text = line.removesuffix(b"\n")
+    return with_digest(re.sub(rb',"sha256":"[0-9a-f]{64}"(?=}$)', b"", text)) + line[len(text) :]
 
 
 def lines_of(rows: Iterable[dict[str, Any]]) -> bytes:
     """The lines of objects, with digests; one that an object had already is replaced."""
-    plain = ({name: one for name, one in row.items() if name != FIELD} for row in rows)
-    return b"".join(with_digest(json.dumps(row).encode()) + b"\n" for row in plain)
+    return b"".join(signed(json.dumps(row, separators=(",", ":")).encode() + b"\n") for row in rows)
