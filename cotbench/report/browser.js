@@ -14,6 +14,17 @@
     revised: ["~", "revision"],
   };
 
+  // A text in which control characters, and those of direction, zero width or no meaning, are written out, as Python's
+  // cotbench.printable has it.
+  function printable(text) {
+    return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (character) => {
+      if (character === "\n" || character === "\t") return character;
+      const code = character.codePointAt(0).toString(16);
+      if (code.length <= 2) return "\\x" + code.padStart(2, "0");
+      return code.length <= 4 ? "\\u" + code.padStart(4, "0") : "\\U" + code.padStart(8, "0");
+    });
+  }
+
   // An element with attributes, listeners (a key that begins with "on") and children; a string becomes text.
   function make(tag, attributes, ...children) {
     const element = document.createElement(tag);
@@ -24,7 +35,7 @@
     }
     for (const child of children.flat()) {
       if (child === null || child === undefined) continue;
-      element.append(typeof child === "string" ? document.createTextNode(child) : child);
+      element.append(typeof child === "string" ? document.createTextNode(printable(child)) : child);
     }
     return element;
   }

@@ -23,7 +23,6 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, Literal
 
-from cotbench.printable import printable
 from cotbench.prompting.dialogue import truncate_middle
 from cotbench.prompting.query import derive_seed
 from cotbench.report.page import BrowsedRun
@@ -116,17 +115,9 @@ def episodes_json(runs: Iterable[BrowsedRun]) -> str:
 
 
 def _dumped(value: Any) -> str:
-    """Return JSON in ASCII with printable texts, without the characters that have a meaning in HTML."""
-    text = json.dumps(_printable(value), separators=(",", ":"), allow_nan=False)
+    """Return JSON in ASCII, without the characters that have a meaning in HTML."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _printable(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return list(map(_printable, value))
-    return printable(value) if isinstance(value, str) else value
 
 
 def _episode(episode: Episode) -> dict[str, Any]:

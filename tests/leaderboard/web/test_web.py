@@ -29,6 +29,7 @@ from cotbench.leaderboard.boards.view import Standing
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.verification.difference import Difference
+from cotbench.printable import printable
 from cotbench.stats.estimates import Estimate
 from tests.cotbench.report.pages import HOSTILE, Read
 from tests.leaderboard.made import bundled, packed
@@ -363,16 +364,16 @@ def test_whatever_is_written_is_text(text: str) -> None:
     }
     for name, html in pages.items():
         page = Read(html)
-        assert " ".join(text.split()) in " ".join(page.text.split()), name
+        assert " ".join(printable(text).split()) in " ".join(page.text.split()), name
         assert not page.all("img") and not page.styles, name
         for tag, attributes in page.elements:
             assert "style" not in attributes and not any(each.startswith("on") for each in attributes), (name, tag)
         for script in page.all("script"):
             data = script.get("type") == "application/json" and script.get("id") == "episode-data"
             assert data or str(script["src"]).startswith("/static/"), name
-    assert Read(pages["submit"]).all("input")[1]["value"] == text
+    assert Read(pages["submit"]).all("input")[1]["value"] == printable(text)
     link = next(a for a in Read(pages["entry"]).all("a") if a.get("rel"))
-    assert link == {"href": text, "rel": "nofollow noopener noreferrer"}
+    assert link == {"href": printable(text), "rel": "nofollow noopener noreferrer"}
 
 
 def test_no_page_asks_anybody_else(full: Any, board: str) -> None:
