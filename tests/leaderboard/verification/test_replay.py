@@ -510,9 +510,7 @@ def test_an_episode_has_its_time(expert: Bundle, monkeypatch: pytest.MonkeyPatch
     late = f"{ONE}#prompt cannot be replayed: it took too long"
     with pytest.raises(ReplayTimeoutError, match=f"{late}: at the end of its time it was at step 0"):
         verify_bundle(expert)
-    with pytest.raises(
-        ReplayTimeoutError, match=late
-    ):  # It may not even have started by then.
+    with pytest.raises(ReplayTimeoutError, match=late):  # It may not even have started by then.
         verify_bundle(expert, jobs=1)
 
 
