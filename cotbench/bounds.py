@@ -13,7 +13,7 @@ OBSERVATIONS_CHARS = 16_000_000
 """Characters of all observations of an episode."""
 
 ANSWERS_CHARS = 64_000_000
-"""Characters of all that an agent answers in an episode: 168 steps with traces of 32,000 tokens, which stand there twice, fit."""
+"""Characters of all that an agent answers in an episode: 168 steps with traces of 32,000 tokens, each there twice, fit."""
 
 ERROR_CHARS = 10_000
 """Characters of an error, and of a traceback."""
