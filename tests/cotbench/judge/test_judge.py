@@ -28,7 +28,7 @@ from cotbench.runs.runner import run
 from cotbench.stats import estimates
 from tests.conftest import needs_hf
 from tests.judges import ASKED, GAMES, Judge, Player, shown
-from tests.lines import read_objects, write_objects
+from tests.lines import read_objects, signed, write_objects
 
 PLAYED = 6
 
@@ -342,10 +342,11 @@ def test_another_machine_is_no_other_judge(cli: Any, here: Path, monkeypatch: py
 def test_judgements_of_another_run_are_refused(cli: Any, here: Path) -> None:
     assert cli(*BY_TEST)[0] == 0
     lines = LINES.read_text()
-    LINES.write_text(lines.replace('"prompt_action":"look"', '"prompt_action":"dance"'))
+    changed = lines.replace('"prompt_action":"look"', '"prompt_action":"dance"')
+    LINES.write_bytes(b"".join(map(signed, changed.encode().splitlines(keepends=True))))
     code, _, error = cli(*BY_TEST, "--resume")
     assert code == 2 and f"holds a judgement of step 0 of {GAMES[0]}, where the run has other actions" in error
-    LINES.write_text(lines + '{"task": 3}\n')
+    LINES.write_bytes(lines.encode() + signed(b'{"task": 3}\n'))
     code, _, error = cli(*BY_TEST, "--resume")
     assert code == 2 and f"{LINES}:19 is not a row of probe preference (task:" in error
     LINES.write_text(lines)
