@@ -26,7 +26,7 @@ def main() -> None:
     parent, *descriptors = map(int, sys.argv[1:])
     control: Connection[Any, Any]
     control, *pipes = (Connection(descriptor) for descriptor in descriptors)
-    end_with_parent(parent)
+    end_with_parent(parent, signal.SIGKILL)
     try:
         search_path, plugins = control.recv()
         # Last, so that nothing there takes an installed module's place.

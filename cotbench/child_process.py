@@ -58,7 +58,7 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def ending_with_parent(command: Sequence[str], number: int = signal.SIGKILL) -> list[str]:
+def ending_with_parent(command: Sequence[str], number: int) -> list[str]:
     """Return the command line that runs a program which ends with this process where the system can do that, else the same.
 
     The thread that starts it must stay.

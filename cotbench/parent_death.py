@@ -9,14 +9,13 @@ keeps the process number and the pipes.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from contextlib import suppress
 
 _PR_SET_PDEATHSIG = 1
 
 
-def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+def end_with_parent(parent: int, number: int) -> None:
     """Have the system send this process a signal when its parent ends, where it can (Linux); what it becomes by `exec` too.
 
     The parent is the *thread* that has started this process: that thread must stay.

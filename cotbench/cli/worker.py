@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ def main() -> None:
     """Run commands from standard input until it ends."""
     open_streams()
     parent = int(sys.argv[1])
-    end_with_parent(parent)
+    end_with_parent(parent, signal.SIGKILL)
     commands, answers = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)

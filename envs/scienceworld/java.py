@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ class JavaProcess:
         try:
             with block_interrupts():  # What Ctrl-C means is decided here.
                 self._process = subprocess.Popen(
-                    ending_with_parent(command), stdin=pipe, stdout=pipe, stderr=pipe, cwd=folder, bufsize=0
+                    ending_with_parent(command, signal.SIGKILL), stdin=pipe, stdout=pipe, stderr=pipe, cwd=folder, bufsize=0
                 )
         except OSError as error:
             raise EngineError(f"cannot start Java ({error})") from error
