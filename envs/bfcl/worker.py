@@ -7,6 +7,7 @@ Processor time, not the clock: on a busy machine a harmless call must not be tak
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -42,8 +43,10 @@ def main() -> None:
         seconds = CPU_SECONDS * (PATIENCE if request.get("patient") else 1)
         match request["do"]:
             case "start":
-                game = MultiTurn(request["task"])
+                first, game = game is None, MultiTurn(request["task"])
                 _reply(replies, True)
+                if first:
+                    gc.freeze()  # Every episode's modules are garbage after it: what stays is not looked through for it.
             case "call" if game is not None:
                 room = request["room"]
                 game.begin_response()
