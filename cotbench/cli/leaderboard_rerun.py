@@ -66,9 +66,9 @@ def rerun(
             config = rerun_config(bundle, episodes, seed)
             with tempfile.TemporaryDirectory(prefix="cotbench-rerun-") as folder:
                 outcome = run(config, out=Path(folder) / "run", agent=loaded, data=data)
+                found = compare_rerun(bundle, outcome.manifest, outcome.episodes, seed=seed, weights=weights)
         finally:
             close_agent(loaded)
-        found = compare_rerun(bundle, outcome.manifest, outcome.episodes, seed=seed, weights=weights)
         level = store.reproduce(entry.id, found).level
     if json_:
         echo_json(found.model_dump_json(indent=2))

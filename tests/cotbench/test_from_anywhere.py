@@ -93,7 +93,7 @@ def test_a_worker_of_a_study(place: Path, tmp_path: Path) -> None:
 
     log = tmp_path / "log"
     done = subprocess.run(
-        python_command(WORKER),
+        python_command(WORKER, str(os.getpid())),
         input=json.dumps({"arguments": ["--version"], "log": str(log)}) + "\n",
         cwd=place,
         capture_output=True,

@@ -20,7 +20,9 @@ from cotbench.envs.bfcl import data
 from cotbench.envs.bfcl.env import BFCLEnv
 from cotbench.envs.bfcl.host import TOO_LONG, Host
 from cotbench.envs.bfcl.upstream import NOW
+from cotbench.envs.registry import env_entry
 from cotbench.errors import EngineError
+from cotbench.leaderboard.verification.budget import Budget
 from cotbench.leaderboard.verification.replay import Replayer
 from cotbench.prompting.query import Decision
 from cotbench.runs.env_workers import EnvSettings
@@ -95,7 +97,7 @@ def _recorded(env: BFCLEnv, task: str, actions: Sequence[str]) -> Episode:
 
 
 def _difference(episode: Episode) -> Any:
-    replayer = Replayer(EnvSettings("bfcl", {"request": []}))
+    replayer = Replayer(EnvSettings("bfcl", {"request": []}), False, Budget.of(env_entry("bfcl"), [episode]))
     try:
         return replayer.difference(episode)
     finally:

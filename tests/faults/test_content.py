@@ -46,7 +46,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copyfile(wheels.fetch(name), here / "wheels" / wheels.WHEELS[name].filename)
     monkeypatch.setenv("COTBENCH_CACHE", str(here))
     monkeypatch.chdir(tmp_path)
-    upstream._modules.cache_clear()
+    upstream._code.cache_clear()
     return here
 
 

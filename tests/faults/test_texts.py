@@ -159,7 +159,7 @@ def test_a_run_of_hostile_texts_is_played_submitted_verified_and_shown(
         assert run_cli(["leaderboard", "export", str(site), "--db", db]) == 0
 
     _measured("compare, report, submit, verify, export", show, len(texts))
-    assert " verified" in capsys.readouterr().out
+    assert " replayed" in capsys.readouterr().out
     pages = [*tmp_path.glob("report/**/*.html"), *site.glob("**/*.html")]
     assert len(pages) > 3
     for page in pages:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from cotbench.agents import make_agent
-from cotbench.agents.registry import parse_spec, printable
+from cotbench.agents.registry import parse_spec, without_secrets
 from cotbench.agents.trust import concerns
 from cotbench.cli import run_cli
 from cotbench.errors import AgentError, UsageError
@@ -386,6 +386,6 @@ def test_a_password_in_a_url_is_shown_and_written_nowhere(
 
 
 def test_a_spec_is_shown_without_what_may_be_a_secret() -> None:
-    assert printable("openai:m@http:/me:hunter2@host?key_env=sk-1") == "openai:m@...@host"
-    assert printable("openai:m@http://127.0.0.1:8000/v1?key_env=sk-1") == "openai:m@http://127.0.0.1:8000/v1"
-    assert printable("hf:Qwen/Qwen3-4B?dtype=bfloat16") == "hf:Qwen/Qwen3-4B"
+    assert without_secrets("openai:m@http:/me:hunter2@host?key_env=sk-1") == "openai:m@...@host"
+    assert without_secrets("openai:m@http://127.0.0.1:8000/v1?key_env=sk-1") == "openai:m@http://127.0.0.1:8000/v1"
+    assert without_secrets("hf:Qwen/Qwen3-4B?dtype=bfloat16") == "hf:Qwen/Qwen3-4B"

@@ -24,7 +24,7 @@ from cotbench.errors import EngineError
 from cotbench.failure import INFRASTRUCTURE
 from cotbench.leaderboard.submission.bundle import Bundle
 from cotbench.leaderboard.submission.details import Details
-from cotbench.leaderboard.verification import replay_processes
+from cotbench.leaderboard.verification import budget, replay_processes
 from cotbench.leaderboard.verification.verify import verify_bundle
 from cotbench.runs import env_workers
 from cotbench.runs.episode import Episode
@@ -132,7 +132,8 @@ def test_time_in_which_the_waiting_process_was_stopped_does_not_count(monkeypatc
 
 
 def test_a_stopped_verifying_process_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay_processes, "ANSWER_SECONDS", 6.0)
+    monkeypatch.setattr(budget, "START_SECONDS", 4.0)
+    monkeypatch.setattr(replay_processes, "REPLY_SECONDS", 1.0)
     outcome = run(RunConfig(agent="random", episodes=6, max_steps=5), out=tmp_path / "run")
     stopped: list[int] = []
 
@@ -142,7 +143,7 @@ def test_a_stopped_verifying_process_is_replaced(tmp_path: Path, monkeypatch: py
             os.kill(stopped[0], signal.SIGSTOP)
 
     bundle = Bundle.of(Details(name="Mine"), outcome.manifest, outcome.episodes)
-    assert verify_bundle(bundle, jobs=2, progress=stop_one) is None
+    assert verify_bundle(bundle, jobs=2, progress=stop_one).difference is None
     assert stopped and not alive(stopped[0])
 
 
@@ -301,6 +302,7 @@ def _untimed(folder: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
     for row in rows:
         assert row.pop("seconds") >= 0
+        del row["sha256"]
     return rows
 
 

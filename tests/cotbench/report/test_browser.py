@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlencode
 
 import pytest
 
+from cotbench.printable import printable
 from cotbench.report.browser import effect_of
 from cotbench.report.html import write_report
 from cotbench.report.page import BrowsedRun
@@ -118,7 +119,8 @@ def test_hostile_episodes_are_shown_as_they_are_written(opened: Callable[..., An
     chrome = opened(run="")
     assert _text(chrome, ".browser-episode h3") == HOSTILE[0]
     shown = [each.get_attribute("textContent") for each in chrome.find_elements("css selector", ".browser-episode pre")]
-    assert shown == ["You are in a room.", "".join(HOSTILE[:3]), HOSTILE[1], HOSTILE[0], HOSTILE[0], HOSTILE[0]]
+    written = ["You are in a room.", "".join(HOSTILE[:3]), HOSTILE[1], HOSTILE[0], HOSTILE[0], HOSTILE[0]]
+    assert shown == [printable(text) for text in written]
     assert "The trace changed the action to the expert's: it helped." in _text(chrome, ".browser-effect")
     assert HOSTILE[1] in _text(chrome, ".browser-invalid")
 
@@ -127,7 +129,7 @@ def test_a_traceback_is_shown_as_it_is_written(opened: Callable[..., Any]) -> No
     chrome = opened(run="")
     _choose(chrome, "outcome", "error")
     line = chrome.find_element("css selector", ".browser-invalid")
-    assert line.get_attribute("textContent") == f"agent bug: {HOSTILE[2]}"
+    assert line.get_attribute("textContent") == f"agent bug: {printable(HOSTILE[2])}"
     details = chrome.find_element("css selector", ".browser-episode details")
     assert details.get_attribute("open") is None
     assert details.find_element("css selector", "pre").get_attribute("textContent") == "\n".join(HOSTILE[:3])

@@ -32,7 +32,7 @@ alfworld-gen = ["id"]
 [elicitation]
 trace_tokens = 12
 [traces]
-episodes = 8
+episodes = 12
 [train]
 preset = "tiny"
 epochs = 1.0

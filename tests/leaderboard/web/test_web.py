@@ -825,7 +825,7 @@ def test_a_failure_shows_nothing_of_itself(store: Any, monkeypatch: pytest.Monke
 
 def test_two_hundred_submissions_at_once(store: Any) -> None:
     data = [variant(number) for number in range(190)]
-    with served(store) as server:
+    with served(store, connections=400) as server:
         start = threading.Barrier(200)
 
         def one(number: int) -> Answer:
