@@ -80,7 +80,7 @@ def test_a_poisoned_wheel_is_not_run(cache: Path, tmp_path: Path, capsys: pytest
         "2026.3.23; fetch it anew with: cotbench data fetch bfcl --again"
     )
     with pytest.raises(MissingDataError, match="it is not bfcl-eval"):
-        upstream.service("GorillaFileSystem")
+        upstream.Upstream().service("GorillaFileSystem")
     assert not marker.exists() and not Path("r").exists()
 
 

@@ -132,7 +132,7 @@ def test_a_traceback_is_shown_as_it_is_written(opened: Callable[..., Any]) -> No
     assert line.get_attribute("textContent") == f"agent bug: {printable(HOSTILE[2])}"
     details = chrome.find_element("css selector", ".browser-episode details")
     assert details.get_attribute("open") is None
-    assert details.find_element("css selector", "pre").get_attribute("textContent") == "\n".join(HOSTILE[:3])
+    assert details.find_element("css selector", "pre").get_attribute("textContent") == printable("\n".join(HOSTILE[:3]))
     assert chrome.title == HOSTILE[0] and not chrome.find_elements("css selector", "img")
 
 

@@ -110,6 +110,7 @@ def test_its_numbers_are_those_of_its_probes(done: Path) -> None:
         assert found.estimates["cot exact"].mean == pytest.approx(sum(row.cot_match for row in rows) / 4)
 
 
+@pytest.mark.slow
 def test_interrupted_and_killed_it_ends_with_the_same_numbers(done: Path, tmp_path: Path) -> None:
     study, out = _write(tmp_path), tmp_path / "out"
     process = _start(study, out)
