@@ -1,12 +1,14 @@
 """What an environment makes of an agent's text. Invariant: there is an answer for every text, the same for whoever asks.
 
 An environment's `canonical` and `equivalent` have to take any text, but their code may fail at one that nobody has thought of.
-That is not the episode's error, or else a model could take its losses out of the figures: the text stands for itself then.
+That is not the episode's error, or else a model could take its losses out of the figures: the text stands for itself then, and
+a warning names the code that failed, once in a process.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 
 from cotbench.json_text import replace_surrogates
@@ -24,7 +26,7 @@ def read_action(canonical: Callable[[str], str], action: str) -> str:
     try:
         spelling = canonical(action)
     except Exception:
-        _log.debug("an action has no spelling and is taken as it stands", exc_info=True)
+        _warn(canonical, "an action is taken as it stands")
         spelling = action
     return str(replace_surrogates(spelling if isinstance(spelling, str) else action))
 
@@ -40,7 +42,7 @@ def are_equivalent(equivalent: Callable[[str, str], bool], first: str, second: s
     try:
         return bool(equivalent(first, second))
     except Exception:
-        _log.debug("two actions cannot be compared and are taken as they stand", exc_info=True)
+        _warn(equivalent, "two actions are compared as they stand")
         return first == second
 
 
@@ -55,5 +57,17 @@ def lenient_kind(judged: Callable[[str, str], str | None], task: str, answer: st
     try:
         return judged(task, answer)
     except Exception:
-        _log.debug("an answer cannot be judged leniently", exc_info=True)
+        _warn(judged, "an answer counts as none that was judged leniently")
         return None
+
+
+_failed: set[str] = set()
+
+
+def _warn(code: Callable[..., object], consequence: str) -> None:
+    """Warn that an environment's code fails at a text, once for each function; to be called while its error is handled."""
+    name = f"{getattr(code, '__module__', '')}.{getattr(code, '__qualname__', type(code).__name__)}"
+    if name not in _failed:
+        _failed.add(name)
+        error = type(sys.exc_info()[1]).__name__
+        _log.warning("%s failed at an agent's text (%s): %s", name, error, consequence)

@@ -67,9 +67,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 @pytest.fixture
 def env() -> Iterator[BFCLEnv]:
-    made = BFCLEnv()
-    yield made
-    made.close()
+    env = BFCLEnv()
+    yield env
+    env.close()
 
 
 def _recorded(env: BFCLEnv, task: str, actions: Sequence[str]) -> Episode:

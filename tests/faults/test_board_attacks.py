@@ -114,12 +114,12 @@ def test_figures_of_prompt_actions_are_self_reported_wherever_they_stand(store: 
 
     head = next(csv.reader(io.StringIO(board_csv(board_view(store, COT).rows))))
     assert {"consistency (self-reported)", "tokens (self-reported)", "agent (self-reported)", "success", "score"} <= set(head)
-    listed = json.loads(_said(path, "list", "--mode", "cot", "--json"))[0]
+    listed = json.loads(_output(path, "list", "--mode", "cot", "--json"))[0]
     assert listed["figures"]["consistency"] == {"replay": False, "rerun": True} and listed["rows"][0]["level"] == "replayed"
-    text = " ".join(_said(path, "list", "--mode", "cot").split())
+    text = " ".join(_output(path, "list", "--mode", "cot").split())
     assert "success ●" in text and "name ○" in text and "○ self-reported: as submitted: no replay can check it" in text
-    shown = " ".join(_said(path, "show", entry.id).split())
-    replayed, claims = shown[shown.index("● replayed") :].split("○ self-reported")
+    page = " ".join(_output(path, "show", entry.id).split())
+    replayed, claims = page[page.index("● replayed") :].split("○ self-reported")
     assert "success" in replayed and "consistency" not in replayed and "consistency" in claims and "revisions" in claims
 
     pytest.importorskip("jinja2")
@@ -141,13 +141,13 @@ def test_every_column_and_row_says_what_can_check_it() -> None:
     from cotbench.leaderboard.web.entry_sections import NUMBERS
 
     known = FIGURES.keys() | OURS
-    shown = {column.figure for column in BOARD_COLUMNS} | set(CSV_COLUMNS.values()) | TERMINAL_COLUMNS.keys() | NUMBERS.keys()
+    figures = {column.figure for column in BOARD_COLUMNS} | set(CSV_COLUMNS.values()) | TERMINAL_COLUMNS.keys() | NUMBERS.keys()
     of_rows = {field.name for field in fields(Standing)} - {"details"}
-    assert shown | of_rows <= known
+    assert figures | of_rows <= known
     assert not FIGURES.keys() & OURS
 
 
-def _said(path: Path, *arguments: str) -> str:
+def _output(path: Path, *arguments: str) -> str:
     import contextlib
 
     output = io.StringIO()
@@ -382,13 +382,13 @@ def test_a_queue_goes_on_after_a_step_that_does_not_return(path: Path, monkeypat
         slow = _sent(store, edited(_run(), episodes=_waiting(100_000)), "Slow", replay=False)
         other = _sent(store, _run("walker?number=2"), "Other", replay=False)
         begun = time.monotonic()
-        said = _said(path, "verify", "--all", "--jobs", "1")
+        output = _output(path, "verify", "--all", "--jobs", "1")
         assert time.monotonic() - begun < 60
-        assert f"{slow.id} not checked: " in said and "it took too long" in said and f"{other.id} replayed" in said
+        assert f"{slow.id} not checked: " in output and "it took too long" in output and f"{other.id} replayed" in output
         entry = store.entry(slow.id)
         assert (entry.state, entry.level) == ("unchecked", "self-reported") and "it took too long" in entry.unchecked
         assert (_row(store, entry).rank, _row(store, other).rank) == (None, 1)
-        assert _said(path, "verify", "--all") == "", "it is not tried again and again"
+        assert _output(path, "verify", "--all") == "", "it is not tried again and again"
 
 
 def test_the_budget_grows_with_what_is_replayed_and_not_with_what_is_claimed() -> None:
@@ -425,9 +425,9 @@ def _again(path: Path, entry: Entry, *more: str) -> tuple[int, str, str]:
 
 @needs_hf
 def test_an_agent_that_answers_the_same_is_reproduced(store: Store, path: Path, tiny: Entry) -> None:
-    code, said, errors = _again(path, tiny, "--trust")
+    code, output, errors = _again(path, tiny, "--trust")
     assert code == 0, errors
-    assert said.startswith(f"{tiny.id} reproduced: ") and "(100.0%), on 2 of 2 tasks" in said
+    assert output.startswith(f"{tiny.id} reproduced: ") and "(100.0%), on 2 of 2 tasks" in output
     entry = store.entry(tiny.id)
     found = entry.reproduction
     assert found is not None and (found.tasks, found.episodes) == (2, 4)
@@ -437,14 +437,14 @@ def test_an_agent_that_answers_the_same_is_reproduced(store: Store, path: Path, 
     assert (entry.state, entry.level) == ("replayed", "reproduced")
     assert {entry.figures[name] for name in ("success", "consistency", "tokens", "agent")} == {"reproduced"}
     assert {entry.figures[name] for name in ("computed", "name", "team")} == {"self-reported"}
-    assert _row(store, entry).level == "reproduced" and "reproduced" in _said(path, "list")
+    assert _row(store, entry).level == "reproduced" and "reproduced" in _output(path, "list")
 
 
 @needs_hf
 def test_forged_prompt_actions_are_not_reproduced(store: Store, path: Path) -> None:
     entry = _sent(store, edited(_tiny(), episodes=_looks))
-    code, said, _ = _again(path, entry, "--trust")
-    assert code == 1 and "prompt_action 'look', here " in said
+    code, output, _ = _again(path, entry, "--trust")
+    assert code == 1 and "prompt_action 'look', here " in output
     assert store.entry(entry.id).level == "replayed"
 
 

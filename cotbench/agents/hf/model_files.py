@@ -49,7 +49,7 @@ _PICKLED = {"pytorch_model": "model", "model": "model", "consolidated": "model",
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 _THREADS = 8
 _CACHED_BYTES = 32 * 2**20
-"""Smaller files are hashed in no time, and their digests not kept."""
+"""Smaller files are hashed in no time, and their digests not stored."""
 
 _SETTLED = 2.0
 """Seconds without a change after which a file's times tell that it has not changed since."""
@@ -189,9 +189,9 @@ def _digest(path: Path) -> str:
         return sha256_of(path)
     record = _record_of(path)
     with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads(record.read_text("utf-8")) if record is not None else {}
-        if tuple(kept["mark"]) == mark:
-            return str(kept["sha256"])
+        stored = json.loads(record.read_text("utf-8")) if record is not None else {}
+        if tuple(stored["mark"]) == mark:
+            return str(stored["sha256"])
     digest = sha256_of(path)
     settled = time.time() - max(mark[3:]) / 1e9 > _SETTLED
     if record is not None and settled and _mark(path) == mark:
