@@ -85,6 +85,30 @@ class DialectSource(Protocol):
         """
 
 
+@runtime_checkable
+class NestedSource(Protocol):
+    """A `TaskSource` with splits that are larger than what a run plays unless it is told a number."""
+
+    def first_tasks(self, scheme: str, split: str) -> tuple[str, ...]:
+        """Return the sorted ids that come first in every draw from a split, whatever the seed.
+
+        Args:
+            scheme: `paper`, `official` or another of `schemes`.
+            split: the split's name within the scheme.
+        """
+
+
+def first_tasks(source: TaskSource, scheme: str, split: str) -> tuple[str, ...]:
+    """Return the tasks of a split that a run plays unless it is told a number, and that boards rank: all, or the first ones.
+
+    Args:
+        source: lists the tasks.
+        scheme: the family of splits.
+        split: the split's name within the scheme.
+    """
+    return source.first_tasks(scheme, split) if isinstance(source, NestedSource) else source.tasks(scheme, split)
+
+
 class ListedTasks:
     """`TaskSource` for an environment whose tasks are listed and need no data.
 

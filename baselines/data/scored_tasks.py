@@ -1,4 +1,6 @@
-"""Tasks that are scored. Invariant: nothing is trained on a task of a scored split, nor on one that shares its scenario."""
+"""Tasks that nothing is trained on. Invariant: neither a task of a scored split or of one for tuning, nor one that shares its
+scenario.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +9,26 @@ from functools import cache
 
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.envs.registry import EnvEntry, env_entry, env_names
+from cotbench.envs.splits import DEV, TRAIN
 from cotbench.errors import UsageError
 
-_TRAIN, _PAPER = "train", "paper"
+_PAPER = "paper"
 
 
 def check_trainable(demonstrations: Iterable[Demonstration]) -> None:
-    """Refuse to train on what is scored.
+    """Refuse to train on what is scored or tuned on.
 
     Raises:
-        UsageError: names the first task that belongs to a scored split.
+        UsageError: names the first task that belongs to a scored split or to `dev`.
     """
     check_tasks(demonstration.task for demonstration in demonstrations)
 
 
 def check_tasks(tasks: Iterable[str]) -> None:
-    """Refuse tasks that are scored.
+    """Refuse tasks that are scored or tuned on.
 
     These are the tasks of every split but `train`, the training tasks of scheme `paper` excepted, and every task of a scenario
-    that scheme `paper` scores.
+    that scheme `paper` scores or tunes on.
 
     Args:
         tasks: task ids of any environment.
@@ -37,14 +40,13 @@ def check_tasks(tasks: Iterable[str]) -> None:
     for task in tasks:
         if task in scored:
             raise UsageError(
-                f"{task} is scored ({scored[task]}): nothing may be trained on it; take tasks of split train "
-                "(cotbench list tasks)"
+                f"{task} is {scored[task]}: nothing may be trained on it; take tasks of split train (cotbench list tasks)"
             )
 
 
 @cache
 def _scored_tasks(envs: tuple[str, ...]) -> Mapping[str, str]:
-    """Return each task that nothing may be trained on, with the reason."""
+    """Return each task that nothing may be trained on, with the reason: "scored (alfworld-gen paper/id)"."""
     found: dict[str, str] = {}
     for env in envs:
         found |= _scored_of(env_entry(env))
@@ -61,14 +63,15 @@ def _scored_of(entry: EnvEntry) -> dict[str, str]:
     scored: dict[str, str] = {}
     scenarios: dict[object, str] = {}
     for scheme, split, tasks in splits:
-        if split == _TRAIN:
+        if split == TRAIN:
             continue
-        scored = dict.fromkeys(tasks, f"{entry.name} {scheme}/{split}") | scored
+        reason = f"{'for tuning' if split == DEV else 'scored'} ({entry.name} {scheme}/{split}"
+        scored = dict.fromkeys(tasks, f"{reason})") | scored
         if scheme == _PAPER:
             shared = {source.scenario(task) for task in tasks if source.scenario(task) != task}
-            scenarios = dict.fromkeys(shared, f"{entry.name} {scheme}/{split} has its scenario") | scenarios
+            scenarios = dict.fromkeys(shared, f"{reason} has its scenario)") | scenarios
     for scheme, split, tasks in splits:
-        if (scheme, split) == (_PAPER, _TRAIN):
+        if (scheme, split) == (_PAPER, TRAIN):
             for task in tasks:  # A benchmark without a training split of its own holds our training tasks in what it scores.
                 scored.pop(task, None)
     everything = {task for _, _, tasks in splits for task in tasks} if scenarios else set()

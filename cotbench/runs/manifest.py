@@ -61,9 +61,9 @@ class RunConfig(BaseModel):
     scheme: Annotated[str, Flag(panel=TASKS)] = Field("paper", description="family of splits: paper or official")
     split: Annotated[str, Flag(panel=TASKS)] = Field("id", description="split of the scheme: id, ood, train, ...")
     mode: Annotated[Literal["prompt", "cot", "both"], Flag(panel=TASKS)] = Field("both", description="modes that are played")
-    episodes: Annotated[int | None, Flag(names=("--limit", "-n"), panel=TASKS, default="all")] = Field(
-        None, ge=1, description="number of tasks, drawn by the seed"
-    )
+    episodes: Annotated[
+        int | None, Flag(names=("--limit", "-n"), panel=TASKS, default="all, of larger generated splits the first 120")
+    ] = Field(None, ge=1, description="number of tasks, drawn by the seed")
     tasks: Annotated[tuple[str, ...] | None, Flag(name="--task", panel=TASKS)] = Field(
         None, description="id of a task to play instead of a split; may be repeated"
     )

@@ -5,12 +5,12 @@ machine.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cotbench.envs.registry import EnvEntry, env_entry
-from cotbench.envs.tasks import playable
+from cotbench.envs.tasks import first_tasks, playable
 from cotbench.errors import UnknownNameError, UsageError
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.runs.manifest import RunConfig
@@ -45,7 +45,8 @@ class RunPlan:
 def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
     """Choose the tasks of a run; start no engine and no model.
 
-    `episodes` tasks are drawn from the split by the seed; a smaller number gives the first ones of a larger.
+    `episodes` tasks are drawn from the split by the seed; a smaller number gives the first ones of a larger. Without a number,
+    the tasks are the split's first ones, which is all of most splits (`envs.tasks.first_tasks`).
 
     Args:
         config: the settings of the run.
@@ -74,25 +75,29 @@ def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
         tasks = playable(source, named, data, "given", config.available_only)
         return RunPlan(config, entry, tasks, len(named), len(tasks) < len(named))
     available = playable(source, all_tasks, data, config.split, config.available_only)
-    chosen = list(available)
+    first = frozenset(first_tasks(source, config.scheme, config.split))
+    chosen = [task for task in available if task in first]
     if config.episodes is not None:
         if config.episodes > len(available):
             raise UsageError(
                 f"--episodes {config.episodes} is more than the {len(available)} tasks of "
                 f"{config.env} {config.scheme}/{config.split}"
             )
-        chosen = draw_tasks(available, config.episodes, config.seed)
+        chosen = draw_tasks(available, config.episodes, config.seed, first)
     return RunPlan(config, entry, tuple(chosen), len(all_tasks), len(available) < len(all_tasks))
 
 
-def draw_tasks(tasks: Sequence[str], episodes: int, seed: int) -> list[str]:
+def draw_tasks(tasks: Sequence[str], episodes: int, seed: int, first: Collection[str]) -> list[str]:
     """Draw tasks by a seed; a smaller number gives the first ones of a larger.
 
     Args:
         tasks: task ids to draw from.
         episodes: how many to draw.
         seed: of the random order.
+        first: tasks that are drawn before all others, whatever the seed.
     """
-    chosen = list(tasks)
-    random.Random(f"cotbench-tasks-{seed}").shuffle(chosen)
-    return chosen[:episodes]
+    rng = random.Random(f"cotbench-tasks-{seed}")
+    ahead, others = [task for task in tasks if task in first], [task for task in tasks if task not in first]
+    rng.shuffle(ahead)
+    rng.shuffle(others)
+    return [*ahead, *others][:episodes]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cotbench.envs.registry import env_entry
+from cotbench.envs.tasks import first_tasks
 from cotbench.errors import UnknownNameError, UsageError
 from cotbench.probes.folder import parse_options
 from cotbench.probes.probe import probe_named
@@ -181,7 +182,9 @@ def _references(config: StudyConfig, env: str, add: Add) -> None:
         episodes = (
             1 << (needed - 1).bit_length()
         )  # In steps, so that a slightly larger number of states leaves the reference runs unchanged.
-        if episodes < len(env_entry(env).source().tasks(config.scheme, split)):
+        source = env_entry(env).source()
+        episodes = min(episodes, len(source.tasks(config.scheme, split)))
+        if episodes != len(first_tasks(source, config.scheme, split)):
             wanted["episodes"] = episodes
         name = _joined("reference", *_env_words(config, env), split)
         add(name, "reference", RunRequest(config.reference, wanted, config.elicitation), Place(env, split=split))
@@ -279,5 +282,5 @@ def _probe(config: StudyConfig, subject: _Subject, split: str, probe: ProbeAt, a
 
 
 def _played(config: StudyConfig, runs: Runs, env: str, split: str) -> float:
-    episodes = runs.episodes or len(env_entry(env).source().tasks(config.scheme, split))
+    episodes = runs.episodes or len(first_tasks(env_entry(env).source(), config.scheme, split))
     return 2 * episodes * cost.episode_tokens(env, runs.max_steps or env_entry(env).max_steps())

@@ -16,7 +16,7 @@ from cotbench.envs import wheels
 from cotbench.envs.alfworld import generator
 from cotbench.envs.alfworld.actions import DIALECTS, MOVE
 from cotbench.envs.alfworld.game import Game, read_game
-from cotbench.envs.splits import Rule, is_out_of_domain, manifest, split_tasks
+from cotbench.envs.splits import Rule, first_of_split, is_out_of_domain, manifest, split_tasks
 from cotbench.errors import GameFileError, MissingDataError, UnknownNameError
 
 _PACKAGE = "cotbench.envs.alfworld"
@@ -28,6 +28,17 @@ GENERATED_PREFIX = "alfworld/gen/"
 def official_ids(split: str) -> tuple[str, ...]:
     """Return all task ids of an upstream split, sorted."""
     lines = files(_PACKAGE).joinpath("ids", f"{split}.txt").read_text("utf-8").split()
+    return tuple(f"alfworld/{line}" for line in lines)
+
+
+@cache
+def dev_ids() -> tuple[str, ...]:
+    """Return the ids of upstream's training games that are held out for tuning, sorted.
+
+    Of the training types' households with three games each, every fifth gives its last game. So `dev` is to `train` what
+    upstream's valid_seen is: a goal in a room that training shows, with the things in other places.
+    """
+    lines = files(_PACKAGE).joinpath("ids", "dev.txt").read_text("utf-8").split()
     return tuple(f"alfworld/{line}" for line in lines)
 
 
@@ -118,6 +129,10 @@ class GeneratedGames:
         """Return the sorted ids of a split."""
         return split_tasks(_PACKAGE, "alfworld-gen", scheme, split, _expand_generated)
 
+    def first_tasks(self, scheme: str, split: str) -> tuple[str, ...]:
+        """Return the sorted ids that come first in every draw from a split: those of its first seeds."""
+        return first_of_split(_PACKAGE, "alfworld-gen", scheme, split, _expand_generated)
+
     def task_type(self, task: str) -> str:
         """Return the third part of the id."""
         return generated_key(task)[0]
@@ -152,10 +167,14 @@ class GeneratedGames:
 
 
 def _expand_official(rule: Rule) -> list[str]:
-    types = rule.get("types")
-    source = OfficialGames()
-    tasks = [task for split in rule["from"] for task in official_ids(split)]
-    return [task for task in tasks if types is None or source.task_type(task) in types]
+    types, dev = rule.get("types"), rule.get("dev")
+    source, held_out = OfficialGames(), frozenset(dev_ids())
+    return [
+        task
+        for split in rule["from"]
+        for task in official_ids(split)
+        if (types is None or source.task_type(task) in types) and (dev is None or (task in held_out) == dev)
+    ]
 
 
 def _expand_generated(rule: Rule) -> list[str]:

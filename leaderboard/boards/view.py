@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cotbench import paper
 from cotbench.envs.registry import env_entry
+from cotbench.envs.tasks import first_tasks
 from cotbench.errors import CotbenchError, UnknownNameError
 from cotbench.leaderboard.boards.ranking import exchange_of, mcnemar_of, ranks
 from cotbench.leaderboard.store.board import Board
@@ -144,9 +145,9 @@ def _view(store: Store, board: Board) -> BoardView:
 
 
 def _tasks_now(env: str, board: Board) -> str | None:
-    """Return the hash of the split's tasks as they are now; None where the environment is not known here."""
+    """Return the hash of the tasks of the split that are ranked now; None where the environment is not known here."""
     try:
-        return tasks_sha256(env_entry(env).source().tasks(board.scheme, board.split))
+        return tasks_sha256(first_tasks(env_entry(env).source(), board.scheme, board.split))
     except CotbenchError:
         return None
 

@@ -8,13 +8,15 @@ from collections import Counter
 from functools import cache
 
 from cotbench.envs.registry import EnvEntry, env_entry
+from cotbench.envs.splits import DEV, TRAIN
+from cotbench.envs.tasks import first_tasks
 from cotbench.errors import SubmissionError, UnknownNameError
 from cotbench.leaderboard.submission.json_reader import quote_value
 from cotbench.runs.manifest import MANIFEST, Manifest, RunConfig
 from cotbench.runs.plan import RunPlan, draw_tasks
 
-TRAIN = "train"
-"""The split that is trained on, in every scheme that has one."""
+UNSCORED = (TRAIN, DEV)
+"""Splits that have no board."""
 
 
 @cache
@@ -35,8 +37,13 @@ def check_tasks(manifest: Manifest, entry: EnvEntry) -> RunPlan:
     config = manifest.config
     try:
         split_tasks = entry.source().tasks(config.scheme, config.split)
+        first = first_tasks(entry.source(), config.scheme, config.split)
     except UnknownNameError as error:
         raise SubmissionError(f"{MANIFEST}: config: {error}") from error
+    if config.split == DEV:
+        raise SubmissionError(
+            f"{MANIFEST}: config.split: {DEV} is for tuning, so it is not scored: submit a run on another split"
+        )
     trained = training_tasks(entry.name)
     count = sum(task in trained for task in split_tasks)
     if count:
@@ -45,13 +52,15 @@ def check_tasks(manifest: Manifest, entry: EnvEntry) -> RunPlan:
             "are trained on, so it is not scored: submit a run on another split"
         )
     expected = len(split_tasks) if config.tasks is None else len(set(config.tasks))
-    if manifest.split_tasks != expected:
+    # A split that has grown held its first tasks alone when an earlier version played it.
+    before = len(first) if config.tasks is None and len(manifest.task_list) <= len(first) else expected
+    if manifest.split_tasks not in (expected, before):
         raise SubmissionError(f"{MANIFEST}: split_tasks is {manifest.split_tasks}, not {expected}")
-    _check_list(manifest, split_tasks)
+    _check_list(manifest, split_tasks, first)
     return RunPlan(config, entry, manifest.task_list, manifest.split_tasks, manifest.partial)
 
 
-def _check_list(manifest: Manifest, split_tasks: tuple[str, ...]) -> None:
+def _check_list(manifest: Manifest, split_tasks: tuple[str, ...], first: tuple[str, ...]) -> None:
     config, listed = manifest.config, manifest.task_list
     if not listed:
         raise SubmissionError(f"{MANIFEST}: task_list is empty")
@@ -66,24 +75,24 @@ def _check_list(manifest: Manifest, split_tasks: tuple[str, ...]) -> None:
                     f"{MANIFEST}: {name}: {quote_value(task)} is no task of {config.env} {config.scheme}/{config.split}: "
                     "play it with the --split that it belongs to"
                 )
-    drawn = _drawn(config, split_tasks)
+    drawn = _drawn(config, split_tasks, first)
     if manifest.partial:
         _check_partial(manifest, drawn)
     elif listed != drawn:
         _refuse_other(listed, drawn)
 
 
-def _drawn(config: RunConfig, split_tasks: tuple[str, ...]) -> tuple[str, ...]:
+def _drawn(config: RunConfig, split_tasks: tuple[str, ...], first: tuple[str, ...]) -> tuple[str, ...]:
     """Return the tasks that `plan.make_plan` draws where all games are there."""
     if config.tasks is not None:
         if config.episodes is not None:
             raise SubmissionError(f"{MANIFEST}: config: tasks names the tasks and episodes draws them, so one of them is null")
         return tuple(dict.fromkeys(config.tasks))
     if config.episodes is None:
-        return split_tasks
+        return first
     if config.episodes > len(split_tasks):
         raise SubmissionError(f"{MANIFEST}: config.episodes is {config.episodes}, the split has {len(split_tasks)} tasks")
-    return tuple(draw_tasks(split_tasks, config.episodes, config.seed))
+    return tuple(draw_tasks(split_tasks, config.episodes, config.seed, first))
 
 
 def _check_partial(manifest: Manifest, drawn: tuple[str, ...]) -> None:
@@ -91,7 +100,7 @@ def _check_partial(manifest: Manifest, drawn: tuple[str, ...]) -> None:
     config, listed = manifest.config, manifest.task_list
     if not config.available_only:
         raise SubmissionError(f"{MANIFEST}: partial is true, which only --available-only allows, and it was not given")
-    if len(listed) >= manifest.split_tasks:
+    if len(listed) >= (len(drawn) if config.episodes is None else manifest.split_tasks):
         raise SubmissionError(f"{MANIFEST}: partial is true, but all {len(listed)} tasks are in its task_list")
     if config.episodes is not None:
         if len(listed) != config.episodes:

@@ -12,6 +12,7 @@ from typing import Final
 
 from cotbench.envs.registry import EnvEntry, env_entry
 from cotbench.envs.splits import digest
+from cotbench.envs.tasks import first_tasks
 from cotbench.errors import SubmissionError, UnknownNameError
 from cotbench.leaderboard.submission.bundle import Bundle
 from cotbench.leaderboard.submission.check_episodes import check_episodes
@@ -45,7 +46,7 @@ def check(bundle: Bundle) -> tuple[str, ...]:
         raise SubmissionError(f"{MANIFEST}: expert is {quote_value(manifest.expert)}, which {entry.name} does not have")
     plan = check_tasks(manifest, entry)
     check_episodes(bundle.episodes, plan)
-    return _unranked(bundle, entry)
+    return unranked_reasons(bundle, entry)
 
 
 def _entry(manifest: Manifest) -> EnvEntry:
@@ -90,14 +91,24 @@ def _check_instructions(manifest: Manifest, entry: EnvEntry) -> None:
             )
 
 
-def _unranked(bundle: Bundle, entry: EnvEntry) -> tuple[str, ...]:
+def unranked_reasons(bundle: Bundle, entry: EnvEntry) -> tuple[str, ...]:
+    """Return why an entry has no rank; empty where it has one.
+
+    Args:
+        bundle: a bundle whose tasks and episodes were checked.
+        entry: its environment, in its dialect.
+
+    Raises:
+        SubmissionError: every episode ended in an error.
+    """
     manifest, config = bundle.manifest, bundle.manifest.config
     reasons = []
     if config.tasks is not None:
         reasons.append("tasks named one by one")
-    elif len(manifest.task_list) < manifest.split_tasks:
+    elif (played := len(manifest.task_list)) != (ranked := len(first_tasks(entry.source(), config.scheme, config.split))):
         left = ", games were not there" if manifest.partial else ""
-        reasons.append(f"{len(manifest.task_list)} of {manifest.split_tasks} tasks{left}")
+        more = f"{played} tasks instead of the {ranked} that --episodes {ranked} plays"
+        reasons.append(f"{played} of {ranked} tasks{left}" if played < ranked else more)
     if manifest.played_dialect != entry.own_dialect:
         reasons.append(f"data of dialect {manifest.played_dialect!r} instead of {entry.own_dialect!r}")
     errors, episodes = sum(episode.error is not None for episode in bundle.episodes), len(bundle.episodes)

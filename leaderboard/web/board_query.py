@@ -17,7 +17,7 @@ from cotbench.errors import CotbenchError, UnknownNameError
 from cotbench.leaderboard.boards.view import COLUMNS
 from cotbench.leaderboard.store.board import Board, boards_of
 from cotbench.leaderboard.store.entry import STATES, State
-from cotbench.leaderboard.submission.check_tasks import TRAIN
+from cotbench.leaderboard.submission.check_tasks import UNSCORED
 from cotbench.prompting.elicitation import MODES
 
 _LOG = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def _splits_of(env: str) -> list[tuple[str, str]]:
     except CotbenchError as error:
         _LOG.warning("%s has no boards here: %s", env, error)
         return []
-    return [(scheme, split) for scheme, splits in schemes.items() for split in splits if split != TRAIN]
+    return [(scheme, split) for scheme, splits in schemes.items() for split in splits if split not in UNSCORED]
 
 
 def known_boards(existing: Iterable[Board]) -> tuple[Board, ...]:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from cotbench.envs.alfworld.tasks import GeneratedGames, OfficialGames, official_ids
+from cotbench.envs.alfworld.generator import BAND
+from cotbench.envs.alfworld.tasks import GeneratedGames, OfficialGames, dev_ids, generated_key, official_ids
 from cotbench.envs.registry import env_entry, env_names
-from cotbench.envs.splits import digest, split_tasks
-from cotbench.envs.tasks import playable
+from cotbench.envs.splits import DEV, TRAIN, Rule, digest, first_of_split, split_tasks
+from cotbench.envs.tasks import first_tasks, playable
 from cotbench.errors import GameFileError, MissingDataError, UnknownNameError
 from tests.conftest import SHARED
 
@@ -25,6 +26,52 @@ def test_splits_are_sorted_unique_and_disjoint(env: str) -> None:
             assert list(ids) == sorted(set(ids)), (scheme, split)
         for one, two in combinations(tasks, 2):
             assert not set(tasks[one]) & set(tasks[two]), (scheme, one, two)
+
+
+@pytest.mark.parametrize("env", env_names())
+def test_no_scenario_is_both_scored_and_trained_or_tuned_on(env: str) -> None:
+    source = env_entry(env).source()
+    scenarios = {split: {source.scenario(task) for task in source.tasks("paper", split)} for split in source.schemes()["paper"]}
+    train, dev = scenarios.pop(TRAIN), scenarios.pop(DEV)
+    assert dev and not train & dev
+    for split, scored in scenarios.items():
+        assert not scored & (train | dev), split
+    assert not source.out_of_domain("paper", DEV)
+    types = {split: {source.task_type(task) for task in source.tasks("paper", split)} for split in (TRAIN, DEV)}
+    assert types[DEV] == types[TRAIN], "what is out of domain is not tuned on"
+
+
+def test_dev_of_the_official_games_is_every_fifth_of_the_households_with_three_training_games() -> None:
+    source = OfficialGames()
+    games: dict[str, list[str]] = {}
+    for task in official_ids("train"):
+        if source.task_type(task) not in HELD_OUT:
+            games.setdefault(task.split("/")[2], []).append(task)
+    three = [sorted(some) for _, some in sorted(games.items()) if len(some) == 3]
+    assert source.tasks("paper", DEV) == dev_ids() == tuple(some[-1] for some in three[::5])
+    assert len(source.tasks("paper", TRAIN)) + len(dev_ids()) == sum(map(len, games.values())) == 2207
+
+
+NESTED = {"dev": 3000, "id": 0, "ood": 0, "ood_room": 1_000_000, "ood_pair": 2_000_000}
+
+
+@pytest.mark.parametrize("split", NESTED)
+def test_a_generated_split_begins_with_the_120_games_that_it_was(split: str) -> None:
+    source = GeneratedGames()
+    whole, first = source.tasks("paper", split), first_tasks(source, "paper", split)
+    kinds = {source.task_type(task) for task in whole}
+    seeds = range(NESTED[split], NESTED[split] + 120 // len(kinds))
+    assert len(whole) == 1000 and len(first) == 120
+    assert first == tuple(sorted(f"alfworld/gen/{kind}/{seed}" for kind in kinds for seed in seeds))
+    assert set(first) < set(whole)
+    # The corpus of tiny's base begins at 10,000 in each band.
+    assert max(generated_key(task)[1] % BAND for task in whole) < 10_000
+
+
+@pytest.mark.parametrize("env", ["scienceworld", "bfcl", "alfworld"])
+def test_other_splits_are_played_whole(env: str) -> None:
+    source = env_entry(env).source()
+    assert first_tasks(source, "paper", "id") == source.tasks("paper", "id")
 
 
 @pytest.mark.parametrize("split", ["train", "valid_seen", "valid_unseen"])
@@ -53,6 +100,7 @@ def test_generated_splits_hold_out_what_they_say() -> None:
     kinds = {split: {source.task_type(task) for task in source.tasks("paper", split)} for split in source.schemes()["paper"]}
     assert kinds == {
         "train": {"pick", "look", "clean", "heat"},
+        "dev": {"pick", "look", "clean", "heat"},
         "id": {"pick", "look", "clean", "heat"},
         "ood": {"cool", "two"},
         "ood_room": {"pick", "clean"},
@@ -73,6 +121,15 @@ def test_a_changed_split_is_refused() -> None:
 
     with pytest.raises(GameFileError, match=r"139 tasks, expected 140"):
         split_tasks("cotbench.envs.alfworld", "alfworld", "official", "valid_seen", one_less)
+
+
+def test_changed_first_tasks_are_refused() -> None:
+    def one_less(rule: Rule) -> list[str]:
+        tasks = GeneratedGames().tasks("paper", "id")
+        return list(tasks if rule["tasks"] == 1000 else tasks[:119])
+
+    with pytest.raises(GameFileError, match=r"its first tasks.*119 tasks, expected 120"):
+        first_of_split("cotbench.envs.alfworld", "alfworld-gen", "paper", "id", one_less)
 
 
 def test_digest_is_over_lines() -> None:

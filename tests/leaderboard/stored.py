@@ -12,6 +12,7 @@ import numpy as np
 
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
+from cotbench.envs.tasks import first_tasks
 from cotbench.leaderboard.submission.bundle import Bundle
 from cotbench.leaderboard.submission.details import Details
 from cotbench.prompting.elicitation import MODES, Elicitation, Mode
@@ -79,7 +80,7 @@ def bundle(
 
     Each has an action of its own, so none is a copy of another, where no `action` is given.
     """
-    played = tuple(tasks if tasks is not None else env_entry(env).source().tasks("paper", split))
+    played = tuple(tasks if tasks is not None else first_tasks(env_entry(env).source(), "paper", split))
     rng = np.random.default_rng(seed)
     modes: Sequence[Mode] = MODES if mode == "both" else (mode,)
     lots = {one: list(won) if won is not None else list(rng.random(len(played)) < rate) for one in modes}

@@ -252,29 +252,39 @@ def test_a_failed_write_leaves_the_old_file(demonstrations: list[Demonstration],
 def test_no_scored_task_passes_and_every_training_task_does(env: str) -> None:
     source = env_entry(env).source()
     check_tasks(source.tasks("paper", "train"))
-    if "train" in source.schemes()["official" if "official" in source.schemes() else "paper"]:
-        check_tasks(source.tasks("official" if "official" in source.schemes() else "paper", "train"))
+    if "train" in source.schemes().get("official", ()):
+        dev = set(source.tasks("paper", "dev"))
+        check_tasks([task for task in source.tasks("official", "train") if task not in dev])
     training = set(source.tasks("paper", "train"))
     for scheme, splits in source.schemes().items():
         for split in splits:
             if split != "train":
                 for task in [task for task in source.tasks(scheme, split) if task not in training][::37]:
-                    with pytest.raises(UsageError, match=r"is scored \("):
+                    with pytest.raises(UsageError, match=rf"is (scored|for tuning) \({env} (paper|official)/"):
                         check_tasks([task])
+
+
+@pytest.mark.parametrize("env", env_names())
+def test_what_is_tuned_on_is_not_trained_on(env: str) -> None:
+    for task in env_entry(env).source().tasks("paper", "dev")[::20]:
+        with pytest.raises(UsageError, match=rf"{task} is for tuning \({env} paper/dev.*\): nothing may be trained on it"):
+            check_tasks([task])
 
 
 def test_no_scenario_of_a_scored_split_of_bfcl_passes() -> None:
     trained = {scenario(task) for task in BFCLTasks().tasks("paper", "train")}
-    for split in ("id", "ood", "ood_miss", "ood_domain"):
+    for split in ("dev", "id", "ood", "ood_miss", "ood_domain"):
         assert not trained & {scenario(task) for task in BFCLTasks().tasks("paper", split)}
     with pytest.raises(UsageError, match=r"multi_turn_miss_func_150 is scored \(bfcl paper/ood_domain has its scenario\)"):
         check_tasks(["bfcl/multi_turn_base_1", "bfcl/multi_turn_miss_func_150"])
     # 124 is linked to 120: the same data in other words.
     with pytest.raises(UsageError, match=r"multi_turn_long_context_124 is scored \(bfcl paper/id has its scenario\)"):
         check_tasks(["bfcl/multi_turn_long_context_124"])
+    with pytest.raises(UsageError, match=r"miss_func_9 is for tuning \(bfcl paper/dev has its scenario\)"):
+        check_tasks(["bfcl/multi_turn_miss_func_9"])
     with pytest.raises(UsageError, match=r"live_simple_0-0-0 is scored \(bfcl official/live_simple\)"):
         check_tasks(["bfcl/live_simple_0-0-0"])
 
 
 def test_generated_games_outside_every_split_may_be_trained_on() -> None:
-    check_tasks(["alfworld/gen/pick/500", "alfworld/gen/cool/500", "somewhere/else", ""])
+    check_tasks(["alfworld/gen/pick/500", "alfworld/gen/cool/5000", "somewhere/else", ""])

@@ -110,7 +110,7 @@ def test_models_that_cannot_be_had(cli: Any, tmp_path: Path, monkeypatch: pytest
 def test_a_dry_run_starts_nothing(cli: Any, tmp_path: Path) -> None:
     code, out, _ = cli("run", "--agent", "hf:Qwen/Qwen3-4B", "--episodes", "7", "--dry-run")
     assert code == 0
-    assert "tasks: 7 of 120" in out and "7 prompt, 7 cot" in out
+    assert "tasks: 7 of 1000" in out and "7 prompt, 7 cot" in out
     code, out, _ = cli("run", "--agent", "random", "--limit", "2", "--dry-run", "--json", "--temperature", "0.7")
     plan = json.loads(out)
     assert (len(plan["task_list"]), plan["episodes"], plan["config"]["elicitation"]["temperature"]) == (2, 4, 0.7)

@@ -18,6 +18,8 @@ from cotbench.runs.runner import SilentObserver, new_folder, resume_run, run
 from tests.lines import read_objects
 
 GAMES = ("alfworld/gen/pick/0", "alfworld/gen/heat/1")
+ALWAYS_DRAWN = ("look/17", "look/22", "look/28", "clean/3", "heat/8")
+"""What `--episodes 5` has drawn since split `id` had 120 games."""
 
 
 def _untimed(folder: Path) -> list[dict[str, Any]]:
@@ -36,7 +38,13 @@ def test_a_smaller_number_of_episodes_gives_the_first_of_a_larger() -> None:
     many = make_plan(RunConfig(agent="random", episodes=50)).tasks
     assert many[:5] == few
     assert make_plan(RunConfig(agent="random", episodes=5, seed=1)).tasks != few
-    assert len(make_plan(RunConfig(agent="random")).tasks) == 120
+    usual = make_plan(RunConfig(agent="random"))
+    assert (len(usual.tasks), usual.split_tasks) == (120, 1000)
+    for seed in (0, 1):  # The first 120 games of a generated split are drawn first, whatever the seed.
+        all_drawn = make_plan(RunConfig(agent="random", episodes=1000, seed=seed)).tasks
+        assert len(set(all_drawn)) == 1000 and sorted(all_drawn[:120]) == sorted(usual.tasks)
+        assert make_plan(RunConfig(agent="random", episodes=120, seed=seed)).tasks == all_drawn[:120]
+    assert few == tuple(f"alfworld/gen/{name}" for name in ALWAYS_DRAWN)
     assert [(unit.task, unit.mode) for unit in make_plan(RunConfig(agent="random", episodes=1)).rollouts] == [
         (few[0], "prompt"),
         (few[0], "cot"),
@@ -44,8 +52,8 @@ def test_a_smaller_number_of_episodes_gives_the_first_of_a_larger() -> None:
 
 
 def test_what_cannot_be_played_is_refused_before_anything_starts(real_games: Path) -> None:
-    with pytest.raises(UsageError, match="--episodes 121 is more than the 120 tasks"):
-        make_plan(RunConfig(agent="random", episodes=121))
+    with pytest.raises(UsageError, match="--episodes 1001 is more than the 1000 tasks"):
+        make_plan(RunConfig(agent="random", episodes=1001))
     with pytest.raises(UnknownNameError, match="did you mean 'alfworld/gen/pick/0'"):
         make_plan(RunConfig(agent="random", tasks=("alfworld/gen/pikc/0",)))
     with pytest.raises(MissingDataError, match="games are missing"):

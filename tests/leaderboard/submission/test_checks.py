@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
+from cotbench.envs.tasks import first_tasks
 from cotbench.errors import SubmissionError
 from cotbench.leaderboard.submission import limits
 from cotbench.leaderboard.submission.bundle import pack, unpack
 from cotbench.leaderboard.submission.check_tasks import check_tasks, training_tasks
-from cotbench.leaderboard.submission.checks import check
+from cotbench.leaderboard.submission.checks import check, unranked_reasons
 from cotbench.runs.manifest import RunConfig
-from cotbench.runs.plan import make_plan
+from cotbench.runs.plan import draw_tasks, make_plan
 from cotbench.runs.runner import run
 from tests.conftest import needs_bfcl, needs_hf, needs_scienceworld
 from tests.leaderboard import made
@@ -109,8 +111,8 @@ def test_real_games_are_not_needed(real_games: Path, tmp_path: Path) -> None:
 def test_the_tasks_are_those_that_a_run_draws(env: str, seed: int) -> None:
     entry, usual = env_entry(env), bundled().manifest
     for split in entry.source().schemes()["paper"]:
-        for episodes in (None, 1, 2, 40):
-            if split == "train":
+        for episodes in (None, 1, 2, 40, 200):
+            if split in ("train", "dev") or (episodes or 0) > len(entry.source().tasks("paper", split)):
                 continue
             config = RunConfig(agent="random", env=env, split=split, episodes=episodes, seed=seed)
             plan = make_plan(config)
@@ -123,7 +125,7 @@ def test_the_tasks_are_those_that_a_run_draws(env: str, seed: int) -> None:
                     check_tasks(usual.model_copy(update={**told, "task_list": other}), entry)
 
 
-def test_no_split_with_training_tasks_is_scored() -> None:
+def test_no_split_for_training_or_tuning_is_scored() -> None:
     usual = bundled().manifest
     refused = set()
     for env in ("alfworld", "alfworld-gen", "bfcl", "scienceworld"):
@@ -132,22 +134,52 @@ def test_no_split_with_training_tasks_is_scored() -> None:
             for split in splits:
                 config = RunConfig(agent="random", env=env, scheme=scheme, split=split)
                 tasks = entry.source().tasks(scheme, split)
-                manifest = usual.model_copy(update={"config": config, "task_list": tasks, "split_tasks": len(tasks)})
+                first = first_tasks(entry.source(), scheme, split)
+                manifest = usual.model_copy(update={"config": config, "task_list": first, "split_tasks": len(tasks)})
                 try:
                     check_tasks(manifest, entry)
-                    assert not training_tasks(env) & set(tasks)
+                    assert not (training_tasks(env) | set(entry.source().tasks("paper", "dev"))) & set(tasks)
                 except SubmissionError as error:
-                    assert "are trained on, so it is not scored: submit a run on another split" in str(error)
+                    reason = "dev is for tuning" if split == "dev" else "are trained on"
+                    assert f"{reason}, so it is not scored: submit a run on another split" in str(error)
                     refused.add(f"{env} {scheme}/{split}")
     assert refused == {
         "alfworld paper/train",
+        "alfworld paper/dev",
         "alfworld official/train",
         "alfworld-gen paper/train",
+        "alfworld-gen paper/dev",
         "scienceworld paper/train",
+        "scienceworld paper/dev",
         "scienceworld official/train",
+        "scienceworld official/dev",
         "bfcl paper/train",
+        "bfcl paper/dev",
         "bfcl official/multi_turn_base",
     }
+
+
+def test_the_first_120_games_of_a_generated_split_are_ranked_as_before_it_grew() -> None:
+    usual = bundled().manifest
+    source = env_entry("alfworld-gen").source()
+    first, whole = first_tasks(source, "paper", "id"), source.tasks("paper", "id")
+
+    def checked(tasks: Sequence[str], split_tasks: int, **config: Any) -> tuple[str, ...]:
+        """What `check` says of a run of these tasks, its episodes taken as right."""
+        of = usual.config.model_copy(update={"episodes": None, "max_steps": None, **config})
+        changes = {"config": of, "task_list": tuple(tasks), "split_tasks": split_tasks}
+        bundle = replace(bundled(), manifest=usual.model_copy(update=changes))
+        check_tasks(bundle.manifest, env_entry("alfworld-gen"))
+        return unranked_reasons(bundle, env_entry("alfworld-gen"))
+
+    assert checked(first, 120) == checked(first, 1000) == ()
+    assert checked(draw_tasks(whole, 120, 3, first), 1000, episodes=120, seed=3) == ()
+    (more,) = checked(draw_tasks(whole, 200, 0, first), 1000, episodes=200)
+    assert more == "200 tasks instead of the 120 that --episodes 120 plays"
+    with pytest.raises(SubmissionError, match="split_tasks is 120, not 1000"):
+        checked(draw_tasks(whole, 200, 0, first), 120, episodes=200)
+    with pytest.raises(SubmissionError, match=r"task_list\.3 is"):
+        checked(whole, 1000)
 
 
 # Why there is no rank.
@@ -202,14 +234,14 @@ MANIFEST: dict[str, tuple[Edit, str]] = {
         "but the instructions of alfworld-gen give",
     ),
     "another list": (setting("task_list_sha256", to=digest(["a"])), "task_list_sha256 is"),
-    "another number of tasks": (setting("split_tasks", to=4), "split_tasks is 4, not 120"),
+    "another number of tasks": (setting("split_tasks", to=4), "split_tasks is 4, not 1000"),
     "another seed": (setting("config", "seed", to=1), "task_list.0 is 'alfworld/gen/"),
     "another number of episodes": (
         setting("config", "episodes", to=3),
         "task_list has 4 tasks, the config gives 3",
     ),
     "all episodes": (setting("config", "episodes", to=None), "task_list.0 is 'alfworld/gen/"),
-    "too many episodes": (setting("config", "episodes", to=121), "config.episodes is 121, the split has 120 tasks"),
+    "too many episodes": (setting("config", "episodes", to=1001), "config.episodes is 1001, the split has 1000 tasks"),
     "drawn and named": (
         lambda manifest: (manifest["config"].update(tasks=manifest["task_list"]), manifest.update(split_tasks=4)),
         "config: tasks names the tasks and episodes draws them",
