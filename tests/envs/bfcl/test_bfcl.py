@@ -244,7 +244,7 @@ def test_no_scored_scenario_is_trained_on() -> None:
 def test_the_splits_hold_what_they_say() -> None:
     source = BFCLTasks()
     sizes = {split: len(source.tasks("paper", split)) for split in source.schemes()["paper"]}
-    assert sizes == {"train": 75, "id": 75, "ood": 75, "ood_miss": 150, "ood_domain": 50}
+    assert sizes == {"train": 60, "dev": 15, "id": 75, "ood": 75, "ood_miss": 150, "ood_domain": 50}
     held = {scenario(task) for task in source.tasks("paper", "id")}
     assert {scenario(task) for task in source.tasks("paper", "ood")} == held
     assert {scenario(task) for task in source.tasks("paper", "ood_miss")} == held
