@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
 from pydantic import TypeAdapter, ValidationError
@@ -158,6 +158,8 @@ def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Ag
         try:
             options[name] = TypeAdapter(hints.get(name, str)).validate_python(value)
         except ValidationError as error:
+            if get_origin(hints.get(name)) is Literal:
+                raise UnknownNameError(name, value, get_args(hints[name]), f"of agent {parsed.name!r}") from error
             raise UsageError(f"agent {spec!r}: {name}={value}: {error.errors()[0]['msg']}") from error
 
     def build() -> Agent:
