@@ -187,7 +187,10 @@ def _of_arms(scope: Scope) -> list[str]:
                 parts.append(f"{split} {format_estimate(cot, signed=True)}{played}")
         if parts:
             domain = "out of domain" if scope.out_of_domain else "in domain"
-            found.append(f"{arm} minus {baseline} in CoT alignment at the end of the training, {domain}: {'; '.join(parts)}.")
+            asked = "" if scope.asked_alike(arm, baseline) else " (asked in another way)"
+            found.append(
+                f"{arm}{asked} minus {baseline} in CoT alignment at the end of the training, {domain}: {'; '.join(parts)}."
+            )
     return found
 
 
