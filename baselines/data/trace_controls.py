@@ -1,9 +1,10 @@
 """Control traces: what stands in for a demonstration's own traces in arms whose outcome is known by construction. Invariant:
 actions and observations stay as they are, and a control is a function of the demonstrations, the tokenizer and the seed alone.
 
-`none` trains the action alone, after the prompt. `shuffled` gives each decision the trace of a decision of another task with
-another action: every trace is used once, so that all texts and lengths stay, and only what ties a trace to its state is gone.
-`filler` repeats "..." to the length of the own trace in tokens (Lanham et al. 2023, arXiv 2307.13702, "filler tokens").
+`none` trains the action alone, after the prompt: the examples leave the traces out. `shuffled` gives each decision the trace of
+a decision of another task with another action: every trace is used once, so that all texts and lengths stay, and only what ties
+a trace to its state is gone. `filler` repeats "..." to the length of the own trace in tokens (Lanham et al. 2023, arXiv
+2307.13702, "filler tokens").
 """
 
 from __future__ import annotations
@@ -37,10 +38,8 @@ def control_traces(
     Raises:
         UsageError: the traces cannot be shuffled, for too many decisions have one task or one action.
     """
-    if control == "own":
+    if control in ("own", "none"):
         return list(demonstrations)
-    if control == "none":
-        return [one.model_copy(update={"traces": (None,) * len(one.actions)}) for one in demonstrations]
     if control == "filler":
         return _mapped(demonstrations, lambda trace: filler(chat, _length(chat, trace)))
     return _shuffled(demonstrations, seed)

@@ -291,6 +291,7 @@ SFT = Recipe(
     complete=_complete,
     masking=_masking,
     mask_options=frozenset(MaskConfig.model_fields) - {"seed", "trace_weight"},
+    trace_control=lambda config: str(config.traces),
     paper_row=_paper_row,
 )
 

@@ -178,6 +178,20 @@ def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Ag
     return build
 
 
+def spec_option(spec: str, option: str) -> str | None:
+    """Return the value of an option of a spec, or its default; None where the agent has no such option.
+
+    Raises:
+        UnknownNameError: no such agent.
+        UsageError: the spec cannot be parsed.
+    """
+    parsed = parse_spec(spec)
+    parameter = inspect.signature(_registry.get(parsed.name)).parameters.get(option)
+    if parameter is None or parameter.kind is not parameter.KEYWORD_ONLY:
+        return None
+    return parsed.options.get(option, None if parameter.default is parameter.empty else str(parameter.default))
+
+
 def _hints(name: str, factory: Factory) -> dict[str, Any]:
     """Return the annotated types of a factory's parameters; none for a callable object, whose options stay texts."""
     if not inspect.isclass(factory) and not inspect.isroutine(factory):

@@ -46,8 +46,8 @@ def test_states_and_actions_stay(control: TraceControl, chat: Chat) -> None:
     assert [one.model_dump(exclude=left) for one in found] == [one.model_dump(exclude=left) for one in given]
     for one, other in zip(found, given, strict=True):
         with_trace = [trace is not None for trace in one.traces]
-        assert with_trace == ([False] * 5 if control == "none" else [trace is not None for trace in other.traces])
-    assert (found == given) == (control == "own")
+        assert with_trace == [trace is not None for trace in other.traces]
+    assert (found == given) == (control in ("own", "none"))
 
 
 def test_a_shuffled_trace_is_of_another_task_and_another_action_and_each_is_used_once(chat: Chat) -> None:
@@ -90,11 +90,15 @@ KINDS: tuple[TraceControl, ...] = ("own", "filler")
 
 def test_a_bare_example_is_the_prompt_modes_answer(chat: Chat) -> None:
     given = control_traces(played(), "none", chat, 0)
-    bare = make_examples(given, chat, {"": Elicitation()}, context=4096, bare=True)
-    assert (len(bare.flat), bare.without_trace) == (30, 0), "also where there was no trace"
+    shown = Elicitation(history="traces")
+    bare = make_examples(given, chat, {"": shown}, context=4096, bare=True)
+    assert (len(bare.flat), bare.without_trace) == (24, 6), "a decision without a trace may be a deliberate mistake"
     for example in bare.flat:
         assert [span.label for span in example.spans] == ["prompt", "action_open", "action", "closing"]
         assert chat.decode(example.answer).startswith("<action>go to desk ")
+        assert "I think of" not in chat.decode(example.ids), "no trace is shown, also none of a past turn"
+    silent = [one.model_copy(update={"traces": (None,) * 5}) for one in played()]
+    assert len(make_examples(silent, chat, {"": Elicitation()}, context=4096, bare=True).flat) == 30
     own = make_examples(played(), chat, {"": Elicitation()}, context=4096)
     prompts = {example.id: example.prompt for example in bare.flat}
     assert all(prompts[example.id] == example.prompt for example in own.flat), "the two modes share a prompt"
