@@ -117,6 +117,8 @@ class Recipe:
         compares_with: the recipe that its arms are compared with; None: the study's first arm.
         masking: (config) -> its reduced action supervision; None where the recipe knows none.
         mask_options: the config's fields that say which examples are masked, when and how much.
+        trace_control: (config) -> what stands in for the teacher's own traces: "none", "shuffled", "filler", or "own"; None
+            where the recipe always trains on them.
         paper_row: (config) -> the row of the paper's tables that trains the same way, or None.
     """
 
@@ -134,6 +136,7 @@ class Recipe:
     compares_with: str | None = None
     masking: Callable[[Any], Masking] | None = None
     mask_options: frozenset[str] = frozenset()
+    trace_control: Callable[[Any], str] | None = None
     paper_row: Callable[[Any], str | None] = lambda config: None
 
     def resolve(self, options: Mapping[str, Any], preset: str | None = None) -> Any:

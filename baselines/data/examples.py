@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,7 +16,7 @@ from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import Label, answer_pieces, prompt_ids
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.errors import ContextOverflowError, UsageError
-from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import Query
 
 
@@ -118,6 +118,7 @@ def make_examples(
     *,
     context: int,
     longest: int | None = None,
+    bare: bool = False,
 ) -> Examples:
     """Return an example for each decision that has a trace.
 
@@ -127,23 +128,30 @@ def make_examples(
         elicitation: environment -> the elicitation that evaluation will use.
         context: context length of the model in tokens: in evaluation, observations are dropped until prompt and answer fit.
         longest: tokens of the longest example that is kept; default: `context`.
+        bare: whether an answer is the action alone, as in mode prompt, and no past trace is shown. The decisions are the same,
+            for one without a trace may be a deliberate mistake; they are all where a demonstration has no trace at all.
     """
     episodes, too_long, shortened, without, beyond = [], [], 0, 0, 0
     takes: Counter[str] = Counter()
     for demonstration in demonstrations:
         examples, task, elicited = [], demonstration.task, elicitation[demonstration.env]
         take, takes[task] = takes[task], takes[task] + 1
+        untraced = not any(demonstration.traces)
         for step, (action, trace) in enumerate(zip(demonstration.actions, demonstration.traces, strict=True)):
-            if not trace:
+            if not trace and not (bare and untraced):
                 without += 1
                 continue
-            query = Query(task, demonstration.env, task, step, "cot", demonstration.dialogue(step), elicited)
+            mode: Mode = "prompt" if bare else "cot"
+            dialogue = demonstration.dialogue(step)
+            if bare:
+                dialogue = replace(dialogue, traces=(None,) * step)
+            query = Query(task, demonstration.env, task, step, mode, dialogue, elicited)
             try:
                 prompt, dropped = prompt_ids(query, chat, context)
             except ContextOverflowError:
                 too_long.append(example_id(task, step, take))
                 continue
-            example = _example(query, take, prompt, answer_pieces(chat, trace, action, ended=True))
+            example = _example(query, take, prompt, answer_pieces(chat, None if bare else trace, action, ended=True))
             if len(example.ids) > (longest or context):
                 too_long.append(example.id)
                 continue

@@ -2,30 +2,31 @@
 Invariant: the loss is taken over the answers alone, on exactly the tokens of evaluation's queries; which action tokens are left
 out depends on the options and the seed alone, and is stored beside the weights. What is left out compared with common trainers:
 packing does not let a token see another example, and no prompt is cut.
+
+Control arms (`traces` other than "own") train on the same states with traces whose effect is known by construction.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import ConfigDict, Field
+from typing import Any
 
 from cotbench.baselines.data.demonstration import Demonstration, read_demonstrations
 from cotbench.baselines.data.examples import Examples, elicitations_of, make_examples
 from cotbench.baselines.data.scored_tasks import check_trainable
+from cotbench.baselines.data.trace_controls import control_traces
 from cotbench.baselines.recipes.require import require_training
-from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, make_steps
+from cotbench.baselines.recipes.sft_config import SFTConfig
+from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, computed_tokens, make_steps
 from cotbench.baselines.training.masks import MaskConfig, Masks
-from cotbench.baselines.training.options import LRSchedule, TrainingOptions
 from cotbench.baselines.training.recipe_card import TrainingResult, data_card, training_folder, write_begun
 from cotbench.baselines.training.trackers import require_trackers
 from cotbench.envs.registry import TokenSizes
 from cotbench.errors import UsageError
-from cotbench.flags import ELICITATION, EXECUTION, MODEL, OPTIMISATION, Flag
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.recipes import Masking, Preset, Recipe
 from cotbench.runs.atomic_file import write_atomically
@@ -36,82 +37,8 @@ NAME = "sft"
 PAPER_FRACTION = 0.3
 """The paper's mask fraction: recipe `sft+` is `sft` with this one."""
 
-Progress = Annotated[float, Field(gt=0, le=1)]
-"""A fraction of the training."""
-
-
-class SFTConfig(MaskConfig):
-    """Options of recipe `sft`. The defaults are the paper's where it gives a value."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    model: Annotated[str, Flag(panel=MODEL)] = Field(
-        description="model to train: hub name, alias, local folder, smollm2 or tiny"
-    )
-    data: Annotated[tuple[str, ...], Flag(panel=MODEL, default="for --model tiny: made for it")] = Field(
-        min_length=1, description="traces: a folder of cotbench traces, a .jsonl or a .parquet file; may be repeated"
-    )
-    epochs: Annotated[float, Flag(panel=OPTIMISATION)] = Field(5, gt=0, description="training epochs")
-    learning_rate: Annotated[float, Flag(names=("--lr",), panel=OPTIMISATION)] = Field(
-        1e-5, gt=0, description="learning rate of AdamW"
-    )
-    batch_size: Annotated[int, Flag(names=("-b",), panel=OPTIMISATION)] = Field(16, ge=1, description="decisions per step")
-    unit: Annotated[ExampleUnit, Flag(panel=OPTIMISATION)] = Field(
-        "decision", description="what is drawn: a decision, or a whole episode as one sequence"
-    )
-    lr_schedule: Annotated[LRSchedule, Flag(panel=OPTIMISATION)] = Field(
-        "constant", description="learning rate schedule after the warmup"
-    )  # Constant keeps decay apart from progress, so that checkpoints can be compared.
-    warmup: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
-        0.03, ge=0, lt=1, description="fraction of the steps over which the learning rate rises from 0"
-    )
-    weight_decay: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
-        0.0, ge=0, description="weight decay of AdamW, on matrices only"
-    )
-    betas: Annotated[tuple[float, float], Flag(panel=OPTIMISATION, joined=True)] = Field(
-        (0.9, 0.999), description="betas of AdamW"
-    )
-    ema_decay: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
-        0.0, ge=0, lt=1, description="decay of an exponential moving average of the weights, which is saved; 0: none"
-    )
-    max_grad_norm: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
-        1.0, ge=0, description="gradient norm that gradients are clipped to; 0: no clipping"
-    )
-    checkpoints: Annotated[tuple[Progress, ...], Flag(panel=OPTIMISATION, joined=True)] = Field(
-        (0.2, 0.4, 0.6, 0.8, 1.0), description="fractions of the training after which a checkpoint is saved"
-    )
-    max_length: Annotated[int | None, Flag(panel=OPTIMISATION, default="the model's context")] = Field(
-        None, ge=64, description="tokens of the longest example"
-    )
-    max_tokens_per_forward: Annotated[int, Flag(panel=OPTIMISATION)] = Field(8192, ge=64, description="tokens per forward pass")
-    lora_rank: Annotated[int | None, Flag(panel=OPTIMISATION)] = Field(
-        None, ge=1, description="train a LoRA adapter of this rank instead of all weights"
-    )
-    lora_alpha: Annotated[float, Flag(panel=OPTIMISATION)] = Field(32.0, gt=0, description="LoRA alpha, the adapter's scale")
-    lora_dropout: Annotated[float, Flag(panel=OPTIMISATION)] = Field(0.0, ge=0, lt=1, description="LoRA dropout")
-    lora_targets: Annotated[tuple[str, ...], Flag(panel=OPTIMISATION, joined=True, default="all linear layers")] = Field(
-        (), description="layers that get a LoRA adapter"
-    )
-    gradient_checkpointing: Annotated[bool, Flag(panel=OPTIMISATION)] = Field(
-        False, description="compute activations twice to save memory"
-    )
-    seed: Annotated[int, Flag(panel=OPTIMISATION)] = Field(0, ge=0, description="seed of the order, the masks and new weights")
-    device: Annotated[str, Flag(panel=EXECUTION)] = Field("auto", description="auto, cpu or cuda")
-    threads: Annotated[int | None, Flag(panel=EXECUTION, default="torch's choice")] = Field(
-        None, ge=1, description="number of torch threads"
-    )
-    logging_steps: Annotated[int, Flag(panel=EXECUTION)] = Field(10, ge=1, description="steps from one logged loss to the next")
-    report_to: Annotated[tuple[str, ...], Flag(panel=EXECUTION)] = Field(
-        (), description="tracker that transformers knows: wandb, tensorboard, mlflow, ..., all or none; may be repeated"
-    )
-    elicitation: Annotated[dict[str, Any], Flag(panel=ELICITATION, table=Elicitation)] = Field(
-        default_factory=dict, description="how the model will be asked, where that is not as usual"
-    )
-
-    @property
-    def training(self) -> TrainingOptions:
-        """Options of the optimiser."""
-        return TrainingOptions(**{one.name: getattr(self, one.name) for one in fields(TrainingOptions)})
+_ACTION_SHARE = 0.25
+"""Share of an answer's tokens that are its action's, about; for estimates of cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +46,7 @@ class TrainingData:
     """Data of a training, fixed before the first step.
 
     Attributes:
-        demonstrations: what is learned from.
+        demonstrations: what is learned from, with the traces that are trained on.
         examples: one a decision.
         masks: which examples are masked, at each point of the training.
         steps: the schedule: which decisions make up each step.
@@ -174,6 +101,7 @@ def _train(
     from cotbench.baselines.training.logprobs import action_logprobs
     from cotbench.baselines.training.lora import LoraOptions
     from cotbench.baselines.training.model import load_trainable
+    from cotbench.baselines.training.prompt_actions import prompt_matches
 
     loop.set_up_torch(config.threads, config.seed)
     lora = None
@@ -181,23 +109,23 @@ def _train(
         lora = LoraOptions(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
     trainable = load_trainable(config.model, device=config.device, lora=lora)
     args = loop.trainer_arguments(config.training, out, trainable.model)
-    data = make_training_data(
-        config,
-        demonstrations,
-        elicitations,
-        trainable,
-        processes=args.world_size,
-        scores=lambda examples: action_logprobs(
+
+    def scores(played: Sequence[Demonstration], examples: Examples) -> Any:
+        if config.mask_select == "confident":
+            return prompt_matches(trainable, played, examples, elicitations)
+        return action_logprobs(
             trainable.model, trainable.chat, examples.episodes, packed=trainable.packed, device=trainable.model.device
-        ),
-    )
+        )
+
+    data = make_training_data(config, demonstrations, elicitations, trainable, processes=args.world_size, scores=scores)
     counts = _counts(data.examples)
     record = {**record, "base": trainable.description, "examples": counts, "steps": len(data.steps)}
     write_begun(out, record)
     if args.process_index == 0:
         with loop.disk_full_as_error(out):
             write_masks(out, data)
-    dataset = PackedDataset(data.steps, trees_of_examples(data.examples.episodes, data.masks), args.world_size)
+    trees = trees_of_examples(data.examples.episodes, data.masks)
+    dataset = PackedDataset(data.steps, trees, args.world_size, config.loss_normalisation)
     measured = loop.train(trainable, dataset, args, record, out, config.checkpoints, progress, config.ema_decay)
     return TrainingResult(out, len(data.steps), measured, counts["examples"], counts["too_long"])
 
@@ -225,7 +153,7 @@ def make_training_data(
     trainable: Any,
     *,
     processes: int,
-    scores: Callable[[Examples], Any],
+    scores: Callable[[Sequence[Demonstration], Examples], Any],
 ) -> TrainingData:
     """Return examples, masks and steps.
 
@@ -235,28 +163,24 @@ def make_training_data(
         elicitations: environment -> the elicitation that evaluation will use.
         trainable: the model, a `TrainableModel`.
         processes: among how many a step is divided.
-        scores: computes the base model's scores of the examples; called only where the masks need them.
+        scores: computes the base model's scores of the examples that were made of these demonstrations; called only where the
+            masks need them.
 
     Raises:
         UsageError: there is nothing to learn from.
     """
     longest = min(trainable.context, config.max_length or trainable.context)
-    examples = make_examples(demonstrations, trainable.chat, elicitations, context=trainable.context, longest=longest)
+    make = partial(make_examples, chat=trainable.chat, elicitation=elicitations, context=trainable.context, longest=longest)
+    controlled = control_traces(demonstrations, config.traces, trainable.chat, config.seed)
+    examples = make(controlled, bare=config.traces == "none")
     if not examples.episodes:
         raise UsageError(
             f"no example is left of {len(demonstrations)} demonstrations: {len(examples.too_long)} decisions are longer than "
             f"{longest} tokens (--max-length), {examples.without_trace} have no trace"
         )
-    masks = Masks.of(config, examples.flat, scores(examples) if config.needs_scores else None)
-    sizes = [
-        [
-            len(one.answer) if config.unit == "episode" and index < len(episode) - 1 else len(one.ids)
-            for index, one in enumerate(episode)
-        ]
-        for episode in examples.episodes
-    ]
-    steps = make_steps(
-        sizes,
+    masks = Masks.of(config, examples.flat, scores(controlled, examples) if config.needs_scores else None)
+    schedule = partial(
+        make_steps,
         unit=config.unit,
         batch=config.batch_size,
         epochs=config.epochs,
@@ -264,7 +188,24 @@ def make_training_data(
         tokens=config.max_tokens_per_forward,
         processes=processes,
     )
-    return TrainingData(demonstrations, examples, masks, steps)
+    sizes = _sizes(examples, config.unit)
+    if config.match_compute and config.traces != "own":
+        own = _sizes(make(demonstrations), config.unit)
+        steps = schedule(sizes, compute=computed_tokens(schedule(own, max_steps=config.max_steps), own))
+    else:
+        steps = schedule(sizes, max_steps=config.max_steps)
+    return TrainingData(controlled, examples, masks, steps)
+
+
+def _sizes(examples: Examples, unit: ExampleUnit) -> list[list[int]]:
+    """Return the tokens that each decision of each episode adds to what is computed."""
+    return [
+        [
+            len(one.answer) if unit == "episode" and index < len(episode) - 1 else len(one.ids)
+            for index, one in enumerate(episode)
+        ]
+        for episode in examples.episodes
+    ]
 
 
 def write_masks(out: Path, data: TrainingData) -> None:
@@ -294,19 +235,29 @@ def _complete(options: dict[str, Any]) -> dict[str, Any]:
 def _cost(config: SFTConfig, sizes: TokenSizes, episodes: int) -> float:
     """Return about how many tokens go through the model: an episode as one tree, or its decisions one by one."""
     turns = sizes.expert_steps
+    bare = config.traces == "none" and not config.match_compute
+    answer = sizes.answer * (_ACTION_SHARE if bare else 1)
     if config.unit == "episode":
-        return config.epochs * episodes * (sizes.first_prompt + turns * (sizes.step + sizes.answer))
-    return config.epochs * episodes * turns * (sizes.first_prompt + sizes.step * turns / 2 + sizes.answer)
+        each = (sizes.first_prompt + turns * (sizes.step + answer)) / turns
+    else:
+        each = sizes.first_prompt + sizes.step * turns / 2 + answer
+    decisions = config.epochs * episodes * turns if config.max_steps is None else config.max_steps * config.batch_size
+    return decisions * each
 
 
 def _masking(config: SFTConfig) -> Masking:
-    usual = config.mask_schedule == "constant" and config.action_weight == 0
-    return Masking(config.mask_fraction, config.mask_select, usual)
+    """Return the masks; actions that weigh as much as everything else, or more, are not masked."""
+    usual = config.mask_schedule == "constant" and config.action_weight == 0 and not config.mask_closing
+    if config.mask_fraction == 0:
+        return Masking(0.0, config.mask_select)
+    return Masking(config.mask_fraction if config.action_weight < 1 else 0.0, config.mask_select, usual)
 
 
 def _paper_row(config: SFTConfig) -> str | None:
     """Return the row of the paper's tables: SFT without masks, SFT+ with its own."""
     masking = _masking(config)
+    if config.traces != "own" or config.trace_weight != 1 or not masking.usual:
+        return None
     if masking.fraction == 0:
         return "SFT"
     return "SFT+" if masking == Masking(PAPER_FRACTION) else None
@@ -339,7 +290,8 @@ SFT = Recipe(
     presets=PRESETS,
     complete=_complete,
     masking=_masking,
-    mask_options=frozenset(MaskConfig.model_fields) - {"seed"},
+    mask_options=frozenset(MaskConfig.model_fields) - {"seed", "trace_weight"},
+    trace_control=lambda config: str(config.traces),
     paper_row=_paper_row,
 )
 

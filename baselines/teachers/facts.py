@@ -101,7 +101,9 @@ def alfworld_facts(dialogue: Dialogue, action: str, trace: str) -> Iterator[str]
     for thing, place in _NO.findall(text):
         if place not in last or re.search(rf"\b{thing} \d", last[place]):
             yield f"no {thing} at {place}"
-    yield from (f"{name} is {state}" for name, state in _STATE.findall(text) if f"the {name} is {state}" not in seen)
+    for name, state in _STATE.findall(text):
+        if f"the {name} is {state}" not in seen and f"you {state.removesuffix('d')} the {name}" not in seen:
+            yield f"{name} is {state}"
 
 
 @cache

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from cotbench.errors import AgentError
 from cotbench.prompting.query import Decision, Query
+
+Names = Literal["goal", "state", "full"]
+"""How much of a choice a trace spells: what is sought or held; that and what was found; that and the choice itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +23,13 @@ class TeacherOptions:
         slips: probability that a step is a deliberate mistake.
         variety: among how many wordings of a thought one is drawn.
         shuffled: whether equally likely places are searched in a shuffled order.
+        names: how much of the choice a trace spells.
     """
 
     slips: float = 0.0
     variety: int = 3
     shuffled: bool = False
+    names: Names = "state"
 
 
 class Teach(Protocol):

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast
 
 from cotbench.agents.decisions import error_decision
-from cotbench.baselines.teachers.options import Teach, TeacherOptions
+from cotbench.baselines.teachers.options import Names, Teach, TeacherOptions
 from cotbench.envs.registry import env_entry
 from cotbench.errors import CotbenchError, UsageError
 from cotbench.prompting.query import Decision, Query
@@ -17,7 +17,7 @@ from cotbench.registry import load
 
 
 class Scripted:
-    """Takes the expert's action after varied, first-person reasoning that leads to it.
+    """Takes the expert's action after varied, first-person reasoning towards it.
 
     In ALFWorld the expert is the one that sees what a player sees; in ScienceWorld it follows the gold path, in BFCL the ground
     truth, call by call: for a call may use the results of the one before it.
@@ -27,19 +27,21 @@ class Scripted:
             ALFWorld alone: elsewhere the expert is silent once its path is left.
         variety: among how many wordings of a household thought one is drawn; there are up to three.
         order: in which order equally likely places are searched: "listed" (as the room's list names them) or "shuffled".
+        names: how much of the choice a trace spells: "goal" (what is sought or held), "state" (that and what was found; it ends
+            before the choice) or "full" (the choice too, so that the action can be copied from the trace).
     """
 
     name = "scripted"
     needs = frozenset({"expert_action"})
 
-    def __init__(self, *, slips: float = 0.0, variety: int = 3, order: str = "listed") -> None:
+    def __init__(
+        self, *, slips: float = 0.0, variety: int = 3, order: Literal["listed", "shuffled"] = "listed", names: Names = "state"
+    ) -> None:
         if not 0 <= slips < 1:
             raise UsageError(f"slips={slips}: give a probability below 1")
-        if order not in ("listed", "shuffled"):
-            raise UsageError(f"order={order}: listed or shuffled")
         if variety < 1:
             raise UsageError(f"variety={variety}: at least one wording is needed")
-        self._options = TeacherOptions(slips, variety, order == "shuffled")
+        self._options = TeacherOptions(slips, variety, order == "shuffled", names)
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
         """Return one decision a query; where the expert knows no action, an error."""

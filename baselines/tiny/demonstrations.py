@@ -11,7 +11,7 @@ from typing import Any
 from cotbench.agents.registry import make_agent
 from cotbench.baselines.data.demonstration import TRACES_JSONL, Demonstration, read_demonstrations
 from cotbench.baselines.data.traces import write_traces
-from cotbench.baselines.teachers.alfworld import WORDINGS
+from cotbench.baselines.teachers.alfworld_wordings import WORDINGS
 from cotbench.baselines.tiny import corpus
 from cotbench.envs.alfworld.generator import VERSION
 from cotbench.envs.cache import cache_folder, cache_lock

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cotbench.baselines.data.demonstration import Demonstration
-from cotbench.baselines.teachers.alfworld import WORDINGS
+from cotbench.baselines.teachers.alfworld_wordings import WORDINGS
 from cotbench.baselines.tiny import corpus
 from cotbench.baselines.tiny.tokenizer import make_tokenizer
 from cotbench.envs.alfworld.household_statistics import rooms
@@ -52,7 +52,7 @@ def new_tokenizer(transcripts: Iterable[Demonstration]) -> Any:
     system_text = tiny_elicitation().system_text(Dialogue(instructions, ("",)), "cot")
     things = {name.lower() for room in rooms().values() for name in (*room.objects, *(n for s in room.scenes for n in s))}
     texts = [text for one in transcripts for text in (*one.observations, *one.actions)]
-    texts += [wording.format_map(_Named()) for wordings in WORDINGS for wording in wordings]
+    texts += [" ".join(wording).format_map(_Named()) for wordings in WORDINGS for wording in wordings]
     texts += [f"a {name} 1, a {name}, the {name} 1.\n{name} 1" for name in sorted(things)]
     return make_tokenizer(texts, [system_text, *_PHRASES], smallest=1)
 

@@ -4,6 +4,7 @@ resumed training gets the same steps, whatever was computed before.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,16 @@ class TrainingStep:
 
 
 def make_steps(
-    sizes: Sequence[Sequence[int]], *, unit: ExampleUnit, batch: int, epochs: float, seed: int, tokens: int, processes: int = 1
+    sizes: Sequence[Sequence[int]],
+    *,
+    unit: ExampleUnit,
+    batch: int,
+    epochs: float,
+    seed: int,
+    tokens: int,
+    processes: int = 1,
+    max_steps: int | None = None,
+    compute: int | None = None,
 ) -> list[TrainingStep]:
     """Return the steps of a whole training.
 
@@ -40,21 +50,45 @@ def make_steps(
         seed: of the order.
         tokens: at most so many tokens go through the model at once, except where a single unit is longer.
         processes: among how many a step is divided.
+        max_steps: number of steps, instead of `epochs`.
+        compute: tokens that the whole training computes, instead of `epochs`: the steps end with the one that reaches them.
     """
     units: list[tuple[int, tuple[int, ...]]] = [(e, (d,)) for e, lengths in enumerate(sizes) for d in range(len(lengths))]
     if unit == "episode":
         units = [(e, tuple(range(len(lengths)))) for e, lengths in enumerate(sizes)]
     drawn: list[tuple[int, list[tuple[int, tuple[int, ...]]]]] = []
-    for epoch in range(max(1, -(-int(epochs * 1000) // 1000))):
+    computed = 0
+    for epoch in itertools.count():
         order = list(units)
         random.Random(f"cotbench-order-{seed}-{epoch}").shuffle(order)
         batches = _batches(order, batch)
-        share = min(1.0, epochs - epoch)
-        drawn += [(epoch, one) for one in batches[: max(1, round(share * len(batches)))]]
+        if max_steps is None and compute is None:
+            share = min(1.0, epochs - epoch)
+            batches = batches[: max(1, round(share * len(batches)))]
+        for one in batches:
+            if (max_steps is not None and len(drawn) >= max_steps) or (compute is not None and computed >= compute):
+                break
+            drawn.append((epoch, one))
+            computed += sum(sizes[episode][decision] for episode, decisions in one for decision in decisions)
+        else:
+            if max_steps is not None or compute is not None or epoch + 1 < -(-int(epochs * 1000) // 1000):
+                continue
+        break
     return [
         TrainingStep(epoch, index / len(drawn), _parts(one, sizes, tokens, processes))
         for index, (epoch, one) in enumerate(drawn)
     ]
+
+
+def computed_tokens(steps: Sequence[TrainingStep], sizes: Sequence[Sequence[int]]) -> int:
+    """Return how many tokens go through the model in some steps.
+
+    Args:
+        steps: the schedule.
+        sizes: as `make_steps` takes them.
+    """
+    pairs = (pair for step in steps for part in step.parts for pair in part)
+    return sum(sizes[episode][decision] for episode, decisions in pairs for decision in decisions)
 
 
 def _batches(order: Sequence[tuple[int, tuple[int, ...]]], batch: int) -> list[list[tuple[int, tuple[int, ...]]]]:

@@ -4,12 +4,13 @@ never on earlier steps; so skipping to a step is the same as coming to it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cotbench.baselines.data.examples import Example
 from cotbench.baselines.training.batching import TrainingStep
-from cotbench.baselines.training.masks import Masks, weights
+from cotbench.baselines.training.masks import LossNormalisation, Masks
 from cotbench.baselines.training.packing import Packed, pack
 from cotbench.baselines.training.sequence_tree import Tree, build_trees
 
@@ -20,21 +21,36 @@ class StepBatch:
 
     Attributes:
         passes: rows that go through the model, one after the other.
-        count: supervised tokens of the whole step, of all processes.
+        count: what the loss is divided by: tokens of the whole step, of all processes.
         actions: action tokens in this portion, masked or not.
-        others: other supervised tokens in it.
+        others: sum of the loss weights of its other tokens.
         idle: it is another process's, computed so that no process waits, and counts nothing.
     """
 
     passes: tuple[Packed, ...]
     count: int
     actions: int
-    others: int
+    others: float
     idle: bool = False
 
 
-Trees = Callable[[TrainingStep, tuple[tuple[int, tuple[int, ...]], ...]], tuple[list[Tree], int]]
-"""Returns the trees of a part of a step, and how many action tokens they hold."""
+@dataclass(frozen=True, slots=True)
+class PartTrees:
+    """Trees of a part of a step.
+
+    Attributes:
+        trees: the trees.
+        actions: number of action tokens in them, masked or not.
+        others: sum of the loss weights of their other tokens.
+    """
+
+    trees: list[Tree]
+    actions: int
+    others: float
+
+
+Trees = Callable[[TrainingStep, tuple[tuple[int, tuple[int, ...]], ...]], PartTrees]
+"""Returns the trees of a part of a step."""
 
 
 class PackedDataset:
@@ -44,12 +60,21 @@ class PackedDataset:
         steps: the schedule.
         trees: makes the trees of a part.
         processes: among how many a step is divided.
+        normalisation: which tokens of a step are counted in what its loss is divided by: all answer tokens, or those of a
+            weight above 0.
     """
 
-    def __init__(self, steps: Sequence[TrainingStep], trees: Trees, processes: int = 1) -> None:
+    def __init__(
+        self,
+        steps: Sequence[TrainingStep],
+        trees: Trees,
+        processes: int = 1,
+        normalisation: LossNormalisation = "all",
+    ) -> None:
         self.steps = steps
         self._trees = trees
         self._processes = processes
+        self._normalisation = normalisation
 
     def __len__(self) -> int:
         return len(self.steps) * self._processes
@@ -57,36 +82,35 @@ class PackedDataset:
     def __getitem__(self, index: int) -> StepBatch:
         step = self.steps[index // self._processes]
         parts = [self._trees(step, part) for part in step.parts]
-        count = sum(tree.supervised for trees, _ in parts for tree in trees)
+        trees = [tree for part in parts for tree in part.trees]
+        count = sum(tree.supervised if self._normalisation == "remaining" else tree.answer_tokens for tree in trees)
         own = parts[index % self._processes :: self._processes]
-        actions = sum(number for _, number in own)
-        supervised = sum(len(branch.ids) for trees, _ in own for tree in trees for branch in tree.branches)
-        supervised += sum(weight > 0 for trees, _ in own for tree in trees for weight in tree.weights[1:])
-        passes = tuple(pack(trees) for trees, _ in own if trees)
+        passes = tuple(pack(part.trees) for part in own if part.trees)
         if not passes:  # Too few for every process; yet all must compute, or the others would wait for this one.
-            return StepBatch((pack(next(trees for trees, _ in parts if trees)),), count, 0, 0, idle=True)
-        return StepBatch(passes, count, actions, supervised - actions)
+            return StepBatch((pack(next(part.trees for part in parts if part.trees)),), count, 0, 0, idle=True)
+        return StepBatch(passes, count, sum(part.actions for part in own), math.fsum(part.others for part in own))
 
 
 def trees_of_examples(episodes: Sequence[Sequence[Example]], masks: Masks) -> Trees:
-    """Return a function that makes the trees of decisions, with the action tokens of masked ones left out of the loss.
+    """Return a function that makes the trees of decisions, with the loss weights that the masks give their tokens.
 
     Args:
         episodes: the examples of each episode.
         masks: which of them are masked.
     """
 
-    def trees(step: TrainingStep, part: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[list[Tree], int]:
+    def trees(step: TrainingStep, part: tuple[tuple[int, tuple[int, ...]], ...]) -> PartTrees:
         built: list[Tree] = []
-        actions = 0
+        actions, others = 0, 0.0
         for episode, decisions in part:
             examples = [episodes[episode][decision] for decision in decisions]
-            masked = [masks.masked(example.id, step.epoch, step.progress) for example in examples]
-            built += build_trees(
-                examples, [weights(one, hide, masks.action_weight) for one, hide in zip(examples, masked, strict=True)]
-            )
-            actions += sum(len(example.part("action")) for example in examples)
-        return built, actions
+            counts = [masks.weights(example, step.epoch, step.progress) for example in examples]
+            built += build_trees(examples, counts)
+            for example, own in zip(examples, counts, strict=True):
+                is_action = [span.label == "action" for span in example.spans[1:] for _ in range(span.start, span.end)]
+                actions += sum(is_action)
+                others += math.fsum(weight for weight, action in zip(own, is_action, strict=True) if not action)
+        return PartTrees(built, actions, others)
 
     return trees
 
@@ -98,7 +122,11 @@ def trees_of_texts(texts: Sequence[Tree]) -> Trees:
         texts: one tree for each episode of the schedule.
     """
 
-    def trees(step: TrainingStep, part: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[list[Tree], int]:
-        return [texts[index] for index, _ in part], 0
+    def trees(step: TrainingStep, part: tuple[tuple[int, tuple[int, ...]], ...]) -> PartTrees:
+        found = [texts[index] for index, _ in part]
+        others = math.fsum(weight for tree in found for weight in tree.weights[1:])
+        return PartTrees(
+            found, 0, others + math.fsum(one for tree in found for branch in tree.branches for one in branch.weights)
+        )
 
     return trees

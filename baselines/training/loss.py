@@ -1,5 +1,6 @@
-"""The training loss. Invariant: the sum, over the supervised tokens, of weight times negative log-likelihood, divided by the
-number of tokens that count in a step; a token of weight 0 neither adds to the sum nor to the count.
+"""The training loss. Invariant: the sum, over the supervised tokens, of weight times negative log-likelihood, divided by a
+number of tokens that does not depend on how a step is divided into passes: all answer tokens of the step, so that a mask takes
+away what it masks and changes the weight of nothing else; or those of a weight above 0 (`loss_normalisation`).
 """
 
 from __future__ import annotations
@@ -55,12 +56,12 @@ def plain_losses(model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, 
 
 
 def mean_loss(nll: Any, weight: Any, count: int | None = None) -> Any:
-    """Return the mean over the tokens that count.
+    """Return the weighted sum over the tokens, divided by their number.
 
     Args:
         nll: negative log-likelihoods (tokens,).
-        weight: what each counts (tokens,); all above 0.
-        count: how many count in the whole step, where these are a part of it; default: these.
+        weight: of each (tokens,); all above 0, some may be above 1.
+        count: what the sum is divided by (see `StepBatch`); default: the number of these tokens.
     """
     return (nll * weight).sum() / (len(nll) if count is None else count)
 

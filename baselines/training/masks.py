@@ -3,7 +3,9 @@ place between 0 and 1, that depends on the ids, the seed, the epoch and the scor
 above the fraction; so a larger fraction masks everything that a smaller one masks, and the masks follow from the stored places.
 
 Source: paper, "reduced action supervision". Masking takes the action's tokens out of the loss; the trace, all tags (the opening
-action tag too) and the end of the turn stay supervised. Selection, schedule and the soft form `action_weight` are ours.
+action tag too) and the end of the turn stay supervised, the last two unless `mask_closing` is set. Selection, schedule and the
+soft form `action_weight` are ours. The opposite intervention, ActFocus (arXiv 2605.14558), weighs the reasoning down:
+`trace_weight` below 1, or `action_weight` above 1 with a fraction of 1.
 """
 
 from __future__ import annotations
@@ -23,25 +25,30 @@ from cotbench.flags import MASKING, OPTIMISATION, Flag
 if TYPE_CHECKING:
     from cotbench.baselines.data.examples import Example
 
-MaskSelect = Literal["random", "confident", "revised", "per-task"]
+MaskSelect = Literal["random", "confident", "likely", "revised", "per-task"]
 MaskSchedule = Literal["constant", "per-epoch", "warmup", "anneal"]
+LossNormalisation = Literal["all", "remaining"]
+
+_CHOICES = {"mask_select": MaskSelect, "mask_schedule": MaskSchedule, "loss_normalisation": LossNormalisation}
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Log-probabilities (nats) of an example's action under the base model.
+    """What the base model makes of an example's action; each number is needed by some selections only.
 
     Attributes:
-        prompt: from the prompt alone.
-        cot: after the example's trace; needed by `revised` only.
+        prompt: log-probability (nats) from the prompt alone.
+        cot: log-probability (nats) after the example's trace.
+        matches: whether the base model's greedy prompt action is the example's action.
     """
 
-    prompt: float
+    prompt: float | None = None
     cot: float | None = None
+    matches: bool | None = None
 
 
 class MaskConfig(BaseModel):
-    """Options of the masks: which examples have their actions masked, when, and how much of an action is left."""
+    """Options of the masks: which examples have their actions masked, when, and what each kind of token weighs in the loss."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,30 +57,49 @@ class MaskConfig(BaseModel):
     )
     mask_select: Annotated[MaskSelect, Flag(panel=MASKING)] = Field(
         "random",
-        description="which are masked first. random; confident: those whose action the base model expects from the prompt "
-        "alone; revised: those whose action the trace makes likelier; per-task: whole tasks, drawn at random",
+        description="which are masked first. random; confident: those whose action is the base model's greedy prompt action; "
+        "likely: those whose action is likeliest from the prompt alone; revised: those whose action the trace makes likelier; "
+        "per-task: whole tasks, drawn at random",
     )
     mask_schedule: Annotated[MaskSchedule, Flag(panel=MASKING)] = Field(
         "constant",
         description="constant: the same examples throughout; per-epoch: drawn anew each epoch; warmup: the fraction rises "
         "from 0 over the training; anneal: it falls to 0",
     )
+    mask_closing: Annotated[bool, Flag(panel=MASKING)] = Field(
+        False, description="mask the closing tag and the end of the turn behind a masked action too"
+    )
     action_weight: Annotated[float, Flag(panel=MASKING)] = Field(
-        0.0, description="loss weight of a masked action's tokens, from 0 to 1"
+        0.0, description="loss weight of a masked action's tokens; above 1, with --mask-fraction 1, of every action's"
+    )
+    trace_weight: Annotated[float, Flag(panel=MASKING)] = Field(
+        1.0, description="loss weight of every trace's tokens, its tags left out"
+    )
+    loss_normalisation: Annotated[LossNormalisation, Flag(panel=MASKING)] = Field(
+        "all",
+        description="what the sum over a step's tokens is divided by. all: the number of answer tokens, masked or not; "
+        "remaining: the number of those whose weight is not 0, so that a mask raises the weight of all others",
     )
     seed: Annotated[int, Flag(panel=OPTIMISATION)] = Field(0, ge=0, description="decides which examples are masked")
 
-    @field_validator("mask_fraction", "action_weight")
+    @field_validator("mask_fraction")
     @classmethod
     def _share(cls, value: float, info: Any) -> float:
         if not 0 <= value <= 1:
             raise UsageError(f"{info.field_name}={value}: give a number from 0 to 1")
         return value
 
-    @field_validator("mask_select", "mask_schedule", mode="before")
+    @field_validator("action_weight", "trace_weight")
+    @classmethod
+    def _finite(cls, value: float, info: Any) -> float:
+        if not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"{info.field_name}={value}: give a number of at least 0")
+        return value
+
+    @field_validator(*_CHOICES, mode="before")
     @classmethod
     def _known(cls, value: Any, info: Any) -> Any:
-        names = get_args({"mask_select": MaskSelect, "mask_schedule": MaskSchedule}[info.field_name])
+        names = get_args(_CHOICES[info.field_name])
         if isinstance(value, str) and value not in names:
             raise UnknownNameError(info.field_name, value, names)
         return value
@@ -90,7 +116,7 @@ class MaskConfig(BaseModel):
     @property
     def needs_scores(self) -> bool:
         """True if the examples must have been scored by the base model."""
-        return self.mask_fraction > 0 and self.mask_select in ("confident", "revised")
+        return self.mask_fraction > 0 and self.mask_select in ("confident", "likely", "revised")
 
 
 def rank(
@@ -110,7 +136,8 @@ def rank(
         select: what decides the order; equal scores are put in random order.
         seed: of the random order.
         epoch: another epoch, another random order.
-        scores: of each id, for `confident` (largest `prompt` first) and `revised` (largest `cot - prompt` first).
+        scores: of each id, for `confident` (those that match first), `likely` (largest `prompt` first) and `revised` (largest
+            `cot - prompt` first).
 
     Raises:
         UsageError: an id stands for two examples or has no score, or all examples are of the only task.
@@ -150,12 +177,14 @@ def _priority(id_: str, select: MaskSelect, scores: Mapping[str, Score] | None) 
     score = (scores or {}).get(id_)
     if score is None:
         raise UsageError(f"mask_select={select} needs the base model's score of every action, {id_} has none: score the data")
+    missing = UsageError(f"mask_select={select} needs another score of every action, {id_} has none: score the data for it")
     if select == "confident":
-        priority = score.prompt
-    elif score.cot is None:
-        raise UsageError(f"mask_select={select} needs scores after the traces too, {id_} has none: score the data with traces")
-    else:
-        priority = score.cot - score.prompt
+        if score.matches is None:
+            raise missing
+        return float(score.matches)
+    if score.prompt is None or (select == "revised" and score.cot is None):
+        raise missing
+    priority = score.prompt if select == "likely" or score.cot is None else score.cot - score.prompt
     if math.isnan(priority):
         raise UsageError(f"mask_select={select}: the score of {id_} is not a number; score the data again, in float32")
     return priority
@@ -215,10 +244,14 @@ class Masks:
         """
         return cls(config, tuple((example.id, example.task) for example in examples), scores)
 
-    @property
-    def action_weight(self) -> float:
-        """Loss weight of a masked action's tokens."""
-        return self.config.action_weight
+    def weights(self, example: Example, epoch: int, progress: float) -> tuple[float, ...]:
+        """Return the loss weight of each token of an example's answer.
+
+        Args:
+            example: one of the training.
+            epoch, progress: as `masked` takes them.
+        """
+        return weights(example, self.masked(example.id, epoch, progress), self.config)
 
     def places(self, epoch: int) -> Mapping[str, float]:
         """Return the place of each id in an epoch (counted from 0); none where nothing is ever masked."""
@@ -255,16 +288,15 @@ class Masks:
         }
 
 
-def weights(example: Example, masked: bool, action_weight: float) -> tuple[float, ...]:
-    """Return the loss weight of each token of an example's answer: 1, or `action_weight` for the action of a masked example.
+def weights(example: Example, masked: bool, config: MaskConfig) -> tuple[float, ...]:
+    """Return the loss weight of each token of an example's answer.
 
     Args:
         example: the example.
         masked: whether its action is masked.
-        action_weight: from 0 to 1.
+        config: what an action, a trace and the closing tokens weigh.
     """
-    return tuple(
-        action_weight if masked and span.label == "action" else 1.0
-        for span in example.spans[1:]
-        for _ in range(span.start, span.end)
-    )
+    by_label: dict[str, float] = {"trace": config.trace_weight}
+    if masked:
+        by_label |= dict.fromkeys(("action", "closing") if config.mask_closing else ("action",), config.action_weight)
+    return tuple(by_label.get(span.label, 1.0) for span in example.spans[1:] for _ in range(span.start, span.end))

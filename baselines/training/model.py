@@ -41,6 +41,7 @@ class TrainableModel:
         model: with `lora` wrapped by peft.
         context: the longest sequence that the model takes, in tokens.
         packed: whether our attention is installed.
+        own_attention: name of the attention that the model came with.
         description: what identifies the weights that the training began with; where our attention is not installed, also
             the reason why.
     """
@@ -50,6 +51,7 @@ class TrainableModel:
     chat: Chat
     context: int
     packed: bool
+    own_attention: str
     description: dict[str, Any]
 
 
@@ -82,7 +84,7 @@ def make_trainable(model: Any, tokenizer: Any, description: dict[str, Any], lora
         description: identifies the weights, for the card.
         lora: the adapter; None trains all weights.
     """
-    limit = context_of(model.config)
+    limit, own_attention = context_of(model.config), str(model.config._attn_implementation)
     reason = _try_install_packed_attention(model, limit)
     if reason is not None:
         _log.warning("each decision is computed on its own: %s", reason)
@@ -91,7 +93,7 @@ def make_trainable(model: Any, tokenizer: Any, description: dict[str, Any], lora
         model = add_adapter(model, lora)
     chat = Chat(tokenizer)
     _stop_at_turn_end(model, chat)
-    return TrainableModel(model, tokenizer, chat, limit, reason is None, description)
+    return TrainableModel(model, tokenizer, chat, limit, reason is None, own_attention, description)
 
 
 def _stop_at_turn_end(model: Any, chat: Chat) -> None:

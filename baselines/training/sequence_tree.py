@@ -49,6 +49,11 @@ class Tree:
         return len(self.trunk) + sum(len(branch.ids) for branch in self.branches)
 
     @property
+    def answer_tokens(self) -> int:
+        """Number of tokens that are supervised without masks: those of the branches, and those of the trunk with a weight."""
+        return sum(weight > 0 for weight in self.weights[1:]) + sum(len(branch.ids) for branch in self.branches)
+
+    @property
     def supervised(self) -> int:
         """Number of tokens with a loss that counts; nothing predicts the very first token of a text."""
         return sum(weight > 0 for weight in self.weights[1:]) + sum(

@@ -85,7 +85,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
                 # Gradients are averaged over the processes, where a sum is wanted.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             total = total + loss.detach()
-            weight += float(counts.sum()) * (not portion.idle)
+            weight += float(counts.cpu().double().sum()) * (not portion.idle)
             tokens += len(packed.ids) * (not portion.idle)
         self._add_counts(tokens, portion.actions, weight - portion.others)
         return total * self.accelerator.num_processes
@@ -147,8 +147,9 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
 
     @property
     def masked_share(self) -> float:
-        """Share of the action tokens so far that the loss left out; with an action weight, the share of their weight."""
-        return round(1 - self.counts["actions_in_loss"] / self.counts["actions"], 6) if self.counts["actions"] else 0.0
+        """Share of the action tokens so far that the loss left out; with an action weight below 1, of their weight."""
+        left = 1 - self.counts["actions_in_loss"] / self.counts["actions"] if self.counts["actions"] else 0.0
+        return max(0.0, round(left, 6))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         import torch

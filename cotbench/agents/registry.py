@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
 from pydantic import TypeAdapter, ValidationError
@@ -158,6 +158,8 @@ def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Ag
         try:
             options[name] = TypeAdapter(hints.get(name, str)).validate_python(value)
         except ValidationError as error:
+            if get_origin(hints.get(name)) is Literal:
+                raise UnknownNameError(name, value, get_args(hints[name]), f"of agent {parsed.name!r}") from error
             raise UsageError(f"agent {spec!r}: {name}={value}: {error.errors()[0]['msg']}") from error
 
     def build() -> Agent:
@@ -174,6 +176,20 @@ def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Ag
         return agent
 
     return build
+
+
+def spec_option(spec: str, option: str) -> str | None:
+    """Return the value of an option of a spec, or its default; None where the agent has no such option.
+
+    Raises:
+        UnknownNameError: no such agent.
+        UsageError: the spec cannot be parsed.
+    """
+    parsed = parse_spec(spec)
+    parameter = inspect.signature(_registry.get(parsed.name)).parameters.get(option)
+    if parameter is None or parameter.kind is not parameter.KEYWORD_ONLY:
+        return None
+    return parsed.options.get(option, None if parameter.default is parameter.empty else str(parameter.default))
 
 
 def _hints(name: str, factory: Factory) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from cotbench.study.resources import StudyResources
 def study(
     typed: Typed,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="smoke, tiny, paper, or a TOML file.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[NAME]", help="smoke, tiny, paper, paper-scripted, or a TOML file.", show_default=False),
     ] = None,
     *,
     out: Annotated[
@@ -91,7 +92,7 @@ def _config(name: str | None, out: Path | None, resume: str | None) -> tuple[Any
             raise UsageError(f"{begun} holds another study than {name}: leave {name} away, or choose another --out")
         return config, begun
     if wanted is None or usual is None:
-        raise UsageError("which study? smoke, tiny, paper, or a TOML file: cotbench study NAME")
+        raise UsageError("which study? smoke, tiny, paper, paper-scripted, or a TOML file: cotbench study NAME")
     return wanted, out or usual
 
 

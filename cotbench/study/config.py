@@ -5,7 +5,8 @@ not in it.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +18,7 @@ from cotbench.errors import UnknownNameError, UsageError
 from cotbench.probes.probe import probe_named
 from cotbench.prompting.elicitation import Elicitation
 
-PRESETS = ("smoke", "tiny", "paper")
+PRESETS = ("smoke", "tiny", "paper", "paper-scripted")
 """Studies that come with the package: `cotbench study NAME`."""
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -42,6 +43,10 @@ class Arm(BaseModel):
     name: str = Field(pattern=_NAME, description="in file names and figures")
     recipe: str = Field("sft", description="of cotbench train")
     options: dict[str, Any] = Field(default_factory=dict, description="of the recipe, beside those of [train]")
+    traces: Traces | None = Field(None, description="what is trained on; what is left out is as in the study's [traces]")
+    elicitation: dict[str, Any] = Field(
+        default_factory=dict, description="how the arm's answers are asked for, where not as the study's [elicitation] says"
+    )
 
 
 class Where(BaseModel):
@@ -136,14 +141,67 @@ class StudyConfig(BaseModel):
             for split in splits:
                 if split not in known:
                     raise UnknownNameError("split", split, known, f"of {env} {self.scheme}")
-            Elicitation.for_env(env, **self.elicitation)
+            for arm in (None, *arms):
+                _elicitation(env, self.elicitation_of(arm), "study" if arm is None else f"arm {arm}")
         splits_ = {split for splits in self.envs.values() for split in splits}
+        for one in self.arms:
+            if one.traces is not None and not one.traces.model_fields_set:
+                raise UsageError(f"arm {one.name}: its traces are empty: name a teacher, episodes or seed, or leave them away")
         for where in (*self.runs, *self.probes):
             _among("arm", where.arms, arms)
             _among("split", where.splits, splits_)
             _among("seed", where.seeds, self.seeds)
             _among("checkpoint", where.checkpoints, self.checkpoints)
         return self
+
+    def arm(self, name: str) -> Arm:
+        """Return the arm of that name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def traces_of(self, arm: str) -> Traces:
+        """Return what an arm is trained on: the study's traces, with what the arm says of its own."""
+        own = self.arm(arm).traces
+        return self.traces if own is None else self.traces.model_copy(update=own.model_dump(exclude_unset=True))
+
+    def elicitation_of(self, arm: str | None) -> dict[str, Any]:
+        """Return how an arm's answers are asked for: as the study says, with what the arm says of its own.
+
+        Args:
+            arm: its name; None for the study's own elicitation.
+        """
+        return self.elicitation if arm is None else {**self.elicitation, **self.arm(arm).elicitation}
+
+    def elicited_as(self, arm: str | None) -> str | None:
+        """Return the first arm whose answers are asked for as this arm's are; None where that is as the study says.
+
+        Arms for which this is the same share the model before training; others are not compared without saying so.
+
+        Args:
+            arm: its name; None for the study's own elicitation.
+        """
+        return self._elicited_as[arm]
+
+    @cached_property
+    def _elicited_as(self) -> dict[str | None, str | None]:
+        names = (None, *(arm.name for arm in self.arms))
+        resolved = {name: [_elicitation(env, self.elicitation_of(name), "study") for env in self.envs] for name in names}
+        return {arm: next(name for name in names if resolved[name] == resolved[arm]) for arm in names}
+
+
+def _elicitation(env: str, options: Mapping[str, Any], where: str) -> Elicitation:
+    """Return an environment's elicitation with some options.
+
+    Raises:
+        UsageError: a name or a value that does not fit.
+    """
+    for name in options:
+        if name not in Elicitation.model_fields:
+            raise UnknownNameError("elicitation option", name, Elicitation.model_fields, f"of {where}")
+    try:
+        return Elicitation.for_env(env, **options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{where}: elicitation.{first['loc'][-1]} {first['input']}: {first['msg']}") from error
 
 
 def _unique(what: str, names: Sequence[str]) -> None:
@@ -216,6 +274,7 @@ def _usage_error(error: ValidationError, named: str) -> UsageError:
 def _names_beside(place: Sequence[int | str]) -> list[str]:
     """Return the names that are valid at a place, written as the place is."""
     parents: dict[str, type[BaseModel]] = {"traces": Traces, "arms": Arm, "runs": Runs, "probes": ProbeAt}
-    model = parents.get(str(place[0]), StudyConfig) if len(place) > 1 else StudyConfig
+    tables = [parents[part] for part in map(str, place[:-1]) if part in parents]  # arms.0.traces.name: the last one.
+    model = tables[-1] if tables else StudyConfig
     before = "".join(f"{part}." for part in place[:-1])
     return [f"{before}{name}" for name in model.model_fields]

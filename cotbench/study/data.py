@@ -1,5 +1,5 @@
-"""The measurements of a study, read from its folder. Invariant: all runs and probes of one environment have the same
-elicitation, and compared measurements are on the same states or tasks; anything else is refused.
+"""The measurements of a study, read from its folder. Invariant: all runs and probes of one environment have the elicitation of
+their arm, and compared measurements are on the same states or tasks; anything else is refused.
 """
 
 from __future__ import annotations
@@ -56,14 +56,15 @@ class StudyData:
 
     @cached_property
     def elicitations(self) -> dict[str, str]:
-        """Environment -> the fingerprint of its elicitation."""
+        """Environment -> the fingerprint of its elicitation; `ENV, arm ARM` -> that of arms that are asked in another way."""
         found: dict[str, str] = {}
         prints = [(place, one.manifest.elicitation_fingerprint) for place, one in self.probed]
         prints += [(place, one.manifest.elicitation_fingerprint) for place, one in self.runs]
         for place, fingerprint in prints:
-            if found.setdefault(place.env, fingerprint) != fingerprint:
+            asked = place.env if place.elicited_as is None else f"{place.env}, arm {place.elicited_as}"
+            if found.setdefault(asked, fingerprint) != fingerprint:
                 raise UsageError(
-                    f"{self.folder} mixes elicitations of {place.env}: {found[place.env]} and {fingerprint}; what was asked in "
+                    f"{self.folder} mixes elicitations of {asked}: {found[asked]} and {fingerprint}; what was asked in "
                     "two ways is not compared: do the study anew in another --out"
                 )
         return found
@@ -130,21 +131,22 @@ class StudyData:
 
     def played(self, cell: StudyCell, share: float) -> list[tuple[int | None, Run]]:
         """Return the runs of a cell at a share of the training, with their seeds."""
-        return [(place.seed, run) for place, run in self.runs if _holds(cell, place) and (place.progress or 0.0) == share]
+        return [(place.seed, run) for place, run in self.runs if self._holds(cell, place) and (place.progress or 0.0) == share]
 
     def run_shares(self, cell: StudyCell) -> list[float]:
         """Return the shares of the training at which a cell was played, ascending."""
-        return sorted({place.progress or 0.0 for place, _ in self.runs if _holds(cell, place)})
+        return sorted({place.progress or 0.0 for place, _ in self.runs if self._holds(cell, place)})
 
     def _of(self, cell: StudyCell, measure: int) -> list[tuple[Place, ProbeResult]]:
-        return [(place, one) for place, one in self.probed if place.measure == measure and _holds(cell, place)]
+        return [(place, one) for place, one in self.probed if place.measure == measure and self._holds(cell, place)]
+
+    def _holds(self, cell: StudyCell, place: Place) -> bool:
+        """Return whether a place belongs to a cell: the model before training does where it is asked as the arm is."""
+        same = (place.env, place.model, place.split) == (cell.env, cell.model, cell.split) and place.arm in (None, cell.arm)
+        return same and place.elicited_as == self.config.elicited_as(cell.arm)
 
     def _options(self, measure: int) -> Any:
         return next(one.probe.options(**one.manifest.options) for place, one in self.probed if place.measure == measure)
-
-
-def _holds(cell: StudyCell, place: Place) -> bool:
-    return place.env == cell.env and place.model == cell.model and place.split == cell.split and place.arm in (None, cell.arm)
 
 
 def sums_by_task(rows: Rows, value: Callable[[Any], float | bool | None]) -> dict[str, tuple[float, float]]:

@@ -95,8 +95,11 @@ def elicitation_caption(data: StudyData) -> str:
         return "No elicitation: the agents take none."
     style = data.config.elicitation.get("style", "prefill")
     temperature = data.config.elicitation.get("temperature", 0)
-    prints = ", ".join(dict.fromkeys(data.elicitations.values()))
-    return f"Elicitation {style} {prints}, temperature {temperature:g}."
+    prints = {asked: one for asked, one in data.elicitations.items() if asked in data.config.envs}
+    others = "".join(
+        f" Another elicitation: {asked} ({one})." for asked, one in data.elicitations.items() if asked not in prints
+    )
+    return f"Elicitation {style} {', '.join(dict.fromkeys(prints.values()))}, temperature {temperature:g}.{others}"
 
 
 def curve_figure(

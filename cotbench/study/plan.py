@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cotbench.agents.registry import resolve
 from cotbench.envs.registry import env_entry
 from cotbench.envs.tasks import first_tasks
 from cotbench.errors import UnknownNameError, UsageError
@@ -13,7 +14,7 @@ from cotbench.probes.folder import parse_options
 from cotbench.probes.probe import probe_named
 from cotbench.recipes import Recipe, StageNeed, recipe_named
 from cotbench.study import cost
-from cotbench.study.config import Arm, ProbeAt, Runs, StudyConfig
+from cotbench.study.config import Arm, ProbeAt, Runs, StudyConfig, Where
 from cotbench.study.stage import (
     AgentRef,
     Place,
@@ -115,22 +116,29 @@ def _options(config: StudyConfig, model: str, arm: Arm, seed: int) -> dict[str, 
         "model": model,
         "seed": seed,
         "checkpoints": tuple(share for share in config.checkpoints if share > 0),
-        "elicitation": config.elicitation or None,
+        "elicitation": config.elicitation_of(config.elicited_as(arm.name)) or None,
         "threads": config.threads,
     }
     return {**config.train, **arm.options, **{name: one for name, one in usual.items() if one is not None and name in known}}
 
 
 def _trainings(config: StudyConfig, env: str, add: Add) -> None:
-    traces = _joined("traces", *_env_words(config, env))
-    needed = {need.stage for arm in config.arms for need in _recipe_of(arm).stages(arm_config(config, config.models[0], arm))}
-    if "traces" in needed:
-        add(traces, "traces", _traces(config, env), Place(env))
+    made: set[str] = set()
+    for arm in config.arms:
+        needs = _recipe_of(arm).stages(arm_config(config, config.models[0], arm))
+        name = _traces_stage(config, env, arm.name)
+        if all(need.stage != "traces" for need in needs):
+            if arm.traces is not None:
+                raise UsageError(f"arm {arm.name}: recipe {arm.recipe} is trained on no traces: leave its traces away")
+        elif name not in made:
+            made.add(name)
+            add(name, "traces", _traces(config, env, arm.name), Place(env, arm=_traced_as(config, arm.name)))
     source = env_entry(env).source()
-    episodes = config.traces.episodes or len(source.tasks(config.scheme, "train"))
     for model in config.models:
         for arm in config.arms:
             resolved = arm_config(config, model, arm)
+            traces = _traces_stage(config, env, arm.name)
+            episodes = config.traces_of(arm.name).episodes or len(source.tasks(config.scheme, "train"))
             tokens = _recipe_of(arm).cost(resolved, env_entry(env).sizes, episodes)
             for seed in config.seeds:
                 options = _options(config, model, arm, seed)
@@ -146,6 +154,18 @@ def _trainings(config: StudyConfig, env: str, add: Add) -> None:
                     tokens,
                     True,
                 )
+
+
+def _traced_as(config: StudyConfig, arm: str) -> str | None:
+    """Return the first arm that is trained on an arm's traces; None where they are the study's."""
+    own = config.traces_of(arm)
+    return None if own == config.traces else next(one.name for one in config.arms if config.traces_of(one.name) == own)
+
+
+def _traces_stage(config: StudyConfig, env: str, arm: str) -> str:
+    """Return the name of the stage that makes an arm's traces; arms with the same traces share it."""
+    first = _traced_as(config, arm)
+    return "/".join((_joined("traces", *_env_words(config, env)), *([] if first is None else [first])))
 
 
 def _need(config: StudyConfig, env: str, model: str, seed: int, need: StageNeed, traces: str) -> Any:
@@ -190,31 +210,36 @@ def _references(config: StudyConfig, env: str, add: Add) -> None:
         add(name, "reference", RunRequest(config.reference, wanted, config.elicitation), Place(env, split=split))
 
 
-def _traces(config: StudyConfig, env: str) -> TracesRequest:
+def _traces(config: StudyConfig, env: str, arm: str) -> TracesRequest:
+    traces = config.traces_of(arm)
+    resolve(traces.teacher)  # Raises where the teacher has no such option, before anything is begun.
     wanted = {
         "env": env,
         "scheme": config.scheme,
         "split": "train",
-        "episodes": config.traces.episodes,
-        "seed": config.traces.seed,
+        "episodes": traces.episodes,
+        "seed": traces.seed,
     }
-    return TracesRequest(config.traces.teacher, wanted)
+    return TracesRequest(traces.teacher, wanted)
 
 
 def _subjects(config: StudyConfig, env: str) -> Iterator[_Subject]:
-    """Yield who is measured: each model before training, and each checkpoint of each training."""
+    """Yield who is measured: each model before training, asked as each arm is, and each checkpoint of each training."""
+    elicited = {arm.name: config.elicited_as(arm.name) for arm in config.arms}
     for model in config.models:
         words = (*_env_words(config, env), *_model_words(config, model))
         for share in sorted(config.checkpoints):
             if share == 0:
-                yield _Subject(Place(env, model, progress=0.0), "-".join((*words, "base")), _agent(config, "hf", model))
+                for first in dict.fromkeys(elicited.values()):
+                    name = "-".join((*words, "base", *([] if first is None else [first])))
+                    yield _Subject(Place(env, model, progress=0.0, elicited_as=first), name, _agent(config, "hf", model))
                 continue
             for arm in config.arms:
                 for seed in config.seeds:
                     name = "-".join((*words, arm.name, f"seed{seed}", f"{share:g}"))
                     checkpoint = StageOutput(_training(config, env, model, arm.name, seed), share)
                     agent = _agent(config, _recipe_of(arm).agent, checkpoint)
-                    yield _Subject(Place(env, model, arm.name, seed, share), name, agent)
+                    yield _Subject(Place(env, model, arm.name, seed, share, elicited_as=elicited[arm.name]), name, agent)
 
 
 def _agent(config: StudyConfig, kind: str, model: str | StageOutput) -> AgentRef:
@@ -226,9 +251,14 @@ def _agent(config: StudyConfig, kind: str, model: str | StageOutput) -> AgentRef
 
 def _measures(config: StudyConfig, subject: _Subject, split: str, add: Add) -> None:
     env, place = subject.place.env, subject.place
-    where = (place.arm, place.seed, place.progress or 0.0, split)
+
+    def holds(where: Where) -> bool:
+        limits = where.arms if place.arm is None else None  # A start is measured for the arms that are asked as it is.
+        wanted = not limits or place.elicited_as in map(config.elicited_as, limits)
+        return wanted and where.holds(place.arm, place.seed, place.progress or 0.0, split)
+
     for number, runs in enumerate(config.runs):
-        if runs.holds(*where):
+        if holds(runs):
             name = _joined(_nth("run", number), f"{subject.name}-{split}")
             at = replace(place, split=split, measure=number)
             add(name, "run", _run(config, subject, split, runs), at, _played(config, runs, env, split))
@@ -236,7 +266,7 @@ def _measures(config: StudyConfig, subject: _Subject, split: str, add: Add) -> N
     answers: tuple[str, int, int] | None = None
     for number in order:
         probe, entry = config.probes[number], probe_named(config.probes[number].probe)
-        if not probe.holds(*where):
+        if not holds(probe):
             continue
         nth = sum(one.probe == probe.probe for one in config.probes[:number])
         name = _joined(_nth(probe.probe, nth), f"{subject.name}-{split}")
@@ -264,7 +294,7 @@ def _run(config: StudyConfig, subject: _Subject, split: str, runs: Runs) -> RunR
         "episodes": runs.episodes,
         "max_steps": runs.max_steps,
     }
-    return RunRequest(subject.agent, wanted, config.elicitation)
+    return RunRequest(subject.agent, wanted, config.elicitation_of(subject.place.elicited_as))
 
 
 def _probe(config: StudyConfig, subject: _Subject, split: str, probe: ProbeAt, answers: StageOutput | None) -> ProbeRequest:
@@ -277,7 +307,7 @@ def _probe(config: StudyConfig, subject: _Subject, split: str, probe: ProbeAt, a
         seed=probe.seed,
         options=probe.options,
         answers=answers,
-        elicitation=config.elicitation,
+        elicitation=config.elicitation_of(subject.place.elicited_as),
     )
 
 

@@ -22,7 +22,7 @@ from cotbench.runs.episode import rows_of
 from cotbench.stats.estimates import Estimate
 from cotbench.stats.formatting import format_estimate
 from cotbench.stats.trend import Over
-from cotbench.study import report_masking, report_probes, report_training
+from cotbench.study import report_instrument, report_masking, report_probes, report_training
 from cotbench.study.config import StudyConfig
 from cotbench.study.data import StudyData, read_data
 from cotbench.study.folder import STUDY
@@ -48,7 +48,12 @@ def section_makers(config: StudyConfig) -> list[Maker]:
     used = [name for name in probe_names() if any(probe.probe == name for probe in config.probes)]
     entries = sorted((probe_named(name) for name in used), key=lambda entry: entry.answers is None)
     answering = sum(entry.answers is not None for entry in entries)
-    core: list[Maker] = [report_training.success_section, report_training.arms_section, report_masking.masking_section]
+    core: list[Maker] = [
+        report_training.success_section,
+        report_training.arms_section,
+        report_masking.masking_section,
+        report_instrument.instrument_section,
+    ]
     found = [_makers_of(entry) for entry in entries]
     makers = [maker for some in (*found[:answering], core, *found[answering:]) for maker in some]
     return list(dict.fromkeys(makers))  # Several probes may share a section.
@@ -187,7 +192,10 @@ def _of_arms(scope: Scope) -> list[str]:
                 parts.append(f"{split} {format_estimate(cot, signed=True)}{played}")
         if parts:
             domain = "out of domain" if scope.out_of_domain else "in domain"
-            found.append(f"{arm} minus {baseline} in CoT alignment at the end of the training, {domain}: {'; '.join(parts)}.")
+            asked = "" if scope.asked_alike(arm, baseline) else " (asked in another way)"
+            found.append(
+                f"{arm}{asked} minus {baseline} in CoT alignment at the end of the training, {domain}: {'; '.join(parts)}."
+            )
     return found
 
 

@@ -19,7 +19,11 @@ from cotbench.study.series import run_series, series_levels, success
 def masking_section(scope: Scope) -> Section | None:
     """Return alignment and success at the end of the training by mask fraction."""
     masks = {arm: scope.arm(arm).masking for arm in scope.arms}
-    kinds = {arm: (masking.select, masking.fraction) for arm, masking in masks.items() if masking is not None}
+    kinds = {
+        arm: (masking.select, masking.fraction)
+        for arm, masking in masks.items()
+        if masking is not None and (masking.fraction or masking.usual)  # Actions that weigh more are no mask of fraction 0.
+    }
     if len({kind for kind in kinds.values() if kind[1] > 0}) < 2:
         return None
     figure = _figure(scope, kinds)

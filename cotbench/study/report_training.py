@@ -178,12 +178,12 @@ def revisions_section(scope: Scope) -> Section | None:
             if not shares:
                 continue
             for share in dict.fromkeys((shares[0], shares[-1])):
-                if share == 0 and arm != scope.main:
+                label = scope.start_label(arm) if share == 0 else arm
+                if label is None:
                     continue
                 found = data.numbers(cell, measure, share)
                 units.append(found.tasks)
                 cells = [found.counts[name] for name in _REVISIONS]
-                label = "before training" if share == 0 else arm
                 net = found.estimates["net benefit of revisions"]
                 rows.append((label, cell.split, f"{share:.0%}", found.states, *cells, net))
     columns = ("arm", "split", "training", "states", *(name.replace("->", "→") for name in _REVISIONS), "net benefit")
@@ -241,11 +241,12 @@ def success_section(scope: Scope) -> Section | None:
                 continue
             sides = success_levels(prompt), success_levels(cot), success_levels(cot, prompt)
             for place, share in enumerate(prompt.progress):
-                if share == 0 and arm != scope.main:
+                label = scope.start_label(arm) if share == 0 else arm
+                if label is None:
                     continue
                 estimates = [side[place] for side in sides]
                 units.append(estimates[0].n)
-                rows.append(("before training" if share == 0 else arm, cell.split, f"{share:.0%}", *estimates))
+                rows.append((label, cell.split, f"{share:.0%}", *estimates))
     if not rows:
         return None
     columns: tuple[str, ...] = ("arm", "split", "training", "prompt", "CoT", "CoT - prompt")

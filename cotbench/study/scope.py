@@ -34,7 +34,7 @@ class ArmInfo:
     @property
     def unmasked(self) -> bool:
         """Return whether the loss includes every action."""
-        return self.masking is None or self.masking.fraction == 0
+        return self.masking is None or (self.masking.fraction == 0 and self.masking.usual)
 
     @property
     def paper_row(self) -> str | None:
@@ -88,12 +88,26 @@ class Scope:
 
     def _own_baseline(self, name: str) -> str | None:
         arm = self.arm(name)
-        others = [self.arm(other) for other in self.arms if other != name]
+        others = [self.arm(other) for other in self.arms if other != name and self.asked_alike(other, name)]
         if not arm.unmasked:
             unmasked = [other for other in others if other.unmasked and arm.differs_by_masks_alone(other)]
             if unmasked:
                 return unmasked[0].name
         return next((other.name for other in others if other.recipe.name == arm.recipe.compares_with), None)
+
+    def asked_alike(self, arm: str, other: str) -> bool:
+        """Return whether the answers of two arms are asked for in the same way."""
+        config = self.data.config
+        return config.elicited_as(arm) == config.elicited_as(other)
+
+    def start_label(self, arm: str) -> str | None:
+        """Return the label of a row of the model before training, where it is shown with this arm: the main arm, and the first
+        of the arms that are asked in another way; None with any other arm.
+        """
+        if arm == self.main:
+            return "before training"
+        first = self.data.config.elicited_as(arm)
+        return f"before training, asked as {arm}" if arm == first and not self.asked_alike(arm, self.main) else None
 
     @property
     def main(self) -> str:

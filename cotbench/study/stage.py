@@ -190,6 +190,7 @@ class Place:
         progress: share of the training; 0 before it.
         probe: its name, where the stage is a probe.
         measure: index of the study's run or probe.
+        elicited_as: the first arm that is asked in the same way (`StudyConfig.elicited_as`); None: as the study says.
     """
 
     env: str
@@ -200,6 +201,7 @@ class Place:
     split: str | None = None
     probe: str | None = None
     measure: int | None = None
+    elicited_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,18 +49,23 @@ def prefill_ids(chat: Chat, prefill: Prefill) -> list[int]:
     return ids
 
 
-def answer_pieces(chat: Chat, trace: str, action: str, *, ended: bool = False) -> list[tuple[Label, list[int]]]:
-    """Return a whole answer of CoT mode piece by piece, as `cotbench.prompting.generation` opens it.
+def answer_pieces(chat: Chat, trace: str | None, action: str, *, ended: bool = False) -> list[tuple[Label, list[int]]]:
+    """Return a whole answer piece by piece, as `cotbench.prompting.generation` opens it.
 
     Args:
         chat: the model's tokenizer.
-        trace, action: texts, each encoded on its own.
+        trace, action: texts, each encoded on its own; no trace: an answer of mode prompt.
         ended: whether what ends the assistant's turn stands behind the answer.
     """
+    reasoning: list[tuple[Label, list[int]]] = []
+    if trace is not None:
+        reasoning = [
+            ("think_open", prefill_ids(chat, (THINK_OPEN,))),
+            ("trace", chat.encode(chat.escape_special(trace))),
+            ("think_close", prefill_ids(chat, (f"{THINK_CLOSE}\n",))),
+        ]
     return [
-        ("think_open", prefill_ids(chat, (THINK_OPEN,))),
-        ("trace", chat.encode(chat.escape_special(trace))),
-        ("think_close", prefill_ids(chat, (f"{THINK_CLOSE}\n",))),
+        *reasoning,
         ("action_open", prefill_ids(chat, (ACTION_OPEN,))),
         ("action", chat.encode(chat.escape_special(action))),
         ("closing", [*chat.encode(ACTION_CLOSE), *(chat.turn_end if ended else ())]),

@@ -23,6 +23,7 @@ from cotbench.baselines.training.batching import make_steps
 from cotbench.baselines.training.logprobs import action_logprobs
 from cotbench.baselines.training.masks import weights
 from cotbench.baselines.training.model import load_trainable
+from cotbench.baselines.training.prompt_actions import prompt_matches
 from cotbench.baselines.training.recipe_card import TrainingResult
 from cotbench.baselines.training.trainer import TreeTrainer, steps_at
 from cotbench.errors import AgentError, UsageError
@@ -280,9 +281,9 @@ def plain_loop(model_folder: Path, examples: list[Example], masked: set[str], st
                 first = len(example.prompt)
                 target = torch.tensor(example.answer)
                 nll = torch.nn.functional.cross_entropy(logits[first - 1 : -1], target, reduction="none")
-                counts = torch.tensor(weights(example, example.id in masked, config.action_weight))
+                counts = torch.tensor(weights(example, example.id in masked, config))
                 total = total + (nll * counts).sum()
-                count += int((counts > 0).sum())
+                count += len(counts) if config.loss_normalisation == "all" else int((counts > 0).sum())
         loss = total / count
         optimizer.zero_grad()
         loss.backward()
@@ -299,9 +300,9 @@ def plain_loop(model_folder: Path, examples: list[Example], masked: set[str], st
     ("kind", "unit", "more"),
     [
         ("qwen", "decision", {"mask_fraction": 0.3}),
-        ("llama", "episode", {"mask_fraction": 0.5, "action_weight": 0.5, "weight_decay": 0.1}),
-        ("qwen", "episode", {"ema_decay": 0.2}),
-        ("gemma", "decision", {"mask_fraction": 0.3}),
+        ("llama", "episode", {"mask_fraction": 0.5, "action_weight": 2.5, "trace_weight": 0.3, "weight_decay": 0.1}),
+        ("qwen", "episode", {"ema_decay": 0.2, "mask_fraction": 0.5, "loss_normalisation": "remaining"}),
+        ("gemma", "decision", {"mask_fraction": 0.3, "mask_closing": True, "trace_weight": 0.5}),
         ("gemma", "episode", {}),
     ],
 )
@@ -355,6 +356,28 @@ def test_scores_are_what_the_agent_would_report(
         assert found[example.id].prompt == pytest.approx(prompt.action_logprob, abs=2e-3)
         assert found[example.id].cot == pytest.approx(cot.action_logprob, abs=2e-3)
         assert prompt.action_logprob != cot.action_logprob
+
+
+@pytest.mark.parametrize("kind", ["qwen", "gemma"])
+def test_a_match_is_that_of_the_agents_prompt_action(
+    kind: str, learners: dict[str, Path], some_played: list[Demonstration]
+) -> None:
+    agent = make_agent(f"hf:{learners[kind]}?threads=1&device=cpu")
+    asked = Elicitation.for_env(ENV, action_tokens=6)
+    played = min(some_played, key=lambda one: len(one.actions))
+    given = []
+    for step in range(3):
+        (decision,) = agent.decide([Query("e", ENV, "t", step, "prompt", played.dialogue(step), asked)])
+        last = f" {decision.action.upper()} " if step != 1 else played.actions[step]  # Another spelling is the same action.
+        cut = {name: getattr(played, name)[: step + 1] for name in ("observations", "traces")}
+        given.append(played.model_copy(update={**cut, "task": f"t{step}", "actions": (*played.actions[:step], last)}))
+    learner = load_trainable(str(learners[kind]), device="cpu")
+    attention = learner.model.config._attn_implementation
+    made = make_examples(given, learner.chat, {ENV: asked}, context=4096)
+    found = prompt_matches(learner, given, made, {ENV: asked})
+    assert set(found) == {example.id for example in made.flat}
+    assert [found[f"t{step}#{step}"].matches for step in range(3)] == [True, False, True]
+    assert learner.model.config._attn_implementation == attention, "the training goes on with its own attention"
 
 
 def test_an_adapter_is_trained_loaded_and_trained_upon(

@@ -6,11 +6,14 @@ import pytest
 
 from cotbench.agents.registry import make_agent
 from cotbench.baselines.data.demonstration import Demonstration, read_demonstrations
-from cotbench.baselines.teachers.alfworld import WORDINGS
+from cotbench.baselines.teachers.alfworld_wordings import WORDINGS
 from cotbench.baselines.teachers.facts import unseen
+from cotbench.baselines.teachers.scripted import Scripted
 from cotbench.cli import run_cli
-from cotbench.errors import UsageError
+from cotbench.errors import UnknownNameError, UsageError
+from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.parsing import TAGS
+from cotbench.prompting.query import Query
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
 from cotbench.runs.resources import Resources
@@ -20,7 +23,7 @@ from cotbench.runs.runner import SilentObserver, run, start_run
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> list[Demonstration]:
     folder = tmp_path_factory.mktemp("taught") / "traces"
-    command = ["traces", "--teacher", "scripted?slips=0.1", "--episodes", "40", "--out", str(folder)]
+    command = ["traces", "--teacher", "scripted?slips=0.1&names=full", "--episodes", "40", "--out", str(folder)]
     assert run_cli(command) == 0
     return read_demonstrations(folder)
 
@@ -59,8 +62,41 @@ def test_a_slip_has_no_trace_and_is_made_good(taught: list[Demonstration]) -> No
     assert all(trace.startswith(("That did nothing.", "Nothing happened.", "That was not possible.")) for trace in spoken)
 
 
-def test_every_wording_can_be_said() -> None:
-    assert all(wording[0].isupper() for wordings in WORDINGS for wording in wordings)
+def test_a_level_of_names_begins_with_the_lower_one() -> None:
+    for wording in (wording for wordings in WORDINGS for wording in wordings):
+        assert wording.parts("full")[:2] == wording.parts("state") and wording.parts("state")[:1] == wording.parts("goal")
+        assert all(part[0] in "{" or part[0].isupper() for part in wording.parts() if part)
+        assert not any("{action}" in part or "{where}" in part for part in wording.parts("goal"))
+
+
+def test_levels_of_names_on_the_same_states(taught: list[Demonstration]) -> None:
+    found: dict[str, list[str]] = {}
+    chosen = 0
+    for names in ("goal", "state", "full"):
+        agent = make_agent(f"scripted?names={names}")
+        assert isinstance(agent, Scripted)
+        for one, step, _ in _traces(taught):
+            dialogue = one.dialogue(step)
+            query = Query(one.task, one.env, one.task, step, "cot", dialogue, Elicitation(), seed=step)
+            (decision,) = agent.decide([query])
+            trace = decision.trace or ""
+            assert not unseen(dialogue, decision.action, trace, one.env), (one.task, step, trace)
+            found.setdefault(names, []).append(trace)
+            if decision.action.startswith("go to "):
+                chosen += decision.action.removeprefix("go to ") in trace
+        if names != "full":
+            # A place to go to is named below `full` only where the thing was seen there.
+            assert chosen < len(found[names]) / 10
+    refusals = ("That did nothing. ", "Nothing happened. ", "That was not possible. ")
+    for goal, state, full in zip(found["goal"], found["state"], found["full"], strict=True):
+        assert full.startswith(state) and not goal.startswith(refusals)
+        assert any(state.removeprefix(refusal).startswith(goal) for refusal in ("", *refusals))
+    assert found["goal"] != found["state"] != found["full"]
+
+
+def test_an_unknown_level_of_names() -> None:
+    with pytest.raises(UnknownNameError, match="unknown names 'stat' of agent 'scripted'; did you mean 'state'"):
+        make_agent("scripted?names=stat")
 
 
 def test_it_wins_real_games(real_games: Path, tmp_path: Path) -> None:

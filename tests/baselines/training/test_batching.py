@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, make_steps
-from cotbench.baselines.training.dataset import PackedDataset
+from cotbench.baselines.training.dataset import PackedDataset, PartTrees
 from cotbench.baselines.training.sequence_tree import Branch, Tree
 
 sizes = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=6), min_size=1, max_size=6)
@@ -90,9 +90,9 @@ def tree(episode: int, decision: int) -> Tree:
     return Tree((1, 100 + episode), (Branch(2, (200 + decision, 7), (1.0, 1.0)),))
 
 
-def trees(step: TrainingStep, part: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[list[Tree], int]:
+def trees(step: TrainingStep, part: tuple[tuple[int, tuple[int, ...]], ...]) -> PartTrees:
     made = [tree(episode, one) for episode, some in part for one in some]
-    return made, len(made)
+    return PartTrees(made, len(made), float(len(made)))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

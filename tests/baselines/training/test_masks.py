@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -35,9 +36,9 @@ def choose(examples: list[tuple[str, str]], k: float, scores: dict[str, Score] |
     return masked(Masks(MaskConfig(mask_fraction=k, **more), tuple(examples), scores))
 
 
-@given(pairs, st.sampled_from(KS), st.integers(0, 99), st.sampled_from(["random", "confident", "revised"]))
+@given(pairs, st.sampled_from(KS), st.integers(0, 99), st.sampled_from(["random", "confident", "likely", "revised"]))
 def test_exactly_the_rounded_share_is_masked(examples: list[tuple[str, str]], k: str, seed: int, select: str) -> None:
-    scores = {id_: Score(-float(len(id_)), -1.0) for id_, _ in examples}
+    scores = {id_: Score(-float(len(id_)), -1.0, len(id_) % 2 == 0) for id_, _ in examples}
     count = len(choose(examples, float(k), scores, seed=seed, mask_select=select))
     assert count == int(Fraction(k) * len(examples) + Fraction(1, 2)), "k n, rounded half up"
 
@@ -47,13 +48,13 @@ def test_any_share_is_met_within_half_an_example(examples: list[tuple[str, str]]
     assert abs(len(choose(examples, k, seed=seed)) - k * len(examples)) <= 0.5 + 1e-9
 
 
-@given(pairs, st.floats(0, 1), st.floats(0, 1), st.sampled_from(["random", "per-task", "confident", "revised"]))
+@given(pairs, st.floats(0, 1), st.floats(0, 1), st.sampled_from(["random", "per-task", "confident", "likely", "revised"]))
 def test_what_a_smaller_fraction_masks_a_larger_one_masks(
     examples: list[tuple[str, str]], one: float, other: float, select: str
 ) -> None:
     if select == "per-task" and len({task for _, task in examples}) == 1:
         return
-    scores = {id_: Score(-float(index), -1.0) for index, (id_, _) in enumerate(examples)}
+    scores = {id_: Score(-float(index), -1.0, index % 3 == 0) for index, (id_, _) in enumerate(examples)}
     few, many = (choose(examples, k, scores, mask_select=select) for k in sorted((one, other)))
     assert few <= many
 
@@ -62,7 +63,7 @@ def test_what_a_smaller_fraction_masks_a_larger_one_masks(
 def test_the_order_of_the_data_does_not_matter(examples: list[tuple[str, str]], shuffled: object, select: MaskSelect) -> None:
     if select == "per-task" and len({task for _, task in examples}) == 1:
         return
-    scores = {id_: Score(-float(len(task)), -1.0) for id_, task in examples}
+    scores = {id_: Score(-float(len(task)), -1.0, len(task) == 1) for id_, task in examples}
     other = list(examples)
     shuffled.shuffle(other)  # type: ignore[attr-defined]
     assert list(rank(examples, select, 3, 1, scores).items()) == list(rank(other, select, 3, 1, scores).items())
@@ -84,11 +85,19 @@ def test_chance_prefers_nobody(n: int) -> None:
     assert all(abs(count / rounds - 0.3) < 0.115 for count in counts.values())  # 5 standard errors.
 
 
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.sampled_from(KS))
+def test_confident_masks_the_examples_whose_action_is_the_prompt_action(matches: list[bool], k: str) -> None:
+    examples = data(len(matches))
+    scores = {id_: Score(matches=match) for (id_, _), match in zip(examples, matches, strict=True)}
+    chosen = choose(examples, float(k), scores, mask_select="confident")
+    assert sum(bool(scores[id_].matches) for id_ in chosen) == min(len(chosen), sum(matches))
+
+
 @given(st.lists(scored, min_size=1, max_size=30), st.sampled_from(KS))
-def test_confident_masks_the_most_expected_actions(logprobs: list[float], k: str) -> None:
+def test_likely_masks_the_likeliest_actions(logprobs: list[float], k: str) -> None:
     examples = data(len(logprobs))
     scores = {id_: Score(logprob) for (id_, _), logprob in zip(examples, logprobs, strict=True)}
-    chosen = choose(examples, float(k), scores, mask_select="confident")
+    chosen = choose(examples, float(k), scores, mask_select="likely")
     left = set(scores) - chosen
     assert not chosen or not left or min(scores[id_].prompt for id_ in chosen) >= max(scores[id_].prompt for id_ in left)
 
@@ -98,15 +107,15 @@ def test_revised_masks_where_the_trace_made_the_action_likelier() -> None:
     scores = {"a": Score(-1, -0.5), "b": Score(-9, -1), "c": Score(-2, -7), "d": Score(-5, -1)}
     assert list(rank(examples, "revised", 0, scores=scores)) == ["b", "d", "a", "c"]
     assert choose(examples, 0.5, scores, mask_select="revised") == {"b", "d"}
-    assert choose(examples, 0.5, scores, mask_select="confident") == {"a", "c"}
+    assert choose(examples, 0.5, scores, mask_select="likely") == {"a", "c"}
 
 
 def test_equal_scores_are_drawn() -> None:
     examples = data(40)
-    scores = {id_: Score(-1.0 if index < 20 else -2.0) for index, (id_, _) in enumerate(examples)}
+    scores = {id_: Score(matches=index < 20) for index, (id_, _) in enumerate(examples)}
     first, second = (choose(examples, 0.25, scores, mask_select="confident", seed=seed) for seed in (0, 1))
     assert first != second
-    assert all(scores[id_].prompt == -1.0 for id_ in first | second)
+    assert all(scores[id_].matches for id_ in first | second)
 
 
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=8), st.floats(0, 1), st.integers(0, 9))
@@ -170,7 +179,7 @@ def test_the_record_of_a_recipe_holds_its_masks_alone() -> None:
     assert masks.record(epochs=5)["config"] == MaskConfig(mask_fraction=0.5).model_dump()
 
 
-@pytest.mark.parametrize("select", ["random", "confident", "revised", "per-task"])
+@pytest.mark.parametrize("select", ["random", "confident", "likely", "revised", "per-task"])
 def test_without_a_fraction_nothing_is_masked_nor_asked_for(select: MaskSelect) -> None:
     config = MaskConfig(mask_select=select)
     assert not config.needs_scores
@@ -194,13 +203,24 @@ def test_only_the_action_of_a_masked_example_weighs_less() -> None:
         spans.append(Span(label, at, at + size))  # type: ignore[arg-type]
         at += size
     example = Example("t", 0, tuple(range(at)), tuple(spans))
-    assert weights(example, False, 0.0) == (1.0,) * 12
-    assert weights(example, True, 0.0) == (1.0,) * 7 + (0.0,) * 3 + (1.0,) * 2
-    assert weights(example, True, 0.5) == (1.0,) * 7 + (0.5,) * 3 + (1.0,) * 2
-    assert len(weights(example, True, 0.0)) == len(example.answer)
+
+    def found(masked: bool, **options: Any) -> list[float]:
+        counts = weights(example, masked, MaskConfig(mask_fraction=1.0, **options))
+        assert len(counts) == len(example.answer)
+        return list(counts)
+
+    # <think> 2, trace 2, </think> 1, <action> 2, action 3, </action> and the end of the turn 2.
+    assert found(False) == [1.0] * 12
+    assert found(True) == [1] * 7 + [0] * 3 + [1] * 2
+    assert found(True, action_weight=0.5) == [1] * 7 + [0.5] * 3 + [1] * 2
+    assert found(True, action_weight=2.5) == [1] * 7 + [2.5] * 3 + [1] * 2
+    assert found(True, mask_closing=True) == [1] * 7 + [0] * 5
+    assert found(False, mask_closing=True) == [1] * 12
+    assert found(False, trace_weight=0.3) == [1] * 2 + [0.3] * 2 + [1] * 8
+    assert found(True, trace_weight=0, action_weight=2, mask_closing=True) == [1] * 2 + [0] * 2 + [1] * 3 + [2] * 5
     masks = Masks.of(MaskConfig(mask_fraction=1.0, action_weight=0.25), [example])
     assert masks.examples == (("t#0", "t"),)
-    assert masks.masked("t#0", 0, 0.0) and masks.action_weight == 0.25
+    assert masks.masked("t#0", 0, 0.0) and masks.weights(example, 0, 0.0) == tuple(found(True, action_weight=0.25))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +229,8 @@ def test_only_the_action_of_a_masked_example_weighs_less() -> None:
         ({"mask_fraction": 1.5}, r"^mask_fraction=1.5: give a number from 0 to 1$"),
         ({"mask_fraction": -0.1}, r"^mask_fraction=-0.1: give a number from 0 to 1$"),
         ({"mask_fraction": float("nan")}, r"^mask_fraction=nan: give a number from 0 to 1$"),
-        ({"action_weight": 2}, r"^action_weight=2.0: give a number from 0 to 1$"),
+        ({"action_weight": -1}, r"^action_weight=-1.0: give a number of at least 0$"),
+        ({"trace_weight": float("inf")}, r"^trace_weight=inf: give a number of at least 0$"),
         (
             {"mask_schedule": "per-epoch", "mask_select": "confident"},
             "mask_schedule=per-epoch draws at random, but .*=confident",
@@ -223,7 +244,12 @@ def test_what_cannot_be_is_refused_in_one_line(given: dict[str, object], message
 
 
 @pytest.mark.parametrize(
-    ("field", "name", "meant"), [("mask_select", "confidant", "confident"), ("mask_schedule", "warmpu", "warmup")]
+    ("field", "name", "meant"),
+    [
+        ("mask_select", "confidant", "confident"),
+        ("mask_schedule", "warmpu", "warmup"),
+        ("loss_normalisation", "remainin", "remaining"),
+    ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(field: str, name: str, meant: str) -> None:
     with pytest.raises(UnknownNameError, match=f"unknown {field} '{name}'; did you mean '{meant}'"):
@@ -235,8 +261,9 @@ def test_an_unknown_name_is_answered_with_the_nearest(field: str, name: str, mea
     [
         ("confident", None, "mask_select=confident needs .* t0#0 has none"),
         ("revised", {"t0#0": Score(-1, -1)}, "mask_select=revised needs .* t1#1 has none"),
-        ("revised", {"t0#0": Score(-1, -1), "t1#1": Score(-1)}, "needs scores after the traces too, t1#1 has none"),
-        ("confident", {"t0#0": Score(-1), "t1#1": Score(float("nan"))}, "the score of t1#1 is not a number"),
+        ("revised", {"t0#0": Score(-1, -1), "t1#1": Score(-1)}, "needs another score of every action, t1#1 has none"),
+        ("confident", {"t0#0": Score(-1, None, True), "t1#1": Score(-1)}, "needs another score of every action, t1#1 has none"),
+        ("likely", {"t0#0": Score(-1), "t1#1": Score(float("nan"))}, "the score of t1#1 is not a number"),
     ],
 )
 def test_missing_scores_are_named_before_the_training(select: str, scores: dict[str, Score] | None, message: str) -> None:

@@ -17,6 +17,8 @@ from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.examples import Example, Span, make_examples
 from cotbench.baselines.training import packing
+from cotbench.baselines.training.batching import TrainingStep
+from cotbench.baselines.training.dataset import PackedDataset, trees_of_examples
 from cotbench.baselines.training.loss import losses, mean_loss, plain_losses
 from cotbench.baselines.training.masks import MaskConfig, Masks, Score, weights
 from cotbench.baselines.training.packing import pack
@@ -175,7 +177,8 @@ def test_gradients_are_those_of_the_decisions_one_by_one(models: tuple[Any, Any]
 
     ours, plain = models
     some = episodes()
-    half = [[weights(example, index % 2 == 1, 0.5) for index, example in enumerate(episode)] for episode in some]
+    config = MaskConfig(action_weight=0.5)
+    half = [[weights(example, index % 2 == 1, config) for index, example in enumerate(episode)] for episode in some]
     for model in (ours, plain):
         model.zero_grad()
     nll, weight = losses(
@@ -219,7 +222,7 @@ PARTS = ("prompt", "think_open", "trace", "think_close", "action_open", "action"
 class Bigrams:
     """A model that is that table."""
 
-    def __call__(self, *, input_ids: Any, logits_to_keep: Any, **_: Any) -> Any:
+    def __call__(self, *, input_ids: Any, logits_to_keep: Any = slice(None), **_: Any) -> Any:
         import torch
 
         table = -torch.tensor(BITS, dtype=torch.float64) * math.log(2)
@@ -256,7 +259,8 @@ def test_a_batch_made_by_hand(
     one_tree: bool, hidden: tuple[bool, bool], action_weight: float, bits: list[int], counts: list[float], mean: float
 ) -> None:
     both = [FIRST, SECOND]
-    own = [weights(example, hide, action_weight) for example, hide in zip(both, hidden, strict=True)]
+    config = MaskConfig(action_weight=action_weight)
+    own = [weights(example, hide, config) for example, hide in zip(both, hidden, strict=True)]
     trees = build_trees(both, own) if one_tree else [*build_trees(both[:1], own[:1]), *build_trees(both[1:], own[1:])]
     assert len(trees) == (1 if one_tree else 2)
     row = pack(trees)
@@ -267,6 +271,35 @@ def test_a_batch_made_by_hand(
     assert (nll / math.log(2)).tolist() == pytest.approx(bits)
     assert weight.tolist() == counts
     assert float(mean_loss(nll, weight)) == pytest.approx(mean * math.log(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "bits", "remaining", "actions_in_loss"),
+    [
+        ({}, 34, 13, 3),
+        ({"mask_fraction": 1.0}, 25, 10, 0),
+        ({"mask_fraction": 1.0, "mask_closing": True}, 19, 8, 0),
+        ({"mask_fraction": 1.0, "action_weight": 0.5}, 29.5, 13, 1.5),
+        ({"mask_fraction": 1.0, "action_weight": 2.0}, 43, 13, 6),
+        ({"trace_weight": 0.5}, 34 - 2.5, 13, 3),
+        ({"trace_weight": 0.0, "mask_fraction": 1.0, "action_weight": 3.0}, 34 - 5 + 18, 11, 9),
+    ],
+)
+@pytest.mark.parametrize("compute", [losses, plain_losses])
+def test_the_loss_of_a_step_made_by_hand(
+    compute: Any, options: dict[str, Any], bits: float, remaining: int, actions_in_loss: float
+) -> None:
+    masks = Masks.of(MaskConfig(**options), [FIRST, SECOND])
+    for parts in ((((0, (0, 1)),),), (((0, (0,)),), ((0, (1,)),))):  # In one pass, or one decision a pass.
+        for normalisation, count in (("all", 13), ("remaining", remaining)):
+            step = TrainingStep(0, 0.0, parts)
+            batch = PackedDataset([step], trees_of_examples([(FIRST, SECOND)], masks), 1, normalisation)[0]  # type: ignore[arg-type]
+            assert batch.count == count
+            found = [compute(Bigrams(), row) for row in batch.passes]
+            loss = sum(float(mean_loss(nll, weight, batch.count)) for nll, weight in found)
+            assert loss == pytest.approx(bits * math.log(2) / count)
+            in_loss = sum(float(weight.sum()) for _, weight in found) - batch.others
+            assert (batch.actions, in_loss) == (3, pytest.approx(actions_in_loss))
 
 
 @pytest.mark.parametrize("select", ["random", "confident"])
@@ -285,20 +318,14 @@ def test_the_share_of_action_tokens_left_out_is_the_fraction(k: float, select: s
         for number in range(9)
     ]
     made = make_examples(played, chat, {"": Elicitation()}, context=4096)
-    scores = {example.id: Score(-(index * 37 % 63)) for index, example in enumerate(made.flat)}
+    scores = {example.id: Score(-(index * 37 % 63), None, index % 3 == 0) for index, example in enumerate(made.flat)}
     masks = Masks.of(MaskConfig(mask_fraction=k, mask_select=select), made.flat, scores)
     row = pack(
-        [
-            tree
-            for episode in made.episodes
-            for tree in build_trees(
-                episode, [weights(one, masks.masked(one.id, 0, 0.0), masks.action_weight) for one in episode]
-            )
-        ]
+        [tree for episode in made.episodes for tree in build_trees(episode, [masks.weights(one, 0, 0.0) for one in episode])]
     )
     actions = sum(len(example.part("action")) for example in made.flat)
     answers = sum(len(example.answer) for example in made.flat)
     in_the_loss = len(row.target) - (answers - actions)
     assert abs((1 - in_the_loss / actions) - k) <= 1 / len(made.flat)
-    soft = [weights(one, masks.masked(one.id, 0, 0.0), 0.5) for one in made.flat]
+    soft = [weights(one, masks.masked(one.id, 0, 0.0), MaskConfig(action_weight=0.5)) for one in made.flat]
     assert sum(count == 0.5 for counts in soft for count in counts) == actions - in_the_loss

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cotbench.cli import run_cli
-from cotbench.study.config import StudyConfig, read_study
+from cotbench.study.config import StudyConfig, parse_study, read_study
 from cotbench.study.plan import StudyPlan, make_study_plan
 
 
@@ -25,7 +25,7 @@ def _differing(before: StudyPlan, after: StudyPlan) -> set[str]:
     return {stage.name for stage in after.stages if keys.get(stage.name) != stage.key}
 
 
-@pytest.mark.parametrize("name", ["smoke", "tiny", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "tiny", "paper", "paper-scripted"])
 def test_every_stage_comes_after_what_it_uses(name: str) -> None:
     plan = make_study_plan(read_study(name))
     seen: set[str] = set()
@@ -73,6 +73,64 @@ def test_a_changed_option_reaches_what_depends_on_it_and_nothing_else(smoke: Stu
     assert {stage.name for stage in before.of_kind("probe")} <= reached
 
 
+ARMS = """
+name = "arms"
+models = ["tiny"]
+checkpoints = [0.0, 1.0]
+[envs]
+alfworld-gen = ["id"]
+[elicitation]
+trace_tokens = 64
+[traces]
+teacher = "scripted?slips=0.05"
+episodes = 100
+[[arms]]
+name = "sft"
+[[runs]]
+arms = ["sft"]
+[[probes]]
+probe = "alignment"
+"""
+FULL = '[[arms]]\nname = "full"\ntraces = { teacher = "scripted?names=full" }\n'
+FULLER = '[[arms]]\nname = "fuller"\ntraces = { teacher = "scripted?names=full" }\noptions = { epochs = 3 }\n'
+LISTED = '[[arms]]\nname = "listed"\nelicitation = { show_admissible = true }\n'
+
+
+def test_an_arms_own_traces_are_a_stage_that_arms_share() -> None:
+    before, after = make_study_plan(parse_study(ARMS, "a")), make_study_plan(parse_study(ARMS + FULL + FULLER, "a"))
+    assert {stage.name: stage.key for stage in before.stages}.items() <= {
+        stage.name: stage.key for stage in after.stages
+    }.items()
+    assert [stage.name for stage in after.of_kind("traces")] == ["traces", "traces/full"]
+    own = after.named("traces/full")
+    assert own.command == [*before.named("traces").command[:2], "scripted?names=full", *before.named("traces").command[3:]]
+    uses = {stage.place.arm: stage.uses for stage in after.of_kind("train")}
+    assert uses == {"sft": ("traces",), "full": ("traces/full",), "fuller": ("traces/full",)}
+    alone = make_study_plan(parse_study(ARMS.replace('[[arms]]\nname = "sft"\n', FULL).replace('["sft"]', '["full"]'), "a"))
+    assert [stage.name for stage in alone.of_kind("traces")] == ["traces/full"], "nobody is trained on the study's"
+
+
+def test_an_arms_own_elicitation_has_its_own_start() -> None:
+    before, after = make_study_plan(parse_study(ARMS, "a")), make_study_plan(parse_study(ARMS + LISTED, "a"))
+    keys = {stage.name: stage.key for stage in after.stages}
+    assert {stage.name: stage.key for stage in before.stages}.items() <= keys.items()
+    more = {
+        stage.name: stage
+        for stage in after.stages
+        if stage.name not in before.named("traces").uses and stage not in before.stages
+    }
+    assert set(more) == {"train/listed-seed0", "alignment/base-listed-id", "alignment/listed-seed0-1-id"}
+    for name, stage in more.items():
+        text = " ".join(stage.command)
+        assert ("--show-admissible" in text or "show_admissible = true" in text) and "64" in text, name
+        assert stage.place.elicited_as == (None if name.startswith("train") else "listed")
+    # What is as usual, though it is said, is no other elicitation.
+    said = make_study_plan(parse_study(ARMS + LISTED.replace("true", "false"), "a"))
+    assert {stage.name for stage in said.stages} - {stage.name for stage in before.stages} == set(more) - {
+        "alignment/base-listed-id"
+    }
+
+
 def test_other_probes_take_the_answers_of_alignment(smoke: StudyConfig) -> None:
     for stage in make_study_plan(smoke).of_kind("probe"):
         takes = [name for name in stage.uses if name.startswith("alignment/")]
@@ -83,12 +141,12 @@ def test_other_probes_take_the_answers_of_alignment(smoke: StudyConfig) -> None:
 def test_the_plan_of_the_paper_is_printed_with_its_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["study", "paper", "--dry-run"]) == 0
     out = capsys.readouterr().out
-    # 4 models, 3 environments, 6 arms, 3 seeds.
-    (cost,) = (line for line in out.splitlines() if line.strip().startswith("216 train: about "))
+    # 4 models, 3 environments, 6 arms, 5 seeds.
+    (cost,) = (line for line in out.splitlines() if line.strip().startswith("360 train: about "))
     found = re.search(r"about ([\d.e+]+) tokens, ([\d.e+]+) operations, ([\d.]+) hours of one job$", cost)
     assert found and all(float(number) > 0 for number in found.groups())
     confident = [line for line in out.splitlines() if re.search(r"\bmask.select\W+confident\b", line)]
-    assert len(confident) == 36 and all("-sft+confident-seed" in line.split(": ")[0] for line in confident)
+    assert len(confident) == 60 and all("-sft+confident-seed" in line.split(": ")[0] for line in confident)
 
 
 def test_the_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from cotbench.errors import UsageError
 from cotbench.study.config import PRESETS, parse_study, read_study
+from cotbench.study.plan import make_study_plan
 
 SMALL = """
 name = "small"
@@ -60,6 +61,20 @@ def test_a_file_is_read_like_a_preset(tmp_path: Path) -> None:
         ),
         ('models = ["tiny"]|models = ["tiny"]\n[[runs]]\nsplits = ["ood_room"]', "unknown split 'ood_room' of this study"),
         ('models = ["tiny"]|models = ["tiny"]\n[[runs]]\narms = ["sft+"]', "unknown arm 'sft+' of this study"),
+        (
+            'name = "sft"|name = "sft"\ntraces = { teachr = "scripted" }',
+            "unknown option 'arms.0.traces.teachr' of study here; did you mean 'arms.0.traces.teacher'",
+        ),
+        ('name = "sft"|name = "sft"\ntraces = {}', "arm sft: its traces are empty: name a teacher"),
+        (
+            'name = "sft"|name = "sft"\nelicitation = { histroy = "traces" }',
+            "unknown elicitation option 'histroy' of arm sft; did you mean 'history'",
+        ),
+        ('name = "sft"|name = "sft"\nelicitation = { history = "all" }', "arm sft: elicitation.history all: Input should be"),
+        (
+            'models = ["tiny"]|models = ["tiny"]\n[elicitation]\nhistroy = "traces"',
+            "unknown elicitation option 'histroy' of study",
+        ),
         ('models = ["tiny"]|models = []', "models"),
         ('models = ["tiny"]|models = ["tiny"', "is not TOML"),
     ],
@@ -67,10 +82,27 @@ def test_a_file_is_read_like_a_preset(tmp_path: Path) -> None:
 def test_a_wrong_file_is_refused_in_one_line(change: str, said: str) -> None:
     before, after = change.split("|")
     # Tables come last in TOML: what begins one goes to the end.
-    text = SMALL.replace(before, after) if "[[" not in after or "arms]]" in after else SMALL + after.partition("\n")[2]
+    begins_a_table = "\n[" in after and "arms]]" not in after
+    text = SMALL + after.partition("\n")[2] if begins_a_table else SMALL.replace(before, after)
     with pytest.raises(UsageError) as caught:
         parse_study(text, "here")
     assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("traces", "message"),
+    [
+        ('teacher = "scripted?nams=full"', "unknown option 'nams' of agent 'scripted'; did you mean 'names'"),
+        ('teacher = "scripted?names=ful"', "unknown names 'ful' of agent 'scripted'; did you mean 'full'"),
+        ('teacher = "scriptd"', "unknown agent 'scriptd'; did you mean 'scripted'"),
+    ],
+)
+def test_a_wrong_teacher_is_told_before_anything_is_begun(traces: str, message: str) -> None:
+    study = parse_study(SMALL + f"traces = {{ {traces} }}", "here")
+    with pytest.raises(UsageError) as caught:
+        make_study_plan(study)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
