@@ -10,8 +10,8 @@ from cotbench.probes.probe import ProbeSetting
 from cotbench.probes.replay import admissible_at
 from cotbench.probes.states import StateSet, read_states
 from cotbench.prompting.elicitation import Elicitation
-from tests.probing import setting, states
 from tests.cotbench.probes.conftest import Reference
+from tests.probing import setting, states
 
 
 def _within(found: StateSet) -> ProbeSetting:
