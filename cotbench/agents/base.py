@@ -27,9 +27,9 @@ class Agent(Protocol):
     Five attributes are optional. `needs`, a set of "admissible_actions" and "expert_action", makes a run fill these fields of
     its queries. `uses_elicitation` is True for an agent that asks and reads as `Query.elicitation` says; of any other a table
     says that it takes no elicitation, and names no fingerprint. `scores_actions` is True for an agent that answers
-    `Query.given_action` with that action's log-probability, so that it can rank actions. `describe()` returns a dict for the manifest: what exactly
-    answered (model, revision, device, ...). `require(elicitation)` raises before a run begins where the agent cannot be asked
-    that way.
+    `Query.given_action` with that action's log-probability, so that it can rank actions. `describe()` returns a dict for the
+    manifest: what exactly answered (model, revision, device, ...). `require(elicitation)` raises before a run begins where the
+    agent cannot be asked that way.
     """
 
     name: str

@@ -90,9 +90,7 @@ def answer_program(query: Query) -> AnswerProgram:
             have to be scored one by one (`cotbench.agents.ranking`).
     """
     if is_ranked(query):
-        raise AgentError(
-            "a ranked prompt action is several queries, one for each candidate: ask by cotbench.agents.decisions.decide_all"
-        )
+        raise AgentError("a ranked prompt action is several queries, one a candidate: ask by agents.decisions.decide_all")
     if query.given_action is not None and query.elicitation.style == "template":
         raise AgentError("an action can be scored only after an opened tag: ask with style prefill")
     return _answer_prefilled(query) if query.elicitation.style == "prefill" else _answer_freely(query)

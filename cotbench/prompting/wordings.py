@@ -1,5 +1,5 @@
-"""The sentences that say in which form to answer, in several wordings. Invariant: every wording asks for the same tags in the same
-order, so that what a model answers to one can be compared with what it answers to another.
+"""The sentences that say in which form to answer, in several wordings. Invariant: every wording asks for the same tags in the
+same order, so that what a model answers to one can be compared with what it answers to another.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ _INSTRUCTIONS: Mapping[Wording, Mapping[Form, str]] = MappingProxyType(
                 "beside it."
             ),
             "cot": (
-                f"What do you do next? Think it over inside {THINK_OPEN} and {THINK_CLOSE}; then write the one thing that you do "
-                f"inside {ACTION_OPEN} and {ACTION_CLOSE}."
+                f"What do you do next? Think it over inside {THINK_OPEN} and {THINK_CLOSE}; then write the one thing that you "
+                f"do inside {ACTION_OPEN} and {ACTION_CLOSE}."
             ),
         },
     }
