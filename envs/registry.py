@@ -51,12 +51,14 @@ class TokenSizes:
         step: what one step adds to the prompt.
         answer: a trace with its action.
         expert_steps: steps, not tokens: how many an expert takes.
+        candidates: all admissible actions of a state together, each with its closing tag; 0 where they are not all listed.
     """
 
     first_prompt: int = 500
     step: int = 60
     answer: int = 60
     expert_steps: int = 15
+    candidates: int = 200
 
     @property
     def prompt(self) -> float:
@@ -234,7 +236,7 @@ _ALFWORLD: dict[str, Any] = {
     "experts": Experts("walkthrough", "seen"),
     "dialects": {"move": "cotbench.envs.alfworld.env:ALFWorldEnv", "put": "cotbench.envs.alfworld.env:PutALFWorldEnv"},
     "packages": ("textworld", "alfworld"),
-    "sizes": TokenSizes(350, 40, 45, 9),
+    "sizes": TokenSizes(350, 40, 45, 9, 220),
     "teacher": "cotbench.baselines.teachers.alfworld:decide",
     "trace_facts": "cotbench.baselines.teachers.facts:alfworld_facts",
 }
@@ -276,7 +278,7 @@ _BUILTIN = (
         overall=("all", "all-gen"),
         packages=("scienceworld", "py4j"),
         engines=("scienceworld",),
-        sizes=TokenSizes(900, 80, 80, 30),
+        sizes=TokenSizes(900, 80, 80, 30, 4500),
         teacher="cotbench.baselines.teachers.scienceworld:decide",
         trace_facts="cotbench.baselines.teachers.facts:scienceworld_facts",
     ),
@@ -296,7 +298,7 @@ _BUILTIN = (
         overall=("all", "all-gen"),
         packages=("mpmath",),
         engines=("mpmath", "python"),  # The error text of a failed call is Python's.
-        sizes=TokenSizes(8000, 300, 150, 14),
+        sizes=TokenSizes(8000, 300, 150, 14, 0),
         teacher="cotbench.baselines.teachers.bfcl:decide",
         trace_facts="cotbench.baselines.teachers.facts:bfcl_facts",
     ),

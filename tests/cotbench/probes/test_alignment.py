@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cotbench.envs.registry import env_entry
-from cotbench.probes.alignment import REVISIONS, answers
+from cotbench.probes.alignment import answers
+from cotbench.probes.alignment_row import REVISIONS
 from cotbench.probes.asking import answers_for
 from cotbench.probes.probe import ProbeSetting
 from cotbench.probes.states import StateAnswer, read_states
@@ -91,7 +92,7 @@ def test_the_reference_is_scored_in_both_modes_and_nothing_is_written_twice() ->
     assert mean["log-probability gap"] == 0.25
     assert found.counts["scored"] == 4
     scores = [query for query in agent.asked if query.given_action is not None]
-    assert len(agent.asked) - len(scores) == 2 * len(some)
+    assert len(agent.asked) - len(scores) == 3 * len(some)  # Bare, CoT, and after an empty trace.
     assert Counter((query.task, query.step, query.mode) for query in scores) == Counter(
         (one.task, one.step, mode) for one in some for mode in ("prompt", "cot")
     )
