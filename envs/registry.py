@@ -89,6 +89,7 @@ class EnvEntry:
         extra: of this package, for its engine; `modules` are what the extra brings.
         takes_data: it reads a folder of games.
         license: of its tasks.
+        lists_all_actions: whatever can be executed is in its list of admissible actions; else the list holds examples.
         expert_at_hand: the expert's actions cost next to nothing, so runs record them.
         elicitation: the options of `Elicitation` whose defaults differ in this environment.
         experts: names of two of its experts, values of its class's argument `expert`: the one whose actions an agent takes to
@@ -116,6 +117,7 @@ class EnvEntry:
     modules: tuple[str, ...] = ()
     takes_data: bool = False
     license: str = ""
+    lists_all_actions: bool = True
     expert_at_hand: bool = True
     elicitation: Mapping[str, Any] = field(default_factory=dict)
     experts: Experts | None = None
@@ -286,6 +288,7 @@ _BUILTIN = (
         license="Apache-2.0",
         env_class="cotbench.envs.bfcl.env:BFCLEnv",
         task_source="cotbench.envs.bfcl.tasks:BFCLTasks",
+        lists_all_actions=False,  # A call may have any arguments.
         elicitation={"one_line": False, "action_tokens": 512},  # A turn of the ground truth has up to 34 calls.
         experts=Experts("turn", "resume"),
         benchmark="bfcl",

@@ -91,6 +91,7 @@ def probe(
                     answers=known,
                     observer=observer,
                     stop_at_failures=debug,
+                    data=resources.data,
                 )
     except KeyboardInterrupt:
         return print_interrupted("what was measured is kept", again, target / CONFIG)

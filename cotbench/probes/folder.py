@@ -197,6 +197,7 @@ def run_probe(
     judge: dict[str, Any] | None = None,
     choose: Callable[[Sequence[Any]], Collection[StateKey]] | None = None,
     stop_at_failures: bool = False,
+    data: Path | None = None,
 ) -> ProbeSummary:
     """Measure an agent into a new folder, or resume one: missing states are measured, and those with an error again.
 
@@ -205,15 +206,14 @@ def run_probe(
         folder: the folder of this measurement; an open one where the caller writes other files to it too.
         agent: the agent to measure; `spec` is the spec it was made from.
         states: the states to measure it on.
-        elicitation: how answers are asked for.
-        options: the probe's own.
+        elicitation: how answers are asked for; `options` are the probe's own.
         seed: pairs states with donors, seeds sampling.
         answers: the agent's answers at these states, where they are known.
         observer: called with each row once it is known.
-        kind: how messages call the folder.
-        judge: see `ProbeManifest`.
+        kind: how messages call the folder; `judge` as in `ProbeManifest`.
         choose: from the rows that exist already, which states are to have a row in the end; all states when left out.
         stop_at_failures: end at the first state that a bug or another exception fails.
+        data: the folder of the environment's data; None means its default.
 
     Returns:
         The summary, as written to `probe.json`.
@@ -227,7 +227,7 @@ def run_probe(
     check_elicitation(agent, elicitation)
     manifest = _manifest(probe, agent, spec, states, elicitation, options, seed, answers is not None, judge)
     entry = env_entry(states.env).in_dialect(states.dialect)
-    setting = ProbeSetting(states, elicitation, entry.canonical(), entry.equivalent(), seed, answers or {})
+    setting = ProbeSetting(states, elicitation, entry.canonical(), entry.equivalent(), seed, answers or {}, data)
     store = _rows_file(probe)
     with open_folder(folder, kind) if isinstance(folder, Path) else nullcontext(folder) as opened:
         existing: list[Any] = []

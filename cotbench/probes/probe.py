@@ -9,6 +9,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import isclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -43,6 +44,7 @@ class ProbeSetting:
         seed: pairs states with donors, seeds sampling.
         answers: this agent's answers at these states, where they are known already (the rows of probe `alignment`); a probe
             asks for an answer that is missing here.
+        data: the folder of the environment's data, where it reads one; None means its default.
     """
 
     states: StateSet
@@ -51,6 +53,7 @@ class ProbeSetting:
     equivalent: Callable[[str, str], bool] = operator.eq
     seed: int = 0
     answers: Mapping[StateKey, StateAnswer] = field(default_factory=dict)
+    data: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
