@@ -89,7 +89,8 @@ class EnvEntry:
         extra: of this package, for its engine; `modules` are what the extra brings.
         takes_data: it reads a folder of games.
         license: of its tasks.
-        lists_all_actions: whatever can be executed is in its list of admissible actions; else the list holds examples.
+        lists_all_actions: its list of admissible actions holds all that can be executed, each in one spelling at least; else
+            it holds examples.
         expert_at_hand: the expert's actions cost next to nothing, so runs record them.
         elicitation: the options of `Elicitation` whose defaults differ in this environment.
         experts: names of two of its experts, values of its class's argument `expert`: the one whose actions an agent takes to

@@ -47,7 +47,10 @@ class AdmissibleActions:
     unknown: str | None = None
 
     def allows(self, action: str) -> bool | None:
-        """Return whether a canonical action can be executed at the state; None where that is not known."""
+        """Return whether a canonical action is listed as admissible, so that it can be executed; None where no list is known.
+
+        An environment in which a thing has several names may execute actions that it does not list.
+        """
         return None if self.unknown is not None else action in self.actions
 
 
@@ -114,6 +117,11 @@ def entry_of(setting: ProbeSetting) -> EnvEntry:
     return env_entry(setting.states.env).in_dialect(setting.states.dialect)
 
 
+_SETS = 8
+_listed: dict[object, dict[StateKey, AdmissibleActions]] = {}
+"""The lists of the last sets of states: in a study, a process measures many checkpoints on the same states."""
+
+
 def admissible_actions(states: Sequence[ProbeState], setting: ProbeSetting) -> dict[StateKey, AdmissibleActions]:
     """Return the admissible actions at states, by their keys; recorded episodes are played again to learn them.
 
@@ -124,11 +132,20 @@ def admissible_actions(states: Sequence[ProbeState], setting: ProbeSetting) -> d
     if not entry_of(setting).lists_all_actions:
         reason = f"{setting.states.env} lists examples of admissible actions, not all"
         return {state.key: AdmissibleActions(unknown=reason) for state in states}
-    found = {}
-    for replayed in replay(states, setting):
-        actions = replayed.info.get("admissible_actions")
-        if replayed.failure is not None or actions is None:
-            found[replayed.state.key] = AdmissibleActions(unknown=replayed.failure or "the environment lists none")
-        else:
-            found[replayed.state.key] = AdmissibleActions(tuple(sorted({setting.canonical(action) for action in actions})))
+    whole = setting.states
+    key = (whole.env, whole.scheme, whole.split, whole.dialect, setting.data, tuple(states))
+    if key in _listed:
+        return _listed[key]
+    found = {replayed.state.key: _admissible(replayed, setting) for replayed in replay(states, setting)}
+    if all(one.unknown is None for one in found.values()):
+        _listed[key] = found
+        while len(_listed) > _SETS:
+            del _listed[next(iter(_listed))]
     return found
+
+
+def _admissible(replayed: ReplayedState, setting: ProbeSetting) -> AdmissibleActions:
+    actions = replayed.info.get("admissible_actions")
+    if replayed.failure is not None or actions is None:
+        return AdmissibleActions(unknown=replayed.failure or "the environment lists none")
+    return AdmissibleActions(tuple(sorted({setting.canonical(action) for action in actions})))

@@ -225,25 +225,31 @@ def _drawn(keys: Sequence[StateKey], seed: int) -> list[StateKey]:
 
 
 def choose_donor(
-    state: ProbeState, others: Iterable[ProbeState], seed: int, fits: Callable[[ProbeState], bool]
+    state: ProbeState,
+    others: Iterable[ProbeState],
+    seed: int,
+    fits: Callable[[ProbeState], bool],
+    preferred: Callable[[ProbeState], bool] = lambda other: True,
 ) -> ProbeState | None:
     """Return the state whose trace or observation is given to another one.
 
-    The pairing is a function of the seed, the keys and `fits`; neither the order of the states nor earlier measurements change
-    it.
+    The pairing is a function of the seed, the keys, `fits` and `preferred`; neither the order of the states nor earlier
+    measurements change it.
 
     Args:
         state: the state that receives.
         others: the candidates.
         seed: pairs them.
         fits: whether a candidate can be the donor.
+        preferred: which of the fitting ones are taken first.
 
     Returns:
-        A fitting state of another task where there is one, else of the same task; None where none fits.
+        A fitting state of another task where there is one, else of the same task; among these a preferred one where there is
+        one. None where none fits.
     """
 
-    def rank(other: ProbeState) -> tuple[bool, int]:
-        return other.task == state.task, derive_seed(seed, *state.key, *other.key, "donor")
+    def rank(other: ProbeState) -> tuple[bool, bool, int]:
+        return other.task == state.task, not preferred(other), derive_seed(seed, *state.key, *other.key, "donor")
 
     return min((other for other in others if other.key != state.key and fits(other)), key=rank, default=None)
 
