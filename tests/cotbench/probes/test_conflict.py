@@ -256,8 +256,9 @@ def test_a_real_model_acts_after_its_own_trace_as_it_did(reference: Any) -> None
     agent = make_agent("hf:tiny?threads=1&device=cpu")
     rows = measured("conflict", agent, drawn.states, within)
     found = numbers("conflict", rows)
-    assert (found.states, found.errors) == (10, 0)
-    assert found.estimates["own trace: kept"].mean == 1.0
+    assert found.errors == 0 < found.states
+    assert found.states + found.left_out.get("no admissible donor", 0) == 10
+    assert found.estimates["own trace: kept at 1"].mean == 1.0
     # By hand: what the agent says when it is asked one by one.
     answers = answers_for(agent, drawn.states, within)
     by_key = {one.key: one for one in drawn.states}
