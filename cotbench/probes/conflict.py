@@ -212,7 +212,7 @@ def _case(
         candidates,
         setting.seed,
         lambda other: admissible.allows(answers[other.key].cot_action) is not False,
-        lambda other: other.task_type == state.task_type,
+        lambda other: int(other.task_type != state.task_type),
     )
     if donor is None:
         left_out = "no admissible donor" if candidates else "no donor"
@@ -286,19 +286,23 @@ def _summarize(rows: Sequence[ConflictRow], options: ConflictOptions) -> ProbeNu
             "donor of the same task": sum(row.donor_task == row.task for row in measured),
             "donor of the same task type": sum(row.donor_same_type for row in measured),
             "donor's action admissible": sum(row.unchecked is None for row in measured),
-            **_unchecked_counts(measured),
+            "donor's action not checked": sum(row.unchecked is not None for row in measured),
             "donor's trace of one sentence": sum(row.conflicting_unconcluded is None for row in measured),
             "own trace of one sentence": sum(row.unconcluded is None for row in measured),
         },
+        notes=_notes(measured),
     )
 
 
-def _unchecked_counts(rows: Sequence[ConflictRow]) -> dict[str, int]:
-    """Return at how many states it is not known whether the donor's action is admissible, with the commonest reason."""
+def _notes(rows: Sequence[ConflictRow]) -> tuple[str, ...]:
+    """Return a sentence on the states at which it is not known whether the donor's action is admissible."""
     reasons = Counter(row.unchecked for row in rows if row.unchecked is not None)
     if not reasons:
-        return {}
-    return {f"donor's action not checked: {reasons.most_common(1)[0][0]}": sum(reasons.values())}
+        return ()
+    return (
+        f"at {sum(reasons.values())} of {len(rows)} states it is not known whether the donor's action can be executed: "
+        f"{reasons.most_common(1)[0][0]}",
+    )
 
 
 def _unconcluded(outcome: ConflictOutcome, row: ConflictRow) -> bool | None:
@@ -331,5 +335,5 @@ PROBE = Probe(
     measure=_measure,
     summarize=_summarize,
     cost=lambda sizes: sizes.prompt + 13 * sizes.answer,
-    sections=("cotbench.study.report_probes:conflict_section",),
+    sections=("cotbench.study.report_conflict:conflict_section",),
 )

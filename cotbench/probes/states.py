@@ -229,11 +229,11 @@ def choose_donor(
     others: Iterable[ProbeState],
     seed: int,
     fits: Callable[[ProbeState], bool],
-    preferred: Callable[[ProbeState], bool] = lambda other: True,
+    distance: Callable[[ProbeState], int] = lambda other: 0,
 ) -> ProbeState | None:
     """Return the state whose trace or observation is given to another one.
 
-    The pairing is a function of the seed, the keys, `fits` and `preferred`; neither the order of the states nor earlier
+    The pairing is a function of the seed, the keys, `fits` and `distance`; neither the order of the states nor earlier
     measurements change it.
 
     Args:
@@ -241,15 +241,14 @@ def choose_donor(
         others: the candidates.
         seed: pairs them.
         fits: whether a candidate can be the donor.
-        preferred: which of the fitting ones are taken first.
+        distance: of the fitting ones, those with the smallest are taken.
 
     Returns:
-        A fitting state of another task where there is one, else of the same task; among these a preferred one where there is
-        one. None where none fits.
+        A fitting state of another task where there is one, else of the same task; None where none fits.
     """
 
-    def rank(other: ProbeState) -> tuple[bool, bool, int]:
-        return other.task == state.task, not preferred(other), derive_seed(seed, *state.key, *other.key, "donor")
+    def rank(other: ProbeState) -> tuple[bool, int, int]:
+        return other.task == state.task, distance(other), derive_seed(seed, *state.key, *other.key, "donor")
 
     return min((other for other in others if other.key != state.key and fits(other)), key=rank, default=None)
 
