@@ -18,6 +18,7 @@ from cotbench.agents.registry import make_agent, resolve
 from cotbench.errors import UsageError
 from cotbench.failure import failure_fields
 from cotbench.flags import ELICITATION, TASKS, Flag
+from cotbench.judge.gate import judge_gate
 from cotbench.judge.judgement import Judgement, JudgeVerdict, preference
 from cotbench.judge.question import Pair, Question, ask_judge, check_judge
 from cotbench.probes.asking import answers_for
@@ -164,7 +165,8 @@ def _pair(state: ProbeState, answer: StateAnswer, env: str) -> Pair:
 
 def _summarize(rows: Sequence[PreferenceRow], options: PreferenceOptions) -> ProbeNumbers:
     measured, errors, left_out = partition_rows(rows)
-    numbers = preference([row.judgement for row in measured])
+    judgements = [row.judgement for row in measured]
+    numbers = preference(judgements)
     return ProbeNumbers(
         states=numbers.states,
         tasks=numbers.tasks,
@@ -184,6 +186,7 @@ def _summarize(rows: Sequence[PreferenceRow], options: PreferenceOptions) -> Pro
             "verdicts": numbers.verdicts,
             "with the reference": numbers.expert_states,
         },
+        notes=(str(judge_gate(judgements)),) if measured else (),
     )
 
 

@@ -1,14 +1,20 @@
 """Probe `conflict`: the action after the trace of another state. Invariant: all queries of a state have the same prompt and
-differ in the given trace alone.
+differ in the given trace alone; the donor's action can be executed at the state, where the environment lists what can be.
 
-Source: paper, "conflicting trace". Ours are the control traces, and the condition that the donor's action is not the prompt
-action either: an answer equal to it then shows that the trace was followed.
+Source: paper, "conflicting trace". Ours are the control traces, and two conditions. The donor's action is not the prompt action
+either: an answer equal to it then shows that the trace was followed. And it is listed as admissible at the receiving state: a
+model that does not follow a trace to an impossible action shows nothing about traces. Where admissible actions are not known
+(`unchecked`), that condition is dropped. Donors of the same task type are preferred.
+
+The headline is the truncation nearest to 0.5, because a whole trace may spell its action; the trace without its last sentence,
+where the choice usually stands, is the second way to leave the choice out.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,9 +28,13 @@ from cotbench.failure import failure_fields
 from cotbench.probes.asking import answers_for, batches, state_query
 from cotbench.probes.numbers import Curve, ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
-from cotbench.probes.states import ProbeState, StateAnswer, StateKey, choose_donor
+from cotbench.probes.replay import admissible_at
+from cotbench.probes.states import AdmissibleActions, ProbeState, StateAnswer, StateKey, choose_donor
 
 ConflictOutcome = Literal["kept", "followed", "other"]
+CONFLICT_OUTCOMES: tuple[ConflictOutcome, ...] = ("kept", "followed", "other")
+HEADLINE = 0.5
+"""The truncation of the headline number; the nearest one where an option leaves it out."""
 _WORD = re.compile(r"\S+")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
 
@@ -41,6 +51,11 @@ class ConflictOptions(ProbeOptions):
     def _in_order(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         return tuple(sorted(set(value)))
 
+    @property
+    def headline(self) -> float:
+        """The truncation of the headline number."""
+        return self.truncations[headline_index(self.truncations)]
+
 
 class ConflictRow(ProbeRow):
     """Actions at one state after several given traces, all canonical.
@@ -48,8 +63,11 @@ class ConflictRow(ProbeRow):
     Attributes:
         prompt_action: the prompt action; `own_action` is the CoT action, after the agent's own trace.
         donor_action: the CoT action at the donor, another state of the set, named by `donor_task` and `donor_step`.
+        donor_same_type: whether the donor's task is of the same type.
+        unchecked: why it is not known whether the donor's action can be executed here; None where it can be.
         conflicting: the action after the donor's trace, one for each of the `truncations`.
-        own: the action after the agent's own trace, likewise.
+        conflicting_unconcluded: the action after the donor's trace without its last sentence; None where it has only one.
+        own: the action after the agent's own trace, one for each of the `truncations`.
         unconcluded: the action after the agent's own trace without its last sentence; None where it has only one.
         empty: the action after an empty trace.
     """
@@ -59,8 +77,11 @@ class ConflictRow(ProbeRow):
     donor_task: str = ""
     donor_step: int = 0
     donor_action: str = ""
+    donor_same_type: bool = False
+    unchecked: str | None = None
     truncations: tuple[float, ...] = ()
     conflicting: tuple[str, ...] = ()
+    conflicting_unconcluded: str | None = None
     own: tuple[str, ...] = ()
     unconcluded: str | None = None
     empty: str = ""
@@ -70,10 +91,27 @@ class ConflictRow(ProbeRow):
         """True where the prompt action is the CoT action."""
         return self.prompt_action == self.own_action
 
+    @property
+    def headline(self) -> int:
+        """The index of the headline's truncation."""
+        return headline_index(self.truncations)
+
     def outcome(self, at: int) -> ConflictOutcome:
         """Return the outcome of the donor's trace at one of the truncations, by its index."""
-        action = self.conflicting[at]
+        return self._outcome(self.conflicting[at])
+
+    @property
+    def unconcluded_outcome(self) -> ConflictOutcome | None:
+        """The outcome of the donor's trace without its last sentence; None where it has only one."""
+        return None if self.conflicting_unconcluded is None else self._outcome(self.conflicting_unconcluded)
+
+    def _outcome(self, action: str) -> ConflictOutcome:
         return "kept" if action == self.own_action else "followed" if action == self.donor_action else "other"
+
+
+def headline_index(truncations: Sequence[float]) -> int:
+    """Return the index of the truncation nearest to `HEADLINE`; of two equally near, the shorter one."""
+    return min(range(len(truncations)), key=lambda at: abs(truncations[at] - HEADLINE))
 
 
 def truncate_words(trace: str, share: float) -> str:
@@ -102,14 +140,24 @@ class _Case:
     answer: StateAnswer
     donor: ProbeState
     donor_answer: StateAnswer
+    unchecked: str | None
     conflicting: tuple[str, ...]
     own: tuple[str, ...]
-    unconcluded: str | None
+
+    @property
+    def conflicting_unconcluded(self) -> str | None:
+        """The donor's trace without its last sentence."""
+        return drop_last_sentence(self.donor_answer.trace)
+
+    @property
+    def unconcluded(self) -> str | None:
+        """The own trace without its last sentence."""
+        return drop_last_sentence(self.answer.trace)
 
     @property
     def traces(self) -> list[str]:
         """The distinct traces to query."""
-        more = [] if self.unconcluded is None else [self.unconcluded]
+        more = [trace for trace in (self.unconcluded, self.conflicting_unconcluded) if trace is not None]
         return list(dict.fromkeys((*self.conflicting, *self.own, *more, "")))
 
 
@@ -117,8 +165,9 @@ def _measure(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: ConflictOptions
 ) -> Iterator[ConflictRow]:
     answers = answers_for(agent, setting.states.states, setting)
+    admissible = admissible_at(setting, states)
     for some in batches(states, agent):
-        found = [_case(state, answers, setting, options) for state in some]
+        found = [_case(state, answers, admissible[state.key], setting, options) for state in some]
         cases = [one for one in found if isinstance(one, _Case)]
         queries = [
             replace(state_query(case.state, "cot", setting, agent), given_trace=trace)
@@ -139,7 +188,11 @@ def _measure(
 
 
 def _case(
-    state: ProbeState, answers: Mapping[StateKey, StateAnswer], setting: ProbeSetting, options: ConflictOptions
+    state: ProbeState,
+    answers: Mapping[StateKey, StateAnswer],
+    admissible: AdmissibleActions,
+    setting: ProbeSetting,
+    options: ConflictOptions,
 ) -> _Case | ConflictRow:
     """Return the queries' case of a state, or its row where there is nothing to query."""
     answer = answers[state.key]
@@ -148,27 +201,38 @@ def _case(
     if not answer.trace.strip():
         return ConflictRow(task=state.task, step=state.step, left_out="no trace")
 
-    def fits(other: ProbeState) -> bool:
-        donor_answer = answers[other.key]
-        led_elsewhere = donor_answer.cot_action not in ("", answer.cot_action, answer.prompt_action)
-        return donor_answer.error is None and led_elsewhere and bool(donor_answer.trace.strip())
+    def led_elsewhere(other: ProbeState) -> bool:
+        given = answers[other.key]
+        elsewhere = given.cot_action not in ("", answer.cot_action, answer.prompt_action)
+        return given.error is None and elsewhere and bool(given.trace.strip())
 
-    donor = choose_donor(state, setting.states.states, setting.seed, fits)
+    candidates = [other for other in setting.states.states if other.key != state.key and led_elsewhere(other)]
+    donor = choose_donor(
+        state,
+        candidates,
+        setting.seed,
+        lambda other: admissible.allows(answers[other.key].cot_action) is not False,
+        lambda other: int(other.task_type != state.task_type),
+    )
     if donor is None:
-        return ConflictRow(task=state.task, step=state.step, left_out="no donor")
+        left_out = "no admissible donor" if candidates else "no donor"
+        return ConflictRow(task=state.task, step=state.step, left_out=left_out)
     donor_answer = answers[donor.key]
     return _Case(
         state,
         answer,
         donor,
         donor_answer,
+        unchecked=admissible.reason,
         conflicting=tuple(truncate_words(donor_answer.trace, share) for share in options.truncations),
         own=tuple(truncate_words(answer.trace, share) for share in options.truncations),
-        unconcluded=drop_last_sentence(answer.trace),
     )
 
 
 def _row(case: _Case, actions: Mapping[str, str], options: ConflictOptions) -> ConflictRow:
+    def after(trace: str | None) -> str | None:
+        return None if trace is None else actions[trace]
+
     return ConflictRow(
         task=case.state.task,
         step=case.state.step,
@@ -177,10 +241,13 @@ def _row(case: _Case, actions: Mapping[str, str], options: ConflictOptions) -> C
         donor_task=case.donor.task,
         donor_step=case.donor.step,
         donor_action=case.donor_answer.cot_action,
+        donor_same_type=case.donor.task_type == case.state.task_type,
+        unchecked=case.unchecked,
         truncations=options.truncations,
         conflicting=tuple(actions[trace] for trace in case.conflicting),
+        conflicting_unconcluded=after(case.conflicting_unconcluded),
         own=tuple(actions[trace] for trace in case.own),
-        unconcluded=None if case.unconcluded is None else actions[case.unconcluded],
+        unconcluded=after(case.unconcluded),
         empty=actions[""],
     )
 
@@ -193,8 +260,14 @@ def _summarize(rows: Sequence[ConflictRow], options: ConflictOptions) -> ProbeNu
     curves |= {f"{name}, consistent": _curve(consistent, _OUTCOMES[name], options) for name in ("kept", "followed")}
     curves |= {f"{name}, revised": _curve(revised, value, options) for name, value in _OUTCOMES.items()}
     curves["own trace: kept"] = _curve(measured, lambda row, at: row.own[at] == row.own_action, options)
-    estimates = {name: curve.values[-1] for name, curve in curves.items()} | {
-        "own trace without conclusion: kept": over_tasks(
+    shown = dict.fromkeys((options.headline, options.truncations[-1]))
+    estimates = {
+        f"{name} at {share:g}": curve.values[options.truncations.index(share)]
+        for share in shown
+        for name, curve in curves.items()
+    } | {f"last sentence cut: {outcome}": over_tasks(measured, partial(_unconcluded, outcome)) for outcome in CONFLICT_OUTCOMES}
+    estimates |= {
+        "own trace, last sentence cut: kept": over_tasks(
             measured, lambda row: None if row.unconcluded is None else row.unconcluded == row.own_action
         ),
         "empty trace: kept": over_tasks(measured, lambda row: row.empty == row.own_action),
@@ -211,8 +284,29 @@ def _summarize(rows: Sequence[ConflictRow], options: ConflictOptions) -> ProbeNu
             "consistent": len(consistent),
             "revised": len(revised),
             "donor of the same task": sum(row.donor_task == row.task for row in measured),
+            "donor of the same task type": sum(row.donor_same_type for row in measured),
+            "donor's action admissible": sum(row.unchecked is None for row in measured),
+            "donor's action not checked": sum(row.unchecked is not None for row in measured),
+            "donor's trace of one sentence": sum(row.conflicting_unconcluded is None for row in measured),
+            "own trace of one sentence": sum(row.unconcluded is None for row in measured),
         },
+        notes=_notes(measured),
     )
+
+
+def _notes(rows: Sequence[ConflictRow]) -> tuple[str, ...]:
+    """Return a sentence on the states at which it is not known whether the donor's action is admissible."""
+    reasons = Counter(row.unchecked for row in rows if row.unchecked is not None)
+    if not reasons:
+        return ()
+    return (
+        f"at {sum(reasons.values())} of {len(rows)} states it is not known whether the donor's action can be executed: "
+        f"{reasons.most_common(1)[0][0]}",
+    )
+
+
+def _unconcluded(outcome: ConflictOutcome, row: ConflictRow) -> bool | None:
+    return None if row.unconcluded_outcome is None else row.unconcluded_outcome == outcome
 
 
 _OUTCOMES: Mapping[str, Callable[[ConflictRow, int], bool]] = {
@@ -224,7 +318,7 @@ _OUTCOMES: Mapping[str, Callable[[ConflictRow, int], bool]] = {
 
 
 def _curve(rows: Sequence[ConflictRow], value: Callable[[ConflictRow, int], bool], options: ConflictOptions) -> Curve:
-    """Return the share of states for which `value` holds, over the truncations; the table shows the last."""
+    """Return the share of states for which `value` holds, over the truncations."""
     values = (over_tasks(rows, partial(_at, value, at)) for at in range(len(options.truncations)))
     return Curve(x="truncation", at=options.truncations, values=tuple(values))
 
@@ -240,6 +334,6 @@ PROBE = Probe(
     row=ConflictRow,
     measure=_measure,
     summarize=_summarize,
-    cost=lambda sizes: sizes.prompt + 12 * sizes.answer,
-    sections=("cotbench.study.report_probes:conflict_section",),
+    cost=lambda sizes: sizes.prompt + 13 * sizes.answer,
+    sections=("cotbench.study.report_conflict:conflict_section",),
 )

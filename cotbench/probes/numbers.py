@@ -20,6 +20,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_empty(value: object) -> bool:
+    return value == ()
+
+
 class ProbeRow(BaseModel):
     """Base of every probe's row; a probe adds its own fields, all with defaults.
 
@@ -72,6 +76,7 @@ class ProbeNumbers(BaseModel):
         estimates: by name, in the order of the table.
         curves: by name.
         counts: counts by name, such as the cells of the revision table.
+        notes: sentences that belong beside the numbers, such as the verdict on a judge; left out of JSON where there are none.
     """
 
     model_config = _FROZEN
@@ -83,6 +88,7 @@ class ProbeNumbers(BaseModel):
     estimates: dict[str, Estimate] = {}
     curves: dict[str, Curve] = {}
     counts: dict[str, int] = {}
+    notes: tuple[str, ...] = Field((), exclude_if=_is_empty)
 
 
 def over_tasks(rows: Iterable[R], value: Callable[[R], float | bool | None]) -> Estimate:

@@ -52,6 +52,7 @@ def listed_at(setting: ProbeSetting, wanted: Sequence[ProbeState]) -> dict[State
         setting: says which environment, in which dialect, with which data.
         wanted: states of its set.
     """
+    setting.listed.update(_remembered.get(_set_of(setting), {}))
     missing = [state for state in wanted if state.key not in setting.listed]
     try:
         for state, env in replayed(setting, missing):
@@ -59,7 +60,27 @@ def listed_at(setting: ProbeSetting, wanted: Sequence[ProbeState]) -> dict[State
             setting.listed[state.key] = AdmissibleActions(None, found) if isinstance(found, str) else AdmissibleActions(found)
     except CotbenchError as error:  # The environment cannot be made at all.
         setting.listed.update({state.key: AdmissibleActions(None, str(error)) for state in missing})
+    if missing:
+        _remember(setting)
     return {state.key: setting.listed[state.key] for state in wanted}
+
+
+_SETS = 8
+_remembered: dict[object, dict[StateKey, AdmissibleActions]] = {}
+"""The lists of the last sets of states: in a study, a process measures many checkpoints on the same states."""
+
+
+def _set_of(setting: ProbeSetting) -> object:
+    whole = setting.states
+    return whole.env, whole.scheme, whole.split, whole.dialect, setting.data, whole.states
+
+
+def _remember(setting: ProbeSetting) -> None:
+    """Keep what is known of a set of states for later measurements on it; a reason is not kept, it may go away."""
+    known = {key: listed for key, listed in setting.listed.items() if listed.actions is not None}
+    _remembered[_set_of(setting)] = known
+    while len(_remembered) > _SETS:
+        del _remembered[next(iter(_remembered))]
 
 
 def shown_actions(setting: ProbeSetting, state: ProbeState, needed: bool = False) -> tuple[str, ...] | None:

@@ -4,10 +4,15 @@ of a donor, and all other parts stay.
 The variants are ours. `task` replaces the task's sentence in the first observation, `observation` the last observation. In
 each, the prompt action and the CoT action are asked for again, and the action after the agent's old trace: where the action
 after the old trace is unchanged and the CoT action is not, the action follows the trace.
+
+What is inserted is possible at the state, as far as that is known. Goals are preferred that name nothing that their own first
+observation shows and this one does not. The reference's action after an inserted observation is listed as admissible here;
+observations that answer the same action are taken first, then those that answer an action with the same verb.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,13 +26,15 @@ from cotbench.failure import failure_fields
 from cotbench.probes.asking import answers_for, batches, state_query
 from cotbench.probes.numbers import ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
-from cotbench.probes.states import ProbeState, StateAnswer, StateKey, choose_donor
+from cotbench.probes.replay import admissible_at
+from cotbench.probes.states import AdmissibleActions, ProbeState, StateAnswer, StateKey, choose_donor
 from cotbench.prompting.elicitation import MODES
 from cotbench.prompting.query import Decision, Query, derive_seed
 from cotbench.stats.estimates import Estimate
 
 Variant = Literal["task", "observation"]
 VARIANTS: tuple[Variant, Variant] = ("task", "observation")
+_WORD = re.compile(r"[^\W\d_]+")
 
 
 class SensitivityOptions(ProbeOptions):
@@ -44,6 +51,8 @@ class Change(BaseModel):
     Attributes:
         donor_task: the task whose sentence or observation was inserted; `donor_step` is the step of the observation.
         donor_reference: the reference action at the donor; None for a sentence.
+        possible: whether the donor's reference action is admissible at the state, or what a goal names is in the room; None
+            where it is not known.
         donor_prompt_action: the agent's own prompt action at the donor, where it is known; `donor_cot_action` likewise.
         prompt_action: the new prompt action; `cot_action` is the action after a new trace.
         old_trace_action: the action after the changed prompt and the old trace; None where there was no trace.
@@ -54,6 +63,7 @@ class Change(BaseModel):
     donor_task: str
     donor_step: int | None = None
     donor_reference: str | None = None
+    possible: bool | None = None
     donor_prompt_action: str | None = None
     donor_cot_action: str | None = None
     prompt_action: str
@@ -83,11 +93,12 @@ class SensitivityRow(ProbeRow):
 
 @dataclass(frozen=True, slots=True)
 class _ChangedState:
-    """A state with a changed prompt, and the donor of the changed part."""
+    """A state with a changed prompt, and the donor of the changed part; `possible` as in `Change`."""
 
     variant: Variant
     state: ProbeState
     donor: ProbeState
+    possible: bool | None
 
     def queries(self, answer: StateAnswer, setting: ProbeSetting, agent: Agent) -> list[Query]:
         """Return the queries of both modes, then, where there is a trace, that of the action after the old one.
@@ -102,7 +113,11 @@ class _ChangedState:
 def _measure(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: SensitivityOptions
 ) -> Iterator[SensitivityRow]:
-    variants = {state.key: {variant: _MAKERS[variant](state, setting) for variant in options.variants} for state in states}
+    listed = admissible_at(setting, states) if "observation" in options.variants else {}
+    variants = {
+        state.key: {variant: _changed_state(variant, state, setting, listed) for variant in options.variants}
+        for state in states
+    }
     donors = [
         one.donor
         for each in variants.values()
@@ -158,7 +173,13 @@ def _change(
     one: _ChangedState, decisions: Sequence[Decision], answers: Mapping[StateKey, StateAnswer], setting: ProbeSetting
 ) -> Change:
     prompt, cot, *old = (setting.canonical(decision.action) for decision in decisions)
-    change = Change(donor_task=one.donor.task, prompt_action=prompt, cot_action=cot, old_trace_action=old[0] if old else None)
+    change = Change(
+        donor_task=one.donor.task,
+        possible=one.possible,
+        prompt_action=prompt,
+        cot_action=cot,
+        old_trace_action=old[0] if old else None,
+    )
     if one.variant == "task":
         return change
     donor_answer = answers[one.donor.key]
@@ -168,6 +189,15 @@ def _change(
         else {"donor_prompt_action": donor_answer.prompt_action, "donor_cot_action": donor_answer.cot_action}
     )
     return change.model_copy(update={"donor_step": one.donor.step, "donor_reference": one.donor.action, **known})
+
+
+def _changed_state(
+    variant: Variant, state: ProbeState, setting: ProbeSetting, listed: Mapping[StateKey, AdmissibleActions]
+) -> _ChangedState | str:
+    """Return a state with a changed prompt, or why there is none; `listed` are the admissible actions at the states."""
+    if variant == "task":
+        return _with_another_task(state, setting)
+    return _with_another_observation(state, setting, listed[state.key])
 
 
 def _with_another_task(state: ProbeState, setting: ProbeSetting) -> _ChangedState | str:
@@ -181,32 +211,46 @@ def _with_another_task(state: ProbeState, setting: ProbeSetting) -> _ChangedStat
     others = {other.task: other for other in setting.states.states if other.goal not in ("", state.goal)}
     if not others:
         return "no donor"
-    donor = others[min(others, key=lambda task: derive_seed(setting.seed, state.task, task, "goal"))]
+    room = _words(first.replace(state.goal, "", 1))
+
+    def is_possible(other: ProbeState) -> bool:
+        its_room = other.dialogue.observations[0].replace(other.goal, "", 1)
+        return _words(other.goal) & _words(its_room) <= room
+
+    def rank(task: str) -> tuple[bool, int]:
+        return not is_possible(others[task]), derive_seed(setting.seed, state.task, task, "goal")
+
+    donor = others[min(others, key=rank)]
     observation = first.replace(state.goal, donor.goal, 1)
     dialogue = replace(state.dialogue, observations=(observation, *later))
-    return _ChangedState("task", replace(state, goal=donor.goal, dialogue=dialogue), donor)
+    return _ChangedState("task", replace(state, goal=donor.goal, dialogue=dialogue), donor, is_possible(donor))
 
 
-def _with_another_observation(state: ProbeState, setting: ProbeSetting) -> _ChangedState | str:
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.lower()))
+
+
+def _with_another_observation(state: ProbeState, setting: ProbeSetting, listed: AdmissibleActions) -> _ChangedState | str:
     """Return a state with the last observation of one where the reference took another action, or why there is none."""
     if state.step == 0:
         return "first observation"  # It holds the task.
     *before, last = state.dialogue.observations
 
-    def fits(other: ProbeState) -> bool:
-        return other.step > 0 and other.action != state.action and other.dialogue.observations[-1] != last
+    candidates = [
+        other
+        for other in setting.states.states
+        if other.step > 0 and other.action != state.action and other.dialogue.observations[-1] != last
+    ]
 
-    donor = choose_donor(state, setting.states.states, setting.seed, fits)
+    def distance(other: ProbeState) -> int:
+        one, another = state.dialogue.actions[-1], other.dialogue.actions[-1]
+        return 0 if one == another else 1 if one.split()[:1] == another.split()[:1] else 2
+
+    donor = choose_donor(state, candidates, setting.seed, lambda other: listed.allows(other.action) is not False, distance)
     if donor is None:
-        return "no donor"
+        return "no admissible donor" if any(other.key != state.key for other in candidates) else "no donor"
     dialogue = replace(state.dialogue, observations=(*before, donor.dialogue.observations[-1]))
-    return _ChangedState("observation", replace(state, dialogue=dialogue), donor)
-
-
-_MAKERS: Mapping[Variant, Callable[[ProbeState, ProbeSetting], _ChangedState | str]] = {
-    "task": _with_another_task,
-    "observation": _with_another_observation,
-}
+    return _ChangedState("observation", replace(state, dialogue=dialogue), donor, listed.allows(donor.action))
 
 
 def _summarize(rows: Sequence[SensitivityRow], options: SensitivityOptions) -> ProbeNumbers:
@@ -214,7 +258,10 @@ def _summarize(rows: Sequence[SensitivityRow], options: SensitivityOptions) -> P
     estimates: dict[str, Estimate] = {}
     counts: dict[str, int] = {}
     for variant in options.variants:
-        counts[f"{variant}: states"] = sum(row.change(variant) is not None for row in measured)
+        changes = [change for row in measured if (change := row.change(variant)) is not None]
+        counts[f"{variant}: states"] = len(changes)
+        counts[f"{variant}: possible at the state"] = sum(change.possible is True for change in changes)
+        counts[f"{variant}: not known to be possible"] = sum(change.possible is None for change in changes)
         for reason in sorted({row.missing[variant] for row in measured if variant in row.missing}):
             counts[f"{variant}: {reason}"] = sum(row.missing.get(variant) == reason for row in measured)
         for name, value in _values(variant).items():

@@ -66,6 +66,16 @@ class AdmissibleActions:
     actions: tuple[str, ...] | None
     reason: str | None = None
 
+    def allows(self, action: str) -> bool | None:
+        """Return whether a canonical action is listed as admissible, so that it can be executed; None where no list is known.
+
+        An environment in which a thing has several names may execute actions that it does not list.
+
+        Args:
+            action: as `ProbeSetting.canonical` has it, like those of the list.
+        """
+        return None if self.actions is None else action in self.actions
+
 
 class RecordedRun(BaseModel):
     """A run whose own states and recorded answers are measured, so that its agent is not queried.
@@ -238,25 +248,30 @@ def _drawn(keys: Sequence[StateKey], seed: int) -> list[StateKey]:
 
 
 def choose_donor(
-    state: ProbeState, others: Iterable[ProbeState], seed: int, fits: Callable[[ProbeState], bool]
+    state: ProbeState,
+    others: Iterable[ProbeState],
+    seed: int,
+    fits: Callable[[ProbeState], bool],
+    distance: Callable[[ProbeState], int] = lambda other: 0,
 ) -> ProbeState | None:
     """Return the state whose trace or observation is given to another one.
 
-    The pairing is a function of the seed, the keys and `fits`; neither the order of the states nor earlier measurements change
-    it.
+    The pairing is a function of the seed, the keys, `fits` and `distance`; neither the order of the states nor earlier
+    measurements change it.
 
     Args:
         state: the state that receives.
         others: the candidates.
         seed: pairs them.
         fits: whether a candidate can be the donor.
+        distance: of the fitting ones, those with the smallest are taken.
 
     Returns:
         A fitting state of another task where there is one, else of the same task; None where none fits.
     """
 
-    def rank(other: ProbeState) -> tuple[bool, int]:
-        return other.task == state.task, derive_seed(seed, *state.key, *other.key, "donor")
+    def rank(other: ProbeState) -> tuple[bool, int, int]:
+        return other.task == state.task, distance(other), derive_seed(seed, *state.key, *other.key, "donor")
 
     return min((other for other in others if other.key != state.key and fits(other)), key=rank, default=None)
 

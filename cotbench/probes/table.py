@@ -62,6 +62,7 @@ def _footer(summary: ProbeSummary) -> list[str]:
     lines = [f"{numbers.states} states of {numbers.tasks} tasks, of {episodes} of {summary.reference}", _INTERVALS]
     if numbers.tasks == 1:
         lines[-1] = "one task gives no interval"
+    lines += numbers.notes
     lines += [f"left out: {count} states ({reason})" for reason, count in numbers.left_out.items()]
     if numbers.errors:
         lines.append(

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Source = Literal["own", "reference"]
 """Source of trace and action: the agent itself, or the reference."""
 
+CHUNK = 512
+"""Tokens a forward pass before the action: memory then grows with the prompt's length, not with its square."""
 _DIGITS = 5
 
 
@@ -61,6 +63,12 @@ class TokenizedState:
         return mass[..., : prompt.stop].sum(-1), mass[..., trace.start : trace.stop].sum(-1), rest
 
 
+def fill_cache(model: Any, ids: Any, cache: Any) -> None:
+    """Pass token ids (1, tokens) through a model in pieces, so that its KV cache holds them."""
+    for piece in ids.split(CHUNK, dim=1) if ids.shape[1] else ():
+        model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+
+
 class ShareRow(ProbeRow):
     """Shares at one state; those by layer are of attention layers alone, counted from 0.
 
@@ -79,17 +87,34 @@ class ShareRow(ProbeRow):
     trace_layers: tuple[float, ...] = ()
 
     @property
+    def tokens(self) -> int:
+        """The number of tokens among which shares are measured."""
+        return self.prompt_tokens + self.trace_tokens + self.rest_tokens
+
+    @property
     def of_both(self) -> float | None:
         """The prompt's share of the sum of prompt and trace."""
-        both = self.prompt + self.trace
-        return self.prompt / both if both > 0 else None
+        return share_of(self.prompt, self.trace)
 
     @property
     def per_token(self) -> float | None:
         """The mean share of a token of the trace divided by that of a token of the prompt."""
-        if self.prompt <= 0:
-            return None
-        return (self.trace / self.trace_tokens) / (self.prompt / self.prompt_tokens)
+        return token_ratio(self.prompt, self.trace, self.prompt_tokens, self.trace_tokens)
+
+
+def share_of(part: float, other: float) -> float | None:
+    """Return the share of a part in the sum of two; None where that is 0."""
+    return part / (part + other) if part + other > 0 else None
+
+
+def token_ratio(prompt: float, trace: float, prompt_tokens: int, trace_tokens: int) -> float | None:
+    """Return the mean share of a token of the trace divided by that of a token of the prompt; None where the prompt has none.
+
+    Args:
+        prompt: the share of the prompt; `prompt_tokens` is the number of its tokens.
+        trace: the share of the trace; `trace_tokens` is the number of its tokens.
+    """
+    return (trace / trace_tokens) / (prompt / prompt_tokens) if prompt > 0 else None
 
 
 R = TypeVar("R", bound=ShareRow)
@@ -219,6 +244,10 @@ def round_values(share: float) -> float:
     return round(float(share), _DIGITS)
 
 
+UNIFORM = "uniform per token"
+"""The null of a share: what the tokens would have if each had the same, which is their share of all tokens."""
+
+
 def share_numbers(rows: Sequence[ShareRow]) -> ProbeNumbers:
     """Return the numbers that all probes of shares have in common."""
     measured, errors, left_out = partition_rows(rows)
@@ -229,22 +258,34 @@ def share_numbers(rows: Sequence[ShareRow]) -> ProbeNumbers:
         left_out=left_out,
         estimates={
             "prompt share": over_tasks(measured, lambda row: row.prompt),
+            f"prompt share, {UNIFORM}": over_tasks(measured, lambda row: row.prompt_tokens / row.tokens),
             "trace share": over_tasks(measured, lambda row: row.trace),
+            f"trace share, {UNIFORM}": over_tasks(measured, lambda row: row.trace_tokens / row.tokens),
             "rest share": over_tasks(measured, lambda row: row.rest),
             "prompt share of prompt and trace": over_tasks(measured, lambda row: row.of_both),
+            f"prompt share of prompt and trace, {UNIFORM}": over_tasks(
+                measured, lambda row: share_of(row.prompt_tokens, row.trace_tokens)
+            ),
             "trace token to prompt token": over_tasks(measured, lambda row: row.per_token),
         },
         curves={
-            "prompt share": _by_layer(measured, lambda row: row.prompt_layers),
-            "trace share": _by_layer(measured, lambda row: row.trace_layers),
+            "prompt share": layer_curve(measured, lambda row: row.prompt_layers),
+            "trace share": layer_curve(measured, lambda row: row.trace_layers),
         }
         if measured
         else {},
     )
 
 
-def _by_layer(rows: Sequence[ShareRow], shares_of: Callable[[ShareRow], tuple[float, ...]]) -> Curve:
-    def share(layer: int) -> Callable[[ShareRow], float]:
+def layer_curve(rows: Sequence[R], shares_of: Callable[[R], Sequence[float | None]]) -> Curve:
+    """Return shares by layer.
+
+    Args:
+        rows: measured rows of one model, at least one.
+        shares_of: of a row; None in a layer that has no share.
+    """
+
+    def share(layer: int) -> Callable[[R], float | None]:
         return lambda row: shares_of(row)[layer]
 
     layers = range(len(shares_of(rows[0])))

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from cotbench.judge import read_judges
+from cotbench.judge import judge_gate, read_judges
+from cotbench.judge.gate import GATE
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.report.page import Cell, Figure, Line, Panel, Section, Series, Table
 from cotbench.runs.results import Run
@@ -182,7 +183,8 @@ def judges(named: Mapping[str, Run]) -> list[Section]:
         for name, judge in read_judges(run.path).items():
             found = judge.numbers
             counts = (found.states, found.errors, *(found.counts[count] for count in ("cot", "prompt", "split", "no verdict")))
-            rows.append((label, name, *counts, *(found.estimates[estimate] for estimate in _JUDGED)))
+            gate = judge_gate([row.judgement for row in judge.rows if row.error is None and row.left_out is None])
+            rows.append((label, name, gate.verdict, *counts, *(found.estimates[estimate] for estimate in _JUDGED)))
     if not rows:
         return []
     counted = ("states", "errors", "CoT preferred", "prompt preferred", "split", "no verdict")
@@ -191,8 +193,9 @@ def judges(named: Mapping[str, Run]) -> list[Section]:
         "judges",
         "What judges preferred where the trace changed the action",
         "Preferred: named each time that the judge was asked; split: the order decided, counted half in win rate and "
-        "agreement; position bias 0.5 is none. 95 % intervals over tasks (cluster bootstrap).",
-        ("run", "judge", *counted, *rates),
+        "agreement; position bias 0.5 is none. 95 % intervals over tasks (cluster bootstrap). The preference of a judge counts "
+        f"where it passes the gate: {GATE}.",
+        ("run", "judge", "gate", *counted, *rates),
         tuple(rows),
         frozenset({"net preference"}),
     )

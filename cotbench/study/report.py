@@ -26,6 +26,7 @@ from cotbench.study import report_instrument, report_masking, report_probes, rep
 from cotbench.study.config import StudyConfig
 from cotbench.study.data import StudyData, read_data
 from cotbench.study.folder import STUDY
+from cotbench.study.report_conflict import conflict_headline
 from cotbench.study.report_training import alignment_levels, all_sections, arm_differences, gap_levels
 from cotbench.study.scope import Scope
 from cotbench.study.series import SeriesLevels, probe_series, series_levels
@@ -170,11 +171,14 @@ def _of_conflict(scope: Scope) -> str:
     changes = []
     for split in dict.fromkeys((scope.headline, scope.splits[-1])):
         cell = scope.cell(scope.main, split)
-        series = probe_series(scope.data, cell, measures[0], lambda row: row.outcome(len(row.truncations) - 1) == "kept")
+        series = probe_series(scope.data, cell, measures[0], lambda row: row.outcome(row.headline) == "kept")
         found = None if series is None else series_levels(series)
         if found is not None and found.trend is not None:
             changes.append(f"on {split} it {_moves(found.trend.change['tasks'])} ({_from_to(found)})")
-    return "Keeping one's own action under a conflicting trace: " + "; ".join(changes) + "." if changes else ""
+    if not changes:
+        return ""
+    shown = conflict_headline(scope, measures[0])
+    return f"Keeping one's own action under {shown} of a conflicting trace: {'; '.join(changes)}."
 
 
 def _of_arms(scope: Scope) -> list[str]:

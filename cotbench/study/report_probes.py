@@ -1,4 +1,4 @@
-"""The sections of the probes beyond alignment: conflicting traces, attention and gradients, the judge, sensitivity.
+"""The sections of the probes beyond alignment and conflict: attention and gradients, the judge, sensitivity.
 
 Invariant: that of `report_training`.
 """
@@ -6,11 +6,16 @@ Invariant: that of `report_training`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
 
 from cotbench.envs.registry import env_entry
+from cotbench.judge.gate import GATE
 from cotbench.paper import ATTENTION_SHARE_ON_PROMPT, GRADIENT_SHARES
+from cotbench.probes.attention import WITHOUT_FIRST
+from cotbench.probes.gradient import DIRECT
+from cotbench.probes.numbers import ProbeNumbers
 from cotbench.probes.probe import probe_named
+from cotbench.probes.token_spans import UNIFORM
 from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Section, Table
 from cotbench.stats.estimates import Estimate
@@ -20,70 +25,28 @@ from cotbench.study.scope import Scope
 from cotbench.study.series import Value, probe_series, series_levels
 
 
-def conflict_section(scope: Scope) -> Section | None:
-    """Return the section on the action under the trace of another state."""
-    data = scope.data
-    measures = data.measures("conflict")
-    if not measures:
-        return None
-    measure = measures[0]
-    panels = []
-    for cell in scope.cells(scope.main):
-        lines = []
-        for share in data.shares(cell, measure):
-            curve = data.numbers(cell, measure, share).curves["kept"]
-            lines.append(("before training" if share == 0 else f"after {share:.0%}", curve.at, curve.values))
-        panels.append((cell.split, lines))
-    over_truncation = curve_figure(
-        data,
-        scope.slug("conflict"),
-        f"Kept under a conflicting trace, {scope.main}",
-        ("share of the conflicting trace that is shown", "share of states"),
-        panels,
-        about=f"Arm {scope.main}: states at which the action stays the model's own although the trace of another state, which "
-        "led to another action, stands in place of its own.",
-        y_range=(0.0, 1.0),
-    )
-    over_progress = progress_figure(
-        data,
-        scope.slug("conflict_kept"),
-        "Kept under the whole conflicting trace",
-        "share of states",
-        lambda cell: _lines(scope, cell, measure, lambda row: row.outcome(len(row.truncations) - 1) == "kept"),
-        scope.cells(scope.main),
-        about="States at which the action stays the model's own under the whole trace of another state.",
-        y_range=(0.0, 1.0),
-    )
-    items = [one for one in (over_truncation, over_progress) if one is not None]
-    if not items:
-        return None
-    table = _last(scope, measure, "conflict", "Under the whole conflicting trace, at the end of the training", _CONFLICT)
-    text = (
-        "State 1 has its own trace and action; the trace of another state, which led to another action, is put in its place. "
-        "Does the model keep its action (the prompt decides) or follow the foreign trace (the trace decides)?"
-    )
-    return Section("A conflicting trace", text, (*items, *table))
-
-
-_CONFLICT = ("kept", "followed", "other", "as prompt action", "kept, consistent", "kept, revised", "empty trace: kept")
-
-
-def _lines(scope: Scope, cell: StudyCell, measure: int, value: Value) -> Labelled:
+def arm_lines(scope: Scope, cell: StudyCell, measure: int, value: Value) -> Labelled:
+    """Return a line for each arm: a value over the rows of a probe on the split of a cell."""
     measured = [(arm, probe_series(scope.data, scope.cell(arm, cell.split), measure, value)) for arm in scope.arms]
     return [(arm, "other", series_levels(series)) for arm, series in measured if series is not None]
 
 
-def _last(scope: Scope, measure: int, name: str, title: str, wanted: Sequence[str] | None = None) -> list[Table]:
-    """Return a table of a probe's numbers at its last checkpoint, one row for each arm and split."""
+def last_numbers(scope: Scope, measure: int) -> list[tuple[str, str, ProbeNumbers]]:
+    """Return the numbers of a probe at its last checkpoint, with arm and split."""
     data = scope.data
-    found: list[tuple[str, str, Any]] = []
+    found = []
     for arm in scope.arms:
         for cell in scope.cells(arm):
             shares = data.shares(cell, measure)
             if shares:
-                found.append(
-                    ("before training" if shares[-1] == 0 else arm, cell.split, data.numbers(cell, measure, shares[-1]))
-                )
+                label = "before training" if shares[-1] == 0 else arm
+                found.append((label, cell.split, data.numbers(cell, measure, shares[-1])))
+    return found
+
+
+def last_table(scope: Scope, measure: int, name: str, title: str, wanted: Sequence[str] | None = None) -> list[Table]:
+    """Return a table of a probe's numbers at its last checkpoint, one row for each arm and split."""
+    found = last_numbers(scope, measure)
     if not found:
         return []
     names = list(wanted or found[0][2].estimates)
@@ -92,7 +55,7 @@ def _last(scope: Scope, measure: int, name: str, title: str, wanted: Sequence[st
         (arm, split, numbers.states, *(numbers.estimates.get(one) for one in names)) for arm, split, numbers in found
     ]
     units = [numbers.tasks for _, _, numbers in found]
-    caption = interval_caption(data, units, "Intervals", dots=False)
+    caption = interval_caption(scope.data, units, "Intervals", dots=False)
     return [Table(scope.slug(name), title, caption, ("arm", "split", "states", *names), tuple(rows))]
 
 
@@ -101,30 +64,61 @@ def attribution_section(scope: Scope) -> Section | None:
     span.
     """
     items: list[Figure | Table] = []
-    for probe, what in (
-        ("attention", "Share of the action tokens' attention that lies on the prompt"),
-        ("gradient", "Share of the gradient norm of the action's loss, along the value path, that lies on the prompt"),
+    for probe, what, second in (
+        (
+            "attention",
+            "Share of the action tokens' attention that lies on the prompt",
+            _Variant(WITHOUT_FIRST, f"prompt share {WITHOUT_FIRST}", lambda row: row.prompt_without_first),
+        ),
+        (
+            "gradient",
+            "Share of the gradient norm of the action's loss by the value vectors that lies on the prompt",
+            _Variant(DIRECT, f"{DIRECT}: prompt share", lambda row: row.direct_prompt),
+        ),
     ):
         for measure in scope.data.measures(probe)[:1]:
-            items += _shares(scope, probe, measure, what)
+            items += _shares(scope, probe, measure, what, second)
     if not items:
         return None
     text = (
-        "Two looks inside the model: where the action tokens attend, and through which tokens the action's loss reaches the "
-        "value vectors. A prompt has many more tokens than a trace, so the ratio per token stands beside the total."
+        "Two looks inside the model: where the action tokens attend, and through which tokens' value vectors the action's "
+        "loss can be changed. A prompt has many more tokens than a trace, so beside each share stands what it would be if "
+        "every token had the same (uniform per token), and the ratio per token. Many models park attention on the first "
+        "token, which is of the prompt: the shares without it stand beside the others. The whole derivative by a prompt "
+        "token's values counts what the trace has read from it, too; along the direct path, only what the action's own "
+        "positions read from it counts."
     )
     return Section("Where the action comes from", text, tuple(items))
 
 
-def _shares(scope: Scope, probe: str, measure: int, what: str) -> list[Figure | Table]:
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """A second form of a share of the prompt: its label, the name of its curve, and its value in a row."""
+
+    label: str
+    curve: str
+    value: Value
+
+
+def _shares(scope: Scope, probe: str, measure: int, what: str, variant: _Variant) -> list[Figure | Table]:
     data = scope.data
     items: list[Figure | Table] = []
+
+    def lines_over_progress(cell: StudyCell) -> Labelled:
+        main = [one for one in arm_lines(scope, cell, measure, variant.value) if one[0] == scope.main]
+        uniform = arm_lines(scope, cell, measure, lambda row: row.prompt_tokens / row.tokens)[:1]
+        return [
+            *arm_lines(scope, cell, measure, lambda row: row.prompt),
+            *((f"{arm}, {variant.label}", series, levels) for arm, series, levels in main),
+            *((UNIFORM, series, levels) for _, series, levels in uniform),
+        ]
+
     figure = progress_figure(
         data,
         scope.slug(f"{probe}_progress"),
         f"{probe.capitalize()} on the prompt",
         "share",
-        lambda cell: _lines(scope, cell, measure, lambda row: row.prompt),
+        lines_over_progress,
         scope.cells(scope.main),
         about=f"{what}, all layers and heads.",
         y_range=(0.0, 1.0),
@@ -135,9 +129,11 @@ def _shares(scope: Scope, probe: str, measure: int, what: str) -> list[Figure | 
         shares = data.shares(cell, measure)
         lines: list[tuple[str, tuple[float, ...], tuple[Estimate, ...]]] = []
         for share in dict.fromkeys((shares[0], shares[-1])) if shares else ():
-            curve = data.numbers(cell, measure, share).curves.get("prompt share")
-            if curve is not None:
-                lines.append(("before training" if share == 0 else f"after {share:.0%}", curve.at, curve.values))
+            curves = data.numbers(cell, measure, share).curves
+            when = "before training" if share == 0 else f"after {share:.0%}"
+            for name, label in (("prompt share", when), (variant.curve, f"{when}, {variant.label}")):
+                if name in curves:
+                    lines.append((label, curves[name].at, curves[name].values))
         panels.append((cell.split, lines))
     by_layer = curve_figure(
         data,
@@ -149,7 +145,7 @@ def _shares(scope: Scope, probe: str, measure: int, what: str) -> list[Figure | 
         y_range=(0.0, 1.0),
     )
     items += [by_layer] if by_layer else []
-    tables = _last(scope, measure, probe, f"{probe.capitalize()}, at the end of the training")
+    tables = last_table(scope, measure, probe, f"{probe.capitalize()}, at the end of the training")
     return items + [_with_paper(table, probe, scope) for table in tables]
 
 
@@ -170,15 +166,20 @@ def _with_paper(table: Table, probe: str, scope: Scope) -> Table:
 
 def preference_section(scope: Scope) -> Section | None:
     """Return the section on the preference of a judge between the two actions."""
-    tables = [
-        table for measure in scope.data.measures("preference")[:1] for table in _last(scope, measure, "preference", _JUDGE)
-    ]
-    judge = next((one.options.get("judge") for one in scope.data.config.probes if one.probe == "preference"), None)
+    data = scope.data
+    judge = next((one.options.get("judge") for one in data.config.probes if one.probe == "preference"), None)
+    tables = []
+    for measure in data.measures("preference")[:1]:
+        gates = [numbers.notes[0] if numbers.notes else "nothing was judged" for *_, numbers in last_numbers(scope, measure)]
+        for table in last_table(scope, measure, "preference", _JUDGE):
+            rows = tuple((*row[:3], gate, *row[3:]) for row, gate in zip(table.rows, gates, strict=True))
+            tables.append(replace(table, columns=(*table.columns[:3], "gate", *table.columns[3:]), rows=rows))
     if not tables:
         return None
     text = (
         f"Where prompt action and CoT action differ, a judge ({judge}) says which is better, asked in both orders. "
-        "Position bias: how often it named the action shown first; 0.5 is none."
+        "Position bias: how often it named the action shown first; 0.5 is none. Its preference counts only where it passes the "
+        f"gate: {GATE}. The preference of a judge that does not pass says nothing about the actions."
     )
     return Section("What a judge prefers", text, tuple(tables))
 
@@ -191,13 +192,14 @@ def sensitivity_section(scope: Scope) -> Section | None:
     tables = [
         table
         for measure in scope.data.measures("sensitivity")[:1]
-        for table in _last(scope, measure, "sensitivity", "What a changed prompt changes, at the end of the training")
+        for table in last_table(scope, measure, "sensitivity", "What a changed prompt changes, at the end of the training")
     ]
     if not tables:
         return None
     text = (
         "The task's sentence, or the last observation, is replaced by that of another state. An action that follows the prompt "
-        "changes; one that follows the old trace stays."
+        "changes; one that follows the old trace stays. The observation is one after which the reference took an action that "
+        "can be executed here, where the environment lists what can be."
     )
     return Section("Does the action follow the prompt?", text, tuple(tables))
 
@@ -206,5 +208,5 @@ def table_section(scope: Scope, name: str) -> Section | None:
     """Return the section of a probe that has none of its own: its numbers at the end of the training."""
     probe = probe_named(name)
     title = f"{name.capitalize()}, at the end of the training"
-    tables = [table for measure in scope.data.measures(name)[:1] for table in _last(scope, measure, name, title)]
+    tables = [table for measure in scope.data.measures(name)[:1] for table in last_table(scope, measure, name, title)]
     return Section(name.capitalize(), f"Probe {name}: {probe.description}.", tuple(tables)) if tables else None

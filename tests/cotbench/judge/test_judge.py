@@ -116,6 +116,7 @@ def test_a_judge_that_takes_the_first_is_all_bias(cli: Any, here: Path) -> None:
         "win rate of the cot action 0.500 [0.500, 0.500]",
         "position bias 1.000 [1.000, 1.000]",
         "verdicts 18",
+        "the judge does not pass: it named the action shown first in 1.00 [1.00, 1.00] of its verdicts, not in 0.3 to 0.7",
         "9 states of 3 tasks, of CoT episodes of judge-test-player",
         "changed the action at 9 of 18 states; judged: all of them",
         "left out: 9 states (same action)",

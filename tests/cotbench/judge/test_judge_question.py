@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotbench.envs import Instructions
+from cotbench.judge.gate import judge_gate
 from cotbench.judge.judgement import Judgement, JudgeVerdict, preference
-from cotbench.judge.preference import PreferenceRow
+from cotbench.judge.preference import PROBE, PreferenceOptions, PreferenceRow
 from cotbench.judge.question import Question, ask_judge, read_letter
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
@@ -142,6 +143,56 @@ def test_the_numbers_counted_by_hand() -> None:
     assert found.expert_states == 4
     assert found.expert_agreement == estimates.ratio([2.0, 0.5], [3.0, 1.0])
     assert preference([]).win_rate.mean is None and preference([]).states == 0
+
+
+def _judged(tasks: int, first: Mode | None, second: Mode | None, expert: str | None = "c") -> list[Judgement]:
+    return [_judgement(str(task), 0, first, second, expert=expert) for task in range(tasks)]
+
+
+@pytest.mark.parametrize(
+    ("judgements", "verdict"),
+    [
+        # Six tasks that all agree: a coin does that in 3 % of the cases, five in 6 %.
+        (_judged(6, "cot", "cot"), "passes"),
+        (_judged(5, "cot", "cot"), "does not pass"),
+        (_judged(9, "cot", "cot") + _judged(9, "prompt", "prompt"), "does not pass"),
+        (_judged(9, "prompt", "prompt"), "does not pass"),
+        # The prompt's action is the expert's, and preferred: which mode wins does not matter.
+        (_judged(9, "prompt", "prompt", expert="p"), "passes"),
+        # Always the first: the order alone decides.
+        (_judged(9, "prompt", "cot"), "does not pass"),
+        (_judged(9, "cot", "prompt"), "does not pass"),
+        # 10 of 26 pairs by the order: 18 of 26 verdicts for the first, still within 0.2; 12 of 26 are beyond it.
+        (_judged(16, "cot", "cot") + _judged(10, "prompt", "cot"), "passes"),
+        (_judged(14, "cot", "cot") + _judged(12, "prompt", "cot"), "does not pass"),
+        (_judged(9, "cot", "cot", expert=None), "not gated"),
+        (_judged(9, "cot", "cot", expert="x"), "not gated"),
+        (_judged(9, "prompt", "cot", expert=None), "does not pass"),
+        (_judged(9, None, None), "does not pass"),
+        ([], "does not pass"),
+        # Many states of few tasks are few observations.
+        ([_judgement(str(task), step, "cot", "cot", expert="c") for task in range(2) for step in range(9)], "does not pass"),
+    ],
+)
+def test_a_judge_counts_only_where_it_passes(judgements: list[Judgement], verdict: str) -> None:
+    found = judge_gate(judgements)
+    assert (found.verdict, found.passes) == (verdict, verdict == "passes")
+    if judgements:
+        notes = PROBE.summarize(
+            [
+                PreferenceRow(
+                    task=one.task,
+                    step=one.step,
+                    prompt_action=one.prompt_action,
+                    cot_action=one.cot_action,
+                    reference=one.expert_action or "",
+                    verdicts=one.verdicts,
+                )
+                for one in judgements
+            ],
+            PreferenceOptions(),
+        ).notes
+        assert notes == (str(found),)
 
 
 def test_one_order_takes_its_one_answer() -> None:

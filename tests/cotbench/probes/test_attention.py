@@ -91,8 +91,17 @@ def test_shares_are_those_of_the_whole_matrices(kind: str, top: float, tmp_path:
     assert row.trace_layers == close([layer["trace"] for layer in by_layer], abs=2e-5)
     first = sum(head[0] for layer in layers for head in layer) / sum(map(sum, (head for layer in layers for head in layer)))
     assert row.first == close(first, abs=2e-5)
+    # Without the first token: by zeroing what lies on it.
+    others = [[[0.0, *head[1:]] for head in layer] for layer in layers]
+    expected = shares_of(others, spelled)
+    assert (row.prompt_without_first, row.trace_without_first) == close((expected["prompt"], expected["trace"]), abs=1e-4)
+    other_layers = [shares_of([layer], spelled) for layer in others]
+    assert row.prompt_layers_without_first == close([layer["prompt"] for layer in other_layers], abs=1e-4)
+    assert row.trace_layers_without_first == close([layer["trace"] for layer in other_layers], abs=1e-4)
     of_heads = [[shares_of([[head]], spelled) for head in layer] for layer in layers]
     flat = [head for layer in of_heads for head in layer]
+    bare = [shares_of([[head]], spelled) for layer in others for head in layer]
+    assert row.trace_heads_without_first == close(sum(head["trace"] > head["prompt"] for head in bare) / len(bare), abs=1e-5)
     assert row.trace_heads == close(sum(head["trace"] > head["prompt"] for head in flat) / len(flat), abs=1e-5)
     shown = [[int(told[at : at + 2]) for at in range(0, len(told), 2)] for told in row.heads]
     assert [len(told) for told in shown] == [4] * len(layers)
@@ -144,7 +153,7 @@ def test_known_attention_gives_known_shares(strength: tuple[float, ...], key_hea
 def test_where_the_prompt_is_cut_into_pieces_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = agent(tmp_path, "gemma3")
     whole = row_of(asked)
-    monkeypatch.setattr("cotbench.probes.attention._CHUNK", 37)
+    monkeypatch.setattr("cotbench.probes.token_spans.CHUNK", 37)
     cut = row_of(asked)
     assert (cut.prompt, cut.trace, cut.rest) == pytest.approx((whole.prompt, whole.trace, whole.rest), abs=2e-5)
 
@@ -178,6 +187,24 @@ def test_numbers_name_the_top_positions(tmp_path: Path) -> None:
     assert estimates["top 2.5 %: prompt share"].mean == row.top_prompt
     assert estimates["heads on the trace"].mean == row.trace_heads
     assert estimates["first token's share"].mean == row.first
+    without = estimates["prompt share without the first token"].mean
+    assert without == row.prompt_without_first == pytest.approx((row.prompt - row.first) / (1 - row.first))
+    prompt, trace, rest = row.prompt_tokens, row.trace_tokens, row.rest_tokens
+    null = estimates["prompt share without the first token, uniform per token"].mean
+    assert null == pytest.approx((prompt - 1) / (prompt + trace + rest - 1))
+    assert estimates["prompt share, uniform per token"].mean == pytest.approx(prompt / (prompt + trace + rest))
+    assert PROBE.summarize([row], options).curves["prompt share without the first token"].values[0].mean == pytest.approx(
+        row.prompt_layers_without_first[0]
+    )
+
+
+def test_all_attention_on_the_first_token_leaves_nothing_to_share() -> None:
+    row = AttentionRow(task="a", step=0, prompt_tokens=3, trace_tokens=2, prompt=1.0, first=1.0, prompt_layers=(1.0,))
+    assert (row.prompt_without_first, row.trace_without_first) == (None, None)
+    assert row.prompt_layers_without_first == (), "an earlier version wrote no first_layers"
+    numbers = PROBE.summarize([row], REFERENCE)
+    assert numbers.estimates["prompt share without the first token"].mean is None
+    assert "prompt share without the first token" not in numbers.curves
 
 
 @pytest.mark.parametrize("options", [{"top": 0}, {"top": 101}, {"source": "teacher"}, {"tops": 1}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from cotbench.envs.registry import env_entry
 from cotbench.probes.asking import answers_for
-from cotbench.probes.conflict import drop_last_sentence, truncate_words
+from cotbench.probes.conflict import drop_last_sentence, headline_index, truncate_words
 from cotbench.probes.probe import ProbeSetting
 from cotbench.probes.states import StateAnswer, choose_donor, read_states
 from cotbench.prompting.elicitation import Elicitation
@@ -46,15 +47,19 @@ def test_an_agent_that_follows_every_trace() -> None:
     found = numbers("conflict", rows)
     mean = means(found)
     assert (found.states, found.counts["revised"], found.counts["consistent"]) == (9, 9, 0)
-    assert (mean["followed"], mean["kept"], mean["other"]) == (1.0, 0.0, 0.0)
+    assert (mean["followed at 1"], mean["kept at 1"], mean["other at 1"]) == (1.0, 0.0, 0.0)
+    # The headline is at half of the trace, which names nothing yet.
+    assert (mean["followed at 0.5"], mean["kept at 0.5"], mean["other at 0.5"]) == (0.0, 0.0, 1.0)
+    assert [mean[f"last sentence cut: {outcome}"] for outcome in ("kept", "followed", "other")] == [0.0, 0.0, 1.0]
+    assert (found.counts["own trace of one sentence"], found.counts["donor's trace of one sentence"]) == (0, 0)
     curve = found.curves["followed"]
     assert (curve.x, curve.at, [one.mean for one in curve.values]) == ("truncation", CUTS, [0, 0, 0, 1])
     # A trace that is cut names nothing yet: what remains is the prompt action.
     assert [one.mean for one in found.curves["as prompt action, revised"].values] == [1, 1, 1, 0]
     assert [one.mean for one in found.curves["own trace: kept"].values] == [0, 0, 0, 1]
-    assert mean["own trace without conclusion: kept"] == 0.0
+    assert mean["own trace, last sentence cut: kept"] == 0.0
     assert (mean["empty trace: kept"], mean["empty trace: as prompt action"]) == (0.0, 1.0)
-    assert mean["kept, consistent"] is None
+    assert mean["kept, consistent at 1"] is None
 
 
 def test_an_agent_that_heeds_no_trace() -> None:
@@ -62,9 +67,10 @@ def test_an_agent_that_heeds_no_trace() -> None:
     mean = means(found)
     assert (found.counts["consistent"], found.counts["revised"]) == (9, 0)
     assert all(one.mean == 1 for one in (*found.curves["kept"].values, *found.curves["own trace: kept"].values))
-    assert mean["kept, consistent"] == mean["own trace without conclusion: kept"] == mean["empty trace: kept"] == 1.0
-    assert mean["followed"] == 0.0
-    assert mean["kept, revised"] is None
+    assert mean["kept, consistent at 0.5"] == mean["own trace, last sentence cut: kept"] == mean["empty trace: kept"] == 1.0
+    assert mean["last sentence cut: kept"] == 1.0
+    assert mean["followed at 0.5"] == mean["followed at 1"] == 0.0
+    assert mean["kept, revised at 0.5"] is None
 
 
 def test_an_agent_that_falls_back_to_the_prompt() -> None:
@@ -74,9 +80,9 @@ def test_an_agent_that_falls_back_to_the_prompt() -> None:
 
     mean = means(numbers("conflict", measured("conflict", Scripted(anchored, think), states())))
     # At step 0 prompt action and CoT action are the same, and a conflicting trace leads to neither.
-    assert (mean["kept, consistent"], mean["followed, consistent"], mean["other"]) == (0.0, 0.0, 1.0)
-    assert (mean["kept, revised"], mean["as prompt action, revised"]) == (0.0, 1.0)
-    assert mean["as prompt action"] == pytest.approx(6 / 9)
+    assert (mean["kept, consistent at 1"], mean["followed, consistent at 1"], mean["other at 1"]) == (0.0, 0.0, 1.0)
+    assert (mean["kept, revised at 1"], mean["as prompt action, revised at 1"]) == (0.0, 1.0)
+    assert mean["as prompt action at 1"] == pytest.approx(6 / 9)
 
 
 def test_all_traces_continue_one_prompt_in_one_batch() -> None:
@@ -101,10 +107,12 @@ def test_donors_are_of_another_task_and_led_elsewhere() -> None:
     def two(query: Query, trace: str | None) -> str:
         return f"{_named(trace) or 'look'}"[:5]  # One action for all states of a task.
 
-    some = states(3, 4)
+    some = states(5, 4)
     rows = measured("conflict", Scripted(two, think), some)
     assert all(row.donor_task != row.task and row.donor_action != row.own_action for row in rows)
-    assert len({row.donor_task for row in rows if row.task == "t/0"}) == 2, "not always the same"
+    # Tasks 0, 2 and 4 are of one type: not always the same donor, and never one of another type.
+    assert {row.donor_task for row in rows if row.task == "t/0"} == {"t/2", "t/4"}
+    assert all(row.donor_same_type for row in rows)
     prompt_is_donors = Scripted(lambda query, trace: "mug1-0" if trace is None else follows(query, trace), think)
     for row in measured("conflict", prompt_is_donors, some):
         assert row.donor_action not in (row.own_action, row.prompt_action)
@@ -133,7 +141,7 @@ def test_what_is_left_out() -> None:
     assert not any(row.donor_task == "t/0" for row in rows)
     alone = numbers("conflict", measured("conflict", Scripted(follows, think), [state(0, step) for step in range(4)]))
     assert (alone.states, alone.counts["donor of the same task"], alone.tasks) == (4, 4, 1)
-    assert (alone.estimates["followed"].mean, alone.estimates["followed"].low) == (1.0, None)
+    assert (alone.estimates["followed at 1"].mean, alone.estimates["followed at 1"].low) == (1.0, None)
 
 
 def test_errors_are_rows_and_in_no_figure() -> None:
@@ -146,7 +154,7 @@ def test_errors_are_rows_and_in_no_figure() -> None:
     rows = measured("conflict", Scripted(follows, think), two, within)
     assert [(row.error, row.left_out) for row in rows] == [(None, "no donor"), ("lost", None)]
     nothing = numbers("conflict", measured("conflict", Scripted(follows), []))
-    assert (nothing.states, nothing.estimates["kept"].mean) == (0, None)
+    assert (nothing.states, nothing.estimates["kept at 0.5"].mean) == (0, None)
 
 
 @given(st.text(alphabet="ab .\n", max_size=60), st.sampled_from(CUTS))
@@ -172,12 +180,69 @@ def test_cuts_in_figures() -> None:
     assert drop_last_sentence("\nI take it") is None
 
 
+def test_the_headline_is_the_truncation_nearest_to_a_half() -> None:
+    assert [headline_index(cuts) for cuts in ((0.25, 0.5, 1.0), (1.0,), (0.1, 0.7), (0.25, 0.75))] == [1, 0, 1, 0]
+    rows = measured("conflict", Scripted(follows, think), states(), truncations=(0.3, 1.0))
+    assert [row.headline for row in rows] == [0] * 9
+    assert {"kept at 0.3", "kept at 1"} <= set(means(numbers("conflict", rows, truncations=(0.3, 1.0))))
+
+
 def test_truncations_are_checked() -> None:
     rows = measured("conflict", Scripted(follows, think), states(), truncations=(1.0, 0.5, 1.0))
     assert rows[0].truncations == (0.5, 1.0)
     for wrong in ((), (0.0,), (1.5,)):
         with pytest.raises(ValidationError):
             measured("conflict", Scripted(follows, think), states(), truncations=wrong)
+
+
+def test_donors_can_be_executed_where_their_trace_is_given(reference: Any) -> None:
+    drawn = read_states(reference.folder, 12)
+    entry = env_entry(drawn.env)
+    within = ProbeSetting(drawn, Elicitation(), entry.canonical(), entry.equivalent())
+    by_key = {one.key: one for one in drawn.states}
+
+    def as_reference(query: Query, trace: str | None) -> str:
+        named = None if trace is None else re.fullmatch(r"I think\. Now: (.*)", trace)
+        return named[1] if named else "look"
+
+    agent = Scripted(as_reference, lambda query: f"I think. Now: {by_key[query.task, query.step].action}")
+    rows = measured("conflict", agent, drawn.states, within)
+    found = numbers("conflict", rows)
+    assert found.counts["donor's action admissible"] == found.states == 12
+    possible = {}
+    env = entry.make(request=["admissible_actions"])
+    for row in rows:
+        _, info = env.reset(options={"task": row.task})
+        for action in by_key[row.key].dialogue.actions:
+            *_, info = env.step(action)
+        possible[row.key] = info["admissible_actions"]
+        assert row.donor_action in possible[row.key]
+        # Of another task, and of the same type where one of that type has an admissible action.
+        fitting = [
+            one
+            for one in drawn.states
+            if one.task != row.task and one.action in possible[row.key] and one.action not in (row.own_action, "look")
+        ]
+        if fitting:
+            assert row.donor_same_type == any(one.task_type == by_key[row.key].task_type for one in fitting)
+        assert (row.donor_task == row.task) == (not fitting)
+    # Without the condition, some donors would be impossible: the test would notice.
+    assert any(one.action not in possible[row.key] for row in rows for one in drawn.states if one.task != row.task)
+    flies = Scripted(lambda query, trace: "look" if trace is None else f"fly to {query.step} of {query.task}", think)
+    assert {row.left_out for row in measured("conflict", flies, drawn.states, within)} == {"no admissible donor"}
+
+
+def test_where_admissible_actions_are_not_known_that_is_told() -> None:
+    found = numbers("conflict", measured("conflict", Scripted(follows, think), states()))
+    assert (found.counts["donor's action admissible"], found.counts["donor's action not checked"]) == (0, 9)
+    assert found.notes[0].startswith("at 9 of 9 states it is not known whether the donor's action can be executed: ")
+
+
+def test_traces_of_one_sentence_have_none_to_cut() -> None:
+    short = Scripted(follows, lambda query: f"Then I will now take:mug{query.task[2:]}-{query.step}")
+    found = numbers("conflict", measured("conflict", short, states()))
+    assert (found.counts["own trace of one sentence"], found.counts["donor's trace of one sentence"]) == (9, 9)
+    assert means(found)["last sentence cut: kept"] is means(found)["own trace, last sentence cut: kept"] is None
 
 
 @needs_hf
@@ -190,8 +255,9 @@ def test_a_real_model_acts_after_its_own_trace_as_it_did(reference: Any) -> None
     agent = make_agent("hf:tiny?threads=1&device=cpu")
     rows = measured("conflict", agent, drawn.states, within)
     found = numbers("conflict", rows)
-    assert (found.states, found.errors) == (10, 0)
-    assert found.estimates["own trace: kept"].mean == 1.0
+    assert found.errors == 0 < found.states
+    assert found.states + found.left_out.get("no admissible donor", 0) == 10
+    assert found.estimates["own trace: kept at 1"].mean == 1.0
     # By hand: what the agent says when it is asked one by one.
     answers = answers_for(agent, drawn.states, within)
     by_key = {one.key: one for one in drawn.states}

@@ -13,7 +13,7 @@ pytestmark = needs_hf
 from pydantic import ValidationError
 
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.probes.gradient import PROBE, GradientOptions, GradientRow, gradient_norms
+from cotbench.probes.gradient import PROBE, GradientOptions, GradientRow, direct_norms, gradient_norms
 from cotbench.probes.token_spans import TokenizedState, tokenize_state
 from tests import tiny_models
 from tests.whitebox import (
@@ -59,6 +59,28 @@ def kept_values(folder: Path, spelled: TokenizedState) -> tuple[list[list[float]
     return [[math.sqrt(sum(x * x for x in token)) for token in layer[0].tolist()] for layer in gradients], loss.item()
 
 
+def norms_with_constant_keys_and_values(folder: Path, spelled: TokenizedState) -> list[list[float]]:
+    """|dL/dv| where no key or value passes a gradient on: one pass over everything, without a cache."""
+    import torch
+
+    model = plain(folder)
+    values: list[Any] = []
+
+    def cut(module: Any, inputs: Any, output: Any) -> Any:
+        values.append(output.detach().requires_grad_())
+        return values[-1]
+
+    for name, module in model.named_modules():
+        if name.endswith("self_attn.v_proj"):
+            module.register_forward_hook(cut)
+        elif name.endswith("self_attn.k_proj"):
+            module.register_forward_hook(lambda module, inputs, output: output.detach())
+    scores = torch.log_softmax(model(torch.tensor([spelled.ids]), use_cache=False).logits[0], dim=-1)
+    loss = -sum(scores[token - 1, spelled.ids[token]] for token in spelled.spans["action"])
+    gradients = torch.autograd.grad(loss, values)
+    return [[math.sqrt(sum(x * x for x in token)) for token in layer[0].tolist()] for layer in gradients]
+
+
 def share(layers: list[list[float]], region: range) -> float:
     return sum(layer[token] for layer in layers for token in region) / sum(map(sum, layers))
 
@@ -90,6 +112,30 @@ def test_norms_are_those_of_kept_values(kind: str, recompute: bool, tmp_path: Pa
     assert row.loss == pytest.approx(loss / len(spelled.spans["action"]), abs=2e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_direct_path_goes_through_no_other_position(kind: str, tmp_path: Path) -> None:
+    folder = save_model(tmp_path / kind, kind)
+    spelled = spelled_of()
+    last = spelled.spans["action"].stop - 1
+    asked = agent(tmp_path, kind)
+    with asked.expose_model() as inside:
+        found, (whole, _) = direct_norms(inside.model, spelled), gradient_norms(inside.model, spelled)
+    # After the last layer there is no other position to go through.
+    assert found[-1].tolist() == pytest.approx(whole[-1].tolist(), rel=1e-3, abs=1e-5 * float(whole[-1].max()))
+    if len(found) > 1:  # The hybrid has one layer of attention.
+        assert found[0].tolist() != pytest.approx(whole[0].tolist(), rel=0.05)
+    expected = norms_with_constant_keys_and_values(folder, spelled)
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found.tolist(), expected, strict=True):
+        assert ours == pytest.approx(theirs[:last], rel=1e-3, abs=1e-5 * max(theirs))
+    row = row_of(asked)
+    prompt, trace = spelled.spans["prompt"], spelled.spans["trace"]
+    assert row.direct_prompt == pytest.approx(share(found.tolist(), prompt), abs=1.5e-5)
+    assert row.direct_trace == pytest.approx(share(found.tolist(), trace), abs=1.5e-5)
+    assert row.direct_prompt_layers == pytest.approx([share([layer], prompt) for layer in found.tolist()], abs=1.5e-5)
+    assert row.direct_trace_layers == pytest.approx([share([layer], trace) for layer in found.tolist()], abs=1.5e-5)
+
+
 @pytest.mark.parametrize(("heads", "key_heads"), [(1, 1), (4, 2)])
 def test_in_one_layer_a_value_has_the_gradient_of_its_weight(heads: int, key_heads: int, tmp_path: Path) -> None:
     """One layer, one action token: dL/dv_i = a_i u with one u, if all heads weigh alike: shares are those of a."""
@@ -102,6 +148,7 @@ def test_in_one_layer_a_value_has_the_gradient_of_its_weight(heads: int, key_hea
     assert row.prompt == pytest.approx(sum(known[token] for token in spelled.spans["prompt"]), abs=1.5e-5)
     assert row.trace == pytest.approx(sum(known[token] for token in spelled.spans["trace"]), abs=1.5e-5)
     assert row.prompt_layers == (row.prompt,)
+    assert (row.direct_prompt, row.direct_trace) == pytest.approx((row.prompt, row.trace), abs=2e-5)
 
 
 def test_even_attention_pulls_at_every_token_alike(tmp_path: Path) -> None:
@@ -110,6 +157,12 @@ def test_even_attention_pulls_at_every_token_alike(tmp_path: Path) -> None:
     row = row_of(agent_of(tmp_path / "model"), 2, action="a")
     assert row.prompt == pytest.approx(len(spelled.spans["prompt"]) / spelled.spans["action"].start, abs=1.5e-5)
     assert row.per_token == pytest.approx(1, abs=1e-3)
+    # Such a gradient is the null of all shares.
+    found = PROBE.summarize([row], GradientOptions()).estimates
+    for name in ("prompt share", "trace share", "prompt share of prompt and trace"):
+        for path in ("", "direct path: "):
+            null = found[f"{name}, uniform per token"].mean
+            assert found[path + name].mean == pytest.approx(null, abs=2e-5) and null is not None
 
 
 def test_in_a_window_tokens_before_it_have_no_gradient(tmp_path: Path) -> None:
@@ -119,6 +172,10 @@ def test_in_a_window_tokens_before_it_have_no_gradient(tmp_path: Path) -> None:
     first = spelled.spans["action"].start - 1  # The first query whose output is scored.
     assert float(found[1, : first - 39].max()) == 0 < float(found[1, first - 39])
     assert float(found[0, : first - 78].max()) == 0 < float(found[0, first - 78])
+    with agent(tmp_path, "mistral").expose_model() as inside:
+        direct = direct_norms(inside.model, spelled)
+    # What lies before the window of the action reaches it through other positions alone.
+    assert all(float(layer[: first - 39].max()) == 0 < float(layer[first - 39]) for layer in direct)
 
 
 def test_bfloat16_is_near_float32(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from cotbench.envs import Instructions
 from cotbench.envs.registry import env_entry
 from cotbench.probes.probe import ProbeSetting
 from cotbench.probes.states import read_states
+from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Query
 from tests.conftest import needs_hf
@@ -132,6 +134,56 @@ def test_errors_and_empty_traces() -> None:
     assert not any(query.given_trace is not None for query in mute.asked)
 
 
+def test_what_is_inserted_is_possible_at_the_state(reference: Any) -> None:
+    drawn = read_states(reference.folder)
+    entry = env_entry(drawn.env)
+    within = ProbeSetting(drawn, Elicitation(), entry.canonical(), entry.equivalent())
+    some = drawn.states[:12]
+    rows = measured("sensitivity", Scripted(by_observation), some, within)
+    by_key = {one.key: one for one in drawn.states}
+    env = entry.make(request=["admissible_actions"])
+    changes = 0
+    for row in rows:
+        change = row.observation_change
+        if change is None:
+            continue
+        one, donor = by_key[row.key], by_key[change.donor_task, change.donor_step]
+        _, info = env.reset(options={"task": row.task})
+        for action in one.dialogue.actions:
+            *_, info = env.step(action)
+        assert change.possible is True and change.donor_reference in info["admissible_actions"]
+        changes += 1
+        fitting = [
+            other
+            for other in drawn.states
+            if other.step > 0
+            and other.task != row.task
+            and other.action in info["admissible_actions"]
+            and other.action != one.action
+            and other.dialogue.observations[-1] != one.dialogue.observations[-1]
+        ]
+        if any(other.dialogue.actions[-1] == one.dialogue.actions[-1] for other in fitting):
+            assert donor.dialogue.actions[-1] == one.dialogue.actions[-1]
+    found = numbers("sensitivity", rows)
+    assert found.counts["observation: possible at the state"] == found.counts["observation: states"] == changes > 0
+
+
+def test_a_goal_names_what_the_room_has() -> None:
+    def room(task: int, furniture: str, place: str) -> Any:
+        goal = f"put a mug in {place}."
+        return state(
+            task, 0, goal=goal, dialogue=Dialogue(Instructions(""), (f"You see a {furniture}. Your task is to: {goal}",))
+        )
+
+    kitchen, office, other = room(0, "fridge 1, a sink 1", "fridge"), room(1, "desk 1", "desk"), room(2, "fridge 2", "fridge 2")
+    rows = measured("sensitivity", Scripted(by_task), [kitchen, office, other], variants=("task",))
+    changes = [row.task_change for row in rows]
+    assert [(change.donor_task, change.possible) for change in changes[::2]] == [("t/2", True), ("t/0", True)]
+    assert changes[1].possible is False, "where none fits, the change is made all the same, and counted"
+    counts = numbers("sensitivity", rows, variants=("task",)).counts
+    assert (counts["task: states"], counts["task: possible at the state"]) == (3, 2)
+
+
 @needs_hf
 def test_a_real_model_on_real_states(reference: Any) -> None:
     from cotbench.agents import make_agent
@@ -143,7 +195,8 @@ def test_a_real_model_on_real_states(reference: Any) -> None:
     rows = measured("sensitivity", agent, drawn.states, within)
     found = numbers("sensitivity", rows)
     assert (found.states, found.errors, found.counts["task: states"]) == (8, 0, 8)
-    assert found.counts["observation: states"] == sum(one.step > 0 for one in drawn.states)
+    missed = found.counts.get("observation: no admissible donor", 0)
+    assert found.counts["observation: states"] + missed == sum(one.step > 0 for one in drawn.states)
     # By hand: the prompt action after the changed observation, asked for alone.
     by_key = {one.key: one for one in drawn.states}
     row = next(row for row in rows if row.observation_change is not None)

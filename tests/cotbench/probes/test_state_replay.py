@@ -29,6 +29,7 @@ def test_lists_are_those_of_the_environment_played_step_by_step(reference: Refer
             *_, info = env.step(action)
         assert listed[state.key].actions == tuple(info["admissible_actions"])
         assert state.action in (listed[state.key].actions or ())
+        assert listed[state.key].allows("fly to the moon") is False
 
 
 def test_a_state_that_cannot_be_reached_again_has_a_reason(reference: Reference) -> None:
@@ -43,6 +44,7 @@ def test_a_state_that_cannot_be_reached_again_has_a_reason(reference: Reference)
     # Tasks that do not exist, and an environment whose lists are examples.
     assert all(one.actions is None and one.reason for one in admissible_at(setting(states()), states()).values())
     bfcl = _within(replace(found, env="bfcl", dialect=""))
+    assert all(one.allows("[]") is None for one in admissible_at(bfcl, found.states).values())
     assert {one.reason for one in admissible_at(bfcl, found.states).values()} == {
         "bfcl does not list all of its admissible actions"
     }

@@ -136,6 +136,7 @@ def test_judges_are_there(one: Run) -> None:
     assert (row["judge"], row["states"], row["win rate of CoT"]) == ("judge-test", found.states, rate)
     assert row["agreement with the expert"] == found.estimates["agreement with the reference"]
     assert found.states > 0
+    assert row["gate"] in ("passes", "does not pass") and row["gate"] in found.notes[0]
 
 
 def test_one_episode_says_that_there_is_no_interval(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from cotbench.report.page import Figure, Table
 from cotbench.stats import estimates
 from cotbench.stats.estimates import paired_rate_difference
 from cotbench.stats.trend import CheckpointSeries
-from cotbench.study import report_masking, report_probes, report_training
+from cotbench.study import report_conflict, report_masking, report_probes, report_training
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyData
 from cotbench.study.plan import make_study_plan
@@ -87,7 +87,9 @@ def _conflict(kept: float) -> list[ProbeRow]:
                 own_action="mine",
                 donor_action="theirs",
                 truncations=(0.5, 1.0),
-                conflicting=("mine", action),
+                # The headline is at a half; the whole trace is followed everywhere.
+                conflicting=(action, "theirs"),
+                conflicting_unconcluded="mine" if number % 2 else None,
                 own=("mine", "mine"),
                 empty="mine",
             )
@@ -202,17 +204,32 @@ def test_the_mask_ablation_goes_over_the_fractions_and_has_the_papers_numbers() 
     assert report_masking.masking_section(_study(_both_rise, text=two)) is None
 
 
-def test_the_conflict_figure_has_a_line_a_checkpoint() -> None:
-    section = report_probes.conflict_section(_study(_both_rise, lambda share: 0.2 + 0.6 * share))
-    assert section is not None
-    figure = section.items[0]
-    assert isinstance(figure, Figure)
-    assert [line.label for line in figure.panels[0].lines] == ["before training", "after 50%", "after 100%"]
-    assert [line.y[-1].mean for line in figure.panels[0].lines] == pytest.approx([0.2, 0.5, 0.8])
+def test_the_conflict_section_is_about_a_half_of_the_trace() -> None:
+    section = report_conflict.conflict_section(_study(_both_rise, lambda share: 0.2 + 0.6 * share))
+    assert section is not None and "the headline is at 50 % of its words" in section.text
+    cuts, half, whole = (item for item in section.items if isinstance(item, Figure))
+    foreign, own = cuts.panels[:2]
+    assert (foreign.title, own.title) == ("id: another state's trace", "id: its own trace")
+    assert foreign.labels == ("50 %", "last sentence cut", "100 %")
+    assert [line.label for line in foreign.lines] == ["before training", "after 100%"]
+    assert [[round(one.mean or 0, 2) for one in line.y] for line in foreign.lines] == [[0.2, 1, 0], [0.8, 1, 0]]
+    # The own trace was never cut to less than two sentences: nothing is drawn there.
+    assert own.lines[0].x == (0.0, 2.0)
+    (line,) = (line for line in half.panels[0].lines if line.label == "sft")
+    assert [one.mean for one in line.y] == pytest.approx([0.2, 0.5, 0.8])
+    assert {one.mean for panel in whole.panels for line in panel.lines for one in line.y} == {0.0}
+    numbers, donors = (item for item in section.items if isinstance(item, Table))
+    row = dict(zip(numbers.columns, numbers.rows[0], strict=True))
+    assert (row["kept at 0.5"].mean, row["kept at 1"].mean) == (pytest.approx(0.8), 0.0)
+    assert row["last sentence cut: kept"].mean == 1.0
+    counts = dict(zip(donors.columns, donors.rows[0], strict=True))
+    assert (counts["states"], counts["donor's trace of one sentence"]) == (3 * TASKS, 3 * TASKS // 2)
 
 
 def test_without_a_probe_its_section_is_not_there() -> None:
     scope = _study(_both_rise)
+    alone = STUDY.replace('[[probes]]\nprobe = "conflict"\n', "")
+    assert report_conflict.conflict_section(_study(_both_rise, text=alone)) is None
     for make in (
         report_probes.attribution_section,
         report_probes.preference_section,
