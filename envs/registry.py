@@ -103,6 +103,7 @@ class EnvEntry:
             texts depend, so that a replay needs the same ones.
         sizes: for estimates of cost.
         teacher: "module:attribute" of the scripted teacher's decision for it (`baselines.teachers.scripted`).
+        trace_levels: the trace levels that the scripted teacher writes for it: of "goal", "state" and "full".
         trace_facts: "module:attribute" of the check that a trace names nothing unseen (`baselines.teachers.facts`).
     """
 
@@ -127,6 +128,7 @@ class EnvEntry:
     engines: tuple[str, ...] = ()
     sizes: TokenSizes = TokenSizes()
     teacher: str | None = None
+    trace_levels: tuple[str, ...] = ("full",)
     trace_facts: str | None = None
 
     def require(self) -> None:
@@ -225,6 +227,8 @@ class EnvEntry:
         return self.loaded_class()(**{**self.kwargs, **kwargs})
 
 
+_TRACE_LEVELS = ("goal", "state", "full")
+
 _ALFWORLD: dict[str, Any] = {
     "env_class": "cotbench.envs.alfworld.env:ALFWorldEnv",
     "benchmark": "alfworld",
@@ -233,6 +237,7 @@ _ALFWORLD: dict[str, Any] = {
     "packages": ("textworld", "alfworld"),
     "sizes": TokenSizes(350, 40, 45, 9),
     "teacher": "cotbench.baselines.teachers.alfworld:decide",
+    "trace_levels": _TRACE_LEVELS,
     "trace_facts": "cotbench.baselines.teachers.facts:alfworld_facts",
 }
 
@@ -275,6 +280,7 @@ _BUILTIN = (
         engines=("scienceworld",),
         sizes=TokenSizes(900, 80, 80, 30),
         teacher="cotbench.baselines.teachers.scienceworld:decide",
+        trace_levels=_TRACE_LEVELS,
         trace_facts="cotbench.baselines.teachers.facts:scienceworld_facts",
     ),
     EnvEntry(
@@ -294,6 +300,7 @@ _BUILTIN = (
         engines=("mpmath", "python"),  # The error text of a failed call is Python's.
         sizes=TokenSizes(8000, 300, 150, 14),
         teacher="cotbench.baselines.teachers.bfcl:decide",
+        trace_levels=_TRACE_LEVELS,
         trace_facts="cotbench.baselines.teachers.facts:bfcl_facts",
     ),
 )
