@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from cotbench.envs.face import check_class, check_fields, check_source
-from cotbench.envs.reading import are_equivalent, lenient_kind, read_action
+from cotbench.envs.reading import ActionParts, are_equivalent, lenient_kind, read_action, read_parts
 from cotbench.errors import MissingExtraError, UnknownNameError, UsageError
 from cotbench.registry import Registry, check_name, load
 
@@ -91,9 +91,8 @@ class EnvEntry:
         license: of its tasks.
         expert_at_hand: the expert's actions cost next to nothing, so runs record them.
         elicitation: the options of `Elicitation` whose defaults differ in this environment.
-        experts: names of two of its experts, values of its class's argument `expert`: the one whose actions an agent takes to
-            win, and the one whose actions are recorded at the states of other agents, because it steps in wherever it can.
-            None where it has one expert.
+        experts: two of its experts, values of its class's argument `expert`: the one whom an agent follows to win, and the one
+            who is recorded at the states of other agents, because it steps in wherever it can. None where it has one expert.
         dialects: where its data may spell actions in several ways: name of the spelling -> the class (or "module:attribute")
             that spells them so, `env_class` first; its task source is a `DialectSource` then.
         benchmark: the name under which papers report it; several entries may play one benchmark.
@@ -196,11 +195,14 @@ class EnvEntry:
         return wraps(canonical)(lambda action: read_action(canonical, action))
 
     def equivalent(self) -> Callable[[str, str], bool]:
-        """Return the environment's test of whether two actions have the same effect though they are worded otherwise, as
-        `are_equivalent` applies it to any texts.
-        """
+        """Return the environment's test of equivalent actions, as `are_equivalent` applies it to any texts."""
         equivalent = self.loaded_class().equivalent
         return wraps(equivalent)(lambda first, second: are_equivalent(equivalent, first, second))
+
+    def action_parts(self) -> Callable[[str], ActionParts]:
+        """Return how the environment takes actions apart, as `read_parts` applies it to any canonical action."""
+        action_parts = self.loaded_class().action_parts
+        return wraps(action_parts)(lambda action: read_parts(action_parts, action))
 
     def leniently_judged(self) -> Callable[[str, str], str | None]:
         """Return the environment's test of what a right answer was, as `lenient_kind` applies it to any text."""
@@ -227,8 +229,6 @@ class EnvEntry:
         return self.loaded_class()(**{**self.kwargs, **kwargs})
 
 
-_TRACE_LEVELS = ("goal", "state", "full")
-
 _ALFWORLD: dict[str, Any] = {
     "env_class": "cotbench.envs.alfworld.env:ALFWorldEnv",
     "benchmark": "alfworld",
@@ -237,7 +237,7 @@ _ALFWORLD: dict[str, Any] = {
     "packages": ("textworld", "alfworld"),
     "sizes": TokenSizes(350, 40, 45, 9),
     "teacher": "cotbench.baselines.teachers.alfworld:decide",
-    "trace_levels": _TRACE_LEVELS,
+    "trace_levels": ("goal", "state", "full"),
     "trace_facts": "cotbench.baselines.teachers.facts:alfworld_facts",
 }
 
@@ -280,7 +280,7 @@ _BUILTIN = (
         engines=("scienceworld",),
         sizes=TokenSizes(900, 80, 80, 30),
         teacher="cotbench.baselines.teachers.scienceworld:decide",
-        trace_levels=_TRACE_LEVELS,
+        trace_levels=("goal", "state", "full"),
         trace_facts="cotbench.baselines.teachers.facts:scienceworld_facts",
     ),
     EnvEntry(
@@ -300,7 +300,7 @@ _BUILTIN = (
         engines=("mpmath", "python"),  # The error text of a failed call is Python's.
         sizes=TokenSizes(8000, 300, 150, 14),
         teacher="cotbench.baselines.teachers.bfcl:decide",
-        trace_levels=_TRACE_LEVELS,
+        trace_levels=("goal", "state", "full"),
         trace_facts="cotbench.baselines.teachers.facts:bfcl_facts",
     ),
 )
@@ -385,10 +385,7 @@ def env_entry(name: str) -> EnvEntry:
 
 
 def env_entries() -> list[EnvEntry]:
-    """Return every environment, those of cotbench first.
-
-    One that an installed package offers and that cannot be loaded is left out with a warning.
-    """
+    """Return every environment, those of cotbench first; one that cannot be loaded is left out with a warning."""
     found = []
     for name in env_names():
         try:

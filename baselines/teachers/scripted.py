@@ -11,7 +11,7 @@ from typing import Literal, cast
 from cotbench.agents.decisions import error_decision
 from cotbench.baselines.teachers.options import Names, Teach, TeacherOptions
 from cotbench.envs.registry import env_entry
-from cotbench.errors import CotbenchError, UnknownNameError, UsageError
+from cotbench.errors import CotbenchError, UsageError
 from cotbench.prompting.query import Decision, Query
 from cotbench.registry import load
 
@@ -53,8 +53,9 @@ class Scripted:
             if entry.teacher is None:
                 raise UsageError(f"no scripted reasoning is written for environment {query.env!r}: take --teacher expert")
             if self._options.names not in entry.trace_levels:
-                raise UnknownNameError(
-                    "trace level", self._options.names, entry.trace_levels, f"of the scripted teacher in {query.env!r}"
+                raise UsageError(
+                    f"the scripted teacher writes no traces of level {self._options.names!r} for {query.env!r}, only "
+                    f"{', '.join(entry.trace_levels)}: take --teacher scripted?names={entry.trace_levels[-1]}"
                 )
             teach = cast(Teach, load(entry.teacher))
             return teach(query, self._options, random.Random(query.seed))

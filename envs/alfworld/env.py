@@ -134,6 +134,7 @@ class ALFWorldEnv(TextEnv):
         self._walkthrough_commands: tuple[str, ...] = ()
 
     canonical = staticmethod(actions.MOVE.canonical)
+    action_parts = staticmethod(actions.action_parts)
 
     def _executed(self, action: str) -> str:
         """Return the action as the running game spells it."""
