@@ -5,6 +5,7 @@ tasks alone, and the floor sees the same tasks but no trace.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -15,13 +16,16 @@ from cotbench.envs.reading import ActionParts, word_parts
 from cotbench.envs.registry import env_entry
 from cotbench.errors import UsageError
 from cotbench.stats.decodability import Decodability
-from cotbench.stats.estimates import Estimate, rate, ratio
+from cotbench.stats.estimates import Estimate, score
 
 FOLDS = 5
 LEAST_TASKS = 10
 """With fewer there is little to fit and less to hold out."""
 MOST_DECISIONS = 2000
-"""Of more, whole tasks are left out: the interval is narrow enough, and the decoder's time grows with the square."""
+MOST_OF_TASK = 40
+"""Of more decisions, whole tasks are left out, and of a longer task decisions at even distances: the interval is narrow enough,
+and the decoder's time grows with the square.
+"""
 DECODER = (
     "form of the action: ridge regression on words and pairs of words; arguments: naive Bayes over mentions in the trace; "
     f"{FOLDS} folds of tasks"
@@ -95,13 +99,13 @@ def measure_decodability(demonstrations: Sequence[Demonstration]) -> Decodabilit
 
 
 def _by_task(demonstrations: Sequence[Demonstration]) -> dict[str, list[_Decision]]:
-    """Return task -> its decisions with a trace; several demonstrations of a task are one."""
+    """Return task -> its decisions with a trace, `MOST_OF_TASK` at most; several demonstrations of a task are one."""
     found: dict[str, list[_Decision]] = {}
     for number, one in enumerate(demonstrations):
         decisions = list(_decisions(one))
         if decisions:
             found.setdefault(f"{one.env} {one.task or f'conversation {number}'}", []).extend(decisions)
-    return found
+    return {task: decisions[:: math.ceil(len(decisions) / MOST_OF_TASK)] for task, decisions in found.items()}
 
 
 def _decisions(demonstration: Demonstration) -> Iterator[_Decision]:
@@ -161,9 +165,5 @@ def _common(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def _share(totals: Sequence[int], counts: Sequence[int]) -> Estimate:
-    """Return a ratio over tasks. Where every task is wholly right or wholly wrong the bootstrap has no width: Wilson's has."""
-    pairs = [(total, count) for total, count in zip(totals, counts, strict=True) if count]
-    for right in (True, False):
-        if all(total == count * right for total, count in pairs):
-            return rate(len(pairs) * right, len(pairs))
-    return ratio([total for total, _ in pairs], [count for _, count in pairs])
+    """Return the mean share of the tasks that count anything: Wilson's interval where each is 0 or 1, else the bootstrap's."""
+    return score([total / count for total, count in zip(totals, counts, strict=True) if count])

@@ -25,9 +25,10 @@ _WHOLE = re.compile(r"^(\d+)\.0+$")
 _QUOTES = {'"': '"', "“": "”", "`": "`", "'": "'"}
 _LONGEST_QUOTE = 60
 """Tokens of a quotation."""
+_LONGEST_PHRASE = 6
 _LAST = 4
 _SMOOTHING = 0.5
-_RIDGE = 0.1
+_RIDGE = 1.0
 _MOST_WORDS = 4096
 _DIGITS = re.compile(r"\d+")
 _NAME = "<name>"
@@ -105,6 +106,7 @@ class TraceDecoder:
         for words in (key.split() for key in self._names):
             lengths[words[0]].add(len(words))
         self._lengths = {word: sorted(found, reverse=True) for word, found in lengths.items()}
+        self._before, self._after = _contexts(pairs)
         read = [self._read(tokens) for tokens, _ in pairs]
         self._forms = _FormClassifier([one.words for one in read], [action.form for _, action in pairs])
         slots: defaultdict[_Slot, list[tuple[_Read, str]]] = defaultdict(list)
@@ -125,10 +127,25 @@ class TraceDecoder:
         return DecodedAction(form, tuple(self._slots[form, place].decode(read) for place in self._places[form]))
 
     def _read(self, tokens: Sequence[str]) -> _Read:
-        mentions = list(self._mentions(tokens))
-        return _Read(tuple(_words(tokens, mentions)), tuple(_described(tokens, mentions)))
+        names = list(self._names_in(tokens))
+        quoted = {place for start, end, _ in names if start and tokens[start - 1] in _QUOTES for place in range(start, end)}
+        mentions = sorted({*names, *(one for one in self._phrases(tokens) if one.start not in quoted)})
+        return _Read(tuple(_words(tokens, names)), tuple(_described(tokens, mentions)))
 
-    def _mentions(self, tokens: Sequence[str]) -> Iterator[_Mention]:
+    def _phrases(self, tokens: Sequence[str]) -> Iterator[_Mention]:
+        """Yield what stands between a word that precedes arguments and one that follows them."""
+        for place in range(1, len(tokens)):
+            if tokens[place - 1] not in self._before:
+                continue
+            for end in range(place + 1, min(place + _LONGEST_PHRASE, len(tokens) - 1) + 1):
+                if not tokens[end - 1][0].isalnum():
+                    break
+                if tokens[end] in self._after:
+                    yield _Mention(place, end, " ".join(tokens[place:end]))
+                    break
+
+    def _names_in(self, tokens: Sequence[str]) -> Iterator[_Mention]:
+        """Yield quotations, numbers and names by their form, and known arguments."""
         place = 0
         while place < len(tokens):
             if (closing := _QUOTES.get(tokens[place])) is not None:
@@ -152,6 +169,20 @@ class TraceDecoder:
         if token.isalpha():
             return 2 if place + 1 < len(tokens) and tokens[place + 1].isdecimal() else 0
         return int(token[0].isalnum())
+
+
+def _contexts(pairs: Sequence[tuple[Sequence[str], DecodedAction]]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the words that stand before arguments in several traces, and those after."""
+    before: Counter[str] = Counter()
+    after: Counter[str] = Counter()
+    for tokens, action in pairs:
+        text = f" {' '.join((*tokens, _EDGE))} "
+        for key in {key for key in action.arguments if key}:
+            left, found, right = text.partition(f" {key} ")
+            if found and left:
+                before[left.split()[-1]] += 1
+                after[right.split()[0]] += 1
+    return tuple(frozenset(word for word, count in counts.items() if count > 1) for counts in (before, after))  # type: ignore[return-value]
 
 
 _Slot = tuple[str, int]
@@ -250,12 +281,13 @@ class _FormClassifier:
         inputs = np.stack([self._vector(words) for words in examples])
         labels = {name: place for place, name in enumerate(self._classes)}
         wanted = np.eye(len(labels))[[labels[name] for name in names]]
-        shares = np.linalg.solve(inputs @ inputs.T + _RIDGE * np.eye(len(examples)), wanted)
+        self._prior = wanted.mean(axis=0)
+        shares = np.linalg.solve(inputs @ inputs.T + _RIDGE * np.eye(len(examples)), wanted - self._prior)
         self._weights = inputs.T @ shares
 
     def best(self, words: Sequence[str]) -> str:
         """Return the class of some words; the most frequent one where nothing is known of them."""
-        return self._classes[int((self._vector(words) @ self._weights).argmax())]
+        return self._classes[int((self._prior + self._vector(words) @ self._weights).argmax())]
 
     def _vector(self, words: Sequence[str]) -> Any:
         import numpy as np

@@ -11,7 +11,7 @@ from cotbench.stats.formatting import format_estimate
 
 
 class Decodability(BaseModel):
-    """Shares of decisions on held-out tasks whose action a simple decoder tells from the trace alone.
+    """Shares of decisions on held-out tasks whose action a simple decoder tells from the trace alone: of each task, averaged.
 
     Attributes:
         decoder: the decoder and how it was held out, in words.

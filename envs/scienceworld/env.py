@@ -149,7 +149,14 @@ class ScienceWorldEnv(TextEnv):
         counts.
         """
         held = "( in inventory)?"
-        for verb, joints in (("open door to", ()), ("close door to", ()), *((verb, joints) for verb, _, joints in _VERBS)):
+        for verb, joints in (
+            ("open door to", ()),
+            ("close door to", ()),
+            ("look around", ()),
+            *((verb, joints) for verb, _, joints in _VERBS),
+        ):
+            if action == verb:
+                return ActionParts(verb)
             if not action.startswith(f"{verb} "):
                 continue
             rest = action.removeprefix(f"{verb} ")
@@ -158,7 +165,10 @@ class ScienceWorldEnv(TextEnv):
                 return ActionParts(form, (found[1], found[4]))
             thing = rest.removesuffix(" in inventory")
             return ActionParts(f"{verb} {{}}{rest.removeprefix(thing)}", (thing,))
-        return ActionParts("{}", (action,)) if action.isdecimal() else ActionParts(action)
+        if action.isdecimal():
+            return ActionParts("{}", (action,))
+        verb, _, rest = action.partition(" ")
+        return ActionParts(f"{verb} {{}}", (rest,)) if rest else ActionParts(verb)
 
     @property
     def restarts(self) -> int:
