@@ -62,5 +62,9 @@ class Scripted:
         except CotbenchError as error:
             return error_decision(error)
 
+    def describe(self) -> dict[str, str]:
+        """Return the level of the traces."""
+        return {"trace_level": self._options.names}
+
     def close(self) -> None:
         """Free nothing."""
