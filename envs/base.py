@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import gymnasium
 
-from cotbench.envs.reading import read_action
+from cotbench.envs.reading import ActionParts, read_action, word_parts
 from cotbench.envs.space import AnyText
 from cotbench.errors import EngineError, EpisodeOverError, UnknownNameError, UsageError
 
@@ -154,6 +154,15 @@ class TextEnv(gymnasium.Env[str, str]):
         Pure.
         """
         return action
+
+    @staticmethod
+    def action_parts(action: str) -> ActionParts:
+        """Return an action's form and its arguments; an environment whose arguments are not single words overrides it. Pure.
+
+        Args:
+            action: a canonical action.
+        """
+        return word_parts(action)
 
     @classmethod
     def leniently_judged(cls, task: str, answer: str) -> str | None:

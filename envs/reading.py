@@ -10,10 +10,48 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 from cotbench.json_text import replace_surrogates
 
 _log = logging.getLogger(__name__)
+
+
+class ActionParts(NamedTuple):
+    """An action, taken apart.
+
+    Attributes:
+        form: the action with "{}" in the place of each argument: "take {} from {}".
+        arguments: the names and values in these places.
+    """
+
+    form: str
+    arguments: tuple[str, ...] = ()
+
+
+def word_parts(action: str) -> ActionParts:
+    """Return the first word of an action as its form, and each further word as an argument.
+
+    Args:
+        action: a canonical action.
+    """
+    verb, *words = action.split() or [""]
+    return ActionParts(" ".join([verb, *["{}"] * len(words)]), tuple(words))
+
+
+def read_parts(action_parts: Callable[[str], ActionParts], action: str) -> ActionParts:
+    """Return the parts of an action; its words where `action_parts` fails at it.
+
+    Args:
+        action_parts: of an environment.
+        action: a canonical action.
+    """
+    try:
+        form, arguments = action_parts(action)
+        return ActionParts(str(form), tuple(map(str, arguments)))
+    except Exception:
+        _warn(action_parts, "an action is taken apart word by word")
+        return word_parts(action)
 
 
 def read_action(canonical: Callable[[str], str], action: str) -> str:

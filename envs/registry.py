@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from cotbench.envs.face import check_class, check_fields, check_source
-from cotbench.envs.reading import are_equivalent, lenient_kind, read_action
+from cotbench.envs.reading import ActionParts, are_equivalent, lenient_kind, read_action, read_parts
 from cotbench.errors import MissingExtraError, UnknownNameError, UsageError
 from cotbench.registry import Registry, check_name, load
 
@@ -95,9 +95,8 @@ class EnvEntry:
         lists_all_admissible: whether the admissible actions that it lists are all that do something at a state, so that one
             that is missing from the list cannot be executed there.
         elicitation: the options of `Elicitation` whose defaults differ in this environment.
-        experts: names of two of its experts, values of its class's argument `expert`: the one whose actions an agent takes to
-            win, and the one whose actions are recorded at the states of other agents, because it steps in wherever it can.
-            None where it has one expert.
+        experts: two of its experts, values of its class's argument `expert`: the one whom an agent follows to win, and the one
+            who is recorded at the states of other agents, because it steps in wherever it can. None where it has one expert.
         dialects: where its data may spell actions in several ways: name of the spelling -> the class (or "module:attribute")
             that spells them so, `env_class` first; its task source is a `DialectSource` then.
         benchmark: the name under which papers report it; several entries may play one benchmark.
@@ -107,6 +106,7 @@ class EnvEntry:
             texts depend, so that a replay needs the same ones.
         sizes: for estimates of cost.
         teacher: "module:attribute" of the scripted teacher's decision for it (`baselines.teachers.scripted`).
+        trace_levels: the trace levels that the scripted teacher writes for it: of "goal", "state" and "full".
         trace_facts: "module:attribute" of the check that a trace names nothing unseen (`baselines.teachers.facts`).
     """
 
@@ -132,6 +132,7 @@ class EnvEntry:
     engines: tuple[str, ...] = ()
     sizes: TokenSizes = TokenSizes()
     teacher: str | None = None
+    trace_levels: tuple[str, ...] = ("full",)
     trace_facts: str | None = None
 
     def require(self) -> None:
@@ -199,11 +200,14 @@ class EnvEntry:
         return wraps(canonical)(lambda action: read_action(canonical, action))
 
     def equivalent(self) -> Callable[[str, str], bool]:
-        """Return the environment's test of whether two actions have the same effect though they are worded otherwise, as
-        `are_equivalent` applies it to any texts.
-        """
+        """Return the environment's test of equivalent actions, as `are_equivalent` applies it to any texts."""
         equivalent = self.loaded_class().equivalent
         return wraps(equivalent)(lambda first, second: are_equivalent(equivalent, first, second))
+
+    def action_parts(self) -> Callable[[str], ActionParts]:
+        """Return how the environment takes actions apart, as `read_parts` applies it to any canonical action."""
+        action_parts = self.loaded_class().action_parts
+        return wraps(action_parts)(lambda action: read_parts(action_parts, action))
 
     def leniently_judged(self) -> Callable[[str, str], str | None]:
         """Return the environment's test of what a right answer was, as `lenient_kind` applies it to any text."""
@@ -238,6 +242,7 @@ _ALFWORLD: dict[str, Any] = {
     "packages": ("textworld", "alfworld"),
     "sizes": TokenSizes(350, 40, 45, 9, 220),
     "teacher": "cotbench.baselines.teachers.alfworld:decide",
+    "trace_levels": ("goal", "state", "full"),
     "trace_facts": "cotbench.baselines.teachers.facts:alfworld_facts",
 }
 
@@ -280,6 +285,7 @@ _BUILTIN = (
         engines=("scienceworld",),
         sizes=TokenSizes(900, 80, 80, 30, 4500),
         teacher="cotbench.baselines.teachers.scienceworld:decide",
+        trace_levels=("goal", "state", "full"),
         trace_facts="cotbench.baselines.teachers.facts:scienceworld_facts",
     ),
     EnvEntry(
@@ -300,6 +306,7 @@ _BUILTIN = (
         engines=("mpmath", "python"),  # The error text of a failed call is Python's.
         sizes=TokenSizes(8000, 300, 150, 14, 0),
         teacher="cotbench.baselines.teachers.bfcl:decide",
+        trace_levels=("goal", "state", "full"),
         trace_facts="cotbench.baselines.teachers.facts:bfcl_facts",
     ),
 )
@@ -384,10 +391,7 @@ def env_entry(name: str) -> EnvEntry:
 
 
 def env_entries() -> list[EnvEntry]:
-    """Return every environment, those of cotbench first.
-
-    One that an installed package offers and that cannot be loaded is left out with a warning.
-    """
+    """Return every environment, those of cotbench first; one that cannot be loaded is left out with a warning."""
     found = []
     for name in env_names():
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cotbench.baselines.data.decodability import has_enough_tasks, measure_decodability
 from cotbench.baselines.data.demonstration import (
     TRACES_JSONL,
     TRACES_PARQUET,
@@ -30,6 +31,7 @@ from cotbench.runs.episode import EPISODES, Episode
 from cotbench.runs.folder import FolderKind
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER
 from cotbench.runs.runner import RunOutcome
+from cotbench.stats.decodability import Decodability
 
 TRACES = "traces.json"
 TRACES_FOLDER = FolderKind(noun=RUN_FOLDER.noun, writer="cotbench traces", manifest=RUN_FOLDER.manifest)
@@ -94,6 +96,10 @@ class TokensSummary(BaseModel):
         return f"{self.examples} examples{long} of {self.model}, {self.tokens} tokens, {self.labels} of them in the loss"
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class TracesSummary(BaseModel):
     """Numbers of a traces folder, stored as `traces.json`.
 
@@ -102,6 +108,8 @@ class TracesSummary(BaseModel):
         decisions: number of kept steps; `examples` are those with a trace, which can be trained on.
         mean_trace_words: mean length of these traces in words; None where nothing is kept.
         tasks: the tasks of the kept demonstrations, in their order.
+        trace_level: of the traces, where the teacher describes itself so; else left out of JSON.
+        decodability: of the traces, where there are enough tasks to measure it; else left out of JSON.
         tokens: of `tokens.jsonl`, where there is one; else left out of JSON.
     """
 
@@ -122,7 +130,9 @@ class TracesSummary(BaseModel):
     examples: int
     mean_trace_words: float | None
     tasks: tuple[str, ...]
-    tokens: TokensSummary | None = Field(None, exclude_if=lambda tokens: tokens is None)
+    trace_level: str | None = Field(None, exclude_if=_is_none)
+    decodability: Decodability | None = Field(None, exclude_if=_is_none)
+    tokens: TokensSummary | None = Field(None, exclude_if=_is_none)
 
     def text(self) -> str:
         """Return the numbers in a line."""
@@ -217,11 +227,20 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False, encoder: TokenEn
         examples=len(words),
         mean_trace_words=round(sum(words) / len(words), 2) if words else None,
         tasks=tuple(one.task for one in successes.demonstrations),
+        trace_level=outcome.manifest.agent.get("trace_level"),
+        decodability=_decodability(successes.demonstrations, before, sha256),
         tokens=tokens,
     )
     _write_card(outcome, tokens, parquet=(folder / TRACES_PARQUET).is_file())
     write_atomically(folder / TRACES, [summary.model_dump_json(indent=2) + "\n"])
     return summary
+
+
+def _decodability(demonstrations: Sequence[Demonstration], before: TracesSummary | None, sha256: str) -> Decodability | None:
+    """Return the decodability of traces, or that of the same traces before; None where there are too few tasks."""
+    if before is not None and before.traces_sha256 == sha256 and before.decodability is not None:
+        return before.decodability
+    return measure_decodability(demonstrations) if has_enough_tasks(demonstrations) else None
 
 
 def tokens_summary(model: str, made: Examples) -> TokensSummary:

@@ -24,6 +24,10 @@ class TracesConfig(RunConfig):
     tokens: Annotated[str | None, Flag(panel=OUTPUT, metavar="MODEL")] = Field(
         None, description="write token ids and labels of each decision for this model too (tokens.jsonl), as train makes them"
     )
+    decodability: Annotated[Path | None, Flag(panel=OUTPUT)] = Field(
+        None,
+        description="play nothing: measure how often the action is told by the trace alone, in a folder, .jsonl or .parquet",
+    )
     source: Annotated[Path | None, Flag(name="--from", panel=OUTPUT)] = Field(
         None, description="play nothing: convert this traces folder, .jsonl or .parquet file to the file --out"
     )

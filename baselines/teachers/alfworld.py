@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from cotbench.agents.decisions import tagged_decision
 from cotbench.baselines.teachers import alfworld_wordings as wordings
-from cotbench.baselines.teachers.alfworld_wordings import Wording
 from cotbench.baselines.teachers.options import Names, TeacherOptions
+from cotbench.baselines.teachers.wording import Wording
 from cotbench.envs.alfworld.actions import NOTHING_HAPPENS, canonical, dialect_of
 from cotbench.envs.alfworld.expert import OPENABLE, Expert, Mind
 from cotbench.prompting.dialogue import Dialogue

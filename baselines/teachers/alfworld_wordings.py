@@ -7,26 +7,7 @@ shown: true facts), and the choice (what is done, with its verb or its target).
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from cotbench.baselines.teachers.options import Names
-
-
-class Wording(NamedTuple):
-    """Reasoning at one state, with fields for names; a part may be empty."""
-
-    goal: str
-    finding: str = ""
-    choice: str = ""
-
-    def parts(self, names: Names = "full") -> tuple[str, ...]:
-        """Return the parts that a level of names includes.
-
-        Args:
-            names: the level.
-        """
-        return self[: ("goal", "state", "full").index(names) + 1]
-
+from cotbench.baselines.teachers.wording import Wording
 
 FIRST = (
     Wording("I need a {seeks}.", "I have seen nothing yet.", "I begin with {target}."),

@@ -1,5 +1,6 @@
-"""Reasoning behind function calls, in words: what the user asks, which functions fit, where each value comes from. Invariant: a
-source is named only where the value occurs in it; any other value is called a choice of one's own.
+"""Reasoning behind function calls, in words: what the user asks (goal), what was returned so far (findings), which functions
+fit and where each value comes from (choice). Invariant: a source is named only where the value occurs in it; any other value is
+called a choice of one's own. Goal and findings do not tell whether anything is called.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotbench.agents.decisions import tagged_decision
-from cotbench.baselines.teachers.options import TeacherOptions, expert_action
+from cotbench.baselines.teachers.options import Names, TeacherOptions, expert_action
+from cotbench.baselines.teachers.wording import Wording
 from cotbench.envs.bfcl import calls
 from cotbench.envs.bfcl.env import MORE_FUNCTIONS
 from cotbench.prompting.dialogue import Dialogue
@@ -25,21 +27,19 @@ _MOST_CALLS = 3
 _MOST_VALUES = 6
 """How many calls and values are mentioned one by one; the rest is left out."""
 
-_ASKS = (
+_GOALS = (
     "The user asks: {quote}.",
     "The request is {quote}.",
     "Now the user says {quote}.",
     "What is wanted: {quote}.",
 )
-_GOES_ON = (
-    "The request is still {quote}, and more is to be done.",
-    "I have begun with {quote}, and it is not complete.",
-    "There is more to do for {quote}.",
-)
-_LATE = (
-    "More functions are described now: {names}. The request was {quote}.",
-    "The user adds {names}, so I can go on with {quote}.",
-)
+_NEW = ("Nothing was called for it yet.", "No call was made for it so far.", "It is a new request.")
+_LATE = ("More functions are described now: {names}.", "The user adds {names}.")
+_RETURNED = ("The results so far are in{told}.", "Results have come{told}.", "There are results{told}.")
+_ERROR = ("A call for it reported an error{told}.", "There was an error{told}.")
+"""Findings: a new request, one with functions that are described late, and the last result of calls."""
+
+_GOES_ON = ("More is to be done for it.", "It is not complete.", "There is more to do.")
 _ONE = (
     "For that `{name}` fits: {does}.",
     "I use `{name}`, described as: {does}.",
@@ -76,21 +76,21 @@ _SOURCES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 _DONE = (
-    "The results are in{told}. Nothing is left to call for {quote}.",
-    "With that {quote} is fulfilled{told}. I call nothing more.",
-    "{quote} is done{told}. I end here and let the user go on.",
-    "All calls for {quote} were made{told}. I call nothing now.",
+    "Nothing is left to call.",
+    "With that it is fulfilled. I call nothing more.",
+    "It is done. I end here and let the user go on.",
+    "All calls for it were made. I call nothing now.",
 )
 _FAILED = (
-    "A call for {quote} reported an error{told}. I have no better call, so I stop here.",
-    "There was an error{told}. I leave {quote} at that and let the user say more.",
+    "I have no better call, so I stop here.",
+    "I leave it at that and let the user say more.",
 )
 _MISSING = (
-    "The user asks {quote}. With the functions and values that I have it cannot be done: something is missing. I call nothing.",
-    "For {quote} I lack a function or a value. I must not make one up, so I call nothing and let the user say more.",
-    "I cannot fulfil {quote} yet, for a function or a value is missing. I wait for the user.",
+    "With the functions and values that I have it cannot be done: something is missing. I call nothing.",
+    "I lack a function or a value for it. I must not make one up, so I call nothing and let the user say more.",
+    "I cannot fulfil it yet, for a function or a value is missing. I wait for the user.",
 )
-_PLAIN = ("I answer {quote} as well as I can.", "For {quote} I try what seems to fit.")
+_PLAIN = ("I answer as well as I can.", "I try what seems to fit.")
 
 
 _NamedCalls = Sequence[tuple[str, Mapping[Any, Any]]]
@@ -115,6 +115,12 @@ class _Conversation:
     current: int
     functions: Mapping[str, Mapping[str, Any]]
 
+    @property
+    def failed(self) -> bool:
+        """Whether the last call of the present turn failed."""
+        last = self.results[-1] if self.current else ""
+        return last.startswith("Error during") or "\nError during" in last or '"error":' in last
+
 
 _MOST_CALLS_ONE_BY_ONE = 15
 """Of a turn with more calls all are made at once: upstream allows 20 responses a turn."""
@@ -123,7 +129,7 @@ _MOST_CALLS_ONE_BY_ONE = 15
 def decide(query: Query, options: TeacherOptions, rng: random.Random) -> Decision:
     """Return the ground truth's next call with its reasoning; see `Teach`."""
     action = _first_call(expert_action(query))
-    return tagged_decision(query, action, think(query.dialogue, action, rng))
+    return tagged_decision(query, action, think(query.dialogue, action, rng, options.names))
 
 
 def _first_call(action: str) -> str:
@@ -131,25 +137,27 @@ def _first_call(action: str) -> str:
     return calls.canonical(f"[{texts[0]}]") if 1 < len(texts) <= _MOST_CALLS_ONE_BY_ONE else action
 
 
-def think(dialogue: Dialogue, action: str, rng: random.Random) -> str:
+def think(dialogue: Dialogue, action: str, rng: random.Random, names: Names = "full") -> str:
     """Return the reasoning that leads from a request and earlier results to the calls of an action, or to calling nothing.
 
     Args:
         dialogue: requests, calls and results so far.
         action: the calls that the reasoning leads to.
         rng: chooses the words.
+        names: how much is spelled; with the same `rng` a lower level is a prefix of a higher one.
     """
     conversation = _read_dialogue(dialogue)
     new_calls = _calls_of(action)
     past = [call for one in dialogue.actions[len(dialogue.actions) - conversation.current :] for call in _calls_of(one)]
-    quote = _quote(_gist(conversation, new_calls or past))
+    goal = rng.choice(_GOALS).format(quote=_quote(_gist(conversation, new_calls or past)))
+    finding = _finding(conversation, rng)
     if new_calls:
-        thought = _call(conversation, new_calls, quote, rng)
+        choice = _call(conversation, new_calls, rng)
     elif _ends_turn(action) and action != calls.NO_CALL:
-        thought = rng.choice(_PLAIN).format(quote=quote)  # Not readable as calls.
+        choice = rng.choice(_PLAIN)  # Not readable as calls.
     else:
-        thought = _stop(conversation, quote, rng)
-    return _TAG.sub("", thought)
+        choice = rng.choice(_MISSING if not conversation.current else _FAILED if conversation.failed else _DONE)
+    return " ".join(_TAG.sub("", part) for part in Wording(goal, finding, choice).parts(names))
 
 
 _TAG = re.compile(r"</?(?:think|action)>", re.IGNORECASE)
@@ -163,13 +171,24 @@ def _calls_of(action: str) -> list[tuple[str, Mapping[Any, Any]]]:
         return []
 
 
-def _call(conversation: _Conversation, new_calls: _NamedCalls, quote: str, rng: random.Random) -> str:
+def _finding(conversation: _Conversation, rng: random.Random) -> str:
+    """Return what is known of the request so far, in a sentence: nothing, or the last result."""
+    if not conversation.current:
+        names = _listed([f"`{name}`" for name in conversation.late])
+        return rng.choice(_LATE if names else _NEW).format(names=names)
+    found = _leaves(conversation.results[-1], conversation.failed)
+    told = ""
+    if found and (conversation.failed or rng.random() < 0.7):
+        key, value = rng.choice(found)
+        told = f": `{key}` is {value}"
+    return rng.choice(_ERROR if conversation.failed else _RETURNED).format(told=told)
+
+
+def _call(conversation: _Conversation, new_calls: _NamedCalls, rng: random.Random) -> str:
     names = _listed([f"`{name}`" for name in dict.fromkeys(name for name, _ in new_calls)])
-    late = _listed([f"`{name}`" for name in conversation.late])
-    opening = _GOES_ON if conversation.current else _LATE if conversation.late else _ASKS
-    thought = [rng.choice(opening).format(quote=quote, names=late)]
+    does = _does(conversation, new_calls[0][0])
+    thought = [rng.choice(_GOES_ON)] if conversation.current else []
     if len(new_calls) == 1:
-        does = _does(conversation, new_calls[0][0])
         thought.append(rng.choice(_ONE).format(name=new_calls[0][0], does=does) if does else f"I call `{new_calls[0][0]}`.")
     else:
         thought.append(rng.choice(_SEVERAL).format(names=names))
@@ -228,19 +247,6 @@ def _ends_turn(action: str) -> bool:
         return not calls.read(action).texts()
     except calls.UnreadableError:
         return True
-
-
-def _stop(conversation: _Conversation, quote: str, rng: random.Random) -> str:
-    if not conversation.current:
-        return _capital(rng.choice(_MISSING).format(quote=quote))
-    last = conversation.results[-1]
-    failed = last.startswith("Error during") or "\nError during" in last or '"error":' in last
-    found = _leaves(last, failed)
-    detail = ""
-    if found and (failed or rng.random() < 0.7):
-        key, value = rng.choice(found)
-        detail = f": `{key}` is {value}"
-    return _capital(rng.choice(_FAILED if failed else _DONE).format(quote=quote, told=detail))
 
 
 def _leaves(results: str, failed: bool) -> list[tuple[str, str]]:

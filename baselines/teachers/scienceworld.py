@@ -1,5 +1,7 @@
-"""Reasoning on ScienceWorld's gold path, in words. Invariant: a thought states what the dialogue has shown, and calls the
-rest a guess: the gold path knows where things are and how things end, the reasoning does not.
+"""Reasoning on ScienceWorld's gold path, in words. Invariant: it states what the dialogue has shown, and calls the rest a
+guess: the gold path knows where things are and how things end, the reasoning does not. Goal, findings and choice follow each
+other, so that a level of names is a prefix of the next one; what speaks for the choice alone, such as a guess about its object,
+is part of the choice.
 """
 
 from __future__ import annotations
@@ -7,34 +9,23 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from cotbench.agents.decisions import tagged_decision
-from cotbench.baselines.teachers.options import TeacherOptions, expert_action
-from cotbench.baselines.teachers.scienceworld_wordings import BECOMES, DOOR, RECAPS, UNSEEN, WORDINGS
+from cotbench.baselines.teachers.options import Names, TeacherOptions, expert_action
+from cotbench.baselines.teachers.scienceworld_view import View, core, spoken_name, view_of
+from cotbench.baselines.teachers.scienceworld_wordings import (
+    BECOMES,
+    CHOICES,
+    DOOR,
+    FINDINGS,
+    GOALS,
+    PLACES,
+    RECAPS,
+    UNSEEN,
+)
+from cotbench.baselines.teachers.wording import Wording
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.query import Decision, Query
-
-_ROOM = re.compile(r"(?:called the|^you (?:move|teleport) to the) ([a-z ]+?)\.", re.MULTILINE)
-_PIECE = re.compile(r"[\n\t,():]+|\. ")
-_AROUND = "called the "
-
-_AIMS = (
-    ("state", r"to (boil|melt|freeze) (.+?)\.", "{0} {1}"),
-    ("state", r"to (change) the state of matter of (.+?)\.", "change the state of the {1}"),
-    ("mix", r"()use chemistry to create (?:the substance )?'?(.+?)'?\. ", "make the {1}"),
-    ("find", r"()to find (a\(n\) .+?)\.", "find {1} and bring it to the box"),
-    ("grow", r"()to grow a (.+?)(?: plant from seed)?\.", "grow the {1}"),
-    ("stages", r"()life stages of the (.+?),", "go through the life stages of the {1} in order"),
-    ("plane", r"planes \((.+?)\) has the (.+?)\.", "find the inclined plane with the {1}"),
-    ("lifespan", r"the (animal) with the ((?:longest|shortest).*?)[,.]", "find the animal with the {1}"),
-    ("melting", r"()measure the melting point of (.+?),", "measure the melting point of {1}"),
-    ("temperature", r"()measure the temperature of (.+?),", "measure the temperature of {1}"),
-    ("genetics", r"()determine whether (.+?) is a dominant", "find out whether {1} is dominant or recessive"),
-    ("circuit", r"()turn on the (.+?)(?: by|\.)", "turn on the {1}"),
-    ("conduct", r"()determine if (.+?) is electrically", "find out whether {1} is conductive"),
-)
-"""Kind of task, the pattern of its text (two groups: a detail, and the subject), and the aim in words."""
 
 _TOOLS: Mapping[str, tuple[str, ...]] = {
     "state": ("thermometer", "stove", "freezer", "blast furnace"),
@@ -53,114 +44,52 @@ _TOOLS: Mapping[str, tuple[str, ...]] = {
 _HOT, _COLD = ("stove", "oven", "blast furnace", "fire pit"), ("freezer", "fridge")
 
 
-@dataclass(frozen=True)
-class _View:
-    """Dialogue so far, parsed.
-
-    Attributes:
-        task: the task in words.
-        kind: the kind of task, see `_AIMS`; `detail` and `about` are the groups of its pattern.
-        aim: the aim in words.
-        here: the room where the agent is.
-        rooms: room -> the last observation of it.
-        pieces: the words of every piece of text seen.
-        last: the last observation.
-    """
-
-    task: str
-    kind: str
-    detail: str
-    about: str
-    aim: str
-    here: str
-    rooms: Mapping[str, str]
-    pieces: tuple[frozenset[str], ...]
-    last: str
-    dialogue: Dialogue
-
-    def saw(self, name: str) -> bool:
-        """Tell whether some piece of an observation has all the words of a name, in whatever order."""
-        words = frozenset(_words(_core(name)))
-        return any(words <= piece for piece in self.pieces)
-
-
 def decide(query: Query, options: TeacherOptions, rng: random.Random) -> Decision:
     """Return the gold path's next action with its reasoning; see `Teach`."""
     action = expert_action(query)
-    return tagged_decision(query, action, think(query.dialogue, action, rng))
+    return tagged_decision(query, action, think(query.dialogue, action, rng, options.names))
 
 
-def think(dialogue: Dialogue, action: str, rng: random.Random) -> str:
-    """Return the reasoning that leads from the observations to a gold path's next action: one to four short sentences.
+def think(dialogue: Dialogue, action: str, rng: random.Random, names: Names = "full") -> str:
+    """Return the reasoning that leads from the observations to a gold path's next action: one to five short sentences.
 
     Args:
         dialogue: observations and actions so far.
         action: the action that the reasoning leads to.
         rng: chooses the words.
+        names: how much is spelled; with the same `rng` a lower level is a prefix of a higher one.
     """
-    view = _view(dialogue)
+    view = view_of(dialogue)
     case, words = _case(view, action)
+    guesses = _guesses(view, case, words)
     known = {"aim": view.aim, "here": view.here, "act": action, **words}
-    thought = rng.choice(WORDINGS[case]).format_map(known)
-    if "door" in words:
-        thought = f"{thought} {rng.choice(DOOR[words['door']]).format_map(known)}"
+
+    def drawn(wordings: Sequence[str]) -> list[str]:
+        return [rng.choice(wordings).format_map(known)] if wordings else []
+
+    findings = [_recap(view, rng), *drawn(FINDINGS.get(case, ())), words.get("evidence", "")]
+    choice = [*drawn(guesses), *drawn(CHOICES[case]), *drawn(DOOR.get(words.get("door", ""), ()))]
+    (goal,), place = drawn(GOALS), drawn(PLACES)
+    wording = Wording(goal, " ".join(findings if any(findings) else place), " ".join(choice))
+    return " ".join(" ".join(wording.parts(names)).split())
+
+
+def _guesses(view: View, case: str, words: dict[str, str]) -> Sequence[str]:
+    """Return the wordings of a guess about the first thing of the choice that was not seen, and note it as field `x`."""
     unseen = [] if case in _NAMELESS else [name for key in "ab" if (name := words.get(key)) and not view.saw(name)]
-    guesses = BECOMES if view.kind in ("state", "melting") and case in ("check", "measure") else UNSEEN
-    recap = rng.choice(guesses).format(x=unseen[0]) if unseen else _recap(view, rng)
-    # A reading or a guess is part of the reason, so it is always kept; other recaps are drawn.
-    if recap and (unseen or case in _FOLLOWING or rng.random() < 0.6):
-        thought = f"{recap} {thought}"
-    return thought
+    if not unseen:
+        return ()
+    words["x"] = unseen[0]
+    return BECOMES if view.kind in ("state", "melting") and case in ("check", "measure") else UNSEEN
 
 
 _NAMELESS = frozenset(("take unseen", "same", "choice", "unasked", "close", "wait", "wait long", "other")) | {
-    case for case in WORDINGS if case.startswith("door ")
+    case for case in CHOICES if case.startswith("door ")
 }
 """Cases whose wordings name nothing that must have been seen, or state themselves that it was not."""
 
-_FOLLOWING = frozenset({"watch", "stop clock", "same", "choice"})
 
-
-def _view(dialogue: Dialogue) -> _View:
-    task, _, opening = (text.lower() for text in dialogue.observations[0].partition("\n\n"))
-    seen = [opening, *(text.lower() for text in dialogue.observations[1:])]
-    rooms: dict[str, str] = {}
-    here = "room"
-    for text in seen:
-        if room := _ROOM.search(text):
-            here = room[1]
-            rooms[here] = text if _AROUND in text else rooms.get(here, "")
-    kind, detail, about, aim = "other", "", "", "do what the task asks"
-    for name, pattern, wording in _AIMS:
-        if found := re.search(pattern, task):
-            about = re.sub(r"^a\(n\) (?=([aeiou])?)", lambda article: "an " if article[1] else "a ", found[2])
-            kind, detail = name, found[1]
-            aim = wording.format(detail, about)
-            break
-    pieces = tuple({frozenset(_words(piece)): None for text in seen for piece in _PIECE.split(text) if piece.strip()})
-    return _View(task, kind, detail, about, aim, here, rooms, pieces, seen[-1].strip(), dialogue)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9-]+", text)
-
-
-def _core(name: str) -> str:
-    """Return a name without where the thing is, what it holds, and which end of it is meant."""
-    name = re.sub(r"\b(?:anode|cathode|terminal \d)\b(?: in )?", "", name).strip()
-    return re.split(r" (?:in|on|containing) ", name)[0]
-
-
-def _name(text: str) -> str:
-    """Return a thing as an action names it, fit for a sentence: "baby baby elephant" is a baby elephant."""
-    core, *rest = re.split(r"(?= (?:in|on|containing) )", text.removesuffix(" in inventory"), maxsplit=1)
-    words = core.split()
-    while words and words[0] in words[1:]:
-        words = words[1:]
-    return " ".join(words) + "".join(rest)
-
-
-def _recap(view: _View, rng: random.Random) -> str:
+def _recap(view: View, rng: random.Random) -> str:
     """Return the last observation, where it is an answer to an action, in a sentence."""
     if not view.dialogue.actions:
         return ""
@@ -191,18 +120,18 @@ _FORMS: Sequence[tuple[str, str]] = (
 )
 
 
-def _case(view: _View, action: str) -> tuple[str, dict[str, str]]:
-    """Return the case of `WORDINGS` that fits an action, and the fields of its wordings besides the aim."""
+def _case(view: View, action: str) -> tuple[str, dict[str, str]]:
+    """Return the case of `CHOICES` that fits an action, and the fields of its wordings besides the aim."""
     for pattern, form in _FORMS:
         if found := re.fullmatch(pattern, action):
-            names = [_name(group) for group in found.groups()]
+            names = [spoken_name(group) for group in found.groups()]
             words = dict(zip("ab", names, strict=False))
             case = _FINER[form](view, names, words) if form in _FINER else form
             return case, words
     return "other", {}
 
 
-def _door(view: _View, names: list[str], words: dict[str, str]) -> str:
+def _door(view: View, names: list[str], words: dict[str, str]) -> str:
     verb, room = names
     del words["a"], words["b"]
     destination, around = view.rooms.get(room, ""), view.rooms.get(view.here, "")
@@ -231,21 +160,21 @@ _NAMED = ("state", "stages", "melting", "temperature", "circuit", "conduct")
 """The kinds of task that are about something called by its name."""
 
 
-def _around(view: _View, names: list[str], words: dict[str, str]) -> str:
+def _around(view: View, names: list[str], words: dict[str, str]) -> str:
     return "again" if view.rooms.get(view.here) else "around"
 
 
-def _take(view: _View, names: list[str], words: dict[str, str]) -> str:
+def _take(view: View, names: list[str], words: dict[str, str]) -> str:
     words["role"] = _role(view, names[0])
     if not view.saw(names[0]):
         return "take unseen"
     moves = re.findall(
-        rf"you move the {re.escape(_core(names[0]))} to the ([a-z ]+)", "\n".join(view.dialogue.observations).lower()
+        rf"you move the {re.escape(core(names[0]))} to the ([a-z ]+)", "\n".join(view.dialogue.observations).lower()
     )
     return "take again" if moves[-1:] == ["inventory"] else "take"
 
 
-def _role(view: _View, name: str) -> str:
+def _role(view: View, name: str) -> str:
     """Return the use of a thing in the task."""
     roles = (
         (view.about and view.about in name, "the task is about it"),
@@ -263,14 +192,14 @@ def _role(view: _View, name: str) -> str:
     return next((role for fits, role in roles if fits), f"it may help to {view.aim}")
 
 
-def _filled(view: _View, name: str) -> bool:
+def _filled(view: View, name: str) -> bool:
     return any(re.search(rf"(?:to|into) {re.escape(name)}$", action) for action in view.dialogue.actions)
 
 
-def _move(view: _View, names: list[str], words: dict[str, str]) -> str:
+def _move(view: View, names: list[str], words: dict[str, str]) -> str:
     thing, place = names
     if re.search(r"\bbox\b", place):
-        words["why"] = _why(view, place)
+        words["evidence"], words["why"] = _why(view, place)
         return "box"
     if view.kind in ("state", "melting") and any(hot in place for hot in _HOT):
         return "heat"
@@ -285,15 +214,15 @@ def _move(view: _View, names: list[str], words: dict[str, str]) -> str:
     return "gather"
 
 
-def _pour(view: _View, names: list[str], words: dict[str, str]) -> str:
+def _pour(view: View, names: list[str], words: dict[str, str]) -> str:
     return "water" if "flower pot" in names[1] else "pour"
 
 
-def _use(view: _View, names: list[str], words: dict[str, str]) -> str:
+def _use(view: View, names: list[str], words: dict[str, str]) -> str:
     return "measure" if names[0] == "thermometer" else "use"
 
 
-def _switch(view: _View, names: list[str], words: dict[str, str]) -> str:
+def _switch(view: View, names: list[str], words: dict[str, str]) -> str:
     words["a"] = names[1]
     on = names[0] == "activate"
     if "stopwatch" in names[1]:
@@ -301,45 +230,47 @@ def _switch(view: _View, names: list[str], words: dict[str, str]) -> str:
     return "on" if on else "off"
 
 
-def _look(view: _View, names: list[str], words: dict[str, str]) -> str:
+def _look(view: View, names: list[str], words: dict[str, str]) -> str:
     if "stopwatch" in names[0]:
         return "read clock"
     return "watch" if "down the plane" in view.last else "check"
 
 
-def _wait(view: _View, names: list[str], words: dict[str, str]) -> str:
+def _wait(view: View, names: list[str], words: dict[str, str]) -> str:
     return "wait" if names[0] else "wait long"
 
 
-def _number(view: _View, names: list[str], words: dict[str, str]) -> str:
+def _number(view: View, names: list[str], words: dict[str, str]) -> str:
     if not view.last.startswith("ambiguous request"):
         return "unasked"
     choices = dict(re.findall(r"^(\d+):\s*(.+)$", view.last, re.MULTILINE))
     return "same" if len(set(choices.values())) == 1 < len(choices) else "choice"
 
 
-def _focus(view: _View, names: list[str], words: dict[str, str]) -> str:
-    done = [_name(past.removeprefix("focus on ")) for past in view.dialogue.actions if past.startswith("focus on ")]
+def _focus(view: View, names: list[str], words: dict[str, str]) -> str:
+    done = [spoken_name(past.removeprefix("focus on ")) for past in view.dialogue.actions if past.startswith("focus on ")]
     if not done and "first, focus on" in view.task and view.kind not in ("lifespan", "find"):
         return "first"
     if view.kind in ("melting", "temperature") and f"next, focus on the {names[0]}" in view.task:
         return "next"
-    words["why"] = _why(view, names[0], done)
+    words["evidence"], words["why"] = _why(view, names[0], done)
     return "focus"
 
 
-def _why(view: _View, name: str, done: Sequence[str] = ()) -> str:
-    """Return the evidence that this is the answer; where none was seen, a sentence that calls it a judgement."""
+def _why(view: View, name: str, done: Sequence[str] = ()) -> tuple[str, str]:
+    """Return the evidence that was seen, if any, and the judgement that this is the answer."""
     observed = "\n".join(view.dialogue.observations).lower()
     if view.kind == "stages":
         last = re.sub(r" in (?!the ).*", "", done[-1]) if done else ""
-        return f"The {last} was the stage before; a later one follows." if last else "The earliest stage comes first."
+        return (
+            (f"The {last} was the stage before.", "A later one follows.") if last else ("", "The earliest stage comes first.")
+        )
     if view.kind == "lifespan":
         span = view.about if not done else "shortest life span" if "then the shortest" in view.task else view.about
         span = re.sub(r" life span.*", "", span)
-        return f"As far as I know animals, this one should have the {span} life span."
+        return "", f"As far as I know animals, this one should have the {span} life span."
     if view.kind == "find":
-        return f"As I judge it, this counts as {view.about}."
+        return "", f"As I judge it, this counts as {view.about}."
     if view.kind in ("temperature", "melting") and (
         limit := re.search(rf"is (above|below) (-?[\d.]+)[^.]*[^.]*\b{name}", view.task)
     ):
@@ -348,31 +279,35 @@ def _why(view: _View, name: str, done: Sequence[str] = ()) -> str:
         short = re.match("steepest|least", view.about)
         fits = name == (min if short else max)(times, key=lambda plane: times[plane])
         read = " and ".join(f"{ticks} ticks on {plane}" for plane, ticks in times.items())
-        return f"I read {read}." + (f" The {'shorter' if short else 'longer'} time goes with the {view.about}." if fits else "")
+        judgement = f"The {'shorter' if short else 'longer'} time goes with the {view.about}." if fits else ""
+        return f"I read {read}.", judgement
     if view.kind == "conduct" and (lit := re.findall(r"in ([a-z ]+)$", "\n".join(view.dialogue.actions), re.MULTILINE)):
         states = re.findall(rf"{lit[-1]}, which is (on|off)", observed)
         side = "conductive" if states[-1:] == ["on"] else "nonconductive"
         fits = f"electrically {side}, place it in the {name}" in view.task
-        return f"The {lit[-1]} is {states[-1]}, so I call it {side}." if states and fits else "That is how I judge the test."
+        if states and fits:
+            return f"The {lit[-1]} is {states[-1]}.", f"So I call it {side}."
+        return "", "That is how I judge the test."
     if view.kind in ("mix", "grow", "genetics", "conduct"):
-        return "By what I have seen, this is what the task asks for."
-    return "The task wants me to focus on it." if name in view.task else "As I judge it, this is what the task asks for."
+        return "", "By what I have seen, this is what the task asks for."
+    named = name in view.task
+    return "", "The task wants me to focus on it." if named else "As I judge it, this is what the task asks for."
 
 
-def _measured(view: _View, side: str, limit: str, observed: str) -> str:
-    """Return the thermometer's reading, compared with the task's limit."""
+def _measured(view: View, side: str, limit: str, observed: str) -> tuple[str, str]:
+    """Return the thermometer's reading, if any, and the judgement on which side of the task's limit it is."""
     readings = re.findall(r"temperature of (-?\d+) degrees", observed)
     subject = "temperature" if view.kind == "temperature" else "melting point"
     if not readings:
-        return f"I judge the {subject} to be {side} {limit} degrees."
+        return "", f"I judge the {subject} to be {side} {limit} degrees."
     if view.kind == "temperature":
         fits = (float(readings[-1]) > float(limit)) == (side == "above")
-        return f"I read {readings[-1]} degrees, which is {side} {limit}." if fits else "That is my judgement."
+        return f"I read {readings[-1]} degrees.", f"That is {side} {limit}." if fits else "That is my judgement."
     state = "already liquid" if f"liquid {view.about.removeprefix('solid ')}" in observed else "as I saw it"
-    return f"At {readings[-1]} degrees it was {state}. I judge the {subject} to be {side} {limit}."
+    return f"At {readings[-1]} degrees it was {state}.", f"I judge the {subject} to be {side} {limit}."
 
 
-def _times(view: _View) -> dict[str, int]:
+def _times(view: View) -> dict[str, int]:
     """Return inclined plane -> the ticks that were read after something was put on it."""
     times: dict[str, int] = {}
     plane = ""
@@ -384,7 +319,7 @@ def _times(view: _View) -> dict[str, int]:
     return times
 
 
-_FINER: Mapping[str, Callable[[_View, list[str], dict[str, str]], str]] = {
+_FINER: Mapping[str, Callable[[View, list[str], dict[str, str]], str]] = {
     "door": _door,
     "around": _around,
     "take": _take,

@@ -1,10 +1,13 @@
-"""Wordings of the thoughts on ScienceWorld. Invariant: data only; the fixed words of a wording are true wherever its case
-holds, and every name in it is filled in by `scienceworld`.
+"""Wordings of the reasoning on ScienceWorld, by part: goal, findings, choice. Invariant: data only; the fixed words of a
+wording are true wherever its case holds, and every name in it is filled in by `scienceworld`. No goal and no finding speaks of
+what is done next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
+GOALS = ("I want to {aim}.", "My task is to {aim}.", "I have to {aim}.", "I am here to {aim}.")
 
 RECAPS: Sequence[tuple[str, tuple[str, ...]]] = (
     (r"^(?:the )?door is (now|already) open", ("The door is {0} open.", "Nothing bars the way: the door is {0} open.")),
@@ -36,37 +39,45 @@ RECAPS: Sequence[tuple[str, tuple[str, ...]]] = (
 )
 """Pattern of an observation, and the wordings of its recap: the first that matches."""
 
+PLACES = ("I am in the {here}.", "This is the {here}.", "I stand in the {here}.")
+"""The finding where there is no other."""
+
+FINDINGS: Mapping[str, tuple[str, ...]] = {
+    "door back": ("I saw the {tool} in the {room}.", "I have seen the {tool} in the {room}."),
+    "door seek": ("I have not seen the {seek} yet.", "Still no sign of the {seek}.", "I am looking for the {seek}."),
+    "same": ("All choices read the same.", "The choices do not differ."),
+}
+"""What an earlier observation showed, for the cases that have such a finding; it follows the recap of the last one."""
+
 UNSEEN = (
     "I have not seen the {x} yet, but it may be within reach.",
     "Nothing that I saw is called {x}, so this is a guess.",
     "I cannot tell yet whether the {x} is here. I try.",
 )
+"""The choice begins so where its object was not seen."""
+
 BECOMES = ("It may have become {x} by now.", "By now I expect {x}.", "If it has changed, I find {x}.")
-"""For a state of matter that was not seen yet."""
+"""The same for a state of matter."""
 
 DOOR = {
     "open": ("I open the door to the {room}.", "First I open its door.", "The door comes first: I open it."),
     "closed": ("Its door is closed, so I open it.", "The door to the {room} is closed. I open it.", "I open the closed door."),
     "go": ("I go there.", "I walk over to the {room}.", "So I go to the {room}."),
 }
-WORDINGS: Mapping[str, tuple[str, ...]] = {
-    "door back": ("I saw the {tool} in the {room}.", "I need the {tool}, which I saw in the {room}."),
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "door back": ("I need it now.", "That is where I get it."),
     "door told": ("The task speaks of the {room}.", "I want to get to the {room}, which the task names."),
     "door again": ("I have been to the {room}. The way leads on through it.", "I know the {room}. My way goes through it."),
-    "door seek": (
-        "I have not seen the {seek} yet. The {room} is worth a look.",
-        "Still no sign of the {seek}, and I have not been to the {room}.",
-        "I am looking for the {seek}. It may be reached through the {room}.",
-    ),
+    "door seek": ("The {room} is worth a look.", "I have not been to the {room}.", "It may be reached through the {room}."),
     "door new": (
-        "To {aim} I have to look around more, and the {room} is new to me.",
-        "I have not been to the {room} yet. It may help to {aim}.",
-        "The {room} may lead to what I need to {aim}.",
+        "I have to look around more, and the {room} is new to me.",
+        "I have not been to the {room} yet. It may help.",
+        "The {room} may lead to what I need.",
     ),
-    "close": ("I close the {a}, so that nothing passes while I work.", "It is better to {aim} with the {a} closed."),
+    "close": ("I close the {a}, so that nothing passes while I work.", "It is better to work with the {a} closed."),
     "around": (
-        "I do not know yet what the {here} holds. I look around for what may help to {aim}.",
-        "I want to {aim}. First I see what is in the {here}.",
+        "I do not know yet what the {here} holds. I look around for what may help.",
+        "First I see what is in the {here}.",
         "To find what I need, I look at what is in the {here}.",
     ),
     "again": (
@@ -76,7 +87,7 @@ WORDINGS: Mapping[str, tuple[str, ...]] = {
     ),
     "open": (
         "Something useful may be inside the {a}, so I open it.",
-        "I cannot see into the {a}. I open it and see whether it helps to {aim}.",
+        "I cannot see into the {a}. I open it and see whether it helps.",
         "The {a} must be open before I can use it, so I open it.",
     ),
     "take": ("I take the {a}: {role}.", "Here is the {a}. I pick it up, for {role}.", "The {a} is of use, because {role}."),
@@ -86,33 +97,33 @@ WORDINGS: Mapping[str, tuple[str, ...]] = {
         "I try to pick up the {a}. I cannot tell yet whether it is here, but {role}.",
     ),
     "take again": ("I make sure that I still have the {a}.", "I take the {a} again, to be sure that I carry it."),
-    "heat": ("To {aim} it has to get hot. The {b} may do that.", "Heat is needed to {aim}, so the {a} goes to the {b}."),
-    "cold": ("To {aim} it has to get cold. I put the {a} into the {b}.", "Cold is needed, and the {b} should give it."),
+    "heat": ("For that it has to get hot. The {b} may do that.", "Heat is needed, so the {a} goes to the {b}."),
+    "cold": ("For that it has to get cold. I put the {a} into the {b}.", "Cold is needed, and the {b} should give it."),
     "fill": ("I need water, so the {a} goes to the {b} to be filled.", "The {a} can be filled with water at the {b}."),
     "box": ("{why} So the {a} goes to the {b}.", "{why} I put the {a} where the task wants it, the {b}."),
-    "plant": ("To {aim} I plant it: the {a} goes to the {b}.", "The {b} still needs the {a}.", "Next the {b} gets the {a}."),
+    "plant": ("I plant it: the {a} goes to the {b}.", "The {b} still needs the {a}.", "Next the {b} gets the {a}."),
     "slide": ("I let the {a} slide down the {b} and watch how long it takes.", "Now the {a} goes on the {b}, to time it."),
     "gather": (
-        "I bring things together to {aim}: the {a} goes to the {b}.",
-        "To {aim} I need the {a} in the {b}.",
+        "I bring things together: the {a} goes to the {b}.",
+        "For that I need the {a} in the {b}.",
         "The {b} is a good place for the {a}, so I move it.",
     ),
-    "water": ("Plants need water, so I pour it into the {b}.", "I water the {b}, to {aim}.", "The {b} should not run dry."),
-    "pour": ("To {aim} I empty the {a} into the {b}.", "The contents of the {a} belong in the {b} now, to {aim}."),
-    "mix": ("What I need should be in the {a}. I mix it to {aim}.", "Mixing the {a} may give what the task asks for."),
+    "water": ("Plants need water, so I pour it into the {b}.", "I water the {b}.", "The {b} should not run dry."),
+    "pour": ("I empty the {a} into the {b}.", "The contents of the {a} belong in the {b} now."),
+    "mix": ("What I need should be in the {a}. I mix it.", "Mixing the {a} may give what the task asks for."),
     "first": ("The task says to focus on the {a} first.", "Before anything else I focus on the {a}, as the task wants."),
     "next": ("Next the task wants me to focus on the {a}.", "The task names the {a} next. I focus on it."),
     "focus": ("{why} I focus on the {a}.", "{why} That makes the {a} my answer.", "The {a} is my choice. {why}"),
     "measure": (
         "I need to know how warm the {b} is, so I use the {a} on it.",
-        "To {aim} I have to watch the temperature of the {b}.",
+        "I have to watch the temperature of the {b}.",
         "What does the {a} say of the {b} now?",
     ),
-    "use": ("I use the {a} on the {b} to get on with the task.", "To {aim} I use the {a} on the {b}."),
+    "use": ("I use the {a} on the {b} to get on with the task.", "So I use the {a} on the {b}."),
     "start clock": ("I start the {a} to time how long it takes.", "Time counts from now on, so I start the {a}."),
     "stop clock": ("It is over, so I stop the {a}.", "I stop the {a} to keep the time."),
     "read clock": ("I read the time on the {a}.", "How long did it take? The {a} tells me."),
-    "on": ("To {aim} the {a} must run, so I switch it on.", "I turn the {a} on and see what happens."),
+    "on": ("The {a} must run, so I switch it on.", "I turn the {a} on and see what happens."),
     "off": ("The {a} has done its part, so I switch it off.", "I do not need the {a} for the moment."),
     "watch": (
         "I keep watching the {a} until it is over.",
@@ -123,20 +134,21 @@ WORDINGS: Mapping[str, tuple[str, ...]] = {
     "check": (
         "I look at the {a} to see in what state it is.",
         "Has the {a} changed? I examine it.",
-        "To {aim} I must know the state of the {a}.",
+        "I must know the state of the {a}.",
     ),
     "wire": ("The circuit needs a link between the {a} and the {b}.", "To close the circuit I connect the {a} to the {b}."),
-    "read": ("The {a} may say what I need to {aim}.", "I read the {a} to learn what is needed."),
+    "read": ("The {a} may say what I need.", "I read the {a} to learn what is needed."),
     "drop": ("I put down the {a}, to work with it here.", "The {a} is needed here and not in my hands."),
     "wait": (
-        "It takes time to {aim}. I wait a little.",
+        "It takes time. I wait a little.",
         "Nothing else to do at the moment, so I wait a moment and see what changes.",
         "I give it a little more time.",
         "Changes need time. I wait a moment.",
     ),
-    "wait long": ("It takes a good while to {aim}. I wait.", "This is slow, so I wait for some time.", "I give it a while."),
-    "same": ("All choices read the same, so I take number {a}.", "The choices do not differ. Number {a} will do."),
+    "wait long": ("It takes a good while. I wait.", "This is slow, so I wait for some time.", "I give it a while."),
+    "same": ("So I take number {a}.", "Number {a} will do."),
     "unasked": ("If there is anything to choose, I take number {a}.", "Should a choice still be open, number {a} will do."),
     "choice": ("Number {a} fits what I meant.", "Of the choices I take number {a}."),
-    "other": ("To {aim}, the next thing to try is: {act}.", "I see nothing better to {aim} than to {act}."),
+    "other": ("The next thing to try is: {act}.", "I see nothing better than to {act}."),
 }
+"""What is done, and why, by case."""

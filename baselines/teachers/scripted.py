@@ -52,10 +52,19 @@ class Scripted:
             entry = env_entry(query.env)
             if entry.teacher is None:
                 raise UsageError(f"no scripted reasoning is written for environment {query.env!r}: take --teacher expert")
+            if self._options.names not in entry.trace_levels:
+                raise UsageError(
+                    f"the scripted teacher writes no traces of level {self._options.names!r} for {query.env!r}, only "
+                    f"{', '.join(entry.trace_levels)}: take --teacher scripted?names={entry.trace_levels[-1]}"
+                )
             teach = cast(Teach, load(entry.teacher))
             return teach(query, self._options, random.Random(query.seed))
         except CotbenchError as error:
             return error_decision(error)
+
+    def describe(self) -> dict[str, str]:
+        """Return the level of the traces."""
+        return {"trace_level": self._options.names}
 
     def close(self) -> None:
         """Free nothing."""

@@ -38,6 +38,9 @@ def traces(
     from cotbench.cli.options import model_of, only_given
 
     given = dict(typed[TracesConfig])
+    measured = given.pop("decodability", None)
+    if measured is not None:
+        return _measure(measured, {**given, **only_given({"out": out, "resume": resume})}, json_)
     source, tokens, parquet = given.pop("source", None), given.pop("tokens", None), given.pop("parquet", False)
     if source is not None:
         return _convert(source, out, {**given, **only_given({"resume": resume})}, tokens)
@@ -142,6 +145,7 @@ def _config(folder: Path | None, given: dict[str, Any]) -> Any:
 
 def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
     """Print the numbers; the exit code is 1 where episodes failed for a reason outside the teacher, or none was kept."""
+    from cotbench.baselines.data.decodability import LEAST_TASKS
     from cotbench.baselines.data.demonstration import TRACES_JSONL
     from cotbench.baselines.data.token_rows import TOKENS_JSONL
     from cotbench.cli.playing import print_errors
@@ -153,6 +157,10 @@ def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
         echo(f"traces: {outcome.folder / TRACES_JSONL}")
         if summary.tokens is not None:
             echo(f"tokens: {outcome.folder / TOKENS_JSONL}, {summary.tokens.text()}")
+        if summary.decodability is not None:
+            echo("\n".join(summary.decodability.lines()))
+        elif summary.kept:
+            echo(f"decodability: not measured; it needs traces of at least {LEAST_TASKS} tasks")
     code = print_errors([outcome.episodes], again)
     if code == 0 and summary.kept == 0:
         echo_error(
@@ -163,17 +171,42 @@ def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
     return code
 
 
+def _measure(source: Path, typed: dict[str, Any], as_json: bool) -> int:
+    """Print the decodability of traces that are there already."""
+    from cotbench.baselines.data.decodability import measure_decodability
+    from cotbench.baselines.data.demonstration import read_demonstrations
+
+    _check_alone("--decodability", typed)
+    found = measure_decodability(read_demonstrations(source))
+    if as_json:
+        echo_json(found.model_dump_json(indent=2))
+    else:
+        echo("\n".join(found.lines()))
+    return 0
+
+
+def _check_alone(option: str, typed: dict[str, Any]) -> None:
+    """Refuse options of a run beside one that plays nothing.
+
+    Raises:
+        UsageError: an option is given.
+    """
+    from cotbench.errors import UsageError
+    from cotbench.flags import flag_of
+
+    for name, value in typed.items():
+        flag = flag_of(TracesConfig, next(iter(value)) if isinstance(value, dict) else name)
+        raise UsageError(f"{option} plays nothing: leave {flag} away")
+
+
 def _convert(source: Path, out: Path | None, typed: dict[str, Any], tokens: str | None) -> int:
     """Write demonstrations in the other format, or as token ids and labels of a model."""
     from cotbench.baselines.data.demonstration import read_demonstrations, write_demonstrations
     from cotbench.baselines.data.scored_tasks import check_trainable
     from cotbench.errors import UsageError
-    from cotbench.flags import flag_of
 
     elicitation = typed.pop("elicitation", {}) if tokens is not None else {}
-    for name, value in typed.items():
-        flag = flag_of(TracesConfig, next(iter(value)) if isinstance(value, dict) else name)
-        raise UsageError(f"--from plays nothing: leave {flag} away")
+    _check_alone("--from", typed)
     if out is None:
         raise UsageError("--from needs --out FILE.jsonl or --out FILE.parquet")
     if out.exists():

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from cotbench.envs.reading import ActionParts, word_parts
 from cotbench.errors import GameFileError
 
 NOTHING_HAPPENS = "Nothing happens."
@@ -30,6 +31,7 @@ _FORMS = {
     "cool": "cool OBJECT with RECEPTACLE",
     "slice": "slice OBJECT with OBJECT",
 }
+_SLOT = re.compile(r"[A-Z]+")
 _WITHOUT_ARGUMENT = ("look", "inventory", "help")
 
 
@@ -93,6 +95,18 @@ def dialect_of(commands: Iterable[str]) -> Dialect:
 
 
 canonical = MOVE.canonical
+
+
+def action_parts(action: str) -> ActionParts:
+    """Return the form of an action in either dialect, and its things.
+
+    Args:
+        action: a canonical action.
+    """
+    for form in (form for dialect in DIALECTS.values() for form in dialect.forms.values()):
+        if found := re.fullmatch(_SLOT.sub("(.+)", form), action):
+            return ActionParts(_SLOT.sub("{}", form), found.groups())
+    return word_parts(action)
 
 
 def changes_nothing(action: str) -> bool:

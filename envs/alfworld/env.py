@@ -137,6 +137,7 @@ class ALFWorldEnv(TextEnv):
         self._player: InformedPlayer | None = None
 
     canonical = staticmethod(actions.MOVE.canonical)
+    action_parts = staticmethod(actions.action_parts)
 
     def _executed(self, action: str) -> str:
         """Return the action as the running game spells it."""

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from cotbench.envs.reading import ActionParts
+
 MAX_TEXT = 100_000
 """Characters; a longer answer is unreadable."""
 
@@ -134,6 +136,33 @@ def _spelled(text: str, answer: CallAnswer) -> str:
 
 
 _ATTEMPT = re.compile(r"^[\[{]|\w\(")
+
+
+def action_parts(action: str) -> ActionParts:
+    """Return the calls of a canonical action with a place for each plain value, and the values; texts without their quotes.
+
+    An action that holds no calls that can be read is a form of its own.
+
+    Args:
+        action: a canonical action.
+    """
+    values: list[str] = []
+
+    def place(value: Any) -> str:
+        if isinstance(value, list | tuple):
+            return f"[{', '.join(map(place, value))}]"
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{key}: {place(inner)}" for key, inner in value.items()) + "}"
+        values.append(str(value))
+        return "'{}'" if isinstance(value, str) else "{}"
+
+    try:
+        with unreadable_otherwise():
+            calls = [(name, arguments) for call in read(action).calls for name, arguments in call.items()]
+            spelled = (f"{name}({', '.join(f'{key}={place(value)}' for key, value in own.items())})" for name, own in calls)
+            return ActionParts(f"[{', '.join(spelled)}]", tuple(values))
+    except UnreadableError:
+        return ActionParts(action)
 
 
 def spell(calls: list[Call]) -> str:

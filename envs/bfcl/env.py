@@ -15,6 +15,7 @@ from cotbench.envs.bfcl.host import SECONDS, Host
 from cotbench.envs.bfcl.meaning import meaning
 from cotbench.envs.bfcl.services import failed
 from cotbench.envs.bfcl.tasks import BFCLTasks
+from cotbench.envs.reading import ActionParts
 from cotbench.errors import UnknownNameError
 
 TURN_STEPS = 20
@@ -112,6 +113,11 @@ class BFCLEnv(TextEnv):
     def _meaning(action: str) -> Hashable:
         """Return the calls, without the order among those that cannot affect each other."""
         return meaning(action)
+
+    @staticmethod
+    def action_parts(action: str) -> ActionParts:
+        """Return the calls with a place for each value, also for those inside of lists and objects, and the values."""
+        return calls.action_parts(action)
 
     @classmethod
     def leniently_judged(cls, task: str, answer: str) -> str | None:

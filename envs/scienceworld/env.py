@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
 from cotbench.envs.base import EnvOutcome, TextEnv
+from cotbench.envs.reading import ActionParts
 from cotbench.envs.scienceworld import actions
 from cotbench.envs.scienceworld.server import GOLD_SECONDS, STEP_SECONDS, Server, ServerLostError, ServerReply
 from cotbench.envs.scienceworld.tasks import ScienceWorldTasks, read_task, task_types
@@ -141,6 +142,33 @@ class ScienceWorldEnv(TextEnv):
                 # Where two such words stand, one may belong to a name.
                 return first + (f" {joints[0]} ".join(parts) if len(parts) == 2 else rest)
         return action
+
+    @staticmethod
+    def action_parts(action: str) -> ActionParts:
+        """Return the verb, with the preposition between two things, and the things. Where several such words stand, the first
+        counts.
+        """
+        held = "( in inventory)?"
+        for verb, joints in (
+            ("open door to", ()),
+            ("close door to", ()),
+            ("look around", ()),
+            *((verb, joints) for verb, _, joints in _VERBS),
+        ):
+            if action == verb:
+                return ActionParts(verb)
+            if not action.startswith(f"{verb} "):
+                continue
+            rest = action.removeprefix(f"{verb} ")
+            if joints and (found := re.fullmatch(rf"(.+?){held} ({'|'.join(joints)}) (.+?){held}", rest)):
+                form = f"{verb} {{}}{found[2] or ''} {found[3]} {{}}{found[5] or ''}"
+                return ActionParts(form, (found[1], found[4]))
+            thing = rest.removesuffix(" in inventory")
+            return ActionParts(f"{verb} {{}}{rest.removeprefix(thing)}", (thing,))
+        if action.isdecimal():
+            return ActionParts("{}", (action,))
+        verb, _, rest = action.partition(" ")
+        return ActionParts(f"{verb} {{}}", (rest,)) if rest else ActionParts(verb)
 
     @property
     def restarts(self) -> int:
