@@ -19,6 +19,8 @@ if str(ROOT) not in sys.path:
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A test's Java lives for seconds: what the second compiler makes faster it never sees, and pays for.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 needs_stock_engine = pytest.mark.skipif(
     find_spec("textworld") is None or find_spec("alfworld") is None,

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,12 +17,27 @@ TOY = Path(__file__).resolve().parents[1] / "examples" / "toy_package"
 pytestmark = needs_hf
 
 
+COMMANDS = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from cotbench.cli import run_cli
+for line in iter(sys.__stdin__.readline, ""):
+    words, typed = json.loads(line)
+    sys.stdin, out, err = io.StringIO(typed), io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = run_cli(words)
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), file=sys.__stdout__, flush=True)
+"""
+"""Carries out one command after the other in one process, which loads the libraries once."""
+
+
 class Toy:
     """The toy package, installed beside cotbench, and a folder to work in."""
 
     def __init__(self, folder: Path, site: Path | None) -> None:
         self.folder = folder
         self._environment: Mapping[str, str] = os.environ | ({} if site is None else {"PYTHONPATH": str(site)})
+        self._commands: subprocess.Popen[str] | None = None
 
     def python(self, *arguments: str, text: str = "") -> str:
         done = subprocess.run(
@@ -38,17 +53,34 @@ class Toy:
         return done.stdout
 
     def cotbench(self, *arguments: str, text: str = "") -> str:
-        return self.python("-m", "cotbench", *arguments, text=text)
+        """What a command prints, carried out where all before it were; `text` is typed."""
+        if self._commands is None:
+            command = [sys.executable, "-P", "-c", COMMANDS]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            self._commands = subprocess.Popen(command, cwd=self.folder, env=dict(self._environment), text=True, **pipes)
+        assert self._commands.stdin is not None and self._commands.stdout is not None
+        print(json.dumps([arguments, text]), file=self._commands.stdin, flush=True)
+        answer = self._commands.stdout.readline()
+        assert answer, "the process has ended"
+        code, out, err = json.loads(answer)
+        assert code == 0, out + err
+        return str(out)
+
+    def close(self) -> None:
+        if self._commands is not None:
+            self._commands.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
     site = tmp_path_factory.mktemp("site")
     options = ["--quiet", "--no-deps", "--target", str(site), "--disable-pip-version-check"]
     copy = tmp_path_factory.mktemp("source") / "toy_package"
     subprocess.run(["cp", "-r", str(TOY), str(copy)], check=True)  # Building leaves files beside the sources.
     subprocess.run([sys.executable, "-m", "pip", "install", *options, str(copy)], check=True)
-    return Toy(tmp_path_factory.mktemp("work"), site)
+    toy = Toy(tmp_path_factory.mktemp("work"), site)
+    yield toy
+    toy.close()
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +152,17 @@ def test_its_probe_measures(toy: Toy, played: Path) -> None:
     assert numbers["estimates"]["long traces"]["mean"] == 0.0
 
 
-def test_a_study_takes_all_four_and_its_report_shows_them(toy: Toy) -> None:
+@pytest.mark.parametrize("splits", ['"id"', pytest.param('"id", "ood"', marks=pytest.mark.slow)])
+def test_a_study_takes_all_four_and_its_report_shows_them(toy: Toy, splits: str) -> None:
     study = str(TOY / "toy_package" / "study.toml")
     planned = toy.cotbench("study", study, "--dry-run")
     assert "--recipe noise" in planned
-    toy.cotbench("study", study, "--out", "study", "--jobs", "1")
-    numbers = json.loads((toy.folder / "study" / "numbers.json").read_text())
+    whole = Path(study).read_text()
+    assert 'counting = ["id", "ood"]' in whole
+    (toy.folder / "study.toml").write_text(whole.replace('counting = ["id", "ood"]', f"counting = [{splits}]"))
+    out = f"study{len(splits)}"
+    toy.cotbench("study", "study.toml", "--out", out, "--jobs", "1")
+    numbers = json.loads((toy.folder / out / "numbers.json").read_text())
     sections = {section["title"]: section for section in numbers["sections"]}
     table = next(item for item in sections["Trace-length"]["items"] if item["kind"] == "table")
     assert {row[0] for row in table["rows"]} == {"sft", "noise"}
@@ -148,9 +185,9 @@ def test_its_runs_are_submitted_and_verified(toy: Toy, played: Path) -> None:
 
 
 def test_not_installed_it_is_imported(tmp_path: Path) -> None:
-    toy = Toy(tmp_path, None)
+    toy = Toy(tmp_path, None)  # Each command in a process of its own: what one imports, the next one does not know.
     environment, agent = (str(TOY / "toy_package" / f"{name}.py") for name in ("env", "agent"))
     plugins = ["--import", environment, "--import", agent]
-    toy.cotbench("run", "--agent", "counter", "--env", "counting", "--workers", "1", "--out", "run", *plugins)
+    toy.python("-m", "cotbench", "run", "--agent", "counter", "--env", "counting", "--workers", "1", "--out", "run", *plugins)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["modes"]["cot"]["success"]["mean"] == 1.0
-    assert "counting" in toy.cotbench("list", "envs", *plugins)
+    assert "counting" in toy.python("-m", "cotbench", "list", "envs", *plugins)

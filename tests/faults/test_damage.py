@@ -20,6 +20,7 @@ from cotbench.probes.folder import read_probe
 from cotbench.runs.episode import read_episodes
 from tests.leaderboard import made
 from tests.lines import read_objects
+from tests.small_split import small_split
 
 pytest.importorskip("sqlalchemy")
 
@@ -92,7 +93,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("whole")
     expert = ["--agent", "expert", "--out"]
     assert run_cli(["run", "-n", "4", "--max-steps", "8", *expert, str(root / "run")]) == 0
-    assert run_cli(["probe", "alignment", "--reference", "expert", "--states", "12", *expert, str(root / "probe")]) == 0
+    with small_split(16):
+        assert run_cli(["probe", "alignment", "--reference", "expert", "--states", "12", *expert, str(root / "probe")]) == 0
     return {"episodes.jsonl": root / "run", "rows.jsonl": root / "probe"}
 
 

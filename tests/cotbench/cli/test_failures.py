@@ -19,6 +19,7 @@ from cotbench.runs.episode import Episode, read_episodes
 from cotbench.runs.results import load_run
 from cotbench.runs.runner import RunConfig
 from cotbench.runs.runner import run as play_run
+from tests.small_split import small_split
 
 TOYS = """
 import json
@@ -278,7 +279,8 @@ def test_every_command_that_asks_an_agent_says_its_bug_in_one_line(
         lines = (tmp_path / "begun" / "episodes.jsonl").read_text().splitlines(keepends=True)
         (tmp_path / "begun" / "episodes.jsonl").write_text("".join(lines[:2]))
     before = {path: path.read_bytes() for path in recorded.rglob("*") if path.is_file()}
-    code, out, err = cli(*words)
+    with small_split():
+        code, out, err = cli(*words)
     assert (code, out) == (1, "")
     assert err.splitlines()[-1].startswith(
         "error: agent toy-none returned a" if command == "judge" else "error: agent toy-typo"
@@ -456,17 +458,18 @@ def test_an_environment_that_cannot_be_closed_is_a_warning(cli: Any, switch: Any
 
 
 def test_a_probe_without_a_measured_state_says_why_and_leaves_no_folder(cli: Any, tmp_path: Path, recorded: Path) -> None:
-    for reference in ([], ["--reference", str(recorded)]):
-        words = ("probe", "alignment", "--states", "4", *reference, "--out", "here")
-        code, out, err = cli(*words, "--agent", "toy-gone")
-        assert (code, out) == (1, "")
-        assert err.splitlines()[-1] == "error: none of 4 states could be measured: ConnectionError: the server is gone"
-        code, out, err = cli(*words, "--agent", "random")
-        assert code == 1
-        assert err.splitlines()[-1] == "error: none of 4 states could be measured: no admissible actions to draw from"
-        code, out, err = cli("probe", "attention", *words[2:], "--agent", "toy-fine")
-        assert code == 2 and "looks into the model, which toy-fine does not show" in err
-        assert list(tmp_path.iterdir()) == []
+    with small_split():
+        for reference in ([], ["--reference", str(recorded)]):
+            words = ("probe", "alignment", "--states", "4", *reference, "--out", "here")
+            code, out, err = cli(*words, "--agent", "toy-gone")
+            assert (code, out) == (1, "")
+            assert err.splitlines()[-1] == "error: none of 4 states could be measured: ConnectionError: the server is gone"
+            code, out, err = cli(*words, "--agent", "random")
+            assert code == 1
+            assert err.splitlines()[-1] == "error: none of 4 states could be measured: no admissible actions to draw from"
+            code, out, err = cli("probe", "attention", *words[2:], "--agent", "toy-fine")
+            assert code == 2 and "looks into the model, which toy-fine does not show" in err
+            assert list(tmp_path.iterdir()) == []
 
 
 def test_a_probe_with_some_errors_says_the_most_frequent_one(cli: Any, tmp_path: Path, recorded: Path, switch: Any) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from cotbench.cli import run_cli
 from cotbench.probes.folder import read_probe
+from tests.small_split import small_split
 
 SMALL = ["--states", "6", "--env", "alfworld-gen", "--split", "id"]
 
@@ -15,7 +16,8 @@ SMALL = ["--states", "6", "--env", "alfworld-gen", "--split", "id"]
 def probed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The reference measured against itself, on its own states."""
     out = tmp_path_factory.mktemp("probe") / "alignment"
-    assert run_cli(["probe", "alignment", "--agent", "scripted", *SMALL, "--out", str(out)]) == 0
+    with small_split():
+        assert run_cli(["probe", "alignment", "--agent", "scripted", *SMALL, "--out", str(out)]) == 0
     return out
 
 
@@ -101,7 +103,8 @@ def test_killed_while_its_reference_plays_it_goes_on(
         patch.setattr("cotbench.cli.playing.play_run", interrupted)
         assert run_cli(["probe", "alignment", "--agent", "scripted", *SMALL, "--out", str(out)]) == 130
     assert f"interrupted; what was measured is kept: cotbench probe --resume {out}" in capsys.readouterr().err
-    assert run_cli(["probe", "--resume", str(out)]) == 0
+    with small_split():
+        assert run_cli(["probe", "--resume", str(out)]) == 0
     assert read_probe(out).numbers.states == 6
 
 

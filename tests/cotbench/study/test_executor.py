@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
-from cotbench.cli import run_cli
 from cotbench.study import local_executor
 from cotbench.study.config import parse_study
-from cotbench.study.executor import LOG_HEADER, Executor, Finished, Job, Slot
+from cotbench.study.executor import Executor, Finished, Job
 from cotbench.study.folder import begin
 from cotbench.study.local_executor import LocalExecutor
 from cotbench.study.plan import make_study_plan
@@ -21,6 +18,7 @@ from cotbench.study.report import page_of_study
 from cotbench.study.scheduler import last_error, run_study
 from cotbench.study.stage import Stage
 from tests.conftest import needs_hf
+from tests.cotbench.study.inline import Inline
 
 STUDY = """
 name = "untrained"
@@ -38,31 +36,6 @@ name = "sft"
 probe = "alignment"
 states = 2
 """
-
-
-class Inline:
-    """Carries each job out where it is submitted, in this process."""
-
-    def __init__(self) -> None:
-        self.done: list[Finished] = []
-        self.jobs: list[str] = []
-
-    def free_slots(self) -> Sequence[Slot]:
-        return [Slot(0)] if not self.done else []
-
-    def submit(self, job: Job, slot: Slot) -> None:
-        self.jobs.append(job.name)
-        with job.log.open("w") as log, redirect_stdout(log), redirect_stderr(log):
-            print(LOG_HEADER, *job.arguments)
-            self.done.append(Finished(job, run_cli(list(job.arguments))))
-
-    def wait(self, seconds: float) -> list[Finished]:
-        done, self.done = self.done, []
-        return done
-
-    def cancel(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Observer:

@@ -21,6 +21,7 @@ from cotbench.study.plan import make_study_plan
 from cotbench.study.report import page_of_study
 from tests.conftest import needs_hf
 from tests.cotbench.report.pages import Read, needs_report
+from tests.cotbench.study.inline import inline_executor
 
 MINI = """
 name = "mini"
@@ -143,7 +144,9 @@ def _wait_for_marks(process: subprocess.Popen[bytes], out: Path, count: int) -> 
 def test_started_again_it_does_nothing_but_the_report(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = _write(done.parent)
     before = {path: path.stat().st_mtime_ns for path in (done / "done").iterdir()}
+    page = (done / "report" / "index.html").read_bytes()
     assert run_cli(["study", str(study), "--out", str(done)]) == 0
+    assert (done / "report" / "index.html").read_bytes() == page
     assert {path: path.stat().st_mtime_ns for path in (done / "done").iterdir()} == before
     assert "report:" in capsys.readouterr().out
 
@@ -166,7 +169,12 @@ def test_a_stage_that_was_begun_is_gone_on_with(done: Path, tmp_path: Path) -> N
         assert "--resume" in begun
 
 
-def test_a_failed_stage_costs_what_uses_it_and_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("how", ["inline", pytest.param("in processes", marks=pytest.mark.slow)])
+def test_a_failed_stage_costs_what_uses_it_and_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    if how == "inline":  # That the local executor tells of its processes' ends: test_executor.py.
+        monkeypatch.setattr("cotbench.cli.study._executor", inline_executor)
     # Two episodes are too few for a conflict, but what fails here is the training: its model is a folder without one.
     text = MINI.replace('models = ["tiny"]', f'models = ["{tmp_path / "none"}"]').replace("[0.0, 0.5, 1.0]", "[1.0]")
     assert run_cli(["study", str(_write(tmp_path, text)), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 1

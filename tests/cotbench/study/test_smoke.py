@@ -16,6 +16,7 @@ from cotbench.study.folder import is_done
 from cotbench.study.plan import make_study_plan
 from tests.conftest import needs_hf
 from tests.cotbench.report.pages import needs_report
+from tests.cotbench.study.inline import inline_executor
 
 pytestmark = [needs_hf, needs_report]
 
@@ -63,7 +64,10 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def smoke(study: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("smoke") / "study"
-    assert run_cli(["study", study, "--out", str(out)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        if study != "smoke":  # In processes of its own: test_scheduler.py, and the whole study.
+            patch.setattr("cotbench.cli.study._executor", inline_executor)
+        assert run_cli(["study", study, "--out", str(out)]) == 0
     return out
 
 
@@ -106,6 +110,7 @@ def test_the_report_is_small_and_whole(smoke: Path) -> None:
     assert len(list((smoke / "report" / "figures").glob("*.pdf"))) > 8
 
 
+@pytest.mark.slow  # Of a smaller study: test_scheduler.py.
 def test_a_study_is_reported_again(smoke: Path, tmp_path: Path) -> None:
     assert run_cli(["report", str(smoke), "--out", str(tmp_path)]) == 0
     assert (tmp_path / "index.html").read_bytes() == (smoke / "report" / "index.html").read_bytes()

@@ -112,7 +112,7 @@ def test_all_answers_that_can_pass_pass(env: BFCLEnv) -> None:
 @pytest.mark.parametrize(
     ("episodes", "how"),
     [
-        (300, "--reimported"),
+        (80, "--reimported"),
         pytest.param(2400, "--reimported", marks=pytest.mark.slow),
         pytest.param(400, "--forked", marks=pytest.mark.slow),
     ],

@@ -23,6 +23,14 @@ from cotbench.runs.rollout import RolloutSpec
 from cotbench.runs.runner import run
 from tests.conftest import needs_scienceworld
 
+WAY = (
+    *("open door to hallway", "go to hallway", "open door to greenhouse", "go to greenhouse", "look around"),
+    *("focus on adult pea plant", "pick up flower pot 1", "open door to hallway", "go to hallway"),
+    *("open door to living room", "go to living room"),
+    "move flower pot 1 containing pea plant and soil in inventory to orange box",
+)
+"""The gold path of find-plant/255: asking for it takes a second simulator."""
+
 
 @pytest.fixture
 def make() -> Iterator[Any]:
@@ -48,7 +56,7 @@ def _follow(env: ScienceWorldEnv, info: dict[str, Any], most: int = 1000) -> dic
 @needs_scienceworld
 def test_gold_paths_win(make: Any) -> None:
     env = make(request=["expert_action"])
-    for task in ("find-plant/255", "lifespan-shortest-lived/93", "use-thermometer/513", "grow-plant/112"):
+    for task in ("find-plant/255", "lifespan-shortest-lived/93"):
         observation, info = env.reset(options={"task": f"scienceworld/{task}"})
         assert info["goal"] in observation
         info = _follow(env, info)
@@ -59,20 +67,22 @@ def test_gold_paths_win(make: Any) -> None:
 @needs_scienceworld
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_java_is_replaced_and_the_episode_goes_on(make: Any, number: int) -> None:
-    env = make(request=["expert_action"], seconds=4.0)
-    _, info = env.reset(options={"task": "scienceworld/find-plant/255"})
-    info = _follow(env, info, 5)
+    env = make(seconds=4.0)
+    env.reset(options={"task": "scienceworld/find-plant/255"})
+    for action in WAY[:5]:
+        env.step(action)
     lost = env._server.pid
     os.kill(lost, number)
     start = time.monotonic()
-    info = _follow(env, info)
+    for action in WAY[5:]:
+        *_, info = env.step(action)
     assert info["success"] and env.restarts == 1
     assert time.monotonic() - start < 40
     assert not Path(f"/proc/{lost}/exe").exists()
 
 
 @needs_scienceworld
-@pytest.mark.parametrize("plans", [2, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("plans", [1, pytest.param(30, marks=pytest.mark.slow)])
 def test_random_plans_say_the_same_in_two_processes(plans: int) -> None:
     rng, types = random.Random(plans), list(task_types())
     played = []
@@ -152,7 +162,7 @@ class _Killer:
 @needs_scienceworld
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_a_run_survives_a_lost_java_and_says_so(tmp_path: Path, number: int) -> None:
-    tasks = ("scienceworld/find-plant/255", "scienceworld/boil/22")
+    tasks = ("scienceworld/find-plant/255", "scienceworld/find-living-thing/230")
     config = RunConfig(agent="random", env="scienceworld", tasks=tasks, mode="prompt", max_steps=10)
     undisturbed = run(config, out=tmp_path / "undisturbed")
     killer = _Killer(number)

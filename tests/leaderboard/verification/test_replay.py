@@ -97,7 +97,7 @@ def test_honest_runs_agree_in_one_process_and_in_two(expert: Bundle, drawn: Bund
 @needs_scienceworld
 def test_an_honest_run_of_scienceworld_agrees(tmp_path: Path) -> None:
     task = "scienceworld/lifespan-shortest-lived/0"
-    bundle = _played(tmp_path, "expert", env="scienceworld", tasks=(task,))
+    bundle = _played(tmp_path, "expert", env="scienceworld", tasks=(task,), mode="cot")
     assert all(episode.success and episode.trajectory[0].expert_action is not None for episode in bundle.episodes)
     assert verify_bundle(bundle).difference is None
 

@@ -71,7 +71,7 @@ def test_one_failing_query_costs_itself_alone(tmp_path: Path, monkeypatch: pytes
 _WORDS = st.text(alphabet="abc \n<>/|é{}", max_size=40)
 
 
-@pytest.mark.parametrize("company", [pytest.param(8, id="some"), pytest.param(60, id="many", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("company", [pytest.param(5, id="some"), pytest.param(60, id="many", marks=pytest.mark.slow)])
 def test_any_dialogue_in_any_company(llama: HFAgent, tight: HFAgent, company: int) -> None:
     # Shrinking takes minutes and makes these no clearer.
     drawn = settings(max_examples=company, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
@@ -174,7 +174,7 @@ def test_an_activation_does_not_feel_how_many_rows_and_threads_there_are(name: s
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen", "gemma", "gemma3", "smollm2"])
+@pytest.mark.parametrize("kind", ["llama", "qwen", "gemma", "gemma3", pytest.param("smollm2", marks=pytest.mark.slow)])
 def test_a_token_does_not_feel_how_its_sequence_is_cut_into_passes(tmp_path: Path, kind: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM
