@@ -1,9 +1,8 @@
 """Control arms trained for real, in a world small enough for a model of some thousand weights: recipe, masks, agent and probes
 as a study uses them, in the order that their construction demands.
 
-The world: a room with things of several colours and one numbered tool. The colour of the wanted thing decides the verb, the
-number stands in the prompt alone. A trace of level `full` spells the action; `state` says the colour that was found, and not the
-number.
+The world: a room with coloured things and one numbered tool. The colour of the wanted thing decides the verb, the number stands
+in the prompt alone. A trace of level `full` spells the action; `state` says the colour that was found, and not the number.
 """
 
 import random
