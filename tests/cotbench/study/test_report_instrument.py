@@ -1,6 +1,5 @@
 """The control arms' section: agents that obey the trace, obey it sometimes, or ignore it, in the order that they must have."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import pytest
 
 from cotbench.agents.registry import spec_option
-from cotbench.cli import run_cli
 from cotbench.probes.folder import ProbeManifest, ProbeResult
 from cotbench.prompting.query import Query
 from cotbench.report.page import Figure, Table
@@ -17,7 +15,6 @@ from cotbench.study.data import StudyData
 from cotbench.study.plan import make_study_plan
 from cotbench.study.report_instrument import control_roles, instrument_checks, instrument_section
 from cotbench.study.scope import Scope
-from tests.conftest import needs_hf
 from tests.probing import Scripted, measured, states
 
 STUDY = """
@@ -82,21 +79,29 @@ AGENTS = {
 ROWS: dict[tuple[int, str], list[Any]] = {}
 
 
-def study(agents: dict[Any, Scripted], text: str = STUDY) -> Scope:
+def study_of(rows: Callable[[Any, str], list[Any]], text: str = STUDY) -> Scope:
+    """A study whose probes have these rows, by arm (None: before the training) and probe."""
     config = parse_study(text, "controls")
     plan = make_study_plan(config)
-    some = states(20, 2)
-    for one in agents.values():
-        for probe in ("alignment", "conflict"):
-            if (id(one), probe) not in ROWS:
-                ROWS[id(one), probe] = measured(probe, one, some)
     probed = []
     for stage in plan.of_kind("probe"):
         manifest = ProbeManifest.model_construct(
             probe=str(stage.place.probe), options={}, elicitation_fingerprint="0" * 16, states_sha256="0"
         )
-        probed.append((stage.place, ProbeResult(Path(), manifest, ROWS[id(agents[stage.place.arm]), str(stage.place.probe)])))
+        probed.append((stage.place, ProbeResult(Path(), manifest, rows(stage.place.arm, str(stage.place.probe)))))
     return Scope(StudyData(Path("nowhere"), config, plan, (), tuple(probed), ()), "alfworld-gen", "tiny")
+
+
+def study(agents: dict[Any, Scripted], text: str = STUDY) -> Scope:
+    some = states(20, 2)
+
+    def rows(arm: Any, probe: str) -> list[Any]:
+        key = id(agents[arm]), probe
+        if key not in ROWS:
+            ROWS[key] = measured(probe, agents[arm], some)
+        return ROWS[key]
+
+    return study_of(rows, text)
 
 
 @pytest.fixture(scope="module")
@@ -145,18 +150,3 @@ def test_agents_that_are_not_as_constructed_are_told(built: Scope) -> None:
 def test_without_control_arms_there_is_no_section() -> None:
     text = STUDY[: STUDY.index('[[arms]]\nname = "spelled"')] + STUDY[STUDY.index("[[probes]]") :]
     assert instrument_section(study(AGENTS, text)) is None
-
-
-REAL = Path(__file__).parent / "instrument.toml"
-
-
-@needs_hf
-@pytest.mark.slow
-def test_trained_control_arms_come_out_in_order(tmp_path: Path) -> None:
-    assert run_cli(["study", str(REAL), "--out", str(tmp_path / "out"), "--jobs", "2"]) == 0
-    sections = {one["title"]: one for one in json.loads((tmp_path / "out" / "numbers.json").read_text())["sections"]}
-    _, table = sections["Does the instrument measure?"]["items"]
-    verdicts = {(row[0], row[1]): row[3] for row in table["rows"]}
-    assert "reversed" not in verdicts.values()
-    for lower in ("state", "shuffled", "filler", "actions"):
-        assert verdicts["following", f"full > {lower}"] == "as constructed"
