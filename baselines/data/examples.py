@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import Label, answer_pieces, prompt_ids
+from cotbench.baselines.data.admissible import Lists, admissible_of
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.prompting.elicitation import Elicitation
@@ -127,17 +128,24 @@ def make_examples(
         elicitation: environment -> the elicitation that evaluation will use.
         context: context length of the model in tokens: in evaluation, observations are dropped until prompt and answer fit.
         longest: tokens of the longest example that is kept; default: `context`.
+
+    Raises:
+        UsageError: prompts list the admissible actions, and these are not known of a demonstration.
     """
     episodes, too_long, shortened, without, beyond = [], [], 0, 0, 0
     takes: Counter[str] = Counter()
-    for demonstration in demonstrations:
+    demonstrations = list(demonstrations)
+    lists = _lists(demonstrations, elicitation)
+    for demonstration, admissible in zip(demonstrations, lists, strict=True):
         examples, task, elicited = [], demonstration.task, elicitation[demonstration.env]
         take, takes[task] = takes[task], takes[task] + 1
         for step, (action, trace) in enumerate(zip(demonstration.actions, demonstration.traces, strict=True)):
             if not trace:
                 without += 1
                 continue
-            query = Query(task, demonstration.env, task, step, "cot", demonstration.dialogue(step), elicited)
+            state = demonstration.dialogue(step)
+            listed = admissible[step] if admissible else None
+            query = Query(task, demonstration.env, task, step, "cot", state, elicited, admissible_actions=listed)
             try:
                 prompt, dropped = prompt_ids(query, chat, context)
             except ContextOverflowError:
@@ -157,6 +165,15 @@ def make_examples(
         if examples:
             episodes.append(tuple(examples))
     return Examples(tuple(episodes), tuple(too_long), shortened, without, beyond)
+
+
+def _lists(demonstrations: Sequence[Demonstration], elicitation: Mapping[str, Elicitation]) -> list[Lists]:
+    """Return the admissible actions at each state of each demonstration whose prompts list them; of another nothing."""
+    wanted = [place for place, one in enumerate(demonstrations) if elicitation[one.env].show_admissible]
+    lists: list[Lists] = [()] * len(demonstrations)
+    for place, found in zip(wanted, admissible_of([demonstrations[place] for place in wanted]), strict=True):
+        lists[place] = found
+    return lists
 
 
 def example_id(task: str, step: int, take: int = 0) -> str:

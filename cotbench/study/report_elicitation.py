@@ -20,9 +20,9 @@ from cotbench.study.series import Value, series_levels
 _NAMES: dict[PromptAction, str] = {"bare": "bare tag", "empty": "empty trace", "ranked": "ranked"}
 _MODES = (
     "The prompt action is elicited in three ways at the same states. Bare: the model writes after the opening action tag. "
-    "Empty: it writes after an empty trace and that tag, so that only the reasoning is missing beside CoT. Ranked: of all admissible "
-    "actions the one with the highest log-probability (of the whole action and its closing tag; nothing is divided by the "
-    "length), so that no form can be missed. A gap that is there against bare alone is the tags' and not the reasoning's."
+    "Empty: it writes after an empty trace and that tag, so that only the reasoning is missing beside CoT. Ranked: of all "
+    "admissible actions the one with the highest log-probability (of the whole action and its closing tag; nothing is divided "
+    "by the length), so that no form can be missed. A gap that is there against bare alone is the tags', not the reasoning's."
 )
 _PROGRESS = (
     "The reference's action is one of several good ones. Any action counts here after which an expert that knows the whole "
