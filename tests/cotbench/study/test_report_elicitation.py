@@ -18,6 +18,7 @@ from cotbench.study.report_elicitation import elicitation_section, wording_secti
 from cotbench.study.scope import Scope
 
 STUDY = """
+name = "made"
 models = ["tiny"]
 seeds = [0]
 checkpoints = [1.0]
@@ -129,4 +130,4 @@ def test_the_wording_table_has_a_row_for_each_wording() -> None:
     assert {name: row["prompt"] for name, row in by_wording.items()} == {
         name: 0.0 if name == "brief" else 0.5 for name in WORDINGS
     }
-    assert by_wording["brief"]["CoT: form kept" if "CoT: form kept" in by_wording["brief"] else "CoT: form"] == 0.0
+    assert by_wording["brief"]["CoT: form kept"] == 0.0
