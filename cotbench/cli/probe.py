@@ -17,7 +17,7 @@ from cotbench.probes.config import MEASUREMENT, ProbeConfig
 from cotbench.runs.resources import Resources
 
 
-@with_options(ProbeConfig, Resources, without=("show_admissible", "cache_gb", "report_to"))
+@with_options(ProbeConfig, Resources, without=("cache_gb", "report_to"))
 def probe(
     typed: Typed,
     name: Annotated[

@@ -332,6 +332,7 @@ PROBE = Probe(
     answers=answers,
     sections=(
         "cotbench.study.report_training:training_section",
+        "cotbench.study.report_elicitation:elicitation_section",
         "cotbench.study.report_training:revisions_section",
         "cotbench.study.report_training:log_probability_section",
     ),

@@ -115,6 +115,7 @@ _registry: Registry[Probe] = Registry(
         "gradient": "cotbench.probes.gradient:PROBE",
         "preference": "cotbench.judge.preference:PROBE",
         "sensitivity": "cotbench.probes.sensitivity:PROBE",
+        "wording": "cotbench.probes.wording:PROBE",
     },
     _check,
 )
