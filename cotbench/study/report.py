@@ -50,7 +50,7 @@ def section_makers(config: StudyConfig) -> list[Maker]:
     answering = sum(entry.answers is not None for entry in entries)
     core: list[Maker] = [report_training.success_section, report_training.arms_section, report_masking.masking_section]
     found = [_makers_of(entry) for entry in entries]
-    ends = [report_traces.traces_section]
+    ends: list[Maker] = [report_traces.traces_section]
     makers = [maker for some in (*found[:answering], core, *found[answering:], ends) for maker in some]
     return list(dict.fromkeys(makers))  # Several probes may share a section.
 

@@ -20,9 +20,9 @@ TRACES = "traces.json"
 
 _TEXT = (
     "How often the action, and its arguments (objects, values), can be told from the trace alone by a simple decoder that sees "
-    "no prompt, on tasks that it was not fitted to. The floor sees nothing: the most frequent action, or arguments. Nearer to 1, "
-    "the less an arm that is trained on such traces has to read the prompt for its action; what is measured of an arm holds for "
-    "traces like its own."
+    "no prompt, on tasks that it was not fitted to. The floor sees nothing: the most frequent action, or arguments. The nearer "
+    "to 1, the less an arm that is trained on such traces has to read the prompt for its action; what is measured of an arm "
+    "holds for traces like its own."
 )
 
 
