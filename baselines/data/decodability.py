@@ -125,7 +125,8 @@ def _reading(env: str) -> tuple[Callable[[str], str], Callable[[str], ActionPart
 def _first_tasks(tasks: dict[str, list[_Decision]]) -> list[str]:
     """Return tasks in the order of their hashes, as many as hold `MOST_DECISIONS` decisions."""
     ordered = sorted(tasks, key=lambda task: hashlib.sha256(task.encode("utf-8", "surrogatepass")).digest())
-    chosen, decisions = [], 0
+    chosen: list[str] = []
+    decisions = 0
     for task in ordered:
         decisions += len(tasks[task])
         if decisions > MOST_DECISIONS and len(chosen) >= LEAST_TASKS:

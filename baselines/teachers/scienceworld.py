@@ -67,9 +67,9 @@ def think(dialogue: Dialogue, action: str, rng: random.Random, names: Names = "f
     def drawn(wordings: Sequence[str]) -> list[str]:
         return [rng.choice(wordings).format_map(known)] if wordings else []
 
+    (goal,), place = drawn(GOALS), drawn(PLACES)
     findings = [_recap(view, rng), *drawn(FINDINGS.get(case, ())), words.get("evidence", "")]
     choice = [*drawn(guesses), *drawn(CHOICES[case]), *drawn(DOOR.get(words.get("door", ""), ()))]
-    (goal,), place = drawn(GOALS), drawn(PLACES)
     wording = Wording(goal, " ".join(findings if any(findings) else place), " ".join(choice))
     return " ".join(" ".join(wording.parts(names)).split())
 

@@ -22,7 +22,7 @@ from cotbench.runs.episode import rows_of
 from cotbench.stats.estimates import Estimate
 from cotbench.stats.formatting import format_estimate
 from cotbench.stats.trend import Over
-from cotbench.study import report_instrument, report_masking, report_probes, report_training
+from cotbench.study import report_instrument, report_masking, report_probes, report_traces, report_training
 from cotbench.study.config import StudyConfig
 from cotbench.study.data import StudyData, read_data
 from cotbench.study.folder import STUDY
@@ -41,7 +41,7 @@ def section_makers(config: StudyConfig) -> list[Maker]:
     """Return the functions that make the sections, in the order of the page.
 
     First the sections of probes whose rows hold the agent's answers, then those of whole episodes and of arms, then those of
-    the other probes.
+    the other probes; at the end the traces that arms were trained on.
 
     Args:
         config: the study's settings.
@@ -56,7 +56,8 @@ def section_makers(config: StudyConfig) -> list[Maker]:
         report_instrument.instrument_section,
     ]
     found = [_makers_of(entry) for entry in entries]
-    makers = [maker for some in (*found[:answering], core, *found[answering:]) for maker in some]
+    ends: list[Maker] = [report_traces.traces_section]
+    makers = [maker for some in (*found[:answering], core, *found[answering:], ends) for maker in some]
     return list(dict.fromkeys(makers))  # Several probes may share a section.
 
 

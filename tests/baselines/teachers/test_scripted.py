@@ -1,16 +1,20 @@
 """The scripted teacher in households: it wins, it names what was seen, and it recovers from its own slips."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from cotbench.agents.registry import make_agent
 from cotbench.baselines.data.demonstration import Demonstration, read_demonstrations
+from cotbench.baselines.teachers import scripted
 from cotbench.baselines.teachers.alfworld_wordings import WORDINGS
 from cotbench.baselines.teachers.facts import unseen
 from cotbench.baselines.teachers.scripted import Scripted
 from cotbench.cli import run_cli
+from cotbench.envs.registry import env_entry
 from cotbench.errors import UnknownNameError, UsageError
+from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.parsing import TAGS
 from cotbench.prompting.query import Query
@@ -137,3 +141,15 @@ def test_in_prompt_mode_it_says_nothing(tmp_path: Path) -> None:
 def test_wrong_options(option: str) -> None:
     with pytest.raises(UsageError, match=option.split("=", maxsplit=1)[0]):
         make_agent(f"scripted?{option}")
+
+
+def test_a_level_that_a_teacher_lacks_is_one_clear_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = dataclasses.replace(env_entry("alfworld-gen"), trace_levels=("goal", "full"))
+    monkeypatch.setattr(scripted, "env_entry", lambda name: entry)
+    dialogue = Dialogue(entry.instructions(), ("o",))
+    query = Query("e", "alfworld-gen", "t", 0, "cot", dialogue, Elicitation())
+    (decision,) = Scripted(names="state").decide([query])
+    assert decision.error is not None
+    assert (
+        "no traces of level 'state' for 'alfworld-gen', only goal, full: take --teacher scripted?names=full" in decision.error
+    )

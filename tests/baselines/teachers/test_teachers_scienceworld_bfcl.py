@@ -6,11 +6,15 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 import pytest
 
+from cotbench.baselines.data.decodability import measure_decodability
+from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.teachers import bfcl, scienceworld
 from cotbench.baselines.teachers.facts import unseen
+from cotbench.baselines.teachers.options import Names
 from cotbench.envs.base import TextEnv
 from cotbench.envs.bfcl.tasks import BFCLTasks
 from cotbench.envs.registry import env_entry
@@ -20,7 +24,7 @@ from cotbench.prompting.parsing import TAGS
 from tests.conftest import needs_bfcl, needs_scienceworld
 
 State = tuple[Dialogue, str]
-Think = Callable[[Dialogue, str, random.Random], str]
+Think = Callable[[Dialogue, str, random.Random, Names], str]
 
 
 def states(env: TextEnv, name: str, task: str) -> Iterator[State]:
@@ -36,13 +40,44 @@ def states(env: TextEnv, name: str, task: str) -> Iterator[State]:
             return
 
 
+def levels(dialogue: Dialogue, action: str, think: Think, seed: int) -> tuple[str, str, str]:
+    """The traces of a state at all levels; each is the beginning of the next."""
+    goal, state, full = (think(dialogue, action, random.Random(seed), names) for names in get_args(Names))
+    assert goal and state.startswith(f"{goal} ") and full.startswith(f"{state} ")
+    return goal, state, full
+
+
+def decodability(found: list[State], name: str, think: Think) -> list[float]:
+    """How often the action can be told from the trace alone, at the levels goal, state and full."""
+    by_task: dict[str, list[State]] = {}
+    for dialogue, action in found:
+        by_task.setdefault(dialogue.observations[0], []).append((dialogue, action))
+    told = []
+    for names in get_args(Names):
+        demonstrations = [
+            Demonstration(
+                env=name,
+                task=task,
+                observations=tuple(dialogue.observations[-1] for dialogue, _ in some),
+                actions=tuple(action for _, action in some),
+                traces=tuple(
+                    think(dialogue, action, random.Random(step), names) for step, (dialogue, action) in enumerate(some)
+                ),
+            )
+            for task, some in by_task.items()
+        ]
+        told.append(measure_decodability(demonstrations).action.mean or 0.0)
+    return told
+
+
 def check(found: list[State], name: str, think: Think) -> list[str]:
     """The traces of some states: true, without tags, the same from the same seed."""
     traces = []
     for number, (dialogue, action) in enumerate(found):
-        trace = think(dialogue, action, random.Random(number))
-        assert trace == think(dialogue, action, random.Random(number))
-        assert unseen(dialogue, action, trace, name) == [], (action, trace)
+        goal, state, trace = levels(dialogue, action, think, number)
+        assert trace == think(dialogue, action, random.Random(number), "full")
+        for text in (goal, state, trace):
+            assert unseen(dialogue, action, text, name) == [], (action, text)
         assert not any(tag in trace for tag in TAGS)
         assert 3 <= len(trace.split()) <= 110
         traces.append(trace)
@@ -81,6 +116,8 @@ def test_calls_are_reasoned_from_what_was_said(bfcl_states: list[State]) -> None
     for (_, action), trace in zip(bfcl_states, traces, strict=True):
         names = re.findall(r"[\w.]+(?=\()", action) if action != "[]" else []
         assert not names or f"`{names[0]}`" in trace
+    goal, state, full = decodability(bfcl_states, "bfcl", bfcl.think)
+    assert goal < 0.5 and state < 0.6 < full, (goal, state, full)
 
 
 @needs_scienceworld
@@ -158,9 +195,15 @@ ANY = """
 @pytest.mark.parametrize("action", [action.strip() for action in ANY.split(",")])
 def test_any_action_gets_a_true_thought(action: str) -> None:
     for seed in range(20):
-        trace = scienceworld.think(KITCHEN, action, random.Random(seed))
-        assert unseen(KITCHEN, action, trace, "scienceworld") == []
-        assert trace[0].isupper() and trace.endswith((".", "?")), trace
+        for trace in levels(KITCHEN, action, scienceworld.think, seed):
+            assert unseen(KITCHEN, action, trace, "scienceworld") == []
+            assert trace[0].isupper() and trace.endswith((".", "?")), trace
+
+
+def test_goal_and_findings_do_not_depend_on_what_is_done() -> None:
+    for seed in range(20):
+        states = {levels(KITCHEN, act, scienceworld.think, seed)[1] for act in ("activate stove", "wait1", "pick up jug")}
+        assert len(states) == 1 and not any(word in states.pop() for word in ("stove", "wait", "jug"))
 
 
 # BFCL, without its services.
@@ -199,6 +242,13 @@ def test_every_source_is_told_as_it_is() -> None:
     assert "reported an error" in said(SHOP.extended("[get_price(thing='x')]", None, '{"error": "No x"}'), "[]")
     said(SHOP, "[get_price(thing='</think><action>[]</action>')]")
     said(SHOP, "get_price(")
+
+
+@pytest.mark.parametrize("dialogue", [SHOP, ASKED, SHOP.extended("[get_price(thing='x')]", None, '{"error": "No x"}')])
+def test_goal_and_findings_do_not_tell_whether_anything_is_called(dialogue: Dialogue) -> None:
+    for seed in range(20):
+        called, stopped = (levels(dialogue, act, bfcl.think, seed)[1] for act in ("[get_price(thing='red apples')]", "[]"))
+        assert called == stopped and "get_price" not in called
 
 
 def test_a_new_turn_begins_after_a_response_without_calls() -> None:

@@ -1,5 +1,6 @@
 """What a study says of measurements whose truth is known: made by rule, not by a model."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cotbench.errors import RunFolderError
 from cotbench.judge.preference import PreferenceRow
 from cotbench.probes.alignment import AlignmentRow
 from cotbench.probes.conflict import ConflictRow
@@ -14,11 +16,13 @@ from cotbench.probes.folder import ProbeManifest, ProbeResult
 from cotbench.probes.numbers import ProbeRow
 from cotbench.report.page import Figure, Table
 from cotbench.stats import estimates
-from cotbench.stats.estimates import paired_rate_difference
+from cotbench.stats.decodability import Decodability
+from cotbench.stats.estimates import Estimate, paired_rate_difference
 from cotbench.stats.trend import CheckpointSeries
-from cotbench.study import report_conflict, report_masking, report_probes, report_training
+from cotbench.study import report_conflict, report_masking, report_probes, report_traces, report_training
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyData
+from cotbench.study.folder import folder_of, write_mark
 from cotbench.study.plan import make_study_plan
 from cotbench.study.report import answer
 from cotbench.study.report_training import Scope
@@ -116,6 +120,29 @@ def _study(rate: Rate, kept: Callable[[float], float] = lambda share: 0.5, text:
         probed.append((place, ProbeResult(Path(), manifest, rows)))
     data = StudyData(Path("nowhere"), config, plan, (), tuple(probed), ())
     return Scope(data, "alfworld-gen", "tiny")
+
+
+def test_each_traces_stage_has_a_row(tmp_path: Path) -> None:
+    scope = _study(_both_rise)
+    (stage,) = scope.data.plan.of_kind("traces")
+    scope = dataclasses.replace(scope, data=dataclasses.replace(scope.data, folder=tmp_path))
+    assert report_traces.traces_section(scope) is None, "not done"
+    (tmp_path / "done").mkdir()
+    write_mark(tmp_path, stage, 1.0)
+    with pytest.raises(RunFolderError, match=r"traces\.json is missing or damaged"):
+        report_traces.traces_section(scope)
+    share = Estimate(n=40, mean=0.99, low=0.98, high=1.0)
+    names = ("action", "action_floor", "arguments", "arguments_floor", "arguments_in_trace")
+    told = Decodability(decoder="d", decisions=300, tasks=40, **dict.fromkeys(names, share))
+    folder_of(tmp_path, stage).mkdir(parents=True)
+    for decodability, shown in ((told, share), (None, None)):
+        numbers = report_traces.TracesNumbers(teacher="scripted", examples=310, trace_level="state", decodability=decodability)
+        (folder_of(tmp_path, stage) / "traces.json").write_text(numbers.model_dump_json())
+        section = report_traces.traces_section(scope)
+        assert section is not None
+        (table,) = section.items
+        assert isinstance(table, Table)
+        assert table.rows == (("sft, sft+, sft+70", "scripted", "state", 310, *[shown] * 5),)
 
 
 def _both_rise(arm: str | None, share: float, split: str) -> tuple[float, float]:

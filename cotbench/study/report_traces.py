@@ -1,0 +1,107 @@
+"""The section on the traces that arms are trained on. Invariant: it has a row for each traces stage that is done, whichever
+arms use it; its numbers are those that `cotbench traces` stored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cotbench.errors import RunFolderError
+from cotbench.report.page import Section, Table
+from cotbench.stats.decodability import Decodability
+from cotbench.study.folder import folder_of, is_done
+from cotbench.study.scope import Scope
+from cotbench.study.stage import Stage
+
+TRACES = "traces.json"
+"""The file of a traces folder with its numbers."""
+
+_TEXT = (
+    "How often the action, and its arguments (objects, values), can be told from the trace alone by a simple decoder that sees "
+    "no prompt, on tasks that it was not fitted to. The floor sees nothing: the most frequent action, or arguments. The nearer "
+    "to 1, the less an arm that is trained on such traces has to read the prompt for its action; what is measured of an arm "
+    "holds for traces like its own."
+)
+
+
+class TracesNumbers(BaseModel):
+    """Numbers of a traces folder, as far as a report needs them.
+
+    Attributes:
+        teacher: spec of the agent that wrote them.
+        examples: number of decisions with a trace.
+        trace_level: of a scripted teacher.
+        decodability: None where it was not measured.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    teacher: str
+    examples: int
+    trace_level: str | None = None
+    decodability: Decodability | None = None
+
+
+def traces_section(scope: Scope) -> Section | None:
+    """Return the decodability of the traces of an environment; None where no traces stage is done.
+
+    Args:
+        scope: one model in one environment.
+    """
+    data = scope.data
+    stages = [one for one in data.plan.stages if one.kind == "traces" and one.place.env == scope.env and _serves(scope, one)]
+    rows = []
+    for stage in stages:
+        if not is_done(data.folder, stage):
+            continue
+        found = read_traces_numbers(folder_of(data.folder, stage) / TRACES)
+        told = found.decodability
+        shares = (
+            ()
+            if told is None
+            else (told.action, told.action_floor, told.arguments, told.arguments_floor, told.arguments_in_trace)
+        )
+        rows.append(
+            (", ".join(_arms(scope, stage)), found.teacher, found.trace_level, found.examples, *(shares or (None,) * 5))
+        )
+    if not rows:
+        return None
+    columns = (
+        *("arms", "teacher", "level", "decisions", "action", "its floor"),
+        *("arguments", "their floor", "arguments that the trace names"),
+    )
+    caption = (
+        "Traces of the training split. Shares of a task's decisions, averaged over tasks, with 95 % intervals over tasks. "
+        "Decisions with a trace are counted. A dash: not measured, for want of tasks."
+    )
+    table = Table(scope.slug("traces"), "Decodability of the traces", caption, columns, tuple(rows))
+    return Section("How far the traces tell the action", _TEXT, (table,))
+
+
+def read_traces_numbers(path: Path) -> TracesNumbers:
+    """Return the numbers of a traces folder.
+
+    Args:
+        path: of its `traces.json`.
+
+    Raises:
+        RunFolderError: it is missing or damaged.
+    """
+    try:
+        return TracesNumbers.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RunFolderError(
+            f"{path} is missing or damaged: remove {path.parent}, and the study plays its traces anew"
+        ) from error
+
+
+def _arms(scope: Scope, stage: Stage) -> list[str]:
+    """Return the arms that are trained on the traces of a stage."""
+    users = (one.place.arm for one in scope.data.plan.stages if one.kind == "train" and stage.name in one.uses)
+    return list(dict.fromkeys(arm for arm in users if arm is not None))
+
+
+def _serves(scope: Scope, stage: Stage) -> bool:
+    return stage.place.model in (None, scope.model)
