@@ -89,9 +89,9 @@ class EnvEntry:
         extra: of this package, for its engine; `modules` are what the extra brings.
         takes_data: it reads a folder of games.
         license: of its tasks.
-        lists_all_actions: its list of admissible actions holds all that can be executed, each in one spelling at least; else
-            it holds examples.
         expert_at_hand: the expert's actions cost next to nothing, so runs record them.
+        lists_all_admissible: whether the admissible actions that it lists are all that do something at a state, so that one
+            that is missing from the list cannot be executed there.
         elicitation: the options of `Elicitation` whose defaults differ in this environment.
         experts: names of two of its experts, values of its class's argument `expert`: the one whose actions an agent takes to
             win, and the one whose actions are recorded at the states of other agents, because it steps in wherever it can.
@@ -118,8 +118,8 @@ class EnvEntry:
     modules: tuple[str, ...] = ()
     takes_data: bool = False
     license: str = ""
-    lists_all_actions: bool = True
     expert_at_hand: bool = True
+    lists_all_admissible: bool = True
     elicitation: Mapping[str, Any] = field(default_factory=dict)
     experts: Experts | None = None
     dialects: Mapping[str, str | type[TextEnv]] = field(default_factory=dict)
@@ -289,7 +289,7 @@ _BUILTIN = (
         license="Apache-2.0",
         env_class="cotbench.envs.bfcl.env:BFCLEnv",
         task_source="cotbench.envs.bfcl.tasks:BFCLTasks",
-        lists_all_actions=False,  # A call may have any arguments.
+        lists_all_admissible=False,  # A call of each function, with plain values.
         elicitation={"one_line": False, "action_tokens": 512},  # A turn of the ground truth has up to 34 calls.
         experts=Experts("turn", "resume"),
         benchmark="bfcl",

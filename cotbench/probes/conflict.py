@@ -26,9 +26,9 @@ from cotbench.agents.base import Agent
 from cotbench.agents.decisions import decide_or_errors
 from cotbench.failure import failure_fields
 from cotbench.probes.asking import answers_for, batches, state_query
+from cotbench.probes.executable import ExecutableActions, executable_actions
 from cotbench.probes.numbers import Curve, ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
-from cotbench.probes.replay import AdmissibleActions, admissible_actions
 from cotbench.probes.states import ProbeState, StateAnswer, StateKey, choose_donor
 
 ConflictOutcome = Literal["kept", "followed", "other"]
@@ -165,7 +165,7 @@ def _measure(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: ConflictOptions
 ) -> Iterator[ConflictRow]:
     answers = answers_for(agent, setting.states.states, setting)
-    admissible = admissible_actions(states, setting)
+    admissible = executable_actions(states, setting)
     for some in batches(states, agent):
         found = [_case(state, answers, admissible[state.key], setting, options) for state in some]
         cases = [one for one in found if isinstance(one, _Case)]
@@ -190,7 +190,7 @@ def _measure(
 def _case(
     state: ProbeState,
     answers: Mapping[StateKey, StateAnswer],
-    admissible: AdmissibleActions,
+    admissible: ExecutableActions,
     setting: ProbeSetting,
     options: ConflictOptions,
 ) -> _Case | ConflictRow:

@@ -112,7 +112,7 @@ class ProbeSummary(_ProbeRecord):
     """The contents of `probe.json`: the numbers, and the settings they were measured with.
 
     Attributes:
-        recorded: the run whose own states and answers were measured, as it was then; `judge` as in the manifest.
+        recorded, judge: as in the manifest.
     """
 
     model_config = _FROZEN
@@ -205,15 +205,16 @@ def run_probe(
         probe: the probe.
         folder: the folder of this measurement; an open one where the caller writes other files to it too.
         agent: the agent to measure; `spec` is the spec it was made from.
-        states: the states to measure it on.
-        elicitation: how answers are asked for; `options` are the probe's own.
+        states, elicitation: the states to measure it on, and how answers are asked for.
+        options: the probe's own.
         seed: pairs states with donors, seeds sampling.
         answers: the agent's answers at these states, where they are known.
         observer: called with each row once it is known.
-        kind: how messages call the folder; `judge` as in `ProbeManifest`.
+        kind: how messages call the folder.
+        judge: see `ProbeManifest`.
         choose: from the rows that exist already, which states are to have a row in the end; all states when left out.
         stop_at_failures: end at the first state that a bug or another exception fails.
-        data: the folder of the environment's data; None means its default.
+        data: the folder of the environment's data; it changes no result.
 
     Returns:
         The summary, as written to `probe.json`.
@@ -336,8 +337,7 @@ def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elici
     Args:
         folder: the folder of that probe.
         agent: the spec of the agent that is measured.
-        states: the states it is measured on.
-        elicitation: how answers are asked for.
+        states, elicitation: the states it is measured on, and how answers are asked for.
 
     Raises:
         UsageError: the folder belongs to another probe, agent, set of states or elicitation.

@@ -1,151 +1,119 @@
-"""The environment at a probe's states: recorded actions are played again. Invariant: an environment is handed out only where it
-returned the recorded texts up to there; what cannot be played again is a reason, never an error.
+"""What an environment lists at the states of a set. Invariant: a list belongs to a state only where the recorded actions,
+executed again, gave the recorded texts; where it is not known, the reason is named and nothing is raised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 
 from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import EnvEntry, env_entry
-from cotbench.errors import CotbenchError, EngineError
+from cotbench.errors import CotbenchError, EnvBugError
+from cotbench.failure import exception_line, registered_code
 from cotbench.probes.probe import ProbeSetting
 from cotbench.probes.states import ProbeState, StateKey
-from cotbench.runs.env_workers import EnvSettings, LocalEnv
 
-
-@dataclass(frozen=True, slots=True)
-class ReplayedState:
-    """A state with its environment.
-
-    Attributes:
-        state: the state.
-        env: the running environment in that state, until the next state is taken: whoever acts in it, copies it first. None
-            where the episode cannot be played again.
-        info: what `reset` or `step` returned, with the requested entries.
-        failure: why there is no environment.
-    """
-
-    state: ProbeState
-    env: TextEnv | None = None
-    info: Mapping[str, Any] = field(default_factory=dict)
-    failure: str | None = None
+_ANOTHER_WAY = "repeated, the recorded actions led to another text"
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissibleActions:
-    """The admissible actions at a state.
+    """The actions that do something at a state.
 
     Attributes:
-        actions: canonical, sorted, without duplicates; empty where they are not known.
-        unknown: why they are not known.
+        actions: canonical, sorted, without duplicates; None where they are not known.
+        reason: why they are not.
     """
 
-    actions: tuple[str, ...] = ()
-    unknown: str | None = None
-
-    def allows(self, action: str) -> bool | None:
-        """Return whether a canonical action is listed as admissible, so that it can be executed; None where no list is known.
-
-        An environment in which a thing has several names may execute actions that it does not list.
-        """
-        return None if self.unknown is not None else action in self.actions
+    actions: tuple[str, ...] | None
+    reason: str | None = None
 
 
-def replay(
-    states: Sequence[ProbeState], setting: ProbeSetting, request: Collection[str] = ("admissible_actions",), **kwargs: Any
-) -> Iterator[ReplayedState]:
-    """Yield the states with their environments, task by task; each task is played once, up to its last state.
+def admissible_at(setting: ProbeSetting, wanted: Sequence[ProbeState]) -> dict[StateKey, AdmissibleActions]:
+    """Return the admissible actions at each state, by its key.
+
+    Each task is played once, as far as its last state. An environment that does not list all of its actions, is not installed,
+    or goes another way when it is played again gives a reason instead of actions.
 
     Args:
-        states: any states of the setting's set.
-        setting: the environment, its dialect and the folder of its data.
-        request: entries that are added to `info`.
-        kwargs: further arguments of the environment's class.
+        setting: says which environment, in which dialect, with which data.
+        wanted: states of its set.
     """
-    by_task: dict[str, list[ProbeState]] = {}
-    for state in sorted(states, key=lambda state: state.step):
-        by_task.setdefault(state.task, []).append(state)
-    if not by_task:
-        return
-    whole = setting.states
+    entry = env_entry(setting.states.env).in_dialect(setting.states.dialect)
+    if not entry.lists_all_admissible:
+        unknown = AdmissibleActions(None, f"{entry.name} does not list all of its admissible actions")
+        return {state.key: unknown for state in wanted}
+    found: dict[StateKey, AdmissibleActions] = {}
     try:
-        data = {"data": setting.data} if entry_of(setting).takes_data else {}
-        arguments = {"split": whole.split, "scheme": whole.scheme, "request": sorted(request), **data, **kwargs}
-        game = LocalEnv(EnvSettings(whole.env, arguments, dialect=whole.dialect))
-    except (CotbenchError, OSError) as error:
-        yield from (ReplayedState(state, failure=str(error)) for some in by_task.values() for state in some)
-        return
-    try:
-        for some in by_task.values():
-            yield from _replay_task(game, some)
-    finally:
-        game.close()
-
-
-def _replay_task(game: LocalEnv, states: Sequence[ProbeState]) -> Iterator[ReplayedState]:
-    """Yield the states of one task, in the order of their steps."""
-    left = list(states)
-    dialogue = left[-1].dialogue
-    failure = "played again, the episode went another way"
-    for step, recorded in enumerate(dialogue.observations):
-        if step == 0:
-            game.ask_reset(left[0].task)
-        else:
-            game.expect(recorded)
-            game.ask_step(dialogue.actions[step - 1])
-        try:
-            reply = game.read()
-        except EngineError as error:
-            failure = str(error)
-            break
-        if reply.observation != recorded:
-            break
-        while left and left[0].step == step:
-            yield ReplayedState(left.pop(0), game.env, reply.info)
-    yield from (ReplayedState(state, failure=failure) for state in left)
-
-
-def entry_of(setting: ProbeSetting) -> EnvEntry:
-    """Return the environment of a setting, in the dialect of its states.
-
-    Raises:
-        UnknownNameError: there is none of that name.
-    """
-    return env_entry(setting.states.env).in_dialect(setting.states.dialect)
-
-
-_SETS = 8
-_listed: dict[object, dict[StateKey, AdmissibleActions]] = {}
-"""The lists of the last sets of states: in a study, a process measures many checkpoints on the same states."""
-
-
-def admissible_actions(states: Sequence[ProbeState], setting: ProbeSetting) -> dict[StateKey, AdmissibleActions]:
-    """Return the admissible actions at states, by their keys; recorded episodes are played again to learn them.
-
-    Args:
-        states: any states of the setting's set.
-        setting: the environment, its dialect and the folder of its data.
-    """
-    if not entry_of(setting).lists_all_actions:
-        reason = f"{setting.states.env} lists examples of admissible actions, not all"
-        return {state.key: AdmissibleActions(unknown=reason) for state in states}
-    whole = setting.states
-    key = (whole.env, whole.scheme, whole.split, whole.dialect, setting.data, tuple(states))
-    if key in _listed:
-        return _listed[key]
-    found = {replayed.state.key: _admissible(replayed, setting) for replayed in replay(states, setting)}
-    if all(one.unknown is None for one in found.values()):
-        _listed[key] = found
-        while len(_listed) > _SETS:
-            del _listed[next(iter(_listed))]
+        for state, env in replayed(setting, wanted, entry):
+            listed = env if isinstance(env, str) else _listed(env, setting, entry)
+            found[state.key] = AdmissibleActions(None, listed) if isinstance(listed, str) else AdmissibleActions(listed)
+    except CotbenchError as error:  # The environment cannot be made at all.
+        unknown = AdmissibleActions(None, str(error))
+        return {state.key: unknown for state in wanted}
     return found
 
 
-def _admissible(replayed: ReplayedState, setting: ProbeSetting) -> AdmissibleActions:
-    actions = replayed.info.get("admissible_actions")
-    if replayed.failure is not None or actions is None:
-        return AdmissibleActions(unknown=replayed.failure or "the environment lists none")
-    return AdmissibleActions(tuple(sorted({setting.canonical(action) for action in actions})))
+def replayed(
+    setting: ProbeSetting, wanted: Sequence[ProbeState], entry: EnvEntry | None = None
+) -> Iterator[tuple[ProbeState, TextEnv | str]]:
+    """Yield each state with the environment in that very state; where it cannot be reached, with the reason.
+
+    The environment is the same one throughout: what it is asked has to leave its state alone.
+
+    Args:
+        setting: says which environment, in which dialect, with which data.
+        wanted: states of its set, in any order; yielded task by task, in the order of steps.
+        entry: the environment, where the caller has it.
+
+    Raises:
+        CotbenchError: the environment cannot be made.
+    """
+    entry = entry or env_entry(setting.states.env).in_dialect(setting.states.dialect)
+    entry.require()
+    by_task: dict[str, list[ProbeState]] = {}
+    for state in wanted:
+        by_task.setdefault(state.task, []).append(state)
+    longest = max((state.step for state in wanted), default=0)
+    arguments = {"scheme": setting.states.scheme, "split": setting.states.split, "max_steps": longest + 1}
+    with registered_code(f"environment {entry.name}", entry.loaded_class(), EnvBugError):
+        env = entry.make(**arguments, **({"data": setting.data} if entry.takes_data else {}))
+    with closing(env):
+        for task, states in by_task.items():
+            yield from _task_replayed(env, entry, task, sorted(states, key=lambda state: state.step))
+
+
+def _task_replayed(
+    env: TextEnv, entry: EnvEntry, task: str, states: Sequence[ProbeState]
+) -> Iterator[tuple[ProbeState, TextEnv | str]]:
+    step, reason = 0, None
+    text = ""
+    for number, state in enumerate(states):
+        dialogue = state.dialogue
+        try:
+            if reason is None:
+                with registered_code(f"environment {entry.name}", type(env), EnvBugError):
+                    if number == 0:
+                        text, _ = env.reset(options={"task": task})
+                    while text == dialogue.observations[step] and step < state.step:
+                        env.expect(dialogue.observations[step + 1])
+                        text, *_ = env.step(dialogue.actions[step])
+                        step += 1
+                reason = None if text == dialogue.observations[step] else _ANOTHER_WAY
+        except CotbenchError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = exception_line(error)
+        yield state, env if reason is None else reason
+
+
+def _listed(env: TextEnv, setting: ProbeSetting, entry: EnvEntry) -> tuple[str, ...] | str:
+    """Return the canonical admissible actions of an environment in its state, or why they are not known."""
+    try:
+        with registered_code(f"environment {entry.name}", type(env), EnvBugError):
+            actions = env.admissible_actions()
+    except CotbenchError as error:
+        return str(error)
+    return tuple(sorted({setting.canonical(action) for action in actions}))

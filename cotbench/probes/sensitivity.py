@@ -24,9 +24,9 @@ from cotbench.agents.base import Agent
 from cotbench.agents.decisions import decide_or_errors
 from cotbench.failure import failure_fields
 from cotbench.probes.asking import answers_for, batches, state_query
+from cotbench.probes.executable import ExecutableActions, executable_actions
 from cotbench.probes.numbers import ProbeNumbers, ProbeRow, over_tasks, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
-from cotbench.probes.replay import AdmissibleActions, admissible_actions
 from cotbench.probes.states import ProbeState, StateAnswer, StateKey, choose_donor
 from cotbench.prompting.elicitation import MODES
 from cotbench.prompting.query import Decision, Query, derive_seed
@@ -113,7 +113,7 @@ class _ChangedState:
 def _measure(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: SensitivityOptions
 ) -> Iterator[SensitivityRow]:
-    listed = admissible_actions(states, setting) if "observation" in options.variants else {}
+    listed = executable_actions(states, setting) if "observation" in options.variants else {}
     variants = {
         state.key: {variant: _changed_state(variant, state, setting, listed) for variant in options.variants}
         for state in states
@@ -192,7 +192,7 @@ def _change(
 
 
 def _changed_state(
-    variant: Variant, state: ProbeState, setting: ProbeSetting, listed: Mapping[StateKey, AdmissibleActions]
+    variant: Variant, state: ProbeState, setting: ProbeSetting, listed: Mapping[StateKey, ExecutableActions]
 ) -> _ChangedState | str:
     """Return a state with a changed prompt, or why there is none; `listed` are the admissible actions at the states."""
     if variant == "task":
@@ -230,7 +230,7 @@ def _words(text: str) -> set[str]:
     return set(_WORD.findall(text.lower()))
 
 
-def _with_another_observation(state: ProbeState, setting: ProbeSetting, listed: AdmissibleActions) -> _ChangedState | str:
+def _with_another_observation(state: ProbeState, setting: ProbeSetting, listed: ExecutableActions) -> _ChangedState | str:
     """Return a state with the last observation of one where the reference took another action, or why there is none."""
     if state.step == 0:
         return "first observation"  # It holds the task.
