@@ -168,11 +168,10 @@ def _message(error: BaseException) -> str:
 
 
 class LocalEnv:
-    """An environment in this process; `env` is the environment itself."""
+    """An environment in this process."""
 
     def __init__(self, settings: EnvSettings) -> None:
-        self.env = settings.make()
-        self._engine = _Engine(self.env, settings.name)
+        self._engine = _Engine(settings.make(), settings.name)
         self._request = ("", "")
 
     def ask_reset(self, task: str) -> None:
