@@ -3,8 +3,9 @@ variance of both; where seeds hardly differ it comes near the interval over task
 
 Each value belongs to a task and a seed: a task's effect, a seed's effect, and the rest. Two-way analysis of variance without
 replication gives mean squares MT of tasks, MS of seeds and ME of the rest, and the mean's variance is estimated by
-(max(MT - ME, 0) + MS) / (tasks x seeds), which is unbiased but for the truncation. Satterthwaite's degrees of freedom (1946),
-with MS taken to be ME at least: seeds that happen to agree must not look like many degrees of freedom.
+(max(MT - ME, 0) + MS) / (tasks x seeds), which is unbiased but for the truncation. MS is at least the 1 % quantile of what ME
+alone leads to: counts of a few seeds can tie, which is no sign of precision. Satterthwaite's degrees of freedom (1946), there
+with MS at least ME: seeds that happen to agree must not look like many degrees of freedom.
 
 Simulated (tests/cotbench/stats/test_false_positives.py): a null difference of two arms of binary outcomes is significant at
 5 % in 3 to 7 % of the studies with 5 or 10 seeds, 100 to 1,000 tasks and a seed's standard deviation of 0 to 0.03, also where
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,6 +29,7 @@ from cotbench.stats.estimates import CONFIDENCE, Estimate
 FEW_SEEDS = 5
 """Below this many seeds an interval over tasks and seeds is wide, and says little of another training run."""
 _SAME = 1e-18
+_LEAST = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +73,14 @@ class CrossedMean:
         return Estimate(n=self.tasks, mean=self.value, low=low, high=high)
 
     def p(self) -> float | None:
-        """Return the two-sided p-value of "the mean is 0"; None where there is no test: one task, or a difference without
-        variance.
+        """Return the two-sided p-value of "the mean is 0"; None with one task.
+
+        Where nothing varies it is the sign test's over tasks, all of which point the same way.
         """
         from scipy.special import stdtr
 
         if not self.varies:
-            return 1.0 if self.tasks > 1 and self.value == 0 else None
+            return None if self.tasks < 2 else sign_test(self.value, self.tasks)
         return float(2 * stdtr(self.df, -abs(self.value) / self.error))
 
     def share(self) -> Estimate:
@@ -97,6 +101,24 @@ class CrossedMean:
         middle = (self.value + square / 2) / (1 + square)
         reach = quantile * math.sqrt(max(inside, 0.0) / n + square / (4 * n)) / (1 + square)
         return Estimate(n=self.tasks, mean=self.value, low=max(0.0, middle - reach), high=min(1.0, middle + reach))
+
+
+@cache
+def _least_share(df: int) -> float:
+    """Return the 1 % quantile of a mean square, in units of its expectation."""
+    from scipy.special import chdtri
+
+    return float(chdtri(df, 1 - _LEAST)) / df
+
+
+def sign_test(value: float, tasks: int) -> float:
+    """Return the two-sided p-value of "the value is 0" where every task has the same value.
+
+    Args:
+        value: of each task.
+        tasks: how many.
+    """
+    return 1.0 if value == 0 else float(2.0 ** (1 - min(tasks, 1000)))
 
 
 def crossed_mean(values: ArrayLike) -> CrossedMean:
@@ -127,7 +149,7 @@ def crossed_mean(values: ArrayLike) -> CrossedMean:
     )
     of_task, of_seed, of_rest = (0.0 if one <= rounding * table.size else one for one in squares)
     above = max(of_task - of_rest, 0.0)
-    variance = (above + of_seed) / table.size
+    variance = (above + max(of_seed, _least_share(seeds - 1) * of_rest)) / table.size
     if variance == 0:
         return CrossedMean(value, 0.0, math.nan, tasks, seeds)
     expected = max(of_seed, of_rest)

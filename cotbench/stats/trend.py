@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from cotbench.errors import UsageError
 from cotbench.stats import bootstrap, equivalence, estimates
 from cotbench.stats.bootstrap import Bootstrap, Floats, Ratios
-from cotbench.stats.crossed import CrossedMean, crossed_mean
+from cotbench.stats.crossed import CrossedMean, crossed_mean, sign_test
 from cotbench.stats.equivalence import Equivalence
 from cotbench.stats.estimates import Estimate
 
@@ -101,14 +101,14 @@ def trend(
     Raises:
         UsageError: fewer than two checkpoints, shapes that differ, or a checkpoint without observations.
     """
-    measured, progress = _measured(series, baseline)
+    overs = overs or (["tasks", "seeds", "both"] if len(series.totals) > 1 else ["tasks"])
+    measured, progress = _measured(series, baseline, "tasks" in overs)
     checkpoints = len(progress)
     if checkpoints < 2:
         raise UsageError(f"a trend needs two checkpoints at ascending progress, not {progress.tolist()}")
     centred = progress - progress.mean()
     slope, span = centred / (centred**2).sum(), progress[-1] - progress[0]
     changes = np.eye(checkpoints)[1:] - np.eye(checkpoints)[0]
-    overs = overs or (["tasks", "seeds", "both"] if measured.seeds > 1 else ["tasks"])
     tested = overs if margin is not None else []
     return Trend(
         progress=tuple(progress.tolist()),
@@ -138,7 +138,7 @@ def level(series: CheckpointSeries, place: int, over: Over, baseline: Checkpoint
         UsageError: shapes that differ, or a checkpoint without observations.
     """
     sides = [_at(side, place) for side in ([series] if baseline is None else [series, baseline])]
-    measured, _ = _measured(sides[0], sides[1] if len(sides) > 1 else None)
+    measured, _ = _measured(sides[0], sides[1] if len(sides) > 1 else None, over == "tasks")
     only = np.ones(1)
     return Level(measured.estimate(only, over), measured.p(only, over), measured.error(only, over))
 
@@ -162,11 +162,11 @@ def _at(series: CheckpointSeries, place: int) -> CheckpointSeries:
     return CheckpointSeries(series.progress[one], [row[one] for row in series.totals], [row[one] for row in series.counts])
 
 
-def _measured(series: CheckpointSeries, baseline: CheckpointSeries | None) -> tuple[_Measured, Floats]:
+def _measured(series: CheckpointSeries, baseline: CheckpointSeries | None, resamples: bool) -> tuple[_Measured, Floats]:
     sides = [series] if baseline is None else [series, baseline]
     totals, counts = _stacked(sides)
     _, seeds, _, tasks = totals.shape
-    together = bootstrap.ratios(totals.reshape(-1, tasks), counts.reshape(-1, tasks))
+    together = bootstrap.ratios(totals.reshape(-1, tasks), counts.reshape(-1, tasks), resamples)
     signs = np.array([1.0, -1.0][: len(sides)])
     share = len(sides) == 1 and bool(np.all((totals >= 0) & (totals <= counts)))
     return _Measured(together, signs, seeds, share), np.asarray(series.progress, dtype=float)
@@ -220,7 +220,7 @@ class _Measured:
             return self._by_t(weights, over).p()
         pooled = self._pooled(weights)
         if self.tasks < 2 or not pooled.moves:
-            return 1.0 if self.tasks > 1 and pooled.value == 0 else None
+            return None if self.tasks < 2 else sign_test(pooled.value, self.tasks)
         return min(1.0, 2 * min(pooled.p_at_most(0.0), pooled.p_at_least(0.0)))
 
     def error(self, weights: Floats, over: Over) -> tuple[float, float] | None:

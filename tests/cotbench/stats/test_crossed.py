@@ -43,9 +43,16 @@ def test_tasks_that_are_alike_leave_the_t_test_over_seeds() -> None:
     assert found.p() == pytest.approx(scipy.stats.ttest_1samp(row, 0).pvalue) and found.df == pytest.approx(4)
 
 
-def test_where_nothing_varies_there_is_no_test() -> None:
+def test_seeds_whose_counts_tie_are_no_sign_of_precision() -> None:
+    wins = np.zeros((2, 40))
+    wins[0, :3], wins[1, 10:13] = 1, 1  # Both seeds win three tasks, by chance: no variance between their means.
+    found = crossed_mean(wins)
+    assert found.error > 0 and found.p() > 0.001
+
+
+def test_where_nothing_varies_signs_are_counted() -> None:
     same, nothing = crossed_mean(np.full((3, 8), 0.1)), crossed_mean(np.zeros((3, 8)))
-    assert (same.p(), nothing.p()) == (None, 1.0)
+    assert (same.p(), nothing.p()) == (scipy.stats.binomtest(8, 8).pvalue, 1.0)  # The sign test over tasks.
     assert (same.estimate().low, same.estimate().high) == (same.value, same.value)
     one = crossed_mean([[0.2], [0.4]])
     assert one.p() is None and one.estimate().low is None and one.share().low is None
