@@ -37,11 +37,39 @@ class CheckpointSeries:
         progress: [checkpoints] in [0, 1], ascending.
         totals: [seeds][checkpoints][tasks] a sum for each task, such as its states with the reference action.
         counts: [seeds][checkpoints][tasks] how many observations each sum has; 1 for a success.
+        seeds: the seeds' numbers, where series of different seeds may meet; empty where they are all the same.
+        tasks: the tasks' names, likewise.
     """
 
     progress: Sequence[float]
     totals: _Table
     counts: _Table
+    seeds: Sequence[int] = ()
+    tasks: Sequence[str] = ()
+
+    def at(self, places: Sequence[int]) -> CheckpointSeries:
+        """Return the series at some of its checkpoints.
+
+        Args:
+            places: their indices, ascending.
+        """
+        return CheckpointSeries(
+            progress=tuple(self.progress[place] for place in places),
+            totals=[[row[place] for place in places] for row in self.totals],
+            counts=[[row[place] for place in places] for row in self.counts],
+            seeds=self.seeds,
+            tasks=self.tasks,
+        )
+
+    def of_seeds(self, seeds: Sequence[int]) -> CheckpointSeries:
+        """Return the series of some of its seeds.
+
+        Args:
+            seeds: their numbers.
+        """
+        places = [self.seeds.index(seed) for seed in seeds]
+        totals, counts = [self.totals[place] for place in places], [self.counts[place] for place in places]
+        return CheckpointSeries(self.progress, totals, counts, tuple(seeds), self.tasks)
 
 
 class Trend(BaseModel):
@@ -137,10 +165,10 @@ def level(series: CheckpointSeries, place: int, over: Over, baseline: Checkpoint
     Raises:
         UsageError: shapes that differ, or a checkpoint without observations.
     """
-    sides = [_at(side, place) for side in ([series] if baseline is None else [series, baseline])]
+    sides = [side.at([place]) for side in ([series] if baseline is None else [series, baseline])]
     measured, _ = _measured(sides[0], sides[1] if len(sides) > 1 else None, over == "tasks")
     only = np.ones(1)
-    return Level(measured.estimate(only, over), measured.p(only, over), measured.error(only, over))
+    return Level(measured.estimate(only, over), measured.p(only, over), measured.error(only, over), measured.seeds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +178,13 @@ class Level:
     Attributes:
         p: two-sided p-value of "it is 0"; None where there is no test.
         error: standard error and degrees of freedom; None where there is none.
+        seeds: behind it.
     """
 
     estimate: Estimate
     p: float | None
     error: tuple[float, float] | None
-
-
-def _at(series: CheckpointSeries, place: int) -> CheckpointSeries:
-    one = slice(place, place + 1) if place >= 0 else slice(place, place + 1 or None)
-    return CheckpointSeries(series.progress[one], [row[one] for row in series.totals], [row[one] for row in series.counts])
+    seeds: int
 
 
 def _measured(series: CheckpointSeries, baseline: CheckpointSeries | None, resamples: bool) -> tuple[_Measured, Floats]:

@@ -61,7 +61,7 @@ class Comparison:
         p_holm: adjusted for the family.
         detectable: the true difference that would be significant (before adjustment) with a chance of 80 %, by the standard
             error found; None where there is none.
-        seeds: of the training.
+        seeds: of the training, on each side.
         note: why there is no estimate, or where the series begins; empty where there is nothing to say.
     """
 
@@ -179,7 +179,7 @@ def _changes(scope: Scope) -> Iterator[Comparison]:
                         yield _comparison(scope, split, arm, None, quantity, claim, None, note)
                     continue
                 over = levels.trend.over
-                level = Level(levels.trend.change[over], levels.trend.p[over], levels.trend.errors[over])
+                level = Level(levels.trend.change[over], levels.trend.p[over], levels.trend.errors[over], levels.trend.seeds)
                 yield _comparison(scope, split, arm, None, quantity, claim, level, note)
 
 
@@ -228,6 +228,6 @@ def _comparison(
         p=None if level is None else level.p,
         p_holm=None,
         detectable=None if error is None else detectable_of_error(*error),
-        seeds=len(scope.data.config.seeds),
+        seeds=len(scope.data.config.seeds) if level is None else level.seeds,
         note=note,
     )

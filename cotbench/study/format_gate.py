@@ -98,8 +98,4 @@ def begun(series: CheckpointSeries | None, start: SeriesStart | None) -> Checkpo
     places = [place for place, share in enumerate(series.progress) if begins is not None and share >= begins]
     if not places:
         return None
-    return CheckpointSeries(
-        progress=tuple(series.progress[place] for place in places),
-        totals=[[row[place] for place in places] for row in series.totals],
-        counts=[[row[place] for place in places] for row in series.counts],
-    )
+    return series.at(places)

@@ -101,14 +101,14 @@ def arm_differences(scope: Scope, arm: str, baseline: str, split: str) -> list[L
 def _paired(
     sides: Sequence[CheckpointSeries | None], difference: Callable[[CheckpointSeries, CheckpointSeries], Level]
 ) -> Level | None:
-    """Return the difference of two series at their last checkpoint; None where it or the tasks are not the same."""
-    if any(one is None for one in sides):
+    """Return the difference of two series at their last checkpoint, of the seeds that both have; None where the checkpoint or
+    the tasks are not the same.
+    """
+    known = [one for one in sides if one is not None]
+    if len(known) < 2:
         return None
-    series, minus = (_last(one) for one in sides if one is not None)
-    if series.progress != minus.progress or len(series.totals[0][0]) != len(minus.totals[0][0]):
+    series, minus = (one.at([len(one.progress) - 1]) for one in known)
+    seeds = [seed for seed in series.seeds if seed in minus.seeds]
+    if series.progress != minus.progress or series.tasks != minus.tasks or not seeds:
         return None
-    return difference(series, minus)
-
-
-def _last(series: CheckpointSeries) -> CheckpointSeries:
-    return CheckpointSeries(series.progress[-1:], [row[-1:] for row in series.totals], [row[-1:] for row in series.counts])
+    return difference(series.of_seeds(seeds), minus.of_seeds(seeds))

@@ -77,8 +77,11 @@ def run_series(data: StudyData, cell: StudyCell, value: Callable[[Run], Sums]) -
 
 
 def _build_series(data: StudyData, shares: list[float], sums: Callable[[float, int], Sums]) -> CheckpointSeries | None:
-    """Return a series of the checkpoints at which every seed has observations."""
-    table = [[sums(share, seed) for share in shares] for seed in data.config.seeds]
+    """Return a series of the checkpoints at which every seed has observations; of the seeds that have any after training."""
+    by_seed = {seed: [sums(share, seed) for share in shares] for seed in data.config.seeds}
+    trained = [place for place, share in enumerate(shares) if share > 0]
+    seeds = [seed for seed, row in by_seed.items() if any(row[place] for place in trained)] or list(by_seed)
+    table = [by_seed[seed] for seed in seeds]
     complete = [place for place in range(len(shares)) if all(row[place] for row in table)]
     tasks = sorted({task for row in table for place in complete for task in row[place]})
     if not complete or not tasks:
@@ -89,6 +92,8 @@ def _build_series(data: StudyData, shares: list[float], sums: Callable[[float, i
         progress=tuple(shares[place] for place in complete),
         totals=[[[one[0] for one in at] for at in row] for row in cells],
         counts=[[[one[1] for one in at] for at in row] for row in cells],
+        seeds=tuple(seeds),
+        tasks=tuple(tasks),
     )
 
 
@@ -169,12 +174,12 @@ def success_level(series: CheckpointSeries, place: int, baseline: CheckpointSeri
         return found
     first = [bool(outcome) for _, outcome in sorted(sides[0].items())]
     if baseline is None:
-        return Level(estimates.rate(sum(first), len(first)), found.p, found.error)
+        return Level(estimates.rate(sum(first), len(first)), found.p, found.error, found.seeds)
     if sides[0].keys() != sides[1].keys():
         return found
     second = [bool(outcome) for _, outcome in sorted(sides[1].items())]
     only = [sum(a and not b for a, b in zip(one, other, strict=True)) for one, other in ((first, second), (second, first))]
-    return Level(estimates.paired_rate_difference(second, first), estimates.mcnemar(*only), found.error)
+    return Level(estimates.paired_rate_difference(second, first), estimates.mcnemar(*only), found.error, found.seeds)
 
 
 def _outcomes(series: CheckpointSeries, place: int) -> dict[int, float]:

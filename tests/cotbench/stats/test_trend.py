@@ -192,7 +192,7 @@ def test_where_nothing_varies_nothing_is_shown() -> None:
     assert found.flat["tasks"].verdict == "undecided" and found.flat["tasks"].low is None
 
 
-@pytest.mark.parametrize("rounds", [60, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [40, pytest.param(1500, marks=pytest.mark.slow)])
 def test_what_is_not_flat_is_seldom_called_so(rounds: int) -> None:
     # The truth lies on the margin, where 5 % are called equivalent at most; at 0 most are.
     rng, called = np.random.default_rng(6), {0.2: 0, 0.0: 0}
