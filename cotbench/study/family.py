@@ -10,7 +10,7 @@ compare is the second family: other splits, other arms.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -208,8 +208,19 @@ def _differences(scope: Scope) -> Iterator[Comparison]:
             levels = arm_differences(scope, arm, baseline, split)
             for quantity, level in zip(DIFFERENCES, levels, strict=True):
                 claim = masked and split in compared and quantity.startswith("CoT")
-                if level is not None:
-                    yield _comparison(scope, split, arm, baseline, quantity, claim, level, "")
+                note = _never_kept(scope, (arm, baseline), split, quantity) if level is None else ""
+                if level is not None or note:
+                    yield _comparison(scope, split, arm, baseline, quantity, claim, level, note)
+
+
+def _never_kept(scope: Scope, arms: Sequence[str], split: str, quantity: Quantity) -> str:
+    """Return that an arm never keeps the format; empty where that is not why it is not compared."""
+    modes: dict[Quantity, tuple[Mode, ...]] = {"prompt alignment": ("prompt",), "CoT alignment": ("cot",)}
+    for arm in arms:
+        start = start_of(scope, scope.cell(arm, split), modes.get(quantity, ()))
+        if start is not None and start.begins is None:
+            return f"{arm}: {start.sentence()}"
+    return ""
 
 
 def _comparison(

@@ -55,6 +55,11 @@ class SeriesStart:
                 f"no checkpoint keeps the format in {named} (at most {max(self.kept):.2f} of the answers, {self.threshold:g} "
                 "wanted): nothing is said of its training"
             )
+        if self.begins == self.shares[-1] and len(self.shares) > 1:
+            return (
+                f"only the last checkpoint keeps the format in {named} ({self.kept[-1]:.2f} of its answers): nothing is said "
+                "of its training"
+            )
         parts = []
         if self.left_out:
             pairs = zip(self.left_out, self.kept, strict=False)

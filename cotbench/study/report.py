@@ -130,6 +130,9 @@ def _of_training(scope: Scope) -> str:
         never = [start.sentence() for start in starts if start is not None and start.begins is None]
         return f"With {scope.main}, on {split}, {never[0]}." if never else ""
     if prompt.trend is None or cot.trend is None or gap.trend is None:
+        late = start_of(scope, cell, MODES)
+        if late is not None and late.sentence():
+            return f"With {scope.main}, on {split}, {late.sentence()}."
         return (
             f"On {split}, the prompt action is the reference's at {format_estimate(prompt.estimates[-1])} of the states, "
             f"the CoT action at {format_estimate(cot.estimates[-1])}; one checkpoint says nothing of training."
@@ -169,6 +172,8 @@ def _of_conflict(scope: Scope) -> str:
         test = family_of(scope.data).find(scope, split, scope.main, "kept under conflict")
         if found is not None and found.trend is not None and test is not None:
             changes.append(f"on {split} it {test.verdict} ({_from_to(found)})")
+        elif test is not None and test.note:
+            changes.append(f"on {split}, {test.note}")
     return "Keeping one's own action under a conflicting trace: " + "; ".join(changes) + "." if changes else ""
 
 
@@ -185,7 +190,9 @@ def _of_arms(scope: Scope) -> list[str]:
                 family_of(scope.data).find(scope, split, arm, quantity, baseline)
                 for quantity in ("CoT alignment", "CoT success")
             )
-            if cot is not None:
+            if cot is not None and cot.estimate is None:
+                parts.append(f"{split}: {cot.note}")
+            elif cot is not None:
                 played = f", success {format_estimate(success.estimate, signed=True)}{_held(success)}" if success else ""
                 parts.append(f"{split} {format_estimate(cot.estimate, signed=True)}{_held(cot)}{played}")
         if parts:

@@ -12,6 +12,7 @@ from cotbench.stats.crossed import FEW_SEEDS
 from cotbench.stats.equivalence import Equivalence
 from cotbench.stats.multiple_testing import ALPHA
 from cotbench.study.family import Comparison, family_of
+from cotbench.study.figures import interval_caption
 from cotbench.study.format_gate import NAMES
 from cotbench.study.measures import start_of
 from cotbench.study.scope import Scope
@@ -145,14 +146,15 @@ def _table(scope: Scope, tests: Sequence[Comparison], name: str, title: str) -> 
         what = "over the training" if one.against is None else f"minus {one.against}"
         seen = "-" if one.detectable is None else f"{one.detectable:.2f}"
         p, adjusted = format_p(one, adjusted=False), format_p(one).rstrip("*")
-        rows.append((one.quantity, one.arm, what, one.split, one.estimate, p, adjusted, seen, one.note))
-    columns: tuple[str, ...] = ("quantity", "arm", "compared", "split", "difference", "p", "p (Holm)", "detectable", "note")
+        rows.append((one.quantity, one.arm, what, one.split, one.seeds, one.estimate, p, adjusted, seen, one.note))
+    first = ("quantity", "arm", "compared", "split", "seeds")
+    columns: tuple[str, ...] = (*first, "difference", "p", "p (Holm)", "detectable", "note")
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    seeds = len(scope.data.config.seeds)
-    over = f"tasks and {seeds} seeds (t, crossed)" if seeds > 1 else "tasks (one seed)"
+    units = [one.estimate.n for one in tests if one.estimate is not None] or [0]
     caption = (
-        f"95 % intervals and p-values over {over}; p of two successes with one seed is McNemar's. Over the training: last "
-        "checkpoint minus the first that keeps the format; between arms: at the end of the training."
+        "Over the training: last checkpoint minus the first that keeps the format; between arms: at the end of the training. "
+        "p-values are over what the intervals are over; of two successes with one seed p is McNemar's. "
+        + interval_caption(scope.data, units, "Differences", dots=False, over="both")
     )
     return Table(scope.slug(name), title, caption, columns, tuple(rows), frozenset(("difference",)))

@@ -258,7 +258,7 @@ def arms_section(scope: Scope) -> Section | None:
     for arm, baseline in pairs:
         for split in scope.splits:
             found = [family.find(scope, split, arm, quantity, baseline) for quantity in DIFFERENCES]
-            if any(one is not None for one in found):
+            if any(one is not None and one.estimate is not None for one in found):
                 units += [one.estimate.n for one in found if one is not None and one.estimate is not None]
                 rows.append((arm, baseline, split, *estimate_cells(found)))
     if not rows:

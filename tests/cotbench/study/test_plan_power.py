@@ -4,7 +4,7 @@ import pytest
 
 from cotbench.cli import run_cli
 from cotbench.stats.power import Design, detectable_difference, smallest_margin
-from cotbench.study.config import StudyConfig, parse_study
+from cotbench.study.config import PRESETS, StudyConfig, parse_study, read_study
 from cotbench.study.plan_power import planned_comparisons, power_lines
 
 STUDY = """
@@ -67,10 +67,14 @@ def test_it_warns_of_few_seeds_and_says_what_one_cannot() -> None:
     assert planned_comparisons(_config("[0, 1, 2, 3, 4]", "[0]"))[0].design.seeds == 1
 
 
-@pytest.mark.parametrize("name", ["tiny", "paper"])
-def test_the_dry_run_lists_it_in_80_columns(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli(["study", name, "--dry-run"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    seen = lines[next(number for number, line in enumerate(lines) if line.startswith("what it could see")) :]
-    assert any("success, arms" in line for line in seen)
-    assert max(len(line) for line in seen) <= 80
+@pytest.mark.parametrize("name", PRESETS)
+def test_it_fits_80_columns(name: str) -> None:
+    lines = power_lines(read_study(name))
+    assert any("success, arms" in line for line in lines) and any("in question" in line for line in lines)
+    assert max(len(line) for line in lines) <= 80
+
+
+def test_the_dry_run_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["study", "smoke", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "\n".join(power_lines(read_study("smoke"))) in out

@@ -234,6 +234,16 @@ def test_a_series_begins_where_the_format_is_kept() -> None:
     assert test is not None and test.estimate is not None and test.estimate.mean == pytest.approx(0.2, abs=0.01)
 
 
+def test_arms_that_never_keep_the_format_are_not_compared() -> None:
+    scope = _without_format(_study(_both_rise), lambda share: True, cot_format_ok=False)
+    of_training, of_conflict, *of_arms = answer(scope)
+    for sentence in (of_training, of_conflict, *of_arms):
+        assert "no checkpoint keeps the format in CoT mode" in sentence
+    assert of_arms[0].startswith("sft+ minus sft in CoT alignment at the end of the training, out of domain: ood: sft+: no ")
+    late = _without_format(_study(_both_rise), lambda share: share < 1, cot_format_ok=False)
+    assert "only the last checkpoint keeps the format in CoT mode (1.00 of its answers)" in answer(late)[0]
+
+
 def test_where_no_checkpoint_keeps_the_format_it_is_said() -> None:
     scope = _without_format(_study(_both_rise), lambda share: True, prompt_format_ok=False)
     never = "no checkpoint keeps the format in prompt mode (at most 0.00 of the answers, 0.9 wanted)"
@@ -252,7 +262,7 @@ def test_one_seed_says_what_it_cannot() -> None:
     section = report_tests.tests_section(scope)
     assert section is not None and "nothing of another training run" in section.text
     table = section.items[0]
-    assert isinstance(table, Table) and "over tasks (one seed)" in table.caption
+    assert isinstance(table, Table) and "One seed: nothing is said of another training run." in table.caption
     three = report_tests.tests_section(_study(_both_rise))
     assert three is not None and "All seeds of an arm share one set of traces and one base." in three.text
     assert "3 seeds are few" in three.text
