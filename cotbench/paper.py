@@ -131,6 +131,24 @@ def reported(model: str | None, env: str, split: str, scheme: str = SCHEME) -> l
     return [one for one in SUCCESS if (one.model, one.env, one.split) == (model, env, split)]
 
 
+BENEFITS: tuple[float, ...] = tuple(
+    round(plus - plain, 2) for plain, plus in zip(_BASELINES["SFT"], _BASELINES["SFT+"], strict=True)
+)
+"""What reduced action supervision adds to supervised fine-tuning out of domain, in each of `ENVS`."""
+
+
+def paper_benefit(env: str, split: str, scheme: str = SCHEME) -> float | None:
+    """Return what reduced action supervision adds to the success of supervised fine-tuning in the paper, or None.
+
+    Args:
+        env: name of the environment.
+        split: name of the split; only `ood` is reported.
+        scheme: the family of splits.
+    """
+    plain, plus = (paper_success(None, method, env, split, scheme) for method in ("SFT", "SFT+"))
+    return None if plain is None or plus is None else round(plus - plain, 2)
+
+
 def paper_gradient_share(model: str, env: str) -> float | None:
     """Return the gradient share on the prompt that the paper reports, or None."""
     return next((one.value for one in GRADIENT_SHARES if (one.model, one.env) == (model, env)), None)

@@ -148,6 +148,7 @@ def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json
 
     from cotbench.study import cost
     from cotbench.study.folder import is_done
+    from cotbench.study.plan_power import power_lines
 
     rows = []
     for stage in plan.stages:
@@ -189,6 +190,8 @@ def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json
         f"an estimate: 2 operations a weight and token, 6 in training, {jobs} stages at a time"
         + (f", {speed:g} operations a second each" if speed else "")
     )
+    for line in power_lines(plan.config):
+        echo(line)
 
 
 def _cost(rows: list[Any], jobs: int) -> str:

@@ -30,6 +30,7 @@ SECTIONS = [
     "Where the action comes from",
     "What a judge prefers",
     "Does the action follow the prompt?",
+    "The tests",
 ]
 
 
