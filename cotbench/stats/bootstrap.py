@@ -152,20 +152,24 @@ class Ratios:
         return Bootstrap(value, draws, influence)
 
 
-def ratios(totals: ArrayLike, counts: ArrayLike) -> Ratios:
+def ratios(totals: ArrayLike, counts: ArrayLike, resamples: bool = True) -> Ratios:
     """Return the sums of totals over the sums of counts, with their resamples.
 
     Args:
         totals: [ratios, clusters].
         counts: [ratios, clusters]; each ratio has some.
+        resamples: whether to draw them; without them there are only values and influence.
     """
     top, bottom = np.asarray(totals, dtype=float), np.asarray(counts, dtype=float)
     sizes = np.array([math.fsum(row) for row in bottom])
     values = np.array([math.fsum(row) for row in top]) / sizes
+    influence = ((top - values[:, None] * bottom) / sizes[:, None]).T
+    if not resamples:
+        return Ratios(values, np.empty((0, len(top))), influence)
     sums = resampled_sums(np.concatenate([top, bottom]).T)
     above, below = sums[:, : len(top)], sums[:, len(top) :]
     draws = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-    return Ratios(values, draws, ((top - values[:, None] * bottom) / sizes[:, None]).T)
+    return Ratios(values, draws, influence)
 
 
 def resampled_sums(columns: Floats) -> Floats:

@@ -7,6 +7,7 @@ Two one-sided tests (TOST; Schuirmann 1987): the truth is equivalent to 0 at 5 %
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cotbench.errors import UsageError
 from cotbench.stats.bootstrap import Bootstrap
+from cotbench.stats.multiple_testing import holm
 
 LEVEL = 0.05
 EquivalenceVerdict = Literal["equivalent", "different", "undecided"]
@@ -77,7 +79,7 @@ def of_t(value: float, error: float, df: float, margin: float) -> Equivalence:
     from scipy.special import stdtr, stdtrit
 
     _check(margin)
-    if not np.isfinite(df) or error <= 1e-10 * max(1.0, abs(value)):
+    if not np.isfinite(df) or not error > 1e-10 * max(1.0, abs(value)):
         return _untested(margin, "t")
     reach, wider = (float(stdtrit(df, 1 - tail)) * error for tail in (LEVEL, LEVEL / 2))
     return Equivalence(
@@ -89,6 +91,38 @@ def of_t(value: float, error: float, df: float, margin: float) -> Equivalence:
         method="t",
         verdict=_verdict(value - reach, value + reach, (value - wider, value + wider), margin),
     )
+
+
+def of_all(tests: Sequence[Equivalence], p_values: Sequence[float | None]) -> Equivalence:
+    """Return the test that several quantities are all equivalent to 0.
+
+    Equivalent where each one is: the intersection-union test (Berger 1982), which needs no correction. Else different where a
+    difference from 0 stands after Holm's correction. Low and high are those of all the intervals together, the p-values the
+    largest.
+
+    Args:
+        tests: one for each quantity, with the same margin and method.
+        p_values: two-sided, of "the quantity is 0", of those that may be called different.
+    """
+    verdict: EquivalenceVerdict = "undecided"
+    if all(test.verdict == "equivalent" for test in tests):
+        verdict = "equivalent"
+    elif any(one.rejected for one in holm({str(number): p for number, p in enumerate(p_values)}).values()):
+        verdict = "different"
+    return Equivalence(
+        margin=tests[0].margin,
+        low=_of_each([test.low for test in tests], min),
+        high=_of_each([test.high for test in tests], max),
+        p_low=_of_each([test.p_low for test in tests], max),
+        p_high=_of_each([test.p_high for test in tests], max),
+        method=tests[0].method,
+        verdict=verdict,
+    )
+
+
+def _of_each(values: Sequence[float | None], join: Callable[[Sequence[float]], float]) -> float | None:
+    known = [value for value in values if value is not None]
+    return join(known) if len(known) == len(values) else None
 
 
 def _verdict(low: float, high: float, wider: tuple[float, float], margin: float) -> EquivalenceVerdict:

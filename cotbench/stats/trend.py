@@ -4,12 +4,9 @@ sides of a gap; every interval names the units that it is over.
 `over` is one of
     tasks: for these seeds; tasks are resampled (BCa bootstrap). Does not cover another training run.
     seeds: for these tasks; t interval of the seeds' values. Needs two seeds, and is wide with few.
-    both: for another run on other tasks. Tasks and seeds are resampled (bootstrap of crossed factors, Owen 2007; of S seeds
-        S - 1 are drawn, which keeps the variance unbiased: Rao and Wu 1988); its standard error, and a t distribution with
-        Satterthwaite's degrees of freedom. Never too narrow, but wide where seeds hardly differ (simulated coverage 95 to
-        100 %).
-The value is the same for all three: the mean over the seeds. A mixed model is left out: with two to five seeds its variance of
-seeds is a guess, it takes rates for normal, and over tasks a GEE has the slope and the standard error of this bootstrap.
+    both: for another run on other tasks; tasks and seeds are crossed samples (`crossed`). Verdicts use it where there are two
+        seeds or more. A ratio enters by its linearisation.
+The value is the same for all three: the mean over the seeds.
 """
 
 from __future__ import annotations
@@ -23,9 +20,10 @@ from pydantic import BaseModel, ConfigDict
 
 from cotbench.errors import UsageError
 from cotbench.stats import bootstrap, equivalence, estimates
-from cotbench.stats.bootstrap import RESAMPLES, SEED, Bootstrap, Floats, Ratios
+from cotbench.stats.bootstrap import Bootstrap, Floats, Ratios
+from cotbench.stats.crossed import CrossedMean, crossed_mean, sign_test
 from cotbench.stats.equivalence import Equivalence
-from cotbench.stats.estimates import CONFIDENCE, Estimate
+from cotbench.stats.estimates import Estimate
 
 Over = Literal["tasks", "seeds", "both"]
 _Table = Sequence[Sequence[Sequence[float]]]
@@ -53,8 +51,12 @@ class Trend(BaseModel):
     Attributes:
         levels: at each checkpoint.
         slope: least squares over the checkpoints, per unit of progress: the change of the fitted line from start to end.
-        change: last checkpoint minus first.
+        changes: each later checkpoint minus the first; `change` is the last of them.
+        p: two-sided p-value of "the change is 0"; None where there is no test.
+        errors: standard error and degrees of freedom of the change, for its detectable difference (`power`); None where there
+            is none.
         flat: test that the slope is equivalent to 0; empty where no margin was given. `flat_change`: the same of the change.
+            `flat_all`: of all changes from the first checkpoint and of the fitted line's, together: only this one is "flat".
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,49 +66,117 @@ class Trend(BaseModel):
     seeds: int
     levels: dict[Over, tuple[Estimate, ...]]
     slope: dict[Over, Estimate]
-    change: dict[Over, Estimate]
+    changes: dict[Over, tuple[Estimate, ...]]
+    p: dict[Over, float | None]
+    errors: dict[Over, tuple[float, float] | None]
     flat: dict[Over, Equivalence]
     flat_change: dict[Over, Equivalence]
+    flat_all: dict[Over, Equivalence]
+
+    @property
+    def over(self) -> Over:
+        """The kind of interval that verdicts use: over tasks and seeds where there are two seeds."""
+        return "both" if self.seeds > 1 else "tasks"
+
+    @property
+    def change(self) -> dict[Over, Estimate]:
+        """Last checkpoint minus first."""
+        return {over: found[-1] for over, found in self.changes.items()}
 
 
-def trend(series: CheckpointSeries, baseline: CheckpointSeries | None = None, margin: float | None = None) -> Trend:
+def trend(
+    series: CheckpointSeries,
+    baseline: CheckpointSeries | None = None,
+    margin: float | None = None,
+    overs: Sequence[Over] | None = None,
+) -> Trend:
     """Return the trend of a series, or of the difference of two on the same tasks (`series` minus `baseline`: a gap).
 
     Args:
         series: the measurements.
         baseline: what is subtracted; same seeds, checkpoints and tasks.
         margin: of the equivalence test, in the unit of the quantity, over the whole training.
+        overs: the kinds of interval; None: all there are.
 
     Raises:
         UsageError: fewer than two checkpoints, shapes that differ, or a checkpoint without observations.
     """
-    sides = [series] if baseline is None else [series, baseline]
-    progress = np.asarray(series.progress, dtype=float)
-    totals, counts = _stacked(sides)
-    _, seeds, checkpoints, tasks = totals.shape
-    together = bootstrap.ratios(totals.reshape(-1, tasks), counts.reshape(-1, tasks))
-    measured = _Measured(together, np.array([1.0, -1.0][: len(sides)]), seeds)
+    overs = overs or (["tasks", "seeds", "both"] if len(series.totals) > 1 else ["tasks"])
+    measured, progress = _measured(series, baseline, "tasks" in overs)
+    checkpoints = len(progress)
+    if checkpoints < 2:
+        raise UsageError(f"a trend needs two checkpoints at ascending progress, not {progress.tolist()}")
     centred = progress - progress.mean()
-    slope, change = centred / (centred**2).sum(), np.zeros(checkpoints)
-    change[0], change[-1] = -1.0, 1.0
-    overs: list[Over] = ["tasks", "seeds", "both"] if seeds > 1 else ["tasks"]
+    slope, span = centred / (centred**2).sum(), progress[-1] - progress[0]
+    changes = np.eye(checkpoints)[1:] - np.eye(checkpoints)[0]
+    tested = overs if margin is not None else []
     return Trend(
         progress=tuple(progress.tolist()),
-        tasks=tasks,
-        seeds=seeds,
+        tasks=measured.tasks,
+        seeds=measured.seeds,
         levels={over: tuple(measured.estimate(row, over) for row in np.eye(checkpoints)) for over in overs},
         slope={over: measured.estimate(slope, over) for over in overs},
-        change={over: measured.estimate(change, over) for over in overs},
-        flat={over: measured.equivalence(slope, over, margin) for over in overs} if margin is not None else {},
-        flat_change={over: measured.equivalence(change, over, margin) for over in overs} if margin is not None else {},
+        changes={over: tuple(measured.estimate(row, over) for row in changes) for over in overs},
+        p={over: measured.p(changes[-1], over) for over in overs},
+        errors={over: measured.error(changes[-1], over) for over in overs},
+        flat={over: measured.equivalence(slope, over, margin) for over in tested},
+        flat_change={over: measured.equivalence(changes[-1], over, margin) for over in tested},
+        flat_all={over: measured.all_equivalent([*changes, slope * span], over, margin) for over in tested},
     )
+
+
+def level(series: CheckpointSeries, place: int, over: Over, baseline: CheckpointSeries | None = None) -> Level:
+    """Return the value of a series, or of the difference of two, at one checkpoint.
+
+    Args:
+        series: the measurements.
+        place: index of the checkpoint.
+        over: the units of the interval.
+        baseline: what is subtracted; same seeds, checkpoints and tasks.
+
+    Raises:
+        UsageError: shapes that differ, or a checkpoint without observations.
+    """
+    sides = [_at(side, place) for side in ([series] if baseline is None else [series, baseline])]
+    measured, _ = _measured(sides[0], sides[1] if len(sides) > 1 else None, over == "tasks")
+    only = np.ones(1)
+    return Level(measured.estimate(only, over), measured.p(only, over), measured.error(only, over))
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A value at one checkpoint.
+
+    Attributes:
+        p: two-sided p-value of "it is 0"; None where there is no test.
+        error: standard error and degrees of freedom; None where there is none.
+    """
+
+    estimate: Estimate
+    p: float | None
+    error: tuple[float, float] | None
+
+
+def _at(series: CheckpointSeries, place: int) -> CheckpointSeries:
+    one = slice(place, place + 1) if place >= 0 else slice(place, place + 1 or None)
+    return CheckpointSeries(series.progress[one], [row[one] for row in series.totals], [row[one] for row in series.counts])
+
+
+def _measured(series: CheckpointSeries, baseline: CheckpointSeries | None, resamples: bool) -> tuple[_Measured, Floats]:
+    sides = [series] if baseline is None else [series, baseline]
+    totals, counts = _stacked(sides)
+    _, seeds, _, tasks = totals.shape
+    together = bootstrap.ratios(totals.reshape(-1, tasks), counts.reshape(-1, tasks), resamples)
+    signs = np.array([1.0, -1.0][: len(sides)])
+    share = len(sides) == 1 and bool(np.all((totals >= 0) & (totals <= counts)))
+    return _Measured(together, signs, seeds, share), np.asarray(series.progress, dtype=float)
 
 
 def _stacked(sides: Sequence[CheckpointSeries]) -> tuple[Floats, Floats]:
     """Return totals and counts, [sides, seeds, checkpoints, tasks]."""
     progress = list(sides[0].progress)
-    if len(set(progress)) < 2 or sorted(progress) != progress:
-        raise UsageError(f"a trend needs two checkpoints at ascending progress, not {progress}")
+    if sorted(set(progress)) != progress:
+        raise UsageError(f"a trend needs checkpoints at ascending progress, not {progress}")
     for side in sides:
         shape = np.shape(side.totals)
         if list(side.progress) != progress or shape != np.shape(sides[0].totals) or shape != np.shape(side.counts):
@@ -120,59 +190,70 @@ def _stacked(sides: Sequence[CheckpointSeries]) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """The ratios of all sides, seeds and checkpoints, in this order; `signs` of the sides."""
+    """The ratios of all sides, seeds and checkpoints, in this order.
+
+    Attributes:
+        signs: of the sides.
+        share: whether each ratio is a share, in [0, 1].
+    """
 
     ratios: Ratios
     signs: Floats
     seeds: int
+    share: bool
+
+    @property
+    def tasks(self) -> int:
+        return len(self.ratios.influence)
 
     def estimate(self, weights: Floats, over: Over) -> Estimate:
         """Return a weighted sum of the checkpoints' values."""
-        from scipy.special import stdtrit
-
         if over == "tasks":
             return estimates.estimate(self._pooled(weights))
-        value, error, df, n = self._by_t(weights, over)
-        if not np.isfinite(df):
-            return Estimate(n=n, mean=value, low=None, high=None)
-        reach = float(stdtrit(df, 0.5 + CONFIDENCE / 2)) * error
-        return Estimate(n=n, mean=value, low=value - reach, high=value + reach)
+        mean = self._by_t(weights, over)
+        is_level = self.share and over == "both" and np.count_nonzero(weights) == 1 and weights.sum() == 1
+        return mean.share() if is_level else mean.estimate()
 
-    def equivalence(self, weights: Floats, over: Over, margin: float) -> Equivalence:
+    def p(self, weights: Floats, over: Over) -> float | None:
+        """Return the two-sided p-value of "the weighted sum is 0"."""
+        if over != "tasks":
+            return self._by_t(weights, over).p()
+        pooled = self._pooled(weights)
+        if self.tasks < 2 or not pooled.moves:
+            return None if self.tasks < 2 else sign_test(pooled.value, self.tasks)
+        return min(1.0, 2 * min(pooled.p_at_most(0.0), pooled.p_at_least(0.0)))
+
+    def error(self, weights: Floats, over: Over) -> tuple[float, float] | None:
+        """Return the standard error of a weighted sum and its degrees of freedom; None where there is none."""
+        if over != "tasks":
+            mean = self._by_t(weights, over)
+            return (mean.error, mean.df) if mean.varies else None
+        pooled = self._pooled(weights)
+        return (pooled.variance**0.5, self.tasks - 1.0) if self.tasks > 1 and pooled.moves else None
+
+    def equivalence(self, weights: Floats, over: Over, margin: float | None) -> Equivalence:
         """Return the test that a weighted sum of the checkpoints' values is equivalent to 0."""
         if over == "tasks":
-            return equivalence.of_bootstrap(self._pooled(weights), margin)
-        value, error, df, _ = self._by_t(weights, over)
-        return equivalence.of_t(value, error, df, margin)
+            return equivalence.of_bootstrap(self._pooled(weights), margin or 0.0)
+        mean = self._by_t(weights, over)
+        return equivalence.of_t(mean.value, mean.error, mean.df, margin or 0.0)
 
-    def _of_seed(self, weights: Floats, seed: int) -> Bootstrap:
-        chosen = np.zeros(self.seeds)
-        chosen[seed] = 1.0
-        return self.ratios.combined(np.einsum("i,s,c->isc", self.signs, chosen, weights).ravel())
+    def all_equivalent(self, rows: Sequence[Floats], over: Over, margin: float | None) -> Equivalence:
+        """Return the test that several weighted sums are all equivalent to 0; the last one is not tested for a difference."""
+        tests = [self.equivalence(row, over, margin) for row in rows]
+        return equivalence.of_all(tests, [self.p(row, over) for row in rows[:-1]])
 
     def _pooled(self, weights: Floats) -> Bootstrap:
         equally = np.full(self.seeds, 1 / self.seeds)
         return self.ratios.combined(np.einsum("i,s,c->isc", self.signs, equally, weights).ravel())
 
-    def _by_t(self, weights: Floats, over: Over) -> tuple[float, float, float, int]:
-        """Return value, standard error, degrees of freedom and units over seeds, or over both."""
-        pooled = self._pooled(weights)
-        by_seed = np.array([self._of_seed(weights, seed).value for seed in range(self.seeds)])
-        of_seeds = float(by_seed.var(ddof=1)) / self.seeds
+    def _by_t(self, weights: Floats, over: Over) -> CrossedMean:
+        """Return the weighted sum with its standard error over seeds, or over both."""
+        shape = (len(self.signs), self.seeds, len(weights))
+        values = np.einsum("isc,i,c->s", self.ratios.values.reshape(shape), self.signs, weights)
         if over == "seeds":
-            return pooled.value, of_seeds**0.5, float(self.seeds - 1), self.seeds
-        tasks = len(pooled.influence)
-        units = min(tasks, self.seeds)
-        if tasks == 1:
-            return pooled.value, np.nan, np.nan, units
-        of_tasks = pooled.variance
-        shares = of_tasks**2 / (tasks - 1) + of_seeds**2 / (self.seeds - 1)
-        df = (of_tasks + of_seeds) ** 2 / shares if shares > 0 else float(tasks - 1)
-        return pooled.value, self._error_over_both(weights), df, units
-
-    def _error_over_both(self, weights: Floats) -> float:
-        """Return the standard deviation of the quantity when tasks and seeds are both resampled."""
-        shape = (RESAMPLES, len(self.signs), self.seeds, len(weights))
-        by_seed = np.einsum("bisc,i,c->bs", self.ratios.draws.reshape(shape), self.signs, weights)
-        drawn = np.random.default_rng(SEED).integers(self.seeds, size=(RESAMPLES, self.seeds - 1))
-        return float(np.nanstd(np.take_along_axis(by_seed, drawn, axis=1).mean(axis=1)))
+            value, error = float(values.mean()), float(values.std(ddof=1)) / self.seeds**0.5
+            # As an interval over seeds does not know the tasks, its n is the number of seeds.
+            return CrossedMean(value, error, float(self.seeds - 1), self.seeds, self.seeds)
+        influence = np.einsum("tisc,i,c->st", self.ratios.influence.reshape((-1, *shape)), self.signs, weights)
+        return crossed_mean(values[:, None] + self.tasks * influence)

@@ -118,6 +118,7 @@ class StudyConfig(BaseModel):
     runs: tuple[Runs, ...] = Field((Runs(),), description="episodes that are played")
     probes: tuple[ProbeAt, ...] = Field((), description="what is measured on states")
     margin: float = Field(0.1, gt=0, lt=1, description="a gap that changes by less over the training is called flat")
+    format_kept: float = Field(0.9, ge=0, le=1, description="a series begins where this share of the answers has its tags")
     threads: int | None = Field(None, ge=1, description="torch's threads in each job")
     agent_options: dict[str, str] = Field(default_factory=dict, description="of hf: agents, such as dtype")
 

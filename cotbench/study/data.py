@@ -44,6 +44,7 @@ class StudyData:
         missing: stages that are not done.
         probed: the probes, with their places.
         runs: the runs, with their places.
+        families: the study's tests, once they were computed (`family`).
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class StudyData:
     probed: tuple[tuple[Place, ProbeResult], ...]
     runs: tuple[tuple[Place, Run], ...]
     _numbers: dict[Any, ProbeNumbers] = field(default_factory=dict)
+    families: list[Any] = field(default_factory=list)
 
     @cached_property
     def elicitations(self) -> dict[str, str]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cotbench.report.page import Figure, Line, Panel, Series
+from cotbench.stats.crossed import FEW_SEEDS
 from cotbench.stats.estimates import Estimate
+from cotbench.stats.trend import Over
 from cotbench.study.data import StudyCell, StudyData
 from cotbench.study.series import SeriesLevels
 
@@ -23,7 +25,7 @@ def line(label: str, series: Series, levels: SeriesLevels) -> Line:
         levels: the values.
     """
     several = any(len(values) > 1 for values in levels.by_seed)
-    return Line(label, levels.shares, levels.over_tasks, series, levels.by_seed if several else ())
+    return Line(label, levels.shares, levels.estimates, series, levels.by_seed if several else ())
 
 
 def progress_figure(
@@ -58,14 +60,16 @@ def progress_figure(
         found = lines_of(cell)
         if found:
             panels.append(Panel(cell.split, tuple(line(*one) for one in found), at, band))
-            units += [estimate.n for _, _, levels in found for estimate in levels.over_tasks]
+            units += [estimate.n for _, _, levels in found for estimate in levels.estimates]
     if not panels:
         return None
-    caption = f"{about} {interval_caption(data, units)}"
+    caption = f"{about} {interval_caption(data, units, over='both')}"
     return Figure(name, title, caption, "share of the training", y, tuple(panels), y_range)
 
 
-def interval_caption(data: StudyData, units: Sequence[int], drawn: str = "Bands", dots: bool = True) -> str:
+def interval_caption(
+    data: StudyData, units: Sequence[int], drawn: str = "Bands", dots: bool = True, over: Over = "tasks"
+) -> str:
     """Return the part that all captions share: n, the units of the intervals, seeds, elicitation.
 
     Args:
@@ -73,13 +77,19 @@ def interval_caption(data: StudyData, units: Sequence[int], drawn: str = "Bands"
         units: tasks behind each estimate.
         drawn: the name of the intervals in the figure or table.
         dots: whether seeds are drawn as dots.
+        over: what the intervals are over; with one seed they are over tasks.
     """
     seeds = len(data.config.seeds)
-    pooled = f", the {seeds} seeds pooled" if seeds > 1 else ""
-    caption = f"{drawn}: 95 % intervals over {format_range(units)} tasks{pooled} (cluster bootstrap)."
+    caption = f"{drawn}: 95 % intervals over {format_range(units)} tasks"
     if seeds == 1:
-        caption += " One seed: nothing is said of another training run."
-    elif dots:
+        caption += " (cluster bootstrap). One seed: nothing is said of another training run."
+    elif over == "both":
+        caption += f" and {seeds} seeds (t, tasks and seeds crossed)."
+        if seeds < FEW_SEEDS:
+            caption += f" {seeds} seeds are few: wide intervals, which cannot tell much of another training run."
+    else:
+        caption += f", the {seeds} seeds pooled (cluster bootstrap): not over other training runs."
+    if seeds > 1 and dots:
         caption += f" Dots: each of {seeds} seeds."
     return f"{caption} {elicitation_caption(data)}"
 

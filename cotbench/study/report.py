@@ -1,5 +1,6 @@
 """The report of a study: the answer in sentences, and the page. Invariant: a sentence states no more than its number: "rises"
-and "falls" only where the interval leaves out 0, "flat" only where an equivalence test says so.
+and "falls" only where the interval leaves out 0, after correction for the study's claims; "flat" only where an equivalence test
+of all checkpoints says so.
 """
 
 from __future__ import annotations
@@ -15,20 +16,23 @@ from pydantic import BaseModel
 
 from cotbench.failure import failure_in
 from cotbench.probes.probe import Probe, probe_named, probe_names
+from cotbench.prompting.elicitation import MODES
 from cotbench.registry import load
 from cotbench.report.page import BrowsedRun, Page, Section
 from cotbench.runs.atomic_file import write_atomically
 from cotbench.runs.episode import rows_of
-from cotbench.stats.estimates import Estimate
+from cotbench.stats.crossed import FEW_SEEDS
 from cotbench.stats.formatting import format_estimate
-from cotbench.stats.trend import Over
-from cotbench.study import report_masking, report_probes, report_training
+from cotbench.study import report_masking, report_probes, report_tests, report_training
 from cotbench.study.config import StudyConfig
 from cotbench.study.data import StudyData, read_data
+from cotbench.study.family import CHANGES, Comparison, family_of
 from cotbench.study.folder import STUDY
-from cotbench.study.report_training import alignment_levels, all_sections, arm_differences, gap_levels
+from cotbench.study.measures import alignment_levels, conflict_levels, gap_levels, start_of
+from cotbench.study.report_tests import format_p, gap_verdict
+from cotbench.study.report_training import all_sections
 from cotbench.study.scope import Scope
-from cotbench.study.series import SeriesLevels, probe_series, series_levels
+from cotbench.study.series import SeriesLevels
 
 NUMBERS = "numbers.json"
 """The file in the study's folder with everything on the page, for programs."""
@@ -50,7 +54,8 @@ def section_makers(config: StudyConfig) -> list[Maker]:
     answering = sum(entry.answers is not None for entry in entries)
     core: list[Maker] = [report_training.success_section, report_training.arms_section, report_masking.masking_section]
     found = [_makers_of(entry) for entry in entries]
-    makers = [maker for some in (*found[:answering], core, *found[answering:]) for maker in some]
+    last: list[Maker] = [report_tests.tests_section]
+    makers = [maker for some in (*found[:answering], core, *found[answering:], last) for maker in some]
     return list(dict.fromkeys(makers))  # Several probes may share a section.
 
 
@@ -121,54 +126,49 @@ def _of_training(scope: Scope) -> str:
     cell = scope.cell(scope.main, split)
     prompt, cot, gap = alignment_levels(scope, cell, "prompt"), alignment_levels(scope, cell, "cot"), gap_levels(scope, cell)
     if prompt is None or cot is None or gap is None:
-        return ""
+        starts = [start_of(scope, cell, modes) for modes in (("prompt",), ("cot",), MODES)]
+        never = [start.sentence() for start in starts if start is not None and start.begins is None]
+        return f"With {scope.main}, on {split}, {never[0]}." if never else ""
     if prompt.trend is None or cot.trend is None or gap.trend is None:
         return (
-            f"On {split}, the prompt action is the reference's at {format_estimate(prompt.over_tasks[-1])} of the states, "
-            f"the CoT action at {format_estimate(cot.over_tasks[-1])}; one checkpoint says nothing of training."
+            f"On {split}, the prompt action is the reference's at {format_estimate(prompt.estimates[-1])} of the states, "
+            f"the CoT action at {format_estimate(cot.estimates[-1])}; one checkpoint says nothing of training."
         )
-    over: Over = "both" if "both" in gap.trend.flat_change else "tasks"
-    verdict = gap.trend.flat_change[over].verdict
-    margin = scope.data.config.margin
+    family = family_of(scope.data)
+    moved = [family.find(scope, split, scope.main, quantity) for quantity in CHANGES[:3]]
+    verdicts = ["does not clearly move" if one is None else one.verdict for one in moved]
+    verdict = gap_verdict(gap.trend.flat_all[gap.trend.over], moved[2])
+    margin, change = scope.data.config.margin, format_estimate(gap.trend.change[gap.trend.over], signed=True)
     flat = {
-        "equivalent": f"the gap between them is flat (its change lies within {margin:g})",
-        "different": f"the gap between them {_moves(gap.trend.change[over])} by {_amount(gap.trend.change[over])}",
+        "flat": f"the gap between them is flat (all its changes lie within {margin:g})",
         "undecided": f"whether the gap between them is flat within {margin:g} stays undecided",
-    }[verdict]
+        "changes on the way": "the gap between them changes on the way",
+    }.get(verdict, f"the gap between them {verdict} by {change}")
     return (
         f"Over the training with {scope.main}, on {split}, the prompt action's alignment with the reference "
-        f"{_moves(prompt.trend.change['tasks'])} ({_from_to(prompt)}) and the CoT action's {_moves(cot.trend.change['tasks'])} "
-        f"({_from_to(cot)}); {flat}: {format_estimate(gap.over_tasks[0], signed=True)} before, "
-        f"{format_estimate(gap.over_tasks[-1], signed=True)} at the end."
+        f"{verdicts[0]} ({_from_to(prompt)}) and the CoT action's {verdicts[1]} "
+        f"({_from_to(cot)}); {flat}: {format_estimate(gap.estimates[0], signed=True)} {_when(gap)}, "
+        f"{format_estimate(gap.estimates[-1], signed=True)} at the end."
     )
 
 
 def _from_to(found: SeriesLevels) -> str:
-    first, last = found.over_tasks[0], found.over_tasks[-1]
-    return f"{first.mean:.2f} to {format_estimate(last)}, n = {last.n} tasks"
+    first, last = found.estimates[0], found.estimates[-1]
+    begins = "" if found.shares[0] == 0 else f" at {found.shares[0]:.0%} of it"
+    return f"{first.mean:.2f}{begins} to {format_estimate(last)}, n = {last.n} tasks"
 
 
-def _moves(change: Estimate) -> str:
-    if change.low is None or change.high is None:
-        return "moves (no interval)"
-    return "rises" if change.low > 0 else "falls" if change.high < 0 else "does not clearly move"
-
-
-def _amount(change: Estimate) -> str:
-    return format_estimate(change, signed=True)
+def _when(found: SeriesLevels) -> str:
+    return "before" if found.shares[0] == 0 else f"at {found.shares[0]:.0%} of it"
 
 
 def _of_conflict(scope: Scope) -> str:
-    measures = scope.data.measures("conflict")
-    if not measures:
-        return ""
     changes = []
     for split in dict.fromkeys((scope.headline, scope.splits[-1])):
-        cell = scope.cell(scope.main, split)
-        series = probe_series(scope.data, cell, measures[0], lambda row: row.outcome(len(row.truncations) - 1) == "kept")
-        found = None if series is None else series_levels(series)
-        if found is not None and found.trend is not None:
-            changes.append(f"on {split} it {_moves(found.trend.change['tasks'])} ({_from_to(found)})")
+        found = conflict_levels(scope, scope.cell(scope.main, split))
+        test = family_of(scope.data).find(scope, split, scope.main, "kept under conflict")
+        if found is not None and found.trend is not None and test is not None:
+            changes.append(f"on {split} it {test.verdict} ({_from_to(found)})")
     return "Keeping one's own action under a conflicting trace: " + "; ".join(changes) + "." if changes else ""
 
 
@@ -181,14 +181,22 @@ def _of_arms(scope: Scope) -> list[str]:
             continue
         parts = []
         for split in scope.out_of_domain or scope.splits:
-            _, cot, _, success = arm_differences(scope, arm, baseline, split)
+            cot, success = (
+                family_of(scope.data).find(scope, split, arm, quantity, baseline)
+                for quantity in ("CoT alignment", "CoT success")
+            )
             if cot is not None:
-                played = f", success {format_estimate(success, signed=True)}" if success else ""
-                parts.append(f"{split} {format_estimate(cot, signed=True)}{played}")
+                played = f", success {format_estimate(success.estimate, signed=True)}{_held(success)}" if success else ""
+                parts.append(f"{split} {format_estimate(cot.estimate, signed=True)}{_held(cot)}{played}")
         if parts:
             domain = "out of domain" if scope.out_of_domain else "in domain"
             found.append(f"{arm} minus {baseline} in CoT alignment at the end of the training, {domain}: {'; '.join(parts)}.")
     return found
+
+
+def _held(test: Comparison) -> str:
+    """Return the adjusted p-value where the interval alone would say more than the correction allows."""
+    return f" (not after correction: p = {format_p(test)})" if test.way and not test.significant else ""
 
 
 def _warnings(data: StudyData) -> list[str]:
@@ -197,7 +205,15 @@ def _warnings(data: StudyData) -> list[str]:
         names = ", ".join(stage.name for stage in data.missing[:3])
         found.append(f"UNFINISHED: {len(data.missing)} of {len(data.plan.stages)} stages are not done ({names}, ...)")
     if len(data.config.seeds) == 1:
-        found.append("One seed: intervals are over tasks and say nothing of what another training run would give.")
+        found.append(
+            "One seed: intervals and tests are over tasks. They say how these trained models differ on other tasks, and "
+            "nothing of what another training run would give: nothing of a way to train, of arms, of a rise or a fall."
+        )
+    elif len(data.config.seeds) < FEW_SEEDS:
+        found.append(
+            f"FEW SEEDS: {len(data.config.seeds)}. Intervals over tasks and seeds are wide, and cannot tell small effects; "
+            f"{FEW_SEEDS} seeds are the least for a difference of arms."
+        )
     failures = [failure_in(row) for _, run in data.runs for row in rows_of(run.records)]
     failures += [failure_in(row) for _, probed in data.probed for row in probed.rows]
     errors = [failure for failure in failures if failure is not None]

@@ -11,9 +11,9 @@ from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Line, Panel, Section, Table
 from cotbench.stats.estimates import Estimate
 from cotbench.study.figures import interval_caption
-from cotbench.study.report_training import alignment_levels
+from cotbench.study.measures import alignment_levels
 from cotbench.study.scope import Scope
-from cotbench.study.series import run_series, series_levels, success
+from cotbench.study.series import run_series, success, success_levels
 
 
 def masking_section(scope: Scope) -> Section | None:
@@ -36,7 +36,7 @@ def masking_section(scope: Scope) -> Section | None:
 
 def _end(scope: Scope, arm: str, split: str, mode: Mode) -> Estimate | None:
     found = alignment_levels(scope, scope.cell(arm, split), mode)
-    return None if found is None or found.shares[-1] == 0 else found.over_tasks[-1]
+    return None if found is None or found.shares[-1] == 0 else found.estimates[-1]
 
 
 def _figure(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Figure | None:
@@ -55,7 +55,7 @@ def _figure(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Figure | None:
     if not panels:
         return None
     about = "CoT alignment with the reference action at the end of the training, by how the masked examples are chosen."
-    caption = f"{about} {interval_caption(scope.data, units, dots=False)}"
+    caption = f"{about} {interval_caption(scope.data, units, dots=False, over='both')}"
     return Figure(scope.slug("masks"), "By mask fraction", caption, "mask fraction", "share of states", tuple(panels))
 
 
@@ -66,7 +66,7 @@ def _table(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Table | None:
         for split in scope.splits:
             alignment = _end(scope, arm, split, "cot")
             series = run_series(scope.data, scope.cell(arm, split), success("cot"))
-            played = None if series is None or series.progress[-1] == 0 else series_levels(series).over_tasks[-1]
+            played = None if series is None or series.progress[-1] == 0 else success_levels(series)[-1]
             if alignment is None and played is None:
                 continue
             units += [one.n for one in (alignment, played) if one is not None]
@@ -79,6 +79,6 @@ def _table(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Table | None:
     paper_columns = frozenset(columns[6:])
     if all(row[6] is None for row in rows):
         columns, rows, paper_columns = columns[:6], [row[:6] for row in rows], frozenset()
-    caption = f"At the end of the training. {interval_caption(scope.data, units, 'Intervals', dots=False)}"
+    caption = f"At the end of the training. {interval_caption(scope.data, units, 'Intervals', dots=False, over='both')}"
     caption += f" The last column is what the paper reports out of domain ({SOURCE})." if paper_columns else ""
     return Table(scope.slug("masks_table"), "By mask fraction", caption, columns, tuple(rows), frozenset(), paper_columns)

@@ -4,7 +4,7 @@ and the result; a section without a measurement is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from cotbench.envs.registry import env_entry
@@ -12,56 +12,20 @@ from cotbench.paper import SOURCE, paper_success
 from cotbench.prompting.elicitation import MODES
 from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Section, Table
-from cotbench.stats.estimates import Estimate
-from cotbench.stats.trend import CheckpointSeries
 from cotbench.study.data import StudyCell
+from cotbench.study.family import DIFFERENCES, Quantity, family_of
 from cotbench.study.figures import Labelled, interval_caption, progress_figure
-from cotbench.study.scope import Scope
-from cotbench.study.series import (
-    SeriesLevels,
-    Value,
-    final_level,
-    probe_series,
-    run_series,
-    series_levels,
-    success,
-    success_levels,
+from cotbench.study.measures import (
+    alignment_levels,
+    alignment_series,
+    consistency_levels,
+    gap_levels,
 )
+from cotbench.study.report_tests import estimate_cells, format_notes, gap_verdict
+from cotbench.study.scope import Scope
+from cotbench.study.series import Value, run_series, series_levels, success, success_levels
 
 NAMES = {"prompt": "prompt action", "cot": "CoT action"}
-_PROMPT: Value = lambda row: row.prompt_match  # noqa: E731
-_COT: Value = lambda row: row.cot_match  # noqa: E731
-_SAME: Value = lambda row: not row.revised  # noqa: E731
-
-
-def alignment_series(scope: Scope, cell: StudyCell, value: Value) -> CheckpointSeries | None:
-    """Return the series of a value over the rows of the first probe `alignment`; None where there is none.
-
-    Args:
-        scope: one model in one environment.
-        cell: arm and split.
-        value: of a row.
-    """
-    measures = scope.data.measures("alignment")
-    return probe_series(scope.data, cell, measures[0], value) if measures else None
-
-
-def gap_levels(scope: Scope, cell: StudyCell) -> SeriesLevels | None:
-    """Return CoT alignment minus prompt alignment, with the study's margin."""
-    cot, prompt = alignment_series(scope, cell, _COT), alignment_series(scope, cell, _PROMPT)
-    return None if cot is None or prompt is None else series_levels(cot, prompt, scope.data.config.margin)
-
-
-def alignment_levels(scope: Scope, cell: StudyCell, mode: str) -> SeriesLevels | None:
-    """Return the alignment of one mode's action with the reference."""
-    series = alignment_series(scope, cell, _PROMPT if mode == "prompt" else _COT)
-    return None if series is None else series_levels(series)
-
-
-def consistency_levels(scope: Scope, cell: StudyCell) -> SeriesLevels | None:
-    """Return the share of states with prompt action = CoT action."""
-    series = alignment_series(scope, cell, _SAME)
-    return None if series is None else series_levels(series)
 
 
 def training_section(scope: Scope) -> Section | None:
@@ -95,15 +59,18 @@ def training_section(scope: Scope) -> Section | None:
         about="CoT alignment minus prompt alignment at the same states.",
         at=0.0,
     )
-    if figure is None:
+    items += [figure] if figure else []
+    items += _trends(scope)
+    notes = format_notes(scope)
+    if not items and not notes:
         return None
-    items += [figure, *_trends(scope)]
     return Section(
         "What training does to both actions",
         "If training taught the model to use its reasoning, the CoT action would improve and leave the prompt action behind. "
         "If it taught the model to guess the action from the prompt, both would rise and the gap would stay flat. Flat is said "
-        f"only where the change over the training lies within a margin of {data.config.margin:g} that was set beforehand "
-        "(two one-sided tests at 5 %).",
+        "only where every checkpoint's difference from the first one, and the fitted line's change, lie within a margin of "
+        f"{data.config.margin:g} that was set beforehand (two one-sided tests at 5 % each). A series begins at the first "
+        f"checkpoint that keeps the format in {data.config.format_kept:g} of its answers, in the modes concerned.{notes}",
         tuple(items),
     )
 
@@ -117,37 +84,31 @@ def _trends(scope: Scope) -> list[Table]:
     """Return a table of the changes from the first checkpoint to the last."""
     rows: list[tuple[TableCell, ...]] = []
     units: list[int] = []
+    family = family_of(scope.data)
+    quantities: tuple[Quantity, ...] = ("prompt alignment", "CoT alignment", "gap")
     for arm in scope.arms:
-        for cell in scope.cells(arm):
-            gap = gap_levels(scope, cell)
-            prompt, cot = (alignment_levels(scope, cell, mode) for mode in MODES)
-            if gap is None or gap.trend is None or prompt is None or cot is None or prompt.trend is None or cot.trend is None:
+        for split in scope.splits:
+            found = [family.find(scope, split, arm, quantity) for quantity in quantities]
+            if not any(one is not None and one.estimate is not None for one in found):
                 continue
-            moved = gap.trend
-            several = "both" in moved.change
-            flat = moved.flat_change["both" if several else "tasks"]
-            rows.append(
-                (
-                    arm,
-                    cell.split,
-                    prompt.trend.change["tasks"],
-                    cot.trend.change["tasks"],
-                    moved.change["tasks"],
-                    moved.change["both"] if several else None,
-                    {"equivalent": "flat", "different": "changes", "undecided": "undecided"}[flat.verdict],
-                    "" if flat.low is None or flat.high is None else f"[{flat.low:+.2f}, {flat.high:+.2f}]",
-                )
-            )
-            units.append(gap.over_tasks[-1].n)
+            gap = gap_levels(scope, scope.cell(arm, split))
+            moved = None if gap is None else gap.trend
+            flat = None if moved is None else moved.flat_all[moved.over]
+            cells = estimate_cells(found)
+            verdict = "-" if flat is None else gap_verdict(flat, found[2])
+            hull = "" if flat is None or flat.low is None or flat.high is None else f"[{flat.low:+.2f}, {flat.high:+.2f}]"
+            rows.append((arm, split, *cells, verdict, hull))
+            units += [one.estimate.n for one in found if one is not None and one.estimate is not None]
     if not rows:
         return []
-    columns = ("arm", "split", "prompt", "CoT", "gap", "gap, tasks and seeds", "gap is", "90 % interval")
+    columns = ("arm", "split", "prompt", "p prompt", "CoT", "p CoT", "gap", "p gap", "gap is", "90 % intervals")
     caption = (
-        "Last checkpoint minus first, in alignment. The verdict on the gap is over tasks and seeds where there are several "
-        f"seeds, else over tasks; margin {scope.data.config.margin:g}. "
-        f"{interval_caption(scope.data, units, 'Intervals', dots=False)}"
+        "Last checkpoint minus first, in alignment; a series begins where its format is kept. p: of no change, adjusted (Holm) "
+        f"in the study's claims (*) or in all other tests. The gap is flat where all its differences from the first checkpoint "
+        f"lie within {scope.data.config.margin:g}; last column: the outermost ends of their 90 % intervals. "
+        f"{interval_caption(scope.data, units, 'Intervals', dots=False, over='both')}"
     )
-    signed = frozenset(("prompt", "CoT", "gap", "gap, tasks and seeds"))
+    signed = frozenset(("prompt", "CoT", "gap"))
     return [Table(scope.slug("changes"), "Change over the training", caption, columns, tuple(rows), signed)]
 
 
@@ -167,7 +128,7 @@ def revisions_section(scope: Scope) -> Section | None:
         about="States at which the prompt action equals the CoT action.",
         y_range=(0.0, 1.0),
     )
-    if figure is None:
+    if not scope.data.measures("alignment"):
         return None
     data, measure = scope.data, scope.data.measures("alignment")[0]
     rows: list[tuple[TableCell, ...]] = []
@@ -186,6 +147,8 @@ def revisions_section(scope: Scope) -> Section | None:
                 label = "before training" if share == 0 else arm
                 net = found.estimates["net benefit of revisions"]
                 rows.append((label, cell.split, f"{share:.0%}", found.states, *cells, net))
+    if not rows:
+        return None
     columns = ("arm", "split", "training", "states", *(name.replace("->", "→") for name in _REVISIONS), "net benefit")
     caption = (
         "What became of the prompt action when the model reasoned; right: it is the reference action. Net benefit: right after "
@@ -193,7 +156,8 @@ def revisions_section(scope: Scope) -> Section | None:
     )
     table = Table(scope.slug("revisions"), "Revisions", caption, columns, tuple(rows), frozenset(("net benefit",)))
     text = "Where the two actions agree, the trace did not change what the agent does; where they differ, it was a revision."
-    return Section("Does the trace change the action?", text, (figure, table))
+    items = (table,) if figure is None else (figure, table)
+    return Section("Does the trace change the action?", text, items)
 
 
 _REVISIONS = ("right -> right", "wrong -> right", "right -> wrong", "wrong -> wrong, same", "wrong -> wrong, other")
@@ -226,7 +190,7 @@ def log_probability_section(scope: Scope) -> Section | None:
     return Section("How probable the right action is", text, (figure,))
 
 
-_ONE_OUTCOME = "Where each task has one outcome (one seed, or seeds that agree), intervals are Wilson's and Newcombe's."
+_ONE_OUTCOME = "Where each task has one outcome (one seed, or before training), intervals are Wilson's and Newcombe's."
 
 
 def success_section(scope: Scope) -> Section | None:
@@ -257,7 +221,8 @@ def success_section(scope: Scope) -> Section | None:
         for row in rows
     ]
     caption = (
-        f"Success of whole episodes, official verdict. {_ONE_OUTCOME} {interval_caption(data, units, 'Intervals', dots=False)}"
+        f"Success of whole episodes, official verdict. {_ONE_OUTCOME} "
+        f"{interval_caption(data, units, 'Intervals', dots=False, over='both')}"
     )
     if any(one is not None for one in reported):
         columns = (*columns, "paper: success")
@@ -289,52 +254,33 @@ def arms_section(scope: Scope) -> Section | None:
     pairs = [(arm, baseline) for arm in scope.arms if (baseline := scope.baseline(arm)) is not None]
     rows: list[tuple[TableCell, ...]] = []
     units: list[int] = []
+    family = family_of(scope.data)
     for arm, baseline in pairs:
         for split in scope.splits:
-            differences = arm_differences(scope, arm, baseline, split)
-            if any(one is not None for one in differences):
-                units += [one.n for one in differences if one is not None]
-                rows.append((arm, baseline, split, *differences))
+            found = [family.find(scope, split, arm, quantity, baseline) for quantity in DIFFERENCES]
+            if any(one is not None for one in found):
+                units += [one.estimate.n for one in found if one is not None and one.estimate is not None]
+                rows.append((arm, baseline, split, *estimate_cells(found)))
     if not rows:
         return None
-    columns: tuple[str, ...] = ("arm", "against", "split", "prompt alignment", "CoT alignment", "prompt success", "CoT success")
-    signed = frozenset(columns[3:])
+    measured = [place for place, _ in enumerate(DIFFERENCES) if any(row[3 + 2 * place] is not None for row in rows)]
+    rows = [(*row[:3], *(cell for place in measured for cell in row[3 + 2 * place : 5 + 2 * place])) for row in rows]
+    names = [name for place in measured for name in (DIFFERENCES[place], f"p {DIFFERENCES[place]}")]
+    columns: tuple[str, ...] = ("arm", "against", "split", *names)
+    signed = frozenset(DIFFERENCES)
     baselines = list(dict.fromkeys(str(row[1]) for row in rows))
     if len(baselines) == 1:
         columns, rows = (columns[0], *columns[2:]), [(row[0], *row[2:]) for row in rows]
     what = baselines[0] if len(baselines) == 1 else "the arm that it is compared with"
     caption = (
-        f"Each arm minus {what} at the end of the training, on the same states and tasks, seeds paired. {_ONE_OUTCOME} "
-        + interval_caption(scope.data, units, "Intervals", dots=False)
+        f"Each arm minus {what} at the end of the training, on the same states and tasks, seeds paired. p: of no "
+        f"difference, adjusted (Holm) in the study's claims (*) or in all other tests. {_ONE_OUTCOME} "
+        + interval_caption(scope.data, units, "Intervals", dots=False, over="both")
     )
     title = f"Against {what}" if len(baselines) == 1 else "Arms compared"
     table = Table(scope.slug("arms"), title, caption, columns, tuple(rows), signed)
     masks_alone = all(scope.arm(arm).differs_by_masks_alone(scope.arm(baseline)) for arm, baseline in pairs)
     return Section(*(_MASKING if masks_alone else _ARMS), (table,))
-
-
-def arm_differences(scope: Scope, arm: str, baseline: str, split: str) -> list[Estimate | None]:
-    """Return an arm minus another: prompt alignment, CoT alignment, prompt success, CoT success; None where not measured."""
-    found: list[Estimate | None] = []
-    for value in (_PROMPT, _COT):
-        sides = [alignment_series(scope, scope.cell(one, split), value) for one in (arm, baseline)]
-        found.append(_paired(sides, final_level))
-    for mode in MODES:
-        sides = [run_series(scope.data, scope.cell(one, split), success(mode)) for one in (arm, baseline)]
-        found.append(_paired(sides, lambda series, minus: success_levels(series, minus)[-1]))
-    return found
-
-
-def _paired(
-    sides: Sequence[CheckpointSeries | None], difference: Callable[[CheckpointSeries, CheckpointSeries], Estimate]
-) -> Estimate | None:
-    """Return the difference of two series of the same checkpoints and tasks; None where they differ in these."""
-    series, minus = sides
-    if series is None or minus is None or series.progress != minus.progress:
-        return None
-    if len(series.totals[0][0]) != len(minus.totals[0][0]):
-        return None
-    return difference(series, minus)
 
 
 def all_sections(scopes: Sequence[Scope], makers: Sequence[Any]) -> list[Section]:

@@ -1,5 +1,6 @@
 """Quantities over the progress of a training, from a study's data. Invariant: a series holds the same tasks at every
-checkpoint; the model before training is the checkpoint at 0 of every seed.
+checkpoint; the model before training is the checkpoint at 0 of every seed. With two seeds or more every interval is over tasks
+and seeds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from cotbench.runs.episode_row import EpisodeRow
 from cotbench.runs.results import Run
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
-from cotbench.stats.trend import CheckpointSeries, Trend, trend
+from cotbench.stats.trend import CheckpointSeries, Level, Over, Trend, level, trend
 from cotbench.study.data import StudyCell, StudyData, sums_by_task
 
 Value = Callable[[Any], float | bool | None]
@@ -28,13 +29,13 @@ class SeriesLevels:
 
     Attributes:
         shares: of the training.
-        over_tasks: pooled over the seeds, tasks resampled.
+        estimates: the mean over the seeds; over tasks and seeds where there are two seeds, else over tasks.
         by_seed: [checkpoints][seeds] the value of each seed; a single one at 0.
         trend: the change over the training; None where there is one checkpoint.
     """
 
     shares: tuple[float, ...]
-    over_tasks: tuple[Estimate, ...]
+    estimates: tuple[Estimate, ...]
     by_seed: tuple[tuple[float, ...], ...]
     trend: Trend | None
 
@@ -110,13 +111,18 @@ def series_levels(
         baseline: what is subtracted; same seeds, checkpoints and tasks.
         margin: of the equivalence test; None: no test.
     """
-    shares = tuple(series.progress)
+    shares, over = tuple(series.progress), over_of(series)
     by_seed = tuple(tuple(_values(series, baseline, place)) for place in range(len(shares)))
     by_seed = tuple(values[:1] if share == 0 else values for share, values in zip(shares, by_seed, strict=True))
     if len(shares) > 1:
-        found = trend(series, baseline, margin)
-        return SeriesLevels(shares, found.levels["tasks"], by_seed, found)
-    return SeriesLevels(shares, (_single(series, baseline),), by_seed, None)
+        found = trend(series, baseline, margin, [over])
+        return SeriesLevels(shares, found.levels[over], by_seed, found)
+    return SeriesLevels(shares, (level(series, 0, over, baseline).estimate,), by_seed, None)
+
+
+def over_of(series: CheckpointSeries) -> Over:
+    """Return the units that the intervals of a series are over: tasks and seeds where there are two seeds, else tasks."""
+    return "both" if len(series.totals) > 1 else "tasks"
 
 
 def _values(series: CheckpointSeries, baseline: CheckpointSeries | None, place: int) -> list[float]:
@@ -132,40 +138,43 @@ def _ratio(totals: Any, counts: Any) -> float:
     return float(sum(totals)) / float(sum(counts))
 
 
-def _single(series: CheckpointSeries, baseline: CheckpointSeries | None) -> Estimate:
-    """Return the estimate at the only checkpoint: whole tasks resampled, with all their seeds."""
-    first = [
-        [sum(column) for column in zip(*(row[0] for row in table), strict=True)] for table in (series.totals, series.counts)
-    ]
-    if baseline is None:
-        return estimates.ratio(first[0], first[1])
-    second = [
-        [sum(column) for column in zip(*(row[0] for row in table), strict=True)] for table in (baseline.totals, baseline.counts)
-    ]
-    return estimates.paired_ratio_difference(second[0], second[1], first[0], first[1])
-
-
 def success_levels(series: CheckpointSeries, baseline: CheckpointSeries | None = None) -> tuple[Estimate, ...]:
     """Return the levels of a series of successes, or of the difference of two.
 
-    Where each task has one outcome, with one seed or because its seeds agree, they are rates with Wilson's and Newcombe's
-    intervals: the bootstrap would give none at 0 or 1.
+    Where each task has one outcome, with one seed or before training, they are rates with Wilson's and Newcombe's intervals:
+    the bootstrap would give none at 0 or 1.
 
     Args:
         series: the measurements.
         baseline: what is subtracted; same seeds, checkpoints and tasks.
     """
-    found = list(series_levels(series, baseline).over_tasks)
-    for place in range(len(found)):
-        sides = [_outcomes(side, place) for side in ([series] if baseline is None else [series, baseline])]
-        if all(outcome in (0.0, 1.0) for side in sides for outcome in side.values()):
-            first = [bool(outcome) for _, outcome in sorted(sides[0].items())]
-            if baseline is None:
-                found[place] = estimates.rate(sum(first), len(first))
-            elif sides[0].keys() == sides[1].keys():
-                second = [bool(outcome) for _, outcome in sorted(sides[1].items())]
-                found[place] = estimates.paired_rate_difference(second, first)
-    return tuple(found)
+    return tuple(success_level(series, place, baseline).estimate for place in range(len(series.progress)))
+
+
+def success_level(series: CheckpointSeries, place: int, baseline: CheckpointSeries | None = None) -> Level:
+    """Return the level at one checkpoint of a series of successes, or of the difference of two; see `success_levels`.
+
+    The p-value of two single outcomes is McNemar's.
+
+    Args:
+        series: the measurements.
+        place: index of the checkpoint.
+        baseline: what is subtracted; same seeds, checkpoints and tasks.
+    """
+    found = level(series, place, over_of(series), baseline)
+    sides = [_outcomes(side, place) for side in ([series] if baseline is None else [series, baseline])]
+    single = all(outcome in (0.0, 1.0) for side in sides for outcome in side.values())
+    alike = len(series.totals) == 1 or series.progress[place] == 0
+    if not single or not (alike or found.estimate.low == found.estimate.high):
+        return found
+    first = [bool(outcome) for _, outcome in sorted(sides[0].items())]
+    if baseline is None:
+        return Level(estimates.rate(sum(first), len(first)), found.p, found.error)
+    if sides[0].keys() != sides[1].keys():
+        return found
+    second = [bool(outcome) for _, outcome in sorted(sides[1].items())]
+    only = [sum(a and not b for a, b in zip(one, other, strict=True)) for one, other in ((first, second), (second, first))]
+    return Level(estimates.paired_rate_difference(second, first), estimates.mcnemar(*only), found.error)
 
 
 def _outcomes(series: CheckpointSeries, place: int) -> dict[int, float]:
@@ -175,6 +184,11 @@ def _outcomes(series: CheckpointSeries, place: int) -> dict[int, float]:
     return {task: total / count for task, (total, count) in enumerate(zip(totals, counts, strict=True)) if count}
 
 
-def final_level(series: CheckpointSeries, baseline: CheckpointSeries | None = None) -> Estimate:
-    """Return the estimate at the last checkpoint."""
-    return series_levels(series, baseline).over_tasks[-1]
+def final_level(series: CheckpointSeries, baseline: CheckpointSeries | None = None) -> Level:
+    """Return the level at the last checkpoint, of a series or of the difference of two."""
+    return level(series, len(series.progress) - 1, over_of(series), baseline)
+
+
+def final_success(series: CheckpointSeries, baseline: CheckpointSeries | None = None) -> Level:
+    """Return the level at the last checkpoint, of a series of successes or of the difference of two."""
+    return success_level(series, len(series.progress) - 1, baseline)

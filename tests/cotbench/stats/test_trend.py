@@ -10,7 +10,8 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from cotbench.errors import UsageError
 from cotbench.stats import bootstrap, equivalence
-from cotbench.stats.trend import CheckpointSeries, trend
+from cotbench.stats.crossed import crossed_mean
+from cotbench.stats.trend import CheckpointSeries, level, trend
 
 PROGRESS = (0.0, 0.25, 0.5, 1.0)
 
@@ -90,23 +91,36 @@ def test_over_both_nothing_is_forgotten() -> None:
     def width(slopes: object, over: str) -> float:
         return slopes[over].high - slopes[over].low
 
-    assert width(alike, "both") > width(alike, "tasks")
     assert width(differing, "both") > 3 * width(differing, "tasks")
-    assert alike["both"].n == 3 and alike["tasks"].n == 60
+    assert width(differing, "both") > 3 * width(alike, "both")
+    assert alike["both"].n == 60 and alike["seeds"].n == 3
 
 
-def test_the_same_over_both_by_resampling_by_hand() -> None:
-    course = _drawn(3, 25, differ=0.1, seed=3)
-    totals, counts = np.array(course.totals, dtype=float), np.array(course.counts, dtype=float)
-    rng, slopes = np.random.default_rng(4), []
-    centred = np.array(PROGRESS) - np.mean(PROGRESS)
-    for _ in range(4000):
-        tasks, seeds = rng.integers(25, size=25), rng.integers(3, size=2)
-        rates = totals[seeds][:, :, tasks].sum(2) / counts[seeds][:, :, tasks].sum(2)
-        slopes.append((rates @ centred / (centred**2).sum()).mean())
-    flat = trend(course, margin=1).flat["both"]
-    df_unknown = (flat.high - flat.low) / 2 / np.std(slopes)  # Is a quantile of t at 95 %, of 2 to 24 degrees.
-    assert scipy.stats.t.ppf(0.95, 24) - 0.05 < df_unknown < scipy.stats.t.ppf(0.95, 2) + 0.05
+def test_of_one_observation_a_task_it_is_the_crossed_mean() -> None:
+    rng = np.random.default_rng(3)
+    course = _course((rng.random((4, 4, 25)) < 0.5).tolist())
+    table = np.array(course.totals)
+    found, by_hand = trend(course), crossed_mean(table[:, -1] - table[:, 0])
+    assert found.change["both"].low == pytest.approx(by_hand.estimate().low)
+    assert found.p["both"] == pytest.approx(by_hand.p())
+    assert found.errors["both"] == pytest.approx((by_hand.error, by_hand.df))
+    assert level(course, -1, "both", course).estimate.mean == 0
+    assert level(course, 2, "both").estimate == found.levels["both"][2]
+    assert found.levels["both"][2].low == pytest.approx(crossed_mean(table[:, 2]).share().low)
+
+
+def test_flat_is_said_of_all_checkpoints() -> None:
+    rng = np.random.default_rng(7)
+    noise = rng.normal(0, 0.02, size=(5, 4, 200))
+    tent = np.array([0.0, 0.3, 0.3, 0.0])[:, None]
+    straight, bent = trend(_course(noise + 0.5), margin=0.1), trend(_course(noise + 0.5 + tent), margin=0.1)
+    for over in ("tasks", "both"):
+        assert straight.flat_all[over].verdict == "equivalent"
+        # What comes back to where it began is not flat, though its change is.
+        assert bent.flat_change[over].verdict == "equivalent" and bent.flat_all[over].verdict == "different"
+        assert bent.flat_all[over].high > 0.29 and bent.flat_all[over].p_high > 0.9
+    wide = trend(_course(rng.normal(0.5, 1.0, size=(3, 4, 20))), margin=0.05)
+    assert wide.flat_all["both"].verdict == "undecided"
 
 
 def test_a_gap_is_resampled_with_both_of_its_sides() -> None:
@@ -126,9 +140,11 @@ def test_one_task_has_a_slope_and_no_interval() -> None:
 
 
 def test_what_is_no_trend_is_refused() -> None:
-    for progress, message in (((0.5,), "two checkpoints"), ((1.0, 0.0), "ascending"), ((0.0, 0.5, 1.0), "3 checkpoints")):
+    for progress, message in (((0.5,), "1 checkpoints"), ((1.0, 0.0), "ascending"), ((0.0, 0.5, 1.0), "3 checkpoints")):
         with pytest.raises(UsageError, match=message):
             trend(CheckpointSeries(progress, [[[1.0, 0.0]] * 2], [[[1.0, 1.0]] * 2]))
+    with pytest.raises(UsageError, match="two checkpoints"):
+        trend(CheckpointSeries((0.5,), [[[1.0, 0.0]]], [[[1.0, 1.0]]]))
     with pytest.raises(UsageError, match="no observation"):
         trend(CheckpointSeries((0, 1), [[[1.0], [0.0]]], [[[1.0], [0.0]]]))
     with pytest.raises(UsageError, match="the same seeds"):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cotbench.judge.preference import PreferenceRow
@@ -14,15 +15,18 @@ from cotbench.probes.folder import ProbeManifest, ProbeResult
 from cotbench.probes.numbers import ProbeRow
 from cotbench.report.page import Figure, Table
 from cotbench.stats import estimates
+from cotbench.stats.crossed import crossed_mean
 from cotbench.stats.estimates import paired_rate_difference
+from cotbench.stats.multiple_testing import holm
 from cotbench.stats.trend import CheckpointSeries
-from cotbench.study import report_masking, report_probes, report_training
+from cotbench.study import report_masking, report_probes, report_tests, report_training
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyData
+from cotbench.study.family import CHANGES, family_of
 from cotbench.study.plan import make_study_plan
 from cotbench.study.report import answer
 from cotbench.study.report_training import Scope
-from cotbench.study.series import success_levels
+from cotbench.study.series import final_success, success_levels
 
 TASKS, STATES = 60, 5
 
@@ -125,10 +129,10 @@ def test_both_rise_and_the_gap_is_flat() -> None:
     first, second, third, *_ = answer(_study(_both_rise, lambda share: 0.2 + 0.6 * share))
     assert "on id, the prompt action's alignment with the reference rises (0.20 to 0.60 [" in first
     assert "the CoT action's rises (0.30 to 0.70 [" in first
-    assert "the gap between them is flat (its change lies within 0.1)" in first
+    assert "the gap between them is flat (all its changes lie within 0.1)" in first
     assert "n = 60 tasks" in first
     assert "on id it rises (0.20 to 0.80 [" in second
-    assert third.startswith("sft+ minus sft in CoT alignment at the end of the training, out of domain: ood +0.10 [+0.0")
+    assert third.startswith("sft+ minus sft in CoT alignment at the end of the training, out of domain: ood +0.10 [+0.")
 
 
 def test_only_the_cot_action_rises() -> None:
@@ -170,20 +174,88 @@ def test_a_level_pools_the_seeds_and_keeps_each_as_a_dot() -> None:
     assert found is not None
     assert found.shares == (0.0, 0.5, 1.0)
     assert [len(dots) for dots in found.by_seed] == [1, 3, 3]
-    for estimate in found.over_tasks:
+    for estimate in found.estimates:
         assert estimate.mean == pytest.approx(0.5)
         assert estimate.n == TASKS
 
 
-def test_the_change_table_has_both_kinds_of_interval() -> None:
-    section = report_training.training_section(_study(_both_rise))
+def test_the_change_table_is_over_tasks_and_seeds_with_adjusted_p() -> None:
+    scope = _study(_both_rise)
+    section = report_training.training_section(scope)
     assert section is not None
     table = next(item for item in section.items if isinstance(item, Table))
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert row["gap is"] == "flat"
-    over_both, over_tasks = row["gap, tasks and seeds"], row["gap"]
-    assert over_both.n == 3  # type: ignore[union-attr]
-    assert over_tasks.n == TASKS  # type: ignore[union-attr]
+    found = report_training.gap_levels(scope, scope.cell("sft", "id"))
+    assert found is not None and found.trend is not None
+    assert row["gap"] == found.trend.change["both"] and row["p prompt"] == "<0.001*"
+    assert "over 60 tasks and 3 seeds" in table.caption and "3 seeds are few" in table.caption
+
+
+def test_the_family_holds_the_claims_and_corrects_them_together() -> None:
+    family = family_of(_study(_both_rise).data)
+    changes = [(one.quantity, one.split) for one in family.claims if one.against is None]
+    assert changes == [(quantity, "id") for quantity in CHANGES]
+    arms = [(one.arm, one.against, one.split, one.quantity) for one in family.claims if one.against is not None]
+    assert arms == [(arm, "sft", split, "CoT alignment") for arm in ("sft+", "sft+70") for split in ("id", "ood")]
+    for some in (family.claims, [one for one in family.comparisons if not one.claim]):
+        adjusted = holm({one.name: one.p for one in some})
+        assert len(adjusted) == len(some)  # Names are distinct, and every comparison has a test.
+        assert [one.p_holm for one in some] == [adjusted[one.name].adjusted for one in some]
+    better = next(one for one in family.claims if (one.arm, one.split) == ("sft+", "ood"))
+    assert better.estimate is not None and better.estimate.mean == pytest.approx(0.1, abs=0.01)
+    assert better.detectable is not None and 0 < better.detectable < 0.1 and better.few_seeds
+
+
+def _without_format(scope: Scope, broken: Callable[[float], bool], **wrong: bool) -> Scope:
+    """The study with rows whose format is not kept at some shares of the training."""
+    probed = []
+    for place, found in scope.data.probed:
+        rows = found.rows
+        if place.probe == "alignment" and broken(place.progress or 0.0):
+            rows = [row.model_copy(update=wrong) for row in rows]
+        probed.append((place, ProbeResult(found.path, found.manifest, rows)))
+    data = StudyData(Path("nowhere"), scope.data.config, scope.data.plan, (), tuple(probed), ())
+    return Scope(data, scope.env, scope.model)
+
+
+def test_a_series_begins_where_the_format_is_kept() -> None:
+    scope = _without_format(_study(_both_rise), lambda share: share == 0, cot_format_ok=False)
+    cell = scope.cell("sft", "id")
+    prompt, gap = report_training.alignment_levels(scope, cell, "prompt"), report_training.gap_levels(scope, cell)
+    assert prompt is not None and prompt.shares == (0.0, 0.5, 1.0)
+    assert gap is not None and gap.shares == (0.5, 1.0)
+    first = answer(scope)[0]
+    assert "the CoT action's rises (0.50 at 50% of it to 0.70 [" in first and "at 50% of it, " in first
+    section = report_training.training_section(scope)
+    assert section is not None
+    assert "All arms and splits: CoT mode begins at 50% of the training; left out" in section.text
+    test = family_of(scope.data).find(scope, "id", "sft", "CoT alignment")
+    assert test is not None and test.estimate is not None and test.estimate.mean == pytest.approx(0.2, abs=0.01)
+
+
+def test_where_no_checkpoint_keeps_the_format_it_is_said() -> None:
+    scope = _without_format(_study(_both_rise), lambda share: True, prompt_format_ok=False)
+    never = "no checkpoint keeps the format in prompt mode (at most 0.00 of the answers, 0.9 wanted)"
+    assert never in answer(scope)[0]
+    section = report_training.training_section(scope)
+    assert section is not None and never in section.text
+    table = next(item for item in section.items if isinstance(item, Table))
+    assert {row[2] for row in table.rows} == {None} and {row[8] for row in table.rows} == {"-"}
+    claim = family_of(scope.data).find(scope, "id", "sft", "gap")
+    assert claim is not None and claim.estimate is None and claim.p_holm is None
+    assert "no checkpoint keeps the format in prompt mode and CoT mode" in claim.note
+
+
+def test_one_seed_says_what_it_cannot() -> None:
+    scope = _study(_both_rise, text=STUDY.replace("seeds = [0, 1, 2]", "seeds = [0]"))
+    section = report_tests.tests_section(scope)
+    assert section is not None and "nothing of another training run" in section.text
+    table = section.items[0]
+    assert isinstance(table, Table) and "over tasks (one seed)" in table.caption
+    three = report_tests.tests_section(_study(_both_rise))
+    assert three is not None and "All seeds of an arm share one set of traces and one base." in three.text
+    assert "3 seeds are few" in three.text
 
 
 def test_the_mask_ablation_goes_over_the_fractions_and_has_the_papers_numbers() -> None:
@@ -232,7 +304,25 @@ def test_successes_with_one_outcome_a_task_have_rates_intervals() -> None:
     # Seeds that disagree on a task: no outcome of one trial any more.
     two = CheckpointSeries(progress=(1.0,), totals=[[[1.0, 0.0]], [[0.0, 0.0]]], counts=[[[1.0, 1.0]], [[1.0, 1.0]]])
     assert success_levels(two)[0].mean == 0.25
-    assert success_levels(two)[0] == estimates.ratio([1.0, 0.0], [2.0, 2.0])
+    assert success_levels(two)[0] == crossed_mean([[1.0, 0.0], [0.0, 0.0]]).share()
+    # Before training there is one model, however many seeds: its tasks have one outcome each.
+    base = CheckpointSeries(progress=(0.0,), totals=[[[1.0, 0.0]]] * 2, counts=[[[1.0, 1.0]]] * 2)
+    assert success_levels(base)[0] == estimates.rate(1, 2)
+
+
+def test_the_difference_of_successes_is_over_tasks_and_seeds() -> None:
+    rng = np.random.default_rng(0)
+    first, second = ((rng.random((5, 1, 40)) < chance).astype(float) for chance in (0.7, 0.5))
+    ones = np.ones((5, 1, 40)).tolist()
+    sides = [CheckpointSeries((1.0,), wins.tolist(), ones) for wins in (first, second)]
+    found = final_success(*sides)
+    by_hand = crossed_mean((first - second)[:, 0])
+    assert found.p == pytest.approx(by_hand.p()) and found.estimate.low == pytest.approx(by_hand.estimate().low)
+    one = final_success(*(CheckpointSeries((1.0,), side.totals[:1], side.counts[:1]) for side in sides))
+    wins = [[bool(value) for value in side[0, 0]] for side in (second, first)]
+    assert one.estimate == paired_rate_difference(*wins)
+    only = [sum(a and not b for a, b in zip(*pair, strict=True)) for pair in (wins, wins[::-1])]
+    assert one.p == estimates.mcnemar(*only)
 
 
 def _wilson(successes: int, n: int) -> tuple[float, float]:

@@ -1,0 +1,158 @@
+"""The section on the tests of a study: what was compared, with which p-values, and what the intervals cannot say. Invariant: a
+verdict anywhere on the page is that of a test in this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cotbench.prompting.elicitation import MODES, Mode
+from cotbench.report.page import Cell, Section, Table
+from cotbench.stats.crossed import FEW_SEEDS
+from cotbench.stats.equivalence import Equivalence
+from cotbench.stats.multiple_testing import ALPHA
+from cotbench.study.family import Comparison, family_of
+from cotbench.study.format_gate import NAMES
+from cotbench.study.measures import start_of
+from cotbench.study.scope import Scope
+from cotbench.study.stage import StageOutput, TrainRequest
+
+
+def format_p(test: Comparison | None, adjusted: bool = True) -> str:
+    """Return a p-value as text, such as `0.012` or `<0.001`; with a star where it is one of the study's claims.
+
+    Args:
+        test: None where nothing was measured.
+        adjusted: Holm's, else the plain one.
+    """
+    p = None if test is None else test.p_holm if adjusted else test.p
+    if test is None or p is None:
+        return "-"
+    return ("<0.001" if p < 0.001 else f"{p:.3f}") + ("*" if adjusted and test.claim else "")
+
+
+def estimate_cells(tests: Sequence[Comparison | None]) -> list[Cell]:
+    """Return two cells for each test, its estimate and its adjusted p-value.
+
+    Args:
+        tests: None where nothing was measured.
+    """
+    return [cell for one in tests for cell in (None if one is None else one.estimate, format_p(one))]
+
+
+def gap_verdict(flat: Equivalence, test: Comparison | None) -> str:
+    """Return what is said of a gap: "flat", "rises", "falls", "changes on the way" or "undecided".
+
+    Args:
+        flat: the test of all checkpoints.
+        test: the gap's change from the first checkpoint to the last.
+    """
+    if flat.verdict == "equivalent":
+        return "flat"
+    if test is not None and test.significant:
+        return test.verdict
+    return "changes on the way" if flat.verdict == "different" and test is not None and test.p is not None else "undecided"
+
+
+def format_notes(scope: Scope) -> str:
+    """Return where series begin later than they were measured, as sentences; empty where all of them are whole."""
+    found: dict[str, list[str]] = {}
+    wanted: list[Sequence[Mode]] = [(mode,) for mode in MODES]
+    for arm in scope.arms:
+        for split in scope.splits:
+            for modes in wanted:
+                start = start_of(scope, scope.cell(arm, split), modes)
+                sentence = "" if start is None else start.sentence()
+                if start is not None and sentence:
+                    named = "" if start.begins is None else f"{NAMES[modes[0]]} "
+                    found.setdefault(named + sentence, []).append(f"{arm} on {split}")
+    every = len(scope.arms) * len(scope.splits)
+    parts = []
+    for sentence, places in found.items():
+        where = "All arms and splits" if len(places) == every else ", ".join(places)
+        parts.append(f"{where}: {sentence}.")
+    return "".join(f"\n\n{part}" for part in parts)
+
+
+def seeds_sentence(scope: Scope) -> str:
+    """Return what the seeds of a study share and what varies between them, from its trainings."""
+    config = scope.data.config
+    trainings = [
+        stage
+        for stage in scope.data.plan.of_kind("train")
+        if (stage.place.env, stage.place.model) == (scope.env, scope.model) and isinstance(stage.request, TrainRequest)
+    ]
+    if not trainings:
+        return ""
+    if len(config.seeds) == 1:
+        return (
+            "One seed: the tests are over tasks. They say nothing of another training run, so nothing of a way to train: not "
+            "that an arm is better, nor that training raises or lowers anything."
+        )
+    several = {"data": "set of traces", "model": "base", "from_checkpoint": "starting checkpoint"}
+    shared: list[str] = []
+    varied: list[str] = []
+    for option, name in several.items():
+        by_arm: dict[str | None, set[str]] = {}
+        for stage in trainings:
+            value = stage.request.options.get(option)  # type: ignore[attr-defined]
+            if value is not None:
+                by_arm.setdefault(stage.place.arm, set()).add(str(_plain(value)))
+        if by_arm:
+            (shared if all(len(values) == 1 for values in by_arm.values()) else varied).append(name)
+    same = f"All seeds of an arm share one {' and one '.join(shared)}. " if shared else ""
+    other = f" and the {' and the '.join(varied)}" if varied else ""
+    text = (
+        f"{same}What varies between the {len(config.seeds)} seeds is what a training draws (order, masks){other}: intervals "
+        "over tasks and seeds are for another such training, not for another base or other traces."
+    )
+    if len(config.seeds) < FEW_SEEDS:
+        text += f" {len(config.seeds)} seeds are few: the intervals are wide and cannot tell small effects."
+    return text
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, StageOutput) else value
+
+
+def tests_section(scope: Scope) -> Section | None:
+    """Return the section on the study's tests: each comparison with its interval, p-values and what it could have seen."""
+    family = family_of(scope.data)
+    own = [one for one in family.comparisons if (one.env, one.model) == (scope.env, scope.model)]
+    if not own:
+        return None
+    tables = [
+        _table(scope, [one for one in own if one.claim], "claims", "The study's claims"),
+        _table(scope, [one for one in own if not one.claim], "other_tests", "All other tests"),
+    ]
+    tested = [sum(one.p is not None for one in some) for some in (family.claims, family.comparisons)]
+    text = (
+        f"{tested[0]} tests are the study's claims, chosen by its settings alone; the {tested[1] - tested[0]} others are a "
+        f"second family. In each the chance of any false finding is held at {ALPHA:.0%} (Holm). Detectable: the true "
+        "difference that would be significant before correction with a chance of 80 %, by the standard error found; where a "
+        f"difference that matters is smaller, nothing can be told.\n\n{seeds_sentence(scope)}"
+    )
+    return Section("The tests", text.strip(), tuple(table for table in tables if table is not None))
+
+
+def _table(scope: Scope, tests: Sequence[Comparison], name: str, title: str) -> Table | None:
+    if not tests:
+        return None
+    rows: list[tuple[Cell, ...]] = []
+    for one in tests:
+        what = "over the training" if one.against is None else f"minus {one.against}"
+        seen = "-" if one.detectable is None else f"{one.detectable:.2f}"
+        p, adjusted = format_p(one, adjusted=False), format_p(one).rstrip("*")
+        rows.append((one.quantity, one.arm, what, one.split, one.estimate, p, adjusted, seen, one.note))
+    columns: tuple[str, ...] = ("quantity", "arm", "compared", "split", "difference", "p", "p (Holm)", "detectable", "note")
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    seeds = len(scope.data.config.seeds)
+    over = f"tasks and {seeds} seeds (t, crossed)" if seeds > 1 else "tasks (one seed)"
+    caption = (
+        f"95 % intervals and p-values over {over}; p of two successes with one seed is McNemar's. Over the training: last "
+        "checkpoint minus the first that keeps the format; between arms: at the end of the training."
+    )
+    return Table(scope.slug(name), title, caption, columns, tuple(rows), frozenset(("difference",)))
