@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cotbench.report.page import Cell, Figure, Table
 from cotbench.stats.estimates import Estimate
@@ -24,11 +24,13 @@ class RenderedCell:
         value: the number or the text.
         beside: small text after it: the interval, and n where the table does not give it elsewhere.
         number: whether it is aligned to the right.
+        bold: whether it is set in bold.
     """
 
     value: str
     beside: str = ""
     number: bool = False
+    bold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ def render_table(table: Table) -> RenderedTable:
         with_n = set() if shared is not None else set(places[:1]) if by_row else set(places)
         rows.append(
             tuple(
-                _cell(cell, column in table.signed, table.digits.get(column), place in with_n)
+                replace(
+                    _cell(cell, column in table.signed, table.digits.get(column), place in with_n), bold=column in table.bold
+                )
                 for place, (column, cell) in enumerate(zip(table.columns, row, strict=True))
             )
         )
@@ -92,7 +96,7 @@ def _check(table: Table) -> None:
     for row in table.rows:
         if len(row) != len(table.columns):
             raise ValueError(f"table {table.name} has {len(table.columns)} columns and a row of {len(row)} cells: {row}")
-    unknown = sorted((table.signed | table.paper | set(table.digits)) - set(table.columns))
+    unknown = sorted((table.signed | table.paper | table.bold | set(table.digits)) - set(table.columns))
     if unknown:
         raise ValueError(f"table {table.name} has no column {unknown[0]!r}")
 

@@ -87,6 +87,7 @@ def write_report(page: Page, out: Path, episode_bytes: int = EPISODE_BYTES) -> P
     """
     figures = [item for section in page.sections for item in section.items if isinstance(item, Figure)]
     tables = [item for section in page.sections for item in section.items if isinstance(item, Table)]
+    tables += [page.claims] if page.claims else []
     _check_names("figure", [figure.name for figure in figures])
     _check_names("table", [table.name for table in tables])
     others = others_of(figures)
@@ -146,6 +147,7 @@ def _rendered(page: Page, sections: Sequence[RenderedSection], runs: Sequence[Br
     )
     text: str = environment.get_template("page.html.jinja").render(
         page=page,
+        claims=None if page.claims is None else render_table(page.claims),
         sections=sections,
         runs=runs,
         shown=sum(len(run.episodes) for run in runs),
@@ -204,7 +206,7 @@ def paragraphs_of(text: str) -> tuple[str, ...]:
 def _anchor(section: Section, before: Sequence[RenderedSection]) -> str:
     """Return the section's title as a URL fragment; numbered where another section has the same."""
     base = "-".join(re.findall(r"[a-z0-9]+", section.title.lower())) or "section"
-    taken = {"answer", "warnings", "contents", "episodes", "manifest", *(each.anchor for each in before)}
+    taken = {"answer", "claims", "warnings", "contents", "episodes", "manifest", *(each.anchor for each in before)}
     return next(name for number in range(len(taken) + 1) if (name := f"{base}-{number}" if number else base) not in taken)
 
 

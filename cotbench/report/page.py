@@ -83,6 +83,7 @@ class Table:
         signed: columns whose estimates are differences and show their sign.
         paper: columns with numbers that the paper reports, marked as not ours.
         digits: column -> how many digits its numbers show after the point; without it their size decides (`cells`).
+        bold: columns whose texts are set in bold, such as verdicts.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Table:
     signed: frozenset[str] = frozenset()
     paper: frozenset[str] = frozenset()
     digits: Mapping[str, int] = field(default_factory=dict)
+    bold: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class Page:
     Attributes:
         title: of the page.
         answer: the answer in about three sentences, with numbers.
+        claims: the table that the page begins with, one row for each claim that was tested; None: no claim.
         warnings: caveats of the numbers (errors, partial splits, one seed).
         manifest: settings and versions, shown as they are.
     """
@@ -135,3 +138,4 @@ class Page:
     warnings: tuple[str, ...] = ()
     runs: tuple[BrowsedRun, ...] = ()
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    claims: Table | None = None
