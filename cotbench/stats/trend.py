@@ -23,7 +23,7 @@ from cotbench.stats import bootstrap, equivalence, estimates
 from cotbench.stats.bootstrap import Bootstrap, Floats, Ratios
 from cotbench.stats.crossed import CrossedMean, crossed_mean, sign_test
 from cotbench.stats.equivalence import Equivalence
-from cotbench.stats.estimates import Estimate
+from cotbench.stats.estimates import CONFIDENCE, Estimate
 
 Over = Literal["tasks", "seeds", "both"]
 _Table = Sequence[Sequence[Sequence[float]]]
@@ -185,6 +185,28 @@ class Level:
     p: float | None
     error: tuple[float, float] | None
     seeds: int
+
+
+def independent_difference(one: Level, minus: Level) -> Level | None:
+    """Return the difference of two independent levels (Welch's t interval); None where one has no standard error.
+
+    Args:
+        one: of some tasks.
+        minus: of other tasks.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    if one.error is None or minus.error is None or one.estimate.mean is None or minus.estimate.mean is None:
+        return None
+    squares = [(error**2, df) for error, df in (one.error, minus.error)]
+    variance = sum(square for square, _ in squares)
+    value, n = one.estimate.mean - minus.estimate.mean, one.estimate.n + minus.estimate.n
+    if not variance > 0:
+        return None
+    error, df = variance**0.5, variance**2 / sum(square**2 / df for square, df in squares if square > 0)
+    reach = float(stdtrit(df, 0.5 + CONFIDENCE / 2)) * error
+    estimate = Estimate(n=n, mean=value, low=value - reach, high=value + reach)
+    return Level(estimate, float(2 * stdtr(df, -abs(value) / error)), (error, df), min(one.seeds, minus.seeds))
 
 
 def _measured(series: CheckpointSeries, baseline: CheckpointSeries | None, resamples: bool) -> tuple[_Measured, Floats]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cotbench.prompting.elicitation import MODES, Mode
-from cotbench.stats.trend import CheckpointSeries, Level
+from cotbench.stats.trend import CheckpointSeries, Level, independent_difference, trend
 from cotbench.study.data import StudyCell
 from cotbench.study.format_gate import SeriesStart, begun, series_start
 from cotbench.study.scope import Scope
@@ -17,6 +17,7 @@ from cotbench.study.series import (
     Value,
     final_level,
     final_success,
+    over_of,
     probe_series,
     run_series,
     series_levels,
@@ -75,9 +76,68 @@ def consistency_levels(scope: Scope, cell: StudyCell) -> SeriesLevels | None:
 
 def conflict_levels(scope: Scope, cell: StudyCell) -> SeriesLevels | None:
     """Return the share of states whose action stays under a conflicting trace."""
+    return _levels(scope, conflict_series(scope, cell))
+
+
+def conflict_series(scope: Scope, cell: StudyCell) -> CheckpointSeries | None:
+    """Return the series of the states whose action stays under a conflicting trace."""
     measures = scope.data.measures("conflict")
     series = probe_series(scope.data, cell, measures[0], conflict_kept) if measures else None
-    return _levels(scope, begun(series, start_of(scope, cell, ("cot",))))
+    return begun(series, start_of(scope, cell, ("cot",)))
+
+
+def conflict_domains(scope: Scope, arm: str) -> Level | None:
+    """Return how much more an arm's keeping of its action under a conflicting trace changes out of domain than in domain.
+
+    The tasks are others, so the two changes count as independent; that their seeds are the same makes the interval too wide
+    rather than too narrow where the seeds move both alike.
+    """
+    outside = pooled([conflict_series(scope, scope.cell(arm, split)) for split in scope.out_of_domain])
+    inside = conflict_series(scope, scope.cell(arm, scope.headline))
+    if outside is None or inside is None or outside.progress != inside.progress or len(inside.progress) < 2:
+        return None
+    changes = []
+    for series in (outside, inside):
+        found = trend(series, overs=[over_of(series)])
+        changes.append(Level(found.change[found.over], found.p[found.over], found.errors[found.over], found.seeds))
+    return independent_difference(*changes)
+
+
+def share_level(scope: Scope, cell: StudyCell, probe: str) -> Level | None:
+    """Return the prompt's share of a probe `attention` or `gradient` at the end of the training, minus one half."""
+    measures = scope.data.measures(probe)
+    series = probe_series(scope.data, cell, measures[0], lambda row: row.prompt - 0.5) if measures else None
+    return None if series is None or series.progress[-1] == 0 else final_level(series)
+
+
+def success_gap_levels(scope: Scope, cell: StudyCell) -> SeriesLevels | None:
+    """Return CoT success minus prompt success in whole episodes, with the study's margin."""
+    prompt, cot = (run_series(scope.data, cell, success(mode)) for mode in MODES)
+    if prompt is None or cot is None or prompt.progress != cot.progress or prompt.tasks != cot.tasks:
+        return None
+    return series_levels(cot, prompt, scope.data.config.margin)
+
+
+def pooled(parts: Sequence[CheckpointSeries | None]) -> CheckpointSeries | None:
+    """Return series of different tasks as one; None where one is missing, or their checkpoints or seeds differ.
+
+    Args:
+        parts: one of each split.
+    """
+    known = [one for one in parts if one is not None]
+    if not known or len(known) < len(parts):
+        return None
+    first = known[0]
+    if any((one.progress, one.seeds) != (first.progress, first.seeds) for one in known):
+        return None
+    tables = [
+        [
+            [[value for one in known for value in table(one)[seed][place]] for place in range(len(first.progress))]
+            for seed in range(len(first.totals))
+        ]
+        for table in (lambda one: one.totals, lambda one: one.counts)
+    ]
+    return CheckpointSeries(first.progress, *tables, first.seeds, tuple(task for one in known for task in one.tasks))
 
 
 def _levels(scope: Scope, series: CheckpointSeries | None) -> SeriesLevels | None:
@@ -89,13 +149,33 @@ def arm_differences(scope: Scope, arm: str, baseline: str, split: str) -> list[L
 
     None where it was not measured, or where an arm never keeps the format.
     """
-    cells = [scope.cell(one, split) for one in (arm, baseline)]
+    return _differences(scope, (arm, baseline), (split,))
+
+
+def outside_differences(scope: Scope, arm: str, baseline: str) -> list[Level | None]:
+    """Return the same over the tasks of all splits out of domain together."""
+    return _differences(scope, (arm, baseline), scope.out_of_domain)
+
+
+def _differences(scope: Scope, arms: Sequence[str], splits: Sequence[str]) -> list[Level | None]:
     found: list[Level | None] = []
     for mode in MODES:
-        found.append(_paired([alignment_series(scope, cell, ALIGNED[mode], (mode,)) for cell in cells], final_level))
+        sides = [
+            pooled([_end(alignment_series(scope, scope.cell(one, split), ALIGNED[mode], (mode,))) for split in splits])
+            for one in arms
+        ]
+        found.append(_paired(sides, final_level))
     for mode in MODES:
-        found.append(_paired([run_series(scope.data, cell, success(mode)) for cell in cells], final_success))
+        sides = [
+            pooled([_end(run_series(scope.data, scope.cell(one, split), success(mode))) for split in splits]) for one in arms
+        ]
+        found.append(_paired(sides, final_success))
     return found
+
+
+def _end(series: CheckpointSeries | None) -> CheckpointSeries | None:
+    """Return the last checkpoint of a series."""
+    return None if series is None else series.at([len(series.progress) - 1])
 
 
 def _paired(

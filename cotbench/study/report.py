@@ -26,9 +26,11 @@ from cotbench.stats.formatting import format_estimate
 from cotbench.study import report_instrument, report_masking, report_probes, report_tests, report_traces, report_training
 from cotbench.study.config import StudyConfig
 from cotbench.study.data import StudyData, read_data
-from cotbench.study.family import CHANGES, Comparison, family_of
+from cotbench.study.comparisons import CHANGES, Comparison
+from cotbench.study.family import family_of
 from cotbench.study.folder import STUDY
 from cotbench.study.measures import alignment_levels, conflict_levels, gap_levels, start_of
+from cotbench.study.report_claims import claims_table
 from cotbench.study.report_conflict import conflict_headline
 from cotbench.study.report_tests import format_p, gap_verdict
 from cotbench.study.report_training import all_sections
@@ -90,6 +92,7 @@ def page_of_study(folder: Path) -> Page:
         warnings=tuple(_warnings(data)),
         runs=tuple(_browsed(data)),
         manifest=_manifest(data),
+        claims=claims_table(scopes),
     )
     write_atomically(folder / NUMBERS, [json.dumps(numbers(page), indent=2) + "\n"])
     return page
@@ -98,6 +101,7 @@ def page_of_study(folder: Path) -> Page:
 def numbers(page: Page) -> dict[str, Any]:
     """Return a page's numbers as plain data."""
     content: dict[str, Any] = {"title": page.title, "answer": page.answer, "warnings": page.warnings}
+    content["claims"] = None if page.claims is None else asdict(page.claims)
     content["sections"] = [
         {"title": section.title, "items": [{"kind": type(item).__name__.lower(), **asdict(item)} for item in section.items]}
         for section in page.sections

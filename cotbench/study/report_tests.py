@@ -11,7 +11,8 @@ from cotbench.report.page import Cell, Section, Table
 from cotbench.stats.crossed import FEW_SEEDS
 from cotbench.stats.equivalence import Equivalence
 from cotbench.stats.multiple_testing import ALPHA
-from cotbench.study.family import Comparison, family_of
+from cotbench.study.comparisons import Comparison
+from cotbench.study.family import family_of
 from cotbench.study.figures import interval_caption
 from cotbench.study.format_gate import NAMES
 from cotbench.study.measures import start_of

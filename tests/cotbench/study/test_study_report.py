@@ -25,7 +25,8 @@ from cotbench.stats.trend import CheckpointSeries
 from cotbench.study import report_conflict, report_masking, report_probes, report_tests, report_traces, report_training
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyData
-from cotbench.study.family import CHANGES, family_of
+from cotbench.study.comparisons import CHANGES
+from cotbench.study.family import family_of
 from cotbench.study.folder import folder_of, write_mark
 from cotbench.study.plan import make_study_plan
 from cotbench.study.report import answer
