@@ -66,8 +66,8 @@ class Comparison:
     Attributes:
         env: name of the environment; `model` and `arm` are the study's names too.
         split: may be `OUTSIDE`.
-        against: the arm that is subtracted, or `HALF`, or for a change out of domain the split in domain; None for a change from
-            the first checkpoint to the last.
+        against: the arm that is subtracted, or `HALF`, or for a change out of domain the split in domain; None for a change
+            from the first checkpoint to the last.
         quantity: what is compared.
         claim: whether it belongs to the family of the study's claims, or to the second one.
         estimate: over tasks and seeds, with one seed over tasks; None where nothing was measured.

@@ -47,6 +47,15 @@ class Arm(BaseModel):
     elicitation: dict[str, Any] = Field(
         default_factory=dict, description="how the arm's answers are asked for, where not as the study's [elicitation] says"
     )
+    seeds: tuple[int, ...] | None = Field(None, min_length=1, description="of the study's seeds, those it is trained with")
+
+    def seeds_of(self, all_seeds: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the seeds that the arm is trained with.
+
+        Args:
+            all_seeds: the study's.
+        """
+        return all_seeds if self.seeds is None else self.seeds
 
 
 class Where(BaseModel):
@@ -144,6 +153,8 @@ class StudyConfig(BaseModel):
                     raise UnknownNameError("split", split, known, f"of {env} {self.scheme}")
             for arm in (None, *arms):
                 _elicitation(env, self.elicitation_of(arm), "study" if arm is None else f"arm {arm}")
+        for arm in self.arms:
+            _among("seed", arm.seeds, self.seeds)
         splits_ = {split for splits in self.envs.values() for split in splits}
         for one in self.arms:
             if one.traces is not None and not one.traces.model_fields_set:

@@ -2,8 +2,8 @@
 comparison in here, with the p-value over tasks and seeds and Holm's adjusted one.
 
 There are two families, and in each the chance of any false finding is at most 5 % (Holm 1979). The claims are what the study is
-for, fixed by its config, in each environment and model: that the main arm's prompt alignment, CoT alignment, gaps (alignment and
-success), consistency and keeping of its action under a conflicting trace change over the training, on the first in-domain
+for, fixed by its config, in each environment and model: that the main arm's prompt alignment, CoT alignment, gaps (alignment
+and success), consistency and keeping of its action under a conflicting trace change over the training, on the first in-domain
 split; that the latter changes in another way out of domain; that attention and gradient of its actions lie on the prompt by
 more or less than one half; and that each arm with masks differs from its baseline in CoT alignment and in CoT success, in
 domain and out of it. All else that the tables compare is the second family: other splits, other arms.

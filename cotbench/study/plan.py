@@ -140,7 +140,7 @@ def _trainings(config: StudyConfig, env: str, add: Add) -> None:
             traces = _traces_stage(config, env, arm.name)
             episodes = config.traces_of(arm.name).episodes or len(source.tasks(config.scheme, "train"))
             tokens = _recipe_of(arm).cost(resolved, env_entry(env).sizes, episodes)
-            for seed in config.seeds:
+            for seed in arm.seeds_of(config.seeds):
                 options = _options(config, model, arm, seed)
                 preset = options.pop("preset", None)
                 for need in _recipe_of(arm).stages(resolved):
@@ -175,6 +175,8 @@ def _need(config: StudyConfig, env: str, model: str, seed: int, need: StageNeed,
         first = next((arm for arm in config.arms if arm.recipe == need.recipe), None)
         if first is None:
             raise UsageError(f"this study has no arm of recipe {need.recipe}, from which another begins: add one")
+        if seed not in first.seeds_of(config.seeds):
+            raise UsageError(f"arm {first.name} is not trained with seed {seed}, from which another arm begins: add it there")
         return StageOutput(_training(config, env, model, first.name, seed), 1.0)
     raise UsageError(f"a study knows no stage {need.stage!r}: traces or checkpoint")
 
@@ -235,7 +237,7 @@ def _subjects(config: StudyConfig, env: str) -> Iterator[_Subject]:
                     yield _Subject(Place(env, model, progress=0.0, elicited_as=first), name, _agent(config, "hf", model))
                 continue
             for arm in config.arms:
-                for seed in config.seeds:
+                for seed in arm.seeds_of(config.seeds):
                     name = "-".join((*words, arm.name, f"seed{seed}", f"{share:g}"))
                     checkpoint = StageOutput(_training(config, env, model, arm.name, seed), share)
                     agent = _agent(config, _recipe_of(arm).agent, checkpoint)

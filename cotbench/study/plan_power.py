@@ -90,7 +90,7 @@ def _seeds(config: StudyConfig, measurement: Where, split: str) -> int:
     last = max(config.checkpoints)
     if last == 0:
         return 0
-    counts = [sum(measurement.holds(arm.name, seed, last, split) for seed in config.seeds) for arm in config.arms]
+    counts = [sum(measurement.holds(arm.name, seed, last, split) for seed in arm.seeds_of(config.seeds)) for arm in config.arms]
     return min((count for count in counts if count), default=0)
 
 

@@ -24,9 +24,9 @@ from cotbench.runs.episode import rows_of
 from cotbench.stats.crossed import FEW_SEEDS
 from cotbench.stats.formatting import format_estimate
 from cotbench.study import report_instrument, report_masking, report_probes, report_tests, report_traces, report_training
+from cotbench.study.comparisons import CHANGES, Comparison
 from cotbench.study.config import StudyConfig
 from cotbench.study.data import StudyData, read_data
-from cotbench.study.comparisons import CHANGES, Comparison
 from cotbench.study.family import family_of
 from cotbench.study.folder import STUDY
 from cotbench.study.measures import alignment_levels, conflict_levels, gap_levels, start_of

@@ -13,7 +13,7 @@ from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Section, Series, Table
 from cotbench.study.data import StudyCell
 from cotbench.study.figures import Labelled, interval_caption, progress_figure
-from cotbench.study.report_training import alignment_series
+from cotbench.study.measures import alignment_series
 from cotbench.study.scope import Scope
 from cotbench.study.series import Value, series_levels
 

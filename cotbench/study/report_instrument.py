@@ -155,20 +155,22 @@ def _level(scope: Scope, quantity: Quantity, split: str, arm: str, minus: str | 
     if not measures:
         return None
     sides = [_sums(scope, one, split, measures[0], value) for one in (arm, *([] if minus is None else [minus]))]
-    tasks = sorted(set.intersection(*(set(seed) for side in sides for seed in side))) if all(sides) else []
+    seeds = [seed for seed in sides[0] if all(seed in side for side in sides)]
+    cells = [side[seed] for side in sides for seed in seeds]
+    tasks = sorted(set.intersection(*map(set, cells))) if cells else []
     if not tasks:
         return None
-    return final_level(*(_series([[seed[task] for task in tasks] for seed in side]) for side in sides))
+    return final_level(*(_series([[side[seed][task] for task in tasks] for seed in seeds]) for side in sides)).estimate
 
 
-def _sums(scope: Scope, arm: str, split: str, measure: int, value: Value) -> list[dict[str, tuple[float, float]]]:
-    """Return task -> sum and count at an arm's last checkpoint, for each seed; nothing where a seed was not measured."""
+def _sums(scope: Scope, arm: str, split: str, measure: int, value: Value) -> dict[int, dict[str, tuple[float, float]]]:
+    """Return seed -> task -> sum and count at an arm's last checkpoint, for each seed that was measured."""
     data, cell = scope.data, scope.cell(arm, split)
     shares = data.shares(cell, measure)
     if not shares or shares[-1] == 0:
-        return []
-    found = [sums_by_task(data.rows(cell, measure, shares[-1], seed), value) for seed in data.config.seeds]
-    return found if all(found) else []
+        return {}
+    found = {seed: sums_by_task(data.rows(cell, measure, shares[-1], seed), value) for seed in data.config.seeds}
+    return {seed: sums for seed, sums in found.items() if sums}
 
 
 def _series(cells: list[list[tuple[float, float]]]) -> CheckpointSeries:

@@ -12,8 +12,8 @@ from cotbench.paper import SOURCE, paper_success
 from cotbench.prompting.elicitation import MODES
 from cotbench.report.page import Cell as TableCell
 from cotbench.report.page import Figure, Section, Table
-from cotbench.study.data import StudyCell
 from cotbench.study.comparisons import DIFFERENCES, Quantity
+from cotbench.study.data import StudyCell
 from cotbench.study.family import family_of
 from cotbench.study.figures import Labelled, interval_caption, progress_figure
 from cotbench.study.measures import (

@@ -23,9 +23,9 @@ from cotbench.stats.estimates import Estimate, paired_rate_difference
 from cotbench.stats.multiple_testing import holm
 from cotbench.stats.trend import CheckpointSeries
 from cotbench.study import report_conflict, report_masking, report_probes, report_tests, report_traces, report_training
+from cotbench.study.comparisons import CHANGES
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyData
-from cotbench.study.comparisons import CHANGES
 from cotbench.study.family import family_of
 from cotbench.study.folder import folder_of, write_mark
 from cotbench.study.plan import make_study_plan
