@@ -153,8 +153,8 @@ class StudyConfig(BaseModel):
                     raise UnknownNameError("split", split, known, f"of {env} {self.scheme}")
             for arm in (None, *arms):
                 _elicitation(env, self.elicitation_of(arm), "study" if arm is None else f"arm {arm}")
-        for arm in self.arms:
-            _among("seed", arm.seeds, self.seeds)
+        for one in self.arms:
+            _among("seed", one.seeds, self.seeds)
         splits_ = {split for splits in self.envs.values() for split in splits}
         for one in self.arms:
             if one.traces is not None and not one.traces.model_fields_set:

@@ -130,14 +130,19 @@ def pooled(parts: Sequence[CheckpointSeries | None]) -> CheckpointSeries | None:
     first = known[0]
     if any((one.progress, one.seeds) != (first.progress, first.seeds) for one in known):
         return None
-    tables = [
-        [
-            [[value for one in known for value in table(one)[seed][place]] for place in range(len(first.progress))]
-            for seed in range(len(first.totals))
-        ]
-        for table in (lambda one: one.totals, lambda one: one.counts)
-    ]
-    return CheckpointSeries(first.progress, *tables, first.seeds, tuple(task for one in known for task in one.tasks))
+    return CheckpointSeries(
+        progress=first.progress,
+        totals=_side_by_side([one.totals for one in known]),
+        counts=_side_by_side([one.counts for one in known]),
+        seeds=first.seeds,
+        tasks=tuple(task for one in known for task in one.tasks),
+    )
+
+
+def _side_by_side(tables: Sequence[Sequence[Sequence[Sequence[float]]]]) -> list[list[list[float]]]:
+    """Return tables [seeds][checkpoints][tasks] as one with the tasks of all."""
+    by_seed = [zip(*rows, strict=True) for rows in zip(*tables, strict=True)]
+    return [[[value for row in at for value in row] for at in rows] for rows in by_seed]
 
 
 def _levels(scope: Scope, series: CheckpointSeries | None) -> SeriesLevels | None:
