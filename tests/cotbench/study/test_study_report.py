@@ -218,16 +218,27 @@ def test_the_conflict_section_is_about_a_half_of_the_trace() -> None:
     (line,) = (line for line in half.panels[0].lines if line.label == "sft")
     assert [one.mean for one in line.y] == pytest.approx([0.2, 0.5, 0.8])
     assert {one.mean for panel in whole.panels for line in panel.lines for one in line.y} == {0.0}
-    numbers, donors = (item for item in section.items if isinstance(item, Table))
-    row = dict(zip(numbers.columns, numbers.rows[0], strict=True))
-    assert (row["kept at 0.5"].mean, row["kept at 1"].mean) == (pytest.approx(0.8), 0.0)
-    assert row["last sentence cut: kept"].mean == 1.0
-    counts = dict(zip(donors.columns, donors.rows[0], strict=True))
+    tables = {
+        item.name: dict(zip(item.columns, item.rows[0], strict=True)) for item in section.items if isinstance(item, Table)
+    }
+    assert tables["conflict"]["kept at 0.5"].mean == pytest.approx(0.8)  # type: ignore[union-attr]
+    assert tables["conflict_whole"]["kept at 1"].mean == 0.0  # type: ignore[union-attr]
+    assert tables["conflict_cut"]["last sentence cut: kept"].mean == 1.0  # type: ignore[union-attr]
+    counts = tables["conflict_donors"]
     assert (counts["states"], counts["donor's trace of one sentence"]) == (3 * TASKS, 3 * TASKS // 2)
 
 
 def test_without_a_probe_its_section_is_not_there() -> None:
     scope = _study(_both_rise)
+    nobody = _study(_both_rise)
+    for _, probed in nobody.data.probed:
+        if probed.manifest.probe == "conflict":
+            probed.rows[:] = [ConflictRow(task=row.task, step=0, left_out="no admissible donor") for row in probed.rows]
+    section = report_conflict.conflict_section(nobody)
+    assert section is not None and section.text.startswith("No state was measured")
+    (table,) = section.items
+    assert isinstance(table, Table)
+    assert dict(zip(table.columns, table.rows[0], strict=True))["left out: no admissible donor"] == 3 * TASKS
     alone = STUDY.replace('[[probes]]\nprobe = "conflict"\n', "")
     assert report_conflict.conflict_section(_study(_both_rise, text=alone)) is None
     for make in (
