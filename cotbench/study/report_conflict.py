@@ -32,31 +32,40 @@ def _truncations(scope: Scope, measure: int) -> tuple[float, float]:
 
 def conflict_section(scope: Scope) -> Section | None:
     """Return the section on the action under the trace of another state."""
-    data = scope.data
-    measures = [one for one in data.measures("conflict") if last_numbers(scope, one)]
-    measures = [one for one in measures if any(numbers.states for _, _, numbers in last_numbers(scope, one))]
-    if not measures:
+    measure = next((one for one in scope.data.measures("conflict") if last_numbers(scope, one)), None)
+    if measure is None:
         return None
-    measure = measures[0]
+    title = "A conflicting trace"
+    if not any(numbers.states for *_, numbers in last_numbers(scope, measure)):
+        text = "No state was measured: none has a trace of its own and another state whose trace can be given to it."
+        return Section(title, text, tuple(_donors_table(scope, measure)))
     headline, whole = _truncations(scope, measure)
-    figures = [_cuts_figure(scope, measure)]
-    for name, share in dict.fromkeys([("conflict_kept", headline), ("conflict_kept_whole", whole)]):
-        figures.append(_kept_figure(scope, measure, name, share))
+    shown = {"conflict": headline} | ({"conflict_whole": whole} if whole != headline else {})
+    figures = [_cuts_figure(scope, measure), *(_kept_figure(scope, measure, name, share) for name, share in shown.items())]
     items = [one for one in figures if one is not None]
-    if not items:
-        return None
     outcomes = ("kept", "followed", "other", "as prompt action", "kept, consistent", "kept, revised")
-    wanted = [f"{outcome} at {share:g}" for share in dict.fromkeys((headline, whole)) for outcome in outcomes]
-    wanted += ["last sentence cut: kept", "last sentence cut: followed", "own trace, last sentence cut: kept"]
-    title = f"Under {_percent(headline)} and {_percent(whole)} of the conflicting trace, at the end of the training"
-    table = last_table(scope, measure, "conflict", title, [*wanted, "empty trace: kept"])
+    tables: list[Table] = []
+    for name, share in shown.items():
+        heading = f"Under {_percent(share)} of the conflicting trace, at the end of the training"
+        tables += last_table(scope, measure, name, heading, [f"{outcome} at {share:g}" for outcome in outcomes])
+    heading = "Without the last sentence, and without a trace, at the end of the training"
+    tables += last_table(scope, measure, "conflict_cut", heading, _CUT)
     text = (
         "A state has its own trace and action; the trace of another state, which led to another action, is put in its place. "
         "Does the model keep its action (the prompt decides) or follow the foreign trace (the trace decides)? The foreign "
         "action can be executed at the state, where the environment lists what can be. A whole trace may spell its action, so "
         f"the headline is at {_percent(headline)} of its words, and the trace without its last sentence stands beside it."
     )
-    return Section("A conflicting trace", text, (*items, *table, *_donors_table(scope, measure)))
+    return Section(title, text, (*items, *tables, *_donors_table(scope, measure)))
+
+
+_CUT = (
+    "last sentence cut: kept",
+    "last sentence cut: followed",
+    "own trace, last sentence cut: kept",
+    "empty trace: kept",
+    "empty trace: as prompt action",
+)
 
 
 def _percent(share: float) -> str:
@@ -111,7 +120,7 @@ def _kept_figure(scope: Scope, measure: int, name: str, truncation: float) -> Fi
     """Return the figure of keeping one's action at a truncation of the foreign trace, over the progress of the training."""
     return progress_figure(
         scope.data,
-        scope.slug(name),
+        scope.slug(f"{name}_kept"),
         f"Kept under {_percent(truncation)} of the conflicting trace",
         "share of states",
         lambda cell: arm_lines(scope, cell, measure, lambda row: row.outcome(row.truncations.index(truncation)) == "kept"),

@@ -12,8 +12,10 @@ import pytest
 from cotbench.errors import RunFolderError
 from cotbench.judge.preference import PreferenceRow
 from cotbench.probes.alignment import AlignmentRow
+from cotbench.probes.attention import AttentionRow
 from cotbench.probes.conflict import ConflictRow
 from cotbench.probes.folder import ProbeManifest, ProbeResult
+from cotbench.probes.gradient import GradientRow
 from cotbench.probes.numbers import ProbeRow
 from cotbench.report.page import Figure, Table
 from cotbench.stats import estimates
@@ -328,16 +330,27 @@ def test_the_conflict_section_is_about_a_half_of_the_trace() -> None:
     (line,) = (line for line in half.panels[0].lines if line.label == "sft")
     assert [one.mean for one in line.y] == pytest.approx([0.2, 0.5, 0.8])
     assert {one.mean for panel in whole.panels for line in panel.lines for one in line.y} == {0.0}
-    numbers, donors = (item for item in section.items if isinstance(item, Table))
-    row = dict(zip(numbers.columns, numbers.rows[0], strict=True))
-    assert (row["kept at 0.5"].mean, row["kept at 1"].mean) == (pytest.approx(0.8), 0.0)
-    assert row["last sentence cut: kept"].mean == 1.0
-    counts = dict(zip(donors.columns, donors.rows[0], strict=True))
+    tables = {
+        item.name: dict(zip(item.columns, item.rows[0], strict=True)) for item in section.items if isinstance(item, Table)
+    }
+    assert tables["conflict"]["kept at 0.5"].mean == pytest.approx(0.8)  # type: ignore[union-attr]
+    assert tables["conflict_whole"]["kept at 1"].mean == 0.0  # type: ignore[union-attr]
+    assert tables["conflict_cut"]["last sentence cut: kept"].mean == 1.0  # type: ignore[union-attr]
+    counts = tables["conflict_donors"]
     assert (counts["states"], counts["donor's trace of one sentence"]) == (3 * TASKS, 3 * TASKS // 2)
 
 
 def test_without_a_probe_its_section_is_not_there() -> None:
     scope = _study(_both_rise)
+    nobody = _study(_both_rise)
+    for _, probed in nobody.data.probed:
+        if probed.manifest.probe == "conflict":
+            probed.rows[:] = [ConflictRow(task=row.task, step=0, left_out="no admissible donor") for row in probed.rows]
+    section = report_conflict.conflict_section(nobody)
+    assert section is not None and section.text.startswith("No state was measured")
+    (table,) = section.items
+    assert isinstance(table, Table)
+    assert dict(zip(table.columns, table.rows[0], strict=True))["left out: no admissible donor"] == 3 * TASKS
     alone = STUDY.replace('[[probes]]\nprobe = "conflict"\n', "")
     assert report_conflict.conflict_section(_study(_both_rise, text=alone)) is None
     for make in (
@@ -386,6 +399,54 @@ def _wilson(successes: int, n: int) -> tuple[float, float]:
     middle, reach = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low, high = (middle - reach) / (1 + z * z / n), (middle + reach) / (1 + z * z / n)
     return pytest.approx(max(0.0, low), abs=1e-9), pytest.approx(high)  # type: ignore[return-value]
+
+
+def test_shares_stand_beside_their_second_form_and_the_null() -> None:
+    text = STUDY + '[[probes]]\nprobe = "attention"\n[[probes]]\nprobe = "gradient"\n'
+    config = parse_study(text, "made")
+    plan = make_study_plan(config)
+    sizes = {"prompt_tokens": 80, "trace_tokens": 15, "rest_tokens": 5}
+    layers = {"prompt_layers": (0.6,), "trace_layers": (0.3,)}
+    shares = {**sizes, **layers, "prompt": 0.6, "trace": 0.3, "rest": 0.1}
+    direct = {"direct_prompt": 0.2, "direct_trace": 0.7, "direct_rest": 0.1}
+    by_layer = {"direct_prompt_layers": (0.2,), "direct_trace_layers": (0.7,)}
+    probed = []
+    for stage in plan.of_kind("probe"):
+        name = str(stage.place.probe)
+        rows: list[ProbeRow] = [
+            AttentionRow(task=f"t/{number}", step=0, **shares, first=0.5, first_layers=(0.5,))
+            if name == "attention"
+            else GradientRow(task=f"t/{number}", step=0, **shares, **direct, **by_layer)
+            for number in range(5)
+        ]
+        manifest = ProbeManifest.model_construct(probe=name, options={}, elicitation_fingerprint="0" * 16, states_sha256=name)
+        if name in ("attention", "gradient"):
+            probed.append((stage.place, ProbeResult(Path(), manifest, rows)))
+    section = report_probes.attribution_section(
+        Scope(StudyData(Path("nowhere"), config, plan, (), tuple(probed), ()), "alfworld-gen", "tiny")
+    )
+    assert section is not None
+    figures = {item.name: item for item in section.items if isinstance(item, Figure)}
+    drawn = {
+        (name, line.label): round(line.y[-1].mean or 0, 3)
+        for name, figure in figures.items()
+        for line in figure.panels[0].lines
+    }
+    assert drawn["attention_progress", "sft"] == drawn["gradient_progress", "sft"] == 0.6
+    assert drawn["attention_progress", "sft, without the first token"] == 0.2
+    assert drawn["gradient_progress", "sft, direct path"] == 0.2
+    assert drawn["attention_progress", "uniform per token"] == 0.8
+    assert drawn["gradient_progress", "uniform per token"] == round(80 / 99, 3)
+    assert drawn["attention_layers", "before training, without the first token"] == 0.2
+    assert drawn["gradient_layers", "after 100%, direct path"] == 0.2
+    tables = {item.name: item for item in section.items if isinstance(item, Table)}
+    for name, columns in (
+        ("attention", ("prompt share", "prompt share, uniform per token", "prompt share without the first token")),
+        ("gradient", ("prompt share", "prompt share, uniform per token", "direct path: prompt share")),
+    ):
+        row = dict(zip(tables[name].columns, tables[name].rows[0], strict=True))
+        null = 0.8 if name == "attention" else 80 / 99
+        assert [row[column].mean for column in columns] == pytest.approx([0.6, null, 0.2])  # type: ignore[union-attr]
 
 
 def test_no_revision_at_all_is_no_preference_and_no_failure() -> None:
