@@ -67,12 +67,7 @@ class TokenSizes:
 
 
 class Experts(NamedTuple):
-    """Names of an environment's experts.
-
-    Attributes:
-        followed: whose actions an agent takes.
-        recorded: whose actions are recorded where another agent plays.
-    """
+    """Names of an environment's experts: whose actions an agent takes, and whose are recorded where another agent plays."""
 
     followed: str
     recorded: str
@@ -92,8 +87,7 @@ class EnvEntry:
         takes_data: it reads a folder of games.
         license: of its tasks.
         expert_at_hand: the expert's actions cost next to nothing, so runs record them.
-        lists_all_admissible: whether the admissible actions that it lists are all that do something at a state, so that one
-            that is missing from the list cannot be executed there.
+        lists_all_admissible: whether it lists all actions that do something at a state; one that is not listed then does none.
         elicitation: the options of `Elicitation` whose defaults differ in this environment.
         experts: two of its experts, values of its class's argument `expert`: the one whom an agent follows to win, and the one
             who is recorded at the states of other agents, because it steps in wherever it can. None where it has one expert.

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import EnvEntry, env_entry
 from cotbench.errors import CotbenchError, EngineError, EnvBugError
 from cotbench.failure import exception_line, registered_code
 from cotbench.probes.probe import ProbeSetting
 from cotbench.probes.states import AdmissibleActions, ProbeState, StateKey
+
+if TYPE_CHECKING:
+    from cotbench.envs.base import TextEnv
 
 _T = TypeVar("_T")
 _ANOTHER_WAY = "repeated, the recorded actions led to another text"
@@ -123,6 +125,8 @@ def shortening_at(
     Returns:
         For each state its actions, where that is known; a state of an environment without such an expert has none.
     """
+    from cotbench.envs.base import TextEnv
+
     found: dict[StateKey, dict[str, bool]] = {state.key: {} for state in states}
     entry = _entry(setting)
     if entry.loaded_class().remaining_steps is TextEnv.remaining_steps:

@@ -21,7 +21,7 @@ STUDY = """
 name = "made"
 models = ["tiny"]
 seeds = [0]
-checkpoints = [1.0]
+checkpoints = [0.0, 1.0]
 [envs]
 alfworld-gen = ["id"]
 [[arms]]
