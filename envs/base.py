@@ -258,6 +258,27 @@ class TextEnv(gymnasium.Env[str, str]):
         episode = (self._task, tuple(self._executed_actions), self._rendered) if self._running else None
         return _restored, (type(self), *self._arguments, state, episode)
 
+    def admissible_actions(self) -> list[str]:
+        """Return the actions that do something in the running state, sorted and without duplicates.
+
+        Raises:
+            EpisodeOverError: no episode is running.
+        """
+        if not self._running:
+            raise EpisodeOverError("no episode is running: call reset() first")
+        return self._admissible_actions()
+
+    def remaining_steps(self, action: str | None = None) -> int | None:
+        """Return how many steps an expert that knows the whole task takes from here to its end; the state stays as it is.
+
+        Args:
+            action: an action in any spelling, to be executed first; it is not counted. None: none.
+
+        Returns:
+            The number of steps, or None where the environment has no such expert, or cannot be copied.
+        """
+        return None
+
     def render(self) -> str | None:
         """Return the last action and observation, in render mode "ansi"."""
         return self._rendered if self.render_mode == "ansi" else None

@@ -51,12 +51,14 @@ class TokenSizes:
         step: what one step adds to the prompt.
         answer: a trace with its action.
         expert_steps: steps, not tokens: how many an expert takes.
+        candidates: all admissible actions of a state together, each with its closing tag; 0 where they are not all listed.
     """
 
     first_prompt: int = 500
     step: int = 60
     answer: int = 60
     expert_steps: int = 15
+    candidates: int = 200
 
     @property
     def prompt(self) -> float:
@@ -90,6 +92,8 @@ class EnvEntry:
         takes_data: it reads a folder of games.
         license: of its tasks.
         expert_at_hand: the expert's actions cost next to nothing, so runs record them.
+        lists_all_admissible: whether the admissible actions that it lists are all that do something at a state, so that one
+            that is missing from the list cannot be executed there.
         elicitation: the options of `Elicitation` whose defaults differ in this environment.
         experts: names of two of its experts, values of its class's argument `expert`: the one whose actions an agent takes to
             win, and the one whose actions are recorded at the states of other agents, because it steps in wherever it can.
@@ -117,6 +121,7 @@ class EnvEntry:
     takes_data: bool = False
     license: str = ""
     expert_at_hand: bool = True
+    lists_all_admissible: bool = True
     elicitation: Mapping[str, Any] = field(default_factory=dict)
     experts: Experts | None = None
     dialects: Mapping[str, str | type[TextEnv]] = field(default_factory=dict)
@@ -231,7 +236,7 @@ _ALFWORLD: dict[str, Any] = {
     "experts": Experts("walkthrough", "seen"),
     "dialects": {"move": "cotbench.envs.alfworld.env:ALFWorldEnv", "put": "cotbench.envs.alfworld.env:PutALFWorldEnv"},
     "packages": ("textworld", "alfworld"),
-    "sizes": TokenSizes(350, 40, 45, 9),
+    "sizes": TokenSizes(350, 40, 45, 9, 220),
     "teacher": "cotbench.baselines.teachers.alfworld:decide",
     "trace_facts": "cotbench.baselines.teachers.facts:alfworld_facts",
 }
@@ -273,7 +278,7 @@ _BUILTIN = (
         overall=("all", "all-gen"),
         packages=("scienceworld", "py4j"),
         engines=("scienceworld",),
-        sizes=TokenSizes(900, 80, 80, 30),
+        sizes=TokenSizes(900, 80, 80, 30, 4500),
         teacher="cotbench.baselines.teachers.scienceworld:decide",
         trace_facts="cotbench.baselines.teachers.facts:scienceworld_facts",
     ),
@@ -286,13 +291,14 @@ _BUILTIN = (
         license="Apache-2.0",
         env_class="cotbench.envs.bfcl.env:BFCLEnv",
         task_source="cotbench.envs.bfcl.tasks:BFCLTasks",
+        lists_all_admissible=False,  # A call of each function, with plain values.
         elicitation={"one_line": False, "action_tokens": 512},  # A turn of the ground truth has up to 34 calls.
         experts=Experts("turn", "resume"),
         benchmark="bfcl",
         overall=("all", "all-gen"),
         packages=("mpmath",),
         engines=("mpmath", "python"),  # The error text of a failed call is Python's.
-        sizes=TokenSizes(8000, 300, 150, 14),
+        sizes=TokenSizes(8000, 300, 150, 14, 0),
         teacher="cotbench.baselines.teachers.bfcl:decide",
         trace_facts="cotbench.baselines.teachers.facts:bfcl_facts",
     ),

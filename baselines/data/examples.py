@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import Label, answer_pieces, prompt_ids
+from cotbench.baselines.data.admissible import Lists, admissible_of
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.prompting.elicitation import Elicitation, Mode
@@ -130,10 +131,15 @@ def make_examples(
         longest: tokens of the longest example that is kept; default: `context`.
         bare: whether an answer is the action alone, as in mode prompt, and no past trace is shown. The decisions are the same,
             for one without a trace may be a deliberate mistake; they are all where a demonstration has no trace at all.
+
+    Raises:
+        UsageError: prompts list the admissible actions, and these are not known of a demonstration.
     """
     episodes, too_long, shortened, without, beyond = [], [], 0, 0, 0
     takes: Counter[str] = Counter()
-    for demonstration in demonstrations:
+    demonstrations = list(demonstrations)
+    lists = _lists(demonstrations, elicitation)
+    for demonstration, admissible in zip(demonstrations, lists, strict=True):
         examples, task, elicited = [], demonstration.task, elicitation[demonstration.env]
         take, takes[task] = takes[task], takes[task] + 1
         untraced = not any(demonstration.traces)
@@ -142,10 +148,11 @@ def make_examples(
                 without += 1
                 continue
             mode: Mode = "prompt" if bare else "cot"
-            dialogue = demonstration.dialogue(step)
+            state = demonstration.dialogue(step)
             if bare:
-                dialogue = replace(dialogue, traces=(None,) * step)
-            query = Query(task, demonstration.env, task, step, mode, dialogue, elicited)
+                state = replace(state, traces=(None,) * step)
+            listed = admissible[step] if admissible else None
+            query = Query(task, demonstration.env, task, step, mode, state, elicited, admissible_actions=listed)
             try:
                 prompt, dropped = prompt_ids(query, chat, context)
             except ContextOverflowError:
@@ -165,6 +172,15 @@ def make_examples(
         if examples:
             episodes.append(tuple(examples))
     return Examples(tuple(episodes), tuple(too_long), shortened, without, beyond)
+
+
+def _lists(demonstrations: Sequence[Demonstration], elicitation: Mapping[str, Elicitation]) -> list[Lists]:
+    """Return the admissible actions at each state of each demonstration whose prompts list them; of another nothing."""
+    wanted = [place for place, one in enumerate(demonstrations) if elicitation[one.env].show_admissible]
+    lists: list[Lists] = [()] * len(demonstrations)
+    for place, found in zip(wanted, admissible_of([demonstrations[place] for place in wanted]), strict=True):
+        lists[place] = found
+    return lists
 
 
 def example_id(task: str, step: int, take: int = 0) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic_core import to_json
 
-from cotbench.errors import AgentBugError
+from cotbench.errors import AgentBugError, AgentError
 from cotbench.failure import agent_bug, exception_line, modules_of, registered_code
 from cotbench.json_text import replace_surrogates
 from cotbench.prompting.elicitation import Elicitation
@@ -24,11 +24,12 @@ _log = logging.getLogger(__name__)
 class Agent(Protocol):
     """Anything that answers queries with decisions.
 
-    Four attributes are optional. `needs`, a set of "admissible_actions" and "expert_action", makes a run fill these fields of
+    Five attributes are optional. `needs`, a set of "admissible_actions" and "expert_action", makes a run fill these fields of
     its queries. `uses_elicitation` is True for an agent that asks and reads as `Query.elicitation` says; of any other a table
-    says that it takes no elicitation, and names no fingerprint. `describe()` returns a dict for the manifest: what exactly
-    answered (model, revision, device, ...). `require(elicitation)` raises before a run begins where the agent cannot be asked
-    that way.
+    says that it takes no elicitation, and names no fingerprint. `scores_actions` is True for an agent that answers
+    `Query.given_action` with that action's log-probability, so that it can rank actions. `describe()` returns a dict for the
+    manifest: what exactly answered (model, revision, device, ...). `require(elicitation)` raises before a run begins where the
+    agent cannot be asked that way.
     """
 
     name: str
@@ -90,6 +91,11 @@ def uses_elicitation(agent: Agent) -> bool:
     return bool(getattr(agent, "uses_elicitation", False))
 
 
+def scores_actions(agent: Agent) -> bool:
+    """Return whether the agent says that it tells the log-probability of a given action."""
+    return bool(getattr(agent, "scores_actions", False))
+
+
 def describe_agent(agent: Agent) -> dict[str, Any]:
     """Return an agent's description for the manifest, beside its spec; a lone surrogate in it becomes a question mark.
 
@@ -113,9 +119,15 @@ def check_elicitation(agent: Agent, elicitation: Elicitation) -> None:
     """Raise an error where an agent cannot be asked this way.
 
     Raises:
+        AgentError: actions are to be ranked by an agent that scores none.
         CotbenchError: the agent's `require` refuses the elicitation.
         AgentBugError: its `require` fails.
     """
+    if elicitation.prompt_action == "ranked" and uses_elicitation(agent) and not scores_actions(agent):
+        raise AgentError(
+            f"agent {agent.name} tells no log-probability of a given action, so it cannot rank actions: "
+            "--prompt-elicitation bare or empty"
+        )
     check = getattr(agent, "require", None)
     if callable(check):
         with agent_code(agent):

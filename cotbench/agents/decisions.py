@@ -10,7 +10,8 @@ from dataclasses import asdict, replace
 
 from pydantic import TypeAdapter, ValidationError
 
-from cotbench.agents.base import Agent, agent_code
+from cotbench.agents.base import Agent, agent_code, scores_actions
+from cotbench.agents.ranking import expanded, merged
 from cotbench.bounds import ERROR_CHARS, TEXT_CHARS, TextBudget, bounded
 from cotbench.errors import AgentBugError
 from cotbench.failure import agent_bug, failure_of
@@ -34,20 +35,23 @@ def error_decision(error: BaseException) -> Decision:
 
 
 def decide_all(agent: Agent, queries: Sequence[Query]) -> list[Decision]:
-    """Return an agent's decisions, one for each query.
+    """Return an agent's decisions, one for each query; one that scores actions is asked a ranked query candidate by candidate.
 
     Raises:
         AgentBugError: its code fails, or it returns something else than a decision for each query.
         Exception: what it raises on purpose (`CotbenchError`), or the machine does (`OSError`, `MemoryError`).
     """
+    ranks = scores_actions(agent)
+    wanted = expanded(queries) if ranks else list(queries)
     with agent_code(agent):
-        answers = agent.decide(queries)
+        answers = agent.decide(wanted)
         decisions = list(answers) if isinstance(answers, Iterable) else None
     if decisions is None:
         raise agent_bug(agent, f"returned a {type(answers).__name__} from decide, not a list of decisions")
-    if len(decisions) != len(queries):
-        raise agent_bug(agent, f"answered {len(decisions)} of {len(queries)} queries")
-    return [check_decision(agent, decision) for decision in decisions]
+    if len(decisions) != len(wanted):
+        raise agent_bug(agent, f"answered {len(decisions)} of {len(wanted)} queries")
+    checked = [check_decision(agent, decision) for decision in decisions]
+    return merged(queries, checked) if ranks else checked
 
 
 def decide_or_errors(agent: Agent, queries: Sequence[Query]) -> list[Decision]:

@@ -66,6 +66,7 @@ class VLLMAgent:
     """
 
     uses_elicitation = True
+    scores_actions = True
 
     def __init__(
         self,

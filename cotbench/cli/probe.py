@@ -17,7 +17,7 @@ from cotbench.probes.config import MEASUREMENT, ProbeConfig
 from cotbench.runs.resources import Resources
 
 
-@with_options(ProbeConfig, Resources, without=("show_admissible", "cache_gb", "report_to"))
+@with_options(ProbeConfig, Resources, without=("cache_gb", "report_to"))
 def probe(
     typed: Typed,
     name: Annotated[
@@ -91,6 +91,7 @@ def probe(
                     answers=known,
                     observer=observer,
                     stop_at_failures=debug,
+                    data=resources.data,
                 )
     except KeyboardInterrupt:
         return print_interrupted("what was measured is kept", again, target / CONFIG)

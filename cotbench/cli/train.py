@@ -36,7 +36,7 @@ def make_command(arguments: list[str]) -> Callable[..., int]:
     load_plugins(_values(arguments, "--import"))
     config = recipe_config(_recipe_of(arguments))
 
-    @with_options(RecipeChoice, config, without=("show_admissible",))
+    @with_options(RecipeChoice, config)
     def train(
         typed: Typed,
         *,

@@ -1,5 +1,5 @@
 """Probe `alignment`: the prompt action, the CoT action and the reference action of each state. Invariant: the three belong to
-one state and one prompt, so the gap between them is paired.
+one state and one prompt, so the gap between them is paired; so do the prompt actions that are elicited in other ways.
 
 Source: paper, "prompt action", "CoT action", "gap", "consistency" and "revision rate".
 """
@@ -7,93 +7,39 @@ Source: paper, "prompt action", "CoT action", "gap", "consistency" and "revision
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 
 from pydantic import Field
 
 from cotbench.agents.base import Agent
 from cotbench.agents.decisions import decide_or_errors
-from cotbench.failure import failure_fields
+from cotbench.agents.ranking import NO_LOGPROB
+from cotbench.failure import FailureFields, failure_fields
+from cotbench.probes.alignment_row import REVISIONS, AlignmentRow
 from cotbench.probes.asking import batches, own_trace, state_query
-from cotbench.probes.numbers import ProbeNumbers, ProbeRow, over_tasks, partition_rows
+from cotbench.probes.numbers import ProbeNumbers, over_tasks, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
+from cotbench.probes.prompt_actions import Elicited, ElicitedAction, PromptElicitations, elicited_actions, known_ways, reasons
+from cotbench.probes.replay import shortening_at
 from cotbench.probes.states import ProbeState, StateAnswer, StateKey
-from cotbench.prompting.elicitation import MODES
-from cotbench.prompting.query import Decision
+from cotbench.prompting.elicitation import MODES, PROMPT_ACTIONS, PromptAction
+from cotbench.prompting.query import Decision, Query
 from cotbench.stats.estimates import Estimate
 
 _NOT_ASKED = "not asked for"
-_NO_LOGPROB = "the agent tells no log-probability of a given action"
 
 
 class AlignmentOptions(ProbeOptions):
     """Options of probe `alignment`."""
 
     scores: bool = Field(True, description="measure the log-probability of the reference action too")
-
-
-class AlignmentRow(ProbeRow):
-    """A state's three actions, all canonical.
-
-    Attributes:
-        reference: the reference action.
-        prompt_equivalent: whether the prompt action is equivalent to the reference, by the environment's rule; `cot_equivalent`
-            likewise.
-        actions_equivalent: whether the prompt action and the CoT action are equivalent.
-        trace: the agent's own trace, as it stood between the tags.
-        trace_truncated: whether the token budget ended the trace, so that the harness closed it.
-        prompt_format_ok: whether every required tag was written; `cot_format_ok` likewise.
-        prompt_logprob: natural logarithm of the probability of the reference action, closing tag included, from the prompt
-            alone; `cot_logprob` after the agent's own trace. None where it is not known: `unscored` holds the reason.
-        prompt_tokens: length of the prompt; the other token counts are of generated tokens.
-    """
-
-    task_type: str = ""
-    prompt_action: str = ""
-    cot_action: str = ""
-    reference: str = ""
-    prompt_equivalent: bool = False
-    cot_equivalent: bool = False
-    actions_equivalent: bool = False
-    trace: str = ""
-    trace_truncated: bool = False
-    prompt_format_ok: bool = True
-    cot_format_ok: bool = True
-    prompt_logprob: float | None = None
-    cot_logprob: float | None = None
-    unscored: str | None = None
-    prompt_tokens: int = 0
-    trace_tokens: int = 0
-    prompt_action_tokens: int = 0
-    cot_action_tokens: int = 0
-
-    @property
-    def prompt_match(self) -> bool:
-        """True where the prompt action is the reference action."""
-        return self.prompt_action == self.reference
-
-    @property
-    def cot_match(self) -> bool:
-        """True where the CoT action is the reference action."""
-        return self.cot_action == self.reference
-
-    @property
-    def revised(self) -> bool:
-        """True where the trace changed the action."""
-        return self.prompt_action != self.cot_action
-
-    @property
-    def revision(self) -> str:
-        """The cell of the revision table: the prompt action right or wrong -> the CoT action right or wrong."""
-        before, after = ("right" if match else "wrong" for match in (self.prompt_match, self.cot_match))
-        same = "" if before == "right" or after == "right" else ", other" if self.revised else ", same"
-        return f"{before} -> {after}{same}"
-
-
-REVISIONS = ("right -> right", "right -> wrong", "wrong -> right", "wrong -> wrong, same", "wrong -> wrong, other")
-"""The cells of the revision table; every state is in exactly one."""
+    prompt_elicitations: tuple[PromptAction, ...] = Field(
+        PROMPT_ACTIONS,
+        description="ways in which the prompt action is elicited beside the usual one: bare, empty, ranked",
+    )
 
 
 def answers(rows: Sequence[AlignmentRow]) -> dict[StateKey, StateAnswer]:
@@ -111,9 +57,10 @@ def answers(rows: Sequence[AlignmentRow]) -> dict[StateKey, StateAnswer]:
 def _measure(
     agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: AlignmentOptions
 ) -> Iterator[AlignmentRow]:
+    ways = PromptElicitations(agent, setting, states, options.prompt_elicitations)
     for group in batches(states, agent):
         for together in _rounds(group):
-            yield from _measure_group(agent, together, setting, options)
+            yield from _measure_group(ways, together, options)
 
 
 def _rounds(states: Sequence[ProbeState]) -> Iterator[list[ProbeState]]:
@@ -128,41 +75,89 @@ def _rounds(states: Sequence[ProbeState]) -> Iterator[list[ProbeState]]:
         yield [state for state in together if state is not None]
 
 
-def _measure_group(
-    agent: Agent, states: Sequence[ProbeState], setting: ProbeSetting, options: AlignmentOptions
-) -> Iterator[AlignmentRow]:
+@dataclass(slots=True)
+class _Case:
+    """One state with its queries and what was answered to them.
+
+    Attributes:
+        prompt_query, cot_query: the queries in the usual elicitation; `prompt` and `cot` answer them.
+        elicited: the prompt action by its elicitation, or why it is not known.
+        before: the score of the reference action from the prompt alone; `after` that after the agent's own trace. None where
+            they are not wanted.
+    """
+
+    state: ProbeState
+    prompt_query: Query
+    cot_query: Query
+    prompt: Decision
+    cot: Decision
+    elicited: Elicited
+    before: Decision | None
+    after: Decision | None = None
+
+    @property
+    def failure(self) -> FailureFields:
+        """The failure for which the state has to be measured again; empty where there is none."""
+        return failure_fields(self.prompt, self.cot, *(one for one in self.elicited.values() if not isinstance(one, str)))
+
+    def actions(self, setting: ProbeSetting) -> list[str]:
+        """Return all its actions, canonical."""
+        decisions = [self.prompt, self.cot, *(one for one in self.elicited.values() if not isinstance(one, str))]
+        return [self.state.action, *(setting.canonical(decision.action) for decision in decisions)]
+
+
+def _measure_group(ways: PromptElicitations, states: Sequence[ProbeState], options: AlignmentOptions) -> Iterator[AlignmentRow]:
+    setting = ways.setting
     scored = options.scores and setting.elicitation.style == "prefill"
-    queries = [tuple(state_query(state, mode, setting, agent) for mode in MODES) for state in states]
+    cases = _cases(ways, states, scored)
+    well = [case for case in cases if not case.failure]
+    if scored:
+        queries = [replace(case.cot_query, given_trace=own_trace(case.cot), given_action=case.state.action) for case in well]
+        for case, decision in zip(well, decide_or_errors(ways.agent, queries), strict=True):
+            case.after = decision
+    ranked = ways.ranked({case.state.key: (case.prompt_query, _unscorable(case, setting)) for case in well})
+    for case in well:
+        case.elicited |= ways.refused()
+        if case.state.key in ranked:
+            case.elicited["ranked"] = ranked[case.state.key]
+    shortening = shortening_at(setting, {case.state.key: case.actions(setting) for case in well}, [case.state for case in well])
+    for case in cases:
+        if case.failure:
+            yield AlignmentRow(task=case.state.task, step=case.state.step, **case.failure)
+        else:
+            yield _row(case, setting, shortening[case.state.key])
+
+
+def _cases(ways: PromptElicitations, states: Sequence[ProbeState], scored: bool) -> list[_Case]:
+    """Ask for both actions of each state, the prompt action in every way, and the score of the reference action."""
+    queries = [[state_query(state, mode, ways.setting, ways.agent) for mode in MODES] for state in states]
     flat = [query for both in queries for query in both]
+    flat += [query for prompt, _ in queries for query in ways.written_queries(prompt)]
     if scored:
         flat += [replace(prompt, given_action=state.action) for state, (prompt, _) in zip(states, queries, strict=True)]
-    decisions = decide_or_errors(agent, flat)
-    decision_pairs = list(zip(decisions[0 : 2 * len(states) : 2], decisions[1 : 2 * len(states) : 2], strict=True))
-    before, after = decisions[2 * len(states) :], []
-    if scored:
-        cases = zip(states, queries, decision_pairs, strict=True)
-        after = decide_or_errors(
-            agent,
-            [
-                replace(query, given_trace=own_trace(decision), given_action=state.action)
-                for state, (_, query), (prompt, decision) in cases
-                if (prompt.error or decision.error) is None
-            ],
-        )
-    early, late = iter(before), iter(after)
-    for state, (prompt, cot) in zip(states, decision_pairs, strict=True):
-        score = next(early, None)
-        failed = failure_fields(prompt, cot)
-        if failed:
-            yield AlignmentRow(task=state.task, step=state.step, **failed)
-        else:
-            yield _row(state, prompt, cot, (score, next(late, None)), setting)
+    answers = iter(decide_or_errors(ways.agent, flat))
+    pairs = [(next(answers), next(answers)) for _ in states]
+    written: list[Elicited] = [{way: next(answers) for way in ways.written} for _ in states]
+    scores = [next(answers) if scored else None for _ in states]
+    cases = []
+    for state, both, (prompt, cot), more, score in zip(states, queries, pairs, written, scores, strict=True):
+        elicited = {ways.main: prompt, **more} if ways.main in ways.wanted else more
+        cases.append(_Case(state, both[0], both[1], prompt, cot, elicited, score))
+    return cases
 
 
-def _row(
-    state: ProbeState, prompt: Decision, cot: Decision, scores: tuple[Decision | None, Decision | None], setting: ProbeSetting
-) -> AlignmentRow:
+def _unscorable(case: _Case, setting: ProbeSetting) -> str | None:
+    """Return why the agent could not score the reference action; "" where that was not tried."""
+    if case.before is None:
+        return ""
+    known = _logprob(case.before, case.state, setting) is not None
+    return None if known else case.before.error or NO_LOGPROB
+
+
+def _row(case: _Case, setting: ProbeSetting, shortening: Mapping[str, bool]) -> AlignmentRow:
+    state, prompt, cot = case.state, case.prompt, case.cot
     prompt_action, cot_action = setting.canonical(prompt.action), setting.canonical(cot.action)
+    scores = case.before, case.after
     logprobs = [_logprob(score, state, setting) for score in scores]
     return AlignmentRow(
         task=state.task,
@@ -181,6 +176,11 @@ def _row(
         prompt_logprob=logprobs[0],
         cot_logprob=logprobs[1],
         unscored=_unscored_reason(scores) if None in logprobs else None,
+        prompt_shortens=shortening.get(prompt_action),
+        cot_shortens=shortening.get(cot_action),
+        reference_shortens=shortening.get(state.action),
+        elicited=elicited_actions(case.elicited, state, setting, shortening.get),
+        not_elicited=reasons(case.elicited),
         prompt_tokens=prompt.prompt_tokens,
         trace_tokens=cot.trace_tokens,
         prompt_action_tokens=prompt.action_tokens,
@@ -201,7 +201,7 @@ def _logprob(score: Decision | None, state: ProbeState, setting: ProbeSetting) -
 def _unscored_reason(scores: tuple[Decision | None, Decision | None]) -> str:
     if None in scores:
         return _NOT_ASKED
-    return next((score.error for score in scores if score is not None and score.error is not None), _NO_LOGPROB)
+    return next((score.error for score in scores if score is not None and score.error is not None), NO_LOGPROB)
 
 
 def _summarize(rows: Sequence[AlignmentRow], options: AlignmentOptions) -> ProbeNumbers:
@@ -217,6 +217,8 @@ def _summarize(rows: Sequence[AlignmentRow], options: AlignmentOptions) -> Probe
         "prompt log-probability": over_tasks(measured, _scored(lambda prompt, cot: prompt)),
         "cot log-probability": over_tasks(measured, _scored(lambda prompt, cot: cot)),
         "log-probability gap": over_tasks(measured, _scored(lambda prompt, cot: cot - prompt)),
+        **_shortening(measured),
+        **_elicited(measured),
         "trace truncated": over_tasks(measured, lambda row: row.trace_truncated),
         "prompt format ok": over_tasks(measured, lambda row: row.prompt_format_ok),
         "cot format ok": over_tasks(measured, lambda row: row.cot_format_ok),
@@ -233,8 +235,62 @@ def _summarize(rows: Sequence[AlignmentRow], options: AlignmentOptions) -> Probe
         errors=errors,
         left_out=left_out,
         estimates=estimates,
-        counts={cell: cells.count(cell) for cell in REVISIONS} | _scored_counts(measured),
+        counts={cell: cells.count(cell) for cell in REVISIONS} | _scored_counts(measured) | _elicited_counts(measured),
     )
+
+
+def _shortening(rows: Sequence[AlignmentRow]) -> dict[str, Estimate]:
+    """Return the shares of actions that shorten the rest of the task; none where that is known nowhere."""
+    known = [row for row in rows if row.prompt_shortens is not None and row.cot_shortens is not None]
+    if not known:
+        return {}
+    return {
+        "prompt shortens": over_tasks(known, lambda row: row.prompt_shortens),
+        "cot shortens": over_tasks(known, lambda row: row.cot_shortens),
+        "gap shortens": over_tasks(known, lambda row: bool(row.cot_shortens) - bool(row.prompt_shortens)),
+        "reference shortens": over_tasks(known, lambda row: row.reference_shortens),
+    }
+
+
+_ELICITED: Mapping[str, Callable[[AlignmentRow, ElicitedAction], float | bool | None]] = {
+    "exact": lambda row, found: found.action == row.reference,
+    "equivalent": lambda row, found: found.equivalent,
+    "format ok": lambda row, found: found.format_ok,
+    "shortens": lambda row, found: found.shortens,
+    "gap": lambda row, found: row.cot_match - (found.action == row.reference),
+    "consistency": lambda row, found: found.action == row.cot_action,
+}
+"""The numbers of an elicitation. The gap is CoT alignment minus that of the elicitation at the same states; consistency is the
+share of states with one action.
+"""
+
+
+def elicited_value(way: PromptAction, name: str, row: AlignmentRow) -> float | bool | None:
+    """Return the value of a row behind one number of an elicitation; None where it is not known.
+
+    Args:
+        way: the elicitation.
+        name: "exact", "equivalent", "format ok", "shortens", "gap" or "consistency".
+        row: the row.
+    """
+    found = row.elicited.get(way)
+    return None if found is None else _ELICITED[name](row, found)
+
+
+def _elicited(rows: Sequence[AlignmentRow]) -> dict[str, Estimate]:
+    """Return the numbers of each elicitation of the prompt action, over the states where it is known."""
+    found = {
+        f"{way} {name}": over_tasks(rows, partial(elicited_value, way, name))
+        for way in known_ways(row.elicited for row in rows)
+        for name in _ELICITED
+    }
+    return {name: estimate for name, estimate in found.items() if estimate.mean is not None}
+
+
+def _elicited_counts(rows: Sequence[AlignmentRow]) -> dict[str, int]:
+    """Return at how many states an elicitation is not known, by elicitation and reason."""
+    missing = Counter((way, reason) for row in rows for way, reason in row.not_elicited.items())
+    return {f"no {way} prompt action: {reason}": count for (way, reason), count in missing.most_common()}
 
 
 def _scored_counts(rows: Sequence[AlignmentRow]) -> dict[str, int]:
@@ -272,10 +328,11 @@ PROBE = Probe(
     row=AlignmentRow,
     measure=_measure,
     summarize=_summarize,
-    cost=lambda sizes: sizes.prompt + 2 * sizes.answer,
+    cost=lambda sizes: sizes.prompt + 3 * sizes.answer + sizes.candidates,
     answers=answers,
     sections=(
         "cotbench.study.report_training:training_section",
+        "cotbench.study.report_elicitation:elicitation_section",
         "cotbench.study.report_training:revisions_section",
         "cotbench.study.report_training:log_probability_section",
     ),

@@ -9,6 +9,7 @@ from cotbench.agents.base import Agent, needs_of
 from cotbench.agents.decisions import decide_or_errors
 from cotbench.failure import failure_fields
 from cotbench.probes.probe import ProbeSetting
+from cotbench.probes.replay import shown_actions
 from cotbench.probes.states import ProbeState, StateAnswer, StateKey
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.prompting.parsing import THINK_CLOSE, THINK_OPEN
@@ -25,8 +26,13 @@ def state_query(state: ProbeState, mode: Mode, setting: ProbeSetting, agent: Age
         state: the state.
         mode: "prompt" or "cot".
         setting: states, elicitation and seed of the measurement.
-        agent: the agent to be queried; the expert's action is filled in where it needs one.
+        agent: the agent to be queried; the expert's action is filled in where it needs one, the admissible actions where it or
+            the elicitation does.
+
+    Raises:
+        EngineError: the elicitation needs the admissible actions, and they are not known.
     """
+    needs = needs_of(agent)
     return Query(
         episode=state.task,
         env=setting.states.env,
@@ -36,7 +42,8 @@ def state_query(state: ProbeState, mode: Mode, setting: ProbeSetting, agent: Age
         dialogue=state.dialogue,
         elicitation=setting.elicitation,
         seed=derive_seed(setting.seed, state.task, mode, state.step),
-        expert_action=state.action if "expert_action" in needs_of(agent) else None,
+        admissible_actions=shown_actions(setting, state, needed="admissible_actions" in needs),
+        expert_action=state.action if "expert_action" in needs else None,
     )
 
 

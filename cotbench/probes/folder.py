@@ -112,7 +112,7 @@ class ProbeSummary(_ProbeRecord):
     """The contents of `probe.json`: the numbers, and the settings they were measured with.
 
     Attributes:
-        recorded: the run whose own states and answers were measured, as it was then; `judge` as in the manifest.
+        recorded, judge: as in the manifest.
     """
 
     model_config = _FROZEN
@@ -197,6 +197,7 @@ def run_probe(
     judge: dict[str, Any] | None = None,
     choose: Callable[[Sequence[Any]], Collection[StateKey]] | None = None,
     stop_at_failures: bool = False,
+    data: Path | None = None,
 ) -> ProbeSummary:
     """Measure an agent into a new folder, or resume one: missing states are measured, and those with an error again.
 
@@ -204,8 +205,7 @@ def run_probe(
         probe: the probe.
         folder: the folder of this measurement; an open one where the caller writes other files to it too.
         agent: the agent to measure; `spec` is the spec it was made from.
-        states: the states to measure it on.
-        elicitation: how answers are asked for.
+        states, elicitation: the states to measure it on, and how answers are asked for.
         options: the probe's own.
         seed: pairs states with donors, seeds sampling.
         answers: the agent's answers at these states, where they are known.
@@ -214,6 +214,7 @@ def run_probe(
         judge: see `ProbeManifest`.
         choose: from the rows that exist already, which states are to have a row in the end; all states when left out.
         stop_at_failures: end at the first state that a bug or another exception fails.
+        data: the folder of the environment's data; it changes no result.
 
     Returns:
         The summary, as written to `probe.json`.
@@ -227,7 +228,7 @@ def run_probe(
     check_elicitation(agent, elicitation)
     manifest = _manifest(probe, agent, spec, states, elicitation, options, seed, answers is not None, judge)
     entry = env_entry(states.env).in_dialect(states.dialect)
-    setting = ProbeSetting(states, elicitation, entry.canonical(), entry.equivalent(), seed, answers or {})
+    setting = ProbeSetting(states, elicitation, entry.canonical(), entry.equivalent(), seed, answers or {}, data)
     store = _rows_file(probe)
     with open_folder(folder, kind) if isinstance(folder, Path) else nullcontext(folder) as opened:
         existing: list[Any] = []
@@ -336,8 +337,7 @@ def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elici
     Args:
         folder: the folder of that probe.
         agent: the spec of the agent that is measured.
-        states: the states it is measured on.
-        elicitation: how answers are asked for.
+        states, elicitation: the states it is measured on, and how answers are asked for.
 
     Raises:
         UsageError: the folder belongs to another probe, agent, set of states or elicitation.

@@ -9,6 +9,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import isclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +18,7 @@ from cotbench.agents.base import Agent
 from cotbench.envs.registry import TokenSizes
 from cotbench.errors import UsageError
 from cotbench.probes.numbers import ProbeNumbers, ProbeRow
-from cotbench.probes.states import ProbeState, StateAnswer, StateKey, StateSet
+from cotbench.probes.states import AdmissibleActions, ProbeState, StateAnswer, StateKey, StateSet
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.registry import Registry, require_kind
 
@@ -43,6 +44,8 @@ class ProbeSetting:
         seed: pairs states with donors, seeds sampling.
         answers: this agent's answers at these states, where they are known already (the rows of probe `alignment`); a probe
             asks for an answer that is missing here.
+        data: the folder of the environment's data, for a probe that plays its way back to a state; None means its default.
+        listed: what the environment listed at states so far (`replay.listed_at`).
     """
 
     states: StateSet
@@ -51,6 +54,8 @@ class ProbeSetting:
     equivalent: Callable[[str, str], bool] = operator.eq
     seed: int = 0
     answers: Mapping[StateKey, StateAnswer] = field(default_factory=dict)
+    data: Path | None = None
+    listed: dict[StateKey, AdmissibleActions] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,7 @@ _registry: Registry[Probe] = Registry(
         "gradient": "cotbench.probes.gradient:PROBE",
         "preference": "cotbench.judge.preference:PROBE",
         "sensitivity": "cotbench.probes.sensitivity:PROBE",
+        "wording": "cotbench.probes.wording:PROBE",
     },
     _check,
 )

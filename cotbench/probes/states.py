@@ -54,6 +54,19 @@ class ProbeState:
         return self.task, self.step
 
 
+@dataclass(frozen=True, slots=True)
+class AdmissibleActions:
+    """The actions that do something at a state.
+
+    Attributes:
+        actions: without duplicates; None where they are not known.
+        reason: why they are not.
+    """
+
+    actions: tuple[str, ...] | None
+    reason: str | None = None
+
+
 class RecordedRun(BaseModel):
     """A run whose own states and recorded answers are measured, so that its agent is not queried.
 

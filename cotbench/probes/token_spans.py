@@ -18,6 +18,7 @@ from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.failure import failure_fields, failure_of
 from cotbench.probes.asking import answers_for, batches
 from cotbench.probes.numbers import Curve, ProbeNumbers, ProbeRow, over_tasks, partition_rows
+from cotbench.probes.replay import shown_actions
 from cotbench.prompting.query import Query
 
 if TYPE_CHECKING:
@@ -114,7 +115,10 @@ def tokenize_state(
     Raises:
         ContextOverflowError: it is longer than `context`.
     """
-    query = Query(state.task, setting.states.env, state.task, state.step, "cot", state.dialogue, setting.elicitation)
+    query = Query(
+        *(state.task, setting.states.env, state.task, state.step, "cot", state.dialogue, setting.elicitation),
+        admissible_actions=shown_actions(setting, state),
+    )
     prompt, _ = prompt_ids(query, chat, context)
     pieces: list[tuple[Label, list[int]]] = [("prompt", prompt), *answer_pieces(chat, trace, action)]
     ids: list[int] = []

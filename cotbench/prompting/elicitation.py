@@ -10,31 +10,28 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from cotbench.envs.registry import env_entry
 from cotbench.flags import Flag
 from cotbench.prompting.dialogue import CUT_RULE, DROP_RULE, Dialogue, truncate_middle
 from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, TAGS, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.wordings import DEFAULT_WORDING, Wording, instruction
 
 Mode = Literal["prompt", "cot"]
 MODES: tuple[Mode, Mode] = ("prompt", "cot")
 
 _VERSION = 2
 
-_PREFILL_INSTRUCTION = (
-    f"Give your next action as {ACTION_OPEN}ACTION{ACTION_CLOSE}. "
-    f"Before it you may reason, between {THINK_OPEN} and {THINK_CLOSE}."
-)
 _EXAMPLES = "Actions look like this:"
 _FUNCTIONS = "You can call these functions:"
-_TEMPLATE_INSTRUCTION = {
-    "prompt": f"Answer with your next action and nothing else, as {ACTION_OPEN}ACTION{ACTION_CLOSE}.",
-    "cot": (
-        f"First reason about what to do, between {THINK_OPEN} and {THINK_CLOSE}. "
-        f"Then give your next action as {ACTION_OPEN}ACTION{ACTION_CLOSE}."
-    ),
-}
+
+PromptAction = Literal["bare", "empty", "ranked"]
+PROMPT_ACTIONS: tuple[PromptAction, PromptAction, PromptAction] = ("bare", "empty", "ranked")
+"""Ways to elicit a prompt action: after the opening action tag; after an empty trace and the opening action tag; the most
+probable admissible action."""
+
+_RANK_RULE = "sum of token log-probabilities after the opening action tag, closing tag included; ties: the first when sorted"
 
 
 class Message(NamedTuple):
@@ -67,6 +64,27 @@ class Elicitation(BaseModel):
     show_admissible: bool = Field(False, description="list the admissible actions of the current state")
 
     observation_chars: int = Field(16_000, ge=2, description="characters shown of an observation")
+    # Left out of dumps and of the fingerprint at their defaults: what was elicited before they existed is elicited so still.
+    prompt_action: Annotated[PromptAction, Flag(name="--prompt-elicitation")] = Field(
+        "bare",
+        description=(
+            "prompt mode: bare writes after the opening action tag, empty after an empty trace, ranked takes the most probable "
+            "admissible action"
+        ),
+        exclude_if=lambda value: value == "bare",
+    )
+    wording: Wording = Field(
+        DEFAULT_WORDING,
+        description="wording of the instruction on the form of an answer",
+        exclude_if=lambda value: value == DEFAULT_WORDING,
+    )
+
+    @field_validator("prompt_action")
+    @classmethod
+    def _scorable(cls, value: PromptAction, info: ValidationInfo) -> PromptAction:
+        if value == "ranked" and info.data.get("style") == "template":
+            raise ValueError("actions are ranked after an opened tag, so with style prefill")
+        return value
 
     @classmethod
     def for_env(cls, env: str, **options: Any) -> Self:
@@ -83,7 +101,10 @@ class Elicitation(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits over every field and every fixed text."""
+        """Sixteen hexadecimal digits over every field and every fixed text.
+
+        `prompt_action` and `wording` are part of it where they are not the defaults.
+        """
         fixed = {
             "version": _VERSION,
             "tags": TAGS,
@@ -92,13 +113,19 @@ class Elicitation(BaseModel):
             "examples": _EXAMPLES,
             "functions": _FUNCTIONS,
             "instructions": {mode: self.instruction(mode) for mode in MODES},
+            **({"rank_rule": _RANK_RULE} if self.prompt_action == "ranked" else {}),
         }
         content = json.dumps({**self.model_dump(), **fixed}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def instruction(self, mode: Mode) -> str:
         """Return the system text's sentence on the form of an answer; with prefill it is the same in both modes."""
-        return _PREFILL_INSTRUCTION if self.style == "prefill" else _TEMPLATE_INSTRUCTION[mode]
+        return instruction(self.wording, "prefill" if self.style == "prefill" else mode)
+
+    @property
+    def needs_admissible(self) -> bool:
+        """Whether a query needs the admissible actions: to list them, or to rank them."""
+        return self.show_admissible or self.prompt_action == "ranked"
 
     def messages(self, dialogue: Dialogue, mode: Mode, admissible: tuple[str, ...] | None = None) -> list[Message]:
         """Return the chat that a model is shown; it ends with the current observation.

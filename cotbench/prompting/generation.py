@@ -86,8 +86,11 @@ def answer_program(query: Query) -> AnswerProgram:
     """Return the program that answers a query.
 
     Raises:
-        AgentError: a given action in style template, where nothing says at which token it would begin.
+        AgentError: a given action in style template, where nothing says at which token it would begin; a query whose candidates
+            have to be scored one by one (`cotbench.agents.ranking`).
     """
+    if is_ranked(query):
+        raise AgentError("a ranked prompt action is several queries, one a candidate: ask by agents.decisions.decide_all")
     if query.given_action is not None and query.elicitation.style == "template":
         raise AgentError("an action can be scored only after an opened tag: ask with style prefill")
     return _answer_prefilled(query) if query.elicitation.style == "prefill" else _answer_freely(query)
@@ -127,11 +130,24 @@ def first_stop(text: str, stops: Sequence[str], one_line: bool) -> tuple[str, st
     return text[:place], stop
 
 
+def is_ranked(query: Query) -> bool:
+    """Return whether the answer is the most probable of the admissible actions, so that nothing is generated."""
+    return query.mode == "prompt" and query.elicitation.prompt_action == "ranked" and query.given_action is None
+
+
 def opening_tag(query: Query) -> str:
     """Return what the harness writes first in the assistant's turn."""
+    trace = _given_trace(query)
     if query.elicitation.style == "template":
-        return "" if query.mode == "prompt" or query.given_trace is None else f"{THINK_OPEN}{query.given_trace}{THINK_CLOSE}\n"
-    return ACTION_OPEN if query.mode == "prompt" else THINK_OPEN
+        return "" if trace is None else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
+    return ACTION_OPEN if query.mode == "prompt" and trace is None else THINK_OPEN
+
+
+def _given_trace(query: Query) -> str | None:
+    """Return the trace that the harness writes, an empty one before an `empty` prompt action; None where it writes none."""
+    if query.mode == "prompt":
+        return "" if query.elicitation.prompt_action == "empty" else None
+    return query.given_trace
 
 
 def _seed(query: Query, stops: tuple[str, ...]) -> int:
@@ -142,8 +158,8 @@ def _answer_prefilled(query: Query) -> AnswerProgram:
     """Open the tags for the model: `p <think>` ... `</think>`, then, in both modes, `<action>`."""
     elicitation = query.elicitation
     prefill: Prefill = ()
-    trace, reasoning = query.given_trace, None
-    if query.mode == "cot":
+    trace, reasoning = _given_trace(query), None
+    if query.mode == "cot" or trace is not None:
         prefill = (THINK_OPEN,)
         if trace is None:
             ends = (THINK_CLOSE, ACTION_OPEN)
@@ -161,7 +177,7 @@ def _answer_prefilled(query: Query) -> AnswerProgram:
     )
     trace_closed = reasoning is None or reasoning.stop == THINK_CLOSE
     parsed = parse_answer(f"{ACTION_OPEN}{_without_cut_tag(answer, ACTION_CLOSE)}{ACTION_CLOSE}")
-    before = "" if query.mode == "prompt" else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
+    before = "" if trace is None else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
     return Decision(
         action=parsed.action,
         trace=None if query.mode == "prompt" else (trace or "").strip(),
@@ -198,7 +214,7 @@ def _read_free_answer(query: Query, opening: str, answer: Generation) -> Decisio
         action=parsed.action,
         trace=parsed.trace if query.mode == "cot" else None,
         raw=raw,
-        format_ok=parsed.format_ok and (query.mode == "prompt") == (parsed.trace is None),
+        format_ok=parsed.format_ok and (query.mode == "cot" or bool(opening)) == (parsed.trace is not None),
         trace_truncated="trace not closed" in parsed.problems,
         trace_tokens=trace_tokens,
         action_tokens=answer.tokens - trace_tokens,

@@ -12,8 +12,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cotbench.agents.base import Agent, StreamingAgent, agent_code, needs_of
+from cotbench.agents.base import Agent, StreamingAgent, agent_code, needs_of, scores_actions
 from cotbench.agents.decisions import bounded_decision, check_decision, decide_all, error_decision
+from cotbench.agents.ranking import Answering, RankedAnswers
 from cotbench.bounds import ANSWERS_CHARS, TextBudget
 from cotbench.envs.registry import Instructions
 from cotbench.errors import EngineError, EnvBugError, WorkerLostError
@@ -231,7 +232,9 @@ class _Rollout:
     def __init__(self, agent: Agent, rules: RolloutRules, observer: Observer) -> None:
         self._agent, self._rules, self._observer = agent, rules, observer
         self._needs = needs_of(agent)
-        self._answers = agent if isinstance(agent, StreamingAgent) else _Rounds(agent)
+        self._in_rounds = not isinstance(agent, StreamingAgent)
+        answers: Answering = agent if isinstance(agent, StreamingAgent) else _Rounds(agent)
+        self._answers = answers if self._in_rounds or not scores_actions(agent) else RankedAnswers(answers)
         self._slots: dict[str, _Slot] = {}
 
     def play(self, waiting: deque[RolloutSpec], idle: deque[EnvHandle]) -> None:
@@ -244,7 +247,7 @@ class _Rollout:
             working = [slot for slot in self._slots.values() if slot.env_pending]
             awaited = len(self._slots) - len(working)
             # A streaming agent computes meanwhile; a round is worth a short wait for environments that are about to reply.
-            wait = _LONG_WAIT if not awaited else _SHORT_WAIT if isinstance(self._answers, _Rounds) else 0.0
+            wait = _LONG_WAIT if not awaited else _SHORT_WAIT if self._in_rounds else 0.0
             ready = wait_for_replies([slot.env for slot in working], wait) if working else []
             for slot in working:
                 if any(slot.env is env for env in ready):

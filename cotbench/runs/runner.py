@@ -20,12 +20,14 @@ from cotbench.agents.base import (
     close_agent,
     describe_agent,
     needs_of,
+    scores_actions,
     uses_elicitation,
 )
 from cotbench.agents.face import check_agent
 from cotbench.agents.registry import make_agent
 from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import digest
+from cotbench.errors import UsageError
 from cotbench.failure import AGENT_BUG, failure_in
 from cotbench.runs.dataset_card import write_run_card
 from cotbench.runs.env_workers import EnvSettings, open_envs
@@ -80,7 +82,7 @@ def start_run(
     Raises:
         MissingExtraError: the environment's engine is not installed.
         RunFolderError: the folder holds something already.
-        UsageError: the agent is no agent.
+        UsageError: the agent is no agent; actions are to be ranked where the environment does not list all.
         AgentError: the agent does not support this elicitation.
         BugError: see `_Recorder`.
         CotbenchError: the environment cannot be made. As after every error but an interrupt, nothing is left in the folder
@@ -89,6 +91,12 @@ def start_run(
     plan.entry.require()
     check_agent(agent)
     check_elicitation(agent, plan.config.elicitation)
+    ranked = plan.config.elicitation.prompt_action == "ranked" and scores_actions(agent)
+    if ranked and not plan.entry.lists_all_admissible:
+        raise UsageError(
+            f"{plan.entry.name} does not list all of its admissible actions, so they cannot be ranked: "
+            "--prompt-elicitation bare or empty"
+        )
     require_trackers(resources.report_to)
     with _opened(folder, new_run_folder) as opened:
         manifest = _manifest(plan, agent, resources.data)
@@ -203,7 +211,7 @@ def _play(
     request = set(needs_of(agent))
     if _wants_expert(plan, agent):
         request.add("expert_action")
-    if config.elicitation.show_admissible:
+    if config.elicitation.needs_admissible:
         request.add("admissible_actions")
     settings = EnvSettings(
         config.env,

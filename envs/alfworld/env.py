@@ -11,11 +11,13 @@ from cotbench.envs.alfworld import actions
 from cotbench.envs.alfworld.engine import Engine
 from cotbench.envs.alfworld.expert import Expert, Mind
 from cotbench.envs.alfworld.game import Game
+from cotbench.envs.alfworld.informed_expert import InformedPlayer
 from cotbench.envs.alfworld.native_engine import NativeEngine
 from cotbench.envs.alfworld.tasks import GeneratedGames, OfficialGames, load_game
 from cotbench.envs.alfworld.textworld_engine import TextWorldEngine
 from cotbench.envs.alfworld.walkthrough import Walkthrough
 from cotbench.envs.base import EnvOutcome, TextEnv
+from cotbench.envs.reading import read_action
 from cotbench.envs.tasks import TaskSource, playable
 from cotbench.errors import EngineError, GameFileError, UnknownNameError
 
@@ -132,6 +134,7 @@ class ALFWorldEnv(TextEnv):
         self._expert: Expert | None = None
         self._walkthrough = Walkthrough(())
         self._walkthrough_commands: tuple[str, ...] = ()
+        self._player: InformedPlayer | None = None
 
     canonical = staticmethod(actions.MOVE.canonical)
 
@@ -209,6 +212,19 @@ class ALFWorldEnv(TextEnv):
         none.
         """
         return self._expert.mind() if self._expert is not None else None
+
+    def remaining_steps(self, action: str | None = None) -> int | None:
+        """Return how many steps an expert that knows the whole household takes to the end; see `informed_expert`.
+
+        The running game is copied, so only the engine "native" can tell.
+        """
+        engine = self._playing()
+        if not isinstance(engine, NativeEngine) or not self._running:
+            return None
+        if self._player is None or not self._player.began(self._task, self._executed_actions):
+            self._player = InformedPlayer(self._task, engine, self._dialect)
+        self._player.follow(self._executed_actions)
+        return self._player.steps_left(None if action is None else read_action(self._executed, action))
 
     def _playing(self) -> Engine:
         if self._engine is None:

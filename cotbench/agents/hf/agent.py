@@ -63,6 +63,7 @@ class HFAgent:
     """
 
     uses_elicitation = True
+    scores_actions = True
 
     def __init__(
         self,

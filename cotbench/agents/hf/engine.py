@@ -40,7 +40,7 @@ class EngineLimits:
     Attributes:
         cache_bytes: memory for the KV caches; beyond it lanes not in use are dropped, the least recently used first.
         prefill_chunk: tokens of one prompt in a forward pass.
-        max_tokens_per_forward: tokens in a forward pass, more or less: continuations are never held back.
+        max_tokens_per_forward: tokens in a forward pass, more or less: of continuations, forced ones alone are held back.
         max_draft_tokens: how many of them may be drafts, all continuations together.
         speculative: whether to draft tokens (prompt lookup).
     """
@@ -139,17 +139,25 @@ class Engine:
         self._lanes: OrderedDict[LaneKey, _Lane] = OrderedDict()
         self._waiting: deque[_Branch] = deque()
         self._done: list[tuple[Key, Decision]] = []
+        self._last_prompt: tuple[tuple[object, ...], list[int], int] = ((), [], 0)
 
     def submit(self, key: Key, query: Query) -> None:
         """Take a query in; `step` returns its decision under the key."""
         try:
-            prompt, dropped = prompt_ids(query, self._chat, self._context)
+            prompt, dropped = self._prompt(query)
             program = answer_program(query)
             continuation = self._continuation(query, next(program))
         except Exception as error:  # A prompt too long, a broken template: this query's failure alone.
             self._done.append((key, error_decision(error)))
             return
         self._waiting.append(_Branch(key, query, prompt, dropped, program, continuation))
+
+    def _prompt(self, query: Query) -> tuple[list[int], int]:
+        """Return `prompt_ids` of a query; those of the last one are remembered, for the candidates of a state come in a row."""
+        parts = (query.dialogue, query.mode, query.elicitation, query.admissible_actions)
+        if parts != self._last_prompt[0]:
+            self._last_prompt = (parts, *prompt_ids(query, self._chat, self._context))
+        return self._last_prompt[1:]
 
     def _continuation(self, query: Query, request: GenerationRequest) -> Continuation:
         return Continuation(request, query.elicitation, self._chat, self._end_ids)
@@ -224,27 +232,35 @@ class Engine:
         """
         lanes = [lane for lane in self._lanes.values() if lane.running]
         share = self._limits.max_draft_tokens // max(1, sum(len(lane.running) for lane in lanes))
-        spans = [span for lane in lanes if not lane.pending for span in self._branch_spans(lane, 0, share)]
-        room = self._limits.max_tokens_per_forward - sum(len(span.ids) for span, _, _ in spans)
+        room = self._limits.max_tokens_per_forward
+        spans: list[tuple[TokenSpan, _Lane, _Branch | None]] = []
         for lane in lanes:
-            if lane.pending and room > 0:
+            if not lane.pending:
+                spans += self._branch_spans(lane, 0, share, room - _tokens(spans))
+        for lane in lanes:
+            if lane.pending and _tokens(spans) < room:
                 chunk = lane.pending[: self._limits.prefill_chunk]
                 spans.append((TokenSpan(chunk, lane.cache), lane, None))
-                room -= len(chunk)
                 if len(chunk) == len(lane.pending):
-                    spans += self._branch_spans(lane, len(chunk), share)
+                    spans += self._branch_spans(lane, len(chunk), share, room - _tokens(spans))
         return spans
 
-    def _branch_spans(self, lane: _Lane, ahead: int, share: int) -> list[tuple[TokenSpan, _Lane, _Branch | None]]:
+    def _branch_spans(self, lane: _Lane, ahead: int, share: int, room: int) -> list[tuple[TokenSpan, _Lane, _Branch | None]]:
         """Return the spans of a lane's branches.
 
         Args:
             lane: the lane.
             ahead: tokens of its prompt that the same pass computes before them.
             share: draft tokens for each branch.
+            room: tokens beyond which forced continuations wait for another pass: a state may have hundreds of candidates, and
+                each of their tokens takes a row of logits.
         """
         spans: list[tuple[TokenSpan, _Lane, _Branch | None]] = []
         for branch in lane.running:
+            if branch.continuation.request.forced is not None:
+                if room <= 0:
+                    continue
+                room -= len(branch.pending)
             branch.draft = self._draft(branch, share)
             rows = range(branch.continuation.logit_rows + len(branch.draft), 0, -1)
             spans.append((TokenSpan(branch.pending + branch.draft, branch.cache, lane.cache, ahead, rows), lane, branch))
@@ -347,6 +363,10 @@ class Engine:
         """Drop what a lane holds, once nobody uses it."""
         if not lane.running:
             self._lanes = OrderedDict((name, other) for name, other in self._lanes.items() if other is not lane)
+
+
+def _tokens(spans: Sequence[tuple[TokenSpan, _Lane, _Branch | None]]) -> int:
+    return sum(len(span.ids) for span, _, _ in spans)
 
 
 def _lane_key(query: Query) -> LaneKey:

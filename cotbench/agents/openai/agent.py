@@ -57,6 +57,8 @@ class OpenAIAgent:
     """
 
     uses_elicitation = True
+    scores_actions = True
+    """Where the server does: `require` tries it."""
 
     def __init__(
         self,
@@ -140,13 +142,16 @@ class OpenAIAgent:
             raise AgentError(
                 "tools=native lets the server write the whole answer, so nothing is opened: --elicitation-style template"
             )
-        if elicitation.style == "prefill" and self._server.prefill == "none":
+        opened = elicitation.style == "prefill" or elicitation.prompt_action == "empty"
+        if opened and self._server.prefill == "none":
             raise AgentError(
                 f"{self._connection.url} cannot continue a turn that we open ({self._server.reason}): "
-                "ask with --elicitation-style template"
+                "ask with --elicitation-style template and --prompt-elicitation bare"
             )
+        # Of a ranked prompt action, the score of one candidate.
+        given = "yes" if elicitation.prompt_action == "ranked" else None
         try:
-            self._answer(Query("trial", "", "", 0, "prompt", _TRIAL, elicitation))
+            self._answer(Query("trial", "", "", 0, "prompt", _TRIAL, elicitation, given_action=given))
         except ServerError as error:
             if error.refused:  # What may pass, or concerns one answer, is left to the queries.
                 flags = [flag for flag in ("--temperature", "--top-p") if flag[2:].replace("-", "_") in str(error)]

@@ -11,14 +11,17 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
+from cotbench.agents import make_agent
 from cotbench.agents.hf.agent import HFAgent
 from cotbench.agents.hf.attention import forward
 from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.baselines.data.admissible import admissible_of
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.examples import Example, Examples, make_examples
 from cotbench.baselines.training.sequence_tree import build_trees
 from cotbench.envs import Instructions
-from cotbench.errors import AgentError
+from cotbench.envs.registry import env_entry
+from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
@@ -311,3 +314,31 @@ def test_a_part_that_is_not_there_is_empty() -> None:
     example = examples(Chat(tiny_models.tokenizer())).flat[0]
     assert replace(example, spans=example.spans[:1]).part("action") == ()
     assert isinstance(example, Example)
+
+
+def test_a_prompt_lists_what_was_admissible_where_the_elicitation_does() -> None:
+    made: Any = make_agent("hf:tiny?threads=1&device=cpu")
+    env = env_entry("alfworld-gen").make(split="train", request=["admissible_actions"])
+    task = next(iter(env._split_tasks()))
+    text, info = env.reset(options={"task": task})
+    texts, actions, lists = [text], [], []
+    for _ in range(3):
+        lists.append(tuple(info["admissible_actions"]))
+        actions.append(lists[-1][len(actions)])
+        text, *_, info = env.step(actions[-1])
+        texts.append(text)
+    one = Demonstration(
+        env="alfworld-gen", task=task, observations=tuple(texts[:-1]), actions=tuple(actions), traces=("I go.",) * 3
+    )
+    again = one.model_copy(update={"actions": (actions[0],), "observations": (texts[0],), "traces": ("I go.",)})
+    assert admissible_of([one, again]) == [tuple(lists), (lists[0],)]
+    shown = Elicitation(show_admissible=True)
+    chat = made._chat
+    examples = make_examples([one, again], chat, {"alfworld-gen": shown}, context=4096)
+    for step, example in enumerate(examples.episodes[0]):
+        messages = shown.messages(one.dialogue(step), "cot", lists[step])
+        assert list(example.part("prompt")) == chat.prompt_ids(messages)
+    odd = one.model_copy(update={"observations": (texts[0], "A dragon.", texts[2])})
+    with pytest.raises(UsageError, match="another text"):
+        make_examples([odd], chat, {"alfworld-gen": shown}, context=4096)
+    assert make_examples([odd], chat, {"alfworld-gen": Elicitation()}, context=4096).flat

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cotbench.envs.registry import env_entry
-from cotbench.probes.alignment import REVISIONS, answers
-from cotbench.probes.asking import answers_for
+from cotbench.probes.alignment import answers
+from cotbench.probes.alignment_row import REVISIONS
+from cotbench.probes.asking import answers_for, state_query
 from cotbench.probes.probe import ProbeSetting
+from cotbench.probes.replay import admissible_at, shortening_at
 from cotbench.probes.states import StateAnswer, read_states
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query, derive_seed
 from cotbench.stats import estimates
 from tests.conftest import needs_hf
+from tests.cotbench.probes.conftest import Reference
 from tests.probing import Scripted, means, measured, numbers, setting, state, states
 
 RIGHT = {0: (True, True), 1: (True, False), 2: (False, True), 3: (False, False), 4: (False, False)}
@@ -91,7 +95,7 @@ def test_the_reference_is_scored_in_both_modes_and_nothing_is_written_twice() ->
     assert mean["log-probability gap"] == 0.25
     assert found.counts["scored"] == 4
     scores = [query for query in agent.asked if query.given_action is not None]
-    assert len(agent.asked) - len(scores) == 2 * len(some)
+    assert len(agent.asked) - len(scores) == 3 * len(some)  # Bare, CoT, and after an empty trace.
     assert Counter((query.task, query.step, query.mode) for query in scores) == Counter(
         (one.task, one.step, mode) for one in some for mode in ("prompt", "cot")
     )
@@ -189,7 +193,7 @@ def test_the_log_probability_is_the_models(reference: Any) -> None:
     within = ProbeSetting(drawn, Elicitation(trace_tokens=24), entry.canonical(), entry.equivalent())
     made: Any = make_agent("hf:tiny?threads=1&device=cpu")
     agent = Recorded(made)
-    rows = measured("alignment", agent, drawn.states, within)
+    rows = measured("alignment", agent, drawn.states, within, prompt_elicitations=("bare",))
     assert numbers("alignment", rows).counts["scored"] == len(rows) == 10
     model = AutoModelForCausalLM.from_pretrained(tiny_folder(), dtype=torch.float32).eval()
     chat = made._chat
@@ -210,3 +214,112 @@ def test_the_log_probability_is_the_models(reference: Any) -> None:
     assert len(after) == len(rows)
     assert all(decision.reused_tokens == decision.prompt_tokens > 0 for decision in after)
     made.close()
+
+
+def _real(reference: Reference, states: int = 6, **more: Any) -> ProbeSetting:
+    found = read_states(reference.folder, states)
+    entry = env_entry(found.env)
+    return ProbeSetting(found, Elicitation(**more), entry.canonical(), entry.equivalent())
+
+
+def test_ranked_is_the_most_probable_admissible_action(reference: Reference) -> None:
+    def score(query: Query, trace: str | None) -> float:
+        return -float(derive_seed(query.task, query.step, query.given_action) % 1000)
+
+    within = _real(reference)
+    agent = Scripted(lambda query, trace: "look", score=score)
+    rows = measured("alignment", agent, within.states.states, within)
+    listed = admissible_at(within, within.states.states)
+    for row in rows:
+        query = Query("", "", row.task, row.step, "prompt", within.states.states[0].dialogue, within.elicitation)
+        best = max(listed[row.key].actions or (), key=lambda action: score(replace(query, given_action=action), None))
+        assert (row.elicited["ranked"].action, row.not_elicited) == (best, {})
+        assert row.elicited["bare"].action == row.elicited["empty"].action == row.prompt_action == "look"
+    ranked = [query for query in agent.asked if query.given_action and query.elicitation.prompt_action == "ranked"]
+    assert len(ranked) == sum(len(one.actions or ()) for one in listed.values())
+    found = numbers("alignment", rows)
+    assert found.estimates["ranked exact"].n == len({row.task for row in rows})
+    assert means(found)["bare exact"] == means(found)["prompt exact"] == means(found)["empty exact"]
+    assert means(found)["bare gap"] == means(found)["gap exact"]
+    assert not any(name.startswith("no ranked") for name in found.counts)
+
+
+def test_an_elicitation_that_cannot_be_measured_has_a_reason(reference: Reference) -> None:
+    within = _real(reference)
+    mute = measured("alignment", Scripted(_by_step_or_look), within.states.states, within)
+    assert {row.not_elicited["ranked"] for row in mute} == {"the agent tells no log-probability of a given action"}
+    assert all(set(row.elicited) == {"bare", "empty"} for row in mute)
+    found = numbers("alignment", mute)
+    assert found.counts["no ranked prompt action: the agent tells no log-probability of a given action"] == len(mute)
+    assert "ranked exact" not in found.estimates and "empty exact" in found.estimates
+    # An environment that lists examples alone, one whose states cannot be reached, and style template.
+    scores: dict[str, Any] = {"score": lambda query, trace: -1.0}
+    bfcl = replace(within, states=replace(within.states, env="bfcl", dialect=""))
+    rows = measured("alignment", Scripted(_by_step_or_look, **scores), bfcl.states.states, bfcl)
+    assert {row.not_elicited["ranked"] for row in rows} == {"bfcl does not list all of its admissible actions"}
+    assert all(row.prompt_shortens is None for row in rows)
+    unreachable = measured("alignment", Scripted(_by_step, **scores), states())
+    assert all(row.error is None and "ranked" in row.not_elicited and "empty" in row.elicited for row in unreachable)
+    template = _real(reference, style="template")
+    rows = measured("alignment", Scripted(_by_step_or_look), template.states.states, template)
+    assert all(set(row.elicited) == {"bare"} and set(row.not_elicited) == {"empty", "ranked"} for row in rows)
+    only = measured("alignment", Scripted(_by_step_or_look), within.states.states, within, prompt_elicitations=("empty",))
+    assert all(set(row.elicited) == {"empty"} and not row.not_elicited for row in only)
+
+
+def _by_step_or_look(query: Query, trace: str | None) -> str:
+    return "look" if trace is None else f"go to desk {query.step}"
+
+
+def test_an_action_that_makes_progress_counts_beside_the_references(reference: Reference) -> None:
+    within = _real(reference)
+    right = {state.key: state.action for state in within.states.states}
+    agent = Scripted(lambda query, trace: "look" if trace is None else right[query.task, query.step])
+    found = numbers("alignment", measured("alignment", agent, within.states.states, within))
+    mean = means(found)
+    assert (mean["prompt shortens"], mean["bare shortens"], mean["empty shortens"]) == (0.0, 0.0, 0.0)
+    assert mean["cot shortens"] == mean["reference shortens"] == mean["gap shortens"]
+    assert (mean["reference shortens"] or 0.0) > 0.0
+    # At a state the best actions are those that leave the fewest steps, whoever names them.
+    state = within.states.states[0]
+    listed = admissible_at(within, [state])[state.key].actions or ()
+    shortens = shortening_at(within, {state.key: listed}, [state])[state.key]
+    assert set(shortens) == set(listed) and any(shortens.values()) and not shortens["look"]
+
+
+@needs_hf
+def test_empty_is_the_empty_trace_of_probe_conflict(reference: Reference, tmp_path: Path) -> None:
+    from tests.hf_agents import hf_agent
+
+    agent = hf_agent(tmp_path)
+    within = _real(reference, 2, trace_tokens=4, action_tokens=4)
+    aligned = {row.key: row for row in measured("alignment", agent, within.states.states, within)}
+    assert all(row.error is None and set(row.elicited) == {"bare", "empty", "ranked"} for row in aligned.values())
+    for row in measured("conflict", agent, within.states.states, within, truncations=(1.0,)):
+        if row.left_out is None:
+            assert row.empty == aligned[row.key].elicited["empty"].action
+    # Where a study elicits so, the usual prompt action is that one.
+    for way in ("empty", "ranked"):
+        usual = _real(reference, 2, trace_tokens=4, action_tokens=4, prompt_action=way)
+        for row in measured("alignment", agent, usual.states.states, usual):
+            assert row.prompt_action == row.elicited[way].action == aligned[row.key].elicited[way].action
+            assert row.elicited["bare"] == aligned[row.key].elicited["bare"]
+
+
+@needs_hf
+def test_what_is_shown_of_a_state_is_what_a_run_shows(reference: Reference, tmp_path: Path) -> None:
+    from tests.hf_agents import hf_agent
+
+    agent = hf_agent(tmp_path)
+    plain = _real(reference, 2, trace_tokens=4, action_tokens=4)
+    shown = replace(plain, elicitation=plain.elicitation.model_copy(update={"show_admissible": True, "history": "traces"}))
+    state = max(plain.states.states, key=lambda state: state.step)
+    query = state_query(state, "prompt", shown, agent)
+    assert query.admissible_actions == admissible_at(shown, [state])[state.key].actions
+    last = query.elicitation.messages(query.dialogue, "prompt", query.admissible_actions)[-1].content
+    assert last.endswith("\n".join(("Admissible actions:", *(query.admissible_actions or ()))))
+    rows = measured("alignment", agent, [state], shown)
+    assert rows[0].error is None and set(rows[0].elicited) == {"bare", "empty", "ranked"}
+    assert rows[0].prompt_tokens > measured("alignment", agent, [state], plain)[0].prompt_tokens
+    attention = measured("attention", agent, [state], shown)
+    assert attention[0].error is None

@@ -5,7 +5,8 @@ from cotbench.envs import Instructions
 from cotbench.errors import UnknownNameError
 from cotbench.prompting import elicitation
 from cotbench.prompting.dialogue import Dialogue
-from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.elicitation import MODES, Elicitation
+from cotbench.prompting.wordings import WORDINGS
 
 DIALOGUE = Dialogue(Instructions("You act.", ("look", "wait")), ("Your task is to: look.",)).extended(
     "look", "I should look.", "You see nothing."
@@ -24,6 +25,11 @@ DIALOGUE = Dialogue(Instructions("You act.", ("look", "wait")), ("Your task is t
         {"show_admissible": True},
         {"one_line": False},
         {"observation_chars": 15_999},
+        {"prompt_action": "empty"},
+        {"prompt_action": "ranked"},
+        {"wording": "brief"},
+        {"wording": "rules"},
+        {"wording": "question"},
     ],
 )
 def test_every_field_is_in_the_fingerprint(change: dict[str, object]) -> None:
@@ -34,13 +40,41 @@ def test_every_field_is_in_the_fingerprint(change: dict[str, object]) -> None:
 def test_no_field_was_forgotten_above() -> None:
     assert set(Elicitation.model_fields) == {
         "style", "trace_tokens", "action_tokens", "temperature", "top_p", "history", "one_line", "show_admissible",
-        "observation_chars",
+        "observation_chars", "prompt_action", "wording",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("elicitation", "recorded"),
+    [
+        (Elicitation(), "3246f559aad7b616"),
+        (Elicitation(style="template"), "25fcff1102c51ad7"),
+        (Elicitation(history="traces", show_admissible=True, temperature=0.7), "58dbdcbfb9503b63"),
+        (Elicitation.for_env("bfcl"), "6da7fc91596e85c0"),
+    ],
+)
+def test_fingerprints_are_those_of_before_there_were_wordings(elicitation: Elicitation, recorded: str) -> None:
+    assert elicitation.fingerprint == recorded
+    assert not {"prompt_action", "wording"} & elicitation.model_dump().keys()
+    assert Elicitation.model_validate(elicitation.model_dump()) == elicitation
+
+
+def test_every_wording_is_another_text_that_asks_for_the_same_tags() -> None:
+    for mode in MODES:
+        for style in ("prefill", "template"):
+            texts = [Elicitation(wording=wording, style=style).instruction(mode) for wording in WORDINGS]
+            assert len(set(texts)) == len(WORDINGS) >= 4
+            reasons = style == "prefill" or mode == "cot"
+            for text in texts:
+                assert "<action>" in text and "</action>" in text
+                assert ("<think>" in text and "</think>" in text) == reasons
+    with pytest.raises(ValidationError, match="ranked after an opened tag"):
+        Elicitation(style="template", prompt_action="ranked")
 
 
 def test_fixed_texts_are_in_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     before = Elicitation().fingerprint
-    monkeypatch.setattr(elicitation, "_PREFILL_INSTRUCTION", "Answer.")
+    monkeypatch.setattr(elicitation, "instruction", lambda wording, form: "Answer.")
     assert Elicitation().fingerprint != before
 
 
