@@ -148,11 +148,11 @@ def make_examples(
                 without += 1
                 continue
             mode: Mode = "prompt" if bare else "cot"
-            dialogue = demonstration.dialogue(step)
+            state = demonstration.dialogue(step)
             if bare:
-                dialogue = replace(dialogue, traces=(None,) * step)
+                state = replace(state, traces=(None,) * step)
             listed = admissible[step] if admissible else None
-            query = Query(task, demonstration.env, task, step, mode, dialogue, elicited, admissible_actions=listed)
+            query = Query(task, demonstration.env, task, step, mode, state, elicited, admissible_actions=listed)
             try:
                 prompt, dropped = prompt_ids(query, chat, context)
             except ContextOverflowError:

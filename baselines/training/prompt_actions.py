@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from cotbench.agents.decisions import decide_all
 from cotbench.agents.hf.agent import HFAgent
+from cotbench.baselines.data.admissible import admissible_of
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.examples import Examples, example_id
 from cotbench.baselines.training.masks import Score
@@ -69,11 +70,27 @@ def _queries(
 ) -> Iterator[list[_Case]]:
     """Yield the cases of each demonstration."""
     takes: Counter[str] = Counter()
+    needing = [one for one in demonstrations if elicitations[one.env].needs_admissible]
+    lists = dict(zip(map(id, needing), admissible_of(needing), strict=True))
     for one in demonstrations:
+        listed = lists.get(id(one))
         take, takes[one.task] = takes[one.task], takes[one.task] + 1
         greedy = elicitations[one.env].model_copy(update={"temperature": 0.0})
         yield [
-            _Case(id_, Query(f"{one.task}@{take}", one.env, one.task, step, "prompt", one.dialogue(step), greedy), action)
+            _Case(
+                id_,
+                Query(
+                    episode=f"{one.task}@{take}",
+                    env=one.env,
+                    task=one.task,
+                    step=step,
+                    mode="prompt",
+                    dialogue=one.dialogue(step),
+                    elicitation=greedy,
+                    admissible_actions=listed[step] if listed else None,
+                ),
+                action,
+            )
             for step, action in enumerate(one.actions)
             if (id_ := example_id(one.task, step, take)) in wanted
         ]
