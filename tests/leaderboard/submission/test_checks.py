@@ -67,7 +67,8 @@ def test_a_whole_split_has_a_rank() -> None:
 def test_conversations_pass(agent: str) -> None:
     asked: JSON = {"env": "bfcl", "agent": agent, "split": "ood_miss", "episodes": 2}
     assert check(bundled(**asked, max_steps=None)) == ("2 of 150 tasks",)
-    assert check(bundled(**asked, max_steps=168)) == ("2 of 150 tasks", "step budget 168 instead of each task's own")
+    if agent == "expert":
+        assert check(bundled(**asked, max_steps=168)) == ("2 of 150 tasks", "step budget 168 instead of each task's own")
 
 
 @needs_scienceworld

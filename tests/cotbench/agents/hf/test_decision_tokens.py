@@ -25,7 +25,7 @@ from tests.hf_agents import answers_of, hf_agent, reference, state
 WARM = Elicitation(trace_tokens=8, action_tokens=6, temperature=1.0)
 
 
-@pytest.fixture(params=["llama", "llama?attn=sdpa", "mamba"])
+@pytest.fixture(params=["llama", "llama?attn=sdpa", pytest.param("mamba", marks=pytest.mark.slow)])
 def agent(request: pytest.FixtureRequest, tmp_path: Path) -> HFAgent:
     made = hf_agent(tmp_path, request.param)
     assert isinstance(made._engine, SequentialEngine) == (request.param != "llama")

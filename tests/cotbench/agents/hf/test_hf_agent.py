@@ -35,7 +35,11 @@ OTHERS = [("mamba", "chatml"), ("llama?attn=sdpa", "chatml"), ("gemma?attn=eager
 """Models that are answered for one query after the other."""
 
 
-@pytest.fixture(params=MODELS + OTHERS, ids="-".join)
+# It computes every sequence anew, a token at a time: by default in one test alone.
+_RECURRENT = pytest.param(OTHERS[0], marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=[*MODELS, _RECURRENT, *OTHERS[1:]], ids="-".join)
 def agent(request: pytest.FixtureRequest, tmp_path: Path) -> HFAgent:
     made = hf_agent(tmp_path, *request.param)
     assert isinstance(made._engine, SequentialEngine) == (request.param in OTHERS), "the fast engine takes what it can"
@@ -50,6 +54,15 @@ def test_cached_answers_equal_plain_ones(agent: HFAgent) -> None:
             trace, action = plain_answer(agent, query)
             raw = f"{THINK_OPEN}{trace}{THINK_CLOSE}\n" if trace is not None else ""
             assert agent.decide([query])[0].raw.startswith(f"{raw}{ACTION_OPEN}{action}"), (turns, mode)
+
+
+def test_a_recurrent_models_answers_equal_plain_ones(tmp_path: Path) -> None:
+    made = hf_agent(tmp_path, *OTHERS[0])
+    for turns, mode in ((1, "cot"), (2, "prompt")):
+        query = state(turns, mode)  # type: ignore[arg-type]
+        trace, action = plain_answer(made, query)
+        raw = f"{THINK_OPEN}{trace}{THINK_CLOSE}\n" if trace is not None else ""
+        assert made.decide([query])[0].raw.startswith(f"{raw}{ACTION_OPEN}{action}"), (turns, mode)
 
 
 def test_order_batch_and_neighbours_do_not_matter(agent: HFAgent) -> None:
