@@ -145,7 +145,7 @@ def _of_training(scope: Scope) -> str:
     flat = {
         "flat": f"the gap between them is flat (all its changes lie within {margin:g})",
         "undecided": f"whether the gap between them is flat within {margin:g} stays undecided",
-        "changes on the way": "the gap between them changes on the way",
+        "not flat (uncorrected)": "the gap between them is not flat (corrected over its checkpoints, not over the claims)",
     }.get(verdict, f"the gap between them {verdict} by {change}")
     return (
         f"Over the training with {scope.main}, on {split}, the prompt action's alignment with the reference "
