@@ -134,15 +134,15 @@ def answer(scope: Scope) -> list[str]:
 def _of_training(scope: Scope) -> str:
     split = scope.headline
     cell = scope.cell(scope.main, split)
+    starts = [start_of(scope, cell, modes) for modes in (("prompt",), ("cot",), MODES)]
     prompt, cot, gap = alignment_levels(scope, cell, "prompt"), alignment_levels(scope, cell, "cot"), gap_levels(scope, cell)
     if prompt is None or cot is None or gap is None:
-        starts = [start_of(scope, cell, modes) for modes in (("prompt",), ("cot",), MODES)]
         never = [start.sentence() for start in starts if start is not None and start.begins is None]
         return f"With {scope.main}, on {split}, {never[0]}." if never else ""
     if prompt.trend is None or cot.trend is None or gap.trend is None:
-        late = start_of(scope, cell, MODES)
-        if late is not None and late.sentence():
-            return f"With {scope.main}, on {split}, {late.sentence()}."
+        late = [start.sentence() for start in starts if start is not None and start.begins == start.shares[-1] > 0]
+        if late:
+            return f"With {scope.main}, on {split}, {late[0]}."
         return (
             f"On {split}, the prompt action is the reference's at {format_estimate(prompt.estimates[-1])} of the states, "
             f"the CoT action at {format_estimate(cot.estimates[-1])}; one checkpoint says nothing of training."
@@ -155,7 +155,7 @@ def _of_training(scope: Scope) -> str:
     flat = {
         "flat": f"the gap between them is flat (all its changes lie within {margin:g})",
         "undecided": f"whether the gap between them is flat within {margin:g} stays undecided",
-        "changes on the way": "the gap between them changes on the way",
+        "not flat (uncorrected)": "the gap between them is not flat (corrected over its checkpoints, not over the claims)",
     }.get(verdict, f"the gap between them {verdict} by {change}")
     return (
         f"Over the training with {scope.main}, on {split}, the prompt action's alignment with the reference "

@@ -43,7 +43,9 @@ def estimate_cells(tests: Sequence[Comparison | None]) -> list[Cell]:
 
 
 def gap_verdict(flat: Equivalence, test: Comparison | None) -> str:
-    """Return what is said of a gap: "flat", "rises", "falls", "changes on the way" or "undecided".
+    """Return what is said of a gap: "flat", "rises", "falls", "not flat (uncorrected)" or "undecided".
+
+    Not flat, uncorrected: a checkpoint differs from the first one, by tests that are corrected over the checkpoints alone.
 
     Args:
         flat: the test of all checkpoints.
@@ -53,7 +55,7 @@ def gap_verdict(flat: Equivalence, test: Comparison | None) -> str:
         return "flat"
     if test is not None and test.significant:
         return test.verdict
-    return "changes on the way" if flat.verdict == "different" and test is not None and test.p is not None else "undecided"
+    return "not flat (uncorrected)" if flat.verdict == "different" and test is not None and test.p is not None else "undecided"
 
 
 def format_notes(scope: Scope) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,11 @@ def _both_rise(arm: str | None, share: float, split: str) -> tuple[float, float]
     return 0.2 + 0.4 * share, 0.3 + 0.4 * share + more * share
 
 
+@cache
+def _made() -> Scope:
+    return _study(_both_rise)
+
+
 def test_both_rise_and_the_gap_is_flat() -> None:
     first, second, third, *_ = answer(_study(_both_rise, lambda share: 0.2 + 0.6 * share))
     assert "on id, the prompt action's alignment with the reference rises (0.20 to 0.60 [" in first
@@ -183,7 +189,7 @@ def test_everything_falls_and_it_is_said() -> None:
 
 
 def test_few_tasks_leave_flatness_undecided() -> None:
-    scope = _study(_both_rise)
+    scope = _made()
     few = []
     for place, probed in scope.data.probed:
         kept = [row for row in probed.rows if int(row.task.split("/")[1]) < 4]
@@ -193,7 +199,7 @@ def test_few_tasks_leave_flatness_undecided() -> None:
 
 
 def test_one_task_has_no_interval_and_it_is_said() -> None:
-    scope = _study(_both_rise)
+    scope = _made()
     one = tuple((place, ProbeResult(probed.path, probed.manifest, probed.rows[:2])) for place, probed in scope.data.probed)
     data = StudyData(Path("nowhere"), scope.data.config, scope.data.plan, (), one, ())
     told = answer(Scope(data, scope.env, scope.model))
@@ -212,7 +218,7 @@ def test_a_level_pools_the_seeds_and_keeps_each_as_a_dot() -> None:
 
 
 def test_the_change_table_is_over_tasks_and_seeds_with_adjusted_p() -> None:
-    scope = _study(_both_rise)
+    scope = _made()
     section = report_training.training_section(scope)
     assert section is not None
     table = next(item for item in section.items if isinstance(item, Table))
@@ -225,7 +231,7 @@ def test_the_change_table_is_over_tasks_and_seeds_with_adjusted_p() -> None:
 
 
 def test_the_family_holds_the_claims_and_corrects_them_together() -> None:
-    family = family_of(_study(_both_rise).data)
+    family = family_of(_made().data)
     changes = [(one.quantity, one.split) for one in family.claims if one.against is None]
     assert changes == [(quantity, "id") for quantity in CHANGES]
     arms = [(one.arm, one.against, one.split, one.quantity) for one in family.claims if one.against is not None]
@@ -252,7 +258,7 @@ def _without_format(scope: Scope, broken: Callable[[float], bool], **wrong: bool
 
 
 def test_a_series_begins_where_the_format_is_kept() -> None:
-    scope = _without_format(_study(_both_rise), lambda share: share == 0, cot_format_ok=False)
+    scope = _without_format(_made(), lambda share: share == 0, cot_format_ok=False)
     cell = scope.cell("sft", "id")
     prompt, gap = report_training.alignment_levels(scope, cell, "prompt"), report_training.gap_levels(scope, cell)
     assert prompt is not None and prompt.shares == (0.0, 0.5, 1.0)
@@ -267,17 +273,17 @@ def test_a_series_begins_where_the_format_is_kept() -> None:
 
 
 def test_arms_that_never_keep_the_format_are_not_compared() -> None:
-    scope = _without_format(_study(_both_rise), lambda share: True, cot_format_ok=False)
+    scope = _without_format(_made(), lambda share: True, cot_format_ok=False)
     of_training, of_conflict, *of_arms = answer(scope)
     for sentence in (of_training, of_conflict, *of_arms):
         assert "no checkpoint keeps the format in CoT mode" in sentence
     assert of_arms[0].startswith("sft+ minus sft in CoT alignment at the end of the training, out of domain: ood: sft+: no ")
-    late = _without_format(_study(_both_rise), lambda share: share < 1, cot_format_ok=False)
+    late = _without_format(_made(), lambda share: share < 1, cot_format_ok=False)
     assert "only the last checkpoint keeps the format in CoT mode (1.00 of its answers)" in answer(late)[0]
 
 
 def test_where_no_checkpoint_keeps_the_format_it_is_said() -> None:
-    scope = _without_format(_study(_both_rise), lambda share: True, prompt_format_ok=False)
+    scope = _without_format(_made(), lambda share: True, prompt_format_ok=False)
     never = "no checkpoint keeps the format in prompt mode (at most 0.00 of the answers, 0.9 wanted)"
     assert never in answer(scope)[0]
     section = report_training.training_section(scope)
@@ -295,13 +301,13 @@ def test_one_seed_says_what_it_cannot() -> None:
     assert section is not None and "nothing of another training run" in section.text
     table = section.items[0]
     assert isinstance(table, Table) and "One seed: nothing is said of another training run." in table.caption
-    three = report_tests.tests_section(_study(_both_rise))
+    three = report_tests.tests_section(_made())
     assert three is not None and "All seeds of an arm share one set of traces and one base." in three.text
     assert "3 seeds are few" in three.text
 
 
 def test_the_mask_ablation_goes_over_the_fractions_and_has_the_papers_numbers() -> None:
-    section = report_masking.masking_section(_study(_both_rise))
+    section = report_masking.masking_section(_made())
     assert section is not None
     figure = next(item for item in section.items if isinstance(item, Figure))
     line = figure.panels[1].lines[0]
@@ -341,7 +347,7 @@ def test_the_conflict_section_is_about_a_half_of_the_trace() -> None:
 
 
 def test_without_a_probe_its_section_is_not_there() -> None:
-    scope = _study(_both_rise)
+    scope = _made()
     nobody = _study(_both_rise)
     for _, probed in nobody.data.probed:
         if probed.manifest.probe == "conflict":
