@@ -104,8 +104,8 @@ def _play(env: TextEnv, task: str, rng: random.Random) -> Demonstration:
 
 
 def _action(dialogue: Dialogue, mind: Mind, admissible: Sequence[str], skill: float, rng: random.Random) -> str:
-    """Return the player's next action: the expert's, one that is refused now and then, or an admissible one; of those every other
-    time one that changes something, because most only go somewhere.
+    """Return the player's next action: the expert's, or now and then a mistake, or an admissible one; of those every other time
+    one that changes something, because most only go somewhere.
     """
     if rng.random() < skill:
         return mind.action
