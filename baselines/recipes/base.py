@@ -33,7 +33,7 @@ class BaseConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    games: Annotated[int, Flag(panel=MODEL)] = Field(6000, ge=10, description="number of games whose transcripts are read")
+    games: Annotated[int, Flag(panel=MODEL)] = Field(4400, ge=10, description="number of games whose transcripts are read")
     epochs: Annotated[float, Flag(panel=OPTIMISATION)] = Field(1, gt=0, description="training epochs")
     learning_rate: Annotated[float, Flag(names=("--lr",), panel=OPTIMISATION)] = Field(
         2e-3, gt=0, description="learning rate of AdamW; it falls to 0"
