@@ -1,5 +1,6 @@
 """Recipe `base`: the untaught model of `tiny`. Invariant: its weights follow from the package alone: generated games outside
-every split, one seed, no download. It reads transcripts (`tiny.corpus`), actions and observations alike, without a trace.
+every split, one seed, no download. It reads transcripts (`tiny.corpus`), actions and observations alike, and at some states the
+same action behind a trace; so it can act at once and after a short trace, and has been taught neither.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from cotbench.baselines.recipes.require import require_training
 from cotbench.baselines.training.batching import make_steps
 from cotbench.baselines.training.options import TrainingOptions
 from cotbench.baselines.training.recipe_card import TrainingResult, training_folder, write_begun
-from cotbench.baselines.training.sequence_tree import Tree
+from cotbench.baselines.training.sequence_tree import Branch, Tree
 from cotbench.baselines.training.trackers import require_trackers
 from cotbench.envs.registry import TokenSizes
 from cotbench.flags import EXECUTION, MODEL, OPTIMISATION, Flag
@@ -32,7 +33,7 @@ class BaseConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    games: Annotated[int, Flag(panel=MODEL)] = Field(6000, ge=10, description="number of games whose transcripts are read")
+    games: Annotated[int, Flag(panel=MODEL)] = Field(4400, ge=10, description="number of games whose transcripts are read")
     epochs: Annotated[float, Flag(panel=OPTIMISATION)] = Field(1, gt=0, description="training epochs")
     learning_rate: Annotated[float, Flag(names=("--lr",), panel=OPTIMISATION)] = Field(
         2e-3, gt=0, description="learning rate of AdamW; it falls to 0"
@@ -99,12 +100,6 @@ def _train(config: BaseConfig, record: dict[str, Any], out: Path, progress: Call
         settings.eos_token_id = settings.pad_token_id = tokenizer.eos_token_id
     trainable = make_trainable(model.to(config.device), tokenizer, {})
     trees = [text_tree(one, trainable.chat) for one in transcripts]
-    sizes = [[tree.tokens] for tree in trees]
-    steps = make_steps(
-        sizes, unit="episode", batch=config.batch_size, epochs=config.epochs, seed=config.seed, tokens=_TOKENS, processes=1
-    )
-    record = {**record, "examples": {"examples": len(trees)}, "steps": len(steps)}
-    write_begun(out, record)
     options = TrainingOptions(
         learning_rate=config.learning_rate,
         lr_schedule="linear",
@@ -115,37 +110,60 @@ def _train(config: BaseConfig, record: dict[str, Any], out: Path, progress: Call
         report_to=config.report_to,
     )
     args = loop.trainer_arguments(options, out, model)
+    sizes = [[tree.tokens] for tree in trees]
+    steps = make_steps(
+        sizes,
+        unit="episode",
+        batch=config.batch_size,
+        epochs=config.epochs,
+        seed=config.seed,
+        tokens=_TOKENS,
+        processes=args.world_size,
+    )
+    record = {**record, "examples": {"examples": len(trees)}, "steps": len(steps)}
+    write_begun(out, record)
     dataset = PackedDataset(steps, trees_of_texts(trees), args.world_size)
     measured = loop.train(trainable, dataset, args, record, out, (), progress)
     return TrainingResult(out, len(steps), measured, len(trees), 0)
 
 
 def text_tree(transcript: Demonstration, chat: Any) -> Tree:
-    """Return a transcript as a tree without branches, whose loss counts every token but those of the instructions.
+    """Return a transcript as a tree whose loss counts every token but those of the instructions.
+
+    The trunk is the transcript without traces, as evaluation shows a history; an action that has a trace is a branch too: the
+    trace and the action again, as evaluation has them written at that state.
 
     Args:
         transcript: an episode as a demonstration.
         chat: the model's tokenizer and template.
     """
+    from cotbench.agents.tokenization.token_ids import answer_pieces
     from cotbench.baselines.tiny.model import tiny_elicitation
 
-    last = len(transcript.actions) - 1
-    messages = tiny_elicitation().messages(transcript.dialogue(last), "cot")
+    elicitation, last = tiny_elicitation(), len(transcript.actions) - 1
+    messages = elicitation.messages(transcript.dialogue(last), "cot")
     system = len(chat.encode(messages[0].content))
-    ids = [*chat.prompt_ids(messages), *chat.encode(tiny_elicitation().past_answer(transcript.actions[last], None))]
-    return Tree(tuple(ids), (), (0.0,) * (system + 1) + (1.0,) * (len(ids) - system - 1))
+    ids = [*chat.prompt_ids(messages), *chat.encode(elicitation.past_answer(transcript.actions[last], None))]
+    branches = []
+    for step, (action, trace) in enumerate(zip(transcript.actions, transcript.traces, strict=True)):
+        if trace is not None:
+            at = len(chat.prompt_ids(elicitation.messages(transcript.dialogue(step), "cot")))
+            answer = [id_ for _, piece in answer_pieces(chat, trace, action, ended=True) for id_ in piece]
+            # Evaluation opens the tag, so nothing has to predict it.
+            branches.append(Branch(at, tuple(answer), (0.0,) + (1.0,) * (len(answer) - 1)))
+    return Tree(tuple(ids), tuple(branches), (0.0,) * (system + 1) + (1.0,) * (len(ids) - system - 1))
 
 
 def _cost(config: BaseConfig, sizes: TokenSizes, episodes: int) -> float:
     """Return about how many tokens are read; the data is its own, whatever a study has."""
     from cotbench.baselines.tiny import corpus
 
-    return config.epochs * config.games * (sizes.first_prompt + corpus.STEPS * sizes.step)
+    return config.epochs * config.games * (sizes.first_prompt + corpus.STEPS * (sizes.step + corpus.TRACES * sizes.answer))
 
 
 BASE = Recipe(
     name=NAME,
-    description="the model that tiny begins as: it reads transcripts of generated games, without a trace",
+    description="the model that tiny begins as: it reads transcripts of generated games, some actions behind a short trace",
     config=BaseConfig,
     run=train_base,
     cost=_cost,

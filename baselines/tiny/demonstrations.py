@@ -25,7 +25,7 @@ TINY_DATA = "tiny"
 """Data path that stands for the traces made for `tiny`."""
 
 
-_TEACHER = "scripted?slips=0.05"
+_TEACHER = "scripted?slips=0.1"
 
 
 Watch = Callable[[Any, Path], AbstractContextManager[Observer]]

@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from cotbench.envs.alfworld.actions import MOVE, NOTHING_HAPPENS, Dialect
 from cotbench.envs.alfworld.goals import STATIONS, Goal, read_goal
@@ -85,7 +85,7 @@ class Expert:
         if seed is not None:
             random.Random(f"cotbench-alfworld-expert-{seed}").shuffle(order)
         self._rank = {place: rank for rank, place in enumerate(order)}
-        self._room = _nearest_room([_kind(place) for place in self._places])
+        self._room = _nearest_room(tuple(_kind(place) for place in self._places))
         self._contents: dict[str, tuple[str, ...]] = {}
         self._closed: set[str] = set()
         self._looked: list[str] = []
@@ -291,7 +291,8 @@ def _kind(name: str) -> str:
     return name.rpartition(" ")[0]
 
 
-def _nearest_room(kinds: Sequence[str]) -> str:
+@lru_cache(maxsize=1024)
+def _nearest_room(kinds: tuple[str, ...]) -> str:
     """Return the room type of the known scene whose receptacles are most like these."""
     counts = {kind: kinds.count(kind) for kind in kinds}
 

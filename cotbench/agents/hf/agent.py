@@ -47,7 +47,7 @@ class HFAgent:
     """A causal language model of transformers.
 
     Args:
-        model: hub name, alias (see `loading.ALIASES`), local folder, `smollm2`, or `tiny`.
+        model: hub name, alias (see `loading.ALIASES`), local folder, `smollm2`, `tiny` or `tiny-cot`.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: "auto" (float32 on a CPU, bfloat16 on a GPU), "float32", "bfloat16", "float16".
         attn: "auto" (our own, which batches, where the model's layers allow it), or an `attn_implementation` of transformers,

@@ -1,5 +1,6 @@
 """The models that come with cotbench. Invariant: what is loaded under their names has the content that is written here,
-whatever lies in the cache: `tiny` is in the package, and of `smollm2` every file has the sha256 that its conversion has.
+whatever lies in the cache: `tiny` and `tiny-cot` are in the package, and of `smollm2` every file has the sha256 that its
+conversion has.
 
 The conversion out of the pinned wheel gives the same bytes on every machine, so the digests of its result are pinned too.
 """
@@ -15,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +39,9 @@ SMOLLM2 = "smollm2"
 
 TINY = "tiny"
 """A model of two million parameters that has read ALFWorld's language; it comes with the package."""
+
+TINY_COT = "tiny-cot"
+"""`tiny` after recipe `sft`, preset `tiny`: it wins games when it reasons; it comes with the package too."""
 
 _SMOLLM2_SHA256: Mapping[str, str] = {
     "chat_template.jinja": "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788",
@@ -66,9 +70,13 @@ class BundledModel:
     folder: Callable[[], Path]
 
 
-def tiny_folder() -> Path:
-    """Return the folder with the base weights of `tiny`, as they lie in the package."""
-    return Path(str(files("cotbench.agents.hf").joinpath(TINY)))
+def tiny_folder(name: str = TINY) -> Path:
+    """Return the folder with the weights of `tiny`, as they lie in the package.
+
+    Args:
+        name: `TINY` or `TINY_COT`.
+    """
+    return Path(str(files("cotbench.agents.hf").joinpath(name.replace("-", "_"))))
 
 
 def smollm2_folder(*, again: bool = False) -> Path:
@@ -94,6 +102,7 @@ def smollm2_folder(*, again: bool = False) -> Path:
 BUNDLED: Mapping[str, BundledModel] = {
     SMOLLM2: BundledModel("SmolLM2-135M-Instruct", smollm2_folder),
     TINY: BundledModel("cotbench-tiny", tiny_folder),
+    TINY_COT: BundledModel("cotbench-tiny-cot", partial(tiny_folder, TINY_COT)),
 }
 
 

@@ -142,7 +142,7 @@ def base_tokenizer(target: str, revision: str | None) -> tuple[str, Any]:
     """Return the folder or hub name that a model is loaded from, and its tokenizer.
 
     Args:
-        target: `smollm2`, `tiny`, an alias, a local folder with a whole model, or a hub name.
+        target: `smollm2`, `tiny`, `tiny-cot`, an alias, a local folder with a whole model, or a hub name.
         revision: branch, tag or commit on the hub.
 
     Raises:

@@ -6,17 +6,21 @@ from typing import Any
 
 import pytest
 
-from cotbench.agents.hf.bundled import tiny_folder
+from cotbench.agents.hf.bundled import TINY_COT, tiny_folder
+from cotbench.agents.hf.model_files import list_files
 from cotbench.agents.registry import make_agent
 from cotbench.agents.tokenization.chat_template import Chat
-from cotbench.agents.tokenization.token_ids import answer_pieces
+from cotbench.agents.tokenization.token_ids import answer_pieces, prompt_ids
 from cotbench.baselines.data.demonstration import Demonstration, answer_text
+from cotbench.baselines.recipes.base import text_tree
+from cotbench.baselines.teachers.facts import unseen
 from cotbench.baselines.tiny import corpus
 from cotbench.baselines.tiny.tokenizer import make_tokenizer
 from cotbench.cli import run_cli
 from cotbench.envs.registry import Instructions, env_entry
 from cotbench.prompting.dialogue import Dialogue
-from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.elicitation import MODES, Elicitation
+from cotbench.prompting.query import Query
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.runner import run
 from tests.conftest import needs_datasets, needs_hf
@@ -41,11 +45,33 @@ def test_no_game_of_the_corpus_is_in_a_split() -> None:
     assert not any(int(task.rsplit("/", 1)[1]) >= 2_000_000 for task in tasks), "held-out pairs are read by nobody"
 
 
-def test_the_corpus_has_no_traces_and_little_skill() -> None:
+def test_traces_of_the_corpus_are_true_and_no_conclusions() -> None:
     read = list(corpus.transcripts(24))
-    assert not any(any(one.traces) for one in read)
+    assert read == list(corpus.transcripts(24))
     assert sum(one.success for one in read) < len(read) / 2
-    assert [one.actions for one in read] == [one.actions for one in corpus.transcripts(24)]
+    spoken = [(one, step, trace) for one in read for step, trace in enumerate(one.traces) if trace is not None]
+    assert 0.4 < len(spoken) / sum(len(one.actions) for one in read) < 0.6
+    for one, step, trace in spoken:
+        assert not unseen(one.dialogue(step), one.actions[step], trace, one.env)
+    targets = [(one.actions[step].removeprefix("go to "), trace) for one, step, trace in spoken if "go to" in one.actions[step]]
+    assert sum(place in trace for place, trace in targets) < len(targets) / 20
+    assert any("Nothing happens." in one.observations for one in read)
+
+
+def test_the_base_reads_what_evaluation_shows_in_both_modes(tokenizer: Any) -> None:
+    chat = Chat(tokenizer)
+    one = next(one for one in corpus.transcripts(6) if one.traces[-1] is not None)
+    tree = text_tree(one, chat)
+    text = chat.decode(tree.trunk)
+    assert "<think>" not in text.split("<|user|>", 1)[1]
+    assert all(f"<action>{action}</action>" in text for action in one.actions)
+    spoken = [step for step, trace in enumerate(one.traces) if trace is not None]
+    assert len(tree.branches) == len(spoken) > 2
+    for step, branch in zip(spoken, tree.branches, strict=True):
+        query = Query(one.task, one.env, one.task, step, "cot", one.dialogue(step), Elicitation.for_env(one.env))
+        assert tree.trunk[: branch.at] == tuple(prompt_ids(query, chat, 4096)[0])
+        assert chat.decode(branch.ids) == f"{answer_text(one.actions[step], one.traces[step])}<|end|>"
+        assert set(branch.weights[1:]) == {1.0}
 
 
 @pytest.mark.parametrize(
@@ -119,21 +145,38 @@ def test_trl_trains_on_the_assistants_tokens_alone(tokenizer: Any, tmp_path: Pat
     assert tokenizer.decode([id_ for id_ in row["labels"] if id_ != -100]) == answers
 
 
-def test_the_weights_in_the_package(tmp_path: Path) -> None:
-    folder = tiny_folder()
-    assert sum(file.stat().st_size for file in folder.iterdir()) <= 8 * 2**20
-    card = json.loads((folder / "recipe.json").read_text())
+def test_the_base_in_the_package(tmp_path: Path) -> None:
+    card = _card(tiny_folder())
     assert card["recipe"] == "base"
-    assert card["elicitations"] == {corpus.ENV: Elicitation.for_env(corpus.ENV).fingerprint}
-    agent = make_agent("hf:tiny?threads=1")
+    agent = make_agent("hf:tiny?threads=1&device=cpu")
     described = agent.describe()  # type: ignore[attr-defined]
     assert described["model"] == "cotbench-tiny"
     assert 1_500_000 < described["parameters"] < 2_500_000
-    outcome = run(RunConfig(agent="hf:tiny", mode="prompt", episodes=4, max_steps=8), out=tmp_path / "run", agent=agent)
-    steps = [step for episode in outcome.episodes for step in episode.trajectory]
-    # It acts after a bare opening tag, before it has ever reasoned.
-    assert all(step.decision.format_ok for step in steps)
-    assert sum(step.invalid_action is None for step in steps) > len(steps) / 4
+    outcome = run(RunConfig(agent="hf:tiny", episodes=4, max_steps=8), out=tmp_path / "run", agent=agent)
+    for mode in MODES:
+        steps = [step for episode in outcome.episodes if episode.mode == mode for step in episode.trajectory]
+        # It acts at once and after a short trace, before it has been taught.
+        assert sum(step.decision.format_ok for step in steps) >= 0.9 * len(steps)
+        assert sum(step.invalid_action is None for step in steps) > len(steps) / 4
+        assert all(bool(step.decision.trace) == (mode == "cot") for step in steps)
+
+
+def test_the_taught_model_in_the_package_wins_when_it_reasons(tmp_path: Path) -> None:
+    card = _card(tiny_folder(TINY_COT))
+    assert card["recipe"] == "sft" and card["config"]["model"] == "tiny" and card["config"]["data"] == ["tiny"]
+    assert card["base"]["weights_sha256"] == list_files(tiny_folder()).weights_sha256
+    agent = make_agent("hf:tiny-cot?threads=1&device=cpu")
+    config = RunConfig(agent="hf:tiny-cot", mode="cot", episodes=8, max_steps=20)
+    outcome = run(config, out=tmp_path / "run", agent=agent)
+    assert sum(episode.success for episode in outcome.episodes) >= 2
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """Return the card of a model in the package; its files are small, and it was made for the elicitation of today."""
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 8 * 2**20
+    card: dict[str, Any] = json.loads((folder / "recipe.json").read_text())
+    assert card["elicitations"] == {corpus.ENV: Elicitation.for_env(corpus.ENV).fingerprint}
+    return card
 
 
 def test_a_base_is_built_twice_the_same(tmp_path: Path) -> None:
