@@ -15,7 +15,7 @@ from cotbench.flags import to_arguments
 from cotbench.probes.config import ProbeConfig
 from cotbench.runs.manifest import MANIFEST, RunConfig
 
-FORMAT = 2
+FORMAT = 3
 """Incremented when the result of a request changes: then every stage is computed anew."""
 
 
