@@ -4,7 +4,6 @@ study differ in their mask fraction or selection.
 
 from __future__ import annotations
 
-from cotbench.envs.registry import env_entry
 from cotbench.paper import SOURCE, paper_masked_success
 from cotbench.prompting.elicitation import Mode
 from cotbench.report.page import Cell as TableCell
@@ -74,8 +73,7 @@ def _table(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Table | None:
             if alignment is None and played is None:
                 continue
             units += [one.n for one in (alignment, played) if one is not None]
-            env = env_entry(scope.env).benchmark
-            reported = paper_masked_success(fraction, env) if split == "ood" and select == "random" else None
+            reported = paper_masked_success(fraction, scope.paper_env) if split == "ood" and select == "random" else None
             rows.append((arm, f"{fraction:g}", select if fraction else "-", split, alignment, played, reported))
     if not rows:
         return None

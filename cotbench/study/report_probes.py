@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cotbench.envs.registry import env_entry
 from cotbench.judge.gate import GATE
 from cotbench.paper import ATTENTION_SHARE_ON_PROMPT, GRADIENT_SHARES
 from cotbench.probes.attention import WITHOUT_FIRST
@@ -151,10 +150,10 @@ def _shares(scope: Scope, probe: str, measure: int, what: str, variant: _Variant
 
 def _with_paper(table: Table, probe: str, scope: Scope) -> Table:
     """Return the table with one more column, the numbers that the paper reports for its models in this environment."""
-    shares = [one for one in GRADIENT_SHARES if one.env == env_entry(scope.env).benchmark]
-    if probe == "attention":
+    shares = [one for one in GRADIENT_SHARES if one.env == scope.paper_env]
+    if probe == "attention" and scope.paper_env:
         name, reported = "paper: prompt share", f"about {ATTENTION_SHARE_ON_PROMPT:.2f}"
-    elif shares:
+    elif probe == "gradient" and shares:
         name, reported = "paper: prompt share of prompt and trace", " / ".join(f"{one.value:.3f}" for one in shares)
     else:
         return table

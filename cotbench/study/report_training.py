@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cotbench.envs.registry import env_entry
 from cotbench.paper import SOURCE, paper_success
 from cotbench.prompting.elicitation import MODES
 from cotbench.report.page import Cell as TableCell
@@ -196,7 +195,7 @@ _ONE_OUTCOME = "Where each task has one outcome (one seed, or before training), 
 
 def success_section(scope: Scope) -> Section | None:
     """Return the section on the success of whole episodes."""
-    data, entry = scope.data, env_entry(scope.env)
+    data = scope.data
     rows: list[tuple[TableCell, ...]] = []
     units = []
     for arm in scope.arms:
@@ -219,7 +218,7 @@ def success_section(scope: Scope) -> Section | None:
     reported = [
         None
         if (method := rows_of_paper.get(str(row[0]))) is None
-        else paper_success(None, method, entry.benchmark, str(row[1]), data.config.scheme)
+        else paper_success(None, method, scope.paper_env, str(row[1]), data.config.scheme)
         for row in rows
     ]
     caption = (
@@ -229,10 +228,9 @@ def success_section(scope: Scope) -> Section | None:
     if any(one is not None for one in reported):
         columns = (*columns, "paper: success")
         rows = [(*row, one) for row, one in zip(rows, reported, strict=True)]
-        games = "" if entry.official else f", and it played {env_entry(entry.benchmark).title}'s own games"
         caption += (
             f" The last column is what the paper reports of its own model after that recipe ({SOURCE}); it does not say in "
-            f"which mode{games}."
+            "which mode."
         )
     signed, paper_columns = frozenset(("CoT - prompt",)), frozenset(columns[6:])
     table = Table(scope.slug("success"), "Success", caption, columns, tuple(rows), signed, paper_columns)

@@ -131,6 +131,12 @@ class Scope:
         outside = self.out_of_domain
         return next((split for split in self.splits if split not in outside), self.splits[0])
 
+    @property
+    def paper_env(self) -> str:
+        """Name of the benchmark whose numbers the paper reports; empty where other games are played than the paper's."""
+        entry = env_entry(self.env)
+        return entry.benchmark if entry.official else ""
+
     def cell(self, arm: str, split: str) -> StudyCell:
         """Return a cell of this scope."""
         return StudyCell(self.env, self.model, arm, split)

@@ -109,7 +109,9 @@ def _conflict(kept: float) -> list[ProbeRow]:
     return rows
 
 
-def _study(rate: Rate, kept: Callable[[float], float] = lambda share: 0.5, text: str = STUDY) -> Scope:
+def _study(
+    rate: Rate, kept: Callable[[float], float] = lambda share: 0.5, text: str = STUDY, env: str = "alfworld-gen"
+) -> Scope:
     config: StudyConfig = parse_study(text, "made")
     plan = make_study_plan(config)
     probed = []
@@ -127,7 +129,7 @@ def _study(rate: Rate, kept: Callable[[float], float] = lambda share: 0.5, text:
         )
         probed.append((place, ProbeResult(Path(), manifest, rows)))
     data = StudyData(Path("nowhere"), config, plan, (), tuple(probed), ())
-    return Scope(data, "alfworld-gen", "tiny")
+    return Scope(data, env, "tiny")
 
 
 def test_each_traces_stage_has_a_row(tmp_path: Path) -> None:
@@ -313,6 +315,10 @@ def test_the_mask_ablation_goes_over_the_fractions_and_has_the_papers_numbers() 
     line = figure.panels[1].lines[0]
     assert line.x == (0.0, 0.3, 0.7)
     assert [estimate.mean for estimate in line.y] == pytest.approx([0.7, 0.8, 0.9], abs=0.005)
+    table = next(item for item in section.items if isinstance(item, Table))
+    assert "paper: success" not in table.columns  # The paper did not play generated games.
+    section = report_masking.masking_section(_study(_both_rise, text=STUDY.replace("alfworld-gen", "alfworld"), env="alfworld"))
+    assert section is not None
     table = next(item for item in section.items if isinstance(item, Table))
     reported = {(row[0], row[3]): row[6] for row in table.rows}
     assert reported["sft+", "ood"] == 0.63  # paper.md, mask fraction 0.3, ALFWorld.
