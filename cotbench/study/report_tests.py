@@ -128,8 +128,8 @@ def tests_section(scope: Scope) -> Section | None:
     if not own:
         return None
     tables = [
-        _table(scope, [one for one in own if one.claim], "claims", "The study's claims"),
-        _table(scope, [one for one in own if not one.claim], "other_tests", "All other tests"),
+        _table(scope, [one for one in own if one.claim], "tests_claims", "The study's claims"),
+        _table(scope, [one for one in own if not one.claim], "tests_other", "All other tests"),
     ]
     tested = [sum(one.p is not None for one in some) for some in (family.claims, family.comparisons)]
     text = (
