@@ -134,7 +134,7 @@ def test_the_folder_says_so_and_no_old_ids_stay(
     before = (folder / "traces.json").read_bytes()
     assert run_cli(["traces", "--resume", str(folder)]) == 0
     assert (folder / "traces.json").read_bytes() == before and _rows(folder / "tokens.jsonl") == rows
-    assert capsys.readouterr().out.splitlines()[-1].startswith(f"tokens: {folder}/tokens.jsonl, {len(rows)} examples of ")
+    assert f"\ntokens: {folder}/tokens.jsonl, {len(rows)} examples of " in capsys.readouterr().out
     out = tmp_path / "t"
     assert run_cli([*TRACES, "--out", str(out)]) == 0
     assert "tokens" not in json.loads((out / "traces.json").read_text())
