@@ -8,9 +8,6 @@ from collections.abc import Sequence
 
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.errors import UsageError
-from cotbench.probes.probe import ProbeSetting
-from cotbench.probes.replay import listed_at
-from cotbench.probes.states import ProbeState, StateSet
 from cotbench.prompting.elicitation import Elicitation
 
 Lists = tuple[tuple[str, ...], ...]
@@ -39,6 +36,10 @@ def admissible_of(demonstrations: Sequence[Demonstration]) -> list[Lists]:
 
 def _listed(env: str, demonstrations: Sequence[Demonstration]) -> list[Lists]:
     """Return the lists of demonstrations of different tasks of one environment."""
+    from cotbench.probes.probe import ProbeSetting
+    from cotbench.probes.replay import listed_at
+    from cotbench.probes.states import ProbeState, StateSet
+
     if not env:
         raise UsageError("the data name no environment, so the admissible actions cannot be listed: leave show_admissible away")
     states = tuple(

@@ -54,7 +54,10 @@ def listed_at(setting: ProbeSetting, wanted: Sequence[ProbeState]) -> dict[State
         setting: says which environment, in which dialect, with which data.
         wanted: states of its set.
     """
-    setting.listed.update(_remembered.get(_set_of(setting), {}))
+    own = {state.key: state for state in setting.states.states}
+    known = _remembered.get(_set_of(setting), {})
+    # A state with the key of one of the set may have another history.
+    setting.listed.update({one.key: known[one.key] for one in wanted if one.key in known and own.get(one.key) == one})
     missing = [state for state in wanted if state.key not in setting.listed]
     try:
         for state, env in replayed(setting, missing):
@@ -62,8 +65,8 @@ def listed_at(setting: ProbeSetting, wanted: Sequence[ProbeState]) -> dict[State
             setting.listed[state.key] = AdmissibleActions(None, found) if isinstance(found, str) else AdmissibleActions(found)
     except CotbenchError as error:  # The environment cannot be made at all.
         setting.listed.update({state.key: AdmissibleActions(None, str(error)) for state in missing})
-    if missing:
-        _remember(setting)
+    if any(own.get(state.key) == state for state in missing):
+        _remember(setting, own)
     return {state.key: setting.listed[state.key] for state in wanted}
 
 
@@ -77,9 +80,14 @@ def _set_of(setting: ProbeSetting) -> object:
     return whole.env, whole.scheme, whole.split, whole.dialect, setting.data, whole.states
 
 
-def _remember(setting: ProbeSetting) -> None:
-    """Keep what is known of a set of states for later measurements on it; a reason is not kept, it may go away."""
-    known = {key: listed for key, listed in setting.listed.items() if listed.actions is not None}
+def _remember(setting: ProbeSetting, own: Mapping[StateKey, ProbeState]) -> None:
+    """Keep what is known of a set of states for later measurements on it; a reason is not kept, it may go away.
+
+    Args:
+        setting: with what was listed.
+        own: the states of the set.
+    """
+    known = {key: listed for key, listed in setting.listed.items() if key in own and listed.actions is not None}
     _remembered[_set_of(setting)] = known
     while len(_remembered) > _SETS:
         del _remembered[next(iter(_remembered))]

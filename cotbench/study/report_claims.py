@@ -167,10 +167,10 @@ def _no_loss(scope: Scope, text: str, test: Comparison | None, here: str) -> Cla
     open_ = _open(text, test, here)
     if open_ is not None or test is None:
         return open_ or Claim(text, _NOT_MEASURED, "cannot tell")
-    if test.significant and test.way == "falls":
-        return Claim(text, here, "contradicted", test)
     bound = _lower_bound(test, scope.data.config.margin)
-    return Claim(text, here, "supported" if bound is not None and bound > -scope.data.config.margin else "cannot tell", test)
+    if bound is not None and bound > -scope.data.config.margin:
+        return Claim(text, here, "supported", test)
+    return Claim(text, here, "contradicted" if test.significant and test.way == "falls" else "cannot tell", test)
 
 
 def _lower_bound(test: Comparison, margin: float) -> float | None:

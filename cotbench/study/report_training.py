@@ -267,7 +267,7 @@ def arms_section(scope: Scope) -> Section | None:
     rows = [(*row[:3], *(cell for place in measured for cell in row[3 + 2 * place : 5 + 2 * place])) for row in rows]
     names = [name for place in measured for name in (DIFFERENCES[place], f"p {DIFFERENCES[place]}")]
     columns: tuple[str, ...] = ("arm", "against", "split", *names)
-    signed = frozenset(DIFFERENCES)
+    signed = frozenset(DIFFERENCES[place] for place in measured)
     baselines = list(dict.fromkeys(str(row[1]) for row in rows))
     if len(baselines) == 1:
         columns, rows = (columns[0], *columns[2:]), [(row[0], *row[2:]) for row in rows]

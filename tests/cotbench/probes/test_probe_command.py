@@ -145,7 +145,7 @@ def test_answers_are_taken_from_alignment(probed: Path, tmp_path: Path, capsys: 
         (["alignement", "--agent", "random"], "did you mean 'alignment'"),
         (["alignment"], "--agent is missing"),
         (["--agent", "random"], "NAME is missing"),
-        (["alignment", "--agent", "random", "--show-admissible"], "no such option --show-admissible"),
+        (["alignment", "--agent", "random", "--parquet"], "no such option --parquet"),
         (["conflict", "--agent", "random", "-o", "truncatons=1"], "did you mean 'truncations'"),
         (["conflict", "--agent", "random", "-o", "truncations"], "write it as NAME=VALUE"),
         (["conflict", "--agent", "random", "-o", "truncations=2"], "less than or equal to 1"),
@@ -172,5 +172,5 @@ def test_an_agent_that_shows_no_model_leaves_nothing_behind(
 def test_the_probes_and_their_options_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["list", "probes", "--json"]) == 0
     listed = {row["probe"]: row["options"] for row in json.loads(capsys.readouterr().out)}
-    assert set(listed) == {"alignment", "conflict", "attention", "gradient", "preference", "sensitivity"}
+    assert set(listed) == {"alignment", "conflict", "attention", "gradient", "preference", "sensitivity", "wording"}
     assert "truncations=0.25,0.5,0.75,1.0" in listed["conflict"]

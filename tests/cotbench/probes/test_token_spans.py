@@ -242,6 +242,10 @@ def test_numbers_of_known_rows() -> None:
             "prompt share of prompt and trace": (0.75 + 8 / 9 + 0.5 + 0.0) / 4,
             # A token of the trace gets 0.2/10, one of the prompt 0.6/100, and so on; of the last nothing can be said.
             "trace token to prompt token": (10 / 3 + 1.25 + 10) / 3,
+            # What a share would be if every one of the 118 tokens had the same.
+            "prompt share, uniform per token": 100 / 118,
+            "trace share, uniform per token": 10 / 118,
+            "prompt share of prompt and trace, uniform per token": 100 / 110,
         }
     )
     assert numbers.estimates["prompt share"].n == 3

@@ -57,7 +57,7 @@ def test_a_changed_option_reaches_what_depends_on_it_and_nothing_else(smoke: Stu
     assert _differing(before, make_study_plan(smoke)) == set()
     # A number of states: that probe, and those that take its answers.
     probes = [probe.model_dump() for probe in smoke.probes]
-    probes[1]["states"] = 11
+    next(probe for probe in probes if probe["probe"] == "conflict")["states"] = 11
     assert {name.split("/")[0] for name in _differing(before, _changed(smoke, probes=probes))} == {"conflict"}
     # An option of one arm: its training and all that measures it.
     arms = [smoke.arms[0].model_dump(), {**smoke.arms[1].model_dump(), "options": {"mask_fraction": 0.5}}]

@@ -41,7 +41,9 @@ def test_what_the_paper_says_is_supported_where_it_is_so() -> None:
     assert found["training improves the prompt action"].here == "0.20 to 0.60"
     assert found["the gap between them stays flat"].here == "+0.10 to +0.10"
     # Both domains change alike, so nothing is known of "more so"; and no episode was played, no attention measured.
-    assert verdicts["... and out of domain more so"] == "cannot tell"
+    more_so = found["... and out of domain more so"]
+    assert more_so.verdict == "cannot tell" and more_so.test is not None
+    assert (more_so.test.split, more_so.test.against) == ("ood", "id")
     for text in ("the gap stays flat in whole episodes", "actions attend mostly to the prompt"):
         assert (found[text].verdict, found[text].here, found[text].test) == ("cannot tell", "not measured", None)
 

@@ -93,7 +93,7 @@ def study_of(rows: Callable[[Any, str], list[Any]], text: str = STUDY) -> Scope:
 
 
 def study(agents: dict[Any, Scripted], text: str = STUDY) -> Scope:
-    some = states(20, 2)
+    some = states(60, 2)
 
     def rows(arm: Any, probe: str) -> list[Any]:
         key = id(agents[arm]), probe

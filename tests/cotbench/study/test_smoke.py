@@ -22,6 +22,7 @@ pytestmark = [needs_hf, needs_report]
 
 SECTIONS = [
     "What training does to both actions",
+    "How the prompt action is elicited",
     "Does the trace change the action?",
     "How probable the right action is",
     "Playing whole episodes",
@@ -30,12 +31,14 @@ SECTIONS = [
     "Where the action comes from",
     "What a judge prefers",
     "Does the action follow the prompt?",
+    "Does the wording of the instruction matter?",
     "The tests",
+    "How far the traces tell the action",
 ]
 
 
 LESS = {"[traces]": {"episodes": 8}, "[train]": {"epochs": 0.5}, "[[runs]]": {"episodes": 2, "max_steps": 2}}
-LESS_STATES = {"alignment": 4, "conflict": 4, "attention": 2, "gradient": 2, "preference": 4, "sensitivity": 2}
+LESS_STATES = {"alignment": 4, "conflict": 4, "attention": 2, "gradient": 2, "preference": 4, "sensitivity": 2, "wording": 2}
 
 
 def _smaller(text: str) -> str:
@@ -87,6 +90,8 @@ def test_every_figure_and_table_says_n_interval_and_elicitation(smoke: Path) -> 
     items = [item for section in numbers["sections"] for item in section["items"]]
     assert len(items) > 15
     for item in items:
+        if item["name"] in ("conflict_donors", "traces"):  # Counts of states, and of decisions without a model.
+            continue
         assert re.search(r"95 % intervals over [\d to]+ tasks", item["caption"]), item["name"]
         assert re.search(r"Elicitation prefill [0-9a-f]{16}, temperature 0", item["caption"]), item["name"]
 
@@ -100,7 +105,7 @@ def test_shares_of_attention_and_gradient_are_shares(smoke: Path) -> None:
         places = [columns.index(f"{part} share") for part in ("prompt", "trace", "rest")]
         for row in tables[name]["rows"]:
             assert sum(row[place]["mean"] for place in places) == pytest.approx(1, abs=1e-4)
-        assert any(column.startswith("paper: ") for column in columns)
+        assert not any(column.startswith("paper: ") for column in columns)  # It did not play generated games.
 
 
 def test_the_report_is_small_and_whole(smoke: Path) -> None:

@@ -27,12 +27,14 @@ def test_the_presets_are_studies(name: str) -> None:
 
 def test_the_small_study_is_what_was_asked_for() -> None:
     config = read_study("tiny")
-    assert len(config.seeds) >= 3
-    assert {arm.name for arm in config.arms} >= {"sft", "sft+"}
+    seeds = {arm.name: arm.seeds_of(config.seeds) for arm in config.arms}
+    assert len(seeds["sft"]) >= 5 and len(seeds["sft+"]) >= 5
+    assert len(seeds["actions-only"]) >= 2 and len(seeds["full-traces"]) >= 2
+    assert config.traces.teacher.startswith("scripted?names=state")
     assert config.envs == {"alfworld-gen": ("id", "ood", "ood_room", "ood_pair")}
     main = config.probes[0]
     assert main.probe == "alignment"
-    assert main.count("id") >= 600
+    assert main.count("id") >= 150
 
 
 def test_a_file_is_read_like_a_preset(tmp_path: Path) -> None:
