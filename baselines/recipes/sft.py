@@ -266,10 +266,10 @@ def _paper_row(config: SFTConfig) -> str | None:
 PRESETS = {
     "paper": Preset("5 epochs, learning rate 1e-5, 16 decisions a step"),
     "tiny": Preset(
-        "1.5 epochs, learning rate 2e-3, whole episodes as trees, at least 16 decisions a step, averaged weights",
+        "1 epoch, learning rate 2e-3, whole episodes as trees, at least 16 decisions a step, averaged weights",
         {
             "model": "tiny",
-            "epochs": 1.5,
+            "epochs": 1.0,
             "learning_rate": 2e-3,
             "batch_size": 16,
             "unit": "episode",

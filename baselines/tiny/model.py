@@ -1,7 +1,8 @@
 """Construction of `tiny`. Invariant: its base weights follow from the package alone: generated games outside every split, one
 seed, no download; and its fine-tuning data comes from split train alone.
 
-Two stages, as with a real model: the base reads transcripts (`corpus`), and then learns to reason by recipe `sft`.
+Two stages, as with a real model: the base reads transcripts (`corpus`), some of whose actions stand behind a trace, and then
+learns what to do by recipe `sft`.
 """
 
 from __future__ import annotations
