@@ -231,7 +231,27 @@ def _report(target: Path, as_json: bool) -> int:
         echo_json((target / "numbers.json").read_text("utf-8"), nl=False)
         return 0
     screen = console()
+    if page.claims is not None:
+        screen.print(_claims(page.claims))
     for sentence in page.answer:
         screen.print(sentence, highlight=False)
     screen.print(f"report: {written}", soft_wrap=True, highlight=False)
     return 0
+
+
+def _claims(claims: Any) -> Any:
+    """Return the table of the paper's claims for the terminal: a line or two each, in 80 columns."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from cotbench.report.cells import render_table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("claim of the paper", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("difference", no_wrap=True)
+    for claim, here, verdict, difference, _ in render_table(claims).rows:
+        found = f"{difference.value} {difference.beside}".strip()
+        table.add_row(Text(f"{claim.value}: {here.value}" if here.value else claim.value), Text(verdict.value), Text(found))
+    return table
