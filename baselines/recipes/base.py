@@ -122,7 +122,8 @@ def _train(config: BaseConfig, record: dict[str, Any], out: Path, progress: Call
     )
     record = {**record, "examples": {"examples": len(trees)}, "steps": len(steps)}
     write_begun(out, record)
-    dataset = PackedDataset(steps, trees_of_texts(trees), args.world_size)
+    # A branch's opened tag has no weight and does not count either.
+    dataset = PackedDataset(steps, trees_of_texts(trees), args.world_size, normalisation="remaining")
     measured = loop.train(trainable, dataset, args, record, out, (), progress)
     return TrainingResult(out, len(steps), measured, len(trees), 0)
 
