@@ -214,7 +214,7 @@ def test_foreign_data_that_is_scored_is_not_converted(cli: Any) -> None:
         (["--split", "ood"], 2, "is scored (alfworld-gen paper/ood)"),
         (["--task", "alfworld/gen/pick/0"], 2, "alfworld/gen/pick/0 is scored (alfworld-gen paper/id)"),
         (["--env", "alfworld", "--scheme", "official", "--split", "valid_seen"], 2, "is scored (alfworld paper/"),
-        (["--env", "scienceworld", "--scheme", "official", "--split", "dev"], 2, "is scored (scienceworld official/dev)"),
+        (["--env", "scienceworld", "--scheme", "official", "--split", "dev"], 2, "is for tuning (scienceworld paper/dev)"),
         (["--env", "bfcl", "--task", "bfcl/multi_turn_base_0"], 2, "bfcl/multi_turn_base_0 is scored (bfcl paper/id has its"),
         (["--env", "bfcl", "--scheme", "official", "--split", "live_simple"], 2, "is scored (bfcl official/live_simple)"),
         (["--split", "tarin"], 2, "unknown split 'tarin' of alfworld-gen in scheme 'paper'; did you mean 'train'"),

@@ -378,7 +378,7 @@ def test_the_terminal_stays_clean_with_an_adapter_too(cli: Any) -> None:
         (["--mask-fraction", "1.5"], "mask_fraction=1.5: give a number from 0 to 1"),
         (["--mask-fraction", "-0.1"], "mask_fraction=-0.1: give a number from 0 to 1"),
         (["--mask-fraction", "nan"], "--mask-fraction nan: Input should be a finite number"),
-        (["--action-weight", "2"], "action_weight=2.0: give a number from 0 to 1"),
+        (["--action-weight", "-1"], "action_weight=-1.0: give a number of at least 0"),
         (["--mask-select", "confident", "--mask-schedule", "per-epoch"], "mask_schedule=per-epoch draws at random"),
         (["--epochs", "0"], "--epochs 0: Input should be greater than 0"),
         (["--epochs", "inf"], "--epochs inf: Input should be a finite number"),

@@ -32,7 +32,7 @@ def test_its_plan_is_as_long_as_the_games_own(env) -> None:  # type: ignore[no-u
         # Any single action from here that wins: the shortest plan is one step long, and no other action has length 0.
         winning = [action for action in env.admissible_actions() if env.remaining_steps(action) == 0]
         assert plan[-1] in winning
-    assert longer + astray <= 1
+    assert longer + astray <= 2
 
 
 def test_it_takes_over_from_any_player_and_leaves_the_game_alone(env) -> None:  # type: ignore[no-untyped-def]

@@ -415,7 +415,7 @@ def test_an_entry_says_what_is_known_of_it(full: Any, board: str) -> None:
     replayed, rejected, pending = (by_name[f"Agent {number:02}"] for number in (0, 7, 3))
     text = " ".join(Read(ask(board, f"/entries/{replayed.id}").text).text.split())
     summary = replayed.summary
-    assert "Replayed. Every action was executed again" in text and "all 120 tasks, mode both" in text
+    assert "Replayed. Every action was executed again" in text and "120 of 1000 tasks, mode both" in text
     for mode in summary.modes.values():
         assert estimate_text(mode.success) in text
         assert all(estimate_text(rate) in text for rate in mode.by_type.values())

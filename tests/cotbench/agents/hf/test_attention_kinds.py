@@ -77,7 +77,7 @@ def test_answers_are_those_of_the_full_forward_pass(name: str, tmp_path: Path) -
     description = agent.describe()
     assert isinstance(agent._engine, SequentialEngine) == bool(kind.reason) == ("attention_reason" in description)
     assert kind.reason in description.get("attention_reason", "")
-    lengths = play(agent, by_length="dynamic" in name or "longrope" in name)
+    lengths = play(agent, by_length=any(word in name for word in ("dynamic", "longrope", "chosen")))
     assert min(lengths) < LATE < max(lengths) and min(lengths) - SHORT.action_tokens <= EARLY
 
 

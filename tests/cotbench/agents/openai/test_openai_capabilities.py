@@ -234,8 +234,8 @@ def test_a_key_is_never_written_down(
         ("openai:@http://127.0.0.1:1", UsageError, "needs the name of a model"),
         ("openai:m@http://127.0.0.1:1?concurrency=0", UsageError, "concurrency of 1 or more"),
         ("openai:m@http://127.0.0.1:1?context=20", UsageError, "no room"),
-        ("openai:m@http://127.0.0.1:1?way=straight", UsageError, "way=straight"),
-        ("openai:m@http://127.0.0.1:1?tools=all", UsageError, "tools=all"),
+        ("openai:m@http://127.0.0.1:1?way=straight", UsageError, "unknown way 'straight'"),
+        ("openai:m@http://127.0.0.1:1?tools=all", UsageError, "unknown tools 'all'"),
     ],
 )
 def test_specs_that_cannot_be(spec: str, error: type[CotbenchError], told: str) -> None:
