@@ -44,8 +44,8 @@ class _Counts(NamedTuple):
     arguments: int = 0
     action: int = 0
     action_floor: int = 0
-    told: int = 0
-    told_floor: int = 0
+    right_arguments: int = 0
+    right_arguments_floor: int = 0
     in_trace: int = 0
 
 
@@ -92,8 +92,8 @@ def measure_decodability(demonstrations: Sequence[Demonstration]) -> Decodabilit
         tasks=len(counts),
         action=_share([one.action for one in counts], decisions),
         action_floor=_share([one.action_floor for one in counts], decisions),
-        arguments=_share([one.told for one in counts], arguments),
-        arguments_floor=_share([one.told_floor for one in counts], arguments),
+        arguments=_share([one.right_arguments for one in counts], arguments),
+        arguments_floor=_share([one.right_arguments_floor for one in counts], arguments),
         arguments_in_trace=_share([one.in_trace for one in counts], arguments),
     )
 
@@ -153,8 +153,8 @@ def _count(decisions: Sequence[_Decision], decoder: TraceDecoder, floor: _Floor)
             arguments=len(action.arguments),
             action=decoded == action,
             action_floor=floor.action == action,
-            told=_common(decoded.arguments, action.arguments),
-            told_floor=_common(floor.arguments, action.arguments),
+            right_arguments=_common(decoded.arguments, action.arguments),
+            right_arguments_floor=_common(floor.arguments, action.arguments),
             in_trace=sum(holds(tokens, key) for key in action.arguments),
         )
         total = _Counts(*(one + other for one, other in zip(total, found, strict=True)))

@@ -35,8 +35,8 @@ _GOALS = (
 )
 _NEW = ("Nothing was called for it yet.", "No call was made for it so far.", "It is a new request.")
 _LATE = ("More functions are described now: {names}.", "The user adds {names}.")
-_RETURNED = ("The results so far are in{told}.", "Results have come{told}.", "There are results{told}.")
-_ERROR = ("A call for it reported an error{told}.", "There was an error{told}.")
+_RETURNED = ("The results so far are in{excerpt}.", "Results have come{excerpt}.", "There are results{excerpt}.")
+_ERROR = ("A call for it reported an error{excerpt}.", "There was an error{excerpt}.")
 """Findings: a new request, one with functions that are described late, and the last result of calls."""
 
 _GOES_ON = ("More is to be done for it.", "It is not complete.", "There is more to do.")
@@ -177,11 +177,11 @@ def _finding(conversation: _Conversation, rng: random.Random) -> str:
         names = _listed([f"`{name}`" for name in conversation.late])
         return rng.choice(_LATE if names else _NEW).format(names=names)
     found = _leaves(conversation.results[-1], conversation.failed)
-    told = ""
+    excerpt = ""
     if found and (conversation.failed or rng.random() < 0.7):
         key, value = rng.choice(found)
-        told = f": `{key}` is {value}"
-    return rng.choice(_ERROR if conversation.failed else _RETURNED).format(told=told)
+        excerpt = f": `{key}` is {value}"
+    return rng.choice(_ERROR if conversation.failed else _RETURNED).format(excerpt=excerpt)
 
 
 def _call(conversation: _Conversation, new_calls: _NamedCalls, rng: random.Random) -> str:

@@ -260,10 +260,10 @@ def _summarize(rows: Sequence[ConflictRow], options: ConflictOptions) -> ProbeNu
     curves |= {f"{name}, consistent": _curve(consistent, _OUTCOMES[name], options) for name in ("kept", "followed")}
     curves |= {f"{name}, revised": _curve(revised, value, options) for name, value in _OUTCOMES.items()}
     curves["own trace: kept"] = _curve(measured, lambda row, at: row.own[at] == row.own_action, options)
-    shown = dict.fromkeys((options.headline, options.truncations[-1]))
+    cuts = dict.fromkeys((options.headline, options.truncations[-1]))
     estimates = {
         f"{name} at {share:g}": curve.values[options.truncations.index(share)]
-        for share in shown
+        for share in cuts
         for name, curve in curves.items()
     } | {f"last sentence cut: {outcome}": over_tasks(measured, partial(_unconcluded, outcome)) for outcome in CONFLICT_OUTCOMES}
     estimates |= {

@@ -61,7 +61,7 @@ def listed_at(setting: ProbeSetting, wanted: Sequence[ProbeState]) -> dict[State
     missing = [state for state in wanted if state.key not in setting.listed]
     try:
         for state, env in replayed(setting, missing):
-            found = env if isinstance(env, str) else _asked(env, _listed)
+            found = env if isinstance(env, str) else _query_env(env, _listed)
             setting.listed[state.key] = AdmissibleActions(None, found) if isinstance(found, str) else AdmissibleActions(found)
     except CotbenchError as error:  # The environment cannot be made at all.
         setting.listed.update({state.key: AdmissibleActions(None, str(error)) for state in missing})
@@ -142,7 +142,7 @@ def shortening_at(
     try:
         for state, env in replayed(setting, [state for state in states if cases.get(state.key)]):
             if not isinstance(env, str):
-                known = _asked(env, partial(_shortening, actions=tuple(dict.fromkeys(cases[state.key]))))
+                known = _query_env(env, partial(_shortening, actions=tuple(dict.fromkeys(cases[state.key]))))
                 found[state.key] = {} if isinstance(known, str) else known
     except CotbenchError:
         return found
@@ -198,7 +198,7 @@ def _task_replayed(env: TextEnv, task: str, states: Sequence[ProbeState]) -> Ite
     reason: str | None = None
     for state in states:
         if reason is None:
-            reached = _asked(env, partial(_played_on, state=state, step=step, text=text))
+            reached = _query_env(env, partial(_played_on, state=state, step=step, text=text))
             if isinstance(reached, str):
                 reason = reached
             else:
@@ -230,7 +230,7 @@ def _played_on(env: TextEnv, state: ProbeState, step: int, text: str) -> tuple[i
     return step, text
 
 
-def _asked(env: TextEnv, ask: Callable[[TextEnv], _T]) -> _T | str:
+def _query_env(env: TextEnv, ask: Callable[[TextEnv], _T]) -> _T | str:
     """Return what an environment answers; where it fails, why."""
     try:
         with registered_code("environment", type(env), EnvBugError):

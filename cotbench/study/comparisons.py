@@ -209,12 +209,12 @@ def _differences(scope: Scope) -> Iterator[Comparison]:
             levels = (outside_differences if pooled else arm_differences)(scope, arm, baseline, *([] if pooled else [split]))
             for quantity, level in zip(DIFFERENCES, levels, strict=True):
                 claim = masked and split in compared and quantity.startswith("CoT")
-                note = _never_kept(scope, (arm, baseline), split, quantity) if level is None else ""
+                note = _format_note(scope, (arm, baseline), split, quantity) if level is None else ""
                 if level is not None or note:
                     yield _comparison(scope, split, arm, baseline, quantity, claim, level, note)
 
 
-def _never_kept(scope: Scope, arms: Sequence[str], split: str, quantity: Quantity) -> str:
+def _format_note(scope: Scope, arms: Sequence[str], split: str, quantity: Quantity) -> str:
     """Return that an arm never keeps the format; empty where that is not why it is not compared."""
     modes: dict[Quantity, tuple[Mode, ...]] = {"prompt alignment": ("prompt",), "CoT alignment": ("cot",)}
     for arm in arms:

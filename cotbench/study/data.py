@@ -63,10 +63,10 @@ class StudyData:
         prints = [(place, one.manifest.elicitation_fingerprint) for place, one in self.probed]
         prints += [(place, one.manifest.elicitation_fingerprint) for place, one in self.runs]
         for place, fingerprint in prints:
-            asked = place.env if place.elicited_as is None else f"{place.env}, arm {place.elicited_as}"
-            if found.setdefault(asked, fingerprint) != fingerprint:
+            label = place.env if place.elicited_as is None else f"{place.env}, arm {place.elicited_as}"
+            if found.setdefault(label, fingerprint) != fingerprint:
                 raise UsageError(
-                    f"{self.folder} mixes elicitations of {asked}: {found[asked]} and {fingerprint}; what was asked in "
+                    f"{self.folder} mixes elicitations of {label}: {found[label]} and {fingerprint}; what was asked in "
                     "two ways is not compared: do the study anew in another --out"
                 )
         return found

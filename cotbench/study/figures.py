@@ -105,10 +105,8 @@ def elicitation_caption(data: StudyData) -> str:
         return "No elicitation: the agents take none."
     style = data.config.elicitation.get("style", "prefill")
     temperature = data.config.elicitation.get("temperature", 0)
-    prints = {asked: one for asked, one in data.elicitations.items() if asked in data.config.envs}
-    others = "".join(
-        f" Another elicitation: {asked} ({one})." for asked, one in data.elicitations.items() if asked not in prints
-    )
+    prints = {name: one for name, one in data.elicitations.items() if name in data.config.envs}
+    others = "".join(f" Another elicitation: {name} ({one})." for name, one in data.elicitations.items() if name not in prints)
     return f"Elicitation {style} {', '.join(dict.fromkeys(prints.values()))}, temperature {temperature:g}.{others}"
 
 

@@ -21,19 +21,19 @@ class SeriesStart:
     Attributes:
         modes: in which the format counts.
         shares: of the training at which the format was measured, ascending.
-        kept: share of the answers that keep it at each, that of the mode that keeps it least.
+        rates: share of the answers that keep it at each, that of the mode that keeps it least.
         threshold: from which share on it counts as kept.
     """
 
     modes: tuple[Mode, ...]
     shares: tuple[float, ...]
-    kept: tuple[float, ...]
+    rates: tuple[float, ...]
     threshold: float
 
     @property
     def begins(self) -> float | None:
         """Share of the training at which the series begins; None where no checkpoint keeps the format."""
-        return next((share for share, kept in zip(self.shares, self.kept, strict=True) if kept >= self.threshold), None)
+        return next((share for share, rate in zip(self.shares, self.rates, strict=True) if rate >= self.threshold), None)
 
     @property
     def left_out(self) -> tuple[float, ...]:
@@ -44,26 +44,26 @@ class SeriesStart:
     @property
     def lost(self) -> tuple[float, ...]:
         """Later checkpoints that do not keep the format, though an earlier one did; they stay in the series."""
-        pairs = zip(self.shares, self.kept, strict=True)
-        return tuple(share for share, kept in pairs if share not in self.left_out and kept < self.threshold)
+        pairs = zip(self.shares, self.rates, strict=True)
+        return tuple(share for share, rate in pairs if share not in self.left_out and rate < self.threshold)
 
     def sentence(self) -> str:
         """Return what is to be said of the beginning; nothing where the series is whole."""
         named = " and ".join(NAMES[mode] for mode in self.modes)
         if self.begins is None:
             return (
-                f"no checkpoint keeps the format in {named} (at most {max(self.kept):.2f} of the answers, {self.threshold:g} "
+                f"no checkpoint keeps the format in {named} (at most {max(self.rates):.2f} of the answers, {self.threshold:g} "
                 "wanted): nothing is said of its training"
             )
         if self.begins == self.shares[-1] and len(self.shares) > 1:
             return (
-                f"only the last checkpoint keeps the format in {named} ({self.kept[-1]:.2f} of its answers): nothing is said "
+                f"only the last checkpoint keeps the format in {named} ({self.rates[-1]:.2f} of its answers): nothing is said "
                 "of its training"
             )
         parts = []
         if self.left_out:
-            pairs = zip(self.left_out, self.kept, strict=False)
-            left = ", ".join(f"{share:.0%} ({kept:.2f})" for share, kept in pairs)
+            pairs = zip(self.left_out, self.rates, strict=False)
+            left = ", ".join(f"{share:.0%} ({rate:.2f})" for share, rate in pairs)
             parts.append(f"begins at {self.begins:.0%} of the training; left out, as the format in {named} is not kept: {left}")
         if self.lost:
             parts.append("the format is lost again at " + ", ".join(f"{share:.0%}" for share in self.lost))
@@ -82,12 +82,12 @@ def series_start(data: StudyData, cell: StudyCell, modes: Sequence[Mode]) -> Ser
     if measure is None or not modes:
         return None
     shares = data.shares(cell, measure)
-    kept = []
+    rates = []
     for share in shares:
         rows = [row for row in data.rows(cell, measure, share) if row.error is None and row.left_out is None]
         of_modes = [[bool(getattr(row, f"{mode}_format_ok")) for row in rows] for mode in MODES if mode in modes]
-        kept.append(min(sum(one) / len(one) for one in of_modes) if rows else 0.0)
-    return SeriesStart(tuple(modes), tuple(shares), tuple(kept), data.config.format_kept) if shares else None
+        rates.append(min(sum(one) / len(one) for one in of_modes) if rows else 0.0)
+    return SeriesStart(tuple(modes), tuple(shares), tuple(rates), data.config.format_kept) if shares else None
 
 
 def begun(series: CheckpointSeries | None, start: SeriesStart | None) -> CheckpointSeries | None:

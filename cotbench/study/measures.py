@@ -33,7 +33,7 @@ def same_action(row: Any) -> bool:
     return not row.revised
 
 
-def conflict_kept(row: Any) -> bool:
+def keeps_own_action(row: Any) -> bool:
     """Return whether the action stays the model's own under the headline's share of the conflicting trace."""
     return bool(row.outcome(row.headline) == "kept")
 
@@ -82,7 +82,7 @@ def conflict_levels(scope: Scope, cell: StudyCell) -> SeriesLevels | None:
 def conflict_series(scope: Scope, cell: StudyCell) -> CheckpointSeries | None:
     """Return the series of the states whose action stays under a conflicting trace."""
     measures = scope.data.measures("conflict")
-    series = probe_series(scope.data, cell, measures[0], conflict_kept) if measures else None
+    series = probe_series(scope.data, cell, measures[0], keeps_own_action) if measures else None
     return begun(series, start_of(scope, cell, ("cot",)))
 
 

@@ -123,15 +123,15 @@ def _options(config: StudyConfig, model: str, arm: Arm, seed: int) -> dict[str, 
 
 
 def _trainings(config: StudyConfig, env: str, add: Add) -> None:
-    made: set[str] = set()
+    planned: set[str] = set()
     for arm in config.arms:
         needs = _recipe_of(arm).stages(arm_config(config, config.models[0], arm))
         name = _traces_stage(config, env, arm.name)
         if all(need.stage != "traces" for need in needs):
             if arm.traces is not None:
                 raise UsageError(f"arm {arm.name}: recipe {arm.recipe} is trained on no traces: leave its traces away")
-        elif name not in made:
-            made.add(name)
+        elif name not in planned:
+            planned.add(name)
             add(name, "traces", _traces(config, env, arm.name), Place(env, arm=_traced_as(config, arm.name)))
     source = env_entry(env).source()
     for model in config.models:

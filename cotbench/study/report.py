@@ -186,8 +186,8 @@ def _of_conflict(scope: Scope) -> str:
             changes.append(f"on {split}, {test.note}")
     if not changes:
         return ""
-    shown = conflict_headline(scope, scope.data.measures("conflict")[0])
-    return f"Keeping one's own action under {shown} of a conflicting trace: {'; '.join(changes)}."
+    portion = conflict_headline(scope, scope.data.measures("conflict")[0])
+    return f"Keeping one's own action under {portion} of a conflicting trace: {'; '.join(changes)}."
 
 
 def _of_arms(scope: Scope) -> list[str]:
@@ -210,9 +210,9 @@ def _of_arms(scope: Scope) -> list[str]:
                 parts.append(f"{split} {format_estimate(cot.estimate, signed=True)}{_held(cot)}{played}")
         if parts:
             domain = "out of domain" if scope.out_of_domain else "in domain"
-            asked = "" if scope.asked_alike(arm, baseline) else " (asked in another way)"
+            marked = "" if scope.same_elicitation(arm, baseline) else " (asked in another way)"
             found.append(
-                f"{arm}{asked} minus {baseline} in CoT alignment at the end of the training, {domain}: {'; '.join(parts)}."
+                f"{arm}{marked} minus {baseline} in CoT alignment at the end of the training, {domain}: {'; '.join(parts)}."
             )
     return found
 

@@ -40,12 +40,12 @@ def conflict_section(scope: Scope) -> Section | None:
         text = "No state was measured: none has a trace of its own and another state whose trace can be given to it."
         return Section(title, text, tuple(_donors_table(scope, measure)))
     headline, whole = _truncations(scope, measure)
-    shown = {"conflict": headline} | ({"conflict_whole": whole} if whole != headline else {})
-    figures = [_cuts_figure(scope, measure), *(_kept_figure(scope, measure, name, share) for name, share in shown.items())]
+    cuts = {"conflict": headline} | ({"conflict_whole": whole} if whole != headline else {})
+    figures = [_cuts_figure(scope, measure), *(_kept_figure(scope, measure, name, share) for name, share in cuts.items())]
     items = [one for one in figures if one is not None]
     outcomes = ("kept", "followed", "other", "as prompt action", "kept, consistent", "kept, revised")
     tables: list[Table] = []
-    for name, share in shown.items():
+    for name, share in cuts.items():
         heading = f"Under {_percent(share)} of the conflicting trace, at the end of the training"
         tables += last_table(scope, measure, name, heading, [f"{outcome} at {share:g}" for outcome in outcomes])
     heading = "Without the last sentence, and without a trace, at the end of the training"

@@ -93,7 +93,7 @@ def control_roles(scope: Scope) -> dict[Role, str]:
         kind = "own" if arm.recipe.trace_control is None else arm.recipe.trace_control(arm.config)
         level = spec_option(scope.data.config.traces_of(name).teacher, "names") if kind == "own" else kind
         role = next((one for one in _ORDER if one == level), None)
-        if role is not None and arm.unmasked and scope.asked_alike(name, scope.main):
+        if role is not None and arm.unmasked and scope.same_elicitation(name, scope.main):
             found.setdefault(role, name)
     return {role: found[role] for role in _ORDER if role in found}
 
@@ -126,12 +126,12 @@ def instrument_section(scope: Scope) -> Section | None:
         return None
     figure, table = _figure(scope, roles, split), _table(scope, checks, split)
     counts = {verdict: sum(check.verdict == verdict for check in checks) for verdict in ("as constructed", "reversed")}
-    told = sum(counts.values())
+    total = sum(counts.values())
     text = (
         "These arms have known answers: what their traces say of the action was decided when they were built. Where traces "
         "spell the action, the model must be led by them; where they say nothing of it, it must act from the prompt; trained "
         f"on actions only, its prompt action must be the best. Of {len(checks)} demands, {counts['as constructed']} come out "
-        f"as constructed, {counts['reversed']} reversed, and {len(checks) - told} cannot be told on so many tasks and seeds."
+        f"as constructed, {counts['reversed']} reversed, and {len(checks) - total} cannot be told on so many tasks and seeds."
     )
     return Section("Does the instrument measure?", text, tuple(one for one in (figure, table) if one is not None))
 

@@ -57,11 +57,17 @@ def traces_section(scope: Scope) -> Section | None:
         if not is_done(data.folder, stage):
             continue
         found = read_traces_numbers(folder_of(data.folder, stage) / TRACES)
-        told = found.decodability
+        measured = found.decodability
         shares = (
             ()
-            if told is None
-            else (told.action, told.action_floor, told.arguments, told.arguments_floor, told.arguments_in_trace)
+            if measured is None
+            else (
+                measured.action,
+                measured.action_floor,
+                measured.arguments,
+                measured.arguments_floor,
+                measured.arguments_in_trace,
+            )
         )
         rows.append(
             (", ".join(_arms(scope, stage)), found.teacher, found.trace_level, found.examples, *(shares or (None,) * 5))

@@ -88,14 +88,14 @@ class Scope:
 
     def _own_baseline(self, name: str) -> str | None:
         arm = self.arm(name)
-        others = [self.arm(other) for other in self.arms if other != name and self.asked_alike(other, name)]
+        others = [self.arm(other) for other in self.arms if other != name and self.same_elicitation(other, name)]
         if not arm.unmasked:
             unmasked = [other for other in others if other.unmasked and arm.differs_by_masks_alone(other)]
             if unmasked:
                 return unmasked[0].name
         return next((other.name for other in others if other.recipe.name == arm.recipe.compares_with), None)
 
-    def asked_alike(self, arm: str, other: str) -> bool:
+    def same_elicitation(self, arm: str, other: str) -> bool:
         """Return whether the answers of two arms are asked for in the same way."""
         config = self.data.config
         return config.elicited_as(arm) == config.elicited_as(other)
@@ -107,7 +107,7 @@ class Scope:
         if arm == self.main:
             return "before training"
         first = self.data.config.elicited_as(arm)
-        return f"before training, asked as {arm}" if arm == first and not self.asked_alike(arm, self.main) else None
+        return f"before training, asked as {arm}" if arm == first and not self.same_elicitation(arm, self.main) else None
 
     @property
     def main(self) -> str:
