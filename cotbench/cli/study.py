@@ -233,7 +233,7 @@ def _report(target: Path, as_json: bool) -> int:
     screen = console()
     if page.claims is not None:
         screen.print(_claims(page.claims))
-    for sentence in page.answer:
+    for sentence in (*page.answer, *page.warnings):
         screen.print(sentence, highlight=False)
     screen.print(f"report: {written}", soft_wrap=True, highlight=False)
     return 0

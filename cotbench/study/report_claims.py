@@ -23,7 +23,6 @@ ClaimVerdict = Literal["supported", "contradicted", "cannot tell"]
 
 _NOT_MEASURED = "not measured"
 _OUTCOMES: tuple[Quantity, ...] = ("CoT alignment", "CoT success")
-_ONE_SEED = "one seed: nothing is said of another training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def claims_table(scopes: Sequence[Scope]) -> Table | None:
         rows.append((before + claim.text, claim.here, claim.verdict, claim.difference, seen))
     config = scopes[0].data.config
     seeds = len(config.seeds)
-    over = f"tasks and {seeds} seeds" if seeds > 1 else "tasks (one seed)"
+    over = f"tasks and {seeds} seeds" if seeds > 1 else "tasks: one seed says nothing of another training"
     caption = (
         f"Arm {scopes[0].main}, on {scopes[0].headline} where nothing else is said; 95 % intervals over {over}. Supported and "
         "contradicted are tests at 5 %, corrected together (Holm); flat, and no loss, are equivalence tests with a margin of "
@@ -188,7 +187,7 @@ def _open(text: str, test: Comparison | None, here: str) -> Claim | None:
     if test.estimate is None:
         return Claim(text, test.note or _NOT_MEASURED, "cannot tell", test)
     if test.seeds < 2:
-        return Claim(text, f"{here} ({_ONE_SEED})", "cannot tell", test)
+        return Claim(text, here, "cannot tell", test)
     return None
 
 

@@ -72,9 +72,10 @@ def test_a_small_change_decides_nothing() -> None:
 
 
 def test_one_seed_decides_nothing() -> None:
-    found = _claims(_study(_both_rise, text=STUDY.replace("seeds = [0, 1, 2]", "seeds = [0]")))
-    assert {claim.verdict for claim in found.values()} == {"cannot tell"}
-    assert "one seed" in found["training improves the CoT action"].here
+    scope = _study(_both_rise, text=STUDY.replace("seeds = [0, 1, 2]", "seeds = [0]"))
+    assert {claim.verdict for claim in claims_of(scope)} == {"cannot tell"}
+    table = claims_table([scope])
+    assert table is not None and "one seed says nothing of another training" in table.caption
 
 
 def test_the_table_has_a_row_a_claim_with_interval_n_and_what_it_could_see() -> None:
