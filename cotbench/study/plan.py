@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,10 +77,11 @@ def make_study_plan(config: StudyConfig) -> StudyPlan:
         _references(config, env, add)
         if any(share > 0 for share in config.checkpoints):
             _trainings(config, env, add)
+    played = cache(lambda number, env, split: _played(config, config.runs[number], env, split))
     for env, splits in config.envs.items():
         for subject in _subjects(config, env):
             for split in splits:
-                _measures(config, subject, split, add)
+                _measures(config, subject, split, add, played)
     return StudyPlan(config, tuple(stages.values()))
 
 
@@ -251,7 +253,7 @@ def _agent(config: StudyConfig, kind: str, model: str | StageOutput) -> AgentRef
     return AgentRef(kind, model, tuple(sorted(options.items())))
 
 
-def _measures(config: StudyConfig, subject: _Subject, split: str, add: Add) -> None:
+def _measures(config: StudyConfig, subject: _Subject, split: str, add: Add, played: Callable[[int, str, str], float]) -> None:
     env, place = subject.place.env, subject.place
 
     def holds(where: Where) -> bool:
@@ -263,7 +265,7 @@ def _measures(config: StudyConfig, subject: _Subject, split: str, add: Add) -> N
         if holds(runs):
             name = _joined(_nth("run", number), f"{subject.name}-{split}")
             at = replace(place, split=split, measure=number)
-            add(name, "run", _run(config, subject, split, runs), at, _played(config, runs, env, split))
+            add(name, "run", _run(config, subject, split, runs), at, played(number, env, split))
     order = sorted(range(len(config.probes)), key=lambda number: probe_named(config.probes[number].probe).answers is None)
     answers: tuple[str, int, int] | None = None
     for number in order:

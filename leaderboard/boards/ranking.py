@@ -61,12 +61,12 @@ def mcnemar_of(won: Outcomes) -> Tests:
     """Return exact McNemar tests between rows; the same numbers as `estimates.mcnemar`, many at once."""
 
     def test(leader: int, others: NDArray[np.intp]) -> NDArray[np.float64]:
-        from scipy.stats import binom
+        from scipy.special import bdtr
 
         one, two = won[leader][None, :], won[others]
         first = np.count_nonzero((one == 1) & (two == 0), axis=1)
         second = np.count_nonzero((one == 0) & (two == 1), axis=1)
-        tail = np.asarray(binom.cdf(np.minimum(first, second), first + second, 0.5), dtype=np.float64)
+        tail = np.asarray(bdtr(np.minimum(first, second), first + second, 0.5), dtype=np.float64)
         return np.minimum(1.0, 2 * tail)
 
     return test

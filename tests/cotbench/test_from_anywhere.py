@@ -74,7 +74,8 @@ def test_standard_input(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "env", [pytest.param("bfcl", marks=needs_bfcl), pytest.param("scienceworld", marks=needs_scienceworld)]
+    "env",
+    [pytest.param("bfcl", marks=needs_bfcl), pytest.param("scienceworld", marks=[needs_scienceworld, pytest.mark.slow])],
 )
 def test_an_engine_with_a_process_of_its_own(tmp_path: Path, env: str) -> None:
     run = tmp_path / "run"

@@ -15,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from cotbench.envs.base import TextEnv
 from cotbench.envs.registry import env_entry, env_names
 from cotbench.errors import EngineError, EpisodeOverError, MissingExtraError, UnknownNameError, UsageError
+from tests.envs.scienceworld import simulators
 
 INFO = {"task", "goal", "score", "raw_score", "success", "steps", "invalid_action", "restarts"}
 MORE = {"bfcl": {"functions", "turn", "turns", "turns_passed"}}
@@ -42,9 +43,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def make(kind: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+def make(kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Makes environments of one kind, over real games where they need data, and closes them."""
     entry, made = env_entry(kind), []
+    if kind == "scienceworld":
+        monkeypatch.setattr("cotbench.envs.scienceworld.env.Server", simulators.Lent)
     settings = {"data": request.getfixturevalue("real_games")} if kind == "alfworld" else {}
 
     def maker(**kwargs: Any) -> TextEnv:

@@ -12,6 +12,7 @@ from cotbench.envs.bfcl.upstream import SERVICES, STATELESS
 from cotbench.envs.registry import env_entry, env_names
 from cotbench.envs.scienceworld.env import ScienceWorldEnv
 from tests.conftest import needs_bfcl, needs_scienceworld
+from tests.envs.scienceworld import simulators
 
 SAME = {
     "alfworld": [
@@ -105,7 +106,8 @@ def test_the_services_functions_are_those_of_the_wheel() -> None:
 
 
 @needs_scienceworld
-def test_the_simulator_answers_synonyms_alike() -> None:
+def test_the_simulator_answers_synonyms_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cotbench.envs.scienceworld.env.Server", simulators.Lent)
     kitchen = "teleport to kitchen"
     groups: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
         ((), ("go to kitchen", "walk through kitchen", "move into kitchen")),

@@ -81,7 +81,12 @@ def test_from_a_run_to_a_replayed_entry(cli: Callable[..., Said]) -> None:
 
 
 @pytest.mark.parametrize(
-    "env", ["alfworld-gen", pytest.param("scienceworld", marks=needs_scienceworld), pytest.param("bfcl", marks=needs_bfcl)]
+    "env",
+    [
+        "alfworld-gen",
+        pytest.param("bfcl", marks=needs_bfcl),
+        pytest.param("scienceworld", marks=[needs_scienceworld, pytest.mark.slow]),
+    ],
 )
 def test_random_and_expert_are_replayed_everywhere(cli: Callable[..., Said], env: str) -> None:
     # ScienceWorld's plans take the simulator seconds: there the expert is replayed in verification/test_replay.py.

@@ -200,7 +200,7 @@ def test_the_masked_share_of_action_tokens_is_the_fraction(
     even = [one.model_copy(update={"actions": ("look",) * len(one.actions)}) for one in some_played]
     write_jsonl(tmp_path / "even.jsonl", even)
     before: set[str] = set()
-    for k in (0.1, 0.3, 0.5, 0.7):
+    for k in (0.3, 0.7):
         options = {"epochs": 1, "batch_size": 99, "mask_fraction": k, "mask_select": select, "unit": "episode"}
         trained = sft(str(k), data=(str(tmp_path / "even.jsonl"),), **options)
         measured = json.loads((trained.folder / "recipe.json").read_text())["seen"]["masked_share"]

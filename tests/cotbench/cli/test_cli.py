@@ -260,7 +260,7 @@ def test_an_agent_that_cannot_be_built_leaves_no_folder(cli: Any, tmp_path: Path
 
 
 def test_a_terminal_that_lacks_a_character_shows_its_code() -> None:
-    command = [sys.executable, "-P", "-m", "cotbench", "doctor"]
+    command = [sys.executable, "-P", "-m", "cotbench", "list", "agents"]
     shown = {}
     for encoding in ("ascii:strict", "utf-8:strict"):
         done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=False)

@@ -79,11 +79,11 @@ def _config(text: str = MINI) -> StudyConfig:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study that was never disturbed."""
+    """A study that was never disturbed. In processes of its own: the slow tests below, and tests/test_toy_package.py."""
     folder = tmp_path_factory.mktemp("whole")
-    process = _start(_write(folder), folder / "out")
-    _, err = process.communicate(timeout=900)
-    assert process.returncode == 0, err.decode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cotbench.cli.study._executor", inline_executor)
+        assert run_cli(["study", str(_write(folder)), "--out", str(folder / "out")]) == 0
     return folder / "out"
 
 

@@ -88,11 +88,12 @@ def test_lore_is_what_the_wheel_and_the_counts_say() -> None:
     assert {name: len(room.scenes) for name, room in known.rooms.items()} == dict.fromkeys(households.ROOMS.values(), 27)
 
 
-def test_households_are_like_the_real_ones() -> None:
+@pytest.mark.parametrize("games", [50, pytest.param(150, marks=pytest.mark.slow)])
+def test_households_are_like_the_real_ones(games: int) -> None:
     """Generated homes against the counts of the 3,553 real training games: every mean within five standard errors or 5 %."""
     known = household_statistics()
     for kind in ("heat", "look"):
-        homes = [households.home_of(generate(kind, seed)) for seed in range(10_000, 10_150)]
+        homes = [households.home_of(generate(kind, seed)) for seed in range(10_000, 10_000 + games)]
         # A heat game is always in a kitchen, a look game in a bedroom or a living room: compare those with a bed.
         room = "kitchen" if kind == "heat" else "bedroom"
         homes = [home for home in homes if kind == "heat" or home.receptacles["Bed"]]

@@ -242,11 +242,10 @@ def test_the_bundled_model_answers_the_same_with_and_without_cache() -> None:
     agent = make_agent("hf:smollm2?device=cpu")
     assert isinstance(agent, HFAgent)
     short = Elicitation(trace_tokens=4, action_tokens=4)
-    for turns, mode in ((1, "cot"), (2, "prompt")):
-        query = replace(state(turns, mode), elicitation=short)  # type: ignore[arg-type]
-        trace, action = plain_answer(agent, query)
-        raw = f"{THINK_OPEN}{trace}{THINK_CLOSE}\n" if trace is not None else ""
-        assert agent.decide([query])[0].raw.startswith(f"{raw}{ACTION_OPEN}{action}"), (turns, mode)
+    agent.decide([replace(state(1, "prompt"), elicitation=short)])  # So that the next one has something to reuse.
+    query = replace(state(2, "cot"), elicitation=short)
+    trace, action = plain_answer(agent, query)
+    assert agent.decide([query])[0].raw.startswith(f"{THINK_OPEN}{trace}{THINK_CLOSE}\n{ACTION_OPEN}{action}")
 
 
 def test_a_given_action_needs_an_opened_tag(agent: HFAgent) -> None:
