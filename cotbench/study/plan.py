@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from cotbench.agents.registry import resolve
