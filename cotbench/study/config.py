@@ -35,6 +35,21 @@ class Traces(BaseModel):
     seed: int = Field(0, ge=0, description="draws the episodes, seeds the teacher")
 
 
+class ArmTraces(BaseModel):
+    """What an arm is trained on, where that is not what the others are trained on; None: as in the study's traces."""
+
+    model_config = _STRICT
+
+    teacher: str | None = Field(None, description="the spec of an agent that wins")
+    episodes: int | None = Field(None, ge=1, description="of split train")
+    seed: int | None = Field(None, ge=0, description="draws the episodes, seeds the teacher")
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What the arm says of its own; not "what was set": a study's folder holds all fields."""
+        return self.model_dump(exclude_none=True)
+
+
 class Arm(BaseModel):
     """One way to train."""
 
@@ -43,7 +58,7 @@ class Arm(BaseModel):
     name: str = Field(pattern=_NAME, description="in file names and figures")
     recipe: str = Field("sft", description="of cotbench train")
     options: dict[str, Any] = Field(default_factory=dict, description="of the recipe, beside those of [train]")
-    traces: Traces | None = Field(None, description="what is trained on; what is left out is as in the study's [traces]")
+    traces: ArmTraces | None = Field(None, description="what is trained on; what is left out is as in the study's [traces]")
     elicitation: dict[str, Any] = Field(
         default_factory=dict, description="how the arm's answers are asked for, where not as the study's [elicitation] says"
     )
@@ -157,7 +172,7 @@ class StudyConfig(BaseModel):
             _among("seed", one.seeds, self.seeds)
         splits_ = {split for splits in self.envs.values() for split in splits}
         for one in self.arms:
-            if one.traces is not None and not one.traces.model_fields_set:
+            if one.traces is not None and not one.traces.own:
                 raise UsageError(f"arm {one.name}: its traces are empty: name a teacher, episodes or seed, or leave them away")
         for where in (*self.runs, *self.probes):
             _among("arm", where.arms, arms)
@@ -173,7 +188,7 @@ class StudyConfig(BaseModel):
     def traces_of(self, arm: str) -> Traces:
         """Return what an arm is trained on: the study's traces, with what the arm says of its own."""
         own = self.arm(arm).traces
-        return self.traces if own is None else self.traces.model_copy(update=own.model_dump(exclude_unset=True))
+        return self.traces if own is None else self.traces.model_copy(update=own.own)
 
     def elicitation_of(self, arm: str | None) -> dict[str, Any]:
         """Return how an arm's answers are asked for: as the study says, with what the arm says of its own.

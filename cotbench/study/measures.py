@@ -89,10 +89,10 @@ def conflict_series(scope: Scope, cell: StudyCell) -> CheckpointSeries | None:
 def conflict_domains(scope: Scope, arm: str) -> Level | None:
     """Return how much more an arm's keeping of its action under a conflicting trace changes out of domain than in domain.
 
-    The tasks are others, so the two changes count as independent; that their seeds are the same makes the interval too wide
-    rather than too narrow where the seeds move both alike.
+    Out of domain are the splits of `conflict_splits`. The tasks are others, so the two changes count as independent; that their
+    seeds are the same makes the interval too wide rather than too narrow where the seeds move both alike.
     """
-    outside = pooled([conflict_series(scope, scope.cell(arm, split)) for split in scope.out_of_domain])
+    outside = pooled([conflict_series(scope, scope.cell(arm, split)) for split in conflict_splits(scope)])
     inside = conflict_series(scope, scope.cell(arm, scope.headline))
     if outside is None or inside is None or outside.progress != inside.progress or len(inside.progress) < 2:
         return None
@@ -101,6 +101,11 @@ def conflict_domains(scope: Scope, arm: str) -> Level | None:
         found = trend(series, overs=[over_of(series)])
         changes.append(Level(found.change[found.over], found.p[found.over], found.errors[found.over], found.seeds))
     return independent_difference(*changes)
+
+
+def conflict_splits(scope: Scope) -> tuple[str, ...]:
+    """Return the splits out of domain on which the first probe `conflict` is made."""
+    return scope.outside_of(next((one for one in scope.data.config.probes if one.probe == "conflict"), None))
 
 
 def share_level(scope: Scope, cell: StudyCell, probe: str) -> Level | None:
@@ -154,25 +159,29 @@ def arm_differences(scope: Scope, arm: str, baseline: str, split: str) -> list[L
 
     None where it was not measured, or where an arm never keeps the format.
     """
-    return _differences(scope, (arm, baseline), (split,))
+    return _differences(scope, (arm, baseline), (split,), (split,))
 
 
 def outside_differences(scope: Scope, arm: str, baseline: str) -> list[Level | None]:
-    """Return the same over the tasks of all splits out of domain together."""
-    return _differences(scope, (arm, baseline), scope.out_of_domain)
+    """Return the same over the tasks of all splits out of domain on which it was measured, together."""
+    config = scope.data.config
+    probe = next((one for one in config.probes if one.probe == "alignment"), None)
+    runs = next((one for one in config.runs if scope.outside_of(one)), None)
+    return _differences(scope, (arm, baseline), scope.outside_of(probe), scope.outside_of(runs))
 
 
-def _differences(scope: Scope, arms: Sequence[str], splits: Sequence[str]) -> list[Level | None]:
+def _differences(scope: Scope, arms: Sequence[str], probed: Sequence[str], played: Sequence[str]) -> list[Level | None]:
+    """Return the differences of alignment over the tasks of some splits together, and of success over those of others."""
     found: list[Level | None] = []
     for mode in MODES:
         sides = [
-            pooled([_end(alignment_series(scope, scope.cell(one, split), ALIGNED[mode], (mode,))) for split in splits])
+            pooled([_end(alignment_series(scope, scope.cell(one, split), ALIGNED[mode], (mode,))) for split in probed])
             for one in arms
         ]
         found.append(_paired(sides, final_level))
     for mode in MODES:
         sides = [
-            pooled([_end(run_series(scope.data, scope.cell(one, split), success(mode))) for split in splits]) for one in arms
+            pooled([_end(run_series(scope.data, scope.cell(one, split), success(mode))) for split in played]) for one in arms
         ]
         found.append(_paired(sides, final_success))
     return found

@@ -15,7 +15,14 @@ from cotbench.stats.equivalence import Equivalence, of_t
 from cotbench.stats.estimates import Estimate
 from cotbench.study.comparisons import HALF, Comparison, Quantity, outside
 from cotbench.study.family import family_of
-from cotbench.study.measures import alignment_levels, conflict_levels, consistency_levels, gap_levels, success_gap_levels
+from cotbench.study.measures import (
+    alignment_levels,
+    conflict_levels,
+    conflict_splits,
+    consistency_levels,
+    gap_levels,
+    success_gap_levels,
+)
 from cotbench.study.scope import Scope
 from cotbench.study.series import SeriesLevels
 
@@ -98,7 +105,9 @@ def _over_the_training(scope: Scope) -> Iterator[Claim]:
     named = outside(scope)
     if named is not None:
         test = family_of(scope.data).find(scope, named, scope.main, "kept under conflict", scope.headline)
-        yield _more("... and out of domain more so", test, "change out of domain minus in domain")
+        measured = conflict_splits(scope)
+        where = "out of domain" if measured == scope.out_of_domain else f"on {', '.join(measured)}"
+        yield _more("... and out of domain more so", test, f"change {where} minus in domain")
 
 
 def _of_shares(scope: Scope) -> Iterator[Claim]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cotbench.envs.registry import env_entry
 from cotbench.recipes import Masking, Recipe, recipe_named
+from cotbench.study.config import Where
 from cotbench.study.data import StudyCell, StudyData
 from cotbench.study.plan import arm_config
 
@@ -124,6 +125,16 @@ class Scope:
         """Names of the splits that are out of domain."""
         source, scheme = env_entry(self.env).source(), self.data.config.scheme
         return tuple(split for split in self.splits if source.out_of_domain(scheme, split))
+
+    def outside_of(self, measure: Where | None) -> tuple[str, ...]:
+        """Return the names of the splits out of domain on which a measurement is made.
+
+        Args:
+            measure: one of the study's probes or runs; None for one that the study does not make.
+        """
+        if measure is None:
+            return ()
+        return tuple(split for split in self.out_of_domain if measure.splits is None or split in measure.splits)
 
     @property
     def headline(self) -> str:

@@ -40,6 +40,13 @@ def test_every_stage_comes_after_what_it_uses(name: str) -> None:
     assert len({stage.folder for stage in plan.stages}) == len(plan.stages)
 
 
+@pytest.mark.parametrize("name", ["smoke", "tiny"])
+def test_a_study_read_from_its_folder_has_the_same_stages(name: str) -> None:
+    config = read_study(name)
+    again = StudyConfig.model_validate_json(config.model_dump_json())
+    assert [stage.key for stage in make_study_plan(again).stages] == [stage.key for stage in make_study_plan(config).stages]
+
+
 def test_a_study_measures_each_checkpoint_of_each_seed_on_each_split(smoke: StudyConfig) -> None:
     plan = make_study_plan(smoke)
     measured = {
