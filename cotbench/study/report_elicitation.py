@@ -14,6 +14,7 @@ from cotbench.report.page import Figure, Section, Series, Table
 from cotbench.study.data import StudyCell
 from cotbench.study.figures import Labelled, interval_caption, progress_figure
 from cotbench.study.measures import alignment_series
+from cotbench.study.report_probes import last_numbers
 from cotbench.study.scope import Scope
 from cotbench.study.series import Value, series_levels
 
@@ -87,13 +88,14 @@ def _rows(scope: Scope, names: tuple[str, ...]) -> tuple[list[tuple[TableCell, .
             for cell in scope.cells(arm):
                 shares = scope.data.shares(cell, measure)
                 for share in dict.fromkeys((shares[0], shares[-1])) if shares else ():
-                    if share == 0 and arm != scope.main:
+                    label = scope.start_label(arm) if share == 0 else arm
+                    if label is None:
                         continue
                     found = scope.data.numbers(cell, measure, share)
                     estimates = [found.estimates.get(name) for name in names]
                     if any(one is not None for one in estimates[:3]):
                         units.append(found.tasks)
-                        rows.append(("before training" if share == 0 else arm, cell.split, f"{share:.0%}", *estimates))
+                        rows.append((label, cell.split, f"{share:.0%}", *estimates))
     return rows, units
 
 
@@ -160,17 +162,12 @@ def wording_section(scope: Scope) -> Section | None:
     rows: list[tuple[TableCell, ...]] = []
     units: list[int] = []
     for measure in scope.data.measures("wording")[:1]:
-        for arm in scope.arms:
-            for cell in scope.cells(arm):
-                for share in scope.data.shares(cell, measure)[-1:]:
-                    found = scope.data.numbers(cell, measure, share)
-                    units.append(found.tasks)
-                    wordings = dict.fromkeys(name.partition(": ")[0] for name in found.estimates if ": " in name)
-                    label = "before training" if share == 0 else arm
-                    rows += [
-                        (label, cell.split, wording, *(found.estimates.get(f"{wording}: {name}") for name in NUMBERS))
-                        for wording in wordings
-                    ]
+        for label, split, found in last_numbers(scope, measure):
+            units.append(found.tasks)
+            wordings = dict.fromkeys(name.partition(": ")[0] for name in found.estimates if ": " in name)
+            rows += [
+                (label, split, wording, *(found.estimates.get(f"{wording}: {name}") for name in NUMBERS)) for wording in wordings
+            ]
     if not rows:
         return None
     columns = (

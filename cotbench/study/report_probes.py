@@ -31,14 +31,16 @@ def arm_lines(scope: Scope, cell: StudyCell, measure: int, value: Value) -> Labe
 
 
 def last_numbers(scope: Scope, measure: int) -> list[tuple[str, str, ProbeNumbers]]:
-    """Return the numbers of a probe at its last checkpoint, with arm and split."""
+    """Return the numbers of a probe at its last checkpoint, with arm and split; the model before training once, where it is all
+    that was measured.
+    """
     data = scope.data
     found = []
     for arm in scope.arms:
         for cell in scope.cells(arm):
             shares = data.shares(cell, measure)
-            if shares:
-                label = "before training" if shares[-1] == 0 else arm
+            label = None if not shares else scope.start_label(arm) if shares[-1] == 0 else arm
+            if label is not None:
                 found.append((label, cell.split, data.numbers(cell, measure, shares[-1])))
     return found
 
