@@ -166,7 +166,8 @@ def wording_section(scope: Scope) -> Section | None:
             units.append(found.tasks)
             wordings = dict.fromkeys(name.partition(": ")[0] for name in found.estimates if ": " in name)
             rows += [
-                (label, split, wording, *(found.estimates.get(f"{wording}: {name}") for name in NUMBERS)) for wording in wordings
+                (label, split, wording, *(found.estimates.get(f"{wording}: {name}") for name in NUMBERS))
+                for wording in wordings
             ]
     if not rows:
         return None
