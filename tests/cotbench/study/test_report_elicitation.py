@@ -76,8 +76,8 @@ def _worded() -> list[WordingRow]:
     ]
 
 
-def _scope(ranked: bool = True, shortens: bool = True) -> Scope:
-    config = parse_study(STUDY, "made")
+def _scope(ranked: bool = True, shortens: bool = True, more: str = "") -> Scope:
+    config = parse_study(STUDY + more, "made")
     plan = make_study_plan(config)
     probed = []
     for stage in plan.of_kind("probe"):
@@ -118,6 +118,15 @@ def test_what_was_not_measured_is_left_out_with_its_reason() -> None:
     assert tables["elicitations"].rows[-1][5] is None
     assert not any(item.name == "shortens" for item in section.items) and "shortening" not in tables
     assert "shorten" not in (section.text or "")
+
+
+def test_the_model_before_training_stands_once_beside_arms_that_were_not_measured() -> None:
+    others = "".join(f'[[arms]]\nname = "{name}"\noptions = {{ mask_fraction = {k} }}\n' for name, k in (("a", 0.1), ("b", 0.2)))
+    section = wording_section(_scope(more='arms = ["sft"]\n' + others))
+    assert section is not None
+    (table,) = section.items
+    assert isinstance(table, Table)
+    assert [row[0] for row in table.rows] == ["sft"] * len(WORDINGS)
 
 
 def test_the_wording_table_has_a_row_for_each_wording() -> None:
