@@ -121,7 +121,8 @@ def test_what_was_not_measured_is_left_out_with_its_reason() -> None:
 
 
 def test_the_model_before_training_stands_once_beside_arms_that_were_not_measured() -> None:
-    others = "".join(f'[[arms]]\nname = "{name}"\noptions = {{ mask_fraction = {k} }}\n' for name, k in (("a", 0.1), ("b", 0.2)))
+    arm = '[[arms]]\nname = "sft{0}"\noptions = {{ mask_fraction = 0.{0} }}\n'
+    others = "".join(map(arm.format, (1, 2)))
     section = wording_section(_scope(more='arms = ["sft"]\n' + others))
     assert section is not None
     (table,) = section.items
