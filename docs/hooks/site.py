@@ -1,0 +1,53 @@
+"""What mkdocs is told beyond `mkdocs.yml`: the pages of the commands, the tables of splits, where the sources are.
+
+Invariant: nothing that a page takes from the code is written down; it is made at each build.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from command_reference import command_pages
+from registered import TABLES
+
+_ROOT = Path(__file__).resolve().parents[2]
+_MARK = re.compile(r"^<!-- table: ([\w-]+)(?: ([\w-]+))? -->$", re.MULTILINE)
+_EXAMPLE = re.compile(r"^<!-- example: ([\w.]+) -->$", re.MULTILINE)
+_SOURCES = tempfile.TemporaryDirectory(prefix="cotbench-docs-")
+
+
+def on_config(config: Any) -> Any:
+    """Let mkdocstrings read the sources as they lie when installed, whatever is installed: links to the checkout's folders."""
+    package = Path(_SOURCES.name) / "cotbench"
+    package.mkdir(exist_ok=True)
+    places = {path.name: path for path in (_ROOT / "cotbench").iterdir()}
+    places |= {name: _ROOT / name for name in ("envs", "baselines", "leaderboard")}
+    for name, path in places.items():
+        if not (package / name).exists():
+            (package / name).symlink_to(path)
+    handlers = config.plugins["mkdocstrings"].config.handlers
+    handlers["python"]["paths"] = [_SOURCES.name]
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages of the commands."""
+    from mkdocs.structure.files import File
+
+    for page in command_pages():
+        files.append(File.generated(config, page.path, content=page.text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put a table of what is registered in place of `<!-- table: KIND NAME -->`, and a script in place of `<!-- example: FILE -->`."""
+    markdown = _EXAMPLE.sub(lambda found: _example(found[1]), markdown)
+    return _MARK.sub(lambda found: TABLES[found[1]](*(part for part in (found[2],) if part)), markdown)
+
+
+def _example(name: str) -> str:
+    text = (_ROOT / "examples" / name).read_text("utf-8")
+    return f'```python title="{name}"\n{text}```'

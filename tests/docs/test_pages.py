@@ -1,0 +1,92 @@
+"""The documentation says what is so: its blocks are run, its commands and options exist, its extras too."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cotbench.cli.app import COMMANDS
+from tests.docs import blocks
+from tests.docs.blocks import DOCS, EXAMPLES, FILES, ROOT, RUN, read_blocks, suite_of
+from tests.docs.command_lines import check_command, command_lines
+from tests.docs.session import Session, play_page
+
+_DIRECT = ("README.md", "CONTRIBUTING.md")
+_NAMES = [path.relative_to(DOCS).as_posix() for path in blocks.pages()]
+_RUN_BY_DEFAULT = [name for name in _NAMES if suite_of(DOCS / name) == "default"]
+_SLOW = [name for name in _NAMES if suite_of(DOCS / name) == "slow"]
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    with Session(tmp_path_factory.mktemp("home")) as opened:
+        yield opened
+
+
+def _run(session: Session, name: str, folder: Path) -> None:
+    page = DOCS / name
+    for block, printed in play_page(session, read_blocks(page), folder):
+        assert block.text == printed, f"{name}:{block.line}: printed\n{printed}\n(python -m tests.docs.outputs docs/{name})"
+
+
+@pytest.mark.parametrize("name", _RUN_BY_DEFAULT)
+def test_a_page_runs(session: Session, name: str, tmp_path: Path) -> None:
+    _run(session, name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _SLOW)
+def test_a_longer_page_runs(session: Session, name: str, tmp_path: Path) -> None:
+    _run(session, name, tmp_path)
+
+
+def test_every_block_is_run_or_says_why_not() -> None:
+    for name in _NAMES:
+        found = read_blocks(DOCS / name)
+        fenced = [block for block in found if block.title not in EXAMPLES]
+        assert len(fenced) * 2 == len(re.findall(r"^ *```", (DOCS / name).read_text("utf-8"), re.MULTILINE)), name
+        for block in found:
+            place = f"{name}:{block.line}"
+            assert block.language in {*RUN, *FILES, "text", "mermaid"}, f"{place}: a block names its language"
+            assert block.mark in ("", "output") or re.match(r"skip, .{5,}", block.mark), f"{place}: {block.mark}"
+            assert not block.is_output or block.language == "text", place
+            assert block.title or block.language not in ("toml", "json", "yaml"), f"{place}: what file is it?"
+        if any(block.is_run for block in found):
+            assert suite_of(DOCS / name) in ("default", "slow"), f"{name} has blocks to run: which suite runs them?"
+
+
+@pytest.mark.parametrize("name", [*_DIRECT, *(f"docs/{name}" for name in _NAMES)])
+def test_every_command_exists(name: str) -> None:
+    for words in command_lines((ROOT / name).read_text("utf-8")):
+        check_command(words)
+
+
+def test_every_command_in_a_sentence_exists() -> None:
+    for name in (*_DIRECT, *(f"docs/{name}" for name in _NAMES)):
+        for words in re.findall(r"`cotbench ([a-z][^`]*)`", (ROOT / name).read_text("utf-8")):
+            assert re.split(r"[ |]", words)[0] in COMMANDS, f"{name}: cotbench {words}"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("run --agnet random", "agnet"), ("run --agent", "agent"), ("leaderboard lst", "no command"), ("compare a b c", "not read")],
+)
+def test_a_wrong_command_is_found(line: str, said: str) -> None:
+    with pytest.raises(AssertionError, match=said):
+        check_command(line.split())
+
+
+def test_every_extra_exists() -> None:
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"])
+    for name in (*_DIRECT, *(f"docs/{name}" for name in _NAMES)):
+        for named in re.findall(r"(?:cotbench|'\.|\")\[([a-z,]+)\]", (ROOT / name).read_text("utf-8")):
+            assert set(named.split(",")) <= extras, f"{name}: {named}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8")))
+    assert set(_NAMES) <= listed
