@@ -2,8 +2,8 @@
 run says why.
 
 - ```` ```bash ```` holds commands, ```` ```python ```` a script; with `title="FILE"` any block is a file that the reader saves.
-- A page begins with `<!-- page: default -->` or `<!-- page: slow -->`: which suite runs its blocks, from top to bottom, in one
-  folder. A page without it has no block to run.
+- A page begins with `<!-- page: default -->` or `<!-- page: slow, needs MODULE, MODULE -->`: which suite runs its blocks, from top to
+  bottom, in one folder. A page without it has no block to run. `<!-- file: NAME -->` puts a file or folder of `examples/` there first.
 - `<!-- block: skip, REASON -->` before a block: it is not run; its commands are parsed all the same.
 - `<!-- example: FILE -->` stands for the block that holds a file of `examples/`, under its name.
 - `<!-- block: output -->` before a ```` ```text ```` block: it is what the block before it prints.
@@ -27,7 +27,8 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _EXAMPLE = re.compile(r"^<!-- example: ([\w.]+) -->$", re.MULTILINE)
-_PAGE = re.compile(r"<!-- page: (\w+) -->")
+_PAGE = re.compile(r"^<!-- page: (default|slow)(?:, needs ([\w, ]+))? -->$", re.MULTILINE)
+_FILE = re.compile(r"^<!-- file: ([\w./]+) -->$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,25 @@ def read_blocks(page: Path) -> list[Block]:
     return sorted(found, key=lambda block: block.line)
 
 
-def suite_of(page: Path) -> str | None:
-    """Return which suite runs a page: "default", "slow", or None where it has nothing to run."""
-    found = _PAGE.search(page.read_text("utf-8"))
-    return found[1] if found else None
+@dataclass(frozen=True, slots=True)
+class PageSetting:
+    """What a page says of how it is run.
+
+    Attributes:
+        suite: "default", "slow", or empty where the page has nothing to run.
+        needs: modules without which it cannot be run.
+        files: files and folders of `examples/` that lie where it is run.
+    """
+
+    suite: str
+    needs: tuple[str, ...]
+    files: tuple[Path, ...]
+
+
+def setting_of(page: Path) -> PageSetting:
+    """Return how a page is run."""
+    text = page.read_text("utf-8")
+    found = _PAGE.search(text)
+    needs = tuple(name.strip() for name in (found[2] or "").split(",") if name.strip()) if found else ()
+    files = tuple(ROOT / "examples" / one[1] for one in _FILE.finditer(text))
+    return PageSetting(found[1] if found else "", needs, files)

@@ -15,7 +15,7 @@ from tests.docs.session import Session, play_page
 def renew(page: Path, session: Session, folder: Path) -> bool:
     """Write the output blocks of a page anew, and tell whether one has changed."""
     before = text = page.read_text("utf-8")
-    for block, printed in reversed(play_page(session, read_blocks(page), folder)):
+    for block, printed in reversed(play_page(session, page, folder)):
         begin, end = block.span
         text = text[:begin] + printed + text[end:]
     page.write_text(text, "utf-8")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from tests.docs.blocks import Block
+from tests.docs.blocks import Block, read_blocks, setting_of
 
 _WORKER = textwrap.dedent(
     """
@@ -115,22 +116,22 @@ class Session:
         return Printed(out, err)
 
 
-def play_page(session: Session, blocks: list[Block], folder: Path) -> list[tuple[Block, str]]:
+def play_page(session: Session, page: Path, folder: Path) -> list[tuple[Block, str]]:
     """Carry out a page's blocks, and return its output blocks with what was printed.
 
     Args:
         session: the process.
-        blocks: of the page.
+        page: the page.
         folder: a new folder for it.
     """
+    for path in setting_of(page).files:
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
     printed, found = Printed("", ""), []
-    for block in blocks:
+    for block in read_blocks(page):
         if block.is_output:
             found.append((block, _shown(printed.out)))
         elif block.title:
-            path = folder / block.title
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text, "utf-8")
+            (folder / block.title).write_text(block.text, "utf-8")
         elif block.is_run:
             printed = session.run(block, folder)
     return found

@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from cotbench.cli.app import COMMANDS
 from tests.docs import blocks
-from tests.docs.blocks import DOCS, EXAMPLES, FILES, ROOT, RUN, read_blocks, suite_of
+from tests.docs.blocks import DOCS, EXAMPLES, FILES, ROOT, RUN, read_blocks, setting_of
 from tests.docs.command_lines import check_command, command_lines
 from tests.docs.session import Session, play_page
 
 _DIRECT = ("README.md", "CONTRIBUTING.md")
 _NAMES = [path.relative_to(DOCS).as_posix() for path in blocks.pages()]
-_RUN_BY_DEFAULT = [name for name in _NAMES if suite_of(DOCS / name) == "default"]
-_SLOW = [name for name in _NAMES if suite_of(DOCS / name) == "slow"]
+_RUN_BY_DEFAULT = [name for name in _NAMES if setting_of(DOCS / name).suite == "default"]
+_SLOW = [name for name in _NAMES if setting_of(DOCS / name).suite == "slow"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,10 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 
 def _run(session: Session, name: str, folder: Path) -> None:
     page = DOCS / name
-    for block, printed in play_page(session, read_blocks(page), folder):
+    missing = [module for module in setting_of(page).needs if find_spec(module) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    for block, printed in play_page(session, page, folder):
         assert block.text == printed, f"{name}:{block.line}: printed\n{printed}\n(python -m tests.docs.outputs docs/{name})"
 
 
@@ -56,7 +60,7 @@ def test_every_block_is_run_or_says_why_not() -> None:
             assert not block.is_output or block.language == "text", place
             assert block.title or block.language not in ("toml", "json", "yaml"), f"{place}: what file is it?"
         if any(block.is_run for block in found):
-            assert suite_of(DOCS / name) in ("default", "slow"), f"{name} has blocks to run: which suite runs them?"
+            assert setting_of(DOCS / name).suite, f"{name} has blocks to run: which suite runs them?"
 
 
 @pytest.mark.parametrize("name", [*_DIRECT, *(f"docs/{name}" for name in _NAMES)])
