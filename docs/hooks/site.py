@@ -28,9 +28,11 @@ def on_config(config: Any) -> Any:
     for name, path in places.items():
         if not (package / name).exists():
             (package / name).symlink_to(path)
-    handlers = config.plugins["mkdocstrings"].config.handlers
-    handlers["python"]["paths"] = [_SOURCES.name]
+    config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [_SOURCES.name]
     return config
+
+
+on_config.mkdocs_priority = 100  # type: ignore[attr-defined]  # Before mkdocstrings reads where the sources are.
 
 
 def on_files(files: Any, config: Any) -> Any:
