@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from command_reference import command_pages
+from command_reference import COMMANDS, FOLDER, command_pages
 from registered import TABLES
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +20,9 @@ _SOURCES = tempfile.TemporaryDirectory(prefix="cotbench-docs-")
 
 
 def on_config(config: Any) -> Any:
-    """Let mkdocstrings read the sources as they lie when installed, whatever is installed: links to the checkout's folders."""
+    """Let mkdocstrings read the sources as they lie when installed, whatever is installed, by links to the checkout's folders; list
+    the pages of the commands in the navigation.
+    """
     package = Path(_SOURCES.name) / "cotbench"
     package.mkdir(exist_ok=True)
     places = {path.name: path for path in (_ROOT / "cotbench").iterdir()}
@@ -29,10 +31,20 @@ def on_config(config: Any) -> Any:
         if not (package / name).exists():
             (package / name).symlink_to(path)
     config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [_SOURCES.name]
+    config.nav = _with_commands(config.nav)
     return config
 
 
 on_config.mkdocs_priority = 100  # type: ignore[attr-defined]  # Before mkdocstrings reads where the sources are.
+
+
+def _with_commands(nav: Any) -> Any:
+    """Return the navigation with the commands' pages below their index."""
+    if isinstance(nav, list):
+        return [_with_commands(one) for one in nav]
+    if isinstance(nav, dict):
+        return {title: _with_commands(one) for title, one in nav.items()}
+    return [nav, *({f"cotbench {name}": f"{FOLDER}/{name}.md"} for name in COMMANDS)] if nav == f"{FOLDER}/index.md" else nav
 
 
 def on_files(files: Any, config: Any) -> Any:

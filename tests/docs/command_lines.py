@@ -7,15 +7,16 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from cotbench.cli.app import load_command
+from cotbench.cli.app import COMMANDS, load_command
 from cotbench.cli.resume import with_resume_value
 
+_FENCED = re.compile(r"^ *```.*?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _PROGRAM = re.compile(r"^(?:\.venv/bin/)?cotbench$")
 
 
 def command_lines(text: str) -> Iterator[list[str]]:
-    """Yield the words after `cotbench` of each command in the lines of a text; assignments before it are left out."""
-    for line in text.replace("\\\n", " ").splitlines():
+    """Yield the words after `cotbench` of each command in a page's code blocks; assignments before it are left out."""
+    for line in "".join(_FENCED.findall(text)).replace("\\\n", " ").splitlines():
         try:
             words = shlex.split(line, comments=True)
         except ValueError:
@@ -36,7 +37,8 @@ def check_command(words: list[str]) -> None:
         AssertionError: there is no such command or option.
     """
     assert words, "a command is missing"
-    name, *rest = words
+    name = words[0]
+    assert name in COMMANDS, f"there is no command {name}"
     command: Any = load_command(name, with_resume_value(words)[1:])
     rest = with_resume_value(words)[1:]
     while getattr(command, "commands", None) is not None:
