@@ -42,9 +42,7 @@ def aliases() -> str:
     """Return the short names of models."""
     from cotbench.agents.hf.loading import ALIASES
 
-    return "\n".join(
-        ("| alias | model |", "|---|---|", *(f"| `hf:{alias}` | `{name}` |" for alias, name in ALIASES.items()))
-    )
+    return "\n".join(("| alias | model |", "|---|---|", *(f"| `hf:{alias}` | `{name}` |" for alias, name in ALIASES.items())))
 
 
 def probes() -> str:

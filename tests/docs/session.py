@@ -81,9 +81,7 @@ class Session:
         """Return the session, which is closed at the end."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """End the process."""
         self._process.communicate(timeout=60)
 

@@ -77,7 +77,12 @@ def test_every_command_in_a_sentence_exists() -> None:
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("run --agnet random", "agnet"), ("run --agent", "agent"), ("leaderboard lst", "no command"), ("compare a b c", "not read")],
+    [
+        ("run --agnet random", "agnet"),
+        ("run --agent", "agent"),
+        ("leaderboard lst", "no command"),
+        ("compare a b c", "not read"),
+    ],
 )
 def test_a_wrong_command_is_found(line: str, said: str) -> None:
     with pytest.raises(AssertionError, match=said):
