@@ -1,7 +1,7 @@
 """Environment `dial`: a number is to be found; each answer says whether it is higher or lower.
 
-`python dial.py` lets the expert and a random player play; `cotbench run --import dial.py --env dial --agent expert` does the same
-from the command line.
+`python dial.py` lets the expert and a random player play. From the command line:
+`cotbench run --import dial.py --env dial --agent expert`.
 """
 
 from __future__ import annotations

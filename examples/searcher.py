@@ -1,8 +1,8 @@
 """Agent `searcher`: a player of ALFWorld with a few rules instead of a model.
 
-In CoT mode it recalls where it has been, and says so in its trace; in prompt mode it only sees where it is. So the trace changes
-what it does. `python searcher.py` plays 20 games in both modes;
-`cotbench run --import searcher.py --agent searcher` does the same from the command line.
+In CoT mode it recalls where it has been, and says so in its trace; in prompt mode it only sees where it is. So the trace
+changes what it does. `python searcher.py` plays 20 games in both modes; from the command line:
+`cotbench run --import searcher.py --agent searcher`.
 """
 
 from __future__ import annotations
@@ -68,6 +68,6 @@ if __name__ == "__main__":
     played = cotbench.run(cotbench.RunConfig(agent="searcher", env="alfworld-gen", episodes=20, max_steps=25), agent=Searcher())
     for mode, numbers in played.summary.modes.items():
         print(f"{mode}: success {numbers.success.mean:.2f} of {numbers.success.n} games")
-    assert played.summary.gap is not None
-    gap = played.summary.gap.success
-    print(f"gap: {gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]")
+    if played.summary.gap is not None:
+        gap = played.summary.gap.success
+        print(f"gap: {gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]")

@@ -110,7 +110,7 @@ def splits(
     write_split_table(folder)
     text = (
         "The splits of cotbench: one row for each task of each split. Tasks are named, not contained; `out_of_domain` says "
-        "whether a split tests outside of what is trained on. Splits other than `train` are for evaluation: do not train on them."
+        "whether a split tests outside of what is trained on. All splits but `train` are for evaluation: do not train on them."
     )
     card = DatasetCard("cotbench splits", text, [DataConfig("splits", {"all": SPLITS_CSV}, columns_of(SplitRow))])
     today = datetime.now(UTC).date().isoformat()

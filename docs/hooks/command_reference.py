@@ -180,7 +180,7 @@ def _sentence(text: str | None) -> str:
 
 
 def _code(value: object) -> str:
-    text = "" if value is None or value == () or value == "" else _cell(str(value))
+    text = "" if value is None or value in ((), "") else _cell(str(value))
     return f"`{text}`" if text else ""
 
 

@@ -20,8 +20,8 @@ _SOURCES = tempfile.TemporaryDirectory(prefix="cotbench-docs-")
 
 
 def on_config(config: Any) -> Any:
-    """Let mkdocstrings read the sources as they lie when installed, whatever is installed, by links to the checkout's folders; list
-    the pages of the commands in the navigation.
+    """Let mkdocstrings read the checkout's sources, laid out by links as they are installed; list the pages of the commands in
+    the navigation.
     """
     package = Path(_SOURCES.name) / "cotbench"
     package.mkdir(exist_ok=True)
@@ -57,7 +57,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put a table of what is registered in place of `<!-- table: KIND NAME -->`, and a script in place of `<!-- example: FILE -->`."""
+    """Put a table in place of `<!-- table: KIND NAME -->`, and a script in place of `<!-- example: FILE -->`."""
     markdown = _EXAMPLE.sub(lambda found: _example(found[1]), markdown)
     return _MARK.sub(lambda found: TABLES[found[1]](*(part for part in (found[2],) if part)), markdown)
 

@@ -1,9 +1,10 @@
-"""The code blocks of the documentation. Invariant: every block has a language that says what is done with it, and one that is not
-run says why.
+"""The code blocks of the documentation. Invariant: every block has a language that says what is done with it, and one that is
+not run says why.
 
 - ```` ```bash ```` holds commands, ```` ```python ```` a script; with `title="FILE"` any block is a file that the reader saves.
-- A page begins with `<!-- page: default -->` or `<!-- page: slow, needs MODULE, MODULE -->`: which suite runs its blocks, from top to
-  bottom, in one folder. A page without it has no block to run. `<!-- file: NAME -->` puts a file or folder of `examples/` there first.
+- A page begins with `<!-- page: default -->` or `<!-- page: slow, needs MODULE, MODULE -->`: which suite runs its blocks, from
+  top to bottom, in one folder. A page without it has no block to run.
+- `<!-- file: NAME -->` puts a file or folder of `examples/` into that folder first.
 - `<!-- block: skip, REASON -->` before a block: it is not run; its commands are parsed all the same.
 - `<!-- example: FILE -->` stands for the block that holds a file of `examples/`, under its name.
 - `<!-- block: output -->` before a ```` ```text ```` block: it is what the block before it prints.

@@ -1,5 +1,5 @@
-"""A process that carries out the blocks of pages. Invariant: each command and each script runs as in a process of its own, in the
-folder of its page.
+"""A process that carries out the blocks of pages. Invariant: each command and each script runs as in a process of its own, in
+the folder of its page.
 """
 
 from __future__ import annotations
@@ -92,9 +92,17 @@ class Session:
             AssertionError: a command or a script failed.
         """
         if block.language == "python":
-            return self._send("code", block.text, folder)
+            return self.run_code(block.text, folder)
         printed = [self._command(words, folder) for words in block.commands]
         return Printed("".join(one.out for one in printed), "".join(one.err for one in printed))
+
+    def run_code(self, code: str, folder: Path) -> Printed:
+        """Carry out a script in a folder, and return what it printed.
+
+        Raises:
+            AssertionError: it failed.
+        """
+        return self._send("code", code, folder)
 
     def _command(self, words: list[str], folder: Path) -> Printed:
         if words[0] == "cotbench":
