@@ -1,5 +1,5 @@
-"""Croissant metadata of a folder of results: its tables, in JSON-LD that dataset tools read. Invariant: the columns are those of
-the dataset card, and each file has the sha256 of the bytes that lie there now.
+"""Croissant metadata of a folder of results: its tables, in JSON-LD that dataset tools read. Invariant: the columns are those
+of the dataset card, and each file has the sha256 of the bytes that lie there now.
 
 Source: the Croissant format, version 1.0 (MLCommons), http://mlcommons.org/croissant/1.0.
 """

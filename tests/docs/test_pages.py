@@ -81,6 +81,7 @@ def test_every_command_in_a_sentence_exists() -> None:
         ("run --agnet random", "agnet"),
         ("run --agent", "agent"),
         ("leaderboard lst", "no command"),
+        ("runs --agent random", "no command"),
         ("compare a b c", "not read"),
     ],
 )
