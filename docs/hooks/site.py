@@ -1,4 +1,4 @@
-"""What mkdocs is told beyond `mkdocs.yml`: the pages of the commands, the tables of splits, where the sources are.
+"""What mkdocs does beyond `mkdocs.yml`: pages of the commands, tables of what is registered, the splits as data.
 
 Invariant: nothing that a page takes from the code is written down; it is made at each build.
 """
@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import re
 import tempfile
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from command_reference import COMMANDS, FOLDER, command_pages
 from registered import TABLES
+
+from cotbench.cli import run_cli
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MARK = re.compile(r"^<!-- table: ([\w-]+)(?: ([\w-]+))? -->$", re.MULTILINE)
@@ -48,11 +52,16 @@ def _with_commands(nav: Any) -> Any:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages of the commands."""
+    """Add the pages of the commands, and the table of all splits with its metadata."""
     from mkdocs.structure.files import File
 
     for page in command_pages():
         files.append(File.generated(config, page.path, content=page.text))
+    data = Path(_SOURCES.name) / "data"
+    with redirect_stdout(StringIO()):
+        run_cli(["data", "splits", str(data)])
+    for path in sorted(data.iterdir()):
+        files.append(File.generated(config, f"data/{path.name}", content=path.read_bytes()))
     return files
 
 
