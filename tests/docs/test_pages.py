@@ -1,8 +1,11 @@
-"""The documentation says what is so: its blocks are run, its commands and options exist, its extras too."""
+"""The documentation says what is so: its blocks are run, its commands, options and extras exist. The examples run too."""
 
 from __future__ import annotations
 
+import ast
+import json
 import re
+import shutil
 import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -17,6 +20,7 @@ from tests.docs.command_lines import check_command, command_lines
 from tests.docs.session import Session, play_page
 
 _DIRECT = ("README.md", "CONTRIBUTING.md")
+_NOTEBOOK = ROOT / "examples" / "reading_a_run.ipynb"
 _NAMES = [path.relative_to(DOCS).as_posix() for path in blocks.pages()]
 _RUN_BY_DEFAULT = [name for name in _NAMES if setting_of(DOCS / name).suite == "default"]
 _SLOW = [name for name in _NAMES if setting_of(DOCS / name).suite == "slow"]
@@ -100,3 +104,45 @@ def test_every_extra_exists() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     listed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8")))
     assert set(_NAMES) <= listed
+
+
+def _cells(kind: str) -> list[str]:
+    notebook = json.loads(_NOTEBOOK.read_text("utf-8"))
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+def test_every_script_is_run_by_a_page() -> None:
+    run = {
+        name
+        for page in blocks.pages()
+        for block in read_blocks(page)
+        if block.is_run and block.language == "bash"
+        for words in block.commands
+        for name in words[1:2]
+        if words[0] == "python"
+    }
+    assert set(EXAMPLES) <= run
+
+
+def test_the_notebook_holds_no_output() -> None:
+    notebook = json.loads(_NOTEBOOK.read_text("utf-8"))
+    assert notebook["nbformat"] == 4 and len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    for cell in notebook["cells"]:
+        assert cell["cell_type"] == "markdown" or (cell["outputs"] == [] and cell["execution_count"] is None)
+
+
+def test_the_notebook_runs(session: Session, tmp_path: Path) -> None:
+    """Cell by cell in one process, the last expression of each shown; a kernel does no more."""
+    shutil.copy(_NOTEBOOK.parent / "searcher.py", tmp_path)
+    body = ["import json", "shown = []"]
+    for source in _cells("code"):
+        tree = ast.parse(source)
+        last = tree.body[-1]
+        if isinstance(last, ast.Expr):
+            tree.body[-1] = ast.parse(f"shown.append({ast.unparse(last.value)})").body[0]
+        body.append(ast.unparse(tree))
+    body.append("mean, p, prompt_only, cot_only = shown[1]")
+    body.append("print(json.dumps([len(shown), mean, cot_only, prompt_only, float(shown[-1]['mean'].max())]))")
+    printed = session.run_code("\n".join(body), tmp_path).out
+    count, gap, cot_only, prompt_only, most = json.loads(printed.splitlines()[-1])
+    assert count == 5 and gap > 0 and cot_only > prompt_only and most > 0.5
