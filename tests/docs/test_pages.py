@@ -106,11 +106,6 @@ def test_every_page_is_in_the_navigation() -> None:
     assert set(_NAMES) <= listed
 
 
-def _cells(kind: str) -> list[str]:
-    notebook = json.loads(_NOTEBOOK.read_text("utf-8"))
-    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == kind]
-
-
 def test_every_script_is_run_by_a_page() -> None:
     run = {
         name
@@ -135,8 +130,10 @@ def test_the_notebook_runs(session: Session, tmp_path: Path) -> None:
     """Cell by cell in one process, the last expression of each shown; a kernel does no more."""
     shutil.copy(_NOTEBOOK.parent / "searcher.py", tmp_path)
     body = ["import json", "shown = []"]
-    for source in _cells("code"):
-        tree = ast.parse(source)
+    for cell in json.loads(_NOTEBOOK.read_text("utf-8"))["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        tree = ast.parse("".join(cell["source"]))
         last = tree.body[-1]
         if isinstance(last, ast.Expr):
             tree.body[-1] = ast.parse(f"shown.append({ast.unparse(last.value)})").body[0]
