@@ -67,13 +67,13 @@ def elicitation_section(scope: Scope) -> Section | None:
 
 def _curves(scope: Scope, name: str, cell: StudyCell) -> Labelled:
     values: list[tuple[str, Series, Value]] = [
-        (_NAMES[way], "prompt" if way == "bare" else "other", partial(elicited_value, way, name)) for way in PROMPT_ACTIONS
+        (_NAMES[way], "prompt", partial(elicited_value, way, name)) for way in PROMPT_ACTIONS
     ]
     if name == "exact":
         values.append(("CoT action", "cot", lambda row: row.cot_match))
     else:
         values.append(("CoT action", "cot", lambda row: row.cot_shortens))
-        values.append(("the reference", "other", lambda row: row.reference_shortens))
+        values.append(("the reference", "neutral", lambda row: row.reference_shortens))
     measured = [(label, kind, alignment_series(scope, cell, value)) for label, kind, value in values]
     return [(label, kind, series_levels(series)) for label, kind, series in measured if series is not None]
 

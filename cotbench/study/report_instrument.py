@@ -195,7 +195,7 @@ def _figure(scope: Scope, roles: dict[Role, str], split: str) -> Figure | None:
     return Figure(scope.slug("instrument"), "Arms with known answers", caption, "arm", "share of states", tuple(panels))
 
 
-_COLOURS: dict[Quantity, Any] = {"following": "other", "gap": "gap", "prompt alignment": "prompt"}
+_COLOURS: dict[Quantity, Any] = {"following": "neutral", "gap": "gap", "prompt alignment": "prompt"}
 
 
 def _table(scope: Scope, checks: list[InstrumentCheck], split: str) -> Table:

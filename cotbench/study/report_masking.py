@@ -51,7 +51,7 @@ def _figure(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Figure | None:
             points = sorted((kind[1], arm) for arm, kind in kinds.items() if kind[0] == select or kind[1] == 0)
             found = [(fraction, estimate) for fraction, arm in points if (estimate := _end(scope, arm, split, "cot"))]
             if found:
-                lines.append(Line(select, tuple(one[0] for one in found), tuple(one[1] for one in found)))
+                lines.append(Line(select, tuple(one[0] for one in found), tuple(one[1] for one in found), "cot"))
                 units += [one[1].n for one in found]
         if lines:
             panels.append(Panel(split, tuple(lines)))

@@ -16,8 +16,7 @@ from cotbench.probes.numbers import ProbeNumbers
 from cotbench.probes.probe import probe_named
 from cotbench.probes.token_spans import UNIFORM
 from cotbench.report.page import Cell as TableCell
-from cotbench.report.page import Figure, Section, Table
-from cotbench.stats.estimates import Estimate
+from cotbench.report.page import Figure, Line, Section, Table
 from cotbench.study.data import StudyCell
 from cotbench.study.figures import Labelled, curve_figure, interval_caption, progress_figure
 from cotbench.study.scope import Scope
@@ -102,21 +101,22 @@ class _Variant:
 def _shares(scope: Scope, probe: str, measure: int, what: str, variant: _Variant) -> list[Figure | Table]:
     data = scope.data
     items: list[Figure | Table] = []
+    axis = "share of attention" if probe == "attention" else "share of the gradient norm"
 
     def lines_over_progress(cell: StudyCell) -> Labelled:
         main = [one for one in arm_lines(scope, cell, measure, variant.value) if one[0] == scope.main]
         uniform = arm_lines(scope, cell, measure, lambda row: row.prompt_tokens / row.tokens)[:1]
         return [
             *arm_lines(scope, cell, measure, lambda row: row.prompt),
-            *((f"{arm}, {variant.label}", series, levels) for arm, series, levels in main),
-            *((UNIFORM, series, levels) for _, series, levels in uniform),
+            *((f"{one[0]}, {variant.label}", one[1], one[2], one[0]) for one in main),
+            *((UNIFORM, "neutral", one[2]) for one in uniform),
         ]
 
     figure = progress_figure(
         data,
         scope.slug(f"{probe}_progress"),
         f"{probe.capitalize()} on the prompt",
-        "share",
+        axis,
         lines_over_progress,
         scope.cells(scope.main),
         about=f"{what}, all layers and heads.",
@@ -126,19 +126,19 @@ def _shares(scope: Scope, probe: str, measure: int, what: str, variant: _Variant
     panels = []
     for cell in scope.cells(scope.main):
         shares = data.shares(cell, measure)
-        lines: list[tuple[str, tuple[float, ...], tuple[Estimate, ...]]] = []
+        lines: list[Line] = []
         for share in dict.fromkeys((shares[0], shares[-1])) if shares else ():
             curves = data.numbers(cell, measure, share).curves
             when = "before training" if share == 0 else f"after {share:.0%}"
             for name, label in (("prompt share", when), (variant.curve, f"{when}, {variant.label}")):
                 if name in curves:
-                    lines.append((label, curves[name].at, curves[name].values))
+                    lines.append(Line(label, curves[name].at, curves[name].values, "checkpoint", group=when))
         panels.append((cell.split, lines))
     by_layer = curve_figure(
         data,
         scope.slug(f"{probe}_layers"),
         f"{probe.capitalize()} on the prompt by layer, {scope.main}",
-        ("layer", "share"),
+        ("layer", axis),
         panels,
         about=f"{what}, by layer. Arm {scope.main}.",
         y_range=(0.0, 1.0),

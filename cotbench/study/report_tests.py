@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.report.page import Cell, Section, Table
-from cotbench.stats.crossed import FEW_SEEDS
 from cotbench.stats.equivalence import Equivalence
 from cotbench.stats.multiple_testing import ALPHA
-from cotbench.study.comparisons import Comparison
+from cotbench.study.comparisons import Comparison, finding_of
 from cotbench.study.family import family_of
 from cotbench.study.figures import interval_caption
 from cotbench.study.format_gate import NAMES
@@ -51,11 +50,8 @@ def gap_verdict(flat: Equivalence, test: Comparison | None) -> str:
         flat: the test of all checkpoints.
         test: the gap's change from the first checkpoint to the last.
     """
-    if flat.verdict == "equivalent":
-        return "flat"
-    if test is not None and test.significant:
-        return test.verdict
-    return "not flat (uncorrected)" if flat.verdict == "different" and test is not None and test.p is not None else "undecided"
+    found = finding_of(test, flat)
+    return "not flat (uncorrected)" if found == "not flat" else found
 
 
 def format_notes(scope: Scope) -> str:
@@ -89,10 +85,7 @@ def seeds_sentence(scope: Scope) -> str:
     if not trainings:
         return ""
     if len(config.seeds) == 1:
-        return (
-            "One seed: the tests are over tasks. They say nothing of another training run, so nothing of a way to train: not "
-            "that an arm is better, nor that training raises or lowers anything."
-        )
+        return "With one seed the tests are over tasks, and decide no claim."
     several = {"data": "set of traces", "model": "base", "from_checkpoint": "starting checkpoint"}
     shared: list[str] = []
     varied: list[str] = []
@@ -110,8 +103,6 @@ def seeds_sentence(scope: Scope) -> str:
         f"{same}What varies between the {len(config.seeds)} seeds is what a training draws (order, masks){other}: intervals "
         "over tasks and seeds are for another such training, not for another base or other traces."
     )
-    if len(config.seeds) < FEW_SEEDS:
-        text += f" {len(config.seeds)} seeds are few: the intervals are wide and cannot tell small effects."
     return text
 
 

@@ -49,9 +49,9 @@ def training_section(scope: Scope) -> Section | None:
         data,
         scope.slug("gap"),
         "The gap: CoT minus prompt",
-        "difference in alignment",
+        "CoT - prompt alignment",
         lambda cell: [
-            (arm, "gap" if arm == scope.main else "other", found)
+            (arm, "other", found)
             for arm in scope.arms
             if (found := gap_levels(scope, scope.cell(arm, cell.split))) is not None
         ],
@@ -178,7 +178,7 @@ def log_probability_section(scope: Scope) -> Section | None:
         scope.data,
         scope.slug("log_probability"),
         f"Log-probability of the reference action, {scope.main}",
-        "nats",
+        "log-probability (nats)",
         of,
         scope.cells(scope.main),
         about=f"Arm {scope.main}: mean log-probability of the whole reference action, from the prompt alone and after the "
@@ -188,9 +188,6 @@ def log_probability_section(scope: Scope) -> Section | None:
         return None
     text = "A finer measure than whether the most probable action is the right one: it moves before the choice does."
     return Section("How probable the right action is", text, (figure,))
-
-
-_ONE_OUTCOME = "Where each task has one outcome (one seed, or before training), intervals are Wilson's and Newcombe's."
 
 
 def success_section(scope: Scope) -> Section | None:
@@ -222,7 +219,7 @@ def success_section(scope: Scope) -> Section | None:
         for row in rows
     ]
     caption = (
-        f"Success of whole episodes, official verdict. {_ONE_OUTCOME} "
+        "Success of whole episodes, official verdict. "
         f"{interval_caption(data, units, 'Intervals', dots=False, over='both')}"
     )
     if any(one is not None for one in reported):
@@ -274,7 +271,7 @@ def arms_section(scope: Scope) -> Section | None:
     what = baselines[0] if len(baselines) == 1 else "the arm that it is compared with"
     caption = (
         f"Each arm minus {what} at the end of the training, on the same states and tasks, seeds paired. p: of no "
-        f"difference, adjusted (Holm) in the study's claims (*) or in all other tests. {_ONE_OUTCOME} "
+        "difference, adjusted (Holm) in the study's claims (*) or in all other tests. "
         + interval_caption(scope.data, units, "Intervals", dots=False, over="both")
     )
     title = f"Against {what}" if len(baselines) == 1 else "Arms compared"
