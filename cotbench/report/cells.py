@@ -109,7 +109,7 @@ def render_table(table: Table) -> RenderedTable:
 
 def _grouped(table: Table) -> tuple[Table, tuple[tuple[str, int], ...]]:
     """Return the table with its rows in the order of their splits and without that column, and the groups."""
-    whole = ((("", len(table.rows)),) if table.rows else ())
+    whole = (("", len(table.rows)),) if table.rows else ()
     if table.columns.count(_GROUPED_BY) != 1:
         return table, whole
     place = table.columns.index(_GROUPED_BY)

@@ -1,6 +1,6 @@
-"""The colours of a page and of its figures. Invariant: a mode, and an arm of a study, has one colour in every figure, in the light
-and the dark theme; checkpoints are steps of one sequential scale; whatever a colour distinguishes is also distinguished by a
-dash, a marker or a word.
+"""The colours of a page and of its figures. Invariant: a mode, and an arm of a study, has one colour in every figure, in the
+light and the dark theme; checkpoints are steps of one sequential scale; whatever a colour distinguishes is also distinguished
+by a dash, a marker or a word.
 
 Blue and orange stay apart under the common colour blindnesses; all have a contrast of 3:1 or more to their background, text
 4.5:1.

@@ -1,5 +1,5 @@
-"""Wide tables folded: the columns that a page has room for, and the others below, on demand. Invariant: every column of a table is
-in exactly one part, and each part begins with the columns that name its rows.
+"""Wide tables folded: the columns that a page has room for, and the others below, on demand. Invariant: every column of a table
+is in exactly one part, and each part begins with the columns that name its rows.
 """
 
 from __future__ import annotations

@@ -224,7 +224,17 @@ def paragraphs_of(text: str) -> tuple[str, ...]:
 def _anchor(section: Section, before: Sequence[RenderedSection]) -> str:
     """Return the section's title as a URL fragment; numbered where another section has the same."""
     base = "-".join(re.findall(r"[a-z0-9]+", section.title.lower())) or "section"
-    taken = {"answer", "claims", "cards", "notes", "warnings", "contents", "episodes", "manifest", *(each.anchor for each in before)}
+    taken = {
+        "answer",
+        "claims",
+        "cards",
+        "notes",
+        "warnings",
+        "contents",
+        "episodes",
+        "manifest",
+        *(each.anchor for each in before),
+    }
     return next(name for number in range(len(taken) + 1) if (name := f"{base}-{number}" if number else base) not in taken)
 
 

@@ -1,10 +1,10 @@
-"""A table as LaTeX (booktabs), to be read with `\\input`. Invariant: every text is escaped, so that no name of an arm or a task is
-a command; digits and signs are those of the page.
+r"""A table as LaTeX (booktabs), to be read with `\input`. Invariant: every text is escaped, so that no name of an arm or a task
+is a command; digits and signs are those of the page.
 """
 
 from __future__ import annotations
 
-from cotbench.printable import printable
+from cotbench.printable import one_line
 from cotbench.report.cells import RenderedCell, render_table
 from cotbench.report.page import Table
 
@@ -43,7 +43,7 @@ def latex_escape(text: str) -> str:
     Args:
         text: any.
     """
-    return " ".join(printable(text).translate(_TABLE).split())
+    return one_line(text).translate(_TABLE)
 
 
 def latex_table(table: Table) -> str:
@@ -59,7 +59,7 @@ def latex_table(table: Table) -> str:
     width = len(found.columns)
     lines = [
         "% Needs \\usepackage{booktabs}, and \\usepackage[T1]{fontenc} with pdfLaTeX.",
-        f"% {_comment(f'{found.title}. {found.caption}')}",
+        f"% {one_line(f'{found.title}. {found.caption}')}",
         *([f"% n = {found.n} in every cell with an interval."] if found.n is not None else []),
         f"\\begin{{tabular}}{{@{{}}{''.join('r' if column.number else 'l' for column in found.columns)}@{{}}}}",
         "\\toprule",
@@ -85,7 +85,3 @@ def _cell(cell: RenderedCell) -> str:
     value = latex_escape(cell.value)
     value = f"\\textbf{{{value}}}" if cell.bold else value
     return f"{value} {{\\scriptsize {latex_escape(cell.beside)}}}" if cell.beside else value
-
-
-def _comment(text: str) -> str:
-    return " ".join(printable(text).split())

@@ -12,8 +12,8 @@ from cotbench.runs.episode import Episode
 from cotbench.stats.estimates import Estimate
 
 Series = Literal["prompt", "cot", "gap", "checkpoint", "neutral", "other"]
-"""The kind of a line, which picks its colour: a mode and the gap have theirs in every figure; `checkpoint` takes the steps of one
-sequential scale in the order of a figure; `neutral` is grey, for what is compared with; `other` is an arm of a study, or
+"""The kind of a line, which picks its colour: a mode and the gap have theirs in every figure; `checkpoint` takes the steps of
+one sequential scale in the order of a figure; `neutral` is grey, for what is compared with; `other` is an arm of a study, or
 whatever else, and has one colour on the whole page.
 """
 

@@ -99,8 +99,8 @@ def reading_notes(data: StudyData) -> tuple[str, ...]:
         intervals = "Intervals are cluster bootstraps over tasks."
     else:
         intervals = (
-            "Intervals over tasks and seeds are t intervals with tasks and seeds crossed. Where seeds are pooled, they are cluster "
-            "bootstraps over tasks, and do not cover other training runs."
+            "Intervals over tasks and seeds are t intervals with tasks and seeds crossed. Where seeds are pooled, they are "
+            "cluster bootstraps over tasks, and do not cover other training runs."
         )
     outcomes = (
         " Where each task has one outcome (one seed, or before training), success has Wilson's interval and a difference of "

@@ -156,7 +156,8 @@ def _of_training(scope: Scope) -> str:
         )
     family = family_of(scope.data)
     moved = [family.find(scope, split, scope.main, quantity) for quantity in CHANGES[:3]]
-    levels = f"{format_estimate(gap.estimates[0], signed=True)} {_when(gap)}, {format_estimate(gap.estimates[-1], signed=True)} at the end"
+    ends = [format_estimate(one, signed=True) for one in (gap.estimates[0], gap.estimates[-1])]
+    levels = f"{ends[0]} {_when(gap)}, {ends[1]} at the end"
     if len(scope.data.config.seeds) == 1:
         return (
             f"With one seed there is no verdict on the training. Over it, with {scope.main}, on {split}, the prompt action's "

@@ -1,5 +1,5 @@
-"""The number cards of a study's report: three numbers to remember. Invariant: each is an estimate that a figure or a table of the
-page shows, too, of the main arm on the split of the first sentences.
+"""The number cards of a study's report: three numbers to remember. Invariant: each is an estimate that a figure or a table of
+the page shows, too, of the main arm on the split of the first sentences.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ def _cards(scope: Scope, before: str) -> list[Card]:
     cell, where = scope.cell(arm, split), f"{before}{arm}, {split}"
     test = family_of(scope.data).find(scope, split, arm, "consistency")
     found = [
-        ("Gap at the end of training", "CoT minus prompt, in alignment with the reference action", _last(gap_levels(scope, cell)), True),
+        (
+            "Gap at the end of training",
+            "CoT minus prompt, in alignment with the reference action",
+            _last(gap_levels(scope, cell)),
+            True,
+        ),
         (
             "Change in consistency over training",
             "in the share of states at which prompt action and CoT action are the same",

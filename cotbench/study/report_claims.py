@@ -108,8 +108,9 @@ def claims_table(scopes: Sequence[Scope]) -> Table | None:
     caption = (
         f"Arm {scopes[0].main}, on {scopes[0].headline} unless stated otherwise; 95 % intervals over {over}. Supported and "
         "contradicted are tests at 5 %, corrected together (Holm); flat and no loss are equivalence and non-inferiority tests "
-        f"with a margin of {config.margin:g} that was set beforehand; a gap is also contradicted where a checkpoint differs from "
-        "the first one (corrected over the checkpoints). Detectable: the true difference that is found with a power of 80 %. "
+        f"with a margin of {config.margin:g} that was set beforehand; a flat gap is also contradicted where a checkpoint "
+        "differs from the first one (corrected over the checkpoints). Detectable: the true difference that is found with a "
+        "power of 80 %. "
         "The claims are those of arXiv:2606.26935, as its public summaries give them."
     )
     columns = ("claim of the paper", "here", "verdict", "difference", "detectable")

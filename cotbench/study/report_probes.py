@@ -81,8 +81,8 @@ def attribution_section(scope: Scope) -> Section | None:
     text = (
         "Two looks inside the model: where the action tokens attend, and through which tokens' value vectors the action's "
         "loss can be changed. A prompt has many more tokens than a trace, so beside each share stands what it would be if "
-        "every token had the same (uniform per token), and the ratio per token. Many models park attention on the first "
-        "token, which is of the prompt: the shares without it stand beside the others. The whole derivative by a prompt "
+        "every token had the same (uniform per token), and the ratio per token. Many models put much of their attention on the "
+        "first token (an attention sink), which is part of the prompt: the shares without it stand beside the others. The whole derivative by a prompt "
         "token's values counts what the trace has read from it, too; along the direct path, only what the action's own "
         "positions read from it counts."
     )
@@ -178,7 +178,7 @@ def preference_section(scope: Scope) -> Section | None:
     text = (
         f"Where prompt action and CoT action differ, a judge ({judge}) says which is better, asked in both orders. "
         "Position bias: how often it named the action shown first; 0.5 is none. Its preference counts only where it passes the "
-        f"gate: {GATE}. The preference of a judge that does not pass says nothing about the actions."
+        f"gate: {GATE}. The preference of a judge that does not pass is no evidence about the actions."
     )
     return Section("What a judge prefers", text, tuple(tables))
 

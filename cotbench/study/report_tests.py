@@ -99,11 +99,10 @@ def seeds_sentence(scope: Scope) -> str:
             (shared if all(len(values) == 1 for values in by_arm.values()) else varied).append(name)
     same = f"All seeds of an arm share one {' and one '.join(shared)}. " if shared else ""
     other = f" and the {' and the '.join(varied)}" if varied else ""
-    text = (
-        f"{same}What varies between the {len(config.seeds)} seeds is what a training draws (order, masks){other}: intervals "
-        "over tasks and seeds are for another such training, not for another base or other traces."
+    return (
+        f"{same}The {len(config.seeds)} seeds differ in what a training draws at random (order, masks){other}: intervals over "
+        "tasks and seeds hold for another such training, not for another base or other traces."
     )
-    return text
 
 
 def _plain(value: object) -> object:
@@ -124,10 +123,10 @@ def tests_section(scope: Scope) -> Section | None:
     ]
     tested = [sum(one.p is not None for one in some) for some in (family.claims, family.comparisons)]
     text = (
-        f"{tested[0]} tests are the study's claims, chosen by its settings alone; the {tested[1] - tested[0]} others are a "
-        f"second family. In each the chance of any false finding is held at {ALPHA:.0%} (Holm). Detectable: the true "
-        "difference that would be significant before correction with a chance of 80 %, by the standard error found; where a "
-        f"difference that matters is smaller, nothing can be told.\n\n{seeds_sentence(scope)}"
+        f"{tested[0]} tests are the study's claims, fixed in advance by its configuration; the {tested[1] - tested[0]} others "
+        f"are a second family. In each family the family-wise error rate is controlled at {ALPHA:.0%} (Holm). Detectable: the "
+        "true difference that would be significant before correction with a power of 80 %, given the standard error found; on "
+        f"smaller differences the study is inconclusive.\n\n{seeds_sentence(scope)}"
     )
     return Section("The tests", text.strip(), tuple(table for table in tables if table is not None))
 

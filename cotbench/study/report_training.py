@@ -51,9 +51,7 @@ def training_section(scope: Scope) -> Section | None:
         "The gap: CoT minus prompt",
         "CoT - prompt alignment",
         lambda cell: [
-            (arm, "other", found)
-            for arm in scope.arms
-            if (found := gap_levels(scope, scope.cell(arm, cell.split))) is not None
+            (arm, "other", found) for arm in scope.arms if (found := gap_levels(scope, scope.cell(arm, cell.split))) is not None
         ],
         scope.cells(scope.main),
         about="CoT alignment minus prompt alignment at the same states.",
@@ -67,10 +65,10 @@ def training_section(scope: Scope) -> Section | None:
     return Section(
         "What training does to both actions",
         "If training taught the model to use its reasoning, the CoT action would improve and leave the prompt action behind. "
-        "If it taught the model to guess the action from the prompt, both would rise and the gap would stay flat. Flat is said "
-        "only where every checkpoint's difference from the first one, and the fitted line's change, lie within a margin of "
-        f"{data.config.margin:g} that was set beforehand (two one-sided tests at 5 % each). A series begins at the first "
-        f"checkpoint that keeps the format in {data.config.format_kept:g} of its answers, in the modes concerned.{notes}",
+        "If it taught the model to predict the action from the prompt, both would rise and the gap would stay flat. A gap counts "
+        "as flat only if every checkpoint's difference from the first one, and the change of the fitted line, lie within a margin "
+        f"of {data.config.margin:g} that was set beforehand (two one-sided tests at 5 % each). A series begins at the first "
+        f"checkpoint at which at least {data.config.format_kept:g} of the answers keep the format, in the modes concerned.{notes}",
         tuple(items),
     )
 
@@ -155,7 +153,7 @@ def revisions_section(scope: Scope) -> Section | None:
         "minus right before, per revised state. " + interval_caption(data, units, "Intervals", dots=False)
     )
     table = Table(scope.slug("revisions"), "Revisions", caption, columns, tuple(rows), frozenset(("net benefit",)))
-    text = "Where the two actions agree, the trace did not change what the agent does; where they differ, it was a revision."
+    text = "Where the two actions agree, the trace did not change what the agent does; where they differ, the trace revised it."
     items = (table,) if figure is None else (figure, table)
     return Section("Does the trace change the action?", text, items)
 
@@ -219,8 +217,7 @@ def success_section(scope: Scope) -> Section | None:
         for row in rows
     ]
     caption = (
-        "Success of whole episodes, official verdict. "
-        f"{interval_caption(data, units, 'Intervals', dots=False, over='both')}"
+        f"Success of whole episodes, official verdict. {interval_caption(data, units, 'Intervals', dots=False, over='both')}"
     )
     if any(one is not None for one in reported):
         columns = (*columns, "paper: success")
@@ -243,7 +240,7 @@ _MASKING = (
     "Reduced action supervision leaves the action tokens of some examples out of the loss. "
     "Does it help where it was meant to, out of domain?",
 )
-_ARMS = ("What the arms differ in", "Each way to train against the one that it is compared with, at the end of the training.")
+_ARMS = ("How the arms differ", "Each arm against its baseline, at the end of the training.")
 
 
 def arms_section(scope: Scope) -> Section | None:
@@ -268,7 +265,7 @@ def arms_section(scope: Scope) -> Section | None:
     baselines = list(dict.fromkeys(str(row[1]) for row in rows))
     if len(baselines) == 1:
         columns, rows = (columns[0], *columns[2:]), [(row[0], *row[2:]) for row in rows]
-    what = baselines[0] if len(baselines) == 1 else "the arm that it is compared with"
+    what = baselines[0] if len(baselines) == 1 else "its baseline"
     caption = (
         f"Each arm minus {what} at the end of the training, on the same states and tasks, seeds paired. p: of no "
         "difference, adjusted (Holm) in the study's claims (*) or in all other tests. "
