@@ -257,7 +257,7 @@ def how_measured(runs: Sequence[Run]) -> Section:
         f"Elicitation (style, fingerprint): {each(_style_and_fingerprint)}. "
         f"Temperature: {each(lambda run: f'{run.summary.temperature:g}')}. "
         f"Step budget: {each(lambda run: f'{run.summary.max_steps} on {run.summary.env}')}.\n\n"
-        "An episode that failed for a reason outside the agent counts as an error and is excluded from all statistics. Intervals "
-        "are over the tasks of one run; they do not cover other seeds of the training."
+        "An episode that failed for a reason outside the agent counts as an error and is excluded from all statistics. "
+        "Intervals are over the tasks of one run; they do not cover other seeds of the training."
     )
     return Section("How it was measured", text)

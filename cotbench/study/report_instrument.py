@@ -130,8 +130,8 @@ def instrument_section(scope: Scope) -> Section | None:
     text = (
         "For these arms the right result is known, because their traces were constructed. Where the traces spell the action, "
         "the model must follow them; where they do not contain it, it must act from the prompt; trained on actions only, its "
-        f"prompt action must be the best. Of {len(checks)} expected orders, {counts['as constructed']} come out as constructed, "
-        f"{counts['reversed']} are reversed, and {len(checks) - total} are undecided with so many tasks and seeds."
+        f"prompt action must be the best. Of {len(checks)} expected orders, {counts['as constructed']} come out as "
+        f"constructed, {counts['reversed']} are reversed, and {len(checks) - total} are undecided with so many tasks and seeds."
     )
     return Section("Do the probes measure what they should?", text, tuple(one for one in (figure, table) if one is not None))
 

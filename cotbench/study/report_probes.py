@@ -82,9 +82,9 @@ def attribution_section(scope: Scope) -> Section | None:
         "Two looks inside the model: where the action tokens attend, and through which tokens' value vectors the action's "
         "loss can be changed. A prompt has many more tokens than a trace, so beside each share stands what it would be if "
         "every token had the same (uniform per token), and the ratio per token. Many models put much of their attention on the "
-        "first token (an attention sink), which is part of the prompt: the shares without it stand beside the others. The whole derivative by a prompt "
-        "token's values counts what the trace has read from it, too; along the direct path, only what the action's own "
-        "positions read from it counts."
+        "first token (an attention sink), which is part of the prompt: the shares without it stand beside the others. The "
+        "whole derivative by a prompt token's values also counts what the trace has read from it; along the direct path, only "
+        "what the action's own positions read from it counts."
     )
     return Section("Where the action comes from", text, tuple(items))
 

@@ -65,10 +65,11 @@ def training_section(scope: Scope) -> Section | None:
     return Section(
         "What training does to both actions",
         "If training taught the model to use its reasoning, the CoT action would improve and leave the prompt action behind. "
-        "If it taught the model to predict the action from the prompt, both would rise and the gap would stay flat. A gap counts "
-        "as flat only if every checkpoint's difference from the first one, and the change of the fitted line, lie within a margin "
-        f"of {data.config.margin:g} that was set beforehand (two one-sided tests at 5 % each). A series begins at the first "
-        f"checkpoint at which at least {data.config.format_kept:g} of the answers keep the format, in the modes concerned.{notes}",
+        "If it taught the model to predict the action from the prompt, both would rise and the gap would stay flat. A gap is "
+        "called flat only if every checkpoint's difference from the first one, and the change of the fitted line, lie within a "
+        f"margin of {data.config.margin:g} that was set beforehand (two one-sided tests at 5 % each). A series begins at the "
+        f"first checkpoint at which at least {data.config.format_kept:g} of the answers keep the format, in the modes "
+        f"concerned.{notes}",
         tuple(items),
     )
 

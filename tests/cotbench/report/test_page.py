@@ -346,7 +346,7 @@ def test_figures_for_a_paper_have_the_width_of_columns_and_no_title(folder: Path
 def test_no_text_of_a_figure_is_smaller_than_12_pixels() -> None:
     figure = next(item for item in hostile_page().sections[0].items if isinstance(item, Figure))
     for svg in panel_svgs(figure, styles(figure, others_of([figure]))):
-        sizes = [float(size) for size in re.findall(r"font: (?:bold |\d00 )?([\d.]+)px", svg)]
+        sizes = [float(size) for size in re.findall(r"font(?:-size)?: (?:bold |\d00 )?([\d.]+)px", svg)]
         assert sizes and min(sizes) >= 12
         assert float(re.findall(r'width="([\d.]+)pt"', svg)[0]) <= 340  # The page's panels are at least as wide.
 
