@@ -218,7 +218,8 @@ def _row(row: Standing, board: Board, links: Links, priced: bool) -> BoardRow:
         ),
         tasks=f"{row.tasks:,}",
         claims=(number_of(row.consistency), number_of(row.tokens), number_of(row.computed), *dollars, size),
-        link=row.details.link,
+        # Details that were stored once are not checked again.
+        link=row.details.link if row.details.link.startswith(("https://", "http://")) else "",
         baseline=row.baseline,
         level=row.level,
         state=row.level if row.state == "replayed" else row.state,
