@@ -104,7 +104,7 @@ def claims_table(scopes: Sequence[Scope]) -> Table | None:
         rows.append((before + claim.text, claim.here, claim.verdict, claim.difference, seen))
     config = scopes[0].data.config
     seeds = len(config.seeds)
-    over = f"tasks and {seeds} seeds" if seeds > 1 else "tasks: one seed says nothing of another training"
+    over = f"tasks and {seeds} seeds" if seeds > 1 else "tasks (one seed)"
     caption = (
         f"Arm {scopes[0].main}, on {scopes[0].headline} unless stated otherwise; 95 % intervals over {over}. Supported and "
         "contradicted are tests at 5 %, corrected together (Holm); flat and no loss are equivalence and non-inferiority tests "
