@@ -11,7 +11,7 @@ from cotbench.report.cells import RenderedCell, RenderedTable
 
 PAGE_WIDTH = 1088
 """Of the page's tables in CSS pixels, as `page.css` sets it (68 rem)."""
-_VALUE, _BESIDE, _HEAD, _PADDING = 7.8, 6.6, 8.4, 19.2
+_VALUE, _BESIDE, _HEAD, _PADDING = 7.6, 6.0, 8.4, 19.2
 """Widths of a character of a number, of the small text beside it and of a column's head, and of a column's padding."""
 _WRAPPED = 22
 """Characters at which a text wraps."""

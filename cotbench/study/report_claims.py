@@ -83,8 +83,8 @@ def claims_verdict(table: Table | None) -> str:
     verdicts = [row[table.columns.index("verdict")] for row in table.rows]
     counts = {verdict: verdicts.count(verdict) for verdict in get_args(ClaimVerdict)}
     return (
-        f"Of the paper's {len(verdicts)} claims, this study supports {counts['supported']} and contradicts "
-        f"{counts['contradicted']}; on {counts['cannot tell']} it cannot tell."
+        f"Of the paper's {len(verdicts)} claims, this study supports {counts['supported']}, contradicts "
+        f"{counts['contradicted']} and cannot tell on {counts['cannot tell']}."
     )
 
 

@@ -324,7 +324,7 @@ def test_one_seed_decides_nothing_anywhere() -> None:
     assert {row[8] for row in table.rows} == {"undecided"}
     test = family_of(scope.data).find(scope, "id", "sft", "prompt alignment")
     assert test is not None and test.way == "rises" and finding_of(test) == "undecided"
-    assert claims_verdict(claims_table([scope])).endswith("supports 0 and contradicts 0; on 13 it cannot tell.")
+    assert claims_verdict(claims_table([scope])).endswith("supports 0, contradicts 0 and cannot tell on 13.")
 
 
 def test_sentences_and_claims_agree() -> None:
