@@ -244,7 +244,6 @@ class OverviewCell:
 
     address: str | None
     success: Number
-    mark: Mark | None
     leader: str
     about: str
 
@@ -263,8 +262,8 @@ def overview_rows(overview: Sequence[EnvOverview], links: Links) -> list[tuple[s
             best = leader.best
             about = "no entry yet" if leader.board is None else counted(leader.entries, "entry", "replayed")
             address = None if leader.board is None else links.board(leader.board)
-            numbers = number_of(best.success if best else None), mark_of(best.success if best else None)
-            cells.append(OverviewCell(address, *numbers, best.details.name if best else "", about))
+            name = best.details.name if best else ""
+            cells.append(OverviewCell(address, number_of(best.success if best else None), name, about))
         found.append((one.title, cells))
     return found
 

@@ -13,6 +13,8 @@ from cotbench.leaderboard.boards.view import Standing
 
 HEIGHT = 240
 """Of the drawing from success 0 to 1, in pixels."""
+_LEFT, _RIGHT = 10.0, 97.0
+"""Percent of the width between which the points lie; left of them stand the numbers of the axis."""
 _NAME = 26
 _NEAR = 16
 """Pixels between two names, one above the other."""
@@ -79,10 +81,9 @@ def pareto_plot(rows: Sequence[Standing]) -> ParetoPlot | None:
     if len(known) < 2:
         return None
     most = max(10.0, *(tokens for _, tokens, _ in known))
-    top = 10 ** math.ceil(math.log10(most))
 
     def x(tokens: float) -> float:
-        return 2 + 94 * math.log10(1 + max(0.0, tokens)) / math.log10(1 + top)
+        return _LEFT + (_RIGHT - _LEFT) * math.log10(1 + max(0.0, tokens)) / math.log10(1 + most)
 
     best = _frontier([(tokens, success, row) for row, tokens, success in known if row.rank is not None])
     named: list[tuple[float, float]] = []
@@ -96,7 +97,7 @@ def pareto_plot(rows: Sequence[Standing]) -> ParetoPlot | None:
         kind: PointKind = "ranked" if row.rank is not None else "baseline" if row.baseline else "other"
         about = f"{row.details.name}: success {success:.2f}, {tokens:,.0f} tokens per episode"
         points.append(Point(kind, f"{place:.2f}%", f"{height:.1f}", about, name, place > 55))
-    ticks = [0, *(10**power for power in range(1, round(math.log10(top)) + 1))]
+    ticks = [0, *(10**power for power in range(1, math.floor(math.log10(most)) + 1))]
     return ParetoPlot(
         points=tuple(sorted(points, key=lambda point: point.kind == "ranked")),
         ticks=tuple((f"{x(tick):.2f}%", f"{tick:,}") for tick in ticks),
@@ -118,7 +119,7 @@ def _frontier(entries: list[tuple[float, float, Standing]]) -> list[tuple[float,
 def _segments(corners: list[tuple[float, float]]) -> list[Segment]:
     """Return the steps from corner to corner, first across and then up, and on to the right."""
     found = []
-    for (x1, y1), (x2, y2) in zip(corners, [*corners[1:], (100.0, corners[-1][1])] if corners else [], strict=True):
+    for (x1, y1), (x2, y2) in zip(corners, [*corners[1:], (_RIGHT, corners[-1][1])] if corners else [], strict=True):
         found.append(Segment(f"{x1:.2f}%", f"{y1:.1f}", f"{x2:.2f}%", f"{y1:.1f}"))
         if y1 != y2:
             found.append(Segment(f"{x2:.2f}%", f"{y1:.1f}", f"{x2:.2f}%", f"{y2:.1f}"))

@@ -166,7 +166,7 @@ def test_the_frontier_is_what_no_other_beats_with_as_few_tokens() -> None:
     assert places == sorted(places) and places[0] > 0 and places[-1] < 100
     assert [point.name for point in plot.points if point.name] == ["cheap", "good"]
     assert (plot.frontier[0].x1, plot.frontier[0].y1) == (by_name["cheap"].x, by_name["cheap"].y)
-    assert plot.ticks[0] == ("2.00%", "0") and [words for _, words in plot.ticks] == ["0", "10", "100", "1,000"]
+    assert plot.ticks[0] == ("10.00%", "0") and [words for _, words in plot.ticks] == ["0", "10", "100"]
     assert pareto_plot(rows[:1]) is None
     page = _page(*rows)
     assert (
