@@ -17,7 +17,6 @@ pytestmark = [needs_web, *needs_browser]
 
 PAGES = (
     "/",
-    "/?name=walk",
     "/?env=alfworld-gen&split=paper/id&mode=cot&state=all",
     "/?env=alfworld&split=paper/ood&mode=cot",
     "/?env=all",
