@@ -195,8 +195,7 @@ def _head(title: str, column: str, query: BoardQuery, links: Links) -> Head:
     # A second time the other way round.
     descending = not query.descending if here else descends(column)
     order = ("descending" if query.descending else "ascending") if here else ""
-    named = {"name": query.name} if query.name else {}
-    return Head(title, links.board(query.board, query.state, column, descending, **named), order)
+    return Head(title, links.board(query.board, query.state, column, descending, name=query.name), order)
 
 
 def _row(row: Standing, board: Board, links: Links, priced: bool) -> BoardRow:

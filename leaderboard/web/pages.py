@@ -78,8 +78,7 @@ def board_page(
     def at(number: int) -> str | None:
         if not 1 <= number <= pages:
             return None
-        named = {"name": query.name} if query.name else {}
-        return links.board(query.board, query.state, query.sort, query.descending, number, **named)
+        return links.board(query.board, query.state, query.sort, query.descending, number, query.name)
 
     others = {state: n for state, n in view.counts.items() if n and state != query.state}
     return _rendered(

@@ -294,8 +294,10 @@ class Folder:
     def home(self) -> str:
         return "index.html"
 
-    def board(self, board: Board, state: Any = "replayed", sort: str = "rank", descending: bool = False, page: int = 1) -> Any:
-        return f"{board.slug}.html" if (state, sort, descending, page) == ("replayed", "rank", False, 1) else None
+    def board(
+        self, board: Board, state: Any = "replayed", sort: str = "rank", descending: bool = False, page: int = 1, name: str = ""
+    ) -> Any:
+        return f"{board.slug}.html" if (state, sort, descending, page, name) == ("replayed", "rank", False, 1, "") else None
 
     def entry(self, entry: str) -> str:
         return f"entries/{entry}.html"
