@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cotbench.cli.flags import Data, Import
-from cotbench.cli.terminal import console, echo, echo_error, echo_json, text_column
+from cotbench.cli.leaderboard_replay import print_verdict, replay_bundle, settle_entry
+from cotbench.cli.terminal import console, echo, echo_error, echo_json
 from cotbench.flags import OUTPUT
 
 if TYPE_CHECKING:
-    from cotbench.errors import CotbenchError
     from cotbench.leaderboard.store.store import Store
     from cotbench.leaderboard.submission.bundle import Bundle
-    from cotbench.leaderboard.verification.run_replay import Verdict
 
 app = typer.Typer(help="Submit runs, replay them, list and show them, serve them.", no_args_is_help=True)
 
@@ -73,6 +70,10 @@ def submit(
     server: Annotated[
         str | None, typer.Option(help="Send it to this address instead of keeping it here.", show_default="none")
     ] = None,
+    verify_: Annotated[
+        bool, typer.Option("--verify", help="Replay each run at once; with --server before anything is sent.")
+    ] = False,
+    data: Data = None,
     import_: Import = None,
     db: Db = None,
     json_: Json = False,
@@ -83,33 +84,49 @@ def submit(
     import os
 
     require_leaderboard()
+    from cotbench.errors import SubmissionError
     from cotbench.leaderboard.store.store import accept_submission
     from cotbench.leaderboard.submission import client
 
     given = {"name": name or "", "team": team or "", "link": link or ""}
-    data = _bundles(runs, given)
+    bundles = _bundles(runs, given)
     rows: list[dict[str, Any]] = []
+    failed = 0
     if server is not None:
-        for bundle in data.values():
+        if verify_ and any(_differs(str(path), bundle, data, quiet=json_) for path, bundle in bundles.items()):
+            raise SubmissionError("nothing was sent: a server would reject what a replay here does not confirm")
+        for bundle in bundles.values():
             receipt = client.submit(server, bundle, os.environ.get(client.TOKEN))
             rows.append({"id": receipt.id, "state": receipt.state, "new": receipt.new, "url": receipt.url})
     else:
         with opened_store(db) as store:
-            for bundle in data.values():
+            for bundle in bundles.values():
                 entry, new = accept_submission(store, io.BytesIO(bundle), **given)
+                if verify_ and entry.state in ("pending", "unchecked"):
+                    failed += print_verdict(entry.id, settle_entry(store, entry.id, None, data), quiet=json_)
+                    entry = store.entry(entry.id)
                 rows.append({"id": entry.id, "state": entry.state, "new": new, "unranked": list(entry.unranked)})
     if json_:
         echo_json(json.dumps(rows, indent=2))
-        return 0
-    for path, row in zip(data, rows, strict=True):
+        return int(failed > 0)
+    for path, row in zip(bundles, rows, strict=True):
         note = "" if row["new"] else ", was there already"
         echo(f"{row['id']} {row['state']}{note}: {row.get('url', path)}")
         if row.get("unranked"):
             echo(f"    listed without a rank: {', '.join(row['unranked'])}")
-    if server is None and any(row["state"] == "pending" for row in rows):
+    if server is None and not verify_ and any(row["state"] == "pending" for row in rows):
         flag = f" --db {db}" if db else ""
         echo(f"verify them with: cotbench leaderboard verify --all{flag}")
-    return 0
+    return int(failed > 0)
+
+
+def _differs(name: str, data: bytes, folder: Path | None, *, quiet: bool) -> bool:
+    """Replay a bundle and print the verdict; returns whether the replay does not confirm it."""
+    import io
+
+    from cotbench.leaderboard.submission.bundle import unpack
+
+    return bool(print_verdict(name, replay_bundle(unpack(io.BytesIO(data)), None, folder, name), quiet=quiet))
 
 
 def _bundles(paths: list[Path], given: dict[str, str]) -> dict[Path, bytes]:
@@ -169,10 +186,7 @@ def verify(
 ) -> int:
     """Execute the actions of entries again: an entry whose every observation and score comes out the same is replayed."""
     require_leaderboard()
-    from cotbench.errors import ReplayTimeoutError, UsageError
-    from cotbench.leaderboard.submission.bundle import unpack
-    from cotbench.leaderboard.verification.run_replay import Verdict
-    from cotbench.leaderboard.verification.verify import versions
+    from cotbench.errors import UsageError
 
     named = entries or []
     if bool(named) == all_:
@@ -182,34 +196,17 @@ def verify(
     files = [Path(one) for one in named if Path(one).exists()]
     failed = 0
     for path in files:
-        failed += _print_verdict(str(path), _replay(_bundle_at(path), jobs, data, str(path)))
+        failed += print_verdict(str(path), replay_bundle(_bundle_at(path), jobs, data, str(path)))
     ids = [one for one in named if not Path(one).exists()]
     if not ids and not all_:
         return int(failed > 0)
     with opened_store(db) as store:
         for id in _pending(store, again) if all_ else [store.entry(one).id for one in ids]:
-            bundle = unpack(store.bundle(id))
-            verdict = _replay(bundle, jobs, data, id)
-            if isinstance(verdict, ReplayTimeoutError):
-                store.give_up(id, str(verdict))
-            elif isinstance(verdict, Verdict):
-                found = versions(bundle.manifest, data)
-                store.settle(id, verdict.difference, with_versions=found, expert=verdict.expert)
-            failed += _print_verdict(id, verdict)
+            failed += print_verdict(id, settle_entry(store, id, jobs, data))
         pending = store.count("pending")
     if pending:
         echo_error(f"{pending} entries are still pending")
     return int(failed > 0)
-
-
-def _jobs(bundle: Bundle) -> int:
-    """Return the number of processes that save time: a fast engine replays the run before a second one has started."""
-    from cotbench.cli.options import cores
-    from cotbench.envs.registry import env_entry
-
-    if env_entry(bundle.manifest.config.env).expert_at_hand:
-        return 1
-    return cores()
 
 
 def _pending(store: Store, again: bool) -> list[str]:
@@ -232,56 +229,6 @@ def _bundle_at(path: Path) -> Bundle:
     import io
 
     return unpack(io.BytesIO(pack_run(folders[0])))
-
-
-def _replay(bundle: Bundle, jobs: int | None, data: Path | None, name: str) -> Verdict | CotbenchError:
-    """Return the verdict, or why the bundle cannot be replayed here."""
-    from cotbench.errors import CotbenchError
-    from cotbench.leaderboard.submission.checks import check
-    from cotbench.leaderboard.verification.verify import verify_bundle as replay
-
-    try:
-        check(bundle)
-        with _bar(name) as progress:
-            return replay(bundle, jobs=jobs or _jobs(bundle), data=data, progress=progress)
-    except CotbenchError as error:
-        return error
-
-
-def _print_verdict(name: str, verdict: Verdict | CotbenchError) -> int:
-    """Print the verdict; returns 1 where the replay did not agree."""
-    from cotbench.errors import CotbenchError, ReplayTimeoutError
-
-    if isinstance(verdict, ReplayTimeoutError):
-        echo(f"{name} not checked: {verdict}")
-        return 1
-    if isinstance(verdict, CotbenchError):
-        echo(f"{name} cannot be replayed here, and stays as it was: {verdict}")
-        return 1
-    if verdict.difference is not None:
-        echo(f"{name} rejected: {verdict.difference}")
-        return 1
-    echo(f"{name} replayed")
-    for share in verdict.expert:
-        if share.plays_expert:
-            echo(f"    {share.mode} mode {share}")
-    return 0
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Return a callback that draws a progress bar over episodes; None where there is no terminal."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (text_column("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"replaying {name}", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @app.command("list")

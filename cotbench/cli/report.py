@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -21,17 +21,24 @@ def report(
         Path | None,
         typer.Option(help="Where the page goes.", show_default="DIR/report; of several report", rich_help_panel=OUTPUT),
     ] = None,
+    font: Annotated[
+        Literal["sans", "serif"],
+        typer.Option(help="Text of the PDF figures: sans, or serif as in papers set with LaTeX.", rich_help_panel=OUTPUT),
+    ] = "sans",
     import_: Import = None,
     open_: Annotated[bool, typer.Option("--open", help="Show it in a browser.", rich_help_panel=OUTPUT)] = False,
 ) -> int:
-    """Write a page: the answer in sentences, tables, figures, and the episodes to step through."""
+    """Write a page: the answer in sentences, tables, figures, and the episodes to step through.
+
+    Beside it are the figures as PDF for a paper, and each table as CSV and as LaTeX.
+    """
     from cotbench.report.require import require_report
 
     require_report("cotbench report")
     from cotbench.report.html import write_report
 
     page = _page(folders)
-    written = write_report(page, out or (folders[0] / "report" if len(folders) == 1 else Path("report")))
+    written = write_report(page, out or (folders[0] / "report" if len(folders) == 1 else Path("report")), font=font)
     echo(str(written))
     if open_:
         import webbrowser

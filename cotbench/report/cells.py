@@ -1,19 +1,27 @@
-"""Cells of a table as text, for the page and for its CSV. Invariant: the page shows the same text as the terminal
-(`runs.tables`); the CSV has every number in full precision, and no text in it is a formula to a spreadsheet.
+"""Cells of a table as text, for the page and for its CSV. Invariant: the page shows the same digits as the terminal
+(`runs.tables`), with the signs of `typography`; the CSV has every number in full precision, and no text in it is a formula to a
+spreadsheet.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cotbench.report.page import Cell, Figure, Table
+from cotbench.report.typography import typeset, typeset_name
 from cotbench.stats.estimates import Estimate
 from cotbench.stats.formatting import format_estimate
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """First characters of texts that a spreadsheet would execute."""
+_NUMERIC = re.compile(r"[<+-]?\d+(\.\d+)?[%*]?")
+"""A text that is a number: a p-value, a share of the training."""
+_GROUPED_BY = "split"
+"""Name of the column by whose values the rows of a table are grouped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,8 @@ class RenderedTable:
     """A table on the page.
 
     Attributes:
+        named: how many columns, from the first on, name a row.
+        groups: heading and number of the rows under it, in their order; one group without heading where rows are not grouped.
         n: of every estimate, where they share it; then it is written once for the table. Where the estimates of each row share
             it, it is written after the first of the row; elsewhere after each.
     """
@@ -57,10 +67,12 @@ class RenderedTable:
     columns: tuple[RenderedColumn, ...]
     rows: tuple[tuple[RenderedCell, ...], ...]
     n: int | None
+    named: int = 1
+    groups: tuple[tuple[str, int], ...] = ()
 
 
 def render_table(table: Table) -> RenderedTable:
-    """Return the table with its cells as text.
+    """Return the table with its cells as text, the rows grouped by split where there are several.
 
     Args:
         table: the data.
@@ -69,6 +81,7 @@ def render_table(table: Table) -> RenderedTable:
         ValueError: a row has another length than the columns, or an unknown column has an option.
     """
     _check(table)
+    table, groups = _grouped(table)
     found = [{cell.n for cell in row if isinstance(cell, Estimate) and cell.mean is not None} for row in table.rows]
     known = set().union(*found)
     shared = known.pop() if len(known) == 1 else None
@@ -87,9 +100,36 @@ def render_table(table: Table) -> RenderedTable:
         )
     numeric = [any(row[place].number for row in rows) for place in range(len(table.columns))]
     columns = tuple(
-        RenderedColumn(name, number, name in table.paper) for name, number in zip(table.columns, numeric, strict=True)
+        RenderedColumn(typeset_name(name), number, name in table.paper)
+        for name, number in zip(table.columns, numeric, strict=True)
     )
-    return RenderedTable(table.name, table.title, table.caption, columns, tuple(rows), shared)
+    text = typeset(table.title), typeset(table.caption)
+    return RenderedTable(table.name, *text, columns, tuple(rows), shared, _named(table), groups)
+
+
+def _grouped(table: Table) -> tuple[Table, tuple[tuple[str, int], ...]]:
+    """Return the table with its rows in the order of their splits and without that column, and the groups."""
+    whole = (("", len(table.rows)),) if table.rows else ()
+    if table.columns.count(_GROUPED_BY) != 1:
+        return table, whole
+    place = table.columns.index(_GROUPED_BY)
+    values = list(dict.fromkeys(str(row[place]) for row in table.rows))
+    if len(values) < 2:
+        return table, whole
+
+    def rest(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+        return (*cells[:place], *cells[place + 1 :])
+
+    rows = {value: [rest(row) for row in table.rows if str(row[place]) == value] for value in values}
+    columns = (*table.columns[:place], *table.columns[place + 1 :])
+    ordered = tuple(row for some in rows.values() for row in some)
+    return replace(table, columns=columns, rows=ordered), tuple((value, len(some)) for value, some in rows.items())
+
+
+def _named(table: Table) -> int:
+    """Return how many columns, from the first on, hold texts alone."""
+    texts = [all(isinstance(row[place], str) for row in table.rows) for place in range(len(table.columns))]
+    return max(1, texts.index(False) if False in texts else 1)
 
 
 def _check(table: Table) -> None:
@@ -103,17 +143,19 @@ def _check(table: Table) -> None:
 
 def _cell(cell: Cell, signed: bool, digits: int | None, with_n: bool) -> RenderedCell:
     if isinstance(cell, str):
-        return RenderedCell(cell)
+        number = _NUMERIC.fullmatch(cell) is not None
+        return RenderedCell("–", number=True) if cell == "-" else RenderedCell(typeset(cell), number=number)
     if cell is None:
         return RenderedCell("–", number=True)
     if isinstance(cell, Estimate):
         value, _, interval = estimate_text(cell, signed, digits).partition(" ")
         n = f"n={cell.n}" if with_n and cell.mean is not None and "[n=" not in interval else ""
-        return RenderedCell("–" if value == "-" else value, " ".join(filter(None, (interval, n))), number=True)
+        beside = typeset(" ".join(filter(None, (interval, n))))
+        return RenderedCell("–" if value == "-" else typeset(value), beside, number=True)
     if isinstance(cell, int):
-        return RenderedCell(f"{cell:{'+' if signed else ''}d}", number=True)
+        return RenderedCell(typeset(f"{cell:{'+' if signed else ''}d}"), number=True)
     form = f".{digits}f" if digits is not None else ".3g"
-    return RenderedCell(f"{cell:{'+' if signed else ''}{form}}", number=True)
+    return RenderedCell(typeset(f"{cell:{'+' if signed else ''}{form}}"), number=True)
 
 
 def estimate_text(estimate: Estimate, signed: bool = False, digits: int | None = None) -> str:

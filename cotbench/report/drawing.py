@@ -1,5 +1,6 @@
-"""Figures drawn with matplotlib, as SVG for the page and as PDF. Invariant: the same figure gives the same bytes, whatever the
-user's settings of matplotlib are, and matplotlib's global state is not changed.
+"""Figures drawn with matplotlib, as SVG for the page and as PDF for a paper. Invariant: the same figure gives the same bytes,
+whatever the user's settings of matplotlib are, and matplotlib's global state is not changed; text on the page has 12 px or more
+(a panel is never shown smaller than it is drawn), and a PDF has the width of one or two columns of a paper and no title.
 """
 
 from __future__ import annotations
@@ -9,29 +10,27 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from cotbench.report.colours import LIGHT, Style
 from cotbench.report.page import Figure, Line, Panel
+from cotbench.report.typography import typeset, typeset_name
+
+Font = Literal["sans", "serif"]
+"""Of a PDF's text: `serif` is a Times (STIX), as in papers set with LaTeX; no LaTeX is needed."""
 
 _SETTINGS: Mapping[str, Any] = {
     "axes.edgecolor": LIGHT["rule"],
     "axes.labelcolor": LIGHT["muted"],
-    "axes.labelsize": 10,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlecolor": LIGHT["ink"],
     "axes.titlelocation": "left",
-    "axes.titlesize": 11,
     "axes.titleweight": "bold",
-    "axes.titlepad": 8,
     "axes.unicode_minus": True,
     "figure.constrained_layout.h_pad": 0.02,
     "figure.constrained_layout.w_pad": 0.02,
-    "figure.titlesize": 12,
-    "figure.titleweight": "bold",
-    "font.size": 10,
-    "legend.fontsize": 10,
     "legend.frameon": False,
     "pdf.fonttype": 42,  # Text that can be searched and edited.
     "svg.fonttype": "none",  # Text stays text: in the page's font, for screen readers and for searching.
@@ -42,10 +41,44 @@ _SETTINGS: Mapping[str, Any] = {
     "ytick.color": LIGHT["rule"],
     "ytick.labelcolor": LIGHT["muted"],
 }
-_ALONE, _BESIDE = (5.0, 3.2), (4.7, 3.2)
-"""Width and height of a panel in inches, with no other panel and with others beside it."""
-_TITLE, _LABEL = 46, 24
-"""Characters on a line of a panel's title and of a bar's name."""
+_FAMILIES: Mapping[Font, list[str]] = {"sans": ["DejaVu Sans"], "serif": ["STIXGeneral", "DejaVu Serif"]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Sizes of a panel.
+
+    Attributes:
+        width, height: in inches; of a panel of bars the height follows from the bars.
+        text: size of the letters in points, which are pixels of the page.
+        title, label: characters on a line of the panel's title and of a bar's name.
+        line, marker: width and size in points.
+    """
+
+    width: float
+    height: float
+    text: float
+    title: int
+    label: int
+    line: float
+    marker: float
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Sizes as settings of matplotlib."""
+        sizes = ("font.size", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize")
+        return {**dict.fromkeys(sizes, self.text), "axes.titlesize": self.text, "axes.titlepad": 0.7 * self.text}
+
+
+_PAGE = _Layout(4.7, 3.3, 12.5, 40, 20, 1.8, 4.5)
+_ONE_COLUMN, _TWO_COLUMNS = 3.25, 6.75
+"""Widths of a figure in a paper of two columns, in inches."""
+
+
+def _paper(columns: int) -> _Layout:
+    """Return the sizes in a PDF with panels in so many columns."""
+    width = _ONE_COLUMN if columns == 1 else _TWO_COLUMNS / columns
+    return _Layout(width, 0.42 * width + 0.85, 8.0, round(13 * width), round(6 * width), 1.2, 3.0)
 
 
 def panel_svgs(figure: Figure, styles: Mapping[Line, Style]) -> list[str]:
@@ -55,74 +88,79 @@ def panel_svgs(figure: Figure, styles: Mapping[Line, Style]) -> list[str]:
         figure: the figure.
         styles: of its lines.
     """
-    with _settings(figure.name):
+    with _settings(figure.name, _PAGE):
         return [_svg(figure, panel, styles) for panel in figure.panels]
 
 
-def figure_pdf(figure: Figure, styles: Mapping[Line, Style]) -> bytes:
-    """Return a PDF with all panels on one page, with title and legend.
+def figure_pdf(figure: Figure, styles: Mapping[Line, Style], font: Font = "sans") -> bytes:
+    """Return a PDF to put into a paper: all panels with their legend, as wide as one column (one panel) or two, without title.
 
     Args:
         figure: the figure.
         styles: of its lines.
+        font: of its text.
     """
     columns = {1: 1, 2: 2, 4: 2}.get(len(figure.panels), 3)
-    sizes = [_size(figure, panel) for panel in figure.panels]
-    width, height = columns * max(size[0] for size in sizes), max(size[1] for size in sizes)
-    with _settings(figure.name):
+    layout = _paper(columns)
+    height = max(_height(panel, layout) for panel in figure.panels)
+    with _settings(figure.name, layout, font):
         from matplotlib.figure import Figure as Drawing
 
         rows = math.ceil(len(figure.panels) / columns)
-        drawing: Any = Drawing(figsize=(width, rows * height + 0.9), layout="constrained")
+        labels = {line.label for panel in figure.panels for line in panel.lines}
+        legend_columns = 2 if columns == 1 else 4
+        legend = 0.18 * math.ceil(len(labels) / legend_columns) + 0.1 if len(labels) > 1 else 0.0
+        drawing: Any = Drawing(figsize=(columns * layout.width, rows * height + legend), layout="constrained")
         for place, panel in enumerate(figure.panels):
-            _draw(drawing.add_subplot(rows, columns, place + 1), figure, panel, styles)
-        drawing.suptitle(figure.title, x=0.01, ha="left")
+            _draw(drawing.add_subplot(rows, columns, place + 1), figure, panel, styles, layout)
         handles: dict[str, Any] = {}
         for axes in drawing.axes:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
         if len(handles) > 1:
-            drawing.legend(handles.values(), handles, loc="outside lower left", ncols=min(len(handles), 2 * columns))
+            drawing.legend(handles.values(), handles, loc="outside lower center", ncols=min(len(handles), legend_columns))
         out = io.BytesIO()
         drawing.savefig(out, format="pdf", metadata={"CreationDate": None, "Title": figure.title})
     return out.getvalue()
 
 
 @contextmanager
-def _settings(salt: str) -> Iterator[None]:
+def _settings(salt: str, layout: _Layout, font: Font = "sans") -> Iterator[None]:
     """Apply our settings on top of matplotlib's own defaults, and restore the user's at the end."""
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({**_SETTINGS, "svg.hashsalt": salt})
+        own = {"font.family": _FAMILIES[font], "svg.hashsalt": salt}
+        matplotlib.rcParams.update({**_SETTINGS, **layout.settings, **own})
         yield
 
 
 def _svg(figure: Figure, panel: Panel, styles: Mapping[Line, Style]) -> str:
     from matplotlib.figure import Figure as Drawing
 
-    drawing: Any = Drawing(figsize=_size(figure, panel), layout="constrained")
-    _draw(drawing.add_subplot(), figure, panel, styles)
+    drawing: Any = Drawing(figsize=(_PAGE.width, _height(panel, _PAGE)), layout="constrained")
+    _draw(drawing.add_subplot(), figure, panel, styles, _PAGE)
     out = io.StringIO()
     drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return out.getvalue()
 
 
-def _size(figure: Figure, panel: Panel) -> tuple[float, float]:
-    width, height = _ALONE if len(figure.panels) == 1 else _BESIDE
-    if panel.labels:
-        rows = sum(max(0.14 * len(_wrapped(label, _LABEL).splitlines()), 0.17 * len(panel.lines)) for label in panel.labels)
-        height = 1.1 + rows + 0.14 * len(panel.labels)
-    return width, height
+def _height(panel: Panel, layout: _Layout) -> float:
+    """Return the height of a panel in inches."""
+    if not panel.labels:
+        return layout.height
+    row = layout.text / 72
+    rows = sum(max(len(_wrapped(label, layout.label).splitlines()), len(panel.lines)) for label in panel.labels)
+    return (6.5 + 1.15 * rows + 0.9 * len(panel.labels)) * row
 
 
 def _wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width)) or text
 
 
-def _draw(axes: Any, figure: Figure, panel: Panel, styles: Mapping[Line, Style]) -> None:
-    axes.set_title(_wrapped(panel.title, _TITLE))
+def _draw(axes: Any, figure: Figure, panel: Panel, styles: Mapping[Line, Style], layout: _Layout) -> None:
+    axes.set_title(_wrapped(typeset(panel.title), layout.title))
     bars = bool(panel.labels)
     along, across = (axes.axvline, axes.axvspan) if bars else (axes.axhline, axes.axhspan)
     if panel.band is not None:
@@ -130,14 +168,14 @@ def _draw(axes: Any, figure: Figure, panel: Panel, styles: Mapping[Line, Style])
     if panel.at is not None:
         along(panel.at, color=LIGHT["muted"], linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.5)
     if bars:
-        _draw_bars(axes, panel, styles)
-        axes.set_xlabel(figure.y)
+        _draw_bars(axes, panel, styles, layout)
+        axes.set_xlabel(typeset_name(figure.y))
         axes.set_xlim(*_range(figure))
     else:
         for line in panel.lines:
-            _draw_line(axes, line, styles[line])
-        axes.set_xlabel(figure.x)
-        axes.set_ylabel(figure.y)
+            _draw_line(axes, line, styles[line], layout)
+        axes.set_xlabel(typeset_name(figure.x))
+        axes.set_ylabel(typeset_name(figure.y))
         axes.set_ylim(*_range(figure))
         ticks = sorted({x for each in figure.panels for line in each.lines for x in line.x})
         if 0 < len(ticks) <= 8:
@@ -148,7 +186,7 @@ def _draw(axes: Any, figure: Figure, panel: Panel, styles: Mapping[Line, Style])
     axes.tick_params(length=3)
 
 
-def _draw_line(axes: Any, line: Line, style: Style) -> None:
+def _draw_line(axes: Any, line: Line, style: Style, layout: _Layout) -> None:
     """Draw a line with markers; its intervals as a band, as a whisker where no neighbour has one; dots beside it."""
     colour = LIGHT[style.colour]
     x, (mean, low, high) = list(line.x), _ends(line)
@@ -158,18 +196,19 @@ def _draw_line(axes: Any, line: Line, style: Style) -> None:
         if alone and _has_value(low, place):
             axes.plot([x[place]] * 2, [low[place], high[place]], color=colour, linewidth=1.2)
     drawn = {"linestyle": (0, style.dashes) if style.dashes else "-", "marker": style.marker}
-    axes.plot(x, mean, color=colour, linewidth=1.8, markersize=4.5, label=line.label, zorder=3, **drawn)
-    _draw_dots(axes, x, line, colour, bars=False)
+    sizes = {"linewidth": layout.line, "markersize": layout.marker}
+    axes.plot(x, mean, color=colour, label=typeset_name(line.label), zorder=3, **sizes, **drawn)
+    _draw_dots(axes, x, line, colour, layout, bars=False)
 
 
-def _draw_bars(axes: Any, panel: Panel, styles: Mapping[Line, Style]) -> None:
+def _draw_bars(axes: Any, panel: Panel, styles: Mapping[Line, Style], layout: _Layout) -> None:
     """Draw a group of bars for each name, from top to bottom, with whiskers and dots."""
     thick = 0.8 / max(1, len(panel.lines))
     for number, line in enumerate(panel.lines):
         colour = LIGHT[styles[line].colour]
         y = [x + (number - (len(panel.lines) - 1) / 2) * thick for x in line.x]
         mean, low, high = _ends(line)
-        axes.barh(y, mean, thick * 0.86, color=colour, alpha=0.82, linewidth=0, label=line.label, zorder=2)
+        axes.barh(y, mean, thick * 0.86, color=colour, alpha=0.82, linewidth=0, label=typeset_name(line.label), zorder=2)
         for place, left, right in zip(y, low, high, strict=True):
             axes.plot([left, right], [place, place], color=LIGHT["ink"], linewidth=1.1, solid_capstyle="butt", zorder=4)
         # A bar of length 0 is visible too.
@@ -178,24 +217,25 @@ def _draw_bars(axes: Any, panel: Panel, styles: Mapping[Line, Style]) -> None:
             y,
             "D",
             color=colour,
-            markersize=4.5,
+            markersize=layout.marker,
             markeredgecolor=LIGHT["ink"],
             markeredgewidth=0.7,
             zorder=4.5,
             clip_on=False,
         )
-        _draw_dots(axes, y, line, LIGHT["ink"], bars=True)
-    axes.set_yticks(range(len(panel.labels)), [_wrapped(label, _LABEL) for label in panel.labels])
+        _draw_dots(axes, y, line, LIGHT["ink"], layout, bars=True)
+    axes.set_yticks(range(len(panel.labels)), [_wrapped(typeset(label), layout.label) for label in panel.labels])
     axes.set_ylim(len(panel.labels) - 0.4, -0.6)
     axes.tick_params(axis="y", left=False)
 
 
-def _draw_dots(axes: Any, places: list[float], line: Line, colour: str, *, bars: bool) -> None:
+def _draw_dots(axes: Any, places: list[float], line: Line, colour: str, layout: _Layout, *, bars: bool) -> None:
     if not line.dots:
         return
     positions = [place for place, dots in zip(places, line.dots, strict=True) for _ in dots]
     values = [dot for dots in line.dots for dot in dots]
-    drawn = {"color": colour, "alpha": 0.6, "marker": "o", "markersize": 3, "markeredgewidth": 0, "linestyle": "none"}
+    size = 0.65 * layout.marker
+    drawn = {"color": colour, "alpha": 0.6, "marker": "o", "markersize": size, "markeredgewidth": 0, "linestyle": "none"}
     axes.plot(*((values, positions) if bars else (positions, values)), zorder=5, **drawn)
 
 

@@ -17,11 +17,14 @@ from typing import Any
 from cotbench.errors import UsageError
 from cotbench.printable import printable
 from cotbench.report.browser import EPISODE_BYTES, browsed, episodes_json
-from cotbench.report.cells import RenderedTable, csv_text, numbers_of, render_table
+from cotbench.report.cells import csv_text, estimate_text, numbers_of, render_table
 from cotbench.report.colours import Style, others_of, palette_css, styles
-from cotbench.report.drawing import figure_pdf, panel_svgs
-from cotbench.report.page import BrowsedRun, Figure, Line, Page, Section, Table
+from cotbench.report.drawing import Font, figure_pdf, panel_svgs
+from cotbench.report.folding import FoldedTable, fold_table
+from cotbench.report.latex import latex_table
+from cotbench.report.page import BrowsedRun, Card, Figure, Line, Page, Section, Table
 from cotbench.report.svg import page_svg
+from cotbench.report.typography import typeset, typeset_name
 from cotbench.runs.atomic_file import write_atomically
 
 INDEX = "index.html"
@@ -55,7 +58,7 @@ class RenderedFigure:
     caption: str
     panels: tuple[str, ...]
     legend: tuple[Key, ...]
-    numbers: RenderedTable
+    numbers: FoldedTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +68,30 @@ class RenderedSection:
     anchor: str
     title: str
     paragraphs: tuple[str, ...]
-    items: tuple[tuple[int, RenderedFigure | None, RenderedTable | None], ...]
+    items: tuple[tuple[int, RenderedFigure | None, FoldedTable | None], ...]
 
 
-def write_report(page: Page, out: Path, episode_bytes: int = EPISODE_BYTES) -> Path:
-    """Write `index.html`, `figures/NAME.pdf` and `.csv`, `tables/NAME.csv` into a folder; existing files of these names are
-    replaced.
+@dataclass(frozen=True, slots=True)
+class RenderedCard:
+    """A number card."""
+
+    title: str
+    value: str
+    interval: str
+    n: int
+    about: str
+
+
+def write_report(page: Page, out: Path, episode_bytes: int = EPISODE_BYTES, font: Font = "sans") -> Path:
+    """Write `index.html`, `figures/NAME.pdf`, and `.csv` and `.tex` of each figure and table into a folder; existing files of
+    these names are replaced.
 
     Args:
         page: the report.
         out: the folder.
         episode_bytes: for the episodes in the page, fewer where the page would pass 5 MB; `browser.browsed` chooses them, and
             the page gives their number and the number of all.
+        font: of the PDFs.
 
     Returns:
         The path of the page.
@@ -99,10 +114,11 @@ def write_report(page: Page, out: Path, episode_bytes: int = EPISODE_BYTES) -> P
     except OSError as error:
         raise UsageError(f"{out} cannot be made: {error.strerror}; choose another --out") from error
     for figure in figures:
-        write_atomically(out / "figures" / f"{figure.name}.pdf", [figure_pdf(figure, styles_by_figure[figure.name])])
-        write_atomically(out / "figures" / f"{figure.name}.csv", [csv_text(numbers_of(figure))])
-    for table in tables:
-        write_atomically(out / "tables" / f"{table.name}.csv", [csv_text(table)])
+        write_atomically(out / "figures" / f"{figure.name}.pdf", [figure_pdf(figure, styles_by_figure[figure.name], font)])
+    for folder, some in (("figures", [numbers_of(figure) for figure in figures]), ("tables", tables)):
+        for table in some:
+            write_atomically(out / folder / f"{table.name}.csv", [csv_text(table)])
+            write_atomically(out / folder / f"{table.name}.tex", [latex_table(table)])
     write_atomically(out / INDEX, [html])
     return out / INDEX
 
@@ -145,9 +161,11 @@ def _rendered(page: Page, sections: Sequence[RenderedSection], runs: Sequence[Br
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["typeset"] = typeset
     text: str = environment.get_template("page.html.jinja").render(
         page=page,
-        claims=None if page.claims is None else render_table(page.claims),
+        claims=None if page.claims is None else fold_table(render_table(page.claims)),
+        cards=[_card(card) for card in page.cards],
         sections=sections,
         runs=runs,
         shown=sum(len(run.episodes) for run in runs),
@@ -186,14 +204,14 @@ def _sections(page: Page, styles_by_figure: Mapping[str, Mapping[Line, Style]]) 
     shown: list[RenderedSection] = []
     figures = tables = 0
     for section in page.sections:
-        items: list[tuple[int, RenderedFigure | None, RenderedTable | None]] = []
+        items: list[tuple[int, RenderedFigure | None, FoldedTable | None]] = []
         for item in section.items:
             if isinstance(item, Figure):
                 figures += 1
                 items.append((figures, _figure(item, styles_by_figure[item.name]), None))
             else:
                 tables += 1
-                items.append((tables, None, render_table(item)))
+                items.append((tables, None, fold_table(render_table(item))))
         shown.append(RenderedSection(_anchor(section, shown), section.title, paragraphs_of(section.text), tuple(items)))
     return shown
 
@@ -206,7 +224,17 @@ def paragraphs_of(text: str) -> tuple[str, ...]:
 def _anchor(section: Section, before: Sequence[RenderedSection]) -> str:
     """Return the section's title as a URL fragment; numbered where another section has the same."""
     base = "-".join(re.findall(r"[a-z0-9]+", section.title.lower())) or "section"
-    taken = {"answer", "claims", "warnings", "contents", "episodes", "manifest", *(each.anchor for each in before)}
+    taken = {
+        "answer",
+        "claims",
+        "cards",
+        "notes",
+        "warnings",
+        "contents",
+        "episodes",
+        "manifest",
+        *(each.anchor for each in before),
+    }
     return next(name for number in range(len(taken) + 1) if (name := f"{base}-{number}" if number else base) not in taken)
 
 
@@ -220,6 +248,13 @@ def _figure(figure: Figure, line_styles: Mapping[Line, Style]) -> RenderedFigure
         for line in panel.lines:
             style = line_styles[line]
             dashes = " ".join(f"{2 * length:g}" for length in style.dashes)
-            keys.setdefault(line.label, Key(line.label, style.colour, dashes, _MARKS[style.marker], bool(panel.labels)))
-    numbers = render_table(numbers_of(figure))
-    return RenderedFigure(figure.name, figure.title, figure.caption, panels, tuple(keys.values()), numbers)
+            key = Key(typeset_name(line.label), style.colour, dashes, _MARKS[style.marker], bool(panel.labels))
+            keys.setdefault(line.label, key)
+    numbers = fold_table(render_table(numbers_of(figure)))
+    text = typeset(figure.title), typeset(figure.caption)
+    return RenderedFigure(figure.name, *text, panels, tuple(keys.values()), numbers)
+
+
+def _card(card: Card) -> RenderedCard:
+    value, _, interval = typeset(estimate_text(card.estimate, card.signed)).partition(" ")
+    return RenderedCard(card.title, value, interval, card.estimate.n, typeset(card.about))

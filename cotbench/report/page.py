@@ -11,8 +11,11 @@ from typing import Any, Literal
 from cotbench.runs.episode import Episode
 from cotbench.stats.estimates import Estimate
 
-Series = Literal["prompt", "cot", "gap", "other"]
-"""The kind of a line; a mode has the same colour in every figure."""
+Series = Literal["prompt", "cot", "gap", "checkpoint", "neutral", "other"]
+"""The kind of a line, which picks its colour: a mode and the gap have theirs in every figure; `checkpoint` takes the steps of
+one sequential scale in the order of a figure; `neutral` is grey, for what is compared with; `other` is an arm of a study, or
+whatever else, and has one colour on the whole page.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +26,10 @@ class Line:
         label: in the legend.
         x: positions; as many as `y`.
         y: estimates, whose intervals are drawn as a band (line) or whiskers (bar).
-        series: picks the colour; `other` takes the next free one.
+        series: picks the colour.
         dots: single values beside the estimate, at the same x, such as those of each seed; empty for none.
+        group: what the line is a form of, such as the arm or the checkpoint: lines of one group have one colour, and differ in
+            dashes and marker; empty: the label itself.
     """
 
     label: str
@@ -32,6 +37,7 @@ class Line:
     y: tuple[Estimate, ...]
     series: Series = "other"
     dots: tuple[tuple[float, ...], ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,23 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Card:
+    """One number, large.
+
+    Attributes:
+        title: what it is, in a few words.
+        estimate: the number, whose n is in tasks.
+        about: units, and of what it is: arm, split, run.
+        signed: whether it is a difference and shows its sign.
+    """
+
+    title: str
+    estimate: Estimate
+    about: str
+    signed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """A heading, a text in plain words (paragraphs separated by empty lines), and its figures and tables."""
 
@@ -128,7 +151,10 @@ class Page:
         title: of the page.
         answer: the answer in about three sentences, with numbers.
         claims: the table that the page begins with, one row for each claim that was tested; None: no claim.
-        warnings: caveats of the numbers (errors, partial splits, one seed).
+        verdict: the claims' verdicts in one sentence, above their table.
+        cards: the numbers to remember, at most three for each environment and model.
+        warnings: caveats of the numbers (errors, partial splits, one seed), given once for the whole page.
+        notes: how the numbers were measured (intervals, elicitation), given once for the whole page.
         manifest: settings and versions, shown as they are.
     """
 
@@ -139,3 +165,6 @@ class Page:
     runs: tuple[BrowsedRun, ...] = ()
     manifest: Mapping[str, Any] = field(default_factory=dict)
     claims: Table | None = None
+    verdict: str = ""
+    cards: tuple[Card, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -199,7 +199,7 @@ def judges(named: Mapping[str, Run]) -> list[Section]:
         tuple(rows),
         frozenset({"net preference"}),
     )
-    return [Section("What judges say of the revisions", "", (table,))]
+    return [Section("What judges prefer", "", (table,))]
 
 
 def costs(named: Mapping[str, Run]) -> Section:
@@ -223,7 +223,7 @@ def costs(named: Mapping[str, Run]) -> Section:
     items = (
         Table(
             "episodes",
-            "What an episode is like",
+            "Episodes",
             f"Means over episodes; format kept and trace truncated are shares of decisions. {intervals} {_elicited(named)}",
             ("run", "mode", *columns),
             tuple(played),
@@ -231,14 +231,14 @@ def costs(named: Mapping[str, Run]) -> Section:
         ),
         Table(
             "tokens",
-            "Tokens an episode",
+            "Tokens per episode",
             f"Means over episodes, of the executed decisions. {intervals} {_elicited(named)}",
             ("run", "mode", *token_columns),
             tuple(tokens),
             digits=dict.fromkeys(token_columns, 0),
         ),
     )
-    return Section("What it took", "", items)
+    return Section("Steps, errors and tokens", "", items)
 
 
 def _style_and_fingerprint(run: Run) -> str:
@@ -257,7 +257,7 @@ def how_measured(runs: Sequence[Run]) -> Section:
         f"Elicitation (style, fingerprint): {each(_style_and_fingerprint)}. "
         f"Temperature: {each(lambda run: f'{run.summary.temperature:g}')}. "
         f"Step budget: {each(lambda run: f'{run.summary.max_steps} on {run.summary.env}')}.\n\n"
-        "An episode that failed for a reason outside the agent is an error and in no number. Intervals are over tasks of one "
-        "run; they say nothing about other seeds of the training."
+        "An episode that failed for a reason outside the agent counts as an error and is excluded from all statistics. "
+        "Intervals are over the tasks of one run; they do not cover other seeds of the training."
     )
     return Section("How it was measured", text)

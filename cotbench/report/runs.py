@@ -11,7 +11,7 @@ from cotbench.errors import UsageError
 from cotbench.prompting.elicitation import MODES, Elicitation
 from cotbench.report import run_sections
 from cotbench.report.cells import estimate_text
-from cotbench.report.page import BrowsedRun, Page
+from cotbench.report.page import BrowsedRun, Card, Page
 from cotbench.report.run_sections import LABELS
 from cotbench.runs.results import Run
 from cotbench.runs.suite import summarize_suite
@@ -52,6 +52,33 @@ def page_of_runs(runs: Sequence[Run]) -> Page:
         warnings=tuple(_warnings(named)),
         runs=tuple(BrowsedRun(label, run.records) for label, run in named.items()),
         manifest={label: run.manifest.model_dump(mode="json", exclude={"task_list"}) for label, run in named.items()},
+        cards=_cards(runs[0].summary) if len(runs) == 1 else (),
+    )
+
+
+def _cards(summary: Summary) -> tuple[Card, ...]:
+    """Return the number cards of one run."""
+    gap, same, revisions = summary.gap, summary.consistency, summary.revisions
+    where = f"{summary.env} {summary.split}"
+    found = (
+        ("Gap in success", None if gap is None else gap.success, f"CoT minus prompt, on the same tasks; {where}", True),
+        (
+            "Consistency",
+            None if same is None else same.consistency,
+            f"share of states at which prompt action and CoT action are the same; {where}",
+            False,
+        ),
+        (
+            "Net benefit of revisions",
+            None if revisions is None else revisions.net,
+            f"helped minus hurt, per state at which the expert's action is known; {where}",
+            True,
+        ),
+    )
+    return tuple(
+        Card(title, estimate, about, signed)
+        for title, estimate, about, signed in found
+        if estimate is not None and estimate.mean is not None
     )
 
 
@@ -198,7 +225,7 @@ def _warnings(named: dict[str, Run]) -> list[str]:
         lines += [f"{before}{line}" for line in footnotes(summary)]
         if max((mode.n for mode in summary.modes.values()), default=0) == 1:
             lines.append(
-                f"{before}one task was played: it gives no interval over tasks, and a rate from it says next to nothing"
+                f"{before}one task was played: there is no interval over tasks, and a rate from one task is hardly informative"
             )
         elif summary.tasks < summary.split_tasks:
             lines.append(f"{before}{summary.tasks} of the {summary.split_tasks} tasks of the split were played")

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 from cotbench.report.cells import estimate_text
 from cotbench.report.colours import LIGHT
 from cotbench.report.page import Panel
+from cotbench.report.typography import typeset, typeset_name
 
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _NAMES = {value: name for name, value in LIGHT.items()}
@@ -49,10 +50,10 @@ def described(panel: Panel) -> str:
     sentences = []
     for line in panel.lines:
         numbers = "; ".join(
-            f"{panel.labels[int(x)] if panel.labels else f'{x:g}'}: {estimate_text(y)}"
+            f"{panel.labels[int(x)] if panel.labels else f'{x:g}'}: {typeset(estimate_text(y))}"
             for x, y in zip(line.x, line.y, strict=True)
         )
-        sentences.append(f"{line.label}: {numbers}.")
+        sentences.append(f"{typeset_name(line.label)}: {numbers}.")
     return " ".join(sentences)
 
 

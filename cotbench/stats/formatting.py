@@ -17,7 +17,7 @@ def format_estimate(estimate: Estimate | None, digits: int = 2, signed: bool = F
     if estimate is None or estimate.mean is None:
         return "-"
     sign = "+" if signed else ""
-    value = f"{estimate.mean:{sign}.{digits}f}"
+    value = f"{estimate.mean:{sign}z.{digits}f}"  # z: no sign of a number that is shown as 0.
     if estimate.low is None or estimate.high is None:
         return f"{value} [n=1]"
-    return f"{value} [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
+    return f"{value} [{estimate.low:{sign}z.{digits}f}, {estimate.high:{sign}z.{digits}f}]"

@@ -10,6 +10,7 @@ from typing import Literal
 
 from cotbench.prompting.elicitation import Mode
 from cotbench.stats.crossed import FEW_SEEDS
+from cotbench.stats.equivalence import Equivalence
 from cotbench.stats.estimates import Estimate
 from cotbench.stats.multiple_testing import ALPHA
 from cotbench.stats.power import detectable_of_error
@@ -57,6 +58,9 @@ SHARES: dict[str, Quantity] = {"attention": "attention on the prompt", "gradient
 OUTSIDE = "out of domain"
 """Stands for all splits out of domain, pooled, where there are several."""
 HALF = "one half"
+
+Finding = Literal["rises", "falls", "flat", "not flat", "undecided"]
+"""What a test decides. Not flat: a checkpoint differs from the first one, corrected over the checkpoints alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ class Comparison:
         return self.seeds < FEW_SEEDS
 
     @property
-    def way(self) -> str:
+    def way(self) -> Literal["rises", "falls", ""]:
         """Return which way the interval alone points: "rises", "falls", or nothing where it holds 0 or there is none."""
         if self.estimate is None or self.estimate.low is None or self.estimate.high is None:
             return ""
@@ -120,13 +124,35 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Return what the test says, as a verb: "rises", "falls", "does not clearly move"; with what holds it back."""
+        """Return what the test decides, as a verb: "rises", "falls", "does not clearly move"; with what holds it back."""
         if self.estimate is None or self.estimate.low is None:
             return "moves (no interval)"
-        if not self.way:
-            return "does not clearly move"
-        held = f" (not after correction for {'the claims' if self.claim else 'all tests'})"
-        return self.way if self.significant else self.way + held
+        if self.seeds < 2:
+            return "is undecided (one seed)"
+        found = finding_of(self)
+        if found != "undecided" or not self.way:
+            return "does not clearly move" if found == "undecided" else found
+        tests = "the claims" if self.claim else "all tests"
+        return f"does not clearly move (its interval excludes 0, but not after correction for {tests})"
+
+
+def finding_of(test: Comparison | None, flat: Equivalence | None = None) -> Finding:
+    """Return what a test decides: the claims, the sentences and the tables of a report all take it from here.
+
+    With one seed nothing is decided, whatever the interval over tasks is: it holds for these trained models, not for another
+    training run.
+
+    Args:
+        test: the test of "no difference"; None where nothing was measured.
+        flat: the equivalence test of all checkpoints, for a quantity that may be flat.
+    """
+    if test is None or test.estimate is None or test.seeds < 2:
+        return "undecided"
+    if flat is not None and flat.verdict == "equivalent":
+        return "flat"
+    if test.significant and test.way:
+        return test.way
+    return "not flat" if flat is not None and flat.verdict == "different" and test.p is not None else "undecided"
 
 
 def comparisons_of(scope: Scope) -> list[Comparison]:

@@ -7,25 +7,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cotbench.report.page import Figure, Line, Panel, Series
-from cotbench.stats.crossed import FEW_SEEDS
-from cotbench.stats.estimates import Estimate
 from cotbench.stats.trend import Over
 from cotbench.study.data import StudyCell, StudyData
 from cotbench.study.series import SeriesLevels
 
-Labelled = Sequence[tuple[str, Series, SeriesLevels]]
+Labelled = Sequence[tuple[str, Series, SeriesLevels] | tuple[str, Series, SeriesLevels, str]]
+"""Lines of a panel: label, series, levels, and the group where it is not the label (`Line.group`)."""
+PROGRESS = "training progress"
+"""Name of an axis from 0, before the training, to 1, its end."""
 
 
-def line(label: str, series: Series, levels: SeriesLevels) -> Line:
+def line(label: str, series: Series, levels: SeriesLevels, group: str = "") -> Line:
     """Return levels as a line, with a dot for each seed where there are several.
 
     Args:
         label: in the legend.
         series: picks the colour.
         levels: the values.
+        group: as in `Line`.
     """
     several = any(len(values) > 1 for values in levels.by_seed)
-    return Line(label, levels.shares, levels.estimates, series, levels.by_seed if several else ())
+    return Line(label, levels.shares, levels.estimates, series, levels.by_seed if several else (), group)
 
 
 def progress_figure(
@@ -60,17 +62,17 @@ def progress_figure(
         found = lines_of(cell)
         if found:
             panels.append(Panel(cell.split, tuple(line(*one) for one in found), at, band))
-            units += [estimate.n for _, _, levels in found for estimate in levels.estimates]
+            units += [estimate.n for one in found for estimate in one[2].estimates]
     if not panels:
         return None
     caption = f"{about} {interval_caption(data, units, over='both')}"
-    return Figure(name, title, caption, "share of the training", y, tuple(panels), y_range)
+    return Figure(name, title, caption, PROGRESS, y, tuple(panels), y_range)
 
 
 def interval_caption(
     data: StudyData, units: Sequence[int], drawn: str = "Bands", dots: bool = True, over: Over = "tasks"
 ) -> str:
-    """Return the part that all captions share: n, the units of the intervals, seeds, elicitation.
+    """Return the part that all captions share: n, and what the intervals are over; `reading_notes` has the rest.
 
     Args:
         data: the study.
@@ -80,18 +82,31 @@ def interval_caption(
         over: what the intervals are over; with one seed they are over tasks.
     """
     seeds = len(data.config.seeds)
-    caption = f"{drawn}: 95 % intervals over {format_range(units)} tasks"
-    if seeds == 1:
-        caption += " (cluster bootstrap). One seed: nothing is said of another training run."
-    elif over == "both":
-        caption += f" and {seeds} seeds (t, tasks and seeds crossed)."
-        if seeds < FEW_SEEDS:
-            caption += f" {seeds} seeds are few: wide intervals, which cannot tell much of another training run."
+    caption = "" if drawn == "Intervals" else f"{drawn}: "
+    caption += f"95 % intervals over {format_range(units)} tasks"
+    if seeds > 1:
+        caption += f" and {seeds} seeds" if over == "both" else f", {seeds} seeds pooled"
+    return f"{caption}." + (" Dots: each seed." if seeds > 1 and dots else "")
+
+
+def reading_notes(data: StudyData) -> tuple[str, ...]:
+    """Return how the numbers of a study were measured: what holds for all captions, said once.
+
+    Args:
+        data: the study.
+    """
+    if len(data.config.seeds) == 1:
+        intervals = "Intervals are cluster bootstraps over tasks."
     else:
-        caption += f", the {seeds} seeds pooled (cluster bootstrap): not over other training runs."
-    if seeds > 1 and dots:
-        caption += f" Dots: each of {seeds} seeds."
-    return f"{caption} {elicitation_caption(data)}"
+        intervals = (
+            "Intervals over tasks and seeds are t intervals with tasks and seeds crossed. Where seeds are pooled, they are "
+            "cluster bootstraps over tasks, and do not cover other training runs."
+        )
+    outcomes = (
+        " Where each task has one outcome (one seed, or before training), success has Wilson's interval and a difference of "
+        "successes Newcombe's."
+    )
+    return f"{intervals}{outcomes if data.runs else ''}", elicitation_caption(data)
 
 
 def format_range(units: Sequence[int]) -> str:
@@ -115,7 +130,7 @@ def curve_figure(
     name: str,
     title: str,
     axes: tuple[str, str],
-    panels: Sequence[tuple[str, Sequence[tuple[str, tuple[float, ...], tuple[Estimate, ...]]]]],
+    panels: Sequence[tuple[str, Sequence[Line]]],
     *,
     about: str,
     y_range: tuple[float, float] | None = None,
@@ -127,11 +142,11 @@ def curve_figure(
         name: of the files.
         title: of the figure.
         axes: names of the horizontal and the vertical axis.
-        panels: (title, lines); a line is (label, x, y).
+        panels: (title, lines).
         about: first sentence of the caption.
         y_range: of every panel; None: chosen from the values.
     """
-    drawn = [Panel(title_, tuple(Line(label, x, y) for label, x, y in lines)) for title_, lines in panels if lines]
+    drawn = [Panel(title_, tuple(lines)) for title_, lines in panels if lines]
     if not drawn:
         return None
     units = [estimate.n for panel in drawn for one in panel.lines for estimate in one.y]

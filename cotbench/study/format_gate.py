@@ -53,12 +53,12 @@ class SeriesStart:
         if self.begins is None:
             return (
                 f"no checkpoint keeps the format in {named} (at most {max(self.rates):.2f} of the answers, {self.threshold:g} "
-                "wanted): nothing is said of its training"
+                "required): its training is not evaluated"
             )
         if self.begins == self.shares[-1] and len(self.shares) > 1:
             return (
-                f"only the last checkpoint keeps the format in {named} ({self.rates[-1]:.2f} of its answers): nothing is said "
-                "of its training"
+                f"only the last checkpoint keeps the format in {named} ({self.rates[-1]:.2f} of its answers): its training is "
+                "not evaluated"
             )
         parts = []
         if self.left_out:

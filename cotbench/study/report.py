@@ -28,9 +28,11 @@ from cotbench.study.comparisons import CHANGES, Comparison
 from cotbench.study.config import StudyConfig
 from cotbench.study.data import StudyData, read_data
 from cotbench.study.family import family_of
+from cotbench.study.figures import reading_notes
 from cotbench.study.folder import STUDY
 from cotbench.study.measures import alignment_levels, conflict_levels, gap_levels, start_of
-from cotbench.study.report_claims import claims_table
+from cotbench.study.report_cards import cards_of
+from cotbench.study.report_claims import claims_table, claims_verdict
 from cotbench.study.report_conflict import conflict_headline
 from cotbench.study.report_tests import format_p, gap_verdict
 from cotbench.study.report_training import all_sections
@@ -85,6 +87,7 @@ def page_of_study(folder: Path) -> Page:
     """
     data = read_data(folder)
     scopes = [Scope(data, env, model) for env in data.config.envs for model in data.config.models]
+    claims = claims_table(scopes)
     page = Page(
         title=f"Study {data.config.name}" + (f": {data.config.about}" if data.config.about else ""),
         answer=tuple(sentence for scope in scopes for sentence in answer(scope)),
@@ -92,7 +95,10 @@ def page_of_study(folder: Path) -> Page:
         warnings=tuple(_warnings(data)),
         runs=tuple(_browsed(data)),
         manifest=_manifest(data),
-        claims=claims_table(scopes),
+        claims=claims,
+        verdict=claims_verdict(claims),
+        cards=cards_of(scopes),
+        notes=reading_notes(data),
     )
     write_atomically(folder / NUMBERS, [json.dumps(numbers(page), indent=2) + "\n"])
     return page
@@ -102,6 +108,7 @@ def numbers(page: Page) -> dict[str, Any]:
     """Return a page's numbers as plain data."""
     content: dict[str, Any] = {"title": page.title, "answer": page.answer, "warnings": page.warnings}
     content["claims"] = None if page.claims is None else asdict(page.claims)
+    content |= {"verdict": page.verdict, "cards": [asdict(card) for card in page.cards], "notes": page.notes}
     content["sections"] = [
         {"title": section.title, "items": [{"kind": type(item).__name__.lower(), **asdict(item)} for item in section.items]}
         for section in page.sections
@@ -113,7 +120,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump()
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: _plain(one) for name, one in value.items() if name != "group"}  # Of a line: how it is drawn.
     if isinstance(value, tuple | list):
         return [_plain(one) for one in value]
     return sorted(value) if isinstance(value, frozenset) else value
@@ -145,10 +152,18 @@ def _of_training(scope: Scope) -> str:
             return f"With {scope.main}, on {split}, {late[0]}."
         return (
             f"On {split}, the prompt action is the reference's at {format_estimate(prompt.estimates[-1])} of the states, "
-            f"the CoT action at {format_estimate(cot.estimates[-1])}; one checkpoint says nothing of training."
+            f"the CoT action at {format_estimate(cot.estimates[-1])}; one checkpoint cannot show what training changes."
         )
     family = family_of(scope.data)
     moved = [family.find(scope, split, scope.main, quantity) for quantity in CHANGES[:3]]
+    ends = [format_estimate(one, signed=True) for one in (gap.estimates[0], gap.estimates[-1])]
+    levels = f"{ends[0]} {_when(gap)}, {ends[1]} at the end"
+    if len(scope.data.config.seeds) == 1:
+        return (
+            f"With one seed there is no verdict on the training. Over it, with {scope.main}, on {split}, the prompt action's "
+            f"alignment with the reference went from {_from_to(prompt)}, and the CoT action's from {_from_to(cot)}; the gap "
+            f"between them was {levels}."
+        )
     verdicts = ["does not clearly move" if one is None else one.verdict for one in moved]
     verdict = gap_verdict(gap.trend.flat_all[gap.trend.over], moved[2])
     margin, change = scope.data.config.margin, format_estimate(gap.trend.change[gap.trend.over], signed=True)
@@ -160,8 +175,7 @@ def _of_training(scope: Scope) -> str:
     return (
         f"Over the training with {scope.main}, on {split}, the prompt action's alignment with the reference "
         f"{verdicts[0]} ({_from_to(prompt)}) and the CoT action's {verdicts[1]} "
-        f"({_from_to(cot)}); {flat}: {format_estimate(gap.estimates[0], signed=True)} {_when(gap)}, "
-        f"{format_estimate(gap.estimates[-1], signed=True)} at the end."
+        f"({_from_to(cot)}); {flat}: {levels}."
     )
 
 
@@ -181,7 +195,8 @@ def _of_conflict(scope: Scope) -> str:
         found = conflict_levels(scope, scope.cell(scope.main, split))
         test = family_of(scope.data).find(scope, split, scope.main, "kept under conflict")
         if found is not None and found.trend is not None and test is not None:
-            changes.append(f"on {split} it {test.verdict} ({_from_to(found)})")
+            one = len(scope.data.config.seeds) == 1
+            changes.append(f"on {split} " + (f"from {_from_to(found)}" if one else f"it {test.verdict} ({_from_to(found)})"))
         elif test is not None and test.note:
             changes.append(f"on {split}, {test.note}")
     if not changes:
@@ -210,7 +225,7 @@ def _of_arms(scope: Scope) -> list[str]:
                 parts.append(f"{split} {format_estimate(cot.estimate, signed=True)}{_held(cot)}{played}")
         if parts:
             domain = "out of domain" if scope.out_of_domain else "in domain"
-            marked = "" if scope.same_elicitation(arm, baseline) else " (asked in another way)"
+            marked = "" if scope.same_elicitation(arm, baseline) else " (with another elicitation)"
             found.append(
                 f"{arm}{marked} minus {baseline} in CoT alignment at the end of the training, {domain}: {'; '.join(parts)}."
             )
@@ -229,13 +244,13 @@ def _warnings(data: StudyData) -> list[str]:
         found.append(f"UNFINISHED: {len(data.missing)} of {len(data.plan.stages)} stages are not done ({names}, ...)")
     if len(data.config.seeds) == 1:
         found.append(
-            "One seed: intervals and tests are over tasks. They say how these trained models differ on other tasks, and "
-            "nothing of what another training run would give: nothing of a way to train, of arms, of a rise or a fall."
+            "One seed: intervals and tests are over tasks alone. They hold for these trained models on other tasks, not for "
+            "another training run; so no claim on a training method, an arm, a rise or a fall is decided."
         )
     elif len(data.config.seeds) < FEW_SEEDS:
         found.append(
-            f"FEW SEEDS: {len(data.config.seeds)}. Intervals over tasks and seeds are wide, and cannot tell small effects; "
-            f"{FEW_SEEDS} seeds are the least for a difference of arms."
+            f"Few seeds ({len(data.config.seeds)}): intervals over tasks and seeds are wide, and small effects stay undecided; "
+            f"a comparison of arms needs at least {FEW_SEEDS} seeds."
         )
     failures = [failure_in(row) for _, run in data.runs for row in rows_of(run.records)]
     failures += [failure_in(row) for _, probed in data.probed for row in probed.rows]
@@ -244,7 +259,8 @@ def _warnings(data: StudyData) -> list[str]:
         bugs = sum(failure.is_bug for failure in errors)
         named = f", {bugs} of them by a bug of an agent or an environment," if bugs else ""
         found.append(
-            f"ERRORS: {len(errors)} episodes or states failed for a reason outside the model{named} and are in no figure."
+            f"ERRORS: {len(errors)} episodes or states failed for a reason outside the model{named} and are excluded from all "
+            "statistics."
         )
     partial = sorted({place.split or "" for place, run in data.runs if run.manifest.partial})
     if partial:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from cotbench.prompting.elicitation import MODES
 from cotbench.report.page import Cell, Table
 from cotbench.stats.equivalence import Equivalence, of_t
 from cotbench.stats.estimates import Estimate
-from cotbench.study.comparisons import HALF, Comparison, Quantity, outside
+from cotbench.study.comparisons import HALF, Comparison, Finding, Quantity, finding_of, outside
 from cotbench.study.family import family_of
 from cotbench.study.measures import (
     alignment_levels,
@@ -30,6 +30,22 @@ ClaimVerdict = Literal["supported", "contradicted", "cannot tell"]
 
 _NOT_MEASURED = "not measured"
 _OUTCOMES: tuple[Quantity, ...] = ("CoT alignment", "CoT success")
+_MORE: dict[Finding, ClaimVerdict] = {
+    "rises": "supported",
+    "falls": "contradicted",
+    "flat": "cannot tell",
+    "not flat": "cannot tell",
+    "undecided": "cannot tell",
+}
+"""From what a test decides to the verdict on a claim that something is above 0."""
+_STAYS: dict[Finding, ClaimVerdict] = {
+    "rises": "contradicted",
+    "falls": "contradicted",
+    "flat": "supported",
+    "not flat": "contradicted",
+    "undecided": "cannot tell",
+}
+"""The same for a claim that something does not change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +79,22 @@ def claims_of(scope: Scope) -> list[Claim]:
     return [*_over_the_training(scope), *_of_shares(scope), *_of_masks(scope)]
 
 
+def claims_verdict(table: Table | None) -> str:
+    """Return how many claims have which verdict, as a sentence; empty without a table.
+
+    Args:
+        table: of `claims_table`.
+    """
+    if table is None:
+        return ""
+    verdicts = [row[table.columns.index("verdict")] for row in table.rows]
+    counts = {verdict: verdicts.count(verdict) for verdict in get_args(ClaimVerdict)}
+    return (
+        f"Of the paper's {len(verdicts)} claims, this study supports {counts['supported']}, contradicts "
+        f"{counts['contradicted']} and cannot tell on {counts['cannot tell']}."
+    )
+
+
 def claims_table(scopes: Sequence[Scope]) -> Table | None:
     """Return the table of all claims, one a row; None where no claim was measured.
 
@@ -79,11 +111,13 @@ def claims_table(scopes: Sequence[Scope]) -> Table | None:
         rows.append((before + claim.text, claim.here, claim.verdict, claim.difference, seen))
     config = scopes[0].data.config
     seeds = len(config.seeds)
-    over = f"tasks and {seeds} seeds" if seeds > 1 else "tasks: one seed says nothing of another training"
+    over = f"tasks and {seeds} seeds" if seeds > 1 else "tasks (one seed)"
     caption = (
-        f"Arm {scopes[0].main}, on {scopes[0].headline} where nothing else is said; 95 % intervals over {over}. Supported and "
-        "contradicted are tests at 5 %, corrected together (Holm); flat, and no loss, are equivalence tests with a margin of "
-        f"{config.margin:g} that was set beforehand. Detectable: the difference that would be found with a chance of 80 %. "
+        f"Arm {scopes[0].main}, on {scopes[0].headline} unless stated otherwise; 95 % intervals over {over}. Supported and "
+        "contradicted are tests at 5 %, corrected together (Holm); flat and no loss are equivalence and non-inferiority tests "
+        f"with a margin of {config.margin:g} that was set beforehand; a flat gap is also contradicted where a checkpoint "
+        "differs from the first one (corrected over the checkpoints). Detectable: the true difference that is found with a "
+        "power of 80 %. "
         "The claims are those of arXiv:2606.26935, as its public summaries give them."
     )
     columns = ("claim of the paper", "here", "verdict", "difference", "detectable")
@@ -151,9 +185,7 @@ def _more(text: str, test: Comparison | None, here: str) -> Claim:
     open_ = _open(text, test, here)
     if open_ is not None or test is None:
         return open_ or Claim(text, _NOT_MEASURED, "cannot tell")
-    if not test.significant:
-        return Claim(text, here, "cannot tell", test)
-    return Claim(text, here, "supported" if test.way == "rises" else "contradicted", test)
+    return Claim(text, here, _MORE[finding_of(test)], test)
 
 
 def _stays(scope: Scope, text: str, quantity: Quantity, levels: SeriesLevels | None) -> Claim:
@@ -163,11 +195,7 @@ def _stays(scope: Scope, text: str, quantity: Quantity, levels: SeriesLevels | N
     open_ = _open(text, test, here)
     if open_ is not None or test is None or levels is None or levels.trend is None:
         return open_ or Claim(text, here or _NOT_MEASURED, "cannot tell")
-    flat = levels.trend.flat_all[levels.trend.over]
-    if flat.verdict == "equivalent":
-        return Claim(text, here, "supported", test)
-    changed = test.significant or flat.verdict == "different"
-    return Claim(text, here, "contradicted" if changed else "cannot tell", test)
+    return Claim(text, here, _STAYS[finding_of(test, levels.trend.flat_all[levels.trend.over])], test)
 
 
 def _no_loss(scope: Scope, text: str, test: Comparison | None, here: str) -> Claim:
@@ -178,7 +206,7 @@ def _no_loss(scope: Scope, text: str, test: Comparison | None, here: str) -> Cla
     bound = _lower_bound(test, scope.data.config.margin)
     if bound is not None and bound > -scope.data.config.margin:
         return Claim(text, here, "supported", test)
-    return Claim(text, here, "contradicted" if test.significant and test.way == "falls" else "cannot tell", test)
+    return Claim(text, here, "contradicted" if finding_of(test) == "falls" else "cannot tell", test)
 
 
 def _lower_bound(test: Comparison, margin: float) -> float | None:

@@ -93,7 +93,7 @@ def _cuts_figure(scope: Scope, measure: int) -> Figure | None:
                 drawn = [(float(place), level) for place, (_, level) in enumerate(bars) if level.mean is not None]
                 name = "before training" if share == 0 else f"after {share:.0%}"
                 if drawn:
-                    lines.append(Line(name, tuple(x for x, _ in drawn), tuple(y for _, y in drawn)))
+                    lines.append(Line(name, tuple(x for x, _ in drawn), tuple(y for _, y in drawn), "checkpoint"))
             if lines:
                 panels.append(Panel(f"{cell.split}: {whose}", tuple(lines), labels=tuple(labels)))
     if not panels:

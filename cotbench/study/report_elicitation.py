@@ -23,7 +23,7 @@ _MODES = (
     "The prompt action is elicited in three ways at the same states. Bare: the model writes after the opening action tag. "
     "Empty: it writes after an empty trace and that tag, so that only the reasoning is missing beside CoT. Ranked: of all "
     "admissible actions the one with the highest log-probability (of the whole action and its closing tag; nothing is divided "
-    "by the length), so that no form can be missed. A gap that is there against bare alone is the tags', not the reasoning's."
+    "by the length), so that it always keeps the format. A gap against bare alone comes from the tags, not from the reasoning."
 )
 _PROGRESS = (
     "The reference's action is one of several good ones. Any action counts here after which an expert that knows the whole "
@@ -68,13 +68,13 @@ def elicitation_section(scope: Scope) -> Section | None:
 
 def _curves(scope: Scope, name: str, cell: StudyCell) -> Labelled:
     values: list[tuple[str, Series, Value]] = [
-        (_NAMES[way], "prompt" if way == "bare" else "other", partial(elicited_value, way, name)) for way in PROMPT_ACTIONS
+        (_NAMES[way], "prompt", partial(elicited_value, way, name)) for way in PROMPT_ACTIONS
     ]
     if name == "exact":
         values.append(("CoT action", "cot", lambda row: row.cot_match))
     else:
         values.append(("CoT action", "cot", lambda row: row.cot_shortens))
-        values.append(("the reference", "other", lambda row: row.reference_shortens))
+        values.append(("the reference", "neutral", lambda row: row.reference_shortens))
     measured = [(label, kind, alignment_series(scope, cell, value)) for label, kind, value in values]
     return [(label, kind, series_levels(series)) for label, kind, series in measured if series is not None]
 
@@ -107,9 +107,9 @@ def _ways(scope: Scope) -> list[Table]:
     rows, units = _rows(scope, (*names, "cot exact", "cot format ok"))
     if not rows:
         return []
-    columns = (*_WHERE, *PROMPT_ACTIONS, "bare: form kept", "empty: form kept", "CoT", "CoT: form kept")
+    columns = (*_WHERE, *PROMPT_ACTIONS, "bare: format kept", "empty: format kept", "CoT", "CoT: format kept")
     caption = (
-        "Alignment with the reference action by elicitation, and where the form was kept; a ranked action always keeps it. "
+        "Alignment with the reference action by elicitation, and where the format was kept; a ranked action always keeps it. "
         f"{_missing(scope)}{interval_caption(scope.data, units, 'Intervals', dots=False)}"
     )
     return [Table(scope.slug("elicitations"), "Alignment by elicitation", caption, columns, tuple(rows))]
@@ -179,8 +179,8 @@ def wording_section(scope: Scope) -> Section | None:
         "CoT",
         "CoT - prompt",
         "prompt = CoT",
-        "prompt: form kept",
-        "CoT: form kept",
+        "prompt: format kept",
+        "CoT: format kept",
     )
     caption = (
         "Alignment with the reference action at the last checkpoint, the same states under each wording of the instruction on "
@@ -188,7 +188,7 @@ def wording_section(scope: Scope) -> Section | None:
     )
     table = Table(scope.slug("wordings"), "Under other wordings", caption, columns, tuple(rows), frozenset(("CoT - prompt",)))
     text = (
-        "The same question in other words: what holds under one wording of the instruction alone is a matter of the sentence, "
+        "The same states with the instruction in other words: what holds under one wording alone is an effect of the wording, "
         "not of the model's reasoning."
     )
     return Section("Does the wording of the instruction matter?", text, (table,))

@@ -128,12 +128,12 @@ def instrument_section(scope: Scope) -> Section | None:
     counts = {verdict: sum(check.verdict == verdict for check in checks) for verdict in ("as constructed", "reversed")}
     total = sum(counts.values())
     text = (
-        "These arms have known answers: what their traces say of the action was decided when they were built. Where traces "
-        "spell the action, the model must be led by them; where they say nothing of it, it must act from the prompt; trained "
-        f"on actions only, its prompt action must be the best. Of {len(checks)} demands, {counts['as constructed']} come out "
-        f"as constructed, {counts['reversed']} reversed, and {len(checks) - total} cannot be told on so many tasks and seeds."
+        "For these arms the right result is known, because their traces were constructed. Where the traces spell the action, "
+        "the model must follow them; where they do not contain it, it must act from the prompt; trained on actions only, its "
+        f"prompt action must be the best. Of {len(checks)} expected orders, {counts['as constructed']} come out as "
+        f"constructed, {counts['reversed']} are reversed, and {len(checks) - total} are undecided with so many tasks and seeds."
     )
-    return Section("Does the instrument measure?", text, tuple(one for one in (figure, table) if one is not None))
+    return Section("Do the probes measure what they should?", text, tuple(one for one in (figure, table) if one is not None))
 
 
 def _verdict(difference: Estimate) -> Verdict:
@@ -192,10 +192,10 @@ def _figure(scope: Scope, roles: dict[Role, str], split: str) -> Figure | None:
     named = "; ".join(f"{arm}: {_ROLE_TEXT[role]}" for role, arm in roles.items())
     about = f"At the end of the training, on {split}. From left to right as construction orders them ({named})."
     caption = f"{about} {interval_caption(scope.data, units, 'Whiskers', dots=False)}"
-    return Figure(scope.slug("instrument"), "Arms with known answers", caption, "arm", "share of states", tuple(panels))
+    return Figure(scope.slug("instrument"), "Arms with a known result", caption, "arm", "share of states", tuple(panels))
 
 
-_COLOURS: dict[Quantity, Any] = {"following": "other", "gap": "gap", "prompt alignment": "prompt"}
+_COLOURS: dict[Quantity, Any] = {"following": "neutral", "gap": "gap", "prompt alignment": "prompt"}
 
 
 def _table(scope: Scope, checks: list[InstrumentCheck], split: str) -> Table:
@@ -206,9 +206,9 @@ def _table(scope: Scope, checks: list[InstrumentCheck], split: str) -> Table:
             (check.quantity, f"{check.higher} {'<' if check.lower is None else '>'} {below}", check.difference, check.verdict)
         )
     caption = (
-        f"On {split}, at the end of the training: what construction demands, and the difference that was measured (where the "
-        "gap is to stay below a bound, the gap). Reversed: the interval lies on the other side of 0. "
+        f"On {split}, at the end of the training: the order expected by construction, and the difference that was measured "
+        "(where the gap has to stay below a bound, the gap). Reversed: the interval lies on the other side of 0. "
         + interval_caption(scope.data, [check.difference.n for check in checks], "Intervals", dots=False)
     )
-    columns = ("quantity", "demanded", "difference", "it is")
-    return Table(scope.slug("instrument_orders"), "Demanded orders", caption, columns, tuple(rows), frozenset(("difference",)))
+    columns = ("quantity", "expected", "difference", "result")
+    return Table(scope.slug("instrument_orders"), "Expected orders", caption, columns, tuple(rows), frozenset(("difference",)))

@@ -31,8 +31,8 @@ def masking_section(scope: Scope) -> Section | None:
     if not items:
         return None
     text = (
-        "The arms differ in the share of examples whose action tokens are left out of the loss, and in how these are chosen. "
-        "An arm without a mask stands at 0 of each way to choose."
+        "The arms differ in the share of examples whose action tokens are left out of the loss, and in how these are selected. "
+        "An arm without a mask is at 0 for each way to select."
     )
     return Section("How much is masked, and which", text, tuple(items))
 
@@ -51,7 +51,7 @@ def _figure(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Figure | None:
             points = sorted((kind[1], arm) for arm, kind in kinds.items() if kind[0] == select or kind[1] == 0)
             found = [(fraction, estimate) for fraction, arm in points if (estimate := _end(scope, arm, split, "cot"))]
             if found:
-                lines.append(Line(select, tuple(one[0] for one in found), tuple(one[1] for one in found)))
+                lines.append(Line(select, tuple(one[0] for one in found), tuple(one[1] for one in found), "cot"))
                 units += [one[1].n for one in found]
         if lines:
             panels.append(Panel(split, tuple(lines)))
@@ -77,7 +77,7 @@ def _table(scope: Scope, kinds: dict[str, tuple[str, float]]) -> Table | None:
             rows.append((arm, f"{fraction:g}", select if fraction else "-", split, alignment, played, reported))
     if not rows:
         return None
-    columns: tuple[str, ...] = ("arm", "masked", "chosen", "split", "CoT alignment", "CoT success", "paper: success")
+    columns: tuple[str, ...] = ("arm", "masked", "selection", "split", "CoT alignment", "CoT success", "paper: success")
     paper_columns = frozenset(columns[6:])
     if all(row[6] is None for row in rows):
         columns, rows, paper_columns = columns[:6], [row[:6] for row in rows], frozenset()

@@ -16,8 +16,7 @@ from cotbench.probes.numbers import ProbeNumbers
 from cotbench.probes.probe import probe_named
 from cotbench.probes.token_spans import UNIFORM
 from cotbench.report.page import Cell as TableCell
-from cotbench.report.page import Figure, Section, Table
-from cotbench.stats.estimates import Estimate
+from cotbench.report.page import Figure, Line, Section, Table
 from cotbench.study.data import StudyCell
 from cotbench.study.figures import Labelled, curve_figure, interval_caption, progress_figure
 from cotbench.study.scope import Scope
@@ -84,10 +83,10 @@ def attribution_section(scope: Scope) -> Section | None:
     text = (
         "Two looks inside the model: where the action tokens attend, and through which tokens' value vectors the action's "
         "loss can be changed. A prompt has many more tokens than a trace, so beside each share stands what it would be if "
-        "every token had the same (uniform per token), and the ratio per token. Many models park attention on the first "
-        "token, which is of the prompt: the shares without it stand beside the others. The whole derivative by a prompt "
-        "token's values counts what the trace has read from it, too; along the direct path, only what the action's own "
-        "positions read from it counts."
+        "every token had the same (uniform per token), and the ratio per token. Many models put much of their attention on the "
+        "first token (an attention sink), which is part of the prompt: the shares without it stand beside the others. The "
+        "whole derivative by a prompt token's values also counts what the trace has read from it; along the direct path, only "
+        "what the action's own positions read from it counts."
     )
     return Section("Where the action comes from", text, tuple(items))
 
@@ -104,21 +103,22 @@ class _Variant:
 def _shares(scope: Scope, probe: str, measure: int, what: str, variant: _Variant) -> list[Figure | Table]:
     data = scope.data
     items: list[Figure | Table] = []
+    axis = "share of attention" if probe == "attention" else "share of the gradient norm"
 
     def lines_over_progress(cell: StudyCell) -> Labelled:
         main = [one for one in arm_lines(scope, cell, measure, variant.value) if one[0] == scope.main]
         uniform = arm_lines(scope, cell, measure, lambda row: row.prompt_tokens / row.tokens)[:1]
         return [
             *arm_lines(scope, cell, measure, lambda row: row.prompt),
-            *((f"{arm}, {variant.label}", series, levels) for arm, series, levels in main),
-            *((UNIFORM, series, levels) for _, series, levels in uniform),
+            *((f"{one[0]}, {variant.label}", one[1], one[2], one[0]) for one in main),
+            *((UNIFORM, "neutral", one[2]) for one in uniform),
         ]
 
     figure = progress_figure(
         data,
         scope.slug(f"{probe}_progress"),
         f"{probe.capitalize()} on the prompt",
-        "share",
+        axis,
         lines_over_progress,
         scope.cells(scope.main),
         about=f"{what}, all layers and heads.",
@@ -128,19 +128,19 @@ def _shares(scope: Scope, probe: str, measure: int, what: str, variant: _Variant
     panels = []
     for cell in scope.cells(scope.main):
         shares = data.shares(cell, measure)
-        lines: list[tuple[str, tuple[float, ...], tuple[Estimate, ...]]] = []
+        lines: list[Line] = []
         for share in dict.fromkeys((shares[0], shares[-1])) if shares else ():
             curves = data.numbers(cell, measure, share).curves
             when = "before training" if share == 0 else f"after {share:.0%}"
             for name, label in (("prompt share", when), (variant.curve, f"{when}, {variant.label}")):
                 if name in curves:
-                    lines.append((label, curves[name].at, curves[name].values))
+                    lines.append(Line(label, curves[name].at, curves[name].values, "checkpoint", group=when))
         panels.append((cell.split, lines))
     by_layer = curve_figure(
         data,
         scope.slug(f"{probe}_layers"),
         f"{probe.capitalize()} on the prompt by layer, {scope.main}",
-        ("layer", "share"),
+        ("layer", axis),
         panels,
         about=f"{what}, by layer. Arm {scope.main}.",
         y_range=(0.0, 1.0),
@@ -180,7 +180,7 @@ def preference_section(scope: Scope) -> Section | None:
     text = (
         f"Where prompt action and CoT action differ, a judge ({judge}) says which is better, asked in both orders. "
         "Position bias: how often it named the action shown first; 0.5 is none. Its preference counts only where it passes the "
-        f"gate: {GATE}. The preference of a judge that does not pass says nothing about the actions."
+        f"gate: {GATE}. The preference of a judge that does not pass is no evidence about the actions."
     )
     return Section("What a judge prefers", text, tuple(tables))
 

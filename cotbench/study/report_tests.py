@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.report.page import Cell, Section, Table
-from cotbench.stats.crossed import FEW_SEEDS
 from cotbench.stats.equivalence import Equivalence
 from cotbench.stats.multiple_testing import ALPHA
-from cotbench.study.comparisons import Comparison
+from cotbench.study.comparisons import Comparison, finding_of
 from cotbench.study.family import family_of
 from cotbench.study.figures import interval_caption
 from cotbench.study.format_gate import NAMES
@@ -51,11 +50,8 @@ def gap_verdict(flat: Equivalence, test: Comparison | None) -> str:
         flat: the test of all checkpoints.
         test: the gap's change from the first checkpoint to the last.
     """
-    if flat.verdict == "equivalent":
-        return "flat"
-    if test is not None and test.significant:
-        return test.verdict
-    return "not flat (uncorrected)" if flat.verdict == "different" and test is not None and test.p is not None else "undecided"
+    found = finding_of(test, flat)
+    return "not flat (uncorrected)" if found == "not flat" else found
 
 
 def format_notes(scope: Scope) -> str:
@@ -89,10 +85,7 @@ def seeds_sentence(scope: Scope) -> str:
     if not trainings:
         return ""
     if len(config.seeds) == 1:
-        return (
-            "One seed: the tests are over tasks. They say nothing of another training run, so nothing of a way to train: not "
-            "that an arm is better, nor that training raises or lowers anything."
-        )
+        return "With one seed the tests are over tasks, and decide no claim."
     several = {"data": "set of traces", "model": "base", "from_checkpoint": "starting checkpoint"}
     shared: list[str] = []
     varied: list[str] = []
@@ -106,13 +99,10 @@ def seeds_sentence(scope: Scope) -> str:
             (shared if all(len(values) == 1 for values in by_arm.values()) else varied).append(name)
     same = f"All seeds of an arm share one {' and one '.join(shared)}. " if shared else ""
     other = f" and the {' and the '.join(varied)}" if varied else ""
-    text = (
-        f"{same}What varies between the {len(config.seeds)} seeds is what a training draws (order, masks){other}: intervals "
-        "over tasks and seeds are for another such training, not for another base or other traces."
+    return (
+        f"{same}The {len(config.seeds)} seeds differ in what a training draws at random (order, masks){other}: intervals over "
+        "tasks and seeds hold for another such training, not for another base or other traces."
     )
-    if len(config.seeds) < FEW_SEEDS:
-        text += f" {len(config.seeds)} seeds are few: the intervals are wide and cannot tell small effects."
-    return text
 
 
 def _plain(value: object) -> object:
@@ -133,10 +123,10 @@ def tests_section(scope: Scope) -> Section | None:
     ]
     tested = [sum(one.p is not None for one in some) for some in (family.claims, family.comparisons)]
     text = (
-        f"{tested[0]} tests are the study's claims, chosen by its settings alone; the {tested[1] - tested[0]} others are a "
-        f"second family. In each the chance of any false finding is held at {ALPHA:.0%} (Holm). Detectable: the true "
-        "difference that would be significant before correction with a chance of 80 %, by the standard error found; where a "
-        f"difference that matters is smaller, nothing can be told.\n\n{seeds_sentence(scope)}"
+        f"{tested[0]} tests are the study's claims, fixed in advance by its configuration; the {tested[1] - tested[0]} others "
+        f"are a second family. In each family the family-wise error rate is controlled at {ALPHA:.0%} (Holm). Detectable: the "
+        "true difference that would be significant before correction with a power of 80 %, given the standard error found; on "
+        f"smaller differences the study is inconclusive.\n\n{seeds_sentence(scope)}"
     )
     return Section("The tests", text.strip(), tuple(table for table in tables if table is not None))
 

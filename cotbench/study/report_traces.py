@@ -80,10 +80,10 @@ def traces_section(scope: Scope) -> Section | None:
     )
     caption = (
         "Traces of the training split. Shares of a task's decisions, averaged over tasks, with 95 % intervals over tasks. "
-        "Decisions with a trace are counted. A dash: not measured, for want of tasks."
+        "Only decisions with a trace count. A dash: not measured, as there were too few tasks."
     )
-    table = Table(scope.slug("traces"), "Decodability of the traces", caption, columns, tuple(rows))
-    return Section("How far the traces tell the action", _TEXT, (table,))
+    table = Table(scope.slug("traces"), "Actions decoded from the traces alone", caption, columns, tuple(rows))
+    return Section("Decodability of the traces", _TEXT, (table,))
 
 
 def read_traces_numbers(path: Path) -> TracesNumbers:

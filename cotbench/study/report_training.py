@@ -49,11 +49,9 @@ def training_section(scope: Scope) -> Section | None:
         data,
         scope.slug("gap"),
         "The gap: CoT minus prompt",
-        "difference in alignment",
+        "CoT - prompt alignment",
         lambda cell: [
-            (arm, "gap" if arm == scope.main else "other", found)
-            for arm in scope.arms
-            if (found := gap_levels(scope, scope.cell(arm, cell.split))) is not None
+            (arm, "other", found) for arm in scope.arms if (found := gap_levels(scope, scope.cell(arm, cell.split))) is not None
         ],
         scope.cells(scope.main),
         about="CoT alignment minus prompt alignment at the same states.",
@@ -67,10 +65,11 @@ def training_section(scope: Scope) -> Section | None:
     return Section(
         "What training does to both actions",
         "If training taught the model to use its reasoning, the CoT action would improve and leave the prompt action behind. "
-        "If it taught the model to guess the action from the prompt, both would rise and the gap would stay flat. Flat is said "
-        "only where every checkpoint's difference from the first one, and the fitted line's change, lie within a margin of "
-        f"{data.config.margin:g} that was set beforehand (two one-sided tests at 5 % each). A series begins at the first "
-        f"checkpoint that keeps the format in {data.config.format_kept:g} of its answers, in the modes concerned.{notes}",
+        "If it taught the model to predict the action from the prompt, both would rise and the gap would stay flat. A gap is "
+        "called flat only if every checkpoint's difference from the first one, and the change of the fitted line, lie within a "
+        f"margin of {data.config.margin:g} that was set beforehand (two one-sided tests at 5 % each). A series begins at the "
+        f"first checkpoint at which at least {data.config.format_kept:g} of the answers keep the format, in the modes "
+        f"concerned.{notes}",
         tuple(items),
     )
 
@@ -155,7 +154,7 @@ def revisions_section(scope: Scope) -> Section | None:
         "minus right before, per revised state. " + interval_caption(data, units, "Intervals", dots=False)
     )
     table = Table(scope.slug("revisions"), "Revisions", caption, columns, tuple(rows), frozenset(("net benefit",)))
-    text = "Where the two actions agree, the trace did not change what the agent does; where they differ, it was a revision."
+    text = "Where the two actions agree, the trace did not change what the agent does; where they differ, the trace revised it."
     items = (table,) if figure is None else (figure, table)
     return Section("Does the trace change the action?", text, items)
 
@@ -178,7 +177,7 @@ def log_probability_section(scope: Scope) -> Section | None:
         scope.data,
         scope.slug("log_probability"),
         f"Log-probability of the reference action, {scope.main}",
-        "nats",
+        "log-probability (nats)",
         of,
         scope.cells(scope.main),
         about=f"Arm {scope.main}: mean log-probability of the whole reference action, from the prompt alone and after the "
@@ -188,9 +187,6 @@ def log_probability_section(scope: Scope) -> Section | None:
         return None
     text = "A finer measure than whether the most probable action is the right one: it moves before the choice does."
     return Section("How probable the right action is", text, (figure,))
-
-
-_ONE_OUTCOME = "Where each task has one outcome (one seed, or before training), intervals are Wilson's and Newcombe's."
 
 
 def success_section(scope: Scope) -> Section | None:
@@ -222,8 +218,7 @@ def success_section(scope: Scope) -> Section | None:
         for row in rows
     ]
     caption = (
-        f"Success of whole episodes, official verdict. {_ONE_OUTCOME} "
-        f"{interval_caption(data, units, 'Intervals', dots=False, over='both')}"
+        f"Success of whole episodes, official verdict. {interval_caption(data, units, 'Intervals', dots=False, over='both')}"
     )
     if any(one is not None for one in reported):
         columns = (*columns, "paper: success")
@@ -246,7 +241,7 @@ _MASKING = (
     "Reduced action supervision leaves the action tokens of some examples out of the loss. "
     "Does it help where it was meant to, out of domain?",
 )
-_ARMS = ("What the arms differ in", "Each way to train against the one that it is compared with, at the end of the training.")
+_ARMS = ("How the arms differ", "Each arm against its baseline, at the end of the training.")
 
 
 def arms_section(scope: Scope) -> Section | None:
@@ -271,10 +266,10 @@ def arms_section(scope: Scope) -> Section | None:
     baselines = list(dict.fromkeys(str(row[1]) for row in rows))
     if len(baselines) == 1:
         columns, rows = (columns[0], *columns[2:]), [(row[0], *row[2:]) for row in rows]
-    what = baselines[0] if len(baselines) == 1 else "the arm that it is compared with"
+    what = baselines[0] if len(baselines) == 1 else "its baseline"
     caption = (
         f"Each arm minus {what} at the end of the training, on the same states and tasks, seeds paired. p: of no "
-        f"difference, adjusted (Holm) in the study's claims (*) or in all other tests. {_ONE_OUTCOME} "
+        "difference, adjusted (Holm) in the study's claims (*) or in all other tests. "
         + interval_caption(scope.data, units, "Intervals", dots=False, over="both")
     )
     title = f"Against {what}" if len(baselines) == 1 else "Arms compared"

@@ -26,6 +26,7 @@ from cotbench.leaderboard.store.store import Store
 from cotbench.leaderboard.submission.baselines import is_baseline
 from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.submission.look_alikes import fold_name
+from cotbench.leaderboard.submission.model_facts import Weights
 from cotbench.paper import Success
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
@@ -60,6 +61,8 @@ _KEYS: dict[str, Callable[[Standing], Any]] = {
     "consistency": lambda row: _mean(row.consistency),
     "tokens": lambda row: _mean(row.tokens),
     "computed": lambda row: _mean(row.computed),
+    "dollars": lambda row: _mean(row.dollars),
+    "parameters": lambda row: row.parameters if row.parameters is not None else math.inf,
     "submitted": lambda row: row.submitted,
 }
 COLUMNS = tuple(_KEYS)
@@ -81,6 +84,17 @@ def sorted_rows(rows: Sequence[Standing], column: str, descending: bool) -> list
     key = _KEYS[column]
     with_value = [row for row in rows if key(row) not in (_NEVER, math.inf)]
     return sorted(with_value, key=key, reverse=descending) + [row for row in rows if key(row) in (_NEVER, math.inf)]
+
+
+def named_rows(rows: Sequence[Standing], name: str) -> list[Standing]:
+    """Return the rows whose name or team has a text in it, whatever the case.
+
+    Args:
+        rows: of a board.
+        name: the text; empty: all rows.
+    """
+    wanted = name.casefold().strip()
+    return [row for row in rows if wanted in row.details.name.casefold() or wanted in row.details.team.casefold()]
 
 
 def parse_board(slug: str, known: Iterable[Board]) -> Board:
@@ -221,6 +235,9 @@ def _standing(one: Candidate) -> Standing:
         consistency=reached.consistency,
         tokens=reached.tokens,
         computed=reached.computed,
+        dollars=reached.dollars,
+        parameters=reached.model.parameters,
+        weights=reached.model.weights,
     )
 
 
@@ -269,6 +286,9 @@ def _mean_standing(some: Sequence[Candidate]) -> Standing:
         consistency=_average([one.consistency for one in reached]),
         tokens=estimates.average([one.tokens for one in reached]),
         computed=estimates.average([one.computed for one in reached]),
+        dollars=_average([one.dollars for one in reached]),
+        parameters=newest.result.model.parameters if len({one.model for one in reached}) == 1 else None,
+        weights=newest.result.model.weights if len({one.model for one in reached}) == 1 else "",
     )
 
 
@@ -291,7 +311,10 @@ class Standing:
         submitted: UTC; of the newest entry on an overall board.
         behind: success minus that of the board's first, paired on the same tasks; None for the first and for what has no rank.
         gap: CoT minus prompt; consistency: prompt action = CoT action; of entries with both modes.
-        tokens: generated an episode; `computed` generated and prefilled. On an overall board means over its environments.
+        tokens: generated an episode; `computed` generated and prefilled; dollars: an episode, where the run has prices. On an
+            overall board means over its environments.
+        parameters: of the model, and whether its weights are to be had, as submitted; unknown on an overall board where the
+            entries differ.
     """
 
     rank: int | None
@@ -312,3 +335,6 @@ class Standing:
     consistency: Estimate | None
     tokens: Estimate
     computed: Estimate
+    dollars: Estimate | None = None
+    parameters: int | None = None
+    weights: Weights = ""

@@ -17,6 +17,7 @@ from cotbench.leaderboard.store.copies import Overlap
 from cotbench.leaderboard.store.levels import Level, checked_figures
 from cotbench.leaderboard.submission.baselines import is_baseline
 from cotbench.leaderboard.submission.details import Details
+from cotbench.leaderboard.submission.model_facts import ModelFacts
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.leaderboard.verification.expert_share import ExpertShare
 from cotbench.leaderboard.verification.reproduction import Reproduction
@@ -116,6 +117,8 @@ class Result(BaseModel):
     Attributes:
         tokens: generated an episode; `computed` generated and prefilled.
         gap: CoT minus prompt, of an entry with both modes; `consistency` likewise.
+        dollars: an episode; None where the run has no prices.
+        model: size and weights, as the manifest gives them.
         tasks_sha256: of the sorted task ids; results are paired where it is the same.
         outcomes: a character for each of the sorted tasks: 1 won, 0 not won, - no outcome.
     """
@@ -128,6 +131,8 @@ class Result(BaseModel):
     computed: Estimate
     gap: Estimate | None
     consistency: Estimate | None
+    dollars: Estimate | None = None
+    model: ModelFacts = ModelFacts()
     tasks_sha256: str
     outcomes: str
 
@@ -154,22 +159,26 @@ def tasks_sha256(tasks: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{task}\n" for task in sorted(tasks)).encode()).hexdigest()
 
 
-def results_of(tasks: Sequence[str], episodes: Sequence[Episode], summary: Summary) -> dict[Mode, Result]:
+def results_of(
+    tasks: Sequence[str], episodes: Sequence[Episode], summary: Summary, model: ModelFacts | None = None
+) -> dict[Mode, Result]:
     """Compute the results of a run.
 
     Args:
         tasks: the planned ones.
         episodes: at most one of each task and mode.
         summary: of these episodes.
+        model: size and weights; None: unknown.
 
     Returns:
         The result of each mode that was played.
     """
     by_mode = {mode: {one.task: one for one in episodes if one.mode == mode} for mode in MODES}
-    return {mode: _result(mode, sorted(tasks), some, summary) for mode, some in by_mode.items() if some}
+    facts = model or ModelFacts()
+    return {mode: _result(mode, sorted(tasks), some, summary, facts) for mode, some in by_mode.items() if some}
 
 
-def _result(mode: Mode, tasks: Sequence[str], episodes: dict[str, Episode], summary: Summary) -> Result:
+def _result(mode: Mode, tasks: Sequence[str], episodes: dict[str, Episode], summary: Summary, model: ModelFacts) -> Result:
     scored = [one for one in episodes.values() if one.error is None]
     numbers = summary.modes[mode]
     return Result(
@@ -184,6 +193,8 @@ def _result(mode: Mode, tasks: Sequence[str], episodes: dict[str, Episode], summ
         ),
         gap=summary.gap.success if summary.gap is not None else None,
         consistency=summary.consistency.consistency if summary.consistency is not None else None,
+        dollars=getattr(numbers, "dollars", None),
+        model=model,
         tasks_sha256=tasks_sha256(tasks),
         outcomes="".join(_outcome(episodes.get(task)) for task in tasks),
     )

@@ -59,6 +59,7 @@ FIGURES: Final[dict[str, Checks]] = {
     **dict.fromkeys(("agent", "consistency", "revisions", "tokens", "format_ok", "trace_truncated"), _ANSWERED),
     # What depends on the machine that played, and who sent it.
     **dict.fromkeys(("computed", "prefilled_tokens", "reused_tokens"), _CLAIMED),
+    **dict.fromkeys(("parameters", "weights", "dollars"), _CLAIMED),
     **dict.fromkeys(("name", "team", "link", "fingerprint"), _CLAIMED),
 }
 """From a figure, by its name in `Standing`, `ModeSummary` or `Summary`, to what can check it."""

@@ -27,6 +27,7 @@ from cotbench.leaderboard.store.tokens import TokenRow, TokenTable
 from cotbench.leaderboard.submission.bundle import Bundle, repack, unpack
 from cotbench.leaderboard.submission.checks import check
 from cotbench.leaderboard.submission.details import Details
+from cotbench.leaderboard.submission.model_facts import model_facts
 from cotbench.leaderboard.submission.sequences import mode_notes, sequences_of
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.leaderboard.verification.expert_share import ExpertShare
@@ -105,7 +106,8 @@ class Store:
             "fingerprint": manifest.elicitation_fingerprint if manifest.uses_elicitation else "",
             "summary": summary.model_dump_json(),
         }
-        reached = results_of(manifest.task_list, bundle.episodes, summary)
+        model = model_facts(manifest.config.agent, manifest.agent)
+        reached = results_of(manifest.task_list, bundle.episodes, summary, model)
         try:
             with self.database.writing() as connection:
                 _count(connection)  # First: whoever writes holds this row, so no two entries miss each other.

@@ -25,7 +25,9 @@ ALL: Final = "all"
 ORDERS = ("ascending", "descending")
 _DESCENDING = frozenset({"success", "score", "gap", "consistency", "submitted"})
 """Columns that begin with their largest value."""
-_KNOWN = ("env", "split", "mode", "state", "sort", "order", "page")
+_KNOWN = ("env", "split", "mode", "state", "sort", "order", "page", "name")
+_NAME = 100
+"""Characters of a name that is looked for."""
 _PAGES = 1_000_000
 
 
@@ -37,6 +39,7 @@ class BoardQuery:
         state: of the entries; None: every state.
         sort: the column to sort by.
         page: counted from 1.
+        name: a text that the names of the rows, or their teams, have in them; empty: all rows.
     """
 
     board: Board
@@ -44,6 +47,7 @@ class BoardQuery:
     sort: str = "rank"
     descending: bool = False
     page: int = 1
+    name: str = ""
 
 
 def envs_in_order() -> tuple[str, ...]:
@@ -113,6 +117,7 @@ def parse_board_query(query: Mapping[str, str], existing: Sequence[Board]) -> Bo
         sort=sort,
         descending=order == "descending",
         page=_page(query.get("page") or "1"),
+        name=(query.get("name") or "").strip()[:_NAME],
     )
 
 

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from cotbench.leaderboard.boards.labels import day
+from cotbench.leaderboard.boards.labels import counted, day
+from cotbench.leaderboard.boards.overview import EnvOverview
 from cotbench.leaderboard.boards.view import Standing
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.levels import MARKS, Level, head_level
+from cotbench.leaderboard.submission.model_facts import size_text
 from cotbench.leaderboard.web.board_query import BoardQuery, descends
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of
@@ -44,11 +46,13 @@ class Column:
     Attributes:
         heads: what can be sorted by; mostly one, none over what is drawn.
         note: in small letters under it.
+        claimed: whether it is self-reported.
     """
 
     heads: tuple[Head, ...]
     note: str
     number: bool
+    claimed: bool
 
     @property
     def sorted(self) -> str:
@@ -79,6 +83,7 @@ class BoardRow:
         level: how far it was checked.
         state: the level, where it was replayed; else why not.
         parts: of an overall board: environment and address of each entry behind it.
+        link: the submitter's own; empty where there is none.
         address: of the entry; None where there are several.
     """
 
@@ -92,6 +97,8 @@ class BoardRow:
     numbers: tuple[Number, ...]
     tasks: str
     claims: tuple[Number, ...]
+    link: str
+    baseline: bool
     level: Level
     state: str
     unranked: tuple[str, ...]
@@ -144,6 +151,8 @@ BOARD_COLUMNS = (
     _Spec("consistency", (("Consistency", "consistency"),)),
     _Spec("tokens", (("Tokens", "tokens"),), "generated"),
     _Spec("computed", (("Tokens", "computed"),), "computed"),
+    _Spec("dollars", (("Dollars", "dollars"),), "per episode"),
+    _Spec("parameters", (("Model size", "parameters"),), "weights"),
     _Spec("state", (("State", ""),), number=False),
     _Spec("submitted", (("Submitted", "submitted"),), number=False),
 )
@@ -158,12 +167,24 @@ def board_table(rows: Sequence[Standing], reported: Sequence[Success], query: Bo
         query: the page.
         links: the addresses.
     """
-    columns = tuple(Column(tuple(_head(*by, query, links) for by in spec.by), spec.note, spec.number) for spec in BOARD_COLUMNS)
-    return BoardTable(_groups(), columns, tuple(_row(row, query.board, links) for row in rows), tuple(map(_reported, reported)))
+    # Where no run has prices, dollars are left out.
+    priced = any(row.dollars is not None for row in rows)
+    specs = [spec for spec in BOARD_COLUMNS if priced or spec.figure != "dollars"]
+    columns = tuple(
+        Column(
+            tuple(_head(*by, query, links) for by in spec.by),
+            spec.note,
+            spec.number,
+            spec.number and head_level(spec.figure) == "self-reported",
+        )
+        for spec in specs
+    )
+    written = tuple(_row(row, query.board, links, priced) for row in rows)
+    return BoardTable(_groups(specs), columns, written, tuple(map(_reported, reported)))
 
 
-def _groups() -> tuple[ColumnGroup, ...]:
-    runs = [(level, len(list(some))) for level, some in groupby(BOARD_COLUMNS, key=lambda spec: head_level(spec.figure))]
+def _groups(specs: Sequence[_Spec]) -> tuple[ColumnGroup, ...]:
+    runs = [(level, len(list(some))) for level, some in groupby(specs, key=lambda spec: head_level(spec.figure))]
     return tuple(ColumnGroup(level, MARKS[level] if level is not None else "", span) for level, span in runs)
 
 
@@ -174,11 +195,13 @@ def _head(title: str, column: str, query: BoardQuery, links: Links) -> Head:
     # A second time the other way round.
     descending = not query.descending if here else descends(column)
     order = ("descending" if query.descending else "ascending") if here else ""
-    return Head(title, links.board(query.board, query.state, column, descending), order)
+    return Head(title, links.board(query.board, query.state, column, descending, name=query.name), order)
 
 
-def _row(row: Standing, board: Board, links: Links) -> BoardRow:
+def _row(row: Standing, board: Board, links: Links, priced: bool) -> BoardRow:
     several = len(row.entries) > 1
+    dollars = (number_of(row.dollars, digits=4),) if priced else ()
+    size = Number(size_text(row.parameters), row.weights, row.parameters is not None)
     return BoardRow(
         rank=str(row.rank) if row.rank is not None else "–",
         name=row.details.name,
@@ -193,7 +216,10 @@ def _row(row: Standing, board: Board, links: Links) -> BoardRow:
             number_of(row.gap, plus=True),
         ),
         tasks=f"{row.tasks:,}",
-        claims=(number_of(row.consistency), number_of(row.tokens), number_of(row.computed)),
+        claims=(number_of(row.consistency), number_of(row.tokens), number_of(row.computed), *dollars, size),
+        # Details that were stored once are not checked again.
+        link=row.details.link if row.details.link.startswith(("https://", "http://")) else "",
+        baseline=row.baseline,
         level=row.level,
         state=row.level if row.state == "replayed" else row.state,
         unranked=row.unranked,
@@ -204,6 +230,41 @@ def _row(row: Standing, board: Board, links: Links) -> BoardRow:
 def _reported(one: Success) -> Reported:
     name = f"{one.model}, {one.method}" if one.model is not None else f"{one.method} (model not named)"
     return Reported(name, f"{one.value:.2f}", mark_of(Estimate(n=0, mean=one.value, low=None, high=None)))
+
+
+@dataclass(frozen=True, slots=True)
+class OverviewCell:
+    """A board in the overview.
+
+    Attributes:
+        address: of the board; None where it has no entry.
+        about: how many entries it has.
+    """
+
+    address: str | None
+    success: Number
+    leader: str
+    about: str
+
+
+def overview_rows(overview: Sequence[EnvOverview], links: Links) -> list[tuple[str, list[OverviewCell]]]:
+    """Return the rows of the overview: title of the environment, a cell for each split.
+
+    Args:
+        overview: of all environments.
+        links: the addresses.
+    """
+    found = []
+    for one in overview:
+        cells = []
+        for leader in one.leaders:
+            best = leader.best
+            about = "no entry yet" if leader.board is None else counted(leader.entries, "entry", "replayed")
+            address = None if leader.board is None else links.board(leader.board)
+            name = best.details.name if best else ""
+            cells.append(OverviewCell(address, number_of(best.success if best else None), name, about))
+        found.append((one.title, cells))
+    return found
 
 
 CSV_COLUMNS = {
@@ -227,6 +288,9 @@ CSV_COLUMNS = {
     "consistency": "consistency",
     "tokens": "tokens",
     "tokens computed": "computed",
+    "dollars": "dollars",
+    "parameters": "parameters",
+    "weights": "weights",
 }
 """From a column's title to its figure."""
 
@@ -264,4 +328,7 @@ def _csv_row(row: Standing) -> tuple[Cell, ...]:
         row.consistency,
         row.tokens,
         row.computed,
+        row.dollars,
+        row.parameters,
+        row.weights,
     )

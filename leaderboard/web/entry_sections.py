@@ -6,14 +6,14 @@ into its budget, and gives the number of all.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cotbench.leaderboard.boards.labels import MODES as NAMES
 from cotbench.leaderboard.boards.labels import minute
 from cotbench.leaderboard.store.levels import FIGURES, MARKS, Level
 from cotbench.leaderboard.submission.bundle import Bundle
 from cotbench.leaderboard.verification.reproduction import Reproduction
-from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of, signed
+from cotbench.leaderboard.web.marks import Mark, Number, mark_of, number_of
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.report.browser import browsed, episodes_json
 from cotbench.report.cells import RenderedTable, render_table
@@ -69,18 +69,8 @@ def numbers_table(summary: Summary, level: Level) -> RenderedTable:
             marked = f"{MARKS[FIGURES[figure].level(level)]} {name}"
             rows.append((marked, *cells, *([differences.get(figure)] if gap is not None else [])))
     columns = ("figure", *(NAMES[mode] for mode in modes), *([DIFFERENCE] if gap is not None else []))
-    caption = "Square brackets: 95 % intervals over tasks. Format and truncation are shares of decisions."
-    return _with_signs(Table("numbers", "Numbers", caption, columns, tuple(rows), frozenset({DIFFERENCE} & set(columns))))
-
-
-def _with_signs(table: Table) -> RenderedTable:
-    """Render a table with true minus signs, as everywhere on these pages."""
-    rendered = render_table(table)
-    rows = tuple(
-        tuple(replace(cell, beside=signed(cell.beside), value=signed(cell.value)) if cell.number else cell for cell in row)
-        for row in rendered.rows
-    )
-    return replace(rendered, rows=rows)
+    caption = "Square brackets: 95% intervals over tasks. Format and truncation are shares of decisions."
+    return render_table(Table("numbers", "Numbers", caption, columns, tuple(rows), frozenset({DIFFERENCE} & set(columns))))
 
 
 def _estimate(mode: ModeSummary, name: str) -> Estimate | None:

@@ -19,9 +19,15 @@ class Links(Protocol):
         """Return the first page."""
 
     def board(
-        self, board: Board, state: State | None = "replayed", sort: str = "rank", descending: bool = False, page: int = 1
+        self,
+        board: Board,
+        state: State | None = "replayed",
+        sort: str = "rank",
+        descending: bool = False,
+        page: int = 1,
+        name: str = "",
     ) -> str | None:
-        """Return a board; `state` None: entries of every state."""
+        """Return a board; `state` None: entries of every state; `name`: those alone that have it in their name or team."""
 
     def chooser(self) -> str | None:
         """Return where the form that chooses a board is sent by GET."""
@@ -69,7 +75,13 @@ class ServerLinks:
         return "/"
 
     def board(
-        self, board: Board, state: State | None = "replayed", sort: str = "rank", descending: bool = False, page: int = 1
+        self,
+        board: Board,
+        state: State | None = "replayed",
+        sort: str = "rank",
+        descending: bool = False,
+        page: int = 1,
+        name: str = "",
     ) -> str:
         """Return a board's address, without the parameters that have their defaults."""
         query = {"env": board.env, "split": f"{board.scheme}/{board.split}", "mode": board.mode}
@@ -77,6 +89,8 @@ class ServerLinks:
             query["state"] = state or "all"
         if (sort, descending) != ("rank", False):
             query |= {"sort": sort, "order": "descending" if descending else "ascending"}
+        if name:
+            query["name"] = name
         if page > 1:
             query["page"] = str(page)
         return f"/?{urlencode(query, safe='/')}"

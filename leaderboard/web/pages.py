@@ -10,20 +10,28 @@ from functools import cache
 from typing import Any
 
 from cotbench.leaderboard.boards.labels import MODES, board_title, counted, env_title, minute
-from cotbench.leaderboard.boards.view import BoardView, sorted_rows
+from cotbench.leaderboard.boards.overview import SPLITS, EnvOverview
+from cotbench.leaderboard.boards.view import BoardView, named_rows, sorted_rows
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import STATES, Entry
 from cotbench.leaderboard.store.levels import FIGURES, LEGEND, LEVELS, MARKS
 from cotbench.leaderboard.submission.limits import MB, PACKED
 from cotbench.leaderboard.web.api_docs import operations
 from cotbench.leaderboard.web.board_query import ALL, BoardQuery, known_boards
-from cotbench.leaderboard.web.board_table import board_table
+from cotbench.leaderboard.web.board_table import board_table, overview_rows
 from cotbench.leaderboard.web.entry_sections import EntryEpisodes, facts, numbers_table, rerun_rows, type_rows
 from cotbench.leaderboard.web.links import Links
+from cotbench.leaderboard.web.pareto import HEIGHT, pareto_plot
 from cotbench.report.html import printable_text
 
 ROWS = 100
 """Of a board, on one page."""
+QUESTION = "Does an agent’s reasoning change what it does?"
+LEAD = (
+    "cotbench measures whether a language-model agent’s reasoning changes its actions: each agent plays the same tasks in "
+    "prompt mode (it acts at once) and in CoT mode (it reasons first), and is ranked by the success that executing its actions "
+    "again confirms."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,15 @@ class Typed:
     link: str = ""
 
 
-def board_page(view: BoardView, query: BoardQuery, boards: Sequence[Board], links: Links, *, size: int | None = ROWS) -> str:
+def board_page(
+    view: BoardView,
+    query: BoardQuery,
+    boards: Sequence[Board],
+    links: Links,
+    *,
+    size: int | None = ROWS,
+    overview: Sequence[EnvOverview] = (),
+) -> str:
     """Render a page of a board.
 
     Args:
@@ -52,20 +68,29 @@ def board_page(view: BoardView, query: BoardQuery, boards: Sequence[Board], link
         boards: those that have entries.
         links: the addresses.
         size: rows on a page; all where None.
+        overview: of all environments, on the first page.
     """
-    rows = sorted_rows(view.rows, query.sort, query.descending)
+    rows = sorted_rows(named_rows(view.rows, query.name), query.sort, query.descending)
     pages = max(1, -(-len(rows) // size)) if size is not None else 1
     page = min(query.page, pages)
     visible = rows[(page - 1) * size : page * size] if size is not None else rows
 
     def at(number: int) -> str | None:
-        return links.board(query.board, query.state, query.sort, query.descending, number) if 1 <= number <= pages else None
+        if not 1 <= number <= pages:
+            return None
+        return links.board(query.board, query.state, query.sort, query.descending, number, query.name)
 
     others = {state: n for state, n in view.counts.items() if n and state != query.state}
     return _rendered(
         "board.html.jinja",
         links=links,
-        title=board_title(query.board),
+        title=QUESTION if overview else board_title(query.board),
+        board_title=board_title(query.board),
+        lead=LEAD,
+        overview=overview_rows(overview, links),
+        overview_splits=list(SPLITS.values()),
+        plot=pareto_plot(rows),
+        plot_height=HEIGHT,
         query=query,
         overall=query.board.overall,
         heading=counted(len(rows), "system" if query.board.overall else "entry", query.state),

@@ -51,7 +51,9 @@ class Pages:
                 raise RefusedError(404, str(error), choices=choices) from error
 
             def make() -> Response:
-                return HTMLResponse(board_page(board_view(store, wanted.board, wanted.state), wanted, boards, links))
+                overview = () if request.query_params else self._service.overview(boards)
+                view = board_view(store, wanted.board, wanted.state)
+                return HTMLResponse(board_page(view, wanted, boards, links, overview=overview))
 
             return tagged(request, changes, make)
 

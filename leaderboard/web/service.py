@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeVar
 
@@ -16,11 +16,13 @@ import anyio.to_thread
 from starlette.requests import Request
 
 from cotbench.errors import CotbenchError, StoreError, SubmissionError, UsageError
+from cotbench.leaderboard.boards.overview import EnvOverview, env_overview
 from cotbench.leaderboard.boards.view import board_view
+from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import Entry
 from cotbench.leaderboard.store.store import Store, accept_submission
 from cotbench.leaderboard.submission.bundle import unpack
-from cotbench.leaderboard.web.board_query import parse_board_query
+from cotbench.leaderboard.web.board_query import known_boards, parse_board_query
 from cotbench.leaderboard.web.entry_sections import EntryEpisodes, entry_episodes
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.pages import board_page
@@ -103,9 +105,17 @@ class Service:
         try:
             boards = self.store.boards()
             wanted = parse_board_query({}, boards)
-            board_page(board_view(self.store, wanted.board), wanted, boards, self.links)
+            board_page(board_view(self.store, wanted.board), wanted, boards, self.links, overview=self.overview(boards))
         except StoreError:
             return  # A request gets the error.
+
+    def overview(self, boards: Sequence[Board]) -> tuple[EnvOverview, ...]:
+        """Return all environments at a glance.
+
+        Args:
+            boards: those that have entries.
+        """
+        return env_overview(self.store, known_boards(boards), boards)
 
     def episodes(self, entry: str) -> EntryEpisodes:
         """Return the episodes of an entry for its page, cached.

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cotbench.leaderboard.boards.overview import env_overview
 from cotbench.leaderboard.boards.view import board_view
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import State
 from cotbench.leaderboard.store.store import Store
 from cotbench.leaderboard.submission.bundle import unpack
 from cotbench.leaderboard.web.assets import assets
-from cotbench.leaderboard.web.board_query import BoardQuery, parse_board_query
+from cotbench.leaderboard.web.board_query import BoardQuery, known_boards, parse_board_query
 from cotbench.leaderboard.web.board_table import board_csv
 from cotbench.leaderboard.web.entry_sections import entry_episodes
 from cotbench.leaderboard.web.models import BoardRows, Boards, board_name
@@ -42,10 +43,18 @@ class SiteLinks:
         return f"{self.up}{INDEX}"
 
     def board(
-        self, board: Board, state: State | None = "replayed", sort: str = "rank", descending: bool = False, page: int = 1
+        self,
+        board: Board,
+        state: State | None = "replayed",
+        sort: str = "rank",
+        descending: bool = False,
+        page: int = 1,
+        name: str = "",
     ) -> str | None:
         """Return a whole board by rank; None for another order. What was not replayed stands on the page of all."""
-        return f"{self.up}boards/{_stem(board, state)}.html" if (sort, descending, page) == ("rank", False, 1) else None
+        return (
+            f"{self.up}boards/{_stem(board, state)}.html" if (sort, descending, page, name) == ("rank", False, 1, "") else None
+        )
 
     def chooser(self) -> None:
         """Return nothing: a form needs a server."""
@@ -111,7 +120,8 @@ def write_site(store: Store, folder: Path) -> Path:
     for entry in store.entries():
         write_atomically(folder / "entries" / f"{entry.id}.zip", [store.bundle(entry.id)])
     view = parse_board_query({}, boards)
-    page = board_page(board_view(store, view.board, view.state), view, boards, SiteLinks(""), size=None)
+    overview = env_overview(store, known_boards(boards), boards)
+    page = board_page(board_view(store, view.board, view.state), view, boards, SiteLinks(""), size=None, overview=overview)
     write_atomically(folder / INDEX, [page])  # Last: a site that has it is whole.
     return folder / INDEX
 

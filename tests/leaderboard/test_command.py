@@ -80,6 +80,21 @@ def test_from_a_run_to_a_replayed_entry(cli: Callable[..., Said]) -> None:
     assert "no entries in" in cli("list")[1]
 
 
+def test_submit_and_verify_in_one_step(cli: Callable[..., Said], tmp_path: Path) -> None:
+    code, out, error = cli("submit", played(), "--verify")
+    first, second, *_ = out.splitlines()
+    assert code == 0 and first.endswith(" replayed") and second.startswith(f"{first.split()[0]} replayed: "), error
+    assert "verify them with" not in out
+    (row,) = json.loads(cli("submit", played(), "--verify", "--json")[1])
+    assert (row["state"], row["new"]) == ("replayed", False)
+    path = tmp_path / "forged.zip"
+    path.write_bytes(edited(packed(seed=3), episodes=setting(1, "trajectory", 0, "score", to=1.0)))
+    code, out, _ = cli("submit", path, "--verify")
+    assert code == 1 and "rejected: alfworld/gen/" in out.splitlines()[0]
+    code, _, error = cli("submit", path, "--verify", "--server", "http://127.0.0.1:9")
+    assert code == 2 and "nothing was sent" in error
+
+
 @pytest.mark.parametrize(
     "env",
     [

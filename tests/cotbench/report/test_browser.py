@@ -13,10 +13,13 @@ import pytest
 from cotbench.printable import printable
 from cotbench.report.browser import effect_of
 from cotbench.report.html import write_report
-from cotbench.report.page import BrowsedRun
+from cotbench.report.page import BrowsedRun, Card, Section, Table
 from cotbench.runs.episode import Episode
+from tests.axe import axe, violations
 from tests.conftest import needs_browser
-from tests.cotbench.report.pages import HOSTILE, episode, hostile_page, needs_report, step
+from tests.cotbench.report.pages import HOSTILE, episode, estimate, hostile_page, needs_report, step
+
+__all__ = ["axe"]
 
 pytestmark = [needs_report, *needs_browser]
 PHONE, DESK = 375, 1280
@@ -344,3 +347,35 @@ def test_paper_shows_the_figures_and_no_controls(opened: Callable[..., Any]) -> 
         "return [...document.querySelectorAll('figure')].every(each => getComputedStyle(each).breakInside === 'avoid')"
     )
     assert whole
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page with all that a study's report has: claims, cards, notes, grouped rows, folded columns."""
+    page = hostile_page()
+    names = [f"share {number}" for number in range(20)]
+    rows = tuple((arm, split, *[estimate(0.5)] * 20) for split in ("id", "ood") for arm in ("sft", "sft+"))
+    wide = Table("wide", "Wide", "A caption.", ("arm", "split", *names), rows)
+    claims = Table(
+        "claims", "Claim by claim", "", ("claim", "verdict"), (("it rises", "cannot tell"),), bold=frozenset(("verdict",))
+    )
+    cards = tuple(Card(f"Number {one}", estimate(-0.2, 24), "a share", signed=True) for one in range(3))
+    page = replace(page, claims=claims, verdict="A verdict.", cards=cards, notes=("How.",))
+    page = replace(page, sections=(*page.sections, Section("Wide", "Text.", (wide,))))
+    return write_report(page, tmp_path_factory.mktemp("whole")).as_uri()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_has_nothing_to_say_of_a_report(chrome: Any, whole: str, axe: str, dark: bool) -> None:
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [scheme]})
+    for width in (DESK, 400):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        chrome.get(whole)
+        wider = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert chrome.execute_script(wider) == 0, width
+        chrome.execute_script("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+        assert violations(chrome, axe) == [], width
+    texts = "[...document.querySelectorAll('.panels svg text')].map(each => each.getBoundingClientRect().height)"
+    assert min(chrome.execute_script(f"return {texts}.filter(each => each > 0)")) >= 12

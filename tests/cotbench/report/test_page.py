@@ -15,10 +15,13 @@ import pytest
 from cotbench.errors import UsageError
 from cotbench.report.browser import browsed, effect_of, episodes_json
 from cotbench.report.cells import csv_text, estimate_text, render_table
-from cotbench.report.colours import DARK, LIGHT, others_of, styles
-from cotbench.report.drawing import panel_svgs
+from cotbench.report.colours import DARK, LIGHT, STEPS, others_of, styles
+from cotbench.report.drawing import figure_pdf, panel_svgs
+from cotbench.report.folding import fold_table
 from cotbench.report.html import PAGE_BYTES, write_report
-from cotbench.report.page import BrowsedRun, Figure, Line, Page, Panel, Section, Table
+from cotbench.report.latex import latex_escape, latex_table
+from cotbench.report.page import BrowsedRun, Card, Figure, Line, Page, Panel, Section, Table
+from cotbench.report.typography import typeset, typeset_name
 from cotbench.runs.episode import Episode
 from cotbench.stats.estimates import Estimate
 from tests.cotbench.report.pages import HOSTILE, Read, episode, estimate, hostile_page, needs_report, step
@@ -134,7 +137,7 @@ def test_every_estimate_stands_on_the_page_with_its_interval(read: Read) -> None
     assert len(found) == 17
     for one, signed in found:
         if one.mean is not None:
-            assert estimate_text(one, signed) in text, one
+            assert typeset(estimate_text(one, signed)) in text, one
     assert "n=7" in text and "n=9" in text
 
 
@@ -184,7 +187,7 @@ def test_the_same_page_gives_the_same_bytes_whatever_the_settings_are(folder: Pa
         write_report(hostile_page(), tmp_path)
         assert dict(matplotlib.rcParams) == before
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    assert len(files) == 6
+    assert len(files) == 9
     for path in files:
         assert (tmp_path / path).read_bytes() == (folder / path).read_bytes(), path
 
@@ -232,8 +235,10 @@ def test_colours_can_be_read_on_both_papers() -> None:
         for name, colour in colours.items():
             for paper in ("paper", "wash"):
                 bright, dim = sorted((light(colour), light(colours[paper])), reverse=True)
-                if name not in ("paper", "wash", "rule", "grid"):
-                    assert (bright + 0.05) / (dim + 0.05) >= 4.5, (name, paper)
+                if name not in ("paper", "wash", "rule", "grid", "shade"):
+                    assert (bright + 0.05) / (dim + 0.05) >= (3 if name in STEPS else 4.5), (name, paper)
+        steps = [light(colours[name]) for name in STEPS]
+        assert steps == sorted(steps, reverse=colours is LIGHT)  # More contrast to the paper, step by step.
 
 
 def test_a_line_looks_the_same_in_every_figure() -> None:
@@ -250,6 +255,100 @@ def test_a_line_looks_the_same_in_every_figure() -> None:
     a, b = (first[Line(label, (0,), y, "prompt")] for label in "ab")
     assert a.colour == b.colour == "prompt" and a.dashes != b.dashes and a.marker != b.marker
     assert second[Line("a", (0,), y, "prompt")] == a
+
+
+def test_an_arm_has_one_colour_and_checkpoints_a_scale() -> None:
+    y = (estimate(0.5),)
+    arm, form, other = Line("sft", (0,), y), Line("sft, direct path", (0,), y, group="sft"), Line("dpo", (0,), y)
+    grey = Line("uniform", (0,), y, "neutral")
+    figure = Figure("one", "", "", "", "", (Panel("", (arm, form, other, grey)),))
+    found = styles(figure, others_of([figure]))
+    assert found[arm].colour == found[form].colour != found[other].colour
+    assert found[arm].dashes != found[form].dashes and len(set(found.values())) == 4
+    assert found[grey].colour not in {found[line].colour for line in (arm, other)}
+    steps = [Line(f"after {share}", (0,), y, "checkpoint") for share in (0, 50, 100)]
+    cut = Line("after 50, cut", (0,), y, "checkpoint", group="after 50")
+    checkpoints = styles(Figure("two", "", "", "", "", (Panel("", (*steps, cut)),)), {})
+    assert [checkpoints[line].colour for line in (*steps, cut)] == [STEPS[0], STEPS[2], STEPS[4], STEPS[2]]
+
+
+def test_signs_are_true_ones_and_names_stay() -> None:
+    assert typeset("-0.21 [-0.42, +0.00], from -1 to 95 %") == "−0.21 [−0.42, +0.00], from −1 to 95%"
+    assert typeset("CoT - prompt") == "CoT − prompt"
+    for name in ("2026-11-27", "sft-2", "ood_pair-3", "1e-09", "--out -o", "8-12", "hf:tiny-cot"):
+        assert typeset(name) == typeset_name(name) == name
+    assert typeset_name("win rate of the cot action") == "win rate of the CoT action"
+
+
+def test_rows_are_grouped_by_split() -> None:
+    rows = (("sft", "id", 1), ("sft", "ood", 2), ("sft+", "id", 3), ("sft+", "ood", 4))
+    table = Table("t", "", "", ("arm", "split", "n"), rows)
+    found = render_table(table)
+    assert found.groups == (("id", 2), ("ood", 2)) and [column.name for column in found.columns] == ["arm", "n"]
+    assert [[cell.value for cell in row] for row in found.rows] == [["sft", "1"], ["sft+", "3"], ["sft", "2"], ["sft+", "4"]]
+    one = render_table(replace(table, rows=rows[:1]))
+    assert one.groups == (("", 1),) and len(one.columns) == 3
+    assert csv_text(table).splitlines()[2] == "sft,ood,2"  # The files keep the order and the column.
+
+
+def test_a_wide_table_is_folded_and_loses_no_column(tmp_path: Path) -> None:
+    names = [f"share {number}" for number in range(20)]
+    table = Table("wide", "Wide", "", ("arm", "split", *names), tuple((arm, "id", *[estimate(0.5)] * 20) for arm in "ab"))
+    folded = fold_table(render_table(table))
+    shown = [[column.name for column in part.columns] for part in (folded.head, *folded.more)]
+    assert [name for part in shown for name in part[2:]] == names and all(part[:2] == ["arm", "split"] for part in shown)
+    assert folded.left == 20 - len(shown[0][2:]) > 0
+    page = Read(write_report(Page("t", (), (Section("s", "", (table,)),)), tmp_path).read_text("utf-8"))
+    assert f"{folded.left} more columns" in page.text and len(page.all("table")) == len(shown)
+    assert not fold_table(folded.head).more
+
+
+def test_latex_has_the_tables_and_no_commands_of_others(folder: Path) -> None:
+    text = (folder / "tables" / "numbers.tex").read_text("utf-8")
+    body = text.partition("\\midrule\n")[2]
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 1 and "\\bottomrule" in text
+    lines = body.partition("\n\\bottomrule")[0].splitlines()
+    assert len(lines) == 2 and all(len(re.findall(r"(?<!\\)&", line)) == 5 and line.endswith(" \\\\") for line in lines)
+    assert r"$-$0.20 {\scriptsize [$-$0.31, $-$0.07] n=7}" in lines[0]
+    assert (folder / "figures" / "curves.tex").is_file()
+    assert latex_escape("\\input{x} 100% $a_b^c$ #1 & ~ \n<>") == (
+        r"\textbackslash{}input\{x\} 100\% \$a\_b\textasciicircum{}c\$ \#1 \& \textasciitilde{} \textless{}\textgreater{}"
+    )
+    grouped = latex_table(Table("t", "", "", ("arm", "split", "n"), (("[a", "id", 1), ("b", "ood", 2))))
+    assert r"\multicolumn{2}{@{}l}{\emph{id}} \\" in grouped and "\n{}[a & 1" in grouped
+
+
+def test_cards_claims_and_notes_come_first(tmp_path: Path) -> None:
+    claims = Table("claims", "Claims", "", ("claim", "verdict"), (("it rises", "cannot tell"),))
+    card = Card("Gap", estimate(-0.2, 24), "CoT - prompt; sft, id", signed=True)
+    page = Page("t", ("An answer.",), (), claims=claims, verdict="Of 1 claim, 0.", cards=(card,), notes=("How.",))
+    text = " ".join(Read(write_report(page, tmp_path).read_text("utf-8")).text.split())
+    order = [
+        text.index(part) for part in ("Of 1 claim", "it rises", "Gap −0.20 [−0.31, −0.07], n = 24 tasks", "An answer.", "How.")
+    ]
+    assert order == sorted(order) and "CoT − prompt; sft, id" in text
+
+
+def test_figures_for_a_paper_have_the_width_of_columns_and_no_title(folder: Path, tmp_path: Path) -> None:
+    def width(path: Path) -> float:
+        box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ", path.read_bytes())
+        assert box is not None
+        return float(box[1]) / 72
+
+    assert width(folder / "figures" / "curves.pdf") == pytest.approx(6.75)
+    assert width(folder / "figures" / "bars.pdf") == pytest.approx(3.25)
+    line = Line("a", (0.0, 1.0), (estimate(0.2), estimate(0.4)), "cot")
+    figure = Figure("f", "A title", "", "x", "y", (Panel("id", (line,)),))
+    sans, serif = (figure_pdf(figure, styles(figure, {}), font) for font in ("sans", "serif"))
+    assert b"DejaVuSans" in sans and b"STIX" in serif and b"DejaVuSans" not in serif
+
+
+def test_no_text_of_a_figure_is_smaller_than_12_pixels() -> None:
+    figure = next(item for item in hostile_page().sections[0].items if isinstance(item, Figure))
+    for svg in panel_svgs(figure, styles(figure, others_of([figure]))):
+        sizes = [float(size) for size in re.findall(r"font(?:-size)?: (?:bold |\d00 )?([\d.]+)px", svg)]
+        assert sizes and min(sizes) >= 12
+        assert float(re.findall(r'width="([\d.]+)pt"', svg)[0]) <= 340  # The page's panels are at least as wide.
 
 
 def test_what_is_drawn_stands_where_the_number_is() -> None:

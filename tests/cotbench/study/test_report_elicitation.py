@@ -140,4 +140,4 @@ def test_the_wording_table_has_a_row_for_each_wording() -> None:
     assert {name: row["prompt"] for name, row in by_wording.items()} == {
         name: 0.0 if name == "brief" else 0.5 for name in WORDINGS
     }
-    assert by_wording["brief"]["CoT: form kept"] == 0.0
+    assert by_wording["brief"]["CoT: format kept"] == 0.0

@@ -126,8 +126,8 @@ def test_agents_that_are_as_constructed_come_out_in_order(built: Scope) -> None:
     assert found["following", "spelled", "bare"].mean == pytest.approx(1.0)
     assert found["gap", "bare", None].mean == pytest.approx(0.0)
     section = instrument_section(built)
-    assert section is not None and section.title == "Does the instrument measure?"
-    assert "Of 19 demands, 19 come out as constructed, 0 reversed, and 0 cannot be told" in section.text
+    assert section is not None and section.title == "Do the probes measure what they should?"
+    assert "Of 19 expected orders, 19 come out as constructed, 0 are reversed, and 0 are undecided" in section.text
     figure, table = section.items
     assert isinstance(figure, Figure) and isinstance(table, Table)
     assert [panel.labels for panel in figure.panels] == [tuple(ROLES.values())] * 3

@@ -33,7 +33,7 @@ SECTIONS = [
     "Does the action follow the prompt?",
     "Does the wording of the instruction matter?",
     "The tests",
-    "How far the traces tell the action",
+    "Decodability of the traces",
 ]
 
 

@@ -26,13 +26,16 @@ from cotbench.stats.estimates import Estimate, paired_rate_difference
 from cotbench.stats.multiple_testing import holm
 from cotbench.stats.trend import CheckpointSeries
 from cotbench.study import report_conflict, report_masking, report_probes, report_tests, report_traces, report_training
-from cotbench.study.comparisons import CHANGES
+from cotbench.study.comparisons import CHANGES, finding_of
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyData
 from cotbench.study.family import family_of
+from cotbench.study.figures import reading_notes
 from cotbench.study.folder import folder_of, write_mark
 from cotbench.study.plan import make_study_plan
 from cotbench.study.report import answer
+from cotbench.study.report_cards import cards_of
+from cotbench.study.report_claims import claims_of, claims_table, claims_verdict
 from cotbench.study.report_training import Scope
 from cotbench.study.series import final_success, success_levels
 
@@ -229,7 +232,7 @@ def test_the_change_table_is_over_tasks_and_seeds_with_adjusted_p() -> None:
     found = report_training.gap_levels(scope, scope.cell("sft", "id"))
     assert found is not None and found.trend is not None
     assert row["gap"] == found.trend.change["both"] and row["p prompt"] == "<0.001*"
-    assert "over 60 tasks and 3 seeds" in table.caption and "3 seeds are few" in table.caption
+    assert "over 60 tasks and 3 seeds" in table.caption and "t intervals" in reading_notes(scope.data)[0]
 
 
 def test_the_family_holds_the_claims_and_corrects_them_together() -> None:
@@ -286,7 +289,7 @@ def test_arms_that_never_keep_the_format_are_not_compared() -> None:
 
 def test_where_no_checkpoint_keeps_the_format_it_is_said() -> None:
     scope = _without_format(_made(), lambda share: True, prompt_format_ok=False)
-    never = "no checkpoint keeps the format in prompt mode (at most 0.00 of the answers, 0.9 wanted)"
+    never = "no checkpoint keeps the format in prompt mode (at most 0.00 of the answers, 0.9 required)"
     assert never in answer(scope)[0]
     section = report_training.training_section(scope)
     assert section is not None and never in section.text
@@ -300,12 +303,48 @@ def test_where_no_checkpoint_keeps_the_format_it_is_said() -> None:
 def test_one_seed_says_what_it_cannot() -> None:
     scope = _study(_both_rise, text=STUDY.replace("seeds = [0, 1, 2]", "seeds = [0]"))
     section = report_tests.tests_section(scope)
-    assert section is not None and "nothing of another training run" in section.text
+    assert section is not None and "With one seed the tests are over tasks, and decide no claim." in section.text
     table = section.items[0]
-    assert isinstance(table, Table) and "One seed: nothing is said of another training run." in table.caption
+    assert isinstance(table, Table) and "Differences: 95 % intervals over 60 tasks." in table.caption
+    assert "Elicitation" not in table.caption and any("Elicitation" in note for note in reading_notes(scope.data))
     three = report_tests.tests_section(_made())
     assert three is not None and "All seeds of an arm share one set of traces and one base." in three.text
-    assert "3 seeds are few" in three.text
+
+
+def test_one_seed_decides_nothing_anywhere() -> None:
+    """Sentences, the table of changes and the claims take what a test decides from one function."""
+    scope = _study(_both_rise, lambda share: 0.2 + 0.6 * share, STUDY.replace("seeds = [0, 1, 2]", "seeds = [0]"))
+    first, second, *_ = answer(scope)
+    assert first.startswith("With one seed there is no verdict on the training.") and "from 0.20 to 0.60 [" in first
+    for word in ("rises", "falls", "flat"):
+        assert word not in first + second
+    section = report_training.training_section(scope)
+    assert section is not None
+    table = next(item for item in section.items if isinstance(item, Table))
+    assert {row[8] for row in table.rows} == {"undecided"}
+    test = family_of(scope.data).find(scope, "id", "sft", "prompt alignment")
+    assert test is not None and test.way == "rises" and finding_of(test) == "undecided"
+    assert claims_verdict(claims_table([scope])).endswith("supports 0, contradicts 0 and cannot tell on 13.")
+
+
+def test_sentences_and_claims_agree() -> None:
+    scope = _study(_both_rise, lambda share: 0.2 + 0.6 * share)
+    words = {"rises": "supported", "is flat": "supported", "falls": "contradicted"}
+    first = answer(scope)[0]
+    verdicts = {claim.text: claim.verdict for claim in claims_of(scope)}
+    assert words["rises"] == verdicts["training improves the prompt action"] and "alignment with the reference rises" in first
+    assert words["is flat"] == verdicts["the gap between them stays flat"] and "the gap between them is flat" in first
+
+
+def test_the_cards_are_the_gap_the_change_in_consistency_and_what_is_kept() -> None:
+    scope = _study(_both_rise, lambda share: 0.2 + 0.6 * share)
+    gap, consistency, kept = cards_of([scope])
+    assert (gap.estimate.mean, gap.estimate.n, gap.signed) == (pytest.approx(0.1, abs=0.01), 60, True)
+    test = family_of(scope.data).find(scope, "id", "sft", "consistency")
+    assert test is not None and consistency.estimate == test.estimate
+    assert kept.estimate.mean == pytest.approx(0.8) and "under 50 % of the trace of another state" in kept.about
+    assert all(card.about.endswith("sft, id") and card.estimate.low is not None for card in (gap, consistency, kept))
+    assert len(cards_of([scope, scope])) == 6
 
 
 def test_the_mask_ablation_goes_over_the_fractions_and_has_the_papers_numbers() -> None:

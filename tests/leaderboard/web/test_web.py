@@ -294,8 +294,10 @@ class Folder:
     def home(self) -> str:
         return "index.html"
 
-    def board(self, board: Board, state: Any = "replayed", sort: str = "rank", descending: bool = False, page: int = 1) -> Any:
-        return f"{board.slug}.html" if (state, sort, descending, page) == ("replayed", "rank", False, 1) else None
+    def board(
+        self, board: Board, state: Any = "replayed", sort: str = "rank", descending: bool = False, page: int = 1, name: str = ""
+    ) -> Any:
+        return f"{board.slug}.html" if (state, sort, descending, page, name) == ("replayed", "rank", False, 1, "") else None
 
     def entry(self, entry: str) -> str:
         return f"entries/{entry}.html"
@@ -424,7 +426,7 @@ def test_an_entry_says_what_is_known_of_it(full: Any, board: str) -> None:
     text = " ".join(Read(ask(board, f"/entries/{rejected.id}").text).text.split())
     assert "In episode alfworld/gen/pick/1#cot, step 4: observation" in text
     assert text.index("Submitted" + HOSTILE[0]) < text.index("Replayed" + HOSTILE[1])
-    assert "Pending. It was not replayed yet." in ask(board, f"/entries/{pending.id}").text.replace("</b>", "")
+    assert "Pending. It has not been replayed yet." in ask(board, f"/entries/{pending.id}").text.replace("</b>", "")
     unranked = ask(board, f"/entries/{by_name['Agent 05'].id}").text
     assert "It has no rank: 4 of 120 tasks." in unranked
 
@@ -679,7 +681,7 @@ def test_the_form_submits(store: Any) -> None:
         body, headers = form({"name": "Somebody else", "team": "A <b>team", "link": "x"}, packed())
         refused = ask(server, "/submit", "POST", body, headers)
         page = Read(refused.text)
-        assert refused.status == 422 and "Nothing was kept" in page.text and "the entry's team" in page.text
+        assert refused.status == 422 and "The submission was refused" in page.text and "the entry's team" in page.text
         assert [each.get("value") for each in page.all("input")] == [None, "Somebody else", "A <b>team", "x"]
         body, headers = form({"name": "Somebody else"}, packed())
         assert ask(server, "/submit", "POST", body, headers).status == 409

@@ -137,7 +137,7 @@ def test_the_form_leads_to_the_new_entry(opened: Callable[..., Any], board: Boar
     chrome.find_element("id", "file").send_keys(str(file))
     chrome.find_element("id", "name").send_keys("A <name> that is refused")
     chrome.find_element("css selector", ".submission button").click()
-    _eventually(lambda: "Nothing was kept" in chrome.find_element("tag name", "main").text, True)
+    _eventually(lambda: "The submission was refused" in chrome.find_element("tag name", "main").text, True)
     assert chrome.find_element("id", "name").get_attribute("value") == "A <name> that is refused"
     chrome.find_element("id", "file").send_keys(str(file))
     chrome.find_element("id", "name").clear()
