@@ -1,6 +1,6 @@
-"""Bridges: the same environments, splits, prompts and verdicts inside other frameworks, and results in their formats. Begin with
-`hosted_run` (episodes whose answers come from a framework's model); `inspect_task`, `verifiers_taskset` and `trl_rollout` are one
-framework each, `hub_folder`, `eval_results` and `model_card` one format each.
+"""Bridges: the same environments, splits, prompts and verdicts inside other frameworks, and results in their formats. Begin
+with `hosted_run` (episodes whose answers come from a framework's model); `inspect_task`, `verifiers_taskset` and `trl_rollout`
+are one framework each, `hub_folder`, `eval_results` and `model_card` one format each.
 """
 
 from typing import TYPE_CHECKING

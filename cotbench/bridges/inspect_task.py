@@ -1,5 +1,5 @@
-"""A run as a task of inspect_ai: one sample an episode. Invariant: a sample's score is the environment's verdict; a sample whose
-environment or model failed is an error of inspect_ai's, and one that a limit ended has no score.
+"""A run as a task of inspect_ai: one sample an episode. Invariant: a sample's score is the environment's verdict; a sample
+whose environment or model failed is an error of inspect_ai's, and one that a limit ended has no score.
 
 `inspect eval cotbench/cotbench -T env=alfworld-gen -T split=id --model MODEL`, or `inspect_ai.eval(inspect_task(...))`.
 """
@@ -30,8 +30,8 @@ try:
         get_model,
     )
     from inspect_ai.scorer import Score, Scorer, Target, grouped, mean, scorer, stderr
-    from inspect_ai.solver import Solver, TaskState, solver
     from inspect_ai.solver import Generate as SolverGenerate
+    from inspect_ai.solver import Solver, TaskState, solver
 except ImportError as error:
     raise MissingExtraError("a task of inspect_ai", "inspect") from error
 
@@ -105,9 +105,7 @@ def cotbench(
 ) -> Task:
     """Return the task that `inspect eval cotbench/cotbench` plays; the arguments are those of `inspect_task`."""
     folder = None if data is None else Path(data)
-    return inspect_task(
-        env, split, scheme=scheme, mode=mode, episodes=episodes, seed=seed, max_steps=max_steps, data=folder
-    )
+    return inspect_task(env, split, scheme=scheme, mode=mode, episodes=episodes, seed=seed, max_steps=max_steps, data=folder)
 
 
 @solver

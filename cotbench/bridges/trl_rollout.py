@@ -1,12 +1,12 @@
-"""Rollouts for TRL's GRPO trainer (`rollout_func`): whole episodes, played by the model that is being trained. Invariant: what is
-trained on are the token ids of a decision as they were generated, behind the prompt that they were generated from; the reward is
-the environment's verdict, and a failure ends the training with an error, never with a reward of 0.
+"""Rollouts for TRL's GRPO trainer (`rollout_func`): whole episodes, played by the model that is being trained. Invariant: what
+is trained on are the token ids of a decision as they were generated, behind the prompt that they were generated from; the
+reward is the environment's verdict, and a failure ends the training with an error, never with a reward of 0.
 
-TRL trains on one sequence a rollout. The prompts of later turns do not begin with the prompt and the answer of earlier ones (what
-is shown of the past is the executed action, without its trace), so an episode is no such sequence: laid end to end, about one
-token in nine would have another probability in training than it had when it was generated. So each rollout gives one decision of
-its episode, drawn by the seed, with the episode's reward: in expectation the mean over its decisions, at the price of playing
-those that are not drawn.
+TRL trains on one sequence a rollout. The prompts of later turns do not begin with the prompt and the answer of earlier ones:
+what is shown of the past is the executed action, without its trace. So an episode is no such sequence: laid end to end, about
+one token in nine would have another probability in training than it had when it was generated. Each rollout therefore gives one
+decision of its episode, drawn by the seed, with the episode's reward: in expectation the mean over its decisions, at the price
+of playing those that are not drawn.
 """
 
 from __future__ import annotations

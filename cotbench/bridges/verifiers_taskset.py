@@ -1,5 +1,5 @@
-"""A run as a taskset of verifiers (its v1 API), with the harness that plays it. Invariant: the reward is the environment's verdict;
-an episode whose environment or model failed has an error and no reward.
+"""A run as a taskset of verifiers (its v1 API), with the harness that plays it. Invariant: the reward is the environment's
+verdict; an episode whose environment or model failed has an error and no reward.
 
 The harness plays in this process, and every answer comes from the evaluated model through verifiers' own endpoint, so that its
 trace holds every call. A module that exports both is what `vf-eval MODULE` loads: see examples/bridge_verifiers.py.
