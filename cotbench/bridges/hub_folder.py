@@ -1,6 +1,6 @@
-"""A run, a suite of runs, traces or a probe as the folder of a data set for a hub. Invariant: `datasets.load_dataset(OUT)` reads
-the same records as from the source, whose card names files and columns; no line names a file of the machine that wrote it
-(tracebacks stay at home), and nothing that is unfinished leaves.
+"""A run, a suite of runs, traces or a probe as the folder of a data set for a hub. Invariant: `datasets.load_dataset(OUT)`
+reads the same records as from the source, whose card names files and columns; no line names a file of the machine that wrote it
+(there are no tracebacks), and nothing that is unfinished is exported.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""`README.md` of a trained model: a model card for a hub, out of the training's `recipe.json`. Invariant: the card says what the
-training recorded and nothing else; a card that a user has written is left alone.
+"""`README.md` of a trained model: a model card for a hub, out of the training's `recipe.json`. Invariant: the card says what
+the training recorded and nothing else; a card that a user has written is left alone.
 """
 
 from __future__ import annotations
@@ -70,7 +70,10 @@ def _front(record: Mapping[str, Any], adapter: bool) -> Iterator[str]:
     if _ON_A_HUB.fullmatch(base):
         yield f"base_model: {base}"
     yield "tags:"
-    yield from (f"- {tag}" for tag in ("cotbench", f"cotbench-{record['recipe']}", *sorted(record.get("elicitations") or {})))
+    yield from (
+        f"- {json.dumps(tag)}"
+        for tag in ("cotbench", f"cotbench-{record['recipe']}", *sorted(record.get("elicitations") or {}))
+    )
     yield "---"
 
 
@@ -79,10 +82,11 @@ def _text(record: Mapping[str, Any], name: str, adapter: bool) -> Iterator[str]:
     envs = ", ".join(f"{env} ({count} episodes)" for env, count in sorted((data.get("envs") or {}).items()))
     yield f"# {_line(name)}"
     yield ""
+    what = "An adapter of" if adapter else "A fine-tuned"
     yield (
-        f"{'An adapter of' if adapter else 'A fine-tuned'} `{_line(_base(record))}`, trained with the recipe `{record['recipe']}` of "
-        f"cotbench{f' on {_line(envs)}' if envs else ''}. It acts in text environments, with its reasoning before an action (CoT "
-        "mode) or without (prompt mode)."
+        f"{what} `{_line(_base(record))}`, trained with the recipe `{_line(record['recipe'])}` of cotbench"
+        f"{f' on {_line(envs)}' if envs else ''}. It acts in text environments, with its reasoning before an action (CoT mode) "
+        "or without (prompt mode)."
     )
     yield ""
     yield "## How it was trained"

@@ -162,7 +162,14 @@ class _Model:
 
 
 def episode_of(trace: Any) -> Episode:
-    """Return the episode that a trace holds."""
+    """Return the episode that a trace holds.
+
+    Raises:
+        AgentError: it was not played to its end.
+    """
+    if EPISODE not in trace.info:
+        ended = trace.stop_condition or "an error"
+        raise AgentError(f"the episode was not played to its end ({ended}): raise that limit, or run the episode again")
     return Episode.model_validate(trace.info[EPISODE])
 
 

@@ -1,16 +1,16 @@
 """TRL's GRPO trainer on whole episodes: what it is given is what was generated, and the reward is the environment's verdict."""
 
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cotbench.errors import EngineError, UsageError
-from tests.conftest import ROOT, needs_hf
+from tests.conftest import needs_hf
+from tests.cotbench.bridges.examples import example
 
 pytestmark = needs_hf
 ELICITATION = {"trace_tokens": 6, "action_tokens": 6}
@@ -104,17 +104,9 @@ def test_the_example_trains(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(
         sys, "argv", ["bridge_trl.py", "--model", str(folder), *_words(steps=1, max_steps=1, out=tmp_path / "out")]
     )
-    _example("bridge_trl").main()
+    example("bridge_trl").main()
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
 def _words(**options: Any) -> Sequence[str]:
     return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-
-
-def _example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
