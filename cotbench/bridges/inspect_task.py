@@ -33,7 +33,9 @@ try:
     from inspect_ai.solver import Generate as SolverGenerate
     from inspect_ai.solver import Solver, TaskState, solver
 except ImportError as error:
-    raise MissingExtraError("a task of inspect_ai", "inspect") from error
+    raise MissingExtraError(
+        "a task of inspect_ai (in an environment of its own, without constraints.txt)", "inspect"
+    ) from error
 
 EPISODE = "cotbench_episode"
 """Key of the sample's store under which its episode stands."""

@@ -167,7 +167,10 @@ class _Episodes:
         """
         failure = failure_in(episode)
         if failure is not None:
-            raise failure.exception
+            message = (
+                f"rollout of {episode.key}: {failure.error}; nothing was learned from it: train again from the last checkpoint"
+            )
+            raise replace(failure, error=message).exception
         self.by_key[episode.key] = episode
 
 

@@ -24,7 +24,9 @@ try:
     from openai import AsyncOpenAI
     from verifiers.v1.runtimes import ProgramResult
 except ImportError as error:
-    raise MissingExtraError("a taskset of verifiers", "verifiers") from error
+    raise MissingExtraError(
+        "a taskset of verifiers (in an environment of its own, without constraints.txt)", "verifiers"
+    ) from error
 
 EPISODE = "cotbench_episode"
 """Key of a trace's `info` under which its episode stands."""

@@ -1,4 +1,4 @@
-"""inspect_ai plays a run's episodes: with the official verdict as score, and an error where anything outside the model failed."""
+"""inspect_ai plays a run's episodes: with the official verdict as score, and an error for whatever else failed."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cotbench.errors import EngineError, UsageError
+from cotbench.errors import CotbenchError, EngineError, UsageError
 from tests.conftest import needs_hf
 from tests.cotbench.bridges.examples import example
 
@@ -90,7 +90,7 @@ def test_a_failure_is_an_error_and_no_reward(trainer: Any, monkeypatch: pytest.M
 
     monkeypatch.setattr(ALFWorldEnv, "_act", broken)
     rollout = _rollout()
-    with pytest.raises(EngineError, match="the engine is gone"):
+    with pytest.raises(CotbenchError, match=f"{rollout.plan.tasks[0]}#cot: the engine is gone"):
         rollout([rollout.plan.tasks[0]], trainer)
 
 

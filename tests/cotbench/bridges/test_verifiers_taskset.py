@@ -1,4 +1,4 @@
-"""verifiers plays a run's episodes: with the official verdict as reward, and an error where anything outside the model failed."""
+"""verifiers plays a run's episodes: with the official verdict as reward, and an error for whatever else failed."""
 
 from pathlib import Path
 from typing import Any
