@@ -18,7 +18,7 @@ from cotbench.bridges.inspect_task import episode_of
 
 def main(words: Sequence[str] | None = None, model: Any = None) -> EvalLog:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="mockllm/model", help="as inspect_ai names models; a mock that wins nothing")
+    parser.add_argument("--model", help="as inspect_ai names models: PROVIDER/NAME; default: $INSPECT_EVAL_MODEL")
     parser.add_argument("--env", default="alfworld-gen")
     parser.add_argument("--split", default="id")
     parser.add_argument("--episodes", type=int, default=4)

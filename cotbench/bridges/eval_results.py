@@ -2,7 +2,7 @@
 `samples_TASK_DATE.jsonl`. Invariant: a sample is an episode that was played to its end; one that failed is in no sample and no
 mean, but counted under `n-samples`.
 
-Source: lm-evaluation-harness 0.4.13: `evaluator.evaluate`, `evaluator_utils.EvalAcc`, `loggers.EvaluationTracker`. A request there
+Source: lm-evaluation-harness 0.4.13: `evaluator.evaluate`, `evaluator_utils.EvalAcc`, `loggers.EvaluationTracker`. Its request
 is one prompt with one answer. An episode is stored as one request: its prompt is the first one, its responses are the answers
 of all turns, in order (`resps`; `filtered_resps` are the actions).
 """

@@ -13,7 +13,7 @@ from cotbench.bridges import hub_folder
 from cotbench.bridges.eval_results import write_eval_results
 from cotbench.bridges.hub_folder import write_hub_folder
 from cotbench.bridges.model_card import write_model_card
-from cotbench.cli import main
+from cotbench.cli import run_cli
 from cotbench.errors import RunFolderError
 from cotbench.prompting.query import Decision, Query
 from cotbench.runs.episode import EPISODES, read_episodes
@@ -81,7 +81,7 @@ def test_a_suite_is_one_hub_folder(played: Run, tmp_path: Path) -> None:
 
 
 def test_what_is_not_finished_is_not_exported(played: Run, tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="neither manifest.json nor suite.json"):
+    with pytest.raises(RunFolderError, match=r"neither manifest\.json nor suite\.json"):
         write_hub_folder(tmp_path, tmp_path / "out")
     shutil.copytree(played.path, tmp_path / "run")
     (tmp_path / "run" / "summary.json").unlink()
@@ -217,11 +217,11 @@ def test_no_card_of_what_is_no_training(tmp_path: Path) -> None:
 
 def test_the_commands(played: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def cotbench(*words: Any) -> str:
-        assert main(["export", *map(str, words)]) == 0
+        assert run_cli(["export", *map(str, words)]) == 0
         return capsys.readouterr().out
 
     out = cotbench("hub", played.path, "--out", tmp_path / "hub")
     assert f"hf upload USER/NAME {tmp_path / 'hub'} . --repo-type dataset" in out
     assert len(json.loads(cotbench("eval-results", played.path, "--out", tmp_path / "results", "--json"))) == 3
     assert cotbench("card", _training(tmp_path / "t")).strip().endswith("README.md")
-    assert main(["export", "hub", str(played.path), "--out", str(tmp_path / "hub")]) == 2
+    assert run_cli(["export", "hub", str(played.path), "--out", str(tmp_path / "hub")]) == 2

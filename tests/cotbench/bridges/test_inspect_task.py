@@ -11,7 +11,15 @@ pytest.importorskip(
 )
 
 from inspect_ai import eval as evaluate
-from inspect_ai.model import ChatCompletionChoice, ChatMessageAssistant, ContentReasoning, ContentText, ModelOutput, get_model
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessageAssistant,
+    ContentReasoning,
+    ContentText,
+    ModelOutput,
+    ModelUsage,
+    get_model,
+)
 
 from cotbench.bridges.hosted_run import HostedRun, hosted_config
 from cotbench.bridges.inspect_task import episode_of, inspect_task
@@ -27,7 +35,8 @@ EPISODES = {"episodes": 1, "max_steps": 30}
 def _mock(answer: Callable[[list[Message]], str | ModelOutput]) -> Any:
     def output(messages: Any, *_: Any) -> ModelOutput:
         found = answer([Message(message.role, message.text) for message in messages])
-        return found if isinstance(found, ModelOutput) else ModelOutput.from_content("mockllm", found)
+        made = found if isinstance(found, ModelOutput) else ModelOutput.from_content("mockllm", found)
+        return made.model_copy(update={"usage": ModelUsage(input_tokens=10, output_tokens=5)})  # Else it fetches a tokenizer.
 
     return get_model("mockllm/model", custom_outputs=output, memoize=False)
 
@@ -44,7 +53,7 @@ def _evaluated(model: Any, folder: Path, **options: Any) -> Any:
 
 def test_the_score_is_the_verdict(tmp_path: Path) -> None:
     log = _evaluated(_mock(_expert().answer), tmp_path)
-    assert log.status == "success"
+    assert log.status == "success", log.error
     assert {sample.id.rpartition("#")[2]: sample.scores["verdict"].value for sample in log.samples} == {
         "prompt": 1.0,
         "cot": 1.0,
@@ -95,7 +104,7 @@ def test_hidden_reasoning_is_the_trace(tmp_path: Path) -> None:
 def test_the_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--episodes", "1", "--max-steps", "30", "--logs", str(tmp_path)]
     log = example("bridge_inspect").main(words, _mock(_expert().answer))
-    assert log.status == "success"
+    assert log.status == "success", log.error
     out = capsys.readouterr().out
     assert "cot: 1.00" in out and "the trace changed 0 of" in out
 
