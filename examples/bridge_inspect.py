@@ -13,7 +13,7 @@ from inspect_ai import eval as evaluate
 from inspect_ai.log import EvalLog
 
 from cotbench.bridges import inspect_task
-from cotbench.bridges.inspect_task import episode_of
+from cotbench.bridges.inspect_tasks import episode_of
 
 
 def main(words: Sequence[str] | None = None, model: Any = None) -> EvalLog:

@@ -7,7 +7,7 @@ import pytest
 
 from cotbench.errors import MissingExtraError
 
-BRIDGES = {"inspect_task": ("inspect_ai", "inspect"), "verifiers_taskset": ("verifiers.v1", "verifiers")}
+BRIDGES = {"inspect_tasks": ("inspect_ai", "inspect"), "verifiers_taskset": ("verifiers.v1", "verifiers")}
 
 
 @pytest.mark.parametrize("bridge", BRIDGES)

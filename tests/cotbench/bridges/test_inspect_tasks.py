@@ -22,7 +22,7 @@ from inspect_ai.model import (
 )
 
 from cotbench.bridges.hosted_run import HostedRun, hosted_config
-from cotbench.bridges.inspect_task import episode_of, inspect_task
+from cotbench.bridges.inspect_tasks import episode_of, inspect_task
 from cotbench.envs.alfworld.env import ALFWorldEnv
 from cotbench.errors import EngineError
 from cotbench.prompting.elicitation import Message
