@@ -29,6 +29,7 @@ LAYERS = (
     frozenset({"judge"}),
     frozenset({"report"}),
     frozenset({"study"}),
+    frozenset({"bridges"}),
     frozenset({"baselines", "leaderboard"}),
     frozenset({"cli"}),
 )

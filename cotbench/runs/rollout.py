@@ -90,7 +90,7 @@ _RETRIES = 1
 
 
 @dataclass(slots=True, eq=False)
-class _Slot:
+class EpisodeSlot:
     """One environment and the episode that is played in it; either the environment's reply or the agent's decision is awaited.
 
     Attributes:
@@ -235,13 +235,13 @@ class _Rollout:
         self._in_rounds = not isinstance(agent, StreamingAgent)
         answers: Answering = agent if isinstance(agent, StreamingAgent) else _Rounds(agent)
         self._answers = answers if self._in_rounds or not scores_actions(agent) else RankedAnswers(answers)
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, EpisodeSlot] = {}
 
     def play(self, waiting: deque[RolloutSpec], idle: deque[EnvHandle]) -> None:
         """Play until nothing is left."""
         while waiting or self._slots:
             while waiting and idle:
-                slot = _Slot(idle.popleft(), waiting.popleft(), Dialogue(self._rules.instructions, ("",)))
+                slot = EpisodeSlot(idle.popleft(), waiting.popleft(), Dialogue(self._rules.instructions, ("",)))
                 slot.begin(self._rules.instructions)
                 self._slots[slot.key] = slot
             working = [slot for slot in self._slots.values() if slot.env_pending]
@@ -266,7 +266,7 @@ class _Rollout:
             del self._slots[slot.key]
         return [slot.env for slot in over]
 
-    def _settle(self, slot: _Slot) -> bool:
+    def _settle(self, slot: EpisodeSlot) -> bool:
         """Handle an environment's reply; return whether the agent now has a query."""
         begun = slot.reply is not _NOT_BEGUN
         try:
@@ -335,7 +335,7 @@ class _Rollout:
                 raise agent_bug(self._agent, f"answered {key!r}, which it was not asked")
         raise agent_bug(self._agent, f"returned a {type(answer).__name__} from collect, not a key with its decision")
 
-    def _end(self, slot: _Slot, failure: Failure | None = None) -> None:
+    def _end(self, slot: EpisodeSlot, failure: Failure | None = None) -> None:
         slot.over = True
         self._observer.finished(slot.episode(failure))
 
