@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
-from cotbench.errors import CotbenchError, UsageError
+from cotbench.errors import CotbenchError, RunFolderError, UsageError
 from cotbench.runs.comparison import compare_runs
 from cotbench.view import pages
 from cotbench.view.assets import assets
@@ -153,7 +153,8 @@ def _refuse(scope: Scope, status: int, message: str) -> ASGIApp:
 
 
 def _of_error(request: Request, error: Exception) -> Response:
-    status = 400 if isinstance(error, UsageError) else 404
+    # What is not there is a `UsageError` too.
+    status = 400 if isinstance(error, UsageError) and not isinstance(error, RunFolderError) else 404
     return HTMLResponse(pages.error_page("This cannot be shown", str(error)), status, {"Cache-Control": "no-store"})
 
 

@@ -33,10 +33,11 @@ def run_table(summary: Summary) -> Table:
     gap = summary.gap
     columns = ("per episode", *(NAMES[mode] for mode in modes), *(["CoT − prompt"] if gap else []))
     beside: dict[str, Estimate] = {} if gap is None else {"Success": gap.success, "Score": gap.score}
+    same = all(summary.modes[mode].score == summary.modes[mode].success for mode in modes)
     rows: list[tuple[Cell, ...]] = [
         (name, *(get(summary.modes[mode]) for mode in modes), *([beside.get(name, "")] if gap else []))
         for name, get in (("Success", lambda mode: mode.success), *_MEANS)
-        if any(get(summary.modes[mode]) is not None for mode in modes)
+        if any(get(summary.modes[mode]) is not None for mode in modes) and not (name == "Score" and same)
     ]
     caption = "95 % intervals are over tasks (success: Wilson; its difference: Newcombe, paired; the rest: bootstrap)."
     return Table("numbers", "Numbers", caption, columns, tuple(rows), signed=frozenset({"CoT − prompt"}))
@@ -54,7 +55,7 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         found.append(
             (
                 "Won by one mode alone",
-                f"{gap.cot_only} tasks by CoT, {gap.prompt_only} by prompt, of {gap.n} (exact McNemar p = {gap.p:.2g})",
+                f"by CoT {gap.cot_only}, by prompt {gap.prompt_only}, of {gap.n} tasks (exact McNemar p = {gap.p:.2g})",
             )
         )
     if same is not None and same.consistency.mean is not None:
