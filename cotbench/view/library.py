@@ -91,18 +91,19 @@ class Library:
         Raises:
             RunFolderError: there is none, or a file of it is a link out of the root.
         """
-        return self._checked(self._runs, name, "run")
+        with self.lock:
+            self._search(self._clock())
+            return self._checked(self._runs.get(name), f"run {name[:200]!r}")
 
     def study(self, name: str) -> FollowedStudy:
         """Return a study; the arguments and errors are those of `run`."""
-        return self._checked(self._studies, name, "study")
-
-    def _checked(self, known: dict[str, F], name: str, noun: str) -> F:
         with self.lock:
             self._search(self._clock())
-            found = known.get(name)
+            return self._checked(self._studies.get(name), f"study {name[:200]!r}")
+
+    def _checked(self, found: F | None, title: str) -> F:
         if found is None:
-            raise RunFolderError(f"there is no {noun} {name[:200]!r} here")
+            raise RunFolderError(f"there is no {title} here")
         self._check_links(found.folder)
         return found
 
