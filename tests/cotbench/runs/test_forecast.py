@@ -117,7 +117,7 @@ def errors(
             forecast.ended(f"{task}#{mode}", mode, at, now)  # type: ignore[arg-type]
         if now >= asked:
             smoothed.update(now, forecast.seconds_left(now))
-            asked = now + total / 100
+            asked = now + total / 50
         for share in (0.1, 0.25, 0.5, 0.75, 0.9):
             if share not in found and now >= share * total:
                 left = smoothed.left(now)

@@ -61,7 +61,7 @@ def _text(view: Served, path: str, status: int = 200) -> str:
 def test_the_list_shows_runs_and_studies_as_they_are(view: Served) -> None:
     text = _text(view, "/")
     assert "4 runs" not in text and "3 runs." in text
-    for words in ("first slips alfworld-gen paper/id, seed 0 8/8", "deep/other random", "small small 1/43", "interrupted"):
+    for words in ("first slips alfworld-gen paper/id, seed 0 8/8", "deep/other random", "smoke small 1/43", "interrupted"):
         assert words in text, words
     assert "0.00 [0.00, 0.66]" in text, "0 of 2 by Wilson"
 
