@@ -13,7 +13,8 @@ from cotbench.runs.summary import ModeSummary, Summary
 from cotbench.runs.tables import NAMES
 from cotbench.stats.estimates import Estimate
 
-_MEANS: tuple[tuple[str, Callable[[ModeSummary], Estimate | None]], ...] = (
+_ROWS: tuple[tuple[str, Callable[[ModeSummary], Estimate | None]], ...] = (
+    ("Success", lambda mode: mode.success),
     ("Score", lambda mode: mode.score),
     ("Steps", lambda mode: mode.steps),
     ("Invalid actions", lambda mode: mode.invalid_actions),
@@ -36,7 +37,7 @@ def run_table(summary: Summary) -> Table:
     same = all(summary.modes[mode].score == summary.modes[mode].success for mode in modes)
     rows: list[tuple[Cell, ...]] = [
         (name, *(get(summary.modes[mode]) for mode in modes), *([beside.get(name, "")] if gap else []))
-        for name, get in (("Success", lambda mode: mode.success), *_MEANS)
+        for name, get in _ROWS
         if any(get(summary.modes[mode]) is not None for mode in modes) and not (name == "Score" and same)
     ]
     caption = "95 % intervals are over tasks (success: Wilson; its difference: Newcombe, paired; the rest: bootstrap)."
