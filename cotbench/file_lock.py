@@ -66,6 +66,26 @@ def file_lock(path: Path, *, shared: bool = False, wait: float = 0.0) -> Iterato
         os.close(handle)
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether somebody holds the lock of a file alone.
+
+    Looking holds it together with others for a moment, so that who wants it alone just then has to try again (`wait`).
+
+    Args:
+        path: the lock file.
+    """
+    if find_spec("fcntl") is None:
+        return False
+    try:
+        handle, _ = _acquire(path, shared=True)
+    except BlockingIOError:
+        return True
+    except OSError:  # There is none, or it is not ours to open.
+        return False
+    os.close(handle)
+    return False
+
+
 def _acquire(path: Path, shared: bool) -> tuple[int, Path | None]:
     """Return an open file, which holds the lock, and the owner file where that holds it instead.
 

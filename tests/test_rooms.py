@@ -12,7 +12,7 @@ import pytest
 from tests import house
 from tests.house import FOLDERS, ROOT
 
-HEAVY = ("torch", "transformers", "pandas", "scipy", "textworld", "gymnasium", "numpy", "sqlalchemy", "fastapi")
+HEAVY = ("torch", "transformers", "pandas", "scipy", "textworld", "gymnasium", "numpy", "sqlalchemy", "fastapi", "starlette")
 GROUND = frozenset(
     {
         *("errors", "failure", "registry", "plugins", "flags", "lazy_exports", "child_process", "child_main", "file_lock"),
@@ -21,7 +21,7 @@ GROUND = frozenset(
 )
 LAYERS = (
     GROUND,
-    frozenset({"stats", "envs"}),
+    frozenset({"stats", "envs", "web"}),
     frozenset({"prompting"}),
     frozenset({"agents"}),
     frozenset({"runs", "recipes"}),
@@ -30,7 +30,7 @@ LAYERS = (
     frozenset({"report"}),
     frozenset({"study"}),
     frozenset({"bridges"}),
-    frozenset({"baselines", "leaderboard"}),
+    frozenset({"baselines", "leaderboard", "view"}),
     frozenset({"cli"}),
 )
 """A room imports what stands above it in this list, and itself; the files of the ground also each other."""

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from cotbench.agents.registry import make_agent
 from cotbench.baselines.data.demonstration import TRACES_JSONL, Demonstration, read_demonstrations
@@ -17,7 +16,7 @@ from cotbench.envs.alfworld.generator import VERSION
 from cotbench.envs.cache import cache_folder, cache_lock
 from cotbench.runs import runner
 from cotbench.runs.manifest import MANIFEST, RunConfig
-from cotbench.runs.plan import make_plan
+from cotbench.runs.plan import RunPlan, make_plan
 from cotbench.runs.resources import Resources
 from cotbench.runs.rollout import Observer
 
@@ -28,8 +27,8 @@ TINY_DATA = "tiny"
 _TEACHER = "scripted?slips=0.1"
 
 
-Watch = Callable[[Any, Path], AbstractContextManager[Observer]]
-"""Returns a context with an observer of a run, given its plan and its folder."""
+Watch = Callable[[RunPlan], AbstractContextManager[Observer]]
+"""Returns a context with an observer of a run, given its plan."""
 
 
 def tiny_demonstrations(watch: Watch | None = None) -> list[Demonstration]:
@@ -53,7 +52,7 @@ def tiny_demonstrations(watch: Watch | None = None) -> list[Demonstration]:
 def _play(config: RunConfig, folder: Path, watch: Watch) -> None:
     plan = make_plan(config)
     agent, resources = make_agent(config.agent), Resources(num_envs=8, workers=2)
-    with watch(plan, folder) as observer:
+    with watch(plan) as observer:
         if (folder / MANIFEST).is_file():
             outcome = runner.resume_run(folder, agent=agent, resources=resources, observer=observer)
         else:
@@ -61,5 +60,5 @@ def _play(config: RunConfig, folder: Path, watch: Watch) -> None:
     write_traces(outcome)
 
 
-def _no_observer(plan: Any, folder: Path) -> AbstractContextManager[Observer]:
+def _no_observer(plan: RunPlan) -> AbstractContextManager[Observer]:
     return nullcontext(runner.SilentObserver())

@@ -48,6 +48,7 @@ COMMANDS = {
     "report": Entry(
         "Write a page: the answer in sentences, tables, figures, and the episodes to step through.", "report:report"
     ),
+    "view": Entry("Show a folder of runs and studies as a local page, live while they run.", "view:view"),
     "compare": Entry("Compare two runs on the tasks that both have played: second minus first.", "compare:compare"),
     "play": Entry('Play a task yourself. "?" lists what can be done, "!" asks the expert, Ctrl-D ends.', "play:play"),
     "judge": Entry(
@@ -62,7 +63,7 @@ COMMANDS = {
     "export": Entry(
         "Write results in the formats of other tools: data sets for a hub, model cards, eval results.", "export:app"
     ),
-    "list": Entry("List agents, environments, recipes, or the tasks of a split.", "listing:app"),
+    "list": Entry("List agents, environments, recipes, probes, runs, or the tasks of a split.", "listing:app"),
     "data": Entry("Data: pinned wheels that are read, and metadata of splits, traces and runs.", "data:app"),
 }
 

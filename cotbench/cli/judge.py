@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import Debug, Import, Resume, Typed, with_options
-from cotbench.cli.terminal import console, echo, echo_error, echo_json, text_column
+from cotbench.cli.terminal import console, echo, echo_json
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.judge.preference import PreferenceOptions
@@ -119,36 +119,21 @@ def _recorded(begun: Path, options: Any, typed: dict[str, Any]) -> Any:
 
 @contextmanager
 def _progress(plan: Any, folder: Path, limit: int | None, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """Return an observer that shows progress on standard error: a bar on a terminal, a line a state elsewhere."""
-    import sys
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
-
+    """Return an observer that shows progress on standard error; states that were judged before are done."""
+    from cotbench.cli.even_progress import EvenProgress
+    from cotbench.cli.progress_display import shown_progress
     from cotbench.probes.folder import ROWS, read_probe
 
     existing = read_probe(folder).rows if (folder / ROWS).is_file() else []
     results = [row.judgement.result for row in existing if row.error is None and row.left_out is None]
     total = max(len(results), min(limit or plan.recorded.revised, plan.recorded.revised))
-
-    def tally() -> str:
-        counts = ((name, results.count(name)) for name in ("cot", "prompt", "split", "no verdict", None))
-        return "  ".join(f"{name or 'error'} {count}" for name, count in counts if count)
-
-    def print_line(row: Any) -> None:
-        results.append(row.judgement.result)
-        ending = f"error: {row.error}" if row.error is not None else results[-1]
-        echo_error(f"{len(results)}/{total} step {row.step} of {row.task}: {ending}")
-
-    if quiet or not sys.stderr.isatty():
-        yield print_line if not quiet else lambda row: None
-        return
-    columns = (text_column("states"), BarColumn(bar_width=24), MofNCompleteColumn(), text_column("{task.fields[tally]}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console(stderr=True)) as bar:
-        task = bar.add_task("states", total=total, completed=len(results), tally=tally())
+    with shown_progress("states", total, quiet=quiet) as shown:
+        work = EvenProgress(shown, total, len(results))
 
         def advance(row: Any) -> None:
             results.append(row.judgement.result)
-            bar.update(task, advance=1, tally=tally())
+            counts = ((name, results.count(name)) for name in ("cot", "prompt", "split", "no verdict", None))
+            work.advance([f"{name or 'error'} {count}" for name, count in counts if count])
 
         yield advance
 

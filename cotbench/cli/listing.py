@@ -1,4 +1,4 @@
-"""`cotbench list`: agents, environments, tasks, recipes and probes."""
+"""`cotbench list`: agents, environments, tasks, recipes, probes and runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from cotbench.cli.flags import Import
 from cotbench.cli.terminal import console, echo, echo_json
 
-app = typer.Typer(help="List agents, environments, recipes, or the tasks of a split.", no_args_is_help=True)
+app = typer.Typer(help="List agents, environments, recipes, probes, runs, or the tasks of a split.", no_args_is_help=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
@@ -94,6 +94,32 @@ def probes(import_: Import = None, json_: _Json = False) -> None:
         options = [f"{option}={_default(field)}: {field.description}" for option, field in probe.options.model_fields.items()]
         rows.append((name, probe.description, "\n".join(options)))
     _print(("probe", "what it measures", "options"), rows, json_)
+
+
+@app.command("runs")
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The folder that is searched.", show_default="runs")] = Path(
+        "runs"
+    ),
+    json_: _Json = False,
+) -> None:
+    """The runs below a folder: what they play, how far they are, and their success so far."""
+    from cotbench.runs.run_list import list_runs
+
+    found = list_runs(folder)
+    if json_:
+        import json
+        from dataclasses import asdict
+
+        content = {
+            "runs": [run.model_dump(mode="json") for run in found.runs],
+            "unread": [asdict(one) for one in found.unread],
+        }
+        echo_json(json.dumps(content, indent=2))
+        return
+    from cotbench.runs.status_table import status_table
+
+    console().print(status_table(found, str(folder)))
 
 
 def _default(field: Any) -> str:

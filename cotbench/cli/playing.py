@@ -64,7 +64,7 @@ def play_run(
         debug: end the run at the first episode that a bug or another exception ends.
     """
     path = folder if isinstance(folder, Path) else folder.path
-    with progress(plan, quiet=quiet and not sys.stderr.isatty()) as observer:
+    with progress(plan, quiet=quiet and not sys.stderr.isatty(), agent=agent) as observer:
         if (path / MANIFEST).is_file():
             return runner.resume_run(folder, agent=agent, resources=resources, observer=observer, stop_at_failures=debug)
         return runner.start_run(plan, folder, agent=agent, resources=resources, observer=observer, stop_at_failures=debug)

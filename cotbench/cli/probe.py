@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import Debug, Import, Resume, Typed, with_options
-from cotbench.cli.terminal import console, echo_json, text_column
+from cotbench.cli.terminal import console, echo_json
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.probes.config import MEASUREMENT, ProbeConfig
@@ -77,7 +77,7 @@ def probe(
             quiet = json_ and not sys.stderr.isatty()
             with (
                 open_agent(config.agent, build) as player,
-                _progress(config.probe, len(found.states), quiet=quiet) as observer,
+                _progress(target, len(found.states), quiet=quiet) as observer,
             ):
                 summary = run_probe(
                     measured,
@@ -238,25 +238,23 @@ def _states(target: Path, config: ProbeConfig, resources: Resources, debug: bool
 
 
 @contextmanager
-def _progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """Return an observer that shows progress on standard error."""
-    import sys
+def _progress(target: Path, total: int, *, quiet: bool) -> Iterator[Callable[[Any], None]]:
+    """Return an observer that shows progress on standard error; states that were measured before are done."""
+    from cotbench.cli.even_progress import EvenProgress
+    from cotbench.cli.progress_display import shown_progress
+    from cotbench.probes.folder import ROWS, read_probe
 
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+    before = read_probe(target).rows if (target / ROWS).is_file() else ()
+    with shown_progress("states", total, quiet=quiet) as shown:
+        work = EvenProgress(shown, total, sum(row.error is None for row in before))
+        errors = 0
 
-    if quiet or not sys.stderr.isatty():
-        yield lambda row: None
-        return
-    columns = (
-        text_column("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(stderr=True)) as bar:
-        task = bar.add_task(f"{name}: states", total=total)
-        yield lambda row: bar.update(task, advance=1)
+        def advance(row: Any) -> None:
+            nonlocal errors
+            errors += row.error is not None
+            work.advance([f"{errors} errors"] if errors else [])
+
+        yield advance
 
 
 def _print_outcome(summary: Any, folder: Path, as_json: bool, again: str) -> int:

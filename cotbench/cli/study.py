@@ -210,15 +210,14 @@ def _progress(plan: Any, target: Path) -> Iterator[Any]:
     """Return an observer: a bar with the running stages on a terminal, a line a stage elsewhere; on standard error."""
     import sys
 
-    from cotbench.cli.study_progress import Bar, Lines
+    from cotbench.cli.progress_display import shown_progress
+    from cotbench.cli.study_progress import StudyProgress
     from cotbench.study.folder import is_done
 
-    done = sum(is_done(target, stage) for stage in plan.stages)
-    if not sys.stderr.isatty():
-        yield Lines(len(plan.stages), done)
-        return
-    with Bar(plan, done, target) as bar:
-        yield bar
+    done = [stage.name for stage in plan.stages if is_done(target, stage)]
+    lines = not sys.stderr.isatty()
+    with shown_progress("stages", len(plan.stages), quiet=lines) as shown:
+        yield StudyProgress(shown, plan, target, done, lines=lines)
 
 
 def _report(target: Path, as_json: bool) -> int:

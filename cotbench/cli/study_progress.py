@@ -1,87 +1,79 @@
-"""Progress of a study, on standard error: a bar with the running stages on a terminal, a line a stage elsewhere."""
+"""Progress of a study, on standard error: its stages, the running ones, and how long the rest takes."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-from cotbench.cli.terminal import console, echo_error, text_column
+from cotbench.cli.progress_display import Progress, format_duration
+from cotbench.cli.terminal import echo_error
+from cotbench.runs.forecast import SmoothedEnd
 from cotbench.study.folder import seconds_of
 from cotbench.study.plan import StudyPlan
 from cotbench.study.stage import Stage
+from cotbench.study.time_left import seconds_left
 
 
-def format_duration(seconds: float) -> str:
-    """Return a duration in seconds as text, such as `45 s`, `12 min`, `3.1 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+class StudyProgress:
+    """Observes a study and shows how far it is.
 
+    Args:
+        shown: where it is shown.
+        plan: its stages.
+        target: its folder.
+        done: names of the stages that are done already.
+        lines: print a line for each stage that ends, and let nothing else be shown.
+        clock: returns the time in seconds.
+    """
 
-class Lines:
-    """Prints a line for each stage that ends."""
-
-    def __init__(self, total: int, done: int) -> None:
-        self._total, self._count = total, done
-        if done:
-            echo_error(f"{done} of {total} stages are done already")
-
-    def began(self, stage: Stage) -> None:
-        """Do nothing."""
-
-    def ended(self, stage: Stage, seconds: float, error: str | None) -> None:
-        """Print a line for a stage that ended."""
-        self._count += error is None
-        ending = "done" if error is None else f"FAILED: {error}"
-        echo_error(f"{self._count}/{self._total} {stage.name}: {ending}, {format_duration(seconds)}")
-
-    def moment(self) -> None:
-        """Do nothing."""
-
-
-class Bar:
-    """Draws a bar, and the running stages."""
-
-    def __init__(self, plan: StudyPlan, done: int, target: Path) -> None:
-        columns = (
-            text_column("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            text_column("{task.fields[running]}"),
-            TimeElapsedColumn(),
-        )
-        self._bar = Progress(*columns, console=console(stderr=True))
-        self._task: Any = self._bar.add_task("stages", total=len(plan.stages), completed=done, running="")
+    def __init__(
+        self,
+        shown: Progress,
+        plan: StudyPlan,
+        target: Path,
+        done: Collection[str],
+        *,
+        lines: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._shown, self._stages, self._lines, self._clock = shown, plan.stages, lines, clock
+        self._took = {
+            stage.name: took for stage in plan.stages if stage.name in done and (took := seconds_of(target, stage)) is not None
+        }
+        self._done = set(done)
         self._running: dict[str, float] = {}
-        self._took = [duration for stage in plan.stages if (duration := seconds_of(target, stage)) is not None]
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.stop()
+        self._jobs = 1
+        self._end = SmoothedEnd()
+        if lines and done:
+            echo_error(f"{len(done)} of {len(plan.stages)} stages are done already")
 
     def began(self, stage: Stage) -> None:
-        """Show a stage as running."""
-        self._running[stage.name] = time.monotonic()
+        """Handle the beginning of a stage."""
+        self._running[stage.name] = self._clock()
+        self._jobs = max(self._jobs, len(self._running))
         self.moment()
 
     def ended(self, stage: Stage, seconds: float, error: str | None) -> None:
-        """Count a stage that ended; print its error where it failed."""
+        """Handle the end of a stage."""
         self._running.pop(stage.name, None)
-        if error is not None:
-            self._bar.console.print(f"{stage.name} FAILED: {error}", highlight=False, markup=False)
-        else:
-            self._bar.update(self._task, advance=1)
+        if error is None:
+            self._done.add(stage.name)
+            self._took[stage.name] = seconds
         self.moment()
+        ending = "done" if error is None else f"FAILED: {error}"
+        if self._lines:
+            left = self._end.left(self._clock())
+            more = "" if left is None or len(self._done) == len(self._stages) else f", about {format_duration(left)} left"
+            echo_error(f"{len(self._done)}/{len(self._stages)} {stage.name}: {ending}, {format_duration(seconds)}{more}")
+        elif error is not None:
+            self._shown.note(f"{stage.name} {ending}")
 
     def moment(self) -> None:
         """Show how long each stage has been running."""
-        now = time.monotonic()
-        texts = [f"{name} {format_duration(now - since)}" for name, since in self._running.items()]
-        self._bar.update(self._task, running=", ".join(texts))
+        now = self._clock()
+        running = {name: now - since for name, since in self._running.items()}
+        self._end.update(now, seconds_left(self._stages, self._took, running, self._jobs))
+        facts = [f"{name} {format_duration(took)}" for name, took in running.items()]
+        if not self._lines:
+            self._shown.update(len(self._done), facts, self._end.left(now))

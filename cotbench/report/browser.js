@@ -218,6 +218,16 @@
       }
     }
 
+    // The first revision of the run: one that hurt or helped, if there is one.
+    function toRevision() {
+      for (const effect of ["hurt", "helped", "revised"]) {
+        const episode = state.found.find((each) => each.steps.some((step) => step.effect === effect));
+        if (!episode) continue;
+        addressed = 0; // Nobody's choice.
+        return choose(episode, episode.steps.findIndex((step) => step.effect === effect));
+      }
+    }
+
     function address(episode, step) {
       const parts = new URLSearchParams({ run: state.run.label, task: episode.task, mode: episode.mode, step: String(step) });
       return `#${parts}`;
@@ -446,6 +456,7 @@
     chooseRun(state.run);
     filter();
     if (follow()) root.scrollIntoView();
+    else if (root.closest("[data-start=revision]")) toRevision();
   }
 
   const source = document.getElementById("episode-data");

@@ -22,6 +22,8 @@ LOCK = ".lock"
 """A file in every folder that is or was written to; the writing process holds a lock on it."""
 
 _WAIT = "wait for it, or choose another --out"
+_LOOKED_AT = 0.2
+"""Seconds after which a lock is tried again that somebody else may only have looked at (`file_lock.is_locked`)."""
 J = TypeVar("J", bound=JsonlStore[Any, Any])
 
 
@@ -158,7 +160,7 @@ def lock_folder(folder: Path, writer: str, then: str = _WAIT, *, shared: bool = 
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(file_lock(folder / LOCK, shared=shared))
+            stack.enter_context(file_lock(folder / LOCK, shared=shared, wait=_LOOKED_AT))
         except BlockingIOError as error:
             holder = f" ({error.strerror})" if error.strerror else ""
             raise RunFolderError(f"{folder} is in use by another {writer}{holder}: {then}") from error

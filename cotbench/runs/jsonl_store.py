@@ -92,28 +92,57 @@ class JsonlStore(Generic[R, X]):
             raise RunFolderError(f"{folder} holds no {cls.name}")
         digests = carries_digests(folder / cls.manifest)
         places, _ = cls._scan(path, digests)
-        return Records(path, places, cls._decoder(digests))
+        return Records(path, places, cls.decoder(digests))
 
     @classmethod
     def _scan(cls, path: Path, digests: bool) -> tuple[dict[Any, Place[X]], int]:
         """Return the places of the records, each key once, and the size of the complete lines."""
         with path.open("rb") as file:
-            return cls._find(path, file, cls._decoder(digests))
+            return cls._find(path, file, cls.decoder(digests))
 
     @classmethod
     def _find(cls, path: Path, file: BinaryIO, decode: Callable[[bytes, str], R]) -> tuple[dict[Any, Place[X]], int]:
         places: dict[Any, Place[X]] = {}
-        size = 0
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                break
-            record = decode(line, f"{path}:{number}")
-            _put(places, record, Place(size, len(line), record.error is not None, cls.row(record)))
-            size += len(line)
+        size, _ = cls.read_on(path, file, decode, places, 0, 0)
         return places, size
 
     @classmethod
-    def _decoder(cls, digests: bool) -> Callable[[bytes, str], R]:
+    def read_on(
+        cls,
+        path: Path,
+        file: BinaryIO,
+        decode: Callable[[bytes, str], R],
+        places: dict[Any, Place[X]],
+        size: int,
+        lines: int,
+    ) -> tuple[int, int]:
+        """Add the places of the records that follow the first lines of a file, which is read from there on.
+
+        Args:
+            path: of the file.
+            file: the file, at that place.
+            decode: returns the record of a line.
+            places: of the records before.
+            size: of those lines in bytes; `lines` is how many they are.
+
+        Returns:
+            The size of all complete lines, and how many they are.
+        """
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            record = decode(line, f"{path}:{lines + 1}")
+            _put(places, record, Place(size, len(line), record.error is not None, cls.row(record)))
+            size, lines = size + len(line), lines + 1
+        return size, lines
+
+    @classmethod
+    def decoder(cls, digests: bool) -> Callable[[bytes, str], R]:
+        """Return the function that reads a record from a line and the line's name; see `Records`.
+
+        Args:
+            digests: whether the lines carry digests.
+        """
         return partial(_decoded, cls.model, cls.noun, digests)
 
     @property
@@ -158,7 +187,7 @@ class JsonlStore(Generic[R, X]):
         if size != self._size or any(old.offset != new.offset for old, new in zip(moved, final.values(), strict=True)):
             write_atomically(self._path, self._lines(moved))
         self._places, self._size = final, size
-        return Records(self._path, final, self._decoder(self._digests))
+        return Records(self._path, final, self.decoder(self._digests))
 
     def _lines(self, places: Sequence[Place[X]]) -> Iterator[bytes]:
         for place in places:

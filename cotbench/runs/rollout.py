@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cotbench.agents.base import Agent, StreamingAgent, agent_code, needs_of, scores_actions
 from cotbench.agents.decisions import bounded_decision, check_decision, decide_all, error_decision
@@ -81,6 +81,14 @@ class Observer(Protocol):
 
     def finished(self, episode: Episode) -> None:
         """Handle the end of an episode."""
+
+
+@runtime_checkable
+class StepObserver(Observer, Protocol):
+    """Receive what was executed, too."""
+
+    def executed(self, unit: RolloutSpec, step: Step) -> None:
+        """Handle an executed action with its decisions; called before `stepped`."""
 
 
 _NOT_BEGUN = EnvReply("", False, False, {})
@@ -284,6 +292,8 @@ class _Rollout:
             self._end(slot, failure_of(error))
             return False
         if begun:
+            if isinstance(self._observer, StepObserver):
+                self._observer.executed(slot.unit, slot.steps[-1])
             self._observer.stepped(slot.unit, len(slot.steps))
         if slot.reply.terminated or slot.reply.truncated:
             self._end(slot)

@@ -31,13 +31,13 @@ from cotbench.errors import UsageError
 from cotbench.failure import AGENT_BUG, failure_in
 from cotbench.runs.dataset_card import write_run_card
 from cotbench.runs.env_workers import EnvSettings, open_envs
-from cotbench.runs.episode import EPISODES, Episode, Journal, read_episodes
+from cotbench.runs.episode import EPISODES, Episode, Journal, Step, read_episodes
 from cotbench.runs.episode_row import EpisodeRow
 from cotbench.runs.folder import WritableFolder, file_name, make_folder, open_folder
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, RunConfig, provenance, read_manifest
 from cotbench.runs.plan import RunPlan, make_plan
 from cotbench.runs.resources import Resources
-from cotbench.runs.rollout import Observer, RolloutRules, RolloutSpec, play
+from cotbench.runs.rollout import Observer, RolloutRules, RolloutSpec, StepObserver, play
 from cotbench.runs.summary import SUMMARY, Summary, summarize
 from cotbench.runs.tracker import RunTracker, require_trackers
 
@@ -278,6 +278,10 @@ class _Recorder:
     stop_at_failures: bool
     begun: bool = False
     bugs: int = 0
+
+    def executed(self, unit: RolloutSpec, step: Step) -> None:
+        if isinstance(self.observer, StepObserver):
+            self.observer.executed(unit, step)
 
     def stepped(self, unit: RolloutSpec, step: int) -> None:
         self.begun = True

@@ -4,13 +4,11 @@ names only.
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
 from cotbench.errors import UsageError
 from cotbench.leaderboard.submission.limits import PACKED
-
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+from cotbench.web.hosts import LOOPBACK, address_of, hostname
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,41 +50,16 @@ class Settings:
         """Return whether only this machine can reach it."""
         if self.host.lower() == "localhost":
             return True
-        address = _address(self.host)
+        address = address_of(self.host)
         return address is not None and address.is_loopback
 
     def answers(self, host: str) -> bool:
         """Return whether the server answers to a Host header."""
         name = hostname(host)
-        own = (*self.hosts, self.host, *(_LOOPBACK if self.loopback else ()))
+        own = (*self.hosts, self.host, *(LOOPBACK if self.loopback else ()))
         if name is None:
             return False
         if name in {hostname(one) for one in own}:
             return True
-        bound = _address(self.host)
-        return bound is not None and bound.is_unspecified and _address(name) is not None
-
-
-def hostname(host: str) -> str | None:
-    """Return the name in a Host header, in lower case, without port and brackets; None where there is none."""
-    text = host.strip().lower()
-    if text.startswith("["):
-        inside, closed, port = text[1:].partition("]")
-        name = inside if closed and (not port or _is_port(port)) else ""
-    elif text.count(":") > 1:
-        name = text
-    else:
-        name, colon, port = text.partition(":")
-        name = name if not colon or _is_port(f":{port}") else ""
-    return name.removesuffix(".") or None
-
-
-def _is_port(text: str) -> bool:
-    return text.startswith(":") and text[1:].isascii() and text[1:].isdigit()
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return None
+        bound = address_of(self.host)
+        return bound is not None and bound.is_unspecified and address_of(name) is not None
