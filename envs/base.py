@@ -14,6 +14,7 @@ import gymnasium
 from cotbench.envs.reading import ActionParts, read_action, word_parts
 from cotbench.envs.space import AnyText
 from cotbench.errors import EngineError, EpisodeOverError, UnknownNameError, UsageError
+from cotbench.notebook import Display, Displayed
 
 REQUESTS = ("admissible_actions", "expert_action")
 """Entries that an environment adds to `info` only on `request=`."""
@@ -44,7 +45,7 @@ class EnvOutcome:
     invalid_action: str | None = None
 
 
-class TextEnv(gymnasium.Env[str, str]):
+class TextEnv(Displayed, gymnasium.Env[str, str]):
     """Base of the text environments: task choice, step budget, the `info` contract, rendering.
 
     A subclass implements which tasks a split has (`_split_tasks`), how one is started (`_start`), how an action is executed
@@ -291,6 +292,18 @@ class TextEnv(gymnasium.Env[str, str]):
     def render(self) -> str | None:
         """Return the last action and observation, in render mode "ansi"."""
         return self._rendered if self.render_mode == "ansi" else None
+
+    def _display(self) -> Display:
+        begun = self._task is not None
+        state = f"step {self._steps} of {self._budget}" if self._running else "over" if begun else "call reset()"
+        shown = [("task", self._task or ""), ("goal", self._goal), ("episode", state)] if begun else [("episode", state)]
+        return Display(
+            f"{type(self).__name__}, split {self.split} of {self.scheme}",
+            figures=tuple(f"{name}: {value}" for name, value in shown),
+            columns=("", "value"),
+            rows=tuple(shown),
+            notes=(self._rendered,) if begun else (),
+        )
 
     def _info(self, outcome: EnvOutcome) -> dict[str, Any]:
         info: dict[str, Any] = {

@@ -17,6 +17,7 @@ GROUND = frozenset(
     {
         *("errors", "failure", "registry", "plugins", "flags", "lazy_exports", "child_process", "child_main", "file_lock"),
         *("paper", "server_url", "proxy", "json_text", "bounds", "parent_death", "printable"),
+        *("notebook", "status_line", "callable_package"),
     }
 )
 LAYERS = (
@@ -30,6 +31,7 @@ LAYERS = (
     frozenset({"report"}),
     frozenset({"study"}),
     frozenset({"baselines", "leaderboard"}),
+    frozenset({"api"}),
     frozenset({"cli"}),
 )
 """A room imports what stands above it in this list, and itself; the files of the ground also each other."""

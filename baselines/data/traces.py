@@ -30,7 +30,7 @@ from cotbench.runs.dataset_card import DataConfig, columns_of, record_columns, s
 from cotbench.runs.episode import EPISODES, Episode
 from cotbench.runs.folder import FolderKind
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER
-from cotbench.runs.runner import RunOutcome
+from cotbench.runs.results import Run
 from cotbench.stats.decodability import Decodability
 
 TRACES = "traces.json"
@@ -174,7 +174,7 @@ def _silent(episode: Episode) -> bool:
     return not traces or sum(not (trace or "").strip() for trace in traces) > MOST_SILENT * len(traces)
 
 
-def write_traces(outcome: RunOutcome, *, parquet: bool = False, encoder: TokenEncoder | None = None) -> TracesSummary:
+def write_traces(outcome: Run, *, parquet: bool = False, encoder: TokenEncoder | None = None) -> TracesSummary:
     """Write `traces.jsonl` and `traces.json` into a finished run's folder, and `traces.parquet` if wanted or there already.
 
     Token ids of other traces do not stay in the folder.
@@ -188,10 +188,10 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False, encoder: TokenEn
         UsageError: a task is scored, or no example is left for the encoder.
         MissingExtraError: Parquet is wanted, and pyarrow is not installed.
     """
-    folder, config = outcome.folder, outcome.manifest.config
+    folder, config = outcome.path, outcome.manifest.config
     instructions = outcome.manifest.entry.instructions()
     own = instructions == env_entry(config.env).instructions()
-    successes = keep_successes(outcome.episodes, config.env, config.agent, None if own else instructions)
+    successes = keep_successes(outcome.records, config.env, config.agent, None if own else instructions)
     check_trainable(successes.demonstrations)
     examples = None
     if encoder is not None and successes.demonstrations:
@@ -267,7 +267,7 @@ def _read_summary(folder: Path) -> TracesSummary | None:
         return None
 
 
-def _write_card(outcome: RunOutcome, tokens: TokensSummary | None, *, parquet: bool) -> None:
+def _write_card(outcome: Run, tokens: TokensSummary | None, *, parquet: bool) -> None:
     """Write the card of a traces folder: the demonstrations, and the episodes that they were taken from."""
     config = outcome.manifest.config
     text = (
@@ -287,7 +287,7 @@ def _write_card(outcome: RunOutcome, tokens: TokensSummary | None, *, parquet: b
     if tokens is not None:
         text += f" The table `tokens` holds the token ids and labels of each decision for `{tokens.model}`."
         tables.append(DataConfig("tokens", {"train": TOKENS_JSONL}, COLUMNS))
-    write_card(outcome.folder, f"Traces of {config.agent} on {config.env}", text, tables)
+    write_card(outcome.path, f"Traces of {config.agent} on {config.env}", text, tables)
 
 
 def _sha256(path: Path) -> str:

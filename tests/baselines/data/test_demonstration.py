@@ -52,7 +52,7 @@ class Spy(ExpertAgent):
 def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Spy, list[Episode]]:
     spy = Spy()
     config = RunConfig(agent="spy", env=ENV, split="train", mode="cot", tasks=TASKS)
-    return spy, run(config, out=tmp_path_factory.mktemp("run"), agent=spy).episodes
+    return spy, run(config, out=tmp_path_factory.mktemp("run"), agent=spy).records
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from cotbench.cli import run_cli
 from cotbench.errors import AgentBugError, UsageError
 from cotbench.runs import tracker as tracker_module
 from cotbench.runs.manifest import RunConfig
-from cotbench.runs.runner import RunOutcome, run
+from cotbench.runs.results import Run
+from cotbench.runs.runner import run
 from cotbench.runs.tracker import require_trackers
 from tests.lines import read_objects
 
@@ -68,7 +69,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def _run(out: Path, *trackers: str, **more: Any) -> RunOutcome:
+def _run(out: Path, *trackers: str, **more: Any) -> Run:
     return run(RunConfig(agent="expert", env=ENV, episodes=2, max_steps=3, **more), out=out, report_to=trackers)
 
 

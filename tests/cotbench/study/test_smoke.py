@@ -70,7 +70,7 @@ def smoke(study: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("smoke") / "study"
     with pytest.MonkeyPatch.context() as patch:
         if study != "smoke":  # In processes of its own: test_scheduler.py, and the whole study.
-            patch.setattr("cotbench.cli.study._executor", inline_executor)
+            patch.setattr("cotbench.api.study._executor", inline_executor)
         assert run_cli(["study", study, "--out", str(out)]) == 0
     return out
 

@@ -60,7 +60,7 @@ def _played(folder: Path, agent: str, **changes: Any) -> Bundle:
     config = RunConfig(**{"agent": agent, "tasks": (ONE, TWO), "max_steps": EXPERT_STEPS, **changes})
     outcome = run(config, out=folder / agent)
     assert all(mode.errors == 0 for mode in outcome.summary.modes.values())
-    return _bundle(outcome.manifest, outcome.episodes)
+    return _bundle(outcome.manifest, outcome.records)
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +330,7 @@ def many(folder: Path) -> Bundle:
     """Forty episodes of twenty tasks."""
     tasks = tuple(f"alfworld/gen/pick/{seed}" for seed in range(20))
     outcome = run(RunConfig(agent="random", tasks=tasks, max_steps=5), out=folder / "many")
-    return _bundle(outcome.manifest, outcome.episodes)
+    return _bundle(outcome.manifest, outcome.records)
 
 
 def test_the_first_difference_is_the_same_with_any_number_of_processes(many: Bundle, children: list[ChildProcess]) -> None:

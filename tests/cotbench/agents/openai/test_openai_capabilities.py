@@ -215,8 +215,8 @@ def test_a_key_is_never_written_down(
         config = RunConfig(agent=spec, episodes=3, mode="cot", max_steps=1, elicitation=SHORT)
         outcome = run(config, out=tmp_path / "run", agent=agent)
         agent.close()
-        assert sum(episode.error is not None for episode in outcome.episodes) == 3
-        assert all("[key]" in (episode.error or "") for episode in outcome.episodes)
+        assert sum(episode.error is not None for episode in outcome.records) == 3
+        assert all("[key]" in (episode.error or "") for episode in outcome.records)
     written = "".join(path.read_text() for path in (tmp_path / "run").rglob("*") if path.is_file())
     assert KEY not in written + "".join(capfd.readouterr()) + caplog.text
     assert all("secret" not in str(value) for value in vars(agent).values() if isinstance(value, str | dict))
