@@ -1,7 +1,7 @@
-"""A package that can be called like a function. Invariant: it stays the package that it is; calling it is calling the function.
+"""A package that can be called like a function. Invariant: it stays the package that it is; calling it calls the function.
 
-`cotbench.study` is the room of studies, and what does a study in Python. One name cannot be bound to both: whichever was imported
-last would be found.
+`cotbench.study` is the room of studies, and what does a study in Python. One name cannot be bound to both: whichever was
+imported last would be found.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A result as Python shows it: a few lines of text, a small table in a notebook, or rows in pandas. Invariant: whatever stands in it is escaped
-and printable; its colours are those of the page around it, so that it is readable on a light and on a dark one.
+"""A result as Python shows it: a few lines of text, a small table in a notebook, or rows in pandas. Invariant: whatever stands
+in it is escaped and printable; its colours are those of the page around it, so that it is readable on a light and a dark one.
 """
 
 from __future__ import annotations
@@ -81,6 +81,9 @@ class Displayed:
 
     def __repr__(self) -> str:
         return self._display().text()
+
+    def __str__(self) -> str:
+        return repr(self)
 
     def _repr_html_(self) -> str:
         return self._display().html()

@@ -1,5 +1,5 @@
-"""The progress of a long call in a notebook: one line in the cell's output, replaced in place. Invariant: nothing is shown outside
-of a notebook, and no control character is ever written.
+"""The progress of a long call in a notebook: one line in the cell's output, replaced in place. Invariant: nothing is shown
+outside of a notebook, and no control character is ever written.
 """
 
 from __future__ import annotations

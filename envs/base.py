@@ -293,6 +293,8 @@ class TextEnv(Displayed, gymnasium.Env[str, str]):
         """Return the last action and observation, in render mode "ansi"."""
         return self._rendered if self.render_mode == "ansi" else None
 
+    __str__ = gymnasium.Env.__str__
+
     def _display(self) -> Display:
         begun = self._task is not None
         state = f"step {self._steps} of {self._budget}" if self._running else "over" if begun else "call reset()"

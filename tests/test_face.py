@@ -66,7 +66,7 @@ def test_every_name_is_there_with_its_documentation(name: str) -> None:
     thing = getattr(cotbench, name)
     assert callable(thing) and thing.__name__ == (f"cotbench.{name}" if name in cotbench._ROOMS else name)
     assert name in cotbench._ROOMS or thing.__module__.startswith("cotbench.")
-    assert thing.__doc__ and inspect.signature(thing)
+    assert thing.__doc__ and (name[0].isupper() or inspect.signature(thing))
 
 
 def test_a_type_checker_sees_the_same_names() -> None:

@@ -1,5 +1,5 @@
-"""`cotbench.train`: a trained model, its checkpoints and its log. Invariant: the same as `cotbench train`; what is read of a folder
-is what its cards say.
+"""`cotbench.train`: a trained model, its checkpoints and its log. Invariant: the same as `cotbench train`; what is read of a
+folder is what its cards say.
 """
 
 from __future__ import annotations

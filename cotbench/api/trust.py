@@ -1,5 +1,5 @@
-"""What a folder or a file names is used like what the caller wrote. Invariant: without `trust=True` no other machine is contacted
-and no other key is read on the word of a file alone; the rule is that of `--trust`.
+"""What a folder or a file names is used like what the caller wrote. Invariant: without `trust=True` no other machine is
+contacted and no other key is read on the word of a file alone; the rule is that of `--trust`.
 """
 
 from __future__ import annotations

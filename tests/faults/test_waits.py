@@ -29,8 +29,8 @@ from cotbench.leaderboard.verification.verify import verify_bundle
 from cotbench.runs import env_workers
 from cotbench.runs.episode import Episode
 from cotbench.runs.manifest import RunConfig
-from cotbench.runs.rollout import RolloutSpec
 from cotbench.runs.results import Run
+from cotbench.runs.rollout import RolloutSpec
 from cotbench.runs.runner import run
 from tests.conftest import needs_bfcl, needs_hf, needs_openai, needs_scienceworld
 from tests.processes import alive, descendants, seconds_until_gone
