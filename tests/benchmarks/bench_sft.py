@@ -31,7 +31,7 @@ from cotbench.runs.resources import Resources
 from tests.conftest import needs_hf
 
 pytestmark = needs_hf
-pytest.importorskip("trl", reason="pip install 'cotbench[dev]'")
+pytest.importorskip("trl", reason="pip install -e '.[dev]'")
 
 ENV, EPISODES, BATCH, ROUNDS, THREADS, VOCABULARY, ROW = "alfworld-gen", 8, 16, 3, 1, 4096, 4096
 RATE = 1e-3

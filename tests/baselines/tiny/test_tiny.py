@@ -123,7 +123,7 @@ def test_the_template_marks_the_assistants_tokens_and_changes_no_prompt(tokenize
 
 @needs_datasets
 def test_trl_trains_on_the_assistants_tokens_alone(tokenizer: Any, tmp_path: Path) -> None:
-    trl = pytest.importorskip("trl", reason="pip install 'cotbench[dev]'")
+    trl = pytest.importorskip("trl", reason="pip install -e '.[dev]'")
     import datasets
     import transformers
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("accelerate", reason="pip install 'cotbench[hf]'")
+pytest.importorskip("accelerate", reason="pip install -e '.[hf]'")
 
 from accelerate import tracking
 
@@ -168,7 +168,7 @@ def test_names() -> None:
             require_trackers(names)
 
 
-@pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed: pip install 'cotbench[dev]'")
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed: pip install -e '.[dev]'")
 def test_tensorboard_shows_the_numbers(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

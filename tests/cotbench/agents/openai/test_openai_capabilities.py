@@ -14,6 +14,7 @@ from cotbench.agents import make_agent
 from cotbench.agents.openai import connection
 from cotbench.agents.openai.address import read_address
 from cotbench.errors import AgentError, CotbenchError, MissingExtraError, UsageError
+from cotbench.installation import install_command
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.runner import run
 from tests.conftest import needs_openai
@@ -262,5 +263,5 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_missing_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "find_spec", lambda package: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'cotbench\[openai\]'"):
+    with pytest.raises(MissingExtraError, match=re.escape(install_command("openai"))):
         make_agent("openai:m@http://127.0.0.1:1")
