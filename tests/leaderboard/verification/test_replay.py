@@ -462,9 +462,8 @@ def test_a_difference_under_another_release_is_no_rejection(drawn: Bundle) -> No
     packages = {**drawn.manifest.packages, "cotbench": "0.0.1"}
     assert verify_bundle(_with(drawn, packages=packages)).difference is None, "what agrees, agrees"
     forged = _bundle(drawn.manifest.model_copy(update={"packages": packages}), _edited(drawn.episodes, 0, score=1.0))
-    with pytest.raises(
-        MissingDataError, match=r"differs here \(.*#prompt: score\), but .*: " + re.escape(install_version("0.0.1"))
-    ):
+    remedy = re.escape(install_version("0.0.1"))
+    with pytest.raises(MissingDataError, match=rf"differs here \(.*#prompt: score\), but .*: {remedy}, then verify"):
         verify_bundle(forged)
 
 
