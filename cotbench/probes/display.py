@@ -11,8 +11,8 @@ from cotbench.probes.numbers import ProbeNumbers
 from cotbench.stats.estimates import Estimate
 from cotbench.stats.formatting import format_estimate
 
-_FIGURES = 4
-"""Numbers in the text form; the table has all but the curves."""
+_FIGURES, _ROWS = 4, 12
+"""Numbers in the text form, and in the table."""
 
 
 class Measured(Protocol):
@@ -51,17 +51,20 @@ def probe_display(of: Measured, numbers: ProbeNumbers, path: Path | None = None)
         numbers: of the probe.
         path: its folder; None: not named.
     """
-    estimates = [(name, format_estimate(one, 3), str(one.n)) for name, one in numbers.estimates.items()]
-    counts = [(name, str(count), "") for name, count in numbers.counts.items()]
+    known = [(name, one) for name, one in numbers.estimates.items() if one.mean is not None]
+    estimates = [(name, format_estimate(one, 3), str(one.n)) for name, one in known]
     figures = [f"{name}: {value} (n={n})" for name, value, n in estimates[:_FIGURES]]
     if len(estimates) > _FIGURES:
-        figures.append(f"... and {len(estimates) - _FIGURES} more numbers")
+        figures.append(f"... and {len(estimates) - _FIGURES} more numbers: .estimates")
+    rows = estimates[:_ROWS]
+    if len(estimates) > _ROWS:
+        rows.append((f"... and {len(estimates) - _ROWS} more: .estimates", "", ""))
     return Display(
         f"Probe {of.probe} of {of.agent} on {of.env} {of.scheme}/{of.split}: {numbers.states} states of {numbers.tasks} tasks, "
         f"seed {of.seed}",
         figures=tuple(figures),
         columns=(of.probe, "value", "n tasks"),
-        rows=(*estimates, *counts),
+        rows=tuple(rows),
         notes=tuple(_notes(numbers, path)),
     )
 

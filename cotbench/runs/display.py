@@ -29,10 +29,12 @@ def summary_display(summary: Summary) -> Display:
     rows = [
         row("episodes", lambda one: str(one.n), f"{gap.n} pairs" if gap else ""),
         row("success", lambda one: format_estimate(one.success), _signed(gap.success if gap else None)),
-        row("score", lambda one: format_estimate(one.score), _signed(gap.score if gap else None)),
-        row("steps", lambda one: format_estimate(one.steps, 1)),
-        row("tokens generated", lambda one: format_estimate(one.tokens, 0)),
     ]
+    if any(one.score.mean != one.success.mean for one in modes.values()):
+        rows.append(row("score", lambda one: format_estimate(one.score), _signed(gap.score if gap else None)))
+    rows.append(row("steps", lambda one: format_estimate(one.steps, 1)))
+    if any(one.tokens.mean for one in modes.values()):
+        rows.append(row("tokens generated", lambda one: format_estimate(one.tokens, 0)))
     columns = ("per episode", *(_NAMES[mode] for mode in modes), *(["CoT - prompt"] if gap is not None else []))
     return Display(
         f"{place}: {played} tasks, seed {summary.seed}",
@@ -80,10 +82,11 @@ def comparison_display(comparison: Comparison) -> Display:
     notes: list[str] = []
     for one in comparison.envs.values():
         before = f"{one.env}: " if several else ""
-        for name, test, paired in _quantities(one):
+        for name, test, paired, signed in _quantities(one):
             found = comparison.family.get(test)
             p_values = ("", "") if found is None else (_p(found.p), _p(found.adjusted))
-            cells = (format_estimate(paired.first), format_estimate(paired.second), _signed(paired.difference))
+            sides = [format_estimate(side, signed=signed) for side in (paired.first, paired.second)]
+            cells = (*sides, _signed(paired.difference))
             rows.append((before + name, *cells, *p_values))
             figures.append(f"{before}{name}: {cells[2]} (n={paired.difference.n})" + (f", p = {p_values[0]}" if found else ""))
         notes += [f"{before}{line}" for line in _comparison_notes(one)]
@@ -96,13 +99,14 @@ def comparison_display(comparison: Comparison) -> Display:
     return Display(title, tuple(figures), ("on the same tasks", "A", "B", "B - A", "p", "Holm"), tuple(rows), tuple(notes))
 
 
-def _quantities(one: EnvComparison) -> Iterable[tuple[str, str, Paired]]:
+def _quantities(one: EnvComparison) -> Iterable[tuple[str, str, Paired, bool]]:
+    """Yield name, test, numbers, and whether those of either run are differences."""
     for mode, played in one.modes.items():
-        yield f"success, {_NAMES[mode]}", name_of_test(one.env, "success", mode), played.success
+        yield f"success, {_NAMES[mode]}", name_of_test(one.env, "success", mode), played.success, False
     if one.gap is not None:
-        yield "CoT - prompt", name_of_test(one.env, "gap"), one.gap
+        yield "CoT - prompt", name_of_test(one.env, "gap"), one.gap, True
     if one.consistency is not None:
-        yield "consistency", name_of_test(one.env, "consistency"), one.consistency
+        yield "consistency", name_of_test(one.env, "consistency"), one.consistency, False
 
 
 def _comparison_notes(one: EnvComparison) -> Iterable[str]:
