@@ -7,6 +7,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, ClassVar, Self
 
 import gymnasium
@@ -19,7 +20,8 @@ from cotbench.notebook import Display, Displayed
 REQUESTS = ("admissible_actions", "expert_action")
 """Entries that an environment adds to `info` only on `request=`."""
 
-
+_SHOWN_CHARS = 180
+"""Characters of the last observation in the environment's text form."""
 _PICKLED = frozenset({"spec", "observation_space", "action_space", "_np_random", "_np_random_seed"})
 """What a pickle holds of an environment, beside its arguments and its episode: what Gymnasium keeps in it."""
 
@@ -293,7 +295,8 @@ class TextEnv(Displayed, gymnasium.Env[str, str]):
         """Return the last action and observation, in render mode "ansi"."""
         return self._rendered if self.render_mode == "ansi" else None
 
-    __str__ = gymnasium.Env.__str__
+    def __str__(self) -> str:
+        return gymnasium.Env.__str__(self)
 
     def _display(self) -> Display:
         begun = self._task is not None
@@ -304,7 +307,7 @@ class TextEnv(Displayed, gymnasium.Env[str, str]):
             figures=tuple(f"{name}: {value}" for name, value in shown),
             columns=("", "value"),
             rows=tuple(shown),
-            notes=(self._rendered,) if begun else (),
+            notes=(shorten(self._rendered, _SHOWN_CHARS, placeholder=" ..."),) if begun else (),
         )
 
     def _info(self, outcome: EnvOutcome) -> dict[str, Any]:

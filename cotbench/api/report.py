@@ -66,19 +66,21 @@ def page_of(results: Sequence[Reported]) -> Page:
         results: see `report`.
     """
     items = [Path(one) if isinstance(one, str) else one for one in results]
-    studies = [one for one in items if isinstance(one, Study) or (isinstance(one, Path) and (one / STUDY).is_file())]
+    studies = [
+        one.path if isinstance(one, Study) else one
+        for one in items
+        if isinstance(one, Study) or (isinstance(one, Path) and (one / STUDY).is_file())
+    ]
     if studies:
-        folder = studies[0].path if isinstance(studies[0], Study) else studies[0]
         if len(items) > 1:
-            raise UsageError(f"{folder} is a study: a page holds one study and nothing beside it, report it alone")
-        return page_of_study(folder)
+            raise UsageError(f"{studies[0]} is a study: a page holds one study and nothing beside it, report it alone")
+        return page_of_study(studies[0])
     runs: dict[Path, Run] = {}
     waiting = []
     for one in items:
         if isinstance(one, Run):
             runs.setdefault(one.path.resolve(), one)
-            continue
-        for path in _runs_of(one):
+        for path in _runs_of(one) if isinstance(one, Path) else ():
             if path in items or (path / MANIFEST).is_file():
                 runs.setdefault(path.resolve(), load_run(path))
             else:
