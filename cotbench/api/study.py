@@ -31,7 +31,7 @@ from cotbench.study.local_executor import LocalExecutor
 from cotbench.study.plan import StudyPlan, make_study_plan
 from cotbench.study.report import page_of_data, write_numbers
 from cotbench.study.scheduler import StageFailure, StudyObserver, run_study
-from cotbench.study.stage import Place
+from cotbench.study.stage import Place, TrainRequest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,13 +168,13 @@ def require_parts(plan: StudyPlan) -> None:
 
     for env in plan.config.envs:
         env_entry(env).require()
-    trainings = plan.of_kind("train")
+    trainings = [stage.request for stage in plan.stages if isinstance(stage.request, TrainRequest)]
     if trainings:
         require_training()
         from cotbench.baselines.training.trackers import require_trackers
 
         for training in trainings:
-            require_trackers(tuple(training.request.options.get("report_to", ())))
+            require_trackers(tuple(training.options.get("report_to", ())))
     require_report("the report of a study")
 
 
