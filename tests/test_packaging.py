@@ -29,8 +29,8 @@ def _build(tree: Path, out: Path, *kinds: str) -> dict[str, Path]:
     """Return what the build backend makes of a source tree, by kind."""
     out.mkdir(parents=True)
     code = (
-        "import sys\nfrom setuptools import build_meta\n"
-        "for kind in sys.argv[2:]:\n    print(getattr(build_meta, f'build_{kind}')(sys.argv[1]))\n"
+        "import sys\nfrom setuptools import build_meta\n_, out, *kinds = sys.argv  # Which a build overwrites.\n"
+        "for kind in kinds:\n    print(getattr(build_meta, f'build_{kind}')(out))\n"
     )
     command = [sys.executable, "-P", "-c", code, str(out), *kinds]
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
@@ -86,7 +86,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(built: dict[str, Path]) -
     assert built["wheel"].name == f"cotbench-{cotbench.__version__}-py3-none-any.whl"
     ours = {name: digest for name, digest in files.items() if ".dist-info/" not in name}
     assert ours == _sources(), "a file of a package that is missing here is in no pattern of package-data"
-    assert "cotbench/py.typed" in ours and not [name for name in ours if "test" in Path(name).name]
+    assert "cotbench/py.typed" in ours and not [name for name in ours if Path(name).name.startswith(("test_", "conftest"))]
     with zipfile.ZipFile(built["wheel"]) as wheel:
         sizes = {one.filename: one.file_size for one in wheel.infolist()}
         metadata = wheel.read(next(name for name in sizes if name.endswith(".dist-info/METADATA"))).decode()
