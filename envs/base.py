@@ -296,7 +296,9 @@ class TextEnv(Displayed, gymnasium.Env[str, str]):
         return self._rendered if self.render_mode == "ansi" else None
 
     def __str__(self) -> str:
-        return gymnasium.Env.__str__(self)
+        """Return the name by which Gymnasium calls it in its wrappers."""
+        name = type(self).__name__
+        return f"<{name} instance>" if self.spec is None else f"<{name}<{self.spec.id}>>"
 
     def _display(self) -> Display:
         begun = self._task is not None
