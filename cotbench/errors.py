@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from cotbench.installation import install_command
+
 
 class CotbenchError(Exception):
     """Base class of everything that cotbench raises on purpose.
@@ -46,7 +48,7 @@ class MissingExtraError(CotbenchError):
     """An optional dependency is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the extra '{extra}': pip install 'cotbench[{extra}]'")
+        super().__init__(f"{what} needs the extra '{extra}': {install_command(extra)}")
 
 
 class MissingDataError(CotbenchError):

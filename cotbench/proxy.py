@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from cotbench.errors import UsageError
+from cotbench.installation import install_command
 from cotbench.server_url import is_loopback
 
 
@@ -64,6 +65,6 @@ def find_proxy(url: str, schemes: Collection[str]) -> Proxy | None:
         )
     if scheme.startswith("socks") and find_spec("socksio") is None:
         raise UsageError(
-            f"{variable} names a {scheme}:// proxy, which needs the extra 'socks': pip install 'cotbench[socks]', {exempt}"
+            f"{variable} names a {scheme}:// proxy, which needs the extra 'socks': {install_command('socks')}, {exempt}"
         )
     return Proxy(proxy, variable)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, ClassVar, Self
 
 import gymnasium
@@ -14,11 +15,13 @@ import gymnasium
 from cotbench.envs.reading import ActionParts, read_action, word_parts
 from cotbench.envs.space import AnyText
 from cotbench.errors import EngineError, EpisodeOverError, UnknownNameError, UsageError
+from cotbench.notebook import Display, Displayed
 
 REQUESTS = ("admissible_actions", "expert_action")
 """Entries that an environment adds to `info` only on `request=`."""
 
-
+_SHOWN_CHARS = 180
+"""Characters of the last observation in the environment's text form."""
 _PICKLED = frozenset({"spec", "observation_space", "action_space", "_np_random", "_np_random_seed"})
 """What a pickle holds of an environment, beside its arguments and its episode: what Gymnasium keeps in it."""
 
@@ -44,7 +47,7 @@ class EnvOutcome:
     invalid_action: str | None = None
 
 
-class TextEnv(gymnasium.Env[str, str]):
+class TextEnv(Displayed, gymnasium.Env[str, str]):
     """Base of the text environments: task choice, step budget, the `info` contract, rendering.
 
     A subclass implements which tasks a split has (`_split_tasks`), how one is started (`_start`), how an action is executed
@@ -291,6 +294,23 @@ class TextEnv(gymnasium.Env[str, str]):
     def render(self) -> str | None:
         """Return the last action and observation, in render mode "ansi"."""
         return self._rendered if self.render_mode == "ansi" else None
+
+    def __str__(self) -> str:
+        """Return the name by which Gymnasium calls it in its wrappers."""
+        name = type(self).__name__
+        return f"<{name} instance>" if self.spec is None else f"<{name}<{self.spec.id}>>"
+
+    def _display(self) -> Display:
+        begun = self._task is not None
+        state = f"step {self._steps} of {self._budget}" if self._running else "over" if begun else "call reset()"
+        shown = [("task", self._task or ""), ("goal", self._goal), ("episode", state)] if begun else [("episode", state)]
+        return Display(
+            f"{type(self).__name__}, split {self.split} of {self.scheme}",
+            figures=tuple(f"{name}: {value}" for name, value in shown),
+            columns=("", "value"),
+            rows=tuple(shown),
+            notes=(shorten(self._rendered, _SHOWN_CHARS, placeholder=" ..."),) if begun else (),
+        )
 
     def _info(self, outcome: EnvOutcome) -> dict[str, Any]:
         info: dict[str, Any] = {

@@ -24,27 +24,27 @@ os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 needs_stock_engine = pytest.mark.skipif(
     find_spec("textworld") is None or find_spec("alfworld") is None,
-    reason="the stock engine is not installed: pip install 'cotbench[reference]'",
+    reason="the stock engine is not installed: pip install -e '.[reference]'",
 )
 needs_scienceworld = pytest.mark.skipif(
     find_spec("scienceworld") is None or find_spec("py4j") is None,
-    reason="the simulator is not installed: pip install 'cotbench[scienceworld]'",
+    reason="the simulator is not installed: pip install -e '.[scienceworld]'",
 )
 needs_bfcl = pytest.mark.skipif(
     find_spec("mpmath") is None,
-    reason="the services' arithmetic is not installed: pip install 'cotbench[bfcl]'",
+    reason="the services' arithmetic is not installed: pip install -e '.[bfcl]'",
 )
 needs_hf = pytest.mark.skipif(
     find_spec("torch") is None or find_spec("transformers") is None,
-    reason="transformers is not installed: pip install 'cotbench[hf]'",
+    reason="transformers is not installed: pip install -e '.[hf]'",
 )
 needs_openai = pytest.mark.skipif(
     find_spec("openai") is None or find_spec("tenacity") is None,
-    reason="the client is not installed: pip install 'cotbench[openai]'",
+    reason="the client is not installed: pip install -e '.[openai]'",
 )
 needs_pyarrow = pytest.mark.skipif(
     find_spec("pyarrow") is None,
-    reason="pyarrow is not installed: pip install 'cotbench[train]'",
+    reason="pyarrow is not installed: pip install -e '.[train]'",
 )
 needs_datasets = pytest.mark.skipif(find_spec("datasets") is None, reason="datasets is not installed")
 
@@ -137,7 +137,7 @@ _BROWSER_FLAGS = (
     "--disable-sync",
 )
 needs_browser = [
-    pytest.mark.skipif(find_spec("selenium") is None, reason="selenium is not installed: pip install 'cotbench[dev]'"),
+    pytest.mark.skipif(find_spec("selenium") is None, reason="selenium is not installed: pip install -e '.[dev]'"),
     pytest.mark.skipif(None in _BROWSER, reason="no chromium and chromedriver on this machine"),
 ]
 

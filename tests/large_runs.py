@@ -18,7 +18,7 @@ _PLAYED = {"agent": "random", "split": "train", "mode": "both"}
 
 def play_few(folder: Path, tasks: int = 6, max_steps: int | None = None) -> Path:
     """A run of a few tasks, in both modes."""
-    return run(RunConfig(**_PLAYED, episodes=tasks, max_steps=max_steps), out=folder).folder
+    return run(RunConfig(**_PLAYED, episodes=tasks, max_steps=max_steps), out=folder).path
 
 
 def multiplied(few: Path, folder: Path, tasks: int, missing: int = 0) -> Path:

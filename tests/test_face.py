@@ -1,6 +1,10 @@
 """The public face: exactly these names, each found, documented, and the same for a type checker."""
 
 import ast
+import inspect
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from tests import house
 FACE = [
     "Agent",
     "Answer",
+    "Comparison",
     "CotbenchError",
     "Decision",
     "DecisionTokens",
@@ -19,22 +24,36 @@ FACE = [
     "Episode",
     "Manifest",
     "Probe",
+    "ProbeConfig",
+    "ProbeResult",
     "Query",
     "Recipe",
+    "Report",
     "Run",
     "RunConfig",
     "Step",
+    "Study",
+    "StudyConfig",
     "Summary",
     "TextEnv",
-    "compare_runs",
+    "Training",
+    "compare",
+    "load_probe",
     "load_run",
+    "load_study",
+    "load_training",
     "make_agent",
+    "make_env",
     "parse_answer",
+    "probe",
     "register_agent",
     "register_env",
     "register_probe",
     "register_recipe",
+    "report",
     "run",
+    "study",
+    "train",
 ]
 
 
@@ -45,9 +64,9 @@ def test_the_public_face() -> None:
 @pytest.mark.parametrize("name", FACE)
 def test_every_name_is_there_with_its_documentation(name: str) -> None:
     thing = getattr(cotbench, name)
-    assert callable(thing) and thing.__name__ == name
-    assert thing.__module__.startswith("cotbench.")
-    assert thing.__doc__
+    assert callable(thing) and thing.__name__ == (f"cotbench.{name}" if name in cotbench._ROOMS else name)
+    assert name in cotbench._ROOMS or thing.__module__.startswith("cotbench.")
+    assert thing.__doc__ and (name[0].isupper() or inspect.signature(thing))
 
 
 def test_a_type_checker_sees_the_same_names() -> None:
@@ -70,7 +89,7 @@ def test_no_other_name_is_there() -> None:
 
 def test_no_name_of_a_room_is_also_one_of_its_modules() -> None:
     """Else which of the two is found would depend on what was imported before."""
-    for path in house.modules().values():
+    for name, path in house.modules().items():
         if path.name != "__init__.py":
             continue
         tree = ast.parse(path.read_text("utf-8"))
@@ -80,4 +99,21 @@ def test_no_name_of_a_room_is_also_one_of_its_modules() -> None:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
         ]
         modules = {one.stem for one in path.parent.glob("*.py")} | {one.name for one in path.parent.iterdir() if one.is_dir()}
-        assert not modules.intersection(*exported[:1] or [[]]), path
+        callable_rooms = cotbench._ROOMS if name == "cotbench" else frozenset()
+        assert modules.intersection(*exported[:1] or [[]]) == callable_rooms, path
+
+
+def test_dir_and_help_list_it() -> None:
+    assert set(FACE) <= set(dir(cotbench))
+    words = set(re.findall(r"\w+", str(cotbench.__doc__)))
+    assert set(FACE) <= words
+
+
+@pytest.mark.parametrize("room", sorted(cotbench._ROOMS))
+def test_a_room_that_can_be_called_stays_one_whatever_is_imported_first(room: str) -> None:
+    code = (
+        f"import cotbench, inspect, importlib; function = cotbench.{room}; importlib.import_module('cotbench.cli.{room}')\n"
+        f"import cotbench.{room} as room; from cotbench import {room} as third; assert function is room is third\n"
+        f"parameters = inspect.signature(room).parameters; assert 'out' in parameters, parameters"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)

@@ -30,7 +30,7 @@ from cotbench.runs.dataset_card import DataConfig, DatasetCard, columns_of, reco
 from cotbench.runs.episode import EPISODES, Episode
 from cotbench.runs.folder import FolderKind
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, Manifest, read_manifest
-from cotbench.runs.runner import RunOutcome
+from cotbench.runs.results import Run
 from cotbench.stats.decodability import Decodability
 
 TRACES = "traces.json"
@@ -174,7 +174,7 @@ def _silent(episode: Episode) -> bool:
     return not traces or sum(not (trace or "").strip() for trace in traces) > MOST_SILENT * len(traces)
 
 
-def write_traces(outcome: RunOutcome, *, parquet: bool = False, encoder: TokenEncoder | None = None) -> TracesSummary:
+def write_traces(outcome: Run, *, parquet: bool = False, encoder: TokenEncoder | None = None) -> TracesSummary:
     """Write `traces.jsonl` and `traces.json` into a finished run's folder, and `traces.parquet` if wanted or there already.
 
     Token ids of other traces do not stay in the folder.
@@ -188,10 +188,10 @@ def write_traces(outcome: RunOutcome, *, parquet: bool = False, encoder: TokenEn
         UsageError: a task is scored, or no example is left for the encoder.
         MissingExtraError: Parquet is wanted, and pyarrow is not installed.
     """
-    folder, config = outcome.folder, outcome.manifest.config
+    folder, config = outcome.path, outcome.manifest.config
     instructions = outcome.manifest.entry.instructions()
     own = instructions == env_entry(config.env).instructions()
-    successes = keep_successes(outcome.episodes, config.env, config.agent, None if own else instructions)
+    successes = keep_successes(outcome.records, config.env, config.agent, None if own else instructions)
     check_trainable(successes.demonstrations)
     examples = None
     if encoder is not None and successes.demonstrations:

@@ -21,6 +21,8 @@ from cotbench.runs.folder import FolderKind, check_identity, make_folder, open_f
 
 BEGUN = "training.json"
 """File of a training's recipe, config and data, written before it begins."""
+CARD = "recipe.json"
+"""File of a checkpoint or a trained model that says how it was trained."""
 TRAINING_FOLDER = FolderKind(noun="training", writer="cotbench train", manifest=BEGUN)
 
 _IDENTITY = ("recipe", "config", "data", "elicitations")

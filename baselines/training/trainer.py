@@ -24,11 +24,11 @@ from cotbench.baselines.training.dataset import PackedDataset, StepBatch
 from cotbench.baselines.training.ema import RAW_WEIGHTS, WeightEMA
 from cotbench.baselines.training.loss import losses, mean_loss, plain_losses
 from cotbench.baselines.training.model import writing
+from cotbench.baselines.training.recipe_card import CARD
 from cotbench.baselines.training.signal_hold import SignalHold
 from cotbench.errors import CotbenchError
 from cotbench.runs.atomic_file import write_atomically
 
-CARD = "recipe.json"
 CHECKPOINT = "checkpoint"
 INTERRUPTED = "interrupted"
 """Names of the folders `checkpoint-N`, the series that is measured, and `interrupted-N`, a state that is only gone on from."""

@@ -108,7 +108,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Does an agent's reasoning change what it does? Prompt actions against CoT actions, on real environments.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

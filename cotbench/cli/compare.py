@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cotbench.cli.flags import Import
 from cotbench.cli.terminal import console, echo_json
-
-if TYPE_CHECKING:
-    from cotbench.runs.results import Run
 
 
 def compare(
@@ -26,29 +23,12 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="Print all numbers instead.")] = False,
 ) -> int:
     """Compare two runs on the tasks that both have played: second minus first."""
-    from cotbench.runs import comparison
+    from cotbench.api import comparison
     from cotbench.runs.comparison_table import comparison_table
 
-    compared = comparison.compare_runs(_runs(first), _runs(second), anyway=anyway, with_paper=paper)
+    compared = comparison.compare(first, second, anyway=anyway, with_paper=paper)
     if json_:
         echo_json(compared.model_dump_json(indent=2))
     else:
         console().print(comparison_table(compared, tasks=tasks, paper=paper))
     return 0
-
-
-def _runs(folder: Path) -> dict[str, Run]:
-    """Return the runs of a folder by environment; those of a suite that were not begun are left out."""
-    from cotbench.errors import RunFolderError
-    from cotbench.runs import suite
-    from cotbench.runs.manifest import MANIFEST
-    from cotbench.runs.results import load_run
-
-    if not suite.is_suite(folder):
-        run = load_run(folder)
-        return {run.manifest.config.env: run}
-    names = [config.env for config in suite.read_configs(folder)]
-    begun = [env for env in names if (folder / env / MANIFEST).is_file()]
-    if not begun:
-        raise RunFolderError(f"{folder} has no run yet: go on with it, cotbench run --resume {folder}")
-    return {env: load_run(folder / env) for env in begun}

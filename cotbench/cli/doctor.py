@@ -49,6 +49,7 @@ def _packages() -> list[Finding]:
     from importlib.metadata import PackageNotFoundError, version
 
     from cotbench.envs.registry import builtin_entries
+    from cotbench.installation import install_command
 
     wanted = {
         "gymnasium": "",
@@ -56,6 +57,7 @@ def _packages() -> list[Finding]:
         "transformers": "hf",
         "gguf": "hf",
         "pyarrow": "train",
+        "pandas": "pandas",
         "peft": "adapter",
         "matplotlib": "report",
         "jinja2": "report",
@@ -74,9 +76,7 @@ def _packages() -> list[Finding]:
             findings.append(Finding(name, version(name)))
         except PackageNotFoundError:
             needs = " (only to compare with upstream; needs cmake and a C++ compiler)" if extra == "reference" else ""
-            findings.append(
-                Finding(name, "missing", f"pip install 'cotbench[{extra}]'{needs}" if extra else "pip install cotbench")
-            )
+            findings.append(Finding(name, "missing", install_command(extra) + needs))
     return findings
 
 

@@ -66,7 +66,7 @@ def rerun(
             config = rerun_config(bundle, episodes, seed)
             with tempfile.TemporaryDirectory(prefix="cotbench-rerun-") as folder:
                 outcome = run(config, out=Path(folder) / "run", agent=loaded, data=data)
-                found = compare_rerun(bundle, outcome.manifest, outcome.episodes, seed=seed, weights=weights)
+                found = compare_rerun(bundle, outcome.manifest, outcome.records, seed=seed, weights=weights)
         finally:
             close_agent(loaded)
         level = store.reproduce(entry.id, found).level

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
@@ -82,8 +81,3 @@ def bad_value(error: ValidationError, model: type[BaseModel] | None = None) -> U
     field = str(first["loc"][-1] if first["loc"] else "")
     flag = flag_of(model, field) if model is not None else "--" + field.replace("_", "-")
     return UsageError(f"{flag} {first['input']}: {first['msg']}")
-
-
-def cores() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -26,6 +26,7 @@ from cotbench.runs.folder import WritableFolder, check_identity
 from cotbench.runs.manifest import MANIFEST, SUITE, RunConfig
 from cotbench.runs.plan import RunPlan
 from cotbench.runs.resources import Resources
+from cotbench.runs.results import Run
 from cotbench.runs.tables import NO_ELICITATION
 
 
@@ -52,7 +53,7 @@ def recorded_configs(folder: Path, given: dict[str, Any]) -> list[RunConfig]:
 
 def play_run(
     plan: RunPlan, folder: Path | WritableFolder, quiet: bool, agent: Agent, resources: Resources, *, debug: bool = False
-) -> runner.RunOutcome:
+) -> Run:
     """Play a run, or resume it where it was begun.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,12 +52,13 @@ def probe(
     import sys
 
     from cotbench.agents.registry import resolve
+    from cotbench.api.measurement import free_folder, opened_folder, reference_states
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.options import model_of, only_given
+    from cotbench.cli.options import elicitation_of, model_of, only_given
     from cotbench.cli.resume import print_interrupted, resume_command, resume_folder
     from cotbench.probes.config import CONFIG
-    from cotbench.probes.folder import known_answers, parse_options, run_probe
-    from cotbench.probes.probe import probe_named
+    from cotbench.probes.folder import known_answers, run_probe
+    from cotbench.probes.probe import parse_options, probe_named
 
     folder = resume_folder(resume, out)
     given = {**only_given({"probe": name}), **typed[ProbeConfig]}
@@ -68,11 +70,12 @@ def probe(
     measured = probe_named(config.probe)
     options = parse_options(measured, config.options)
     build = resolve(config.agent)
-    target = folder or out or _free_folder(config)
+    target = folder or out or free_folder(config)
     again = resume_command("probe", target, import_ or [], resources.data, config=config.model_dump(mode="json"))
     try:
-        with _opened(target, config, new=folder is None) as opened:
-            found, elicitation = _states(target, config, resources, debug)
+        with opened_folder(target, config, new=folder is None) as opened:
+            found = reference_states(target, config, resources.data, partial(_play, resources=resources, debug=debug))
+            elicitation = elicitation_of(found.env, config.elicitation)
             known = None if config.answers is None else known_answers(config.answers, config.agent, found, elicitation)
             quiet = json_ and not sys.stderr.isatty()
             with (
@@ -96,9 +99,6 @@ def probe(
     except KeyboardInterrupt:
         return print_interrupted("what was measured is kept", again, target / CONFIG)
     return _print_outcome(summary, target, json_, again)
-
-
-_REFERENCE = "reference"
 
 
 def _config(folder: Path | None, given: dict[str, Any], options: dict[str, str]) -> ProbeConfig:
@@ -145,96 +145,16 @@ def _pairs(options: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _free_folder(config: ProbeConfig) -> Path:
-    """Return a folder under `probes/` that is not taken."""
-    from cotbench.runs.folder import file_name
-    from cotbench.runs.manifest import RunConfig
-
-    usual = {name: RunConfig.model_fields[name].default for name in ("env", "split")}
-    words = (config.probe, config.agent, config.env or usual["env"], config.split or usual["split"])
-    stem = "_".join(map(file_name, words))
-    count, target = 1, Path("probes") / stem
-    while target.exists():
-        count += 1
-        target = Path("probes") / f"{stem}_{count}"
-    return target
-
-
-@contextmanager
-def _opened(target: Path, config: ProbeConfig, *, new: bool) -> Iterator[Any]:
-    """Lock the folder of a probe and write its config; a failure before the first measured state leaves no folder behind.
-
-    All writes are under the lock: another start on the same folder must neither change nor remove its contents.
-    """
-    from cotbench.probes.config import read_config, write_config
-    from cotbench.probes.folder import PROBE_FOLDER
-    from cotbench.runs.folder import open_folder
-
-    with open_folder(target, PROBE_FOLDER, _check_new if new else None) as opened:
-        if new or read_config(target) is None:
-            write_config(target, config)
-        try:
-            yield opened
-        except Exception:
-            _discard(target, new=new)  # Under the lock, as everything here.
-            raise
-
-
-def _check_new(target: Path) -> None:
-    """Raise an error for a folder with contents, except those of a measurement that was killed before its first row."""
-    from cotbench.probes.config import CONFIG
-    from cotbench.runs.folder import make_folder
-    from cotbench.runs.manifest import MANIFEST
-
-    if _names(target) == {CONFIG}:
-        return
-    begun = (target / CONFIG).is_file() and any((target / name).exists() for name in (MANIFEST, _REFERENCE))
-    hint = f"go on with: cotbench probe --resume {target}, or choose another --out" if begun else "choose another --out"
-    make_folder(target, hint, "folder of the probe")
-
-
-def _names(folder: Path) -> set[str]:
-    """Return the files of a folder except the hidden ones: a lock, or the remains of a killed write."""
-    return {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
-
-
-def _discard(target: Path, *, new: bool) -> None:
-    """Remove a folder in which nothing was measured: config, our lock, and what a reference of this command played."""
-    import shutil
-
-    from cotbench.probes.config import CONFIG
-
-    ours = {CONFIG, _REFERENCE} if new else {CONFIG}
-    if _names(target) <= ours:
-        shutil.rmtree(target)
-
-
-def _states(target: Path, config: ProbeConfig, resources: Resources, debug: bool) -> tuple[Any, Any]:
-    """Return the states, and the elicitation; where the reference is an agent, it plays the split first."""
+def _play(config: Any, folder: Path, resources: Resources, debug: bool) -> None:
+    """Play a reference, or what is missing of it."""
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.options import elicitation_of, new_config, only_given
     from cotbench.cli.playing import play_run
-    from cotbench.errors import UsageError
-    from cotbench.probes.states import read_states
-    from cotbench.runs.manifest import MANIFEST, RunConfig
     from cotbench.runs.plan import make_plan
 
-    run = Path(config.reference)
-    where = only_given({"env": config.env, "scheme": config.scheme, "split": config.split})
-    if (run / MANIFEST).is_file():
-        for name in where:
-            raise UsageError(
-                f"--{name} and --reference {config.reference} both say where the states are from: leave --{name} away"
-            )
-    else:
-        played = {"agent": config.reference, "mode": "cot", "seed": config.seed}
-        plan = make_plan(new_config({"env": RunConfig.model_fields["env"].default, **where, **played}), resources.data)
-        run = target / _REFERENCE
-        with open_agent(config.reference, resolve(config.reference)) as player:
-            play_run(plan, run, True, player, resources, debug=debug)
-    states = read_states(run, config.states, config.seed)
-    return states, elicitation_of(states.env, config.elicitation)
+    plan = make_plan(config, resources.data)
+    with open_agent(config.agent, resolve(config.agent)) as player:
+        play_run(plan, folder, True, player, resources, debug=debug)
 
 
 @contextmanager

@@ -107,8 +107,8 @@ def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
     else:
         screen = console()
         screen.print(run_table(outcome.summary))
-        screen.print(f"run folder: {outcome.folder}", soft_wrap=True, highlight=False)
-    return print_errors([outcome.episodes], again)
+        screen.print(f"run folder: {outcome.path}", soft_wrap=True, highlight=False)
+    return print_errors([outcome.records], again)
 
 
 def _print_suite(folder: Path, outcomes: list[Any], summary: Any, as_json: bool, again: str) -> int:
@@ -123,4 +123,4 @@ def _print_suite(folder: Path, outcomes: list[Any], summary: Any, as_json: bool,
         screen = console()
         screen.print(suite_table(summary))
         screen.print(f"run folders: {folder}/{{{','.join(summary.runs)}}}", soft_wrap=True, highlight=False)
-    return print_errors([outcome.episodes for outcome in outcomes], again)
+    return print_errors([outcome.records for outcome in outcomes], again)

@@ -37,31 +37,26 @@ def study(
     ] = False,
 ) -> int:
     """Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Started again, it goes on."""
+    from cotbench.api.study import carry_out, require_parts, usual_jobs
     from cotbench.cli.options import model_of
     from cotbench.cli.resume import print_interrupted, resume_command
-    from cotbench.report.require import require_report
-    from cotbench.study import folder
+    from cotbench.study.folder import STUDY
     from cotbench.study.plan import make_study_plan
-    from cotbench.study.scheduler import run_study
 
     resources = model_of(StudyResources, typed[StudyResources])
     config, target = _config(name, out, resume)
     confirm(config.model_dump(mode="json"), target if name is None else name, trust=trust or dry_run)
     plan = make_study_plan(config)
-    jobs = resources.jobs or _jobs(config)
+    jobs = resources.jobs or usual_jobs(config)
     if dry_run:
         _print_plan(plan, target, resources.flops, jobs, json_)
         return 0
     again = resume_command("study", target, import_ or [], config=config.model_dump(mode="json"))
-    _require(plan)
-    require_report("the report of a study")
+    require_parts(plan)
     try:
-        with folder.only_one(target):
-            folder.begin(target, plan)  # Under the lock: a second start must not write its study into the first one's folder.
-            with _progress(plan, target) as observer, _executor(config, jobs) as executor:
-                failures = run_study(target, plan, executor, observer)
+        failures = carry_out(plan, target, jobs, lambda: _progress(plan, target))
     except KeyboardInterrupt:
-        return print_interrupted("what was done is kept, go on with", again, target / folder.STUDY)
+        return print_interrupted("what was done is kept, go on with", again, target / STUDY)
     if failures:
         first = failures[0]
         echo_error(
@@ -94,51 +89,6 @@ def _config(name: str | None, out: Path | None, resume: str | None) -> tuple[Any
     if wanted is None or usual is None:
         raise UsageError("which study? smoke, tiny, paper, paper-scripted, or a TOML file: cotbench study NAME")
     return wanted, out or usual
-
-
-def _gpus() -> int:
-    from importlib.util import find_spec
-
-    if find_spec("torch") is None:
-        return 0
-    import torch
-
-    return int(torch.cuda.device_count())
-
-
-def _jobs(config: Any) -> int:
-    """Return the number of stages at a time: one a GPU where there are any, else as many as the cores have threads for."""
-    from cotbench.cli.options import cores
-
-    gpus = _gpus() if config.threads is None else 0
-    return gpus or max(1, cores() // (config.threads or cores()))
-
-
-@contextmanager
-def _executor(config: Any, jobs: int) -> Iterator[Any]:
-    """Return the executor of a study's stages for a `with` block."""
-    from cotbench.study.local_executor import LocalExecutor
-
-    executor = LocalExecutor(jobs, gpus=_gpus(), threads=config.threads)
-    try:
-        yield executor
-    finally:
-        executor.close()
-
-
-def _require(plan: Any) -> None:
-    from cotbench.baselines.recipes.require import require_training
-    from cotbench.envs.registry import env_entry
-
-    for env in plan.config.envs:
-        env_entry(env).require()
-    trainings = plan.of_kind("train")
-    if trainings:
-        require_training()
-        from cotbench.baselines.training.trackers import require_trackers
-
-        for training in trainings:
-            require_trackers(tuple(training.request.options.get("report_to", ())))
 
 
 def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json: bool) -> None:

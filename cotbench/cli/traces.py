@@ -154,14 +154,14 @@ def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
         echo_json(summary.model_dump_json(indent=2))
     else:
         echo(summary.text())
-        echo(f"traces: {outcome.folder / TRACES_JSONL}")
+        echo(f"traces: {outcome.path / TRACES_JSONL}")
         if summary.tokens is not None:
-            echo(f"tokens: {outcome.folder / TOKENS_JSONL}, {summary.tokens.text()}")
+            echo(f"tokens: {outcome.path / TOKENS_JSONL}, {summary.tokens.text()}")
         if summary.decodability is not None:
             echo("\n".join(summary.decodability.lines()))
         elif summary.kept:
             echo(f"decodability: not measured; it needs traces of at least {LEAST_TASKS} tasks")
-    code = print_errors([outcome.episodes], again)
+    code = print_errors([outcome.records], again)
     if code == 0 and summary.kept == 0:
         echo_error(
             f"error: nothing was kept of {summary.episodes} episodes by {summary.teacher}: take another --teacher, "

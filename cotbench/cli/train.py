@@ -6,6 +6,7 @@ The options are those of the recipe that the arguments name.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -124,9 +125,10 @@ def _train(
     if target is None:
         raise UsageError("--out is missing: the folder of the trained model")
     require_training()
+    from cotbench.api.training import play_tiny_episodes
     from cotbench.baselines.recipes import resolve
-    from cotbench.baselines.training.recipe_card import first_process
-    from cotbench.baselines.training.trainer import CARD
+    from cotbench.baselines.training.recipe_card import CARD, first_process
+    from cotbench.cli.progress import progress as watch
 
     plan = resolve.resolve_config(choice.get("recipe"), choice.get("preset"), choice.get("config"), given, begun)
     config = plan.config.model_dump(mode="json")
@@ -134,7 +136,7 @@ def _train(
         confirm(config, begun, typed=given, trust=trust)
     again = resume_command("train", target, imports, config=config)
     try:
-        _play_tiny_episodes(plan, quiet=as_json)
+        play_tiny_episodes(plan, partial(watch, quiet=as_json))
         trained = resolve.run_recipe(plan, target, resume=begun is not None, progress=progress(quiet=as_json))
     except KeyboardInterrupt:
         return _print_interrupted(target, again)
@@ -160,20 +162,6 @@ def _print_interrupted(target: Path, again: str) -> int:
     step = last_step(target)
     what = f"its state after step {step} is kept" if step else "no step is kept"
     return print_interrupted(what, again, target / TRAINING_FOLDER.manifest)
-
-
-def _play_tiny_episodes(plan: Any, *, quiet: bool) -> None:
-    """Play the episodes that tiny is trained on, where no data was given and the cache does not hold them."""
-    from functools import partial
-
-    from cotbench.baselines.tiny.demonstrations import TINY_DATA, tiny_demonstrations
-    from cotbench.baselines.training.recipe_card import first_process
-    from cotbench.baselines.training.trackers import require_trackers
-    from cotbench.cli.progress import progress as watch
-
-    if TINY_DATA in getattr(plan.config, "data", ()) and first_process():
-        require_trackers(plan.config.report_to)  # The episodes take minutes.
-        tiny_demonstrations(partial(watch, quiet=quiet))
 
 
 def options_of(options: list[str]) -> dict[str, Any]:

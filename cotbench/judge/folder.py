@@ -13,6 +13,7 @@ from cotbench.agents.base import Agent, describe_agent
 from cotbench.errors import AgentError, RunFolderError
 from cotbench.judge.preference import PROBE, PreferenceOptions, PreferenceRow, preference_of
 from cotbench.judge.question import check_judge
+from cotbench.notebook import data_frame
 from cotbench.probes.folder import ProbeResult, ProbeSummary, read_probe, run_probe, summarize_probe
 from cotbench.probes.states import RecordedRun, StateAnswer, StateKey, StateSet, recorded_states
 from cotbench.prompting.query import Decision, Query, derive_seed
@@ -161,14 +162,12 @@ def read_judges(run: str | Path) -> dict[str, ProbeResult]:
 
 def judgements_of(result: ProbeResult) -> pd.DataFrame:
     """Return a row for each judged state: task, step, the actions, error, result, and the preferred action in either order."""
-    import pandas as pd
-
     rows = []
     for one in (row.judgement for row in result.rows if row.left_out is None):
         named = {f"{verdict.first}_first": verdict.preferred for verdict in one.verdicts}
         row = one.model_dump(exclude={"verdicts"}) | {"result": one.result, "cot_first": None, "prompt_first": None}
         rows.append(row | named)
-    return pd.DataFrame(rows)
+    return data_frame(rows)
 
 
 def judge_run(

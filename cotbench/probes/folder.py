@@ -10,15 +10,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from cotbench.agents.base import Agent, check_elicitation, describe_agent, uses_elicitation
 from cotbench.agents.face import check_agent
 from cotbench.envs.registry import env_entry
-from cotbench.errors import RunFolderError, UnknownNameError, UsageError
+from cotbench.errors import RunFolderError, UsageError
 from cotbench.failure import failure_in, registered_code
+from cotbench.notebook import Display, Displayed, data_frame
+from cotbench.probes.display import estimate_rows, probe_display
 from cotbench.probes.measurement import measure_states, until_measured
 from cotbench.probes.numbers import ProbeNumbers, ProbeRow
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting, probe_named
@@ -29,6 +31,9 @@ from cotbench.runs.dataset_card import DataConfig, record_columns, split_name, w
 from cotbench.runs.folder import FolderKind, WritableFolder, open_folder
 from cotbench.runs.jsonl_store import JsonlStore
 from cotbench.runs.manifest import MACHINE_FIELDS, MANIFEST, is_true, provenance
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROWS = "rows.jsonl"
 SUMMARY = "probe.json"
@@ -131,9 +136,9 @@ class ProbeSummary(_ProbeRecord):
     numbers: ProbeNumbers
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """The contents of a probe's folder.
+@dataclass(frozen=True, slots=True, repr=False)
+class ProbeResult(Displayed):
+    """A measurement: its folder, its rows, its numbers.
 
     Attributes:
         path: the folder.
@@ -155,30 +160,18 @@ class ProbeResult:
         """The numbers, computed from the rows."""
         return self.probe.summarize(self.rows, self.probe.options(**self.manifest.options))
 
+    @property
+    def states(self) -> pd.DataFrame:
+        """The rows as a table of pandas, one row a state."""
+        return data_frame([row.model_dump() for row in self.rows])
 
-def parse_options(probe: Probe, given: Mapping[str, str]) -> ProbeOptions:
-    """Return a probe's options from texts as typed on the command line.
+    @property
+    def estimates(self) -> pd.DataFrame:
+        """The numbers as a table of pandas: number, mean, low, high, n; those of a curve by their place on its axis."""
+        return data_frame(list(estimate_rows(self.numbers)))
 
-    Args:
-        probe: the probe.
-        given: option -> text; the values of a list are separated by commas.
-
-    Raises:
-        UnknownNameError: no such option.
-        UsageError: a value that does not fit.
-    """
-    fields = probe.options.model_fields
-    values: dict[str, Any] = {}
-    for name, text in given.items():
-        if name not in fields:
-            raise UnknownNameError("option", name, fields, f"of probe {probe.name}")
-        several = "tuple" in str(fields[name].annotation)
-        values[name] = [part.strip() for part in text.split(",") if part.strip()] if several else text
-    try:
-        return probe.options.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"option {first['loc'][0]} of probe {probe.name}: {first['input']!r}: {first['msg']}") from error
+    def _display(self) -> Display:
+        return probe_display(self.manifest, self.numbers, self.path)
 
 
 def run_probe(

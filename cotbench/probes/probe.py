@@ -12,11 +12,11 @@ from inspect import isclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cotbench.agents.base import Agent
 from cotbench.envs.registry import TokenSizes
-from cotbench.errors import UsageError
+from cotbench.errors import UnknownNameError, UsageError
 from cotbench.probes.numbers import ProbeNumbers, ProbeRow
 from cotbench.probes.states import AdmissibleActions, ProbeState, StateAnswer, StateKey, StateSet
 from cotbench.prompting.elicitation import Elicitation
@@ -87,6 +87,31 @@ class Probe:
     cost: Callable[[TokenSizes], float] = lambda sizes: 2 * sizes.prompt
     answers: Callable[[Sequence[Any]], dict[StateKey, StateAnswer]] | None = None
     sections: tuple[str | Callable[[Any], Any], ...] = ()
+
+
+def parse_options(probe: Probe, given: Mapping[str, str]) -> ProbeOptions:
+    """Return a probe's options from texts as typed on the command line.
+
+    Args:
+        probe: the probe.
+        given: option -> text; the values of a list are separated by commas.
+
+    Raises:
+        UnknownNameError: no such option.
+        UsageError: a value that does not fit.
+    """
+    fields = probe.options.model_fields
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in fields:
+            raise UnknownNameError("option", name, fields, f"of probe {probe.name}")
+        several = "tuple" in str(fields[name].annotation)
+        values[name] = [part.strip() for part in text.split(",") if part.strip()] if several else text
+    try:
+        return probe.options.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"option {first['loc'][0]} of probe {probe.name}: {first['input']!r}: {first['msg']}") from error
 
 
 def _check(name: str, probe: Probe) -> None:

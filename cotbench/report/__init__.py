@@ -1,9 +1,11 @@
 """Reports: one self-contained page. Begin with `page` (a page as data) and `html` (how it is written); `drawing` makes the
-figures, `runs` the page of plain runs, `browser` the episode browser.
+figures, `runs` the page of plain runs, `browser` the episode browser. Called, `cotbench.report(...)` writes a page
+(`api.report.report`).
 """
 
 from typing import TYPE_CHECKING
 
+from cotbench.callable_package import make_callable
 from cotbench.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
@@ -30,3 +32,4 @@ __all__ = [
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)
+make_callable(__name__, "cotbench.api.report:report")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cotbench.agents.hf.loading import ALIASES
 from cotbench.errors import UsageError
+from cotbench.notebook import Display, Displayed
 from cotbench.paper import Success, paper_model, reported
 from cotbench.prompting.elicitation import MODES, Elicitation, Mode
 from cotbench.runs.episode import rows_of
@@ -122,7 +123,7 @@ class EnvComparison(BaseModel):
     reported: tuple[Success, ...]
 
 
-class Comparison(BaseModel):
+class Comparison(Displayed, BaseModel):
     """Two runs, or the runs of two suites.
 
     Attributes:
@@ -136,6 +137,11 @@ class Comparison(BaseModel):
     envs: dict[str, EnvComparison]
     left_out: tuple[str, ...]
     family: dict[str, Adjusted]
+
+    def _display(self) -> Display:
+        from cotbench.runs.display import comparison_display
+
+        return comparison_display(self)
 
 
 def name_of_test(env: str, quantity: str, mode: Mode | None = None) -> str:

@@ -4,6 +4,7 @@ result, so none is in a manifest.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -48,3 +49,8 @@ class Resources(BaseModel):
         usual = max(batch or 1, self.workers or 1)
         count = max(1, min(self.num_envs or usual, episodes))
         return count, min(count, self.workers if self.workers is not None else int(batch is not None))
+
+
+def cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,17 +1,18 @@
-"""A recorded run, for analysis. Invariant: the tables hold the content of the run folder, one row an episode or a step,
-flattened; nothing is computed anew.
+"""A run, as `run` returns it and `load_run` reads it. Invariant: the tables hold the content of the run folder, one row an
+episode or a step, flattened; nothing is computed anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from cotbench.errors import RunFolderError
+from cotbench.notebook import Display, Displayed, data_frame
 from cotbench.prompting.query import Decision
 from cotbench.runs.episode import Episode, read_episodes
 from cotbench.runs.manifest import Manifest, read_manifest
@@ -21,36 +22,34 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run folder, read.
+@dataclass(frozen=True, slots=True, repr=False)
+class Run(Displayed):
+    """A run: its folder, its numbers, its episodes.
 
     Attributes:
         path: the folder.
         manifest: how the run was made.
         summary: its numbers; of the episodes so far, when the run is not finished.
         records: the episodes, whole; read from the folder when they are wanted.
+        finished: whether all episodes were played; one that failed counts as played.
     """
 
     path: Path
     manifest: Manifest
     summary: Summary
     records: Sequence[Episode]
+    finished: bool = True
 
     @property
     def episodes(self) -> pd.DataFrame:
         """Episodes as a table, one row each: task, task_type, mode, error, goal, success, score, steps, ..."""
-        import pandas as pd
-
-        return pd.DataFrame([episode.model_dump(exclude={"trajectory", "first_observation"}) for episode in self.records])
+        return data_frame([episode.model_dump(exclude={"trajectory", "first_observation"}) for episode in self.records])
 
     @property
     def steps(self) -> pd.DataFrame:
         """Steps as a table, one row each: executed, prompt and expert action, the observation and score after it, the
         decision's fields, and those of the prompt decision under `prompt_...`; `worded` is the action as the agent wrote it.
         """
-        import pandas as pd
-
         rows = []
         for episode in self.records:
             for number, step in enumerate(episode.trajectory):
@@ -59,7 +58,12 @@ class Run:
                 if step.prompt_decision is not None:
                     row |= {f"prompt_{name}": value for name, value in _fields(step.prompt_decision).items()}
                 rows.append(row)
-        return pd.DataFrame(rows)
+        return data_frame(rows)
+
+    def _display(self) -> Display:
+        shown = self.summary._display()
+        unfinished = () if self.finished else (f"NOT FINISHED: {len(self.records)} episodes so far",)
+        return replace(shown, title=f"Run of {shown.title}", notes=(*unfinished, *shown.notes, f"folder: {self.path}"))
 
 
 def _fields(decision: Decision) -> dict[str, Any]:
@@ -83,7 +87,7 @@ def load_run(path: str | Path) -> Run:
     records = read_episodes(folder)
     stored = folder / SUMMARY
     if not stored.is_file():
-        return Run(folder, manifest, summarize(records, manifest), records)
+        return Run(folder, manifest, summarize(records, manifest), records, finished=False)
     try:
         summary = Summary.model_validate_json(stored.read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:

@@ -33,13 +33,16 @@ from cotbench.runs.dataset_card import write_run_card
 from cotbench.runs.env_workers import EnvSettings, open_envs
 from cotbench.runs.episode import EPISODES, Episode, Journal, Step, read_episodes
 from cotbench.runs.episode_row import EpisodeRow
-from cotbench.runs.folder import WritableFolder, file_name, make_folder, open_folder
+from cotbench.runs.folder import WritableFolder, check_identity, file_name, make_folder, open_folder
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, RunConfig, provenance, read_manifest
 from cotbench.runs.plan import RunPlan, make_plan
 from cotbench.runs.resources import Resources
+from cotbench.runs.results import Run
 from cotbench.runs.rollout import Observer, RolloutRules, RolloutSpec, StepObserver, play
-from cotbench.runs.summary import SUMMARY, Summary, summarize
+from cotbench.runs.status import RunStatus
+from cotbench.runs.summary import SUMMARY, summarize
 from cotbench.runs.tracker import RunTracker, require_trackers
+from cotbench.status_line import StatusLine, in_notebook
 
 
 @runtime_checkable
@@ -50,16 +53,6 @@ class ResumeObserver(Observer, Protocol):
         """Handle the episodes that are not played again; called once, before anything is played."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunOutcome:
-    """A finished run: its folder, its numbers, its episodes, which are read from the folder when they are wanted."""
-
-    folder: Path
-    manifest: Manifest
-    summary: Summary
-    episodes: Sequence[Episode]
-
-
 def start_run(
     plan: RunPlan,
     folder: Path | WritableFolder,
@@ -68,7 +61,7 @@ def start_run(
     resources: Resources,
     observer: Observer,
     stop_at_failures: bool = False,
-) -> RunOutcome:
+) -> Run:
     """Play a new run into an empty or new folder.
 
     Args:
@@ -132,7 +125,7 @@ def new_run_folder(folder: Path) -> None:
 
 def resume_run(
     folder: Path | WritableFolder, *, agent: Agent, resources: Resources, observer: Observer, stop_at_failures: bool = False
-) -> RunOutcome:
+) -> Run:
     """Continue a run: play the missing episodes, and play those again that ended in an error.
 
     Args:
@@ -206,7 +199,7 @@ def _play(
     resources: Resources,
     observer: Observer,
     stop_at_failures: bool,
-) -> RunOutcome:
+) -> Run:
     config, entry = plan.config, manifest.entry
     request = set(needs_of(agent))
     if _wants_expert(plan, agent):
@@ -252,7 +245,7 @@ def _play(
             write_run_card(folder.path, manifest)
             folder.finalize(SUMMARY, summary.model_dump_json(indent=2))
             tracker.summarized(summary)
-    return RunOutcome(folder.path, manifest, summary, episodes)
+    return Run(folder.path, manifest, summary, episodes)
 
 
 @dataclass(slots=True)
@@ -318,36 +311,49 @@ def new_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
 def run(
     config: RunConfig,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
     num_envs: int | None = None,
     workers: int | None = None,
     data: Path | None = None,
     report_to: Sequence[str] = (),
     agent: Agent | None = None,
     observer: Observer | None = None,
-) -> RunOutcome:
+    progress: bool = True,
+) -> Run:
     """Play a run from Python: the same as `cotbench run`.
 
     Args:
         config: the settings of the run.
         out: the run folder; a new one under `runs/` when left out.
+        resume: go on with the run in `out` where one was begun; what is played already is not played again.
         num_envs, workers, data, report_to: see `Resources`.
         agent: an agent object, instead of the one that `config.agent` names.
-        observer: receives the progress.
+        observer: receives the progress, instead of what a notebook shows.
+        progress: in a notebook, show how far the run is.
 
     Returns:
         The finished run.
 
     Raises:
-        CotbenchError: as `make_plan` and `start_run`.
+        RunFolderError: the folder holds another run, or one that is not to be resumed.
+        CotbenchError: as `make_plan`, `start_run` and `resume_run`.
     """
     plan = make_plan(config, data)
     resources = Resources(num_envs=num_envs, workers=workers, data=data, report_to=tuple(report_to))
+    folder = Path(out) if out is not None else new_folder(config)
+    begun = resume and (folder / MANIFEST).is_file()
+    if begun:
+        check_identity(folder, read_manifest(folder).config.model_dump(), config.model_dump())
+    if observer is None:
+        observer = RunStatus(StatusLine(), len(plan.rollouts)) if progress and in_notebook() else SilentObserver()
     # Locked before a model is loaded: that can take minutes.
-    with open_folder(out or new_folder(config), RUN_FOLDER, new_run_folder) as opened:
+    with open_folder(folder, RUN_FOLDER, None if begun else new_run_folder) as opened:
         player = agent if agent is not None else make_agent(config.agent)
         try:
-            return start_run(plan, opened, agent=player, resources=resources, observer=observer or SilentObserver())
+            if begun:
+                return resume_run(opened, agent=player, resources=resources, observer=observer)
+            return start_run(plan, opened, agent=player, resources=resources, observer=observer)
         finally:
             if agent is None:
                 close_agent(player)

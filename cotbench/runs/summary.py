@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.envs.registry import env_entry
 from cotbench.failure import ErrorKind
+from cotbench.notebook import Display, Displayed
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.runs.episode import Episode, rows_of
 from cotbench.runs.episode_row import EpisodeRow
@@ -163,7 +164,7 @@ def _is_empty(value: object) -> bool:
     return not value
 
 
-class Summary(BaseModel):
+class Summary(Displayed, BaseModel):
     """The numbers of a run, for programs and for the table.
 
     Attributes:
@@ -196,6 +197,11 @@ class Summary(BaseModel):
     prompt_actions: PromptActions | None
     uses_elicitation: bool = Field(True, exclude_if=is_true)
     errors_by_kind: dict[ErrorKind, ErrorCount] = Field({}, exclude_if=_is_empty)
+
+    def _display(self) -> Display:
+        from cotbench.runs.display import summary_display
+
+        return summary_display(self)
 
 
 def summarize(episodes: Iterable[Episode], manifest: Manifest) -> Summary:

@@ -1,9 +1,11 @@
 """Studies: arms x seeds x checkpoints x splits, measured and reported. Begin with `config` (the content of a study file) and
 `plan` (its stages); `scheduler` runs them through an `executor`, `data` reads the results, `report` builds the page.
+Called, `cotbench.study(...)` does a study (`api.study.study`).
 """
 
 from typing import TYPE_CHECKING
 
+from cotbench.callable_package import make_callable
 from cotbench.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
@@ -45,3 +47,4 @@ __all__ = [
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)
+make_callable(__name__, "cotbench.api.study:study")

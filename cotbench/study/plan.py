@@ -11,8 +11,7 @@ from cotbench.agents.registry import resolve
 from cotbench.envs.registry import env_entry
 from cotbench.envs.tasks import first_tasks
 from cotbench.errors import UnknownNameError, UsageError
-from cotbench.probes.folder import parse_options
-from cotbench.probes.probe import probe_named
+from cotbench.probes.probe import parse_options, probe_named
 from cotbench.recipes import Recipe, StageNeed, recipe_named
 from cotbench.study import cost
 from cotbench.study.config import Arm, ProbeAt, Runs, StudyConfig, Where

@@ -85,10 +85,25 @@ def page_of_study(folder: Path) -> Page:
         RunFolderError: not the folder of a study, or damaged.
         UsageError: nothing is measured yet, elicitations are mixed, or a series was measured on different states.
     """
-    data = read_data(folder)
+    page = page_of_data(read_data(folder))
+    write_numbers(folder, page)
+    return page
+
+
+def write_numbers(folder: Path, page: Page) -> None:
+    """Write the numbers of a study's page into the study's folder."""
+    write_atomically(folder / NUMBERS, [json.dumps(numbers(page), indent=2) + "\n"])
+
+
+def page_of_data(data: StudyData) -> Page:
+    """Return the report of a study's measurements.
+
+    Args:
+        data: of the study.
+    """
     scopes = [Scope(data, env, model) for env in data.config.envs for model in data.config.models]
     claims = claims_table(scopes)
-    page = Page(
+    return Page(
         title=f"Study {data.config.name}" + (f": {data.config.about}" if data.config.about else ""),
         answer=tuple(sentence for scope in scopes for sentence in answer(scope)),
         sections=tuple(all_sections(scopes, section_makers(data.config))),
@@ -100,8 +115,6 @@ def page_of_study(folder: Path) -> Page:
         cards=cards_of(scopes),
         notes=reading_notes(data),
     )
-    write_atomically(folder / NUMBERS, [json.dumps(numbers(page), indent=2) + "\n"])
-    return page
 
 
 def numbers(page: Page) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cotbench.envs.splits import Rule, is_out_of_domain, manifest, split_tasks
 from cotbench.errors import UnknownNameError
+from cotbench.installation import install_command
 
 _PACKAGE = "cotbench.envs.scienceworld"
 PREFIX = "scienceworld/"
@@ -94,7 +95,7 @@ class ScienceWorldTasks:
 
     def remedy(self, data: Path | None) -> str:
         """Return the command that installs the simulator."""
-        return "pip install 'cotbench[scienceworld]'"
+        return install_command("scienceworld")
 
     def unpassable(self, tasks: Sequence[str]) -> list[str]:
         """Return no task: all can be won."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from cotbench.envs.registry import EnvEntry, env_entry
 from cotbench.errors import GameFileError, MissingDataError, UsageError
+from cotbench.installation import install_version
 from cotbench.leaderboard.verification.difference import Difference
 from cotbench.leaderboard.verification.run_replay import RunReplay, Verdict
 from cotbench.prompting.elicitation import MODES, Mode
@@ -148,7 +149,7 @@ def _remedy(name: str, recorded: str | None, manifest: Manifest, entry: EnvEntry
     wanted = recorded if package == name else manifest.packages.get(package)
     if wanted is None or not _PLAIN.fullmatch(wanted):
         return f"it cannot be replayed, for it does not say which {package} played it"
-    return f"pip install {package}=={wanted}, then verify it again"
+    return f"{f'pip install {package}=={wanted}' if package != 'cotbench' else install_version(wanted)}, then verify it again"
 
 
 def _version_here(name: str) -> str:

@@ -31,7 +31,7 @@ from cotbench.runs.resources import Resources
 from tests.conftest import needs_hf
 
 pytestmark = needs_hf
-pytest.importorskip("trl", reason="pip install 'cotbench[dev]'")
+pytest.importorskip("trl", reason="pip install -e '.[dev]'")
 
 ENV, EPISODES, BATCH, ROUNDS, THREADS, VOCABULARY, ROW = "alfworld-gen", 8, 16, 3, 1, 4096, 4096
 RATE = 1e-3
@@ -75,7 +75,7 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Any:
     plan = make_plan(RunConfig(agent=spec, env=ENV, split="train", mode="cot", episodes=EPISODES))
     folder = tmp_path_factory.mktemp("traces") / "t"
     outcome = runner.start_run(plan, folder, agent=make_agent(spec), resources=Resources(), observer=runner.SilentObserver())
-    played = keep_successes(outcome.episodes, ENV, spec).demonstrations
+    played = keep_successes(outcome.records, ENV, spec).demonstrations
     asked = Elicitation.for_env(ENV)
     told = asked.system_text(played[0].dialogue(0), "cot")
     texts = [text or "" for one in played for text in (*one.observations, *one.actions, *one.traces)]

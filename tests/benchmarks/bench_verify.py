@@ -68,7 +68,7 @@ def test_a_hundred_episodes(
     begun = time.process_time()
     played = run(config, out=tmp_path / "run", data=folder)
     playing = time.process_time() - begun
-    bundle = Bundle.of(Details(name="Mine"), played.manifest, played.episodes)
+    bundle = Bundle.of(Details(name="Mine"), played.manifest, played.records)
     seconds: list[float] = []
 
     def verified() -> None:

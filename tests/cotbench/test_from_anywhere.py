@@ -20,7 +20,7 @@ import cotbench
 
 config = cotbench.RunConfig(agent="random", env="alfworld-gen", episodes=2, max_steps=3)
 outcome = cotbench.run(config, workers=1, out=pathlib.Path(sys.argv[1]))
-print("played", sum(episode.error is None for episode in outcome.episodes))
+print("played", sum(episode.error is None for episode in outcome.records))
 """
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install 'cotbench[leaderboard]'")
+pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install -e '.[leaderboard]'")
 
 from cotbench import plugins
 from cotbench.agents import registry as agents

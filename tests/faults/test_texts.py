@@ -24,7 +24,8 @@ from cotbench.runs import env_workers, rollout
 from cotbench.runs.env_workers import EnvReply, EnvSettings, LocalEnv
 from cotbench.runs.episode import read_episodes
 from cotbench.runs.manifest import RunConfig
-from cotbench.runs.runner import RunOutcome, run
+from cotbench.runs.results import Run
+from cotbench.runs.runner import run
 from tests.conftest import needs_bfcl, needs_scienceworld
 from tests.cotbench.report.pages import needs_report
 from tests.faults.hostile_texts import CONTROL, INVISIBLE, hostile_texts, some_hostile_texts
@@ -131,7 +132,7 @@ def test_scienceworld_takes_every_text() -> None:
 # Runs
 
 
-def _played(texts: Sequence[str], out: Path, **changes: Any) -> tuple[RunOutcome, Hostile]:
+def _played(texts: Sequence[str], out: Path, **changes: Any) -> tuple[Run, Hostile]:
     agent = Hostile(texts)
     steps = 10
     episodes = -(-len(texts) // (2 * steps)) + 1
@@ -147,8 +148,8 @@ def test_a_run_of_hostile_texts_is_played_submitted_verified_and_shown(
     texts = _texts(count)
     outcome, agent = _measured("rollouts", lambda: _played(texts, tmp_path / "run"), len(texts))
     assert agent.used >= len(texts)
-    assert [episode.error for episode in outcome.episodes] == [None] * len(outcome.episodes)
-    assert read_episodes(tmp_path / "run") == outcome.episodes
+    assert [episode.error for episode in outcome.records] == [None] * len(outcome.records)
+    assert read_episodes(tmp_path / "run") == outcome.records
     db, site = str(tmp_path / "db.sqlite"), tmp_path / "site"
 
     def show() -> None:
@@ -185,9 +186,9 @@ def test_an_action_that_the_environment_cannot_read_counts_as_it_stands(
     monkeypatch.setattr(env_class, "equivalent", broken)
     action = f"[ls(a=0x{'f' * 3600})]"
     outcome, _ = _played([action, "look"], tmp_path / "run")
-    steps = [step for episode in outcome.episodes for step in episode.trajectory]
+    steps = [step for episode in outcome.records for step in episode.trajectory]
     assert {step.action for step in steps} == {action, "look"}
-    assert all(episode.error is None for episode in outcome.episodes)
+    assert all(episode.error is None for episode in outcome.records)
     assert run_cli(["leaderboard", "submit", str(tmp_path / "run"), "--db", str(tmp_path / "db.sqlite")]) == 0
     assert run_cli(["leaderboard", "verify", "--all", "--jobs", "1", "--db", str(tmp_path / "db.sqlite")]) == 0
 
@@ -246,7 +247,7 @@ def test_what_an_agent_answers_is_bounded_alone_and_together(tmp_path: Path, mon
     outcome = run(config, out=tmp_path / "run", workers=0, agent=Endless([]))
     line = max(map(len, (tmp_path / "run" / "episodes.jsonl").read_bytes().splitlines()))
     assert 5_000_000 < line < 10_000_000, "the action stands there once more, in its canonical spelling"
-    assert [episode.error for episode in outcome.episodes] == [None, None]
+    assert [episode.error for episode in outcome.records] == [None, None]
     pack_run(tmp_path / "run")
 
 

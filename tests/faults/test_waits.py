@@ -29,8 +29,9 @@ from cotbench.leaderboard.verification.verify import verify_bundle
 from cotbench.runs import env_workers
 from cotbench.runs.episode import Episode
 from cotbench.runs.manifest import RunConfig
+from cotbench.runs.results import Run
 from cotbench.runs.rollout import RolloutSpec
-from cotbench.runs.runner import RunOutcome, run
+from cotbench.runs.runner import run
 from tests.conftest import needs_bfcl, needs_hf, needs_openai, needs_scienceworld
 from tests.processes import alive, descendants, seconds_until_gone
 
@@ -58,14 +59,14 @@ class Fault:
     def finished(self, episode: Episode) -> None: ...
 
 
-def _same(one: RunOutcome, other: RunOutcome) -> bool:
+def _same(one: Run, other: Run) -> bool:
     """Whether two runs have the same episodes, but for the time and how often something was lost."""
     changes = {"seconds": 0.0, "restarts": 0}
-    first, second = ([episode.model_copy(update=changes) for episode in run.episodes] for run in (one, other))
+    first, second = ([episode.model_copy(update=changes) for episode in run.records] for run in (one, other))
     return first == second
 
 
-def _random_run(out: Path, **more: Any) -> RunOutcome:
+def _random_run(out: Path, **more: Any) -> Run:
     observer = more.pop("observer", None)
     config = RunConfig(**{"agent": "random", "tasks": GAMES, "mode": "prompt", "max_steps": 8, **more})
     return run(config, out=out, workers=1, num_envs=2, observer=observer)
@@ -80,15 +81,15 @@ def test_a_lost_worker_costs_no_episode(tmp_path: Path, monkeypatch: pytest.Monk
     fault = Fault(WORKER, number)
     disturbed = _random_run(tmp_path / "disturbed", observer=fault)
     assert len(fault.hit) == 1 and not any(map(alive, fault.hit)) and not descendants(word=WORKER)
-    assert [episode.error for episode in disturbed.episodes] == [None, None]
-    assert all(episode.restarts == 1 for episode in disturbed.episodes), "both were in that process"
+    assert [episode.error for episode in disturbed.records] == [None, None]
+    assert all(episode.restarts == 1 for episode in disturbed.records), "both were in that process"
     assert _same(disturbed, _random_run(tmp_path / "undisturbed"))
 
 
 def test_a_worker_lost_again_is_an_error_of_its_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(env_workers, "REPLY_SECONDS", 2.0)
     outcome = _random_run(tmp_path, tasks=GAMES[:1], observer=Fault(WORKER, signal.SIGSTOP, times=2))
-    (episode,) = outcome.episodes
+    (episode,) = outcome.records
     assert episode.error == "the process of environment alfworld-gen did not answer within 2 s"
     assert episode.error_kind == INFRASTRUCTURE and not descendants(word=WORKER)
 
@@ -142,7 +143,7 @@ def test_a_stopped_verifying_process_is_replaced(tmp_path: Path, monkeypatch: py
             stopped.append(descendants(word=WORKER)[0])
             os.kill(stopped[0], signal.SIGSTOP)
 
-    bundle = Bundle.of(Details(name="Mine"), outcome.manifest, outcome.episodes)
+    bundle = Bundle.of(Details(name="Mine"), outcome.manifest, outcome.records)
     assert verify_bundle(bundle, jobs=2, progress=stop_one).difference is None
     assert stopped and not alive(stopped[0])
 
@@ -233,7 +234,7 @@ def test_a_science_run_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     fault = Fault(word, number)
     disturbed = _random_run(tmp_path / "disturbed", **SCIENCE, observer=fault)
     assert fault.hit and not descendants(word=JAVA) and not descendants(word=WORKER)
-    assert [(episode.error, episode.restarts) for episode in disturbed.episodes] == [(None, 1)]
+    assert [(episode.error, episode.restarts) for episode in disturbed.records] == [(None, 1)]
     assert _same(disturbed, _random_run(tmp_path / "undisturbed", **SCIENCE))
 
 
@@ -248,7 +249,7 @@ def test_a_run_survives_a_lost_executor(tmp_path: Path, number: int) -> None:
     fault = Fault(EXECUTOR, number, step=2)
     disturbed = _random_run(tmp_path / "disturbed", **calls, observer=fault)
     assert fault.hit and not any(map(alive, fault.hit))
-    assert [episode.error for episode in disturbed.episodes] == [None, None]
+    assert [episode.error for episode in disturbed.records] == [None, None]
     assert _same(disturbed, _random_run(tmp_path / "undisturbed", **calls))
 
 

@@ -20,7 +20,7 @@ from tests.leaderboard.made import edited, packed, setting
 
 needs_web = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("sqlalchemy", "fastapi", "uvicorn", "jinja2", "python_multipart")),
-    reason="what serves the leaderboard is not installed: pip install 'cotbench[leaderboard]'",
+    reason="what serves the leaderboard is not installed: pip install -e '.[leaderboard]'",
 )
 ZIP = {"Content-Type": "application/zip"}
 BOUNDARY = "form-boundary"

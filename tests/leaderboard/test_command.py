@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install 'cotbench[leaderboard]'")
-pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install 'cotbench[leaderboard]'")
+pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install -e '.[leaderboard]'")
+pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install -e '.[leaderboard]'")
 
 from cotbench.cli import run_cli
 from cotbench.leaderboard.store.store import Store

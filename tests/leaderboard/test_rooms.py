@@ -35,8 +35,8 @@ def test_a_room_exports_its_public_names(room: str) -> None:
     assert face.__doc__ and "Begin with" in face.__doc__
     assert set(face.__all__) == ROOMS[room] <= set(dir(face))
     if room in ("store", "web", "boards"):
-        pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install 'cotbench[leaderboard]'")
-        pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install 'cotbench[leaderboard]'")
+        pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install -e '.[leaderboard]'")
+        pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install -e '.[leaderboard]'")
     for name in face.__all__:
         assert getattr(face, name).__doc__, name
 

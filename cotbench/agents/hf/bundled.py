@@ -116,7 +116,7 @@ def _fill(folder: Path) -> None:
 
             raise AgentError(
                 f"transformers {transformers.__version__} makes another {name} out of the SmolLM2 wheel than the one that is "
-                "pinned: install the tested versions (pip install -c constraints.txt)"
+                "pinned: install the tested versions, those of constraints.txt in cotbench's repository"
             )
         if folder.exists():
             folder.replace(Path(scratch) / "before")

@@ -1,6 +1,7 @@
 """Demonstrations: what a run's queries held is what is trained on; files are read back as they were; nothing scored leaks."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from cotbench.baselines.data.scored_tasks import check_tasks, check_trainable
 from cotbench.envs.bfcl.tasks import BFCLTasks, scenario
 from cotbench.envs.registry import Instructions, env_entry, env_names
 from cotbench.errors import MissingExtraError, UsageError
+from cotbench.installation import install_command
 from cotbench.prompting.elicitation import Elicitation, Message
 from cotbench.prompting.query import Decision, Query
 from cotbench.runs.episode import Episode
@@ -52,7 +54,7 @@ class Spy(ExpertAgent):
 def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Spy, list[Episode]]:
     spy = Spy()
     config = RunConfig(agent="spy", env=ENV, split="train", mode="cot", tasks=TASKS)
-    return spy, run(config, out=tmp_path_factory.mktemp("run"), agent=spy).episodes
+    return spy, run(config, out=tmp_path_factory.mktemp("run"), agent=spy).records
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +236,7 @@ def test_a_damaged_parquet_file(tmp_path: Path) -> None:
 
 def test_without_pyarrow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'cotbench\[train\]'"):
+    with pytest.raises(MissingExtraError, match=re.escape(install_command("train"))):
         write_parquet(tmp_path / "f.parquet", [])
     assert not list(tmp_path.iterdir())
 

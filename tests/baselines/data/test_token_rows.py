@@ -68,7 +68,7 @@ def test_rows_are_the_examples_of_training(folder: Path, model: Path) -> None:
 
 @needs_datasets
 def test_the_loss_of_trl_is_ours(folder: Path, model: Path, tmp_path: Path) -> None:
-    trl = pytest.importorskip("trl", reason="pip install 'cotbench[dev]'")
+    trl = pytest.importorskip("trl", reason="pip install -e '.[dev]'")
     import datasets
     import torch
     import transformers

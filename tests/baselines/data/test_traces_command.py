@@ -18,6 +18,7 @@ from cotbench.agents import registry
 from cotbench.baselines.data.demonstration import read_demonstrations
 from cotbench.baselines.data.traces import keep_successes
 from cotbench.cli import run_cli
+from cotbench.installation import install_command
 from cotbench.prompting.query import Decision
 from cotbench.runs.episode import Episode, Step
 from tests.conftest import needs_pyarrow
@@ -195,7 +196,7 @@ def test_parquet_beside_and_by_conversion(cli: Any) -> None:
 def test_parquet_is_asked_for_before_anything_is_played(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     code, _, error = cli(*TRACES, "-n", "1", "--out", "t", "--parquet")
-    assert (code, error) == (1, "error: a .parquet file needs the extra 'train': pip install 'cotbench[train]'")
+    assert (code, error) == (1, f"error: a .parquet file needs the extra 'train': {install_command('train')}")
     assert not Path("t").exists()
 
 

@@ -149,7 +149,7 @@ def test_a_trained_folder_and_its_checkpoints_play(learned: tuple[Demonstration,
         out = tmp_path / folder.name
         agent = make_agent(config.agent)
         outcome = runner.start_run(plan, out, agent=agent, resources=Resources(), observer=runner.SilentObserver())
-        assert outcome.episodes and all(episode.error is None for episode in outcome.episodes)
+        assert outcome.records and all(episode.error is None for episode in outcome.records)
 
 
 def test_the_card(sft: Any, some_played: list[Demonstration], some_words: Any, learners: dict[str, Path]) -> None:

@@ -188,7 +188,7 @@ def test_around_a_streaming_writer_it_streams() -> None:
 def test_a_run_teaches_the_experts_actions_and_never_shows_the_note(spec: str, tmp_path: Path) -> None:
     config = RunConfig(agent=f"expert-fill:{spec}", split="train", mode="cot", tasks=("alfworld/gen/heat/1008",))
     outcome = run(config, out=tmp_path / "run", agent=expert_fill(spec))
-    (episode,) = outcome.episodes
+    (episode,) = outcome.records
     assert episode.success
     one = from_episode(episode, "alfworld-gen", config.agent)
     assert list(one.actions) == [step.expert_action for step in episode.trajectory]

@@ -108,8 +108,8 @@ def test_it_wins_real_games(real_games: Path, tmp_path: Path) -> None:
     plan = make_plan(config, real_games)
     agent = make_agent("scripted?order=shuffled")
     outcome = start_run(plan, tmp_path / "run", agent=agent, resources=Resources(data=real_games), observer=SilentObserver())
-    assert sum(episode.success for episode in outcome.episodes) >= 11
-    for episode in outcome.episodes:
+    assert sum(episode.success for episode in outcome.records) >= 11
+    for episode in outcome.records:
         one = Demonstration(
             env="alfworld",
             task=episode.task,
@@ -125,16 +125,16 @@ def test_one_wording_says_the_same_of_the_same(tmp_path: Path) -> None:
     config = RunConfig(agent="scripted?variety=1", mode="cot", split="train", episodes=6)
     one = run(config, out=tmp_path / "one")
     two = run(config.model_copy(update={"seed": 0, "agent": "scripted"}), out=tmp_path / "two")
-    thoughts = [[step.decision.trace for episode in made.episodes for step in episode.trajectory] for made in (one, two)]
+    thoughts = [[step.decision.trace for episode in made.records for step in episode.trajectory] for made in (one, two)]
     firsts = [{(trace or "").split()[1] for trace in made if not (trace or "").startswith("That")} for made in thoughts]
     assert firsts[0] <= {"need", "have", "hold"} and len(firsts[1]) > len(firsts[0])
 
 
 def test_in_prompt_mode_it_says_nothing(tmp_path: Path) -> None:
     outcome = run(RunConfig(agent="scripted", mode="prompt", episodes=2), out=tmp_path / "run")
-    decisions = [step.decision for episode in outcome.episodes for step in episode.trajectory]
+    decisions = [step.decision for episode in outcome.records for step in episode.trajectory]
     assert all(decision.trace is None for decision in decisions)
-    assert all(episode.success for episode in outcome.episodes)
+    assert all(episode.success for episode in outcome.records)
 
 
 @pytest.mark.parametrize("option", ["slips=1", "slips=-0.1", "variety=0", "order=upwards"])

@@ -123,7 +123,7 @@ def test_the_template_marks_the_assistants_tokens_and_changes_no_prompt(tokenize
 
 @needs_datasets
 def test_trl_trains_on_the_assistants_tokens_alone(tokenizer: Any, tmp_path: Path) -> None:
-    trl = pytest.importorskip("trl", reason="pip install 'cotbench[dev]'")
+    trl = pytest.importorskip("trl", reason="pip install -e '.[dev]'")
     import datasets
     import transformers
 
@@ -154,7 +154,7 @@ def test_the_base_in_the_package(tmp_path: Path) -> None:
     assert 1_500_000 < described["parameters"] < 2_500_000
     outcome = run(RunConfig(agent="hf:tiny", episodes=3, max_steps=6), out=tmp_path / "run", agent=agent)
     for mode in MODES:
-        steps = [step for episode in outcome.episodes if episode.mode == mode for step in episode.trajectory]
+        steps = [step for episode in outcome.records if episode.mode == mode for step in episode.trajectory]
         # It acts at once and after a short trace, before it has been taught.
         assert sum(step.decision.format_ok for step in steps) >= 0.9 * len(steps)
         assert sum(step.invalid_action is None for step in steps) > len(steps) / 4
@@ -168,7 +168,7 @@ def test_the_taught_model_in_the_package_wins_when_it_reasons(tmp_path: Path) ->
     agent = make_agent("hf:tiny-cot?threads=1&device=cpu")
     config = RunConfig(agent="hf:tiny-cot", mode="cot", episodes=6, max_steps=15)
     outcome = run(config, out=tmp_path / "run", agent=agent)
-    assert sum(episode.success for episode in outcome.episodes) >= 1
+    assert sum(episode.success for episode in outcome.records) >= 1
 
 
 def _card(folder: Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Command:
 
 
 TRAIN = ["train", "--model", "model", "--data", "t", "--epochs", "0.2", "--checkpoints", "1", "--device", "cpu"]
-STUDY = "cotbench.study.scheduler.run_study"
+STUDY = "cotbench.api.study.run_study"
 COMMANDS = {
     "run": Command(["run", "--agent", "random", *SMALL], "run"),
     "suite": Command(["run", "--agent", "random", "--env", "alfworld-gen,bfcl", *SMALL], "run", begun=True),

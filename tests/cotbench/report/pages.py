@@ -19,7 +19,7 @@ from cotbench.stats.estimates import Estimate
 
 needs_report = pytest.mark.skipif(
     find_spec("matplotlib") is None or find_spec("jinja2") is None,
-    reason="what draws a report is not installed: pip install 'cotbench[report]'",
+    reason="what draws a report is not installed: pip install -e '.[report]'",
 )
 HOSTILE = (
     "</script><script>document.title = 'broken'</script>",

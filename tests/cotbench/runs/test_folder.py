@@ -276,7 +276,7 @@ def test_a_second_start_of_a_run_changes_nothing(tmp_path: Path) -> None:
         with pytest.raises(RunFolderError, match=f"is not empty; go on with: cotbench run --resume {folder}"):
             _start(folder)
         assert _content(folder) == before
-    assert load_run(folder).records == outcome.episodes
+    assert load_run(folder).records == outcome.records
 
 
 def test_two_starts_of_a_suite(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_run_acts_as_its_elicitation_says(tmp_path: Path, way: str) -> None:
     config = RunConfig(agent="made", mode="both", split="id", episodes=1, max_steps=2, elicitation=elicitation)
     done = run(config, out=tmp_path / "run", workers=0, num_envs=2, agent=agent)
     assert done.manifest.elicitation_fingerprint == elicitation.fingerprint != Elicitation().fingerprint
-    prompt, cot = sorted(done.episodes, key=lambda episode: episode.mode, reverse=True)
+    prompt, cot = sorted(done.records, key=lambda episode: episode.mode, reverse=True)
     for step in prompt.trajectory:
         if way == "ranked":
             assert step.invalid_action is None and step.decision.format_ok and step.decision.action_tokens == 0
@@ -35,7 +35,7 @@ def test_a_run_acts_as_its_elicitation_says(tmp_path: Path, way: str) -> None:
     # The recorded prompt action of a CoT episode is elicited so too: at its first state it is the prompt episode's own.
     assert cot.trajectory[0].prompt_action == prompt.trajectory[0].action
     assert cot.trajectory[0].decision.trace is not None
-    assert all(episode.error is None for episode in done.episodes)
+    assert all(episode.error is None for episode in done.records)
 
 
 @needs_hf

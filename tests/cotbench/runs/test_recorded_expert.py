@@ -37,7 +37,7 @@ def _known(episodes: list[Episode]) -> tuple[int, int]:
 def test_the_expert_is_known_wherever_a_player_goes(tmp_path: Path) -> None:
     outcome = _run(tmp_path / "random", "random")
     assert outcome.manifest.expert == outcome.summary.expert == "seen"
-    known, states = _known(outcome.episodes)
+    known, states = _known(outcome.records)
     assert known == states > 60
     assert outcome.summary.revisions is not None and outcome.summary.consistency is not None
     assert outcome.summary.revisions.states == outcome.summary.consistency.states
@@ -46,15 +46,15 @@ def test_the_expert_is_known_wherever_a_player_goes(tmp_path: Path) -> None:
 def test_an_agent_that_follows_the_expert_follows_the_walkthrough(tmp_path: Path) -> None:
     outcome = _run(tmp_path / "expert", "expert")
     assert outcome.manifest.expert == "walkthrough"
-    for episode in outcome.episodes:
+    for episode in outcome.records:
         kind, seed = episode.task.split("/")[2:]
         assert tuple(step.action for step in episode.trajectory) == generate(kind, int(seed)).walkthrough
-    assert _known(outcome.episodes)[0] == _known(outcome.episodes)[1]
+    assert _known(outcome.records)[0] == _known(outcome.records)[1]
 
 
 def test_where_nothing_is_recorded_no_expert_is_named(tmp_path: Path) -> None:
     outcome = _run(tmp_path / "none", "random", expert_actions=False)
-    assert outcome.manifest.expert == "" and _known(outcome.episodes)[0] == 0
+    assert outcome.manifest.expert == "" and _known(outcome.records)[0] == 0
 
 
 @pytest.mark.parametrize("before", ["", "seen"])
@@ -66,9 +66,9 @@ def test_a_resumed_run_keeps_its_expert(tmp_path: Path, before: str) -> None:
     (folder / "episodes.jsonl").write_text(lines[0])
     resumed = resume_run(folder, agent=make_agent("random"), resources=Resources(workers=0), observer=SilentObserver())
     assert resumed.manifest.expert == before
-    first, second = resumed.episodes
-    assert first == whole.episodes[0] and [step.action for step in second.trajectory] == [
-        step.action for step in whole.episodes[1].trajectory
+    first, second = resumed.records
+    assert first == whole.records[0] and [step.action for step in second.trajectory] == [
+        step.action for step in whole.records[1].trajectory
     ]
     known, states = _known([second])
     # A run from before experts were named had the walkthrough, which is silent once it was left.
@@ -129,7 +129,7 @@ def test_a_run_on_bfcl_records_it_and_an_agent_that_follows_wins(tmp_path: Path)
     random = run(RunConfig(agent="random", max_steps=2, **few), out=tmp_path / "random", workers=0)
     expert = run(RunConfig(agent="expert", **few), out=tmp_path / "expert", workers=0)
     assert (random.manifest.expert, expert.manifest.expert) == ("resume", "turn")
-    assert expert.episodes[0].success and random.manifest.dialect == ""
+    assert expert.records[0].success and random.manifest.dialect == ""
 
 
 @needs_scienceworld

@@ -30,7 +30,7 @@ from cotbench.runs.comparison import elicitation_differences
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.resources import Resources
 from cotbench.runs.results import Run, load_run
-from cotbench.runs.runner import RunOutcome, SilentObserver, resume_run, run
+from cotbench.runs.runner import SilentObserver, resume_run, run
 from cotbench.runs.tables import run_table
 from tests.leaderboard.made import edited, setting
 from tests.old_games import write_old_game
@@ -44,7 +44,7 @@ def _file(task: str) -> Path:
     return Path("json_2.1.1", task.removeprefix("alfworld/"), "game.tw-pddl")
 
 
-Play = Callable[..., RunOutcome]
+Play = Callable[..., Run]
 
 
 class Mover:
@@ -81,14 +81,14 @@ def folders(real_games: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def play(folders: dict[str, Path], tmp_path: Path) -> Play:
     """Plays the two games of a data folder."""
 
-    def played(agent: str, games: str = "put", *, out: str = "", player: Any = None, **changes: Any) -> RunOutcome:
+    def played(agent: str, games: str = "put", *, out: str = "", player: Any = None, **changes: Any) -> Run:
         config = RunConfig(**{"agent": agent, "env": "alfworld", "tasks": TASKS, **changes})
         return run(config, out=tmp_path / (out or f"{agent}_{games}"), workers=0, data=folders[games], agent=player)
 
     return played
 
 
-def _printed(outcome: RunOutcome) -> str:
+def _printed(outcome: Run) -> str:
     console = Console(width=200, file=io.StringIO(), record=True)
     console.print(run_table(outcome.summary))
     return console.export_text()
@@ -98,7 +98,7 @@ def _printed(outcome: RunOutcome) -> str:
 def test_a_run_wins_old_games_and_records_their_spelling(play: Play, player: Any) -> None:
     outcome = play("expert", player=player)
     assert outcome.manifest.dialect == outcome.summary.dialect == "put"
-    for episode in outcome.episodes:
+    for episode in outcome.records:
         assert episode.success and episode.error is None
         assert any(step.action.startswith("put ") and " in/on " in step.action for step in episode.trajectory)
         assert not any(step.action.startswith("move ") for step in episode.trajectory)
@@ -109,7 +109,7 @@ def test_a_run_wins_old_games_and_records_their_spelling(play: Play, player: Any
 
 def test_a_random_player_is_never_refused_what_was_listed(play: Play) -> None:
     outcome = play("random")
-    assert all(step.invalid_action is None for episode in outcome.episodes for step in episode.trajectory)
+    assert all(step.invalid_action is None for episode in outcome.records for step in episode.trajectory)
 
 
 def test_games_of_today_are_as_they_were(play: Play) -> None:
@@ -126,7 +126,7 @@ def test_both_spellings_in_one_run_are_refused_and_nothing_is_left(play: Play, t
 
 
 def test_a_comparison_names_the_dialect_and_not_another_version(play: Play) -> None:
-    one, two = (load_run(play("random", games, max_steps=3).folder) for games in ("move", "put"))
+    one, two = (load_run(play("random", games, max_steps=3).path) for games in ("move", "put"))
     found = elicitation_differences(one, two)
     assert found[0] == "the dialect of the data is 'move' in the first and 'put' in the second"
     assert not any("another version" in line for line in found)
@@ -134,21 +134,21 @@ def test_a_comparison_names_the_dialect_and_not_another_version(play: Play) -> N
 
 
 def test_a_run_from_before_dialects_were_recorded(play: Play, folders: dict[str, Path]) -> None:
-    def aged(outcome: RunOutcome) -> Run:
-        manifest = json.loads((outcome.folder / "manifest.json").read_text())
+    def aged(outcome: Run) -> Run:
+        manifest = json.loads((outcome.path / "manifest.json").read_text())
         del manifest["dialect"], manifest["expert"]
         if outcome.manifest.dialect == "put":
             before = play("random", "move", out="before", max_steps=3).manifest
             manifest["instructions_sha256"] = before.instructions_sha256
-        (outcome.folder / "manifest.json").write_text(json.dumps(manifest))
-        lines = (outcome.folder / "episodes.jsonl").read_text().splitlines(keepends=True)
-        (outcome.folder / "episodes.jsonl").write_text("".join(lines[:-1]))
-        return load_run(outcome.folder)
+        (outcome.path / "manifest.json").write_text(json.dumps(manifest))
+        lines = (outcome.path / "episodes.jsonl").read_text().splitlines(keepends=True)
+        (outcome.path / "episodes.jsonl").write_text("".join(lines[:-1]))
+        return load_run(outcome.path)
 
     new, old = aged(play("random", "move", max_steps=3)), aged(play("random", "put", max_steps=3))
     player, resources = _random(), {name: Resources(workers=0, data=folder) for name, folder in folders.items()}
     resumed = resume_run(new.path, agent=player, resources=resources["move"], observer=SilentObserver())
-    assert len(resumed.episodes) == 4
+    assert len(resumed.records) == 4
     # On old games it asked for what no game of today spells: it cannot go on.
     with pytest.raises(RunFolderError, match="its instructions is"):
         resume_run(old.path, agent=player, resources=resources["put"], observer=SilentObserver())
@@ -161,7 +161,7 @@ def _random() -> Any:
 
 
 def test_a_submission_is_checked_and_replayed_in_its_dialect(play: Play, folders: dict[str, Path]) -> None:
-    data = pack(play("random", max_steps=8).folder, Details(name="Old"))
+    data = pack(play("random", max_steps=8).path, Details(name="Old"))
     bundle = unpack(data)
     assert "data of dialect 'put' instead of 'move'" in check(bundle), "models were shown other texts than on the board"
     assert verify_bundle(bundle, data=folders["put"]).difference is None
@@ -180,7 +180,7 @@ def test_an_older_submission_is_read(play: Play, folders: dict[str, Path]) -> No
     def older(manifest: dict[str, Any]) -> None:
         del manifest["dialect"], manifest["expert"]
 
-    data = pack(play("expert", "move").folder, Details(name="Old"))
+    data = pack(play("expert", "move").path, Details(name="Old"))
     bundle = unpack(edited(data, manifest=older))
     check(bundle)
     assert verify_bundle(bundle, data=folders["move"]).difference is None
@@ -189,9 +189,9 @@ def test_an_older_submission_is_read(play: Play, folders: dict[str, Path]) -> No
 
 def test_the_teacher_and_what_is_learned_from_it_are_in_the_games_spelling(play: Play) -> None:
     outcome = play("scripted", mode="cot", split="train", tasks=(TRAINED,))
-    assert all(episode.success for episode in outcome.episodes)
+    assert all(episode.success for episode in outcome.records)
     write_traces(outcome)
-    for one in read_demonstrations(outcome.folder):
+    for one in read_demonstrations(outcome.path):
         put = [place for place, action in enumerate(one.actions) if action.startswith("put ")]
         assert put and not any(action.startswith("move ") for action in one.actions)
         assert "I have" in (one.traces[put[0]] or "") or "I hold" in (one.traces[put[0]] or "") or "carry" in str(one.traces)
@@ -202,7 +202,7 @@ def test_the_teacher_and_what_is_learned_from_it_are_in_the_games_spelling(play:
 
 def test_a_probe_asks_in_the_games_spelling(play: Play, tmp_path: Path) -> None:
     reference = play("scripted", mode="cot")
-    states = read_states(reference.folder)
+    states = read_states(reference.path)
     assert states.dialect == "put"
     assert all("put mug 2 in/on shelf 3" in state.dialogue.instructions.examples for state in states.states)
     probe = probe_named("alignment")

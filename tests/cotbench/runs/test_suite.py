@@ -75,7 +75,7 @@ def test_long_observations_are_counted_and_functions_recorded(tmp_path: Path) ->
     config = RunConfig(agent="expert", env="bfcl", tasks=("bfcl/multi_turn_long_context_2",), mode="prompt")
     assert config.elicitation == Elicitation.for_env("bfcl") and not config.elicitation.one_line
     outcome = run(config, out=tmp_path / "one")
-    (episode,) = outcome.episodes
+    (episode,) = outcome.records
     longest = max(len(step.observation) for step in episode.trajectory[:-1])
     assert '"name": "ls"' in episode.functions and episode.restarts == 0
     short = config.model_copy(update={"elicitation": Elicitation.for_env("bfcl", observation_chars=longest - 1)})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("accelerate", reason="pip install 'cotbench[hf]'")
+pytest.importorskip("accelerate", reason="pip install -e '.[hf]'")
 
 from accelerate import tracking
 
@@ -18,7 +18,8 @@ from cotbench.cli import run_cli
 from cotbench.errors import AgentBugError, UsageError
 from cotbench.runs import tracker as tracker_module
 from cotbench.runs.manifest import RunConfig
-from cotbench.runs.runner import RunOutcome, run
+from cotbench.runs.results import Run
+from cotbench.runs.runner import run
 from cotbench.runs.tracker import require_trackers
 from tests.lines import read_objects
 
@@ -68,7 +69,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def _run(out: Path, *trackers: str, **more: Any) -> RunOutcome:
+def _run(out: Path, *trackers: str, **more: Any) -> Run:
     return run(RunConfig(agent="expert", env=ENV, episodes=2, max_steps=3, **more), out=out, report_to=trackers)
 
 
@@ -167,7 +168,7 @@ def test_names() -> None:
             require_trackers(names)
 
 
-@pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed: pip install 'cotbench[dev]'")
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed: pip install -e '.[dev]'")
 def test_tensorboard_shows_the_numbers(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

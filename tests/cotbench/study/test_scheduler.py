@@ -174,7 +174,7 @@ def test_a_failed_stage_costs_what_uses_it_and_no_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     if how == "inline":  # That the local executor tells of its processes' ends: test_executor.py.
-        monkeypatch.setattr("cotbench.cli.study._executor", inline_executor)
+        monkeypatch.setattr("cotbench.api.study._executor", inline_executor)
     # Two episodes are too few for a conflict, but what fails here is the training: its model is a folder without one.
     text = MINI.replace('models = ["tiny"]', f'models = ["{tmp_path / "none"}"]').replace("[0.0, 0.5, 1.0]", "[1.0]")
     assert run_cli(["study", str(_write(tmp_path, text)), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 1

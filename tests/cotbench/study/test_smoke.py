@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import cotbench
 from cotbench.cli import run_cli
 from cotbench.study.config import read_study
 from cotbench.study.folder import is_done
@@ -73,7 +74,7 @@ def smoke(study: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("smoke") / "study"
     with pytest.MonkeyPatch.context() as patch:
         if study != "smoke":  # In processes of its own: test_scheduler.py, and the whole study.
-            patch.setattr("cotbench.cli.study._executor", inline_executor)
+            patch.setattr("cotbench.api.study._executor", inline_executor)
         assert run_cli(["study", study, "--out", str(out)]) == 0
     return out
 
@@ -124,3 +125,22 @@ def test_the_report_is_small_and_whole(smoke: Path) -> None:
 def test_a_study_is_reported_again(smoke: Path, tmp_path: Path) -> None:
     assert run_cli(["report", str(smoke), "--out", str(tmp_path)]) == 0
     assert (tmp_path / "index.html").read_bytes() == (smoke / "report" / "index.html").read_bytes()
+
+
+def test_python_reads_the_study_again(smoke: Path) -> None:
+    found = cotbench.load_study(smoke)
+    runs = found.runs
+    assert len(runs) == sum(len(run.summary.modes) for _, run in found.data.runs) and set(runs["mode"]) <= {"prompt", "cot"}
+    assert set(runs["arm"].dropna()) == {arm.name for arm in found.config.arms}
+    assert ((runs["low"] <= runs["success"]) & (runs["success"] <= runs["high"])).all()
+
+
+@pytest.mark.slow
+def test_python_does_the_study_and_shows_it(study: str, smoke: Path) -> None:
+    marks = {path: path.stat().st_mtime_ns for path in (smoke / "done").iterdir()}
+    found = cotbench.study(study, out=smoke)
+    assert {path: path.stat().st_mtime_ns for path in (smoke / "done").iterdir()} == marks, "nothing is done again"
+    numbers = json.loads((smoke / "numbers.json").read_text())
+    text = repr(found)
+    assert all(sentence in text for sentence in numbers["answer"]) and str(smoke) in text
+    assert "<table" in found._repr_html_() and set(found.probes["probe"]) == {one.probe for one in found.config.probes}

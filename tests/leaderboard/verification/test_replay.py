@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from cotbench.child_process import ChildProcess
 from cotbench.envs.registry import env_entry
 from cotbench.errors import EngineError, MissingDataError, ReplayTimeoutError, UsageError
+from cotbench.installation import install_version
 from cotbench.leaderboard.submission.bundle import Bundle
 from cotbench.leaderboard.submission.details import Details
 from cotbench.leaderboard.verification import budget, replay
@@ -60,7 +62,7 @@ def _played(folder: Path, agent: str, **changes: Any) -> Bundle:
     config = RunConfig(**{"agent": agent, "tasks": (ONE, TWO), "max_steps": EXPERT_STEPS, **changes})
     outcome = run(config, out=folder / agent)
     assert all(mode.errors == 0 for mode in outcome.summary.modes.values())
-    return _bundle(outcome.manifest, outcome.episodes)
+    return _bundle(outcome.manifest, outcome.records)
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +332,7 @@ def many(folder: Path) -> Bundle:
     """Forty episodes of twenty tasks."""
     tasks = tuple(f"alfworld/gen/pick/{seed}" for seed in range(20))
     outcome = run(RunConfig(agent="random", tasks=tasks, max_steps=5), out=folder / "many")
-    return _bundle(outcome.manifest, outcome.episodes)
+    return _bundle(outcome.manifest, outcome.records)
 
 
 def test_the_first_difference_is_the_same_with_any_number_of_processes(many: Bundle, children: list[ChildProcess]) -> None:
@@ -432,7 +434,7 @@ def _with(bundle: Bundle, **changes: Any) -> Bundle:
     [
         (
             {"data": {"generator": "1"}},
-            r"was played with alfworld_wheel_sha256 none, here is 29affbea28f6041d: pip install cotbench==[\d.]+, then",
+            r"was played with alfworld_wheel_sha256 none, here is 29affbea28f6041d: .*\b\d[\d.]+.*, then verify it again",
         ),
         ({"packages": {"cotbench": "9.0; rm -rf /"}, "data": {}}, "it cannot be replayed, for it does not say which cotbench"),
         ({"data": {"evil\n\x1b[2J": "x"}}, r"was played with alfworld_wheel"),
@@ -460,7 +462,8 @@ def test_a_difference_under_another_release_is_no_rejection(drawn: Bundle) -> No
     packages = {**drawn.manifest.packages, "cotbench": "0.0.1"}
     assert verify_bundle(_with(drawn, packages=packages)).difference is None, "what agrees, agrees"
     forged = _bundle(drawn.manifest.model_copy(update={"packages": packages}), _edited(drawn.episodes, 0, score=1.0))
-    with pytest.raises(MissingDataError, match=r"differs here \(.*#prompt: score\), but .* pip install cotbench==0.0.1"):
+    remedy = re.escape(install_version("0.0.1"))
+    with pytest.raises(MissingDataError, match=rf"differs here \(.*#prompt: score\), but .*: {remedy}, then verify"):
         verify_bundle(forged)
 
 

@@ -16,7 +16,7 @@ from tests.leaderboard.serving import needs_web, sent, served, variant
 
 pytestmark = [
     needs_web,
-    pytest.mark.skipif(find_spec("schemathesis") is None, reason="schemathesis is not installed: pip install 'cotbench[dev]'"),
+    pytest.mark.skipif(find_spec("schemathesis") is None, reason="schemathesis is not installed: pip install -e '.[dev]'"),
 ]
 ROOT = Path(__file__).resolve().parents[3]
 HOOKS = "tests.leaderboard.zip_bodies"

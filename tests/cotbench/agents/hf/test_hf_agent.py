@@ -180,7 +180,7 @@ def test_cutting_inside_a_token(tmp_path: Path) -> None:
 
 
 def test_a_lora_adapter_is_merged(tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft", reason="pip install 'cotbench[adapter]'")
+    peft = pytest.importorskip("peft", reason="pip install -e '.[adapter]'")
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -1,5 +1,6 @@
 """Addresses of servers, and the way to them: slips are no names of models, and this machine is reached without a proxy."""
 
+import re
 import traceback
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ import pytest
 from cotbench.agents import make_agent
 from cotbench.agents.openai.address import OPENAI, read_address
 from cotbench.errors import AgentError, UsageError
+from cotbench.installation import install_command
 from tests.conftest import needs_openai
 from tests.fake_server import FakeServer, Manners, running
 from tests.served import CHAT, KEY, TEMPLATE, asked, served, unused_port
@@ -178,8 +180,8 @@ def test_a_failure_names_the_proxy_but_not_its_password(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("variable", "url", "words"),
     [
-        ("ALL_PROXY", f"socks5://me:{KEY}@127.0.0.1:1", r"needs the extra 'socks': pip install 'cotbench\[socks\]'"),
-        ("HTTP_PROXY", f"socks5h://me:{KEY}@127.0.0.1:1", r"pip install 'cotbench\[socks\]'"),
+        ("ALL_PROXY", f"socks5://me:{KEY}@127.0.0.1:1", "needs the extra 'socks': " + re.escape(install_command("socks"))),
+        ("HTTP_PROXY", f"socks5h://me:{KEY}@127.0.0.1:1", re.escape(install_command("socks"))),
         ("all_proxy", f"socks://me:{KEY}@127.0.0.1:1", "which cannot be used here"),
         ("ALL_PROXY", f"http://me:{KEY}@127.0.0.1:port", "holds no URL of a proxy"),
     ],

@@ -235,12 +235,12 @@ def test_a_real_server_answers_what_the_hf_agent_answers(tmp_path: Path, serve: 
     theirs, ours = (
         {
             (episode.key, place): (step.action, step.decision.raw, step.prompt_decision.raw if step.prompt_decision else None)
-            for episode in outcome.episodes
+            for episode in outcome.records
             for place, step in enumerate(episode.trajectory)
         }
         for outcome in (remote, local)
     )
-    assert len(ours) == 2 * 2 and not any(episode.error for episode in remote.episodes)
+    assert len(ours) == 2 * 2 and not any(episode.error for episode in remote.records)
     assert theirs == ours
 
 

@@ -14,6 +14,7 @@ from cotbench.agents import make_agent
 from cotbench.agents.openai import connection
 from cotbench.agents.openai.address import read_address
 from cotbench.errors import AgentError, CotbenchError, MissingExtraError, UsageError
+from cotbench.installation import install_command
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.runner import run
 from tests.conftest import needs_openai
@@ -215,8 +216,8 @@ def test_a_key_is_never_written_down(
         config = RunConfig(agent=spec, episodes=3, mode="cot", max_steps=1, elicitation=SHORT)
         outcome = run(config, out=tmp_path / "run", agent=agent)
         agent.close()
-        assert sum(episode.error is not None for episode in outcome.episodes) == 3
-        assert all("[key]" in (episode.error or "") for episode in outcome.episodes)
+        assert sum(episode.error is not None for episode in outcome.records) == 3
+        assert all("[key]" in (episode.error or "") for episode in outcome.records)
     written = "".join(path.read_text() for path in (tmp_path / "run").rglob("*") if path.is_file())
     assert KEY not in written + "".join(capfd.readouterr()) + caplog.text
     assert all("secret" not in str(value) for value in vars(agent).values() if isinstance(value, str | dict))
@@ -262,5 +263,5 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_missing_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "find_spec", lambda package: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'cotbench\[openai\]'"):
+    with pytest.raises(MissingExtraError, match=re.escape(install_command("openai"))):
         make_agent("openai:m@http://127.0.0.1:1")

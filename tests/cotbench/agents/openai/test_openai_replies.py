@@ -206,9 +206,7 @@ def test_errors_of_a_run_are_no_scores(server: FakeServer, monkeypatch: pytest.M
     agent.require(SHORT)
     _answers(server, monkeypatch, _body({**_message(""), "finish_reason": "error"}))
     outcome = run(config, out=tmp_path / "run", agent=agent)
-    assert [episode.error is not None and "finish_reason 'error'" in episode.error for episode in outcome.episodes] == [
-        True
-    ] * 2
+    assert [episode.error is not None and "finish_reason 'error'" in episode.error for episode in outcome.records] == [True] * 2
 
 
 def test_no_body_raises_anything_but_a_reply_error() -> None:

@@ -143,10 +143,10 @@ def test_vllm_acts_as_the_hf_agent_does(vllm: Any, vllm_url: str, model: Path, t
         outcome = run(
             config.model_copy(update={"agent": spec}), out=tmp_path / name, **({} if agent is None else {"agent": agent})
         )
-        assert not any(episode.error for episode in outcome.episodes)
+        assert not any(episode.error for episode in outcome.records)
         played[name] = {
             (episode.key, place, kind): decision
-            for episode in outcome.episodes
+            for episode in outcome.records
             for place, step in enumerate(episode.trajectory)
             for kind, decision in (("own", step.decision), ("prompt", step.prompt_decision))
             if decision is not None
