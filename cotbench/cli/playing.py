@@ -44,8 +44,7 @@ def recorded_configs(folder: Path, given: dict[str, Any]) -> list[RunConfig]:
     if suite.is_suite(folder):
         typed.pop("env", None)
     for config in configs:
-        before = config.model_dump()
-        before |= before["elicitation"]
+        before = {**dict(config), **dict(config.elicitation)}
         check_identity(folder, {name: before[name] for name in typed}, typed)
     return configs
 

@@ -83,8 +83,8 @@ def _mixed(one: Run, two: Run) -> UsageError:
 
 def _chosen(run: Run) -> dict[str, Any]:
     """Return the options of the elicitation that differ from the environment's defaults."""
-    own = Elicitation.for_env(run.summary.env).model_dump()
-    return {name: value for name, value in run.manifest.config.elicitation.model_dump().items() if value != own[name]}
+    own = dict(Elicitation.for_env(run.summary.env))
+    return {name: value for name, value in run.manifest.config.elicitation if value != own[name]}
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:

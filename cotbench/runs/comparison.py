@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from cotbench.agents.hf.loading import ALIASES
+from cotbench.envs.splits import digest
 from cotbench.errors import UsageError
 from cotbench.paper import Success, paper_model, reported
 from cotbench.prompting.elicitation import MODES, Elicitation, Mode
@@ -24,6 +25,7 @@ from cotbench.stats.multiple_testing import Adjusted, holm
 
 _FROZEN = ConfigDict(frozen=True)
 NAMED = "tasks"
+_LONGEST_VALUE = 60
 _OF_THE_TASKS = ("games_sha256",)
 """Fields of the data that differ wherever the tasks differ."""
 
@@ -184,7 +186,7 @@ def elicitation_differences(first: Run, second: Run) -> list[str]:
     if one.elicitation_fingerprint != two.elicitation_fingerprint:
         before, after = one.config.elicitation, two.config.elicitation
         found = [
-            f"{name} is {getattr(before, name)!r} in the first and {getattr(after, name)!r} in the second"
+            f"{name} is {_described(getattr(before, name))} in the first and {_described(getattr(after, name))} in the second"
             for name in Elicitation.model_fields
             if getattr(before, name) != getattr(after, name)
         ] or ["the fixed texts of the elicitation are those of another version of cotbench"]
@@ -199,6 +201,14 @@ def elicitation_differences(first: Run, second: Run) -> list[str]:
         if one.data[name] != two.data[name] and (same_tasks or name not in _OF_THE_TASKS):
             found.append(f"the data ({name}) is {one.data[name][:16]} in the first and {two.data[name][:16]} in the second")
     return found
+
+
+def _described(value: object) -> str:
+    """Return a value of an elicitation as a message has it: of a long text its length, and what tells it from another."""
+    text = repr(value)
+    if len(text) <= _LONGEST_VALUE:
+        return text
+    return f"a text of {len(value) if isinstance(value, str) else len(text)} characters ({digest([text])[:8]})"
 
 
 def _compare_env(env: str, first: Run, second: Run, anyway: bool, with_paper: bool) -> EnvComparison:

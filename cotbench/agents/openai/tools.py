@@ -16,6 +16,7 @@ from typing import Any
 from cotbench.agents.openai.capabilities import Endpoint
 from cotbench.agents.openai.connection import Connection, ServerError
 from cotbench.agents.openai.reply import CompletionReply, ToolCall
+from cotbench.envs.registry import Instructions
 from cotbench.errors import AgentError
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Message
@@ -128,7 +129,8 @@ def messages(dialogue: Dialogue, query: Query) -> list[Message]:
     """Return the chat without the functions, and with the instruction for tools."""
     elicitation = query.elicitation
     chat = elicitation.messages(replace(dialogue, functions=""), query.mode, query.admissible_actions)
-    return [Message("system", f"{dialogue.instructions.text}\n\n{INSTRUCTIONS[query.mode]}"), *chat[1:]]
+    text = elicitation.instructions_text(Instructions(dialogue.instructions.text))
+    return [Message("system", f"{text}\n\n{INSTRUCTIONS[query.mode]}"), *chat[1:]]
 
 
 def budget(elicitation: Elicitation, mode: str) -> int:

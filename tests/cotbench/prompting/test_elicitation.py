@@ -30,6 +30,9 @@ DIALOGUE = Dialogue(Instructions("You act.", ("look", "wait")), ("Your task is t
         {"wording": "brief"},
         {"wording": "rules"},
         {"wording": "question"},
+        {"system_prompt": "You act."},
+        {"examples": [{"observation": "Task", "turns": [{"action": "look"}]}]},
+        {"examples": [{"observation": "Task", "turns": [{"action": "look", "trace": "Hm."}]}]},
     ],
 )
 def test_every_field_is_in_the_fingerprint(change: dict[str, object]) -> None:
@@ -40,7 +43,7 @@ def test_every_field_is_in_the_fingerprint(change: dict[str, object]) -> None:
 def test_no_field_was_forgotten_above() -> None:
     assert set(Elicitation.model_fields) == {
         "style", "trace_tokens", "action_tokens", "temperature", "top_p", "history", "one_line", "show_admissible",
-        "observation_chars", "prompt_action", "wording",
+        "observation_chars", "prompt_action", "wording", "system_prompt", "examples",
     }  # fmt: skip
 
 
@@ -55,7 +58,7 @@ def test_no_field_was_forgotten_above() -> None:
 )
 def test_fingerprints_are_those_of_before_there_were_wordings(elicitation: Elicitation, recorded: str) -> None:
     assert elicitation.fingerprint == recorded
-    assert not {"prompt_action", "wording"} & elicitation.model_dump().keys()
+    assert not {"prompt_action", "wording", "system_prompt", "examples"} & elicitation.model_dump().keys()
     assert Elicitation.model_validate(elicitation.model_dump()) == elicitation
 
 
