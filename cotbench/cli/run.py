@@ -26,6 +26,14 @@ def run(
     import_: Import = None,
     trust: Trust = False,
     dry_run: DryRun = False,
+    show_prompt: Annotated[
+        bool,
+        typer.Option(
+            "--show-prompt",
+            help="print what the model is sent at the first state, in each mode, and stop",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     debug: Debug = False,
     json_: Annotated[bool, typer.Option("--json", help="print summary.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
@@ -34,6 +42,7 @@ def run(
     from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.options import model_of, new_config
     from cotbench.cli.playing import play_run, print_plans, recorded_configs, suite_removed_if_unplayed
+    from cotbench.cli.prompts import print_prompts
     from cotbench.cli.resume import print_interrupted, resume_command, resume_folder
     from cotbench.errors import UsageError
     from cotbench.runs import runner, suite
@@ -62,6 +71,8 @@ def run(
     if dry_run:
         print_plans(plans, json_)
         return 0
+    if show_prompt:
+        return print_prompts([(plan, suite.data_for(plan.config, data)) for plan in plans], json_)
     for plan in plans:
         plan.entry.require()
     require_trackers(resources.report_to)

@@ -13,8 +13,9 @@ from cotbench.envs.registry import EnvEntry, env_entry
 from cotbench.envs.tasks import first_tasks, playable
 from cotbench.errors import UnknownNameError, UsageError
 from cotbench.prompting.elicitation import MODES, Mode
+from cotbench.runs.env_workers import EnvSettings
 from cotbench.runs.manifest import RunConfig
-from cotbench.runs.rollout import RolloutSpec
+from cotbench.runs.rollout import RolloutRules, RolloutSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,42 @@ class RunPlan:
         modes: Sequence[Mode] = MODES if self.config.mode == "both" else (self.config.mode,)
         source = self.entry.source()
         return [RolloutSpec(task, source.task_type(task), mode) for task in self.tasks for mode in modes]
+
+    def env_settings(self, request: Collection[str], data: Path | None, *, dialect: str, expert: str = "") -> EnvSettings:
+        """Return how the environments of the run are made.
+
+        Args:
+            request: what they report beyond the observation: "admissible_actions", "expert_action".
+            data: the folder with game data, where given.
+            dialect: how the data spell actions; empty: the environment's own.
+            expert: whose actions are reported; empty: the environment's usual one.
+        """
+        config = self.config
+        arguments = {
+            "split": config.split,
+            "scheme": config.scheme,
+            "max_steps": config.max_steps,
+            "request": sorted(request),
+            **({"expert": expert} if expert else {}),
+            **({"data": data} if self.entry.takes_data else {}),
+        }
+        return EnvSettings(config.env, arguments, dialect=dialect)
+
+    def rules(self, dialect: str) -> RolloutRules:
+        """Return what is the same for all episodes of the run.
+
+        Args:
+            dialect: how the data spell actions; empty: the environment's own.
+        """
+        config, entry = self.config, self.entry.in_dialect(dialect)
+        return RolloutRules(
+            env=config.env,
+            instructions=entry.instructions(),
+            elicitation=config.elicitation,
+            seed=config.seed,
+            both=config.mode == "both",
+            canonical=entry.canonical(),
+        )
 
 
 def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:

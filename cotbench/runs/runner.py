@@ -30,14 +30,14 @@ from cotbench.envs.splits import digest
 from cotbench.errors import UsageError
 from cotbench.failure import AGENT_BUG, failure_in
 from cotbench.runs.dataset_card import write_run_card
-from cotbench.runs.env_workers import EnvSettings, open_envs
+from cotbench.runs.env_workers import open_envs
 from cotbench.runs.episode import EPISODES, Episode, Journal, read_episodes
 from cotbench.runs.episode_row import EpisodeRow
 from cotbench.runs.folder import WritableFolder, file_name, make_folder, open_folder
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, RunConfig, provenance, read_manifest
 from cotbench.runs.plan import RunPlan, make_plan
 from cotbench.runs.resources import Resources
-from cotbench.runs.rollout import Observer, RolloutRules, RolloutSpec, play
+from cotbench.runs.rollout import Observer, RolloutSpec, play
 from cotbench.runs.summary import SUMMARY, Summary, summarize
 from cotbench.runs.tracker import RunTracker, require_trackers
 
@@ -207,32 +207,13 @@ def _play(
     observer: Observer,
     stop_at_failures: bool,
 ) -> RunOutcome:
-    config, entry = plan.config, manifest.entry
     request = set(needs_of(agent))
     if _wants_expert(plan, agent):
         request.add("expert_action")
-    if config.elicitation.needs_admissible:
+    if plan.config.elicitation.needs_admissible:
         request.add("admissible_actions")
-    settings = EnvSettings(
-        config.env,
-        {
-            "split": config.split,
-            "scheme": config.scheme,
-            "max_steps": config.max_steps,
-            "request": sorted(request),
-            **({"expert": manifest.expert} if manifest.expert else {}),
-            **({"data": resources.data} if entry.takes_data else {}),
-        },
-        dialect=manifest.dialect,
-    )
-    rules = RolloutRules(
-        env=config.env,
-        instructions=entry.instructions(),
-        elicitation=config.elicitation,
-        seed=config.seed,
-        both=config.mode == "both",
-        canonical=entry.canonical(),
-    )
+    settings = plan.env_settings(request, resources.data, dialect=manifest.dialect, expert=manifest.expert)
+    rules = plan.rules(manifest.dialect)
     trackers = require_trackers(resources.report_to)
     with folder.journal(Journal) as journal:
         done = {row.key: row for row in journal.rows if row.error is None}
