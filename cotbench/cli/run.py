@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import Debug, DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.flags import ConfigFile, Debug, DryRun, Import, Resume, Typed, with_options
 from cotbench.cli.terminal import console, echo_json
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
+from cotbench.runs.manifest import RunConfig
 from cotbench.runs.resources import Resources
 from cotbench.runs.suite_config import SuiteConfig
 
@@ -23,6 +24,7 @@ def run(
         Path | None, typer.Option(help="run folder", show_default="a new one under runs/", rich_help_panel=OUTPUT)
     ] = None,
     resume: Resume = None,
+    config: ConfigFile = None,
     import_: Import = None,
     trust: Trust = False,
     dry_run: DryRun = False,
@@ -40,8 +42,9 @@ def run(
     """Play every task in each mode, and compare the modes on the same tasks."""
     from cotbench.agents.registry import resolve
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.options import model_of, new_config
-    from cotbench.cli.playing import play_run, print_plans, recorded_configs, suite_removed_if_unplayed
+    from cotbench.cli.config_file import with_config_file
+    from cotbench.cli.options import model_of
+    from cotbench.cli.playing import play_run, print_plans, suite_removed_if_unplayed
     from cotbench.cli.prompts import print_prompts
     from cotbench.cli.resume import print_interrupted, resume_command, resume_folder
     from cotbench.errors import UsageError
@@ -51,23 +54,18 @@ def run(
     from cotbench.runs.plan import make_plan
     from cotbench.runs.tracker import require_trackers
 
+    typed = with_config_file(typed, config)
     given = typed[SuiteConfig]
     resources = model_of(Resources, typed[Resources])
     data = resources.data
     folder = resume_folder(resume, out)
     env = given.get("env", SuiteConfig.model_fields["env"].default)
-    if folder is not None:
-        configs = recorded_configs(folder, given)
-        confirm([config.model_dump(mode="json") for config in configs], folder, typed=given, trust=trust)
-    elif "agent" not in given:
-        raise UsageError("--agent is missing: try --agent hf:smollm2, or --agent random (cotbench list agents)")
-    else:
-        configs = [new_config({**given, "env": name}) for name in suite.resolve_env_names(env, data)]
+    configs = _configs(given, env, folder, data, trust)
     several = suite.is_suite(folder) if folder is not None else len(configs) > 1
     if several and "tasks" in given:
         raise UsageError("--task names tasks of one environment: give --env one name")
     build = resolve(configs[0].agent, resources.agent_options())
-    plans = [make_plan(config, suite.data_for(config, data) if several else data) for config in configs]
+    plans = [make_plan(one, suite.data_for(one, data) if several else data) for one in configs]
     if dry_run:
         print_plans(plans, json_)
         return 0
@@ -77,7 +75,7 @@ def run(
         plan.entry.require()
     require_trackers(resources.report_to)
     target = folder or out or runner.new_folder(configs[0].model_copy(update={"env": env} if several else {}))
-    again = resume_command("run", target, import_ or [], data, config=[config.model_dump(mode="json") for config in configs])
+    again = resume_command("run", target, import_ or [], data, config=[one.model_dump(mode="json") for one in configs])
     kind = suite.SUITE_FOLDER if several else RUN_FOLDER
     try:
         # Locked before the model is loaded, which can take minutes: a second start is refused at once.
@@ -107,6 +105,27 @@ def run(
     if summary is None:
         return _print_outcome(outcomes[0], json_, again)
     return _print_suite(target, outcomes, summary, json_, again)
+
+
+def _configs(given: dict[str, Any], env: str, folder: Path | None, data: Path | None, trust: bool) -> list[RunConfig]:
+    """Return the config of each run: from the options, or of the folder to resume.
+
+    Raises:
+        UsageError: no agent is named, or a value does not fit.
+        RunFolderError: what was typed contradicts the folder.
+    """
+    from cotbench.cli.options import new_config
+    from cotbench.cli.playing import recorded_configs
+    from cotbench.errors import UsageError
+    from cotbench.runs.suite import resolve_env_names
+
+    if folder is not None:
+        configs = recorded_configs(folder, given)
+        confirm([config.model_dump(mode="json") for config in configs], folder, typed=given, trust=trust)
+        return configs
+    if "agent" not in given:
+        raise UsageError("--agent is missing: try --agent hf:smollm2, or --agent random (cotbench list agents)")
+    return [new_config({**given, "env": name}) for name in resolve_env_names(env, data)]
 
 
 def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:

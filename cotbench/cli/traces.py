@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.baselines.data.traces_config import TracesConfig
-from cotbench.cli.flags import Debug, DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.flags import ConfigFile, Debug, DryRun, Import, Resume, Typed, with_options
 from cotbench.cli.terminal import echo, echo_error, echo_json
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
@@ -28,6 +28,7 @@ def traces(
         ),
     ] = None,
     resume: Resume = None,
+    config: ConfigFile = None,
     import_: Import = None,
     trust: Trust = False,
     dry_run: DryRun = False,
@@ -35,8 +36,10 @@ def traces(
     json_: Annotated[bool, typer.Option("--json", help="print traces.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Let a teacher play in CoT mode, and keep its successful episodes as training data."""
+    from cotbench.cli.config_file import with_config_file
     from cotbench.cli.options import model_of, only_given
 
+    typed = with_config_file(typed, config)
     given = dict(typed[TracesConfig])
     measured = given.pop("decodability", None)
     if measured is not None:
