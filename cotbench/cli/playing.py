@@ -18,7 +18,7 @@ from cotbench.agents.base import Agent
 from cotbench.agents.registry import may_use_elicitation
 from cotbench.cli.failures import print_failures
 from cotbench.cli.progress import progress
-from cotbench.cli.terminal import echo, echo_json
+from cotbench.cli.terminal import echo, echo_error, echo_json
 from cotbench.envs.splits import digest
 from cotbench.runs import runner, suite
 from cotbench.runs.episode import Episode, rows_of
@@ -85,6 +85,17 @@ def suite_removed_if_unplayed(folder: Path, *, new: bool) -> Iterator[None]:
         if new and not any(path.is_dir() for path in folder.iterdir()):
             (folder / SUITE).unlink(missing_ok=True)
         raise
+
+
+def warn_of_samples(configs: Sequence[RunConfig]) -> None:
+    """Print a warning where several samples of a task will be alike: a model that decodes greedily answers the same each time."""
+    for config in configs:
+        if config.samples > 1 and not config.elicitation.temperature and may_use_elicitation(config.agent):
+            echo_error(
+                f"warning: --samples {config.samples} at temperature 0 plays the same episode {config.samples} times where the "
+                "agent decodes greedily: try --temperature 0.7"
+            )
+            return
 
 
 def print_plans(plans: list[RunPlan], as_json: bool) -> None:

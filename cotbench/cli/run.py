@@ -44,7 +44,7 @@ def run(
     from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.config_file import with_config_file
     from cotbench.cli.options import model_of
-    from cotbench.cli.playing import play_run, print_plans, suite_removed_if_unplayed
+    from cotbench.cli.playing import play_run, print_plans, suite_removed_if_unplayed, warn_of_samples
     from cotbench.cli.prompts import print_prompts
     from cotbench.cli.resume import print_interrupted, resume_command, resume_folder
     from cotbench.errors import UsageError
@@ -71,6 +71,7 @@ def run(
         return 0
     if show_prompt:
         return print_prompts([(plan, suite.data_for(plan.config, data)) for plan in plans], json_)
+    warn_of_samples([plan.config for plan in plans])
     for plan in plans:
         plan.entry.require()
     require_trackers(resources.report_to)

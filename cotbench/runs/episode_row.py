@@ -15,8 +15,8 @@ class EpisodeRow:
     """What is held of an episode in memory.
 
     Attributes:
-        key: as the episode's; so are `task`, `task_type`, `mode`, `error`, `error_kind`, `success`, `score`, `steps` and
-            `restarts`.
+        key: as the episode's; so are `task`, `task_type`, `mode`, `rollout`, `error`, `error_kind`, `success`, `score`, `steps`
+            and `restarts`.
         last_answer: the last action of a success, as the agent wrote it; None where there is none.
         invalid_actions: steps whose action did nothing.
         generated_tokens: of the executed decisions; `prefilled_tokens` and `reused_tokens` likewise.
@@ -60,6 +60,7 @@ class EpisodeRow:
     hurt: int
     characters: int
     longest_text: int
+    rollout: int = 0
 
     @property
     def traceback(self) -> None:

@@ -67,6 +67,13 @@ class RunConfig(BaseModel):
     tasks: Annotated[tuple[str, ...] | None, Flag(name="--task", panel=TASKS)] = Field(
         None, description="id of a task to play instead of a split; may be repeated"
     )
+    samples: Annotated[int, Flag(panel=TASKS)] = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="episodes of each task and mode, each with its own sampling seed; the table then has pass@k",
+        exclude_if=lambda value: value == 1,
+    )
     seed: Annotated[int, Flag(panel=TASKS)] = Field(0, ge=0, description="seed of the draw of tasks and of sampling")
     max_steps: Annotated[int | None, Flag(panel=TASKS, default="the environment's")] = Field(
         None, ge=1, description="step budget of an episode"

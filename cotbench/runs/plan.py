@@ -37,10 +37,15 @@ class RunPlan:
 
     @property
     def rollouts(self) -> list[RolloutSpec]:
-        """Episodes to play: each task in each mode."""
+        """Episodes to play: each task in each mode, as often as there are samples."""
         modes: Sequence[Mode] = MODES if self.config.mode == "both" else (self.config.mode,)
         source = self.entry.source()
-        return [RolloutSpec(task, source.task_type(task), mode) for task in self.tasks for mode in modes]
+        return [
+            RolloutSpec(task, source.task_type(task), mode, sample)
+            for task in self.tasks
+            for sample in range(self.config.samples)
+            for mode in modes
+        ]
 
     def env_settings(self, request: Collection[str], data: Path | None, *, dialect: str, expert: str = "") -> EnvSettings:
         """Return how the environments of the run are made.

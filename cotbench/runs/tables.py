@@ -75,7 +75,15 @@ def _success_rows(summary: Summary) -> list[tuple[str, list[str], str]]:
         rows.append((f"success, mean of {types} types", _each(summary, lambda m: format_estimate(m.macro_success)), gap))
     if any(mode.passable_success is not None for mode in modes):
         rows.append(("success, passable tasks", _each(summary, lambda m: format_estimate(m.passable_success)), ""))
+    for k in _shown_ks(summary.samples):
+        rows.append((f"pass@{k}", _each(summary, lambda m, k=k: format_estimate(m.pass_at.get(k))), ""))  # type: ignore[misc]
     return rows
+
+
+def _shown_ks(samples: int) -> list[int]:
+    """Return the k of the pass@k that a table shows: powers of two, and the number of samples; pass@1 is the success."""
+    powers = (2**power for power in range(1, samples.bit_length()))
+    return sorted({*powers, samples} - {1})
 
 
 def _each(summary: Summary, cell: Callable[[ModeSummary], str]) -> list[str]:
@@ -86,6 +94,8 @@ def _title(summary: Summary) -> str:
     played = (
         f"{summary.tasks} of {summary.split_tasks} tasks" if summary.tasks < summary.split_tasks else f"{summary.tasks} tasks"
     )
+    if summary.samples > 1:
+        played += f" x {summary.samples} samples"
     return f"{summary.agent} on {summary.env} {summary.scheme}/{summary.split}: {played}, seed {summary.seed}"
 
 
@@ -93,7 +103,8 @@ def _below(summary: Summary) -> list[str]:
     lines = []
     gap, same, revisions = summary.gap, summary.consistency, summary.revisions
     if gap is not None and gap.p is not None:
-        lines.append(f"gap: McNemar exact p = {gap.p:.3g} (won by prompt alone {gap.prompt_only}, by CoT alone {gap.cot_only})")
+        test, only = ("McNemar exact", "alone") if summary.samples == 1 else ("exchange test,", "more often")
+        lines.append(f"gap: {test} p = {gap.p:.3g} (won by prompt {only} {gap.prompt_only}, by CoT {only} {gap.cot_only})")
     if same is not None:
         lines.append(
             f"consistency: {format_estimate(same.consistency)} of {same.states} states have prompt action = CoT action; "
@@ -107,6 +118,12 @@ def _below(summary: Summary) -> list[str]:
             f"prompt actions at the {prompt_actions.states} states of CoT episodes: "
             f"{format_estimate(prompt_actions.tokens, 1)} tokens generated "
             f"and {format_estimate(prompt_actions.prefilled_tokens, 1)} prefilled a state, beside what the CoT actions took"
+        )
+    if summary.samples > 1:
+        lines.append(
+            f"success: mean over tasks of the share of their {summary.samples} samples; pass@k: at least one of k samples "
+            "succeeds, without bias (Chen et al. 2021); of samples that differ the intervals are bootstraps that keep those of a "
+            "task together"
         )
     lines.append(_INTERVALS)
     lines.append(f"{elicitation_text(summary, temperature=True)}, at most {summary.max_steps} steps")
