@@ -11,12 +11,13 @@ from cotbench.cli.flags import ConfigFile, Debug, DryRun, Import, Resume, Typed,
 from cotbench.cli.terminal import console, echo_json
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
+from cotbench.runs.limits import Limits
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.resources import Resources
 from cotbench.runs.suite_config import SuiteConfig
 
 
-@with_options(SuiteConfig, Resources)
+@with_options(SuiteConfig, Resources, Limits)
 def run(
     typed: Typed,
     *,
@@ -44,12 +45,13 @@ def run(
     from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.config_file import with_config_file
     from cotbench.cli.options import model_of
-    from cotbench.cli.playing import play_run, print_plans, suite_removed_if_unplayed, warn_of_samples
+    from cotbench.cli.playing import play_runs, print_plans, print_stopped, suite_removed_if_unplayed, warn_of_samples
     from cotbench.cli.prompts import print_prompts
     from cotbench.cli.resume import print_interrupted, resume_command, resume_folder
     from cotbench.errors import UsageError
     from cotbench.runs import runner, suite
     from cotbench.runs.folder import open_folder
+    from cotbench.runs.limits import Budget
     from cotbench.runs.manifest import RUN_FOLDER
     from cotbench.runs.plan import make_plan
     from cotbench.runs.tracker import require_trackers
@@ -65,6 +67,7 @@ def run(
     if several and "tasks" in given:
         raise UsageError("--task names tasks of one environment: give --env one name")
     build = resolve(configs[0].agent, resources.agent_options())
+    budget = Budget(model_of(Limits, typed[Limits]), configs[0].agent)
     plans = [make_plan(one, suite.data_for(one, data) if several else data) for one in configs]
     if dry_run:
         print_plans(plans, json_)
@@ -87,22 +90,14 @@ def run(
             if several and folder is None:
                 suite.write_suite(opened, plans, data)
             with open_agent(configs[0].agent, build) as player:
-                outcomes = [
-                    play_run(
-                        plan,
-                        target / plan.config.env if several else opened,
-                        json_,
-                        player,
-                        resources.model_copy(update={"data": suite.data_for(plan.config, data)}),
-                        debug=debug,
-                    )
-                    for plan in plans
-                ]
+                places = [target / plan.config.env if several else opened for plan in plans]
+                outcomes = play_runs(plans, places, json_, player, resources, debug=debug, budget=budget)
             summary = suite.summarize_suite([outcome.summary for outcome in outcomes]) if several else None
-            if summary is not None:
+            if summary is not None and not budget.stopped:
                 suite.write_suite_summary(opened, summary)
     except KeyboardInterrupt:
         return print_interrupted("what was played is kept", again, target / kind.manifest)
+    print_stopped(budget, outcomes, plans[len(outcomes) :], again)
     if summary is None:
         return _print_outcome(outcomes[0], json_, again)
     return _print_suite(target, outcomes, summary, json_, again)

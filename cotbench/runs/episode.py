@@ -162,6 +162,7 @@ def row_of(episode: Episode) -> EpisodeRow:
         characters=sum(lengths),
         longest_text=max(lengths),
         rollout=episode.rollout,
+        prompt_reused_tokens=sum(decision.reused_tokens for decision in prompt_decisions),
     )
 
 

@@ -24,7 +24,8 @@ class EpisodeRow:
         dropped_observations: whether the dialogue had to be shortened.
         longest_shown: characters of the longest observation that an agent was shown after the first one.
         compared: steps with a prompt action; `revised` of them have another CoT action.
-        prompt_decisions: steps with a prompt decision; `prompt_generated_tokens` and `prompt_prefilled_tokens` are theirs.
+        prompt_decisions: steps with a prompt decision; `prompt_generated_tokens`, `prompt_prefilled_tokens` and
+            `prompt_reused_tokens` are theirs.
         expert_compared: steps with a prompt action and an expert's; of `expert_revised` of them the trace changed the action:
             `helped` to the expert's, `hurt` away from it.
         characters: of all texts of the episode; `longest_text` of the longest.
@@ -61,6 +62,7 @@ class EpisodeRow:
     characters: int
     longest_text: int
     rollout: int = 0
+    prompt_reused_tokens: int = 0
 
     @property
     def traceback(self) -> None:

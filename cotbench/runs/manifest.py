@@ -84,6 +84,14 @@ class RunConfig(BaseModel):
     expert_actions: Annotated[bool | None, Flag(panel=EXECUTION, default="where that costs nothing")] = Field(
         None, description="record the expert's action at every state"
     )
+    expert: Annotated[str | None, Flag(panel=EXECUTION, default="one that steps in anywhere")] = Field(
+        None,
+        description=(
+            "whose actions are recorded as the expert's: seen or walkthrough (alfworld), resume or turn (bfcl); agent expert "
+            "follows it"
+        ),
+        exclude_if=lambda value: value is None,
+    )
     elicitation: Annotated[Elicitation, Flag(panel=ELICITATION)] = Field(
         default_factory=lambda given: Elicitation.for_env(given["env"]), description="how answers are asked for"
     )

@@ -95,11 +95,12 @@ def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
         data: the folder with game data, for environments that read one.
 
     Raises:
-        UnknownNameError: no such environment, scheme, split or task.
+        UnknownNameError: no such environment, scheme, split, task or expert.
         MissingDataError: games are not on this machine.
-        UsageError: more episodes than the split has tasks.
+        UsageError: more episodes than the split has tasks, or options that contradict each other.
     """
     entry = env_entry(config.env)
+    _check_expert(config, entry)
     source = entry.source()
     all_tasks = source.tasks(config.scheme, config.split)
     if data is not None and not entry.takes_data:
@@ -127,6 +128,17 @@ def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
             )
         chosen = draw_tasks(available, config.episodes, config.seed, first)
     return RunPlan(config, entry, tuple(chosen), len(all_tasks), len(available) < len(all_tasks))
+
+
+def _check_expert(config: RunConfig, entry: EnvEntry) -> None:
+    if config.expert is None:
+        return
+    if entry.experts is None:
+        raise UsageError(f"environment {entry.name!r} has one expert: leave --expert away")
+    if config.expert not in entry.experts:
+        raise UnknownNameError("expert", config.expert, entry.experts, f"of {entry.name}")
+    if config.expert_actions is False:
+        raise UsageError(f"--expert {config.expert} records its actions and --no-expert-actions none: give one of the two")
 
 
 def draw_tasks(tasks: Sequence[str], episodes: int, seed: int, first: Collection[str]) -> list[str]:

@@ -16,6 +16,7 @@ from cotbench.failure import ErrorKind
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.runs.episode import Episode, rows_of
 from cotbench.runs.episode_row import EpisodeRow
+from cotbench.runs.limits import Price
 from cotbench.runs.manifest import Manifest, is_true
 from cotbench.runs.task_rows import TaskRows, by_task, by_type
 from cotbench.stats import estimates
@@ -27,6 +28,14 @@ _FROZEN = ConfigDict(frozen=True)
 
 def _is_empty(value: object) -> bool:
     return not value
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_zero(value: object) -> bool:
+    return value == 0
 
 
 def _is_one(value: object) -> bool:
@@ -53,6 +62,7 @@ class ModeSummary(BaseModel):
         tokens: tokens generated an episode, by the executed decisions.
         prefilled_tokens: tokens computed an episode without being generated, by the executed decisions.
         reused_tokens: prompt tokens that were not computed again, an episode, by the executed decisions.
+        dollars: price of an episode's executed decisions; left out of JSON where no price is known.
         format_ok: share of decisions whose tags the model wrote itself.
         trace_truncated: share of traces that the harness had to close; None in prompt mode.
         dropped_observations: episodes in which the dialogue had to be shortened.
@@ -76,6 +86,7 @@ class ModeSummary(BaseModel):
     tokens: Estimate
     prefilled_tokens: Estimate
     reused_tokens: Estimate
+    dollars: Estimate | None = Field(None, exclude_if=_is_none)
     format_ok: Estimate
     trace_truncated: Estimate | None
     dropped_observations: int
@@ -179,6 +190,9 @@ class Summary(BaseModel):
         dialect: how the data spell actions, and `expert`: whose actions were recorded; see `Manifest`.
         uses_elicitation: whether the agent says that it asks and reads as the elicitation says; left out of JSON where True.
         samples: episodes of each task and mode; left out of JSON where it is one.
+        unplayed: planned episodes that are not recorded yet; left out of JSON where there are none.
+        price: of the agent's model; `dollars`: the price of all decisions, those of prompt actions and of episodes that
+            ended in errors too. Left out of JSON where no price is known.
         errors_by_kind: whose failures the errors are, where that is recorded; left out of JSON where there are none.
     """
 
@@ -206,15 +220,19 @@ class Summary(BaseModel):
     prompt_actions: PromptActions | None
     uses_elicitation: bool = Field(True, exclude_if=is_true)
     samples: int = Field(1, exclude_if=_is_one)
+    unplayed: int = Field(0, exclude_if=_is_zero)
+    price: Price | None = Field(None, exclude_if=_is_none)
+    dollars: float | None = Field(None, exclude_if=_is_none)
     errors_by_kind: dict[ErrorKind, ErrorCount] = Field({}, exclude_if=_is_empty)
 
 
-def summarize(episodes: Iterable[Episode], manifest: Manifest) -> Summary:
+def summarize(episodes: Iterable[Episode], manifest: Manifest, price: Price | None = None) -> Summary:
     """Return the summary of a run's episodes; those of a file are not read again.
 
     Args:
         episodes: at most one of each key.
         manifest: of the run.
+        price: of the agent's model, where known.
     """
     config = manifest.config
     rows = rows_of(episodes)
@@ -236,13 +254,16 @@ def summarize(episodes: Iterable[Episode], manifest: Manifest) -> Summary:
         max_steps=config.max_steps or env_entry(config.env).max_steps(),
         dialect=manifest.dialect,
         expert=manifest.expert,
-        modes={mode: _mode(mode, some, manifest) for mode, some in played.items() if some},
+        modes={mode: _mode(mode, some, manifest, price) for mode, some in played.items() if some},
         gap=_gap(played["prompt"], played["cot"]) if both else None,
         consistency=_consistency(cot) if both else None,
         revisions=_revisions(cot) if both else None,
         prompt_actions=_prompt_actions(cot) if both else None,
         uses_elicitation=manifest.uses_elicitation,
         samples=config.samples,
+        unplayed=max(0, len(manifest.task_list) * config.samples * (len(MODES) if both else 1) - len(rows)),
+        price=price,
+        dollars=None if price is None else sum(price.of_decisions(row) + price.of_prompt_actions(row) for row in rows),
         errors_by_kind=_errors_by_kind(rows),
     )
 
@@ -259,7 +280,7 @@ def _errors_by_kind(rows: Sequence[EpisodeRow]) -> dict[ErrorKind, ErrorCount]:
     return found
 
 
-def _mode(mode: Mode, rows: Sequence[EpisodeRow], manifest: Manifest) -> ModeSummary:
+def _mode(mode: Mode, rows: Sequence[EpisodeRow], manifest: Manifest, price: Price | None) -> ModeSummary:
     scored = [row for row in rows if row.error is None]
     tasks = by_task(scored)
     config = manifest.config
@@ -297,6 +318,7 @@ def _mode(mode: Mode, rows: Sequence[EpisodeRow], manifest: Manifest) -> ModeSum
         tokens=tokens,
         prefilled_tokens=prefilled_tokens,
         reused_tokens=reused_tokens,
+        dollars=None if price is None else estimates.mean([one.mean(price.of_decisions) for one in tasks]),
         format_ok=format_ok,
         trace_truncated=truncated if mode == "cot" else None,
         dropped_observations=sum(row.dropped_observations for row in scored),

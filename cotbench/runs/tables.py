@@ -54,6 +54,7 @@ def run_table(summary: Summary) -> RenderableType:
         ("tokens generated", _each(summary, lambda m: format_estimate(m.tokens, 0)), ""),
         ("tokens prefilled", _each(summary, lambda m: format_estimate(m.prefilled_tokens, 0)), ""),
         ("tokens reused", _each(summary, lambda m: format_estimate(m.reused_tokens, 0)), ""),
+        *([("dollars", _each(summary, lambda m: format_estimate(m.dollars, 4)), "")] if summary.price else []),
         ("format kept", _each(summary, lambda m: format_estimate(m.format_ok)), ""),
         ("trace truncated", _each(summary, lambda m: format_estimate(m.trace_truncated)), ""),
         ("errors", [str(summary.modes[mode].errors) for mode in modes], ""),
@@ -122,8 +123,8 @@ def _below(summary: Summary) -> list[str]:
     if summary.samples > 1:
         lines.append(
             f"success: mean over tasks of the share of their {summary.samples} samples; pass@k: at least one of k samples "
-            "succeeds, without bias (Chen et al. 2021); of samples that differ the intervals are bootstraps that keep those of a "
-            "task together"
+            "succeeds, without bias (Chen et al. 2021); where samples differ the intervals are bootstraps over tasks, which "
+            "keep the samples of a task together"
         )
     lines.append(_INTERVALS)
     lines.append(f"{elicitation_text(summary, temperature=True)}, at most {summary.max_steps} steps")
@@ -172,6 +173,15 @@ def error_lines(summary: Summary) -> list[str]:
 def footnotes(summary: Summary) -> list[str]:
     """Return the caveats for comparing these numbers with others."""
     lines = []
+    if summary.unplayed:
+        lines.append(f"NOT FINISHED: {summary.unplayed} planned episodes were not played and are in no figure")
+    if summary.price is not None and summary.dollars is not None:
+        price = summary.price
+        cached = "" if price.cached is None else f", cached ${price.cached:g}"
+        lines.append(
+            f"${summary.dollars:.2f} in all, at ${price.prompt:g} (prompt{cached}) and ${price.completion:g} (completion) per "
+            "million tokens"
+        )
     if summary.partial:
         lines.append("PARTIAL: games of this split are missing on this machine; not comparable with the whole split")
     if summary.dialect and summary.dialect != (own := env_entry(summary.env).own_dialect):

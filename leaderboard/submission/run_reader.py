@@ -40,7 +40,7 @@ def read_finished(folder: Path) -> tuple[Manifest, list[Episode]]:
     with lock_folder(folder, RUN_FOLDER.writer, "submit it when that has ended", shared=True):
         episodes = _planned(folder, manifest, read_episodes(folder))
         stored = _summary(folder)
-    given = summarize(episodes, manifest).model_dump(mode="json")
+    given = summarize(episodes, manifest, stored.price).model_dump(mode="json")
     place = _first_difference(stored.model_dump(mode="json"), given)
     if place is not None:
         path, before, now = place
