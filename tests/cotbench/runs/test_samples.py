@@ -140,7 +140,7 @@ def test_states_are_those_of_the_first_samples(sampled: Path) -> None:
 
 
 def test_a_board_takes_no_run_with_samples(sampled: Path) -> None:
-    with pytest.raises(SubmissionError, match="config.samples is 3: an entry has one episode of each task and mode"):
+    with pytest.raises(SubmissionError, match=r"config\.samples is 3: an entry has one episode of each task and mode"):
         read_finished(sampled / "three")
     read_finished(sampled / "one")
 
