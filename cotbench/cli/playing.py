@@ -165,7 +165,9 @@ def _print_plan(plan: RunPlan) -> None:
     echo(f"{config.agent} on {config.env} {config.scheme}/{config.split}, seed {config.seed}")
     echo(f"tasks: {len(plan.tasks)} of {plan.split_tasks}{' (PARTIAL: games are missing)' if plan.partial else ''}")
     echo("episodes: " + ", ".join(f"{count} {mode}" for mode, count in modes.items()))
-    echo("task types: " + ", ".join(f"{name} {count // len(modes)}" for name, count in sorted(types.items())))
+    echo(
+        "task types: " + ", ".join(f"{name} {count // (len(modes) * config.samples)}" for name, count in sorted(types.items()))
+    )
     elicitation = f"elicitation {config.elicitation.fingerprint}" if may_use_elicitation(config.agent) else NO_ELICITATION
     echo(f"at most {steps * len(plan.rollouts)} steps; {elicitation}")
     for task in plan.tasks[:5]:

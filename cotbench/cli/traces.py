@@ -80,7 +80,7 @@ def _play(
     from cotbench.baselines.data.token_rows import open_encoder
     from cotbench.baselines.data.traces import TRACES_FOLDER, write_traces
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.playing import play_run, print_plans
+    from cotbench.cli.playing import play_run, print_plans, warn_of_samples
     from cotbench.cli.resume import print_interrupted, resume_command, resume_folder
     from cotbench.runs import runner
     from cotbench.runs.folder import make_folder, open_folder
@@ -96,6 +96,7 @@ def _play(
     if dry:
         print_plans([plan], json_)
         return 0
+    warn_of_samples([config])
     plan.entry.require()
     require_trackers(resources.report_to)
     if parquet:
