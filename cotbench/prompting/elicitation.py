@@ -26,7 +26,7 @@ from cotbench.prompting.examples import (
     write_examples,
     write_system_prompt,
 )
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, TAGS, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.parsing import USUAL_TAGS, Tags
 from cotbench.prompting.wordings import DEFAULT_WORDING, Wording, instruction
 
 Mode = Literal["prompt", "cot"]
@@ -44,6 +44,8 @@ probable admissible action."""
 
 ENV_INSTRUCTIONS = "{instructions}"
 """What stands in a system prompt of the user's for the environment's instructions."""
+
+_TAG_NAME = r"^[a-z][a-z0-9_-]{0,31}$"
 
 _RANK_RULE = "sum of token log-probabilities after the opening action tag, closing tag included; ties: the first when sorted"
 
@@ -93,6 +95,18 @@ class Elicitation(BaseModel):
         exclude_if=lambda value: value == DEFAULT_WORDING,
     )
 
+    think_tag: Annotated[str, Flag(metavar="NAME")] = Field(
+        USUAL_TAGS.think,
+        pattern=_TAG_NAME,
+        description="name of the tags around a trace",
+        exclude_if=lambda value: value == USUAL_TAGS.think,
+    )
+    action_tag: Annotated[str, Flag(metavar="NAME")] = Field(
+        USUAL_TAGS.action,
+        pattern=_TAG_NAME,
+        description="name of the tags around an action",
+        exclude_if=lambda value: value == USUAL_TAGS.action,
+    )
     system_prompt: Annotated[
         str | None,
         Flag(metavar="FILE", default="the environment's instructions", read=read_system_prompt, write=write_system_prompt),
@@ -112,10 +126,18 @@ class Elicitation(BaseModel):
         exclude_if=lambda value: value == (),
     )
 
+    @field_validator("action_tag")
+    @classmethod
+    def _another_tag(cls, value: str, info: ValidationInfo) -> str:
+        if value == info.data.get("think_tag"):
+            raise ValueError("trace and action need different tags")
+        return value
+
     @field_validator("examples")
     @classmethod
-    def _short_enough(cls, value: Examples) -> Examples:
-        return check_examples(value)
+    def _fitting(cls, value: Examples, info: ValidationInfo) -> Examples:
+        names = (info.data.get("think_tag", USUAL_TAGS.think), info.data.get("action_tag", USUAL_TAGS.action))
+        return check_examples(value, Tags(*names))
 
     @field_validator("prompt_action")
     @classmethod
@@ -141,13 +163,13 @@ class Elicitation(BaseModel):
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits over every field and every fixed text.
 
-        `prompt_action`, `wording`, `system_prompt` and `examples` are part of it where they are not the defaults.
+        `prompt_action`, `wording`, tags, `system_prompt` and `examples` are part of it where they are not the defaults.
         """
         fields = self.model_dump()
         example_episodes = fields.pop("examples", None)
         fixed = {
             "version": _VERSION,
-            "tags": TAGS,
+            "tags": self.tags.all,
             "drop_rule": DROP_RULE,
             "cut_rule": CUT_RULE,
             "examples": _EXAMPLES,
@@ -162,7 +184,12 @@ class Elicitation(BaseModel):
 
     def instruction(self, mode: Mode) -> str:
         """Return the system text's sentence on the form of an answer; with prefill it is the same in both modes."""
-        return instruction(self.wording, "prefill" if self.style == "prefill" else mode)
+        return instruction(self.wording, "prefill" if self.style == "prefill" else mode, self.tags)
+
+    @property
+    def tags(self) -> Tags:
+        """The tags around a trace and around an action."""
+        return Tags(self.think_tag, self.action_tag)
 
     @property
     def shares_prompt(self) -> bool:
@@ -199,7 +226,7 @@ class Elicitation(BaseModel):
             observation: str | None = example.observation
             for turn in example.turns:
                 yield Message("user", observation or "")
-                yield Message("assistant", _answer(turn.action, turn.trace if mode == "cot" else None))
+                yield Message("assistant", self._answer(turn.action, turn.trace if mode == "cot" else None))
                 observation = turn.observation
 
     def instructions_text(self, instructions: Instructions) -> str:
@@ -210,7 +237,7 @@ class Elicitation(BaseModel):
         """
         parts = [instructions.text]
         if instructions.examples:
-            tagged = (f"{ACTION_OPEN}{action}{ACTION_CLOSE}" for action in instructions.examples)
+            tagged = (self._answer(action, None) for action in instructions.examples)
             parts.append("\n".join((_EXAMPLES, *tagged)))
         text = "\n\n".join(parts)
         return text if self.system_prompt is None else self.system_prompt.replace(ENV_INSTRUCTIONS, text)
@@ -229,9 +256,9 @@ class Elicitation(BaseModel):
             action: the executed action.
             trace: the trace before it, shown with history "traces"; None where there was none.
         """
-        return _answer(action, trace if self.history == "traces" else None)
+        return self._answer(action, trace if self.history == "traces" else None)
 
-
-def _answer(action: str, trace: str | None) -> str:
-    answer = f"{ACTION_OPEN}{action}{ACTION_CLOSE}"
-    return answer if trace is None else f"{THINK_OPEN}\n{trace}\n{THINK_CLOSE}\n{answer}"
+    def _answer(self, action: str, trace: str | None) -> str:
+        tags = self.tags
+        answer = f"{tags.action_open}{action}{tags.action_close}"
+        return answer if trace is None else f"{tags.think_open}\n{trace}\n{tags.think_close}\n{answer}"

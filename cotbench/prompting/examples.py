@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from cotbench.errors import UnknownNameError, UsageError
 from cotbench.flags import INLINE
-from cotbench.prompting.parsing import TAGS
+from cotbench.prompting.parsing import USUAL_TAGS, Tags
 
 MAX_SYSTEM_CHARS = 30_000
 """Characters of a system prompt: as UTF-8 it fits into one argument of a command line."""
@@ -56,6 +56,11 @@ class ExampleTurn(BaseModel):
     action: str = Field(min_length=1)
     observation: str | None = Field(None, min_length=1)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the turn."""
+        return tuple(text for text in (self.trace, self.action, self.observation) if text is not None)
+
 
 class ExampleEpisode(BaseModel):
     """One example: an episode, or its beginning.
@@ -78,11 +83,8 @@ class ExampleEpisode(BaseModel):
                 raise ValueError(f"turn {number + 1} of {len(self.turns)} has no observation")
         if last.observation is not None:
             raise ValueError("the last turn has an observation: leave it away, for the next example or the task follows it")
-        texts = [text for turn in self.turns for text in (turn.trace, turn.action, turn.observation) if text is not None]
-        for text in (self.observation, *texts):
-            found = next((tag for tag in TAGS if tag in text.lower()), None)
-            if found is not None:
-                raise ValueError(f"{found} stands in a text: write trace and action without tags, which are added")
+        texts = [text for turn in self.turns for text in turn.texts]
+        _check_tags((self.observation, *texts), USUAL_TAGS)
         return self
 
 
@@ -90,16 +92,29 @@ Examples = tuple[ExampleEpisode, ...]
 _EXAMPLES: TypeAdapter[Examples] = TypeAdapter(Examples)
 
 
-def check_examples(examples: Examples) -> Examples:
-    """Return examples that are not too long.
+def check_examples(examples: Examples, tags: Tags = USUAL_TAGS) -> Examples:
+    """Return examples that are not too long, and hold no tags.
+
+    Args:
+        examples: the examples.
+        tags: of their elicitation.
 
     Raises:
-        ValueError: they are.
+        ValueError: they are, or do.
     """
+    for example in examples:
+        _check_tags((example.observation, *(text for turn in example.turns for text in turn.texts)), tags)
     size = len(_as_json(examples).encode())
     if size > MAX_EXAMPLES_BYTES:
         raise ValueError(f"the examples have {size} bytes, and {MAX_EXAMPLES_BYTES} are the most: give fewer or shorter ones")
     return examples
+
+
+def _check_tags(texts: Iterable[str], tags: Tags) -> None:
+    for text in texts:
+        found = next((tag for tag in tags.all if tag in text.lower()), None)
+        if found is not None:
+            raise ValueError(f"{found} stands in a text: write trace and action without tags, which are added")
 
 
 def has_traces(examples: Sequence[ExampleEpisode]) -> bool:

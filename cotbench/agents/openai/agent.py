@@ -17,7 +17,7 @@ from typing import Any, Literal
 from cotbench.agents.decisions import error_decision
 from cotbench.agents.openai import tools as native
 from cotbench.agents.openai.address import read_address, read_key
-from cotbench.agents.openai.capabilities import Way, probe_server
+from cotbench.agents.openai.capabilities import Way, probe_server, tags_difference
 from cotbench.agents.openai.completions import CompletionWriter, Prompt, TokenUsage, explain_error
 from cotbench.agents.openai.connection import Connection, ServerError
 from cotbench.agents.openai.tokens import ServerTokenizer, find_tokens
@@ -27,6 +27,7 @@ from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.dialogue import Dialogue, fit_context
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.generation import TAG_ALLOWANCE, Generation, GenerationRequest, answer_program, prompt_limit
+from cotbench.prompting.parsing import USUAL_TAGS, Tags
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 _log = logging.getLogger(__name__)
@@ -148,6 +149,7 @@ class OpenAIAgent:
                 f"{self._connection.url} cannot continue a turn that we open ({self._server.reason}): "
                 "ask with --elicitation-style template and --prompt-elicitation bare"
             )
+        self._require_tags(elicitation.tags, opened=opened)
         # Of a ranked prompt action, the score of one candidate.
         given = "yes" if elicitation.prompt_action == "ranked" else None
         try:
@@ -158,6 +160,17 @@ class OpenAIAgent:
                 raise AgentError(
                     f"{explain_error(error)}; so it would refuse every query: change {' or '.join(flags) or 'what it names'}"
                 ) from None
+
+    def _require_tags(self, tags: Tags, *, opened: bool) -> None:
+        """Raise an error for tags that the server's chat template would rewrite in a turn that we open."""
+        continuing = self._server.continuing
+        if tags == USUAL_TAGS or not opened or self._tokens is None or continuing is None:
+            return
+        if continuing.path == "chat/completions" and (reason := tags_difference(continuing, self._tokens, tags)):
+            raise AgentError(
+                f"{self._connection.url} cannot be asked with {tags.think_open} and {tags.action_open} ({reason}): choose "
+                "other names with --think-tag and --action-tag"
+            )
 
     def submit(self, key: Hashable, query: Query) -> None:
         """Take a query; `collect` returns its decision.
@@ -255,8 +268,8 @@ class OpenAIAgent:
 
         def length(dialogue: Dialogue) -> int:
             messages = elicitation.messages(dialogue, query.mode, query.admissible_actions)
-            ids = tokens.prompt(messages) if tokens is not None else None
-            prompts[dialogue] = Prompt(messages, dialogue, ids)
+            ids = tokens.prompt(messages, elicitation.tags) if tokens is not None else None
+            prompts[dialogue] = Prompt(messages, dialogue, ids, elicitation.tags)
             return len(ids or ())
 
         limit = 2**31 if self._context is None else prompt_limit(elicitation, self._context)
