@@ -128,7 +128,7 @@ def _below(summary: Summary) -> list[str]:
         )
     lines.append(_INTERVALS)
     lines.append(f"{elicitation_text(summary, temperature=True)}, at most {summary.max_steps} steps")
-    return lines + footnotes(summary)
+    return lines + unplayed_lines(summary) + footnotes(summary)
 
 
 def _revisions(states: int, revisions: Revisions | None, expert: str) -> str:
@@ -170,11 +170,16 @@ def error_lines(summary: Summary) -> list[str]:
     return lines
 
 
+def unplayed_lines(summary: Summary) -> list[str]:
+    """Return the caveat about planned episodes that are not recorded; empty where there are none."""
+    if not summary.unplayed:
+        return []
+    return [f"NOT FINISHED: {summary.unplayed} planned episodes were not played and are in no figure"]
+
+
 def footnotes(summary: Summary) -> list[str]:
     """Return the caveats for comparing these numbers with others."""
     lines = []
-    if summary.unplayed:
-        lines.append(f"NOT FINISHED: {summary.unplayed} planned episodes were not played and are in no figure")
     if summary.price is not None and summary.dollars is not None:
         price = summary.price
         cached = "" if price.cached is None else f", cached ${price.cached:g}"
@@ -232,6 +237,6 @@ def suite_table(suite: SuiteSummary) -> RenderableType:
     table.add_row(*map(Text, ("mean", str(sum(run.tasks for run in runs)), *means, *last)), style="bold")
     first = runs[0]
     title = f"{first.agent} on {len(runs)} environments, {first.scheme}/{first.split}, seed {first.seed}"
-    noted = [f"{run.env}: {line}" for run in runs for line in footnotes(run)]
+    noted = [f"{run.env}: {line}" for run in runs for line in (*unplayed_lines(run), *footnotes(run))]
     elicitations = [f"{run.env}: {elicitation_text(run)}, at most {run.max_steps} steps" for run in runs]
     return Group(Text(title, style="bold"), table, *(Text(line) for line in (_INTERVALS, *elicitations, *noted)))

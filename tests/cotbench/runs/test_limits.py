@@ -59,7 +59,7 @@ def _play(folder: Path, limits: Limits | None = None, *, num_envs: int = 1, **ch
 def _untimed(folder: Path) -> list[dict[str, Any]]:
     rows = read_objects(folder / "episodes.jsonl")
     for row in rows:
-        del row["seconds"], row["sha256"]
+        del row["seconds"]
     return rows
 
 
