@@ -17,7 +17,7 @@ from typing import Any, Literal
 from cotbench.agents.decisions import error_decision
 from cotbench.agents.openai import tools as native
 from cotbench.agents.openai.address import read_address, read_key
-from cotbench.agents.openai.capabilities import Way, probe_server, tags_difference
+from cotbench.agents.openai.capabilities import Way, probe_server, rendering_difference
 from cotbench.agents.openai.completions import CompletionWriter, Prompt, TokenUsage, explain_error
 from cotbench.agents.openai.connection import Connection, ServerError
 from cotbench.agents.openai.tokens import ServerTokenizer, find_tokens
@@ -26,8 +26,9 @@ from cotbench.envs.registry import Instructions
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.dialogue import Dialogue, fit_context
 from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.examples import has_traces
 from cotbench.prompting.generation import TAG_ALLOWANCE, Generation, GenerationRequest, answer_program, prompt_limit
-from cotbench.prompting.parsing import USUAL_TAGS, Tags
+from cotbench.prompting.parsing import USUAL_TAGS
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 _log = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ class OpenAIAgent:
                 f"{self._connection.url} cannot continue a turn that we open ({self._server.reason}): "
                 "ask with --elicitation-style template and --prompt-elicitation bare"
             )
-        self._require_tags(elicitation.tags, opened=opened)
+        self._require_rendering(elicitation, opened=opened)
         # Of a ranked prompt action, the score of one candidate.
         given = "yes" if elicitation.prompt_action == "ranked" else None
         try:
@@ -161,15 +162,17 @@ class OpenAIAgent:
                     f"{explain_error(error)}; so it would refuse every query: change {' or '.join(flags) or 'what it names'}"
                 ) from None
 
-    def _require_tags(self, tags: Tags, *, opened: bool) -> None:
-        """Raise an error for tags that the server's chat template would rewrite in a turn that we open."""
-        continuing = self._server.continuing
-        if tags == USUAL_TAGS or not opened or self._tokens is None or continuing is None:
+    def _require_rendering(self, elicitation: Elicitation, *, opened: bool) -> None:
+        """Raise an error where the server renders the chat, and its template rewrites the tags or the traces of examples."""
+        endpoint = self._server.continuing if opened else self._server.chat
+        plain = elicitation.tags == USUAL_TAGS and not has_traces(elicitation.examples)
+        if plain or self._tokens is None or endpoint is None or endpoint.path != "chat/completions":
             return
-        if continuing.path == "chat/completions" and (reason := tags_difference(continuing, self._tokens, tags)):
+        messages = elicitation.messages(_TRIAL.extended("a", None, "Another."), "cot")
+        if reason := rendering_difference(endpoint, self._tokens, messages, elicitation.tags):
             raise AgentError(
-                f"{self._connection.url} cannot be asked with {tags.think_open} and {tags.action_open} ({reason}): choose "
-                "other names with --think-tag and --action-tag"
+                f"{self._connection.url} would show the model another chat ({reason}): ask with ?way=completions, with other "
+                "--think-tag and --action-tag, or with --examples without traces"
             )
 
     def submit(self, key: Hashable, query: Query) -> None:

@@ -48,21 +48,20 @@ generation_config.json.
 """
 
 
-def tags_difference(chat: Endpoint, tokens: ServerTokenizer, tags: Tags) -> str:
-    """Return why a server that renders the chat template itself makes another prompt where a turn is opened by these tags.
+def rendering_difference(chat: Endpoint, tokens: ServerTokenizer, messages: Sequence[Message], tags: Tags) -> str:
+    """Return why a server that renders the chat template itself makes another prompt of messages, where a turn is opened.
 
     Empty where it does not.
 
     Args:
         chat: its endpoint for messages.
         tokens: the model's tokenizer.
-        tags: those of an elicitation.
+        messages: with past turns of the assistant.
+        tags: those in them.
     """
-    dialogue = [Message(message.role, tags.rename(message.content)) for message in _DIALOGUE]
-    openings = map(tags.rename, _OPENINGS)
     reasons = (
-        tokens.template_difference(chat.request_messages([*dialogue, Message("assistant", opening)]), dialogue, opening, tags)
-        for opening in openings
+        tokens.template_difference(chat.request_messages([*messages, Message("assistant", opening)]), messages, opening, tags)
+        for opening in map(tags.rename, _OPENINGS)
     )
     return next(filter(None, reasons), "")
 
