@@ -77,7 +77,7 @@ def _success_rows(summary: Summary) -> list[tuple[str, list[str], str]]:
     if any(mode.passable_success is not None for mode in modes):
         rows.append(("success, passable tasks", _each(summary, lambda m: format_estimate(m.passable_success)), ""))
     for k in _shown_ks(summary.samples):
-        rows.append((f"pass@{k}", _each(summary, lambda m, k=k: format_estimate(m.pass_at.get(k))), ""))  # type: ignore[misc]
+        rows.append((f"pass@{k}", [format_estimate(mode.pass_at.get(k)) for mode in modes], ""))
     return rows
 
 
