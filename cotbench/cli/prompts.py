@@ -10,8 +10,7 @@ from cotbench.agents.prompt_preview import PromptPreview, preview
 from cotbench.cli.terminal import echo, echo_json
 from cotbench.runs.first_queries import first_queries
 from cotbench.runs.plan import RunPlan
-
-_NAMES = {"prompt": "prompt", "cot": "CoT"}
+from cotbench.runs.tables import NAMES
 
 
 def print_prompts(plans: Sequence[tuple[RunPlan, Path | None]], as_json: bool) -> int:
@@ -35,7 +34,7 @@ def print_prompts(plans: Sequence[tuple[RunPlan, Path | None]], as_json: bool) -
 
 def _text(one: PromptPreview) -> str:
     """Return a prompt with headings between its parts."""
-    lines = [f"=== {_NAMES[one.mode]} mode, {one.env}, task {one.task}, elicitation {one.elicitation}"]
+    lines = [f"=== {NAMES[one.mode]} mode, {one.env}, task {one.task}, elicitation {one.elicitation}"]
     if one.rendered is None:
         for message in one.messages:
             lines += [f"--- {message.role}", message.content]

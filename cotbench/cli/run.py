@@ -45,7 +45,14 @@ def run(
     from cotbench.cli.agent_cache import open_agent
     from cotbench.cli.config_file import with_config_file
     from cotbench.cli.options import model_of
-    from cotbench.cli.playing import play_runs, print_plans, print_stopped, suite_removed_if_unplayed, warn_of_samples
+    from cotbench.cli.playing import (
+        play_runs,
+        print_errors,
+        print_plans,
+        print_stopped,
+        suite_removed_if_unplayed,
+        warn_of_samples,
+    )
     from cotbench.cli.prompts import print_prompts
     from cotbench.cli.resume import print_interrupted, resume_command, resume_folder
     from cotbench.errors import UsageError
@@ -97,10 +104,9 @@ def run(
                 suite.write_suite_summary(opened, summary)
     except KeyboardInterrupt:
         return print_interrupted("what was played is kept", again, target / kind.manifest)
+    _print(target, outcomes, summary, json_)
     print_stopped(budget, outcomes, plans[len(outcomes) :], again)
-    if summary is None:
-        return _print_outcome(outcomes[0], json_, again)
-    return _print_suite(target, outcomes, summary, json_, again)
+    return print_errors([outcome.episodes for outcome in outcomes], again)
 
 
 def _configs(given: dict[str, Any], env: str, folder: Path | None, data: Path | None, trust: bool) -> list[RunConfig]:
@@ -124,29 +130,18 @@ def _configs(given: dict[str, Any], env: str, folder: Path | None, data: Path | 
     return [new_config({**given, "env": name}) for name in resolve_env_names(env, data)]
 
 
-def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
-    from cotbench.cli.playing import print_errors
-    from cotbench.runs.tables import run_table
-
-    if as_json:
-        echo_json(outcome.summary.model_dump_json(indent=2))
-    else:
-        screen = console()
-        screen.print(run_table(outcome.summary))
-        screen.print(f"run folder: {outcome.folder}", soft_wrap=True, highlight=False)
-    return print_errors([outcome.episodes], again)
-
-
-def _print_suite(folder: Path, outcomes: list[Any], summary: Any, as_json: bool, again: str) -> int:
-    from cotbench.cli.playing import print_errors
+def _print(folder: Path, outcomes: list[Any], summary: Any, as_json: bool) -> None:
+    """Print the table of a run, or of a suite, whose summary is given then."""
     from cotbench.runs.dataset_card import write_suite_card
-    from cotbench.runs.tables import suite_table
+    from cotbench.runs.tables import run_table, suite_table
 
-    write_suite_card(folder, [outcome.manifest for outcome in outcomes])
+    if summary is not None:
+        write_suite_card(folder, [outcome.manifest for outcome in outcomes])
+    one = outcomes[0].summary
     if as_json:
-        echo_json(summary.model_dump_json(indent=2))
-    else:
-        screen = console()
-        screen.print(suite_table(summary))
-        screen.print(f"run folders: {folder}/{{{','.join(summary.runs)}}}", soft_wrap=True, highlight=False)
-    return print_errors([outcome.episodes for outcome in outcomes], again)
+        echo_json((one if summary is None else summary).model_dump_json(indent=2))
+        return
+    place = f"run folder: {folder}" if summary is None else f"run folders: {folder}/{{{','.join(summary.runs)}}}"
+    screen = console()
+    screen.print(run_table(one) if summary is None else suite_table(summary))
+    screen.print(place, soft_wrap=True, highlight=False)

@@ -151,6 +151,10 @@ def test_the_command_line_says_what_was_not_played(
         "stopped at the limit, after 220 tokens: 1 of 3 episodes were not played; go on with a higher limit: cotbench run"
         in (shown.err)
     )
+    other = ((["--wording", "brief"], "its wording is 'default', not 'brief'"), (["--samples", "2"], "its samples is 1, not 2"))
+    for typed, message in other:
+        assert run_cli(["run", "--import", "spender.py", "--resume", "run", *typed]) == 2
+        assert message in capsys.readouterr().err
     assert run_cli(["run", "--import", "spender.py", "--resume", "run"]) == 0
     shown = capsys.readouterr()
     assert "NOT FINISHED" not in shown.out and "stopped" not in shown.err
