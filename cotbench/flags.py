@@ -11,8 +11,9 @@ otherwise:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -24,6 +25,10 @@ from cotbench.errors import UnknownNameError, UsageError
 TASKS, ELICITATION, EXECUTION, OUTPUT = "Tasks", "Elicitation", "Execution", "Output"
 MODEL, MASKING, OPTIMISATION = "Model and data", "Reduced action supervision", "Optimisation"
 """Panels of `--help`."""
+
+
+INLINE = "inline:"
+"""Before the content itself, where an option takes a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class Flag:
         joined: a tuple is written with commas, not by repeating the option.
         hidden: no option: it is set in a file, or in Python.
         table: the field is a dict whose keys are fields of this model: each is an option.
+        read: returns the value that a typed text stands for: the content of the file that it names, or what stands behind
+            `INLINE`. `write` returns a text that is read as a value.
     """
 
     name: str = ""
@@ -49,6 +56,8 @@ class Flag:
     joined: bool = False
     hidden: bool = False
     table: type[BaseModel] | None = None
+    read: Callable[[str], Any] | None = None
+    write: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +136,7 @@ def _options(model: type[BaseModel], path: tuple[str, ...], without: Collection[
             continue
         if get_origin(annotation) in (dict, Mapping):
             continue
-        many = get_origin(annotation) is tuple
+        many = get_origin(annotation) is tuple and flag.read is None
         item = get_args(annotation)[0] if many else annotation
         if get_origin(item) is Annotated:
             item = get_args(item)[0]
@@ -184,6 +193,8 @@ def _words(option: Option, value: Any) -> list[str]:
         return []
     if isinstance(value, bool):
         return [option.name if value else option.negative]
+    if option.flag.write is not None:
+        return [] if not value else [option.name, option.flag.write(value)]
     if not option.many:
         return [option.name, _text(value)]
     if not value and not option.flag.joined and option.info.default != ():
@@ -205,9 +216,11 @@ def read_value(option: Option, typed: str | bool | Sequence[str]) -> Any:
 
     Raises:
         UnknownNameError: not one of the choices; with near matches.
-        UsageError: it does not fit the field's type or bounds.
+        UsageError: it does not fit the field's type or bounds, or names a file that cannot be read.
     """
     texts: Any = typed
+    if option.flag.read is not None and isinstance(typed, str):
+        texts = option.flag.read(typed)
     if option.many and option.flag.joined and isinstance(typed, str):
         texts = [part.strip() for part in typed.split(",") if part.strip()]
     for text in (texts if option.many else [texts]) if option.choices else ():
@@ -223,6 +236,26 @@ def read_value(option: Option, typed: str | bool | Sequence[str]) -> Any:
         first = error.errors()[0]
         value = typed if isinstance(typed, str) else first["input"]
         raise UsageError(f"{option.name} {value}: {first['msg']}") from error
+
+
+def with_contents(model: type[BaseModel], values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return fields of a model as a file gives them, with the contents of the files that they name.
+
+    Args:
+        model: the config model.
+        values: by the names of fields.
+        folder: of the file that they stand in; the paths in it are relative to it.
+
+    Raises:
+        UsageError: a file cannot be read.
+    """
+    found = dict(values)
+    for option in options_of(model):
+        typed = found.get(option.field)
+        if len(option.path) == 1 and option.flag.read is not None and isinstance(typed, str):
+            content = read_value(option, typed if typed.startswith(INLINE) else str(folder / typed))
+            found[option.field] = TypeAdapter(Any).dump_python(content, mode="json", exclude_none=True)
+    return found
 
 
 def by_field(values: Sequence[tuple[Option, Any]]) -> dict[str, Any]:

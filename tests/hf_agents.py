@@ -11,7 +11,6 @@ from cotbench.agents.tokenization.token_ids import truncate_ids
 from cotbench.envs import Instructions
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Decision, Query
 from tests import tiny_models
 
@@ -76,14 +75,17 @@ def plain_greedy(
 
 def plain_answer(agent: HFAgent, query: Query) -> tuple[str | None, str]:
     """Trace and action text, by the definitions of the paper and the textbook loop."""
-    chat = agent._chat
+    tags = query.elicitation.tags
+    chat = agent._chat.with_tags(tags)
     ids = chat.prompt_ids(query.elicitation.messages(query.dialogue, query.mode))
     trace = None
     if query.mode == "cot":
-        ids = ids + chat.encode(THINK_OPEN)
-        tokens, trace = plain_greedy(agent, ids, query.elicitation.trace_tokens, (THINK_CLOSE, ACTION_OPEN), False)
-        ids = ids + truncate_ids(chat, tokens, trace) + chat.encode(f"{THINK_CLOSE}\n")
-    _, action = plain_greedy(agent, ids + chat.encode(ACTION_OPEN), query.elicitation.action_tokens, (ACTION_CLOSE,), True)
+        ids = ids + chat.encode(tags.think_open)
+        ends = (tags.think_close, tags.action_open)
+        tokens, trace = plain_greedy(agent, ids, query.elicitation.trace_tokens, ends, False)
+        ids = ids + truncate_ids(chat, tokens, trace) + chat.encode(f"{tags.think_close}\n")
+    opened = ids + chat.encode(tags.action_open)
+    _, action = plain_greedy(agent, opened, query.elicitation.action_tokens, (tags.action_close,), True)
     return trace, action
 
 

@@ -18,6 +18,7 @@ from cotbench.baselines.data.admissible import Lists, admissible_of
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.errors import ContextOverflowError, UsageError
 from cotbench.prompting.elicitation import Elicitation, Mode
+from cotbench.prompting.parsing import USUAL_TAGS
 from cotbench.prompting.query import Query
 
 
@@ -100,16 +101,22 @@ def elicitations_of(demonstrations: Iterable[Demonstration], options: Mapping[st
         options: fields of `Elicitation` that are not as usual.
 
     Raises:
-        UsageError: a value that does not fit.
+        UsageError: a value that does not fit, or other tags than the usual ones.
     """
     try:
-        return {
+        found = {
             env: Elicitation.for_env(env, **options) if env else Elicitation(**options)
             for env in sorted({one.env for one in demonstrations})
         }
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"elicitation.{first['loc'][-1]} {first['input']}: {first['msg']}") from error
+    if any(one.tags != USUAL_TAGS for one in found.values()):
+        raise UsageError(
+            f"answers are trained in the tags {USUAL_TAGS.think_open} and {USUAL_TAGS.action_open} alone: leave --think-tag "
+            "and --action-tag away"
+        )
+    return found
 
 
 def make_examples(

@@ -16,7 +16,6 @@ from typing import Protocol
 
 from cotbench.failure import failure_in
 from cotbench.prompting.generation import is_ranked
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import Decision, Query
 
 NO_LOGPROB = "the agent tells no log-probability of a given action"
@@ -49,11 +48,12 @@ def ranked_decision(query: Query, decisions: Sequence[Decision]) -> Decision:
     if len(known) < len(candidates):
         return Decision("", error=NO_LOGPROB)
     best = known.index(max(known))
-    before = f"{THINK_OPEN}{THINK_CLOSE}\n" if decisions[best].raw.startswith(THINK_OPEN) else ""
+    tags = query.elicitation.tags
+    before = f"{tags.think_open}{tags.think_close}\n" if decisions[best].raw.startswith(tags.think_open) else ""
     return replace(
         decisions[best],
         action=candidates[best],
-        raw=f"{before}{ACTION_OPEN}{candidates[best]}{ACTION_CLOSE}",
+        raw=f"{before}{tags.action_open}{candidates[best]}{tags.action_close}",
         format_ok=True,
         reused_tokens=min(decision.reused_tokens for decision in decisions),
         prefilled_tokens=sum(decision.prefilled_tokens for decision in decisions),

@@ -144,6 +144,15 @@ Debug = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="TOML file with options of this command, by their names; what is typed beside it wins",
+        rich_help_panel=OUTPUT,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan and stop", rich_help_panel=OUTPUT)]
 
 if TYPE_CHECKING:

@@ -112,7 +112,7 @@ def _recorded(begun: Path, options: Any, typed: dict[str, Any]) -> Any:
     if manifest.recorded is None:
         raise RunFolderError(f"{begun} holds probe {manifest.probe} and no judgements of a run: choose another --out")
     recorded = type(options)(**manifest.options)
-    before, now = ({**one.model_dump(), **one.question.elicitation.model_dump()} for one in (recorded, options))
+    before, now = ({**dict(one), **dict(one.question.elicitation)} for one in (recorded, options))
     check_identity(begun, {name: before[name] for name in typed}, {name: now[name] for name in typed})
     return recorded
 

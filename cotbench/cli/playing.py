@@ -18,11 +18,12 @@ from cotbench.agents.base import Agent
 from cotbench.agents.registry import may_use_elicitation
 from cotbench.cli.failures import print_failures
 from cotbench.cli.progress import progress
-from cotbench.cli.terminal import echo, echo_json
+from cotbench.cli.terminal import echo, echo_error, echo_json
 from cotbench.envs.splits import digest
 from cotbench.runs import runner, suite
 from cotbench.runs.episode import Episode, rows_of
 from cotbench.runs.folder import WritableFolder, check_identity
+from cotbench.runs.limits import Budget
 from cotbench.runs.manifest import MANIFEST, SUITE, RunConfig
 from cotbench.runs.plan import RunPlan
 from cotbench.runs.resources import Resources
@@ -45,14 +46,20 @@ def recorded_configs(folder: Path, given: dict[str, Any]) -> list[RunConfig]:
     if suite.is_suite(folder):
         typed.pop("env", None)
     for config in configs:
-        before = config.model_dump()
-        before |= before["elicitation"]
+        before = {**dict(config), **dict(config.elicitation)}
         check_identity(folder, {name: before[name] for name in typed}, typed)
     return configs
 
 
 def play_run(
-    plan: RunPlan, folder: Path | WritableFolder, quiet: bool, agent: Agent, resources: Resources, *, debug: bool = False
+    plan: RunPlan,
+    folder: Path | WritableFolder,
+    quiet: bool,
+    agent: Agent,
+    resources: Resources,
+    *,
+    debug: bool = False,
+    budget: Budget | None = None,
 ) -> Run:
     """Play a run, or resume it where it was begun.
 
@@ -63,12 +70,42 @@ def play_run(
         agent: the agent.
         resources: data folder and limits of this process.
         debug: end the run at the first episode that a bug or another exception ends.
+        budget: what may be spent.
     """
+    how: Any = {"agent": agent, "resources": resources, "stop_at_failures": debug, "budget": budget}
     path = folder if isinstance(folder, Path) else folder.path
     with progress(plan, quiet=quiet and not sys.stderr.isatty(), agent=agent) as observer:
         if (path / MANIFEST).is_file():
-            return runner.resume_run(folder, agent=agent, resources=resources, observer=observer, stop_at_failures=debug)
-        return runner.start_run(plan, folder, agent=agent, resources=resources, observer=observer, stop_at_failures=debug)
+            return runner.resume_run(folder, observer=observer, **how)
+        return runner.start_run(plan, folder, observer=observer, **how)
+
+
+def play_runs(
+    plans: Sequence[RunPlan],
+    places: Sequence[Path | WritableFolder],
+    quiet: bool,
+    agent: Agent,
+    resources: Resources,
+    *,
+    debug: bool,
+    budget: Budget,
+) -> list[Run]:
+    """Play runs one after the other, until what they may spend is spent; return those that were begun.
+
+    Args:
+        plans: the plan of each run.
+        places: the folder of each.
+        quiet, agent, debug: as for `play_run`.
+        resources: of all; the data folder goes to those that read one.
+        budget: what they may spend together.
+    """
+    outcomes: list[Run] = []
+    for plan, place in zip(plans, places, strict=True):
+        here = resources.model_copy(update={"data": suite.data_for(plan.config, resources.data)})
+        outcomes.append(play_run(plan, place, quiet, agent, here, debug=debug, budget=budget))
+        if budget.stopped:
+            break
+    return outcomes
 
 
 @contextmanager
@@ -87,6 +124,17 @@ def suite_removed_if_unplayed(folder: Path, *, new: bool) -> Iterator[None]:
         if new and not any(path.is_dir() for path in folder.iterdir()):
             (folder / SUITE).unlink(missing_ok=True)
         raise
+
+
+def warn_of_samples(configs: Sequence[RunConfig]) -> None:
+    """Print a warning where the samples of a task will be alike: a model that decodes greedily answers the same each time."""
+    for config in configs:
+        if config.samples > 1 and not config.elicitation.temperature and may_use_elicitation(config.agent):
+            echo_error(
+                f"warning: --samples {config.samples} at temperature 0 plays the same episode {config.samples} times where the "
+                "agent decodes greedily: try --temperature 0.7"
+            )
+            return
 
 
 def print_plans(plans: list[RunPlan], as_json: bool) -> None:
@@ -118,13 +166,34 @@ def _print_plan(plan: RunPlan) -> None:
     echo(f"{config.agent} on {config.env} {config.scheme}/{config.split}, seed {config.seed}")
     echo(f"tasks: {len(plan.tasks)} of {plan.split_tasks}{' (PARTIAL: games are missing)' if plan.partial else ''}")
     echo("episodes: " + ", ".join(f"{count} {mode}" for mode, count in modes.items()))
-    echo("task types: " + ", ".join(f"{name} {count // len(modes)}" for name, count in sorted(types.items())))
+    echo(
+        "task types: " + ", ".join(f"{name} {count // (len(modes) * config.samples)}" for name, count in sorted(types.items()))
+    )
     elicitation = f"elicitation {config.elicitation.fingerprint}" if may_use_elicitation(config.agent) else NO_ELICITATION
     echo(f"at most {steps * len(plan.rollouts)} steps; {elicitation}")
     for task in plan.tasks[:5]:
         echo(f"  {task}")
     if len(plan.tasks) > 5:
         echo(f"  ... and {len(plan.tasks) - 5} more")
+
+
+def print_stopped(budget: Budget, outcomes: Sequence[Run], left: Sequence[RunPlan], again: str) -> None:
+    """Print that a limit ended runs before their ends, and how to go on; nothing where none did.
+
+    Args:
+        budget: what they could spend.
+        outcomes: of the runs that were begun.
+        left: the plans of those that were not.
+        again: the command line that resumes the folder.
+    """
+    if not budget.stopped:
+        return
+    unplayed = sum(outcome.summary.unplayed for outcome in outcomes) + sum(len(plan.rollouts) for plan in left)
+    planned = sum(len(outcome.records) for outcome in outcomes) + unplayed
+    echo_error(
+        f"stopped at the limit, after {budget.spent}: {unplayed} of {planned} episodes were not played; go on with a higher "
+        f"limit: {again}"
+    )
 
 
 def print_errors(runs: Sequence[Sequence[Episode]], again: str) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.baselines.data.traces_config import TracesConfig
-from cotbench.cli.flags import Debug, DryRun, Import, Resume, Typed, with_options
+from cotbench.cli.flags import ConfigFile, Debug, DryRun, Import, Resume, Typed, with_options
 from cotbench.cli.terminal import echo, echo_error, echo_json
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
@@ -28,6 +28,7 @@ def traces(
         ),
     ] = None,
     resume: Resume = None,
+    config: ConfigFile = None,
     import_: Import = None,
     trust: Trust = False,
     dry_run: DryRun = False,
@@ -35,8 +36,10 @@ def traces(
     json_: Annotated[bool, typer.Option("--json", help="print traces.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Let a teacher play in CoT mode, and keep its successful episodes as training data."""
+    from cotbench.cli.config_file import with_config_file
     from cotbench.cli.options import model_of, only_given
 
+    typed = with_config_file(typed, config)
     given = dict(typed[TracesConfig])
     measured = given.pop("decodability", None)
     if measured is not None:
@@ -77,7 +80,7 @@ def _play(
     from cotbench.baselines.data.token_rows import open_encoder
     from cotbench.baselines.data.traces import TRACES_FOLDER, write_traces
     from cotbench.cli.agent_cache import open_agent
-    from cotbench.cli.playing import play_run, print_plans
+    from cotbench.cli.playing import play_run, print_plans, warn_of_samples
     from cotbench.cli.resume import print_interrupted, resume_command, resume_folder
     from cotbench.runs import runner
     from cotbench.runs.folder import make_folder, open_folder
@@ -93,6 +96,7 @@ def _play(
     if dry:
         print_plans([plan], json_)
         return 0
+    warn_of_samples([config])
     plan.entry.require()
     require_trackers(resources.report_to)
     if parquet:

@@ -112,7 +112,10 @@ def _measure_group(ways: PromptElicitations, states: Sequence[ProbeState], optio
     cases = _cases(ways, states, scored)
     well = [case for case in cases if not case.failure]
     if scored:
-        queries = [replace(case.cot_query, given_trace=own_trace(case.cot), given_action=case.state.action) for case in well]
+        queries = [
+            replace(case.cot_query, given_trace=own_trace(case.cot, setting.elicitation.tags), given_action=case.state.action)
+            for case in well
+        ]
         for case, decision in zip(well, decide_or_errors(ways.agent, queries), strict=True):
             case.after = decision
     ranked = ways.ranked({case.state.key: (case.prompt_query, _unscorable(case, setting)) for case in well})
@@ -169,7 +172,7 @@ def _row(case: _Case, setting: ProbeSetting, shortening: Mapping[str, bool]) -> 
         prompt_equivalent=setting.equivalent(prompt_action, state.action),
         cot_equivalent=setting.equivalent(cot_action, state.action),
         actions_equivalent=setting.equivalent(prompt_action, cot_action),
-        trace=own_trace(cot),
+        trace=own_trace(cot, setting.elicitation.tags),
         trace_truncated=cot.trace_truncated,
         prompt_format_ok=prompt.format_ok,
         cot_format_ok=cot.format_ok,

@@ -12,7 +12,7 @@ from cotbench.probes.probe import ProbeSetting
 from cotbench.probes.replay import shown_actions
 from cotbench.probes.states import ProbeState, StateAnswer, StateKey
 from cotbench.prompting.elicitation import MODES, Mode
-from cotbench.prompting.parsing import THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.parsing import Tags
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 _EPISODES = 4
@@ -47,9 +47,14 @@ def state_query(state: ProbeState, mode: Mode, setting: ProbeSetting, agent: Age
     )
 
 
-def own_trace(decision: Decision) -> str:
-    """Return the trace as it stood between the tags; `Decision.trace` is without the blanks around it."""
-    verbatim, closed, _ = decision.raw.partition(THINK_OPEN)[2].partition(THINK_CLOSE)
+def own_trace(decision: Decision, tags: Tags) -> str:
+    """Return the trace as it stood between the tags; `Decision.trace` is without the blanks around it.
+
+    Args:
+        decision: a CoT decision.
+        tags: of its elicitation.
+    """
+    verbatim, closed, _ = decision.raw.partition(tags.think_open)[2].partition(tags.think_close)
     trace = decision.trace or ""
     return verbatim if closed and verbatim.strip() == trace.strip() else trace
 
@@ -95,7 +100,7 @@ def answers_for(agent: Agent, states: Sequence[ProbeState], setting: ProbeSettin
             found[state.key] = StateAnswer(
                 prompt_action=setting.canonical(prompt.action),
                 cot_action=setting.canonical(cot.action),
-                trace=own_trace(cot),
+                trace=own_trace(cot, setting.elicitation.tags),
                 trace_truncated=cot.trace_truncated,
                 **failure_fields(prompt, cot),
             )

@@ -212,10 +212,13 @@ def recorded_states(run: Path) -> tuple[StateSet, dict[StateKey, StateAnswer]]:
 
 
 def _cot_places(episodes: Records[Episode, EpisodeRow], manifest: Manifest) -> list[int]:
-    """Return the places of the CoT episodes that were played to their end, in the order of the run."""
+    """Return the places of the CoT episodes that were played to their end, in the order of the run.
+
+    Of several samples of a task the first alone, so that a state is named by its task and step.
+    """
     order = {task: place for place, task in enumerate(manifest.task_list)}
     rows = episodes.rows
-    places = [place for place, row in enumerate(rows) if row.mode == "cot" and row.error is None]
+    places = [place for place, row in enumerate(rows) if row.mode == "cot" and not row.rollout and row.error is None]
     return sorted(places, key=lambda place: order.get(rows[place].task, len(order)))
 
 

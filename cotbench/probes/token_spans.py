@@ -145,7 +145,10 @@ def tokenize_state(
         admissible_actions=shown_actions(setting, state),
     )
     prompt, _ = prompt_ids(query, chat, context)
-    pieces: list[tuple[Label, list[int]]] = [("prompt", prompt), *answer_pieces(chat, trace, action)]
+    pieces: list[tuple[Label, list[int]]] = [
+        ("prompt", prompt),
+        *answer_pieces(chat.with_tags(query.elicitation.tags), trace, action),
+    ]
     ids: list[int] = []
     spans: dict[Label, range] = {}
     for label, piece in pieces:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from cotbench.errors import AgentError, ContextOverflowError
 from cotbench.prompting.elicitation import Elicitation
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN, parse_answer, without_partial_tag
+from cotbench.prompting.parsing import parse_answer, without_partial_tag
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 TAG_ALLOWANCE = 32
@@ -137,10 +137,10 @@ def is_ranked(query: Query) -> bool:
 
 def opening_tag(query: Query) -> str:
     """Return what the harness writes first in the assistant's turn."""
-    trace = _given_trace(query)
+    trace, tags = _given_trace(query), query.elicitation.tags
     if query.elicitation.style == "template":
-        return "" if trace is None else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
-    return ACTION_OPEN if query.mode == "prompt" and trace is None else THINK_OPEN
+        return "" if trace is None else f"{tags.think_open}{trace}{tags.think_close}\n"
+    return tags.action_open if query.mode == "prompt" and trace is None else tags.think_open
 
 
 def _given_trace(query: Query) -> str | None:
@@ -156,33 +156,33 @@ def _seed(query: Query, stops: tuple[str, ...]) -> int:
 
 def _answer_prefilled(query: Query) -> AnswerProgram:
     """Open the tags for the model: `p <think>` ... `</think>`, then, in both modes, `<action>`."""
-    elicitation = query.elicitation
+    elicitation, tags = query.elicitation, query.elicitation.tags
     prefill: Prefill = ()
     trace, reasoning = _given_trace(query), None
     if query.mode == "cot" or trace is not None:
-        prefill = (THINK_OPEN,)
+        prefill = (tags.think_open,)
         if trace is None:
-            ends = (THINK_CLOSE, ACTION_OPEN)
+            ends = (tags.think_close, tags.action_open)
             reasoning = yield GenerationRequest(prefill, elicitation.trace_tokens, ends, False, _seed(query, ends))
-            trace = _without_cut_tag(reasoning, THINK_CLOSE)
+            trace = _without_cut_tag(reasoning, tags.think_close)
             prefill = (*prefill, replace(reasoning, text=trace))
         else:
             prefill = (*prefill, trace)
-        prefill = (*prefill, f"{THINK_CLOSE}\n")
-    prefill = (*prefill, ACTION_OPEN)
-    stops = (ACTION_CLOSE,)
-    forced = None if query.given_action is None else f"{query.given_action}{ACTION_CLOSE}"
+        prefill = (*prefill, f"{tags.think_close}\n")
+    prefill = (*prefill, tags.action_open)
+    stops = (tags.action_close,)
+    forced = None if query.given_action is None else f"{query.given_action}{tags.action_close}"
     answer = yield GenerationRequest(
         prefill, elicitation.action_tokens, stops, elicitation.one_line, _seed(query, stops), forced
     )
-    trace_closed = reasoning is None or reasoning.stop == THINK_CLOSE
-    parsed = parse_answer(f"{ACTION_OPEN}{_without_cut_tag(answer, ACTION_CLOSE)}{ACTION_CLOSE}")
-    before = "" if trace is None else f"{THINK_OPEN}{trace}{THINK_CLOSE}\n"
+    trace_closed = reasoning is None or reasoning.stop == tags.think_close
+    parsed = parse_answer(f"{tags.action_open}{_without_cut_tag(answer, tags.action_close)}{tags.action_close}", tags)
+    before = "" if trace is None else f"{tags.think_open}{trace}{tags.think_close}\n"
     return Decision(
         action=parsed.action,
         trace=None if query.mode == "prompt" else (trace or "").strip(),
-        raw=f"{before}{ACTION_OPEN}{answer.text}" + (ACTION_CLOSE if answer.stop == ACTION_CLOSE else ""),
-        format_ok=trace_closed and answer.stop == ACTION_CLOSE and parsed.format_ok,
+        raw=f"{before}{tags.action_open}{answer.text}" + (tags.action_close if answer.stop == tags.action_close else ""),
+        format_ok=trace_closed and answer.stop == tags.action_close and parsed.format_ok,
         trace_truncated=not trace_closed,
         trace_tokens=reasoning.tokens if reasoning else 0,
         action_tokens=answer.tokens,
@@ -192,22 +192,23 @@ def _answer_prefilled(query: Query) -> AnswerProgram:
 
 def _answer_freely(query: Query) -> AnswerProgram:
     """Let the model write the whole answer, then read it."""
-    elicitation = query.elicitation
+    elicitation, tags = query.elicitation, query.elicitation.tags
     opening = opening_tag(query)
     budget = elicitation.action_tokens + TAG_ALLOWANCE
     if query.mode == "cot" and not opening:
         budget += elicitation.trace_tokens
-    stops = (ACTION_CLOSE,)
+    stops = (tags.action_close,)
     answer = yield GenerationRequest((opening,) if opening else (), budget, stops, False, _seed(query, stops))
     return _read_free_answer(query, opening, answer)
 
 
 def _read_free_answer(query: Query, opening: str, answer: Generation) -> Decision:
     """Return the decision in a free answer that followed `opening`."""
-    raw = opening + answer.text + (ACTION_CLOSE if answer.stop == ACTION_CLOSE else "")
-    parsed = parse_answer(raw)
+    tags = query.elicitation.tags
+    raw = opening + answer.text + (tags.action_close if answer.stop == tags.action_close else "")
+    parsed = parse_answer(raw, tags)
     # As with prefill, the action's tokens are those after the opening tag; without a tag none can be told apart.
-    action_start = next((count for count, text in enumerate(answer.text_after_token, 1) if ACTION_OPEN in text), None)
+    action_start = next((count for count, text in enumerate(answer.text_after_token, 1) if tags.action_open in text), None)
     trace_tokens = answer.tokens if action_start is None else action_start
     scored = action_start is not None and answer.logprobs is not None
     return Decision(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN, USUAL_TAGS, Tags
 
 Wording = Literal["default", "brief", "rules", "question"]
 WORDINGS: tuple[Wording, ...] = get_args(Wording)
@@ -68,11 +68,12 @@ _INSTRUCTIONS: Mapping[Wording, Mapping[Form, str]] = MappingProxyType(
 )
 
 
-def instruction(wording: Wording, form: Form) -> str:
+def instruction(wording: Wording, form: Form, tags: Tags = USUAL_TAGS) -> str:
     """Return the instruction on the form of an answer.
 
     Args:
         wording: which of the wordings.
         form: what it is for.
+        tags: that are asked for.
     """
-    return _INSTRUCTIONS[wording][form]
+    return tags.rename(_INSTRUCTIONS[wording][form])

@@ -92,6 +92,8 @@ def _by_kind(label: str, rows: Sequence[EpisodeRow], seed: int) -> list[list[int
     """Return the run's tasks, as the places of their episodes, in the order in which they are chosen."""
     tasks: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
+        if row.rollout:
+            continue  # Of several samples of a task the first is shown.
         tasks.setdefault(row.task, []).append(place)
     kinds: dict[tuple[str, bool], list[list[int]]] = {}
     for task in sorted(tasks, key=lambda task: derive_seed(seed, label, task, "browsed")):

@@ -78,6 +78,13 @@ def success(named: Mapping[str, Run], tests: Mapping[str, Adjusted]) -> Section:
     return Section("Does reasoning first win more tasks?", text if tests else "", (*items, _success_table(named, tests)))
 
 
+def _sampled(named: Mapping[str, Run]) -> str:
+    """Return what is otherwise in runs with several samples of each task; empty where there are none."""
+    if all(run.summary.samples == 1 for run in named.values()):
+        return ""
+    return "; with several samples of each task bootstrap, and an exchange of the modes within each task"
+
+
 def _success_table(named: Mapping[str, Run], tests: Mapping[str, Adjusted]) -> Table:
     several = len(tests) > 1
     rows: list[tuple[Cell, ...]] = []
@@ -90,7 +97,7 @@ def _success_table(named: Mapping[str, Run], tests: Mapping[str, Adjusted]) -> T
     return Table(
         "success",
         "Success",
-        "95 % intervals over tasks: Wilson (success), Newcombe paired (gap); exact two-sided McNemar test"
+        f"95 % intervals over tasks: Wilson (success), Newcombe paired (gap); exact two-sided McNemar test{_sampled(named)}"
         f"{', Holm-adjusted over the runs' if several else ''}. {_elicited(named)}",
         (*head, *(("Holm p",) if several else ())),
         tuple(rows),

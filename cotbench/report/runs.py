@@ -110,8 +110,8 @@ def _mixed(one: Run, two: Run) -> UsageError:
 
 def _chosen(run: Run) -> dict[str, Any]:
     """Return the options of the elicitation that differ from the environment's defaults."""
-    own = Elicitation.for_env(run.summary.env).model_dump()
-    return {name: value for name, value in run.manifest.config.elicitation.model_dump().items() if value != own[name]}
+    own = dict(Elicitation.for_env(run.summary.env))
+    return {name: value for name, value in run.manifest.config.elicitation if value != own[name]}
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
@@ -150,7 +150,7 @@ def _answer(named: dict[str, Run]) -> tuple[str, ...]:
         up = sum((gaps[label].success.mean or 0) > 0 for label in clear)
         sentences.append(
             f"Of {len(gaps)} runs, reasoning first raises success in {up}, lowers it in {len(clear) - up}, and makes no "
-            f"difference that can be shown in {len(gaps) - len(clear)} (exact McNemar, Holm-adjusted, 5 %)."
+            f"difference that can be shown in {len(gaps) - len(clear)} ({_test_of(*summaries.values())}, Holm-adjusted, 5 %)."
         )
     same = {label: summary.consistency.consistency for label, summary in summaries.items() if summary.consistency}
     if spread := _spread(same):
@@ -199,7 +199,7 @@ def _answer_of_one(run: Run) -> tuple[str, ...]:
         else:
             what = "No difference between the modes is shown" if gap.n > 1 else "One task cannot show a difference"
         sentences.append(
-            f"{what}: the gap is {estimate_text(gap.success, signed=True)}, exact McNemar p = {gap.p:.2g} "
+            f"{what}: the gap is {estimate_text(gap.success, signed=True)}, {_test_of(summary)} p = {gap.p:.2g} "
             f"({gap.cot_only} won by CoT alone, {gap.prompt_only} by prompt alone)."
         )
     if same is not None and same.consistency.mean is not None:
@@ -213,13 +213,19 @@ def _answer_of_one(run: Run) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def _test_of(*summaries: Summary) -> str:
+    """Return the test of the gap in some runs: of several samples of a task it exchanges the modes within each task."""
+    names = dict.fromkeys("exact McNemar" if summary.samples == 1 else "exchange test" for summary in summaries)
+    return " or ".join(names)
+
+
 def _warnings(named: dict[str, Run]) -> list[str]:
     """Return the caveats of the page."""
     lines = []
     for label, run in named.items():
         before = f"{label}: " if len(named) > 1 else ""
         summary = run.summary
-        expected = summary.tasks * (2 if run.manifest.config.mode == "both" else 1)
+        expected = summary.tasks * summary.samples * (2 if run.manifest.config.mode == "both" else 1)
         if len(run.records) < expected:
             lines.append(f"{before}UNFINISHED: {len(run.records)} of {expected} episodes are played so far")
         lines += [f"{before}{line}" for line in footnotes(summary)]

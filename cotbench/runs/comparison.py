@@ -2,16 +2,19 @@
 finished; runs whose questions differ are compared only on demand, and the differences are listed; all p-values are in one
 family.
 
-An episode that ended in an error has no score: its task is left out of every number that needs the episode.
+An episode that ended in an error has no score: its task is left out of every number that needs the episode. Of several samples
+of a task each number is the mean over those that were played to their end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from cotbench.agents.hf.loading import ALIASES
+from cotbench.envs.splits import digest
 from cotbench.errors import UsageError
 from cotbench.notebook import Display, Displayed
 from cotbench.paper import Success, paper_model, reported
@@ -19,12 +22,14 @@ from cotbench.prompting.elicitation import MODES, Elicitation, Mode
 from cotbench.runs.episode import rows_of
 from cotbench.runs.episode_row import EpisodeRow
 from cotbench.runs.results import Run
+from cotbench.runs.task_rows import TaskRows, by_task
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
 from cotbench.stats.multiple_testing import Adjusted, holm
 
 _FROZEN = ConfigDict(frozen=True)
 NAMED = "tasks"
+_LONGEST_VALUE = 60
 _OF_THE_TASKS = ("games_sha256",)
 """Fields of the data that differ wherever the tasks differ."""
 
@@ -50,8 +55,9 @@ class ModeComparison(BaseModel):
 
     Attributes:
         n: tasks that both runs finished; `errors` were left out because an episode of them failed.
-        success: Wilson, Newcombe's paired difference, exact McNemar.
-        first_only: the tasks won by the first run alone; `second_only` likewise.
+        success: Wilson, Newcombe's paired difference, exact McNemar; where a run has several samples of a task, bootstrap and
+            exchange test.
+        first_only: the tasks won by the first run alone, of several samples more often; `second_only` likewise.
         by_type: success of each task type; not tested.
         score: tested where it is not the same as success.
         steps: actions an episode; `tokens` generated an episode. Not tested.
@@ -78,6 +84,7 @@ class Side(BaseModel):
         episodes: episodes recorded so far, of `planned`; `errors` of them failed.
         split: the split, or "tasks" where the tasks were given as a list.
         model: the paper's model that the agent is, or was trained from; None where it is none of them.
+        samples: episodes of each task and mode; left out of JSON where it is one.
     """
 
     model_config = _FROZEN
@@ -95,6 +102,7 @@ class Side(BaseModel):
     errors: int
     partial: bool
     model: str | None
+    samples: int = Field(1, exclude_if=lambda value: value == 1)
 
 
 class EnvComparison(BaseModel):
@@ -190,7 +198,7 @@ def elicitation_differences(first: Run, second: Run) -> list[str]:
     if one.elicitation_fingerprint != two.elicitation_fingerprint:
         before, after = one.config.elicitation, two.config.elicitation
         found = [
-            f"{name} is {getattr(before, name)!r} in the first and {getattr(after, name)!r} in the second"
+            f"{name} is {_described(getattr(before, name))} in the first and {_described(getattr(after, name))} in the second"
             for name in Elicitation.model_fields
             if getattr(before, name) != getattr(after, name)
         ] or ["the fixed texts of the elicitation are those of another version of cotbench"]
@@ -205,6 +213,14 @@ def elicitation_differences(first: Run, second: Run) -> list[str]:
         if one.data[name] != two.data[name] and (same_tasks or name not in _OF_THE_TASKS):
             found.append(f"the data ({name}) is {one.data[name][:16]} in the first and {two.data[name][:16]} in the second")
     return found
+
+
+def _described(value: object) -> str:
+    """Return a value of an elicitation as a message has it: of a long text its length, and what tells it from another."""
+    text = repr(value)
+    if len(text) <= _LONGEST_VALUE:
+        return text
+    return f"a text of {len(value) if isinstance(value, str) else len(text)} characters ({digest([text])[:8]})"
 
 
 def _compare_env(env: str, first: Run, second: Run, anyway: bool, with_paper: bool) -> EnvComparison:
@@ -222,7 +238,7 @@ def _compare_env(env: str, first: Run, second: Run, anyway: bool, with_paper: bo
     # In the first run's order.
     tasks = [task for task in first.manifest.task_list if task in common]
     one, two = _by_key(rows_of(first.records)), _by_key(rows_of(second.records))
-    played = [mode for mode in MODES if all(any(key[1] == mode for key in side) for side in (one, two))]
+    played = [mode for mode in MODES if one.has(mode) and two.has(mode)]
     if not played:
         raise UsageError(f"{first.path} and {second.path} have no mode in common: play one of them again, in mode both")
     sides = [_side(first, len(common)), _side(second, len(common))]
@@ -245,11 +261,26 @@ def _reported(env: str, sides: Sequence[Side]) -> tuple[Success, ...]:
     return tuple(row for model, split, scheme in wanted for row in reported(model, env, split, scheme))
 
 
-_Rows = Mapping[tuple[str, Mode], EpisodeRow]
+@dataclass(frozen=True, slots=True)
+class _Played:
+    """The episodes of a run by task and mode.
+
+    Attributes:
+        finished: the samples that were played to their end, where there is one.
+        failed: task and mode of those without any.
+    """
+
+    finished: Mapping[tuple[str, Mode], TaskRows]
+    failed: frozenset[tuple[str, Mode]]
+
+    def has(self, mode: Mode) -> bool:
+        """Return whether an episode of the mode was recorded, finished or failed."""
+        return any(key[1] == mode for key in (*self.finished, *self.failed))
 
 
-def _by_key(rows: Sequence[EpisodeRow]) -> _Rows:
-    return {(row.task, row.mode): row for row in rows}
+def _by_key(rows: Sequence[EpisodeRow]) -> _Played:
+    finished = {(one.task, mode): one for mode in MODES for one in by_task(row for row in rows if row.mode == mode)}
+    return _Played(finished, frozenset((row.task, row.mode) for row in rows) - finished.keys())
 
 
 def _side(run: Run, common: int) -> Side:
@@ -265,30 +296,30 @@ def _side(run: Run, common: int) -> Side:
         tasks=len(manifest.task_list),
         left_out=len(manifest.task_list) - common,
         episodes=len(run.records),
-        planned=len(manifest.task_list) * (len(MODES) if config.mode == "both" else 1),
+        planned=len(manifest.task_list) * config.samples * (len(MODES) if config.mode == "both" else 1),
         errors=sum(row.error is not None for row in rows_of(run.records)),
         partial=manifest.partial,
         model=paper_model(config.agent, manifest.agent, ALIASES),
+        samples=config.samples,
     )
 
 
-def _finished(tasks: Sequence[str], modes: Sequence[Mode], sides: Sequence[_Rows]) -> list[str]:
+def _finished(tasks: Sequence[str], modes: Sequence[Mode], sides: Sequence[_Played]) -> list[str]:
     """Return the tasks that both runs finished in these modes."""
-    wanted = [(side, mode) for side in sides for mode in modes]
-    return [task for task in tasks if all((task, mode) in side and side[task, mode].error is None for side, mode in wanted)]
+    return [task for task in tasks if all((task, mode) in side.finished for side in sides for mode in modes)]
 
 
-def _mode(mode: Mode, tasks: Sequence[str], one: _Rows, two: _Rows) -> ModeComparison:
+def _mode(mode: Mode, tasks: Sequence[str], one: _Played, two: _Played) -> ModeComparison:
     finished = _finished(tasks, (mode,), (one, two))
-    pairs = [(one[task, mode], two[task, mode]) for task in finished]
-    failed = sum(any((task, mode) in side and side[task, mode].error is not None for side in (one, two)) for task in tasks)
+    pairs = [(one.finished[task, mode], two.finished[task, mode]) for task in finished]
+    failed = sum((task, mode) in one.failed | two.failed for task in tasks)
     types = dict.fromkeys(sorted(a.task_type for a, _ in pairs))
     return ModeComparison(
         n=len(pairs),
         errors=failed,
         success=_success(pairs, tested=True),
-        first_only=tuple(a.task for a, b in pairs if a.success and not b.success),
-        second_only=tuple(b.task for a, b in pairs if b.success and not a.success),
+        first_only=tuple(a.task for a, b in pairs if a.success > b.success),
+        second_only=tuple(b.task for a, b in pairs if b.success > a.success),
         by_type={name: _success([pair for pair in pairs if pair[0].task_type == name], tested=False) for name in types},
         score=_score(pairs),
         steps=_mean(pairs, lambda row: row.steps),
@@ -296,17 +327,16 @@ def _mode(mode: Mode, tasks: Sequence[str], one: _Rows, two: _Rows) -> ModeCompa
     )
 
 
-_Pairs = Sequence[tuple[EpisodeRow, EpisodeRow]]
+_Pairs = Sequence[tuple[TaskRows, TaskRows]]
 
 
 def _success(pairs: _Pairs, *, tested: bool) -> Paired:
     first, second = [a.success for a, _ in pairs], [b.success for _, b in pairs]
-    one, two = (sum(a and not b for a, b in zip(x, y, strict=True)) for x, y in ((first, second), (second, first)))
     return Paired(
-        first=estimates.rate(sum(first), len(first)),
-        second=estimates.rate(sum(second), len(second)),
-        difference=estimates.paired_rate_difference(first, second),
-        p=estimates.mcnemar(one, two) if tested and len(pairs) > 1 else None,
+        first=estimates.score(first),
+        second=estimates.score(second),
+        difference=estimates.paired_score_difference(first, second),
+        p=estimates.paired_test(first, second) if tested and len(pairs) > 1 else None,
     )
 
 
@@ -322,7 +352,7 @@ def _score(pairs: _Pairs) -> Paired:
 
 
 def _mean(pairs: _Pairs, count: Callable[[EpisodeRow], int]) -> Paired:
-    first, second = [float(count(a)) for a, _ in pairs], [float(count(b)) for _, b in pairs]
+    first, second = [a.mean(count) for a, _ in pairs], [b.mean(count) for _, b in pairs]
     return Paired(
         first=estimates.mean(first),
         second=estimates.mean(second),
@@ -330,26 +360,26 @@ def _mean(pairs: _Pairs, count: Callable[[EpisodeRow], int]) -> Paired:
     )
 
 
-def _gap(tasks: Sequence[str], one: _Rows, two: _Rows) -> Paired:
+def _gap(tasks: Sequence[str], one: _Played, two: _Played) -> Paired:
     finished = _finished(tasks, MODES, (one, two))
-    won = [[[side[task, mode].success for task in finished] for mode in MODES] for side in (one, two)]
-    gaps = [[float(cot) - float(prompt) for prompt, cot in zip(*modes, strict=True)] for modes in won]
+    won = [[[side.finished[task, mode].success for task in finished] for mode in MODES] for side in (one, two)]
+    gaps = [[cot - prompt for prompt, cot in zip(*modes, strict=True)] for modes in won]
     return Paired(
-        first=estimates.paired_rate_difference(*won[0]),
-        second=estimates.paired_rate_difference(*won[1]),
+        first=estimates.paired_score_difference(*won[0]),
+        second=estimates.paired_score_difference(*won[1]),
         difference=estimates.mean([b - a for a, b in zip(*gaps, strict=True)]),
         p=estimates.permutation(*gaps) if len(finished) > 1 else None,
     )
 
 
-def _consistency(tasks: Sequence[str], one: _Rows, two: _Rows) -> Paired | None:
+def _consistency(tasks: Sequence[str], one: _Played, two: _Played) -> Paired | None:
     """Return the difference in consistency; None where a run recorded no prompt actions beside its CoT actions."""
     finished = _finished(tasks, ("cot",), (one, two))
     same, counts = [], []
     for side in (one, two):
-        rows = [side[task, "cot"] for task in finished]
-        counts.append([float(row.compared) for row in rows])
-        same.append([float(row.compared - row.revised) for row in rows])
+        cot = [side.finished[task, "cot"] for task in finished]
+        counts.append([float(each.total(lambda row: row.compared)) for each in cot])
+        same.append([float(each.total(lambda row: row.compared - row.revised)) for each in cot])
     if not all(sum(side) for side in counts):
         return None
     return Paired(

@@ -130,6 +130,11 @@ def _remarks(one: EnvComparison) -> list[str]:
             lines.append(f"NOT FINISHED: {letter} has {side.episodes} of {side.planned} episodes")
         if side.errors:
             lines.append(f"ERRORS: {side.errors} episodes of {letter} failed for a reason outside the model")
+        if side.samples > 1:
+            lines.append(
+                f"{letter} has {side.samples} samples of each task: its numbers are means over tasks of the means of their "
+                "samples, intervals and the p of success are over tasks (bootstrap, exchange test)"
+            )
         if side.partial:
             lines.append(f"PARTIAL: games of the split of {letter} were missing")
     failed = {mode: played.errors for mode, played in one.modes.items() if played.errors}

@@ -161,6 +161,8 @@ def row_of(episode: Episode) -> EpisodeRow:
         hurt=sum(step.prompt_action == step.expert_action for step in changed),
         characters=sum(lengths),
         longest_text=max(lengths),
+        rollout=episode.rollout,
+        prompt_reused_tokens=sum(decision.reused_tokens for decision in prompt_decisions),
     )
 
 

@@ -15,8 +15,8 @@ class EpisodeRow:
     """What is held of an episode in memory.
 
     Attributes:
-        key: as the episode's; so are `task`, `task_type`, `mode`, `error`, `error_kind`, `success`, `score`, `steps` and
-            `restarts`.
+        key: as the episode's; so are `task`, `task_type`, `mode`, `rollout`, `error`, `error_kind`, `success`, `score`, `steps`
+            and `restarts`.
         last_answer: the last action of a success, as the agent wrote it; None where there is none.
         invalid_actions: steps whose action did nothing.
         generated_tokens: of the executed decisions; `prefilled_tokens` and `reused_tokens` likewise.
@@ -24,7 +24,8 @@ class EpisodeRow:
         dropped_observations: whether the dialogue had to be shortened.
         longest_shown: characters of the longest observation that an agent was shown after the first one.
         compared: steps with a prompt action; `revised` of them have another CoT action.
-        prompt_decisions: steps with a prompt decision; `prompt_generated_tokens` and `prompt_prefilled_tokens` are theirs.
+        prompt_decisions: steps with a prompt decision; `prompt_generated_tokens`, `prompt_prefilled_tokens` and
+            `prompt_reused_tokens` are theirs.
         expert_compared: steps with a prompt action and an expert's; of `expert_revised` of them the trace changed the action:
             `helped` to the expert's, `hurt` away from it.
         characters: of all texts of the episode; `longest_text` of the longest.
@@ -60,6 +61,8 @@ class EpisodeRow:
     hurt: int
     characters: int
     longest_text: int
+    rollout: int = 0
+    prompt_reused_tokens: int = 0
 
     @property
     def traceback(self) -> None:

@@ -67,6 +67,13 @@ class RunConfig(BaseModel):
     tasks: Annotated[tuple[str, ...] | None, Flag(name="--task", panel=TASKS)] = Field(
         None, description="id of a task to play instead of a split; may be repeated"
     )
+    samples: Annotated[int, Flag(panel=TASKS)] = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="episodes of each task and mode, each with its own sampling seed; the table then has pass@k",
+        exclude_if=lambda value: value == 1,
+    )
     seed: Annotated[int, Flag(panel=TASKS)] = Field(0, ge=0, description="seed of the draw of tasks and of sampling")
     max_steps: Annotated[int | None, Flag(panel=TASKS, default="the environment's")] = Field(
         None, ge=1, description="step budget of an episode"
@@ -76,6 +83,14 @@ class RunConfig(BaseModel):
     )
     expert_actions: Annotated[bool | None, Flag(panel=EXECUTION, default="where that costs nothing")] = Field(
         None, description="record the expert's action at every state"
+    )
+    expert: Annotated[str | None, Flag(panel=EXECUTION, default="one that steps in anywhere")] = Field(
+        None,
+        description=(
+            "whose actions are recorded as the expert's: seen or walkthrough (alfworld), resume or turn (bfcl); agent expert "
+            "follows it"
+        ),
+        exclude_if=lambda value: value is None,
     )
     elicitation: Annotated[Elicitation, Flag(panel=ELICITATION)] = Field(
         default_factory=lambda given: Elicitation.for_env(given["env"]), description="how answers are asked for"

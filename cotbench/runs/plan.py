@@ -37,10 +37,51 @@ class RunPlan:
 
     @property
     def rollouts(self) -> list[RolloutSpec]:
-        """Episodes to play: each task in each mode."""
+        """Episodes to play: each task in each mode, as often as there are samples."""
         modes: Sequence[Mode] = MODES if self.config.mode == "both" else (self.config.mode,)
         source = self.entry.source()
-        return [RolloutSpec(task, source.task_type(task), mode) for task in self.tasks for mode in modes]
+        return [
+            RolloutSpec(task, source.task_type(task), mode, sample)
+            for task in self.tasks
+            for sample in range(self.config.samples)
+            for mode in modes
+        ]
+
+    def env_settings(self, request: Collection[str], data: Path | None, *, dialect: str, expert: str = "") -> EnvSettings:
+        """Return how the environments of the run are made.
+
+        Args:
+            request: what they report beyond the observation: "admissible_actions", "expert_action".
+            data: the folder with game data, where given.
+            dialect: how the data spell actions; empty: the environment's own.
+            expert: whose actions are reported; empty: the environment's usual one.
+        """
+        config = self.config
+        arguments = {
+            "split": config.split,
+            "scheme": config.scheme,
+            "max_steps": config.max_steps,
+            "request": sorted(request),
+            **({"expert": expert} if expert else {}),
+            **({"data": data} if self.entry.takes_data else {}),
+        }
+        return EnvSettings(config.env, arguments, dialect=dialect)
+
+    def rules(self, dialect: str) -> RolloutRules:
+        """Return what is the same for all episodes of the run.
+
+        Args:
+            dialect: how the data spell actions; empty: the environment's own.
+        """
+        config, entry = self.config, self.entry.in_dialect(dialect)
+        return RolloutRules(
+            env=config.env,
+            instructions=entry.instructions(),
+            elicitation=config.elicitation,
+            seed=config.seed,
+            both=config.mode == "both",
+            canonical=entry.canonical(),
+        )
 
     def env_settings(self, request: Collection[str], data: Path | None, *, dialect: str, expert: str = "") -> EnvSettings:
         """Return how the environments of the run are made.
@@ -90,11 +131,12 @@ def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
         data: the folder with game data, for environments that read one.
 
     Raises:
-        UnknownNameError: no such environment, scheme, split or task.
+        UnknownNameError: no such environment, scheme, split, task or expert.
         MissingDataError: games are not on this machine.
-        UsageError: more episodes than the split has tasks.
+        UsageError: more episodes than the split has tasks, or options that contradict each other.
     """
     entry = env_entry(config.env)
+    _check_expert(config, entry)
     source = entry.source()
     all_tasks = source.tasks(config.scheme, config.split)
     if data is not None and not entry.takes_data:
@@ -122,6 +164,17 @@ def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
             )
         chosen = draw_tasks(available, config.episodes, config.seed, first)
     return RunPlan(config, entry, tuple(chosen), len(all_tasks), len(available) < len(all_tasks))
+
+
+def _check_expert(config: RunConfig, entry: EnvEntry) -> None:
+    if config.expert is None:
+        return
+    if entry.experts is None:
+        raise UsageError(f"environment {entry.name!r} has one expert: leave --expert away")
+    if config.expert not in entry.experts:
+        raise UnknownNameError("expert", config.expert, entry.experts, f"of {entry.name}")
+    if config.expert_actions is False:
+        raise UsageError(f"--expert {config.expert} records its actions and --no-expert-actions none: give one of the two")
 
 
 def draw_tasks(tasks: Sequence[str], episodes: int, seed: int, first: Collection[str]) -> list[str]:

@@ -42,8 +42,19 @@ class Run(Displayed):
 
     @property
     def episodes(self) -> pd.DataFrame:
-        """Episodes as a table, one row each: task, task_type, mode, error, goal, success, score, steps, ..."""
-        return data_frame([episode.model_dump(exclude={"trajectory", "first_observation"}) for episode in self.records])
+        """Episodes as a table, one row each: task, task_type, mode, error, goal, success, score, steps, ...; with several
+        samples of each task their number as `rollout`.
+        """
+        sampled = self.manifest.config.samples > 1
+        return data_frame(
+            [
+                {
+                    **episode.model_dump(exclude={"trajectory", "first_observation"}),
+                    **({"rollout": episode.rollout} if sampled else {}),
+                }
+                for episode in self.records
+            ]
+        )
 
     @property
     def steps(self) -> pd.DataFrame:
@@ -54,6 +65,7 @@ class Run(Displayed):
         for episode in self.records:
             for number, step in enumerate(episode.trajectory):
                 row = {"task": episode.task, "mode": episode.mode, "step": number}
+                row |= {"rollout": episode.rollout} if self.manifest.config.samples > 1 else {}
                 row |= step.model_dump(exclude={"decision", "prompt_decision"}) | _fields(step.decision)
                 if step.prompt_decision is not None:
                     row |= {f"prompt_{name}": value for name, value in _fields(step.prompt_decision).items()}

@@ -216,8 +216,17 @@ class EpisodeSlot:
         )
 
 
+def _always(in_play: int) -> bool:
+    return True
+
+
 def play(
-    units: Sequence[RolloutSpec], agent: Agent, envs: Sequence[EnvHandle], rules: RolloutRules, observer: Observer
+    units: Sequence[RolloutSpec],
+    agent: Agent,
+    envs: Sequence[EnvHandle],
+    rules: RolloutRules,
+    observer: Observer,
+    may_begin: Callable[[int], bool] = _always,
 ) -> None:
     """Play every unit, as many at once as there are environments.
 
@@ -230,15 +239,17 @@ def play(
         envs: one for each episode at a time.
         rules: what is the same for all episodes.
         observer: receives the progress.
+        may_begin: told how many episodes are being played, returns whether another may begin; where it may not and none is
+            being played, the rest is not played.
     """
-    _Rollout(agent, rules, observer).play(deque(units), deque(envs))
+    _Rollout(agent, rules, observer, may_begin).play(deque(units), deque(envs))
 
 
 class _Rollout:
     """Play episodes; those that are being played are held by their keys."""
 
-    def __init__(self, agent: Agent, rules: RolloutRules, observer: Observer) -> None:
-        self._agent, self._rules, self._observer = agent, rules, observer
+    def __init__(self, agent: Agent, rules: RolloutRules, observer: Observer, may_begin: Callable[[int], bool]) -> None:
+        self._agent, self._rules, self._observer, self._may_begin = agent, rules, observer, may_begin
         self._needs = needs_of(agent)
         self._in_rounds = not isinstance(agent, StreamingAgent)
         answers: Answering = agent if isinstance(agent, StreamingAgent) else _Rounds(agent)
@@ -246,9 +257,9 @@ class _Rollout:
         self._slots: dict[str, EpisodeSlot] = {}
 
     def play(self, waiting: deque[RolloutSpec], idle: deque[EnvHandle]) -> None:
-        """Play until nothing is left."""
-        while waiting or self._slots:
-            while waiting and idle:
+        """Play until nothing is left, or no more may begin."""
+        while self._slots or (waiting and self._may_begin(0)):
+            while waiting and idle and self._may_begin(len(self._slots)):
                 slot = EpisodeSlot(idle.popleft(), waiting.popleft(), Dialogue(self._rules.instructions, ("",)))
                 slot.begin(self._rules.instructions)
                 self._slots[slot.key] = slot
@@ -261,7 +272,7 @@ class _Rollout:
                 if any(slot.env is env for env in ready):
                     awaited += self._settle(slot)
             idle += self._free()
-            if waiting and idle:
+            if waiting and idle and self._may_begin(len(self._slots)):
                 continue  # New episodes join the agent's next queries.
             if awaited:
                 self._collect(_SHORT_WAIT if len(ready) < len(working) else _LONG_WAIT)

@@ -31,9 +31,10 @@ from cotbench.errors import UsageError
 from cotbench.failure import AGENT_BUG, failure_in
 from cotbench.runs.dataset_card import write_run_card
 from cotbench.runs.env_workers import EnvSettings, open_envs
-from cotbench.runs.episode import EPISODES, Episode, Journal, Step, read_episodes
+from cotbench.runs.episode import EPISODES, Episode, Journal, Step, read_episodes, row_of
 from cotbench.runs.episode_row import EpisodeRow
 from cotbench.runs.folder import WritableFolder, check_identity, file_name, make_folder, open_folder
+from cotbench.runs.limits import Budget, Limits
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, RunConfig, provenance, read_manifest
 from cotbench.runs.plan import RunPlan, make_plan
 from cotbench.runs.resources import Resources
@@ -61,6 +62,7 @@ def start_run(
     resources: Resources,
     observer: Observer,
     stop_at_failures: bool = False,
+    budget: Budget | None = None,
 ) -> Run:
     """Play a new run into an empty or new folder.
 
@@ -71,6 +73,7 @@ def start_run(
         resources: the resources of the run.
         observer: receives the progress.
         stop_at_failures: end the run at the first episode that a bug or another exception ends.
+        budget: what may be spent; where it is, the run stays unfinished, as one that was interrupted.
 
     Raises:
         MissingExtraError: the environment's engine is not installed.
@@ -96,7 +99,7 @@ def start_run(
         path, before = opened.path, set(opened.path.iterdir())
         opened.begin(manifest.model_dump_json(indent=2))
         try:
-            return _play(opened, manifest, plan, agent, resources, observer, stop_at_failures)
+            return _play(opened, manifest, plan, agent, resources, observer, stop_at_failures, budget)
         except Exception:
             if not (path / EPISODES).is_file() or not any(row.steps for row in read_episodes(path).rows):
                 _remove(set(path.iterdir()) - before)
@@ -124,7 +127,13 @@ def new_run_folder(folder: Path) -> None:
 
 
 def resume_run(
-    folder: Path | WritableFolder, *, agent: Agent, resources: Resources, observer: Observer, stop_at_failures: bool = False
+    folder: Path | WritableFolder,
+    *,
+    agent: Agent,
+    resources: Resources,
+    observer: Observer,
+    stop_at_failures: bool = False,
+    budget: Budget | None = None,
 ) -> Run:
     """Continue a run: play the missing episodes, and play those again that ended in an error.
 
@@ -133,7 +142,7 @@ def resume_run(
         agent: the agent of the run.
         resources: the resources of the run.
         observer: receives the progress.
-        stop_at_failures: as for `start_run`.
+        stop_at_failures, budget: as for `start_run`; what was played before counts.
 
     Raises:
         RunFolderError: not a run folder, or the tasks, the data or the elicitation have changed since.
@@ -148,7 +157,7 @@ def resume_run(
     require_trackers(resources.report_to)
     with _opened(folder) as opened:
         opened.check_identity(before.identity(), _manifest(plan, agent, resources.data).identity())
-        return _play(opened, before, plan, agent, resources, observer, stop_at_failures)
+        return _play(opened, before, plan, agent, resources, observer, stop_at_failures, budget)
 
 
 def _opened(
@@ -179,15 +188,20 @@ def _manifest(plan: RunPlan, agent: Agent, data: Path | None) -> Manifest:
 
 def _wants_expert(plan: RunPlan, agent: Agent) -> bool:
     """Tell whether the expert's actions are needed: by the agent, or because the run records them."""
-    recorded = plan.config.expert_actions if plan.config.expert_actions is not None else plan.entry.expert_at_hand
-    return recorded or "expert_action" in needs_of(agent)
+    config = plan.config
+    recorded = config.expert_actions if config.expert_actions is not None else plan.entry.expert_at_hand
+    return recorded or config.expert is not None or "expert_action" in needs_of(agent)
 
 
 def _expert(plan: RunPlan, agent: Agent) -> str:
-    """Return the name of the expert: one that wins where the agent takes its actions, else one that steps in anywhere."""
+    """Return the name of the expert: the one that the config names, else one that wins where the agent takes its actions, else
+    one that steps in anywhere.
+    """
     experts = plan.entry.experts
     if experts is None or not _wants_expert(plan, agent):
         return ""
+    if plan.config.expert is not None:
+        return plan.config.expert
     return experts.followed if "expert_action" in needs_of(agent) else experts.recorded
 
 
@@ -199,36 +213,22 @@ def _play(
     resources: Resources,
     observer: Observer,
     stop_at_failures: bool,
+    budget: Budget | None,
 ) -> Run:
     config, entry = plan.config, manifest.entry
+    budget = budget or Budget(Limits(), plan.config.agent)
     request = set(needs_of(agent))
     if _wants_expert(plan, agent):
         request.add("expert_action")
-    if config.elicitation.needs_admissible:
+    if plan.config.elicitation.needs_admissible:
         request.add("admissible_actions")
-    settings = EnvSettings(
-        config.env,
-        {
-            "split": config.split,
-            "scheme": config.scheme,
-            "max_steps": config.max_steps,
-            "request": sorted(request),
-            **({"expert": manifest.expert} if manifest.expert else {}),
-            **({"data": resources.data} if entry.takes_data else {}),
-        },
-        dialect=manifest.dialect,
-    )
-    rules = RolloutRules(
-        env=config.env,
-        instructions=entry.instructions(),
-        elicitation=config.elicitation,
-        seed=config.seed,
-        both=config.mode == "both",
-        canonical=entry.canonical(),
-    )
+    settings = plan.env_settings(request, resources.data, dialect=manifest.dialect, expert=manifest.expert)
+    rules = plan.rules(manifest.dialect)
     trackers = require_trackers(resources.report_to)
     with folder.journal(Journal) as journal:
         done = {row.key: row for row in journal.rows if row.error is None}
+        for row in journal.rows:
+            budget.add(row)
         units = [unit for unit in plan.rollouts if unit.key not in done]
         if isinstance(observer, ResumeObserver):
             observer.resumed(list(done.values()))
@@ -236,12 +236,17 @@ def _play(
         envs = open_envs(settings, *resources.layout(len(units), batch))
         with RunTracker(trackers, folder.path, manifest, done.values()) as tracker:
             try:
-                play(units, agent, envs, rules, _Recorder(journal, observer, tracker, len(envs), stop_at_failures))
+                recorder = _Recorder(journal, observer, tracker, budget, len(envs), stop_at_failures)
+                play(units, agent, envs, rules, recorder, budget.has_room)
             finally:
                 for env in envs:
                     env.close()
+            recorded = {row.key for row in journal.rows}
+            if any(unit.key not in recorded for unit in units):  # The budget is spent: the folder is as after an interrupt.
+                played = read_episodes(folder.path)
+                return Run(folder.path, manifest, summarize(played, manifest, budget.price), played)
             episodes = journal.finalize([unit.key for unit in plan.rollouts])
-            summary = summarize(episodes, manifest)
+            summary = summarize(episodes, manifest, budget.price)
             write_run_card(folder.path, manifest)
             folder.finalize(SUMMARY, summary.model_dump_json(indent=2))
             tracker.summarized(summary)
@@ -257,7 +262,7 @@ class _Recorder:
 
     Attributes:
         journal: the file of the episodes.
-        observer: receives the progress; `tracker` too.
+        observer: receives the progress; `tracker` and `budget` too.
         side_by_side: how many episodes are played at the same time.
         stop_at_failures: end the run at the first episode that a bug or another exception ends.
         begun: whether an action was executed.
@@ -267,6 +272,7 @@ class _Recorder:
     journal: Journal
     observer: Observer
     tracker: RunTracker
+    budget: Budget
     side_by_side: int
     stop_at_failures: bool
     begun: bool = False
@@ -282,6 +288,7 @@ class _Recorder:
 
     def finished(self, episode: Episode) -> None:
         self.journal.append(episode)
+        self.budget.add(row_of(episode))
         failure = failure_in(episode)
         if failure is not None:
             self.bugs += not self.begun and failure.error_kind == AGENT_BUG

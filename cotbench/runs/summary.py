@@ -17,7 +17,9 @@ from cotbench.notebook import Display, Displayed
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.runs.episode import Episode, rows_of
 from cotbench.runs.episode_row import EpisodeRow
+from cotbench.runs.limits import Price
 from cotbench.runs.manifest import Manifest, is_true
+from cotbench.runs.task_rows import TaskRows, by_task, by_type
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
 
@@ -25,23 +27,43 @@ SUMMARY = "summary.json"
 _FROZEN = ConfigDict(frozen=True)
 
 
+def _is_empty(value: object) -> bool:
+    return not value
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_zero(value: object) -> bool:
+    return value == 0
+
+
+def _is_one(value: object) -> bool:
+    return value == 1
+
+
 class ModeSummary(BaseModel):
-    """The numbers of one mode's episodes. Intervals are over tasks.
+    """The numbers of one mode's episodes. Intervals are over tasks; the samples of a task stay together.
 
     Attributes:
         n: episodes that were scored.
         errors: episodes that ended in a failure of something outside the model.
-        success: official success rate, Wilson interval.
+        success: official success rate, Wilson interval; of several samples of each task the mean over tasks of their share of
+            successes, with a bootstrap interval over tasks.
         by_type: success rate of each task type.
         macro_success: the unweighted mean over the task types; None where there is one type alone.
         passable_success: success rate without the tasks on which upstream counts every right answer as wrong; None where there
             are none of them.
+        pass_at: k -> probability that at least one of k samples succeeds (pass@k), the mean over the tasks with k finished
+            samples; left out of JSON where each task was played once.
         score: mean score in [0, 1]; like all below with a bootstrap interval.
         steps: actions an episode.
         invalid_actions: actions an episode that did nothing.
         tokens: tokens generated an episode, by the executed decisions.
         prefilled_tokens: tokens computed an episode without being generated, by the executed decisions.
         reused_tokens: prompt tokens that were not computed again, an episode, by the executed decisions.
+        dollars: price of an episode's executed decisions; left out of JSON where no price is known.
         format_ok: share of decisions whose tags the model wrote itself.
         trace_truncated: share of traces that the harness had to close; None in prompt mode.
         dropped_observations: episodes in which the dialogue had to be shortened.
@@ -58,12 +80,14 @@ class ModeSummary(BaseModel):
     by_type: dict[str, Estimate]
     macro_success: Estimate | None
     passable_success: Estimate | None
+    pass_at: dict[int, Estimate] = Field({}, exclude_if=_is_empty)
     score: Estimate
     steps: Estimate
     invalid_actions: Estimate
     tokens: Estimate
     prefilled_tokens: Estimate
     reused_tokens: Estimate
+    dollars: Estimate | None = Field(None, exclude_if=_is_none)
     format_ok: Estimate
     trace_truncated: Estimate | None
     dropped_observations: int
@@ -77,10 +101,10 @@ class Gap(BaseModel):
 
     Attributes:
         n: tasks.
-        success: difference of success rates, Newcombe's paired interval.
+        success: difference of success rates, Newcombe's paired interval; of several samples a bootstrap over tasks.
         macro_success: the unweighted mean of the task types' differences; None where there is one type alone.
-        p: exact two-sided McNemar p-value.
-        prompt_only: tasks won in prompt mode alone; `cot_only` likewise.
+        p: two-sided: McNemar's exact test; of several samples the exchange of the modes within each task.
+        prompt_only: tasks won in prompt mode alone, of several samples more often than in CoT mode; `cot_only` likewise.
         score: mean difference of scores, paired bootstrap.
     """
 
@@ -160,16 +184,16 @@ class ErrorCount(BaseModel):
     same: int
 
 
-def _is_empty(value: object) -> bool:
-    return not value
-
-
 class Summary(Displayed, BaseModel):
     """The numbers of a run, for programs and for the table.
 
     Attributes:
         dialect: how the data spell actions, and `expert`: whose actions were recorded; see `Manifest`.
         uses_elicitation: whether the agent says that it asks and reads as the elicitation says; left out of JSON where True.
+        samples: episodes of each task and mode; left out of JSON where it is one.
+        unplayed: planned episodes that are not recorded yet; left out of JSON where there are none.
+        price: of the agent's model; `dollars`: the price of all decisions, those of prompt actions and of episodes that
+            ended in errors too. Left out of JSON where no price is known.
         errors_by_kind: whose failures the errors are, where that is recorded; left out of JSON where there are none.
     """
 
@@ -196,6 +220,10 @@ class Summary(Displayed, BaseModel):
     revisions: Revisions | None
     prompt_actions: PromptActions | None
     uses_elicitation: bool = Field(True, exclude_if=is_true)
+    samples: int = Field(1, exclude_if=_is_one)
+    unplayed: int = Field(0, exclude_if=_is_zero)
+    price: Price | None = Field(None, exclude_if=_is_none)
+    dollars: float | None = Field(None, exclude_if=_is_none)
     errors_by_kind: dict[ErrorKind, ErrorCount] = Field({}, exclude_if=_is_empty)
 
     def _display(self) -> Display:
@@ -204,18 +232,19 @@ class Summary(Displayed, BaseModel):
         return summary_display(self)
 
 
-def summarize(episodes: Iterable[Episode], manifest: Manifest) -> Summary:
+def summarize(episodes: Iterable[Episode], manifest: Manifest, price: Price | None = None) -> Summary:
     """Return the summary of a run's episodes; those of a file are not read again.
 
     Args:
         episodes: at most one of each key.
         manifest: of the run.
+        price: of the agent's model, where known.
     """
     config = manifest.config
     rows = rows_of(episodes)
     played = {mode: [row for row in rows if row.mode == mode] for mode in MODES}
     both = config.mode == "both"
-    cot = [row for row in played["cot"] if row.error is None]
+    cot = by_task(played["cot"])
     return Summary(
         agent=config.agent,
         env=config.env,
@@ -231,12 +260,16 @@ def summarize(episodes: Iterable[Episode], manifest: Manifest) -> Summary:
         max_steps=config.max_steps or env_entry(config.env).max_steps(),
         dialect=manifest.dialect,
         expert=manifest.expert,
-        modes={mode: _mode(mode, some, manifest) for mode, some in played.items() if some},
+        modes={mode: _mode(mode, some, manifest, price) for mode, some in played.items() if some},
         gap=_gap(played["prompt"], played["cot"]) if both else None,
         consistency=_consistency(cot) if both else None,
         revisions=_revisions(cot) if both else None,
         prompt_actions=_prompt_actions(cot) if both else None,
         uses_elicitation=manifest.uses_elicitation,
+        samples=config.samples,
+        unplayed=max(0, len(manifest.task_list) * config.samples * (len(MODES) if both else 1) - len(rows)),
+        price=price,
+        dollars=None if price is None else sum(price.of_decisions(row) + price.of_prompt_actions(row) for row in rows),
         errors_by_kind=_errors_by_kind(rows),
     )
 
@@ -253,38 +286,45 @@ def _errors_by_kind(rows: Sequence[EpisodeRow]) -> dict[ErrorKind, ErrorCount]:
     return found
 
 
-def _mode(mode: Mode, rows: Sequence[EpisodeRow], manifest: Manifest) -> ModeSummary:
+def _mode(mode: Mode, rows: Sequence[EpisodeRow], manifest: Manifest, price: Price | None) -> ModeSummary:
     scored = [row for row in rows if row.error is None]
+    tasks = by_task(scored)
     config = manifest.config
     longest = config.elicitation.observation_chars
     unpassable = set(env_entry(config.env).source().unpassable(manifest.task_list))
-    passable = [row for row in scored if row.task not in unpassable]
-    by_type = {name: _success(some) for name, some in sorted(_by_type(scored).items())}
-    lengths = [row.steps for row in scored]
+    success_by_type = {name: _success(some) for name, some in sorted(by_type(tasks).items())}
+    played = [one.samples for one in tasks]
+
+    def totals(count: Callable[[EpisodeRow], int]) -> list[int]:
+        return [one.total(count) for one in tasks]
+
+    lengths = totals(lambda row: row.steps)
     # Resampled together: of a long run each draw of the tasks takes seconds.
-    steps, invalid_actions, tokens, prefilled_tokens, reused_tokens = estimates.count_means(
-        lengths,
-        [row.invalid_actions for row in scored],
-        [row.generated_tokens for row in scored],
-        [row.prefilled_tokens for row in scored],
-        [row.reused_tokens for row in scored],
+    steps, invalid_actions, tokens, prefilled_tokens, reused_tokens = estimates.count_ratios(
+        (lengths, played),
+        (totals(lambda row: row.invalid_actions), played),
+        (totals(lambda row: row.generated_tokens), played),
+        (totals(lambda row: row.prefilled_tokens), played),
+        (totals(lambda row: row.reused_tokens), played),
     )
     format_ok, truncated = estimates.count_ratios(
-        ([row.format_kept for row in scored], lengths), ([row.truncated_traces for row in scored], lengths)
+        (totals(lambda row: row.format_kept), lengths), (totals(lambda row: row.truncated_traces), lengths)
     )
     return ModeSummary(
         n=len(scored),
         errors=len(rows) - len(scored),
-        success=_success(scored),
-        by_type=by_type,
-        macro_success=estimates.average(list(by_type.values())) if len(by_type) > 1 else None,
-        passable_success=_success(passable) if unpassable else None,
-        score=estimates.score([row.score for row in scored]),
+        success=_success(tasks),
+        by_type=success_by_type,
+        macro_success=estimates.average(list(success_by_type.values())) if len(success_by_type) > 1 else None,
+        passable_success=_success([one for one in tasks if one.task not in unpassable]) if unpassable else None,
+        pass_at=_pass_at(tasks, config.samples),
+        score=estimates.score([one.score for one in tasks]),
         steps=steps,
         invalid_actions=invalid_actions,
         tokens=tokens,
         prefilled_tokens=prefilled_tokens,
         reused_tokens=reused_tokens,
+        dollars=None if price is None else estimates.mean([one.mean(price.of_decisions) for one in tasks]),
         format_ok=format_ok,
         trace_truncated=truncated if mode == "cot" else None,
         dropped_observations=sum(row.dropped_observations for row in scored),
@@ -299,31 +339,31 @@ def _leniently_judged(scored: Sequence[EpisodeRow], judged: Callable[[str, str],
     return {kind: count for kind, count in sorted(kinds.items(), key=lambda item: str(item[0])) if kind is not None}
 
 
-def _success(rows: Sequence[EpisodeRow]) -> Estimate:
-    return estimates.rate(sum(row.success for row in rows), len(rows))
+def _success(tasks: Sequence[TaskRows]) -> Estimate:
+    return estimates.score([one.success for one in tasks])
 
 
-def _by_type(rows: Sequence[EpisodeRow]) -> dict[str, list[EpisodeRow]]:
-    types: dict[str, list[EpisodeRow]] = {}
-    for row in rows:
-        types.setdefault(row.task_type, []).append(row)
-    return types
+def _pass_at(tasks: Sequence[TaskRows], samples: int) -> dict[int, Estimate]:
+    """Return pass@k for each k up to the number of samples; empty with one sample."""
+    if samples == 1:
+        return {}
+    return {k: estimates.score([one.pass_at(k) for one in tasks if one.samples >= k]) for k in range(1, samples + 1)}
 
 
 def _gap(prompt: Sequence[EpisodeRow], cot: Sequence[EpisodeRow]) -> Gap:
-    by_task = {row.task: row for row in cot if row.error is None}
-    pairs = [(one, by_task[one.task]) for one in prompt if one.error is None and one.task in by_task]
+    with_trace = {one.task: one for one in by_task(cot)}
+    pairs = [(one, with_trace[one.task]) for one in by_task(prompt) if one.task in with_trace]
     first, second = [one.success for one, _ in pairs], [two.success for _, two in pairs]
     types = {
-        name: estimates.paired_rate_difference([one.success for one in some], [by_task[one.task].success for one in some])
-        for name, some in _by_type([one for one, _ in pairs]).items()
+        name: estimates.paired_score_difference([one.success for one in some], [with_trace[one.task].success for one in some])
+        for name, some in by_type([one for one, _ in pairs]).items()
     }
-    prompt_only = sum(a and not b for a, b in zip(first, second, strict=True))
-    cot_only = sum(b and not a for a, b in zip(first, second, strict=True))
+    prompt_only = sum(a > b for a, b in zip(first, second, strict=True))
+    cot_only = sum(b > a for a, b in zip(first, second, strict=True))
     return Gap(
         n=len(pairs),
-        success=estimates.paired_rate_difference(first, second),
-        p=estimates.mcnemar(prompt_only, cot_only) if pairs else None,
+        success=estimates.paired_score_difference(first, second),
+        p=estimates.paired_test(first, second) if pairs else None,
         macro_success=estimates.average(list(types.values())) if len(types) > 1 else None,
         prompt_only=prompt_only,
         cot_only=cot_only,
@@ -331,34 +371,35 @@ def _gap(prompt: Sequence[EpisodeRow], cot: Sequence[EpisodeRow]) -> Gap:
     )
 
 
-def _consistency(cot: Sequence[EpisodeRow]) -> Consistency:
-    counts = [row.compared for row in cot]
-    consistency, revision_rate = estimates.count_ratios(
-        ([row.compared - row.revised for row in cot], counts), ([row.revised for row in cot], counts)
-    )
+def _consistency(cot: Sequence[TaskRows]) -> Consistency:
+    counts, revised = [one.total(lambda row: row.compared) for one in cot], [one.total(lambda row: row.revised) for one in cot]
+    same = [count - changed for count, changed in zip(counts, revised, strict=True)]
+    consistency, revision_rate = estimates.count_ratios((same, counts), (revised, counts))
     return Consistency(states=sum(counts), consistency=consistency, revision_rate=revision_rate)
 
 
-def _prompt_actions(cot: Sequence[EpisodeRow]) -> PromptActions:
-    counts = [row.prompt_decisions for row in cot]
+def _prompt_actions(cot: Sequence[TaskRows]) -> PromptActions:
+    counts = [one.total(lambda row: row.prompt_decisions) for one in cot]
     tokens, prefilled_tokens = estimates.count_ratios(
-        ([row.prompt_generated_tokens for row in cot], counts), ([row.prompt_prefilled_tokens for row in cot], counts)
+        ([one.total(lambda row: row.prompt_generated_tokens) for one in cot], counts),
+        ([one.total(lambda row: row.prompt_prefilled_tokens) for one in cot], counts),
     )
     return PromptActions(states=sum(counts), tokens=tokens, prefilled_tokens=prefilled_tokens)
 
 
-def _revisions(cot: Sequence[EpisodeRow]) -> Revisions | None:
-    states = sum(row.expert_compared for row in cot)
+def _revisions(cot: Sequence[TaskRows]) -> Revisions | None:
+    compared = [one.total(lambda row: row.expert_compared) for one in cot]
+    states = sum(compared)
     if states == 0:
         return None
-    revised = sum(row.expert_revised for row in cot)
-    helped, hurt = sum(row.helped for row in cot), sum(row.hurt for row in cot)
-    (net,) = estimates.count_ratios(([row.helped - row.hurt for row in cot], [row.expert_compared for row in cot]))
+    revised = sum(one.total(lambda row: row.expert_revised) for one in cot)
+    helped, hurt = ([one.total(count) for one in cot] for count in (lambda row: row.helped, lambda row: row.hurt))
+    (net,) = estimates.count_ratios(([good - bad for good, bad in zip(helped, hurt, strict=True)], compared))
     return Revisions(
         states=states,
         revised=revised,
-        helped=helped,
-        hurt=hurt,
-        neither=revised - helped - hurt,
+        helped=sum(helped),
+        hurt=sum(hurt),
+        neither=revised - sum(helped) - sum(hurt),
         net=net,
     )

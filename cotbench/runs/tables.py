@@ -54,6 +54,7 @@ def run_table(summary: Summary) -> RenderableType:
         ("tokens generated", _each(summary, lambda m: format_estimate(m.tokens, 0)), ""),
         ("tokens prefilled", _each(summary, lambda m: format_estimate(m.prefilled_tokens, 0)), ""),
         ("tokens reused", _each(summary, lambda m: format_estimate(m.reused_tokens, 0)), ""),
+        *([("dollars", _each(summary, lambda m: format_estimate(m.dollars, 4)), "")] if summary.price else []),
         ("format kept", _each(summary, lambda m: format_estimate(m.format_ok)), ""),
         ("trace truncated", _each(summary, lambda m: format_estimate(m.trace_truncated)), ""),
         ("errors", [str(summary.modes[mode].errors) for mode in modes], ""),
@@ -75,7 +76,15 @@ def _success_rows(summary: Summary) -> list[tuple[str, list[str], str]]:
         rows.append((f"success, mean of {types} types", _each(summary, lambda m: format_estimate(m.macro_success)), gap))
     if any(mode.passable_success is not None for mode in modes):
         rows.append(("success, passable tasks", _each(summary, lambda m: format_estimate(m.passable_success)), ""))
+    for k in _shown_ks(summary.samples):
+        rows.append((f"pass@{k}", [format_estimate(mode.pass_at.get(k)) for mode in modes], ""))
     return rows
+
+
+def _shown_ks(samples: int) -> list[int]:
+    """Return the k of the pass@k that a table shows: powers of two, and the number of samples; pass@1 is the success."""
+    powers = (2**power for power in range(1, samples.bit_length()))
+    return sorted({*powers, samples} - {1})
 
 
 def _each(summary: Summary, cell: Callable[[ModeSummary], str]) -> list[str]:
@@ -86,6 +95,8 @@ def _title(summary: Summary) -> str:
     played = (
         f"{summary.tasks} of {summary.split_tasks} tasks" if summary.tasks < summary.split_tasks else f"{summary.tasks} tasks"
     )
+    if summary.samples > 1:
+        played += f" x {summary.samples} samples"
     return f"{summary.agent} on {summary.env} {summary.scheme}/{summary.split}: {played}, seed {summary.seed}"
 
 
@@ -93,7 +104,8 @@ def _below(summary: Summary) -> list[str]:
     lines = []
     gap, same, revisions = summary.gap, summary.consistency, summary.revisions
     if gap is not None and gap.p is not None:
-        lines.append(f"gap: McNemar exact p = {gap.p:.3g} (won by prompt alone {gap.prompt_only}, by CoT alone {gap.cot_only})")
+        test, only = ("McNemar exact", "alone") if summary.samples == 1 else ("exchange test,", "more often")
+        lines.append(f"gap: {test} p = {gap.p:.3g} (won by prompt {only} {gap.prompt_only}, by CoT {only} {gap.cot_only})")
     if same is not None:
         lines.append(
             f"consistency: {format_estimate(same.consistency)} of {same.states} states have prompt action = CoT action; "
@@ -108,9 +120,15 @@ def _below(summary: Summary) -> list[str]:
             f"{format_estimate(prompt_actions.tokens, 1)} tokens generated "
             f"and {format_estimate(prompt_actions.prefilled_tokens, 1)} prefilled a state, beside what the CoT actions took"
         )
+    if summary.samples > 1:
+        lines.append(
+            f"success: mean over tasks of the share of their {summary.samples} samples; pass@k: at least one of k samples "
+            "succeeds, without bias (Chen et al. 2021); where samples differ the intervals are bootstraps over tasks, which "
+            "keep the samples of a task together"
+        )
     lines.append(_INTERVALS)
     lines.append(f"{elicitation_text(summary, temperature=True)}, at most {summary.max_steps} steps")
-    return lines + footnotes(summary)
+    return lines + unplayed_lines(summary) + footnotes(summary)
 
 
 def _revisions(states: int, revisions: Revisions | None, expert: str) -> str:
@@ -152,9 +170,23 @@ def error_lines(summary: Summary) -> list[str]:
     return lines
 
 
+def unplayed_lines(summary: Summary) -> list[str]:
+    """Return the caveat about planned episodes that are not recorded; empty where there are none."""
+    if not summary.unplayed:
+        return []
+    return [f"NOT FINISHED: {summary.unplayed} planned episodes were not played and are in no figure"]
+
+
 def footnotes(summary: Summary) -> list[str]:
     """Return the caveats for comparing these numbers with others."""
     lines = []
+    if summary.price is not None and summary.dollars is not None:
+        price = summary.price
+        cached = "" if price.cached is None else f", cached ${price.cached:g}"
+        lines.append(
+            f"${summary.dollars:.2f} in all, at ${price.prompt:g} (prompt{cached}) and ${price.completion:g} (completion) per "
+            "million tokens"
+        )
     if summary.partial:
         lines.append("PARTIAL: games of this split are missing on this machine; not comparable with the whole split")
     if summary.dialect and summary.dialect != (own := env_entry(summary.env).own_dialect):
@@ -205,6 +237,6 @@ def suite_table(suite: SuiteSummary) -> RenderableType:
     table.add_row(*map(Text, ("mean", str(sum(run.tasks for run in runs)), *means, *last)), style="bold")
     first = runs[0]
     title = f"{first.agent} on {len(runs)} environments, {first.scheme}/{first.split}, seed {first.seed}"
-    noted = [f"{run.env}: {line}" for run in runs for line in footnotes(run)]
+    noted = [f"{run.env}: {line}" for run in runs for line in (*unplayed_lines(run), *footnotes(run))]
     elicitations = [f"{run.env}: {elicitation_text(run)}, at most {run.max_steps} steps" for run in runs]
     return Group(Text(title, style="bold"), table, *(Text(line) for line in (_INTERVALS, *elicitations, *noted)))

@@ -290,6 +290,19 @@ def paired_score_difference(first: Sequence[float], second: Sequence[float]) -> 
     return mean([b - a for a, b in zip(first, second, strict=True)])
 
 
+def paired_test(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the two-sided p-value of "both sides score alike" on the same units: McNemar's exact test where every score is 0
+    or 1, else the exchange of the sides of each unit (`permutation`).
+
+    Args:
+        first: score of each unit, in [0, 1]; `second` of the same units.
+    """
+    if binary(first) and binary(second):
+        pairs = list(zip(first, second, strict=True))
+        return mcnemar(sum(a > b for a, b in pairs), sum(b > a for a, b in pairs))
+    return permutation(first, second)
+
+
 def binary(values: Sequence[float]) -> bool:
     """Return whether every score is 0 or 1."""
     return all(value in (0, 1) for value in values)

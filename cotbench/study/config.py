@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cotbench.envs.registry import env_entry
 from cotbench.errors import UnknownNameError, UsageError
+from cotbench.flags import with_contents
 from cotbench.probes.probe import probe_named
 from cotbench.prompting.elicitation import Elicitation
 
@@ -263,15 +264,16 @@ def read_study(named: str) -> StudyConfig:
         raise UsageError(f"study file {named}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"study file {named} is not text: give a TOML file") from error
-    return parse_study(text, named)
+    return parse_study(text, named, path.parent)
 
 
-def parse_study(text: str, named: str) -> StudyConfig:
+def parse_study(text: str, named: str, folder: Path = Path()) -> StudyConfig:
     """Return a study from the text of its file.
 
     Args:
         text: TOML.
         named: preset or path; for messages.
+        folder: where the files lie that it names.
 
     Raises:
         UsageError: not TOML, or a value that does not fit.
@@ -280,6 +282,10 @@ def parse_study(text: str, named: str) -> StudyConfig:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"study file {named} is not TOML: {error}") from error
+    arms = values.get("arms")
+    for table in (values, *(arms if isinstance(arms, list) else ())):
+        if isinstance(table, dict) and isinstance(table.get("elicitation"), dict):
+            table["elicitation"] = with_contents(Elicitation, table["elicitation"], folder)
     try:
         return StudyConfig.model_validate(values)
     except ValidationError as error:

@@ -28,13 +28,27 @@ def training_tasks(env: str) -> frozenset[str]:
     )
 
 
+def check_samples(config: RunConfig) -> None:
+    """Refuse a run that has several samples of a task: an entry has one episode of each task and mode.
+
+    Raises:
+        SubmissionError: it has.
+    """
+    if config.samples > 1:
+        raise SubmissionError(
+            f"{MANIFEST}: config.samples is {config.samples}: an entry has one episode of each task and mode, so submit a run "
+            "that was played without --samples"
+        )
+
+
 def check_tasks(manifest: Manifest, entry: EnvEntry) -> RunPlan:
     """Return the plan that a manifest's options give, after comparing it with the manifest's task list.
 
     Raises:
-        SubmissionError: no such split, one with training tasks, or other tasks than the options give.
+        SubmissionError: no such split, one with training tasks, other tasks than the options give, or several samples of each.
     """
     config = manifest.config
+    check_samples(config)
     try:
         split_tasks = entry.source().tasks(config.scheme, config.split)
         first = first_tasks(entry.source(), config.scheme, config.split)

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cotbench.errors import RunFolderError, SubmissionError
+from cotbench.leaderboard.submission.check_tasks import check_samples
 from cotbench.prompting.elicitation import MODES
 from cotbench.runs.episode import EPISODES, Episode, episode_key, read_episodes
 from cotbench.runs.folder import lock_folder
@@ -28,17 +29,18 @@ def read_finished(folder: Path) -> tuple[Manifest, list[Episode]]:
 
     Raises:
         RunFolderError: not a run folder, a suite's, in use, damaged or unfinished.
-        SubmissionError: the summary is not what the episodes give.
+        SubmissionError: the summary is not what the episodes give, or there are several samples of each task.
     """
     if is_suite(folder):
         runs = [str(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))]
         listed = f"submit each of its runs: {', '.join(runs)}" if runs else "it holds no run yet"
         raise RunFolderError(f"{folder} is a folder of several runs ({SUITE}); {listed}")
     manifest = read_manifest(folder)
+    check_samples(manifest.config)
     with lock_folder(folder, RUN_FOLDER.writer, "submit it when that has ended", shared=True):
         episodes = _planned(folder, manifest, read_episodes(folder))
         stored = _summary(folder)
-    given = summarize(episodes, manifest).model_dump(mode="json")
+    given = summarize(episodes, manifest, stored.price).model_dump(mode="json")
     place = _first_difference(stored.model_dump(mode="json"), given)
     if place is not None:
         path, before, now = place

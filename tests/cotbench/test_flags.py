@@ -183,5 +183,5 @@ def test_an_instance_is_derived_like_a_mapping() -> None:
     elicitation = Elicitation(temperature=0.7)
     words = to_arguments(RunConfig, {"elicitation": elicitation})
     assert parse(RunConfig)(words)[RunConfig] == {
-        "elicitation": {name: value for name, value in elicitation if name != "show_admissible"}
+        "elicitation": {name: value for name, value in elicitation if value not in (None, False, ())}
     }

@@ -18,6 +18,7 @@ from cotbench.agents.hf.pretrained import require_transformers
 from cotbench.agents.hf.sequential_engine import SequentialEngine
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.errors import AgentError, UsageError
+from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.generation import TAG_ALLOWANCE
 from cotbench.prompting.query import Decision, Query
 
@@ -176,6 +177,14 @@ class HFAgent:
         if live:
             self._training = training
             self._release_model()
+
+    def require(self, elicitation: Elicitation) -> None:
+        """Raise an error for tags that the tokenizer cannot write.
+
+        Raises:
+            AgentError: it reads them as something else.
+        """
+        self._chat.with_tags(elicitation.tags)
 
     def describe(self) -> dict[str, Any]:
         """Return what the manifest records: model, revision, weights, dtype, device."""

@@ -9,7 +9,6 @@ from typing import Any
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.generation import Generation, GenerationRequest, first_stop
-from cotbench.prompting.parsing import ACTION_CLOSE
 
 
 class Sampler:
@@ -89,8 +88,9 @@ class Continuation:
         import torch
 
         logprobs = torch.log_softmax(logits, dim=-1)[range(len(self.ids)), self.ids].tolist()
-        text = (self.request.forced or "").removesuffix(ACTION_CLOSE)
-        return Generation(text, ACTION_CLOSE, 0, ids=tuple(self.ids), logprobs=tuple(logprobs))
+        stop = self.request.stops[0]  # The action's closing tag, which the forced text ends with.
+        text = (self.request.forced or "").removesuffix(stop)
+        return Generation(text, stop, 0, ids=tuple(self.ids), logprobs=tuple(logprobs))
 
     def append_token(self, logits: Any) -> Generation | None:
         """Choose the next token; return all that was generated where this token ends it, else None.

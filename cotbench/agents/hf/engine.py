@@ -370,8 +370,8 @@ def _tokens(spans: Sequence[tuple[TokenSpan, _Lane, _Branch | None]]) -> int:
 
 
 def _lane_key(query: Query) -> LaneKey:
-    """Name a query's lane: queries of one lane share a growing prompt; with style prefill both modes do."""
-    return query.episode, query.rollout, query.mode if query.elicitation.style == "template" else ""
+    """Name a query's lane: queries of one lane share a growing prompt; both modes do where they are shown the same."""
+    return query.episode, query.rollout, "" if query.elicitation.shares_prompt else query.mode
 
 
 def _last_prompt_token(branch: _Branch) -> list[int]:

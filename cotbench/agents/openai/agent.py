@@ -17,7 +17,7 @@ from typing import Any, Literal
 from cotbench.agents.decisions import error_decision
 from cotbench.agents.openai import tools as native
 from cotbench.agents.openai.address import read_address, read_key
-from cotbench.agents.openai.capabilities import Way, probe_server
+from cotbench.agents.openai.capabilities import Way, probe_server, rendering_difference
 from cotbench.agents.openai.completions import CompletionWriter, Prompt, TokenUsage, explain_error
 from cotbench.agents.openai.connection import Connection, ServerError
 from cotbench.agents.openai.tokens import ServerTokenizer, find_tokens
@@ -26,7 +26,9 @@ from cotbench.envs.registry import Instructions
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.dialogue import Dialogue, fit_context
 from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.examples import has_traces
 from cotbench.prompting.generation import TAG_ALLOWANCE, Generation, GenerationRequest, answer_program, prompt_limit
+from cotbench.prompting.parsing import USUAL_TAGS
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 _log = logging.getLogger(__name__)
@@ -148,6 +150,7 @@ class OpenAIAgent:
                 f"{self._connection.url} cannot continue a turn that we open ({self._server.reason}): "
                 "ask with --elicitation-style template and --prompt-elicitation bare"
             )
+        self._require_rendering(elicitation, opened=opened)
         # Of a ranked prompt action, the score of one candidate.
         given = "yes" if elicitation.prompt_action == "ranked" else None
         try:
@@ -158,6 +161,19 @@ class OpenAIAgent:
                 raise AgentError(
                     f"{explain_error(error)}; so it would refuse every query: change {' or '.join(flags) or 'what it names'}"
                 ) from None
+
+    def _require_rendering(self, elicitation: Elicitation, *, opened: bool) -> None:
+        """Raise an error where the server renders the chat, and its template rewrites the tags or the traces of examples."""
+        endpoint = self._server.continuing if opened else self._server.chat
+        plain = elicitation.tags == USUAL_TAGS and not has_traces(elicitation.examples)
+        if plain or self._tokens is None or endpoint is None or endpoint.path != "chat/completions":
+            return
+        messages = elicitation.messages(_TRIAL.extended("a", None, "Another."), "cot")
+        if reason := rendering_difference(endpoint, self._tokens, messages, elicitation.tags):
+            raise AgentError(
+                f"{self._connection.url} would show the model another chat ({reason}): ask with ?way=completions, with other "
+                "--think-tag and --action-tag, or with --examples without traces"
+            )
 
     def submit(self, key: Hashable, query: Query) -> None:
         """Take a query; `collect` returns its decision.
@@ -255,8 +271,8 @@ class OpenAIAgent:
 
         def length(dialogue: Dialogue) -> int:
             messages = elicitation.messages(dialogue, query.mode, query.admissible_actions)
-            ids = tokens.prompt(messages) if tokens is not None else None
-            prompts[dialogue] = Prompt(messages, dialogue, ids)
+            ids = tokens.prompt(messages, elicitation.tags) if tokens is not None else None
+            prompts[dialogue] = Prompt(messages, dialogue, ids, elicitation.tags)
             return len(ids or ())
 
         limit = 2**31 if self._context is None else prompt_limit(elicitation, self._context)

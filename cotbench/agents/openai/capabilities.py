@@ -20,7 +20,7 @@ from cotbench.agents.openai.tokens import ServerTokenizer
 from cotbench.agents.tokenization.chat_template import system_in_first_user
 from cotbench.errors import AgentError, did_you_mean
 from cotbench.prompting.elicitation import Message
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN, Tags
 
 Prompts = Literal["messages", "ids", "text", "text, begun by the server"]
 Way = Literal["auto", "chat", "completions"]
@@ -46,6 +46,24 @@ _EXTRAS: Mapping[str, Mapping[str, Any]] = {
 """Extra fields by `owned_by`: without them these servers take penalties, a top-k and a min-p of their own, or from
 generation_config.json.
 """
+
+
+def rendering_difference(chat: Endpoint, tokens: ServerTokenizer, messages: Sequence[Message], tags: Tags) -> str:
+    """Return why a server that renders the chat template itself makes another prompt of messages, where a turn is opened.
+
+    Empty where it does not.
+
+    Args:
+        chat: its endpoint for messages.
+        tokens: the model's tokenizer.
+        messages: with past turns of the assistant.
+        tags: those in them.
+    """
+    reasons = (
+        tokens.template_difference(chat.request_messages([*messages, Message("assistant", opening)]), messages, opening, tags)
+        for opening in map(tags.rename, _OPENINGS)
+    )
+    return next(filter(None, reasons), "")
 
 
 @dataclass(frozen=True, slots=True)

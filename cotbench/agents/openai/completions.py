@@ -19,7 +19,7 @@ from cotbench.errors import AgentError
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Message
 from cotbench.prompting.generation import Generation, GenerationRequest, Prefill, prefill_text
-from cotbench.prompting.parsing import ACTION_CLOSE, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.parsing import USUAL_TAGS, Tags
 from cotbench.prompting.query import Query
 
 _FULL_CONTEXT = "as where its context is full: give ?tokenizer=FOLDER, with which old observations are dropped"
@@ -36,12 +36,14 @@ class Prompt:
         messages: as a chat.
         dialogue: the dialogue in it.
         ids: its tokens, where there is a tokenizer.
+        tags: of its elicitation.
         dropped: number of observations that did not fit.
     """
 
     messages: Sequence[Message]
     dialogue: Dialogue
     ids: Sequence[int] | None
+    tags: Tags = USUAL_TAGS
     dropped: int = 0
 
 
@@ -111,7 +113,7 @@ class CompletionWriter:
             AgentError: the server cannot do that, or failed.
         """
         if request.forced is not None:
-            return self._score(prompt, request.prefill, request.forced, usage)
+            return self._score(prompt, request, request.forced, usage)
         endpoint = self._endpoint(request.prefill)
         body = {**self._prompt(endpoint, prompt, request.prefill), **self.fields(endpoint, query, request)}
         exact = endpoint is self._server.continuing and prompt.ids is not None
@@ -119,7 +121,7 @@ class CompletionWriter:
         if endpoint.repeats and request.prefill:
             reply = _without_opening(reply, prefill_text(request.prefill))
         if reply.reasoning is not None:
-            reply = _with_reasoning(reply, opened=bool(request.prefill))
+            reply = _with_reasoning(reply, prompt.tags, opened=bool(request.prefill))
         reply = restore_stop(reply, request.stops, endpoint.stops)
         if reply.logprobs is not None and reply.tokens not in (None, len(reply.logprobs)):
             reply = replace(reply, logprobs=None, ids=())  # Some servers leave out the tokens of the stop string.
@@ -200,16 +202,16 @@ class CompletionWriter:
             raise AgentError("prompts cannot be written without a tokenizer: give ?tokenizer=FOLDER")
         if endpoint.prompts == "ids":
             return {"prompt": [*prompt.ids, *self._tokens.opened(opened)]}
-        text = self._tokens.prompt_text(prompt.messages) + prefill_text(opened)
+        text = self._tokens.prompt_text(prompt.messages, prompt.tags) + prefill_text(opened)
         self.merges.add(self._tokens.merges(text, prompt.ids, opened))
         return {"prompt": text.removeprefix(self._tokens.begin) if endpoint.prompts != "text" else text}
 
-    def _score(self, prompt: Prompt, opened: Prefill, given: str, usage: TokenUsage) -> Generation:
+    def _score(self, prompt: Prompt, request: GenerationRequest, given: str, usage: TokenUsage) -> Generation:
         """Return the log-probabilities of a given action: the server echoes the prompt with that of each token."""
         endpoint = self._server.completions
         if endpoint is None or endpoint.prompts != "ids" or self._tokens is None or prompt.ids is None:
             raise AgentError("a given action can be scored only where prompts are sent as token ids: use ?way=completions")
-        before, ids = [*prompt.ids, *self._tokens.opened(opened)], self._tokens.encode(given)
+        before, ids = [*prompt.ids, *self._tokens.opened(request.prefill)], self._tokens.encode(given)
         body = {
             "model": self._model,
             "prompt": [*before, *ids],
@@ -226,7 +228,8 @@ class CompletionWriter:
             raise AgentError(
                 "the server does not tell the log-probabilities of a prompt: a given action cannot be scored there"
             )
-        return Generation(given.removesuffix(ACTION_CLOSE), ACTION_CLOSE, 0, (), tuple(ids), scores)
+        stop = request.stops[0]  # The action's closing tag, which the given text ends with.
+        return Generation(given.removesuffix(stop), stop, 0, (), tuple(ids), scores)
 
 
 def _count_words(body: Mapping[str, Any]) -> int:
@@ -249,7 +252,7 @@ def _without_opening(reply: CompletionReply, opening: str) -> CompletionReply:
     return replace(reply, text=reply.text.removeprefix(opening))
 
 
-def _with_reasoning(reply: CompletionReply, *, opened: bool) -> CompletionReply:
+def _with_reasoning(reply: CompletionReply, tags: Tags, *, opened: bool) -> CompletionReply:
     """Return a reply with the text that a reasoning parser took out of it: in tags again, or, in an opened turn, as it
     stood.
     """
@@ -258,7 +261,7 @@ def _with_reasoning(reply: CompletionReply, *, opened: bool) -> CompletionReply:
         text = reasoning + reply.text
     else:
         closed = reply.text or reply.finish != "length"
-        text = f"{THINK_OPEN}{reasoning}{THINK_CLOSE}\n{reply.text}" if closed else f"{THINK_OPEN}{reasoning}"
+        text = tags.think_open + reasoning + (f"{tags.think_close}\n{reply.text}" if closed else "")
     return replace(reply, text=text, pieces=(), ids=(), logprobs=None)
 
 

@@ -20,6 +20,7 @@ from cotbench.agents.tokenization.token_ids import prefill_ids
 from cotbench.errors import AgentError, MissingExtraError
 from cotbench.prompting.elicitation import Message
 from cotbench.prompting.generation import Prefill
+from cotbench.prompting.parsing import USUAL_TAGS, Tags
 
 
 class ServerTokenizer:
@@ -66,20 +67,22 @@ class ServerTokenizer:
         """Return the token that some tokenizers put before every text; empty where there is none."""
         return str(self._tokenizer.bos_token or "")
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Return the ids of the prompt `p`."""
+    def prompt(self, messages: Sequence[Message], tags: Tags = USUAL_TAGS) -> list[int]:
+        """Return the ids of the prompt `p`; see `Chat.with_tags`."""
         with self._lock:
-            return self._chat.prompt_ids(messages)
+            return self._chat.with_tags(tags).prompt_ids(messages)
 
-    def prompt_text(self, messages: Sequence[Message]) -> str:
+    def prompt_text(self, messages: Sequence[Message], tags: Tags = USUAL_TAGS) -> str:
         """Return the prompt `p` as text."""
         with self._lock:
-            return self._chat.prompt_text(messages)
+            return self._chat.with_tags(tags).prompt_text(messages)
 
-    def template_difference(self, sent: Sequence[dict[str, str]], messages: Sequence[Message], opening: str) -> str:
+    def template_difference(
+        self, sent: Sequence[dict[str, str]], messages: Sequence[Message], opening: str, tags: Tags = USUAL_TAGS
+    ) -> str:
         """Return why a server that renders the chat template itself makes another prompt; see `Chat.template_difference`."""
         with self._lock:
-            return self._chat.template_difference(sent, messages, opening)
+            return self._chat.with_tags(tags).template_difference(sent, messages, opening)
 
     @property
     def reads_clock(self) -> bool:

@@ -16,11 +16,12 @@ from typing import Any
 from cotbench.agents.openai.capabilities import Endpoint
 from cotbench.agents.openai.connection import Connection, ServerError
 from cotbench.agents.openai.reply import CompletionReply, ToolCall
+from cotbench.envs.registry import Instructions
 from cotbench.errors import AgentError
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Message
 from cotbench.prompting.generation import TAG_ALLOWANCE
-from cotbench.prompting.parsing import ACTION_OPEN, THINK_CLOSE, THINK_OPEN, parse_answer
+from cotbench.prompting.parsing import THINK_CLOSE, THINK_OPEN, Tags, parse_answer
 from cotbench.prompting.query import Decision, Query
 
 INSTRUCTIONS = {
@@ -128,7 +129,8 @@ def messages(dialogue: Dialogue, query: Query) -> list[Message]:
     """Return the chat without the functions, and with the instruction for tools."""
     elicitation = query.elicitation
     chat = elicitation.messages(replace(dialogue, functions=""), query.mode, query.admissible_actions)
-    return [Message("system", f"{dialogue.instructions.text}\n\n{INSTRUCTIONS[query.mode]}"), *chat[1:]]
+    text = elicitation.instructions_text(Instructions(dialogue.instructions.text))
+    return [Message("system", f"{text}\n\n{elicitation.tags.rename(INSTRUCTIONS[query.mode])}"), *chat[1:]]
 
 
 def budget(elicitation: Elicitation, mode: str) -> int:
@@ -181,14 +183,14 @@ def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
         box: the tools of the request.
         query: the query.
     """
-    reasoning, text = reply.reasoning, reply.text.strip()
-    if reasoning is None and THINK_CLOSE in text:
-        reasoning, _, text = text.rpartition(THINK_CLOSE)
-        reasoning = reasoning.replace(THINK_OPEN, "")
+    reasoning, text, tags = reply.reasoning, reply.text.strip(), query.elicitation.tags
+    if reasoning is None and tags.think_close in text:
+        reasoning, _, text = text.rpartition(tags.think_close)
+        reasoning = reasoning.replace(tags.think_open, "")
     elif reasoning is None and query.mode == "cot" and reply.calls:
         reasoning, text = text or None, ""  # Text before a call is taken as its reasoning.
     calls = [_call(call, box) for call in reply.calls]
-    action = json.dumps(calls, ensure_ascii=False) if calls else _text_action(text)
+    action = json.dumps(calls, ensure_ascii=False) if calls else _text_action(text, tags)
     understood = bool(calls) and all(isinstance(call["arguments"], dict) for call in calls)
     trace = reasoning.strip() if reasoning is not None else None
     generated = reply.tokens or 0
@@ -196,7 +198,7 @@ def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
     return Decision(
         action=action,
         trace=trace if query.mode == "cot" else None,
-        raw="".join((f"{THINK_OPEN}{trace}{THINK_CLOSE}\n" if trace is not None else "", text, action if calls else "")),
+        raw=(f"{tags.think_open}{trace}{tags.think_close}\n" if trace is not None else "") + text + (action if calls else ""),
         format_ok=understood and not text.strip() and (trace is None) == (query.mode == "prompt"),
         trace_truncated=reply.finish == "length" and not calls,
         trace_tokens=in_trace,
@@ -204,8 +206,8 @@ def read_calls(reply: CompletionReply, box: Toolbox, query: Query) -> Decision:
     )
 
 
-def _text_action(text: str) -> str:
-    return parse_answer(text).action if ACTION_OPEN in text else text.strip()
+def _text_action(text: str, tags: Tags) -> str:
+    return parse_answer(text, tags).action if tags.action_open in text else text.strip()
 
 
 def _call(call: ToolCall, box: Toolbox) -> dict[str, Any]:

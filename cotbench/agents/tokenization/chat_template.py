@@ -18,13 +18,10 @@ from cotbench.agents.tokenization.template_clock import TEMPLATE_DATE, pin_clock
 from cotbench.agents.tokenization.turn_layout import find_layout
 from cotbench.errors import AgentError
 from cotbench.prompting.elicitation import Message
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, TAGS, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.parsing import USUAL_TAGS, Tags
 
 _CACHED_CHARS, _CACHED_TEXTS, _CACHED_STARTS = 1000, 8192, 64
 """Ids of texts up to so many characters are cached, of so many texts; and of so many beginnings of dialogues."""
-
-_PIECES = re.compile(f"({THINK_OPEN}|{THINK_CLOSE}\n|{THINK_CLOSE}|{ACTION_OPEN}|{ACTION_CLOSE})")
-"""The pieces that the harness writes into the assistant's turn (see `cotbench.prompting.generation`)."""
 
 _ANCHOR = "\n"
 """Text before a piece where a tokenizer puts a blank before every text."""
@@ -35,6 +32,7 @@ class Chat:
 
     Args:
         tokenizer: of transformers.
+        tags: that stand in the assistant's turns.
 
     Attributes:
         turn_end: the ids that end the assistant's turn as the template writes past turns, up to and including the first control
@@ -44,8 +42,14 @@ class Chat:
         AgentError: the template drops, moves or rewrites messages, or the tokenizer cannot encode a turn in pieces.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, tags: Tags = USUAL_TAGS) -> None:
         self._tokenizer = tokenizer
+        self.tags = tags
+        # What the harness writes into the assistant's turn (see `cotbench.prompting.generation`).
+        self._pieces_pattern = re.compile(
+            f"({tags.think_open}|{tags.think_close}\n|{tags.think_close}|{tags.action_open}|{tags.action_close})"
+        )
+        self._variants: dict[Tags, Chat] = {tags: self}
         self._template = template_of(tokenizer)
         try:
             self._layout = find_layout(self._render)
@@ -64,6 +68,19 @@ class Chat:
                     f"the tokenizer of {tokenizer.name_or_path} reads {piece!r} as {decoded!r}: it cannot write that"
                 )
         self.turn_end = self._turn_end()
+
+    def with_tags(self, tags: Tags) -> Chat:
+        """Return the same tokenizer and template for turns with other tags.
+
+        Args:
+            tags: of an elicitation.
+
+        Raises:
+            AgentError: the tokenizer cannot write them piece by piece.
+        """
+        if tags not in self._variants:
+            self._variants[tags] = Chat(self._tokenizer, tags)
+        return self._variants[tags]
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -141,7 +158,7 @@ class Chat:
             text = layout.head + self.escape_special(system.content) + layout.system_end + self.escape_special(first.content)
         for answer, observation in zip(rest[::2], rest[1::2], strict=True):
             yield text + layout.opening
-            yield from filter(None, _PIECES.split(self.escape_special(answer.content)))
+            yield from filter(None, self._pieces_pattern.split(self.escape_special(answer.content)))
             text = layout.closing + self.escape_special(observation.content)
         yield text + layout.opening
 
@@ -161,13 +178,16 @@ class Chat:
             text = str(token)
             if token.special or (text.strip() and any(text in separator for separator in self._layout.separators)):
                 words.add(text)
-        longest_first = sorted((word for word in words if word and word not in TAGS), key=lambda word: (-len(word), word))
+        longest_first = sorted(
+            (word for word in words if word and word not in self.tags.all), key=lambda word: (-len(word), word)
+        )
         return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def _unreadable_piece(self) -> tuple[str, str] | None:
         """Return a piece that, encoded on its own behind others, does not decode to itself, and what it decodes to."""
         ids: list[int] = []
-        for piece in ("go", THINK_OPEN, "go", f"{THINK_CLOSE}\n", ACTION_OPEN, "go", ACTION_CLOSE):
+        tags = self.tags
+        for piece in ("go", tags.think_open, "go", f"{tags.think_close}\n", tags.action_open, "go", tags.action_close):
             before = self.decode(ids)
             ids += self.encode(piece)
             if (decoded := self.decode(ids)) != before + piece:

@@ -11,7 +11,6 @@ from typing import Literal
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.prompting.dialogue import Dialogue, fit_context
 from cotbench.prompting.generation import Generation, Prefill, prompt_limit
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from cotbench.prompting.query import DecisionTokens, Query
 
 Label = Literal["prompt", "think_open", "trace", "think_close", "action_open", "action", "closing"]
@@ -31,6 +30,7 @@ def prompt_ids(query: Query, chat: Chat, context: int) -> tuple[list[int], int]:
         AgentError: the template drops a message.
     """
     ids_of: dict[Dialogue, list[int]] = {}
+    chat = chat.with_tags(query.elicitation.tags)
 
     def length(dialogue: Dialogue) -> int:
         messages = query.elicitation.messages(dialogue, query.mode, query.admissible_actions)
@@ -53,22 +53,23 @@ def answer_pieces(chat: Chat, trace: str | None, action: str, *, ended: bool = F
     """Return a whole answer piece by piece, as `cotbench.prompting.generation` opens it.
 
     Args:
-        chat: the model's tokenizer.
+        chat: the model's tokenizer, with the tags of the elicitation (`Chat.with_tags`).
         trace, action: texts, each encoded on its own; no trace: an answer of mode prompt.
         ended: whether what ends the assistant's turn stands behind the answer.
     """
     reasoning: list[tuple[Label, list[int]]] = []
+    tags = chat.tags
     if trace is not None:
         reasoning = [
-            ("think_open", prefill_ids(chat, (THINK_OPEN,))),
+            ("think_open", prefill_ids(chat, (tags.think_open,))),
             ("trace", chat.encode(chat.escape_special(trace))),
-            ("think_close", prefill_ids(chat, (f"{THINK_CLOSE}\n",))),
+            ("think_close", prefill_ids(chat, (f"{tags.think_close}\n",))),
         ]
     return [
         *reasoning,
-        ("action_open", prefill_ids(chat, (ACTION_OPEN,))),
+        ("action_open", prefill_ids(chat, (tags.action_open,))),
         ("action", chat.encode(chat.escape_special(action))),
-        ("closing", [*chat.encode(ACTION_CLOSE), *(chat.turn_end if ended else ())]),
+        ("closing", [*chat.encode(tags.action_close), *(chat.turn_end if ended else ())]),
     ]
 
 

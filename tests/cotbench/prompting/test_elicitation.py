@@ -30,6 +30,11 @@ DIALOGUE = Dialogue(Instructions("You act.", ("look", "wait")), ("Your task is t
         {"wording": "brief"},
         {"wording": "rules"},
         {"wording": "question"},
+        {"think_tag": "reasoning"},
+        {"action_tag": "do"},
+        {"system_prompt": "You act."},
+        {"examples": [{"observation": "Task", "turns": [{"action": "look"}]}]},
+        {"examples": [{"observation": "Task", "turns": [{"action": "look", "trace": "Hm."}]}]},
     ],
 )
 def test_every_field_is_in_the_fingerprint(change: dict[str, object]) -> None:
@@ -40,7 +45,7 @@ def test_every_field_is_in_the_fingerprint(change: dict[str, object]) -> None:
 def test_no_field_was_forgotten_above() -> None:
     assert set(Elicitation.model_fields) == {
         "style", "trace_tokens", "action_tokens", "temperature", "top_p", "history", "one_line", "show_admissible",
-        "observation_chars", "prompt_action", "wording",
+        "observation_chars", "prompt_action", "wording", "system_prompt", "examples", "think_tag", "action_tag",
     }  # fmt: skip
 
 
@@ -55,7 +60,10 @@ def test_no_field_was_forgotten_above() -> None:
 )
 def test_fingerprints_are_those_of_before_there_were_wordings(elicitation: Elicitation, recorded: str) -> None:
     assert elicitation.fingerprint == recorded
-    assert not {"prompt_action", "wording"} & elicitation.model_dump().keys()
+    assert (
+        not {"prompt_action", "wording", "system_prompt", "examples", "think_tag", "action_tag"}
+        & elicitation.model_dump().keys()
+    )
     assert Elicitation.model_validate(elicitation.model_dump()) == elicitation
 
 
@@ -74,7 +82,7 @@ def test_every_wording_is_another_text_that_asks_for_the_same_tags() -> None:
 
 def test_fixed_texts_are_in_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     before = Elicitation().fingerprint
-    monkeypatch.setattr(elicitation, "instruction", lambda wording, form: "Answer.")
+    monkeypatch.setattr(elicitation, "instruction", lambda *_: "Answer.")
     assert Elicitation().fingerprint != before
 
 

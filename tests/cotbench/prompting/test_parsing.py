@@ -1,10 +1,12 @@
 """Reading what a model wrote: any string at all."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotbench.prompting.parsing import MAX_ACTION, TAGS, Answer, clean_action, parse_answer
+from cotbench.prompting.parsing import MAX_ACTION, TAGS, Answer, Tags, clean_action, parse_answer
 
 FRAGMENTS = [
     *TAGS,
@@ -60,43 +62,44 @@ def test_a_well_formed_answer_comes_back(trace: str, action: str) -> None:
     assert parse_answer(f"<action>{action}</action>") == Answer(None, action.strip(), True, ())
 
 
-@pytest.mark.parametrize(
-    ("text", "trace", "action", "problem"),
-    [
-        ("<think>a</think><action>look</action>", "a", "look", None),
-        ("<action>look</action>", None, "look", None),
-        ("a</think><action>look</action>", "a", "look", "trace not opened"),
-        ("<think>a<action>look</action>", "a", "look", "trace not closed"),
-        ("<think>a", "a", "", "trace not closed"),
-        ("<think><think>a</think></think><action>look</action>", "a", "look", "trace tags repeated"),
-        ("<think>a</think><think>b</think><action>look</action>", "a  b", "look", "trace tags repeated"),
-        ("<action><think>hm</think>look</action>", "hm", "look", "text before trace"),
-        ("<action>look</action><think>b</think>", "b", "look", "action before trace"),
-        ("<action>go <action>look</action>", None, "go  look", "tags inside action"),
-        ("<think>I say <action>open fridge 1</action></think>", "I say", "open fridge 1", "action inside trace"),
-        ("<action>look</action><action>inventory</action>", None, "look", "several actions"),
-        ("<action>look", None, "look", "action not closed"),
-        ("<action>look\nand then", None, "look", "action not closed"),
-        ("<action>look</act", None, "look", "action not closed"),
-        ("look</action>", None, "look", "action not opened"),
-        ("I will <action>look</action>", None, "look", "text before action"),
-        ("<action>look</action> done", None, "look", "text after action"),
-        ('<action>"look"</action>', None, "look", None),
-        ("<action>`look`</action>", None, "look", None),
-        ("<action>```\nlook\n```</action>", None, "look", None),
-        ("<action>```text\nlook\n```</action>", None, "look", None),
-        ("Thought: hm\nAction: look\n", None, "look", "no action tag"),
-        ("look", None, "look", "no action tag"),
-        ("```\nlook\n```", None, "look", "no action tag"),
-        ("<Think>a</THINK><Action>look</Action>", "a", "look", None),
-        ('<action>"look".</action>', None, "look", None),
-        ("<action>Action: > look</action>", None, "look", None),
-        ("**Action:** look", None, "look", "no action tag"),
-        ("<action></action><action>look</action>", None, "look", "several actions"),
-        ("", None, "", "no action"),
-        ("<action></action>", None, "", "no action"),
-    ],
-)
+ANSWERS: list[tuple[str, str | None, str, str | None]] = [
+    ("<think>a</think><action>look</action>", "a", "look", None),
+    ("<action>look</action>", None, "look", None),
+    ("a</think><action>look</action>", "a", "look", "trace not opened"),
+    ("<think>a<action>look</action>", "a", "look", "trace not closed"),
+    ("<think>a", "a", "", "trace not closed"),
+    ("<think><think>a</think></think><action>look</action>", "a", "look", "trace tags repeated"),
+    ("<think>a</think><think>b</think><action>look</action>", "a  b", "look", "trace tags repeated"),
+    ("<action><think>hm</think>look</action>", "hm", "look", "text before trace"),
+    ("<action>look</action><think>b</think>", "b", "look", "action before trace"),
+    ("<action>go <action>look</action>", None, "go  look", "tags inside action"),
+    ("<think>I say <action>open fridge 1</action></think>", "I say", "open fridge 1", "action inside trace"),
+    ("<action>look</action><action>inventory</action>", None, "look", "several actions"),
+    ("<action>look", None, "look", "action not closed"),
+    ("<action>look\nand then", None, "look", "action not closed"),
+    ("<action>look</act", None, "look", "action not closed"),
+    ("look</action>", None, "look", "action not opened"),
+    ("I will <action>look</action>", None, "look", "text before action"),
+    ("<action>look</action> done", None, "look", "text after action"),
+    ('<action>"look"</action>', None, "look", None),
+    ("<action>`look`</action>", None, "look", None),
+    ("<action>```\nlook\n```</action>", None, "look", None),
+    ("<action>```text\nlook\n```</action>", None, "look", None),
+    ("Thought: hm\nAction: look\n", None, "look", "no action tag"),
+    ("look", None, "look", "no action tag"),
+    ("```\nlook\n```", None, "look", "no action tag"),
+    ("<Think>a</THINK><Action>look</Action>", "a", "look", None),
+    ('<action>"look".</action>', None, "look", None),
+    ("<action>Action: > look</action>", None, "look", None),
+    ("**Action:** look", None, "look", "no action tag"),
+    ("<action></action><action>look</action>", None, "look", "several actions"),
+    ("", None, "", "no action"),
+    ("<action></action>", None, "", "no action"),
+]
+"""Text, trace, action, and the problem where there is one."""
+
+
+@pytest.mark.parametrize(("text", "trace", "action", "problem"), ANSWERS)
 def test_the_ways_models_err(text: str, trace: str | None, action: str, problem: str | None) -> None:
     answer = parse_answer(text)
     assert answer.action == action
@@ -107,6 +110,16 @@ def test_the_ways_models_err(text: str, trace: str | None, action: str, problem:
         assert not answer.format_ok
     if "inside" not in (problem or "") and problem != "trace not opened":
         assert answer.trace == trace
+
+
+@pytest.mark.parametrize(("text", "trace", "action", "problem"), ANSWERS)
+def test_other_tags_are_read_alike(text: str, trace: str | None, action: str, problem: str | None) -> None:
+    tags = Tags("reasoning", "do")
+    renamed = re.sub("think", "reasoning", re.sub("action>", "do>", text, flags=re.I), flags=re.I).replace("</act", "</d")
+    found, usual = parse_answer(renamed, tags), parse_answer(text)
+    assert (found.trace, found.action, found.problems) == (usual.trace, usual.action, usual.problems)
+    if problem is None and "<" in text:
+        assert parse_answer(text, tags).problems  # The usual tags are text then.
 
 
 def test_calls_keep_their_quotes_and_lines() -> None:

@@ -12,11 +12,12 @@ from cotbench.agents.registry import make_agent
 from cotbench.envs.alfworld.generator import generate
 from cotbench.envs.bfcl import data
 from cotbench.envs.registry import builtin_entries, env_entry
-from cotbench.errors import GameFileError
+from cotbench.errors import GameFileError, UsageError
 from cotbench.leaderboard.submission.bundle import unpack
 from cotbench.leaderboard.verification.verify import verify_bundle
 from cotbench.runs.episode import Episode
 from cotbench.runs.manifest import RunConfig
+from cotbench.runs.plan import make_plan
 from cotbench.runs.resources import Resources
 from cotbench.runs.runner import SilentObserver, resume_run, run
 from tests.conftest import needs_bfcl, needs_scienceworld
@@ -50,6 +51,23 @@ def test_an_agent_that_follows_the_expert_follows_the_walkthrough(tmp_path: Path
         kind, seed = episode.task.split("/")[2:]
         assert tuple(step.action for step in episode.trajectory) == generate(kind, int(seed)).walkthrough
     assert _known(outcome.records)[0] == _known(outcome.records)[1]
+
+
+def test_the_expert_can_be_named(tmp_path: Path) -> None:
+    outcome = _run(tmp_path / "walkthrough", "random", expert="walkthrough", tasks=GAMES[:1], max_steps=3)
+    assert outcome.manifest.expert == outcome.summary.expert == "walkthrough"
+    first = outcome.records[0].trajectory[0].expert_action
+    assert first == generate("pick", 0).walkthrough[0]
+    followed = _run(tmp_path / "seen", "expert", expert="seen", tasks=GAMES[:1], max_steps=3)
+    assert followed.manifest.expert == "seen"
+    assert "expert" not in RunConfig(agent="random").model_dump()
+    for changes, message in (
+        ({"expert": "sen"}, "unknown expert 'sen' of alfworld-gen; did you mean 'seen'"),
+        ({"expert": "seen", "expert_actions": False}, "--no-expert-actions"),
+        ({"expert": "seen", "env": "scienceworld", "tasks": None}, "environment 'scienceworld' has one expert"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            make_plan(RunConfig(**{"agent": "random", "tasks": GAMES, **changes}))
 
 
 def test_where_nothing_is_recorded_no_expert_is_named(tmp_path: Path) -> None:

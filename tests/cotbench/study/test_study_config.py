@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from cotbench.errors import UsageError
-from cotbench.study.config import PRESETS, parse_study, read_study
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.examples import read_examples
+from cotbench.study.config import PRESETS, StudyConfig, parse_study, read_study
 from cotbench.study.plan import make_study_plan
+from cotbench.study.stage import RunRequest
 
 SMALL = """
 name = "small"
@@ -41,6 +44,24 @@ def test_a_file_is_read_like_a_preset(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text(SMALL)
     assert read_study(str(path)) == parse_study(SMALL, "own")
+
+
+def test_a_study_holds_the_texts_of_the_files_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "system.txt").write_text("Be quick.\n")
+    (tmp_path / "shots.toml").write_text('[[examples]]\nobservation = "Task"\nturns = [{ action = "look", trace = "Hm." }]\n')
+    (tmp_path / "own.toml").write_text(
+        SMALL + 'elicitation = { examples = "shots.toml" }\n[elicitation]\nsystem_prompt = "system.txt"\n'
+    )
+    config = read_study(str(tmp_path / "own.toml"))
+    examples = [{"observation": "Task", "turns": [{"action": "look", "trace": "Hm."}]}]
+    assert config.elicitation_of("sft") == {"system_prompt": "Be quick.", "examples": examples}
+    assert StudyConfig.model_validate_json(config.model_dump_json()) == config
+    words = RunRequest("random", {}, config.elicitation_of("sft")).arguments(lambda output: Path())
+    assert words[2:4] == ["--system-prompt", "inline:Be quick."]
+    assert read_examples(words[5]) == Elicitation(examples=examples).examples
+    (tmp_path / "own.toml").write_text(SMALL + '[elicitation]\nsystem_prompt = "nowhere.txt"\n')
+    with pytest.raises(UsageError, match=r"--system-prompt .*nowhere.txt: No such file"):
+        read_study(str(tmp_path / "own.toml"))
 
 
 @pytest.mark.parametrize(

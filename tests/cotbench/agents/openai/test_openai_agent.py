@@ -48,6 +48,16 @@ def test_both_modes_continue_the_same_messages(server: FakeServer) -> None:
     assert [message["role"] for message in bodies[0]["messages"]] == ["system", "user", "assistant", "user", "assistant"]
 
 
+def test_other_tags_are_opened_and_read(server: FakeServer) -> None:
+    own = SHORT.model_copy(update={"think_tag": "reasoning", "action_tag": "do"})
+    agent = served(server)
+    agent.require(own)
+    server.manners.model = lambda prompt: "I look.</reasoning>" if prompt.endswith("<reasoning>") else "look</do>"
+    cot, prompt = agent.decide([asked("cot", own), asked("prompt", own)])
+    assert (cot.raw, cot.trace, cot.format_ok) == ("<reasoning>I look.</reasoning>\n<do>look</do>", "I look.", True)
+    assert (prompt.raw, prompt.action, prompt.format_ok) == ("<do>look</do>", "look", True)
+
+
 def test_a_lone_surrogate_of_a_server_becomes_text() -> None:
     odd = Manners(logprobs=False, token_ids=False, model=lambda prompt: speak(prompt).replace("I look", "I\ud800look"))
     with running(odd) as server:

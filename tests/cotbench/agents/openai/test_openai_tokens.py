@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cotbench.errors import AgentError
+from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
 from tests import tiny_models
 from tests.conftest import needs_hf, needs_openai
@@ -99,6 +100,25 @@ def test_a_template_that_rewrites_the_last_turn_is_not_trusted(folder: Path) -> 
         assert told["prefill"] == "none" and "completions: not wanted" in told["reason"]
     with running(codec=_codec(folder)) as server:
         assert served(server, f"tokenizer={folder}").describe()["prefill"] == "chat"
+
+
+def test_what_a_template_rewrites_is_refused(tmp_path: Path) -> None:
+    rewriting = tiny_models.CHATML.replace(
+        "{{ m.content }}", "{{ m.content | replace('<reasoning>', '') | replace('Hm.', '') }}"
+    )
+    saved = _saved(tmp_path, rewriting)
+    traced = [{"observation": "Task", "turns": [{"action": "look", "trace": trace}]} for trace in ("Hm.", "So.")]
+    with running(codec=_codec(saved)) as server:
+        agent = served(server, f"tokenizer={saved}&way=chat")
+        assert agent.describe()["prefill"] == "chat"
+        agent.require(SHORT)
+        for fitting in ({"think_tag": "thoughts"}, {"examples": traced[1:]}):
+            agent.require(Elicitation(**SHORT.model_dump() | fitting))
+        for rewritten in ({"think_tag": "reasoning"}, {"examples": traced}, {"examples": traced, "style": "template"}):
+            with pytest.raises(AgentError, match="would show the model another chat"):
+                agent.require(Elicitation(**SHORT.model_dump() | rewritten))
+        exact = served(server, f"tokenizer={saved}&way=completions")
+        exact.require(Elicitation(**SHORT.model_dump(), think_tag="reasoning", examples=traced))
 
 
 @pytest.mark.parametrize(
