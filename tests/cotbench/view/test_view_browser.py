@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cotbench.file_lock import file_lock
 from cotbench.runs import runner
 from cotbench.runs.episode import EPISODES
