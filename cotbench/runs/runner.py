@@ -327,7 +327,10 @@ def run(
     Args:
         config: the settings of the run.
         out: the run folder; a new one under `runs/` when left out.
-        num_envs, workers, data, report_to: see `Resources`.
+        num_envs: episodes played side by side; this and the next three as in `Resources`.
+        workers: processes that the environments live in.
+        data: folder of the environment's data.
+        report_to: trackers.
         agent: an agent object, instead of the one that `config.agent` names.
         observer: receives the progress.
 
