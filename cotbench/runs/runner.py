@@ -334,7 +334,10 @@ def run(
         config: the settings of the run.
         out: the run folder; a new one under `runs/` when left out.
         resume: go on with the run in `out` where one was begun; what is played already is not played again.
-        num_envs, workers, data, report_to: see `Resources`.
+        num_envs: episodes played side by side; this and the next three as in `Resources`.
+        workers: processes that the environments live in.
+        data: folder of the environment's data.
+        report_to: trackers.
         agent: an agent object, instead of the one that `config.agent` names.
         observer: receives the progress, instead of what a notebook shows.
         progress: in a notebook, show how far the run is.
