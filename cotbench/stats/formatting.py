@@ -17,7 +17,13 @@ def format_estimate(estimate: Estimate | None, digits: int = 2, signed: bool = F
     if estimate is None or estimate.mean is None:
         return "-"
     sign = "+" if signed else ""
-    value = f"{estimate.mean:{sign}z.{digits}f}"  # z: no sign of a number that is shown as 0.
+    form = f"{sign}.{digits}f"
+    value = f"{_exact(estimate.mean):{form}}"
     if estimate.low is None or estimate.high is None:
         return f"{value} [n=1]"
-    return f"{value} [{estimate.low:{sign}z.{digits}f}, {estimate.high:{sign}z.{digits}f}]"
+    return f"{value} [{_exact(estimate.low):{form}}, {_exact(estimate.high):{form}}]"
+
+
+def _exact(value: float) -> float:
+    """Return a number without the last digits' noise, whose sign would be shown: an end at -0.001 is -0.00, one at -1e-17 0."""
+    return round(value, 9) + 0.0

@@ -168,7 +168,7 @@ def board_table(rows: Sequence[Standing], reported: Sequence[Success], query: Bo
         links: the addresses.
     """
     # Where no run has prices, dollars are left out.
-    priced = any(row.dollars is not None for row in rows)
+    priced = query.sort == "dollars" or any(row.dollars is not None for row in rows)
     specs = [spec for spec in BOARD_COLUMNS if priced or spec.figure != "dollars"]
     columns = tuple(
         Column(
