@@ -94,7 +94,7 @@ def inspect_task(
     )
 
 
-@task
+@task  # type: ignore[untyped-decorator]  # inspect_ai is `Any` to the type checker.
 def cotbench(
     env: str = "alfworld-gen",
     split: str = "id",
@@ -110,7 +110,7 @@ def cotbench(
     return inspect_task(env, split, scheme=scheme, mode=mode, episodes=episodes, seed=seed, max_steps=max_steps, data=folder)
 
 
-@solver
+@solver  # type: ignore[untyped-decorator]
 def play_episode(run: HostedRun) -> Solver:
     """Return the solver that plays a sample's episode with the evaluated model; epochs are rollouts of the same task."""
     elicitation, episodes = run.plan.config.elicitation, {one.key: one for one in run.episodes}
@@ -128,7 +128,7 @@ def play_episode(run: HostedRun) -> Solver:
     return solve
 
 
-@scorer(
+@scorer(  # type: ignore[untyped-decorator]
     metrics=[
         grouped(mean(), "mode", all=False),
         grouped(stderr(), "mode", all=False, name_template="{group_name}_stderr"),

@@ -103,7 +103,7 @@ def _text(record: Mapping[str, Any], name: str, adapter: bool) -> Iterator[str]:
         **{_words(option): config[option] for option in _OWN_TERMS if option in config},
         **{_words(name): value for name, value in (record.get("seen") or {}).items()},
         "git commit": record.get("git_commit"),
-        "trained on": record.get("created"),
+        "begun": record.get("created"),
     }
     yield from (f"| {label} | {_cell(value)} |" for label, value in rows.items() if value is not None)
     yield ""

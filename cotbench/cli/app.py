@@ -61,7 +61,7 @@ COMMANDS = {
     "doctor": Entry("What is installed, what is missing, and the exact command that mends it.", "doctor:doctor"),
     "leaderboard": Entry("Submit runs, replay them, list and show them, serve them.", "leaderboard_pages:app"),
     "export": Entry(
-        "Write results in the formats of other tools: data sets for a hub, model cards, eval results.", "export:app"
+        "Write results in the formats of other tools: data sets and model cards for a hub, eval results.", "export:app"
     ),
     "list": Entry("List agents, environments, recipes, probes, runs, or the tasks of a split.", "listing:app"),
     "data": Entry("Data: pinned wheels that are read, and metadata of splits, traces and runs.", "data:app"),

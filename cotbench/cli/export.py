@@ -10,7 +10,9 @@ import typer
 from cotbench.cli.flags import Import
 from cotbench.cli.terminal import echo, echo_json
 
-app = typer.Typer(help="Write results in the formats of other tools.", no_args_is_help=True)
+app = typer.Typer(
+    help="Write results in the formats of other tools: data sets and model cards for a hub, eval results.", no_args_is_help=True
+)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print the paths of the files as JSON.")]
 
