@@ -57,7 +57,7 @@ COMMANDS = {
     "probe": Entry(
         "Measure an agent on a fixed set of states: what it answers there, what it follows, where it looks.", "probe:probe"
     ),
-    "doctor": Entry("What is installed, what is missing, and the exact command that mends it.", "doctor:doctor"),
+    "doctor": Entry("What is installed, what is missing, and the exact command that fixes it.", "doctor:doctor"),
     "leaderboard": Entry("Submit runs, replay them, list and show them, serve them.", "leaderboard_pages:app"),
     "list": Entry("List agents, environments, recipes, or the tasks of a split.", "listing:app"),
     "data": Entry("Pinned wheels that are read as data: what is here, and fetching it.", "data:app"),

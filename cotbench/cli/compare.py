@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cotbench.cli.flags import Import
-from cotbench.cli.terminal import console, echo_json
+from cotbench.cli.flags import Import, Verbose
+from cotbench.cli.terminal import echo_json, print_tables
 
 if TYPE_CHECKING:
     from cotbench.runs.results import Run
@@ -23,6 +23,7 @@ def compare(
         bool, typer.Option("--anyway", help="Compare runs that were asked otherwise; says so in the table.")
     ] = False,
     import_: Import = None,
+    verbose: Verbose = False,
     json_: Annotated[bool, typer.Option("--json", help="Print all numbers instead.")] = False,
 ) -> int:
     """Compare two runs on the tasks that both have played: second minus first."""
@@ -33,7 +34,7 @@ def compare(
     if json_:
         echo_json(compared.model_dump_json(indent=2))
     else:
-        console().print(comparison_table(compared, tasks=tasks, paper=paper))
+        print_tables(comparison_table(compared, tasks=tasks, paper=paper, verbose=verbose))
     return 0
 
 

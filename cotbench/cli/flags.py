@@ -144,6 +144,15 @@ Debug = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="print also the rows left out of tables because they say nothing, and how numbers are computed",
+        rich_help_panel=OUTPUT,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan and stop", rich_help_panel=OUTPUT)]
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import Debug, Import, Resume, Typed, with_options
-from cotbench.cli.terminal import console, echo, echo_error, echo_json, text_column
+from cotbench.cli.flags import Debug, Import, Resume, Typed, Verbose, with_options
+from cotbench.cli.terminal import console, echo, echo_error, echo_json, print_tables, text_column
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.judge.preference import PreferenceOptions
@@ -35,6 +35,7 @@ def judge(
     import_: Import = None,
     trust: Trust = False,
     debug: Debug = False,
+    verbose: Verbose = False,
     json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Let a judge compare the prompt action with the CoT action, at every state where the trace changed the action."""
@@ -83,7 +84,7 @@ def judge(
             summary = judge_folder.judge_run(plan, opened, agent=asking, limit=limit, observer=observer, stop_at_failures=debug)
     except KeyboardInterrupt:
         return print_interrupted("what was judged is kept", again, folder / judge_folder.JUDGE_FOLDER.manifest)
-    return _print_outcome(folder, summary, json_, again)
+    return _print_outcome(folder, summary, json_, again, verbose=verbose)
 
 
 def _begun(folder: Path | None, run: Path | None, agent: str | None) -> tuple[Path | None, str | None]:
@@ -167,7 +168,7 @@ def _print_nothing(plan: Any, as_json: bool) -> int:
     return 0
 
 
-def _print_outcome(folder: Path, summary: Any, as_json: bool, again: str) -> int:
+def _print_outcome(folder: Path, summary: Any, as_json: bool, again: str, *, verbose: bool) -> int:
     """Print the table; the exit code is 1 where states could not be judged."""
     from cotbench.cli.failures import print_failures
     from cotbench.probes.folder import read_probe
@@ -176,9 +177,8 @@ def _print_outcome(folder: Path, summary: Any, as_json: bool, again: str) -> int
     if as_json:
         echo_json(summary.model_dump_json(indent=2))
     else:
-        screen = console()
-        screen.print(probe_table(summary))
-        screen.print(f"judgements: {folder}", soft_wrap=True, highlight=False, markup=False)
+        print_tables(probe_table(summary, verbose=verbose))
+        echo(f"judgements: {folder}")
     named = [(f"step {row.step} of {row.task}", row) for row in read_probe(folder).rows] if summary.numbers.errors else []
     states = summary.numbers.states + summary.numbers.errors
     return print_failures(named, f"of {states} states could not be judged", f"judge them again with: {again}")

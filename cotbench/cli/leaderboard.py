@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import Data, Import
-from cotbench.cli.terminal import console, echo, echo_error, echo_json, text_column
+from cotbench.cli.flags import Data, Import, Verbose
+from cotbench.cli.terminal import console, echo, echo_error, echo_json, print_tables, text_column
 from cotbench.flags import OUTPUT
 
 if TYPE_CHECKING:
@@ -294,12 +294,13 @@ def list_(
     sort: Annotated[str, typer.Option(help="By this column.")] = "rank",
     import_: Import = None,
     db: Db = None,
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> int:
     """The boards, each with its entries."""
     require_leaderboard()
     from cotbench.errors import UnknownNameError
-    from cotbench.leaderboard.boards.terminal import board_table
+    from cotbench.leaderboard.boards.terminal import board_tables
     from cotbench.leaderboard.boards.view import board_view, sorted_rows
     from cotbench.leaderboard.store.entry import STATES
     from cotbench.leaderboard.web.models import BoardRows, board_name
@@ -335,9 +336,7 @@ def list_(
     if not tables:
         echo(f"no entries in {name}: submit a run, cotbench leaderboard submit RUN")
         return 0
-    screen = console()
-    for view, rows in tables:
-        screen.print(board_table(view, rows, screen.width))
+    print_tables(board_tables(tables, verbose=verbose))
     return 0
 
 
@@ -345,6 +344,7 @@ def list_(
 def show(
     id: Annotated[str, typer.Argument(metavar="ID", help="An entry.", show_default=False)],
     db: Db = None,
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> int:
     """One entry: who, what, its state, its numbers."""
@@ -355,7 +355,7 @@ def show(
         return 0
     from cotbench.leaderboard.boards.terminal import entry_page
 
-    console().print(entry_page(entry))
+    print_tables(entry_page(entry, verbose=verbose))
     return 0
 
 

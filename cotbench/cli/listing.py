@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import Import
-from cotbench.cli.terminal import console, echo, echo_json
+from cotbench.cli.terminal import echo_json, print_tables
 
 app = typer.Typer(help="List agents, environments, recipes, or the tasks of a split.", no_args_is_help=True)
 
@@ -30,8 +30,10 @@ def agents(
     _print(("agent", "what it is"), rows, json_)
     if not json_:
         from cotbench.agents.hf.loading import ALIASES
+        from cotbench.text_table import Paragraph, together
 
-        echo("aliases: " + ", ".join(f"hf:{alias} = {name}" for alias, name in ALIASES.items()))
+        aliases = ", ".join(together(f"hf:{alias} = {name}") for alias, name in ALIASES.items())
+        print_tables(Paragraph(f"aliases: {aliases}"))
 
 
 @app.command("envs")
@@ -46,7 +48,7 @@ def envs(import_: Import = None, json_: _Json = False) -> None:
         for scheme, splits in source.schemes().items():
             sizes = ", ".join(f"{split} {len(source.tasks(scheme, split))}" for split in splits)
             rows.append((name, scheme, sizes, str(entry.max_steps()), entry.license))
-    _print(("env", "scheme", "splits and their tasks", "steps", "licence"), rows, json_)
+    _print(("env", "scheme", _SIZES, "steps", "licence"), rows, json_)
 
 
 @app.command("tasks")
@@ -96,6 +98,11 @@ def probes(import_: Import = None, json_: _Json = False) -> None:
     _print(("probe", "what it measures", "options"), rows, json_)
 
 
+_SIZES = "splits and their tasks"
+_TEXTS = frozenset({"what it is", "what it measures", "options", "licence", _SIZES})
+"""Columns of running text; the others hold names."""
+
+
 def _default(field: Any) -> str:
     value = field.get_default(call_default_factory=True)
     return ",".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
@@ -107,11 +114,10 @@ def _print(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], as_json: bool
 
         echo_json(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
         return
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    from cotbench.text_table import TableColumn, TextTable, table_row, together
 
-    table = Table(*head, box=box.SIMPLE, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console().print(table)
+    columns = tuple(TableColumn(title, "text" if title in _TEXTS else "label") for title in head)
+    if _SIZES in head:  # No line ends between a split and its size.
+        place = head.index(_SIZES)
+        rows = [(*row[:place], ", ".join(map(together, row[place].split(", "))), *row[place + 1 :]) for row in rows]
+    print_tables(TextTable(columns, tuple(table_row(*row) for row in rows)))

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import Debug, Import, Resume, Typed, with_options
-from cotbench.cli.terminal import console, echo_json, text_column
+from cotbench.cli.flags import Debug, Import, Resume, Typed, Verbose, with_options
+from cotbench.cli.terminal import console, echo, echo_json, print_tables, text_column
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.probes.config import MEASUREMENT, ProbeConfig
@@ -45,6 +45,7 @@ def probe(
     import_: Import = None,
     trust: Trust = False,
     debug: Debug = False,
+    verbose: Verbose = False,
     json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Measure an agent on a fixed set of states: what it answers there, what it follows, where it looks."""
@@ -95,7 +96,7 @@ def probe(
                 )
     except KeyboardInterrupt:
         return print_interrupted("what was measured is kept", again, target / CONFIG)
-    return _print_outcome(summary, target, json_, again)
+    return _print_outcome(summary, target, json_, again, verbose=verbose)
 
 
 _REFERENCE = "reference"
@@ -259,7 +260,7 @@ def _progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[Any],
         yield lambda row: bar.update(task, advance=1)
 
 
-def _print_outcome(summary: Any, folder: Path, as_json: bool, again: str) -> int:
+def _print_outcome(summary: Any, folder: Path, as_json: bool, again: str, *, verbose: bool) -> int:
     from cotbench.cli.failures import print_failures
     from cotbench.probes.folder import read_probe
     from cotbench.probes.table import probe_table
@@ -267,8 +268,7 @@ def _print_outcome(summary: Any, folder: Path, as_json: bool, again: str) -> int
     if as_json:
         echo_json(summary.model_dump_json(indent=2))
     else:
-        screen = console()
-        screen.print(probe_table(summary))
-        screen.print(f"folder of the probe: {folder}", soft_wrap=True, highlight=False)
+        print_tables(probe_table(summary, verbose=verbose))
+        echo(f"probe folder: {folder}")
     named = [(f"step {row.step} of {row.task}", row) for row in read_probe(folder).rows] if summary.numbers.errors else []
     return print_failures(named, f"of {len(named)} states could not be measured", f"measure them again with: {again}")

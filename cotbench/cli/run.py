@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import Debug, DryRun, Import, Resume, Typed, with_options
-from cotbench.cli.terminal import console, echo_json
+from cotbench.cli.flags import Debug, DryRun, Import, Resume, Typed, Verbose, with_options
+from cotbench.cli.terminal import echo, echo_json, print_tables
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.runs.resources import Resources
@@ -27,6 +27,7 @@ def run(
     trust: Trust = False,
     dry_run: DryRun = False,
     debug: Debug = False,
+    verbose: Verbose = False,
     json_: Annotated[bool, typer.Option("--json", help="print summary.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Play every task in each mode, and compare the modes on the same tasks."""
@@ -94,24 +95,23 @@ def run(
     except KeyboardInterrupt:
         return print_interrupted("what was played is kept", again, target / kind.manifest)
     if summary is None:
-        return _print_outcome(outcomes[0], json_, again)
-    return _print_suite(target, outcomes, summary, json_, again)
+        return _print_outcome(outcomes[0], json_, again, verbose=verbose)
+    return _print_suite(target, outcomes, summary, json_, again, verbose=verbose)
 
 
-def _print_outcome(outcome: Any, as_json: bool, again: str) -> int:
+def _print_outcome(outcome: Any, as_json: bool, again: str, *, verbose: bool) -> int:
     from cotbench.cli.playing import print_errors
     from cotbench.runs.tables import run_table
 
     if as_json:
         echo_json(outcome.summary.model_dump_json(indent=2))
     else:
-        screen = console()
-        screen.print(run_table(outcome.summary))
-        screen.print(f"run folder: {outcome.folder}", soft_wrap=True, highlight=False)
+        print_tables(run_table(outcome.summary, verbose=verbose))
+        echo(f"run folder: {outcome.folder}")
     return print_errors([outcome.episodes], again)
 
 
-def _print_suite(folder: Path, outcomes: list[Any], summary: Any, as_json: bool, again: str) -> int:
+def _print_suite(folder: Path, outcomes: list[Any], summary: Any, as_json: bool, again: str, *, verbose: bool) -> int:
     from cotbench.cli.playing import print_errors
     from cotbench.runs.dataset_card import write_suite_card
     from cotbench.runs.tables import suite_table
@@ -120,7 +120,6 @@ def _print_suite(folder: Path, outcomes: list[Any], summary: Any, as_json: bool,
     if as_json:
         echo_json(summary.model_dump_json(indent=2))
     else:
-        screen = console()
-        screen.print(suite_table(summary))
-        screen.print(f"run folders: {folder}/{{{','.join(summary.runs)}}}", soft_wrap=True, highlight=False)
+        print_tables(suite_table(summary, verbose=verbose))
+        echo(f"run folders: {folder}/{{{','.join(summary.runs)}}}")
     return print_errors([outcome.episodes for outcome in outcomes], again)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cotbench.stats.estimates import Estimate
+from cotbench.text_table import TextCell
 
 
 def format_estimate(estimate: Estimate | None, digits: int = 2, signed: bool = False) -> str:
@@ -14,10 +15,21 @@ def format_estimate(estimate: Estimate | None, digits: int = 2, signed: bool = F
         digits: after the point.
         signed: show the sign of a positive number.
     """
+    return str(estimate_cell(estimate, digits, signed))
+
+
+def estimate_cell(estimate: Estimate | None, digits: int = 2, signed: bool = False) -> TextCell:
+    """Return an estimate as a cell of a table, with its interval beside it.
+
+    Args:
+        estimate: None where nothing was measured.
+        digits: after the point.
+        signed: show the sign of a positive number.
+    """
     if estimate is None or estimate.mean is None:
-        return "-"
+        return TextCell("-")
     sign = "+" if signed else ""
     value = f"{estimate.mean:{sign}.{digits}f}"
     if estimate.low is None or estimate.high is None:
-        return f"{value} [n=1]"
-    return f"{value} [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
+        return TextCell(value, "[n=1]")
+    return TextCell(value, f"[{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]")
