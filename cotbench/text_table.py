@@ -222,11 +222,12 @@ class TextTable:
     def _blocks(self, width: int) -> Iterator[Line]:
         named = next((place for place, column in enumerate(self.columns) if column.kind == "label"), 0)
         others = [place for place in range(len(self.columns)) if place != named]
-        room = max((cell_len(self.columns[place].title) for place in others), default=0)
+        titles = [column.title.replace(_TOGETHER, " ") for column in self.columns]
+        room = max((cell_len(titles[place]) for place in others), default=0)
         for row in self.rows:
             yield from (Line(line, row.style or "bold") for line in _stacked(row.cells[named], width))
             for place in others:
-                cell, title = row.cells[place], self.columns[place].title
+                cell, title = row.cells[place], titles[place]
                 if not str(cell):
                     continue
                 indent = 4 + room + 2
@@ -330,7 +331,7 @@ class _Layout:
         column = self._table.columns[place]
         width = self._widths[place]
         if not self._wrapped_heads and column.beside and not self._is_below(place):
-            return [f"{_left(column.title, self._values[place])}{_SEPARATOR}{column.beside}"]
+            return [f"{_left(column.title, self._values[place])}{_SEPARATOR}{column.beside}".replace(_TOGETHER, " ")]
         lines = [line for part in (column.title, column.beside) if part for line in wrapped(part, width)]
         return [_right(line, width) if column.kind == "number" else line for line in lines] or [""]
 

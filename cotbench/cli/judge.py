@@ -23,20 +23,20 @@ from cotbench.judge.preference import PreferenceOptions
 def judge(
     typed: Typed,
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run folder, of a run in mode both.", show_default=False)
+        Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run in mode both", show_default=False)
     ] = None,
-    agent: Annotated[str | None, typer.Option(help="the judge: hf:MODEL, human, ... (cotbench list agents)")] = None,
+    agent: Annotated[str | None, typer.Option(help="The judge: hf:MODEL, human, ... (cotbench list agents)")] = None,
     *,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder of the judgements", show_default="RUN/judges/AGENT", rich_help_panel=OUTPUT),
+        typer.Option(help="Folder of the judgements", show_default="RUN/judges/AGENT", rich_help_panel=OUTPUT),
     ] = None,
     resume: Resume = None,
     import_: Import = None,
     trust: Trust = False,
     debug: Debug = False,
     verbose: Verbose = False,
-    json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Let a judge compare the prompt action with the CoT action, at every state where the trace changed the action."""
     import shlex
@@ -108,7 +108,7 @@ def _recorded(begun: Path, options: Any, typed: dict[str, Any]) -> Any:
     from cotbench.runs.manifest import MANIFEST
 
     if not (begun / MANIFEST).is_file():
-        raise RunFolderError(f"{begun} holds no judgements to go on with: leave --resume away")
+        raise RunFolderError(f"{begun} holds no judgements to resume with: omit --resume")
     manifest = read_probe_manifest(begun)
     if manifest.recorded is None:
         raise RunFolderError(f"{begun} holds probe {manifest.probe} and no judgements of a run: choose another --out")
@@ -181,4 +181,4 @@ def _print_outcome(folder: Path, summary: Any, as_json: bool, again: str, *, ver
         echo(f"judgements: {folder}")
     named = [(f"step {row.step} of {row.task}", row) for row in read_probe(folder).rows] if summary.numbers.errors else []
     states = summary.numbers.states + summary.numbers.errors
-    return print_failures(named, f"of {states} states could not be judged", f"judge them again with: {again}")
+    return print_failures(named, f"of {states} states could not be judged", f"retry with: {again}")

@@ -25,15 +25,15 @@ DB_VARIABLE = "COTBENCH_LEADERBOARD"
 Db = Annotated[
     str | None,
     typer.Option(
-        help="The leaderboard: a file, or postgresql://USER@HOST/NAME.",
-        show_default=f"${DB_VARIABLE}, or a file of the user's",
+        help="Leaderboard: an SQLite file, or postgresql://USER@HOST/NAME",
+        show_default=f"${DB_VARIABLE}, else a file in the user's data folder",
         rich_help_panel=OUTPUT,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.", rich_help_panel=OUTPUT)]
-Name = Annotated[str | None, typer.Option(help="What the board shows.", show_default="the agent")]
-Team = Annotated[str | None, typer.Option(help="Who submits.")]
-Link = Annotated[str | None, typer.Option(help="To a paper, a model or code: https://...")]
+Json = Annotated[bool, typer.Option("--json", help="Print it as JSON", rich_help_panel=OUTPUT)]
+Name = Annotated[str | None, typer.Option(help="Name shown on the board", show_default="the agent")]
+Team = Annotated[str | None, typer.Option(help="Team that submits")]
+Link = Annotated[str | None, typer.Option(help="Link to a paper, a model or code: https://...")]
 
 
 def require_leaderboard(*more: str) -> None:
@@ -66,12 +66,12 @@ def opened_store(db: str | None) -> Store:
 
 @app.command()
 def submit(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or bundles.", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or bundles", show_default=False)],
     name: Name = None,
     team: Team = None,
     link: Link = None,
     server: Annotated[
-        str | None, typer.Option(help="Send it to this address instead of keeping it here.", show_default="none")
+        str | None, typer.Option(help="Submit to the leaderboard server at this address", show_default="the local leaderboard")
     ] = None,
     import_: Import = None,
     db: Db = None,
@@ -102,7 +102,7 @@ def submit(
         echo_json(json.dumps(rows, indent=2))
         return 0
     for path, row in zip(data, rows, strict=True):
-        note = "" if row["new"] else ", was there already"
+        note = "" if row["new"] else ", already there"
         echo(f"{row['id']} {row['state']}{note}: {row.get('url', path)}")
         if row.get("unranked"):
             echo(f"    listed without a rank: {', '.join(row['unranked'])}")
@@ -132,8 +132,8 @@ def _bundles(paths: list[Path], given: dict[str, str]) -> dict[Path, bytes]:
 
 @app.command()
 def bundle(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file.", show_default="RUN.zip")] = None,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write", show_default="RUN.zip")] = None,
     name: Name = None,
     team: Team = None,
     link: Link = None,
@@ -156,12 +156,13 @@ def bundle(
 @app.command()
 def verify(
     entries: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID|FILE|RUN]...", help="Entries, or bundles and run folders.")
+        list[str] | None, typer.Argument(metavar="[ID|FILE|RUN]...", help="Entry ids, bundles or run folders")
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every pending entry.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="With --all, those too that were settled before.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Verify every pending entry")] = False,
+    again: Annotated[bool, typer.Option("--again", help="With --all: also the entries verified before")] = False,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Processes.", show_default="one; one a core for a slow engine")
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Number of processes", show_default="1; for slow engines one per core"),
     ] = None,
     data: Data = None,
     import_: Import = None,
@@ -178,7 +179,7 @@ def verify(
     if bool(named) == all_:
         raise UsageError("name entries (cotbench leaderboard list), or give --all")
     if again and not all_:
-        raise UsageError("--again goes with --all; an entry that is named is always replayed")
+        raise UsageError("--again goes with --all; entries given by id are always replayed")
     files = [Path(one) for one in named if Path(one).exists()]
     failed = 0
     for path in files:
@@ -256,7 +257,7 @@ def _print_verdict(name: str, verdict: Verdict | CotbenchError) -> int:
         echo(f"{name} not checked: {verdict}")
         return 1
     if isinstance(verdict, CotbenchError):
-        echo(f"{name} cannot be replayed here, and stays as it was: {verdict}")
+        echo(f"{name} cannot be replayed here, and is unchanged: {verdict}")
         return 1
     if verdict.difference is not None:
         echo(f"{name} rejected: {verdict.difference}")
@@ -286,12 +287,16 @@ def _bar(name: str) -> Iterator[Callable[[int, int], None] | None]:
 
 @app.command("list")
 def list_(
-    env: Annotated[str | None, typer.Option(help="Of this environment, or all, all-gen: means.", show_default="any")] = None,
-    scheme: Annotated[str | None, typer.Option(help="Of this family of splits.", show_default="any")] = None,
-    split: Annotated[str | None, typer.Option(help="Of this split.", show_default="any")] = None,
-    mode: Annotated[str | None, typer.Option(help="prompt or cot.", show_default="both")] = None,
-    state: Annotated[str, typer.Option(help="replayed, pending, rejected, unchecked or all.")] = "all",
-    sort: Annotated[str, typer.Option(help="By this column.")] = "rank",
+    env: Annotated[
+        str | None, typer.Option(help="Only boards of this environment; all or all-gen: the means", show_default="any")
+    ] = None,
+    scheme: Annotated[str | None, typer.Option(help="Only boards of this split scheme", show_default="any")] = None,
+    split: Annotated[str | None, typer.Option(help="Only boards of this split", show_default="any")] = None,
+    mode: Annotated[str | None, typer.Option(help="Only boards of this mode: prompt or cot", show_default="both")] = None,
+    state: Annotated[
+        str, typer.Option(help="Only entries in this state: replayed, pending, rejected, unchecked or all")
+    ] = "all",
+    sort: Annotated[str, typer.Option(help="Column to sort by")] = "rank",
     import_: Import = None,
     db: Db = None,
     verbose: Verbose = False,
@@ -334,7 +339,7 @@ def list_(
         echo_json(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
         return 0
     if not tables:
-        echo(f"no entries in {name}: submit a run, cotbench leaderboard submit RUN")
+        echo(f"no entries in {name}: submit a run with: cotbench leaderboard submit RUN")
         return 0
     print_tables(board_tables(tables, verbose=verbose))
     return 0
@@ -342,7 +347,7 @@ def list_(
 
 @app.command()
 def show(
-    id: Annotated[str, typer.Argument(metavar="ID", help="An entry.", show_default=False)],
+    id: Annotated[str, typer.Argument(metavar="ID", help="Id of an entry", show_default=False)],
     db: Db = None,
     verbose: Verbose = False,
     json_: Json = False,
@@ -361,7 +366,7 @@ def show(
 
 @app.command()
 def remove(
-    id: Annotated[str, typer.Argument(metavar="ID", help="An entry.", show_default=False)],
+    id: Annotated[str, typer.Argument(metavar="ID", help="Id of an entry", show_default=False)],
     db: Db = None,
 ) -> int:
     """Take an entry away, for good."""

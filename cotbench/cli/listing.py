@@ -13,7 +13,7 @@ from cotbench.cli.terminal import echo_json, print_tables
 
 app = typer.Typer(help="List agents, environments, recipes, or the tasks of a split.", no_args_is_help=True)
 
-_Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
 @app.command("agents")
@@ -53,11 +53,11 @@ def envs(import_: Import = None, json_: _Json = False) -> None:
 
 @app.command("tasks")
 def tasks(
-    env: Annotated[str, typer.Option(help="The environment.")] = "alfworld-gen",
-    split: Annotated[str, typer.Option(help="The split.")] = "id",
-    scheme: Annotated[str, typer.Option(help="The family of splits.")] = "paper",
-    data: Annotated[Path | None, typer.Option(help="Where the games are.")] = None,
-    missing: Annotated[bool, typer.Option("--missing", help="Only those that are not on this machine.")] = False,
+    env: Annotated[str, typer.Option(help="The environment")] = "alfworld-gen",
+    split: Annotated[str, typer.Option(help="The split")] = "id",
+    scheme: Annotated[str, typer.Option(help="The split scheme")] = "paper",
+    data: Annotated[Path | None, typer.Option(help="Folder of the games")] = None,
+    missing: Annotated[bool, typer.Option("--missing", help="Only tasks whose games are not on this machine")] = False,
     import_: Import = None,
     json_: _Json = False,
 ) -> None:

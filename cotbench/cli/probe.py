@@ -23,7 +23,7 @@ def probe(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="probe: alignment, conflict, attention, ... (cotbench list probes)", show_default=False
+            metavar="NAME", help="Probe: alignment, conflict, attention, ... (cotbench list probes)", show_default=False
         ),
     ] = None,
     *,
@@ -33,20 +33,20 @@ def probe(
             "--option",
             "-o",
             metavar="NAME=VALUE",
-            help="an option of the probe (cotbench list probes); may be repeated",
+            help="An option of the probe (cotbench list probes); may be repeated",
             rich_help_panel=MEASUREMENT,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder of the probe", show_default="a new one under probes/", rich_help_panel=OUTPUT),
+        typer.Option(help="Probe folder", show_default="a new one under probes/", rich_help_panel=OUTPUT),
     ] = None,
     resume: Resume = None,
     import_: Import = None,
     trust: Trust = False,
     debug: Debug = False,
     verbose: Verbose = False,
-    json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Measure an agent on a fixed set of states: what it answers there, what it follows, where it looks."""
     import sys
@@ -130,7 +130,7 @@ def _config(folder: Path | None, given: dict[str, Any], options: dict[str, str])
     if "probe" not in merged:
         raise UsageError("NAME is missing: name the probe, as in cotbench probe alignment (cotbench list probes)")
     if "agent" not in merged:
-        raise UsageError("--agent is missing: name who is measured, as in --agent hf:smollm2 (cotbench list agents)")
+        raise UsageError("--agent is missing: name the agent to measure, as in --agent hf:smollm2 (cotbench list agents)")
     return model_of(ProbeConfig, merged)
 
 
@@ -190,7 +190,7 @@ def _check_new(target: Path) -> None:
     if _names(target) == {CONFIG}:
         return
     begun = (target / CONFIG).is_file() and any((target / name).exists() for name in (MANIFEST, _REFERENCE))
-    hint = f"go on with: cotbench probe --resume {target}, or choose another --out" if begun else "choose another --out"
+    hint = f"resume with: cotbench probe --resume {target}, or choose another --out" if begun else "choose another --out"
     make_folder(target, hint, "folder of the probe")
 
 
@@ -225,9 +225,7 @@ def _states(target: Path, config: ProbeConfig, resources: Resources, debug: bool
     where = only_given({"env": config.env, "scheme": config.scheme, "split": config.split})
     if (run / MANIFEST).is_file():
         for name in where:
-            raise UsageError(
-                f"--{name} and --reference {config.reference} both say where the states are from: leave --{name} away"
-            )
+            raise UsageError(f"--{name} and --reference {config.reference} both say where the states come from: omit --{name}")
     else:
         played = {"agent": config.reference, "mode": "cot", "seed": config.seed}
         plan = make_plan(new_config({"env": RunConfig.model_fields["env"].default, **where, **played}), resources.data)
@@ -271,4 +269,4 @@ def _print_outcome(summary: Any, folder: Path, as_json: bool, again: str, *, ver
         print_tables(probe_table(summary, verbose=verbose))
         echo(f"probe folder: {folder}")
     named = [(f"step {row.step} of {row.task}", row) for row in read_probe(folder).rows] if summary.numbers.errors else []
-    return print_failures(named, f"of {len(named)} states could not be measured", f"measure them again with: {again}")
+    return print_failures(named, f"of {len(named)} states could not be measured", f"retry with: {again}")

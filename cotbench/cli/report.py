@@ -15,14 +15,14 @@ from cotbench.flags import OUTPUT
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="Run folders, folders of several, or one study.", show_default=False),
+        typer.Argument(metavar="DIR...", help="Run folders, folders of several runs, or one study", show_default=False),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Where the page goes.", show_default="DIR/report; of several report", rich_help_panel=OUTPUT),
+        typer.Option(help="Folder of the page", show_default="DIR/report; for several DIRs ./report", rich_help_panel=OUTPUT),
     ] = None,
     import_: Import = None,
-    open_: Annotated[bool, typer.Option("--open", help="Show it in a browser.", rich_help_panel=OUTPUT)] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Write a page: the answer in sentences, tables, figures, and the episodes to step through."""
     from cotbench.report.require import require_report
@@ -52,7 +52,7 @@ def _page(folders: list[Path]) -> Any:
     studies = [folder for folder in folders if (folder / "study.json").is_file()]
     if studies:
         if len(folders) > 1:
-            raise UsageError(f"{studies[0]} is a study: a page holds one study and nothing beside it, report it alone")
+            raise UsageError(f"{studies[0]} is a study: a page shows one study alone, so report it without the others")
         from cotbench.study.report import page_of_study
 
         return page_of_study(studies[0])

@@ -20,7 +20,7 @@ def run(
     typed: Typed,
     *,
     out: Annotated[
-        Path | None, typer.Option(help="run folder", show_default="a new one under runs/", rich_help_panel=OUTPUT)
+        Path | None, typer.Option(help="Run folder", show_default="a new one under runs/", rich_help_panel=OUTPUT)
     ] = None,
     resume: Resume = None,
     import_: Import = None,
@@ -28,7 +28,7 @@ def run(
     dry_run: DryRun = False,
     debug: Debug = False,
     verbose: Verbose = False,
-    json_: Annotated[bool, typer.Option("--json", help="print summary.json instead", rich_help_panel=OUTPUT)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print summary.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Play every task in each mode, and compare the modes on the same tasks."""
     from cotbench.agents.registry import resolve

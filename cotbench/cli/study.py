@@ -21,12 +21,12 @@ def study(
     typed: Typed,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="smoke, tiny, paper, paper-scripted, or a TOML file.", show_default=False),
+        typer.Argument(metavar="[NAME]", help="smoke, tiny, paper, paper-scripted, or a TOML file", show_default=False),
     ] = None,
     *,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder of the study", show_default="studies/NAME", rich_help_panel=OUTPUT),
+        typer.Option(help="Folder of the study", show_default="studies/NAME", rich_help_panel=OUTPUT),
     ] = None,
     resume: Resume = None,
     import_: Import = None,
@@ -34,7 +34,7 @@ def study(
     dry_run: DryRun = False,
     verbose: Verbose = False,
     json_: Annotated[
-        bool, typer.Option("--json", help="print the plan, or the report's numbers, as JSON", rich_help_panel=OUTPUT)
+        bool, typer.Option("--json", help="Print the plan, or the report's numbers, as JSON", rich_help_panel=OUTPUT)
     ] = False,
 ) -> int:
     """Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Started again, it goes on."""
@@ -62,12 +62,12 @@ def study(
             with _progress(plan, target) as observer, _executor(config, jobs) as executor:
                 failures = run_study(target, plan, executor, observer)
     except KeyboardInterrupt:
-        return print_interrupted("what was done is kept, go on with", again, target / folder.STUDY)
+        return print_interrupted("what was done is kept, resume with", again, target / folder.STUDY)
     if failures:
         first = failures[0]
         echo_error(
             f"error: {len(failures)} stages failed, the first is {first.stage.name}: {first.message}; see {first.log}, then "
-            f"go on with: {again}"
+            f"resume with: {again}"
         )
         return 1
     return _report(target, json_)
@@ -90,10 +90,10 @@ def _config(name: str | None, out: Path | None, resume: str | None) -> tuple[Any
     if begun is not None:
         config = read_config(begun)
         if wanted is not None and wanted != config:
-            raise UsageError(f"{begun} holds another study than {name}: leave {name} away, or choose another --out")
+            raise UsageError(f"{begun} holds a different study than {name}: omit {name}, or choose another --out")
         return config, begun
     if wanted is None or usual is None:
-        raise UsageError("which study? smoke, tiny, paper, paper-scripted, or a TOML file: cotbench study NAME")
+        raise UsageError("NAME is missing: smoke, tiny, paper, paper-scripted, or a TOML file, as in cotbench study smoke")
     return wanted, out or usual
 
 

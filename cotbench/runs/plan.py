@@ -61,7 +61,7 @@ def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
     source = entry.source()
     all_tasks = source.tasks(config.scheme, config.split)
     if data is not None and not entry.takes_data:
-        raise UsageError(f"environment {config.env!r} reads no data folder: leave --data away")
+        raise UsageError(f"environment {config.env!r} does not read a data folder: omit --data")
     if config.tasks is not None:
         if config.episodes is not None:
             raise UsageError("--task names the tasks and --episodes draws them: give one of the two")

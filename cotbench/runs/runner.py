@@ -126,7 +126,7 @@ def new_run_folder(folder: Path) -> None:
     """
     begun = any((folder / name).is_file() for name in (MANIFEST, SUITE))
     make_folder(
-        folder, f"go on with: cotbench run --resume {folder}" if begun else f"choose another --out, not {folder}", "run folder"
+        folder, f"resume with: cotbench run --resume {folder}" if begun else f"choose another --out, not {folder}", "run folder"
     )
 
 

@@ -13,7 +13,7 @@ from cotbench.leaderboard.store.entry import Entry
 from cotbench.leaderboard.store.levels import LEGEND, LEVELS, MARKS, Level, head_level
 from cotbench.runs.tables import run_table
 from cotbench.stats.formatting import estimate_cell, format_estimate
-from cotbench.text_table import Line, Paragraph, TableColumn, TextCell, TextTable, table_row
+from cotbench.text_table import Line, Paragraph, TableColumn, TextCell, TextTable, table_row, together
 
 _RANKS = (
     "rank: only for entries that were replayed, played the whole split and are no baseline; entries whose paired difference "
@@ -94,7 +94,7 @@ def board_table(view: BoardView, rows: Sequence[Standing]) -> RenderableType:
 
 def _head(figure: str, title: str) -> str:
     level = head_level(figure)
-    return title if level is None else f"{title} {MARKS[level]}"
+    return title if level is None else title + together(f" {MARKS[level]}")
 
 
 def _cells(row: Standing) -> tuple[str | TextCell, ...]:

@@ -5,11 +5,10 @@ import io
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.cells import cell_len
 from rich.console import Console
 
-from cotbench.printable import printable
 from cotbench.text_table import Kind, Paragraph, TableColumn, TextCell, TextTable, table_row, together, wrapped
+from tests.cotbench.table_checks import check_whole
 
 NUMBERS = TextTable(
     (TableColumn("on the same tasks", "label"), TableColumn("A"), TableColumn("B"), TableColumn("B - A")),
@@ -125,19 +124,4 @@ def _tables(draw: st.DrawFn) -> TextTable:
 @settings(max_examples=60, deadline=None)
 @given(_tables(), st.integers(10, 140))
 def test_at_any_width_every_cell_is_there_whole(table: TextTable, width: int) -> None:
-    text = _text(table, width)
-    page = "\n".join(text)
-    for row in table.rows:
-        for column, cell in zip(table.columns, row.cells, strict=True):
-            parts = cell.value.split(" ") if column.kind == "text" else [cell.value, cell.beside]
-            assert all(part in page for part in parts), (cell, page)
-    # Only a word or a name that is wider than the line may run over its end.
-    unbroken = [
-        part
-        for row in table.rows
-        for column, cell in zip(table.columns, row.cells, strict=True)
-        for part in (cell.value.split(" ") if column.kind == "text" else (cell.value, cell.beside))
-    ]
-    unbroken += [column.title for column in table.columns]
-    longest = max(map(cell_len, map(printable, unbroken)))
-    assert max(map(cell_len, text)) <= max(width, longest + 30)
+    check_whole(table, width)

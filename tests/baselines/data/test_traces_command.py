@@ -147,7 +147,7 @@ def test_errors_are_counted_and_played_again(cli: Any) -> None:
     assert code == 1
     assert out.startswith("kept 2 of 3 episodes (0 failed, 0 without traces, 1 errors)")
     assert "1 of 3 episodes failed, the first is alfworld/gen/pick/1511#cot: 503" in error
-    assert error.endswith("play them again with: cotbench traces --resume t --import sick.py")
+    assert error.endswith("retry with: cotbench traces --resume t --import sick.py")
     Path("down").unlink()
     plugins._loaded.clear()  # As in another process.
     registry._registry._registered.pop("sick")
@@ -210,7 +210,7 @@ def test_foreign_data_that_is_scored_is_not_converted(cli: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--split", "id"], 2, "is scored (alfworld-gen paper/id): nothing may be trained on it; take tasks of split train"),
+        (["--split", "id"], 2, "is scored (alfworld-gen paper/id): it must not be trained on; use tasks of split train"),
         (["--split", "ood"], 2, "is scored (alfworld-gen paper/ood)"),
         (["--task", "alfworld/gen/pick/0"], 2, "alfworld/gen/pick/0 is scored (alfworld-gen paper/id)"),
         (["--env", "alfworld", "--scheme", "official", "--split", "valid_seen"], 2, "is scored (alfworld paper/"),
@@ -223,7 +223,7 @@ def test_foreign_data_that_is_scored_is_not_converted(cli: Any) -> None:
         (["--teacher", "exprt"], 2, "unknown agent 'exprt'; did you mean 'expert"),
         (["--resume"], 2, "--resume needs a folder"),
         (["--resume", "nowhere"], 2, "nowhere is not a run folder"),
-        (["--from", "nowhere"], 2, "--from plays nothing: leave --teacher away"),
+        (["--from", "nowhere"], 2, "--from plays nothing: omit --teacher"),
     ],
 )
 def test_errors_are_one_line(cli: Any, arguments: list[str], code: int, message: str) -> None:
@@ -240,14 +240,14 @@ def test_errors_are_one_line(cli: Any, arguments: list[str], code: int, message:
         (["--from", "nowhere", "--out", "x.jsonl"], "no file or folder nowhere"),
         (["--from", "nowhere", "--out", "there"], "there exists: choose another --out"),
         (["--from", "t", "--out", "x.csv"], "x.csv is neither a .jsonl nor a .parquet file: name it so"),
-        (["--from", "t", "--out", "x.jsonl", "--elicitation-style", "template"], "leave --elicitation-style away"),
-        (["--from", "t", "--out", "x.jsonl", "--max-steps", "3"], "leave --max-steps away"),
-        (["--out", "t", "--teacher", "expert"], "t is not empty; go on with: cotbench traces --resume t, or choose another"),
+        (["--from", "t", "--out", "x.jsonl", "--elicitation-style", "template"], "omit --elicitation-style"),
+        (["--from", "t", "--out", "x.jsonl", "--max-steps", "3"], "omit --max-steps"),
+        (["--out", "t", "--teacher", "expert"], "t is not empty; resume with: cotbench traces --resume t, or choose another"),
         (["--resume", "t", "--seed", "4"], "t holds another run: its seed is 0, not 4"),
         (["--resume", "t", "--teacher", "random"], "its agent is 'expert', not 'random'"),
         (
             ["--resume", "both"],
-            "both holds a run that is not of one environment in mode cot: go on with: cotbench run --resume",
+            "both holds a run that is not on one environment in mode cot: resume with: cotbench run --resume",
         ),
         (["--resume", "scored"], "is scored (alfworld-gen paper/id)"),
     ],

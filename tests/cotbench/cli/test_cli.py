@@ -124,7 +124,7 @@ def test_a_run_ends_with_a_table_and_can_go_on(cli: Any, tmp_path: Path) -> None
     for words in ("CoT - prompt", "consistency", "revisions", "95 % intervals over tasks", "run folder: here"):
         assert words in out, words
     code, _, error = cli(*RUN, "--out", "here")
-    assert code == 2 and "not empty; go on with: cotbench run --resume here" in error
+    assert code == 2 and "not empty; resume with: cotbench run --resume here" in error
     code, again, _ = cli("run", "--resume", "here")
     assert (code, again) == (0, out)
     code, again, _ = cli(*RUN, "--out", "here", "--resume")
@@ -163,7 +163,7 @@ def test_errors_end_with_exit_code_one(cli: Any, monkeypatch: pytest.MonkeyPatch
     code, out, error = cli(*RUN, "--out", "here")
     assert code == 1
     assert "ERRORS: 2 episodes" in out
-    assert "2 of 2 episodes failed" in error and "server gone; play them again with: cotbench run --resume here" in error
+    assert "2 of 2 episodes failed" in error and "server gone; retry with: cotbench run --resume here" in error
 
 
 def test_ctrl_c_keeps_what_was_played(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ def test_doctor_says_how_to_mend(cli: Any, real_games: Path, monkeypatch: pytest
     )
     code, out, _ = cli("doctor")
     assert "pip install 'cotbench[reference]'" in out, "brackets are not markup"
-    assert code == 0 and "mend it with" in out and "not on this machine" in out
+    assert code == 0 and "how to fix it" in out and "not on this machine" in out
 
 
 def test_play(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def test_a_folder_alone_is_gone_on_with(probed: Path, tmp_path: Path, capsys: py
         assert run_cli(["probe", *typed, "--resume", str(out)]) == 2
         assert said in capsys.readouterr().err
     assert run_cli([*arguments, "--out", str(out)]) == 2
-    assert f"p is not empty; go on with: cotbench probe --resume {out}" in capsys.readouterr().err
+    assert f"p is not empty; resume with: cotbench probe --resume {out}" in capsys.readouterr().err
 
 
 def test_killed_while_its_reference_plays_it_goes_on(

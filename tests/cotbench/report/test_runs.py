@@ -126,7 +126,7 @@ def test_captions_name_an_elicitation_where_the_agent_uses_it(one: Run, used: bo
     assert len(elicited) > 4
     for caption in elicited:
         assert re.findall(r"\b[0-9a-f]{16}\b", caption) == ([one.summary.elicitation] if used else [])
-        assert ("slips: no elicitation (the agent takes none)" in caption) is not used
+        assert ("slips: no elicitation settings (this agent does not use them)" in caption) is not used
 
 
 def test_judges_are_there(one: Run) -> None:

@@ -145,7 +145,7 @@ def test_the_run_of_a_teacher_is_tracked_too(tmp_path: Path, capsys: pytest.Capt
         (["tensorbord"], "unknown tracker 'tensorbord'; did you mean 'tensorboard'?"),
         (["nosuch"], "unknown tracker 'nosuch'; known: aim, "),
         (["aim"], "--report-to aim needs what is not installed: pip install aim"),
-        (["none", "spy"], "--report-to none stands alone: leave the others away"),
+        (["none", "spy"], "--report-to none excludes other trackers: omit them"),
     ],
 )
 def test_a_bad_name_is_an_error_before_anything_is_played(

@@ -75,7 +75,9 @@ def test_a_submission_holds_no_traceback(tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", ["error_kind", "traceback"])
 def test_a_traceback_in_a_submission_is_refused(field: str) -> None:
     value = {"error_kind": "agent bug", "traceback": "File x"}[field]
-    with pytest.raises(SubmissionError, match=rf"episodes.jsonl, line 3 .*: {field} stands there, which stays on the machine"):
+    with pytest.raises(
+        SubmissionError, match=rf"episodes.jsonl, line 3 .*: {field} must not be submitted: it stays on the machine"
+    ):
         check(unpack(edited(packed(), episodes=setting(2, field, to=value))))
     at = (2, "trajectory", 0, "decision", field)
     with pytest.raises(SubmissionError, match="decision holds a failure without an error"):
@@ -180,7 +182,7 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     assert f"unfinished run: it has no summary.json; cotbench run --resume {folder}" in _not_packed(folder)
     _lines(folder, lambda lines: lines.pop(1))
     message = _not_packed(folder)
-    assert f"1 of 8 episodes are missing, the first is {first}#cot; go on with: cotbench run --resume {folder}" in message
+    assert f"1 of 8 episodes are missing, the first is {first}#cot; resume with: cotbench run --resume {folder}" in message
     shutil.copy(played() / "episodes.jsonl", folder)
     _lines(folder, lambda lines: lines.append(lines.pop()[:-9]))
     assert "1 of 8 episodes are missing" in _not_packed(folder)
@@ -691,17 +693,20 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a field twice": (
         lambda: _manifest(b'"python":', b'"python": "2", "python":'),
-        "manifest.json: the field 'python' stands there twice",
+        "manifest.json: the field 'python' occurs twice",
     ),
     "a field twice, once escaped": (
         lambda: _second(b'"score":', b'"\\u0073core":1.0,"score":'),
-        "episodes.jsonl, line 2: the field 'score' stands there twice",
+        "episodes.jsonl, line 2: the field 'score' occurs twice",
     ),
-    "not a number": (lambda: _second(b'"score":0.0', b'"score":NaN'), "episodes.jsonl, line 2: holds NaN, which is no number"),
-    "infinity": (lambda: _second(b'"score":0.0', b'"score":-Infinity'), "line 2: holds -Infinity, which is no number"),
+    "not a number": (
+        lambda: _second(b'"score":0.0', b'"score":NaN'),
+        "episodes.jsonl, line 2: holds NaN, which is not a number",
+    ),
+    "infinity": (lambda: _second(b'"score":0.0', b'"score":-Infinity'), "line 2: holds -Infinity, which is not a number"),
     "infinity in the manifest": (
         lambda: edited(packed(), manifest=setting("hardware", to={"cpus": float("inf")})),
-        "manifest.json: holds Infinity, which is no number",
+        "manifest.json: holds Infinity, which is not a number",
     ),
     "1e999": (lambda: _second(b'"score":0.0', b'"score":1e999'), "line 2: holds a number that is too large: '1e999'"),
     "a long number": (

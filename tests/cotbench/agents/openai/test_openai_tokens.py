@@ -141,7 +141,7 @@ def test_a_token_that_the_server_puts_first_is_not_sent_twice(tmp_path: Path, fo
 def test_a_wanted_tokenizer_must_be_there(server: FakeServer, tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="cannot load the tokenizer of"):
         served(server, f"tokenizer={tmp_path}")
-    with pytest.raises(AgentError, match="no tokenizer: 'fake' is no folder"):
+    with pytest.raises(AgentError, match="no tokenizer: 'fake' is neither a folder"):
         served(server, "way=completions")
 
 
