@@ -164,7 +164,7 @@ def _cost(config: BaseConfig, sizes: TokenSizes, episodes: int) -> float:
 
 BASE = Recipe(
     name=NAME,
-    description="the model that tiny begins as: it reads transcripts of generated games, some actions behind a short trace",
+    description="pretraining of tiny: on transcripts of generated games, some actions after a short trace",
     config=BaseConfig,
     run=train_base,
     cost=_cost,

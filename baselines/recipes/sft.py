@@ -264,9 +264,9 @@ def _paper_row(config: SFTConfig) -> str | None:
 
 
 PRESETS = {
-    "paper": Preset("5 epochs, learning rate 1e-5, 16 decisions a step"),
+    "paper": Preset("5 epochs, learning rate 1e-5, 16 decisions per step"),
     "tiny": Preset(
-        "1 epoch, learning rate 2e-3, whole episodes as trees, at least 16 decisions a step, averaged weights",
+        "1 epoch, learning rate 2e-3, whole episodes as trees, at least 16 decisions per step, averaged weights",
         {
             "model": "tiny",
             "epochs": 1.0,

@@ -41,7 +41,7 @@ BETRAYAL = re.compile(
 
 
 def expert_fill(agent: str, *, inner: str = "") -> ExpertFill:
-    """The factory of `expert-fill:AGENT`, which takes queries in at any time where the agent AGENT does.
+    """The expert's actions, with traces that another agent writes (expert-fill:AGENT).
 
     Args:
         agent: the spec of the agent that writes the traces, without options: `expert-fill:hf:smollm2`.

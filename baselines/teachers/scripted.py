@@ -17,7 +17,7 @@ from cotbench.registry import load
 
 
 class Scripted:
-    """Takes the expert's action after varied, first-person reasoning towards it.
+    """The expert's actions, after varied, first-person reasoning.
 
     In ALFWorld the expert is the one that sees what a player sees; in ScienceWorld it follows the gold path, in BFCL the ground
     truth, call by call: for a call may use the results of the one before it.

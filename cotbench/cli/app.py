@@ -42,7 +42,7 @@ COMMANDS = {
         built=True,
     ),
     "study": Entry(
-        "Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Started again, it goes on.",
+        "Run a whole study: traces, training, rollouts and probes at every checkpoint, report. Run it again to continue.",
         "study:study",
     ),
     "report": Entry(
@@ -57,8 +57,8 @@ COMMANDS = {
     "probe": Entry(
         "Measure an agent on a fixed set of states: what it answers there, what it follows, where it looks.", "probe:probe"
     ),
-    "doctor": Entry("What is installed, what is missing, and the exact command that fixes it.", "doctor:doctor"),
-    "leaderboard": Entry("Submit runs, replay them, list and show them, serve them.", "leaderboard_pages:app"),
+    "doctor": Entry("Show what is installed, what is missing, and the exact command that fixes it.", "doctor:doctor"),
+    "leaderboard": Entry("Submit and verify runs; list, show and serve leaderboards.", "leaderboard_pages:app"),
     "list": Entry("List agents, environments, recipes, or the tasks of a split.", "listing:app"),
     "data": Entry("Pinned wheels that are read as data: list what is here, fetch what is missing.", "data:app"),
 }

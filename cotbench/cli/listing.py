@@ -21,7 +21,7 @@ def agents(
     import_: Import = None,
     json_: _Json = False,
 ) -> None:
-    """The agents that --agent accepts."""
+    """List the agents that --agent accepts."""
     from cotbench.agents.registry import agent_names, builtin_summaries, summary_of
 
     known = builtin_summaries()
@@ -38,7 +38,7 @@ def agents(
 
 @app.command("envs")
 def envs(import_: Import = None, json_: _Json = False) -> None:
-    """The environments, with the size of every split."""
+    """List the environments, with the size of every split."""
     from cotbench.envs.registry import env_entry, env_names
 
     rows = []
@@ -61,7 +61,7 @@ def tasks(
     import_: Import = None,
     json_: _Json = False,
 ) -> None:
-    """The task ids of a split, one a line."""
+    """List the task ids of a split, one per line."""
     import json
 
     from cotbench.envs.registry import env_entry
@@ -75,7 +75,7 @@ def tasks(
 
 @app.command("recipes")
 def recipes(import_: Import = None, json_: _Json = False) -> None:
-    """The ways to train that --recipe accepts, and the presets."""
+    """List the training recipes that --recipe accepts, and the presets."""
     from cotbench.recipes import recipe_named, recipe_names
 
     entries = [recipe_named(name) for name in recipe_names()]
@@ -87,7 +87,7 @@ def recipes(import_: Import = None, json_: _Json = False) -> None:
 
 @app.command("probes")
 def probes(import_: Import = None, json_: _Json = False) -> None:
-    """What `cotbench probe` measures, with each probe's options."""
+    """List the probes of `cotbench probe`, with their options."""
     from cotbench.probes.probe import probe_named, probe_names
 
     rows = []

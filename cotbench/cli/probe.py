@@ -95,7 +95,7 @@ def probe(
                     data=resources.data,
                 )
     except KeyboardInterrupt:
-        return print_interrupted("what was measured is kept", again, target / CONFIG)
+        return print_interrupted("measured states are kept", again, target / CONFIG)
     return _print_outcome(summary, target, json_, again, verbose=verbose)
 
 

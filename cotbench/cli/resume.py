@@ -82,7 +82,7 @@ def print_interrupted(what: str, again: str, manifest: Path) -> int:
     """Print that a command was interrupted, with the command line that goes on where there is something to go on with.
 
     Args:
-        what: what has survived: "what was played is kept".
+        what: what has survived: "played episodes are kept".
         again: the command line that resumes the folder.
         manifest: the file that it needs.
 

@@ -93,7 +93,7 @@ def run(
             if summary is not None:
                 suite.write_suite_summary(opened, summary)
     except KeyboardInterrupt:
-        return print_interrupted("what was played is kept", again, target / kind.manifest)
+        return print_interrupted("played episodes are kept", again, target / kind.manifest)
     if summary is None:
         return _print_outcome(outcomes[0], json_, again, verbose=verbose)
     return _print_suite(target, outcomes, summary, json_, again, verbose=verbose)

@@ -37,7 +37,7 @@ def study(
         bool, typer.Option("--json", help="Print the plan, or the report's numbers, as JSON", rich_help_panel=OUTPUT)
     ] = False,
 ) -> int:
-    """Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Started again, it goes on."""
+    """Run a whole study: traces, training, rollouts and probes at every checkpoint, report. Run it again to continue."""
     from cotbench.cli.options import model_of
     from cotbench.cli.resume import print_interrupted, resume_command
     from cotbench.report.require import require_report
@@ -62,7 +62,7 @@ def study(
             with _progress(plan, target) as observer, _executor(config, jobs) as executor:
                 failures = run_study(target, plan, executor, observer)
     except KeyboardInterrupt:
-        return print_interrupted("what was done is kept, resume with", again, target / folder.STUDY)
+        return print_interrupted("finished stages are kept, resume with", again, target / folder.STUDY)
     if failures:
         first = failures[0]
         echo_error(

@@ -113,7 +113,7 @@ def _play(
                 outcome = play_run(plan, opened, json_, player, resources, debug=debug)
             summary = write_traces(outcome, parquet=parquet, encoder=encoder)
     except KeyboardInterrupt:
-        return print_interrupted("what was played is kept", again, manifest)
+        return print_interrupted("played episodes are kept", again, manifest)
     return _print(outcome, summary, json_, again)
 
 

@@ -158,7 +158,7 @@ def _print_interrupted(target: Path, again: str) -> int:
     if not first_process():
         return INTERRUPTED
     step = last_step(target)
-    what = f"its state after step {step} is kept" if step else "no step is kept"
+    what = f"its state after step {step} was saved" if step else "no step was saved"
     return print_interrupted(what, again, target / TRAINING_FOLDER.manifest)
 
 

@@ -140,7 +140,7 @@ def _checked(entry: Entry) -> list[str]:
     if found is not None:
         lines.append(
             f"played again on {found.tasks} of {found.of} tasks, {minute(found.when)}: {found.decisions_agreeing:,} of "
-            f"{found.decisions:,} decisions the same, whole episodes the same {format_estimate(found.episodes_agreeing)}"
+            f"{found.decisions:,} decisions are the same, identical episodes {format_estimate(found.episodes_agreeing)}"
         )
     return lines
 

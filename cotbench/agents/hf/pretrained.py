@@ -163,7 +163,7 @@ def _without_code(source: str, load: Callable[[], _T]) -> _T:
     except (ValueError, ImportError) as error:
         if any(mark in str(error) for mark in _OWN_CODE):
             raise AgentError(
-                f"{source} needs custom code, which cotbench never runs: use a model that transformers supports itself, or serve "
-                "it elsewhere and name the server (openai:MODEL@URL)"
+                f"{source} needs custom code, which cotbench never runs: use a model that transformers supports itself, or "
+                "serve it elsewhere and name the server (openai:MODEL@URL)"
             ) from error
         raise

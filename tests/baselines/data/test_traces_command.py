@@ -76,7 +76,7 @@ def test_a_folder_is_a_run_with_training_data_beside(cli: Any) -> None:
     words = [len(trace.split()) for one in read for trace in one.traces if trace]
     numbers = f"kept 4 of 4 episodes (0 failed, 0 without traces, 0 errors), {decisions} decisions"
     assert code == 0
-    lines = [f"{numbers}, {sum(words) / len(words):.1f} words a trace", "traces: t/traces.jsonl"]
+    lines = [f"{numbers}, {sum(words) / len(words):.1f} words per trace", "traces: t/traces.jsonl"]
     assert out.splitlines() == [*lines, "decodability: not measured; it needs traces of at least 10 tasks"]
     loaded = cotbench.load_run(folder)
     config = loaded.manifest.config

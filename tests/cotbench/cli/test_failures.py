@@ -287,7 +287,7 @@ def test_every_command_that_asks_an_agent_says_its_bug_in_one_line(
     )
     assert sum(line.startswith("error: ") for line in err.splitlines()) == 1 and "Traceback" not in err
     if command == "resume":
-        assert sum(episode.error is None for episode in _played(tmp_path / "begun").values()) == 2, "what was played is kept"
+        assert sum(episode.error is None for episode in _played(tmp_path / "begun").values()) == 2, "played episodes are kept"
     else:
         assert list(tmp_path.iterdir()) == []
     assert {path: path.read_bytes() for path in recorded.rglob("*") if path.is_file()} == before
