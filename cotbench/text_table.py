@@ -1,4 +1,4 @@
-"""Tables and lines of text in a terminal. Invariant: at any width no cell is left out or cut, and no number, label or id is
+"""Tables in a terminal. Invariant: at any width no cell is left out or cut, and no number, label or id is
 broken in the middle; only a word that is itself longer than the line runs over its end.
 
 Where a row needs more room than there is, heads are wrapped, intervals go below their numbers, and long labels go above
@@ -14,8 +14,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 from rich.cells import cell_len
-from rich.segment import Segment
 
+from cotbench.paragraph import TOGETHER, Line, wrapped
 from cotbench.printable import printable
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 Kind = Literal["number", "label", "text"]
 _SEPARATOR = "  "
-_TEXT_WIDTH = 24
+_TEXT_WIDTH = 20
 """Columns that a column of running text gets at least, where it has as many."""
-_TOGETHER = "\u00a0"
-"""A space at which no line is broken."""
+_INDENT = 4
+"""Columns before what goes below its row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,70 +90,6 @@ def table_row(*cells: str | TextCell, style: str = "") -> TableRow:
         style: of rich, such as `bold`.
     """
     return TableRow(tuple(cell if isinstance(cell, TextCell) else TextCell(cell) for cell in cells), style)
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of a text, as it is drawn."""
-
-    text: str
-    style: str = ""
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        yield Segment(self.text, console.get_style(self.style) if self.style else None)
-        yield Segment.line()
-
-
-@dataclass(frozen=True, slots=True)
-class Paragraph:
-    """A text that is wrapped between words.
-
-    Attributes:
-        style: of rich, such as `bold`.
-        indent: of all lines but the first.
-    """
-
-    text: str
-    style: str = ""
-    indent: int = 2
-
-    def lines(self, width: int) -> list[Line]:
-        """Return the lines of the text.
-
-        Args:
-            width: columns of the terminal.
-        """
-        return [Line(line, self.style) for line in wrapped(printable(self.text), width, self.indent)]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Line]:
-        yield from self.lines(options.max_width)
-
-
-def together(text: str) -> str:
-    """Return a text in which no line is broken at a space."""
-    return text.replace(" ", _TOGETHER)
-
-
-def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
-    """Return the lines of a text, broken between words alone: a word that is longer than a line has one of its own.
-
-    Args:
-        text: with line breaks where lines have to end.
-        width: columns of a line.
-        indent: columns left free before what does not fit into the first line.
-    """
-    lines = []
-    for part in text.split("\n"):
-        words = part.split(" ")
-        line = words[0]
-        for word in words[1:]:
-            if line.strip() and cell_len(line) + 1 + cell_len(word) > width:
-                lines.append(line.rstrip())
-                line = " " * indent + word
-            else:
-                line = f"{line} {word}"
-        lines.append(line.rstrip())
-    return [line.replace(_TOGETHER, " ") for line in lines]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +158,11 @@ class TextTable:
     def _blocks(self, width: int) -> Iterator[Line]:
         named = next((place for place, column in enumerate(self.columns) if column.kind == "label"), 0)
         others = [place for place in range(len(self.columns)) if place != named]
-        titles = [column.title.replace(_TOGETHER, " ") for column in self.columns]
+        titles = [column.title.replace(TOGETHER, " ") for column in self.columns]
         room = max((cell_len(titles[place]) for place in others), default=0)
         for row in self.rows:
-            yield from (Line(line, row.style or "bold") for line in _stacked(row.cells[named], width))
+            head = _block_cell(row.cells[named], self.columns[named].kind, width)
+            yield from (Line(line, row.style or "bold") for line in head)
             for place in others:
                 cell, title = row.cells[place], titles[place]
                 if not str(cell):
@@ -247,17 +184,17 @@ def _block_cell(cell: TextCell, kind: Kind, width: int) -> list[str]:
 
 def _stacked(cell: TextCell, width: int) -> list[str]:
     """Return a cell in one line where that fits, else with what stands beside below."""
-    whole = str(cell).replace(_TOGETHER, " ").split("\n")
+    whole = str(cell).replace(TOGETHER, " ").split("\n")
     if max(map(cell_len, whole)) <= width or not cell.beside:
         return whole
-    return [part.replace(_TOGETHER, " ") for part in (*cell.value.split("\n"), cell.beside)]
+    return [part.replace(TOGETHER, " ") for part in (*cell.value.split("\n"), cell.beside)]
 
 
 class _Layout:
     """One way to lay out a table: whether what stands beside is `below`, heads are wrapped, and long labels stand above."""
 
     def __init__(self, table: TextTable, width: int, *, below: bool, wrapped_heads: bool, labels_above: bool) -> None:
-        self._table, self._below, self._wrapped_heads = table, below, wrapped_heads
+        self._table, self._width, self._below, self._wrapped_heads = table, width, below, wrapped_heads
         labels = [place for place, column in enumerate(table.columns) if column.kind == "label"]
         self._above = labels[0] if labels_above and labels else None
         self._values = [self._widest(place, lambda cell: cell.value) for place in range(len(table.columns))]
@@ -311,8 +248,8 @@ class _Layout:
         least = list(natural)
         for place, column in enumerate(columns):
             if column.kind == "text":
-                words = (_width(word) for cell in self._cells(place) for word in str(cell).replace("\n", " ").split(" "))
-                longest = 0 if place == len(columns) - 1 else max(words, default=0)  # A last cell may run over.
+                # A last cell with a longer word goes below its row.
+                longest = 0 if place == len(columns) - 1 else max(map(_longest_word, self._cells(place)), default=0)
                 least[place] = min(natural[place], max(_TEXT_WIDTH, longest, heads[place]))
             elif place == self._above:
                 least[place] = max(heads[place], min(natural[place], 8))
@@ -325,13 +262,15 @@ class _Layout:
             needed = (max(_width(cell.value), _width(cell.beside)) for cell in self._cells(self._above))
             inside = [width for width in needed if width <= widths[self._above]]
             widths[self._above] = max([heads[self._above], *inside])
+            before = sum(widths[: self._above]) + len(_SEPARATOR) * self._above
+            self.fits = self.fits and before + self._values[self._above] <= width
         return widths
 
     def _head_lines(self, place: int) -> list[str]:
         column = self._table.columns[place]
         width = self._widths[place]
         if not self._wrapped_heads and column.beside and not self._is_below(place):
-            return [f"{_left(column.title, self._values[place])}{_SEPARATOR}{column.beside}".replace(_TOGETHER, " ")]
+            return [f"{_left(column.title, self._values[place])}{_SEPARATOR}{column.beside}".replace(TOGETHER, " ")]
         lines = [line for part in (column.title, column.beside) if part for line in wrapped(part, width)]
         return [_right(line, width) if column.kind == "number" else line for line in lines] or [""]
 
@@ -345,20 +284,24 @@ class _Layout:
             lines = str(cell).split("\n")
         else:
             lines = [f"{_left(cell.value, self._values[place])}{_SEPARATOR}{cell.beside}"]
-        lines = [line.replace(_TOGETHER, " ") for line in lines]
+        lines = [line.replace(TOGETHER, " ") for line in lines]
         return [_right(line, width) if column.kind == "number" else line for line in lines]
 
     def _row(self, row: TableRow) -> Iterator[str]:
         cells, place = [self._cell_lines(place, cell) for place, cell in enumerate(row.cells)], self._above
+        below: list[str] = []
+        if self._table.columns[-1].kind == "text" and _longest_word(row.cells[-1]) > self._widths[-1]:
+            cells[-1], below = [""], [" " * _INDENT + line for line in wrapped(str(row.cells[-1]), self._width - _INDENT)]
         if place is not None and max(map(cell_len, cells[place])) > self._widths[place]:
             before = [lines[0] for lines in cells[:place]]
-            yield self._joined([*before, row.cells[place].value.replace(_TOGETHER, " ")])
+            yield self._joined([*before, row.cells[place].value.replace(TOGETHER, " ")])
             beside = row.cells[place].beside
             cells = [[""]] * place + [[beside]] + cells[place + 1 :]
             if cell_len(beside) > self._widths[place]:
                 yield self._joined([*([""] * place), beside])
                 cells[place] = [""]
         yield from map(self._joined, zip_longest(*cells, fillvalue=""))
+        yield from below
 
     def _joined(self, cells: Iterable[str]) -> str:
         """Return a line of cells; a number is to the right already."""
@@ -372,6 +315,10 @@ def _shared(least: Sequence[int], natural: Sequence[int], free: int) -> list[int
     for place, width in enumerate(least):
         widths[place] += min(natural[place] - width, (natural[place] - width) * free // max(missing, 1))
     return widths
+
+
+def _longest_word(cell: TextCell) -> int:
+    return max(map(cell_len, str(cell).replace("\n", " ").split(" ")))
 
 
 def _to_bottom(lines: list[str], high: int) -> list[str]:

@@ -34,7 +34,7 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="Print JSON")] = Fa
     if json_:
         echo_json(json.dumps(rows, indent=2))
         return
-    from cotbench.text_table import Paragraph
+    from cotbench.paragraph import Paragraph
 
     lines = [f"cache: {cache_folder()}"]
     for row in rows:

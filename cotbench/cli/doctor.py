@@ -33,7 +33,8 @@ def doctor(
     if json_:
         echo_json(json.dumps([asdict(finding) for finding in findings], indent=2))
         return
-    from cotbench.text_table import Line, Paragraph, TableColumn, TextTable, table_row
+    from cotbench.paragraph import Line, Paragraph
+    from cotbench.text_table import TableColumn, TextTable, table_row
 
     rows = tuple(table_row(one.what, one.found, style="yellow" if one.mend else "") for one in findings)
     parts: list[Any] = [TextTable((TableColumn("what", "label"), TableColumn("found", "text")), rows)]

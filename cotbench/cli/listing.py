@@ -30,7 +30,7 @@ def agents(
     _print(("agent", "what it is"), rows, json_)
     if not json_:
         from cotbench.agents.hf.loading import ALIASES
-        from cotbench.text_table import Paragraph, together
+        from cotbench.paragraph import Paragraph, together
 
         aliases = ", ".join(together(f"hf:{alias} = {name}") for alias, name in ALIASES.items())
         print_tables(Paragraph(f"aliases: {aliases}"))
@@ -114,7 +114,8 @@ def _print(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], as_json: bool
 
         echo_json(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
         return
-    from cotbench.text_table import TableColumn, TextTable, table_row, together
+    from cotbench.paragraph import together
+    from cotbench.text_table import TableColumn, TextTable, table_row
 
     columns = tuple(TableColumn(title, "text" if title in _TEXTS else "label") for title in head)
     if _SIZES in head:  # No line ends between a split and its size.

@@ -89,6 +89,6 @@ def print_interrupted(what: str, again: str, manifest: Path) -> int:
     Returns:
         The exit code.
     """
-    found = f"; {what}: {again}" if manifest.is_file() else " before anything was written: start it again"
+    found = f"; {what}; resume with: {again}" if manifest.is_file() else " before anything was written: start it again"
     echo_error(f"interrupted{found}")
     return INTERRUPTED

@@ -62,7 +62,7 @@ def study(
             with _progress(plan, target) as observer, _executor(config, jobs) as executor:
                 failures = run_study(target, plan, executor, observer)
     except KeyboardInterrupt:
-        return print_interrupted("finished stages are kept, resume with", again, target / folder.STUDY)
+        return print_interrupted("finished stages are kept", again, target / folder.STUDY)
     if failures:
         first = failures[0]
         echo_error(
@@ -147,10 +147,10 @@ def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json
     import json
     import shlex
 
+    from cotbench.paragraph import Paragraph
     from cotbench.study import cost
     from cotbench.study.folder import is_done
     from cotbench.study.plan_power import power_parts
-    from cotbench.text_table import Paragraph
 
     rows = []
     for stage in plan.stages:
@@ -197,7 +197,8 @@ def _costs(name: str, target: Path, rows: list[Any], jobs: int) -> Any:
     from rich.console import Group
 
     from cotbench.cli.study_progress import format_duration
-    from cotbench.text_table import Paragraph, TableColumn, TextTable, table_row
+    from cotbench.paragraph import Paragraph
+    from cotbench.text_table import TableColumn, TextTable, table_row
 
     left = [row for row in rows if not row[1]]
     done = len(rows) - len(left)
@@ -248,7 +249,7 @@ def _report(target: Path, as_json: bool) -> int:
     if as_json:
         echo_json((target / "numbers.json").read_text("utf-8"), nl=False)
         return 0
-    from cotbench.text_table import Paragraph
+    from cotbench.paragraph import Paragraph
 
     claims = [] if page.claims is None else [_claims(page.claims)]
     print_tables(*claims, *map(Paragraph, (*page.answer, *page.warnings)))

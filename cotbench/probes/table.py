@@ -6,11 +6,12 @@ import re
 
 from rich.console import Group, RenderableType
 
+from cotbench.paragraph import Paragraph, together
 from cotbench.probes.folder import ProbeSummary
 from cotbench.probes.numbers import ProbeNumbers
 from cotbench.runs.tables import NAMES, NO_ELICITATION
 from cotbench.stats.formatting import estimate_cell
-from cotbench.text_table import Paragraph, TableColumn, TextTable, table_row, together
+from cotbench.text_table import TableColumn, TextTable, table_row
 
 _INTERVALS = "95 % intervals over tasks: cluster bootstrap"
 _WIDTHLESS = "; an interval of zero width means that all tasks gave the same value"

@@ -7,11 +7,12 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 
 from cotbench.paper import SOURCE
+from cotbench.paragraph import Paragraph, together
 from cotbench.runs.comparison import Comparison, EnvComparison, Paired, Side, name_of_test
 from cotbench.runs.tables import NAMES
 from cotbench.stats.estimates import Estimate
 from cotbench.stats.formatting import estimate_cell
-from cotbench.text_table import Paragraph, TableColumn, TableRow, TextCell, TextTable, table_row, together
+from cotbench.text_table import TableColumn, TableRow, TextCell, TextTable, table_row
 
 _INTERVALS = "95 % intervals over tasks, not over seeds"
 _HOW = (

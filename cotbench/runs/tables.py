@@ -11,12 +11,13 @@ from rich.console import Group, RenderableType
 
 from cotbench.envs.registry import env_entry
 from cotbench.failure import INFRASTRUCTURE
+from cotbench.paragraph import Paragraph, together
 from cotbench.prompting.elicitation import Mode
 from cotbench.runs.suite import SuiteSummary
 from cotbench.runs.summary import ModeSummary, Revisions, Summary
 from cotbench.stats.estimates import Estimate
 from cotbench.stats.formatting import estimate_cell, format_estimate
-from cotbench.text_table import Paragraph, TableColumn, TextCell, TextTable, table_row, together
+from cotbench.text_table import TableColumn, TextCell, TextTable, table_row
 
 _INTERVALS = "95 % intervals over tasks"
 _HOW = (

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from cotbench.envs.registry import env_entry
 from cotbench.paper import BENEFITS, paper_benefit
+from cotbench.paragraph import Paragraph
 from cotbench.stats.crossed import FEW_SEEDS
 from cotbench.stats.power import (
     CLUSTERING,
@@ -25,7 +26,7 @@ from cotbench.stats.power import (
     smallest_margin,
 )
 from cotbench.study.config import StudyConfig, Where
-from cotbench.text_table import Kind, Paragraph, TableColumn, TextTable, table_row
+from cotbench.text_table import Kind, TableColumn, TextTable, table_row
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from cotbench.leaderboard.boards.view import BoardView, Standing
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import Entry
 from cotbench.leaderboard.store.levels import LEGEND, LEVELS, MARKS, Level, head_level
+from cotbench.paragraph import Line, Paragraph, together
 from cotbench.runs.tables import run_table
 from cotbench.stats.formatting import estimate_cell, format_estimate
-from cotbench.text_table import Line, Paragraph, TableColumn, TextCell, TextTable, table_row, together
+from cotbench.text_table import TableColumn, TextCell, TextTable, table_row
 
 _RANKS = (
     "rank: only for entries that were replayed, played the whole split and are no baseline; entries whose paired difference "

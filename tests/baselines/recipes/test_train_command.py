@@ -190,11 +190,11 @@ def test_interrupted_it_saves_first_and_goes_on_from_that_step(
 ) -> None:
     code, out, err, _ = interrupted(7, number, arguments=[*TRAIN, *more])
     assert (code, out) == (130, "")
-    assert err.split("\n") == ["", SAVES, f"interrupted; its state after step 7 was saved: {GO_ON}", ""]
+    assert err.split("\n") == ["", SAVES, f"interrupted; its state after step 7 was saved; resume with: {GO_ON}", ""]
     assert states(Path("o")) == ["checkpoint-3", "checkpoint-5*", "interrupted-7*"]
     assert not Path("o/recipe.json").exists()
     code, _, err, steps = interrupted(8, number, arguments=["train", "--resume", "o"])
-    assert code == 130 and f"its state after step 8 was saved: {GO_ON}" in err
+    assert code == 130 and f"its state after step 8 was saved; resume with: {GO_ON}" in err
     assert steps == [8], "from the interrupt, not from the checkpoint before"
     assert states(Path("o")) == ["checkpoint-3", "checkpoint-5", "checkpoint-8*"], "that one is of the series"
     code, _, err, steps = interrupted(9, number, arguments=["train", "--resume", "o"])
@@ -215,7 +215,7 @@ def test_an_interrupted_state_is_no_checkpoint_of_a_series(interrupted: Any) -> 
 def test_a_second_interrupt_ends_at_once_and_sigterm_is_one_request(interrupted: Any, whole: Path) -> None:
     code, _, err, steps = interrupted(7, signal.SIGINT, signal.SIGINT, arguments=TRAIN)
     assert (code, steps[-1]) == (130, 7)
-    assert err.split("\n") == ["", SAVES, f"interrupted; its state after step 5 was saved: {GO_ON}", ""]
+    assert err.split("\n") == ["", SAVES, f"interrupted; its state after step 5 was saved; resume with: {GO_ON}", ""]
     assert states(Path("o")) == ["checkpoint-3", "checkpoint-5*"]
     code, _, err, steps = interrupted(7, signal.SIGTERM, signal.SIGTERM, arguments=["train", "--resume", "o"])
     assert code == 130 and "its state after step 7 was saved" in err and steps == [6, 7]
@@ -254,7 +254,7 @@ def test_interrupted_from_outside(cli: Any, whole: Path, capfd: pytest.CaptureFi
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 143
     step = last_step(Path("o"))
-    assert capfd.readouterr().err.split("\n") == ["", SAVES, f"interrupted; its state after step {step} was saved: {GO_ON}", ""]
+    assert capfd.readouterr().err.split("\n") == ["", SAVES, f"interrupted; its state after step {step} was saved; resume with: {GO_ON}", ""]
     assert cli("train", "--resume", "o")[0] == 0
     same(Path("o"), whole)
 

@@ -174,7 +174,7 @@ def test_ctrl_c_keeps_what_was_played(cli: Any, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(RandomAgent, "decide", interrupted)
     code, _, error = cli(*RUN, "--out", "here")
-    assert (code, error) == (130, "interrupted; played episodes are kept: cotbench run --resume here")
+    assert (code, error) == (130, "interrupted; played episodes are kept; resume with: cotbench run --resume here")
 
 
 def test_a_missing_engine_is_said_before_anything_is_played(cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

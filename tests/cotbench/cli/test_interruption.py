@@ -239,5 +239,5 @@ def test_a_run_that_is_told_to_end(tmp_path: Path, number: signal.Signals) -> No
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (128 + number, ""), err
-    assert err.splitlines()[-1] == f"interrupted; played episodes are kept: cotbench run --resume {tmp_path / 'r'}"
+    assert err.splitlines()[-1] == f"interrupted; played episodes are kept; resume with: cotbench run --resume {tmp_path / 'r'}"
     assert "Traceback" not in err

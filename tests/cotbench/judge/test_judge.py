@@ -252,7 +252,7 @@ def test_interrupted_and_resumed_it_is_the_same(cli: Any, here: Path, monkeypatc
     code, _, error = cli(*BY_TEST)
     assert (code, error) == (
         130,
-        "interrupted; judged states are kept: cotbench judge run --agent judge-test --resume",
+        "interrupted; judged states are kept; resume with: cotbench judge run --agent judge-test --resume",
     )
     assert len(_judged()) == 3
     assert not (LINES.parent / "probe.json").exists()

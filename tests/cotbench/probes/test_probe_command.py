@@ -102,7 +102,7 @@ def test_killed_while_its_reference_plays_it_goes_on(
 
         patch.setattr("cotbench.cli.playing.play_run", interrupted)
         assert run_cli(["probe", "alignment", "--agent", "scripted", *SMALL, "--out", str(out)]) == 130
-    assert f"interrupted; measured states are kept: cotbench probe --resume {out}" in capsys.readouterr().err
+    assert f"interrupted; measured states are kept; resume with: cotbench probe --resume {out}" in capsys.readouterr().err
     with small_split():
         assert run_cli(["probe", "--resume", str(out)]) == 0
     assert read_probe(out).numbers.states == 6
