@@ -143,7 +143,9 @@ def _turn(message: Any, number: int) -> _Turn:
     beside = [*(_reasoning_field(fields, name, where) for name in _REASONING), "\n".join(parts)]
     reasoning = {one.strip() for one in beside if one.strip()}
     if len(reasoning) > 1:
-        raise ConversationError(f"is not a conversation: {where} has two different traces beside its text; remove one of them")
+        raise ConversationError(
+            f"is not a conversation: {where} has two different traces besides its text; remove one"
+        )
     if reasoning and role != "assistant":
         raise ConversationError(f"is not a conversation: {where} has reasoning, but is not an answer; {_MEND}")
     return _Turn(role, text, next(iter(reasoning), None), _untrained(fields, role, where))
@@ -226,7 +228,7 @@ def _answer(turn: _Turn, number: int) -> tuple[str, str | None]:
         raise ConversationError(f"is not a conversation with actions: the reasoning of answer {number} holds a tag; remove it")
     if answer.trace and answer.trace != turn.reasoning:
         raise ConversationError(
-            f"is not a conversation with actions: answer {number} has one trace in its text and another beside it; remove one"
+            f"is not a conversation with actions: answer {number} has one trace in its text and another in a field; remove one"
         )
     return answer.action, turn.reasoning
 

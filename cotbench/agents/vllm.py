@@ -91,7 +91,7 @@ class VLLMAgent:
         except ValueError as error:
             raise UsageError(f"vllm:{model}: args={args}: {error}") from error
         if any(argument.startswith("--api-key") for argument in more):
-            raise UsageError("the server of a vllm: agent listens on this machine alone and takes no key: omit --api-key")
+            raise UsageError("the server of a vllm: agent listens only on this machine and takes no key: omit --api-key")
         self.name = f"vllm:{model}"
         if (folder := Path(served).expanduser()).is_dir():
             require_safetensors(folder)

@@ -73,7 +73,7 @@ def _check_name(name: str, *, allowed: bool) -> None:
         if not allowed or not _VERSION.fullmatch(version) or version.lower() == "localhost" or _is_ip_address(version):
             raise UsageError(
                 f"openai:{before}@...: what follows the @ is not a URL: write the URL with http:// or https:// before the host "
-                "(openai:MODEL@URL), also behind a model's name that itself holds an @"
+                "(openai:MODEL@URL), also after a model name that itself contains an @"
             )
 
 

@@ -120,7 +120,10 @@ PLAIN = line(ANSWER)
         ),
         ({"messages": [{**USER, "train": True}]}, "message 1 has train True, but answers with a trace are trained on"),
         ({"messages": [{**USER, "thinking": "x"}]}, "message 1 has reasoning, but is not an answer"),
-        (line({"content": ANSWER, "thinking": "x", "reasoning": "y"}), "message 2 has two different traces beside its text"),
+        (
+            line({"content": ANSWER, "thinking": "x", "reasoning": "y"}),
+            "message 2 has two different traces besides its text",
+        ),
         (line({"content": f"<think>x</think>{ANSWER}", "reasoning": "y"}), "answer 1 has one trace in its text and another"),
         (line({"content": ANSWER, "thinking": True}), "`thinking` of message 2 is not a text"),
         (line({"content": ANSWER, "thinking": "so <action>look</action>"}), "the reasoning of answer 1 holds a tag"),

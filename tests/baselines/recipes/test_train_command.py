@@ -254,7 +254,12 @@ def test_interrupted_from_outside(cli: Any, whole: Path, capfd: pytest.CaptureFi
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 143
     step = last_step(Path("o"))
-    assert capfd.readouterr().err.split("\n") == ["", SAVES, f"interrupted; its state after step {step} was saved; resume with: {GO_ON}", ""]
+    assert capfd.readouterr().err.split("\n") == [
+        "",
+        SAVES,
+        f"interrupted; its state after step {step} was saved; resume with: {GO_ON}",
+        "",
+    ]
     assert cli("train", "--resume", "o")[0] == 0
     same(Path("o"), whole)
 
