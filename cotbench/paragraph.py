@@ -1,5 +1,5 @@
-"""Lines and paragraphs of text in a terminal. Invariant: a line ends between words alone; a longer word runs over the end of its
-line, so that a path or a command can be copied whole.
+"""Lines and paragraphs of text in a terminal. Invariant: a line ends between words alone; a longer word runs over its
+end, so that a path or a command can be copied whole.
 """
 
 from __future__ import annotations

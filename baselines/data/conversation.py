@@ -143,9 +143,7 @@ def _turn(message: Any, number: int) -> _Turn:
     beside = [*(_reasoning_field(fields, name, where) for name in _REASONING), "\n".join(parts)]
     reasoning = {one.strip() for one in beside if one.strip()}
     if len(reasoning) > 1:
-        raise ConversationError(
-            f"is not a conversation: {where} has two different traces besides its text; remove one"
-        )
+        raise ConversationError(f"is not a conversation: {where} has two different traces besides its text; remove one")
     if reasoning and role != "assistant":
         raise ConversationError(f"is not a conversation: {where} has reasoning, but is not an answer; {_MEND}")
     return _Turn(role, text, next(iter(reasoning), None), _untrained(fields, role, where))

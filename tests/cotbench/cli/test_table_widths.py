@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two agents on the same tasks, of several types."""
     path = tmp_path_factory.mktemp("runs")
     for agent in ("random", "expert"):
-        words = ["run", "--agent", agent, "--episodes", "4", "--max-steps", "6", "--out", str(path / agent), "--json"]
+        words = ["run", "--agent", agent, "--episodes", "4", "--out", str(path / agent), "--json"]
         assert run_cli(words) == 0
     return path
 
@@ -157,7 +157,7 @@ def test_boards_and_an_entry(printed: Printed, tmp_path: Path) -> None:
 
 
 def test_a_probe(folder: Path, printed: Printed, tmp_path: Path) -> None:
-    agent = ("--agent", "random", "--reference", "expert", "--states", "4", "--out", str(tmp_path / "probe"))
+    agent = ("--agent", "random", "--reference", str(folder / "expert"), "--states", "4", "--out", str(tmp_path / "probe"))
     _, tables = printed("probe", "alignment", *agent, "--option", "prompt_elicitations=bare")
     assert "prompt exact" in [row.cells[0].value for row in tables[0].rows]
 
