@@ -166,7 +166,7 @@ def test_a_converted_model_that_is_not_the_conversion_is_refused(
     if content is not None:
         (folder / name).write_bytes(content)
     monkeypatch.setenv("COTBENCH_CACHE", str(tmp_path))
-    said = f"{folder / name} is not what the conversion of the SmolLM2 wheel gives.*cotbench data fetch smollm2 --again"
+    said = f"{folder / name} is not the result of converting the SmolLM2 wheel.*cotbench data fetch smollm2 --again"
     with pytest.raises(MissingDataError, match=said):
         loading.load("smollm2", device="cpu")
 

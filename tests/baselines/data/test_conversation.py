@@ -98,7 +98,7 @@ PLAIN = line(ANSWER)
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (line({"content": ANSWER, "tool_calls": CALLS}), "message 2 has `tool_calls`, which is unknown; take it into the text"),
+        (line({"content": ANSWER, "tool_calls": CALLS}), "message 2 has `tool_calls`, which is unknown; move it into the text"),
         (line({"content": ANSWER, "function_call": CALLS[0]}), "message 2 has `function_call`, which is unknown"),
         (
             line({"content": ANSWER, "reasoning_details": [{"text": "x"}]}),

@@ -267,7 +267,7 @@ def test_no_scored_task_passes_and_every_training_task_does(env: str) -> None:
 @pytest.mark.parametrize("env", env_names())
 def test_what_is_tuned_on_is_not_trained_on(env: str) -> None:
     for task in env_entry(env).source().tasks("paper", "dev")[::20]:
-        with pytest.raises(UsageError, match=rf"{task} is for tuning \({env} paper/dev.*\): nothing may be trained on it"):
+        with pytest.raises(UsageError, match=rf"{task} is for tuning \({env} paper/dev.*\): it must not be trained on"):
             check_tasks([task])
 
 

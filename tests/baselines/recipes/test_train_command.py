@@ -403,7 +403,7 @@ def test_the_terminal_stays_clean_with_an_adapter_too(cli: Any) -> None:
         (["--data", "lost.jsonl"], "lost.jsonl holds unsuccessful episodes only, 3 of them: there is nothing to learn from"),
         (["--data", "foreign.jsonl"], "foreign.jsonl:1 is not a conversation: it has text and no `messages`"),
         (["--data", "torn.jsonl"], "torn.jsonl:1 is not JSON"),
-        (["--data", "scored.jsonl"], "alfworld/gen/pick/0 is scored (alfworld-gen paper/id): nothing may be trained on it"),
+        (["--data", "scored.jsonl"], "alfworld/gen/pick/0 is scored (alfworld-gen paper/id): it must not be trained on"),
         (["--out", "full"], "full is not empty; choose another --out, not full"),
         (["--out", "file"], "file is a file: choose another --out"),
         (["--out", "begun"], "begun is not empty; resume with: cotbench train --resume begun"),
@@ -441,7 +441,7 @@ def test_bad_input_is_a_usage_error_in_one_line(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--data", "t", "--out", "o"], 2, "--model is missing: what is to be trained"),
+        (["--data", "t", "--out", "o"], 2, "--model is missing: name the model to train"),
         (["--model", "./m", "--out", "o"], 2, "--data is missing: make traces with cotbench traces"),
         (["--model", "./m", "--data", "t"], 2, "--out is missing: the folder of the trained model"),
         (["--resume"], 2, "--resume needs a folder: --resume DIR, or --out DIR --resume"),

@@ -55,7 +55,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         ([*RUN, "--env", "alfworld", "--data", "nowhere"], 1, "no ALFWorld games in nowhere"),
         (["run", "--resume", "nowhere"], 2, "nowhere is not a run folder"),
         (["run", "--resume"], 2, "--resume needs a folder: --resume DIR, or --out DIR --resume"),
-        (["run", "--out", "here", "--resume", "there"], 2, "name two folders"),
+        (["run", "--out", "here", "--resume", "there"], 2, "name different folders"),
         ([*RUN, "--import", "nowhere.py"], 2, "--import nowhere.py: no such file"),
         ([*RUN, "--import", "no_such_module"], 2, "--import no_such_module: ModuleNotFoundError"),
         (["list", "tasks", "--split", "tarin"], 2, "did you mean 'train'"),

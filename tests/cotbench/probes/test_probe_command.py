@@ -83,7 +83,7 @@ def test_a_folder_alone_is_gone_on_with(probed: Path, tmp_path: Path, capsys: py
     for typed, said in (
         (["--agent", "random"], "holds another measurement: its agent is 'scripted', not 'random'"),
         (["conflict"], "its probe is 'alignment', not 'conflict'"),
-        (["--out", "there"], "name two folders"),
+        (["--out", "there"], "name different folders"),
     ):
         assert run_cli(["probe", *typed, "--resume", str(out)]) == 2
         assert said in capsys.readouterr().err

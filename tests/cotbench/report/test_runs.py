@@ -228,7 +228,7 @@ def test_what_cannot_be_reported_is_said(recorded: Path, tmp_path: Path, monkeyp
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
     (tmp_path / "study.json").write_text("{}")
-    with pytest.raises(UsageError, match="report it alone"):
+    with pytest.raises(UsageError, match="report it without the others"):
         report([tmp_path, recorded])
     with pytest.raises(UsageError, match="not a run folder"):
         report([tmp_path / "nothing"])

@@ -234,7 +234,7 @@ def test_a_bootstrap_that_another_machine_rounded_otherwise_is_no_forgery(tmp_pa
 def test_a_damaged_summary_is_refused(tmp_path: Path) -> None:
     folder = _copy(tmp_path)
     (folder / "summary.json").write_text("{}")
-    assert f"summary.json is damaged: remove it, and cotbench run --resume {folder}" in _not_packed(folder)
+    assert f"summary.json is damaged: remove it, and write it again with: cotbench run --resume {folder}" in _not_packed(folder)
 
 
 # Zip files that are none, or not as they are packed.
@@ -322,11 +322,11 @@ def _overlapping() -> bytes:
 
 MANY = 1000
 TEMPER: dict[str, tuple[Callable[[], bytes], str]] = {
-    "nothing": (lambda: b"", "a submission is a zip file, and this is none"),
-    "text": (lambda: b"hello", "a submission is a zip file, and this is none"),
-    "another kind of archive": (lambda: b"\x1f\x8b\x08" + bytes(50), "a submission is a zip file, and this is none"),
+    "nothing": (lambda: b"", "a submission is a zip file, and this is not one"),
+    "text": (lambda: b"hello", "a submission is a zip file, and this is not one"),
+    "another kind of archive": (lambda: b"\x1f\x8b\x08" + bytes(50), "a submission is a zip file, and this is not one"),
     "two letters": (lambda: b"PK", "the zip file is damaged (File is not a zip file)"),
-    "a program before it": (lambda: b"MZ" + packed(), "a submission is a zip file, and this is none"),
+    "a program before it": (lambda: b"MZ" + packed(), "a submission is a zip file, and this is not one"),
     "cut off": (lambda: packed()[:-1], "the zip file is damaged (File is not a zip file)"),
     "cut in the middle": (lambda: packed()[:500], "the zip file is damaged (File is not a zip file)"),
     "empty": (lambda: zipped({}), "the zip file holds no submission.json"),

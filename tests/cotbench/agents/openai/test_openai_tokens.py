@@ -169,7 +169,7 @@ def test_a_given_actions_log_probability(folder: Path) -> None:
         assert (said.action, said.generated_tokens) == ("take mug", 0)
         server.manners.logprobs = False
         error = agent.decide([asked("prompt", given_action="take mug")])[0].error
-        assert error is not None and "does not tell the log-probabilities" in error
+        assert error is not None and "does not return log-probabilities" in error
         error = served(server, f"tokenizer={folder}").decide([asked("prompt", given_action="take mug")])[0].error
         assert error is not None and "way=completions" in error
 
