@@ -99,7 +99,7 @@ class TextTable:
     Attributes:
         columns: at least one.
         rows: each with a cell for every column.
-        narrow: where no layout fits: a block of lines for each `row`, or several tables with some of the `columns` each.
+        narrow: where no layout fits: a block of lines for each `row`, or (of numbers) several tables, by `columns`.
     """
 
     columns: tuple[TableColumn, ...]

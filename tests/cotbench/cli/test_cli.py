@@ -64,7 +64,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         (["data", "fetch", "--from", "x.whl"], 2, "--from is for one wheel"),
         ([*RUN, "--task", "alfworld/gen/pick/0"], 2, "give one of the two"),
         (["run", "--agent", "random", "--task", "alfworld/gen/pick/0", "--split", "odo"], 2, "did you mean 'ood'"),
-        ([*RUN, "--data", "nowhere"], 2, "'alfworld-gen' reads no data folder"),
+        ([*RUN, "--data", "nowhere"], 2, "'alfworld-gen' does not read a data folder"),
         ([*RUN, "--temperature", "inf"], 2, "--temperature"),
         ([*RUN, "--out", "/dev/null/x"], 2, "cannot make the run folder /dev/null/x"),
         ([*RUN, "--cache-gb", "2"], 2, "unknown option 'cache_gb' of agent 'random'"),

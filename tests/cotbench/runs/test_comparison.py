@@ -256,7 +256,7 @@ def test_a_warning_stands_where_it_was_compared_anyway(cli: Callable[..., str]) 
 
 
 def test_one_task_has_no_test(cli: Callable[..., str]) -> None:
-    text = cli("random", "one")
+    text = cli("random", "one", "--verbose")
     assert "only one task: no test" in text and "[n=1]" in text and "Holm:" not in text
     assert json.loads(cli("random", "one", "--json"))["family"] == {}
 
