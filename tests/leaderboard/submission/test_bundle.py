@@ -373,7 +373,7 @@ TEMPER: dict[str, tuple[Callable[[], bytes], str]] = {
     "a directory that is too long": (lambda: _end(packed(), 5, 2**32 - 1), " is damaged ("),
     "zip64 sizes": (
         lambda: _header(packed(), "manifest.json", directory={9: 2**32 - 1}, local={8: 2**32 - 1}),
-        "manifest.json has 4,294,967,295 bytes; at most 8,000,000 may stand there",
+        "manifest.json has 4,294,967,295 bytes; at most 8,000,000 are accepted",
     ),
     "a smaller size than there is": (
         lambda: _header(packed(), "manifest.json", directory={9: 10}, local={8: 10}),
@@ -484,7 +484,7 @@ def test_a_bomb_is_not_expanded() -> None:
     tracemalloc.start()
     assert "episodes.jsonl is damaged (Bad CRC-32" in _refusal(hidden)
     assert "episodes.jsonl, line 1: is cut off" in _refusal(short)
-    assert "episodes.jsonl has 300,000,000 bytes; at most 256,000,000 may stand there" in _refusal(announced)
+    assert "episodes.jsonl has 300,000,000 bytes; at most 256,000,000 are accepted" in _refusal(announced)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4_000_000
@@ -657,11 +657,11 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a submission of 16 kB": (
         lambda: replaced(packed(), submission=b" " * 16_001),
-        "submission.json has 16,001 bytes; at most 16,000 may stand there",
+        "submission.json has 16,001 bytes; at most 16,000 are accepted",
     ),
     "a manifest of 8 MB": (
         lambda: replaced(packed(), manifest=b" " * 8_000_001),
-        "manifest.json has 8,000,001 bytes; at most 8,000,000 may stand there",
+        "manifest.json has 8,000,001 bytes; at most 8,000,000 are accepted",
     ),
     "a field more in the manifest": (
         lambda: edited(packed(), manifest=setting("verified", to=True)),

@@ -367,7 +367,7 @@ EPISODES: dict[str, tuple[Edit, str]] = {
     "one removed": (lambda rows: rows.pop(3), "episodes.jsonl: 1 of 8 episodes are missing, the first is alfworld/gen/"),
     "one doubled": (lambda rows: rows.insert(4, rows[1]), "episodes.jsonl, line 5: alfworld/gen/"),
     "two swapped": (_swap, "episodes.jsonl, line 2: is alfworld/gen/"),
-    "another task": (_at(2, "task", to="alfworld/gen/cool/1"), "line 2: 'alfworld/gen/cool/1#cot' was not planned"),
+    "another task": (_at(2, "task", to="alfworld/gen/cool/1"), "line 2: 'alfworld/gen/cool/1#cot' is not planned"),
     "another mode": (_at(2, "mode", to="prompt"), "episodes.jsonl, line 2: alfworld/gen/"),
     "another type": (_at(2, "task_type", to="x"), "task_type is 'x', not '"),
     "more steps": (_at(2, "steps", to=7), "): steps is '7', not '6'"),
