@@ -115,7 +115,7 @@ def test_where_nothing_is_won_nothing_is_kept_and_that_is_a_failure(cli: Any) ->
     code, out, error = cli("traces", "--teacher", "random", "-n", "2", "--max-steps", "2", "--out", "t")
     assert code == 1
     assert out.startswith("kept 0 of 2 episodes (2 failed, 0 without traces, 0 errors), 0 decisions\n")
-    assert error.startswith("error: nothing was kept of 2 episodes by random")
+    assert error.startswith("error: none of the 2 episodes by random was kept")
     assert json.loads(Path("t/traces.json").read_text())["mean_trace_words"] is None
     code, out, error = cli("traces", "--from", "t", "--out", "x.jsonl")
     assert (code, error) == (2, "error: t/traces.jsonl is empty: make demonstrations with cotbench traces")

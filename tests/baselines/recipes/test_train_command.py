@@ -326,7 +326,7 @@ def test_what_cannot_be_gone_on_from_is_not_removed(cli: Any, whole: Path) -> No
     shutil.rmtree("o/checkpoint-10")
     code, _, err = cli("train", "--resume", "o")
     assert code == 1
-    assert err.startswith("error: o/checkpoint-8 has no optimizer.pt, which the newest checkpoint alone keeps: put")
+    assert err.startswith("error: o/checkpoint-8 has no optimizer.pt, which only the newest checkpoint has: restore")
     assert Path("o/checkpoint-3/model.safetensors").exists() and len(err.splitlines()) == 1
 
 
@@ -350,7 +350,7 @@ def test_a_full_disk_costs_no_checkpoint(cli: Any, whole: Path, size: int, cards
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (code, out) == (1, ""), err
-    assert err.startswith("error: no room to write to o (") and len(err.splitlines()) == 1
+    assert err.startswith("error: cannot write to o (") and len(err.splitlines()) == 1
     assert err.endswith("earlier checkpoints are intact; free some space and resume with: cotbench train --resume o\n")
     survived = "checkpoint-3" if cards == 1 else "checkpoint-10"
     assert (Path("o") / survived / "model.safetensors").read_bytes() == (whole / survived / "model.safetensors").read_bytes()

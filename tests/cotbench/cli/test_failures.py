@@ -465,7 +465,7 @@ def test_a_probe_without_a_measured_state_says_why_and_leaves_no_folder(cli: Any
             assert (code, out) == (1, "")
             assert err.splitlines()[-1] == "error: none of 4 states could be measured: ConnectionError: the server is gone"
             code, out, err = cli("probe", "attention", *words[2:], "--agent", "toy-fine")
-            assert code == 2 and "looks into the model, which toy-fine does not show" in err
+            assert code == 2 and "needs access to the model itself, which toy-fine does not give" in err
             assert list(tmp_path.iterdir()) == []
 
 

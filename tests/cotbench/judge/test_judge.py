@@ -379,7 +379,7 @@ def test_what_cannot_be_judged_is_one_line(cli: Any, here: Path) -> None:
         (("run", "--agent", "judge-test", "--limit", "0"), "--limit"),
         (("run", "--agent", "judge-test", "--resume"), "run/judges/judge-test holds no judgements to resume"),
         (("run", "--agent", "judge-test", "--out", "/dev/null/x"), "cannot make the folder /dev/null/x"),
-        (("run", "--agent", "expert"), "agent 'expert' repeats the expert's action and reads no question"),
+        (("run", "--agent", "expert"), "agent 'expert' repeats the expert's action and does not read questions"),
         ((), "RUN"),
     ):
         code, out, error = cli("judge", *arguments)
