@@ -27,7 +27,7 @@ def parse_json(text: str | bytes) -> Any:
     if "\\u" in text or not _encodable(text):
         place = lone_surrogate(value)
         if place is not None:
-            raise ValueError(f"{place or 'it'} holds a lone surrogate, which is no character")
+            raise ValueError(f"{place or 'it'} holds a lone surrogate, which is not a character")
     return value
 
 
@@ -86,5 +86,5 @@ def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     name = repeated_name(pairs)
     if name is not None:
-        raise ValueError(f"the key {name!a} stands twice in one object")
+        raise ValueError(f"the key {name!a} occurs twice in one object")
     return dict(pairs)

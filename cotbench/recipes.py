@@ -158,7 +158,7 @@ class Recipe:
                 raise UnknownNameError("preset", chosen, self.presets)
             values = dict(self.presets[chosen].values) | values
         elif preset is not None:
-            raise UsageError(f"recipe {self.name} has no presets: leave --preset {preset} away")
+            raise UsageError(f"recipe {self.name} has no presets: omit --preset {preset}")
         return validate_config(self.config, self.complete(values))
 
 

@@ -29,10 +29,10 @@ def read_url(text: str, source: str) -> str:
         address = False
     # An empty port and an empty first folder are what `http:/host` and `https//host` leave behind another `http://`.
     if not address or parts.netloc.endswith(":") or parts.path.startswith("//") or " " in url or not url.isprintable():
-        raise UsageError(f"{source}: that is no address of a server, such as http://127.0.0.1:8000 or https://host/v1")
+        raise UsageError(f"{source}: not the address of a server, such as http://127.0.0.1:8000 or https://host/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise UsageError(
-            f"{source}: the URL holds more than a host and a path; a key belongs into an environment variable, not into a URL"
+            f"{source}: the URL holds more than a host and a path; put a key into an environment variable, not into the URL"
         )
     return parts.scheme + url[len(parts.scheme) :]
 

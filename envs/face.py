@@ -33,7 +33,7 @@ def check_class(name: str, env_class: object) -> None:
 
     title = f"environment {name!r}"
     if not isclass(env_class) or not issubclass(env_class, TextEnv):
-        raise UsageError(f"{title}: {_called(env_class)} is no subclass of cotbench.TextEnv")
+        raise UsageError(f"{title}: {_called(env_class)} is not a subclass of cotbench.TextEnv")
     for method in (method for method in vars(TextEnv) if _is_abstract(TextEnv, method)):
         if _is_abstract(env_class, method) or not callable(getattr(env_class, method)):
             raise UsageError(f"{title}: {env_class.__name__} has no method {method}: cotbench.TextEnv says what it returns")

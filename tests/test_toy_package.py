@@ -155,7 +155,7 @@ def test_its_probe_measures(toy: Toy, played: Path) -> None:
 @pytest.mark.parametrize("splits", ['"id"', pytest.param('"id", "ood"', marks=pytest.mark.slow)])
 def test_a_study_takes_all_four_and_its_report_shows_them(toy: Toy, splits: str) -> None:
     study = str(TOY / "toy_package" / "study.toml")
-    planned = toy.cotbench("study", study, "--dry-run")
+    planned = toy.cotbench("study", study, "--dry-run", "-v")
     assert "--recipe noise" in planned
     whole = Path(study).read_text()
     assert 'counting = ["id", "ood"]' in whole

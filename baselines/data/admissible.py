@@ -41,7 +41,7 @@ def _listed(env: str, demonstrations: Sequence[Demonstration]) -> list[Lists]:
     from cotbench.probes.states import ProbeState, StateSet
 
     if not env:
-        raise UsageError("the data name no environment, so the admissible actions cannot be listed: leave show_admissible away")
+        raise UsageError("the data name no environment, so the admissible actions cannot be listed: omit show_admissible")
     states = tuple(
         ProbeState(one.task, "", step, "", one.dialogue(step), action, None)
         for one in demonstrations
@@ -52,6 +52,6 @@ def _listed(env: str, demonstrations: Sequence[Demonstration]) -> list[Lists]:
     for (task, step), known in listed.items():
         if known.actions is None:
             raise UsageError(
-                f"what was admissible at step {step} of {task} is not known ({known.reason}): leave show_admissible away"
+                f"what was admissible at step {step} of {task} is not known ({known.reason}): omit show_admissible"
             )
     return [tuple(listed[one.task, step].actions or () for step in range(len(one.actions))) for one in demonstrations]

@@ -30,7 +30,7 @@ _ROLES = {"human": "user", "gpt": "assistant"}
 """ShareGPT's names of the roles."""
 _SPELLINGS = ("trace not opened",)
 """Deviations in an answer that lose nothing: a template that opens the trace leaves the opening tag to the prompt."""
-_MEND = "take it into the text, or remove it"
+_MEND = "move it into the text, or remove it"
 
 
 class ConversationError(ValueError):
@@ -85,7 +85,7 @@ def read_conversation(row: Mapping[str, Any]) -> Conversation:
     chat = row.get(name or "")
     if name is None or not isinstance(chat, list):
         raise ConversationError(
-            f"is no conversation: it has {', '.join(map(str, row)) or 'nothing'} and no `messages`; "
+            f"is not a conversation: it has {', '.join(map(str, row)) or 'nothing'} and no `messages`; "
             "give each line a list `messages` of {role, content}"
         )
     _refuse_unknown(row, (name, *_COLUMNS, "system"), "it")
@@ -96,7 +96,7 @@ def read_conversation(row: Mapping[str, Any]) -> Conversation:
     roles = [turn.role for turn in turns]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
         raise ConversationError(
-            "is no conversation: after the system text, user and assistant must take turns; mend or remove it"
+            "is not a conversation: after the system text, user and assistant must take turns; fix or remove it"
         )
     answers = [_answer(turn, number) for number, turn in enumerate(turns[1::2], start=1)]
     return Conversation(
@@ -115,7 +115,7 @@ def _empty(value: Any) -> bool:
 def _refuse_unknown(fields: Mapping[str, Any], known: Collection[str], where: str) -> None:
     for name, value in fields.items():
         if name not in known and name not in METADATA and not _empty(value):
-            raise ConversationError(f"is no conversation that can be read: {where} has `{name}`, which is unknown; {_MEND}")
+            raise ConversationError(f"is not a conversation that can be read: {where} has `{name}`, which is unknown; {_MEND}")
 
 
 def _system(beside: Any, turns: list[_Turn]) -> str:
@@ -123,10 +123,10 @@ def _system(beside: Any, turns: list[_Turn]) -> str:
     found = [turns.pop(0).text] if turns and turns[0].role == "system" else []
     if not _empty(beside):
         if not isinstance(beside, str):
-            raise ConversationError("is no conversation: its `system` is not a text; mend or remove it")
+            raise ConversationError("is not a conversation: its `system` is not a text; fix or remove it")
         found.append(beside)
     if len(set(found)) > 1:
-        raise ConversationError("is no conversation: it has a `system` and another system message; remove one of them")
+        raise ConversationError("is not a conversation: it has a `system` and another system message; remove one of them")
     return found[0] if found else ""
 
 
@@ -137,15 +137,15 @@ def _turn(message: Any, number: int) -> _Turn:
     named, held = ("from", "value") if _empty(fields.get("role")) else ("role", "content")
     role = _ROLES.get(str(fields.get(named)), fields.get(named))
     if role not in ("system", "user", "assistant"):
-        raise ConversationError(f"is no conversation: {where} is not a text of system, user or assistant; mend or remove it")
+        raise ConversationError(f"is not a conversation: {where} is not a text of system, user or assistant; fix or remove it")
     _refuse_unknown(fields, (named, held, *_REASONING, *_TRAINED), where)
     parts, text = _content(fields.get(held), where)
     beside = [*(_reasoning_field(fields, name, where) for name in _REASONING), "\n".join(parts)]
     reasoning = {one.strip() for one in beside if one.strip()}
     if len(reasoning) > 1:
-        raise ConversationError(f"is no conversation: {where} has two different traces beside its text; remove one of them")
+        raise ConversationError(f"is not a conversation: {where} has two different traces besides its text; remove one")
     if reasoning and role != "assistant":
-        raise ConversationError(f"is no conversation: {where} has reasoning, but is no answer; {_MEND}")
+        raise ConversationError(f"is not a conversation: {where} has reasoning, but is not an answer; {_MEND}")
     return _Turn(role, text, next(iter(reasoning), None), _untrained(fields, role, where))
 
 
@@ -155,7 +155,7 @@ def _untrained(fields: Mapping[str, Any], role: str, where: str) -> str | None:
     for name, value in flags.items():
         if value not in (0, 1) or (value and role != "assistant"):
             raise ConversationError(
-                f"is no conversation that can be trained on: {where} has {name} {value!r}, but answers with a trace are "
+                f"is not a conversation that can be trained on: {where} has {name} {value!r}, but answers with a trace are "
                 f"trained on, each alike, and nothing else; remove `{name}`"
             )
     return next((f"{name} {value!r}" for name, value in flags.items() if not value), None)
@@ -164,7 +164,7 @@ def _untrained(fields: Mapping[str, Any], role: str, where: str) -> str | None:
 def _reasoning_field(fields: Mapping[str, Any], name: str, where: str) -> str:
     value = fields.get(name)
     if not _empty(value) and not isinstance(value, str):
-        raise ConversationError(f"is no conversation: `{name}` of {where} is not a text; {_MEND}")
+        raise ConversationError(f"is not a conversation: `{name}` of {where} is not a text; {_MEND}")
     return value or ""
 
 
@@ -173,14 +173,14 @@ def _content(content: Any, where: str) -> tuple[list[str], str]:
     if isinstance(content, str):
         return [], content
     if not isinstance(content, list):
-        raise ConversationError(f"is no conversation: {where} is not a text of system, user or assistant; mend or remove it")
+        raise ConversationError(f"is not a conversation: {where} is not a text of system, user or assistant; fix or remove it")
     reasoning: list[str] = []
     texts: list[str] = []
     for kind, text in _parts(content, where):
         if kind == "text":
             texts.append(text)
         elif any(one.strip() for one in texts):
-            raise ConversationError(f"is no conversation: {where} has reasoning behind its text; put it before")
+            raise ConversationError(f"is not a conversation: {where} has reasoning after its text; put it before")
         else:
             reasoning.append(text)
     return reasoning, "\n".join(texts)
@@ -192,14 +192,14 @@ def _parts(content: list[Any], where: str) -> Iterator[tuple[str, str]]:
         fields: Mapping[str, Any] = part if isinstance(part, dict) else {}
         kind = fields.get("type")
         if kind != "text" and kind not in _REASONING:
-            raise ConversationError(f"is no conversation that can be read: {where} has a part of type {kind!r}; {_MEND}")
+            raise ConversationError(f"is not a conversation that can be read: {where} has a part of type {kind!r}; {_MEND}")
         _refuse_unknown(fields, ("type", "text", kind, "signature"), f"a part of {where}")
         found = [value for name, value in fields.items() if name in ("text", kind) and not _empty(value)]
         inner = found[0] if found else ""
         if isinstance(inner, list):  # Mistral's reasoning is a list of texts.
             inner = "\n".join(text for _, text in _parts(inner, where))
         if len(found) > 1 or not isinstance(inner, str):
-            raise ConversationError(f"is no conversation: a part of {where} is not one text; mend or remove it")
+            raise ConversationError(f"is not a conversation: a part of {where} is not one text; fix or remove it")
         yield kind, inner
 
 
@@ -208,25 +208,25 @@ def _answer(turn: _Turn, number: int) -> tuple[str, str | None]:
     answer = parse_answer(turn.text)
     if not answer.action or "no action tag" in answer.problems:
         form = f"{THINK_OPEN}REASONING{THINK_CLOSE}\n{ACTION_OPEN}ACTION{ACTION_CLOSE}"
-        raise ConversationError(f"is no conversation with actions: answer {number} has none; write answers as {form!r}")
+        raise ConversationError(f"is not a conversation with actions: answer {number} has none; write answers as {form!r}")
     problems = [problem for problem in answer.problems if problem not in _SPELLINGS]
     if problems:
         raise ConversationError(
-            f"is no conversation with actions: answer {number} is not one trace and one action ({problems[0]}); mend or remove "
-            "it"
+            f"is not a conversation with actions: answer {number} is not one trace and one action ({problems[0]}); fix or "
+            "remove it"
         )
     if turn.untrained is not None and (answer.trace or turn.reasoning):
         raise ConversationError(
-            f"is no conversation that can be trained on: answer {number} has {turn.untrained}, but every answer with a trace "
-            "is trained on; take its trace away"
+            f"is not a conversation that can be trained on: answer {number} has {turn.untrained}, but every answer with a "
+            "trace is trained on; remove its trace"
         )
     if turn.reasoning is None:
         return answer.action, answer.trace or None
     if any(tag in turn.reasoning.lower() for tag in TAGS):
-        raise ConversationError(f"is no conversation with actions: the reasoning of answer {number} holds a tag; remove it")
+        raise ConversationError(f"is not a conversation with actions: the reasoning of answer {number} holds a tag; remove it")
     if answer.trace and answer.trace != turn.reasoning:
         raise ConversationError(
-            f"is no conversation with actions: answer {number} has one trace in its text and another beside it; remove one"
+            f"is not a conversation with actions: answer {number} has one trace in its text and another in a field; remove one"
         )
     return answer.action, turn.reasoning
 

@@ -160,7 +160,7 @@ def _file_of(path: Path) -> Path:
                 return path / name
         begun = (path / MANIFEST).is_file()
         todo = f"finish it with: cotbench traces --resume {path}" if begun else "make one with cotbench traces --out DIR"
-        raise UsageError(f"{path} is no traces folder: it has no {TRACES_JSONL}; {todo}")
+        raise UsageError(f"{path} is not a traces folder: it has no {TRACES_JSONL}; {todo}")
     if not path.is_file():
         raise UsageError(f"no file or folder {path}: make demonstrations with cotbench traces --out {path}")
     return path
@@ -177,7 +177,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
                 what = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
                 raise UsageError(f"{path}:{number} is not JSON ({what}): write one object a line, or remove it") from error
             except ValueError as error:
-                raise UsageError(f"{path}:{number} cannot be used ({error}): mend or remove it") from error
+                raise UsageError(f"{path}:{number} cannot be used ({error}): fix or remove it") from error
 
 
 def _read(row: Any, place: str) -> Demonstration:
@@ -195,7 +195,7 @@ def _read(row: Any, place: str) -> Demonstration:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"])) or "whole"
-        raise UsageError(f"{place} is not a demonstration ({name}: {first['msg']}): mend or remove it") from error
+        raise UsageError(f"{place} is not a demonstration ({name}: {first['msg']}): fix or remove it") from error
     if demonstration.env and demonstration.env not in env_names():
         raise UsageError(
             f"{place} is of an unknown environment {demonstration.env!r}: leave env empty, or see cotbench list envs"

@@ -40,7 +40,7 @@ def check_tasks(tasks: Iterable[str]) -> None:
     for task in tasks:
         if task in scored:
             raise UsageError(
-                f"{task} is {scored[task]}: nothing may be trained on it; take tasks of split train (cotbench list tasks)"
+                f"{task} is {scored[task]}: it must not be trained on; use tasks of split train (cotbench list tasks)"
             )
 
 

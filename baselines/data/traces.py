@@ -140,7 +140,7 @@ class TracesSummary(BaseModel):
         line = f"kept {self.kept} of {self.episodes} episodes ({dropped}), {self.decisions} decisions"
         if self.decisions > self.examples:
             line += f" ({self.decisions - self.examples} without a trace)"
-        return line if self.mean_trace_words is None else f"{line}, {self.mean_trace_words:.1f} words a trace"
+        return line if self.mean_trace_words is None else f"{line}, {self.mean_trace_words:.1f} words per trace"
 
 
 def keep_successes(

@@ -17,17 +17,17 @@ class TracesConfig(RunConfig):
     agent: Annotated[str, Flag(name="--teacher", panel=TASKS)] = Field(
         "scripted", description="spec of the teacher: scripted, expert-fill:AGENT or any agent (cotbench list agents)"
     )
-    split: Annotated[str, Flag(panel=TASKS)] = Field("train", description="split of the scheme; not a scored one")
+    split: Annotated[str, Flag(panel=TASKS)] = Field("train", description="split of the scheme; must not be a scored one")
     mode: Annotated[Literal["prompt", "cot", "both"], Flag(hidden=True)] = Field("cot", description="always cot")
-    expert_actions: Annotated[bool | None, Flag(hidden=True)] = Field(None, description="recorded where that costs nothing")
-    parquet: Annotated[bool, Flag(panel=OUTPUT)] = Field(False, description="write traces.parquet beside traces.jsonl")
+    expert_actions: Annotated[bool | None, Flag(hidden=True)] = Field(None, description="recorded where that is free")
+    parquet: Annotated[bool, Flag(panel=OUTPUT)] = Field(False, description="also write traces.parquet")
     tokens: Annotated[str | None, Flag(panel=OUTPUT, metavar="MODEL")] = Field(
-        None, description="write token ids and labels of each decision for this model too (tokens.jsonl), as train makes them"
+        None, description="also write the token ids and labels of each decision for this model (tokens.jsonl), as in training"
     )
     decodability: Annotated[Path | None, Flag(panel=OUTPUT)] = Field(
         None,
-        description="play nothing: measure how often the action is told by the trace alone, in a folder, .jsonl or .parquet",
+        description="play nothing: measure the decodability of existing traces (a folder, .jsonl or .parquet)",
     )
     source: Annotated[Path | None, Flag(name="--from", panel=OUTPUT)] = Field(
-        None, description="play nothing: convert this traces folder, .jsonl or .parquet file to the file --out"
+        None, description="play nothing: convert this traces folder, .jsonl or .parquet file to the file of --out"
     )

@@ -36,21 +36,21 @@ class BaseConfig(BaseModel):
     games: Annotated[int, Flag(panel=MODEL)] = Field(4400, ge=10, description="number of games whose transcripts are read")
     epochs: Annotated[float, Flag(panel=OPTIMISATION)] = Field(1, gt=0, description="training epochs")
     learning_rate: Annotated[float, Flag(names=("--lr",), panel=OPTIMISATION)] = Field(
-        2e-3, gt=0, description="learning rate of AdamW; it falls to 0"
+        2e-3, gt=0, description="learning rate (AdamW), which decays to 0"
     )
     batch_size: Annotated[int, Flag(names=("-b",), panel=OPTIMISATION)] = Field(2, ge=1, description="games per step")
     hidden: Annotated[int, Flag(panel=MODEL)] = Field(192, ge=32, multiple_of=32, description="hidden size of the model")
     layers: Annotated[int, Flag(panel=MODEL)] = Field(4, ge=1, description="number of layers of the model")
     seed: Annotated[int, Flag(panel=OPTIMISATION)] = Field(
-        0, ge=0, description="seed of the games' players, the weights and the order"
+        0, ge=0, description="seed of the players, the weights and the order of the data"
     )
     device: Annotated[str, Flag(panel=EXECUTION)] = Field("cpu", description="cpu or cuda")
     threads: Annotated[int | None, Flag(panel=EXECUTION, default="torch's choice")] = Field(
         None, ge=1, description="number of torch threads"
     )
-    logging_steps: Annotated[int, Flag(panel=EXECUTION)] = Field(10, ge=1, description="steps from one logged loss to the next")
+    logging_steps: Annotated[int, Flag(panel=EXECUTION)] = Field(10, ge=1, description="steps between logged losses")
     report_to: Annotated[tuple[str, ...], Flag(panel=EXECUTION)] = Field(
-        (), description="tracker that transformers knows: wandb, tensorboard, mlflow, ..., all or none; may be repeated"
+        (), description="experiment tracker (of transformers): wandb, tensorboard, mlflow, ..., all or none; may be repeated"
     )
 
 
@@ -164,7 +164,7 @@ def _cost(config: BaseConfig, sizes: TokenSizes, episodes: int) -> float:
 
 BASE = Recipe(
     name=NAME,
-    description="the model that tiny begins as: it reads transcripts of generated games, some actions behind a short trace",
+    description="pretraining of tiny: on transcripts of generated games, some actions after a short trace",
     config=BaseConfig,
     run=train_base,
     cost=_cost,

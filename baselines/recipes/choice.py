@@ -19,8 +19,8 @@ class RecipeChoice(BaseModel):
         None, description="name of the recipe (cotbench list recipes); --recipe NAME --help shows its options"
     )
     preset: Annotated[str | None, Flag(panel=MODEL, default="tiny for --model tiny, else paper")] = Field(
-        None, description="values in place of the defaults (cotbench list recipes)"
+        None, description="set of defaults (cotbench list recipes)"
     )
     config: Annotated[Path | None, Flag(panel=MODEL, metavar="FILE.toml")] = Field(
-        None, description="TOML file of the same options; what is typed wins"
+        None, description="TOML file with the same options; the command line overrides it"
     )

@@ -56,14 +56,14 @@ def _as_begun(folder: Path, recipe: str | None, given: dict[str, Any]) -> Recipe
     begun = read_begun(folder)
     stored = recipe_named(begun["recipe"])
     if recipe is not None and recipe_named(recipe).run is not stored.run:
-        raise RunFolderError(f"{folder} holds recipe {begun['recipe']}, not {recipe}: leave the option away")
+        raise RunFolderError(f"{folder} holds recipe {begun['recipe']}, not {recipe}: omit the option")
     before = validate_config(stored.config, begun["config"])
     after = validate_config(stored.config, begun["config"] | given)
     for name, value in after.model_dump().items():
         if value != getattr(before, name) and name not in MACHINE_OPTIONS:
             raise RunFolderError(
                 f"{folder} holds another training: its {name} is {getattr(before, name)!r}, not {value!r}; "
-                "leave the option away, or choose another --out"
+                "omit the option, or choose another --out"
             )
     return RecipePlan(stored, after)
 

@@ -226,7 +226,7 @@ def _complete(options: dict[str, Any]) -> dict[str, Any]:
     if options.get("model") == "tiny" and "data" not in options:
         options["data"] = (TINY_DATA,)
     if "model" not in options:
-        raise UsageError("--model is missing: what is to be trained, such as tiny, smollm2, qwen, or a folder")
+        raise UsageError("--model is missing: name the model to train, such as tiny, smollm2, qwen, or a folder")
     if "data" not in options:
         raise UsageError("--data is missing: make traces with cotbench traces --out DIR, then --data DIR")
     return options
@@ -264,9 +264,9 @@ def _paper_row(config: SFTConfig) -> str | None:
 
 
 PRESETS = {
-    "paper": Preset("5 epochs, learning rate 1e-5, 16 decisions a step"),
+    "paper": Preset("5 epochs, learning rate 1e-5, 16 decisions per step"),
     "tiny": Preset(
-        "1 epoch, learning rate 2e-3, whole episodes as trees, at least 16 decisions a step, averaged weights",
+        "1 epoch, learning rate 2e-3, whole episodes as trees, at least 16 decisions per step, averaged weights",
         {
             "model": "tiny",
             "epochs": 1.0,
@@ -298,7 +298,7 @@ SFT = Recipe(
 SFT_PLUS = replace(
     SFT,
     name="sft+",
-    description=f"the same with reduced action supervision: mask fraction {PAPER_FRACTION:g} unless another is given",
+    description=f"the same with reduced action supervision (default mask fraction {PAPER_FRACTION:g})",
     values={"mask_fraction": PAPER_FRACTION},
     compares_with=NAME,
 )

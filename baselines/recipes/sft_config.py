@@ -29,51 +29,51 @@ class SFTConfig(MaskConfig):
     model: Annotated[str, Flag(panel=MODEL)] = Field(
         description="model to train: hub name, alias, local folder, smollm2 or tiny"
     )
-    data: Annotated[tuple[str, ...], Flag(panel=MODEL, default="for --model tiny: made for it")] = Field(
-        min_length=1, description="traces: a folder of cotbench traces, a .jsonl or a .parquet file; may be repeated"
+    data: Annotated[tuple[str, ...], Flag(panel=MODEL, default="for --model tiny: generated")] = Field(
+        min_length=1, description="training data: a traces folder, a .jsonl or a .parquet file; may be repeated"
     )
     traces: Annotated[TraceControl, Flag(panel=MODEL)] = Field(
         "own",
-        description="traces of the examples. own; none: the action alone; shuffled: each the trace of another task and action; "
-        "filler: dots, as many tokens as the own trace. All but own are control arms, with known answers",
+        description="traces to train on. own; none: actions only; shuffled: the trace of another task and action; "
+        "filler: as many dots as the own trace has tokens. All but own are control arms with known outcomes",
     )
     epochs: Annotated[float, Flag(panel=OPTIMISATION)] = Field(5, gt=0, description="training epochs")
-    max_steps: Annotated[int | None, Flag(panel=OPTIMISATION, default="what --epochs come to")] = Field(
+    max_steps: Annotated[int | None, Flag(panel=OPTIMISATION, default="follows from --epochs")] = Field(
         None, ge=1, description="number of training steps, instead of --epochs"
     )
     match_compute: Annotated[bool, Flag(panel=OPTIMISATION)] = Field(
-        False, description="with other --traces than own: train until as many tokens are computed as own traces would take"
+        False, description="with --traces other than own: train for as many tokens as own traces would take"
     )
     learning_rate: Annotated[float, Flag(names=("--lr",), panel=OPTIMISATION)] = Field(
-        1e-5, gt=0, description="learning rate of AdamW"
+        1e-5, gt=0, description="learning rate (AdamW)"
     )
     batch_size: Annotated[int, Flag(names=("-b",), panel=OPTIMISATION)] = Field(16, ge=1, description="decisions per step")
     unit: Annotated[ExampleUnit, Flag(panel=OPTIMISATION)] = Field(
-        "decision", description="what is drawn: a decision, or a whole episode as one sequence"
+        "decision", description="what a training sequence holds: one decision, or a whole episode"
     )
     lr_schedule: Annotated[LRSchedule, Flag(panel=OPTIMISATION)] = Field(
-        "constant", description="learning rate schedule after the warmup"
+        "constant", description="learning rate schedule after warmup"
     )  # Constant keeps decay apart from progress, so that checkpoints can be compared.
     warmup: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
-        0.03, ge=0, lt=1, description="fraction of the steps over which the learning rate rises from 0"
+        0.03, ge=0, lt=1, description="warmup: fraction of the steps over which the learning rate rises from 0"
     )
     weight_decay: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
-        0.0, ge=0, description="weight decay of AdamW, on matrices only"
+        0.0, ge=0, description="weight decay (AdamW), on matrices only"
     )
     betas: Annotated[tuple[float, float], Flag(panel=OPTIMISATION, joined=True)] = Field(
-        (0.9, 0.999), description="betas of AdamW"
+        (0.9, 0.999), description="betas (AdamW)"
     )
     ema_decay: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
-        0.0, ge=0, lt=1, description="decay of an exponential moving average of the weights, which is saved; 0: none"
+        0.0, ge=0, lt=1, description="decay of the exponential moving average of the weights, which is what is saved; 0: none"
     )
     max_grad_norm: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
-        1.0, ge=0, description="gradient norm that gradients are clipped to; 0: no clipping"
+        1.0, ge=0, description="maximum gradient norm (clipping); 0: no clipping"
     )
     checkpoints: Annotated[tuple[Progress, ...], Flag(panel=OPTIMISATION, joined=True)] = Field(
-        (0.2, 0.4, 0.6, 0.8, 1.0), description="fractions of the training after which a checkpoint is saved"
+        (0.2, 0.4, 0.6, 0.8, 1.0), description="fractions of the training at which a checkpoint is saved"
     )
     max_length: Annotated[int | None, Flag(panel=OPTIMISATION, default="the model's context")] = Field(
-        None, ge=64, description="tokens of the longest example"
+        None, ge=64, description="maximum length of an example in tokens"
     )
     max_tokens_per_forward: Annotated[int, Flag(panel=OPTIMISATION)] = Field(8192, ge=64, description="tokens per forward pass")
     lora_rank: Annotated[int | None, Flag(panel=OPTIMISATION)] = Field(
@@ -85,19 +85,21 @@ class SFTConfig(MaskConfig):
         (), description="layers that get a LoRA adapter"
     )
     gradient_checkpointing: Annotated[bool, Flag(panel=OPTIMISATION)] = Field(
-        False, description="compute activations twice to save memory"
+        False, description="recompute activations to save memory (gradient checkpointing)"
     )
-    seed: Annotated[int, Flag(panel=OPTIMISATION)] = Field(0, ge=0, description="seed of the order, the masks and new weights")
+    seed: Annotated[int, Flag(panel=OPTIMISATION)] = Field(
+        0, ge=0, description="seed of the order of the data, the masks and new weights"
+    )
     device: Annotated[str, Flag(panel=EXECUTION)] = Field("auto", description="auto, cpu or cuda")
     threads: Annotated[int | None, Flag(panel=EXECUTION, default="torch's choice")] = Field(
         None, ge=1, description="number of torch threads"
     )
-    logging_steps: Annotated[int, Flag(panel=EXECUTION)] = Field(10, ge=1, description="steps from one logged loss to the next")
+    logging_steps: Annotated[int, Flag(panel=EXECUTION)] = Field(10, ge=1, description="steps between logged losses")
     report_to: Annotated[tuple[str, ...], Flag(panel=EXECUTION)] = Field(
-        (), description="tracker that transformers knows: wandb, tensorboard, mlflow, ..., all or none; may be repeated"
+        (), description="experiment tracker (of transformers): wandb, tensorboard, mlflow, ..., all or none; may be repeated"
     )
     elicitation: Annotated[dict[str, Any], Flag(panel=ELICITATION, table=Elicitation)] = Field(
-        default_factory=dict, description="how the model will be asked, where that is not as usual"
+        default_factory=dict, description="elicitation settings that differ from the defaults"
     )
 
     @field_validator("traces", mode="before")

@@ -41,7 +41,7 @@ BETRAYAL = re.compile(
 
 
 def expert_fill(agent: str, *, inner: str = "") -> ExpertFill:
-    """The factory of `expert-fill:AGENT`, which takes queries in at any time where the agent AGENT does.
+    """The expert's actions, with traces that another agent writes (expert-fill:AGENT).
 
     Args:
         agent: the spec of the agent that writes the traces, without options: `expert-fill:hf:smollm2`.
@@ -129,7 +129,7 @@ def _immediate_decision(query: Query) -> Decision | None:
     No writer is needed where no trace is wanted, one is given, or there is no action to reason for.
     """
     if query.expert_action is None:
-        return Decision("", error=f"the expert knows no action at step {query.step} of {query.task}")
+        return Decision("", error=f"the expert has no action at step {query.step} of {query.task}")
     if query.mode == "prompt" or query.given_trace is not None:
         return tagged_decision(query, query.expert_action, query.given_trace)
     return None

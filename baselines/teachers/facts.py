@@ -37,7 +37,7 @@ def unseen(dialogue: Dialogue, action: str, trace: str, env: str) -> list[str]:
     """
     check = env_entry(env).trace_facts
     if check is None:
-        raise UsageError(f"no check of traces is written for environment {env!r}")
+        raise UsageError(f"there is no check of traces for environment {env!r}")
     return list(dict.fromkeys(load(check)(dialogue, action, trace)))
 
 

@@ -55,5 +55,5 @@ def expert_action(query: Query) -> str:
         AgentError: the expert knows none.
     """
     if query.expert_action is None:
-        raise AgentError(f"the expert knows no action at step {query.step} of {query.task}")
+        raise AgentError(f"the expert has no action at step {query.step} of {query.task}")
     return query.expert_action

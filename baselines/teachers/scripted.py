@@ -17,7 +17,7 @@ from cotbench.registry import load
 
 
 class Scripted:
-    """Takes the expert's action after varied, first-person reasoning towards it.
+    """The expert's actions, after varied, first-person reasoning.
 
     In ALFWorld the expert is the one that sees what a player sees; in ScienceWorld it follows the gold path, in BFCL the ground
     truth, call by call: for a call may use the results of the one before it.
@@ -51,11 +51,11 @@ class Scripted:
         try:
             entry = env_entry(query.env)
             if entry.teacher is None:
-                raise UsageError(f"no scripted reasoning is written for environment {query.env!r}: take --teacher expert")
+                raise UsageError(f"there is no scripted teacher for environment {query.env!r}: use --teacher expert")
             if self._options.names not in entry.trace_levels:
                 raise UsageError(
                     f"the scripted teacher writes no traces of level {self._options.names!r} for {query.env!r}, only "
-                    f"{', '.join(entry.trace_levels)}: take --teacher scripted?names={entry.trace_levels[-1]}"
+                    f"{', '.join(entry.trace_levels)}: use --teacher scripted?names={entry.trace_levels[-1]}"
                 )
             teach = cast(Teach, load(entry.teacher))
             return teach(query, self._options, random.Random(query.seed))

@@ -142,7 +142,7 @@ def disk_full_as_error(out: Path) -> Iterator[None]:
         if not is_disk_full(error):
             raise
         raise CotbenchError(
-            f"no room to write to {out} ({first_line(error)}): the checkpoints before are whole; make room and go on with: "
+            f"cannot write to {out} ({first_line(error)}): earlier checkpoints are intact; free some space and resume with: "
             f"cotbench train --resume {out}"
         ) from error
 

@@ -53,4 +53,4 @@ def add_adapter(model: Any, lora: LoraOptions) -> Any:
         with hushed():
             return peft.get_peft_model(model, config)
     except ValueError as error:
-        raise AgentError(f"no adapter fits this model ({first_line(error)}): see --lora-targets") from error
+        raise AgentError(f"no adapter can be added to this model ({first_line(error)}): see --lora-targets") from error

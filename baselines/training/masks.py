@@ -57,30 +57,30 @@ class MaskConfig(BaseModel):
     )
     mask_select: Annotated[MaskSelect, Flag(panel=MASKING)] = Field(
         "random",
-        description="which are masked first. random; confident: those whose action is the base model's greedy prompt action; "
-        "likely: those whose action is likeliest from the prompt alone; revised: those whose action the trace makes likelier; "
+        description="which examples are masked first. random; confident: action = the base model's greedy prompt action; "
+        "likely: actions most probable from the prompt alone; revised: actions that the trace makes more probable; "
         "per-task: whole tasks, drawn at random",
     )
     mask_schedule: Annotated[MaskSchedule, Flag(panel=MASKING)] = Field(
         "constant",
-        description="constant: the same examples throughout; per-epoch: drawn anew each epoch; warmup: the fraction rises "
+        description="constant: the same examples throughout; per-epoch: redrawn each epoch; warmup: the fraction rises "
         "from 0 over the training; anneal: it falls to 0",
     )
     mask_closing: Annotated[bool, Flag(panel=MASKING)] = Field(
-        False, description="mask the closing tag and the end of the turn behind a masked action too"
+        False, description="also mask the closing tag and the end of turn after a masked action"
     )
     action_weight: Annotated[float, Flag(panel=MASKING)] = Field(
         0.0, description="loss weight of a masked action's tokens; above 1, with --mask-fraction 1, of every action's"
     )
     trace_weight: Annotated[float, Flag(panel=MASKING)] = Field(
-        1.0, description="loss weight of every trace's tokens, its tags left out"
+        1.0, description="loss weight of the trace tokens (without the tags)"
     )
     loss_normalisation: Annotated[LossNormalisation, Flag(panel=MASKING)] = Field(
         "all",
-        description="what the sum over a step's tokens is divided by. all: the number of answer tokens, masked or not; "
-        "remaining: the number of those whose weight is not 0, so that a mask raises the weight of all others",
+        description="what the loss of a step is divided by. all: the number of answer tokens, masked or not; "
+        "remaining: the number of those with a weight other than 0, so that masks raise the weight of the others",
     )
-    seed: Annotated[int, Flag(panel=OPTIMISATION)] = Field(0, ge=0, description="decides which examples are masked")
+    seed: Annotated[int, Flag(panel=OPTIMISATION)] = Field(0, ge=0, description="seed of the choice of masked examples")
 
     @field_validator("mask_fraction")
     @classmethod
@@ -145,7 +145,7 @@ def rank(
     tasks = dict(examples)
     if len(tasks) < len(examples):
         twice = next(id_ for id_, count in Counter(id_ for id_, _ in examples).items() if count > 1)
-        raise UsageError(f"two examples are called {twice}: give each its own task or step")
+        raise UsageError(f"two examples have the id {twice}: give each its own task or step")
     drawing = random.Random(f"cotbench-mask-{seed}-{epoch}")
     units: list[list[str]]
     if select == "per-task":

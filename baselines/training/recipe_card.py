@@ -95,7 +95,7 @@ def prepare_folder(out: Path, record: dict[str, Any], *, resume: bool) -> None:
     if not first_process():
         return
     if not resume:
-        hint = f"go on with: cotbench train --resume {out}" if path.is_file() else f"choose another --out, not {out}"
+        hint = f"resume with: cotbench train --resume {out}" if path.is_file() else f"choose another --out, not {out}"
         make_folder(out, hint, "folder of the training")
         return
     before, now = _identity(read_begun(out)), _identity(json.loads(json.dumps(record)))
@@ -142,7 +142,7 @@ def read_begun(out: Path) -> dict[str, Any]:
         known: dict[str, Any] = {name: begun[name] for name in _IDENTITY}
         return known | dict(begun)
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is damaged: remove {out} and begin anew") from error
+        raise UsageError(f"{path} is damaged: remove {out} and start again") from error
 
 
 def _identity(record: dict[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class _Guarded:
                 getattr(self._callback, event)(*rest, **more)
             except Exception as error:  # Whatever a tracker's client raises.
                 self._failed = True
-                _log.warning("tracker %s is left out from here on: %s", self._name, first_line(error))
+                _log.warning("tracker %s is switched off for the rest of the run: %s", self._name, first_line(error))
         if event == "on_train_end" and not self._foreign:
             # transformers leaves the runs of some clients open, and would report the next training into them.
             finish = getattr(sys.modules.get(self._name), "finish", None)

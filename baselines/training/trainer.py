@@ -223,7 +223,7 @@ def newest_checkpoint(out: Path) -> Path | None:
             return folder
         else:
             raise CotbenchError(
-                f"{folder} has no {_STATE[0]}, which the newest checkpoint alone keeps: put the newest one back, or begin anew "
+                f"{folder} has no {_STATE[0]}, which only the newest checkpoint has: restore the newest one, or start again "
                 "in another --out"
             )
     return None
@@ -262,7 +262,7 @@ def restore_counts(trainer: TreeTrainer, checkpoint: Path) -> None:
         seen = json.loads((checkpoint / CARD).read_text("utf-8"))["seen"]
         trainer.count_from({name: float(seen[name]) for name in trainer.counts})
     except (ValueError, KeyError, TypeError) as error:
-        raise CotbenchError(f"{checkpoint / CARD} is damaged: begin anew in another --out") from error
+        raise CotbenchError(f"{checkpoint / CARD} is damaged: start again in another --out") from error
 
 
 def steps_at(fractions: Sequence[float], steps: int) -> list[int]:

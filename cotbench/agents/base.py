@@ -125,7 +125,7 @@ def check_elicitation(agent: Agent, elicitation: Elicitation) -> None:
     """
     if elicitation.prompt_action == "ranked" and uses_elicitation(agent) and not scores_actions(agent):
         raise AgentError(
-            f"agent {agent.name} tells no log-probability of a given action, so it cannot rank actions: "
+            f"agent {agent.name} cannot give the log-probability of a given action, so it cannot rank actions: "
             "--prompt-elicitation bare or empty"
         )
     check = getattr(agent, "require", None)

@@ -22,7 +22,7 @@ class ExpertAgent:
 
     def _follow(self, query: Query) -> Decision:
         if query.expert_action is None:
-            return Decision("", error=f"the expert knows no action at step {query.step} of {query.task}")
+            return Decision("", error=f"the expert has no action at step {query.step} of {query.task}")
         action = query.expert_action
         return tagged_decision(query, action, f"Step {query.step + 1}: the next thing to do for the task is to {action}.")
 

@@ -46,7 +46,7 @@ def check_agent(agent: object, title: str = "") -> None:
     name = getattr(agent, "name", None)
     title = title or (f"agent {name}" if isinstance(name, str) and name else f"agent of class {type(agent).__name__}")
     if not isinstance(name, str) or not name:
-        raise UsageError(f'{title}: a {type(agent).__name__} without a name is no agent: give it  name = "..."')
+        raise UsageError(f'{title}: a {type(agent).__name__} without a name is not an agent: give it  name = "..."')
     _check_methods(title, agent)
     needs = getattr(agent, "needs", ())
     several = isinstance(needs, Iterable) and not isinstance(needs, str)

@@ -39,7 +39,7 @@ _BUILTIN: dict[str, Factory | str] = {
 def _check(name: str, factory: Any) -> None:
     """Raise an error for what can make no agent; of a function, what it makes is checked when it has made it."""
     if not callable(factory):
-        raise UsageError(f"agent {name!r}: a {type(factory).__name__} makes no agent; register a class or a function")
+        raise UsageError(f"agent {name!r}: a {type(factory).__name__} does not make an agent; register a class or a function")
     if inspect.isclass(factory):
         check_class(name, factory)
 
@@ -146,7 +146,7 @@ def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Ag
         elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             positional.append(parameter)
     if parsed.target and not positional:
-        raise UsageError(f"agent {parsed.name!r} takes nothing after the colon, not {parsed.target!r}")
+        raise UsageError(f"agent {parsed.name!r} takes nothing after the colon, but got {parsed.target!r}")
     if not parsed.target and positional and positional[0].default is inspect.Parameter.empty:
         raise UsageError(
             f"agent {parsed.name!r} needs a {positional[0].name}: --agent {parsed.name}:{positional[0].name.upper()}"

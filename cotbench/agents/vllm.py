@@ -91,7 +91,7 @@ class VLLMAgent:
         except ValueError as error:
             raise UsageError(f"vllm:{model}: args={args}: {error}") from error
         if any(argument.startswith("--api-key") for argument in more):
-            raise UsageError("the server of a vllm: agent listens on this machine alone and takes no key: leave --api-key away")
+            raise UsageError("the server of a vllm: agent listens only on this machine and takes no key: omit --api-key")
         self.name = f"vllm:{model}"
         if (folder := Path(served).expanduser()).is_dir():
             require_safetensors(folder)
@@ -209,12 +209,12 @@ class _Process:
         while time.monotonic() < until:
             if self._process.poll() is not None:
                 raise AgentError(
-                    f"vLLM ended with code {self._process.returncode} before it answered; its last words: {self._tail()}"
+                    f"vLLM ended with code {self._process.returncode} before it answered; its last output: {self._tail()}"
                 )
             with suppress(URLError, OSError), opener.open(f"http://{HOST}:{self.port}/health", timeout=5):
                 return _version(opener, self.port)
             time.sleep(_POLL)
-        raise AgentError(f"vLLM did not load the model within {seconds:g} s (?start=SECONDS); its last words: {self._tail()}")
+        raise AgentError(f"vLLM did not load the model within {seconds:g} s (?start=SECONDS); its last output: {self._tail()}")
 
     def end(self) -> None:
         """End the server and its workers: with SIGTERM, then with SIGKILL."""
@@ -259,5 +259,5 @@ def _free_port(wanted: int | None) -> int:
         try:
             probe.bind((HOST, wanted or 0))
         except OSError as error:
-            raise AgentError(f"port {wanted} is taken ({error.strerror}): leave ?port= away for a free one") from error
+            raise AgentError(f"port {wanted} is taken ({error.strerror}): omit ?port= for a free one") from error
         return int(probe.getsockname()[1])

@@ -30,7 +30,7 @@ def main() -> None:
         code = _print_unexpected(error)
     failure = flush_streams()
     if failure is not None and not isinstance(failure, BrokenPipeError):
-        code = _print_error(f"what was printed is not complete: {failure.strerror or failure}", code or 1)
+        code = _print_error(f"the output is incomplete: {failure.strerror or failure}", code or 1)
     sys.exit(interruption.exit_code(code))
 
 

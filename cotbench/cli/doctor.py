@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.terminal import console, echo_json
+from cotbench.cli.terminal import echo_json, print_tables
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One package, device or data set: its state, and the command that mends it (empty when all is well)."""
+    """One package, device or data set: its state, and the command that fixes it (empty when nothing is wrong)."""
 
     what: str
     found: str
@@ -22,10 +22,10 @@ class Finding:
 
 
 def doctor(
-    data: Annotated[Path | None, typer.Option(help="Where the ALFWorld games are.", show_default="$ALFWORLD_DATA")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Folder of the ALFWorld games", show_default="$ALFWORLD_DATA")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
-    """What is installed, what is missing, and the exact command that mends it."""
+    """Show what is installed, what is missing, and the exact command that fixes it."""
     import json
     import platform
 
@@ -33,16 +33,20 @@ def doctor(
     if json_:
         echo_json(json.dumps([asdict(finding) for finding in findings], indent=2))
         return
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    from cotbench.paragraph import Line, Paragraph
+    from cotbench.text_table import TableColumn, TextTable, table_row
 
-    table = Table("what", "found", "mend it with", box=box.SIMPLE, pad_edge=False)
+    rows = tuple(table_row(one.what, one.found, style="yellow" if one.mend else "") for one in findings)
+    parts: list[Any] = [TextTable((TableColumn("what", "label"), TableColumn("found", "text")), rows)]
+    fixes: dict[str, list[str]] = {}
     for finding in findings:
-        # As text: rich would take the brackets of cotbench[hf] for markup.
-        cells = (Text(cell, overflow="fold") for cell in (finding.what, finding.found, finding.mend))
-        table.add_row(*cells, style="yellow" if finding.mend else None)
-    console().print(table)
+        if finding.mend:
+            fixes.setdefault(finding.mend, []).append(finding.what)
+    parts += [Paragraph("how to fix it", "bold")] if fixes else []
+    for fix, names in fixes.items():
+        # A command stands in a line of its own, to be copied whole.
+        parts += [Paragraph(f"{', '.join(names)}:"), Line(f"  {fix}")]
+    print_tables(*parts)
 
 
 def _packages() -> list[Finding]:

@@ -15,7 +15,7 @@ def print_failures(some: Sequence[tuple[str, Failed]], what: str, again: str) ->
     Args:
         some: episodes or states with their names; those that did not fail are passed over.
         what: what failed, in words that follow the number: "of 9 episodes failed".
-        again: how to do them again: "play them again with: cotbench run --resume DIR".
+        again: how to do them again: "retry with: cotbench run --resume DIR".
     """
     failures = [(name, failure) for name, one in some if (failure := failure_in(one)) is not None]
     if not failures:

@@ -5,6 +5,7 @@ an option that was not typed is not passed to the command, so a default is never
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
@@ -45,7 +46,7 @@ def with_options(*models: type[BaseModel], without: tuple[str, ...] = ()) -> Cal
                 value = values.pop(name)
                 if values.pop(f"no_{name}", None):
                     if value:
-                        raise UsageError(f"{option.name} and {option.negative} contradict: leave one away")
+                        raise UsageError(f"{option.name} and {option.negative} contradict: omit one")
                     value = False
                 if value is not None and value != []:
                     found[model].append((option, read_value(option, value)))
@@ -92,8 +93,13 @@ def typer_options(option: Option) -> dict[str, Any]:
 
 def _help(option: Option) -> str:
     """Return help in rich's markup; typer's own form of a default that is not the parameter's adds brackets to brackets."""
-    text = option.help + (f" (or {option.negative})" if option.open else "")
+    text = _capitalised(option.help) + (f" (or {option.negative})" if option.open else "")
     return text.replace("[", "\\[") + (f" [dim]\\[default: {option.default}][/dim]" if option.default else "")
+
+
+def _capitalised(text: str) -> str:
+    """Return a help text with a capital, as the options of the commands themselves have it; not where a value comes first."""
+    return text if re.match(r"[\w-]+[:,] ", text) else text[:1].upper() + text[1:]
 
 
 def field_option(model: type[BaseModel], field: str, panel: str = "") -> Any:
@@ -133,14 +139,23 @@ Import = Annotated[
 Resume = Annotated[
     str | None,
     typer.Option(
-        metavar="[DIR]", help="go on with what was begun in DIR; alone: in the folder of --out", rich_help_panel=OUTPUT
+        metavar="[DIR]", help="Continue what was begun in DIR; without a value: in the folder of --out", rich_help_panel=OUTPUT
     ),
 ]
 Debug = Annotated[
     bool,
     typer.Option(
         "--debug",
-        help="stop at the first failure that has a traceback, and show it",
+        help="Stop at the first failure that has a traceback, and print it",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Print also the rows left out of tables because they say nothing, and how numbers are computed",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -149,11 +164,11 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="TOML file with options of this command, by their names; what is typed beside it wins",
+        help="TOML file with options of this command, by their names; options of the command line override it",
         rich_help_panel=OUTPUT,
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan and stop", rich_help_panel=OUTPUT)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop", rich_help_panel=OUTPUT)]
 
 if TYPE_CHECKING:
     Style: TypeAlias = str | None

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import Debug, Import, Resume, Typed, with_options
-from cotbench.cli.terminal import console, echo, echo_json
+from cotbench.cli.flags import Debug, Import, Resume, Typed, Verbose, with_options
+from cotbench.cli.terminal import echo, echo_json, print_tables
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.judge.preference import PreferenceOptions
@@ -23,19 +23,20 @@ from cotbench.judge.preference import PreferenceOptions
 def judge(
     typed: Typed,
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run folder, of a run in mode both.", show_default=False)
+        Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run in mode both", show_default=False)
     ] = None,
-    agent: Annotated[str | None, typer.Option(help="the judge: hf:MODEL, human, ... (cotbench list agents)")] = None,
+    agent: Annotated[str | None, typer.Option(help="The judge: hf:MODEL, human, ... (cotbench list agents)")] = None,
     *,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder of the judgements", show_default="RUN/judges/AGENT", rich_help_panel=OUTPUT),
+        typer.Option(help="Folder of the judgements", show_default="RUN/judges/AGENT", rich_help_panel=OUTPUT),
     ] = None,
     resume: Resume = None,
     import_: Import = None,
     trust: Trust = False,
     debug: Debug = False,
-    json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
+    verbose: Verbose = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Let a judge compare the prompt action with the CoT action, at every state where the trace changed the action."""
     import shlex
@@ -82,8 +83,8 @@ def judge(
         ):
             summary = judge_folder.judge_run(plan, opened, agent=asking, limit=limit, observer=observer, stop_at_failures=debug)
     except KeyboardInterrupt:
-        return print_interrupted("what was judged is kept", again, folder / judge_folder.JUDGE_FOLDER.manifest)
-    return _print_outcome(folder, summary, json_, again)
+        return print_interrupted("judged states are kept", again, folder / judge_folder.JUDGE_FOLDER.manifest)
+    return _print_outcome(folder, summary, json_, again, verbose=verbose)
 
 
 def _begun(folder: Path | None, run: Path | None, agent: str | None) -> tuple[Path | None, str | None]:
@@ -107,7 +108,7 @@ def _recorded(begun: Path, options: Any, typed: dict[str, Any]) -> Any:
     from cotbench.runs.manifest import MANIFEST
 
     if not (begun / MANIFEST).is_file():
-        raise RunFolderError(f"{begun} holds no judgements to go on with: leave --resume away")
+        raise RunFolderError(f"{begun} holds no judgements to resume with: omit --resume")
     manifest = read_probe_manifest(begun)
     if manifest.recorded is None:
         raise RunFolderError(f"{begun} holds probe {manifest.probe} and no judgements of a run: choose another --out")
@@ -152,7 +153,7 @@ def _print_nothing(plan: Any, as_json: bool) -> int:
     return 0
 
 
-def _print_outcome(folder: Path, summary: Any, as_json: bool, again: str) -> int:
+def _print_outcome(folder: Path, summary: Any, as_json: bool, again: str, *, verbose: bool) -> int:
     """Print the table; the exit code is 1 where states could not be judged."""
     from cotbench.cli.failures import print_failures
     from cotbench.probes.folder import read_probe
@@ -161,9 +162,8 @@ def _print_outcome(folder: Path, summary: Any, as_json: bool, again: str) -> int
     if as_json:
         echo_json(summary.model_dump_json(indent=2))
     else:
-        screen = console()
-        screen.print(probe_table(summary))
-        screen.print(f"judgements: {folder}", soft_wrap=True, highlight=False, markup=False)
+        print_tables(probe_table(summary, verbose=verbose))
+        echo(f"judgements: {folder}")
     named = [(f"step {row.step} of {row.task}", row) for row in read_probe(folder).rows] if summary.numbers.errors else []
     states = summary.numbers.states + summary.numbers.errors
-    return print_failures(named, f"of {states} states could not be judged", f"judge them again with: {again}")
+    return print_failures(named, f"of {states} states could not be judged", f"retry with: {again}")

@@ -7,30 +7,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import Data, Import
+from cotbench.cli.flags import Data, Import, Verbose
 from cotbench.cli.leaderboard_replay import print_verdict, replay_bundle, settle_entry
-from cotbench.cli.terminal import console, echo, echo_error, echo_json
+from cotbench.cli.terminal import echo, echo_error, echo_json, print_tables
 from cotbench.flags import OUTPUT
 
 if TYPE_CHECKING:
     from cotbench.leaderboard.store.store import Store
     from cotbench.leaderboard.submission.bundle import Bundle
 
-app = typer.Typer(help="Submit runs, replay them, list and show them, serve them.", no_args_is_help=True)
+app = typer.Typer(help="Submit and verify runs; list, show and serve leaderboards.", no_args_is_help=True)
 
 DB_VARIABLE = "COTBENCH_LEADERBOARD"
 Db = Annotated[
     str | None,
     typer.Option(
-        help="The leaderboard: a file, or postgresql://USER@HOST/NAME.",
-        show_default=f"${DB_VARIABLE}, or a file of the user's",
+        help="Leaderboard: an SQLite file, or postgresql://USER@HOST/NAME",
+        show_default=f"${DB_VARIABLE}, else a file in the user's data folder",
         rich_help_panel=OUTPUT,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.", rich_help_panel=OUTPUT)]
-Name = Annotated[str | None, typer.Option(help="What the board shows.", show_default="the agent")]
-Team = Annotated[str | None, typer.Option(help="Who submits.")]
-Link = Annotated[str | None, typer.Option(help="To a paper, a model or code: https://...")]
+Json = Annotated[bool, typer.Option("--json", help="Print it as JSON", rich_help_panel=OUTPUT)]
+Name = Annotated[str | None, typer.Option(help="Name shown on the board", show_default="the agent")]
+Team = Annotated[str | None, typer.Option(help="Team that submits")]
+Link = Annotated[str | None, typer.Option(help="Link to a paper, a model or code: https://...")]
 
 
 def require_leaderboard(*more: str) -> None:
@@ -63,22 +63,22 @@ def opened_store(db: str | None) -> Store:
 
 @app.command()
 def submit(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or bundles.", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or bundles", show_default=False)],
     name: Name = None,
     team: Team = None,
     link: Link = None,
     server: Annotated[
-        str | None, typer.Option(help="Send it to this address instead of keeping it here.", show_default="none")
+        str | None, typer.Option(help="Submit to the leaderboard server at this address", show_default="the local leaderboard")
     ] = None,
     verify_: Annotated[
-        bool, typer.Option("--verify", help="Replay each run at once; with --server before anything is sent.")
+        bool, typer.Option("--verify", help="Replay each run at once; with --server before anything is sent")
     ] = False,
     data: Data = None,
     import_: Import = None,
     db: Db = None,
     json_: Json = False,
 ) -> int:
-    """Submit runs; a folder of several runs submits each. A server's token is read from COTBENCH_LEADERBOARD_TOKEN."""
+    """Submit runs (every run of a folder of several). The server's token is read from COTBENCH_LEADERBOARD_TOKEN."""
     import io
     import json
     import os
@@ -110,7 +110,7 @@ def submit(
         echo_json(json.dumps(rows, indent=2))
         return int(failed > 0)
     for path, row in zip(bundles, rows, strict=True):
-        note = "" if row["new"] else ", was there already"
+        note = "" if row["new"] else ", already there"
         echo(f"{row['id']} {row['state']}{note}: {row.get('url', path)}")
         if row.get("unranked"):
             echo(f"    listed without a rank: {', '.join(row['unranked'])}")
@@ -149,13 +149,13 @@ def _bundles(paths: list[Path], given: dict[str, str]) -> dict[Path, bytes]:
 
 @app.command()
 def bundle(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file.", show_default="RUN.zip")] = None,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write", show_default="RUN.zip")] = None,
     name: Name = None,
     team: Team = None,
     link: Link = None,
 ) -> int:
-    """Write a run as the file that a web form takes."""
+    """Pack a run into the file that the web form accepts."""
     require_leaderboard()
     from cotbench.errors import UsageError
     from cotbench.leaderboard.submission.bundle import pack_run
@@ -173,18 +173,19 @@ def bundle(
 @app.command()
 def verify(
     entries: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID|FILE|RUN]...", help="Entries, or bundles and run folders.")
+        list[str] | None, typer.Argument(metavar="[ID|FILE|RUN]...", help="Entry ids, bundles or run folders")
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every pending entry.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="With --all, those too that were settled before.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Verify every pending entry")] = False,
+    again: Annotated[bool, typer.Option("--again", help="With --all: also the entries verified before")] = False,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Processes.", show_default="one; one a core for a slow engine")
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Number of processes", show_default="1; for slow engines one per core"),
     ] = None,
     data: Data = None,
     import_: Import = None,
     db: Db = None,
 ) -> int:
-    """Execute the actions of entries again: an entry whose every observation and score comes out the same is replayed."""
+    """Replay entries: execute their actions again; an entry is marked replayed if all observations and scores agree."""
     require_leaderboard()
     from cotbench.errors import UsageError
 
@@ -192,7 +193,7 @@ def verify(
     if bool(named) == all_:
         raise UsageError("name entries (cotbench leaderboard list), or give --all")
     if again and not all_:
-        raise UsageError("--again goes with --all; an entry that is named is always replayed")
+        raise UsageError("--again goes with --all; entries given by id are always replayed")
     files = [Path(one) for one in named if Path(one).exists()]
     failed = 0
     for path in files:
@@ -233,20 +234,25 @@ def _bundle_at(path: Path) -> Bundle:
 
 @app.command("list")
 def list_(
-    env: Annotated[str | None, typer.Option(help="Of this environment, or all, all-gen: means.", show_default="any")] = None,
-    scheme: Annotated[str | None, typer.Option(help="Of this family of splits.", show_default="any")] = None,
-    split: Annotated[str | None, typer.Option(help="Of this split.", show_default="any")] = None,
-    mode: Annotated[str | None, typer.Option(help="prompt or cot.", show_default="both")] = None,
-    state: Annotated[str, typer.Option(help="replayed, pending, rejected, unchecked or all.")] = "all",
-    sort: Annotated[str, typer.Option(help="By this column.")] = "rank",
+    env: Annotated[
+        str | None, typer.Option(help="Only boards of this environment; all or all-gen: the means", show_default="any")
+    ] = None,
+    scheme: Annotated[str | None, typer.Option(help="Only boards of this split scheme", show_default="any")] = None,
+    split: Annotated[str | None, typer.Option(help="Only boards of this split", show_default="any")] = None,
+    mode: Annotated[str | None, typer.Option(help="Only boards of this mode: prompt or cot", show_default="both")] = None,
+    state: Annotated[
+        str, typer.Option(help="Only entries in this state: replayed, pending, rejected, unchecked or all")
+    ] = "all",
+    sort: Annotated[str, typer.Option(help="Column to sort by")] = "rank",
     import_: Import = None,
     db: Db = None,
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> int:
-    """The boards, each with its entries."""
+    """List the boards, each with its entries."""
     require_leaderboard()
     from cotbench.errors import UnknownNameError
-    from cotbench.leaderboard.boards.terminal import board_table
+    from cotbench.leaderboard.boards.terminal import board_tables
     from cotbench.leaderboard.boards.view import board_view, sorted_rows
     from cotbench.leaderboard.store.entry import STATES
     from cotbench.leaderboard.web.models import BoardRows, board_name
@@ -280,21 +286,20 @@ def list_(
         echo_json(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
         return 0
     if not tables:
-        echo(f"no entries in {name}: submit a run, cotbench leaderboard submit RUN")
+        echo(f"no entries in {name}: submit a run with: cotbench leaderboard submit RUN")
         return 0
-    screen = console()
-    for view, rows in tables:
-        screen.print(board_table(view, rows, screen.width))
+    print_tables(board_tables(tables, verbose=verbose))
     return 0
 
 
 @app.command()
 def show(
-    id: Annotated[str, typer.Argument(metavar="ID", help="An entry.", show_default=False)],
+    id: Annotated[str, typer.Argument(metavar="ID", help="Id of an entry", show_default=False)],
     db: Db = None,
+    verbose: Verbose = False,
     json_: Json = False,
 ) -> int:
-    """One entry: who, what, its state, its numbers."""
+    """Show an entry: who submitted it, its state, its numbers."""
     with opened_store(db) as store:
         entry = store.entry(id)
     if json_:
@@ -302,16 +307,16 @@ def show(
         return 0
     from cotbench.leaderboard.boards.terminal import entry_page
 
-    console().print(entry_page(entry))
+    print_tables(entry_page(entry, verbose=verbose))
     return 0
 
 
 @app.command()
 def remove(
-    id: Annotated[str, typer.Argument(metavar="ID", help="An entry.", show_default=False)],
+    id: Annotated[str, typer.Argument(metavar="ID", help="Id of an entry", show_default=False)],
     db: Db = None,
 ) -> int:
-    """Take an entry away, for good."""
+    """Delete an entry for good."""
     with opened_store(db) as store:
         name = store.entry(id).details.name
         store.remove(id)

@@ -15,25 +15,25 @@ from cotbench.cli.terminal import echo, echo_error, echo_json
 _WEB = ("fastapi", "uvicorn", "jinja2", "python_multipart")
 _BACKLOG = 2048
 app = leaderboard_rerun.app
-tokens = typer.Typer(help="Tokens that allow to submit over the web.", no_args_is_help=True)
+tokens = typer.Typer(help="Tokens for submitting over the web.", no_args_is_help=True)
 app.add_typer(tokens, name="token")
 
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Listen here; any but this machine's own demands tokens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    rate: Annotated[int, typer.Option(min=1, help="Submissions a minute from one address.")] = 600,
-    connections: Annotated[
-        int, typer.Option(min=1, help="Open connections from one address; behind a proxy, from all together.")
-    ] = 100,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any other than a loopback address requires tokens")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one")] = 8000,
+    rate: Annotated[int, typer.Option(min=1, help="Submissions per minute from one address")] = 600,
+    connections: Annotated[int, typer.Option(min=1, help="Open connections per address; behind a proxy: in total")] = 100,
     allow_host: Annotated[
-        list[str] | None, typer.Option("--allow-host", help="A name under which it is reached; may be repeated.")
+        list[str] | None, typer.Option("--allow-host", help="A host name under which the server is reached; may be repeated")
     ] = None,
     import_: Import = None,
     db: Db = None,
 ) -> int:
-    """Serve the leaderboard: tables, entries, episodes to step through, a form and an API to submit."""
+    """Serve the leaderboard on the web: tables, entries, episodes to step through, a form and an API for submitting."""
     require_leaderboard(*_WEB)
     import socket
 
@@ -45,7 +45,7 @@ def serve(
         wanted = store.has_tokens()
         if not wanted and not Settings(host, port, token_required=True).loopback:
             raise UsageError(
-                f"--host {host} can be reached from outside, so submitting needs a token: make one first, "
+                f"--host {host} can be reached from outside, so submitting needs a token: make one first with: "
                 "cotbench leaderboard token new NAME"
             )
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -69,7 +69,7 @@ def serve(
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder", show_default=False)],
     db: Db = None,
 ) -> int:
     """Write the leaderboard as a static site: HTML and JSON, for any web server."""
@@ -84,19 +84,19 @@ def export(
 
 @tokens.command("new")
 def token_new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Whom it is for.", show_default=False)], db: Db = None
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who the token is for", show_default=False)], db: Db = None
 ) -> int:
-    """Make a token and show it, this once."""
+    """Make a token and show it, only this once."""
     with opened_store(db) as store:
         token = store.new_token(name)
-    echo_error("shown this once; who submits with it sets COTBENCH_LEADERBOARD_TOKEN:")
+    echo_error("shown only once; to submit with it, set COTBENCH_LEADERBOARD_TOKEN to:")
     echo(token)
     return 0
 
 
 @tokens.command("list")
 def token_list(db: Db = None, json_: Json = False) -> int:
-    """Whom tokens were made for."""
+    """List who has tokens."""
     import json
 
     with opened_store(db) as store:
@@ -107,13 +107,15 @@ def token_list(db: Db = None, json_: Json = False) -> int:
     for row in rows:
         echo(f"{row.name}  {row.created:%Y-%m-%d %H:%M} UTC")
     if not rows:
-        echo("no tokens: make one, cotbench leaderboard token new NAME")
+        echo("no tokens: make one with: cotbench leaderboard token new NAME")
     return 0
 
 
 @tokens.command("revoke")
-def token_revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="Whose.", show_default=False)], db: Db = None) -> int:
-    """Take a token back."""
+def token_revoke(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose token to revoke", show_default=False)], db: Db = None
+) -> int:
+    """Revoke a token."""
     with opened_store(db) as store:
         store.revoke(name)
     echo(f"revoked the token of {name}")

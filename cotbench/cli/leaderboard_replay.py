@@ -94,7 +94,7 @@ def print_verdict(name: str, verdict: Verdict | CotbenchError, *, quiet: bool = 
         show(f"{name} not checked: {verdict}")
         return 1
     if isinstance(verdict, CotbenchError):
-        show(f"{name} cannot be replayed here, and stays as it was: {verdict}")
+        show(f"{name} cannot be replayed here, and is unchanged: {verdict}")
         return 1
     if verdict.difference is not None:
         show(f"{name} rejected: {verdict.difference}")

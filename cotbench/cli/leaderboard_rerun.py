@@ -18,21 +18,24 @@ app = leaderboard.app
 
 @app.command()
 def rerun(
-    id: Annotated[str, typer.Argument(metavar="ID", help="An entry that was replayed.", show_default=False)],
+    id: Annotated[str, typer.Argument(metavar="ID", help="Id of a replayed entry", show_default=False)],
     episodes: Annotated[
-        int, typer.Option("--episodes", "-n", min=1, help="Tasks, drawn from its own; each in every mode.")
+        int, typer.Option("--episodes", "-n", min=1, help="Number of tasks, drawn from the entry's; each in every mode")
     ] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw")] = 0,
     agent: Annotated[
-        str | None, typer.Option(help="Where the model lies here, as in hf:./model.", show_default="the entry's, if hf:NAME")
+        str | None,
+        typer.Option(
+            help="Agent with the same weights on this machine, as in hf:./model", show_default="the entry's, if hf:NAME"
+        ),
     ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Load what the entry names without asking.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Load the model that the entry names without asking")] = False,
     data: Data = None,
     import_: Import = None,
     db: Db = None,
     json_: Json = False,
 ) -> int:
-    """Play an entry's open-weight agent again and compare its answers: one that answers the same is reproduced."""
+    """Play an entry's open-weight agent again and compare its answers; if they are the same, the entry is marked reproduced."""
     import tempfile
 
     require_leaderboard()
@@ -53,7 +56,7 @@ def rerun(
     with opened_store(db) as store:
         entry = store.entry(id)
         if entry.state != "replayed":
-            raise UsageError(f"entry {entry.id} is {entry.state}: replay it first, cotbench leaderboard verify {entry.id}")
+            raise UsageError(f"entry {entry.id} is {entry.state}: replay it first with: cotbench leaderboard verify {entry.id}")
         bundle = unpack(store.bundle(entry.id))
         check(bundle)
         spec = agent or rerun_spec(bundle.manifest)
@@ -92,4 +95,4 @@ def _confirm(spec: str, options: dict[str, str], id: str, trust: bool) -> None:
     revision = "".join(f", {name} {value}" for name, value in options.items())
     what = f"entry {id} names the model {ascii(spec + revision)[1:-1]}"
     if not trust and not says_yes(f"{what}.\nLoad it?"):
-        raise UsageError(f"{what}, which was not typed: add --trust to load it, or give --agent")
+        raise UsageError(f"{what}, which you did not type: add --trust to load it, or give --agent")

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from cotbench.cli.flags import Import
-from cotbench.cli.terminal import console, echo, echo_json
+from cotbench.cli.terminal import echo_json, print_tables
 
 app = typer.Typer(help="List agents, environments, recipes, probes, runs, or the tasks of a split.", no_args_is_help=True)
 
-_Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
 @app.command("agents")
@@ -21,7 +21,7 @@ def agents(
     import_: Import = None,
     json_: _Json = False,
 ) -> None:
-    """The agents that --agent accepts."""
+    """List the agents that --agent accepts."""
     from cotbench.agents.registry import agent_names, builtin_summaries, summary_of
 
     known = builtin_summaries()
@@ -30,13 +30,15 @@ def agents(
     _print(("agent", "what it is"), rows, json_)
     if not json_:
         from cotbench.agents.hf.loading import ALIASES
+        from cotbench.paragraph import Paragraph, together
 
-        echo("aliases: " + ", ".join(f"hf:{alias} = {name}" for alias, name in ALIASES.items()))
+        aliases = ", ".join(together(f"hf:{alias} = {name}") for alias, name in ALIASES.items())
+        print_tables(Paragraph(f"aliases: {aliases}"))
 
 
 @app.command("envs")
 def envs(import_: Import = None, json_: _Json = False) -> None:
-    """The environments, with the size of every split."""
+    """List the environments, with the size of every split."""
     from cotbench.envs.registry import env_entry, env_names
 
     rows = []
@@ -46,20 +48,20 @@ def envs(import_: Import = None, json_: _Json = False) -> None:
         for scheme, splits in source.schemes().items():
             sizes = ", ".join(f"{split} {len(source.tasks(scheme, split))}" for split in splits)
             rows.append((name, scheme, sizes, str(entry.max_steps()), entry.license))
-    _print(("env", "scheme", "splits and their tasks", "steps", "licence"), rows, json_)
+    _print(("env", "scheme", _SIZES, "steps", "licence"), rows, json_)
 
 
 @app.command("tasks")
 def tasks(
-    env: Annotated[str, typer.Option(help="The environment.")] = "alfworld-gen",
-    split: Annotated[str, typer.Option(help="The split.")] = "id",
-    scheme: Annotated[str, typer.Option(help="The family of splits.")] = "paper",
-    data: Annotated[Path | None, typer.Option(help="Where the games are.")] = None,
-    missing: Annotated[bool, typer.Option("--missing", help="Only those that are not on this machine.")] = False,
+    env: Annotated[str, typer.Option(help="The environment")] = "alfworld-gen",
+    split: Annotated[str, typer.Option(help="The split")] = "id",
+    scheme: Annotated[str, typer.Option(help="The split scheme")] = "paper",
+    data: Annotated[Path | None, typer.Option(help="Folder of the games")] = None,
+    missing: Annotated[bool, typer.Option("--missing", help="Only tasks whose games are not on this machine")] = False,
     import_: Import = None,
     json_: _Json = False,
 ) -> None:
-    """The task ids of a split, one a line."""
+    """List the task ids of a split, one per line."""
     import json
 
     from cotbench.envs.registry import env_entry
@@ -73,7 +75,7 @@ def tasks(
 
 @app.command("recipes")
 def recipes(import_: Import = None, json_: _Json = False) -> None:
-    """The ways to train that --recipe accepts, and the presets."""
+    """List the training recipes that --recipe accepts, and the presets."""
     from cotbench.recipes import recipe_named, recipe_names
 
     entries = [recipe_named(name) for name in recipe_names()]
@@ -85,7 +87,7 @@ def recipes(import_: Import = None, json_: _Json = False) -> None:
 
 @app.command("probes")
 def probes(import_: Import = None, json_: _Json = False) -> None:
-    """What `cotbench probe` measures, with each probe's options."""
+    """List the probes of `cotbench probe`, with their options."""
     from cotbench.probes.probe import probe_named, probe_names
 
     rows = []
@@ -98,12 +100,10 @@ def probes(import_: Import = None, json_: _Json = False) -> None:
 
 @app.command("runs")
 def runs(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The folder that is searched.", show_default="runs")] = Path(
-        "runs"
-    ),
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder to search", show_default="runs")] = Path("runs"),
     json_: _Json = False,
 ) -> None:
-    """The runs below a folder: what they play, how far they are, and their success so far."""
+    """List the runs below a folder: what they play, how far they are, and their success so far."""
     from cotbench.runs.run_list import list_runs
 
     found = list_runs(folder)
@@ -119,7 +119,12 @@ def runs(
         return
     from cotbench.runs.status_table import status_table
 
-    console().print(status_table(found, str(folder)))
+    print_tables(status_table(found, str(folder)))
+
+
+_SIZES = "splits and their tasks"
+_TEXTS = frozenset({"what it is", "what it measures", "options", "licence", _SIZES})
+"""Columns of running text; the others hold names."""
 
 
 def _default(field: Any) -> str:
@@ -133,11 +138,11 @@ def _print(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], as_json: bool
 
         echo_json(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
         return
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    from cotbench.paragraph import together
+    from cotbench.text_table import TableColumn, TextTable, table_row
 
-    table = Table(*head, box=box.SIMPLE, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console().print(table)
+    columns = tuple(TableColumn(title, "text" if title in _TEXTS else "label") for title in head)
+    if _SIZES in head:  # No line ends between a split and its size.
+        place = head.index(_SIZES)
+        rows = [(*row[:place], ", ".join(map(together, row[place].split(", "))), *row[place + 1 :]) for row in rows]
+    print_tables(TextTable(columns, tuple(table_row(*row) for row in rows)))

@@ -11,11 +11,11 @@ from cotbench.cli.terminal import echo
 
 
 def play(
-    env: Annotated[str, typer.Option(help="The environment.")] = "alfworld-gen",
-    task: Annotated[str | None, typer.Option(help="A task id.", show_default="drawn from the split")] = None,
-    split: Annotated[str, typer.Option(help="The split to draw from.")] = "id",
-    scheme: Annotated[str, typer.Option(help="The family of splits.")] = "paper",
-    seed: Annotated[int, typer.Option(min=0, help="Chooses the task.")] = 0,
+    env: Annotated[str, typer.Option(help="The environment")] = "alfworld-gen",
+    task: Annotated[str | None, typer.Option(help="A task id", show_default="drawn from the split")] = None,
+    split: Annotated[str, typer.Option(help="The split to draw from")] = "id",
+    scheme: Annotated[str, typer.Option(help="The split scheme")] = "paper",
+    seed: Annotated[int, typer.Option(min=0, help="Seed that chooses the task")] = 0,
     data: Data = None,
     import_: Import = None,
     debug: Debug = False,
@@ -27,7 +27,7 @@ def play(
 
     entry = env_entry(env)
     if data is not None and not entry.takes_data:
-        raise UsageError(f"environment {env!r} reads no data folder: leave --data away")
+        raise UsageError(f"environment {env!r} does not read a data folder: omit --data")
     entry.require()
     here: dict[str, Any] = {"data": data, "available_only": True} if entry.takes_data else {}
     if entry.experts is not None:
@@ -52,13 +52,13 @@ def _play(game: Any, task: str | None, seed: int) -> int:
             if action == "?":
                 echo("\n".join(info["admissible_actions"]))
             elif action == "!":
-                echo(info["expert_action"] or "(the expert knows no action here)")
+                echo(info["expert_action"] or "(the expert has no action here)")
             elif action:
                 observation, _, terminated, truncated, info = game.step(action)
                 why = f"  ({info['invalid_action']})" if info["invalid_action"] else ""
                 echo(f"{observation}{why}")
                 ended = terminated or truncated
-        verdict = "won" if info["success"] else "lost for good" if terminated else "not won: the step budget is spent"
+        verdict = "won" if info["success"] else "lost for good" if terminated else "not won: out of steps"
         echo(f"{verdict} after {info['steps']} steps, score {info['score']:g}")
     finally:
         game.close()

@@ -204,4 +204,4 @@ def print_errors(runs: Sequence[Sequence[Episode]], again: str) -> int:
         again: the command line that plays the failed ones again.
     """
     named = [(row.key, row) for episodes in runs for row in rows_of(episodes)]
-    return print_failures(named, f"of {len(named)} episodes failed", f"play them again with: {again}")
+    return print_failures(named, f"of {len(named)} episodes failed", f"retry with: {again}")

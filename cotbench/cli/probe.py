@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import Debug, Import, Resume, Typed, with_options
-from cotbench.cli.terminal import console, echo_json
+from cotbench.cli.flags import Debug, Import, Resume, Typed, Verbose, with_options
+from cotbench.cli.terminal import echo, echo_json, print_tables
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.probes.config import MEASUREMENT, ProbeConfig
@@ -24,7 +24,7 @@ def probe(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="probe: alignment, conflict, attention, ... (cotbench list probes)", show_default=False
+            metavar="NAME", help="Probe: alignment, conflict, attention, ... (cotbench list probes)", show_default=False
         ),
     ] = None,
     *,
@@ -34,19 +34,20 @@ def probe(
             "--option",
             "-o",
             metavar="NAME=VALUE",
-            help="an option of the probe (cotbench list probes); may be repeated",
+            help="An option of the probe (cotbench list probes); may be repeated",
             rich_help_panel=MEASUREMENT,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder of the probe", show_default="a new one under probes/", rich_help_panel=OUTPUT),
+        typer.Option(help="Probe folder", show_default="a new one under probes/", rich_help_panel=OUTPUT),
     ] = None,
     resume: Resume = None,
     import_: Import = None,
     trust: Trust = False,
     debug: Debug = False,
-    json_: Annotated[bool, typer.Option("--json", help="print probe.json instead", rich_help_panel=OUTPUT)] = False,
+    verbose: Verbose = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print probe.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Measure an agent on a fixed set of states: what it answers there, what it follows, where it looks."""
     import sys
@@ -97,8 +98,8 @@ def probe(
                     data=resources.data,
                 )
     except KeyboardInterrupt:
-        return print_interrupted("what was measured is kept", again, target / CONFIG)
-    return _print_outcome(summary, target, json_, again)
+        return print_interrupted("measured states are kept", again, target / CONFIG)
+    return _print_outcome(summary, target, json_, again, verbose=verbose)
 
 
 def _config(folder: Path | None, given: dict[str, Any], options: dict[str, str]) -> ProbeConfig:
@@ -129,7 +130,7 @@ def _config(folder: Path | None, given: dict[str, Any], options: dict[str, str])
     if "probe" not in merged:
         raise UsageError("NAME is missing: name the probe, as in cotbench probe alignment (cotbench list probes)")
     if "agent" not in merged:
-        raise UsageError("--agent is missing: name who is measured, as in --agent hf:smollm2 (cotbench list agents)")
+        raise UsageError("--agent is missing: name the agent to measure, as in --agent hf:smollm2 (cotbench list agents)")
     return model_of(ProbeConfig, merged)
 
 
@@ -177,7 +178,7 @@ def _progress(target: Path, total: int, *, quiet: bool) -> Iterator[Callable[[An
         yield advance
 
 
-def _print_outcome(summary: Any, folder: Path, as_json: bool, again: str) -> int:
+def _print_outcome(summary: Any, folder: Path, as_json: bool, again: str, *, verbose: bool) -> int:
     from cotbench.cli.failures import print_failures
     from cotbench.probes.folder import read_probe
     from cotbench.probes.table import probe_table
@@ -185,8 +186,7 @@ def _print_outcome(summary: Any, folder: Path, as_json: bool, again: str) -> int
     if as_json:
         echo_json(summary.model_dump_json(indent=2))
     else:
-        screen = console()
-        screen.print(probe_table(summary))
-        screen.print(f"folder of the probe: {folder}", soft_wrap=True, highlight=False)
+        print_tables(probe_table(summary, verbose=verbose))
+        echo(f"probe folder: {folder}")
     named = [(f"step {row.step} of {row.task}", row) for row in read_probe(folder).rows] if summary.numbers.errors else []
-    return print_failures(named, f"of {len(named)} states could not be measured", f"measure them again with: {again}")
+    return print_failures(named, f"of {len(named)} states could not be measured", f"retry with: {again}")

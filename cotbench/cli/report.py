@@ -15,18 +15,18 @@ from cotbench.flags import OUTPUT
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="Run folders, folders of several, or one study.", show_default=False),
+        typer.Argument(metavar="DIR...", help="Run folders, folders of several runs, or one study", show_default=False),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Where the page goes.", show_default="DIR/report; of several report", rich_help_panel=OUTPUT),
+        typer.Option(help="Folder of the page", show_default="DIR/report; for several DIRs ./report", rich_help_panel=OUTPUT),
     ] = None,
     font: Annotated[
         Literal["sans", "serif"],
         typer.Option(help="Text of the PDF figures: sans, or serif as in papers set with LaTeX.", rich_help_panel=OUTPUT),
     ] = "sans",
     import_: Import = None,
-    open_: Annotated[bool, typer.Option("--open", help="Show it in a browser.", rich_help_panel=OUTPUT)] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Write a page: the answer in sentences, tables, figures, and the episodes to step through.
 

@@ -54,7 +54,7 @@ def resume_folder(resume: str | None, out: Path | None, usual: Path | None = Non
             raise UsageError("--resume needs a folder: --resume DIR, or --out DIR --resume")
         return folder
     if out is not None and out != Path(resume):
-        raise UsageError(f"--resume {resume} and --out {out} name two folders: leave --out away")
+        raise UsageError(f"--resume {resume} and --out {out} name different folders: omit --out")
     return Path(resume)
 
 
@@ -82,13 +82,13 @@ def print_interrupted(what: str, again: str, manifest: Path) -> int:
     """Print that a command was interrupted, with the command line that goes on where there is something to go on with.
 
     Args:
-        what: what has survived: "what was played is kept".
+        what: what has survived: "played episodes are kept".
         again: the command line that resumes the folder.
         manifest: the file that it needs.
 
     Returns:
         The exit code.
     """
-    found = f"; {what}: {again}" if manifest.is_file() else " before anything was written: start it anew"
+    found = f"; {what}; resume with: {again}" if manifest.is_file() else " before anything was written: start it again"
     echo_error(f"interrupted{found}")
     return INTERRUPTED

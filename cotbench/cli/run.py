@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import ConfigFile, Debug, DryRun, Import, Resume, Typed, with_options
-from cotbench.cli.terminal import console, echo_json
+from cotbench.cli.flags import ConfigFile, Debug, DryRun, Import, Resume, Typed, Verbose, with_options
+from cotbench.cli.terminal import echo, echo_json, print_tables
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.runs.limits import Limits
@@ -22,7 +22,7 @@ def run(
     typed: Typed,
     *,
     out: Annotated[
-        Path | None, typer.Option(help="run folder", show_default="a new one under runs/", rich_help_panel=OUTPUT)
+        Path | None, typer.Option(help="Run folder", show_default="a new one under runs/", rich_help_panel=OUTPUT)
     ] = None,
     resume: Resume = None,
     config: ConfigFile = None,
@@ -38,7 +38,8 @@ def run(
         ),
     ] = False,
     debug: Debug = False,
-    json_: Annotated[bool, typer.Option("--json", help="print summary.json instead", rich_help_panel=OUTPUT)] = False,
+    verbose: Verbose = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print summary.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Play every task in each mode, and compare the modes on the same tasks."""
     from cotbench.agents.registry import resolve
@@ -103,8 +104,8 @@ def run(
             if summary is not None and not budget.stopped:
                 suite.write_suite_summary(opened, summary)
     except KeyboardInterrupt:
-        return print_interrupted("what was played is kept", again, target / kind.manifest)
-    _print(target, outcomes, summary, json_)
+        return print_interrupted("played episodes are kept", again, target / kind.manifest)
+    _print(target, outcomes, summary, json_, verbose=verbose)
     print_stopped(budget, outcomes, plans[len(outcomes) :], again)
     return print_errors([outcome.records for outcome in outcomes], again)
 
@@ -130,7 +131,7 @@ def _configs(given: dict[str, Any], env: str, folder: Path | None, data: Path | 
     return [new_config({**given, "env": name}) for name in resolve_env_names(env, data)]
 
 
-def _print(folder: Path, outcomes: list[Any], summary: Any, as_json: bool) -> None:
+def _print(folder: Path, outcomes: list[Any], summary: Any, as_json: bool, *, verbose: bool) -> None:
     """Print the table of a run, or of a suite, whose summary is given then."""
     from cotbench.runs.dataset_card import write_suite_card
     from cotbench.runs.tables import run_table, suite_table
@@ -141,7 +142,5 @@ def _print(folder: Path, outcomes: list[Any], summary: Any, as_json: bool) -> No
     if as_json:
         echo_json((one if summary is None else summary).model_dump_json(indent=2))
         return
-    place = f"run folder: {folder}" if summary is None else f"run folders: {folder}/{{{','.join(summary.runs)}}}"
-    screen = console()
-    screen.print(run_table(one) if summary is None else suite_table(summary))
-    screen.print(place, soft_wrap=True, highlight=False)
+    print_tables(run_table(one, verbose=verbose) if summary is None else suite_table(summary, verbose=verbose))
+    echo(f"run folder: {folder}" if summary is None else f"run folders: {folder}/{{{','.join(summary.runs)}}}")

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cotbench.cli.flags import DryRun, Import, Resume, Typed, with_options
-from cotbench.cli.terminal import console, echo, echo_error, echo_json
+from cotbench.cli.flags import DryRun, Import, Resume, Typed, Verbose, with_options
+from cotbench.cli.terminal import echo, echo_error, echo_json, print_tables
 from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.study.resources import StudyResources
@@ -21,22 +21,23 @@ def study(
     typed: Typed,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="smoke, tiny, paper, paper-scripted, or a TOML file.", show_default=False),
+        typer.Argument(metavar="[NAME]", help="smoke, tiny, paper, paper-scripted, or a TOML file", show_default=False),
     ] = None,
     *,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder of the study", show_default="studies/NAME", rich_help_panel=OUTPUT),
+        typer.Option(help="Folder of the study", show_default="studies/NAME", rich_help_panel=OUTPUT),
     ] = None,
     resume: Resume = None,
     import_: Import = None,
     trust: Trust = False,
     dry_run: DryRun = False,
+    verbose: Verbose = False,
     json_: Annotated[
-        bool, typer.Option("--json", help="print the plan, or the report's numbers, as JSON", rich_help_panel=OUTPUT)
+        bool, typer.Option("--json", help="Print the plan, or the report's numbers, as JSON", rich_help_panel=OUTPUT)
     ] = False,
 ) -> int:
-    """Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Started again, it goes on."""
+    """Run a whole study: traces, training, rollouts and probes at every checkpoint, report. Run it again to continue."""
     from cotbench.api.study import carry_out, require_parts, usual_jobs
     from cotbench.cli.options import model_of
     from cotbench.cli.resume import print_interrupted, resume_command
@@ -49,19 +50,19 @@ def study(
     plan = make_study_plan(config)
     jobs = resources.jobs or usual_jobs(config)
     if dry_run:
-        _print_plan(plan, target, resources.flops, jobs, json_)
+        _print_plan(plan, target, resources.flops, jobs, json_, verbose=verbose)
         return 0
     again = resume_command("study", target, import_ or [], config=config.model_dump(mode="json"))
     require_parts(plan)
     try:
         failures = carry_out(plan, target, jobs, lambda: _progress(plan, target))
     except KeyboardInterrupt:
-        return print_interrupted("what was done is kept, go on with", again, target / STUDY)
+        return print_interrupted("finished stages are kept", again, target / STUDY)
     if failures:
         first = failures[0]
         echo_error(
             f"error: {len(failures)} stages failed, the first is {first.stage.name}: {first.message}; see {first.log}, then "
-            f"go on with: {again}"
+            f"resume with: {again}"
         )
         return 1
     return _report(target, json_)
@@ -84,21 +85,22 @@ def _config(name: str | None, out: Path | None, resume: str | None) -> tuple[Any
     if begun is not None:
         config = read_config(begun)
         if wanted is not None and wanted != config:
-            raise UsageError(f"{begun} holds another study than {name}: leave {name} away, or choose another --out")
+            raise UsageError(f"{begun} holds a different study than {name}: omit {name}, or choose another --out")
         return config, begun
     if wanted is None or usual is None:
-        raise UsageError("which study? smoke, tiny, paper, paper-scripted, or a TOML file: cotbench study NAME")
+        raise UsageError("NAME is missing: smoke, tiny, paper, paper-scripted, or a TOML file, as in cotbench study smoke")
     return wanted, out or usual
 
 
-def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json: bool) -> None:
-    """Print the stages, those that are done already, and the approximate cost."""
+def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json: bool, *, verbose: bool) -> None:
+    """Print the approximate cost of the stages by kind, and what the study could detect; `verbose`: each stage's command."""
     import json
     import shlex
 
+    from cotbench.paragraph import Paragraph
     from cotbench.study import cost
     from cotbench.study.folder import is_done
-    from cotbench.study.plan_power import power_lines
+    from cotbench.study.plan_power import power_parts
 
     rows = []
     for stage in plan.stages:
@@ -127,32 +129,49 @@ def _print_plan(plan: Any, target: Path, speed: float | None, jobs: int, as_json
             )
         )
         return
-    for stage, done, _, _ in rows:
-        echo(f"{'done' if done else '    '} {stage.name}: cotbench {shlex.join(stage.command)}")
-    echo()
-    for kind in ("reference", "traces", "train", "run", "probe"):
-        of_kind = [row for row in rows if row[0].kind == kind]
-        if of_kind:
-            echo(f"{len(of_kind):5d} {kind}: {_cost(of_kind, jobs)}")
+    if verbose:
+        for stage, done, _, _ in rows:
+            echo(f"{'done' if done else '    '} {stage.name}: cotbench {shlex.join(stage.command)}")
+        echo()
+    notes = [
+        f"an estimate: 2 operations per weight and token, 6 in training; {jobs} {'jobs' if jobs > 1 else 'job'} at a time"
+        + (f", {speed:g} operations per second each" if speed else "")
+    ]
+    if not verbose:
+        notes.append(f"-v lists the commands of the {len(rows)} stages")
+    print_tables(_costs(plan.config.name, target, rows, jobs), *map(Paragraph, notes), *power_parts(plan.config))
+
+
+def _costs(name: str, target: Path, rows: list[Any], jobs: int) -> Any:
+    """Return the table of what the stages cost, a row for each kind, and what is left to do."""
+    from rich.console import Group
+
+    from cotbench.cli.study_progress import format_duration
+    from cotbench.paragraph import Paragraph
+    from cotbench.text_table import TableColumn, TextTable, table_row
+
     left = [row for row in rows if not row[1]]
-    echo(f"{len(rows):5d} stages in {target}, {len(rows) - len(left)} done; left: {_cost(left, jobs)}")
-    echo(
-        f"an estimate: 2 operations a weight and token, 6 in training, {jobs} stages at a time"
-        + (f", {speed:g} operations a second each" if speed else "")
+    done = len(rows) - len(left)
+    parts = {kind: [row for row in rows if row[0].kind == kind] for kind in ("reference", "traces", "train", "run", "probe")}
+    parts |= {"all": rows} | ({"left to do": left} if done else {})
+    unknown = any(operations is None for _, _, operations, _ in rows)
+    titles = ["stages", "tokens", "operations", "one job", *([f"{jobs} jobs"] if jobs > 1 else [])]
+    titles += ["unknown size"] if unknown else []
+    lines = []
+    for kind, some in parts.items():
+        if some:
+            duration = sum(took or 0.0 for _, _, _, took in some)
+            cells = [str(len(some)), f"{sum(stage.tokens for stage, _, _, _ in some):.2g}"]
+            cells += [f"{sum(found or 0.0 for _, _, found, _ in some):.2g}", format_duration(duration)]
+            cells += [format_duration(duration / jobs)] if jobs > 1 else []
+            cells += [str(sum(operations is None for _, _, operations, _ in some))] if unknown else []
+            lines.append(
+                table_row(kind, *cells, style="" if kind in ("reference", "traces", "train", "run", "probe") else "bold")
+            )
+    title = f"study {name}: {len(rows)} stages in {target}, {done} done"
+    return Group(
+        Paragraph(title, "bold"), TextTable((TableColumn("stages of", "label"), *map(TableColumn, titles)), tuple(lines))
     )
-    for line in power_lines(plan.config):
-        echo(line)
-
-
-def _cost(rows: list[Any], jobs: int) -> str:
-    tokens = sum(stage.tokens for stage, _, _, _ in rows)
-    unknown = sum(operations is None for _, _, operations, _ in rows)
-    operations = sum(found or 0.0 for _, _, found, _ in rows)
-    hours = sum(took or 0.0 for _, _, _, took in rows) / 3600
-    text = f"about {tokens:.2g} tokens, {operations:.2g} operations, {hours:.1f} hours of one job"
-    if jobs > 1:
-        text += f" ({hours / jobs:.1f} with {jobs})"
-    return text + (f", {unknown} of unknown size" if unknown else "")
 
 
 @contextmanager
@@ -179,28 +198,22 @@ def _report(target: Path, as_json: bool) -> int:
     if as_json:
         echo_json((target / "numbers.json").read_text("utf-8"), nl=False)
         return 0
-    screen = console()
-    if page.claims is not None:
-        screen.print(_claims(page.claims))
-    for sentence in (*page.answer, *page.warnings):
-        screen.print(sentence, highlight=False)
-    screen.print(f"report: {written}", soft_wrap=True, highlight=False)
+    from cotbench.paragraph import Paragraph
+
+    claims = [] if page.claims is None else [_claims(page.claims)]
+    print_tables(*claims, *map(Paragraph, (*page.answer, *page.warnings)))
+    echo(f"report: {written}")
     return 0
 
 
 def _claims(claims: Any) -> Any:
-    """Return the table of the paper's claims for the terminal: a line or two each, in 80 columns."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+    """Return the table of the paper's claims for the terminal."""
     from cotbench.report.cells import render_table
+    from cotbench.text_table import TableColumn, TextCell, TextTable, table_row
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("claim of the paper", overflow="fold")
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("difference", no_wrap=True)
+    rows = []
     for claim, here, verdict, difference, _ in render_table(claims).rows:
-        found = f"{difference.value} {difference.beside}".strip()
-        table.add_row(Text(f"{claim.value}: {here.value}" if here.value else claim.value), Text(verdict.value), Text(found))
-    return table
+        text = f"{claim.value}: {here.value}" if here.value else claim.value
+        rows.append(table_row(verdict.value, TextCell(difference.value, difference.beside), text))
+    columns = (TableColumn("verdict", "label"), TableColumn("difference"), TableColumn("claim of the paper", "text"))
+    return TextTable(columns, tuple(rows))

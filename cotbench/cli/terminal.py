@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cotbench.printable import printable, printable_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import TextColumn
 
 _WIDE = 120
@@ -57,7 +57,7 @@ def console(*, stderr: bool = False) -> Console:
 
     What it is given to print has no markup, whether it is a `str` or stands in a table.
     """
-    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.console import Console, ConsoleOptions
     from rich.segment import Segment
 
     class PrintableConsole(Console):
@@ -69,6 +69,13 @@ def console(*, stderr: bool = False) -> Console:
 
     wide = not stderr and not (sys.stdout is not None and sys.stdout.isatty())
     return PrintableConsole(stderr=stderr, width=_WIDE if wide else None, markup=False, emoji=False)
+
+
+def print_tables(*parts: RenderableType) -> None:
+    """Print tables and paragraphs to standard output (`text_table`). No part is cut: an id or a path that is longer than a line
+    runs over its end.
+    """
+    console().print(*parts, crop=False)
 
 
 def text_column(template: str) -> TextColumn:

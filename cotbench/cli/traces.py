@@ -22,7 +22,7 @@ def traces(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="traces folder; with --from the .jsonl or .parquet file",
+            help="Traces folder; with --from the .jsonl or .parquet file",
             show_default="a new one under runs/",
             rich_help_panel=OUTPUT,
         ),
@@ -33,7 +33,7 @@ def traces(
     trust: Trust = False,
     dry_run: DryRun = False,
     debug: Debug = False,
-    json_: Annotated[bool, typer.Option("--json", help="print traces.json instead", rich_help_panel=OUTPUT)] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print traces.json instead", rich_help_panel=OUTPUT)] = False,
 ) -> int:
     """Let a teacher play in CoT mode, and keep its successful episodes as training data."""
     from cotbench.cli.config_file import with_config_file
@@ -107,7 +107,7 @@ def _play(
     manifest = target / TRACES_FOLDER.manifest
 
     def check(target: Path) -> None:
-        hint = f"go on with: {again}, or choose another --out" if manifest.is_file() else "choose another --out"
+        hint = f"resume with: {again}, or choose another --out" if manifest.is_file() else "choose another --out"
         make_folder(target, hint, "traces folder")
 
     try:
@@ -117,7 +117,7 @@ def _play(
                 outcome = play_run(plan, opened, json_, player, resources, debug=debug)
             summary = write_traces(outcome, parquet=parquet, encoder=encoder)
     except KeyboardInterrupt:
-        return print_interrupted("what was played is kept", again, manifest)
+        return print_interrupted("played episodes are kept", again, manifest)
     return _print(outcome, summary, json_, again)
 
 
@@ -140,7 +140,7 @@ def _config(folder: Path | None, given: dict[str, Any]) -> Any:
         configs = recorded_configs(folder, given)
         if len(configs) != 1 or configs[0].mode != "cot":
             raise RunFolderError(
-                f"{folder} holds a run that is not of one environment in mode cot: go on with: cotbench run --resume {folder}"
+                f"{folder} holds a run that is not on one environment in mode cot: resume with: cotbench run --resume {folder}"
             )
         config = configs[0]
     check_tasks(config.tasks or env_entry(config.env).source().tasks(config.scheme, config.split))
@@ -168,7 +168,7 @@ def _print(outcome: Any, summary: Any, as_json: bool, again: str) -> int:
     code = print_errors([outcome.records], again)
     if code == 0 and summary.kept == 0:
         echo_error(
-            f"error: nothing was kept of {summary.episodes} episodes by {summary.teacher}: take another --teacher, "
+            f"error: none of the {summary.episodes} episodes by {summary.teacher} was kept: use another --teacher, "
             "or more --episodes"
         )
         return 1
@@ -200,7 +200,7 @@ def _check_alone(option: str, typed: dict[str, Any]) -> None:
 
     for name, value in typed.items():
         flag = flag_of(TracesConfig, next(iter(value)) if isinstance(value, dict) else name)
-        raise UsageError(f"{option} plays nothing: leave {flag} away")
+        raise UsageError(f"{option} plays nothing: omit {flag}")
 
 
 def _convert(source: Path, out: Path | None, typed: dict[str, Any], tokens: str | None) -> int:

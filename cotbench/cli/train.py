@@ -47,15 +47,15 @@ def make_command(arguments: list[str]) -> Callable[..., int]:
                 "--option",
                 "-o",
                 metavar="NAME=VALUE",
-                help="an option of the recipe, as the TOML file would have it; may be repeated",
+                help="An option of the recipe, written as in TOML; may be repeated",
                 rich_help_panel=MODEL,
             ),
         ] = None,
-        out: Annotated[Path | None, typer.Option(help="folder of the trained model", rich_help_panel=OUTPUT)] = None,
+        out: Annotated[Path | None, typer.Option(help="Folder of the trained model", rich_help_panel=OUTPUT)] = None,
         resume: Resume = None,
         import_: Import = None,
         trust: Trust = False,
-        json_: Annotated[bool, typer.Option("--json", help="print the recipe card instead", rich_help_panel=OUTPUT)] = False,
+        json_: Annotated[bool, typer.Option("--json", help="Print the recipe card instead", rich_help_panel=OUTPUT)] = False,
     ) -> int:
         """Train a model on traces: checkpoints are loaded as hf:OUT/checkpoint-N, the last state as hf:OUT."""
         given = options_of(option or [])
@@ -160,7 +160,7 @@ def _print_interrupted(target: Path, again: str) -> int:
     if not first_process():
         return INTERRUPTED
     step = last_step(target)
-    what = f"its state after step {step} is kept" if step else "no step is kept"
+    what = f"its state after step {step} was saved" if step else "no step was saved"
     return print_interrupted(what, again, target / TRAINING_FOLDER.manifest)
 
 

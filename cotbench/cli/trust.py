@@ -18,7 +18,7 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="use addresses and names of keys that the folder or file names, without asking",
+        help="Use the addresses and key variables that the folder or file names, without asking",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -43,8 +43,8 @@ def confirm(read: object, source: object, *, typed: Mapping[str, object] | None 
     if trust or not found:
         return
     what = f"{ascii(str(source))[1:-1]} names {' and '.join(found)}"
-    if not says_yes(f"{what}. Only say yes if you know who made it.\nUse it?"):
-        raise UsageError(f"{what}, which was not typed: add --trust if you know who made it")
+    if not says_yes(f"{what}. Say yes only if you know who made it.\nUse it?"):
+        raise UsageError(f"{what}, which you did not type: add --trust if you know who made it")
 
 
 def says_yes(question: str) -> bool:

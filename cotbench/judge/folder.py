@@ -106,7 +106,7 @@ class _RecordedAgent:
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
         """Raise an error: every answer is recorded, so none may be asked for."""
-        raise AgentError(f"agent {self.name} is not here: only what it did in its run is judged")
+        raise AgentError(f"agent {self.name} is not loaded: only what it did in its run is judged")
 
     def close(self) -> None:
         """Do nothing: there is nothing to free."""
@@ -144,7 +144,7 @@ def new_judge_folder(folder: Path) -> None:
         RunFolderError: the folder is not empty, or it cannot be made.
     """
     begun = (folder / JUDGE_FOLDER.manifest).is_file()
-    make_folder(folder, "go on with --resume, or choose another --out" if begun else "choose another --out")
+    make_folder(folder, "continue with --resume, or choose another --out" if begun else "choose another --out")
 
 
 def read_judges(run: str | Path) -> dict[str, ProbeResult]:

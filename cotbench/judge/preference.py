@@ -35,31 +35,33 @@ _ELICITATION_OPTIONS = ("trace_tokens", "action_tokens", "temperature", "observa
 class PreferenceOptions(ProbeOptions):
     """Options of probe `preference`."""
 
-    judge: str | None = Field(None, description="the judge: the spec of any agent")
+    judge: str | None = Field(None, description="the judge: any agent spec")
     limit: Annotated[int | None, Flag(names=("-n",), panel=TASKS, default="all")] = Field(
-        None, ge=1, description="how many states are judged, drawn by the seed"
+        None, ge=1, description="number of states to judge, drawn by the seed"
     )
     both_orders: Annotated[bool, Flag(panel=ELICITATION)] = Field(
-        True, description="ask twice, each action first once; else once, in an order drawn by the seed"
+        True, description="ask twice, with each action first once; otherwise once, in an order drawn by the seed"
     )
-    seed: Annotated[int, Flag(panel=TASKS)] = Field(0, ge=0, description="draws states and orders, seeds the judge's sampling")
+    seed: Annotated[int, Flag(panel=TASKS)] = Field(
+        0, ge=0, description="seed of the draw of states and orders, and of the judge's sampling"
+    )
     mode: Annotated[Mode, Flag(panel=ELICITATION)] = Field(
         "prompt", description="whether the judge answers at once (prompt) or reasons first (cot)"
     )
     style: Annotated[Literal["prefill", "template"], Flag(name="--elicitation-style", panel=ELICITATION)] = Field(
-        "prefill", description="how the judge is asked: prefill or template"
+        "prefill", description="elicitation style of the judge: prefill or template"
     )
     trace_tokens: Annotated[int | None, Flag(panel=ELICITATION)] = Field(
-        None, ge=1, description="token budget of the judge's reasoning; default: of any trace"
+        None, ge=1, description="token budget of the judge's reasoning; default: that of any trace"
     )
     action_tokens: Annotated[int | None, Flag(panel=ELICITATION)] = Field(
-        None, ge=1, description="token budget of the letter; default: 8"
+        None, ge=1, description="token budget of the judge's answer (one letter); default: 8"
     )
     temperature: Annotated[float | None, Flag(panel=ELICITATION)] = Field(
-        None, ge=0, description="of the judge's sampling; default: 0, greedy"
+        None, ge=0, description="sampling temperature of the judge; default: 0, greedy decoding"
     )
     observation_chars: Annotated[int | None, Flag(panel=ELICITATION)] = Field(
-        None, ge=2, description="characters of an observation that the judge is shown"
+        None, ge=2, description="length limit of an observation shown to the judge, in characters"
     )
 
     @property
@@ -192,7 +194,7 @@ def _summarize(rows: Sequence[PreferenceRow], options: PreferenceOptions) -> Pro
 
 PROBE = Probe(
     name="preference",
-    description="which of the two actions of a state a judge prefers",
+    description="which of the two actions at a state a judge prefers",
     options=PreferenceOptions,
     row=PreferenceRow,
     measure=_measure,

@@ -84,10 +84,12 @@ class Question(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     mode: Mode = Field("prompt", description="whether the judge answers at once (prompt) or reasons first (cot)")
-    both_orders: bool = Field(True, description="ask twice, each action first once; else once, in an order drawn by the seed")
-    seed: int = Field(0, ge=0, description="draws the orders, seeds the sampling")
+    both_orders: bool = Field(
+        True, description="ask twice, with each action first once; otherwise once, in an order drawn by the seed"
+    )
+    seed: int = Field(0, ge=0, description="seed of the orders and of the sampling")
     elicitation: Elicitation = Field(
-        default_factory=lambda: Elicitation(action_tokens=8), description="how the letter is asked for and read"
+        default_factory=lambda: Elicitation(action_tokens=8), description="elicitation of the judge's answer"
     )
 
     @property
@@ -179,7 +181,7 @@ def check_judge(agent: Agent, question: Question) -> None:
     """
     if "expert_action" in needs_of(agent):
         raise UsageError(
-            f"agent {agent.name!r} repeats the expert's action and reads no question, so it cannot judge: choose another "
+            f"agent {agent.name!r} repeats the expert's action and does not read questions, so it cannot judge: choose another "
             "--agent (how often a judge agrees with the expert is counted anyway)"
         )
     check_elicitation(agent, question.elicitation)

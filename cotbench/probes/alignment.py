@@ -35,10 +35,10 @@ _NOT_ASKED = "not asked for"
 class AlignmentOptions(ProbeOptions):
     """Options of probe `alignment`."""
 
-    scores: bool = Field(True, description="measure the log-probability of the reference action too")
+    scores: bool = Field(True, description="also measure the log-probability of the reference action")
     prompt_elicitations: tuple[PromptAction, ...] = Field(
         PROMPT_ACTIONS,
-        description="ways in which the prompt action is elicited beside the usual one: bare, empty, ranked",
+        description="further elicitations of the prompt action: bare, empty, ranked",
     )
 
 

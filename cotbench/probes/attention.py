@@ -45,7 +45,7 @@ class AttentionOptions(ProbeOptions):
 
     source: Source = Field("own", description="whose trace and action: the agent's own, or the reference's")
     top: float = Field(
-        10.0, gt=0, le=100, description="percent of the positions: a head's most attended ones, looked at by themselves"
+        10.0, gt=0, le=100, description="percentage of each head's most attended positions that is also measured on its own"
     )
 
 
@@ -141,7 +141,7 @@ def attention_mass(model: Any, tokenized: TokenizedState) -> list[Any]:
         if not layers:
             raise UsageError(f"probe attention: no layer of {type(model).__name__} shows its attention")
         if cache.get_seq_length() != action.stop:
-            raise AgentError(f"{type(model).__name__} does not go on from transformers' cache")
+            raise AgentError(f"{type(model).__name__} cannot continue from transformers' cache")
         return [_sum_queries(weights[0], action.stop) for weights in layers]
 
 

@@ -25,24 +25,24 @@ class ProbeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     probe: Annotated[str, Flag(hidden=True)] = Field(description="name of the probe")
-    agent: Annotated[str, Flag(panel=MEASUREMENT)] = Field(description="agent that is measured (cotbench list agents)")
+    agent: Annotated[str, Flag(panel=MEASUREMENT)] = Field(description="agent to measure (cotbench list agents)")
     reference: Annotated[str, Flag(panel=MEASUREMENT)] = Field(
-        "scripted", description="whose states and actions: an agent that wins, or a run folder with CoT episodes"
+        "scripted", description="reference: an agent that wins, or a run folder with CoT episodes"
     )
     states: Annotated[int, Flag(names=("-n",), panel=MEASUREMENT)] = Field(
         200, ge=1, description="number of states, drawn by the seed"
     )
     seed: Annotated[int, Flag(panel=MEASUREMENT)] = Field(
-        0, ge=0, description="seed of the draw of states, of pairing them and of sampling"
+        0, ge=0, description="seed of the draw and pairing of states, and of sampling"
     )
     answers: Annotated[Path | None, Flag(panel=MEASUREMENT)] = Field(
-        None, description="folder of probe alignment: the agent's answers at these states, not asked for again"
+        None, description="folder of an alignment probe whose answers at these states are reused"
     )
     env: Annotated[str | None, Flag(panel=TASKS, default="alfworld-gen")] = Field(
         None, description="name of the environment that a reference agent plays (cotbench list envs)"
     )
     scheme: Annotated[str | None, Flag(panel=TASKS, default="paper")] = Field(
-        None, description="family of splits: paper or official"
+        None, description="split scheme: paper or official"
     )
     split: Annotated[str | None, Flag(panel=TASKS, default="id")] = Field(
         None, description="split of the scheme: id, ood, train, ..."
@@ -51,7 +51,7 @@ class ProbeConfig(BaseModel):
         default_factory=dict, description="the probe's own options, as typed"
     )
     elicitation: Annotated[dict[str, Any], Flag(panel=ELICITATION, table=Elicitation)] = Field(
-        default_factory=dict, description="how answers are asked for, where that is not as usual"
+        default_factory=dict, description="elicitation settings that differ from the defaults"
     )
 
     def absolute(self) -> ProbeConfig:
@@ -82,4 +82,4 @@ def read_config(folder: Path) -> ProbeConfig | None:
     try:
         return ProbeConfig.model_validate_json(path.read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{path} is damaged: remove it, and give all options beside --resume") from error
+        raise RunFolderError(f"{path} is damaged: remove it, and give all options together with --resume") from error

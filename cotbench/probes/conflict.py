@@ -43,7 +43,7 @@ class ConflictOptions(ProbeOptions):
     """Options of probe `conflict`."""
 
     truncations: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (0.25, 0.5, 0.75, 1.0), min_length=1, description="shares of a trace's words that are given"
+        (0.25, 0.5, 0.75, 1.0), min_length=1, description="fractions of the trace's words that are given"
     )
 
     @field_validator("truncations")
@@ -329,7 +329,7 @@ def _at(value: Callable[[ConflictRow, int], bool], at: int, row: ConflictRow) ->
 
 PROBE = Probe(
     name="conflict",
-    description="whether the action follows the trace of another state, or stays what the prompt decided",
+    description="whether the action follows a trace from another state, or stays what the prompt decided",
     options=ConflictOptions,
     row=ConflictRow,
     measure=_measure,

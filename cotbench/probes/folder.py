@@ -207,7 +207,7 @@ def run_probe(
         judge: see `ProbeManifest`.
         choose: from the rows that exist already, which states are to have a row in the end; all states when left out.
         stop_at_failures: end at the first state that a bug or another exception fails.
-        data: the folder of the environment's data; it changes no result.
+        data: the folder with the environment's data; it changes no result.
 
     Returns:
         The summary, as written to `probe.json`.
@@ -321,7 +321,7 @@ def read_probe_manifest(folder: Path) -> ProbeManifest:
     try:
         return ProbeManifest.model_validate_json(path.read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{path} is not the manifest of a probe: make it anew with cotbench probe") from error
+        raise RunFolderError(f"{path} is not the manifest of a probe: measure again with cotbench probe") from error
 
 
 def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elicitation) -> Mapping[StateKey, StateAnswer]:
@@ -350,7 +350,7 @@ def known_answers(folder: Path, agent: str, states: StateSet, elicitation: Elici
     known, references = result.probe.answers(result.rows), {row.key: row.reference for row in result.rows if row.error is None}
     for state in states.states:
         if references.get(state.key, state.action) != state.action:
-            raise UsageError(f"{folder} has another reference action at step {state.step} of {state.task}: measure it anew")
+            raise UsageError(f"{folder} has another reference action at step {state.step} of {state.task}: measure it again")
     return known
 
 

@@ -57,7 +57,7 @@ class GradientOptions(ProbeOptions):
         "reference", description="whose trace and action: the reference's, as in training, or the agent's own"
     )
     recompute: bool = Field(
-        True, description="compute layers again on the way back instead of keeping them: a third more time, far less memory"
+        True, description="recompute activations in the backward pass (gradient checkpointing): a third slower, far less memory"
     )
 
 
@@ -170,7 +170,7 @@ def direct_norms(model: Any, tokenized: TokenizedState) -> Any:
     with torch.no_grad():
         fill_cache(model, ids[:, :begin], cache)
     if cache.get_seq_length() != begin:
-        raise AgentError(f"{type(model).__name__} does not go on from transformers' cache")
+        raise AgentError(f"{type(model).__name__} cannot continue from transformers' cache")
     norms: dict[int, Any] = {}
     _hold_constant(cache, norms, ids.shape[1])
     with torch.enable_grad(), _frozen(model):
@@ -210,7 +210,7 @@ def _stacked(model: Any, norms: dict[int, Any]) -> Any:
         raise UsageError(f"probe gradient: no layer of {type(model).__name__} has values of tokens")
     stacked = torch.stack([norms[layer].cpu() for layer in sorted(norms)])
     if not bool(stacked.isfinite().all()) or not bool((stacked.sum(1) > 0).all()):
-        raise AgentError(f"the gradient is no finite number above 0 in {model.dtype}: use ?dtype=float32 or ?dtype=bfloat16")
+        raise AgentError(f"the gradient is not a finite number above 0 in {model.dtype}: use ?dtype=float32 or ?dtype=bfloat16")
     return stacked
 
 
@@ -336,7 +336,7 @@ def summarize(rows: Sequence[GradientRow], options: GradientOptions) -> ProbeNum
 
 PROBE = Probe(
     name="gradient",
-    description="share of the action loss's gradient on prompt and trace, by layer: the whole one, and along the direct path",
+    description="share of the action loss's gradient on prompt and trace, by layer: in total, and along the direct path",
     options=GradientOptions,
     row=GradientRow,
     measure=measure,

@@ -44,7 +44,7 @@ class ProbeSetting:
         seed: pairs states with donors, seeds sampling.
         answers: this agent's answers at these states, where they are known already (the rows of probe `alignment`); a probe
             asks for an answer that is missing here.
-        data: the folder of the environment's data, for a probe that plays its way back to a state; None means its default.
+        data: the folder with the environment's data, for a probe that plays its way back to a state; None means its default.
         listed: what the environment listed at states so far (`replay.listed_at`).
     """
 

@@ -41,7 +41,7 @@ class SensitivityOptions(ProbeOptions):
     """Options of probe `sensitivity`."""
 
     variants: tuple[Variant, ...] = Field(
-        VARIANTS, min_length=1, description="what of the prompt is replaced: task, observation"
+        VARIANTS, min_length=1, description="parts of the prompt to replace: task, observation"
     )
 
 
@@ -315,7 +315,7 @@ _AS_DONOR: Mapping[str, _Value] = {
 
 PROBE = Probe(
     name="sensitivity",
-    description="whether the action changes when the task or the last observation does",
+    description="whether the action changes when the task or the last observation is replaced",
     options=SensitivityOptions,
     row=SensitivityRow,
     measure=_measure,

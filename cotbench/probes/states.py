@@ -156,7 +156,7 @@ def read_states(run: Path, limit: int | None = None, seed: int = 0) -> StateSet:
     if not places:
         errors = [row.error for row in recorded.rows if row.mode == "cot" and row.error is not None]
         why = f" ({len(errors)} ended in errors, the first: {errors[0]})" if errors else ""
-        raise UsageError(f"{run} has no successful episode in CoT mode{why}: play a reference that wins")
+        raise UsageError(f"{run} has no successful episode in CoT mode{why}: use a reference that wins")
     keys = {place: [(recorded.rows[place].task, step) for step in range(recorded.rows[place].steps)] for place in places}
     drawn = set(_drawn([key for some in keys.values() for key in some], seed)[:limit])
     # Only the episodes that states are drawn from are read: a reference may have thousands.
@@ -185,7 +185,7 @@ def recorded_states(run: Path) -> tuple[StateSet, dict[StateKey, StateAnswer]]:
     config = manifest.config
     if config.mode != "both":
         raise UsageError(
-            f"{run} was played in mode {config.mode} alone, so no state has two actions to compare: play a run with --mode both"
+            f"{run} was played in mode {config.mode} only, so no state has two actions to compare: play a run with --mode both"
         )
     played = read_episodes(run)
     places = _cot_places(played, manifest)

@@ -185,7 +185,7 @@ def measure_rows(
         UsageError: the agent has no model to open, or the elicitation opens no tags.
     """
     if not callable(getattr(agent, "expose_model", None)):
-        raise UsageError(f"probe {name} looks into the model, which {agent.name} does not show: use an hf: agent")
+        raise UsageError(f"probe {name} needs access to the model itself, which {agent.name} does not give: use an hf: agent")
     if setting.elicitation.style != "prefill":
         raise UsageError(
             f"probe {name} needs elicitation style prefill: in style {setting.elicitation.style} nothing says at which token "

@@ -1,4 +1,4 @@
-"""Probe `wording`: both actions of each state under every wording of the instruction on the form of an answer. Invariant: the
+"""Probe `wording`: both actions of each state under every wording of the instruction on the answer format. Invariant: the
 queries of a state differ in that instruction alone, so that numbers under two wordings are paired.
 
 It tells how far alignment and kept form are the model's and how far the sentence's: an effect that is there under one wording
@@ -137,7 +137,7 @@ def _summarize(rows: Sequence[WordingRow], options: WordingOptions) -> ProbeNumb
 
 PROBE = Probe(
     name="wording",
-    description="both actions and the kept form under several wordings of the instruction",
+    description="both actions, and whether the format is kept, under several wordings of the instruction",
     options=WordingOptions,
     row=WordingRow,
     measure=_measure,

@@ -70,28 +70,28 @@ class Elicitation(BaseModel):
         32, ge=1, description="token budget of an action"
     )
     temperature: float = Field(0.0, ge=0.0, description="sampling temperature; 0 is greedy decoding")
-    top_p: float = Field(1.0, gt=0.0, le=1.0, description="nucleus sampling p")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="nucleus sampling: cumulative probability p")
     history: Literal["actions", "traces"] = Field(
-        "actions", description="past turns as shown: actions and observations, or traces too"
+        "actions", description="what past turns show: actions and observations, or traces too"
     )
     one_line: Annotated[bool, Flag(default="one-line, or the environment's")] = Field(
-        True, description="with prefill, an action ends at the end of its line"
+        True, description="with prefill: an action ends at the end of its line"
     )
     show_admissible: bool = Field(False, description="list the admissible actions of the current state")
 
-    observation_chars: int = Field(16_000, ge=2, description="characters shown of an observation")
+    observation_chars: int = Field(16_000, ge=2, description="length limit of an observation, in characters")
     # Left out of dumps and of the fingerprint at their defaults: what was elicited before they existed is elicited so still.
     prompt_action: Annotated[PromptAction, Flag(name="--prompt-elicitation")] = Field(
         "bare",
         description=(
-            "prompt mode: bare writes after the opening action tag, empty after an empty trace, ranked takes the most probable "
-            "admissible action"
+            "how prompt actions are elicited. bare: after the opening action tag; empty: after an empty trace; ranked: the "
+            "most probable admissible action"
         ),
         exclude_if=lambda value: value == "bare",
     )
     wording: Wording = Field(
         DEFAULT_WORDING,
-        description="wording of the instruction on the form of an answer",
+        description="wording of the instruction on the answer format",
         exclude_if=lambda value: value == DEFAULT_WORDING,
     )
 

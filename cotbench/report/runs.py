@@ -31,7 +31,7 @@ def page_of_runs(runs: Sequence[Run]) -> Page:
         UsageError: no run, or two that were elicited differently.
     """
     if not runs:
-        raise UsageError("there is no run to report: name the folder of one, as in cotbench report runs/RUN")
+        raise UsageError("there is no run to report: name a run folder, as in cotbench report runs/RUN")
     check_elicitation(runs)
     labels = _labels(runs)
     named = dict(zip(labels, runs, strict=True))

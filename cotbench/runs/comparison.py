@@ -227,8 +227,8 @@ def _compare_env(env: str, first: Run, second: Run, anyway: bool, with_paper: bo
     otherwise = elicitation_differences(first, second)
     if otherwise and not anyway:
         raise UsageError(
-            f"{first.path} and {second.path} were asked otherwise: {otherwise[0]}; play one of them again, or compare them "
-            "with --anyway"
+            f"{first.path} and {second.path} were played with different settings: {otherwise[0]}; play one again, or compare "
+            "them with --anyway"
         )
     common = {*first.manifest.task_list} & {*second.manifest.task_list}
     if not common:

@@ -141,7 +141,7 @@ def _how_to_go_on(folder: WritableFolder) -> Iterator[None]:
             raise
         if not folder.begun:
             raise WriteError(what) from error
-        raise WriteError(what, f"go on with: {folder.kind.writer} --resume {folder.path}") from error
+        raise WriteError(what, f"resume with: {folder.kind.writer} --resume {folder.path}") from error
 
 
 @contextmanager
@@ -226,7 +226,7 @@ def check_identity(folder: Path, before: dict[str, Any], now: dict[str, Any], wh
         if before.get(name) != now.get(name):
             raise RunFolderError(
                 f"{folder} holds another {what}: its {name} is {_cut(before.get(name))}, not {_cut(now.get(name))}; "
-                "leave the option away, or choose another --out"
+                "omit the option, or choose another --out"
             )
 
 

@@ -160,7 +160,7 @@ class JsonlStore(Generic[R, X]):
         line = (with_digest(text) if self._digests else text) + b"\n"
         try:
             if os.write(self._file, line) != len(line):
-                raise OSError("the disk took only a part of the line")
+                raise OSError("only a part of the line was written to the disk")
             os.fsync(self._file)
         except OSError as error:
             os.ftruncate(self._file, self._size)

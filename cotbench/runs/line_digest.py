@@ -71,4 +71,4 @@ def carries_digests(manifest: Path) -> bool:
     except FileNotFoundError:
         return True
     except (ValueError, TypeError, KeyError) as error:
-        raise RunFolderError(f"{manifest} is not the manifest of a cotbench folder: it gives no format") from error
+        raise RunFolderError(f"{manifest} is not the manifest of a cotbench folder: it has no format number") from error

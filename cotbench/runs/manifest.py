@@ -58,14 +58,14 @@ class RunConfig(BaseModel):
         description="spec of the agent: hf:MODEL, random, ... (cotbench list agents)"
     )
     env: Annotated[str, Flag(panel=TASKS)] = Field("alfworld-gen", description="name of the environment (cotbench list envs)")
-    scheme: Annotated[str, Flag(panel=TASKS)] = Field("paper", description="family of splits: paper or official")
+    scheme: Annotated[str, Flag(panel=TASKS)] = Field("paper", description="split scheme: paper or official")
     split: Annotated[str, Flag(panel=TASKS)] = Field("id", description="split of the scheme: id, ood, train, ...")
-    mode: Annotated[Literal["prompt", "cot", "both"], Flag(panel=TASKS)] = Field("both", description="modes that are played")
+    mode: Annotated[Literal["prompt", "cot", "both"], Flag(panel=TASKS)] = Field("both", description="modes to play")
     episodes: Annotated[
-        int | None, Flag(names=("--limit", "-n"), panel=TASKS, default="all, of larger generated splits the first 120")
+        int | None, Flag(names=("--limit", "-n"), panel=TASKS, default="all; of large generated splits the first 120")
     ] = Field(None, ge=1, description="number of tasks, drawn by the seed")
     tasks: Annotated[tuple[str, ...] | None, Flag(name="--task", panel=TASKS)] = Field(
-        None, description="id of a task to play instead of a split; may be repeated"
+        None, description="id of a task to play instead of drawing from the split; may be repeated"
     )
     samples: Annotated[int, Flag(panel=TASKS)] = Field(
         1,
@@ -79,9 +79,9 @@ class RunConfig(BaseModel):
         None, ge=1, description="step budget of an episode"
     )
     available_only: Annotated[bool, Flag(panel=TASKS)] = Field(
-        False, description="play what is on this machine of an incomplete split; marked partial"
+        False, description="play the tasks of an incomplete split that are on this machine; marked as partial"
     )
-    expert_actions: Annotated[bool | None, Flag(panel=EXECUTION, default="where that costs nothing")] = Field(
+    expert_actions: Annotated[bool | None, Flag(panel=EXECUTION, default="where that is free")] = Field(
         None, description="record the expert's action at every state"
     )
     expert: Annotated[str | None, Flag(panel=EXECUTION, default="one that steps in anywhere")] = Field(
@@ -93,7 +93,7 @@ class RunConfig(BaseModel):
         exclude_if=lambda value: value is None,
     )
     elicitation: Annotated[Elicitation, Flag(panel=ELICITATION)] = Field(
-        default_factory=lambda given: Elicitation.for_env(given["env"]), description="how answers are asked for"
+        default_factory=lambda given: Elicitation.for_env(given["env"]), description="elicitation of the answers"
     )
 
 

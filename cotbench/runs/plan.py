@@ -83,42 +83,6 @@ class RunPlan:
             canonical=entry.canonical(),
         )
 
-    def env_settings(self, request: Collection[str], data: Path | None, *, dialect: str, expert: str = "") -> EnvSettings:
-        """Return how the environments of the run are made.
-
-        Args:
-            request: what they report beyond the observation: "admissible_actions", "expert_action".
-            data: the folder with game data, where given.
-            dialect: how the data spell actions; empty: the environment's own.
-            expert: whose actions are reported; empty: the environment's usual one.
-        """
-        config = self.config
-        arguments = {
-            "split": config.split,
-            "scheme": config.scheme,
-            "max_steps": config.max_steps,
-            "request": sorted(request),
-            **({"expert": expert} if expert else {}),
-            **({"data": data} if self.entry.takes_data else {}),
-        }
-        return EnvSettings(config.env, arguments, dialect=dialect)
-
-    def rules(self, dialect: str) -> RolloutRules:
-        """Return what is the same for all episodes of the run.
-
-        Args:
-            dialect: how the data spell actions; empty: the environment's own.
-        """
-        config, entry = self.config, self.entry.in_dialect(dialect)
-        return RolloutRules(
-            env=config.env,
-            instructions=entry.instructions(),
-            elicitation=config.elicitation,
-            seed=config.seed,
-            both=config.mode == "both",
-            canonical=entry.canonical(),
-        )
-
 
 def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
     """Choose the tasks of a run; start no engine and no model.
@@ -140,7 +104,7 @@ def make_plan(config: RunConfig, data: Path | None = None) -> RunPlan:
     source = entry.source()
     all_tasks = source.tasks(config.scheme, config.split)
     if data is not None and not entry.takes_data:
-        raise UsageError(f"environment {config.env!r} reads no data folder: leave --data away")
+        raise UsageError(f"environment {config.env!r} does not read a data folder: omit --data")
     if config.tasks is not None:
         if config.episodes is not None:
             raise UsageError("--task names the tasks and --episodes draws them: give one of the two")

@@ -90,7 +90,7 @@ class Records(Sequence[R], Generic[R, X]):
         try:
             with self._path.open("rb") as file:
                 if _file_id(os.fstat(file.fileno())) != self._file_id:
-                    raise RunFolderError(f"{self._path} was written anew while it was being read: read it again")
+                    raise RunFolderError(f"{self._path} changed while it was being read: read it again")
                 for place in places:
                     file.seek(place.offset)
                     yield self._decode(file.read(place.length), f"{self._path}, byte {place.offset},")

@@ -18,20 +18,20 @@ class Resources(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    num_envs: Annotated[int | None, Flag(panel=EXECUTION, default="what keeps the agent busy")] = Field(
-        None, ge=1, description="episodes played side by side"
+    num_envs: Annotated[int | None, Flag(panel=EXECUTION, default="as many as keep the agent busy")] = Field(
+        None, ge=1, description="number of episodes played in parallel"
     )
-    workers: Annotated[int | None, Flag(names=("-w",), panel=EXECUTION, default="1 beside a model, else none")] = Field(
-        None, ge=0, description="processes that the environments live in"
+    workers: Annotated[int | None, Flag(names=("-w",), panel=EXECUTION, default="1 with a model, otherwise 0")] = Field(
+        None, ge=0, description="number of processes that run the environments"
     )
     data: Annotated[Path | None, Flag(panel=EXECUTION, default="$ALFWORLD_DATA")] = Field(
-        None, description="folder of the environment's data"
+        None, description="folder with the environment's data"
     )
-    cache_gb: Annotated[float | None, Flag(panel=EXECUTION, default="1/4 of what is free, 80 % of a GPU")] = Field(
-        None, description="gigabytes for the KV cache of a model"
+    cache_gb: Annotated[float | None, Flag(panel=EXECUTION, default="a quarter of the free memory, 80 % of a GPU's")] = Field(
+        None, description="size of the model's KV cache in gigabytes"
     )
     report_to: Annotated[tuple[str, ...], Flag(panel=EXECUTION)] = Field(
-        (), description="tracker that accelerate knows: tensorboard, wandb, mlflow, ..., all or none; may be repeated"
+        (), description="experiment tracker (of accelerate): tensorboard, wandb, mlflow, ..., all or none; may be repeated"
     )
 
     def agent_options(self) -> dict[str, str]:

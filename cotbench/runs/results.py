@@ -103,5 +103,7 @@ def load_run(path: str | Path) -> Run:
     try:
         summary = Summary.model_validate_json(stored.read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{stored} is damaged: remove it, and cotbench run --resume {folder} writes it anew") from error
+        raise RunFolderError(
+            f"{stored} is damaged: remove it, and write it again with: cotbench run --resume {folder}"
+        ) from error
     return Run(folder, manifest, summary, records)

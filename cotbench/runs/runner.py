@@ -30,7 +30,7 @@ from cotbench.envs.splits import digest
 from cotbench.errors import UsageError
 from cotbench.failure import AGENT_BUG, failure_in
 from cotbench.runs.dataset_card import write_run_card
-from cotbench.runs.env_workers import EnvSettings, open_envs
+from cotbench.runs.env_workers import open_envs
 from cotbench.runs.episode import EPISODES, Episode, Journal, Step, read_episodes, row_of
 from cotbench.runs.episode_row import EpisodeRow
 from cotbench.runs.folder import WritableFolder, check_identity, file_name, make_folder, open_folder
@@ -39,7 +39,7 @@ from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, RunCon
 from cotbench.runs.plan import RunPlan, make_plan
 from cotbench.runs.resources import Resources
 from cotbench.runs.results import Run
-from cotbench.runs.rollout import Observer, RolloutRules, RolloutSpec, StepObserver, play
+from cotbench.runs.rollout import Observer, RolloutSpec, StepObserver, play
 from cotbench.runs.status import RunStatus
 from cotbench.runs.summary import SUMMARY, summarize
 from cotbench.runs.tracker import RunTracker, require_trackers
@@ -122,7 +122,7 @@ def new_run_folder(folder: Path) -> None:
     """
     begun = any((folder / name).is_file() for name in (MANIFEST, SUITE))
     make_folder(
-        folder, f"go on with: cotbench run --resume {folder}" if begun else f"choose another --out, not {folder}", "run folder"
+        folder, f"resume with: cotbench run --resume {folder}" if begun else f"choose another --out, not {folder}", "run folder"
     )
 
 
@@ -215,7 +215,6 @@ def _play(
     stop_at_failures: bool,
     budget: Budget | None,
 ) -> Run:
-    config, entry = plan.config, manifest.entry
     budget = budget or Budget(Limits(), plan.config.agent)
     request = set(needs_of(agent))
     if _wants_expert(plan, agent):

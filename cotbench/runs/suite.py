@@ -98,7 +98,7 @@ def read_configs(folder: Path) -> list[RunConfig]:
         return _CONFIGS.validate_json(path.read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise RunFolderError(
-            f"{path} is damaged: go on with its runs one by one, cotbench run --resume {folder}/ENV"
+            f"{path} is damaged: resume its runs one by one with: cotbench run --resume {folder}/ENV"
         ) from error
 
 

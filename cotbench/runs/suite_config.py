@@ -16,5 +16,5 @@ class SuiteConfig(RunConfig):
     """A run on one environment, or runs on several, each a `RunConfig` with its `env`."""
 
     env: Annotated[str, Flag(panel=TASKS)] = Field(
-        "alfworld-gen", description="name of the environment (cotbench list envs), several with commas, or all"
+        "alfworld-gen", description="environment (cotbench list envs), several separated by commas, or all"
     )

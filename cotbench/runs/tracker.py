@@ -55,7 +55,7 @@ def chosen_trackers(names: Sequence[str], known: Collection[str], installed: Cal
         return list(installed())
     for name in names:
         if name in (NONE, ALL):
-            raise UsageError(f"--report-to {name} stands alone: leave the others away")
+            raise UsageError(f"--report-to {name} excludes other trackers: omit them")
         if name not in known:
             choices = [*sorted(known), ALL, NONE]
             raise UsageError(f"unknown tracker {name!r}{did_you_mean(name, choices) or '; known: ' + ', '.join(choices)}")
@@ -170,7 +170,7 @@ class RunTracker(AbstractContextManager["RunTracker"]):
             with suppress(Exception):
                 if failed is not None:
                     failed.finish()
-            _log.warning("tracker %s is left out from here on: %s", name, first_line(error))
+            _log.warning("tracker %s is switched off for the rest of the run: %s", name, first_line(error))
 
 
 class _Rates:

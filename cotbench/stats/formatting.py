@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cotbench.stats.estimates import Estimate
+from cotbench.text_table import TextCell
 
 
 def format_estimate(estimate: Estimate | None, digits: int = 2, signed: bool = False) -> str:
@@ -14,16 +15,21 @@ def format_estimate(estimate: Estimate | None, digits: int = 2, signed: bool = F
         digits: after the point.
         signed: show the sign of a positive number.
     """
+    return str(estimate_cell(estimate, digits, signed))
+
+
+def estimate_cell(estimate: Estimate | None, digits: int = 2, signed: bool = False) -> TextCell:
+    """Return an estimate as a cell of a table, with its interval beside it.
+
+    Args:
+        estimate: None where nothing was measured.
+        digits: after the point.
+        signed: show the sign of a positive number.
+    """
     if estimate is None or estimate.mean is None:
-        return "-"
-    sign = "+" if signed else ""
-    form = f"{sign}.{digits}f"
-    value = f"{_exact(estimate.mean):{form}}"
+        return TextCell("-")
+    form = f"{'+' if signed else ''}z.{digits}f"  # z: no sign of a number that is shown as 0.
+    value = f"{estimate.mean:{form}}"
     if estimate.low is None or estimate.high is None:
-        return f"{value} [n=1]"
-    return f"{value} [{_exact(estimate.low):{form}}, {_exact(estimate.high):{form}}]"
-
-
-def _exact(value: float) -> float:
-    """Return a number without the last digits' noise, whose sign would be shown: an end at -0.001 is -0.00, one at -1e-17 0."""
-    return round(value, 9) + 0.0
+        return TextCell(value, "[n=1]")
+    return TextCell(value, f"[{estimate.low:{form}}, {estimate.high:{form}}]")

@@ -31,9 +31,9 @@ class Traces(BaseModel):
 
     model_config = _STRICT
 
-    teacher: str = Field("scripted", description="the spec of an agent that wins")
-    episodes: int | None = Field(None, ge=1, description="of split train; all when left out")
-    seed: int = Field(0, ge=0, description="draws the episodes, seeds the teacher")
+    teacher: str = Field("scripted", description="spec of an agent that wins")
+    episodes: int | None = Field(None, ge=1, description="number of episodes of split train; default: all")
+    seed: int = Field(0, ge=0, description="seed of the draw of episodes and of the teacher")
 
 
 class ArmTraces(BaseModel):
@@ -56,14 +56,14 @@ class Arm(BaseModel):
 
     model_config = _STRICT
 
-    name: str = Field(pattern=_NAME, description="in file names and figures")
-    recipe: str = Field("sft", description="of cotbench train")
-    options: dict[str, Any] = Field(default_factory=dict, description="of the recipe, beside those of [train]")
-    traces: ArmTraces | None = Field(None, description="what is trained on; what is left out is as in the study's [traces]")
+    name: str = Field(pattern=_NAME, description="name in file names and figures")
+    recipe: str = Field("sft", description="recipe of cotbench train")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the recipe, in addition to those of [train]")
+    traces: ArmTraces | None = Field(None, description="the training data; what is omitted is as in the study's [traces]")
     elicitation: dict[str, Any] = Field(
-        default_factory=dict, description="how the arm's answers are asked for, where not as the study's [elicitation] says"
+        default_factory=dict, description="elicitation settings of the arm that differ from the study's [elicitation]"
     )
-    seeds: tuple[int, ...] | None = Field(None, min_length=1, description="of the study's seeds, those it is trained with")
+    seeds: tuple[int, ...] | None = Field(None, min_length=1, description="the seeds of the study that the arm is trained with")
 
     def seeds_of(self, all_seeds: tuple[int, ...]) -> tuple[int, ...]:
         """Return the seeds that the arm is trained with.
@@ -79,8 +79,8 @@ class Where(BaseModel):
 
     model_config = _STRICT
 
-    checkpoints: tuple[float, ...] | None = Field(None, description="shares of the training; 0 is the model before it")
-    arms: tuple[str, ...] | None = Field(None, description="names of arms; the model before training counts as all of them")
+    checkpoints: tuple[float, ...] | None = Field(None, description="fractions of the training; 0: the model before training")
+    arms: tuple[str, ...] | None = Field(None, description="names of arms; the model before training belongs to all of them")
     seeds: tuple[int, ...] | None = Field(None, description="seeds of the training")
     splits: tuple[str, ...] | None = Field(None, description="names of splits")
 
@@ -104,19 +104,19 @@ class Where(BaseModel):
 class Runs(Where):
     """Episodes that are played, and where."""
 
-    episodes: int | None = Field(None, ge=1, description="tasks of each split; all when left out")
-    max_steps: int | None = Field(None, ge=1, description="step budget; the environment's own when left out")
-    seed: int = Field(0, ge=0, description="draws the tasks")
+    episodes: int | None = Field(None, ge=1, description="number of tasks of each split; default: all")
+    max_steps: int | None = Field(None, ge=1, description="step budget; default: the environment's")
+    seed: int = Field(0, ge=0, description="seed of the draw of tasks")
 
 
 class ProbeAt(Where):
     """A probe, and where it is applied."""
 
-    probe: str = Field(description="its name (cotbench list probes)")
-    states: int = Field(200, ge=1, description="states of each split, drawn by the seed")
-    states_by_split: dict[str, int] = Field(default_factory=dict, description="where it is another number")
-    options: dict[str, Any] = Field(default_factory=dict, description="of the probe")
-    seed: int = Field(0, ge=0, description="draws the states, pairs them")
+    probe: str = Field(description="name of the probe (cotbench list probes)")
+    states: int = Field(200, ge=1, description="number of states of each split, drawn by the seed")
+    states_by_split: dict[str, int] = Field(default_factory=dict, description="number of states by split, where it differs")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the probe")
+    seed: int = Field(0, ge=0, description="seed of the draw and pairing of states")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -133,24 +133,28 @@ class StudyConfig(BaseModel):
 
     model_config = _STRICT
 
-    name: str = Field(pattern=_NAME, description="of the study")
+    name: str = Field(pattern=_NAME, description="name of the study")
     about: str = Field("", description="one line for the report")
-    models: tuple[str, ...] = Field(min_length=1, description="what is trained")
-    envs: dict[str, tuple[str, ...]] = Field(min_length=1, description="environment -> the splits that are measured")
-    scheme: str = Field("paper", description="the family of splits")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="of the training: order, masks")
-    checkpoints: tuple[float, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), description="shares of the training; 0: before it")
-    reference: str = Field("scripted", description="an agent that wins: its states and actions are the reference")
-    elicitation: dict[str, Any] = Field(default_factory=dict, description="how answers are asked for, where not as usual")
+    models: tuple[str, ...] = Field(min_length=1, description="models to train")
+    envs: dict[str, tuple[str, ...]] = Field(min_length=1, description="environment -> splits to measure")
+    scheme: str = Field("paper", description="split scheme")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="training seeds")
+    checkpoints: tuple[float, ...] = Field(
+        (0.0, 0.25, 0.5, 0.75, 1.0), description="fractions of the training; 0: before training"
+    )
+    reference: str = Field("scripted", description="agent that wins: its states and actions are the reference")
+    elicitation: dict[str, Any] = Field(default_factory=dict, description="elicitation settings that differ from the defaults")
     traces: Traces = Traces()
     train: dict[str, Any] = Field(default_factory=dict, description="options of cotbench train, for every arm")
-    arms: tuple[Arm, ...] = Field(min_length=1, description="ways to train")
-    runs: tuple[Runs, ...] = Field((Runs(),), description="episodes that are played")
-    probes: tuple[ProbeAt, ...] = Field((), description="what is measured on states")
-    margin: float = Field(0.1, gt=0, lt=1, description="a gap that changes by less over the training is called flat")
-    format_kept: float = Field(0.9, ge=0, le=1, description="a series begins where this share of the answers has its tags")
-    threads: int | None = Field(None, ge=1, description="torch's threads in each job")
-    agent_options: dict[str, str] = Field(default_factory=dict, description="of hf: agents, such as dtype")
+    arms: tuple[Arm, ...] = Field(min_length=1, description="arms: one recipe with its options each")
+    runs: tuple[Runs, ...] = Field((Runs(),), description="runs: which episodes are played")
+    probes: tuple[ProbeAt, ...] = Field((), description="probes: what is measured at which states")
+    margin: float = Field(0.1, gt=0, lt=1, description="equivalence margin: a gap that changes by less is flat")
+    format_kept: float = Field(
+        0.9, ge=0, le=1, description="fraction of answers in the right format from which on a series begins"
+    )
+    threads: int | None = Field(None, ge=1, description="number of torch threads per job")
+    agent_options: dict[str, str] = Field(default_factory=dict, description="options of hf: agents, such as dtype")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -174,7 +178,7 @@ class StudyConfig(BaseModel):
         splits_ = {split for splits in self.envs.values() for split in splits}
         for one in self.arms:
             if one.traces is not None and not one.traces.own:
-                raise UsageError(f"arm {one.name}: its traces are empty: name a teacher, episodes or seed, or leave them away")
+                raise UsageError(f"arm {one.name}: its traces are empty: name a teacher, episodes or seed, or omit them")
         for where in (*self.runs, *self.probes):
             _among("arm", where.arms, arms)
             _among("split", where.splits, splits_)
@@ -235,7 +239,7 @@ def _elicitation(env: str, options: Mapping[str, Any], where: str) -> Elicitatio
 def _unique(what: str, names: Sequence[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ValueError(f"two {what}s are called {twice!r}")
+        raise ValueError(f"two {what}s have the name {twice!r}")
 
 
 def _among(kind: str, names: Sequence[Any] | None, known: Any) -> None:

@@ -179,7 +179,7 @@ def read_config(folder: Path) -> StudyConfig:
     try:
         return StudyConfig.model_validate_json(path.read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{path} is damaged: write it anew with cotbench study") from error
+        raise RunFolderError(f"{path} is damaged: run cotbench study again") from error
 
 
 def read_data(folder: Path) -> StudyData:
@@ -195,11 +195,11 @@ def read_data(folder: Path) -> StudyData:
     probed = tuple((stage.place, read_probe(folder_of(folder, stage))) for stage in done if stage.kind == "probe")
     runs = tuple((stage.place, load_run(folder_of(folder, stage))) for stage in done if stage.kind == "run")
     if not probed and not runs:
-        raise UsageError(f"{folder} holds no measurement yet: go on with cotbench study")
+        raise UsageError(f"{folder} holds no measurement yet: continue with cotbench study")
     missing = tuple(stage for stage in plan.stages if not is_done(folder, stage))
     data = StudyData(folder, config, plan, missing, probed, runs)
     if not data.elicitations:
-        raise UsageError(f"{folder} holds no measurement yet: go on with cotbench study")
+        raise UsageError(f"{folder} holds no measurement yet: continue with cotbench study")
     _same_states(data)
     return data
 
@@ -212,11 +212,11 @@ def _same_states(data: StudyData) -> None:
         sha = probed.manifest.states_sha256
         if found.setdefault(key, sha) != sha:
             raise UsageError(
-                f"{probed.path} was measured on other states than its series: remove it, and the study measures it anew"
+                f"{probed.path} was measured on other states than its series: remove it, and the study measures it again"
             )
     tasks: dict[Any, str] = {}
     for place, run in data.runs:
         key = (place.env, place.split, place.measure)
         sha = run.manifest.task_list_sha256
         if tasks.setdefault(key, sha) != sha:
-            raise UsageError(f"{run.path} was played on other tasks than its series: remove it, and the study plays it anew")
+            raise UsageError(f"{run.path} was played on other tasks than its series: remove it, and the study plays it again")

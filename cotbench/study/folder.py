@@ -63,12 +63,12 @@ def checkpoint(training: Path, share: float) -> Path:
             read = json.loads(card.read_text("utf-8"))
             found[card.parent] = abs(float(read["progress"]) - share) * int(read["steps"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunFolderError(f"{card} is damaged: remove {training}, and the study trains anew") from error
+            raise RunFolderError(f"{card} is damaged: remove {training}, and the study trains again") from error
     nearest = min(found, key=lambda path: found[path], default=None)
     if nearest is None or found[nearest] > 1:
         raise RunFolderError(
             f"{training} has no checkpoint after {share:g} of the training: a checkpoint is missing from the series; "
-            f"remove {training}, and the study trains anew"
+            f"remove {training}, and the study trains again"
         )
     return nearest
 

@@ -130,7 +130,7 @@ def _trainings(config: StudyConfig, env: str, add: Add) -> None:
         name = _traces_stage(config, env, arm.name)
         if all(need.stage != "traces" for need in needs):
             if arm.traces is not None:
-                raise UsageError(f"arm {arm.name}: recipe {arm.recipe} is trained on no traces: leave its traces away")
+                raise UsageError(f"arm {arm.name}: recipe {arm.recipe} is trained on no traces: omit its traces")
         elif name not in planned:
             planned.add(name)
             add(name, "traces", _traces(config, env, arm.name), Place(env, arm=_traced_as(config, arm.name)))

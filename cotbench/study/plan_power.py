@@ -7,12 +7,13 @@ the paper's gains between arms, and for a gap that is called flat the study's ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from cotbench.envs.registry import env_entry
 from cotbench.paper import BENEFITS, paper_benefit
+from cotbench.paragraph import Paragraph
 from cotbench.stats.crossed import FEW_SEEDS
 from cotbench.stats.power import (
     CLUSTERING,
@@ -25,6 +26,7 @@ from cotbench.stats.power import (
     smallest_margin,
 )
 from cotbench.study.config import StudyConfig, Where
+from cotbench.text_table import Kind, TableColumn, TextTable, table_row
 
 
 @dataclass(frozen=True)
@@ -100,48 +102,57 @@ def _wanted(config: StudyConfig, env: str, split: str) -> float:
     return max(BENEFITS) if own is None else own
 
 
-def power_lines(config: StudyConfig) -> list[str]:
-    """Return what the comparisons of a study could see, as lines of at most 80 characters; empty where it makes none."""
+def power_parts(config: StudyConfig) -> list[Paragraph | TextTable]:
+    """Return what the comparisons of a study could detect, a table for each environment; empty where it makes none."""
     found = planned_comparisons(config)
     if not found:
         return []
-    lines = [
-        f"what it could see: a difference found with a chance of {POWER:.0%} (two-sided 5 %)",
-        f"assumed: rates near 0.5, correlation of pairs {CORRELATION:g}, of a task's states",
-        f"{CLUSTERING:g}, SD of a rate between seeds {SEED_SD:g}; n counts independent pairs",
+    parts: list[Paragraph | TextTable] = [
+        Paragraph(
+            f"\nwhat it could detect: differences found with a power of {POWER:.0%} (two-sided 5 %); assumed: rates near 0.5, "
+            f"correlation of pairs {CORRELATION:g}, of the states of a task {CLUSTERING:g}, standard deviation of a rate "
+            f"between seeds {SEED_SD:g}; n: independent pairs"
+        )
     ]
-    for env in config.envs:
-        lines.append(f"{env:26s}{'split':13s}{'n':>5s} seeds  sees  in question")
-        lines += [_line(one) for one in found if one.env == env]
+    parts += [_table(env, some) for env in config.envs if (some := [one for one in found if one.env == env])]
+    return parts + [
+        Paragraph(f"warning: {text}") for text in (*_too_small(found, config.margin), *_few_seeds(len(config.seeds)))
+    ]
+
+
+def _table(env: str, some: Sequence[PlannedComparison]) -> TextTable:
+    titles = ("split", "n", "seeds", "detectable", "of interest")
+    kinds: tuple[Kind, ...] = ("label", "number", "number", "number", "label")
+    columns = (TableColumn(env, "label"), *map(TableColumn, titles, kinds))
+    return TextTable(columns, tuple(table_row(one.quantity, *_cells(one)) for one in some))
+
+
+def _cells(one: PlannedComparison) -> tuple[str, ...]:
+    wanted = "" if one.wanted is None else f"{'margin ' if one.flat else ''}{one.wanted:g}"
+    sees = f"{one.sees:.2f}" if one.sees < 1 else "none"
+    return one.split, f"{one.design.n:.0f}", str(one.design.seeds), sees, f"{wanted}{', too small' if one.too_small else ''}"
+
+
+def _too_small(found: Sequence[PlannedComparison], margin: float) -> Iterator[str]:
     small = [one for one in found if one.too_small]
     flat, arms = [one for one in small if one.flat], [one for one in small if not one.flat]
     if flat:
-        needed = max(one.sees for one in flat)
-        lines += [
-            f"warning: too small for the margin {config.margin:g}: in {len(flat)} of the tests of flatness",
-            f"nothing could be called flat; a margin of {needed:.2f}, more states or seeds would do",
-        ]
+        yield (
+            f"too small for the margin {margin:g}: {len(flat)} of the tests of flatness could call nothing flat; a margin of "
+            f"{max(one.sees for one in flat):.2f}, or more states or seeds, would do"
+        )
     if arms:
-        lines += [
-            f"warning: {len(arms)} comparisons of arms are too small for the gains in question (the",
-            f"paper's are {min(BENEFITS):g} to {max(BENEFITS):g}): finding nothing there says nothing",
-        ]
-    return lines + _seed_lines(len(config.seeds))
+        yield (
+            f"{len(arms)} comparisons of arms are too small for the gains of interest (the paper's are {min(BENEFITS):g} to "
+            f"{max(BENEFITS):g}): if they find nothing, that means nothing"
+        )
 
 
-def _line(one: PlannedComparison) -> str:
-    sees = f"{one.sees:6.2f}" if one.sees < 1 else "  none"
-    wanted = "" if one.wanted is None else f"{'margin ' if one.flat else ''}{one.wanted:g}"
-    line = f"  {one.quantity:24s}{one.split:13s}{one.design.n:5.0f}{one.design.seeds:6d}{sees}  {wanted}"
-    return f"{line}{', too small' if one.too_small else ''}".rstrip()
-
-
-def _seed_lines(seeds: int) -> list[str]:
+def _few_seeds(seeds: int) -> Iterator[str]:
     if seeds == 1:
-        return [
-            "warning: one seed: all tests are over tasks. It cannot say what another training",
-            "run would give: nothing of a way to train, of arms, of a rise or a fall",
-        ]
-    if seeds < FEW_SEEDS:
-        return [f"warning: {seeds} seeds are few, intervals are wide; compare arms with {FEW_SEEDS} at least"]
-    return []
+        yield (
+            "one seed: all tests are over tasks, and say nothing about another training run: nothing of a way to train, of "
+            "arms, of a rise or a fall"
+        )
+    elif seeds < FEW_SEEDS:
+        yield f"{seeds} seeds are few, and intervals will be wide; compare arms with at least {FEW_SEEDS}"

@@ -99,7 +99,7 @@ def read_traces_numbers(path: Path) -> TracesNumbers:
         return TracesNumbers.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise RunFolderError(
-            f"{path} is missing or damaged: remove {path.parent}, and the study plays its traces anew"
+            f"{path} is missing or damaged: remove {path.parent}, and the study plays its traces again"
         ) from error
 
 

@@ -14,9 +14,9 @@ class StudyResources(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    jobs: Annotated[int | None, Flag(names=("-j",), panel=EXECUTION, default="one a core, or one a GPU")] = Field(
-        None, ge=1, description="stages at a time"
+    jobs: Annotated[int | None, Flag(names=("-j",), panel=EXECUTION, default="one per core, or one per GPU")] = Field(
+        None, ge=1, description="number of stages run in parallel"
     )
     flops: Annotated[float | None, Flag(panel=EXECUTION, default="3e10; 2e14 for large models")] = Field(
-        None, ge=1, description="floating-point operations a second of one job, for the estimate"
+        None, ge=1, description="floating-point operations per second of one job, for the cost estimate"
     )

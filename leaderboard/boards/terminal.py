@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from cotbench.leaderboard.boards.labels import MODES, minute
 from cotbench.leaderboard.boards.view import BoardView, Standing
 from cotbench.leaderboard.store.board import Board
 from cotbench.leaderboard.store.entry import Entry
 from cotbench.leaderboard.store.levels import LEGEND, LEVELS, MARKS, Level, head_level
+from cotbench.paragraph import Line, Paragraph, together
 from cotbench.runs.tables import run_table
-from cotbench.stats.formatting import format_estimate
+from cotbench.stats.formatting import estimate_cell, format_estimate
+from cotbench.text_table import TableColumn, TextCell, TextTable, table_row
 
 _RANKS = (
-    "rank: only of a model's own replayed, whole entries; shared down to the last one whose paired difference to its leader is "
-    "not significant (exact McNemar; over environments an exchange test; Holm, 5 %)"
+    "rank: only for entries that were replayed, played the whole split and are no baseline; entries whose paired difference "
+    "from the leader of their rank is not significant share it (exact McNemar; over environments an exchange test; Holm, 5 %)"
 )
-
 
 TERMINAL_COLUMNS = {
     "rank": "rank",
-    "entries": "entry",
     "name": "name",
+    "entries": "entry",
     "success": "success",
-    "behind": "behind the first",
     "gap": "CoT - prompt",
+    "behind": "behind the first",
     "state": "state",
 }
-"""From a figure to the head of its column."""
-_SHORT = {"behind": "behind"}
-"""Heads where there is little room."""
+"""From a figure to the head of its column; the entry's id stands beside the name, or below it."""
 
 
-def _legend(levels: Sequence[Level]) -> Text:
-    return Text("; ".join(f"{MARKS[level]} {level}: {LEGEND[level]}" for level in levels))
+def _legend(levels: Sequence[Level]) -> str:
+    return "; ".join(f"{MARKS[level]} {level}: {LEGEND[level]}" for level in levels)
 
 
 def board_heading(board: Board) -> str:
@@ -48,71 +43,80 @@ def board_heading(board: Board) -> str:
     return f"{where}, {board.scheme}/{board.split}, {MODES[board.mode]} mode"
 
 
-_WIDE = 112
-"""Columns of a terminal in which a row of a board takes one line; in fewer, ids and intervals stand below."""
+def board_tables(boards: Iterable[tuple[BoardView, Sequence[Standing]]], *, verbose: bool = False) -> RenderableType:
+    """Return what `cotbench leaderboard list` prints: each board, and below the last what the marks mean.
+
+    Args:
+        boards: boards with their rows, sorted.
+        verbose: say how ranks are given.
+    """
+    listed = list(boards)
+    parts = [part for view, rows in listed for part in (board_table(view, rows), Line(""))]
+    levels: tuple[Level, ...] = ("replayed", "self-reported")
+    below = [_legend(levels), _RANKS] if verbose else [f"{_legend(levels)}; -v: how ranks are given"]
+    if any(view.reported for view, _ in listed):
+        below.append("the paper: as published, not replayed; it does not say in which mode success was measured")
+    return Group(*parts, *map(Paragraph, below))
 
 
-def board_table(view: BoardView, rows: Sequence[Standing], width: int = _WIDE) -> RenderableType:
-    """Return what `cotbench leaderboard list` prints of a board.
+def board_table(view: BoardView, rows: Sequence[Standing]) -> RenderableType:
+    """Return a board with its rows.
 
     Args:
         view: the board.
         rows: its rows, sorted.
-        width: columns of the terminal.
     """
-    narrow = width < _WIDE
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0) if narrow else (0, 1))
-    number: dict[str, Any] = {"justify": "right", "no_wrap": True}
-    layout = {
-        "rank": number,
-        "name": {"min_width": 14 if narrow else 16, "overflow": "fold"},
-        **dict.fromkeys(("success", "behind", "gap"), number),
-    }
-    titles = {**TERMINAL_COLUMNS, **(_SHORT if narrow else {})}
-    for figure, title in titles.items():
-        level = head_level(figure)
-        if narrow and figure == "entries":
-            continue
-        table.add_column(f"{title} {MARKS[level]}" if level is not None else title, **layout.get(figure, {"no_wrap": True}))
-    for row in rows:
-        table.add_row(*map(Text, _stacked(_cells(row)) if narrow else _cells(row)))
-    for one in view.reported:
-        system = f"{one.model + ' ' if one.model else ''}{one.method}"
-        cells = ("", "the paper", system, f"{one.value:.2f}", "", "", "reported")
-        table.add_row(*(_stacked(cells) if narrow else cells), style="italic")
+    heading = Paragraph(board_heading(view.board), "bold")
     if not rows and view.board.overall:
-        return Group(
-            Text(board_heading(view.board), style="bold"),
-            Text("no system (a name and a team) has a replayed, whole entry of each environment yet"),
-            Text(""),
+        return Group(heading, Paragraph("no system (a name and a team) has a replayed, whole entry in each environment yet"))
+    heads = {figure: _head(figure, title) for figure, title in TERMINAL_COLUMNS.items()}
+    columns = (
+        TableColumn(heads["rank"]),
+        TableColumn(heads["name"], "label", heads["entries"]),
+        *(TableColumn(heads[figure]) for figure in ("success", "gap", "behind")),
+        TableColumn(heads["state"], "label"),
+    )
+    reported = [
+        table_row(
+            "",
+            TextCell(f"{one.model + ' ' if one.model else ''}{one.method}", "the paper"),
+            f"{one.value:.2f}",
+            "",
+            "",
+            "reported",
+            style="italic",
         )
-    below = [Text(f"{' '.join(row.entries)} has no rank: {'; '.join(row.unranked)}") for row in rows if row.unranked]
-    below += [_legend(("replayed", "self-reported")), Text(_RANKS)]
-    if view.reported:
-        below.append(Text("the paper: as published, not replayed; it does not say in which mode success was measured"))
-    return Group(Text(board_heading(view.board), style="bold"), table, *below, Text(""))
+        for one in view.reported
+    ]
+    table = TextTable(columns, (*(table_row(*_cells(row)) for row in rows), *reported))
+    below = [f"{' '.join(row.entries)} has no rank: {'; '.join(row.unranked)}" for row in rows if row.unranked]
+    return Group(heading, table, *map(Paragraph, below))
 
 
-def _cells(row: Standing) -> tuple[str, ...]:
+def _head(figure: str, title: str) -> str:
+    level = head_level(figure)
+    return title if level is None else title + together(f" {MARKS[level]}")
+
+
+def _cells(row: Standing) -> tuple[str | TextCell, ...]:
+    name = f"{row.details.name} ({row.details.team})" if row.details.team else row.details.name
     return (
         "" if row.rank is None else str(row.rank),
-        row.entries[0] if len(row.entries) == 1 else f"{len(row.entries)} entries",
-        f"{row.details.name} ({row.details.team})" if row.details.team else row.details.name,
-        format_estimate(row.success),
-        "" if row.behind is None else format_estimate(row.behind, signed=True),
-        format_estimate(row.gap, signed=True),
+        TextCell(name, row.entries[0] if len(row.entries) == 1 else f"{len(row.entries)} entries"),
+        estimate_cell(row.success),
+        estimate_cell(row.gap, signed=True),
+        "" if row.behind is None else estimate_cell(row.behind, signed=True),
         row.level if row.state == "replayed" else row.state,
     )
 
 
-def _stacked(cells: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the cells of a row for a narrow terminal: the id below the name, an interval below its mean."""
-    rank, entry, name, *numbers, state = cells
-    return rank, f"{name}\n{entry}", *(number.replace(" [", "\n[") for number in numbers), state
+def entry_page(entry: Entry, *, verbose: bool = False) -> RenderableType:
+    """Return what `cotbench leaderboard show` prints of an entry.
 
-
-def entry_page(entry: Entry) -> RenderableType:
-    """Return what `cotbench leaderboard show` prints of an entry."""
+    Args:
+        entry: the entry.
+        verbose: show all rows of its numbers, and how each interval is computed.
+    """
     details = entry.details
     lines = [f"entry {entry.id}: {details.name}" + (f" ({details.team})" if details.team else "")]
     if details.link:
@@ -121,7 +125,8 @@ def entry_page(entry: Entry) -> RenderableType:
     if entry.unranked:
         lines.append(f"no rank: {', '.join(entry.unranked)}")
     lines += entry.notes
-    return Group(*map(Text, lines), Text(""), run_table(entry.summary), Text(""), *map(Text, _checked(entry)))
+    numbers = run_table(entry.summary, verbose=verbose)
+    return Group(*map(Paragraph, lines), Line(""), numbers, Line(""), *map(Paragraph, _checked(entry)))
 
 
 def _checked(entry: Entry) -> list[str]:
@@ -136,7 +141,7 @@ def _checked(entry: Entry) -> list[str]:
     if found is not None:
         lines.append(
             f"played again on {found.tasks} of {found.of} tasks, {minute(found.when)}: {found.decisions_agreeing:,} of "
-            f"{found.decisions:,} decisions the same, episodes the same {format_estimate(found.episodes_agreeing)}"
+            f"{found.decisions:,} decisions are the same, identical episodes {format_estimate(found.episodes_agreeing)}"
         )
     return lines
 

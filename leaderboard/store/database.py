@@ -118,7 +118,7 @@ def _url(where: str | Path) -> sql.URL:
     try:
         url = sql.make_url(text)
     except ArgumentError as error:
-        raise StoreError("--db is no URL of a database: it should look like postgresql://USER@HOST/NAME") from error
+        raise StoreError("--db is not the URL of a database: it should look like postgresql://USER@HOST/NAME") from error
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername not in ("sqlite", "postgresql+psycopg"):

@@ -136,7 +136,7 @@ class Store:
             entry = entries_of(connection, [found])[0] if found is not None else None
         if entry is None:
             raise SubmissionError(
-                f"the id {bundle.digest[:ID_DIGITS]} is taken by another entry: play the run with another seed"
+                f"the id {bundle.digest[:ID_DIGITS]} belongs to another entry: play the run with another seed"
             )
         if entry.details != bundle.details:
             raise DuplicateEntryError(entry.id, entry.details.name)

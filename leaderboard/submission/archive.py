@@ -114,7 +114,7 @@ def read_archive(data: bytes, largest: Mapping[str, int], together: int) -> dict
         SubmissionError: it is no such file.
     """
     if not data.startswith(b"PK"):
-        raise SubmissionError(f"a submission is a zip file, and this is none; {AGAIN}")
+        raise SubmissionError(f"a submission is a zip file, and this is not one; {AGAIN}")
     # zipfile makes an object of every entry of the directory, so they are counted first.
     if data.count(b"PK\x01\x02") > _SIGNATURES:
         raise SubmissionError(f"the zip file holds too many files; it holds {_listed(largest)} and nothing else")
@@ -131,9 +131,7 @@ def read_archive(data: bytes, largest: Mapping[str, int], together: int) -> dict
             raise SubmissionError(f"the zip file holds {member.name} twice; {AGAIN}")
         _check_readable(info)
         if info.file_size > largest[member.name]:
-            raise SubmissionError(
-                f"{member.name} has {info.file_size:,} bytes; at most {largest[member.name]:,} may stand there"
-            )
+            raise SubmissionError(f"{member.name} has {info.file_size:,} bytes; at most {largest[member.name]:,} are accepted")
         members[member.name] = member
     for name in largest:
         if name not in members:

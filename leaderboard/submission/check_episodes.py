@@ -48,10 +48,10 @@ def _check_order(found: Sequence[str], planned: Sequence[str]) -> None:
     for number, key in enumerate(found, 1):
         if key not in known:
             raise SubmissionError(
-                f"{EPISODES}, line {number}: {quote_value(key)} was not planned: the manifest does not list it"
+                f"{EPISODES}, line {number}: {quote_value(key)} is not planned: the manifest does not list it"
             )
         if key in seen:
-            raise SubmissionError(f"{EPISODES}, line {number}: {key} stands there twice, first in line {seen[key]}")
+            raise SubmissionError(f"{EPISODES}, line {number}: {key} occurs twice, first in line {seen[key]}")
         seen[key] = number
     missing = [key for key in planned if key not in seen]
     if missing:
@@ -92,12 +92,12 @@ def _check_outcome(at: _Place, episode: Episode, unit: RolloutSpec, budget: int)
     if episode.steps > budget:
         raise at.refused(f"steps is {episode.steps}, the step budget is {budget}")
     if not 0 <= episode.restarts < COUNT:
-        raise at.refused(f"restarts is {episode.restarts}: it cannot be")
+        raise at.refused(f"restarts is {episode.restarts}: impossible")
     if not 0 <= episode.seconds < COUNT:
-        raise at.refused(f"seconds is {episode.seconds}: it cannot be")
+        raise at.refused(f"seconds is {episode.seconds}: impossible")
     for field in ("error_kind", "traceback"):
         if getattr(episode, field) is not None:
-            raise at.refused(f"{field} stands there, which stays on the machine that played: submit with cotbench")
+            raise at.refused(f"{field} must not be submitted: it stays on the machine that played; submit with cotbench")
     if episode.error is not None:
         for field in ("success", "score", "raw_score", "terminated", "truncated"):
             if getattr(episode, field):
@@ -120,7 +120,7 @@ def _check_step(at: _Place, step: Step, episode: Episode, prompted: bool, canoni
         raise at.refused(
             "prompt_decision is missing, and mode both has one at every state of a CoT episode"
             if prompted
-            else "prompt_decision stands there, and only a CoT episode of mode both has one"
+            else "prompt_decision is present, but only a CoT episode of mode both has one"
         )
     if step.prompt_decision is None:
         at.require("prompt_action", step.prompt_action, None)
@@ -135,7 +135,7 @@ def _check_step(at: _Place, step: Step, episode: Episode, prompted: bool, canoni
             raise at.refused(f"{field}.trace is {quote_value(decision.trace)}: a prompt action has no trace")
         for name in _COUNTS:
             if not 0 <= getattr(decision, name) < COUNT:
-                raise at.refused(f"{field}.{name} is {getattr(decision, name)}: it cannot be")
+                raise at.refused(f"{field}.{name} is {getattr(decision, name)}: impossible")
 
 
 _COUNTS: Final = (

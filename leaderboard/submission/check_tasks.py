@@ -86,7 +86,7 @@ def _check_list(manifest: Manifest, split_tasks: tuple[str, ...], first: tuple[s
         for task in tasks:
             if task not in known:
                 raise SubmissionError(
-                    f"{MANIFEST}: {name}: {quote_value(task)} is no task of {config.env} {config.scheme}/{config.split}: "
+                    f"{MANIFEST}: {name}: {quote_value(task)} is not a task of {config.env} {config.scheme}/{config.split}: "
                     "play it with the --split that it belongs to"
                 )
     drawn = _drawn(config, split_tasks, first)

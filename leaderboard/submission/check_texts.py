@@ -48,9 +48,7 @@ def check_texts(manifest: Manifest) -> None:
 
 def _check(place: str, text: str, longest: int, breaks: str = "") -> None:
     if len(text) > longest:
-        raise SubmissionError(
-            f"{MANIFEST}: {one_line(place)} has {len(text):,} characters; at most {longest:,} may stand there"
-        )
+        raise SubmissionError(f"{MANIFEST}: {one_line(place)} has {len(text):,} characters; at most {longest:,} are accepted")
     for character in text:
         if unicodedata.category(character) in _UNSEEN and character not in breaks:
             raise SubmissionError(f"{MANIFEST}: {one_line(place)} holds the character {character!a}: {quote_value(text)}")

@@ -100,7 +100,7 @@ def _receipt(base: str, response: HTTPResponse) -> Receipt:
         answer: Mapping[str, Any] = json.loads(response.read(_ANSWER))
         id, state = str(answer["id"]), str(answer["state"])
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{base} answers, but it is no cotbench leaderboard: check --server") from error
+        raise StoreError(f"{base} answers, but it is not a cotbench leaderboard: check --server") from error
     return Receipt(id, state, response.status == 201, f"{base}/entries/{id}")
 
 

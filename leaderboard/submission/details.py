@@ -92,7 +92,7 @@ def _problem(error: ErrorDetails) -> str:
     """Describe what is wrong with a field, in words that go on after its name."""
     match error["type"]:
         case "string_too_long":
-            return f"has {len(error['input'])} characters: at most {error['ctx']['max_length']} may stand there"
+            return f"has {len(error['input'])} characters: at most {error['ctx']['max_length']} are accepted"
         case "string_too_short":
             return "is empty: give one"
         case "string_type" | "string_unicode":

@@ -144,7 +144,7 @@ def _bounded(text: bytes, where: str) -> None:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     name = repeated_name(pairs)
     if name is not None:
-        raise _RefusedError(f"the field {quote_value(name)} stands there twice")
+        raise _RefusedError(f"the field {quote_value(name)} occurs twice")
     return dict(pairs)
 
 
@@ -164,4 +164,4 @@ def _number(text: str) -> float:
 
 
 def _constant(text: str) -> NoReturn:
-    raise _RefusedError(f"holds {text}, which is no number")
+    raise _RefusedError(f"holds {text}, which is not a number")

@@ -46,7 +46,7 @@ def read_finished(folder: Path) -> tuple[Manifest, list[Episode]]:
         path, before, now = place
         raise SubmissionError(
             f"{folder / SUMMARY} is not what the episodes beside it give: {path} is {before}, they give {now}; "
-            f"submit a run as it was played (cotbench run --resume {folder} writes the summary anew)"
+            f"submit a run as it was played (cotbench run --resume {folder} writes the summary again)"
         )
     return manifest, episodes
 
@@ -71,7 +71,7 @@ def _planned(folder: Path, manifest: Manifest, episodes: Sequence[Episode]) -> l
     if missing:
         raise RunFolderError(
             f"{folder} holds an unfinished run: {len(missing)} of {len(keys)} episodes are missing, the first is {missing[0]}; "
-            f"go on with: cotbench run --resume {folder}"
+            f"resume with: cotbench run --resume {folder}"
         )
     others = by_key.keys() - set(keys)
     if others:
@@ -86,7 +86,9 @@ def _summary(folder: Path) -> Summary:
     try:
         return Summary.model_validate_json(path.read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{path} is damaged: remove it, and cotbench run --resume {folder} writes it anew") from error
+        raise RunFolderError(
+            f"{path} is damaged: remove it, and write it again with: cotbench run --resume {folder}"
+        ) from error
 
 
 def _first_difference(before: Any, now: Any, path: str = "") -> tuple[str, Any, Any] | None:

@@ -77,7 +77,7 @@ def replay_episode(
         if found := _first(_choice(step, reply, rules), key, number):
             return found
         if time.monotonic() > deadline:
-            raise ReplayTimeoutError(f"it took too long: at the end of its time it was at step {number} of {recorded}")
+            raise ReplayTimeoutError(f"it took too long: when time ran out it was at step {number} of {recorded}")
         if (action := reply.info.get("expert_action", step)) is not step:
             expert.count(step.action, rules.canonical(action) if action is not None else None)
         env.expect(step.observation)

@@ -44,7 +44,7 @@ def rerun_spec(manifest: Manifest) -> str:
     spec = parse_spec(given)
     hint = "give --agent with the same model on this machine"
     if spec.name != OPEN:
-        raise UsageError(f"the entry was played by {given!r}: only {OPEN}: agents, whose weights anyone has, are played again")
+        raise UsageError(f"the entry was played by {given!r}: only {OPEN}: agents with public weights can be played again")
     if not _HUB_NAME.fullmatch(spec.target) or Path(spec.target).exists():
         raise UsageError(f"the entry's agent {given!r} names no model of the hub: {hint}")
     others = spec.options.keys() - OPTIONS
@@ -72,7 +72,7 @@ def weights_of(recorded: Mapping[str, Any], agent: Agent) -> str:
     here = describe_agent(agent)
     named = {name: recorded[name] for name in _WEIGHTS if recorded.get(name) is not None}
     if not named:
-        raise UsageError("the entry does not say with which weights it was played, so nobody can play it again")
+        raise UsageError("the entry does not say with which weights it was played, so it cannot be played again")
     for name, value in named.items():
         if here.get(name) != value and not (name == "revision" and "weights_sha256" in named):
             raise UsageError(f"other weights: the entry was played with {name} {str(value)[:64]!r}, here is {here.get(name)!r}")

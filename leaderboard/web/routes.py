@@ -62,7 +62,7 @@ class Pages:
     async def entry(self, request: Request, entry_id: str) -> Response:
         """Answer with an entry."""
         if not _ID.fullmatch(entry_id):
-            raise RefusedError(404, f"{entry_id[:100]!r} is no entry's id: it has twelve hexadecimal digits")
+            raise RefusedError(404, f"{entry_id[:100]!r} is not the id of an entry, which has twelve hexadecimal digits")
 
         def read() -> Response:
             changes, entry = self._service.store.changes(), self._service.store.entry(entry_id)
@@ -129,7 +129,7 @@ class Pages:
         for asset in assets().values():
             if asset.filename == filename:
                 return Response(asset.content, media_type=asset.media_type, headers={"Cache-Control": _FOREVER})
-        raise RefusedError(404, "there is no such file: load the page again")
+        raise RefusedError(404, "no such file: reload the page")
 
 
 def _server(request: Request) -> str:

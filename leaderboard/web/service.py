@@ -79,7 +79,7 @@ class Service:
             raise SubmissionError(str(error)) from error
         except CotbenchError as error:
             _LOG.error("a submission could not be checked: %s", error)
-            raise RefusedError(503, "this server lacks what it takes to check this run; its log says what") from error
+            raise RefusedError(503, "this server cannot check this run; its log says why") from error
 
     async def admit(self, request: Request, token: str | None) -> None:
         """Refuse a submission without a token where one is required.
@@ -95,7 +95,7 @@ class Service:
             raise _unknown("a submission to this server needs a token: ask whoever runs it, or set COTBENCH_LEADERBOARD_TOKEN")
         if not await self.read(lambda: self.store.knows(token)):
             self.failed.wait(address)
-            raise _unknown("this token is not known here, or was taken back")
+            raise _unknown("this token is unknown here, or was revoked")
 
     async def warm(self) -> None:
         """Render the first page once, so that no request waits for what is loaded and computed with it."""

@@ -490,4 +490,4 @@ def test_an_entry_is_played_again_after_a_yes_and_a_replay_alone(store: Store, p
     assert "is pending: replay it first" in _again(path, entry, "--trust")[2]
     store.settle(entry.id, None, with_versions={})
     code, _, errors = _again(path, entry)
-    assert code == 2 and "names the model hf:tiny, which was not typed: add --trust" in errors
+    assert code == 2 and "names the model hf:tiny, which you did not type: add --trust" in errors

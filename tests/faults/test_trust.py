@@ -117,7 +117,7 @@ def _refused(words: list[str], folder: Path, found: str, capsys: pytest.CaptureF
     assert run_cli(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == f"error: {folder} names {found}, which was not typed: add --trust if you know who made it\n"
+    assert err == f"error: {folder} names {found}, which you did not type: add --trust if you know who made it\n"
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
@@ -167,7 +167,7 @@ def test_a_suite_a_judge_a_training_and_a_study_of_a_stranger(
     study.write_text(f'reference = "{EVIL}"\n{preset}', "utf-8")
     assert run_cli(["study", str(study), "--out", str(tmp_path / "s")]) == 2
     err = capsys.readouterr().err
-    assert err == f"error: {study} names {EVIL_FOUND}, which was not typed: add --trust if you know who made it\n"
+    assert err == f"error: {study} names {EVIL_FOUND}, which you did not type: add --trust if you know who made it\n"
     assert not (tmp_path / "s").exists()
 
 

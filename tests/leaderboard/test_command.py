@@ -59,7 +59,7 @@ def _id(said: Said) -> str:
 def test_from_a_run_to_a_replayed_entry(cli: Callable[..., Said]) -> None:
     id = _id(cli("submit", played(), "--name", "A walk", "--team", "Us", "--link", "https://example.org"))
     assert cli("submit", played(), "--name", "A walk", "--team", "Us", "--link", "https://example.org")[1].startswith(
-        f"{id} pending, was there already"
+        f"{id} pending, already there"
     )
     assert f"{id} has no rank: 4 of 120 tasks; step budget 6 instead of 50" in _flat(cli("list"))
     code, out, _ = cli("verify", "--all", "--jobs", 1)
@@ -195,7 +195,7 @@ def test_the_words_for_what_is_wrong(cli: Callable[..., Said], tmp_path: Path) -
         (("submit", tmp_path), 2, "it has no manifest.json"),
         (("submit", played(), "--name", "<script>"), 2, "the entry's name '<script>' holds the character '<'"),
         (("submit", played(), "--link", "javascript:alert(1)"), 2, "is not a web address"),
-        (("submit", played(), "--server", "ftp://x"), 2, "is no address"),
+        (("submit", played(), "--server", "ftp://x"), 2, "not the address"),
         (("submit", played(), "--server", "http://127.0.0.1:9"), 1, "is the server running?"),
         (("verify",), 2, "name entries"),
         (("verify", "--all", "0123456789ab"), 2, "name entries"),
@@ -269,7 +269,7 @@ def test_submitting_to_a_server_and_ctrl_c(cli: Callable[..., Said], board: Path
         assert code == 0, error
         id = out.split()[0]
         assert f"{address}/entries/{id}" in out
-        assert "was there already" in cli("submit", played(), "--server", address)[1]
+        assert "already there" in cli("submit", played(), "--server", address)[1]
         with urllib.request.urlopen(f"{address}/entries/{id}", timeout=20) as answer:
             assert "random" in answer.read().decode()
         os.kill(server.pid, signal.SIGINT)

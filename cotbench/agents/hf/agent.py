@@ -291,7 +291,7 @@ def _free_memory() -> int:
         return int(lines["MemAvailable"].split()[0]) * 1024
     with suppress(AttributeError, OSError, ValueError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    raise AgentError("this system does not tell its memory: give ?cache_gb=4")
+    raise AgentError("cannot determine the memory of this system: give ?cache_gb=4")
 
 
 def _end_ids(model: Any, chat: Chat) -> frozenset[int]:

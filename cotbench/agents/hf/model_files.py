@@ -161,7 +161,7 @@ def _named_weights(folder: Path) -> set[str]:
         raise AgentError(f"{folder} holds a damaged {CONFIG} or index of shards ({error}): save the model again") from error
     for name in sorted(named):
         if not name.endswith((".safetensors", ".safetensors.index.json")):
-            raise AgentError(f"{folder / name} is to be loaded as weights, and is no safetensors file: save the model again")
+            raise AgentError(f"{folder / name} should hold weights, but is not a safetensors file: save the model again")
     return named
 
 

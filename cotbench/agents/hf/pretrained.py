@@ -75,7 +75,7 @@ def load_causal_model(source: str, revision: str | None = None, *, attn: str | N
         options["attn_implementation"] = attn
     for kernel in [attn] if "gguf_file" in options else [attn, *_attentions(_raw_config(source, revision))]:
         if kernel is not None and "/" in kernel:
-            raise AgentError(f"{source}: attention {kernel!r} is code from a repository, which is never run: ?attn=sdpa")
+            raise AgentError(f"{source}: attention {kernel!r} is code from a repository, which cotbench never runs: ?attn=sdpa")
     return _without_code(
         source,
         lambda: AutoModelForCausalLM.from_pretrained(
@@ -163,7 +163,7 @@ def _without_code(source: str, load: Callable[[], _T]) -> _T:
     except (ValueError, ImportError) as error:
         if any(mark in str(error) for mark in _OWN_CODE):
             raise AgentError(
-                f"{source} needs code of its own, which is never run: take a model that transformers knows itself, or serve it "
-                "elsewhere and name the server (openai:MODEL@URL)"
+                f"{source} needs custom code, which cotbench never runs: use a model that transformers supports itself, or "
+                "serve it elsewhere and name the server (openai:MODEL@URL)"
             ) from error
         raise

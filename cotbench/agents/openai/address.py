@@ -72,8 +72,8 @@ def _check_name(name: str, *, allowed: bool) -> None:
         version = re.split("[/@]" if not before or before.endswith("/") else "@", after)[0]
         if not allowed or not _VERSION.fullmatch(version) or version.lower() == "localhost" or _is_ip_address(version):
             raise UsageError(
-                f"openai:{before}@...: what follows the @ is no URL: write the URL with http:// or https:// before the host "
-                "(openai:MODEL@URL), also behind a model's name that itself holds an @"
+                f"openai:{before}@...: what follows the @ is not a URL: write the URL with http:// or https:// before the host "
+                "(openai:MODEL@URL), also after a model name that itself contains an @"
             )
 
 
@@ -109,7 +109,7 @@ def read_key(variable: str, url: str) -> str | None:
             raise AgentError(f"{OPENAI} needs a key: put one into the environment variable {variable}, or name a server: @URL")
         return None
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise AgentError(f"the environment variable {variable} holds characters that no key has: set it again")
+        raise AgentError(f"the environment variable {variable} holds characters that cannot be in a key: set it again")
     parts = urlsplit(url)
     if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
         raise AgentError(

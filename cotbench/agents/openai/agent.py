@@ -96,7 +96,7 @@ class OpenAIAgent:
             raise AgentError(f"{address.url} does not accept {credential}: {error}") from None
         if self._native:
             if self._server.chat is None:
-                raise AgentError(f"tools=native needs messages, which {address.url} does not take: leave tools and way away")
+                raise AgentError(f"tools=native needs messages, which {address.url} does not take: omit tools and way")
             native.check_tools(self._connection, address.model, self._server.chat)
         self._tokens = tokens if isinstance(tokens, ServerTokenizer) else None
         known = (context, self._server.context, self._tokens.context if self._tokens is not None else None)
@@ -147,7 +147,7 @@ class OpenAIAgent:
         opened = elicitation.style == "prefill" or elicitation.prompt_action == "empty"
         if opened and self._server.prefill == "none":
             raise AgentError(
-                f"{self._connection.url} cannot continue a turn that we open ({self._server.reason}): "
+                f"{self._connection.url} cannot continue a turn that cotbench opens ({self._server.reason}): "
                 "ask with --elicitation-style template and --prompt-elicitation bare"
             )
         self._require_rendering(elicitation, opened=opened)

@@ -214,7 +214,7 @@ def _warnings(
     if server.used is not None and server.used.stops in WARNINGS:
         yield WARNINGS[server.used.stops]
     if server.chat is not None and isinstance(tokens, ServerTokenizer) and tokens.reads_clock:
-        yield "its chat template writes the date of today: where no turn is opened (style template), prompts change daily"
+        yield "its chat template inserts today's date: with style template, prompts change daily"
     if not probe.usage:
         yield "it does not report how many tokens prompts and answers have, so their numbers in the tables are too small"
 

@@ -152,7 +152,7 @@ class CompletionWriter:
         least = least or _count_words(body)
         if reply.prompt_tokens and reply.prompt_tokens < least:
             raise AgentError(
-                f"the server left out a part of the prompt without a word: it counts {reply.prompt_tokens} tokens where "
+                f"the server silently truncated the prompt: it counts {reply.prompt_tokens} tokens where "
                 f"{least} or more were sent; start it with a longer context, or say ?context=TOKENS&tokenizer=FOLDER"
             )
         budget = body[endpoint.budget]
@@ -186,7 +186,7 @@ class CompletionWriter:
         endpoint = server.continuing if opened else server.chat or server.completions
         if endpoint is None:
             raise AgentError(
-                f"the server cannot continue a turn that we open ({server.reason}): use --elicitation-style template"
+                f"the server cannot continue a turn that cotbench opens ({server.reason}): use --elicitation-style template"
             )
         return endpoint
 
@@ -226,7 +226,7 @@ class CompletionWriter:
         scores = tuple(float(score) for score in listed if isinstance(score, int | float))
         if len(scores) < len(ids):
             raise AgentError(
-                "the server does not tell the log-probabilities of a prompt: a given action cannot be scored there"
+                "the server does not return log-probabilities of the prompt: a given action cannot be scored there"
             )
         stop = request.stops[0]  # The action's closing tag, which the given text ends with.
         return Generation(given.removesuffix(stop), stop, 0, (), tuple(ids), scores)

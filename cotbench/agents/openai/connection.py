@@ -222,7 +222,9 @@ class Connection:
         try:
             loaded = self._decoded(text)
         except (ValueError, RecursionError):
-            raise ServerError(f"{where} answered with what is no JSON: {self._excerpt(text)!r}", transient=True) from None
+            raise ServerError(
+                f"{where} answered with something that is not JSON: {self._excerpt(text)!r}", transient=True
+            ) from None
         try:
             return self._redacted(read_reply(loaded))
         except ReplyError as error:

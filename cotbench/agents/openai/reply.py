@@ -166,7 +166,7 @@ def _finish(choice: Mapping[str, Any]) -> Finish:
     reason = choice.get("finish_reason") or None
     finish = _FINISHES.get(reason.lower()) if isinstance(reason, str) else None
     if finish is None:
-        what = f"with finish_reason {reason!r}, which is no normal end" if reason else "without a finish_reason"
+        what = f"with finish_reason {reason!r}, which is not a normal end" if reason else "without a finish_reason"
         raise ReplyError(f"answered {what}: {_dump(choice)}", transient=reason in _PASSING)
     return finish
 
@@ -183,10 +183,10 @@ def _content(choice: Mapping[str, Any], message: Mapping[str, Any], *, has_calls
         content = message.get("refusal") or choice.get("text")
     if content is None:
         if not message or (_holds(message, "content") and not (has_calls or reasoning)):
-            raise ReplyError(f"answered with a content that is not understood: {_dump(choice)}")
+            raise ReplyError(f"answered with content that cotbench does not understand: {_dump(choice)}")
         content = ""
     if not isinstance(content, str):
-        raise ReplyError(f"answered with a content that is not understood: {_dump(content)}")
+        raise ReplyError(f"answered with content that cotbench does not understand: {_dump(content)}")
     return content, reasoning
 
 
@@ -201,7 +201,7 @@ def _parts(content: Sequence[object]) -> tuple[str, str | None]:
             value = fields.get(kind) if fields.get("text") is None else fields["text"]
             (texts if kind in _TEXT_PARTS else thoughts).append(_joined(value, fields))
         elif _holds(fields):
-            raise ReplyError(f"answered with a part of content that is not understood: {_dump(part)}")
+            raise ReplyError(f"answered with a part of content that cotbench does not understand: {_dump(part)}")
     return "".join(texts), "".join(thoughts) if thoughts else None
 
 
@@ -217,7 +217,7 @@ def _joined(value: object, holder: Mapping[str, Any]) -> str:
     if value is None and not _holds(holder):
         return ""
     if not all(isinstance(text, str) for text in texts):
-        raise ReplyError(f"answered with a part of content that is not understood: {_dump(holder)}")
+        raise ReplyError(f"answered with a part of content that cotbench does not understand: {_dump(holder)}")
     return "".join(map(str, texts))
 
 
@@ -232,7 +232,7 @@ def _calls(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
     """Return the tool calls of a message; its `function_call`, the older form, is one."""
     listed = message.get("tool_calls") or ([message["function_call"]] if message.get("function_call") else [])
     if not isinstance(listed, list):
-        raise ReplyError(f"answered with tool calls that are not understood: {_dump(listed)}")
+        raise ReplyError(f"answered with tool calls that cotbench does not understand: {_dump(listed)}")
     return tuple(map(_call, listed))
 
 
@@ -241,7 +241,7 @@ def _call(call: object) -> ToolCall:
     function = _mapping(fields.get("function", fields))
     name, arguments = function.get("name"), function.get("arguments")
     if not isinstance(name, str) or (arguments is None and _holds(function)):
-        raise ReplyError(f"answered with a tool call that is not understood: {_dump(call)}")
+        raise ReplyError(f"answered with a tool call that cotbench does not understand: {_dump(call)}")
     return ToolCall(name, arguments)
 
 

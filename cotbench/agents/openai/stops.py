@@ -19,8 +19,8 @@ Stops = Literal["told", "kept", "cut", "ignored", "refused", "unknown"]
 refuses the field; or the test requests showed none of these."""
 
 WARNINGS: dict[Stops, str] = {
-    "ignored": "it goes on after a stop string, so answers are generated up to their budget, and what is too much is discarded",
-    "refused": "it takes no stop strings, so answers are generated up to their budget, and what is too much is discarded",
+    "ignored": "it ignores stop strings, so answers are generated up to their token budget and the excess is discarded",
+    "refused": "it refuses stop strings, so answers are generated up to their token budget and the excess is discarded",
     "unknown": "test requests did not show what it does with stop strings: compare the tokens generated with the budgets",
 }
 """What to say about a server, by what it does with stop strings."""

@@ -138,7 +138,7 @@ def find_tokens(model: str, wanted: str | None) -> ServerTokenizer | str:
     if wanted is not None:
         return ServerTokenizer(wanted)
     if not (Path(model).expanduser().is_dir() or model.count("/") == 1):
-        return f"no tokenizer: {model!r} is no folder and no hub name; give ?tokenizer=FOLDER"
+        return f"no tokenizer: {model!r} is neither a folder nor a hub name; give ?tokenizer=FOLDER"
     try:
         return ServerTokenizer(model)
     except AgentError:

@@ -73,7 +73,7 @@ def _layout(render: Render, *, system: bool) -> TurnLayout:
         raise AgentError("it does not write all past turns alike")
     (opening,), (closing,) = openings, closings
     if _separators(render, system=system, turns=1) != [*head, generation_prompt]:
-        raise AgentError("it writes the first turn of a longer chat otherwise than that of a chat of one turn")
+        raise AgentError("it writes the first turn of a longer chat differently from that of a chat of one turn")
     past, begun = _THINKING.sub("", opening), _THINKING.sub("", generation_prompt)
     if not (past.startswith(begun) or begun.startswith(past)):
         raise AgentError(f"it opens a turn with {_short(begun)}, and writes past turns with {_short(past)}")
@@ -99,7 +99,7 @@ def _separators(render: Render, *, system: bool, turns: int) -> list[str]:
 def _split(rest: str, chat: Sequence[Message]) -> Iterator[str]:
     for message in chat:
         if rest.count(message.content) != 1:
-            raise AgentError(f"it drops or repeats a {message.role} message, or moves it behind a later one")
+            raise AgentError(f"it drops or repeats a {message.role} message, or moves it after a later one")
         before, _, rest = rest.partition(message.content)
         yield before
     yield rest

@@ -98,7 +98,7 @@ PLAIN = line(ANSWER)
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (line({"content": ANSWER, "tool_calls": CALLS}), "message 2 has `tool_calls`, which is unknown; take it into the text"),
+        (line({"content": ANSWER, "tool_calls": CALLS}), "message 2 has `tool_calls`, which is unknown; move it into the text"),
         (line({"content": ANSWER, "function_call": CALLS[0]}), "message 2 has `function_call`, which is unknown"),
         (
             line({"content": ANSWER, "reasoning_details": [{"text": "x"}]}),
@@ -119,8 +119,11 @@ PLAIN = line(ANSWER)
             "message 2 has weight 0.5, but answers with a trace are trained on, each alike",
         ),
         ({"messages": [{**USER, "train": True}]}, "message 1 has train True, but answers with a trace are trained on"),
-        ({"messages": [{**USER, "thinking": "x"}]}, "message 1 has reasoning, but is no answer"),
-        (line({"content": ANSWER, "thinking": "x", "reasoning": "y"}), "message 2 has two different traces beside its text"),
+        ({"messages": [{**USER, "thinking": "x"}]}, "message 1 has reasoning, but is not an answer"),
+        (
+            line({"content": ANSWER, "thinking": "x", "reasoning": "y"}),
+            "message 2 has two different traces besides its text",
+        ),
         (line({"content": f"<think>x</think>{ANSWER}", "reasoning": "y"}), "answer 1 has one trace in its text and another"),
         (line({"content": ANSWER, "thinking": True}), "`thinking` of message 2 is not a text"),
         (line({"content": ANSWER, "thinking": "so <action>look</action>"}), "the reasoning of answer 1 holds a tag"),
@@ -131,7 +134,7 @@ PLAIN = line(ANSWER)
         (line({"content": [{"type": "thinking", "thinking": "x", "text": "y"}]}), "a part of message 2 is not one text"),
         (
             line({"content": [{"type": "text", "text": ANSWER}, {"type": "thinking", "thinking": "x"}]}),
-            "message 2 has reasoning behind its text; put it before",
+            "message 2 has reasoning after its text; put it before",
         ),
         (line({"content": None}), "message 2 is not a text of system, user or assistant"),
         (line(f"I go there. {ANSWER}"), "answer 1 is not one trace and one action (text before action)"),
@@ -146,7 +149,7 @@ PLAIN = line(ANSWER)
             "it has a `system` and another system message",
         ),
         ({"conversations": "You see a desk."}, "it has conversations and no `messages`"),
-        ('{"messages": [{"role": "user", "content": "x", "content": "y"}]}\n', "the key 'content' stands twice"),
+        ('{"messages": [{"role": "user", "content": "x", "content": "y"}]}\n', "the key 'content' occurs twice"),
         ('{"messages": [{"role": "user", "content": "\\ud800"}]}\n', "(messages.0.content holds a lone surrogate"),
         ('{"observations": ["o"], "actions": ["\\udfff"], "traces": ["t"]}\n', "(actions.0 holds a lone surrogate"),
     ],
@@ -177,6 +180,6 @@ def test_the_command_says_it_in_one_line(
     monkeypatch.chdir(tmp_path)
     Path("f.jsonl").write_text('{"messages": [{"role": "user", "content": "\\ud800"}]}\n')
     assert run_cli(["traces", "--from", "f.jsonl", "--out", "x.jsonl"]) == 2
-    message = "f.jsonl:1 cannot be used (messages.0.content holds a lone surrogate, which is no character): mend or remove it"
+    message = "f.jsonl:1 cannot be used (messages.0.content holds a lone surrogate, which is not a character): fix or remove it"
     assert capsys.readouterr() == ("", f"error: {message}\n")
     assert not Path("x.jsonl").exists()

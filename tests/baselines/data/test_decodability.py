@@ -112,9 +112,9 @@ def test_the_command_measures_what_is_there(tmp_path: Path, capsys: pytest.Captu
     assert lines[1].startswith("  action      1.00 [") and "floor 0.1" in lines[1]
     assert max(map(len, lines)) <= 80
     assert run_cli(["traces", "--decodability", str(path), "--seed", "1"]) == 2
-    assert "--decodability plays nothing: leave --seed away" in capsys.readouterr().err
+    assert "--decodability plays nothing: omit --seed" in capsys.readouterr().err
     assert run_cli(["traces", "--decodability", str(tmp_path)]) == 2
-    assert "is no traces folder" in capsys.readouterr().err
+    assert "is not a traces folder" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -181,7 +181,7 @@ LINE = '{"observations": ["o"], "actions": ["a"], "traces": ["t"]'
         (LINE + "}\n{", "f.jsonl:2 is not JSON"),
         ("\xff", "f.jsonl:1 is not JSON"),
         ("[1]", "f.jsonl:1 is not an object with `messages`"),
-        ('{"prompt": "p", "completion": "c"}', "f.jsonl:1 is no conversation: it has prompt, completion and no `messages`"),
+        ('{"prompt": "p", "completion": "c"}', "f.jsonl:1 is not a conversation: it has prompt, completion and no `messages`"),
         ('{"messages": []}', "no conversation"),
         ('{"messages": ["hello"]}', "message 1 is not a text of system, user or assistant"),
         (_chat(("user", "u"), ("tool", "t")), "message 2 is not a text of"),
@@ -192,7 +192,7 @@ LINE = '{"observations": ["o"], "actions": ["a"], "traces": ["t"]'
         (_chat(("user", "u"), ("user", "u"), ("assistant", "<action>a</action>")), "must take turns"),
         (
             _chat(("user", "a recipe?"), ("assistant", "Sure! Take an egg.")),
-            "f.jsonl:1 is no conversation with actions: answer 1",
+            "f.jsonl:1 is not a conversation with actions: answer 1",
         ),
         (_chat(("user", "u"), ("assistant", "<action> </action>")), "answer 1 has none"),
         (LINE + ', "colour": "red"}', "f.jsonl:1 is not a demonstration (colour: Extra inputs are not permitted)"),
@@ -214,7 +214,7 @@ def test_what_cannot_be_read_is_said_in_one_line(content: str, message: str, tmp
 def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no file or folder"):
         read_demonstrations(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match=r"is no traces folder: it has no traces.jsonl; make one with"):
+    with pytest.raises(UsageError, match=r"is not a traces folder: it has no traces.jsonl; make one with"):
         read_demonstrations(tmp_path)
     (tmp_path / "manifest.json").touch()
     with pytest.raises(UsageError, match="finish it with: cotbench traces --resume"):
@@ -269,7 +269,7 @@ def test_no_scored_task_passes_and_every_training_task_does(env: str) -> None:
 @pytest.mark.parametrize("env", env_names())
 def test_what_is_tuned_on_is_not_trained_on(env: str) -> None:
     for task in env_entry(env).source().tasks("paper", "dev")[::20]:
-        with pytest.raises(UsageError, match=rf"{task} is for tuning \({env} paper/dev.*\): nothing may be trained on it"):
+        with pytest.raises(UsageError, match=rf"{task} is for tuning \({env} paper/dev.*\): it must not be trained on"):
             check_tasks([task])
 
 

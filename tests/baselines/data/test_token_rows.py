@@ -190,7 +190,7 @@ def test_an_imported_conversation_is_encoded_too(model: Path, tmp_path: Path) ->
         (
             ["--from", "f.jsonl", "--tokens", "./m", "--seed", "3", "--out", "x.jsonl"],
             2,
-            "--from plays nothing: leave --seed away",
+            "--from plays nothing: omit --seed",
         ),
         (
             ["--from", "scored.jsonl", "--tokens", "./m", "--out", "x.jsonl"],

@@ -77,7 +77,7 @@ def test_a_folder_is_a_run_with_training_data_beside(cli: Any) -> None:
     words = [len(trace.split()) for one in read for trace in one.traces if trace]
     numbers = f"kept 4 of 4 episodes (0 failed, 0 without traces, 0 errors), {decisions} decisions"
     assert code == 0
-    lines = [f"{numbers}, {sum(words) / len(words):.1f} words a trace", "traces: t/traces.jsonl"]
+    lines = [f"{numbers}, {sum(words) / len(words):.1f} words per trace", "traces: t/traces.jsonl"]
     assert out.splitlines() == [*lines, "decodability: not measured; it needs traces of at least 10 tasks"]
     loaded = cotbench.load_run(folder)
     config = loaded.manifest.config
@@ -116,7 +116,7 @@ def test_where_nothing_is_won_nothing_is_kept_and_that_is_a_failure(cli: Any) ->
     code, out, error = cli("traces", "--teacher", "random", "-n", "2", "--max-steps", "2", "--out", "t")
     assert code == 1
     assert out.startswith("kept 0 of 2 episodes (2 failed, 0 without traces, 0 errors), 0 decisions\n")
-    assert error.startswith("error: nothing was kept of 2 episodes by random")
+    assert error.startswith("error: none of the 2 episodes by random was kept")
     assert json.loads(Path("t/traces.json").read_text())["mean_trace_words"] is None
     code, out, error = cli("traces", "--from", "t", "--out", "x.jsonl")
     assert (code, error) == (2, "error: t/traces.jsonl is empty: make demonstrations with cotbench traces")
@@ -148,7 +148,7 @@ def test_errors_are_counted_and_played_again(cli: Any) -> None:
     assert code == 1
     assert out.startswith("kept 2 of 3 episodes (0 failed, 0 without traces, 1 errors)")
     assert "1 of 3 episodes failed, the first is alfworld/gen/pick/1511#cot: 503" in error
-    assert error.endswith("play them again with: cotbench traces --resume t --import sick.py")
+    assert error.endswith("retry with: cotbench traces --resume t --import sick.py")
     Path("down").unlink()
     plugins._loaded.clear()  # As in another process.
     registry._registry._registered.pop("sick")
@@ -211,7 +211,7 @@ def test_foreign_data_that_is_scored_is_not_converted(cli: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--split", "id"], 2, "is scored (alfworld-gen paper/id): nothing may be trained on it; take tasks of split train"),
+        (["--split", "id"], 2, "is scored (alfworld-gen paper/id): it must not be trained on; use tasks of split train"),
         (["--split", "ood"], 2, "is scored (alfworld-gen paper/ood)"),
         (["--task", "alfworld/gen/pick/0"], 2, "alfworld/gen/pick/0 is scored (alfworld-gen paper/id)"),
         (["--env", "alfworld", "--scheme", "official", "--split", "valid_seen"], 2, "is scored (alfworld paper/"),
@@ -224,7 +224,7 @@ def test_foreign_data_that_is_scored_is_not_converted(cli: Any) -> None:
         (["--teacher", "exprt"], 2, "unknown agent 'exprt'; did you mean 'expert"),
         (["--resume"], 2, "--resume needs a folder"),
         (["--resume", "nowhere"], 2, "nowhere is not a run folder"),
-        (["--from", "nowhere"], 2, "--from plays nothing: leave --teacher away"),
+        (["--from", "nowhere"], 2, "--from plays nothing: omit --teacher"),
     ],
 )
 def test_errors_are_one_line(cli: Any, arguments: list[str], code: int, message: str) -> None:
@@ -241,14 +241,14 @@ def test_errors_are_one_line(cli: Any, arguments: list[str], code: int, message:
         (["--from", "nowhere", "--out", "x.jsonl"], "no file or folder nowhere"),
         (["--from", "nowhere", "--out", "there"], "there exists: choose another --out"),
         (["--from", "t", "--out", "x.csv"], "x.csv is neither a .jsonl nor a .parquet file: name it so"),
-        (["--from", "t", "--out", "x.jsonl", "--elicitation-style", "template"], "leave --elicitation-style away"),
-        (["--from", "t", "--out", "x.jsonl", "--max-steps", "3"], "leave --max-steps away"),
-        (["--out", "t", "--teacher", "expert"], "t is not empty; go on with: cotbench traces --resume t, or choose another"),
+        (["--from", "t", "--out", "x.jsonl", "--elicitation-style", "template"], "omit --elicitation-style"),
+        (["--from", "t", "--out", "x.jsonl", "--max-steps", "3"], "omit --max-steps"),
+        (["--out", "t", "--teacher", "expert"], "t is not empty; resume with: cotbench traces --resume t, or choose another"),
         (["--resume", "t", "--seed", "4"], "t holds another run: its seed is 0, not 4"),
         (["--resume", "t", "--teacher", "random"], "its agent is 'expert', not 'random'"),
         (
             ["--resume", "both"],
-            "both holds a run that is not of one environment in mode cot: go on with: cotbench run --resume",
+            "both holds a run that is not on one environment in mode cot: resume with: cotbench run --resume",
         ),
         (["--resume", "scored"], "is scored (alfworld-gen paper/id)"),
     ],

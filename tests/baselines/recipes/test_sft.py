@@ -416,7 +416,7 @@ def test_an_adapter_is_trained_loaded_and_trained_upon(
     with pytest.raises(AgentError, match=r"adapter_config.json is damaged"):
         make_agent(f"hf:{trained.folder}")
     (trained.folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(AgentError, match=r"names no base"):
+    with pytest.raises(AgentError, match=r"without a base model"):
         make_agent(f"hf:{trained.folder}")
 
 

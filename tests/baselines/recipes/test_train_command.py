@@ -190,11 +190,11 @@ def test_interrupted_it_saves_first_and_goes_on_from_that_step(
 ) -> None:
     code, out, err, _ = interrupted(7, number, arguments=[*TRAIN, *more])
     assert (code, out) == (130, "")
-    assert err.split("\n") == ["", SAVES, f"interrupted; its state after step 7 is kept: {GO_ON}", ""]
+    assert err.split("\n") == ["", SAVES, f"interrupted; its state after step 7 was saved; resume with: {GO_ON}", ""]
     assert states(Path("o")) == ["checkpoint-3", "checkpoint-5*", "interrupted-7*"]
     assert not Path("o/recipe.json").exists()
     code, _, err, steps = interrupted(8, number, arguments=["train", "--resume", "o"])
-    assert code == 130 and f"its state after step 8 is kept: {GO_ON}" in err
+    assert code == 130 and f"its state after step 8 was saved; resume with: {GO_ON}" in err
     assert steps == [8], "from the interrupt, not from the checkpoint before"
     assert states(Path("o")) == ["checkpoint-3", "checkpoint-5", "checkpoint-8*"], "that one is of the series"
     code, _, err, steps = interrupted(9, number, arguments=["train", "--resume", "o"])
@@ -215,12 +215,12 @@ def test_an_interrupted_state_is_no_checkpoint_of_a_series(interrupted: Any) -> 
 def test_a_second_interrupt_ends_at_once_and_sigterm_is_one_request(interrupted: Any, whole: Path) -> None:
     code, _, err, steps = interrupted(7, signal.SIGINT, signal.SIGINT, arguments=TRAIN)
     assert (code, steps[-1]) == (130, 7)
-    assert err.split("\n") == ["", SAVES, f"interrupted; its state after step 5 is kept: {GO_ON}", ""]
+    assert err.split("\n") == ["", SAVES, f"interrupted; its state after step 5 was saved; resume with: {GO_ON}", ""]
     assert states(Path("o")) == ["checkpoint-3", "checkpoint-5*"]
     code, _, err, steps = interrupted(7, signal.SIGTERM, signal.SIGTERM, arguments=["train", "--resume", "o"])
-    assert code == 130 and "its state after step 7 is kept" in err and steps == [6, 7]
+    assert code == 130 and "its state after step 7 was saved" in err and steps == [6, 7]
     code, _, err, steps = interrupted(9, signal.SIGINT, signal.SIGTERM, arguments=["train", "--resume", "o"])
-    assert code == 130 and "its state after step 9 is kept" in err and steps == [8, 9]
+    assert code == 130 and "its state after step 9 was saved" in err and steps == [8, 9]
     assert interrupted(0, arguments=["train", "--resume", "o"])[0] == 0
     same(Path("o"), whole)
 
@@ -254,7 +254,12 @@ def test_interrupted_from_outside(cli: Any, whole: Path, capfd: pytest.CaptureFi
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 143
     step = last_step(Path("o"))
-    assert capfd.readouterr().err.split("\n") == ["", SAVES, f"interrupted; its state after step {step} is kept: {GO_ON}", ""]
+    assert capfd.readouterr().err.split("\n") == [
+        "",
+        SAVES,
+        f"interrupted; its state after step {step} was saved; resume with: {GO_ON}",
+        "",
+    ]
     assert cli("train", "--resume", "o")[0] == 0
     same(Path("o"), whole)
 
@@ -321,7 +326,7 @@ def test_what_cannot_be_gone_on_from_is_not_removed(cli: Any, whole: Path) -> No
     shutil.rmtree("o/checkpoint-10")
     code, _, err = cli("train", "--resume", "o")
     assert code == 1
-    assert err.startswith("error: o/checkpoint-8 has no optimizer.pt, which the newest checkpoint alone keeps: put")
+    assert err.startswith("error: o/checkpoint-8 has no optimizer.pt, which only the newest checkpoint has: restore")
     assert Path("o/checkpoint-3/model.safetensors").exists() and len(err.splitlines()) == 1
 
 
@@ -345,8 +350,8 @@ def test_a_full_disk_costs_no_checkpoint(cli: Any, whole: Path, size: int, cards
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (code, out) == (1, ""), err
-    assert err.startswith("error: no room to write to o (") and len(err.splitlines()) == 1
-    assert err.endswith("the checkpoints before are whole; make room and go on with: cotbench train --resume o\n")
+    assert err.startswith("error: cannot write to o (") and len(err.splitlines()) == 1
+    assert err.endswith("earlier checkpoints are intact; free some space and resume with: cotbench train --resume o\n")
     survived = "checkpoint-3" if cards == 1 else "checkpoint-10"
     assert (Path("o") / survived / "model.safetensors").read_bytes() == (whole / survived / "model.safetensors").read_bytes()
     assert not Path("o/recipe.json").exists()
@@ -391,17 +396,17 @@ def test_the_terminal_stays_clean_with_an_adapter_too(cli: Any) -> None:
         (["--report-to", "azure_ml"], "--report-to azure_ml needs what is not installed: pip install azureml-sdk"),
         (["--report-to", "neptune"], "--report-to neptune needs what is not installed: pip install neptune"),
         (["--report-to", "kubeflow"], "--report-to kubeflow cannot be used: RuntimeError: "),
-        (["--report-to", "all", "--report-to", "clearml"], "--report-to all stands alone: leave the others away"),
+        (["--report-to", "all", "--report-to", "clearml"], "--report-to all excludes other trackers: omit them"),
         (["--logging-steps", "0"], "--logging-steps 0: Input should be greater than or equal to 1"),
         (["--data", "nowhere"], "no file or folder nowhere: make demonstrations with cotbench traces"),
         (["--data", "empty.jsonl"], "empty.jsonl is empty: make demonstrations with cotbench traces"),
         (["--data", "lost.jsonl"], "lost.jsonl holds unsuccessful episodes only, 3 of them: there is nothing to learn from"),
-        (["--data", "foreign.jsonl"], "foreign.jsonl:1 is no conversation: it has text and no `messages`"),
+        (["--data", "foreign.jsonl"], "foreign.jsonl:1 is not a conversation: it has text and no `messages`"),
         (["--data", "torn.jsonl"], "torn.jsonl:1 is not JSON"),
-        (["--data", "scored.jsonl"], "alfworld/gen/pick/0 is scored (alfworld-gen paper/id): nothing may be trained on it"),
+        (["--data", "scored.jsonl"], "alfworld/gen/pick/0 is scored (alfworld-gen paper/id): it must not be trained on"),
         (["--out", "full"], "full is not empty; choose another --out, not full"),
         (["--out", "file"], "file is a file: choose another --out"),
-        (["--out", "begun"], "begun is not empty; go on with: cotbench train --resume begun"),
+        (["--out", "begun"], "begun is not empty; resume with: cotbench train --resume begun"),
         (["--config", "none.toml"], "--config none.toml: No such file or directory"),
         (["--config", "torn.jsonl"], "--config torn.jsonl is not TOML"),
         (["--config", "typo.toml"], "unknown option 'mask_fracton' of this recipe; did you mean 'mask_fraction'"),
@@ -436,11 +441,11 @@ def test_bad_input_is_a_usage_error_in_one_line(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--data", "t", "--out", "o"], 2, "--model is missing: what is to be trained"),
+        (["--data", "t", "--out", "o"], 2, "--model is missing: name the model to train"),
         (["--model", "./m", "--out", "o"], 2, "--data is missing: make traces with cotbench traces"),
         (["--model", "./m", "--data", "t"], 2, "--out is missing: the folder of the trained model"),
         (["--resume"], 2, "--resume needs a folder: --resume DIR, or --out DIR --resume"),
-        (["--resume", "x", "--out", "o"], 2, "--resume x and --out o name two folders: leave --out away"),
+        (["--resume", "x", "--out", "o"], 2, "--resume x and --out o name different folders: omit --out"),
         (["--recipe", "base", "--model", "./m", "--out", "o"], 2, "no such option --model"),
         (["--config", "r.toml", "--data", "t", "--model", "./m", "--out", "o"], 2, "unknown recipe 'stf'; did you mean 'sft'"),
         (["--model", "./gone", "--data", "t", "--out", "o"], 1, "no model folder ./gone: give a folder that save_pretrained"),
@@ -458,7 +463,7 @@ def test_what_is_missing_is_said(cli: Any, arguments: list[str], code: int, mess
 def test_another_training_is_not_gone_on_with(cli: Any, whole: Path, some_played: list[Demonstration]) -> None:
     shutil.copytree(whole, "o")
     for arguments, message in (
-        (["--mask-fraction", "0.5"], "o holds another training: its mask_fraction is 0.3, not 0.5; leave the option away"),
+        (["--mask-fraction", "0.5"], "o holds another training: its mask_fraction is 0.3, not 0.5; omit the option"),
         (["--model", "./other"], "its model is './m', not './other'"),
         (["--recipe", "base"], "o holds recipe sft, not base"),
     ):

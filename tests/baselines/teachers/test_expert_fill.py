@@ -97,7 +97,7 @@ def test_the_writer_sees_the_note_and_only_at_the_last_observation() -> None:
 def test_where_the_expert_is_silent_that_is_an_error_and_the_writer_is_not_asked() -> None:
     writer = Writer()
     (decision,) = ExpertFill(writer).decide([_query(expert_action=None)])
-    assert decision.error == "the expert knows no action at step 1 of alfworld/gen/cool/9"
+    assert decision.error == "the expert has no action at step 1 of alfworld/gen/cool/9"
     assert writer.seen == []
     (decision,) = ExpertFill(writer).decide([_query(expert_action=None, mode="prompt")])
     assert decision.error is not None

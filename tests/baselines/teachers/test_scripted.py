@@ -150,6 +150,4 @@ def test_a_level_that_a_teacher_lacks_is_one_clear_word(monkeypatch: pytest.Monk
     query = Query("e", "alfworld-gen", "t", 0, "cot", dialogue, Elicitation())
     (decision,) = Scripted(names="state").decide([query])
     assert decision.error is not None
-    assert (
-        "no traces of level 'state' for 'alfworld-gen', only goal, full: take --teacher scripted?names=full" in decision.error
-    )
+    assert "no traces of level 'state' for 'alfworld-gen', only goal, full: use --teacher scripted?names=full" in decision.error

@@ -272,7 +272,7 @@ def test_missing_scores_are_named_before_the_training(select: str, scores: dict[
 
 
 def test_examples_that_cannot_be_told_apart_are_refused() -> None:
-    with pytest.raises(UsageError, match="two examples are called t0#0"):
+    with pytest.raises(UsageError, match="two examples have the id t0#0"):
         choose([*data(3), ("t0#0", "t0")], 0.5)
     with pytest.raises(UsageError, match="all examples are of task 't0'; use mask_select=random"):
         choose(data(3, tasks=1), 0.5, mask_select="per-task")

@@ -67,7 +67,10 @@ def test_a_signal_to_one_process_saves_the_state_of_all(tmp_path: Path, options:
     more = ["--checkpoints", "1", *options]
     assert _train(2, *more, "--out", str(whole), cwd=tmp_path).returncode == 0
     done = _train(2, "--import", str(tmp_path / "plugin.py"), *more, "--out", str(out), cwd=tmp_path)
-    assert done.returncode != 0 and "interrupted; its state after step 2 is kept: cotbench train --resume" in done.stderr
+    assert (
+        done.returncode != 0
+        and "interrupted; its state after step 2 was saved; resume with: cotbench train --resume" in done.stderr
+    )
     state = out / "interrupted-2"
     assert {path.name for path in out.glob("*-*")} == {"interrupted-2"}
     assert all((state / name).is_file() for name in ("rng_state_0.pth", "rng_state_1.pth", "optimizer.pt", "recipe.json"))

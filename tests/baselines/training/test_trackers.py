@@ -102,7 +102,7 @@ def test_what_fails_in_a_tracker_is_a_warning(
     plain = _train(tmp_path / "plain", learners["qwen"], some_traces)
     assert (tracked / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
     assert [one.getMessage() for one in caplog.records if one.name == trackers.__name__] == [
-        "tracker spy is left out from here on: RuntimeError: no network"
+        "tracker spy is switched off for the rest of the run: RuntimeError: no network"
     ]
     assert [kind for kind, _ in CALLS].count(broken) == 1
 

@@ -115,7 +115,7 @@ def test_the_expert_is_never_guessed() -> None:
     assert decision.action == "go to desk 1"
     assert decision.trace and "go to desk 1" in decision.trace
     assert agent.decide([_query(expert_action="look", mode="prompt")])[0].trace is None
-    assert "knows no action" in (agent.decide([_query()])[0].error or "")
+    assert "has no action" in (agent.decide([_query()])[0].error or "")
 
 
 def test_human_reads_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,8 +91,8 @@ def test_a_class_with_a_wrong_face_is_not_registered(name: str) -> None:
 
 
 OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
-    "nothing": (lambda: None, "agent 'toy': a NoneType without a name is no agent"),
-    "no name": (_with(name=""), "agent 'toy': a Changed without a name is no agent"),
+    "nothing": (lambda: None, "agent 'toy': a NoneType without a name is not an agent"),
+    "no name": (_with(name=""), "agent 'toy': a Changed without a name is not an agent"),
     "unknown need": (_with(needs={"expert"}), "needs names 'expert'; an agent may need admissible_actions and expert_action"),
     "one text of needs": (_with(needs="expert_action"), "needs is a set of names, such as frozenset({'expert_action'})"),
     "no batch": (
@@ -225,8 +225,8 @@ def _partial_room(missing: str) -> type:
 
 
 ENVS: dict[str, tuple[Any, Mapping[str, Any], str]] = {
-    "no class": (lambda: None, {}, "a function is no subclass of cotbench.TextEnv"),
-    "another class": (Whole, {}, "the class Whole is no subclass of cotbench.TextEnv"),
+    "no class": (lambda: None, {}, "a function is not a subclass of cotbench.TextEnv"),
+    "another class": (Whole, {}, "the class Whole is not a subclass of cotbench.TextEnv"),
     "no _act": (_partial_room("_act"), {}, "Changed has no method _act"),
     "no canonical": (_partial_room("canonical"), {}, "Changed has no method canonical"),
     "no instructions": (_partial_room("instructions"), {}, "Changed.instructions is missing, not a text"),

@@ -106,7 +106,7 @@ def test_resume_names_a_folder() -> None:
     assert resume_folder(RESUME_OUT, None, other) == other and resume_folder(RESUME_OUT, out, other) == out
     with pytest.raises(UsageError, match="needs a folder"):
         resume_folder(RESUME_OUT, None)
-    with pytest.raises(UsageError, match="name two folders"):
+    with pytest.raises(UsageError, match="name different folders"):
         resume_folder("p", out)
 
 

@@ -56,7 +56,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         ([*RUN, "--env", "alfworld", "--data", "nowhere"], 1, "no ALFWorld games in nowhere"),
         (["run", "--resume", "nowhere"], 2, "nowhere is not a run folder"),
         (["run", "--resume"], 2, "--resume needs a folder: --resume DIR, or --out DIR --resume"),
-        (["run", "--out", "here", "--resume", "there"], 2, "name two folders"),
+        (["run", "--out", "here", "--resume", "there"], 2, "name different folders"),
         ([*RUN, "--import", "nowhere.py"], 2, "--import nowhere.py: no such file"),
         ([*RUN, "--import", "no_such_module"], 2, "--import no_such_module: ModuleNotFoundError"),
         (["list", "tasks", "--split", "tarin"], 2, "did you mean 'train'"),
@@ -65,7 +65,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         (["data", "fetch", "--from", "x.whl"], 2, "--from is for one wheel"),
         ([*RUN, "--task", "alfworld/gen/pick/0"], 2, "give one of the two"),
         (["run", "--agent", "random", "--task", "alfworld/gen/pick/0", "--split", "odo"], 2, "did you mean 'ood'"),
-        ([*RUN, "--data", "nowhere"], 2, "'alfworld-gen' reads no data folder"),
+        ([*RUN, "--data", "nowhere"], 2, "'alfworld-gen' does not read a data folder"),
         ([*RUN, "--temperature", "inf"], 2, "--temperature"),
         ([*RUN, "--out", "/dev/null/x"], 2, "cannot make the run folder /dev/null/x"),
         ([*RUN, "--cache-gb", "2"], 2, "unknown option 'cache_gb' of agent 'random'"),
@@ -125,7 +125,7 @@ def test_a_run_ends_with_a_table_and_can_go_on(cli: Any, tmp_path: Path) -> None
     for words in ("CoT - prompt", "consistency", "revisions", "95 % intervals over tasks", "run folder: here"):
         assert words in out, words
     code, _, error = cli(*RUN, "--out", "here")
-    assert code == 2 and "not empty; go on with: cotbench run --resume here" in error
+    assert code == 2 and "not empty; resume with: cotbench run --resume here" in error
     code, again, _ = cli("run", "--resume", "here")
     assert (code, again) == (0, out)
     code, again, _ = cli(*RUN, "--out", "here", "--resume")
@@ -164,7 +164,7 @@ def test_errors_end_with_exit_code_one(cli: Any, monkeypatch: pytest.MonkeyPatch
     code, out, error = cli(*RUN, "--out", "here")
     assert code == 1
     assert "ERRORS: 2 episodes" in out
-    assert "2 of 2 episodes failed" in error and "server gone; play them again with: cotbench run --resume here" in error
+    assert "2 of 2 episodes failed" in error and "server gone; retry with: cotbench run --resume here" in error
 
 
 def test_ctrl_c_keeps_what_was_played(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_ctrl_c_keeps_what_was_played(cli: Any, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(RandomAgent, "decide", interrupted)
     code, _, error = cli(*RUN, "--out", "here")
-    assert (code, error) == (130, "interrupted; what was played is kept: cotbench run --resume here")
+    assert (code, error) == (130, "interrupted; played episodes are kept; resume with: cotbench run --resume here")
 
 
 def test_a_missing_engine_is_said_before_anything_is_played(cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -222,8 +222,9 @@ def test_doctor_says_how_to_mend(cli: Any, real_games: Path, monkeypatch: pytest
         findings["ALFWorld train"]["found"] == "0 of 3553 games" and "alfworld-download" in findings["ALFWorld train"]["mend"]
     )
     code, out, _ = cli("doctor")
-    assert "[reference]" in re.sub(r"\s+", "", out), "brackets are not markup"
-    assert code == 0 and "mend it with" in out and "not on this machine" in out
+    # A command stands in a line of its own, and its brackets are no markup.
+    assert any(line.strip().startswith(install_command("reference")) for line in out.splitlines())
+    assert code == 0 and "how to fix it" in out and "not on this machine" in out
 
 
 def test_play(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:

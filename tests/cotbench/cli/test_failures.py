@@ -287,7 +287,7 @@ def test_every_command_that_asks_an_agent_says_its_bug_in_one_line(
     )
     assert sum(line.startswith("error: ") for line in err.splitlines()) == 1 and "Traceback" not in err
     if command == "resume":
-        assert sum(episode.error is None for episode in _played(tmp_path / "begun").values()) == 2, "what was played is kept"
+        assert sum(episode.error is None for episode in _played(tmp_path / "begun").values()) == 2, "played episodes are kept"
     else:
         assert list(tmp_path.iterdir()) == []
     assert {path: path.read_bytes() for path in recorded.rglob("*") if path.is_file()} == before
@@ -298,10 +298,10 @@ def test_a_late_bug_costs_its_episodes_alone_and_they_are_played_again(cli: Any,
     code, out, err = cli("run", "--agent", "toy-odd", *GAMES, "--out", "here")
     assert code == 1
     problem = r"agent toy-odd failed: ValueError: an odd query \(toys_with_bugs\.py:\d+\)"
-    again = r"play them again with: cotbench run --resume here --import \S+ \(--debug shows the traceback\)"
+    again = r"retry with: cotbench run --resume here --import \S+ \(--debug shows the traceback\)"
     key = "alfworld/gen/look/2#prompt"
     assert re.fullmatch(rf"error: 2 of 6 episodes failed, the first is {key}: {problem}; {again}", err.splitlines()[-1])
-    assert "ERRORS: 2 episodes failed (2 agent bug) and are in no figure" in out
+    assert "ERRORS: 2 episodes failed (2 agent bug) and are excluded from all statistics" in out
     assert re.search(rf"agent bug, 2 of 2: {problem}", out)
     failed = {key: episode for key, episode in _played(tmp_path / "here").items() if episode.error is not None}
     assert sorted(failed) == ["alfworld/gen/look/2#cot", key]
@@ -342,7 +342,7 @@ def test_infrastructure_is_no_bug(cli: Any, tmp_path: Path, switch: Any) -> None
     assert (
         "error: 6 of 6 episodes failed, the first is alfworld/gen/look/1#prompt: ConnectionError: the server is gone; " in err
     )
-    assert "ERRORS: 6 episodes failed for a reason outside the model and are in no figure" in out
+    assert "ERRORS: 6 episodes failed for a reason outside the model and are excluded from all statistics" in out
     assert "infrastructure, 6 of 6: ConnectionError: the server is gone" in out
     episodes = _played(tmp_path / "here").values()
     assert {episode.error_kind for episode in episodes} == {"infrastructure"}
@@ -417,7 +417,7 @@ ROOM_BUGS = {
 def test_an_environments_bug_costs_its_episode_and_is_named(cli: Any, tmp_path: Path, workers: str) -> None:
     words = ("--env", "toy-room", "--mode", "prompt", "--workers", workers, "--out", "here")
     code, out, err = cli("run", "--agent", "toy-fine", *words)
-    assert code == 1 and "ERRORS: 7 episodes failed (7 environment bug) and are in no figure" in out
+    assert code == 1 and "ERRORS: 7 episodes failed (7 environment bug) and are excluded from all statistics" in out
     assert err.splitlines()[-1].startswith("error: 7 of 10 episodes failed")
     episodes = {key.partition("#")[0].rsplit("/", 1)[1]: episode for key, episode in _played(tmp_path / "here").items()}
     # An action without a spelling is no error, or a model could take its losses out of the figures: it counts as it stands.
@@ -465,7 +465,7 @@ def test_a_probe_without_a_measured_state_says_why_and_leaves_no_folder(cli: Any
             assert (code, out) == (1, "")
             assert err.splitlines()[-1] == "error: none of 4 states could be measured: ConnectionError: the server is gone"
             code, out, err = cli("probe", "attention", *words[2:], "--agent", "toy-fine")
-            assert code == 2 and "looks into the model, which toy-fine does not show" in err
+            assert code == 2 and "needs access to the model itself, which toy-fine does not give" in err
             assert list(tmp_path.iterdir()) == []
 
 
@@ -475,7 +475,7 @@ def test_a_probe_with_some_errors_says_the_most_frequent_one(cli: Any, tmp_path:
     code, out, err = cli(*words, *states)
     problem = r"agent toy-odd failed: ValueError: an odd query \(toys_with_bugs\.py:\d+\)"
     assert code == 1
-    failed = rf"error: \d+ of \d+ states could not be measured, the first is step \d of \S+: {problem}; measure them again"
+    failed = rf"error: \d+ of \d+ states could not be measured, the first is step \d of \S+: {problem}; retry with"
     assert re.match(failed, err.splitlines()[-1])
     rows = [json.loads(line) for line in (tmp_path / "here" / "rows.jsonl").read_text().splitlines()]
     errors = [row for row in rows if row["error"] is not None]
@@ -484,7 +484,7 @@ def test_a_probe_with_some_errors_says_the_most_frequent_one(cli: Any, tmp_path:
     switch["broken"] = False
     assert cli("probe", "--resume", "here")[0] == 0
     assert "error_kind" not in (tmp_path / "here" / "rows.jsonl").read_text()
-    assert "no elicitation (the agent takes none)" in out
+    assert "no elicitation settings (this agent does not use them)" in out
 
 
 @pytest.mark.parametrize(
@@ -515,7 +515,7 @@ def test_a_fingerprint_is_printed_where_the_agent_uses_the_elicitation(
     assert code == 0
     for text in (planned, out):
         assert (fingerprint in text) is used
-        assert ("no elicitation (the agent takes none)" in text) is not used
+        assert ("no elicitation settings (this agent does not use them)" in text) is not used
     manifest, summary = ((tmp_path / "here" / name).read_text() for name in ("manifest.json", "summary.json"))
     assert ("uses_elicitation" in manifest) is ("uses_elicitation" in summary) is not used
     assert json.loads(manifest)["elicitation_fingerprint"] == fingerprint, "as data it stays"

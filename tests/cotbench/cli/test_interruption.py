@@ -120,7 +120,7 @@ def test_interrupted_while_it_loads(kind: str, capsys: pytest.CaptureFixture[str
     if command.begun:
         goes_on(kind, last)
         return
-    assert last == "interrupted before anything was written: start it anew"
+    assert last == "interrupted before anything was written: start it again"
     assert not Path("new").exists()
     assert run_cli(words) == 0
 
@@ -161,7 +161,7 @@ def test_started_twice_the_second_is_refused_while_the_first_loads(kind: str, ca
     with patched(command.loads, start_again):
         assert run_cli(words) == (130 if kind == "study" else 0)
     held = f"is in use by another cotbench {command.writer}: wait for it, or choose another --out"
-    said = "is not empty; go on with: cotbench run --resume new" if kind == "suite" else held
+    said = "is not empty; resume with: cotbench run --resume new" if kind == "suite" else held
     assert second == [2, f"error: new {said}\n", True]
 
 
@@ -239,5 +239,5 @@ def test_a_run_that_is_told_to_end(tmp_path: Path, number: signal.Signals) -> No
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (128 + number, ""), err
-    assert err.splitlines()[-1] == f"interrupted; what was played is kept: cotbench run --resume {tmp_path / 'r'}"
+    assert err.splitlines()[-1] == f"interrupted; played episodes are kept; resume with: cotbench run --resume {tmp_path / 'r'}"
     assert "Traceback" not in err

@@ -113,7 +113,7 @@ def test_a_judge_that_takes_the_first_is_all_bias(cli: Any, here: Path) -> None:
     assert (found.position_bias.mean, found.net.mean, found.expert_agreement.mean) == (1.0, 0.0, 0.5)
     for words in (
         "preference of judge-test-player on alfworld-gen paper/id, seed 0",
-        "win rate of the cot action 0.500 [0.500, 0.500]",
+        "win rate of the CoT action 0.500 [0.500, 0.500]",
         "position bias 1.000 [1.000, 1.000]",
         "verdicts 18",
         "the judge does not pass: it named the action shown first in 1.00 [1.00, 1.00] of its verdicts, not in 0.3 to 0.7",
@@ -252,7 +252,7 @@ def test_interrupted_and_resumed_it_is_the_same(cli: Any, here: Path, monkeypatc
     code, _, error = cli(*BY_TEST)
     assert (code, error) == (
         130,
-        "interrupted; what was judged is kept: cotbench judge run --agent judge-test --resume",
+        "interrupted; judged states are kept; resume with: cotbench judge run --agent judge-test --resume",
     )
     assert len(_judged()) == 3
     assert not (LINES.parent / "probe.json").exists()
@@ -297,7 +297,7 @@ def test_errors_are_judged_again_and_leave_no_trace(cli: Any, here: Path, monkey
     assert code == 1
     assert error == (
         f"error: 1 of 9 states could not be judged, the first is step 2 of {GAMES[1]}: 503 from the server; "
-        "judge them again with: cotbench judge run --agent judge-test --limit 9 --resume"
+        "retry with: cotbench judge run --agent judge-test --limit 9 --resume"
     )
     assert "ERRORS: 1 states could not be measured" in out and "8 states of 3 tasks" in out
     assert (_preference().states, _preference().errors) == (8, 1)
@@ -313,7 +313,7 @@ def test_judges_do_not_mix(cli: Any, here: Path, monkeypatch: pytest.MonkeyPatch
     assert cli(*BY_TEST, "--limit", "2")[0] == 0
     before = LINES.read_bytes()
     for more, message in (
-        ((), "run/judges/judge-test is not empty; go on with --resume, or choose another --out"),
+        ((), "run/judges/judge-test is not empty; continue with --resume, or choose another --out"),
         (("--resume", "--mode", "cot"), "its mode is 'prompt', not 'cot'"),
         (("--resume", "--no-both-orders"), "its both_orders is True, not False"),
         (("--resume", "--seed", "3"), "its seed is 0, not 3"),
@@ -377,9 +377,9 @@ def test_what_cannot_be_judged_is_one_line(cli: Any, here: Path) -> None:
         (("run", "--agent", "judge-test", "--elicitation-style", "prefil"), "did you mean 'prefill'"),
         (("run", "--agent", "judge-test", "--temperature", "inf"), "--temperature"),
         (("run", "--agent", "judge-test", "--limit", "0"), "--limit"),
-        (("run", "--agent", "judge-test", "--resume"), "run/judges/judge-test holds no judgements to go on with"),
+        (("run", "--agent", "judge-test", "--resume"), "run/judges/judge-test holds no judgements to resume"),
         (("run", "--agent", "judge-test", "--out", "/dev/null/x"), "cannot make the folder /dev/null/x"),
-        (("run", "--agent", "expert"), "agent 'expert' repeats the expert's action and reads no question"),
+        (("run", "--agent", "expert"), "agent 'expert' repeats the expert's action and does not read questions"),
         ((), "RUN"),
     ):
         code, out, error = cli("judge", *arguments)

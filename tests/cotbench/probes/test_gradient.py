@@ -193,7 +193,7 @@ def test_a_gradient_that_is_no_number_is_an_error_of_the_state(tmp_path: Path) -
     with torch.no_grad():
         asked._model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
     row = row_of(asked)
-    assert row.error == "the gradient is no finite number above 0 in torch.float32: use ?dtype=float32 or ?dtype=bfloat16"
+    assert row.error == "the gradient is not a finite number above 0 in torch.float32: use ?dtype=float32 or ?dtype=bfloat16"
     assert asked._model.config._attn_implementation == attention
     assert PROBE.summarize([row], GradientOptions()).errors == 1
 

@@ -83,12 +83,12 @@ def test_a_folder_alone_is_gone_on_with(probed: Path, tmp_path: Path, capsys: py
     for typed, said in (
         (["--agent", "random"], "holds another measurement: its agent is 'scripted', not 'random'"),
         (["conflict"], "its probe is 'alignment', not 'conflict'"),
-        (["--out", "there"], "name two folders"),
+        (["--out", "there"], "name different folders"),
     ):
         assert run_cli(["probe", *typed, "--resume", str(out)]) == 2
         assert said in capsys.readouterr().err
     assert run_cli([*arguments, "--out", str(out)]) == 2
-    assert f"p is not empty; go on with: cotbench probe --resume {out}" in capsys.readouterr().err
+    assert f"p is not empty; resume with: cotbench probe --resume {out}" in capsys.readouterr().err
 
 
 def test_killed_while_its_reference_plays_it_goes_on(
@@ -102,7 +102,7 @@ def test_killed_while_its_reference_plays_it_goes_on(
 
         patch.setattr("cotbench.cli.playing.play_run", interrupted)
         assert run_cli(["probe", "alignment", "--agent", "scripted", *SMALL, "--out", str(out)]) == 130
-    assert f"interrupted; what was measured is kept: cotbench probe --resume {out}" in capsys.readouterr().err
+    assert f"interrupted; measured states are kept; resume with: cotbench probe --resume {out}" in capsys.readouterr().err
     with small_split():
         assert run_cli(["probe", "--resume", str(out)]) == 0
     assert read_probe(out).numbers.states == 6

@@ -75,7 +75,9 @@ def test_only_agents_that_show_their_model_are_measured(probe: Probe) -> None:
     told = state()
     with pytest.raises(UsageError) as refused:
         probe.measure(make_agent("random"), [told], setting(told), probe.options())
-    assert str(refused.value) == (f"probe {probe.name} looks into the model, which random does not show: use an hf: agent")
+    assert str(refused.value) == (
+        f"probe {probe.name} needs access to the model itself, which random does not give: use an hf: agent"
+    )
     assert probe.weights and probe_named(probe.name) is probe
 
 

@@ -126,7 +126,7 @@ def test_captions_name_an_elicitation_where_the_agent_uses_it(one: Run, used: bo
     assert len(elicited) > 4
     for caption in elicited:
         assert re.findall(r"\b[0-9a-f]{16}\b", caption) == ([one.summary.elicitation] if used else [])
-        assert ("slips: no elicitation (the agent takes none)" in caption) is not used
+        assert ("slips: no elicitation settings (this agent does not use them)" in caption) is not used
 
 
 def test_judges_are_there(one: Run) -> None:
@@ -228,7 +228,7 @@ def test_what_cannot_be_reported_is_said(recorded: Path, tmp_path: Path, monkeyp
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
     (tmp_path / "study.json").write_text("{}")
-    with pytest.raises(UsageError, match="report it alone"):
+    with pytest.raises(UsageError, match="report it without the others"):
         report([tmp_path, recorded])
     with pytest.raises(UsageError, match="not a run folder"):
         report([tmp_path / "nothing"])

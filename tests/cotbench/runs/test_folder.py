@@ -59,7 +59,7 @@ def test_a_folder_is_locked_for_as_long_as_it_is_open(tmp_path: Path) -> None:
         assert opened.begun
         opened.begin('{"a": 2}')
         assert (folder / "thing.json").read_text() == '{"a": 1}\n', "it stays what it was begun as"
-        with pytest.raises(RunFolderError, match=r"holds another thing: its a is 1, not 2; leave the option away"):
+        with pytest.raises(RunFolderError, match=r"holds another thing: its a is 1, not 2; omit the option"):
             opened.check_identity({"a": 1}, {"a": 2})
 
 
@@ -273,7 +273,7 @@ def test_a_second_start_of_a_run_changes_nothing(tmp_path: Path) -> None:
         before = _content(folder)
         with pytest.raises(RunFolderError, match=IN_USE.format("run")):
             resume_run(folder, agent=RandomAgent(), resources=Resources(), observer=SilentObserver())
-        with pytest.raises(RunFolderError, match=f"is not empty; go on with: cotbench run --resume {folder}"):
+        with pytest.raises(RunFolderError, match=f"is not empty; resume with: cotbench run --resume {folder}"):
             _start(folder)
         assert _content(folder) == before
     assert load_run(folder).records == outcome.records
@@ -284,7 +284,7 @@ def test_two_starts_of_a_suite(tmp_path: Path) -> None:
     with open_folder(tmp_path, SUITE_FOLDER, new_run_folder) as opened:
         write_suite(opened, plans, None)
         with (
-            pytest.raises(RunFolderError, match="is not empty; go on with"),
+            pytest.raises(RunFolderError, match="is not empty; resume with"),
             open_folder(tmp_path, SUITE_FOLDER, new_run_folder),
         ):
             pass

@@ -13,8 +13,7 @@ from cotbench.runs.limits import Budget, Limits, Price, price_of, read_prices
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import make_plan
 from cotbench.runs.resources import Resources
-from cotbench.runs.results import load_run
-from cotbench.runs.results import Run
+from cotbench.runs.results import Run, load_run
 from cotbench.runs.runner import SilentObserver, resume_run, start_run
 from tests.lines import read_objects
 

@@ -137,7 +137,7 @@ def test_errors_are_played_again_and_leave_no_trace(tmp_path: Path) -> None:
 def test_resuming_refuses_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(_config(tasks=GAMES[:1], mode="prompt", max_steps=1), out=tmp_path / "run")
     agent = cotbench.make_agent("random")
-    with pytest.raises(RunFolderError, match=r"not empty; go on with: cotbench run --resume"):
+    with pytest.raises(RunFolderError, match=r"not empty; resume with: cotbench run --resume"):
         run(_config(), out=tmp_path / "run")
     with pytest.raises(RunFolderError, match="not a run folder"):
         resume_run(tmp_path, agent=agent, resources=Resources(), observer=SilentObserver())

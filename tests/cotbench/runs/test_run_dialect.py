@@ -104,7 +104,7 @@ def test_a_run_wins_old_games_and_records_their_spelling(play: Play, player: Any
         assert not any(step.action.startswith("move ") for step in episode.trajectory)
         assert all(step.action == step.expert_action for step in episode.trajectory), "known, whoever words it"
     assert outcome.summary.consistency is not None and outcome.summary.consistency.consistency.mean == 1.0
-    assert "DIALECT 'put': these data spell actions otherwise than those of dialect 'move'" in _printed(outcome)
+    assert "DIALECT 'put': these data spell actions differently from dialect 'move'" in _printed(outcome)
 
 
 def test_a_random_player_is_never_refused_what_was_listed(play: Play) -> None:

@@ -175,11 +175,11 @@ def test_the_table_cuts_nothing(
 ) -> None:
     from rich.console import Console
 
-    from cotbench.cli import listing
+    from cotbench.cli import terminal
 
     long = half.with_name("hf-organisation-model-with-a-long-name_alfworld-gen_ood_pair_both_seed0")
     half.rename(long)
-    monkeypatch.setattr(listing, "console", lambda: Console(width=columns, markup=False, emoji=False))
+    monkeypatch.setattr(terminal, "console", lambda: Console(width=columns, markup=False, emoji=False))
     assert run_cli(["list", "runs", str(long.parent)]) == 0
     out = capsys.readouterr().out
     assert all(len(line) <= columns for line in out.splitlines()) and "…" not in out

@@ -119,11 +119,11 @@ def _printed(summary: Summary) -> str:
 
 def test_the_table_says_at_how_many_states_the_expert_was_known(summary: Summary) -> None:
     found = _printed(summary)
-    assert "revisions: 3 at 4 of 7 states, where the action of the expert is known; helped 1, hurt 1, neither 1" in found
+    assert "revisions: 3 at the 4 of 7 states where the action of the expert is known; 1 helped, 1 hurt, 1 neither" in found
     found = _printed(summary.model_copy(update={"expert": "seen"}))
-    assert "revisions: 3 at 4 of 7 states, where the action of expert 'seen' is known" in found
+    assert "revisions: 3 at the 4 of 7 states where the action of expert 'seen' is known" in found
     found = _printed(summary.model_copy(update={"revisions": None}))
-    assert "revisions: helped or hurt is not known, for the expert's action is known at none of 7 states" in found
+    assert "revisions: whether they helped is unknown: the expert's action is known at none of 7 states" in found
 
 
 def test_right_answers_that_are_no_actions_are_counted_and_said() -> None:
@@ -140,9 +140,9 @@ def test_right_answers_that_are_no_actions_are_counted_and_said() -> None:
         "words": 1,
     }
     line = next(line for line in _printed(found).splitlines() if line.startswith("CoT: "))
-    assert "upstream passes what cannot be read as an action" in line
+    assert "upstream accepts whatever cannot be parsed as an action" in line
     assert line.endswith("5 right answers there: an empty text 1, calls that cannot be read 2, the empty list 1, words 1")
-    assert "upstream passes" not in _printed(summarize([_episode("1", "cot", True, [_step("a")])], _manifest(["1"], "cot")))
+    assert "upstream accepts" not in _printed(summarize([_episode("1", "cot", True, [_step("a")])], _manifest(["1"], "cot")))
 
 
 def test_one_mode_has_no_gap() -> None:

@@ -116,7 +116,7 @@ def test_what_fails_in_a_tracker_is_a_warning(broken: str, tmp_path: Path, caplo
         outcome = _run(tmp_path / "r", "spy")
     assert outcome.summary.modes["cot"].n == 2 and (tmp_path / "r" / "summary.json").is_file()
     assert [one.getMessage() for one in caplog.records if one.name == tracker_module.__name__] == [
-        "tracker spy is left out from here on: RuntimeError: no network"
+        "tracker spy is switched off for the rest of the run: RuntimeError: no network"
     ]
     assert [kind for kind, _ in CALLS].count(broken) == 1, "it is not told again"
 
@@ -146,7 +146,7 @@ def test_the_run_of_a_teacher_is_tracked_too(tmp_path: Path, capsys: pytest.Capt
         (["tensorbord"], "unknown tracker 'tensorbord'; did you mean 'tensorboard'?"),
         (["nosuch"], "unknown tracker 'nosuch'; known: aim, "),
         (["aim"], "--report-to aim needs what is not installed: pip install aim"),
-        (["none", "spy"], "--report-to none stands alone: leave the others away"),
+        (["none", "spy"], "--report-to none excludes other trackers: omit them"),
     ],
 )
 def test_a_bad_name_is_an_error_before_anything_is_played(

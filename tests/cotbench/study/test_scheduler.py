@@ -119,7 +119,7 @@ def test_interrupted_and_killed_it_ends_with_the_same_numbers(done: Path, tmp_pa
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"go on with: cotbench study --resume {out}" in err.decode()
+    assert f"resume with: cotbench study --resume {out}" in err.decode()
     assert "Traceback" not in err.decode()
     process = _start(study, out)
     _wait_for_marks(process, out, 4)

@@ -195,9 +195,9 @@ def test_in_eighty_columns_every_column_is_there(store: Store) -> None:
     view = board_view(store, COT)
     for width in (80, 120):
         screen = Console(width=width, record=True, quiet=False, file=io.StringIO())
-        screen.print(board_table(view, view.rows, width))
+        screen.print(board_table(view, view.rows))
         text = screen.export_text()
         assert max(map(len, text.splitlines())) <= width
-        for part in (first, second, "First", "rank ●", "success ●", "CoT - prompt ●", "state", "replayed", "[0.76, 0.89]"):
+        for part in (first, second, "First", "rank", "success ●", "CoT - prompt ●", "state", "replayed", "[0.76, 0.89]"):
             assert part in text, (width, part)
         assert "…" not in text

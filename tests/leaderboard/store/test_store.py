@@ -103,7 +103,7 @@ def test_an_id_that_is_taken_is_told(store: Store) -> None:
 
     one = _small("First")
     store.add(one, (), b"a")
-    with pytest.raises(SubmissionError, match="taken by another entry"):
+    with pytest.raises(SubmissionError, match="belongs to another entry"):
         store.add(replace(one, digest=one.digest[:12] + "f" * 52), (), b"b")
 
 
@@ -275,7 +275,7 @@ def test_a_kill_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         ("mysql://a:secret@host/x", "SQLite or PostgreSQL, not in mysql"),
         ("postgresql://", "database"),
         ("postgresql://user:secret@127.0.0.1:1/none?connect_timeout=2", "user:\\*\\*\\*@127.0.0.1:1/none"),
-        ("://", "no URL of a database"),
+        ("://", "not the URL of a database"),
     ],
 )
 def test_what_is_no_leaderboard_is_told_in_a_line(where: str, message: str) -> None:

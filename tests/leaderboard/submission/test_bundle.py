@@ -75,7 +75,9 @@ def test_a_submission_holds_no_traceback(tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", ["error_kind", "traceback"])
 def test_a_traceback_in_a_submission_is_refused(field: str) -> None:
     value = {"error_kind": "agent bug", "traceback": "File x"}[field]
-    with pytest.raises(SubmissionError, match=rf"episodes.jsonl, line 3 .*: {field} stands there, which stays on the machine"):
+    with pytest.raises(
+        SubmissionError, match=rf"episodes.jsonl, line 3 .*: {field} must not be submitted: it stays on the machine"
+    ):
         check(unpack(edited(packed(), episodes=setting(2, field, to=value))))
     at = (2, "trajectory", 0, "decision", field)
     with pytest.raises(SubmissionError, match="decision holds a failure without an error"):
@@ -180,7 +182,7 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     assert f"unfinished run: it has no summary.json; cotbench run --resume {folder}" in _not_packed(folder)
     _lines(folder, lambda lines: lines.pop(1))
     message = _not_packed(folder)
-    assert f"1 of 8 episodes are missing, the first is {first}#cot; go on with: cotbench run --resume {folder}" in message
+    assert f"1 of 8 episodes are missing, the first is {first}#cot; resume with: cotbench run --resume {folder}" in message
     shutil.copy(played() / "episodes.jsonl", folder)
     _lines(folder, lambda lines: lines.append(lines.pop()[:-9]))
     assert "1 of 8 episodes are missing" in _not_packed(folder)
@@ -232,7 +234,7 @@ def test_a_bootstrap_that_another_machine_rounded_otherwise_is_no_forgery(tmp_pa
 def test_a_damaged_summary_is_refused(tmp_path: Path) -> None:
     folder = _copy(tmp_path)
     (folder / "summary.json").write_text("{}")
-    assert f"summary.json is damaged: remove it, and cotbench run --resume {folder}" in _not_packed(folder)
+    assert f"summary.json is damaged: remove it, and write it again with: cotbench run --resume {folder}" in _not_packed(folder)
 
 
 # Zip files that are none, or not as they are packed.
@@ -320,11 +322,11 @@ def _overlapping() -> bytes:
 
 MANY = 1000
 TEMPER: dict[str, tuple[Callable[[], bytes], str]] = {
-    "nothing": (lambda: b"", "a submission is a zip file, and this is none"),
-    "text": (lambda: b"hello", "a submission is a zip file, and this is none"),
-    "another kind of archive": (lambda: b"\x1f\x8b\x08" + bytes(50), "a submission is a zip file, and this is none"),
+    "nothing": (lambda: b"", "a submission is a zip file, and this is not one"),
+    "text": (lambda: b"hello", "a submission is a zip file, and this is not one"),
+    "another kind of archive": (lambda: b"\x1f\x8b\x08" + bytes(50), "a submission is a zip file, and this is not one"),
     "two letters": (lambda: b"PK", "the zip file is damaged (File is not a zip file)"),
-    "a program before it": (lambda: b"MZ" + packed(), "a submission is a zip file, and this is none"),
+    "a program before it": (lambda: b"MZ" + packed(), "a submission is a zip file, and this is not one"),
     "cut off": (lambda: packed()[:-1], "the zip file is damaged (File is not a zip file)"),
     "cut in the middle": (lambda: packed()[:500], "the zip file is damaged (File is not a zip file)"),
     "empty": (lambda: zipped({}), "the zip file holds no submission.json"),
@@ -371,7 +373,7 @@ TEMPER: dict[str, tuple[Callable[[], bytes], str]] = {
     "a directory that is too long": (lambda: _end(packed(), 5, 2**32 - 1), " is damaged ("),
     "zip64 sizes": (
         lambda: _header(packed(), "manifest.json", directory={9: 2**32 - 1}, local={8: 2**32 - 1}),
-        "manifest.json has 4,294,967,295 bytes; at most 8,000,000 may stand there",
+        "manifest.json has 4,294,967,295 bytes; at most 8,000,000 are accepted",
     ),
     "a smaller size than there is": (
         lambda: _header(packed(), "manifest.json", directory={9: 10}, local={8: 10}),
@@ -482,7 +484,7 @@ def test_a_bomb_is_not_expanded() -> None:
     tracemalloc.start()
     assert "episodes.jsonl is damaged (Bad CRC-32" in _refusal(hidden)
     assert "episodes.jsonl, line 1: is cut off" in _refusal(short)
-    assert "episodes.jsonl has 300,000,000 bytes; at most 256,000,000 may stand there" in _refusal(announced)
+    assert "episodes.jsonl has 300,000,000 bytes; at most 256,000,000 are accepted" in _refusal(announced)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4_000_000
@@ -655,11 +657,11 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a submission of 16 kB": (
         lambda: replaced(packed(), submission=b" " * 16_001),
-        "submission.json has 16,001 bytes; at most 16,000 may stand there",
+        "submission.json has 16,001 bytes; at most 16,000 are accepted",
     ),
     "a manifest of 8 MB": (
         lambda: replaced(packed(), manifest=b" " * 8_000_001),
-        "manifest.json has 8,000,001 bytes; at most 8,000,000 may stand there",
+        "manifest.json has 8,000,001 bytes; at most 8,000,000 are accepted",
     ),
     "a field more in the manifest": (
         lambda: edited(packed(), manifest=setting("verified", to=True)),
@@ -691,17 +693,20 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a field twice": (
         lambda: _manifest(b'"python":', b'"python": "2", "python":'),
-        "manifest.json: the field 'python' stands there twice",
+        "manifest.json: the field 'python' occurs twice",
     ),
     "a field twice, once escaped": (
         lambda: _second(b'"score":', b'"\\u0073core":1.0,"score":'),
-        "episodes.jsonl, line 2: the field 'score' stands there twice",
+        "episodes.jsonl, line 2: the field 'score' occurs twice",
     ),
-    "not a number": (lambda: _second(b'"score":0.0', b'"score":NaN'), "episodes.jsonl, line 2: holds NaN, which is no number"),
-    "infinity": (lambda: _second(b'"score":0.0', b'"score":-Infinity'), "line 2: holds -Infinity, which is no number"),
+    "not a number": (
+        lambda: _second(b'"score":0.0', b'"score":NaN'),
+        "episodes.jsonl, line 2: holds NaN, which is not a number",
+    ),
+    "infinity": (lambda: _second(b'"score":0.0', b'"score":-Infinity'), "line 2: holds -Infinity, which is not a number"),
     "infinity in the manifest": (
         lambda: edited(packed(), manifest=setting("hardware", to={"cpus": float("inf")})),
-        "manifest.json: holds Infinity, which is no number",
+        "manifest.json: holds Infinity, which is not a number",
     ),
     "1e999": (lambda: _second(b'"score":0.0', b'"score":1e999'), "line 2: holds a number that is too large: '1e999'"),
     "a long number": (

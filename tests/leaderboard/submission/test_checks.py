@@ -214,7 +214,10 @@ MANIFEST: dict[str, tuple[Edit, str]] = {
         setting("config", "split", to="train"),
         "config.split: 8000 of the 8000 tasks of alfworld-gen paper/train are trained on, so it is not scored",
     ),
-    "another split": (setting("config", "split", to="ood"), "is no task of alfworld-gen paper/ood: play it with the --split"),
+    "another split": (
+        setting("config", "split", to="ood"),
+        "is not a task of alfworld-gen paper/ood: play it with the --split",
+    ),
     "another environment": (setting("config", "env", to="bfcl"), "unknown dialect 'move' of environment 'bfcl'"),
     "another environment, without a dialect": (
         lambda manifest: (manifest["config"].update(env="bfcl"), manifest.update(dialect="")),
@@ -296,11 +299,11 @@ TASKS: dict[str, tuple[Edit, str]] = {
     ),
     "one of another split": (
         _list(lambda tasks: [*tasks[:3], "alfworld/gen/cool/8000"]),
-        "task_list: 'alfworld/gen/cool/8000' is no task of alfworld-gen paper/id",
+        "task_list: 'alfworld/gen/cool/8000' is not a task of alfworld-gen paper/id",
     ),
     "one that is trained on": (
         _list(lambda tasks: [*tasks[:3], LEARNT]),
-        f"task_list: '{LEARNT}' is no task of alfworld-gen paper/id",
+        f"task_list: '{LEARNT}' is not a task of alfworld-gen paper/id",
     ),
     "one that does not exist": (_list(lambda tasks: ["../" * 1000]), "task_list: '../../"),
     "in another order": (_list(lambda tasks: tasks[::-1]), "task_list.0 is 'alfworld/gen/"),
@@ -319,7 +322,7 @@ def test_named_tasks_belong_to_their_split() -> None:
         manifest["config"].update(tasks=[LEARNT], episodes=None)
         manifest.update(split_tasks=1)
 
-    assert f"config.tasks: '{LEARNT}' is no task of alfworld-gen paper/id" in _refusal(manifest=named)
+    assert f"config.tasks: '{LEARNT}' is not a task of alfworld-gen paper/id" in _refusal(manifest=named)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +367,7 @@ EPISODES: dict[str, tuple[Edit, str]] = {
     "one removed": (lambda rows: rows.pop(3), "episodes.jsonl: 1 of 8 episodes are missing, the first is alfworld/gen/"),
     "one doubled": (lambda rows: rows.insert(4, rows[1]), "episodes.jsonl, line 5: alfworld/gen/"),
     "two swapped": (_swap, "episodes.jsonl, line 2: is alfworld/gen/"),
-    "another task": (_at(2, "task", to="alfworld/gen/cool/1"), "line 2: 'alfworld/gen/cool/1#cot' was not planned"),
+    "another task": (_at(2, "task", to="alfworld/gen/cool/1"), "line 2: 'alfworld/gen/cool/1#cot' is not planned"),
     "another mode": (_at(2, "mode", to="prompt"), "episodes.jsonl, line 2: alfworld/gen/"),
     "another type": (_at(2, "task_type", to="x"), "task_type is 'x', not '"),
     "more steps": (_at(2, "steps", to=7), "): steps is '7', not '6'"),
@@ -380,8 +383,8 @@ EPISODES: dict[str, tuple[Edit, str]] = {
     "a step's score above 1": (_step(2, 3, "score", to=2), ", step 3: score is 2.0, not in [0, 1]"),
     "no end": (_at(2, "truncated", to=False), "): terminated and truncated are both False"),
     "two ends": (_at(2, "terminated", to=True), "): terminated and truncated are both True"),
-    "restarts below zero": (_at(2, "restarts", to=-1), "): restarts is -1: it cannot be"),
-    "seconds below zero": (_at(2, "seconds", to=-1.0), "): seconds is -1.0: it cannot be"),
+    "restarts below zero": (_at(2, "restarts", to=-1), "): restarts is -1: impossible"),
+    "seconds below zero": (_at(2, "seconds", to=-1.0), "): seconds is -1.0: impossible"),
     "an error with an end": (_at(2, "error", to="x"), "): truncated is True, but it ended in an error, which has no outcome"),
     "a success with an error": (
         lambda rows: rows[1].update(error="x", success=True),
@@ -406,7 +409,7 @@ EPISODES: dict[str, tuple[Edit, str]] = {
     ),
     "a prompt decision in a prompt episode": (
         lambda rows: rows[0]["trajectory"][3].update(prompt_decision=rows[0]["trajectory"][3]["decision"]),
-        ", step 3: prompt_decision stands there, and only a CoT episode of mode both has one",
+        ", step 3: prompt_decision is present, but only a CoT episode of mode both has one",
     ),
     "a prompt action in a prompt episode": (_step(1, 3, "prompt_action", to="x"), ", step 3: prompt_action is 'x', not 'None'"),
     "a trace in a prompt decision": (
@@ -426,7 +429,7 @@ EPISODES: dict[str, tuple[Edit, str]] = {
         ", step 3: prompt_decision.error is 'x'",
     ),
     **{
-        f"{name} {count}": (_step(2, 3, field, name, to=count), f", step 3: {field}.{name} is {count}: it cannot be")
+        f"{name} {count}": (_step(2, 3, field, name, to=count), f", step 3: {field}.{name} is {count}: impossible")
         for name in (
             "prompt_tokens",
             "reused_tokens",
@@ -459,7 +462,7 @@ def test_a_prompt_decision_in_a_run_of_cot_alone_is_refused() -> None:
         step.update(prompt_action=step["action"], prompt_decision={**step["decision"], "trace": None})
 
     assert check(unpack(data)) == check(bundled())
-    with pytest.raises(SubmissionError, match="step 0: prompt_decision stands there, and only a CoT episode of mode both"):
+    with pytest.raises(SubmissionError, match="step 0: prompt_decision is present, but only a CoT episode of mode both"):
         check(unpack(edited(data, episodes=edit)))
 
 

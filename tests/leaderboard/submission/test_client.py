@@ -92,7 +92,7 @@ def test_an_address_may_lack_its_scheme(form: str, board: _Board) -> None:
     ],
 )
 def test_a_slip_is_no_address(server: str) -> None:
-    with pytest.raises(UsageError, match=r"^--server: that is no address of a server"):
+    with pytest.raises(UsageError, match=r"^--server: not the address of a server"):
         submit(server, b"zip")
 
 

@@ -21,7 +21,7 @@ def test_names_of_every_script_are_taken_as_they_are(name: str) -> None:
     ("name", "message"),
     [
         ("", "the entry's name is empty: give one"),
-        ("x" * 101, f"the entry's name '{'x' * 60}'… has 101 characters: at most 100 may stand there"),
+        ("x" * 101, f"the entry's name '{'x' * 60}'… has 101 characters: at most 100 are accepted"),
         ("<b>", "the entry's name '<b>' holds the character '<'"),
         ('a"b', "holds the character '\"'"),
         ("a\nb", r"the entry's name 'a\nb' holds the character '\n'"),
@@ -58,7 +58,7 @@ def test_other_names_are_refused_in_one_line(name: str, message: str) -> None:
         ("https://[::1", "is not a web address: Invalid IPv6 URL"),
         ("https://example.org:x/", "is not a web address: Port could not be cast"),
         ("https://me:secret@example.org", "names a user before its host"),
-        ("https://example.org/" + "a" * 500, "has 520 characters: at most 500 may stand there"),
+        ("https://example.org/" + "a" * 500, "has 520 characters: at most 500 are accepted"),
     ],
 )
 def test_a_link_is_a_web_address(link: str, message: str) -> None:

@@ -511,7 +511,7 @@ def test_an_episode_has_its_time(expert: Bundle, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(budget, "FAST", (0.0, 0.0))
     monkeypatch.setattr(budget, "START_SECONDS", 0.0)
     late = f"{ONE}#prompt cannot be replayed: it took too long"
-    with pytest.raises(ReplayTimeoutError, match=f"{late}: at the end of its time it was at step 0"):
+    with pytest.raises(ReplayTimeoutError, match=f"{late}: when time ran out it was at step 0"):
         verify_bundle(expert)
     with pytest.raises(ReplayTimeoutError, match=late):  # It may not even have started by then.
         verify_bundle(expert, jobs=1)

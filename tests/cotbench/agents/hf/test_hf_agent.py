@@ -267,5 +267,5 @@ def test_the_memory_for_caches_is_known_without_proc(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
     assert free > 0 and 0 < _free_memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
     monkeypatch.delattr(os, "sysconf")
-    with pytest.raises(AgentError, match=r"does not tell its memory: give \?cache_gb=4"):
+    with pytest.raises(AgentError, match=r"cannot determine the memory of this system: give \?cache_gb=4"):
         _free_memory()

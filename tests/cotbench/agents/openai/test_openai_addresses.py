@@ -86,17 +86,17 @@ def test_what_may_be_an_address_is_no_name(target: str, base_url: str, monkeypat
 
 @pytest.mark.parametrize("url", NO_URLS)
 def test_what_is_no_url_is_refused_wherever_it_stands(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"^openai:m: that is no address of a server"):
+    with pytest.raises(UsageError, match=r"^openai:m: not the address of a server"):
         read_address(f"m@{url}")
     monkeypatch.setenv("OPENAI_BASE_URL", url)
-    with pytest.raises(UsageError, match=r"^OPENAI_BASE_URL: that is no address of a server"):
+    with pytest.raises(UsageError, match=r"^OPENAI_BASE_URL: not the address of a server"):
         read_address("m")
 
 
 @pytest.mark.parametrize("url", ["host", "host:8000", "localhost/v1", "ftp://host", "http:/host", "//host"])
 def test_a_base_url_needs_its_scheme(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", url)
-    with pytest.raises(UsageError, match="OPENAI_BASE_URL: that is no address"):
+    with pytest.raises(UsageError, match="OPENAI_BASE_URL: not the address"):
         make_agent("openai:m")
 
 

@@ -131,7 +131,7 @@ def test_troubles_that_pass(server: FakeServer, trouble: str) -> None:
         ("500", r"answered 500: no, .* \(3 attempts\)"),
         ("429", r"answered 429: no, .* \(3 attempts\)"),
         ("hang", r"did not answer within 0\.3 s \(3 attempts\)"),
-        ("malformed", r"no JSON: .* \(3 attempts\)"),
+        ("malformed", r"not JSON: .* \(3 attempts\)"),
         ("cut", r"cannot be reached or broke off .* \(3 attempts\)"),
         ("400", r"answered 400: no, \S+ \S+$"),
         ("401", r"answered 401: no, \S+ \S+$"),

@@ -57,8 +57,8 @@ def test_the_tokens_generated_are_those_that_the_server_generated(stops: str) ->
 @pytest.mark.parametrize(
     ("manners", "stops", "warning"),
     [
-        (Manners(stops="ignored"), "ignored", "goes on after a stop string"),
-        (Manners(stops="refused"), "refused", "takes no stop strings"),
+        (Manners(stops="ignored"), "ignored", "ignores stop strings"),
+        (Manners(stops="refused"), "refused", "refuses stop strings"),
         (Manners(model=lambda prompt: ""), "unknown", "did not show what it does with stop strings"),
     ],
 )

@@ -161,7 +161,7 @@ def test_a_token_that_the_server_puts_first_is_not_sent_twice(tmp_path: Path, fo
 def test_a_wanted_tokenizer_must_be_there(server: FakeServer, tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="cannot load the tokenizer of"):
         served(server, f"tokenizer={tmp_path}")
-    with pytest.raises(AgentError, match="no tokenizer: 'fake' is no folder"):
+    with pytest.raises(AgentError, match="no tokenizer: 'fake' is neither a folder"):
         served(server, "way=completions")
 
 
@@ -189,7 +189,7 @@ def test_a_given_actions_log_probability(folder: Path) -> None:
         assert (said.action, said.generated_tokens) == ("take mug", 0)
         server.manners.logprobs = False
         error = agent.decide([asked("prompt", given_action="take mug")])[0].error
-        assert error is not None and "does not tell the log-probabilities" in error
+        assert error is not None and "does not return log-probabilities" in error
         error = served(server, f"tokenizer={folder}").decide([asked("prompt", given_action="take mug")])[0].error
         assert error is not None and "way=completions" in error
 
