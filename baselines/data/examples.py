@@ -113,8 +113,8 @@ def elicitations_of(demonstrations: Iterable[Demonstration], options: Mapping[st
         raise UsageError(f"elicitation.{first['loc'][-1]} {first['input']}: {first['msg']}") from error
     if any(one.tags != USUAL_TAGS for one in found.values()):
         raise UsageError(
-            f"answers are trained in the tags {USUAL_TAGS.think_open} and {USUAL_TAGS.action_open} alone: leave --think-tag "
-            "and --action-tag away"
+            f"answers are trained only in the tags {USUAL_TAGS.think_open} and {USUAL_TAGS.action_open}: omit --think-tag and "
+            "--action-tag"
         )
     return found
 

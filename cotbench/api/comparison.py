@@ -47,5 +47,5 @@ def _of_suite(folder: Path) -> dict[str, Run]:
     names = [config.env for config in read_configs(folder)]
     begun = [env for env in names if (folder / env / MANIFEST).is_file()]
     if not begun:
-        raise RunFolderError(f"{folder} has no run yet: go on with it, cotbench run --resume {folder}")
+        raise RunFolderError(f"{folder} has no run yet: resume it with: cotbench run --resume {folder}")
     return {env: load_run(folder / env) for env in begun}

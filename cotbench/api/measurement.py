@@ -45,7 +45,7 @@ def probe(
     Args:
         config: probe, agent, reference and states.
         out: the folder; a new one under `probes/` when left out.
-        resume: go on with the measurement in `out` where one was begun; what is measured already is not measured again.
+        resume: continue the measurement in `out` where one was begun; what is measured already is not measured again.
         data: folder of the environment's data.
         agent: an agent object, instead of the one that `config.agent` names.
         progress: in a notebook, show how far the measurement is.
@@ -170,7 +170,7 @@ def _check_new(target: Path) -> None:
     if _names(target) == {CONFIG}:
         return
     begun = (target / CONFIG).is_file() and any((target / name).exists() for name in (MANIFEST, _REFERENCE))
-    hint = f"go on with: cotbench probe --resume {target}, or choose another --out" if begun else "choose another --out"
+    hint = f"resume with: cotbench probe --resume {target}, or choose another --out" if begun else "choose another --out"
     make_folder(target, hint, "folder of the probe")
 
 
@@ -202,9 +202,7 @@ def reference_states(target: Path, config: ProbeConfig, data: Path | None, play:
     where = {name: value for name in ("env", "scheme", "split") if (value := getattr(config, name)) is not None}
     if (run / MANIFEST).is_file():
         for name in where:
-            raise UsageError(
-                f"--{name} and --reference {config.reference} both say where the states are from: leave --{name} away"
-            )
+            raise UsageError(f"--{name} and --reference {config.reference} both say where the states come from: omit --{name}")
     else:
         run = target / _REFERENCE
         play(RunConfig(agent=config.reference, mode="cot", seed=config.seed, **where), run)

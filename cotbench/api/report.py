@@ -75,7 +75,7 @@ def page_of(results: Sequence[Reported]) -> Page:
     ]
     if studies:
         if len(items) > 1:
-            raise UsageError(f"{studies[0]} is a study: a page holds one study and nothing beside it, report it alone")
+            raise UsageError(f"{studies[0]} is a study: a page shows one study alone, so report it without the others")
         return page_of_study(studies[0])
     runs: dict[Path, Run] = {}
     waiting = []

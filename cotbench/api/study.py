@@ -1,4 +1,4 @@
-"""`cotbench.study`: a whole study, and what it found. Invariant: the same as `cotbench study`: started again it goes on, and
+"""`cotbench.study`: a whole study, and what it found. Invariant: the same as `cotbench study`: started again it continues, and
 nothing that is done is done again.
 """
 
@@ -114,7 +114,7 @@ def study(
     trust: bool = False,
     progress: bool = True,
 ) -> Study:
-    """Do a whole study: traces, training, rollouts and probes at every checkpoint, report. Called again, it goes on.
+    """Run a whole study: traces, training, rollouts and probes at every checkpoint, report. Call it again to continue.
 
     Args:
         named: smoke, tiny, paper, paper-scripted, a TOML file, or the settings.
@@ -145,7 +145,7 @@ def study(
         first = failures[0]
         raise CotbenchError(
             f"{len(failures)} stages failed, the first is {first.stage.name}: {first.message}; see {first.log}, then call "
-            "it again: it goes on"
+            "it again to continue"
         )
     found = load_study(target)
     write_numbers(target, found.page)

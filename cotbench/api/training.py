@@ -115,7 +115,7 @@ def train(
         recipe: name of the recipe (`cotbench list recipes`); `sft` when left out.
         preset: values in place of the defaults.
         config: a TOML file of options.
-        resume: go on with the training in `out` where one was begun.
+        resume: continue the training in `out` where one was begun.
         trust: use addresses and names of keys that the folder or the file names.
         progress: in a notebook, show how far the training is.
         options: of the recipe, by the names of its config's fields, such as `model`, `data`, `epochs`, `mask_fraction`.
@@ -189,5 +189,5 @@ def _read_json(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise TypeError("not an object")
     except (OSError, ValueError, TypeError) as error:
-        raise RunFolderError(f"{path} is damaged ({error}): train it anew") from error
+        raise RunFolderError(f"{path} is damaged ({error}): train it again") from error
     return content

@@ -91,7 +91,7 @@ def hosted_config(framework: str, env: str, elicitation: dict[str, Any] | None =
     asked = Elicitation.for_env(env, **{"style": "template", **(elicitation or {})})
     if asked.style != "template" or asked.prompt_action != "bare":
         raise UsageError(
-            f"{framework} sends whole chats, in which no turn can be opened: leave the elicitation's style template and its "
+            f"{framework} sends whole chats, in which no turn can be opened: keep the elicitation's style template and its "
             "prompt_action bare, or play with cotbench run"
         )
     given = {name: value for name, value in options.items() if value is not None}

@@ -70,7 +70,7 @@ def _read(
             raise UnknownNameError("option", key, names, f"of {f'[{table}] in ' if table else ''}{path}")
         model, option = match
         if any(option is before for before, _ in found[model]):
-            raise UsageError(f"{path} sets {option.name} twice: leave one away")
+            raise UsageError(f"{path} sets {option.name} twice: omit one")
         try:
             found[model].append((option, read_value(option, _from(path.parent, option, value))))
         except UsageError as error:

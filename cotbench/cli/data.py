@@ -75,10 +75,10 @@ def fetch(
 
 @app.command("croissant")
 def croissant(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A traces or run folder.", show_default=False)],
-    url: Annotated[str, typer.Option(help="Where the data is published.")] = "",
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A traces or run folder", show_default=False)],
+    url: Annotated[str, typer.Option(help="Address at which the data is published")] = "",
     license_: Annotated[
-        str, typer.Option("--license", help="Address of the licence.", show_default="that of the environment's tasks")
+        str, typer.Option("--license", help="Address of the licence", show_default="that of the environment's tasks")
     ] = "",
 ) -> None:
     """Write croissant.json: metadata of a folder's tables, for dataset tools."""
@@ -101,8 +101,8 @@ def croissant(
 
 @app.command("splits")
 def splits(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder; made where there is none.", show_default=False)],
-    url: Annotated[str, typer.Option(help="Where the data is published.")] = "",
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder; created if it does not exist", show_default=False)],
+    url: Annotated[str, typer.Option(help="Address at which the data is published")] = "",
 ) -> None:
     """Write splits.csv, every task of every split, with croissant.json."""
     from datetime import UTC, datetime

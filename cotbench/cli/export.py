@@ -14,16 +14,14 @@ app = typer.Typer(
     help="Write results in the formats of other tools: data sets and model cards for a hub, eval results.", no_args_is_help=True
 )
 
-_Json = Annotated[bool, typer.Option("--json", help="Print the paths of the files as JSON.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the paths of the files as JSON")]
 
 
 @app.command("hub")
 def hub(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Finished folder of a run, of traces or of a probe.")],
-    out: Annotated[Path, typer.Option(help="Folder of the data set, new or empty.")],
-    push: Annotated[
-        str | None, typer.Option(metavar="USER/NAME", help="Upload it to this private data set on the hub.")
-    ] = None,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Finished folder of a run, of traces or of a probe")],
+    out: Annotated[Path, typer.Option(help="Folder of the data set, new or empty")],
+    push: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Upload it to this private data set on the hub")] = None,
     import_: Import = None,
     json_: _Json = False,
 ) -> int:
@@ -44,8 +42,8 @@ def hub(
 
 @app.command("eval-results")
 def eval_results(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    out: Annotated[Path, typer.Option(help="Where the files go, in a folder named after the model.")] = Path("eval-results"),
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder")],
+    out: Annotated[Path, typer.Option(help="Where the files go, in a folder named after the model")] = Path("eval-results"),
     import_: Import = None,
     json_: _Json = False,
 ) -> int:
@@ -59,8 +57,8 @@ def eval_results(
 
 @app.command("card")
 def card(
-    training: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a training, or of one of its checkpoints.")],
-    out: Annotated[Path | None, typer.Option(help="The file.", show_default="DIR/README.md")] = None,
+    training: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a training, or of one of its checkpoints")],
+    out: Annotated[Path | None, typer.Option(help="File to write", show_default="DIR/README.md")] = None,
     json_: _Json = False,
 ) -> int:
     """Write the model card of a trained model."""

@@ -68,8 +68,8 @@ def replay_bundle(bundle: Bundle, jobs: int | None, data: Path | None, name: str
 
 def _jobs(bundle: Bundle) -> int:
     """Return the number of processes that save time: a fast engine replays the run before a second one has started."""
-    from cotbench.cli.options import cores
     from cotbench.envs.registry import env_entry
+    from cotbench.runs.resources import cores
 
     if env_entry(bundle.manifest.config.env).expert_at_hand:
         return 1

@@ -191,8 +191,8 @@ def print_stopped(budget: Budget, outcomes: Sequence[Run], left: Sequence[RunPla
     unplayed = sum(outcome.summary.unplayed for outcome in outcomes) + sum(len(plan.rollouts) for plan in left)
     planned = sum(len(outcome.records) for outcome in outcomes) + unplayed
     echo_error(
-        f"stopped at the limit, after {budget.spent}: {unplayed} of {planned} episodes were not played; go on with a higher "
-        f"limit: {again}"
+        f"stopped at the limit, after {budget.spent}: {unplayed} of {planned} episodes were not played; resume with a "
+        f"higher limit: {again}"
     )
 
 

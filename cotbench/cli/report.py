@@ -23,7 +23,7 @@ def report(
     ] = None,
     font: Annotated[
         Literal["sans", "serif"],
-        typer.Option(help="Text of the PDF figures: sans, or serif as in papers set with LaTeX.", rich_help_panel=OUTPUT),
+        typer.Option(help="Text of the PDF figures: sans, or serif as in papers set with LaTeX", rich_help_panel=OUTPUT),
     ] = "sans",
     import_: Import = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser", rich_help_panel=OUTPUT)] = False,

@@ -33,7 +33,7 @@ def run(
         bool,
         typer.Option(
             "--show-prompt",
-            help="print what the model is sent at the first state, in each mode, and stop",
+            help="Print what the model is sent at the first state, in each mode, and stop",
             rich_help_panel=OUTPUT,
         ),
     ] = False,

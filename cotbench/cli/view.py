@@ -15,9 +15,9 @@ _BACKLOG = 128
 
 
 def view(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of runs and studies.", show_default=".")] = Path(),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1.", show_default="a free one")] = 0,
-    open_: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of runs and studies", show_default=".")] = Path(),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1", show_default="a free one")] = 0,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser")] = False,
     import_: Import = None,
 ) -> int:
     """Show a folder of runs and studies as a local page, live while they run."""

@@ -122,7 +122,7 @@ class Elicitation(BaseModel):
     )
     examples: Annotated[Examples, Flag(metavar="FILE", read=read_examples, write=write_examples)] = Field(
         (),
-        description="TOML or JSON file of example episodes shown before the task; their traces are shown in CoT mode alone",
+        description="TOML or JSON file of example episodes shown before the task; their traces are shown only in CoT mode",
         exclude_if=lambda value: value == (),
     )
 

@@ -82,7 +82,7 @@ class ExampleEpisode(BaseModel):
             if turn.observation is None:
                 raise ValueError(f"turn {number + 1} of {len(self.turns)} has no observation")
         if last.observation is not None:
-            raise ValueError("the last turn has an observation: leave it away, for the next example or the task follows it")
+            raise ValueError("the last turn has an observation: omit it, because the next example or the task follows it")
         texts = [text for turn in self.turns for text in turn.texts]
         _check_tags((self.observation, *texts), USUAL_TAGS)
         return self
@@ -134,7 +134,7 @@ def read_system_prompt(typed: str) -> str:
     text = typed.removeprefix(INLINE) if typed.startswith(INLINE) else _read_text("--system-prompt", typed).strip()
     where = "the text" if typed.startswith(INLINE) else typed
     if not text.strip():
-        raise UsageError(f"--system-prompt: {where} is empty: leave the option away for the environment's own instructions")
+        raise UsageError(f"--system-prompt: {where} is empty: omit the option for the environment's own instructions")
     if len(text) > MAX_SYSTEM_CHARS:
         raise UsageError(f"--system-prompt: {where} has {len(text)} characters, and {MAX_SYSTEM_CHARS} are the most")
     return text

@@ -112,7 +112,7 @@ def _file(folder: Path, path: str) -> dict[str, Any]:
     try:
         data = (folder / path).read_bytes()
     except OSError as error:
-        raise RunFolderError(f"{folder} has no {path}: it is not finished, go on with it first (--resume)") from error
+        raise RunFolderError(f"{folder} has no {path}: it is not finished; continue it first with --resume") from error
     return {
         "@type": "cr:FileObject",
         "@id": path,

@@ -116,7 +116,7 @@ def _comparison_notes(one: EnvComparison) -> Iterable[str]:
             yield f"NOT FINISHED: {letter} has {side.episodes} of {side.planned} episodes"
         if side.errors:
             yield f"ERRORS: {side.errors} episodes of {letter} failed and are in no figure"
-    yield from (f"WARNING, asked otherwise: {difference}" for difference in one.asked_otherwise)
+    yield from (f"WARNING, different settings: {difference}" for difference in one.asked_otherwise)
 
 
 def _p(value: float) -> str:

@@ -134,7 +134,7 @@ def _check_expert(config: RunConfig, entry: EnvEntry) -> None:
     if config.expert is None:
         return
     if entry.experts is None:
-        raise UsageError(f"environment {entry.name!r} has one expert: leave --expert away")
+        raise UsageError(f"environment {entry.name!r} has one expert: omit --expert")
     if config.expert not in entry.experts:
         raise UnknownNameError("expert", config.expert, entry.experts, f"of {entry.name}")
     if config.expert_actions is False:

@@ -179,4 +179,4 @@ def _read_summary(folder: Path) -> Summary:
     try:
         return Summary.model_validate_json(path.read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError, OSError) as error:
-        raise RunFolderError(f"{path} is damaged: remove it, and cotbench run --resume {folder} writes it anew") from error
+        raise RunFolderError(f"{path} is damaged: remove it, and cotbench run --resume {folder} writes it again") from error

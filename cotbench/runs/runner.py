@@ -332,7 +332,7 @@ def run(
     Args:
         config: the settings of the run.
         out: the run folder; a new one under `runs/` when left out.
-        resume: go on with the run in `out` where one was begun; what is played already is not played again.
+        resume: continue the run in `out` where one was begun; what is played already is not played again.
         num_envs: episodes played side by side; this and the next three as in `Resources`.
         workers: processes that the environments live in.
         data: folder of the environment's data.

@@ -41,9 +41,9 @@ class ArmTraces(BaseModel):
 
     model_config = _STRICT
 
-    teacher: str | None = Field(None, description="the spec of an agent that wins")
-    episodes: int | None = Field(None, ge=1, description="of split train")
-    seed: int | None = Field(None, ge=0, description="draws the episodes, seeds the teacher")
+    teacher: str | None = Field(None, description="spec of an agent that wins")
+    episodes: int | None = Field(None, ge=1, description="number of episodes of split train")
+    seed: int | None = Field(None, ge=0, description="seed of the draw of episodes and of the teacher")
 
     @property
     def own(self) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class StudyData:
             if found.setdefault(label, fingerprint) != fingerprint:
                 raise UsageError(
                     f"{self.folder} mixes elicitations of {label}: {found[label]} and {fingerprint}; what was asked in "
-                    "two ways is not compared: do the study anew in another --out"
+                    "two ways is not compared: run the study again in another --out"
                 )
         return found
 

@@ -69,7 +69,7 @@ class FollowedStudy:
         try:
             status = (self.folder / STUDY).stat()
         except OSError as error:
-            raise RunFolderError(f"{self.folder} is no study any more ({error.strerror})") from error
+            raise RunFolderError(f"{self.folder} is not a study any more ({error.strerror})") from error
         seen = (status.st_ino, status.st_size, status.st_mtime_ns)
         if self._plan is None or seen != self._seen:
             self._plan, self._seen, self._took = make_study_plan(read_config(self.folder)), seen, {}

@@ -20,7 +20,7 @@ _WORKER = textwrap.dedent(
     """
     import io, json, os, runpy, sys, traceback
     from contextlib import redirect_stderr, redirect_stdout
-    import gymnasium, numpy, pandas, rich.table, scipy.stats
+    import gymnasium, numpy, pandas, rich.console, scipy.stats
     from cotbench.cli import run_cli
 
     def carry_out(kind, content):

@@ -67,7 +67,7 @@ def test_a_run_goes_on_where_that_is_wanted(tmp_path: Path) -> None:
     first = cotbench.run(config, out=tmp_path / "r", workers=0, agent=agent, resume=True)
     asked = agent.asked
     assert asked > 0
-    with pytest.raises(RunFolderError, match="go on with"):
+    with pytest.raises(RunFolderError, match="resume with"):
         cotbench.run(config, out=tmp_path / "r", agent=agent)
     with pytest.raises(RunFolderError, match="its seed is 0, not 1"):
         cotbench.run(config.model_copy(update={"seed": 1}), out=tmp_path / "r", agent=agent, resume=True)

@@ -135,6 +135,11 @@ def test_a_comparison(folder: Path, printed: Printed, more: tuple[str, ...]) -> 
     assert [row.cells[0].value for row in table.rows][:3] == ["success, prompt", "success, CoT", "CoT - prompt"]
 
 
+def test_the_list_of_runs(folder: Path, printed: Printed) -> None:
+    out, (table,) = printed("list", "runs", str(folder))
+    assert str(folder / "random") in out and [row.cells[1].value for row in table.rows] == ["8/8", "8/8"]
+
+
 def test_boards_and_an_entry(printed: Printed, tmp_path: Path) -> None:
     pytest.importorskip("sqlalchemy")
     from cotbench.leaderboard.store.store import Store

@@ -106,7 +106,7 @@ def test_examples_hold_none_of_the_tags() -> None:
 
 
 def test_training_knows_the_usual_tags_alone() -> None:
-    with pytest.raises(UsageError, match="leave --think-tag and --action-tag away"):
+    with pytest.raises(UsageError, match="omit --think-tag and --action-tag"):
         elicitations_of([Demonstration.model_construct(env="alfworld-gen")], NAMES)
 
 

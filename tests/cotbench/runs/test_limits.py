@@ -148,7 +148,7 @@ def test_the_command_line_says_what_was_not_played(
     shown = capsys.readouterr()
     assert "NOT FINISHED: 1 planned episodes were not played and are in no figure" in shown.out
     assert (
-        "stopped at the limit, after 220 tokens: 1 of 3 episodes were not played; go on with a higher limit: cotbench run"
+        "stopped at the limit, after 220 tokens: 1 of 3 episodes were not played; resume with a higher limit: cotbench run"
         in (shown.err)
     )
     other = ((["--wording", "brief"], "its wording is 'default', not 'brief'"), (["--samples", "2"], "its samples is 1, not 2"))

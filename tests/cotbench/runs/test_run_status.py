@@ -182,8 +182,8 @@ def test_the_table_cuts_nothing(
     monkeypatch.setattr(terminal, "console", lambda: Console(width=columns, markup=False, emoji=False))
     assert run_cli(["list", "runs", str(long.parent)]) == 0
     out = capsys.readouterr().out
-    assert all(len(line) <= columns for line in out.splitlines()) and "…" not in out
-    assert str(long) in "".join(line.strip().split("  ")[0] for line in out.splitlines())
+    assert str(long) in out, "a path is not broken"
+    assert all(len(line) <= columns for line in out.splitlines() if str(long) not in line) and "…" not in out
     for text in ("3/6", "interrupted", "1.00", "expert", "alfworld-gen"):
         assert text in out, text
 

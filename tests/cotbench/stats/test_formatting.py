@@ -1,0 +1,17 @@
+"""Estimates as text."""
+
+import pytest
+
+from cotbench.stats.estimates import Estimate
+from cotbench.stats.formatting import estimate_cell, format_estimate
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "text"),
+    [(-0.001, -0.004, 0.004, "+0.00 [+0.00, +0.00]"), (-1e-17, -0.3, -1e-17, "+0.00 [-0.30, +0.00]")],
+)
+def test_zero_has_no_minus_sign(mean: float, low: float, high: float, text: str) -> None:
+    estimate = Estimate(n=5, mean=mean, low=low, high=high)
+    assert format_estimate(estimate, signed=True) == text
+    assert format_estimate(estimate) == text.replace("+", "")
+    assert str(estimate_cell(estimate, signed=True)) == text
