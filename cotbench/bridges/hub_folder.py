@@ -98,9 +98,7 @@ def _check_finished(folder: Path) -> None:
     """Raise an error for a folder that is no finished result."""
     begun = (folder / MANIFEST).is_file() or suite.is_suite(folder)
     if not begun:
-        raise RunFolderError(
-            f"{folder} is not a folder of a run, traces or a probe: it has neither {MANIFEST} nor {SUITE}"
-        )
+        raise RunFolderError(f"{folder} is not a folder of a run, traces or a probe: it has neither {MANIFEST} nor {SUITE}")
     if not any((folder / name).is_file() for name in (SUMMARY, probes.SUMMARY)):
         raise RunFolderError(f"{folder} is not finished: continue it with --resume {folder}, then export it")
 

@@ -1,6 +1,5 @@
 """Comparison of two runs on the same tasks. Invariant: every difference is second minus first, on the tasks that both runs have
-finished; runs whose questions differ are compared only on demand, and the differences are listed; all p-values are in one
-family.
+finished; runs whose questions differ are compared only on demand, with the differences listed; all p-values are one family.
 
 An episode that ended in an error has no score: its task is left out of every number that needs the episode. Of several samples
 of a task each number is the mean over those that were played to their end.

@@ -35,10 +35,6 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-def _is_zero(value: object) -> bool:
-    return value == 0
-
-
 def _is_one(value: object) -> bool:
     return value == 1
 
@@ -221,7 +217,7 @@ class Summary(Displayed, BaseModel):
     prompt_actions: PromptActions | None
     uses_elicitation: bool = Field(True, exclude_if=is_true)
     samples: int = Field(1, exclude_if=_is_one)
-    unplayed: int = Field(0, exclude_if=_is_zero)
+    unplayed: int = Field(0, exclude_if=_is_empty)
     price: Price | None = Field(None, exclude_if=_is_none)
     dollars: float | None = Field(None, exclude_if=_is_none)
     errors_by_kind: dict[ErrorKind, ErrorCount] = Field({}, exclude_if=_is_empty)
@@ -290,7 +286,6 @@ def _mode(mode: Mode, rows: Sequence[EpisodeRow], manifest: Manifest, price: Pri
     scored = [row for row in rows if row.error is None]
     tasks = by_task(scored)
     config = manifest.config
-    longest = config.elicitation.observation_chars
     unpassable = set(env_entry(config.env).source().unpassable(manifest.task_list))
     success_by_type = {name: _success(some) for name, some in sorted(by_type(tasks).items())}
     played = [one.samples for one in tasks]
@@ -328,7 +323,7 @@ def _mode(mode: Mode, rows: Sequence[EpisodeRow], manifest: Manifest, price: Pri
         format_ok=format_ok,
         trace_truncated=truncated if mode == "cot" else None,
         dropped_observations=sum(row.dropped_observations for row in scored),
-        cut_observations=sum(row.longest_shown > longest for row in scored),
+        cut_observations=sum(row.longest_shown > config.elicitation.observation_chars for row in scored),
         restarts=sum(row.restarts > 0 for row in scored),
         leniently_judged=_leniently_judged(scored, env_entry(config.env).leniently_judged()),
     )
