@@ -76,7 +76,7 @@ def _notes(numbers: ProbeNumbers, path: Path | None) -> Iterable[str]:
     yield from numbers.notes
     yield from (f"left out: {count} states ({reason})" for reason, count in numbers.left_out.items())
     if numbers.errors:
-        yield f"ERRORS: {numbers.errors} states could not be measured and are in no figure"
+        yield f"ERRORS: {numbers.errors} states could not be measured and are excluded from all statistics"
     if path is not None:
         yield f"folder: {path}"
 

@@ -62,14 +62,15 @@ def _figures(summary: Summary) -> Iterable[str]:
 def _summary_notes(summary: Summary) -> Iterable[str]:
     gap, same = summary.gap, summary.consistency
     if gap is not None and gap.p is not None:
-        yield f"exact McNemar p = {gap.p:.3g}: {gap.cot_only} tasks won by CoT alone, {gap.prompt_only} by prompt alone"
+        test, only = ("McNemar exact", "only") if summary.samples == 1 else ("exchange test", "more often")
+        yield f"{test} p = {gap.p:.3g}; tasks won in prompt mode {only} {gap.prompt_only}, in CoT mode {only} {gap.cot_only}"
     if same is not None and same.consistency.mean is not None:
         yield f"consistency: {format_estimate(same.consistency)} of {same.states} states"
     if summary.modes:
         yield _INTERVALS
     errors = sum(one.errors for one in summary.modes.values())
     if errors:
-        yield f"ERRORS: {errors} episodes failed and are in no figure"
+        yield f"ERRORS: {errors} episodes failed and are excluded from all statistics"
     if summary.partial:
         yield "PARTIAL: games of this split are missing on this machine"
 
@@ -115,7 +116,7 @@ def _comparison_notes(one: EnvComparison) -> Iterable[str]:
         if side.episodes < side.planned:
             yield f"NOT FINISHED: {letter} has {side.episodes} of {side.planned} episodes"
         if side.errors:
-            yield f"ERRORS: {side.errors} episodes of {letter} failed and are in no figure"
+            yield f"ERRORS: {side.errors} episodes of {letter} failed and are excluded from all statistics"
     yield from (f"WARNING, different settings: {difference}" for difference in one.asked_otherwise)
 
 

@@ -240,7 +240,7 @@ def unplayed_lines(summary: Summary) -> list[str]:
     """Return the caveat about planned episodes that are not recorded; empty where there are none."""
     if not summary.unplayed:
         return []
-    return [f"NOT FINISHED: {summary.unplayed} planned episodes were not played and are in no figure"]
+    return [f"NOT FINISHED: {summary.unplayed} planned episodes were not played and are excluded from all statistics"]
 
 
 def footnotes(summary: Summary) -> list[str]:

@@ -53,12 +53,8 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     found = []
     gap, same, revisions = summary.gap, summary.consistency, summary.revisions
     if gap is not None and gap.p is not None:
-        found.append(
-            (
-                "Won by one mode alone",
-                f"by CoT {gap.cot_only}, by prompt {gap.prompt_only}, of {gap.n} tasks (exact McNemar p = {gap.p:.2g})",
-            )
-        )
+        name, test = ("Won by one mode alone", "exact McNemar") if summary.samples == 1 else ("Won more often", "exchange test")
+        found.append((name, f"by CoT {gap.cot_only}, by prompt {gap.prompt_only}, of {gap.n} tasks ({test} p = {gap.p:.2g})"))
     if same is not None and same.consistency.mean is not None:
         found.append(("Same action in both modes", f"at {same.consistency.mean:.0%} of {same.states} states"))
     if revisions is not None:

@@ -146,7 +146,7 @@ def test_the_command_line_says_what_was_not_played(
     words += ["--mode", "prompt", "--num-envs", "1", "--workers", "0", "--out", "run"]
     assert run_cli([*words, "--limit-tokens", "250"]) == 0
     shown = capsys.readouterr()
-    assert "NOT FINISHED: 1 planned episodes were not played and are in no figure" in shown.out
+    assert "NOT FINISHED: 1 planned episodes were not played and are excluded from all statistics" in shown.out
     assert (
         "stopped at the limit, after 220 tokens: 1 of 3 episodes were not played; resume with a higher limit: cotbench run"
         in (shown.err)
