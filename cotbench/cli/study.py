@@ -146,7 +146,7 @@ def _costs(name: str, target: Path, rows: list[Any], jobs: int) -> Any:
     """Return the table of what the stages cost, a row for each kind, and what is left to do."""
     from rich.console import Group
 
-    from cotbench.cli.study_progress import format_duration
+    from cotbench.cli.progress_display import format_duration
     from cotbench.paragraph import Paragraph
     from cotbench.text_table import TableColumn, TextTable, table_row
 
