@@ -56,7 +56,7 @@ def test_a_file_sets_options_and_what_is_typed_wins(planned: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (FILE, "environment 'alfworld-gen' reads no data folder"),
+        (FILE, "environment 'alfworld-gen' does not read a data folder"),
         ('agnt = "random"', "unknown option 'agnt' of configs/run.toml; did you mean 'agent'"),
         ("limt = 3", "unknown option 'limt' of configs/run.toml; did you mean 'limit'"),
         (

@@ -522,7 +522,7 @@ def test_a_fingerprint_is_printed_where_the_agent_uses_the_elicitation(
     if agent != "random":
         code, out, _ = cli("probe", "alignment", "--agent", agent, "--reference", str(recorded), "--states", "2", "--out", "p")
         assert code == 0
-        assert (f"elicitation {fingerprint}" in out) is used and ("the agent takes none" in out) is not used
+        assert (f"elicitation {fingerprint}" in out) is used and ("no elicitation settings" in out) is not used
 
 
 def test_models_use_the_elicitation_and_a_teacher_what_its_writer_does() -> None:

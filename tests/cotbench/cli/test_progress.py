@@ -166,8 +166,8 @@ def test_watching_changes_no_episode(tmp_path: Path) -> None:
     config = RunConfig(agent="random", episodes=2, max_steps=4)
     one = run(config, out=tmp_path / "a", observer=progress)
     two = run(config, out=tmp_path / "b")
-    assert [each.model_copy(update={"seconds": 0.0}) for each in one.episodes] == [
-        each.model_copy(update={"seconds": 0.0}) for each in two.episodes
+    assert [each.model_copy(update={"seconds": 0.0}) for each in one.records] == [
+        each.model_copy(update={"seconds": 0.0}) for each in two.records
     ]
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from cotbench.cli import run_cli
 from cotbench.file_lock import file_lock
+from cotbench.installation import install_command
 from cotbench.runs import runner
 from cotbench.runs.episode import EPISODES, Journal
 from cotbench.runs.folder import LOCK
@@ -287,4 +288,4 @@ def test_the_command_refuses_what_it_cannot_do(
         assert "choose another --port" in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert run_cli(["view", str(tmp_path)]) == 1
-    assert "pip install 'cotbench[view]'" in capsys.readouterr().err
+    assert f"cotbench view needs the extra 'view': {install_command('view')}" in capsys.readouterr().err
