@@ -339,7 +339,7 @@ class EvenForecast:
             return None
         last, done = self._marks[-1]
         half = (self._marks[0][0] + last) / 2
-        place = max(0, bisect_left(self._marks, half, key=lambda mark: mark[0]) - 1)
+        place = bisect_left(self._marks, half, key=lambda mark: mark[0])
         if place == len(self._marks) - 1:
             place -= 1
         since, before = self._marks[place]

@@ -35,7 +35,7 @@ def test_every_option_of_every_command_is_there(reference: ModuleType) -> None:
 
 def test_an_option_is_told_as_its_field_has_it(reference: ModuleType) -> None:
     page = next(page for page in reference.command_pages() if page.title == "cotbench run")
-    assert "| `--mode` | `TEXT` | modes to play: prompt, cot or both | `both` |" in page.text
+    assert "| `--mode` | `TEXT` | Modes to play: prompt, cot or both | `both` |" in page.text
     assert "| `--import` | `FILE\\|MODULE` |" in page.text, "a bar does not end a cell"
 
 
