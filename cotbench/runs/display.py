@@ -62,8 +62,8 @@ def _figures(summary: Summary) -> Iterable[str]:
 def _summary_notes(summary: Summary) -> Iterable[str]:
     gap, same = summary.gap, summary.consistency
     if gap is not None and gap.p is not None:
-        test, only = ("McNemar exact", "only") if summary.samples == 1 else ("exchange test", "more often")
-        yield f"{test} p = {gap.p:.3g}; tasks won in prompt mode {only} {gap.prompt_only}, in CoT mode {only} {gap.cot_only}"
+        test, won = ("McNemar exact", "only") if summary.samples == 1 else ("exchange test", "more often")
+        yield f"{test} p = {gap.p:.3g}; tasks won {won} in prompt mode {gap.prompt_only}, {won} in CoT mode {gap.cot_only}"
     if same is not None and same.consistency.mean is not None:
         yield f"consistency: {format_estimate(same.consistency)} of {same.states} states"
     if summary.modes:

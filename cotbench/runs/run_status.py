@@ -17,6 +17,7 @@ from cotbench.runs.folder import LOCK
 from cotbench.runs.followed_episodes import FollowedEpisodes
 from cotbench.runs.manifest import MANIFEST, Manifest, read_manifest
 from cotbench.runs.summary import SUMMARY, Summary
+from cotbench.runs.task_rows import by_task
 from cotbench.stats import estimates
 from cotbench.stats.estimates import Estimate
 
@@ -35,7 +36,7 @@ class RunStatus(BaseModel):
         split: "tasks" where the tasks were named.
         mode: `prompt`, `cot` or `both`.
         planned: episodes to play; `done` of them have ended, `errors` more ended in an error.
-        success: success rate of each mode over its episodes that have ended, with Wilson's interval.
+        success: success rate of each mode over its episodes that have ended, as in `ModeSummary`.
         state: `running`: a process writes to the folder; `finished`: all was played and summarised; `interrupted`: neither.
         created: when it began, in ISO format.
     """
@@ -59,7 +60,7 @@ class RunStatus(BaseModel):
 
 def planned_episodes(manifest: Manifest) -> int:
     """Return how many episodes a run plays."""
-    return len(manifest.task_list) * (len(MODES) if manifest.config.mode == "both" else 1)
+    return len(manifest.task_list) * manifest.config.samples * (len(MODES) if manifest.config.mode == "both" else 1)
 
 
 class FollowedRun:
@@ -126,9 +127,9 @@ class FollowedRun:
             return self._status(manifest, planned - errors, errors, success, "finished")
         rows = self.update_episodes().rows
         success = {
-            mode: estimates.rate(sum(some), len(some))
+            mode: estimates.score([one.success for one in by_task(some)])
             for mode in MODES
-            if (some := [row.success for row in rows if row.mode == mode and row.error is None])
+            if (some := [row for row in rows if row.mode == mode and row.error is None])
         }
         errors = sum(row.error is not None for row in rows)
         return self._status(manifest, len(rows) - errors, errors, success, "running" if running else "interrupted")

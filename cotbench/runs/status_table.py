@@ -41,7 +41,7 @@ def status_table(found: RunList, root: str) -> RenderableType:
             )
             for run in found.runs
         )
-        parts += [TextTable(columns, rows), Paragraph("success rates so far, with 95 % intervals over tasks (Wilson)")]
+        parts += [TextTable(columns, rows), Paragraph("success rates so far, with 95 % intervals over tasks")]
     else:
         parts.append(Paragraph(f"no runs in {root}"))
     parts += [Paragraph(f"not read: {one.reason}") for one in found.unread[:_UNREAD]]

@@ -163,9 +163,9 @@ def _below(summary: Summary, *, verbose: bool) -> list[str]:
     lines = []
     gap, same, revisions = summary.gap, summary.consistency, summary.revisions
     if gap is not None and gap.p is not None:
-        test, only = ("McNemar exact", "only") if summary.samples == 1 else ("exchange test", "more often")
+        test, won = ("McNemar exact", "only") if summary.samples == 1 else ("exchange test", "more often")
         lines.append(
-            f"CoT - prompt: {test} p = {gap.p:.3g}; tasks won in prompt mode {only} {gap.prompt_only}, in CoT mode {only} "
+            f"CoT - prompt: {test} p = {gap.p:.3g}; tasks won {won} in prompt mode {gap.prompt_only}, {won} in CoT mode "
             f"{gap.cot_only}"
         )
     if same is not None:

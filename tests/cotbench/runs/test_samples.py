@@ -19,8 +19,9 @@ from cotbench.runs.episode import Episode, row_of
 from cotbench.runs.manifest import Manifest, RunConfig
 from cotbench.runs.plan import make_plan
 from cotbench.runs.results import load_run
+from cotbench.runs.run_status import FollowedRun
 from cotbench.runs.runner import run
-from cotbench.runs.summary import Summary, summarize
+from cotbench.runs.summary import SUMMARY, Summary, summarize
 from cotbench.runs.task_rows import by_task
 from cotbench.stats import estimates
 from tests.lines import read_objects
@@ -143,6 +144,17 @@ def test_a_board_takes_no_run_with_samples(sampled: Path) -> None:
     with pytest.raises(SubmissionError, match=r"config\.samples is 3: an entry has one episode of each task and mode"):
         read_finished(sampled / "three")
     read_finished(sampled / "one")
+
+
+def test_a_finished_run_of_several_samples_is_listed_as_such(sampled: Path) -> None:
+    status = FollowedRun(sampled / "three").status()
+    assert (status.state, status.done) == ("finished", status.planned)
+    (sampled / "three" / SUMMARY).rename(sampled / SUMMARY)
+    try:
+        unfinished = FollowedRun(sampled / "three").status()
+    finally:
+        (sampled / SUMMARY).rename(sampled / "three" / SUMMARY)
+    assert unfinished.success == status.success, "a task counts once"
 
 
 def test_the_table_names_the_samples(
