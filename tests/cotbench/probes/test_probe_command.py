@@ -165,7 +165,7 @@ def test_an_agent_that_shows_no_model_leaves_nothing_behind(
     out = tmp_path / "out"
     arguments = ["probe", "attention", "--agent", "random", "--reference", _run(probed), "--states", "2", "--out", str(out)]
     assert run_cli(arguments) == 2
-    assert "which random does not show" in capsys.readouterr().err
+    assert "which random does not give" in capsys.readouterr().err
     assert not out.exists()
 
 
