@@ -166,7 +166,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
         only_second: pairs that are a success on the second side alone.
     """
     n, fewer = only_first + only_second, min(only_first, only_second)
-    ways = total = 1
+    ways = total = 1  # In whole numbers, so that only the last division rounds.
     for k in range(fewer):
         ways = ways * (n - k) // (k + 1)
         total += ways

@@ -46,8 +46,8 @@ class ArmTraces(BaseModel):
     seed: int | None = Field(None, ge=0, description="seed of the draw of episodes and of the teacher")
 
     @property
-    def own(self) -> dict[str, Any]:
-        """What the arm says of its own; not "what was set": a study's folder holds all fields."""
+    def changes(self) -> dict[str, Any]:
+        """What differs from the study's traces; not the fields that "were set": a study's folder holds all of them."""
         return self.model_dump(exclude_none=True)
 
 
@@ -177,7 +177,7 @@ class StudyConfig(BaseModel):
             _among("seed", one.seeds, self.seeds)
         splits_ = {split for splits in self.envs.values() for split in splits}
         for one in self.arms:
-            if one.traces is not None and not one.traces.own:
+            if one.traces is not None and not one.traces.changes:
                 raise UsageError(f"arm {one.name}: its traces are empty: name a teacher, episodes or seed, or omit them")
         for where in (*self.runs, *self.probes):
             _among("arm", where.arms, arms)
@@ -193,7 +193,7 @@ class StudyConfig(BaseModel):
     def traces_of(self, arm: str) -> Traces:
         """Return what an arm is trained on: the study's traces, with what the arm says of its own."""
         own = self.arm(arm).traces
-        return self.traces if own is None else self.traces.model_copy(update=own.own)
+        return self.traces if own is None else self.traces.model_copy(update=own.changes)
 
     def elicitation_of(self, arm: str | None) -> dict[str, Any]:
         """Return how an arm's answers are asked for: as the study says, with what the arm says of its own.

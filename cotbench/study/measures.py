@@ -105,7 +105,7 @@ def conflict_domains(scope: Scope, arm: str) -> Level | None:
 
 def conflict_splits(scope: Scope) -> tuple[str, ...]:
     """Return the splits out of domain on which the first probe `conflict` is made."""
-    return scope.outside_of(next((one for one in scope.data.config.probes if one.probe == "conflict"), None))
+    return _probed_outside(scope, "conflict")
 
 
 def share_level(scope: Scope, cell: StudyCell, probe: str) -> Level | None:
@@ -164,10 +164,12 @@ def arm_differences(scope: Scope, arm: str, baseline: str, split: str) -> list[L
 
 def outside_differences(scope: Scope, arm: str, baseline: str) -> list[Level | None]:
     """Return the same over the tasks of all splits out of domain on which it was measured, together."""
-    config = scope.data.config
-    probe = next((one for one in config.probes if one.probe == "alignment"), None)
-    runs = next((one for one in config.runs if scope.outside_of(one)), None)
-    return _differences(scope, (arm, baseline), scope.outside_of(probe), scope.outside_of(runs))
+    played = scope.measured_outside(scope.data.config.runs)
+    return _differences(scope, (arm, baseline), _probed_outside(scope, "alignment"), played)
+
+
+def _probed_outside(scope: Scope, probe: str) -> tuple[str, ...]:
+    return scope.measured_outside([scope.data.config.probes[number] for number in scope.data.measures(probe)[:1]])
 
 
 def _differences(scope: Scope, arms: Sequence[str], probed: Sequence[str], played: Sequence[str]) -> list[Level | None]:

@@ -4,6 +4,7 @@ identified by its recipe and options, a split by being out of domain or not; nei
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,15 +127,15 @@ class Scope:
         source, scheme = env_entry(self.env).source(), self.data.config.scheme
         return tuple(split for split in self.splits if source.out_of_domain(scheme, split))
 
-    def outside_of(self, measure: Where | None) -> tuple[str, ...]:
-        """Return the names of the splits out of domain on which a measurement is made.
+    def measured_outside(self, measures: Sequence[Where]) -> tuple[str, ...]:
+        """Return the names of the splits out of domain on which any of some measurements is made.
 
         Args:
-            measure: one of the study's probes or runs; None for one that the study does not make.
+            measures: of the study's probes or runs.
         """
-        if measure is None:
-            return ()
-        return tuple(split for split in self.out_of_domain if measure.splits is None or split in measure.splits)
+        return tuple(
+            split for split in self.out_of_domain if any(one.splits is None or split in one.splits for one in measures)
+        )
 
     @property
     def headline(self) -> str:

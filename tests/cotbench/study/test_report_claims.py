@@ -71,6 +71,13 @@ def test_a_small_change_decides_nothing() -> None:
     assert claim.verdict == "cannot tell" or (claim.difference is not None and (claim.difference.low or 0) > 0)
 
 
+def test_out_of_domain_is_where_it_was_measured() -> None:
+    text = NO_70.replace('["id", "ood"]', '["id", "ood", "ood_room"]') + 'splits = ["id", "ood_room"]\n'
+    claim = _claims(_study(_both_rise, lambda share: 0.2 + 0.6 * share, text))["... and out of domain more so"]
+    assert claim.here == "change on ood_room minus in domain"
+    assert claim.test is not None and claim.test.estimate is not None
+
+
 def test_one_seed_decides_nothing() -> None:
     scope = _study(_both_rise, text=STUDY.replace("seeds = [0, 1, 2]", "seeds = [0]"))
     assert {claim.verdict for claim in claims_of(scope)} == {"cannot tell"}

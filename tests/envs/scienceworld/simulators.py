@@ -4,8 +4,8 @@ than most of these tests; that it starts, is lost, and ends with its environment
 
 from __future__ import annotations
 
-import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cotbench.envs.scienceworld.server import STEP_SECONDS, Server
@@ -17,8 +17,6 @@ class Lent:
     """A simulator; closed, it is kept for the next one who wants one, unless a call went wrong."""
 
     def __init__(self, seconds: float = STEP_SECONDS) -> None:
-        if not _idle:
-            atexit.register(_close)
         waiting = _idle.setdefault(seconds, [])
         self._seconds = seconds
         self._server: Server | None = waiting.pop() if waiting else Server(seconds)
@@ -45,7 +43,10 @@ class Lent:
             _idle[self._seconds].append(server)
 
 
-def _close() -> None:
+@contextmanager
+def closed_at_the_end() -> Iterator[None]:
+    """Close what is kept when the last test of a file is over: tests of others look for a Java left behind."""
+    yield
     for servers in _idle.values():
-        for server in servers:
-            server.close()
+        while servers:
+            servers.pop().close()

@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Any:
         yield opened
 
 
-@pytest.mark.parametrize("examples", ["8"])
+@pytest.mark.parametrize("examples", ["15"])
 def test_nothing_that_can_be_asked_breaks_the_server(store: Any, tmp_path: Path, examples: str) -> None:
     bundles = tmp_path / "bundles"
     bundles.mkdir()
