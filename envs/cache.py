@@ -65,7 +65,7 @@ def cache_writes(folder: Path) -> Iterator[None]:
 
 def _cache_error(folder: Path, error: OSError) -> MissingDataError:
     return MissingDataError(
-        f"cannot write to the cache folder {folder} ({error.strerror}): make room there, or set COTBENCH_CACHE to a folder "
+        f"cannot write to the cache folder {folder} ({error.strerror}): free some space there, or set COTBENCH_CACHE to a folder "
         "that can be written to"
     )
 

@@ -14,9 +14,7 @@ from cotbench.stats.formatting import estimate_cell, format_estimate
         (0.2, -0.001, 0.4, "+0.20 [-0.00, +0.40]"),
     ],
 )
-def test_only_an_end_of_an_interval_is_a_negative_zero(
-    mean: float, low: float, high: float, text: str
-) -> None:
+def test_only_an_end_of_an_interval_is_a_negative_zero(mean: float, low: float, high: float, text: str) -> None:
     estimate = Estimate(n=5, mean=mean, low=low, high=high)
     assert format_estimate(estimate, signed=True) == text
     assert format_estimate(estimate) == text.replace("+", "")

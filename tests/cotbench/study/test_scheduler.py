@@ -82,7 +82,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that was never disturbed. In processes of its own: the slow tests below, and tests/test_toy_package.py."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cotbench.cli.study._executor", inline_executor)
+        patch.setattr("cotbench.api.study._executor", inline_executor)
         assert run_cli(["study", str(_write(folder)), "--out", str(folder / "out")]) == 0
     return folder / "out"
 
