@@ -19,7 +19,10 @@ from cotbench.envs.cache import cache_folder, cache_lock
 from cotbench.errors import AgentError, MissingDataError
 from tests.conftest import needs_hf
 
-SAID = "error: cannot write to the cache folder {} ({}): free some space there, or set COTBENCH_CACHE to a folder that can be written to"
+SAID = (
+    "error: cannot write to the cache folder {} ({}): free some space there, or set COTBENCH_CACHE to a folder that can be "
+    "written to"
+)
 
 
 def _fails(number: int) -> Callable[..., Any]:
