@@ -12,6 +12,15 @@ import typer
 from cotbench.cli.terminal import echo_json, print_tables
 
 
+_APART = " (in an environment of its own, without constraints.txt)"
+_NOTES = {
+    "reference": " (only to compare with upstream; needs cmake and a C++ compiler)",
+    "inspect": _APART,
+    "verifiers": _APART,
+}
+"""What stands behind the command that installs an extra."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One package, device or data set: its state, and the command that fixes it (empty when nothing is wrong)."""
@@ -63,13 +72,21 @@ def _packages() -> list[Finding]:
         "pyarrow": "train",
         "pandas": "pandas",
         "peft": "adapter",
+        "bitsandbytes": "quantize",
         "matplotlib": "report",
         "jinja2": "report",
         "sqlalchemy": "leaderboard",
         "fastapi": "leaderboard",
         "uvicorn": "leaderboard",
+        "starlette": "view",
+        "psycopg": "postgres",
         "openai": "openai",
         "tenacity": "openai",
+        "socksio": "socks",
+        "trl": "trl",
+        "datasets": "trl",
+        "inspect-ai": "inspect",
+        "verifiers": "verifiers",
         **{name: entry.extra for entry in builtin_entries() for name in entry.modules},
         "textworld": "reference",
         "alfworld": "reference",
@@ -79,8 +96,7 @@ def _packages() -> list[Finding]:
         try:
             findings.append(Finding(name, version(name)))
         except PackageNotFoundError:
-            needs = " (only to compare with upstream; needs cmake and a C++ compiler)" if extra == "reference" else ""
-            findings.append(Finding(name, "missing", install_command(extra) + needs))
+            findings.append(Finding(name, "missing", install_command(extra) + _NOTES.get(extra, "")))
     return findings
 
 
