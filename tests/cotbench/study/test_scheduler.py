@@ -14,6 +14,7 @@ import pytest
 from cotbench.cli import run_cli
 from cotbench.errors import RunFolderError, UsageError
 from cotbench.probes.folder import read_probe
+from cotbench.report.typography import typeset
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyCell, read_data
 from cotbench.study.folder import checkpoint, command_of, folder_of, is_done
@@ -95,7 +96,7 @@ def test_a_study_ends_with_its_report(done: Path) -> None:
     shown = " ".join(Read((done / "report" / "index.html").read_text()).text.split())
     assert len(numbers["answer"]) == 2, "the gap, and the conflict"
     for text in (*numbers["answer"], *titles):
-        assert " ".join(text.split()) in shown
+        assert " ".join(typeset(text).split()) in shown
 
 
 def test_its_numbers_are_those_of_its_probes(done: Path) -> None:
