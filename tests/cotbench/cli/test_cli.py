@@ -217,7 +217,9 @@ def test_doctor_says_how_to_mend(cli: Any, real_games: Path, monkeypatch: pytest
     findings = {row["what"]: row for row in json.loads(out)}
     assert findings["textworld"]["mend"].startswith(install_command("reference"))
     assert findings["starlette"]["mend"] == install_command("view")
-    assert findings["inspect-ai"]["mend"].startswith(install_command("inspect")) and "of its own" in findings["inspect-ai"]["mend"]
+    assert (
+        findings["inspect-ai"]["mend"].startswith(install_command("inspect")) and "of its own" in findings["inspect-ai"]["mend"]
+    )
     assert findings["data smollm2"]["mend"] == "cotbench data fetch smollm2"
     assert findings["ALFWorld valid_seen"]["found"] == "140 of 140 games" and not findings["ALFWorld valid_seen"]["mend"]
     assert (
