@@ -11,7 +11,6 @@ import typer
 
 from cotbench.cli.terminal import echo_json, print_tables
 
-
 _APART = " (in an environment of its own, without constraints.txt)"
 _NOTES = {
     "reference": " (only to compare with upstream; needs cmake and a C++ compiler)",
