@@ -82,7 +82,7 @@ def test_the_library_accepts_it_and_reads_the_records(traces: Path) -> None:
         lines = [json.loads(line) for line in (traces / file).read_text("utf-8").splitlines()]
         records = list(read.records(table))
         assert [one[f"{table}/task"].decode() for one in records] == [line["task"] for line in lines]
-    assert [step.decode() for step in list(read.records("default"))[0]["default/actions"]] == json.loads(
+    assert [step.decode() for step in next(iter(read.records("default")))["default/actions"]] == json.loads(
         (traces / "traces.jsonl").read_text("utf-8").splitlines()[0]
     )["actions"]
 
