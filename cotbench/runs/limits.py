@@ -50,9 +50,9 @@ class Price(BaseModel):
 
     model_config = _STRICT
 
-    prompt: float = Field(ge=0)
-    cached: float | None = Field(None, ge=0)
-    completion: float = Field(ge=0)
+    prompt: float = Field(ge=0, le=_MILLION)
+    cached: float | None = Field(None, ge=0, le=_MILLION)
+    completion: float = Field(ge=0, le=_MILLION)
 
     def dollars(self, *, prompt: int, cached: int, completion: int) -> float:
         """Return the price of some tokens.

@@ -87,7 +87,7 @@ class Store:
             SubmissionError: its team looks like another one.
         """
         manifest = bundle.manifest
-        summary = summarize(bundle.episodes, manifest)
+        summary = summarize(bundle.episodes, manifest, bundle.price)
         sequences = sequences_of(bundle.episodes)
         row = {
             "id": bundle.digest[:ID_DIGITS],

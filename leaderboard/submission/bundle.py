@@ -19,6 +19,7 @@ from cotbench.leaderboard.submission.json_reader import quote_value, read_model,
 from cotbench.leaderboard.submission.run_reader import read_finished
 from cotbench.runs import manifest as manifests
 from cotbench.runs.episode import EPISODES, Episode
+from cotbench.runs.limits import Price
 from cotbench.runs.line_digest import LineDigestError, with_digest, without_digest
 from cotbench.runs.manifest import MANIFEST, Manifest
 from cotbench.runs.results import load_run
@@ -37,18 +38,20 @@ class Bundle:
         manifest: how the run was made, as the submitter says.
         episodes: what was played, as the submitter says.
         digest: sha256 of what was played, in hexadecimal digits: all of the episodes but `seconds`, and what they were played
-            by and on. The details are not in it.
+            by and on. Neither the details nor the price are in it.
+        price: of the agent's model, as the submitter says; None where none was given.
     """
 
     details: Details
     manifest: Manifest
     episodes: tuple[Episode, ...]
     digest: str
+    price: Price | None = None
 
     @classmethod
-    def of(cls, details: Details, manifest: Manifest, episodes: Sequence[Episode]) -> Self:
+    def of(cls, details: Details, manifest: Manifest, episodes: Sequence[Episode], price: Price | None = None) -> Self:
         """Make a bundle and compute its digest."""
-        return cls(details, manifest, tuple(episodes), _digest(manifest, episodes))
+        return cls(details, manifest, tuple(episodes), _digest(manifest, episodes), price)
 
 
 def pack(folder: Path, details: Details) -> bytes:
@@ -60,9 +63,9 @@ def pack(folder: Path, details: Details) -> bytes:
         RunFolderError: not a run folder, a suite's, in use, damaged or unfinished.
         SubmissionError: its summary is not what its episodes give, or it is too large.
     """
-    manifest, episodes = read_finished(folder)
+    manifest, episodes, price = read_finished(folder)
     public = [episode.model_copy(update={"error_kind": None, "traceback": None}) for episode in episodes]
-    data = repack(Bundle.of(details, manifest, public))
+    data = repack(Bundle.of(details, manifest, public, price))
     unpack(data)
     return data
 
@@ -93,7 +96,9 @@ def repack(bundle: Bundle) -> bytes:
     Raises:
         SubmissionError: they are more than a submission may have.
     """
-    submission = {"format": FORMAT, "details": bundle.details.model_dump(mode="json")}
+    submission: dict[str, Any] = {"format": FORMAT, "details": bundle.details.model_dump(mode="json")}
+    if bundle.price is not None:
+        submission["price"] = bundle.price.model_dump(mode="json")
     head = json.dumps(submission, indent=2).encode() + b"\n"
     manifest = bundle.manifest.model_dump_json(indent=2).encode() + b"\n"
     lines = _lines(bundle, limits.EXPANDED - len(head) - len(manifest))
@@ -126,9 +131,9 @@ def unpack(data: bytes | BinaryIO) -> Bundle:
         SubmissionError: it is not one: says what is wrong, in which file, line and field.
     """
     members = read_archive(_content(data), _LARGEST, limits.EXPANDED)
-    details = _details(members[SUBMISSION].content())
+    details, price = _submission(members[SUBMISSION].content())
     manifest = _manifest(members[MANIFEST].content())
-    return Bundle.of(details, manifest, list(_episodes(members[EPISODES], manifest.has_digests)))
+    return Bundle.of(details, manifest, list(_episodes(members[EPISODES], manifest.has_digests)), price)
 
 
 def _content(data: bytes | BinaryIO) -> bytes:
@@ -145,15 +150,19 @@ def _read(file: BinaryIO) -> Iterator[bytes]:
         yield piece
 
 
-def _details(text: bytes) -> Details:
+def _submission(text: bytes) -> tuple[Details, Price | None]:
     document = read_object(text, SUBMISSION)
     require_format(document, FORMAT, SUBMISSION)
-    require_fields(document, ("format", "details"), SUBMISSION)
+    require_fields(document, ("format", "details", "price"), SUBMISSION, optional=("price",))
     details = document["details"]
     if not isinstance(details, dict):
         raise SubmissionError(f"{SUBMISSION}: details is {quote_value(details)}, not an object")
     require_fields({"team": "", "link": "", **details}, tuple(Details.model_fields), SUBMISSION)
-    return Details.checked(**details)
+    price = document.get("price")
+    if price is not None and not isinstance(price, dict):
+        raise SubmissionError(f"{SUBMISSION}: price is {quote_value(price)}, not an object")
+    given = None if price is None else read_model(Price, json.dumps(price).encode(), f"{SUBMISSION}: price")
+    return Details.checked(**details), given
 
 
 def _manifest(text: bytes) -> Manifest:

@@ -16,6 +16,7 @@ from cotbench.leaderboard.submission.check_tasks import check_samples
 from cotbench.prompting.elicitation import MODES
 from cotbench.runs.episode import EPISODES, Episode, episode_key, read_episodes
 from cotbench.runs.folder import lock_folder
+from cotbench.runs.limits import Price
 from cotbench.runs.manifest import MANIFEST, RUN_FOLDER, SUITE, Manifest, read_manifest
 from cotbench.runs.suite import is_suite, read_configs
 from cotbench.runs.summary import SUMMARY, Summary, summarize
@@ -24,8 +25,8 @@ _SAME = 1e-6
 """Relative difference of two numbers that are taken for the same: another machine rounds a bootstrap otherwise."""
 
 
-def read_finished(folder: Path) -> tuple[Manifest, list[Episode]]:
-    """Read a run's manifest and its episodes.
+def read_finished(folder: Path) -> tuple[Manifest, list[Episode], Price | None]:
+    """Read a run's manifest, its episodes, and the price of its model where it was given.
 
     Raises:
         RunFolderError: not a run folder, a suite's, in use, damaged or unfinished.
@@ -48,7 +49,7 @@ def read_finished(folder: Path) -> tuple[Manifest, list[Episode]]:
             f"{folder / SUMMARY} is not what the episodes beside it give: {path} is {before}, they give {now}; "
             f"submit a run as it was played (cotbench run --resume {folder} writes the summary again)"
         )
-    return manifest, episodes
+    return manifest, episodes, stored.price
 
 
 def run_folders(folder: Path) -> list[Path]:

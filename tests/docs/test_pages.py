@@ -52,6 +52,16 @@ def test_a_longer_page_runs(session: Session, name: str, tmp_path: Path) -> None
     _run(session, name, tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("matplotlib", "jinja2", "sqlalchemy")), reason="no extras report, leaderboard"
+)
+def test_the_readme_runs_behind_its_two_commands(session: Session, tmp_path: Path) -> None:
+    """Those two install, and are run in a new environment."""
+    assert play_page(session, ROOT / "README.md", tmp_path) == []
+    assert (tmp_path / "runs" / "cautious" / "summary.json").is_file()
+
+
 def test_every_block_is_run_or_says_why_not() -> None:
     for name in _NAMES:
         found = read_blocks(DOCS / name)

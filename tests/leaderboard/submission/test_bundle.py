@@ -20,11 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotbench.errors import RunFolderError, SubmissionError
+from cotbench.leaderboard.store.store import Store
 from cotbench.leaderboard.submission import limits
 from cotbench.leaderboard.submission.bundle import Bundle, pack, repack, unpack
 from cotbench.leaderboard.submission.checks import check
 from cotbench.leaderboard.submission.details import Details
 from cotbench.runs.folder import lock_folder, open_folder
+from cotbench.runs.limits import Price
 from cotbench.runs.plan import make_plan
 from cotbench.runs.results import load_run
 from cotbench.runs.runner import read_manifest
@@ -51,6 +53,20 @@ def test_a_run_comes_back_as_it_was_played() -> None:
     assert bundle.details == DETAILS and bundle.manifest == run.manifest
     assert list(bundle.episodes) == run.records and len(run.records) == 8
     assert unpack(io.BytesIO(packed())) == bundle == unpack(repack(bundle))
+
+
+def test_a_price_goes_with_the_run_and_is_not_part_of_what_was_played(tmp_path: Path) -> None:
+    run, price = load_run(played()), Price(prompt=1.0, completion=2.5)
+    folder = made.copied(played(), tmp_path / "run")
+    (folder / "summary.json").write_text(summarize(run.records, run.manifest, price).model_dump_json(), "utf-8")
+    bundle = unpack(pack(folder, DETAILS))
+    assert bundle.price == price and unpack(repack(bundle)) == bundle
+    assert bundle.digest == unpack(packed()).digest
+    assert unpack(packed()).price is None and b"price" not in members(packed())["submission.json"]
+    with Store.open(str(tmp_path / "board.db")) as store:
+        entry, _ = store.add(bundle, (), repack(bundle))
+        dollars = entry.summary.modes["cot"].dollars
+    assert dollars is not None and dollars.n == 4
 
 
 def test_a_submission_holds_no_traceback(tmp_path: Path) -> None:
@@ -644,6 +660,22 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "details that are none": (
         lambda: edited(packed(), submission=setting("details", to=[])),
         "submission.json: details is '[]', not an object",
+    ),
+    "a price that is none": (
+        lambda: edited(packed(), submission=setting("price", to=3)),
+        "submission.json: price is '3', not an object",
+    ),
+    "a price below nothing": (
+        lambda: edited(packed(), submission=setting("price", to={"prompt": -1, "completion": 1})),
+        "submission.json: price: prompt: Input should be greater than or equal to 0",
+    ),
+    "a price beyond all": (
+        lambda: edited(packed(), submission=setting("price", to={"prompt": 1, "completion": 1e300})),
+        "submission.json: price: completion: Input should be less than or equal to 1000000",
+    ),
+    "a price of something else": (
+        lambda: edited(packed(), submission=setting("price", to={"prompt": 1, "completion": 1, "image": 1})),
+        "submission.json: price: image: is a field that this cotbench does not know",
     ),
     "no name": (lambda: edited(packed(), submission=setting("details", to={})), "submission.json: name is missing"),
     "one detail more": (lambda: _details(email="x"), "submission.json: 'email' is a field that this cotbench does not know"),
