@@ -55,6 +55,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if find_spec("hypothesis") is not None:
+        from hypothesis import HealthCheck, settings
+
+        # How long an example takes to make says how busy the machine is.
+        settings.register_profile("cotbench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        settings.load_profile("cotbench")
     if config.getoption("--list-skipped") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_ListSkipped(Path(config.getoption("--list-skipped"))))
 

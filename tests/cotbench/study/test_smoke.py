@@ -12,11 +12,12 @@ import pytest
 
 import cotbench
 from cotbench.cli import run_cli
+from cotbench.report.typography import typeset
 from cotbench.study.config import read_study
 from cotbench.study.folder import is_done
 from cotbench.study.plan import make_study_plan
 from tests.conftest import needs_hf
-from tests.cotbench.report.pages import needs_report
+from tests.cotbench.report.pages import Read, needs_report
 from tests.cotbench.study.inline import inline_executor
 
 pytestmark = [needs_hf, needs_report]
@@ -93,7 +94,8 @@ def test_all_stages_are_done_and_all_sections_are_there(study: str, smoke: Path)
 def test_every_figure_and_table_says_n_and_interval_and_the_page_the_elicitation(smoke: Path) -> None:
     numbers = json.loads((smoke / "numbers.json").read_text())
     assert any(re.fullmatch(r"Elicitation prefill [0-9a-f]{16}, temperature 0\.", note) for note in numbers["notes"])
-    assert all(note in (smoke / "report" / "index.html").read_text() for note in numbers["notes"])
+    shown = " ".join(Read((smoke / "report" / "index.html").read_text()).text.split())
+    assert all(typeset(note) in shown for note in numbers["notes"])
     items = [item for section in numbers["sections"] for item in section["items"]]
     assert len(items) > 15
     for item in items:
