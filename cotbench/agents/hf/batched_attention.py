@@ -91,14 +91,13 @@ def gather_attention(query: Any, keys: Any, values: Any, meta: BatchedPass, rule
     """
     import torch
 
-    out = query.new_zeros((query.shape[0], query.shape[1], values.shape[2]))
+    out = query.new_zeros((query.shape[0] + 1, query.shape[1], values.shape[2]))  # The last row is what empty tiles write.
     most_blocks = -(-meta.longest // BLOCK) + 1  # The last block of the prefix may be partly filled.
     scores = meta.shape.tile_rows * query.shape[1] * most_blocks * BLOCK
     for tiles in meta.tiles.split(max(1, _SCORES_AT_ONCE // scores)):
         rows, part = _gather_tiles(query, keys, values, meta, rule, tiles.long(), most_blocks)
-        # A row that no tile has gets the result of a copy of the tile's first row, which is the same.
         out.index_put_((rows.reshape(-1),), torch.flatten(part, 0, 1))
-    return out
+    return out[:-1]
 
 
 def _gather_tiles(
@@ -110,7 +109,7 @@ def _gather_tiles(
     first, count, position, prefix, prefix_place, own_place = tiles.unbind(1)
     device = query.device
     index = torch.arange(meta.shape.tile_rows, device=device)[None]
-    index = torch.where(index < count[:, None], index, 0)
+    index = torch.where(index < count[:, None], index, 0)  # Where a tile has fewer rows, copies of its first.
     rows = first[:, None] + index
     # Blocks of the prefix, then the sequence's own; what lies behind them is masked.
     block = torch.arange(most_blocks, device=device)[None]
@@ -135,7 +134,6 @@ def _gather_tiles(
     if rule.softcap is not None:
         score = torch.tanh(score / rule.softcap) * rule.softcap
     score = score.masked_fill(~seen[:, None, None], float("-inf"))
-    # An empty tile sees nothing; its rows are nobody's.
-    weights = torch.softmax(score.to(torch.promote_types(score.dtype, torch.float32)), dim=-1).nan_to_num(0.0)
+    weights = torch.softmax(score.to(torch.promote_types(score.dtype, torch.float32)), dim=-1)
     part = weights.to(values.dtype) @ values[slots].transpose(1, 2)[:, :, None]
-    return rows, part.permute(0, 3, 1, 2, 4).flatten(2, 3)
+    return torch.where(count[:, None] > 0, rows, query.shape[0]), part.permute(0, 3, 1, 2, 4).flatten(2, 3)

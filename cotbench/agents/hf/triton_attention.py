@@ -43,7 +43,10 @@ def default_launch(rows: int, size: int, itemsize: int) -> Launch:
     return Launch(8 if rows * size >= 128 * 128 else 4, stages)
 
 
-@triton.jit  # type: ignore[misc, unused-ignore]
+# What changes from pass to pass must not compile the kernel anew.
+@triton.jit(  # type: ignore[misc, unused-ignore]
+    do_not_specialize=["tokens", "window"], do_not_specialize_on_alignment=["tiles", "table"]
+)
 def _attend_tile(
     query,
     keys,
@@ -165,7 +168,7 @@ def _attend_tile(
         tl.store(log_sums + part, log_sum, mask=valid)
 
 
-@triton.jit  # type: ignore[misc, unused-ignore]
+@triton.jit(do_not_specialize=["tokens"])  # type: ignore[misc, unused-ignore]
 def _merge_parts(
     parts,
     log_sums,
@@ -191,7 +194,7 @@ def _merge_parts(
     tl.store(out + place * VALUE_SIZE + value_index, merged.to(out.dtype.element_ty), mask=value_index < VALUE_SIZE)
 
 
-@triton.jit  # type: ignore[misc, unused-ignore]
+@triton.jit(do_not_specialize_on_alignment=["slots"])  # type: ignore[misc, unused-ignore]
 def _write_row(
     keys,
     values,
