@@ -21,6 +21,12 @@ of the prefix and its own begin."""
 _WARP_ROWS = 16
 """Rows of the smallest matrix product of a tensor core."""
 
+_TENSOR_CORE_BYTES = 2
+"""Numbers of so many bytes go through tensor cores."""
+
+_PROGRAMS, _MOST_SPLITS = 512, 32
+"""Programs that keep all multiprocessors of a GPU busy, and parts of a tile's keys at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class PassShape:
@@ -102,16 +108,25 @@ class BatchedPass:
         return self.packed[self.shape.header :]
 
 
-def tile_rows_for(spans: Sequence[Any], group: int) -> int:
+def tile_rows_for(longest: int, group: int, itemsize: int) -> int:
     """Return how many rows a tile takes: as many as one matrix product of a tensor core, or of a warp group for long spans.
 
     Args:
-        spans: the new tokens.
+        longest: new tokens of the longest span.
         group: query heads that share a key head; a product has so many rows for each row of a tile.
+        itemsize: bytes of a number; float32 has no tensor core, and more rows do not fit into the registers.
     """
-    longest = max(len(span.ids) for span in spans)
-    rows = _WARP_ROWS if longest * group <= 2 * _WARP_ROWS else 4 * _WARP_ROWS
+    rows = _WARP_ROWS if longest * group <= 2 * _WARP_ROWS or itemsize > _TENSOR_CORE_BYTES else 4 * _WARP_ROWS
     return max(1, rows // group)
+
+
+def split_count(tiles: int, pool: BlockPool) -> int:
+    """Return into how many parts the keys of each tile are split, so that all multiprocessors have work; a power of two."""
+    programs = tiles * min(shape.heads for shape in pool.shapes.values())
+    splits = 1
+    while programs * splits < _PROGRAMS and splits < _MOST_SPLITS:
+        splits *= 2
+    return splits
 
 
 def count_tiles(spans: Sequence[Any], tile_rows: int) -> int:
