@@ -116,8 +116,10 @@ def test_bfloat16_tokens_agree_with_one_sequence_at_a_time(cuda: Any) -> None:
     assert agree >= 0.99 * total and total > 500
 
 
-@pytest.mark.parametrize("softcap, window", [(None, None), (30.0, None), (None, 100), (20.0, 70)])
-@pytest.mark.parametrize("size, query, key", [(64, 6, 2), (80, 4, 4), (128, 8, 2), (256, 4, 1), (16, 4, 2)])
+@pytest.mark.parametrize(
+    "size, query, key, softcap, window",
+    [(64, 6, 2, None, None), (80, 4, 4, 30.0, None), (128, 8, 2, None, 100), (256, 4, 1, None, None), (16, 4, 2, 20.0, 70)],
+)
 @pytest.mark.parametrize("dtype, bound", [("float32", 1e-5), ("bfloat16", 1e-2), ("float16", 2e-3)])
 def test_the_kernel_computes_what_float64_does(
     cuda: Any, dtype: str, bound: float, size: int, query: int, key: int, softcap: float | None, window: int | None
@@ -125,7 +127,7 @@ def test_the_kernel_computes_what_float64_does(
     import torch
 
     from cotbench.agents.hf.batched_attention import AttentionRule, gather_attention
-    from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, count_tiles, pack_pass
+    from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, count_tiles, pack_pass, tile_rows_for
     from cotbench.agents.hf.block_pool import BlockPool, LayerShape, PagedCache
     from cotbench.agents.hf.triton_attention import paged_attention, write_blocks
 
@@ -137,7 +139,8 @@ def test_the_kernel_computes_what_float64_does(
         [TokenSpan([1] * 150, lane), TokenSpan([1] * 9, own, lane, 150), TokenSpan([1] * 70, short)],
         [TokenSpan([1], own, lane), TokenSpan([1], short), TokenSpan([1] * 3, other, lane)],
     )
-    for spans, tile_rows, splits in zip(passes, (16, 4), (1, 4), strict=True):
+    for spans, splits in zip(passes, (1, 4), strict=True):
+        tile_rows = tile_rows_for(max(len(span.ids) for span in spans), query // key, pool.dtype.itemsize)
         count = sum(len(span.ids) for span in spans)
         shape = PassShape(count + 3, 1, count_tiles(spans, tile_rows) + 2, tile_rows)
         packed, longest = pack_pass(spans, shape)

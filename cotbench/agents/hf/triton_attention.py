@@ -45,7 +45,7 @@ def default_launch(rows: int, size: int, itemsize: int) -> Launch:
 
 # What changes from pass to pass must not compile the kernel anew.
 @triton.jit(  # type: ignore[misc, unused-ignore]
-    do_not_specialize=["tokens", "window"], do_not_specialize_on_alignment=["tiles", "table"]
+    do_not_specialize=["tokens", "window", "splits"], do_not_specialize_on_alignment=["tiles", "table"]
 )
 def _attend_tile(
     query,
@@ -66,6 +66,7 @@ def _attend_tile(
     value_head_stride,
     tokens,
     heads,
+    splits,
     GROUP: tl.constexpr,
     GROUP_PADDED: tl.constexpr,
     ROWS: tl.constexpr,
@@ -74,7 +75,7 @@ def _attend_tile(
     VALUE_SIZE: tl.constexpr,
     VALUE_PADDED: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
-    SPLITS: tl.constexpr,
+    SPLIT: tl.constexpr,
     SOFTCAP: tl.constexpr,
     WINDOW: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -113,7 +114,7 @@ def _attend_tile(
     if WINDOW:
         oldest = tl.maximum(position - window + 1, 0)
         begin = tl.where(oldest < prefix, oldest // BLOCK_SIZE, prefix_blocks + (oldest - prefix) // BLOCK_SIZE)
-    share = (end - begin + SPLITS - 1) // SPLITS
+    share = (end - begin + splits - 1) // splits
     low = begin + split * share
     high = tl.minimum(low + share, end)
 
@@ -159,7 +160,7 @@ def _attend_tile(
     token_head = (first_row + row).to(tl.int64) * heads + query_head
     store = valid[:, None] & (value_index < VALUE_SIZE)[None, :]
     result = gathered / tl.where(total == 0.0, 1.0, total)[:, None]
-    if SPLITS == 1:
+    if not SPLIT:
         tl.store(out + token_head[:, None] * VALUE_SIZE + value_index[None, :], result.to(out.dtype.element_ty), mask=store)
     else:
         part = token_head + split.to(tl.int64) * tokens * heads
@@ -295,6 +296,7 @@ def paged_attention(
         values.stride(1),
         tokens,
         heads,
+        meta.splits,
         GROUP=group,
         GROUP_PADDED=group_padded,
         ROWS=rows,
@@ -303,7 +305,7 @@ def paged_attention(
         VALUE_SIZE=value_size,
         VALUE_PADDED=_padded(value_size),
         BLOCK_SIZE=BLOCK,
-        SPLITS=meta.splits,
+        SPLIT=meta.splits > 1,
         SOFTCAP=rule.softcap is not None,
         WINDOW=rule.window is not None,
         PRECISION="ieee" if query.dtype == torch.float32 else "tf32",
