@@ -64,7 +64,9 @@ def _decided(agent: HFAgent, queries: list[Query]) -> list[Decision]:
 
 
 def _same(ours: list[Decision], theirs: list[Decision]) -> None:
-    assert [(one.raw, one.trace, one.action_tokens) for one in ours] == [(one.raw, one.trace, one.action_tokens) for one in theirs]
+    assert [(one.raw, one.trace, one.action_tokens) for one in ours] == [
+        (one.raw, one.trace, one.action_tokens) for one in theirs
+    ]
     for one, other in zip(ours, theirs, strict=True):
         assert one.action_logprob == pytest.approx(other.action_logprob, abs=2e-3)
 
@@ -149,7 +151,9 @@ def test_the_kernel_computes_what_float64_does(
         keys, values = (torch.randn(key, count + 3, size, device=cuda).to(pool.dtype).transpose(0, 1) for _ in range(2))
         layer = pool.layer(0)
         write_blocks(keys, values, layer, meta.slots)
-        assert all(torch.equal(part[meta.slots[:count].long()], new[:count]) for part, new in zip(layer, (keys, values), strict=True))
+        assert all(
+            torch.equal(part[meta.slots[:count].long()], new[:count]) for part, new in zip(layer, (keys, values), strict=True)
+        )
         expected = gather_attention(rows.double(), *(part.double() for part in layer), meta, rule)[:count]
         found = paged_attention(rows, *layer, meta, rule)[:count].double()
         assert (found - expected).norm() <= bound * expected.norm()

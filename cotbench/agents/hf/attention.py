@@ -207,9 +207,7 @@ def _causal_mask(count: int, first: int, start: int, end: int, window: int | Non
     return mask if window is None else mask & (keys > queries - window)
 
 
-def _attend_span(
-    query: Any, own: tuple[Any, Any], prefix: tuple[Any, Any] | None, span: TokenSpan, rule: _LayerRule
-) -> Any:
+def _attend_span(query: Any, own: tuple[Any, Any], prefix: tuple[Any, Any] | None, span: TokenSpan, rule: _LayerRule) -> Any:
     """Return a span's attention output, block by block.
 
     Args:

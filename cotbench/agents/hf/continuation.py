@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.detokenizer import Detokenizer
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.generation import Generation, GenerationRequest, first_stop
 
@@ -70,9 +71,10 @@ class Continuation:
     def __init__(self, request: GenerationRequest, elicitation: Elicitation, chat: Chat, end_ids: frozenset[int]) -> None:
         self.request = request
         self.ids: list[int] = [] if request.forced is None else chat.encode(request.forced)
-        self._chat, self._end_ids = chat, end_ids
+        self._end_ids = end_ids
         self._sampler = Sampler(elicitation.temperature, elicitation.top_p, request.seed)
         self._logprobs: list[float] = []
+        self._text = Detokenizer(chat)
         self._text_after_token: list[str] = []
 
     @property
@@ -126,7 +128,7 @@ class Continuation:
         stop = "eos" if token in self._end_ids else None
         if stop is None:
             self.ids.append(token)
-            text = self._chat.decode(self.ids)
+            text = self._text.append(token)
             self._text_after_token.append(text)
             found = first_stop(text, self.request.stops, self.request.one_line)
             if found is not None:
