@@ -1,5 +1,5 @@
-"""Negative log-likelihood straight from hidden states, a piece at a time. Invariant: no more than `_LOGITS` logits exist at once,
-whatever the vocabulary and the number of tokens; the backward pass computes them again.
+"""Negative log-likelihood straight from hidden states, a piece at a time. Invariant: no more than `_LOGITS` logits exist at
+once, whatever the vocabulary and the number of tokens; the backward pass computes them again.
 
 A piece is two matrix products and a softmax of torch. What is left out compared with fused kernels: logits that never leave the
 chip; they take a few per cent of a step, since only supervised tokens have any.

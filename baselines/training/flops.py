@@ -2,9 +2,9 @@
 arithmetic counts, each token and each pair of tokens once: not what checkpointing computes again, nor padding, nor keys that a
 token does not see.
 
-A matrix product of a token with n weights takes 2n operations, its two gradients 4n (PaLM, arXiv:2204.02311, appendix B); an
-adapter's frozen weights need the gradient of the input alone, 2n. Attention takes 4 x heads x head size operations for each pair of
-a query and a key that it sees, and twice that backward.
+A matrix product of a token with n weights takes 2n operations, its two gradients 4n (PaLM, arXiv:2204.02311, appendix B); the
+weights that an adapter leaves frozen need the gradient of the input alone, 2n. Attention takes 4 x heads x head size operations
+for each pair of a query and a key that it sees, and twice that backward.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PEAKS = {
     "RTX 4090": 165.0,
     "RTX 3090": 71.0,
 }
-"""Dense bfloat16 peak by NVIDIA's data sheets, in 10^12 operations a second, by what a card's name contains; the first match counts."""
+"""Dense bfloat16 peak by NVIDIA's data sheets, 10^12 operations a second, by part of a card's name; the first match counts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,11 @@ checkpoint and nothing else.
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,18 @@ import transformers
 
 from cotbench.agents.hf.pretrained import first_line, hushed, is_disk_full, quiet
 from cotbench.baselines.training.dataset import PackedDataset
-from cotbench.baselines.training.loss import Losses, TreeLosses
+from cotbench.baselines.training.loss import Losses, TreeLosses, losses
 from cotbench.baselines.training.model import TrainableModel, mixes_precision, save
 from cotbench.baselines.training.options import TrainingOptions
+from cotbench.baselines.training.packing import install_packed_attention
 from cotbench.baselines.training.signal_hold import SignalHold
 from cotbench.baselines.training.trackers import guard_trackers, require_trackers
 from cotbench.baselines.training.trainer import TreeTrainer, newest_checkpoint, restore_counts, steps_at, write_card
-from cotbench.baselines.training.tree_attention import compile_layers
+from cotbench.baselines.training.tree_attention import compile_layers, uncompile_layers
 from cotbench.baselines.training.tree_row import bucket_lengths
 from cotbench.errors import CotbenchError
 
+_log = logging.getLogger(__name__)
 
 _CHECKPOINTING = (
     "activation_checkpointing"
@@ -34,8 +38,8 @@ _CHECKPOINTING = (
 )
 """The argument's name, which transformers has changed."""
 
-_SAMPLED, _BUCKETS = 64, 4
-"""Steps whose rows are measured before a training, and lengths that rows are then padded to."""
+_SAMPLED, _BUCKETS, _PADDING = 64, 4, 0.03
+"""Steps whose rows are measured before a training; the most lengths that rows are padded to; the padding that is let be."""
 
 
 def set_up_torch(threads: int | None, seed: int) -> None:
@@ -114,8 +118,10 @@ def fit(
     """
     hold = SignalHold()
     compute = prepare_kernels(trainable, dataset, checkpointing=getattr(args, _CHECKPOINTING))
+    compiled = compute is not trainable.losses
     trainer = TreeTrainer(
         compute=compute,
+        replace=partial(without_kernels, trainable) if compiled else None,
         card=lambda step, seen: {**record, "step": step, "progress": step / len(dataset.steps)},
         saves=saves,
         hold=hold,
@@ -134,8 +140,11 @@ def fit(
         checkpoint = newest_checkpoint(Path(args.output_dir))
     if checkpoint is not None:
         restore_counts(trainer, checkpoint)
-    with disk_full_as_error(Path(args.output_dir)), hold.held():
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    try:
+        with disk_full_as_error(Path(args.output_dir)), hold.held():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    finally:
+        uncompile_layers(trainable.model)
         if trainer.stopping and hold.number is None:
             hold.number = signal.SIGTERM  # Another process was told to stop.
     return trainer
@@ -155,7 +164,21 @@ def prepare_kernels(trainable: TrainableModel, dataset: PackedDataset, *, checkp
     compile_layers(trainable.model, checkpointing=checkpointing)
     every = -(-len(dataset) // _SAMPLED)
     rows = [len(row.ids) for index in range(0, len(dataset), every) for row in dataset[index].passes]
-    return replace(compute, buckets=bucket_lengths(rows, _BUCKETS))
+    return replace(compute, buckets=bucket_lengths(rows, _BUCKETS, _PADDING))
+
+
+def without_kernels(trainable: TrainableModel, error: Exception) -> Losses:
+    """Undo `prepare_kernels` after it failed, and return the losses that need no compiler.
+
+    Args:
+        trainable: the model.
+        error: what failed.
+    """
+    _log.warning("attention is computed sequence by sequence: %s", first_line(error))
+    uncompile_layers(trainable.model)
+    model = trainable.model.get_base_model() if hasattr(trainable.model, "get_base_model") else trainable.model
+    install_packed_attention(model)
+    return losses
 
 
 @contextlib.contextmanager

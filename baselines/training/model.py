@@ -147,8 +147,8 @@ def _stop_at_turn_end(model: Any, chat: Chat) -> None:
 def _install_attention(model: Any, context: int, flex: bool) -> tuple[Losses, str | None]:
     """Install an attention of ours where one computes what the model's own does.
 
-    The probe of `tree_attention` has masks over the whole row instead of FlexAttention's kernel: it is the model that is probed, and
-    nothing has to be compiled for it.
+    The probe of `tree_attention` has masks over the whole row instead of FlexAttention's kernel: it is the model that is
+    probed, and nothing has to be compiled for it.
 
     Args:
         model: a transformers model.

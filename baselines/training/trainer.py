@@ -25,6 +25,7 @@ from cotbench.baselines.training.ema import RAW_WEIGHTS, WeightEMA
 from cotbench.baselines.training.flops import StepCost, peak_flops
 from cotbench.baselines.training.loss import Losses, mean_loss
 from cotbench.baselines.training.model import writing
+from cotbench.baselines.training.packing import Packed
 from cotbench.baselines.training.recipe_card import CARD
 from cotbench.baselines.training.signal_hold import SignalHold
 from cotbench.errors import CotbenchError
@@ -46,6 +47,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
 
     Args:
         compute: the losses of a row, as the model is prepared for them.
+        replace: prepares the model for another way where the first row fails, and returns it; None where there is none.
         card: makes the recipe card of a checkpoint.
         saves: after which steps a checkpoint is written.
         average: decay of the running average of the weights, which is what is saved; 0: the weights themselves are.
@@ -56,10 +58,19 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, *, compute: Losses, card: Card, saves: Sequence[int], hold: SignalHold, average: float = 0.0, **rest: Any
+        self,
+        *,
+        compute: Losses,
+        replace: Callable[[Exception], Losses] | None,
+        card: Card,
+        saves: Sequence[int],
+        hold: SignalHold,
+        average: float = 0.0,
+        **rest: Any,
     ) -> None:
         super().__init__(data_collator=_only, **rest)
-        self._losses, self._hold, self.stopping = compute, hold, False
+        self._losses, self._replace = compute, replace
+        self._hold, self.stopping = hold, False
         self.counts = {"tokens": 0.0, "actions": 0.0, "actions_in_loss": 0.0}
         self._since = (time.monotonic(), 0.0)
         self._cost = StepCost.of(self.model)
@@ -81,12 +92,8 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         for index, packed in enumerate(portion.passes):
             last = index == len(portion.passes) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                with self.compute_loss_context_manager(), self.accelerator.autocast():
-                    nll, counts = self._losses(model, packed, self.args.device)
-                    loss = mean_loss(nll, counts, portion.count) * (not portion.idle)
-                # Gradients are averaged over the processes, where a sum is wanted.
-                self.accelerator.backward(loss * self.accelerator.num_processes)
-            total = total + loss.detach()
+                loss, counts = self._pass(model, packed, portion)
+            total = total + loss
             if not portion.idle:
                 # Of the list: reading the tensor would wait for a GPU.
                 weight += math.fsum(packed.weight) if counts.is_cuda else float(counts.double().sum())
@@ -95,6 +102,25 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
                 self._computed["flops"] += self._cost.flops(packed)
         self._add_counts(tokens, portion.actions, weight - portion.others)
         return total * self.accelerator.num_processes
+
+    def _pass(self, model: Any, packed: Packed, portion: StepBatch) -> tuple[Any, Any]:
+        """Compute a row forward and backward; return its part of the step's loss, and the loss weights."""
+        import torch
+
+        try:
+            with self.compute_loss_context_manager(), self.accelerator.autocast():
+                nll, counts = self._losses(model, packed, self.args.device)
+                loss = mean_loss(nll, counts, portion.count) * (not portion.idle)
+            # Gradients are averaged over the processes, where a sum is wanted.
+            self.accelerator.backward(loss * self.accelerator.num_processes)
+        except Exception as error:  # Whatever a compiler raises on a card that it does not know.
+            if self._replace is None or isinstance(error, torch.OutOfMemoryError):
+                raise
+            self._losses, self._replace = self._replace(error), None
+            model.zero_grad()
+            return self._pass(model, packed, portion)
+        self._replace = None  # What has worked once is there.
+        return loss.detach(), counts
 
     def _add_counts(self, tokens: float, actions: float, in_loss: float) -> None:
         """Add this process's counts of a step, and those of the others; all learn at the same step that one is to stop."""

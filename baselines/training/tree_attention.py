@@ -1,6 +1,6 @@
-"""Attention over packed trees for a GPU: one call of FlexAttention a layer. Invariant: it computes what `packing` computes; a layer
-that it does not know is refused. On a CPU, where FlexAttention has no gradients, a mask over the whole row stands in: tests
-compare it with `packing`, and a GPU's tests the kernel with it.
+"""Attention over packed trees for a GPU: one call of FlexAttention a layer. Invariant: it computes what `packing` computes; a
+layer that it does not know is refused. On a CPU, where FlexAttention has no gradients, a mask over the whole row stands in:
+tests compare it with `packing`, and a GPU's tests the kernel with the model's own attention.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ FLEX_ATTENTION = "cotbench_flex_trees"
 def install_tree_attention(model: Any) -> None:
     """Make a model's layers use the attention of this module, and its residual stream follow autocast.
 
-    Under autocast the embeddings of float32 weights stay float32, and with them the residual stream: twice the memory traffic of
-    what evaluation in bfloat16 computes. A cast behind the embeddings makes the two alike; the weights stay float32.
+    Under autocast the embeddings of float32 weights stay float32, and with them the residual stream: twice the memory traffic
+    of evaluation in bfloat16. A cast behind the embeddings makes the two alike; the weights stay float32.
 
     Args:
         model: a transformers model.
@@ -47,19 +47,20 @@ def autocast_dtype(tensor: Any) -> Any:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
-def compile_layers(model: Any, *, checkpointing: bool) -> int:
+def compile_layers(model: Any, *, checkpointing: bool, dynamic: bool = False) -> int:
     """Compile the layers of a model where they stand; they are alike, so the first one's code serves all. Return their number.
 
     Args:
         model: of transformers or peft.
         checkpointing: whether gradients are checkpointed layer by layer; then the parts of a layer are compiled, inside it.
+        dynamic: compile once for rows of all lengths, instead of once a length.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for layer in layers:
         for part in layer.children() if checkpointing else [layer]:
-            part.compile(dynamic=False)
+            part.compile(dynamic=dynamic)
     return len(layers)
 
 

@@ -1,9 +1,9 @@
 """A packed row as tensors on the device that trains. Invariant: nothing here waits for the device: one copy takes a row there,
 and which token sees which is worked out there, from two intervals a token.
 
-A token sees the trunk that its branch leaves, from `first` up to `until`, and its own segment, from `own` up to itself. FlexAttention
-computes in blocks of 128 queries and 128 keys, so a row is padded to a multiple of that; how many of a block's pairs are seen
-follows from the intervals, without a mask over the whole row.
+A token sees the trunk that its branch leaves, from `first` up to `until`, and its own segment, from `own` up to itself.
+FlexAttention computes in blocks of 128 queries and 128 keys, so a row is padded to a multiple of that; how many of a block's
+pairs are seen follows from the intervals, without a mask over the whole row.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _rule(first: Any, until: Any, own: Any) -> Any:
 
 
 def _ordered(blocks: Any) -> tuple[Any, Any]:
-    """Return how many key blocks each query block has, and their indices, those that count in front: (1, 1, rows[, columns])."""
+    """Return how many key blocks each query block has, and all indices, its own in front: (1, 1, rows[, columns])."""
     import torch
 
     indices = torch.argsort(blocks.int(), dim=-1, descending=True, stable=True)
@@ -152,19 +152,20 @@ def dense_mask(row: TreeRow) -> Any:
     return _rule(row.first, row.until, row.own)(None, None, place[:, None], place[None, :])
 
 
-def bucket_lengths(lengths: Sequence[int], count: int) -> tuple[int, ...]:
-    """Return at most `count` lengths to pad rows to, such that the fewest tokens are padded; the last holds the longest row.
+def bucket_lengths(lengths: Sequence[int], count: int, enough: float = 0.0) -> tuple[int, ...]:
+    """Return few lengths to pad rows to, such that few tokens are padded; the last holds the longest row.
 
-    Each length is compiled once, so there are to be few.
+    Each length is compiled once, which takes as long as many steps.
 
     Args:
         lengths: tokens of each row.
-        count: of the buckets.
+        count: the largest number of buckets.
+        enough: fewer are returned where they pad no more than this share of the tokens.
     """
     rounded = sorted(padded(length) for length in lengths)
     edges = sorted(set(rounded))
     numbers = [rounded.count(edge) for edge in edges]
-    costs: list[float] = [0.0] + [float("inf")] * len(edges)
+    costs: list[float] = [0.0] + [float("inf")] * len(edges)  # Of the rows up to each edge, with the buckets so far.
     chosen: list[tuple[int, ...]] = [()] * (len(edges) + 1)
     for _ in range(min(count, len(edges))):
         better, best = list(costs), list(chosen)
@@ -174,6 +175,8 @@ def bucket_lengths(lengths: Sequence[int], count: int) -> tuple[int, ...]:
                 if costs[begin] + padding < better[end]:
                     better[end], best[end] = costs[begin] + padding, (*chosen[begin], edges[end - 1])
         costs, chosen = better, best
+        if costs[-1] <= enough * sum(rounded):
+            break
     return chosen[-1]
 
 

@@ -1,4 +1,4 @@
-"""The GPU's way to compute packed trees, on a CPU: its masks by definition, its losses and gradients beside those of `packing`."""
+"""The GPU's way to compute packed trees, on a CPU: its masks by definition, losses and gradients beside those of `packing`."""
 
 import itertools
 from pathlib import Path
@@ -83,11 +83,11 @@ def test_masks_are_those_of_the_trees(trees: list[Tree]) -> None:
 
 @pytest.fixture(scope="module", params=["llama", "qwen"])
 def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
-    """One model twice, in float32: with the attention of the CPU, and with the GPU's."""
+    """One model twice, with the attention of the CPU and with the GPU's. In double precision, but for the vocabulary's part."""
     from transformers import AutoModelForCausalLM
 
     folder = tiny_models.save_model(tmp_path_factory.mktemp("models") / request.param, request.param)
-    one, other = (AutoModelForCausalLM.from_pretrained(folder, dtype="float32") for _ in range(2))
+    one, other = (AutoModelForCausalLM.from_pretrained(folder, dtype="float64") for _ in range(2))
     packing.install_packed_attention(one)
     trainable = make_trainable(other, tiny_models.tokenizer(), {}, flex=True)
     assert isinstance(trainable.losses, TreeLosses) and trainable.losses.dense, "FlexAttention has no gradients on a CPU"
@@ -114,10 +114,10 @@ def assert_same(models: tuple[Any, Any], row: Packed, compute: Any) -> None:
     assert wanted.keys() == had.keys() and len(wanted) == len(list(one.parameters()))
     largest = max(float(gradient.abs().max()) for gradient in wanted.values())
     for name, gradient in wanted.items():
-        assert torch.allclose(had[name], gradient, rtol=1e-4, atol=1e-6 * largest), name
+        assert torch.allclose(had[name], gradient, rtol=1e-5, atol=1e-6 * largest), name
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(any_tree(), min_size=1, max_size=3), st.sampled_from([(), (256,), (2048,)]))
 def test_losses_and_gradients_are_those_of_the_cpu(models: tuple[Any, Any], trees: list[Tree], buckets: Any) -> None:
     assert_same(models, pack(trees), TreeLosses(buckets, dense=True))
