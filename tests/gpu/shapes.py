@@ -34,7 +34,9 @@ SHAPES = {
 }
 """Qwen3's sizes, and one for dry runs."""
 
-_OWN_SCALE = 0.02
+_OWN_TOKENS, _OWN_SCALE = 420, 0.02
+"""Ids below this may be a control token, a byte or a part of a text; their embeddings are made so small that the greedy choice
+never falls on them."""
 
 
 def sized_tokenizer(vocabulary: int, texts: Sequence[str]) -> Any:
@@ -42,19 +44,18 @@ def sized_tokenizer(vocabulary: int, texts: Sequence[str]) -> Any:
     from tokenizers import Tokenizer
 
     small = tiny_models.tokenizer(texts=texts)
+    assert len(small) <= _OWN_TOKENS
     described = json.loads(small.backend_tokenizer.to_str())
     described["model"]["vocab"].update({f"Ġw{number}": number for number in range(len(small), vocabulary)})
     small._tokenizer = Tokenizer.from_str(json.dumps(described))
     return small
 
 
-def random_model(shape: Shape, own_tokens: int, device: str, dtype: Any, *, attention: str = "sdpa", seed: int = 7) -> Any:
+def random_model(shape: Shape, device: str, dtype: Any, *, attention: str = "sdpa", seed: int = 7) -> Any:
     """Return a model with random weights, made on its device.
 
     Args:
         shape: its sizes.
-        own_tokens: ids below this are the tokenizer's control tokens, bytes and tags: made so small that the greedy choice
-            never falls on them.
         device: "cpu" or "cuda".
         dtype: of torch.
         attention: the `attn_implementation`.
@@ -81,6 +82,8 @@ def random_model(shape: Shape, own_tokens: int, device: str, dtype: Any, *, atte
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     with torch.no_grad():
-        for weight in {id(part.weight): part.weight for part in (model.get_input_embeddings(), model.get_output_embeddings())}.values():
-            weight[:own_tokens] *= _OWN_SCALE
+        for weight in {
+            id(part.weight): part.weight for part in (model.get_input_embeddings(), model.get_output_embeddings())
+        }.values():
+            weight[:_OWN_TOKENS] *= _OWN_SCALE
     return model.to(device).eval()

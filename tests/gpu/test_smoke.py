@@ -47,7 +47,9 @@ def _model(kind: str) -> tuple[Any, Any]:
     }
     config = {"llama": transformers.LlamaConfig, "qwen": transformers.Qwen3Config}[kind](**shape)
     torch.manual_seed(7)
-    return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa").eval(), tokenizer
+    return transformers.AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, attn_implementation="sdpa"
+    ).eval(), tokenizer
 
 
 def _answers(model: Any, tokenizer: Any) -> list[Decision]:
