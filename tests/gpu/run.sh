@@ -82,10 +82,11 @@ part() {
     cap=$((limit * share / 100))
     [ "$name" = correctness ] && [ $cap -lt 60 ] && cap=60
     [ $cap -lt $left ] || cap=$left
+    [ "$name" != study ] || cap=$((cap - 25)) # It saves before it ends.
     if [ $cap -lt 10 ]; then say "$name: no time left"; return 0; fi
     say "$name: at most $cap s"
     # A script is told its time; should it not end by itself, it is interrupted soon after.
-    SECONDS_FOR_PART=$cap timeout --signal=INT --kill-after=10 $((cap + 5)) "$@" 2>&1 | tee -a "$log"
+    SECONDS_FOR_PART=$cap timeout --signal=INT --kill-after=20 $((cap + 5)) "$@" 2>&1 | tee -a "$log"
     status=${PIPESTATUS[0]}
     say "$name: $((SECONDS - begun)) s, exit status $status"
 }
