@@ -1,6 +1,7 @@
 """The model engine on a GPU, beside a batched `generate` loop and transformers' continuous batching: decisions a second.
 
-    python tests/benchmarks/bench_gpu.py --seconds 240 [--tiny] [--shapes 0.6B,4B,8B] [--only ours,generate,cb] [--out FILE]
+    python tests/benchmarks/bench_gpu.py --seconds 240 [--tiny] [--shapes 0.6B,4B,8B] [--windows 14-15,1-2]
+        [--only ours,generate,cb] [--out FILE]
 
 Random weights in the shapes of Qwen3, made on the device; 64 episodes of 30 turns with fixed actions and observations of 60 to
 100 tokens, so that all three see the same prompts. No model stops by itself: what a decision generates is drawn once (traces of
@@ -167,18 +168,23 @@ def _windows(
 
 
 def _ratios(bench: Bench, windows: Sequence[tuple[int, int]]) -> None:
-    """Print the ratios that the figures so far allow."""
-    for first, last in windows:
-        turns = f"turns {first}-{last}"
-        ours = bench.figures.get((bench.shape, f"ours, both modes, {turns}"))
-        if ours is None:
-            continue
-        for other in ("generate", "cb"):
-            for cut in ("", ", cut"):
-                if (theirs := bench.figures.get((bench.shape, f"{other}, both modes, {turns}{cut}"))) is not None:
-                    bench.put(f"ours / {other}{cut}, both modes, {turns}", ours / theirs, "x")
-        if (alone := bench.figures.get((bench.shape, f"ours, cot, {turns}"))) is not None:
-            bench.put(f"time of both modes / CoT alone, {turns}", 2 * alone / ours, "x")
+    """Print the ratios that the figures so far allow: in each window, and over all of them."""
+
+    def rates(title: str) -> list[float | None]:
+        return [bench.figures.get((bench.shape, f"{title}, turns {first}-{last}")) for first, last in windows]
+
+    ours = rates("ours, both modes")
+    for other in ("generate", "cb"):
+        pairs = [pair for pair in zip(ours, rates(f"{other}, both modes"), strict=True) if None not in pair]
+        for (first, last), one, two in zip(windows, ours, rates(f"{other}, both modes"), strict=True):
+            if one and two:
+                bench.put(f"ours / {other}, both modes, turns {first}-{last}", one / two, "x")
+        if len(pairs) > 1:  # All windows have as many decisions.
+            ratio = sum(1 / two for _, two in pairs if two) / sum(1 / one for one, _ in pairs if one)
+            bench.put(f"ours / {other}, both modes, {len(pairs)} windows together", ratio, "x")
+    for (first, last), one, alone in zip(windows, ours, rates("ours, cot"), strict=True):
+        if one and alone:
+            bench.put(f"time of both modes / CoT alone, turns {first}-{last}", 2 * alone / one, "x")
 
 
 def _decode_share(bench: Bench, ours: Ours, sizes: Sizes, bandwidth: float, turn: int) -> None:
@@ -299,6 +305,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="toy sizes, for a dry run on a CPU")
     parser.add_argument("--shapes", default="0.6B,4B,8B")
     parser.add_argument("--only", default="ours,generate,cb", help="the engines to measure, in this order")
+    parser.add_argument("--windows", default="", help="turns to play, such as 14-15,1-2; the first window has most figures")
     parser.add_argument("--episodes", type=int, default=64)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -321,6 +328,9 @@ def main() -> None:
         torch.cuda.empty_cache()
     bench.put("copy bandwidth", bandwidth / 1e9, "GB/s", torch=torch.__version__, transformers=transformers.__version__)
     work = TINY if options.tiny else Workload(options.episodes)
+    if options.windows:
+        pairs = [window.split("-") for window in options.windows.split(",")]
+        work = replace(work, windows=tuple((int(first), int(last)) for first, last in pairs))
     end = bench.deadline
     for number, shape in enumerate(shapes):
         bench.shape = shape

@@ -90,12 +90,26 @@ class Workload:
 
 @dataclass
 class Leg:
-    """One measurement: what was done so far, also where it is cut."""
+    """One measurement: what was done so far, also where it is cut.
+
+    Attributes:
+        decisions: made.
+        reasoned: those of mode `cot` among them.
+        seconds: what they took.
+        prefilled: tokens that were computed without being generated, where the engine tells.
+        whole: whether it was not cut.
+    """
 
     decisions: int = 0
+    reasoned: int = 0
     seconds: float = 0.0
     prefilled: int = 0
     whole: bool = False
+
+    def add(self, mode: Mode, count: int = 1) -> None:
+        """Count decisions."""
+        self.decisions += count
+        self.reasoned += count * (mode == "cot")
 
 
 class Free:
@@ -151,7 +165,7 @@ class Ours:
                 trace, action = lengths or self.work.lengths(*key[:2])
                 generated = decision.trace_tokens, decision.action_tokens
                 assert generated == (0 if key[2] == "prompt" else trace, action), (key, generated)
-                leg.decisions += 1
+                leg.add(key[2])
                 leg.prefilled += decision.prefilled_tokens
                 play.done(key)
 
@@ -173,7 +187,7 @@ class Generate:
             for mode in modes:
                 queries = [self.work.query(episode, turn, mode, lengths) for episode in range(self.work.episodes)]
                 self._turn([self.work.request(self.chat, query) for query in queries])
-                leg.decisions += len(queries)
+                leg.add(mode, len(queries))
 
     def _turn(self, requests: Sequence[tuple[list[int], int]]) -> None:
         import torch
@@ -251,8 +265,8 @@ class ContinuousBatching:
                 if result.is_finished():
                     asked.remove(result.request_id)
                     _, episode, turn, mode = result.request_id.split("/")
-                    leg.decisions += 1
-                    play.done((int(episode), int(turn), mode))
+                    leg.add(cast(Mode, mode))
+                    play.done((int(episode), int(turn), cast(Mode, mode)))
         finally:
             for name in asked:  # Where the play was cut.
                 self.manager.cancel_request(name)

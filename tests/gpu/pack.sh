@@ -28,6 +28,7 @@ python=${PYTHON:-python3}
 load_bytes=$((${LOAD_MB:-44} * 1000000))
 part_bytes=14000000
 needed='gymnasium farama-notifications pydantic pydantic-core annotated-types typing-inspection gguf'
+needed+=' trl datasets dill multiprocess' # What training's figures stand beside.
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

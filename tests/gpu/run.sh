@@ -2,22 +2,23 @@
 # Does everything that wants a GPU, in order of worth, within a time limit: correctness, the engine's figures, training's
 # figures, a small study. Figures are printed as they come; what one part does never stops the next.
 #
-#     bash tests/gpu/run.sh SECONDS OUT [--tiny] [--only PART,PART] [--shapes 0.6B,4B] [LOAD...]
+#     bash tests/gpu/run.sh SECONDS OUT [--tiny] [--only PART,PART] [--shapes 0.6B,4B] [--windows 14-15] [LOAD...]
 #
 # OUT gets run.log (all output), figures.jsonl (one figure a line) and the study's report. LOAD are folders of `pack.sh`: they are
-# installed into $SITE first. --tiny takes toy sizes, for a dry run on a CPU; --shapes: models of the engine's figures. Parts: correctness, attention, engine, training,
+# installed into $SITE first. --tiny takes toy sizes, for a dry run on a CPU; --shapes, --windows: of the engine's figures. Parts: correctness, attention, engine, training,
 # study; each has a share of the time, and what an earlier one leaves goes to the later ones. SECONDS 0 only installs the loads.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
-[ $# -ge 2 ] || { echo "usage: run.sh SECONDS OUT [--tiny] [--only PART,PART] [--shapes 0.6B,4B] [LOAD...]" >&2; exit 2; }
+[ $# -ge 2 ] || { echo "usage: run.sh SECONDS OUT [--tiny] [--only PART,PART] [--shapes 0.6B,4B] [--windows 14-15] [LOAD...]" >&2; exit 2; }
 limit=$1 out=$2
 shift 2
-tiny=() only='' shapes=0.6B,4B,8B loads=()
+tiny=() only='' shapes=0.6B,4B,8B windows='' loads=()
 while [ $# -gt 0 ]; do
     case $1 in
         --tiny) tiny=(--tiny) ;;
         --only) only=$2; shift ;;
         --shapes) shapes=$2; shift ;;
+        --windows) windows=$2; shift ;;
         *) loads+=("$1") ;;
     esac
     shift
@@ -102,7 +103,7 @@ script() {
 part correctness 25 "$python" -m pytest -q --maxfail=20 -p no:cacheprovider -o addopts= --import-mode=importlib --durations=5 \
     -m gpu tests/gpu
 script tests/gpu/attention_variants.py 15 attention ${tiny[@]+"${tiny[@]}"}
-script tests/benchmarks/bench_gpu.py 40 engine --shapes "$shapes" ${tiny[@]+"${tiny[@]}"} --out "$out/figures.jsonl"
+script tests/benchmarks/bench_gpu.py 40 engine --shapes "$shapes" --windows "$windows" ${tiny[@]+"${tiny[@]}"} --out "$out/figures.jsonl"
 script tests/gpu/train_figures.py 30 training ${tiny[@]+"${tiny[@]}"}
 
 cotbench=("$python" -m cotbench)

@@ -2,8 +2,9 @@
 
     python tests/gpu/smollm2.py FILES
 
-Other versions write another tokenizer out of the GGUF file, but the same weights. So the small files of the tested conversion come
-along, in the folder FILES, and the weights are made here. What results has the digests that cotbench has pinned, or is refused.
+Other versions write another tokenizer out of the GGUF file, but the same weights. So the small files of the tested conversion
+come along, in the folder FILES, and the weights are made here. What results has the digests that cotbench has pinned, or is
+refused.
 """
 
 from __future__ import annotations
