@@ -43,6 +43,7 @@ class EngineLimits:
         max_draft_tokens: how many of them may be drafts, all continuations together.
         speculative: whether to draft tokens (prompt lookup).
         graphs: whether to capture passes as CUDA graphs, where attention is batched on a GPU.
+        compile_after: after so many replays of graphs the layers are compiled as well; None: never.
     """
 
     cache_bytes: int
@@ -51,6 +52,7 @@ class EngineLimits:
     max_draft_tokens: int = 64
     speculative: bool = True
     graphs: bool = True
+    compile_after: int | None = None
 
 
 class Engine:
@@ -77,7 +79,9 @@ class Engine:
     ) -> None:
         self._model, self._chat, self._end_ids, self._context, self._limits = model, chat, end_ids, context, limits
         self._pool = pool
-        self.runner = None if pool is None else PassRunner(model, pool, graphs=limits.graphs)
+        self.runner = (
+            None if pool is None else PassRunner(model, pool, graphs=limits.graphs, compile_after=limits.compile_after)
+        )
         self._token_bytes = 0 if pool is None else pool.block_bytes // BLOCK
         self._lanes: OrderedDict[LaneKey, Lane] = OrderedDict()
         self._waiting: deque[Branch] = deque()
@@ -85,7 +89,7 @@ class Engine:
         self._last_prompt: tuple[tuple[object, ...], list[int], int] = ((), [], 0)
 
     def describe(self) -> dict[str, Any]:
-        """Return what the manifest records of batched attention: the kernel, or why there is none; nothing where it is not used."""
+        """Return what the manifest records of batched attention: the kernel, or why there is none."""
         if self._pool is None:
             return {}
         reason = kernel_error(self._pool)
@@ -160,7 +164,7 @@ class Engine:
             else:
                 self._lanes.move_to_end(name)
                 branch.reused = retarget(lane, branch)
-                lane.ngrams.extend(lane.pending)
+                self._index(lane, lane.pending)
                 branch.prefilled = len(lane.pending)
             lane.running.append(branch)
             self._begin(lane, branch)
@@ -337,8 +341,13 @@ class Engine:
         """Take a branch off its lane, with its decision."""
         lane.running.remove(branch)
         branch.cache.free()
-        lane.ngrams.extend([*branch.prefill, *branch.continuation.ids])
+        self._index(lane, [*branch.prefill, *branch.continuation.ids])
         self._done.append((branch.key, decision))
+
+    def _index(self, lane: Lane, ids: Sequence[int]) -> None:
+        """Remember what was read or written in an episode, where drafts are looked up in it."""
+        if self._limits.speculative:
+            lane.ngrams.extend(ids)
 
     def _forget(self, lane: Lane) -> None:
         """Drop what a lane holds, once nobody uses it."""
