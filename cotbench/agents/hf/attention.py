@@ -40,6 +40,7 @@ class TokenSpan:
         prefix_pending: how many tokens of `prefix` an earlier span of the same pass computes.
         logits_from_end: the tokens after which logits are wanted, counted from the end (1 is the last).
         targets: for each of these the token that comes next, where it is given; its log-probability is wanted.
+        temperature: at which the next tokens are sampled; 0 where they are not.
         row: where the span begins in the pass; set by `forward`.
     """
 
@@ -49,6 +50,7 @@ class TokenSpan:
     prefix_pending: int = 0
     logits_from_end: Sequence[int] = ()
     targets: Sequence[int] = ()
+    temperature: float = 0.0
     row: int = 0
 
     @property

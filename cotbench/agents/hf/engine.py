@@ -236,8 +236,8 @@ class Engine:
             branch.draft = self._draft(branch, share)
             rows = range(branch.continuation.logit_rows + len(branch.draft), 0, -1)
             targets = [] if branch.continuation.request.forced is None else branch.continuation.ids
-            ids = branch.pending + branch.draft
-            spans.append((TokenSpan(ids, branch.cache, lane.cache, ahead, rows, targets), lane, branch))
+            ids, temperature = branch.pending + branch.draft, 0.0 if targets else branch.continuation.temperature
+            spans.append((TokenSpan(ids, branch.cache, lane.cache, ahead, rows, targets, temperature), lane, branch))
         return spans
 
     def _draft(self, branch: Branch, share: int) -> list[int]:

@@ -25,6 +25,7 @@ from cotbench.agents.hf.batched_forward import (
     query_group,
     read_rows,
     run_pass,
+    with_candidates,
 )
 from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, pack_pass, split_count, tile_rows_for
 from cotbench.agents.hf.block_pool import BlockPool
@@ -64,11 +65,14 @@ class PassRunner:
 
     Attributes:
         eager_reason: why passes are not captured; None where they are.
+        samples_candidates: whether tokens are sampled from the most probable candidates, so that no row of logits leaves the
+            GPU; on a CPU they are sampled as everywhere else.
     """
 
     def __init__(self, model: Any, pool: BlockPool, *, graphs: bool = True, compile_after: int | None = None) -> None:
         self._model, self._pool = model, pool
         self.eager_reason = kernel_error(pool) if graphs else "graphs=false"
+        self.samples_candidates = pool.device.type == "cuda"
         self.compile_after = compile_after
         self._compiled: CompiledLayers | None = None
         self._replays = 0
@@ -102,6 +106,8 @@ class PassRunner:
                 self._replays += 1
                 logits, chosen = graph.logits, graph.chosen
             rows = read_rows(chosen, logits, count)
+            if self.samples_candidates:
+                rows = with_candidates(rows, spans)
         advance(spans)
         return rows
 
