@@ -1,20 +1,17 @@
-"""Times ways to compute attention over block tables, and a decode step of whole models, each against the bandwidth bound.
+"""Times ways to compute attention over block tables, each against the time in which the keys are read once.
 
     python tests/gpu/attention_variants.py --seconds 120
     python tests/gpu/attention_variants.py --tiny          # a dry run on a CPU
 
-Each variant is compared with the reference (float64, gathered) before it is timed. A figure is printed as soon as it is known; a
-part that fails costs itself alone. Times are medians, replayed as CUDA graphs, so that launching does not count.
+Each variant is compared with the reference (gathered blocks) before it is timed. A figure is printed as soon as it is known;
+a part that fails costs itself alone. Times are medians, replayed as CUDA graphs, so that launching does not count.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
-import statistics
 import sys
-import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +26,7 @@ from cotbench.agents.hf.batched_attention import AttentionRule, gather_attention
 from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, count_tiles, pack_pass
 from cotbench.agents.hf.block_pool import BlockPool, LayerShape, PagedCache
 from cotbench.agents.hf.kv_cache import BLOCK
-
-CUDA = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if CUDA else "cpu")
-BEGUN = time.monotonic()
+from tests.gpu.timing import CUDA, DEVICE, Clock, bandwidth, caches, part, say, timed
 
 
 @dataclass(frozen=True)
@@ -45,77 +39,6 @@ class Heads:
 
 
 HEADS = {"0.6B": Heads(16, 8, 128), "4B, 8B": Heads(32, 8, 128)}
-SHAPES: dict[str, dict[str, int]] = {
-    "0.6B": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
-    "4B": {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32},
-}
-
-
-class Clock:
-    """Says how much of the time limit is left."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def left(self) -> float:
-        return self.seconds - (time.monotonic() - BEGUN)
-
-
-def say(*words: object) -> None:
-    print(f"[{time.monotonic() - BEGUN:6.1f} s]", *words, flush=True)
-
-
-def part(clock: Clock, name: str, needs: float, run: Callable[[], None]) -> None:
-    """Run a part; a failure is printed and costs the part alone."""
-    if clock.left() < needs:
-        say(f"{name}: left out, no time")
-        return
-    try:
-        run()
-    except Exception as error:
-        say(f"{name}: FAILED, {type(error).__name__}: {error}")
-        print("".join(traceback.format_exc().splitlines(keepends=True)[-9:]), flush=True)
-
-
-def timed(run: Callable[[], object], calls: int = 10, repeats: int = 9) -> float:
-    """Return the median seconds of a call."""
-    run()
-    if not CUDA:
-        begun = time.perf_counter()
-        run()
-        return time.perf_counter() - begun
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            for _ in range(calls):
-                run()
-        replay: Callable[[], object] = graph.replay
-    except Exception as error:
-        torch.cuda.synchronize()
-        say(f"  (not captured: {type(error).__name__}: {str(error).splitlines()[0][:90]})")
-
-        def replay() -> None:
-            for _ in range(calls):
-                run()
-
-    replay()
-    seconds = []
-    for _ in range(repeats):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        replay()
-        end.record()
-        torch.cuda.synchronize()
-        seconds.append(start.elapsed_time(end) / 1e3 / calls)
-    return statistics.median(seconds)
-
-
-def bandwidth(size: int) -> float:
-    """Return bytes a second that a copy on the device reads and writes."""
-    one = torch.empty(size, dtype=torch.uint8, device=DEVICE)
-    other = torch.empty_like(one)
-    return 2 * size / timed(lambda: other.copy_(one))
 
 
 def filled_pool(heads: Heads, dtype: torch.dtype, tokens: int) -> BlockPool:
@@ -124,19 +47,6 @@ def filled_pool(heads: Heads, dtype: torch.dtype, tokens: int) -> BlockPool:
     for tensor in pool.layer(0):
         tensor.normal_()
     return pool
-
-
-def caches(pool: BlockPool, lengths: Sequence[int]) -> list[PagedCache]:
-    """Caches that hold so many tokens, their blocks in no order."""
-    made = [PagedCache(pool) for _ in lengths]
-    longest = max(lengths)
-    for start in range(0, longest, BLOCK):
-        for cache, length in zip(made, lengths, strict=True):
-            if cache.length < length:
-                count = min(length - start, BLOCK)
-                cache.reserve(count)
-                cache.length += count
-    return made
 
 
 def spans_for(pool: BlockPool, prefixes: Sequence[int], own: Sequence[int], new: int) -> list[TokenSpan]:
@@ -234,7 +144,6 @@ def decode(tiny: bool, rate: float) -> None:
                 meta = pass_over(pool, spans, one_tile, 1)
                 seconds = timed(lambda: gather_attention(q, *pool.layer(0), meta, rule), calls=1)  # noqa: B023
                 say(f"decode {name} batch {batch}: gather {1e6 * seconds:.0f} us")
-            del pool
 
 
 def prefill(tiny: bool) -> None:
@@ -351,112 +260,13 @@ def flex(tiny: bool, rate: float) -> None:
             return attend(folded, *paged, block_mask=block_mask, enable_gqa=True)  # noqa: B023
 
         found = run().transpose(1, 2).reshape(batch * new, heads.query, heads.size)
-        expected = gather_attention(q, keys, values, meta, rule) if new == 1 or tiny else found
+        expected = gather_attention(q, keys, values, meta, rule)
         seconds = timed(run, calls=2)
         bound = 2 * 2 * heads.key * heads.size * batch * (held + new) / rate
         say(
             f"flex {batch} x {new} on {held}: {1e6 * seconds:.0f} us, {100 * bound / seconds:.0f} % of bandwidth, error"
             f" {error_of(found, expected.double()):.1e}"
         )
-
-
-def whole_model(name: str, tiny: bool, rate: float, clock: Clock) -> None:
-    """A decode step of a whole model: eagerly, by CUDA graph, and with compiled layers in a graph."""
-    import transformers
-
-    from cotbench.agents.hf import attention
-    from cotbench.agents.hf.batched_forward import open_pool
-    from cotbench.agents.hf.pass_runner import PassRunner
-
-    batch, length = (3, 70) if tiny else (64, 2500)
-    shape = dict(SHAPES[name])
-    if tiny:
-        shape |= {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
-    config = transformers.Qwen3Config(
-        **shape,
-        num_key_value_heads=8,
-        head_dim=16 if tiny else 128,
-        vocab_size=300 if tiny else 151_936,
-        max_position_embeddings=40_960,
-        tie_word_embeddings=True,
-    )
-    dtype = torch.float32 if tiny else torch.bfloat16
-    with DEVICE:
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
-    attention.install_attention(model)
-    pool = open_pool(model, 1)
-    pool.give_back(pool.take(batch * (-(-length // BLOCK) + 8)))
-    prefixes = caches(pool, [length] * batch)
-    own = [PagedCache(pool) for _ in prefixes]
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-
-    def step(runner: PassRunner) -> Any:
-        return runner.compute([TokenSpan([7], cache, prefix, 0, [1]) for cache, prefix in zip(own, prefixes, strict=True)])
-
-    def measure(runner: PassRunner, what: str) -> None:
-        for _ in range(3):
-            step(runner)
-        seconds = []
-        for _ in range(3 if tiny else 20):
-            if CUDA:
-                torch.cuda.synchronize()
-            begun = time.perf_counter()
-            step(runner)
-            seconds.append(time.perf_counter() - begun)
-        middle = statistics.median(seconds)
-        held = batch * (length + own[0].length) * pool.block_bytes // BLOCK
-        bound = (weights + held) / rate
-        say(
-            f"decode step {name}, batch {batch}, {length} keys, {what}: {1e3 * middle:.2f} ms ({runner.eager_reason or 'graphs'}); bound"
-            f" {1e3 * bound:.2f} ms (weights {1e3 * weights / rate:.2f}), {100 * bound / middle:.0f} % of bandwidth"
-        )
-        if CUDA and runner._graphs:
-            graph = next(iter(runner._graphs.values())).graph
-            alone = timed_replay(graph)
-            say(
-                f"  the graph alone {1e3 * alone:.2f} ms: {100 * bound / alone:.0f} %; the host {1e3 * (middle - alone):.2f} ms"
-            )
-
-    eager = PassRunner(model, pool, graphs=False)
-    measure(eager, "eager")
-    greedy = step(eager).ids
-    for cache in own:
-        cache.length -= 1
-    graphed = PassRunner(model, pool)
-    step(graphed)
-    for cache in own:
-        cache.length -= 1
-    measure_ids = [step(graphed).ids for _ in range(1)][0]
-    say(f"  eager and graph agree: {sum(a == b for a, b in zip(greedy, measure_ids, strict=True))} of {batch}")
-    measure(graphed, "graph")
-    graphed.close()
-    if clock.left() < 45:
-        return
-    attention_forward = torch.compiler.disable(attention.attention_forward)
-    transformers.AttentionInterface.register(attention.ATTENTION, attention_forward)
-    try:
-        for layer in model.model.layers:
-            layer.compile(dynamic=False)
-        begun = time.monotonic()
-        compiled = PassRunner(model, pool)
-        step(compiled)
-        step(compiled)
-        say(f"  compiling the layers took {time.monotonic() - begun:.1f} s")
-        measure(compiled, "compiled layers, graph")
-    finally:
-        transformers.AttentionInterface.register(attention.ATTENTION, attention.attention_forward)
-
-
-def timed_replay(graph: Any) -> float:
-    seconds = []
-    for _ in range(10):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        graph.replay()
-        end.record()
-        torch.cuda.synchronize()
-        seconds.append(start.elapsed_time(end) / 1e3)
-    return statistics.median(seconds)
 
 
 def main() -> None:
@@ -469,14 +279,12 @@ def main() -> None:
     torch.manual_seed(0)
     name = torch.cuda.get_device_name() if CUDA else "CPU"
     say(f"{name}, torch {torch.__version__}, transformers {__import__('transformers').__version__}")
-    rate = bandwidth(2**20 if tiny else 2**32)
+    rate = bandwidth(tiny)
     say(f"a copy on the device: {rate / 1e12:.2f} TB/s")
     parts: list[tuple[str, float, Callable[[], None]]] = [
         ("check", 10, lambda: check_kernel(tiny)),
-        ("model 0.6B", 15, lambda: whole_model("0.6B", tiny, rate, replace_clock(clock, 70))),
         ("decode", 15, lambda: decode(tiny, rate)),
         ("varlen", 5, lambda: varlen(tiny, rate)),
-        ("model 4B", 20, lambda: whole_model("4B", tiny, rate, clock)),
         ("prefill", 15, lambda: prefill(tiny)),
         ("flex", 30, lambda: flex(tiny, rate)),
     ]
@@ -487,11 +295,6 @@ def main() -> None:
                 if CUDA:
                     torch.cuda.empty_cache()
     say("done")
-
-
-def replace_clock(clock: Clock, less: float) -> Clock:
-    """A clock that keeps time for the parts that follow."""
-    return Clock(clock.seconds - less)
 
 
 if __name__ == "__main__":

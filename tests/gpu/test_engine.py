@@ -1,5 +1,5 @@
-"""Batched attention and the engine on a GPU: the kernel computes what float64 does, and batching, CUDA graphs and eviction change
-no answer."""
+"""Batched attention and the engine on a GPU: the kernel computes what float64 does, and batching, CUDA graphs and eviction
+change no answer."""
 
 from __future__ import annotations
 

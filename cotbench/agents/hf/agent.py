@@ -14,7 +14,8 @@ from cotbench.agents.hf import loading
 from cotbench.agents.hf.attention import ATTENTION
 from cotbench.agents.hf.attention_probe import cache_policy, try_install_attention
 from cotbench.agents.hf.batched_forward import open_pool
-from cotbench.agents.hf.engine import Engine, EngineLimits, Key
+from cotbench.agents.hf.engine import Engine, EngineLimits
+from cotbench.agents.hf.lanes import Key
 from cotbench.agents.hf.pretrained import require_transformers
 from cotbench.agents.hf.sequential_engine import SequentialEngine
 from cotbench.agents.tokenization.chat_template import Chat

@@ -159,12 +159,18 @@ def attention_forward(
     out = query.new_zeros((1, query.shape[2], query.shape[1], value.shape[3]))
     for span in cotbench_spans:
         rows = slice(span.row, span.row + len(span.ids))
-        own = span.cache.write(module.layer_idx, key[0, :, rows], value[0, :, rows])
+        own = _plain(span.cache).write(module.layer_idx, key[0, :, rows], value[0, :, rows])
         prefix = None
         if span.prefix is not None and span.prefix_length:
-            prefix = span.prefix.read(module.layer_idx, span.prefix_length)
+            prefix = _plain(span.prefix).read(module.layer_idx, span.prefix_length)
         out[0, rows] = _attend_span(query[0, :, rows], own, prefix, span, rule)
     return out, None
+
+
+def _plain(cache: KVCache | PagedCache) -> KVCache:
+    if isinstance(cache, PagedCache):
+        raise NotImplementedError("blocks of a pool are computed by `batched_forward` alone")
+    return cache
 
 
 @dataclass(frozen=True, slots=True)

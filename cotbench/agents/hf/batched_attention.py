@@ -1,8 +1,10 @@
-"""Attention of one layer for all sequences of a pass, over block tables. Invariant: a row sees the tokens of its own sequence up
-to itself, those of the prompt that it continues included, and nothing else; both implementations compute the same.
+"""Attention of one layer for all sequences of a pass, over block tables. Invariant: a row sees the tokens of its own sequence
+up to itself, those of the prompt that it continues included, and nothing else; both implementations compute the same.
 
-`gather_attention` is plain torch and runs everywhere: the reference, and what is used where the kernel (`triton_attention`) does
-not know a layer. `attention_kernel` says which of the two a layer gets.
+`gather_attention` is plain torch and runs everywhere: the reference, and what is used where the kernel (`triton_attention`)
+does not know a layer. `attention_kernel` says which of the two a layer gets. Why a kernel of our own: measured on an H200
+(heads of Qwen3-4B, bfloat16, 64 sequences), FlexAttention over the same blocks took 1.27 times as long for one token a sequence
+and 1.75 times as long for 256, and torch 2.11's varlen_attn has no block table (`tests/gpu/attention_variants.py`).
 """
 
 from __future__ import annotations

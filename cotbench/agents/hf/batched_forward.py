@@ -1,5 +1,5 @@
-"""A forward pass over the new tokens of many sequences at once, and the tokens that are chosen from its logits. Invariant: what a
-pass yields reaches the host in one transfer of a few numbers a row; full logits stay on the device.
+"""A forward pass over the new tokens of many sequences at once, and the tokens that are chosen from its logits. Invariant: what
+a pass yields reaches the host in one transfer of a few numbers a row; full logits stay on the device.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def read_rows(chosen: Any, logits: Any, count: int) -> ChosenRows:
 
 def with_candidates(chosen: ChosenRows, spans: Sequence[TokenSpan]) -> ChosenRows:
     """Return chosen rows with the candidates of those that are sampled."""
-    rows, temperatures, start = [], [], 0
+    rows: list[int] = []
+    temperatures: list[float] = []
+    start = 0
     for span in spans:
         count = len(span.logits_from_end)
         if span.temperature > 0.0:

@@ -1,8 +1,9 @@
 """Where the new tokens of a forward pass stand, for all sequences at once. Invariant: everything that a layer's attention needs
 to know is made once a pass, and reaches the device in one transfer; no layer looks at a Python list.
 
-The rows of a pass are cut into *tiles*: consecutive new tokens of one sequence, computed by one program of the attention kernel.
-A tile's keys are the blocks of the prompt that its sequence continues (`prefix`), then the blocks of the sequence's own cache.
+The rows of a pass are cut into *tiles*: consecutive new tokens of one sequence, computed by one program of the attention
+kernel. A tile's keys are the blocks of the prompt that its sequence continues (`prefix`), then those of the sequence's own
+cache.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from cotbench.agents.hf.block_pool import BlockPool
 from cotbench.agents.hf.kv_cache import BLOCK
 
 TILE_FIELDS = 6
-"""Numbers that describe a tile: first row, rows, position of the first row, prefix length, and where in the block table the blocks
-of the prefix and its own begin."""
+"""Numbers that describe a tile: first row, rows, position of the first row, prefix length, and where in the block table the
+blocks of the prefix and its own begin."""
 
 _WARP_ROWS = 16
 """Rows of the smallest matrix product of a tensor core."""

@@ -1,5 +1,5 @@
-"""KV caches as blocks of one pool, for batched attention. Invariant: a block belongs to one cache or is free, and a token's keys
-and values stay where they were written; a continuation reads its prompt's blocks, which are never copied.
+"""KV caches as blocks of one pool, for batched attention. Invariant: a block belongs to one cache or is free, and a token's
+keys and values stay where they were written; a continuation reads its prompt's blocks, which are never copied.
 
 `PagedCache` has the methods of `KVCache` that the engine uses, so that the engine is the same for both.
 """
@@ -51,7 +51,7 @@ class BlockPool:
     def __init__(self, shapes: Mapping[int, LayerShape], dtype: Any, device: Any, cache_bytes: int) -> None:
         self.dtype, self.device = dtype, device
         token_values = sum(shape.heads * (shape.key_size + shape.value_size) for shape in shapes.values())
-        self.block_bytes = BLOCK * token_values * dtype.itemsize
+        self.block_bytes: int = BLOCK * token_values * dtype.itemsize
         self.shapes = dict(shapes)
         self.version = 0
         self._budget = max(_LEAST_BLOCKS, cache_bytes // self.block_bytes)

@@ -60,8 +60,8 @@ class PassRunner:
         model: a causal model of transformers with our attention.
         pool: keys and values.
         graphs: whether to capture passes as CUDA graphs, where the device and the layers allow it.
-        compile_after: after so many replays the layers are compiled too (10 s once, a quarter of the time of a pass less); None:
-            never, as it has to be where float32 answers are compared bit by bit, or the model is trained in between.
+        compile_after: after so many replays the layers are compiled too (10 s once, then a pass takes a quarter less); None:
+            never, as where the model is trained in between.
 
     Attributes:
         eager_reason: why passes are not captured; None where they are.

@@ -1,5 +1,5 @@
-"""Sampling where the logits lie on a GPU. Invariant: a token depends on its own row of logits and on one random number of its own
-continuation; how many candidates reach the host changes nothing.
+"""Sampling where the logits lie on a GPU. Invariant: a token depends on its own row of logits and on one random number of its
+own continuation; how many candidates reach the host changes nothing.
 
 Of each row the host gets the most probable candidates and the mass of all. The token is the one at which the cumulative
 probability, from the most probable candidate on, reaches a uniform random number (within the nucleus, for top-p). Where the

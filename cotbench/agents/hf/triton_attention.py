@@ -2,10 +2,13 @@
 `batched_attention.gather_attention` computes, in float32 to rounding; keys and values are read once for all query heads that
 share them.
 
-One program takes one tile (rows of one sequence), one key head, and one part of the keys; rows and the query heads of the key head
-are folded into one matrix. Softmax runs along (flash attention: Dao et al. 2022); where the keys of a tile are split, a second
-kernel merges the parts (Flash-Decoding). Imported only where triton is installed.
+One program takes one tile (rows of one sequence), one key head, and one part of the keys; rows and the query heads of the key
+head are folded into one matrix. Softmax runs along (flash attention: Dao et al. 2022); where the keys of a tile are split, a
+second kernel merges the parts (Flash-Decoding). Imported only where triton is installed.
 """
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# ruff: noqa: N803 (what is known when a kernel is compiled is written in capitals, as in triton's own kernels)
 
 from __future__ import annotations
 
@@ -46,10 +49,8 @@ def default_launch(rows: int, size: int, itemsize: int) -> Launch:
 
 
 # What changes from pass to pass must not compile the kernel anew.
-@triton.jit(  # type: ignore[misc, unused-ignore]
-    do_not_specialize=["tokens", "window", "splits"], do_not_specialize_on_alignment=["tiles", "table"]
-)
-def _attend_tile(
+@triton.jit(do_not_specialize=["tokens", "window", "splits"], do_not_specialize_on_alignment=["tiles", "table"])
+def _attend_tile(  # noqa: PLR0915 (one program, which cannot be cut in two)
     query,
     keys,
     values,
@@ -81,7 +82,7 @@ def _attend_tile(
     SOFTCAP: tl.constexpr,
     WINDOW: tl.constexpr,
     PRECISION: tl.constexpr,
-):  # type: ignore[no-untyped-def]
+):
     tile = tl.program_id(0)
     head = tl.program_id(1)
     split = tl.program_id(2)
@@ -171,7 +172,7 @@ def _attend_tile(
         tl.store(log_sums + part, log_sum, mask=valid)
 
 
-@triton.jit(do_not_specialize=["tokens"])  # type: ignore[misc, unused-ignore]
+@triton.jit(do_not_specialize=["tokens"])
 def _merge_parts(
     parts,
     log_sums,
@@ -181,7 +182,7 @@ def _merge_parts(
     VALUE_SIZE: tl.constexpr,
     VALUE_PADDED: tl.constexpr,
     SPLITS: tl.constexpr,
-):  # type: ignore[no-untyped-def]
+):
     place = tl.program_id(0).to(tl.int64)
     value_index = tl.arange(0, VALUE_PADDED)
     part = tl.arange(0, SPLITS)
@@ -197,7 +198,7 @@ def _merge_parts(
     tl.store(out + place * VALUE_SIZE + value_index, merged.to(out.dtype.element_ty), mask=value_index < VALUE_SIZE)
 
 
-@triton.jit(do_not_specialize_on_alignment=["slots"])  # type: ignore[misc, unused-ignore]
+@triton.jit(do_not_specialize_on_alignment=["slots"])
 def _write_row(
     keys,
     values,
@@ -214,7 +215,7 @@ def _write_row(
     KEY_PADDED: tl.constexpr,
     VALUE_SIZE: tl.constexpr,
     VALUE_PADDED: tl.constexpr,
-):  # type: ignore[no-untyped-def]
+):
     row = tl.program_id(0).to(tl.int64)
     slot = tl.load(slots + row).to(tl.int64)
     head = tl.arange(0, HEADS_PADDED)
@@ -230,7 +231,7 @@ def _write_row(
 
 def _padded(size: int) -> int:
     """Return the next power of two, at least 16, as a matrix product needs it."""
-    return max(16, triton.next_power_of_2(size))
+    return max(16, int(triton.next_power_of_2(size)))
 
 
 def write_blocks(keys: Any, values: Any, layer: tuple[Any, Any], slots: Any) -> None:

@@ -1,9 +1,9 @@
-"""Text of tokens that come one by one. Invariant: after each token the text is what decoding all of them at once gives; it is found
-without doing that where the tokenizer's decoder allows it.
+"""Text of tokens that come one by one. Invariant: after each token the text is what decoding all of them at once gives; it is
+found without doing that where the tokenizer's decoder allows it.
 
-A byte-level decoder writes down the bytes of all tokens and reads them as UTF-8. So the text may be cut wherever a character ends,
-and most tokens have a text of their own that is simply appended. Other decoders look at their neighbours (a blank that is
-stripped, a run of bytes): for these all tokens are decoded each time.
+A byte-level decoder writes down the bytes of all tokens and reads them as UTF-8. So the text may be cut wherever a character
+ends, and most tokens have a text of their own that is simply appended. Other decoders look at a token's neighbours (a blank
+that is stripped, a run of bytes): for these all tokens are decoded each time.
 """
 
 from __future__ import annotations
