@@ -101,7 +101,8 @@ def check_kernel(tiny: bool) -> None:
                     worst[name] = max(worst.get(name, 0.0), error if error == error else 9.0)
                     if not error < bound:
                         say(
-                            f"  WRONG {name} new {new} splits {splits} softcap {softcap} window {window} rows {rows}: {error:.2e}"
+                            f"  WRONG {name} new {new} splits {splits} softcap {softcap} window {window} rows {rows}:",
+                            f"{error:.2e}",
                         )
                 for span in spans:
                     span.cache.free()
@@ -137,8 +138,8 @@ def decode(tiny: bool, rate: float) -> None:
             results.sort()
             text = "; ".join(f"{what}: {1e6 * seconds:.0f} us" for seconds, what, _ in results[:4])
             say(
-                f"decode {name} batch {batch}: bound {1e6 * bound:.0f} us, kernel {100 * bound / results[0][0]:.0f} % of it; {text};"
-                f" worst {1e6 * results[-1][0]:.0f} us ({results[-1][1]}); errors to {max(r[2] for r in results):.1e}"
+                f"decode {name} batch {batch}: bound {1e6 * bound:.0f} us, kernel {100 * bound / results[0][0]:.0f} % of it;"
+                f" {text}; worst {1e6 * results[-1][0]:.0f} us ({results[-1][1]}); errors to {max(r[2] for r in results):.1e}"
             )
             if batch > 1:
                 meta = pass_over(pool, spans, one_tile, 1)
@@ -171,7 +172,8 @@ def prefill(tiny: bool) -> None:
         results.sort()
         text = "; ".join(f"{what}: {1e3 * seconds:.2f} ms" for seconds, what, _ in results[:5])
         say(
-            f"prefill {name} {batch} x {new} on {held}: {work / results[0][0] / 1e12:.0f} TFLOP/s; {text}; errors {results[0][2]:.1e}"
+            f"prefill {name} {batch} x {new} on {held}: {work / results[0][0] / 1e12:.0f} TFLOP/s; {text};"
+            f" errors {results[0][2]:.1e}"
         )
 
 
@@ -213,12 +215,14 @@ def varlen(tiny: bool, rate: float) -> None:
                 seconds = timed(run, calls=5)
             except Exception as error:
                 say(
-                    f"varlen {batch} x {new} on {held}, pages of {page}: {type(error).__name__}: {str(error).splitlines()[0][:150]}"
+                    f"varlen {batch} x {new} on {held}, pages of {page}: {type(error).__name__}:",
+                    str(error).splitlines()[0][:150],
                 )
                 continue
             bound = 2 * 2 * heads.key * heads.size * batch * (held + new) / rate
             say(
-                f"varlen {batch} x {new} on {held}, pages of {page}: {1e6 * seconds:.0f} us, {100 * bound / seconds:.0f} % of bandwidth"
+                f"varlen {batch} x {new} on {held}, pages of {page}: {1e6 * seconds:.0f} us,"
+                f" {100 * bound / seconds:.0f} % of bandwidth"
             )
 
 

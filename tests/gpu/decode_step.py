@@ -1,5 +1,5 @@
-"""Times a decoding step of whole models with random weights: eagerly, as a CUDA graph, as a graph of compiled layers; each against
-the time in which weights and keys are read once.
+"""Times a decoding step of whole models with random weights: eagerly, as a CUDA graph, as a graph of compiled layers; each
+against the time in which weights and keys are read once.
 
     python tests/gpu/decode_step.py --seconds 60 --shapes 0.6B,4B
     python tests/gpu/decode_step.py --tiny          # a dry run on a CPU

@@ -160,21 +160,12 @@ def pack_pass(spans: Sequence[Any], shape: PassShape) -> tuple[Any, int]:
         span.row, first = len(ids), prefix_length + own
         ids.extend(span.ids)
         positions.extend(range(first, first + count))
-        for start in range(own, own + count):
-            slots.append(cache.blocks[start // BLOCK] * BLOCK + start % BLOCK)
+        slots.extend([cache.blocks[place // BLOCK] * BLOCK + place % BLOCK for place in range(own, own + count)])
         for start in range(0, count, shape.tile_rows):
-            tiles.extend(
-                (
-                    span.row + start,
-                    min(shape.tile_rows, count - start),
-                    first + start,
-                    prefix_length,
-                    prefix_place,
-                    own_place,
-                )
-            )
+            rows = min(shape.tile_rows, count - start)
+            tiles.extend((span.row + start, rows, first + start, prefix_length, prefix_place, own_place))
         longest = max(longest, first + count)
-        logit_rows.extend([len(ids) - back for back in span.logits_from_end])
+        logit_rows.extend([span.row + count - back for back in span.logits_from_end])
         targets.extend(span.targets or [0] * len(span.logits_from_end))
     parts = (
         (ids, shape.tokens),
