@@ -4,9 +4,12 @@ and the seed of its own sequence, so it comes out the same wherever these were c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from cotbench.agents.hf.top_rows import TopRows
 from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.detokenizer import Detokenizer
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.generation import Generation, GenerationRequest, first_stop
 
@@ -21,8 +24,13 @@ class Sampler:
     """
 
     def __init__(self, temperature: float, top_p: float, seed: int) -> None:
-        self._temperature, self._top_p, self._seed = temperature, top_p, seed
+        self.temperature, self._top_p, self._seed = temperature, top_p, seed
         self._generator: Any = None
+
+    @property
+    def greedy(self) -> bool:
+        """Return whether the most probable token is chosen."""
+        return self.temperature == 0.0
 
     def choose(self, logits: Any) -> tuple[int, float]:
         """Return the next token's id, and the natural logarithm of its probability at temperature 1.
@@ -33,18 +41,30 @@ class Sampler:
         import torch
 
         logprobs = torch.log_softmax(logits, dim=-1)
-        if self._temperature == 0.0:
+        if self.greedy:
             token = int(torch.argmax(logits))
             return token, float(logprobs[token])
-        if self._generator is None:
-            self._generator = torch.Generator().manual_seed(self._seed)
-        probabilities = torch.softmax(logits.cpu() / self._temperature, dim=-1)
+        probabilities = torch.softmax(logits.cpu() / self.temperature, dim=-1)
         probabilities, order = torch.sort(probabilities, descending=True, stable=True)
         # The nucleus; the most probable token always belongs to it.
         before = torch.cumsum(probabilities, dim=-1) - probabilities
         probabilities = torch.where(before < self._top_p, probabilities, torch.zeros(()))
-        token = int(order[int(torch.multinomial(probabilities, 1, generator=self._generator))])
+        token = int(order[int(torch.multinomial(probabilities, 1, generator=self._own_generator()))])
         return token, float(logprobs[token])
+
+    def choose_from(self, rows: TopRows, row: int) -> tuple[int, float]:
+        """Return the same for a row of which the most probable candidates are known."""
+        import torch
+
+        uniform = torch.rand((), dtype=torch.float64, generator=self._own_generator())
+        return rows.choose(row, self._top_p, float(uniform))
+
+    def _own_generator(self) -> Any:
+        import torch
+
+        if self._generator is None:
+            self._generator = torch.Generator().manual_seed(self._seed)
+        return self._generator
 
 
 class Continuation:
@@ -64,9 +84,10 @@ class Continuation:
     def __init__(self, request: GenerationRequest, elicitation: Elicitation, chat: Chat, end_ids: frozenset[int]) -> None:
         self.request = request
         self.ids: list[int] = [] if request.forced is None else chat.encode(request.forced)
-        self._chat, self._end_ids = chat, end_ids
+        self._end_ids = end_ids
         self._sampler = Sampler(elicitation.temperature, elicitation.top_p, request.seed)
         self._logprobs: list[float] = []
+        self._text = Detokenizer(chat)
         self._text_after_token: list[str] = []
 
     @property
@@ -87,7 +108,10 @@ class Continuation:
         """
         import torch
 
-        logprobs = torch.log_softmax(logits, dim=-1)[range(len(self.ids)), self.ids].tolist()
+        return self.scored(torch.log_softmax(logits, dim=-1)[range(len(self.ids)), self.ids].tolist())
+
+    def scored(self, logprobs: Sequence[float]) -> Generation:
+        """Return the forced text with its log-probabilities, one a token."""
         stop = self.request.stops[0]  # The action's closing tag, which the forced text ends with.
         text = (self.request.forced or "").removesuffix(stop)
         return Generation(text, stop, 0, ids=tuple(self.ids), logprobs=tuple(logprobs))
@@ -98,13 +122,35 @@ class Continuation:
         Args:
             logits: float32, (vocabulary,).
         """
-        token, logprob = self._sampler.choose(logits)
+        return self.append_chosen(*self._sampler.choose(logits))
+
+    def append_sampled(self, rows: TopRows, row: int) -> Generation | None:
+        """Choose the next token from a row's candidates; return what `append_token` returns."""
+        return self.append_chosen(*self._sampler.choose_from(rows, row))
+
+    @property
+    def temperature(self) -> float:
+        """Return the temperature; 0 is greedy."""
+        return self._sampler.temperature
+
+    @property
+    def greedy(self) -> bool:
+        """Return whether the next token is the most probable one."""
+        return self._sampler.greedy
+
+    def append_chosen(self, token: int, logprob: float) -> Generation | None:
+        """Append a token that was chosen; return all that was generated where it ends the continuation, else None.
+
+        Args:
+            token: its id.
+            logprob: natural logarithm of its probability at temperature 1.
+        """
         self._logprobs.append(logprob)
         text = self._text_after_token[-1] if self._text_after_token else ""
         stop = "eos" if token in self._end_ids else None
         if stop is None:
             self.ids.append(token)
-            text = self._chat.decode(self.ids)
+            text = self._text.append(token)
             self._text_after_token.append(text)
             found = first_stop(text, self.request.stops, self.request.one_line)
             if found is not None:
