@@ -165,7 +165,7 @@ def test_small_trains_a_pretrained_model_twice_an_arm_and_plays_at_the_end() -> 
     (masked,) = {
         " ".join(stage.command) for stage in plan.of_kind("train") if stage.place.arm == "sft+" and stage.place.seed == 0
     }
-    assert "--mask-fraction 0.3" in masked and "--unit episode" in masked and "--lora-rank 8" in masked
+    assert all(f"--option {option}" in masked for option in ("mask_fraction=0.3", 'unit="episode"', "lora_rank=8"))
 
 
 def test_the_first_stages_of_a_plan_use_none_of_the_others() -> None:
