@@ -1,0 +1,348 @@
+"""The model engine on a GPU, beside a batched `generate` loop and transformers' continuous batching: decisions a second.
+
+    python tests/benchmarks/bench_gpu.py --seconds 240 [--tiny] [--shapes 0.6B,4B,8B] [--windows 14-15,1-2]
+        [--only ours,generate,cb] [--out FILE]
+
+Random weights in the shapes of Qwen3, made on the device; 64 episodes of 30 turns with fixed actions and observations of 60 to
+100 tokens, so that all three see the same prompts. No model stops by itself: what a decision generates is drawn once (traces of
+64 to 256 tokens, actions of 4 to 12), the same for all. A whole play takes minutes, so turns 1-2, 14-15 and 29-30 are played
+(`Workload.windows`); where an engine keeps what it computed, the turn before was computed already, not timed.
+
+    ours      `HFAgent` from the live model: queries join as their episode gets to them; no drafts, which random weights favour.
+    generate  left-padded batches of all episodes, one `generate` a turn and mode, the whole prompt prefilled (SDPA, its own
+              cache), a decision's tokens in one go, each row until its own length.
+    cb        continuous batching with paged SDPA and block sharing: requests join as in ours, each decision one request.
+
+Every figure is printed as soon as it is known and appended to --out as JSON, with the card's name. A leg that takes longer than
+its share of the time is cut, and says so; one that fails costs itself alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import signal
+import statistics
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.prompting.elicitation import MODES, Mode
+from tests.benchmarks.gpu_engines import WORDS, ContinuousBatching, Generate, Leg, Ours, Workload
+from tests.gpu.shapes import SHAPES, random_model, sized_tokenizer
+
+WARM = (12, 13)
+"""The turn that is played first, so that compiling and capturing are not timed; with short answers."""
+
+TINY = Workload(3, windows=((14, 15), (1, 2)), trace=(3, 9), observation=(6, 10))
+
+
+class TimeUp(BaseException):
+    """The share of time of a leg is over; no `except Exception` of an engine may take it for its own failure."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TimeUp` in the block when it takes longer; one within another ends no later than that."""
+
+    def ring(*_: object) -> None:
+        raise TimeUp
+
+    outer = signal.getitimer(signal.ITIMER_REAL)[0]
+    begun = time.perf_counter()
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, max(0.01, min(seconds, outer or seconds)))
+    try:
+        yield
+    finally:
+        left = outer - (time.perf_counter() - begun)
+        signal.setitimer(signal.ITIMER_REAL, max(0.01, left) if outer else 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@dataclass
+class Bench:
+    """The legs of one run, and where their figures go."""
+
+    deadline: float
+    out: Path | None
+    card: str
+    cuda: bool
+    shape: str = ""
+    figures: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    @property
+    def left(self) -> float:
+        return self.deadline - time.perf_counter()
+
+    def put(self, name: str, value: float, unit: str, **more: object) -> None:
+        """Print a figure and append it to the file."""
+        self.figures[self.shape, name] = value
+        details = "".join(f"; {key} {item}" for key, item in more.items())
+        print(f"[{self.card}] {self.shape} {name}: {value:.4g} {unit}{details}", flush=True)
+        if self.out is not None:
+            line = {"shape": self.shape, "figure": name, "value": value, "unit": unit, "card": self.card, **more}
+            with self.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, default=str) + "\n")
+
+    def sync(self) -> None:
+        if self.cuda:
+            import torch
+
+            torch.cuda.synchronize()
+
+    def timed(self, leg: Leg, work: Callable[[], None]) -> None:
+        self.sync()
+        begun = time.perf_counter()
+        try:
+            work()
+            self.sync()
+        finally:
+            leg.seconds = time.perf_counter() - begun
+
+    def attempt(self, name: str, seconds: float, work: Callable[[], None]) -> None:
+        """Do something that may fail or run out of time without cost to the rest."""
+        seconds = min(seconds, self.left)
+        if seconds < 1:
+            print(f"  {self.shape} {name}: no time left", flush=True)
+            return
+        try:
+            with time_limit(seconds):
+                work()
+        except TimeUp:
+            print(f"  {self.shape} {name}: cut after {seconds:.0f} s", flush=True)
+        except Exception:
+            print(f"  {self.shape} {name} failed:\n" + "".join(traceback.format_exc().splitlines(True)[-6:]), flush=True)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What of a model decides how many bytes are moved.
+
+    Attributes:
+        weights: bytes of all weights.
+        read: bytes of the weights that a decode step reads: of an embedding that is no output head too, next to none.
+        token: bytes of the keys and values of a token.
+    """
+
+    weights: int
+    read: int
+    token: int
+
+
+def _sizes(model: Any) -> Sizes:
+    config, itemsize = model.config, model.dtype.itemsize
+    weights = sum(weight.numel() for weight in model.parameters()) * itemsize
+    looked_up = 0 if config.tie_word_embeddings else model.get_input_embeddings().weight.numel() * itemsize
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * itemsize
+    return Sizes(weights, weights - looked_up, token)
+
+
+def _windows(
+    bench: Bench, engine: Any, name: str, windows: Sequence[tuple[int, int]], modes: Sequence[Mode], seconds: float
+) -> None:
+    """Measure decisions a second in windows of turns, each within its seconds."""
+    bench.attempt(f"{name}, warming up", seconds, lambda: engine.play(range(*WARM), MODES, Leg(), (4, 2)))
+    title = f"{name}, {'both modes' if len(modes) > 1 else modes[0]}"
+    for first, last in windows:
+        part, leg, turns = f"{title}, turns {first}-{last}", Leg(), range(first, last + 1)
+
+        def play(leg: Leg = leg, turns: range = turns) -> None:
+            engine.prime(turns[0] - 1)
+            bench.timed(leg, lambda: engine.play(turns, modes, leg))
+            leg.whole = True
+
+        bench.attempt(part, seconds, play)
+        if leg.decisions and leg.seconds:
+            cut = "" if leg.whole else ", cut"
+            bench.put(
+                f"{part}{cut}", leg.decisions / leg.seconds, "decisions/s", decisions=leg.decisions, s=round(leg.seconds, 2)
+            )
+
+
+def _ratios(bench: Bench, windows: Sequence[tuple[int, int]]) -> None:
+    """Print the ratios that the figures so far allow: in each window, and over all of them."""
+
+    def rates(title: str) -> list[float | None]:
+        return [bench.figures.get((bench.shape, f"{title}, turns {first}-{last}")) for first, last in windows]
+
+    ours = rates("ours, both modes")
+    for other in ("generate", "cb"):
+        pairs = [pair for pair in zip(ours, rates(f"{other}, both modes"), strict=True) if None not in pair]
+        for (first, last), one, two in zip(windows, ours, rates(f"{other}, both modes"), strict=True):
+            if one and two:
+                bench.put(f"ours / {other}, both modes, turns {first}-{last}", one / two, "x")
+        if len(pairs) > 1:  # All windows have as many decisions.
+            ratio = sum(1 / two for _, two in pairs if two) / sum(1 / one for one, _ in pairs if one)
+            bench.put(f"ours / {other}, both modes, {len(pairs)} windows together", ratio, "x")
+    for (first, last), one, alone in zip(windows, ours, rates("ours, cot"), strict=True):
+        if one and alone:
+            bench.put(f"time of both modes / CoT alone, turns {first}-{last}", 2 * alone / one, "x")
+
+
+def _decode_share(bench: Bench, ours: Ours, sizes: Sizes, bandwidth: float, turn: int) -> None:
+    """Measure a decode step of all episodes, and the share of the time that reading weights and keys once would take.
+
+    The time of a step is the difference between long traces and short ones, so that nothing else is in it.
+    """
+    work, (short, long) = ours.work, ours.work.trace
+    ours.prime(turn)
+    times = []
+    for length in (short, long):
+        leg = Leg()
+        bench.timed(leg, lambda leg=leg, length=length: ours.play((turn,), ("cot",), leg, (length, 1)))  # type: ignore[misc]
+        times.append(leg.seconds)
+    step = (times[1] - times[0]) / (long - short)
+    keys = sum(work.prompt_length(ours.agent._chat, episode, turn) + (short + long) / 2 for episode in range(work.episodes))
+    bound = (sizes.read + keys * sizes.token) / bandwidth
+    bench.put("decode step", step * 1000, "ms", episodes=work.episodes, keys=round(keys / work.episodes), turn=turn)
+    bench.put("decode", work.episodes / step, "tokens/s")
+    bench.put("decode, share of the bandwidth limit", bound / step, "", limit_ms=round(bound * 1000, 3))
+
+
+def _prefilled(bench: Bench, ours: Ours, turns: Sequence[int]) -> None:
+    """Count the tokens prefilled in whole episodes, both modes, with answers of one token."""
+    work, leg, done = ours.work, Leg(), 0
+    for until in turns:
+        ours.play(range(done + 1, until + 1), MODES, leg, (1, 1))
+        done = until
+        whole = sum(
+            work.prompt_length(ours.agent._chat, episode, turn)
+            for episode in range(work.episodes)
+            for turn in range(1, until + 1)
+        )
+        count = until * work.episodes
+        bench.put(
+            f"prefilled tokens a turn, {until} turns",
+            leg.prefilled / count,
+            "tokens",
+            whole_prompts=round(len(MODES) * whole / count),
+        )
+
+
+def _bandwidth(bench: Bench, device: str) -> float:
+    """Return bytes a second of a copy on the device, read and written."""
+    import torch
+
+    size = 2**31 if bench.cuda else 2**26
+    source, target = (torch.ones(size, dtype=torch.uint8, device=device) for _ in range(2))
+    times = []
+    for _ in range(6):
+        leg = Leg()
+        bench.timed(leg, lambda: target.copy_(source))
+        times.append(leg.seconds)
+    return 2 * size / statistics.median(times[1:])
+
+
+def _measure_ours(bench: Bench, model: Any, tokenizer: Any, work: Workload, bandwidth: float) -> None:
+    """Measure our agent, the most wanted figures first."""
+    import torch
+
+    sizes, cache_gb, few = _sizes(model), None, replace(work, episodes=min(8, work.episodes))
+    if bench.cuda:
+        chat = Chat(tokenizer)
+        longest = max(work.prompt_length(chat, episode, work.turns) for episode in range(work.episodes))
+        cache_gb = 1.1 * work.episodes * (longest + 2 * work.trace[1] + 128) * sizes.token / 1e9
+        torch.cuda.reset_peak_memory_stats()
+    ours = Ours(model, tokenizer, work, cache_gb)
+    _windows(bench, ours, "ours", work.windows[:1], MODES, bench.left / 3)
+    _windows(bench, ours, "ours", work.windows[:1], ("cot",), bench.left / 4)
+    turn = work.windows[0][-1]
+    bench.attempt("decode step", bench.left / 3, lambda: _decode_share(bench, ours, sizes, bandwidth, turn))
+    _windows(bench, ours, "ours", work.windows[1:], MODES, bench.left / 4)
+    if cache_gb is not None:
+        peak, budget = torch.cuda.max_memory_allocated() / 1e9, sizes.weights / 1e9 + cache_gb
+        bench.put("ours, peak memory / (weights + cache budget)", peak / budget, "x", peak_gb=peak, budget_gb=budget)
+    ours.close()
+    small = Ours(model, tokenizer, few, cache_gb)
+    bench.attempt("prefilled tokens", bench.left / 5, lambda: _prefilled(bench, small, (work.turns // 3, work.turns)))
+    small.close()
+
+
+def _measure_other(bench: Bench, name: str, model: Any, tokenizer: Any, work: Workload, seconds: float) -> None:
+    engine: Any = {"generate": Generate, "cb": ContinuousBatching}[name](model, tokenizer, work)
+    try:
+        _windows(bench, engine, name, work.windows, MODES, seconds / len(work.windows))
+    finally:
+        engine.close()
+
+
+def _run_shape(bench: Bench, shape: str, work: Workload, names: Sequence[str], bandwidth: float) -> None:
+    """Measure the engines on one model, each with an equal part of what is left of the time."""
+    import torch
+
+    begun = time.perf_counter()
+    tokenizer = sized_tokenizer(SHAPES[shape].vocabulary, [" ".join(WORDS)])
+    model = random_model(SHAPES[shape], "cuda" if bench.cuda else "cpu", torch.bfloat16 if bench.cuda else torch.float32)
+    bench.put("weights", _sizes(model).weights / 1e9, "GB", made_in=f"{time.perf_counter() - begun:.1f} s")
+    deadline = bench.deadline
+    for number, name in enumerate(names):
+        seconds = (deadline - time.perf_counter()) / (len(names) - number)
+        bench.deadline = time.perf_counter() + seconds
+        if name == "ours":
+            bench.attempt(name, seconds, lambda: _measure_ours(bench, model, tokenizer, work, bandwidth))
+        else:
+            bench.attempt(
+                name, seconds, lambda name=name, seconds=seconds: _measure_other(bench, name, model, tokenizer, work, seconds)
+            )
+        gc.collect()
+        if bench.cuda:
+            torch.cuda.empty_cache()
+    bench.deadline = deadline
+    _ratios(bench, work.windows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=240, help="time limit")
+    parser.add_argument("--tiny", action="store_true", help="toy sizes, for a dry run on a CPU")
+    parser.add_argument("--shapes", default="0.6B,4B,8B")
+    parser.add_argument("--only", default="ours,generate,cb", help="the engines to measure, in this order")
+    parser.add_argument("--windows", default="", help="turns to play, such as 14-15,1-2; the first window has most figures")
+    parser.add_argument("--episodes", type=int, default=64)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    begun = time.perf_counter()
+
+    import torch
+    import transformers
+
+    cuda = torch.cuda.is_available()
+    shapes = options.shapes.split(",")
+    if options.tiny:
+        shapes = ["tiny"]
+    if not cuda:
+        torch.set_num_threads(1)
+    transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("ContinuousBatchingLogger").setLevel(logging.CRITICAL)  # A line for each request; errors are raised.
+    bench = Bench(begun + options.seconds - 3, options.out, torch.cuda.get_device_name() if cuda else "CPU", cuda)
+    bandwidth = _bandwidth(bench, "cuda" if cuda else "cpu")
+    if cuda:
+        torch.cuda.empty_cache()
+    bench.put("copy bandwidth", bandwidth / 1e9, "GB/s", torch=torch.__version__, transformers=transformers.__version__)
+    work = TINY if options.tiny else Workload(options.episodes)
+    if options.windows:
+        pairs = [window.split("-") for window in options.windows.split(",")]
+        work = replace(work, windows=tuple((int(first), int(last)) for first, last in pairs))
+    end = bench.deadline
+    for number, shape in enumerate(shapes):
+        bench.shape = shape
+        seconds = (end - time.perf_counter()) / (len(shapes) - number)
+        bench.deadline = time.perf_counter() + seconds
+        bench.attempt(
+            "measurements", seconds, lambda shape=shape: _run_shape(bench, shape, work, options.only.split(","), bandwidth)
+        )
+        gc.collect()
+        if cuda:
+            torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""The engines that `bench_gpu.py` measures, and what they play: our agent, a batched `generate` loop, continuous batching.
+Invariant: all three see the same prompts and generate as many tokens for each decision.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+from cotbench.agents.hf.agent import HFAgent
+from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.envs.registry import Instructions
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation, Mode
+from cotbench.prompting.query import Query
+
+WORDS = (
+    *("<think>", "</think>", "<action>", "</action>", "user", "assistant", "system", "You", "act", "house", "Answer"),
+    *("with", "one", "action", "you", "are", "in", "the", "middle", "of", "a", "room", "looking", "around", "see", "desk"),
+    *("cabinet", "shelf", "drawer", "fridge", "mug", "plate", "lamp", "book", "on", "is", "open"),
+)
+"""What the tokenizer has whole; observations are made of it."""
+
+Asked = tuple[int, int, Mode]
+"""A decision: episode, turn (from 1), mode."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Episodes with fixed texts, and what each decision generates.
+
+    Attributes:
+        episodes: how many are played side by side.
+        turns: of an episode.
+        windows: the turns that are played, each window from its first to its last turn.
+        trace: fewest and most tokens of a trace.
+        action: the same of an action.
+        observation: fewest and most words of an observation; a word is 1.3 tokens.
+    """
+
+    episodes: int
+    turns: int = 30
+    windows: tuple[tuple[int, int], ...] = ((14, 15), (1, 2), (29, 30))
+    trace: tuple[int, int] = (64, 256)
+    action: tuple[int, int] = (4, 12)
+    observation: tuple[int, int] = (45, 75)
+
+    @cached_property
+    def states(self) -> list[list[Dialogue]]:
+        """The state of each episode at each turn."""
+        return [self._states(episode) for episode in range(self.episodes)]
+
+    def _states(self, episode: int) -> list[Dialogue]:
+        chance = random.Random(f"texts {episode}")
+
+        def text() -> str:
+            return " ".join(chance.choices(WORDS, k=chance.randint(*self.observation)))
+
+        states = [Dialogue(Instructions("You act in a house. Answer with one action."), (text(),))]
+        while len(states) < self.turns:
+            states.append(states[-1].extended(" ".join(chance.choices(WORDS, k=5)), None, text()))
+        return states
+
+    def lengths(self, episode: int, turn: int) -> tuple[int, int]:
+        """Return how many tokens of a trace and of an action are generated at a turn."""
+        chance = random.Random(f"lengths {episode} {turn}")
+        return chance.randint(*self.trace), chance.randint(*self.action)
+
+    def query(self, episode: int, turn: int, mode: Mode, lengths: tuple[int, int] | None = None) -> Query:
+        trace, action = lengths or self.lengths(episode, turn)
+        elicitation = Elicitation(trace_tokens=trace, action_tokens=action)
+        return Query(f"e{episode}", "", "t", turn, mode, self.states[episode][turn - 1], elicitation)
+
+    def prompt_length(self, chat: Chat, episode: int, turn: int) -> int:
+        """Return the tokens of a prompt, its opened tag included."""
+        return len(self.request(chat, self.query(episode, turn, "cot"))[0])
+
+    def request(self, chat: Chat, query: Query) -> tuple[list[int], int]:
+        """Return a query as a plain request: the ids of prompt and opened tag, and how many tokens to generate behind them."""
+        asked, tags = query.elicitation, query.elicitation.tags
+        ids = chat.prompt_ids(asked.messages(query.dialogue, query.mode))
+        if query.mode == "prompt":
+            return ids + chat.encode(tags.action_open), asked.action_tokens
+        between = len(chat.encode(f"{tags.think_close}\n")) + len(chat.encode(tags.action_open))
+        return ids + chat.encode(tags.think_open), asked.trace_tokens + between + asked.action_tokens
+
+
+@dataclass
+class Leg:
+    """One measurement: what was done so far, also where it is cut.
+
+    Attributes:
+        decisions: made.
+        reasoned: those of mode `cot` among them.
+        seconds: what they took.
+        prefilled: tokens that were computed without being generated, where the engine tells.
+        whole: whether it was not cut.
+    """
+
+    decisions: int = 0
+    reasoned: int = 0
+    seconds: float = 0.0
+    prefilled: int = 0
+    whole: bool = False
+
+    def add(self, mode: Mode, count: int = 1) -> None:
+        """Count decisions."""
+        self.decisions += count
+        self.reasoned += count * (mode == "cot")
+
+
+class Free:
+    """Play episodes so that each goes on as soon as its own decisions are there."""
+
+    def __init__(self, work: Workload, turns: Sequence[int], modes: Sequence[Mode], submit: Callable[[Asked], None]) -> None:
+        self.work, self.last, self.modes, self.submit = work, turns[-1], modes, submit
+        self.left: dict[int, set[Mode]] = {}
+        self.turn = dict.fromkeys(range(work.episodes), turns[0] - 1)
+        for episode in range(work.episodes):
+            self._advance(episode)
+
+    def _advance(self, episode: int) -> None:
+        self.left.pop(episode, None)
+        if self.turn[episode] < self.last:
+            self.turn[episode] += 1
+            self.left[episode] = set(self.modes)
+            for mode in self.modes:
+                self.submit((episode, self.turn[episode], mode))
+
+    def done(self, key: Asked) -> None:
+        self.left[key[0]].discard(key[2])
+        if not self.left[key[0]]:
+            self._advance(key[0])
+
+
+class Ours:
+    """`HFAgent` from the live model."""
+
+    def __init__(self, model: Any, tokenizer: Any, work: Workload, cache_gb: float | None) -> None:
+        self.work, self.plays = work, 0
+        self.agent = HFAgent.from_model(model, tokenizer, cache_gb=cache_gb, drafts=False)
+
+    def prime(self, turn: int) -> None:
+        """Compute the prompts up to a turn."""
+        self.agent.clear_cache()
+        if turn >= 1:
+            self.play((turn,), ("prompt",), Leg(), (1, 1))
+
+    def play(self, turns: Sequence[int], modes: Sequence[Mode], leg: Leg, lengths: tuple[int, int] | None = None) -> None:
+        self.plays += 1
+
+        def submit(key: Asked) -> None:
+            self.agent.submit((self.plays, key), self.work.query(*key, lengths))
+
+        play = Free(self.work, turns, modes, submit)
+        while play.left:
+            for name, decision in self.agent.collect(0.0):
+                count, key = cast(tuple[int, Asked], name)
+                if count != self.plays:  # Of a play that was cut.
+                    continue
+                assert decision.error is None, f"{decision.error}\n{decision.traceback}"
+                trace, action = lengths or self.work.lengths(*key[:2])
+                generated = decision.trace_tokens, decision.action_tokens
+                assert generated == (0 if key[2] == "prompt" else trace, action), (key, generated)
+                leg.add(key[2])
+                leg.prefilled += decision.prefilled_tokens
+                play.done(key)
+
+    def close(self) -> None:
+        self.agent.clear_cache()
+
+
+class Generate:
+    """A batched `generate` loop: the whole prompt of every episode, each turn and mode."""
+
+    def __init__(self, model: Any, tokenizer: Any, work: Workload) -> None:
+        self.model, self.pad, self.work, self.chat = model, tokenizer.pad_token_id, work, Chat(tokenizer)
+
+    def prime(self, turn: int) -> None:
+        """Do nothing: it keeps nothing."""
+
+    def play(self, turns: Sequence[int], modes: Sequence[Mode], leg: Leg, lengths: tuple[int, int] | None = None) -> None:
+        for turn in turns:
+            for mode in modes:
+                queries = [self.work.query(episode, turn, mode, lengths) for episode in range(self.work.episodes)]
+                self._turn([self.work.request(self.chat, query) for query in queries])
+                leg.add(mode, len(queries))
+
+    def _turn(self, requests: Sequence[tuple[list[int], int]]) -> None:
+        import torch
+        import transformers
+
+        longest = max(len(ids) for ids, _ in requests)
+        device = self.model.device
+        rows = torch.tensor([[self.pad] * (longest - len(ids)) + ids for ids, _ in requests], device=device)
+        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids, _ in requests], device=device)
+        ends = torch.tensor([longest + budget for _, budget in requests], device=device)
+
+        class Lengths(transformers.StoppingCriteria):  # type: ignore[misc]
+            def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+                return input_ids.shape[1] >= ends
+
+        config = transformers.GenerationConfig(
+            max_new_tokens=max(budget for _, budget in requests), do_sample=False, pad_token_id=self.pad
+        )
+        criteria = transformers.StoppingCriteriaList([Lengths()])
+        out = self.model.generate(rows, attention_mask=mask, generation_config=config, stopping_criteria=criteria)
+        assert out.shape[1] == int(ends.max()), out.shape
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class ContinuousBatching:
+    """Transformers' continuous batching: paged SDPA (its flash kernels are not there), block sharing, its own CUDA graphs."""
+
+    def __init__(self, model: Any, tokenizer: Any, work: Workload) -> None:
+        import transformers
+
+        self.work, self.chat, self.model = work, Chat(tokenizer), model
+        block = 64
+        longest = max(work.prompt_length(self.chat, episode, work.turns) for episode in range(work.episodes))
+        blocks = work.episodes * ((longest + work.trace[1] + 64) // block + 4)
+        self.attention = model.config._attn_implementation
+        model.set_attn_implementation("paged|sdpa")
+        self.manager = model.init_continuous_batching(
+            generation_config=transformers.GenerationConfig(
+                do_sample=False, eos_token_id=-1, pad_token_id=tokenizer.pad_token_id, max_new_tokens=1
+            ),
+            continuous_batching_config=transformers.ContinuousBatchingConfig(
+                block_size=block, num_blocks=blocks, max_batch_tokens=2048, allow_block_sharing=True
+            ),
+        )
+        self.manager.start()
+        self.plays = 0
+
+    def prime(self, turn: int) -> None:
+        """Compute the prompts up to a turn."""
+        if turn >= 1:
+            self.play((turn,), ("prompt",), Leg(), (1, 1))
+
+    def play(self, turns: Sequence[int], modes: Sequence[Mode], leg: Leg, lengths: tuple[int, int] | None = None) -> None:
+        self.plays += 1
+        asked: set[str] = set()
+
+        def submit(key: Asked) -> None:
+            ids, tokens = self.work.request(self.chat, self.work.query(*key, lengths))
+            name = "/".join(map(str, (self.plays, *key)))
+            asked.add(name)
+            self.manager.add_request(ids, request_id=name, max_new_tokens=tokens, eos_token_id=-1)
+
+        try:
+            play = Free(self.work, turns, modes, submit)
+            while play.left:
+                if not self.manager.is_running():
+                    raise RuntimeError("its generation thread ended")
+                result = self.manager.get_result(timeout=0.05)
+                if result is None or result.request_id not in asked:
+                    continue
+                if result.error:
+                    raise RuntimeError(result.error)
+                if result.is_finished():
+                    asked.remove(result.request_id)
+                    _, episode, turn, mode = result.request_id.split("/")
+                    leg.add(cast(Mode, mode))
+                    play.done((int(episode), int(turn), cast(Mode, mode)))
+        finally:
+            for name in asked:  # Where the play was cut.
+                self.manager.cancel_request(name)
+
+    def close(self) -> None:
+        self.manager.stop(block=True, timeout=10, hard_stop=True)
+        self.model.set_attn_implementation(self.attention)
