@@ -94,5 +94,5 @@ def _on(device: Any, compute: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @functools.cache
-def _compiled(compute: Callable[..., Any]) -> Callable[..., Any]:
+def _compiled(compute: Callable[..., Any]) -> Any:
     return torch.compile(compute, dynamic=True)
