@@ -33,12 +33,14 @@ SECONDS=0
 say() { echo "== $*" | tee -a "$log"; }
 
 for load in ${loads[@]+"${loads[@]}"}; do
-    if compgen -G "$load/*.whl" >/dev/null && [ ! -e "$site/packages/.complete" ]; then
-        # Without dependencies: nothing may stand before the machine's own torch, transformers and numpy.
-        "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$site/packages" "$load"/*.whl 2>&1 |
+    # Without dependencies: nothing may stand before the machine's own torch, transformers and numpy.
+    for wheels in packages:"$load" beside:"$load/beside"; do
+        target=$site/${wheels%%:*} wheels=${wheels#*:}
+        compgen -G "$wheels/*.whl" >/dev/null && [ ! -e "$target.complete" ] || continue
+        "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$target" "$wheels"/*.whl 2>&1 |
             tee -a "$log"
-        [ "${PIPESTATUS[0]}" -eq 0 ] && touch "$site/packages/.complete"
-    fi
+        [ "${PIPESTATUS[0]}" -ne 0 ] || touch "$target.complete"
+    done
     mkdir -p "$site/parts" "$site/cache/wheels"
     for part in "$load"/*.part-*; do
         [ -e "$part" ] || continue
@@ -104,7 +106,18 @@ part correctness 25 "$python" -m pytest -q --maxfail=20 -p no:cacheprovider -o a
     -m gpu tests/gpu
 script tests/gpu/attention_variants.py 15 attention ${tiny[@]+"${tiny[@]}"}
 script tests/benchmarks/bench_gpu.py 40 engine --shapes "$shapes" --windows "$windows" ${tiny[@]+"${tiny[@]}"} --out "$out/figures.jsonl"
+before=${PYTHONPATH:-}
+case ",${only:-training}," in *,training,*)
+    if [ -d "$site/beside" ]; then
+        export PYTHONPATH="$before:$site/beside"
+        if ! "$python" -c 'import datasets, transformers, trl; transformers.Trainer, trl.SFTTrainer' 2>"$site/beside.log"; then
+            say "training: TRL cannot be imported here: $(tail -1 "$site/beside.log")"
+            export PYTHONPATH=$before
+        fi
+    fi
+esac
 script tests/gpu/train_figures.py 30 training ${tiny[@]+"${tiny[@]}"}
+export PYTHONPATH=$before
 
 cotbench=("$python" -m cotbench)
 if [ "${#tiny[@]}" -gt 0 ]; then
