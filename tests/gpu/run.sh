@@ -103,7 +103,7 @@ script() {
 }
 
 part correctness 25 "$python" -m pytest -q --maxfail=20 -p no:cacheprovider -o addopts= --import-mode=importlib --durations=5 --tb=short \
-    -m gpu tests/gpu/test_smoke.py tests/gpu # The simplest first.
+    -m gpu tests/gpu/test_smoke.py tests/gpu/test_[!s]*.py # The simplest first.
 script tests/gpu/attention_variants.py 15 attention ${tiny[@]+"${tiny[@]}"}
 script tests/benchmarks/bench_gpu.py 40 engine --shapes "$shapes" --windows "$windows" ${tiny[@]+"${tiny[@]}"} --out "$out/figures.jsonl"
 before=${PYTHONPATH:-}
