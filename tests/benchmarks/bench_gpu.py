@@ -25,6 +25,7 @@ import json
 import logging
 import signal
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # For `tests.…`; last, so that the checkout hides no installed cotbench.
 
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.prompting.elicitation import MODES, Mode

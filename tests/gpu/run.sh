@@ -8,6 +8,7 @@
 # installed into $SITE first. --tiny takes toy sizes, for a dry run on a CPU; --shapes, --windows: of the engine's figures. Parts: correctness, attention, engine, training,
 # study; each has a share of the time, and what an earlier one leaves goes to the later ones. SECONDS 0 only installs the loads.
 set -u
+shopt -s nullglob
 root=$(cd "$(dirname "$0")/../.." && pwd)
 [ $# -ge 2 ] || { echo "usage: run.sh SECONDS OUT [--tiny] [--only PART,PART] [--shapes 0.6B,4B] [--windows 14-15] [LOAD...]" >&2; exit 2; }
 limit=$1 out=$2
@@ -43,7 +44,6 @@ for load in ${loads[@]+"${loads[@]}"}; do
     done
     mkdir -p "$site/parts" "$site/cache/wheels"
     for part in "$load"/*.part-*; do
-        [ -e "$part" ] || continue
         cp "$part" "$site/parts/"
         name=$(basename "${part%.part-*}") count=$((10#${part##*-of-}))
         parts=("$site/parts/$name".part-*)
@@ -57,12 +57,13 @@ for load in ${loads[@]+"${loads[@]}"}; do
         tar -C "$site/$archive" -xzf "$load/$archive.tar.gz"
     done
 done
-if [ "${#loads[@]}" -gt 0 ]; then
-    export PYTHONPATH="$site/packages:$root${PYTHONPATH:+:$PYTHONPATH}" COTBENCH_CACHE=$site/cache
-else
-    export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$root"
+# `tests` through a link: the checkout itself would put its `cotbench/` before the installed one.
+mkdir -p "$site/checkout"
+ln -sfn "$root/tests" "$site/checkout/tests"
+export PYTHONPATH="$site/checkout${PYTHONPATH:+:$PYTHONPATH}"
+if [ -e "$site/packages.complete" ]; then
+    export PYTHONPATH="$site/packages:$PYTHONPATH" COTBENCH_CACHE=$site/cache
 fi
-# Without the working directory: the checkout's `cotbench/` would stand before the installed one.
 export PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
 [ "$limit" -gt 0 ] || exit 0
