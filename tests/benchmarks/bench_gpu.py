@@ -34,7 +34,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # For `tests.…`; last, so that the checkout hides no installed cotbench.
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # For `tests`; last, so that it hides no installed cotbench.
 
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.prompting.elicitation import MODES, Mode
