@@ -119,7 +119,7 @@ class WriteError(RunFolderError):
     exit_code = 1
 
     def __init__(self, what: str, then: str = "give the same command again") -> None:
-        super().__init__(f"{what}: make room there and {then}")
+        super().__init__(f"{what}: free some space there and {then}")
         self.what = what
 
 

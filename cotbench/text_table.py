@@ -296,7 +296,7 @@ class _Layout:
             before = [lines[0] for lines in cells[:place]]
             yield self._joined([*before, row.cells[place].value.replace(TOGETHER, " ")])
             beside = row.cells[place].beside
-            cells = [[""]] * place + [[beside]] + cells[place + 1 :]
+            cells = [*(lines[1:] for lines in cells[:place]), [beside], *cells[place + 1 :]]
             if cell_len(beside) > self._widths[place]:
                 yield self._joined([*([""] * place), beside])
                 cells[place] = [""]

@@ -65,8 +65,8 @@ def cache_writes(folder: Path) -> Iterator[None]:
 
 def _cache_error(folder: Path, error: OSError) -> MissingDataError:
     return MissingDataError(
-        f"cannot write to the cache folder {folder} ({error.strerror}): make room there, or set COTBENCH_CACHE to a folder "
-        "that can be written to"
+        f"cannot write to the cache folder {folder} ({error.strerror}): free some space there, or set COTBENCH_CACHE to a "
+        "folder that can be written to"
     )
 
 

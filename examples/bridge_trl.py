@@ -23,8 +23,8 @@ def main() -> None:
     # The split `train`, in CoT mode; each update plays two tasks four times.
     rollout = TRLRollout(args.env, episodes=8, max_steps=args.max_steps, elicitation={"trace_tokens": 32, "action_tokens": 16})
     trainer = GRPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(args.model),
-        processing_class=AutoTokenizer.from_pretrained(args.model),
+        model=AutoModelForCausalLM.from_pretrained(args.model, trust_remote_code=False, use_safetensors=True),
+        processing_class=AutoTokenizer.from_pretrained(args.model, trust_remote_code=False),
         reward_funcs=rollout.success,
         rollout_func=rollout,
         train_dataset=rollout.dataset(),

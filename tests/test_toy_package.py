@@ -166,7 +166,7 @@ def test_a_study_takes_all_four_and_its_report_shows_them(toy: Toy, splits: str)
     sections = {section["title"]: section for section in numbers["sections"]}
     table = next(item for item in sections["Trace-length"]["items"] if item["kind"] == "table")
     assert {row[0] for row in table["rows"]} == {"sft", "noise"}
-    against = next(item for item in sections["What the arms differ in"]["items"] if item["kind"] == "table")
+    against = next(item for item in sections["How the arms differ"]["items"] if item["kind"] == "table")
     assert {row[0] for row in against["rows"]} == {"noise"}
     assert any(sentence.startswith("noise minus sft") for sentence in numbers["answer"])
 

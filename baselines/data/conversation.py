@@ -83,6 +83,8 @@ def read_conversation(row: Mapping[str, Any]) -> Conversation:
     """
     name = next((name for name in _CONTAINERS if not _empty(row.get(name))), None)
     chat = row.get(name or "")
+    if name is None and any(container in row for container in _CONTAINERS):
+        raise ConversationError("is not a conversation: it has no messages; remove it")
     if name is None or not isinstance(chat, list):
         raise ConversationError(
             f"is not a conversation: it has {', '.join(map(str, row)) or 'nothing'} and no `messages`; "

@@ -107,14 +107,14 @@ def _train(
     lora = None
     if config.lora_rank is not None:
         lora = LoraOptions(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
-    trainable = load_trainable(config.model, device=config.device, lora=lora)
+    trainable = load_trainable(config.model, device=config.device, lora=lora, dtype=config.dtype)
     args = loop.trainer_arguments(config.training, out, trainable.model)
 
     def scores(played: Sequence[Demonstration], examples: Examples) -> Any:
         if config.mask_select == "confident":
             return prompt_matches(trainable, played, examples, elicitations)
         return action_logprobs(
-            trainable.model, trainable.chat, examples.episodes, packed=trainable.packed, device=trainable.model.device
+            trainable.model, trainable.chat, examples.episodes, compute=trainable.losses, device=trainable.model.device
         )
 
     data = make_training_data(config, demonstrations, elicitations, trainable, processes=args.world_size, scores=scores)

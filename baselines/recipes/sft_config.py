@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, field_validator
 from cotbench.baselines.data.trace_controls import TraceControl
 from cotbench.baselines.training.batching import ExampleUnit
 from cotbench.baselines.training.masks import MaskConfig
-from cotbench.baselines.training.options import LRSchedule, TrainingOptions
+from cotbench.baselines.training.options import LRSchedule, TrainingDtype, TrainingOptions
 from cotbench.errors import UnknownNameError
 from cotbench.flags import ELICITATION, EXECUTION, MODEL, OPTIMISATION, Flag
 from cotbench.prompting.elicitation import Elicitation
@@ -91,6 +91,11 @@ class SFTConfig(MaskConfig):
         0, ge=0, description="seed of the order of the data, the masks and new weights"
     )
     device: Annotated[str, Flag(panel=EXECUTION)] = Field("auto", description="auto, cpu or cuda")
+    dtype: Annotated[TrainingDtype, Flag(panel=EXECUTION)] = Field(
+        "auto",
+        description="what is computed in. auto: on a GPU bfloat16 from weights in float32 (mixed precision), on a CPU float32; "
+        "float32; bfloat16: the weights and the optimizer too, which rounds small learning rates away",
+    )
     threads: Annotated[int | None, Flag(panel=EXECUTION, default="torch's choice")] = Field(
         None, ge=1, description="number of torch threads"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.baselines.data.examples import Example
-from cotbench.baselines.training.loss import losses, plain_losses
+from cotbench.baselines.training.loss import Losses
 from cotbench.baselines.training.masks import Score
 from cotbench.baselines.training.packing import pack
 from cotbench.baselines.training.sequence_tree import Branch, Tree
@@ -19,7 +19,7 @@ _TOKENS = 8192
 
 
 def action_logprobs(
-    model: Any, chat: Chat, episodes: Sequence[Sequence[Example]], *, packed: bool, device: Any
+    model: Any, chat: Chat, episodes: Sequence[Sequence[Example]], *, compute: Losses, device: Any
 ) -> dict[str, Score]:
     """Return example id -> log-probability (nats) of the action, closing tag included, from the prompt alone and after the
     trace.
@@ -28,7 +28,7 @@ def action_logprobs(
         model: a transformers model.
         chat: its tokenizer and template.
         episodes: the examples of each episode.
-        packed: whether the model has our attention installed.
+        compute: the losses of a row, as the model is prepared for them.
         device: where it is.
     """
     import torch
@@ -40,7 +40,7 @@ def action_logprobs(
         for group in _groups([example for examples in episodes for example in examples]):
             # Branch by branch, so that the order of what comes back is known in either way of computing.
             trees = [tree for example in group for tree in _both(example, *tags)]
-            nll, _ = (losses if packed else plain_losses)(model, pack(trees), device)
+            nll, _ = compute(model, pack(trees), device)
             sums = [-float(part.sum()) for part in nll.split([tree.supervised for tree in trees])]
             found |= {example.id: Score(prompt=sums[2 * index], cot=sums[2 * index + 1]) for index, example in enumerate(group)}
     return found

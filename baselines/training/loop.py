@@ -5,8 +5,11 @@ checkpoint and nothing else.
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,28 @@ import transformers
 
 from cotbench.agents.hf.pretrained import first_line, hushed, is_disk_full, quiet
 from cotbench.baselines.training.dataset import PackedDataset
-from cotbench.baselines.training.model import TrainableModel, save
+from cotbench.baselines.training.loss import Losses, TreeLosses, losses
+from cotbench.baselines.training.model import TrainableModel, mixes_precision, save
 from cotbench.baselines.training.options import TrainingOptions
+from cotbench.baselines.training.packing import install_packed_attention
 from cotbench.baselines.training.signal_hold import SignalHold
 from cotbench.baselines.training.trackers import guard_trackers, require_trackers
 from cotbench.baselines.training.trainer import TreeTrainer, newest_checkpoint, restore_counts, steps_at, write_card
+from cotbench.baselines.training.tree_attention import compile_layers, uncompile_layers
+from cotbench.baselines.training.tree_row import bucket_lengths
 from cotbench.errors import CotbenchError
+
+_log = logging.getLogger(__name__)
+
+_CHECKPOINTING = (
+    "activation_checkpointing"
+    if "activation_checkpointing" in transformers.TrainingArguments.__dataclass_fields__
+    else "gradient_checkpointing"
+)
+"""The argument's name, which transformers has changed."""
+
+_SAMPLED, _BUCKETS, _PADDING = 64, 4, 0.03
+"""Steps whose rows are measured before a training; the most lengths that rows are padded to; the padding that is let be."""
 
 
 def set_up_torch(threads: int | None, seed: int) -> None:
@@ -98,8 +117,11 @@ def fit(
         KeyboardInterrupt: after Ctrl-C (or whatever else a signal does), once the state is saved.
     """
     hold = SignalHold()
+    compute = prepare_kernels(trainable, dataset, checkpointing=getattr(args, _CHECKPOINTING))
+    compiled = compute is not trainable.losses
     trainer = TreeTrainer(
-        packed=trainable.packed,
+        compute=compute,
+        replace=partial(without_kernels, trainable) if compiled else None,
         card=lambda step, seen: {**record, "step": step, "progress": step / len(dataset.steps)},
         saves=saves,
         hold=hold,
@@ -118,11 +140,45 @@ def fit(
         checkpoint = newest_checkpoint(Path(args.output_dir))
     if checkpoint is not None:
         restore_counts(trainer, checkpoint)
-    with disk_full_as_error(Path(args.output_dir)), hold.held():
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    try:
+        with disk_full_as_error(Path(args.output_dir)), hold.held():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    finally:
+        uncompile_layers(trainable.model)
         if trainer.stopping and hold.number is None:
             hold.number = signal.SIGTERM  # Another process was told to stop.
     return trainer
+
+
+def prepare_kernels(trainable: TrainableModel, dataset: PackedDataset, *, checkpointing: bool) -> Losses:
+    """Compile a model's layers where they run on a GPU with our attention, and return how its losses are computed.
+
+    Args:
+        trainable: the model.
+        dataset: the steps, whose rows are padded to few lengths.
+        checkpointing: whether gradients are checkpointed.
+    """
+    compute = trainable.losses
+    if not isinstance(compute, TreeLosses) or trainable.model.device.type != "cuda":
+        return compute
+    compile_layers(trainable.model, checkpointing=checkpointing)
+    every = -(-len(dataset) // _SAMPLED)
+    rows = [len(row.ids) for index in range(0, len(dataset), every) for row in dataset[index].passes]
+    return replace(compute, buckets=bucket_lengths(rows, _BUCKETS, _PADDING))
+
+
+def without_kernels(trainable: TrainableModel, error: Exception) -> Losses:
+    """Undo `prepare_kernels` after it failed, and return the losses that need no compiler.
+
+    Args:
+        trainable: the model.
+        error: what failed.
+    """
+    _log.warning("attention is computed sequence by sequence: %s", first_line(error))
+    uncompile_layers(trainable.model)
+    model = trainable.model.get_base_model() if hasattr(trainable.model, "get_base_model") else trainable.model
+    install_packed_attention(model)
+    return losses
 
 
 @contextlib.contextmanager
@@ -168,13 +224,14 @@ def trainer_arguments(options: TrainingOptions, out: Path, model: Any) -> Any:
         adam_beta2=options.betas[1],
         optim="adamw_torch_fused",
         max_grad_norm=options.max_grad_norm,
-        **({"activation_checkpointing": True} if options.gradient_checkpointing else {}),
-        bf16=cuda and torch.cuda.is_bf16_supported(),
+        **({_CHECKPOINTING: True} if options.gradient_checkpointing else {}),
+        bf16=mixes_precision(options.dtype, model.device),
         use_cpu=not cuda,
         seed=options.seed,
         save_strategy="no",
         logging_steps=options.logging_steps,
         logging_strategy="steps",
+        logging_nan_inf_filter=not cuda,  # It reads the loss of every step, and waits for the GPU.
         disable_tqdm=True,
         report_to=require_trackers(options.report_to) or "none",
         remove_unused_columns=False,

@@ -5,9 +5,15 @@ away what it masks and changes the weight of nothing else; or those of a weight 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from cotbench.baselines.training.packing import Packed
+
+Losses = Callable[[Any, Packed, Any], tuple[Any, Any]]
+"""Returns negative log-likelihood and weight of each supervised token of a row: `losses`, `plain_losses` or a `TreeLosses`."""
 
 
 def losses(model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, Any]:
@@ -35,6 +41,72 @@ def losses(model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, Any]:
     )
     target = torch.tensor(packed.target, dtype=torch.long, device=device)
     return cross_entropy(out.logits[0].float(), target, reduction="none"), torch.tensor(packed.weight, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class TreeLosses:
+    """The same for a GPU: `tree_attention`, rows padded to few lengths, one transfer, logits a piece at a time.
+
+    Attributes:
+        buckets: lengths that rows are padded to, in ascending order; a longer row is padded to a multiple of 128 tokens.
+        dense: whether attention has a mask over the whole row instead of FlexAttention's blocks.
+    """
+
+    buckets: Sequence[int] = ()
+    dense: bool = False
+
+    def __call__(self, model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, Any]:
+        """Return what `losses` returns, without waiting for the device.
+
+        Args:
+            model: must use the attention of `cotbench.baselines.training.tree_attention`; it may be wrapped.
+            packed: the row.
+            device: where the model is.
+        """
+        from cotbench.baselines.training.chunked_nll import chunked_nll
+        from cotbench.baselines.training.tree_row import block_mask, dense_mask, padded, tree_row
+
+        row = tree_row(packed, device, padded(len(packed.ids), self.buckets))
+        head = _output_layer(model)
+        with _skipped(head):
+            out = model(
+                input_ids=row.ids,
+                position_ids=row.positions,
+                use_cache=False,
+                logits_to_keep=row.source,
+                cotbench_trees=dense_mask(row) if self.dense else block_mask(row),
+            )
+        return chunked_nll(out.logits[0], head.weight, row.target), row.weight
+
+
+def _output_layer(model: Any) -> Any:
+    """Return the layer that computes a model's logits, whatever wraps the model; a plain linear one without a bias.
+
+    Raises:
+        NotImplementedError: it is another.
+    """
+    import torch
+
+    model = getattr(model, "module", model)
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head.bias is not None:
+        raise NotImplementedError("an output layer that is not a plain linear one")
+    return head
+
+
+@contextmanager
+def _skipped(layer: Any) -> Iterator[None]:
+    """Let a layer return what it is given, so that a model returns the hidden states that it would compute logits of."""
+    before = vars(layer).get("forward")
+    layer.forward = lambda hidden: hidden
+    try:
+        yield
+    finally:
+        if before is None:
+            del layer.forward
+        else:
+            layer.forward = before
 
 
 def plain_losses(model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, Any]:

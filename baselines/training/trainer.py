@@ -22,8 +22,10 @@ import transformers
 
 from cotbench.baselines.training.dataset import PackedDataset, StepBatch
 from cotbench.baselines.training.ema import RAW_WEIGHTS, WeightEMA
-from cotbench.baselines.training.loss import losses, mean_loss, plain_losses
+from cotbench.baselines.training.flops import StepCost, peak_flops
+from cotbench.baselines.training.loss import Losses, mean_loss
 from cotbench.baselines.training.model import writing
+from cotbench.baselines.training.packing import Packed
 from cotbench.baselines.training.recipe_card import CARD
 from cotbench.baselines.training.signal_hold import SignalHold
 from cotbench.errors import CotbenchError
@@ -44,7 +46,8 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
     """Trainer whose dataset is a `PackedDataset`.
 
     Args:
-        packed: whether the model has our attention installed; else each branch goes through the model on its own.
+        compute: the losses of a row, as the model is prepared for them.
+        replace: prepares the model for another way where the first row fails, and returns it; None where there is none.
         card: makes the recipe card of a checkpoint.
         saves: after which steps a checkpoint is written.
         average: decay of the running average of the weights, which is what is saved; 0: the weights themselves are.
@@ -55,13 +58,23 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, *, packed: bool, card: Card, saves: Sequence[int], hold: SignalHold, average: float = 0.0, **rest: Any
+        self,
+        *,
+        compute: Losses,
+        replace: Callable[[Exception], Losses] | None,
+        card: Card,
+        saves: Sequence[int],
+        hold: SignalHold,
+        average: float = 0.0,
+        **rest: Any,
     ) -> None:
         super().__init__(data_collator=_only, **rest)
-        self._packed, self._hold, self.stopping = packed, hold, False
-        self._losses = losses if packed else plain_losses
+        self._losses, self._replace = compute, replace
+        self._hold, self.stopping = hold, False
         self.counts = {"tokens": 0.0, "actions": 0.0, "actions_in_loss": 0.0}
         self._since = (time.monotonic(), 0.0)
+        self._cost = StepCost.of(self.model)
+        self._computed = {"supervised": 0, "flops": 0.0}
         self.ema = WeightEMA(self.model, average) if average else None
         self.add_callback(_Checkpoints(self, card, frozenset(saves)))
 
@@ -79,16 +92,35 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         for index, packed in enumerate(portion.passes):
             last = index == len(portion.passes) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                with self.compute_loss_context_manager():
-                    nll, counts = self._losses(model, packed, self.args.device)
-                    loss = mean_loss(nll, counts, portion.count) * (not portion.idle)
-                # Gradients are averaged over the processes, where a sum is wanted.
-                self.accelerator.backward(loss * self.accelerator.num_processes)
-            total = total + loss.detach()
-            weight += float(counts.cpu().double().sum()) * (not portion.idle)
-            tokens += len(packed.ids) * (not portion.idle)
+                loss, counts = self._pass(model, packed, portion)
+            total = total + loss
+            if not portion.idle:
+                # Of the list: reading the tensor would wait for a GPU.
+                weight += math.fsum(packed.weight) if counts.is_cuda else float(counts.double().sum())
+                tokens += len(packed.ids)
+                self._computed["supervised"] += len(packed.target)
+                self._computed["flops"] += self._cost.flops(packed)
         self._add_counts(tokens, portion.actions, weight - portion.others)
         return total * self.accelerator.num_processes
+
+    def _pass(self, model: Any, packed: Packed, portion: StepBatch) -> tuple[Any, Any]:
+        """Compute a row forward and backward; return its part of the step's loss, and the loss weights."""
+        import torch
+
+        try:
+            with self.compute_loss_context_manager(), self.accelerator.autocast():
+                nll, counts = self._losses(model, packed, self.args.device)
+                loss = mean_loss(nll, counts, portion.count) * (not portion.idle)
+            # Gradients are averaged over the processes, where a sum is wanted.
+            self.accelerator.backward(loss * self.accelerator.num_processes)
+        except Exception as error:  # Whatever a compiler raises on a card that it does not know.
+            if self._replace is None or isinstance(error, torch.OutOfMemoryError):
+                raise
+            self._losses, self._replace = self._replace(error), None
+            model.zero_grad()
+            return self._pass(model, packed, portion)
+        self._replace = None  # What has worked once is there.
+        return loss.detach(), counts
 
     def _add_counts(self, tokens: float, actions: float, in_loss: float) -> None:
         """Add this process's counts of a step, and those of the others; all learn at the same step that one is to stop."""
@@ -129,12 +161,26 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         if "loss" in logs:
             dataset = cast(PackedDataset, self.train_dataset)
             now, before = time.monotonic(), self._since
-            logs["tokens_per_second"] = round((self.counts["tokens"] - before[1]) / max(1e-9, now - before[0]), 1)
+            seconds = max(1e-9, now - before[0])
+            logs["tokens_per_second"] = round((self.counts["tokens"] - before[1]) / seconds, 1)
+            logs |= self._rates(seconds)
             logs["tokens"] = self.counts["tokens"]
             logs["masked_share"] = self.masked_share
             logs["data_epoch"] = dataset.steps[max(0, self.state.global_step - 1)].epoch
             self._since = (now, self.counts["tokens"])
         super().log(logs, *rest, **more)
+
+    def _rates(self, seconds: float) -> dict[str, float]:
+        """Return, for the time since the last log, supervised tokens a second, and on a known card the model-flop utilisation.
+
+        Those of this process, times the number of processes.
+        """
+        computed, self._computed = self._computed, {"supervised": 0, "flops": 0.0}
+        rates = {"supervised_tokens_per_second": computed["supervised"] * self.accelerator.num_processes / seconds}
+        peak = peak_flops(self.args.device, self.accelerator.mixed_precision, self.model)
+        if peak is not None:
+            rates["mfu"] = computed["flops"] / seconds / peak
+        return {name: round(rate, 4) for name, rate in rates.items()}
 
     def count_from(self, seen: dict[str, float]) -> None:
         """Go on counting from the counts of an earlier checkpoint.

@@ -179,7 +179,10 @@ class _Process:
 
     def __init__(self, model: str, port: int | None, arguments: Sequence[str]) -> None:
         command = _command()
-        self.port = _free_port(port)
+        self._reservation = _reserve_port(port)
+        self.port = int(self._reservation.getsockname()[1])
+        if sys.platform != "linux":
+            self._reservation.close()
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # As long as the process.
         # The server listens on this machine alone: it needs no key, and gets none of ours.
         environment = {name: value for name, value in os.environ.items() if name not in ("VLLM_API_KEY", "OPENAI_API_KEY")}
@@ -226,6 +229,7 @@ class _Process:
                 os.killpg(self._process.pid, sent)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(wait)
+        self._reservation.close()
         self._output.close()
 
     def _tail(self) -> str:
@@ -248,16 +252,23 @@ def _version(opener: Any, port: int) -> str | None:
     return version if isinstance(version, str) else None
 
 
-def _free_port(wanted: int | None) -> int:
-    """Return a free port.
+def _reserve_port(wanted: int | None) -> socket.socket:
+    """Return a socket that is bound to a port, and does not listen.
+
+    On Linux the server can listen on that port all the same, and until then no other program is given it: whose server
+    would be taken for ours.
+
+    Args:
+        wanted: the port; None for a free one.
 
     Raises:
         AgentError: the wanted one is taken.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, wanted or 0))
-        except OSError as error:
-            raise AgentError(f"port {wanted} is taken ({error.strerror}): omit ?port= for a free one") from error
-        return int(probe.getsockname()[1])
+    reservation = socket.socket()
+    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        reservation.bind((HOST, wanted or 0))
+    except OSError as error:
+        reservation.close()
+        raise AgentError(f"port {wanted} is taken ({error.strerror}): omit ?port= for a free one") from error
+    return reservation

@@ -179,7 +179,11 @@ def require_parts(plan: StudyPlan) -> None:
 
 
 def carry_out(
-    plan: StudyPlan, target: Path, jobs: int, watch: Callable[[], AbstractContextManager[StudyObserver]]
+    plan: StudyPlan,
+    target: Path,
+    jobs: int,
+    watch: Callable[[], AbstractContextManager[StudyObserver]],
+    until: str | None = None,
 ) -> list[StageFailure]:
     """Carry out the stages of a study that are not done yet, in processes of this machine.
 
@@ -188,6 +192,7 @@ def carry_out(
         target: its folder.
         jobs: stages at a time.
         watch: opens the observer, once the folder is locked.
+        until: the last kind of stage that is carried out (`StudyPlan.until`); None: all.
 
     Returns:
         The stages that failed.
@@ -198,7 +203,7 @@ def carry_out(
     with only_one(target):
         begin(target, plan)  # Under the lock: a second start must not write its study into the first one's folder.
         with watch() as observer, _executor(plan.config, jobs) as executor:
-            return run_study(target, plan, executor, observer)
+            return run_study(target, plan if until is None else plan.until(until), executor, observer)
 
 
 def usual_jobs(config: StudyConfig) -> int:

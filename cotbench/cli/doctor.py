@@ -11,6 +11,14 @@ import typer
 
 from cotbench.cli.terminal import echo_json, print_tables
 
+_APART = " (in an environment of its own, without constraints.txt)"
+_NOTES = {
+    "reference": " (only to compare with upstream; needs cmake and a C++ compiler)",
+    "inspect": _APART,
+    "verifiers": _APART,
+}
+"""What stands behind the command that installs an extra."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -63,13 +71,21 @@ def _packages() -> list[Finding]:
         "pyarrow": "train",
         "pandas": "pandas",
         "peft": "adapter",
+        "bitsandbytes": "quantize",
         "matplotlib": "report",
         "jinja2": "report",
         "sqlalchemy": "leaderboard",
         "fastapi": "leaderboard",
         "uvicorn": "leaderboard",
+        "starlette": "view",
+        "psycopg": "postgres",
         "openai": "openai",
         "tenacity": "openai",
+        "socksio": "socks",
+        "trl": "trl",
+        "datasets": "trl",
+        "inspect-ai": "inspect",
+        "verifiers": "verifiers",
         **{name: entry.extra for entry in builtin_entries() for name in entry.modules},
         "textworld": "reference",
         "alfworld": "reference",
@@ -79,8 +95,7 @@ def _packages() -> list[Finding]:
         try:
             findings.append(Finding(name, version(name)))
         except PackageNotFoundError:
-            needs = " (only to compare with upstream; needs cmake and a C++ compiler)" if extra == "reference" else ""
-            findings.append(Finding(name, "missing", install_command(extra) + needs))
+            findings.append(Finding(name, "missing", install_command(extra) + _NOTES.get(extra, "")))
     return findings
 
 

@@ -11,7 +11,9 @@ from cotbench.cli.flags import Import
 from cotbench.cli.terminal import echo, echo_json
 
 app = typer.Typer(
-    help="Write results in the formats of other tools: data sets and model cards for a hub, eval results.", no_args_is_help=True
+    help="Write results in the formats of other tools: data sets and model cards for a hub, eval results.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 _Json = Annotated[bool, typer.Option("--json", help="Print the paths of the files as JSON")]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cotbench.leaderboard.store.store import Store
     from cotbench.leaderboard.submission.bundle import Bundle
 
-app = typer.Typer(help="Submit and verify runs; list, show and serve leaderboards.", no_args_is_help=True)
+app = typer.Typer(help="Submit and verify runs; list, show and serve leaderboards.", no_args_is_help=True, add_completion=False)
 
 DB_VARIABLE = "COTBENCH_LEADERBOARD"
 Db = Annotated[

@@ -15,7 +15,7 @@ from cotbench.cli.terminal import echo, echo_error, echo_json
 _WEB = ("fastapi", "uvicorn", "jinja2", "python_multipart")
 _BACKLOG = 2048
 app = leaderboard_rerun.app
-tokens = typer.Typer(help="Tokens for submitting over the web.", no_args_is_help=True)
+tokens = typer.Typer(help="Tokens for submitting over the web.", no_args_is_help=True, add_completion=False)
 app.add_typer(tokens, name="token")
 
 

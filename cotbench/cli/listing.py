@@ -11,7 +11,11 @@ import typer
 from cotbench.cli.flags import Import
 from cotbench.cli.terminal import echo_json, print_tables
 
-app = typer.Typer(help="List agents, environments, recipes, probes, runs, or the tasks of a split.", no_args_is_help=True)
+app = typer.Typer(
+    help="List agents, environments, recipes, probes, runs, or the tasks of a split.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 

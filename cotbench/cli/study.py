@@ -21,7 +21,7 @@ def study(
     typed: Typed,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="smoke, tiny, paper, paper-scripted, or a TOML file", show_default=False),
+        typer.Argument(metavar="[NAME]", help="smoke, tiny, small, paper, paper-scripted, or a TOML file", show_default=False),
     ] = None,
     *,
     out: Annotated[
@@ -55,7 +55,8 @@ def study(
     again = resume_command("study", target, import_ or [], config=config.model_dump(mode="json"))
     require_parts(plan)
     try:
-        failures = carry_out(plan, target, jobs, lambda: _progress(plan, target))
+        part = plan if resources.until is None else plan.until(resources.until)
+        failures = carry_out(plan, target, jobs, lambda: _progress(part, target), resources.until)
     except KeyboardInterrupt:
         return print_interrupted("finished stages are kept", again, target / STUDY)
     if failures:
@@ -65,6 +66,9 @@ def study(
             f"resume with: {again}"
         )
         return 1
+    if resources.until is not None:
+        echo(f"{len(part.stages)} of {len(plan.stages)} stages are done, up to {resources.until}; continue with: {again}")
+        return 0
     return _report(target, json_)
 
 
@@ -88,7 +92,9 @@ def _config(name: str | None, out: Path | None, resume: str | None) -> tuple[Any
             raise UsageError(f"{begun} holds a different study than {name}: omit {name}, or choose another --out")
         return config, begun
     if wanted is None or usual is None:
-        raise UsageError("NAME is missing: smoke, tiny, paper, paper-scripted, or a TOML file, as in cotbench study smoke")
+        raise UsageError(
+            "NAME is missing: smoke, tiny, small, paper, paper-scripted, or a TOML file, as in cotbench study smoke"
+        )
     return wanted, out or usual
 
 

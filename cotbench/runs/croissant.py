@@ -6,6 +6,7 @@ Source: the Croissant format, version 1.0 (MLCommons), http://mlcommons.org/croi
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
@@ -96,7 +97,7 @@ def croissant(folder: Path, card: DatasetCard, *, license: str, date: str, url: 
         "citeAs": "Where Do CoT Training Gains Land in LLM based Agents? arXiv:2606.26935",
         "distribution": [_file(folder, path) for path in files],
         "recordSet": [
-            _records(config.name if len(config.splits) == 1 else f"{config.name}-{split}", split, path, config)
+            _records(folder, config.name if len(config.splits) == 1 else f"{config.name}-{split}", split, path, config)
             for config in card.configs
             for split, path in config.splits.items()
         ],
@@ -124,31 +125,48 @@ def _file(folder: Path, path: str) -> dict[str, Any]:
     }
 
 
-def _records(name: str, split: str, path: str, config: DataConfig) -> dict[str, Any]:
+def _records(folder: Path, name: str, split: str, path: str, config: DataConfig) -> dict[str, Any]:
+    """Return a table. Columns that hold structures are named in its description alone: the format's readers have no type for
+    them.
+    """
+    present = _columns(folder / path)
+    columns = {column: _kind(annotation) for column, annotation in config.columns.items() if column in present}
+    structures = [column for column, (kind, _) in columns.items() if kind not in _TYPES]
+    also = f" Structures, to be read from the file itself: {', '.join(structures)}." if structures else ""
     return {
         "@type": "cr:RecordSet",
         "@id": name,
         "name": name,
-        "description": f"Split {split}.",
-        "field": [_field(name, path, column, annotation) for column, annotation in config.columns.items()],
+        "description": f"Split {split}.{also}",
+        "field": [
+            _field(name, path, column, _TYPES[kind], repeated) for column, (kind, repeated) in columns.items() if kind in _TYPES
+        ],
     }
 
 
-def _field(table: str, path: str, column: str, annotation: Any) -> dict[str, Any]:
-    """Return a column; of a structure, its JSON text."""
+def _columns(path: Path) -> frozenset[str]:
+    """Return the columns that a table has: a reader fails at one that no line has."""
+    with path.open(encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            return frozenset(next(csv.reader(file), ()))
+        return frozenset(name for line in file for name in json.loads(line))
+
+
+def _kind(annotation: Any) -> tuple[Any, bool]:
+    """Return the type of a column's values, and whether a value is a list of them."""
     inner = plain_type(annotation)
     repeated = get_origin(inner) in (tuple, list)
     kind = plain_type(get_args(inner)[0]) if repeated else inner
-    if get_origin(kind) is Literal:
-        kind = type(get_args(kind)[0])
+    return type(get_args(kind)[0]) if get_origin(kind) is Literal else kind, repeated
+
+
+def _field(table: str, path: str, column: str, kind: str, repeated: bool) -> dict[str, Any]:
     return {
         "@type": "cr:Field",
         "@id": f"{table}/{column}",
         "name": column,
-        "dataType": _TYPES.get(kind, "sc:Text"),
+        "dataType": kind,
         **({"repeated": True} if repeated else {}),
-        "source": {
-            "fileObject": {"@id": path},
-            "extract": {"column": column} if Path(path).suffix == ".csv" else {"jsonPath": f"$.{column}"},
-        },
+        # Of lines of JSON too, which readers take as a table.
+        "source": {"fileObject": {"@id": path}, "extract": {"column": column}},
     }

@@ -243,7 +243,7 @@ def _play(
             recorded = {row.key for row in journal.rows}
             if any(unit.key not in recorded for unit in units):  # The budget is spent: the folder is as after an interrupt.
                 played = read_episodes(folder.path)
-                return Run(folder.path, manifest, summarize(played, manifest, budget.price), played)
+                return Run(folder.path, manifest, summarize(played, manifest, budget.price), played, finished=False)
             episodes = journal.finalize([unit.key for unit in plan.rollouts])
             summary = summarize(episodes, manifest, budget.price)
             write_run_card(folder.path, manifest)
@@ -323,6 +323,9 @@ def run(
     workers: int | None = None,
     data: Path | None = None,
     report_to: Sequence[str] = (),
+    limit_tokens: int | None = None,
+    limit_cost: float | None = None,
+    prices: Path | None = None,
     agent: Agent | None = None,
     observer: Observer | None = None,
     progress: bool = True,
@@ -337,19 +340,24 @@ def run(
         workers: processes that the environments live in.
         data: folder of the environment's data.
         report_to: trackers.
+        limit_tokens: begin no episode beyond this number of computed tokens; this and the next two as in `Limits`.
+        limit_cost: begin no episode beyond this many dollars.
+        prices: TOML file of what models cost.
         agent: an agent object, instead of the one that `config.agent` names.
         observer: receives the progress, instead of what a notebook shows.
         progress: in a notebook, show how far the run is.
 
     Returns:
-        The finished run.
+        The run; not finished where a limit ended it.
 
     Raises:
         RunFolderError: the folder holds another run, or one that is not to be resumed.
+        UsageError: prices that cannot be used, or a limit of dollars without them.
         CotbenchError: as `make_plan`, `start_run` and `resume_run`.
     """
     plan = make_plan(config, data)
     resources = Resources(num_envs=num_envs, workers=workers, data=data, report_to=tuple(report_to))
+    budget = Budget(Limits(limit_tokens=limit_tokens, limit_cost=limit_cost, prices=prices), config.agent)
     folder = Path(out) if out is not None else new_folder(config)
     begun = resume and (folder / MANIFEST).is_file()
     if begun:
@@ -361,8 +369,8 @@ def run(
         player = agent if agent is not None else make_agent(config.agent)
         try:
             if begun:
-                return resume_run(opened, agent=player, resources=resources, observer=observer)
-            return start_run(plan, opened, agent=player, resources=resources, observer=observer)
+                return resume_run(opened, agent=player, resources=resources, observer=observer, budget=budget)
+            return start_run(plan, opened, agent=player, resources=resources, observer=observer, budget=budget)
         finally:
             if agent is None:
                 close_agent(player)

@@ -41,6 +41,16 @@ class StudyPlan:
         """Return the stages of a kind."""
         return [one for one in self.stages if one.kind == kind]
 
+    def until(self, kind: str) -> StudyPlan:
+        """Return the plan of the stages that come before those of other kinds: up to "traces" or "train", reference runs included.
+
+        Args:
+            kind: the last kind that is carried out.
+        """
+        kinds = ("reference", "traces", "train")
+        wanted = kinds[: kinds.index(kind) + 1]
+        return StudyPlan(self.config, tuple(stage for stage in self.stages if stage.kind in wanted))
+
     def named(self, name: str) -> Stage:
         """Return the stage of that name."""
         return next(one for one in self.stages if one.name == name)

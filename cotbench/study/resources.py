@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,4 +19,8 @@ class StudyResources(BaseModel):
     )
     flops: Annotated[float | None, Flag(panel=EXECUTION, default="3e10; 2e14 for large models")] = Field(
         None, ge=1, description="floating-point operations per second of one job, for the cost estimate"
+    )
+    until: Annotated[Literal["traces", "train"] | None, Flag(panel=EXECUTION, default="all stages and the report")] = Field(
+        None,
+        description="stop after these stages: traces (and reference runs, which need no GPU), or train; run it again to continue",
     )

@@ -40,7 +40,11 @@ def run_table(summary: Summary) -> Table:
         for name, get in _ROWS
         if any(get(summary.modes[mode]) is not None for mode in modes) and not (name == "Score" and same)
     ]
-    caption = "95 % intervals are over tasks (success: Wilson; its difference: Newcombe, paired; the rest: bootstrap)."
+    caption = (
+        "95 % intervals are over tasks (success: Wilson; its difference: Newcombe, paired; the rest: bootstrap)."
+        if summary.samples == 1
+        else f"95 % intervals are over tasks, the {summary.samples} samples of each together (bootstrap where samples differ)."
+    )
     return Table("numbers", "Numbers", caption, columns, tuple(rows), signed=frozenset({"CoT − prompt"}))
 
 
@@ -92,9 +96,15 @@ def comparison_table(env: EnvComparison, comparison: Comparison) -> Table:
             add(f"Score, {NAMES[mode]}", one.score, name_of_test(env.env, "score", mode))
         add(f"Steps, {NAMES[mode]}", one.steps)
         add(f"Tokens generated, {NAMES[mode]}", one.tokens)
+    single = env.first.samples == env.second.samples == 1
+    tests = (
+        "exact McNemar (success), exchange of A and B within each task (the rest)"
+        if single
+        else "exchange of A and B within each task"
+    )
     caption = (
-        f"On the {env.tasks} tasks that both have. 95 % intervals are over tasks. p, two-sided: exact McNemar "
-        f"(success), exchange of A and B within each task (the rest); Holm over the {len(comparison.family)} tests."
+        f"On the {env.tasks} tasks that both have. 95 % intervals are over tasks. p, two-sided: {tests}; "
+        f"Holm over the {len(comparison.family)} tests."
     )
     columns = ("on the same tasks", "A", "B", "B − A", "p", "Holm")
     return Table("comparison", "Comparison", caption, columns, tuple(rows), signed=frozenset({"B − A"}))

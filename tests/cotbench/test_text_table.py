@@ -57,6 +57,13 @@ def test_a_long_label_goes_above_its_row() -> None:
     assert "success" in lines[-4] and "[-0.05, +0.25]" in lines[-4], "the other rows stay as they are"
 
 
+def test_what_is_wrapped_before_a_label_that_goes_above_is_whole() -> None:
+    columns = (TableColumn("words", "text"), TableColumn("name", "label"), TableColumn("a" * 20))
+    table = TextTable(columns, (table_row("one two three four five six", "n" * 30, "+0.00"),))
+    for width in range(20, 80):
+        check_whole(table, width)
+
+
 def test_where_nothing_fits_a_row_is_a_block() -> None:
     assert _text(NUMBERS, 30)[:4] == [
         "success",
@@ -122,7 +129,7 @@ def _tables(draw: st.DrawFn) -> TextTable:
     return TextTable(columns, tuple(table_row(*row) for row in rows), "columns" if set(kinds[1:]) == {"number"} else "rows")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(_tables(), st.integers(10, 140))
 def test_at_any_width_every_cell_is_there_whole(table: TextTable, width: int) -> None:
     check_whole(table, width)

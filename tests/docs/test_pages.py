@@ -106,17 +106,17 @@ def test_every_page_is_in_the_navigation() -> None:
     assert set(_NAMES) <= listed
 
 
-def test_every_script_is_run_by_a_page() -> None:
-    run = {
-        name
-        for page in blocks.pages()
-        for block in read_blocks(page)
-        if block.is_run and block.language == "bash"
-        for words in block.commands
-        for name in words[1:2]
-        if words[0] == "python"
-    }
-    assert set(EXAMPLES) <= run
+def test_every_script_is_run_by_a_page_or_by_the_tests_of_the_bridges() -> None:
+    run: set[str] = set()
+    named: set[str] = set()
+    for page in blocks.pages():
+        for block in read_blocks(page):
+            if block.language == "bash" and not block.title:
+                scripts = {words[1] for words in block.commands if words[0] == "python"}
+                (run if block.is_run else named).update(scripts)
+    tests = "".join(path.read_text("utf-8") for path in sorted((ROOT / "tests/cotbench/bridges").glob("test_*.py")))
+    tested = {f"{name}.py" for name in re.findall(r"example\(\"(\w+)\"\)", tests)}
+    assert set(EXAMPLES) <= run | (named & tested)
 
 
 def test_the_notebook_holds_no_output() -> None:

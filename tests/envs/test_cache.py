@@ -20,7 +20,8 @@ from cotbench.errors import AgentError, MissingDataError
 from tests.conftest import needs_hf
 
 SAID = (
-    "error: cannot write to the cache folder {} ({}): make room there, or set COTBENCH_CACHE to a folder that can be written to"
+    "error: cannot write to the cache folder {} ({}): free some space there, or set COTBENCH_CACHE to a folder that can be "
+    "written to"
 )
 
 
@@ -158,7 +159,7 @@ def test_a_hub_cache_that_cannot_be_written_to(monkeypatch: pytest.MonkeyPatch, 
         loading.load("a/b", device="cpu")
     assert str(raised.value) == (
         f"cannot load the tokenizer of 'a/b': the hub's cache {HF_HUB_CACHE} cannot be written to ({os.strerror(number)}): "
-        "make room there, or set HF_HOME to a folder that can be written to"
+        "free some space there, or set HF_HOME to a folder that can be written to"
     )
 
 

@@ -25,12 +25,6 @@ NONSENSE = {"bfcl": "[dance("}
 """What cannot be acted upon, where "dance" can: in BFCL words without a call end a turn."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _simulators() -> Iterator[None]:
-    with simulators.closed_at_the_end():
-        yield
-
-
 LONG = {"bfcl": "bfcl/multi_turn_base_10"}
 """A task that two actions cannot end."""
 

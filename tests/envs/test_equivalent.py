@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -79,12 +78,6 @@ OTHER = {
         ("[dance(", "[dance(("),
     ],
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _simulators() -> Iterator[None]:
-    with simulators.closed_at_the_end():
-        yield
 
 
 @pytest.mark.parametrize("kind", SAME)

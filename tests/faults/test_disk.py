@@ -88,7 +88,7 @@ def test_a_run_goes_on_once_there_is_room(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"error: cannot write {folder / _NAMES.get(moment, 'episodes.jsonl')} (")
     if moment <= 2:  # No episode is there: nothing is left behind.
-        assert last.endswith("make room there and give the same command again") and not folder.exists()
+        assert last.endswith("free some space there and give the same command again") and not folder.exists()
         again = [*_PLAY, "--out", str(folder)]
     else:
         assert last.endswith(f"free some space there and resume with: cotbench run --resume {folder}")

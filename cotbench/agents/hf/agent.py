@@ -7,12 +7,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from cotbench.agents.hf import loading
 from cotbench.agents.hf.attention import ATTENTION
 from cotbench.agents.hf.attention_probe import cache_policy, try_install_attention
+from cotbench.agents.hf.batched_forward import open_pool
 from cotbench.agents.hf.engine import Engine, EngineLimits, Key
 from cotbench.agents.hf.pretrained import require_transformers
 from cotbench.agents.hf.sequential_engine import SequentialEngine
@@ -26,7 +27,11 @@ _log = logging.getLogger(__name__)
 
 _GB = 10**9
 _CPU_MEMORY_SHARE, _GPU_MEMORY_SHARE = 0.25, 0.8
-_CPU_BATCH, _GPU_BATCH = 8, 32
+_CPU_BATCH, _GPU_BATCH = 8, 64
+_GPU_PREFILL_CHUNK, _GPU_TOKENS_PER_FORWARD = 4096, 8192
+
+_OWN_ATTENTION = ("auto", "batched", "rows")
+"""Values of `attn` that name our attention; any other is an `attn_implementation` of transformers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,9 @@ class HFAgent:
         model: hub name, alias (see `loading.ALIASES`), local folder, `smollm2`, `tiny` or `tiny-cot`.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: "auto" (float32 on a CPU, bfloat16 on a GPU), "float32", "bfloat16", "float16".
-        attn: "auto" (our own, which batches, where the model's layers allow it), or an `attn_implementation` of transformers,
-            which answers one query after the other.
+        attn: "auto" (our own, where the model's layers allow it: "batched" on a GPU, "rows" on a CPU), "batched" (one call for
+            all sequences), "rows" (each sequence by itself, with the same bits in any company), or an `attn_implementation` of
+            transformers, which answers one query after the other.
         revision: branch, tag or commit on the hub.
         adapter: a LoRA adapter: folder or hub name.
         quantize: "4bit" or "8bit", with bitsandbytes.
@@ -61,6 +67,7 @@ class HFAgent:
         cache_gb: gigabytes for KV caches; default: a quarter of the free memory, or 80 % of a GPU's. What does not fit is
             computed again when it is needed.
         drafts: whether to draft tokens by prompt lookup, to get several out of one forward pass; the answers are the same.
+            Default: on a CPU.
     """
 
     uses_elicitation = True
@@ -79,7 +86,7 @@ class HFAgent:
         context: int | None = None,
         threads: int | None = None,
         cache_gb: float | None = None,
-        drafts: bool = True,
+        drafts: bool | None = None,
     ) -> None:
         require_transformers()
         if threads is not None:
@@ -91,7 +98,7 @@ class HFAgent:
             model,
             device=device,
             dtype=dtype,
-            attn=None if attn == "auto" else attn,
+            attn=None if attn in _OWN_ATTENTION else attn,
             revision=revision,
             adapter=adapter,
             quantize=quantize,
@@ -108,7 +115,7 @@ class HFAgent:
         attn: str = "auto",
         context: int | None = None,
         cache_gb: float | None = None,
-        drafts: bool = True,
+        drafts: bool | None = None,
     ) -> Self:
         """Make an agent of a model that is already in memory, such as one that is being trained.
 
@@ -120,7 +127,8 @@ class HFAgent:
             model: a causal model of transformers, on its device.
             tokenizer: its tokenizer, with the chat template.
             name: the agent's name.
-            attn: "auto", or anything else to keep the model's own attention, which answers one query after the other.
+            attn: "auto", "batched", "rows", or anything else to keep the model's own attention, which answers one query after
+                the other.
             context, cache_gb, drafts: as for `HFAgent`.
 
         Raises:
@@ -139,7 +147,7 @@ class HFAgent:
         attn: str,
         context: int | None,
         cache_gb: float | None,
-        drafts: bool,
+        drafts: bool | None,
         *,
         live: bool,
     ) -> None:
@@ -155,14 +163,14 @@ class HFAgent:
         self._live = live
         self._training: list[Any] | None = None
         training = _set_eval(model)
-        reason = try_install_attention(model, self._context) if attn == "auto" else f"attn={attn}"
+        own = attn in _OWN_ATTENTION
+        reason = try_install_attention(model, self._context) if own else f"attn={attn}"
         batched = reason is None
-        if attn == "auto" and reason is not None:
+        if own and reason is not None:
             _log.warning("%s is answered one query after the other: %s", name, reason)
         self._engine: Engine | SequentialEngine
         if batched:
-            bounds = EngineLimits(_cache_bytes(model, cache_gb), speculative=drafts)
-            self._engine = Engine(model, self._chat, self._end_ids, self._context, bounds)
+            self._engine = self._batching_engine(attn, cache_gb, drafts)
         else:
             policy = cache_policy(model, self._context)
             self._engine = SequentialEngine(model, self._chat, self._end_ids, self._context, policy)
@@ -172,11 +180,21 @@ class HFAgent:
             **loaded.description,
             "context": self._context,
             "attention": "cotbench" if batched else str(model.config._attn_implementation),
-            **({"attention_reason": reason} if attn == "auto" and not batched else {}),
+            **({"attention_reason": reason} if own and not batched else {}),
+            **(self._engine.describe() if isinstance(self._engine, Engine) else {}),
         }
         if live:
             self._training = training
             self._release_model()
+
+    def _batching_engine(self, attn: str, cache_gb: float | None, drafts: bool | None) -> Engine:
+        """Return the engine for a model that has our attention."""
+        model, gpu = self._model, self._model.device.type == "cuda"
+        limits = EngineLimits(_cache_bytes(model, cache_gb), speculative=not gpu if drafts is None else drafts)
+        if gpu:
+            limits = replace(limits, prefill_chunk=_GPU_PREFILL_CHUNK, max_tokens_per_forward=_GPU_TOKENS_PER_FORWARD)
+        pool = open_pool(model, limits.cache_bytes) if attn == "batched" or (attn == "auto" and gpu) else None
+        return Engine(model, self._chat, self._end_ids, self._context, limits, pool)
 
     def require(self, elicitation: Elicitation) -> None:
         """Raise an error for tags that the tokenizer cannot write.

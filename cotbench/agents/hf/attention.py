@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotbench.agents.hf.activations import activations_in_pieces
+from cotbench.agents.hf.batched_attention import AttentionRule, attention_kernel, write_keys
+from cotbench.agents.hf.batched_pass import BatchedPass
+from cotbench.agents.hf.block_pool import PagedCache
 from cotbench.agents.hf.kv_cache import BLOCK, KVCache
 
 ATTENTION = "cotbench_rows"
@@ -36,14 +39,16 @@ class TokenSpan:
         prefix: the cache of what they continue, where that is another one: all of it is seen by all of `ids`.
         prefix_pending: how many tokens of `prefix` an earlier span of the same pass computes.
         logits_from_end: the tokens after which logits are wanted, counted from the end (1 is the last).
+        targets: for each of these the token that comes next, where it is given; its log-probability is wanted.
         row: where the span begins in the pass; set by `forward`.
     """
 
     ids: Sequence[int]
-    cache: KVCache
-    prefix: KVCache | None = None
+    cache: KVCache | PagedCache
+    prefix: KVCache | PagedCache | None = None
     prefix_pending: int = 0
     logits_from_end: Sequence[int] = ()
+    targets: Sequence[int] = ()
     row: int = 0
 
     @property
@@ -112,6 +117,7 @@ def attention_forward(
     attention_mask: Any,
     *,
     cotbench_spans: Sequence[TokenSpan] | None = None,
+    cotbench_pass: BatchedPass | None = None,
     scaling: float | None = None,
     softcap: float | None = None,
     sliding_window: int | None = None,
@@ -125,7 +131,8 @@ def attention_forward(
         query: (1, heads, tokens, head size), the new tokens of all spans one after another.
         key, value: (1, key heads, tokens, head size).
         attention_mask: must be None: the spans say who sees whom.
-        cotbench_spans: the spans of the pass.
+        cotbench_spans: the spans of the pass, each computed by itself; or
+        cotbench_pass: the pass, computed at once.
         scaling: what scores are multiplied with; default 1 / sqrt(head size).
         softcap: where scores are bent by a tanh (Gemma 2).
         sliding_window: how many last tokens are seen, the token itself included.
@@ -137,10 +144,17 @@ def attention_forward(
     Raises:
         NotImplementedError: the layer asks for what this attention does not know.
     """
-    if cotbench_spans is None or s_aux is not None or attention_mask is not None:
+    if s_aux is not None or attention_mask is not None:
+        raise NotImplementedError("a layer that our attention does not know")
+    rule = _LayerRule(query.shape[3] ** -0.5 if scaling is None else scaling, softcap, sliding_window)
+    if cotbench_pass is not None:
+        layer = cotbench_pass.pool.layer(module.layer_idx)
+        write_keys(key[0].transpose(0, 1), value[0].transpose(0, 1), layer, cotbench_pass)
+        attend = attention_kernel(cotbench_pass.pool)
+        return attend(query[0].transpose(0, 1), *layer, cotbench_pass, rule)[None], None
+    if cotbench_spans is None:
         raise NotImplementedError("a layer that our attention does not know")
     out = query.new_zeros((1, query.shape[2], query.shape[1], value.shape[3]))
-    rule = _AttentionRule(query.shape[3] ** -0.5 if scaling is None else scaling, softcap, sliding_window)
     for span in cotbench_spans:
         rows = slice(span.row, span.row + len(span.ids))
         own = span.cache.write(module.layer_idx, key[0, :, rows], value[0, :, rows])
@@ -152,12 +166,8 @@ def attention_forward(
 
 
 @dataclass(frozen=True, slots=True)
-class _AttentionRule:
-    """A layer's settings: what scores are multiplied with, where they are bent, how many last keys are seen (None: all)."""
-
-    scale: float
-    softcap: float | None
-    window: int | None
+class _LayerRule(AttentionRule):
+    """A layer's settings, for the attention of one span."""
 
     def start(self, first: int, base: int) -> int:
         """Return the position of the first key that is computed for a block of rows: the first that its first row sees.
@@ -198,7 +208,7 @@ def _causal_mask(count: int, first: int, start: int, end: int, window: int | Non
 
 
 def _attend_span(
-    query: Any, own: tuple[Any, Any], prefix: tuple[Any, Any] | None, span: TokenSpan, rule: _AttentionRule
+    query: Any, own: tuple[Any, Any], prefix: tuple[Any, Any] | None, span: TokenSpan, rule: _LayerRule
 ) -> Any:
     """Return a span's attention output, block by block.
 
@@ -226,7 +236,7 @@ def _attend_span(
 
 
 def _attend_block(
-    query: Any, own: tuple[Any, Any], prefix: tuple[Any, Any] | None, span: TokenSpan, skipped: int, rule: _AttentionRule
+    query: Any, own: tuple[Any, Any], prefix: tuple[Any, Any] | None, span: TokenSpan, skipped: int, rule: _LayerRule
 ) -> Any:
     """Return the attention output of the rows of a span from number `skipped` on, which end in one block of its own cache."""
     heads, count, _ = query.shape
@@ -250,7 +260,7 @@ def _repeat_for_groups(mask: Any, group: int) -> Any:
     return None if mask is None else mask.repeat(group, 1)
 
 
-def _softmax_over_parts(parts: Sequence[tuple[Any, Any, Any, Any]], rule: _AttentionRule) -> Any:
+def _softmax_over_parts(parts: Sequence[tuple[Any, Any, Any, Any]], rule: _LayerRule) -> Any:
     """Return attention with one softmax over the keys of all parts; a part is (query, keys, values, mask)."""
     import torch
 

@@ -4,6 +4,7 @@ and the seed of its own sequence, so it comes out the same wherever these were c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cotbench.agents.tokenization.chat_template import Chat
@@ -24,6 +25,11 @@ class Sampler:
         self._temperature, self._top_p, self._seed = temperature, top_p, seed
         self._generator: Any = None
 
+    @property
+    def greedy(self) -> bool:
+        """Return whether the most probable token is chosen."""
+        return self._temperature == 0.0
+
     def choose(self, logits: Any) -> tuple[int, float]:
         """Return the next token's id, and the natural logarithm of its probability at temperature 1.
 
@@ -33,7 +39,7 @@ class Sampler:
         import torch
 
         logprobs = torch.log_softmax(logits, dim=-1)
-        if self._temperature == 0.0:
+        if self.greedy:
             token = int(torch.argmax(logits))
             return token, float(logprobs[token])
         if self._generator is None:
@@ -87,7 +93,10 @@ class Continuation:
         """
         import torch
 
-        logprobs = torch.log_softmax(logits, dim=-1)[range(len(self.ids)), self.ids].tolist()
+        return self.scored(torch.log_softmax(logits, dim=-1)[range(len(self.ids)), self.ids].tolist())
+
+    def scored(self, logprobs: Sequence[float]) -> Generation:
+        """Return the forced text with its log-probabilities, one a token."""
         stop = self.request.stops[0]  # The action's closing tag, which the forced text ends with.
         text = (self.request.forced or "").removesuffix(stop)
         return Generation(text, stop, 0, ids=tuple(self.ids), logprobs=tuple(logprobs))
@@ -98,7 +107,20 @@ class Continuation:
         Args:
             logits: float32, (vocabulary,).
         """
-        token, logprob = self._sampler.choose(logits)
+        return self.append_chosen(*self._sampler.choose(logits))
+
+    @property
+    def greedy(self) -> bool:
+        """Return whether the next token is the most probable one."""
+        return self._sampler.greedy
+
+    def append_chosen(self, token: int, logprob: float) -> Generation | None:
+        """Append a token that was chosen; return all that was generated where it ends the continuation, else None.
+
+        Args:
+            token: its id.
+            logprob: natural logarithm of its probability at temperature 1.
+        """
         self._logprobs.append(logprob)
         text = self._text_after_token[-1] if self._text_after_token else ""
         stop = "eos" if token in self._end_ids else None

@@ -15,8 +15,12 @@ from typing import Any
 
 from cotbench.agents.decisions import error_decision
 from cotbench.agents.hf.attention import TokenSpan, forward
+from cotbench.agents.hf.batched_attention import kernel_error
+from cotbench.agents.hf.block_pool import BlockPool, PagedCache
 from cotbench.agents.hf.continuation import Continuation
 from cotbench.agents.hf.kv_cache import BLOCK, KVCache
+from cotbench.agents.hf.logit_rows import ChosenLogitRows, LogitRows, PlainLogitRows
+from cotbench.agents.hf.pass_runner import PassRunner
 from cotbench.agents.hf.prompt_lookup import NgramIndex, PromptLookup
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import common_prefix, decision_tokens, prefill_ids, prompt_ids
@@ -43,6 +47,7 @@ class EngineLimits:
         max_tokens_per_forward: tokens in a forward pass, more or less: of continuations, forced ones alone are held back.
         max_draft_tokens: how many of them may be drafts, all continuations together.
         speculative: whether to draft tokens (prompt lookup).
+        graphs: whether to capture passes as CUDA graphs, where attention is batched on a GPU.
     """
 
     cache_bytes: int
@@ -50,6 +55,7 @@ class EngineLimits:
     max_tokens_per_forward: int = 1024
     max_draft_tokens: int = 64
     speculative: bool = True
+    graphs: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +85,7 @@ class _Branch:
     program: AnswerProgram
     continuation: Continuation
     history: list[tuple[list[int], Generation]] = field(default_factory=list)
-    cache: KVCache = field(default_factory=KVCache)
+    cache: KVCache | PagedCache = field(default_factory=KVCache)
     ids: list[int] = field(default_factory=list)
     reused: int = 0
     prefilled: int = 0
@@ -108,7 +114,7 @@ class _Lane:
     """
 
     ids: list[int] = field(default_factory=list)
-    cache: KVCache = field(default_factory=KVCache)
+    cache: KVCache | PagedCache = field(default_factory=KVCache)
     pending: list[int] = field(default_factory=list)
     running: list[_Branch] = field(default_factory=list)
     prompt: list[int] = field(default_factory=list)
@@ -131,15 +137,34 @@ class Engine:
         end_ids: token ids that end the assistant's turn.
         context: the longest prompt and answer together, in tokens.
         limits: how much is computed and held at once.
+        pool: where the KV caches lie as blocks, for batched attention; None where each sequence is computed by itself, which
+            gives the same bits in any company.
     """
 
-    def __init__(self, model: Any, chat: Chat, end_ids: frozenset[int], context: int, limits: EngineLimits) -> None:
+    def __init__(
+        self,
+        model: Any,
+        chat: Chat,
+        end_ids: frozenset[int],
+        context: int,
+        limits: EngineLimits,
+        pool: BlockPool | None = None,
+    ) -> None:
         self._model, self._chat, self._end_ids, self._context, self._limits = model, chat, end_ids, context, limits
-        self._token_bytes = 0
+        self._pool = pool
+        self.runner = None if pool is None else PassRunner(model, pool, graphs=limits.graphs)
+        self._token_bytes = 0 if pool is None else pool.block_bytes // BLOCK
         self._lanes: OrderedDict[LaneKey, _Lane] = OrderedDict()
         self._waiting: deque[_Branch] = deque()
         self._done: list[tuple[Key, Decision]] = []
         self._last_prompt: tuple[tuple[object, ...], list[int], int] = ((), [], 0)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the manifest records of batched attention: the kernel, or why there is none; nothing where it is not used."""
+        if self._pool is None:
+            return {}
+        reason = kernel_error(self._pool)
+        return {"batched_attention": "kernel" if reason is None else f"gather: {reason}"}
 
     def submit(self, key: Key, query: Query) -> None:
         """Take a query in; `step` returns its decision under the key."""
@@ -150,7 +175,10 @@ class Engine:
         except Exception as error:  # A prompt too long, a broken template: this query's failure alone.
             self._done.append((key, error_decision(error)))
             return
-        self._waiting.append(_Branch(key, query, prompt, dropped, program, continuation))
+        self._waiting.append(_Branch(key, query, prompt, dropped, program, continuation, cache=self._new_cache()))
+
+    def _new_cache(self) -> KVCache | PagedCache:
+        return KVCache() if self._pool is None else PagedCache(self._pool)
 
     def _prompt(self, query: Query) -> tuple[list[int], int]:
         """Return `prompt_ids` of a query; those of the last one are remembered, for the candidates of a state come in a row."""
@@ -180,6 +208,9 @@ class Engine:
         """Drop all KV caches, and the queries that wait."""
         self._lanes.clear()
         self._waiting.clear()
+        if self._pool is not None and self.runner is not None:
+            self.runner.close()
+            self._pool.drop()
 
     def _admit(self) -> None:
         """Put waiting queries onto their lanes, where the lane is free or already continues their very prompt."""
@@ -198,7 +229,7 @@ class Engine:
                 blocked.add(name)
                 still_waiting.append(branch)
                 continue
-            lane = self._lanes.setdefault(name, _Lane())
+            lane = self._lane(name)
             if joins:
                 branch.reused = len(branch.prompt) - len(_last_prompt_token(branch))
             else:
@@ -219,11 +250,18 @@ class Engine:
             idle = next((other for other, lane in others.items() if not lane.running), None)
             if idle is None:
                 break
-            del others[idle], self._lanes[idle]
+            self._lanes.pop(idle).cache.free()
+            del others[idle]
         if need + sum(lane.nbytes for lane in others.values()) > self._limits.cache_bytes and others:
             return False
-        self._lanes.setdefault(name, _Lane()).reserved_bytes = need
+        self._lane(name).reserved_bytes = need
         return True
+
+    def _lane(self, name: LaneKey) -> _Lane:
+        """Return the lane of this name, a new one where there is none."""
+        if name not in self._lanes:
+            self._lanes[name] = _Lane(cache=self._new_cache())
+        return self._lanes[name]
 
     def _spans(self) -> list[tuple[TokenSpan, _Lane, _Branch | None]]:
         """Return what the next pass computes: all continuations, then chunks of prompts as far as there is room.
@@ -263,7 +301,9 @@ class Engine:
                 room -= len(branch.pending)
             branch.draft = self._draft(branch, share)
             rows = range(branch.continuation.logit_rows + len(branch.draft), 0, -1)
-            spans.append((TokenSpan(branch.pending + branch.draft, branch.cache, lane.cache, ahead, rows), lane, branch))
+            targets = [] if branch.continuation.request.forced is None else branch.continuation.ids
+            ids = branch.pending + branch.draft
+            spans.append((TokenSpan(ids, branch.cache, lane.cache, ahead, rows, targets), lane, branch))
         return spans
 
     def _draft(self, branch: _Branch, share: int) -> list[int]:
@@ -276,7 +316,7 @@ class Engine:
     def _forward(self, spans: Sequence[tuple[TokenSpan, _Lane, _Branch | None]]) -> None:
         """Compute the spans; where the pass fails, each by itself, so that a failure costs its own queries alone."""
         try:
-            logits = forward(self._model, [span for span, _, _ in spans])
+            logits = self._compute([span for span, _, _ in spans])
         except Exception as error:
             if len(spans) == 1:
                 _, lane, branch = spans[0]
@@ -298,15 +338,25 @@ class Engine:
                 branch.ids += span.ids
                 self._take_logits(lane, branch, rows)
 
-    def _take_logits(self, lane: _Lane, branch: _Branch, logits: Any) -> None:
-        """Choose the next token and accept the draft as far as it agrees, or score a forced text; logits (rows, vocabulary)."""
+    def _compute(self, spans: Sequence[TokenSpan]) -> Sequence[LogitRows]:
+        """Compute one forward pass; return each span's rows of logits."""
+        if self.runner is None:
+            return [PlainLogitRows(rows) for rows in forward(self._model, spans)]
+        chosen, start, rows = self.runner.compute(spans), 0, []
+        for span in spans:
+            rows.append(ChosenLogitRows(chosen, start, len(span.logits_from_end)))
+            start += len(span.logits_from_end)
+        return rows
+
+    def _take_logits(self, lane: _Lane, branch: _Branch, logits: LogitRows) -> None:
+        """Choose the next token and accept the draft as far as it agrees, or score a forced text."""
         continuation = branch.continuation
         if continuation.request.forced is not None:
-            self._advance(lane, branch, continuation.score(logits))
+            self._advance(lane, branch, logits.score(continuation))
             return
         generation, accepted = None, 0
-        for row in logits:
-            generation = continuation.append_token(row)
+        for row in range(len(logits)):
+            generation = logits.append_to(continuation, row)
             if generation is not None or accepted == len(branch.draft) or continuation.ids[-1] != branch.draft[accepted]:
                 break
             accepted += 1
@@ -356,12 +406,14 @@ class Engine:
     def _end(self, lane: _Lane, branch: _Branch, decision: Decision) -> None:
         """Take a branch off its lane, with its decision."""
         lane.running.remove(branch)
+        branch.cache.free()
         lane.ngrams.extend([*branch.prefill, *branch.continuation.ids])
         self._done.append((branch.key, decision))
 
     def _forget(self, lane: _Lane) -> None:
         """Drop what a lane holds, once nobody uses it."""
         if not lane.running:
+            lane.cache.free()
             self._lanes = OrderedDict((name, other) for name, other in self._lanes.items() if other is not lane)
 
 

@@ -4,6 +4,7 @@ how many of them count.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 BLOCK = 64
@@ -30,6 +31,15 @@ class KVCache:
     def capacity(self) -> int:
         """Return how many tokens fit into the memory held; 0 before the first are written."""
         return next((int(keys.shape[1]) for keys, _ in self._layers.values()), 0)
+
+    def layers(self) -> Mapping[int, tuple[Any, Any]]:
+        """Return the tensors of every layer, by its number."""
+        return self._layers
+
+    def free(self) -> None:
+        """Drop all tokens and the memory."""
+        self.length = 0
+        self._layers = {}
 
     def write(self, layer: int, keys: Any, values: Any) -> tuple[Any, Any]:
         """Write new tokens of one layer after the first `length` ones; `length` itself is left to the caller.

@@ -318,7 +318,7 @@ def _why_not(target: str, name: str, part: str, error: Exception) -> str:
 
         return (
             f"cannot load the {part} of {name!r}{alias}: the hub's cache {HF_HUB_CACHE} cannot be written to "
-            f"({failure.strerror}): make room there, or set HF_HOME to a folder that can be written to"
+            f"({failure.strerror}): free some space there, or set HF_HOME to a folder that can be written to"
         )
     return (
         f"cannot load the {part} of {name!r}{alias} ({first_line(error)}); without the hub use a local folder (hf:./folder) "

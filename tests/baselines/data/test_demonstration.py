@@ -182,7 +182,7 @@ LINE = '{"observations": ["o"], "actions": ["a"], "traces": ["t"]'
         ("\xff", "f.jsonl:1 is not JSON"),
         ("[1]", "f.jsonl:1 is not an object with `messages`"),
         ('{"prompt": "p", "completion": "c"}', "f.jsonl:1 is not a conversation: it has prompt, completion and no `messages`"),
-        ('{"messages": []}', "no conversation"),
+        ('{"messages": []}', "f.jsonl:1 is not a conversation: it has no messages"),
         ('{"messages": ["hello"]}', "message 1 is not a text of system, user or assistant"),
         (_chat(("user", "u"), ("tool", "t")), "message 2 is not a text of"),
         (_chat(("user", {"text": "u"})), "message 1 is not a text of"),

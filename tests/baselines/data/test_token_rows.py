@@ -195,7 +195,7 @@ def test_an_imported_conversation_is_encoded_too(model: Path, tmp_path: Path) ->
         (
             ["--from", "scored.jsonl", "--tokens", "./m", "--out", "x.jsonl"],
             2,
-            "is scored (alfworld-gen paper/id): nothing may",
+            "is scored (alfworld-gen paper/id): it must not be trained on",
         ),
         (
             ["--from", "silent.jsonl", "--tokens", "./m", "--out", "x.jsonl"],

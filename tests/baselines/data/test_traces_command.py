@@ -159,6 +159,7 @@ def test_errors_are_counted_and_played_again(cli: Any) -> None:
     assert [one.model_copy(update={"teacher": "expert"}) for one in ours] == theirs
 
 
+@pytest.mark.slow  # Of a run, on the same kind of folder: tests/faults/test_waits.py.
 def test_killed_at_random_moments_and_resumed_it_is_the_same(tmp_path: Path) -> None:
     start = [sys.executable, "-P", "-c", "from cotbench.cli import main; main()", *TRACES, "-n", "40"]
     subprocess.run([*start, "--out", "whole"], check=True, capture_output=True, cwd=tmp_path)

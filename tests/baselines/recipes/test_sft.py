@@ -343,7 +343,7 @@ def test_scores_are_what_the_agent_would_report(
     assert learner.packed == (kind == "qwen")
     shortest = min(some_played, key=lambda one: len(one.actions))
     made = examples_of([shortest], some_words)
-    found = action_logprobs(learner.model, learner.chat, [made], packed=learner.packed, device=learner.model.device)
+    found = action_logprobs(learner.model, learner.chat, [made], compute=learner.losses, device=learner.model.device)
     agent = make_agent(f"hf:{folder}?threads=1&device=cpu")
     assert isinstance(agent, HFAgent)
     asked = Elicitation.for_env(ENV)

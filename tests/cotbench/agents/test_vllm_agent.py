@@ -167,6 +167,18 @@ def test_a_port_that_is_taken() -> None:
     agent.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the port cannot be held until the server listens")
+def test_the_servers_port_is_given_to_no_other_program() -> None:
+    with vllm._reserve_port(None) as reservation, socket.socket() as server:
+        port = reservation.getsockname()[1]
+        with pytest.raises(OSError, match="in use"), socket.socket() as other:
+            other.bind((vllm.HOST, port))
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((vllm.HOST, port))
+        server.listen()
+        socket.create_connection((vllm.HOST, port)).close()
+
+
 def test_without_vllm_the_command_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     began = time.monotonic()

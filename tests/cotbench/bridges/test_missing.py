@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from cotbench.errors import MissingExtraError
+from cotbench.installation import install_command
 
 BRIDGES = {"inspect_tasks": ("inspect_ai", "inspect"), "verifiers_taskset": ("verifiers.v1", "verifiers")}
 
@@ -17,6 +18,6 @@ def test_a_missing_framework_is_one_line(bridge: str, monkeypatch: pytest.Monkey
     monkeypatch.delitem(sys.modules, f"cotbench.bridges.{bridge}", raising=False)
     with pytest.raises(MissingExtraError) as raised:
         importlib.import_module(f"cotbench.bridges.{bridge}")
-    assert f"pip install 'cotbench[{extra}]'" in str(raised.value)
+    assert install_command(extra) in str(raised.value)
     assert "without constraints.txt" in str(raised.value)
     assert "\n" not in str(raised.value)

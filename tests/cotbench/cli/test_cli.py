@@ -207,7 +207,7 @@ def test_doctor_says_how_to_mend(cli: Any, real_games: Path, monkeypatch: pytest
     real = metadata.version
 
     def version(name: str) -> str:
-        if name == "textworld":
+        if name in ("textworld", "inspect-ai", "starlette"):
             raise metadata.PackageNotFoundError(name)
         return real(name)
 
@@ -216,6 +216,9 @@ def test_doctor_says_how_to_mend(cli: Any, real_games: Path, monkeypatch: pytest
     assert code == 0
     findings = {row["what"]: row for row in json.loads(out)}
     assert findings["textworld"]["mend"].startswith(install_command("reference"))
+    assert findings["starlette"]["mend"] == install_command("view")
+    inspect_ai = findings["inspect-ai"]["mend"]
+    assert inspect_ai.startswith(install_command("inspect")) and "of its own" in inspect_ai
     assert findings["data smollm2"]["mend"] == "cotbench data fetch smollm2"
     assert findings["ALFWorld valid_seen"]["found"] == "140 of 140 games" and not findings["ALFWorld valid_seen"]["mend"]
     assert (

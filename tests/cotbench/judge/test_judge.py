@@ -266,6 +266,7 @@ def test_interrupted_and_resumed_it_is_the_same(cli: Any, here: Path, monkeypatc
     assert cli(*BY_TEST, "--resume")[0] == 0 and len(ASKED) == 18
 
 
+@pytest.mark.slow  # Of a run, on the same kind of folder: tests/faults/test_waits.py.
 def test_killed_at_random_moments_and_resumed_it_is_the_same(here: Path) -> None:
     Path("slow.py").write_text(SLOW)
     start = [sys.executable, "-P", "-c", "from cotbench.cli import main; main()", "judge", "run", "--agent", "slow-judge"]

@@ -52,9 +52,14 @@ def test_a_traces_folder(traces: Path) -> None:
     assert found["url"] == "https://example.org/traces" and found["license"] == "https://spdx.org/licenses/MIT.html"
     tables = {table["name"]: {field["name"]: field for field in table["field"]} for table in found["recordSet"]}
     assert list(tables) == ["default", "episodes"]
-    for name, file in (("default", "traces.jsonl"), ("episodes", "episodes.jsonl")):
+    for number, (name, file, structure) in enumerate(
+        (("default", "traces.jsonl", "messages"), ("episodes", "episodes.jsonl", "trajectory"))
+    ):
         line = json.loads((traces / file).read_text("utf-8").splitlines()[0])
-        assert set(line) <= set(tables[name]), "every column of a line is described"
+        described = {*tables[name], structure}
+        # An instruction is a structure where there is one.
+        assert set(line) - {"instructions"} == described, "the columns that are there, each described"
+        assert f"read from the file itself: {structure}" in found["recordSet"][number]["description"]
     assert tables["default"]["actions"] | {"source": None} == {
         "@type": "cr:Field",
         "@id": "default/actions",
@@ -67,12 +72,19 @@ def test_a_traces_folder(traces: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("mlcroissant") is None, reason="mlcroissant is not installed")
-def test_the_library_accepts_it(traces: Path) -> None:
+def test_the_library_accepts_it_and_reads_the_records(traces: Path) -> None:
     import mlcroissant
 
     read = mlcroissant.Dataset(jsonld=str(traces / "croissant.json"))
     assert not read.metadata.issues.errors
     assert [table.name for table in read.metadata.record_sets] == ["default", "episodes"]
+    for table, file in (("default", "traces.jsonl"), ("episodes", "episodes.jsonl")):
+        lines = [json.loads(line) for line in (traces / file).read_text("utf-8").splitlines()]
+        records = list(read.records(table))
+        assert [one[f"{table}/task"].decode() for one in records] == [line["task"] for line in lines]
+    assert [step.decode() for step in list(read.records("default"))[0]["default/actions"]] == json.loads(
+        (traces / "traces.jsonl").read_text("utf-8").splitlines()[0]
+    )["actions"]
 
 
 def test_an_unfinished_folder_is_refused(traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,7 @@ def test_a_full_disk_tears_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         journal.append(_episode("1"))
         real = os.write
         monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:10]))
-        with pytest.raises(RunFolderError, match=r"cannot write .*episodes\.jsonl .*: make room there and"):
+        with pytest.raises(RunFolderError, match=r"cannot write .*episodes\.jsonl .*: free some space there and"):
             journal.append(_episode("2"))
         monkeypatch.undo()
         journal.append(_episode("3"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import cotbench
 from cotbench.cli import run_cli
 from cotbench.errors import UsageError
 from cotbench.prompting.query import Decision, Query
@@ -96,6 +97,20 @@ def test_dollars_are_those_of_every_decision(tmp_path: Path) -> None:
     assert both.summary.dollars == pytest.approx(decision * 3 * 2 * 3)
     dollars = both.summary.modes["cot"].dollars
     assert dollars is not None and dollars.mean == pytest.approx(decision * 3)
+
+
+def test_python_has_the_same_limits_and_a_run_that_they_end_is_not_finished(tmp_path: Path) -> None:
+    (tmp_path / "prices.toml").write_text(PRICES, "utf-8")
+    config = RunConfig(agent="openai:dear-model@http://host", tasks=TASKS, max_steps=3, mode="prompt")
+    how: Any = {"agent": Spender(), "out": tmp_path / "run", "num_envs": 1, "workers": 0, "prices": tmp_path / "prices.toml"}
+    outcome = cotbench.run(config, limit_tokens=EPISODE * 2, **how)
+    assert len(outcome.records) == 2 and not outcome.finished and outcome.summary.dollars
+    assert "NOT FINISHED" in repr(outcome)
+    assert len(cotbench.run(config, resume=True, limit_cost=1e-9, **how).records) == 2
+    assert cotbench.run(config, resume=True, **how).finished
+    with pytest.raises(UsageError, match="--limit-cost needs prices"):
+        cotbench.run(config, out=tmp_path / "other", agent=Spender(), limit_cost=1)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_model_is_found_by_its_spec_or_its_name(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from tests.conftest import needs_bfcl
 
 
 def _cotbench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).with_name("cotbench")
-    return subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-P", "-m", "cotbench", *arguments], capture_output=True, text=True, check=False)
 
 
 @needs_bfcl

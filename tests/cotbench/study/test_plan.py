@@ -25,7 +25,7 @@ def _differing(before: StudyPlan, after: StudyPlan) -> set[str]:
     return {stage.name for stage in after.stages if keys.get(stage.name) != stage.key}
 
 
-@pytest.mark.parametrize("name", ["smoke", "tiny", "paper", "paper-scripted"])
+@pytest.mark.parametrize("name", ["smoke", "tiny", "paper", pytest.param("paper-scripted", marks=pytest.mark.slow)])
 def test_every_stage_comes_after_what_it_uses(name: str) -> None:
     plan = make_study_plan(read_study(name))
     seen: set[str] = set()

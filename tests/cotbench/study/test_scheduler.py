@@ -14,6 +14,7 @@ import pytest
 from cotbench.cli import run_cli
 from cotbench.errors import RunFolderError, UsageError
 from cotbench.probes.folder import read_probe
+from cotbench.report.typography import typeset
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyCell, read_data
 from cotbench.study.folder import checkpoint, command_of, folder_of, is_done
@@ -82,7 +83,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that was never disturbed. In processes of its own: the slow tests below, and tests/test_toy_package.py."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cotbench.cli.study._executor", inline_executor)
+        patch.setattr("cotbench.api.study._executor", inline_executor)
         assert run_cli(["study", str(_write(folder)), "--out", str(folder / "out")]) == 0
     return folder / "out"
 
@@ -95,7 +96,7 @@ def test_a_study_ends_with_its_report(done: Path) -> None:
     shown = " ".join(Read((done / "report" / "index.html").read_text()).text.split())
     assert len(numbers["answer"]) == 2, "the gap, and the conflict"
     for text in (*numbers["answer"], *titles):
-        assert " ".join(text.split()) in shown
+        assert " ".join(typeset(text).split()) in shown
 
 
 def test_its_numbers_are_those_of_its_probes(done: Path) -> None:

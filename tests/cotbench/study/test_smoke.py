@@ -90,15 +90,16 @@ def test_all_stages_are_done_and_all_sections_are_there(study: str, smoke: Path)
     assert any("One seed" in warning for warning in numbers["warnings"])
 
 
-def test_every_figure_and_table_says_n_interval_and_elicitation(smoke: Path) -> None:
+def test_every_figure_and_table_says_n_and_interval_and_the_page_the_elicitation(smoke: Path) -> None:
     numbers = json.loads((smoke / "numbers.json").read_text())
+    assert any(re.fullmatch(r"Elicitation prefill [0-9a-f]{16}, temperature 0\.", note) for note in numbers["notes"])
+    assert all(note in (smoke / "report" / "index.html").read_text() for note in numbers["notes"])
     items = [item for section in numbers["sections"] for item in section["items"]]
     assert len(items) > 15
     for item in items:
         if item["name"] in ("conflict_donors", "traces"):  # Counts of states, and of decisions without a model.
             continue
         assert re.search(r"95 % intervals over [\d to]+ tasks", item["caption"]), item["name"]
-        assert re.search(r"Elicitation prefill [0-9a-f]{16}, temperature 0", item["caption"]), item["name"]
 
 
 def test_shares_of_attention_and_gradient_are_shares(smoke: Path) -> None:

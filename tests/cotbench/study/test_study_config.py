@@ -75,7 +75,7 @@ def test_a_study_holds_the_texts_of_the_files_that_it_names(tmp_path: Path) -> N
             "unknown option 'arms.0.recipee' of study here; did you mean 'arms.0.recipe'",
         ),
         ('name = "sft"|name = "../sft"', "arms.0.name"),
-        ('name = "sft"|name = "sft"\n[[arms]]\nname = "sft"', "two arms are called 'sft'"),
+        ('name = "sft"|name = "sft"\n[[arms]]\nname = "sft"', "two arms have the name 'sft'"),
         ('models = ["tiny"]|models = ["tiny"]\ncheckpoints = [0.5, 0.5]', "checkpoints are different shares"),
         ('models = ["tiny"]|models = ["tiny"]\ncheckpoints = [2.0]', "checkpoints are different shares"),
         (

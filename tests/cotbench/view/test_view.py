@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
+import cotbench
 from cotbench.cli import run_cli
 from cotbench.file_lock import file_lock
 from cotbench.installation import install_command
@@ -117,6 +118,20 @@ def test_a_comparison_is_that_of_the_command(view: Served, root: Path, capsys: p
     for side in ("first", "second"):
         assert f"{cot[side]['mean']:.2f} [{cot[side]['low']:.2f}, {cot[side]['high']:.2f}]" in text
     assert f"{env['gap']['difference']['mean']:+.2f}" in text
+
+
+def test_several_samples_of_a_task_have_their_own_intervals_and_tests(tmp_path: Path) -> None:
+    from cotbench.view.numbers import comparison_table, run_table
+
+    config = cotbench.RunConfig(agent="random", env="alfworld-gen", mode="cot", episodes=2, max_steps=2)
+    once = cotbench.run(config, out=tmp_path / "once")
+    twice = cotbench.run(config.model_copy(update={"samples": 2}), out=tmp_path / "twice")
+    assert "Wilson" in run_table(once.summary).caption
+    assert "Wilson" not in (caption := run_table(twice.summary).caption) and "the 2 samples of each together" in caption
+    for first, second, test in ((once, once, "McNemar"), (twice, once, "exchange"), (twice, twice, "exchange")):
+        compared = cotbench.compare(first, second, anyway=True)
+        caption = comparison_table(compared.envs["alfworld-gen"], compared).caption
+        assert test in caption and ("McNemar" in caption) == (test == "McNemar")
 
 
 def test_nothing_a_model_wrote_is_markup(tmp_path: Path, root: Path) -> None:

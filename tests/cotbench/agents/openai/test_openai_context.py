@@ -81,7 +81,7 @@ def test_a_prompt_that_is_cut_in_silence_is_an_error(folder: Path, style: Any) -
         for options in (f"tokenizer={folder}", f"tokenizer={folder}&way=completions"):
             few, many = served(server, options).decide([asked("prompt", style, turns=2), asked("cot", style, turns=20)])
             assert few.error is None
-            assert many.error is not None and "left out a part of the prompt" in many.error and "?context=" in many.error
+            assert many.error is not None and "silently truncated the prompt" in many.error and "?context=" in many.error
             cut = served(server, f"{options}&context=1100").decide([asked("cot", style, turns=20)])[0]
             assert cut.error is None and cut.dropped_observations > 0
 
@@ -90,7 +90,7 @@ def test_without_a_tokenizer_a_prompt_has_as_many_tokens_as_words() -> None:
     with running(Manners(context=300, context_told="", truncates=True)) as server:
         few, many = served(server).decide([asked("prompt"), asked("prompt", turns=30)])
         assert few.error is None
-        assert many.error is not None and "left out a part of the prompt" in many.error and "?" in many.error
+        assert many.error is not None and "silently truncated the prompt" in many.error and "?" in many.error
 
 
 @pytest.mark.parametrize("mode", ["cot", "prompt"])

@@ -1,0 +1,157 @@
+"""KV caches as blocks of one pool, for batched attention. Invariant: a block belongs to one cache or is free, and a token's keys
+and values stay where they were written; a continuation reads its prompt's blocks, which are never copied.
+
+`PagedCache` has the methods of `KVCache` that the engine uses, so that the engine is the same for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cotbench.agents.hf.kv_cache import BLOCK
+
+_FIRST_SHARE = 8
+"""A pool begins with this fraction of its budget, and grows to all of it as blocks are needed."""
+
+_LEAST_BLOCKS = 16
+"""Blocks of the smallest pool."""
+
+SPARE_BLOCK = 0
+"""The block that rows without a sequence (a filled-up batch) write to; no cache holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """Hold what one layer keeps of a token: its key heads, and the sizes of a key and of a value."""
+
+    heads: int
+    key_size: int
+    value_size: int
+
+
+class BlockPool:
+    """Hold keys and values of all sequences: for each layer tensors of (slots, key heads, size); 64 slots are a block.
+
+    Args:
+        shapes: what each layer keeps, by the layer's number.
+        dtype: torch dtype of keys and values.
+        device: where they lie.
+        cache_bytes: the budget. The pool grows beyond it only for one sequence that needs more by itself.
+
+    Attributes:
+        dtype, device: of keys and values.
+        shapes: what each layer keeps.
+        block_bytes: memory of a block, in bytes.
+        version: changes when the tensors move to another place, as a CUDA graph must know.
+    """
+
+    def __init__(self, shapes: Mapping[int, LayerShape], dtype: Any, device: Any, cache_bytes: int) -> None:
+        self.dtype, self.device = dtype, device
+        token_values = sum(shape.heads * (shape.key_size + shape.value_size) for shape in shapes.values())
+        self.block_bytes = BLOCK * token_values * dtype.itemsize
+        self.shapes = dict(shapes)
+        self.version = 0
+        self._budget = max(_LEAST_BLOCKS, cache_bytes // self.block_bytes)
+        self._blocks = 0
+        self._free: list[int] = []
+        self._layers: dict[int, tuple[Any, Any]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Return the memory held, in bytes."""
+        return self._blocks * self.block_bytes
+
+    def layer(self, number: int) -> tuple[Any, Any]:
+        """Return keys and values of one layer, each (slots, key heads, size)."""
+        return self._layers[number]
+
+    def take(self, count: int) -> list[int]:
+        """Return the numbers of so many free blocks, which now belong to the caller."""
+        if count > len(self._free):
+            self._grow(count - len(self._free))
+        return [self._free.pop() for _ in range(count)]
+
+    def give_back(self, blocks: Sequence[int]) -> None:
+        """Make blocks free again."""
+        self._free.extend(reversed(blocks))
+
+    def drop(self) -> None:
+        """Free all memory; no cache may be in use."""
+        self._layers, self._free, self._blocks = {}, [], 0
+        self.version += 1
+
+    def _grow(self, missing: int) -> None:
+        """Make room for more blocks: up to the budget by doubling, beyond it by what is needed."""
+        import torch
+
+        first = max(_LEAST_BLOCKS, self._budget // _FIRST_SHARE)
+        wanted = max(first, min(2 * self._blocks, self._budget), self._blocks + missing + (self._blocks == 0))
+        for number, shape in self.shapes.items():
+            old = self._layers.get(number)
+            pair = []
+            for place, size in enumerate((shape.key_size, shape.value_size)):
+                # Zeros: a masked key or value must not be NaN.
+                tensor = torch.zeros((wanted * BLOCK, shape.heads, size), dtype=self.dtype, device=self.device)
+                if old is not None:
+                    tensor[: self._blocks * BLOCK] = old[place][: self._blocks * BLOCK]
+                pair.append(tensor)
+            self._layers[number] = (pair[0], pair[1])
+            del old
+            if self.device.type == "cuda" and self._blocks:
+                torch.cuda.empty_cache()  # So that never more than one layer is held twice.
+        first_new = max(self._blocks, SPARE_BLOCK + 1)
+        self._free = [*range(wanted - 1, first_new - 1, -1), *self._free]
+        self._blocks = wanted
+        self.version += 1
+
+
+class PagedCache:
+    """Hold keys and values of consecutive tokens in blocks of a pool.
+
+    Args:
+        pool: where the blocks come from.
+
+    Attributes:
+        blocks: the numbers of its blocks, in the order of its tokens.
+    """
+
+    def __init__(self, pool: BlockPool) -> None:
+        self.pool = pool
+        self.blocks: list[int] = []
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Return how many tokens are held; setting it lower drops the last ones and frees their blocks."""
+        return self._length
+
+    @length.setter
+    def length(self, length: int) -> None:
+        if length < self._length:
+            count = -(-length // BLOCK)
+            self.pool.give_back(self.blocks[count:])
+            del self.blocks[count:]
+        self._length = length
+
+    @property
+    def nbytes(self) -> int:
+        """Return the memory held, in bytes."""
+        return len(self.blocks) * self.pool.block_bytes
+
+    @property
+    def capacity(self) -> int:
+        """Return how many tokens fit into the memory held."""
+        return len(self.blocks) * BLOCK
+
+    def reserve(self, count: int) -> None:
+        """Take blocks for so many tokens after the first `length` ones."""
+        missing = -(-(self._length + count) // BLOCK) - len(self.blocks)
+        if missing > 0:
+            self.blocks += self.pool.take(missing)
+
+    def free(self) -> None:
+        """Drop all tokens and free their blocks."""
+        self.pool.give_back(self.blocks)
+        self.blocks, self._length = [], 0

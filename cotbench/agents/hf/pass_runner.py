@@ -1,0 +1,176 @@
+"""Computes passes on a GPU, by CUDA graphs where launching kernels one by one would take longer than computing them. Invariant: a
+graph changes how fast a pass is computed, nothing else.
+
+A pass of few tokens is some thousand small kernels; a graph launches all of them at once. A graph is of one shape, so a pass is
+filled up to the next of some sizes (`_SIZES`), and each shape is captured when it comes the second time. All graphs share their
+memory, and read one static tensor of numbers (`batched_pass`), which one transfer fills.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cotbench.agents.hf.attention import TokenSpan
+from cotbench.agents.hf.batched_attention import kernel_error
+from cotbench.agents.hf.batched_forward import (
+    ChosenRows,
+    advance,
+    choose_rows,
+    make_pass,
+    query_group,
+    read_rows,
+    run_pass,
+)
+from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, pack_pass, split_count, tile_rows_for
+from cotbench.agents.hf.block_pool import BlockPool
+from cotbench.agents.hf.pretrained import first_line
+
+_log = logging.getLogger(__name__)
+
+_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+"""Rows of a pass for which graphs are captured. A pass has as many tiles as rows at most; what is not used costs next to nothing."""
+
+_LOGIT_SIZES = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
+"""The same for the rows of logits."""
+
+_TABLE = 2**16
+"""Numbers that the block table of a captured pass may have."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Graph:
+    """A captured pass: replaying it computes the logits, and what is chosen from them."""
+
+    graph: Any
+    logits: Any
+    chosen: Any
+
+
+class PassRunner:
+    """Compute passes on one model.
+
+    Args:
+        model: a causal model of transformers with our attention.
+        pool: keys and values.
+        graphs: whether to capture passes as CUDA graphs, where the device and the layers allow it.
+
+    Attributes:
+        eager_reason: why passes are not captured; None where they are.
+    """
+
+    def __init__(self, model: Any, pool: BlockPool, *, graphs: bool = True) -> None:
+        self._model, self._pool = model, pool
+        self.eager_reason = kernel_error(pool) if graphs else "graphs=false"
+        self._seen: set[PassShape] = set()
+        self._graphs: dict[PassShape, _Graph] = {}
+        self._version = pool.version
+        self._memory: Any = None
+        self._numbers: Any = None
+        self._staging: Any = None
+
+    def compute(self, spans: Sequence[TokenSpan]) -> ChosenRows:
+        """Compute one forward pass over the new tokens of several sequences.
+
+        Args:
+            spans: the new tokens; their caches grow by them, and after an exception are what they were.
+
+        Returns:
+            What is chosen from all rows of logits, span by span.
+        """
+        import torch
+
+        count = sum(len(span.logits_from_end) for span in spans)
+        with torch.inference_mode():
+            graph = self._graph_for(spans, count)
+            if graph is None:
+                meta = make_pass(self._model, spans, self._pool)
+                logits = run_pass(self._model, meta)
+                chosen = choose_rows(logits, meta.targets)
+            else:
+                graph.graph.replay()
+                logits, chosen = graph.logits, graph.chosen
+            rows = read_rows(chosen, logits, count)
+        advance(spans)
+        return rows
+
+    def close(self) -> None:
+        """Drop all graphs."""
+        self._graphs.clear()
+        self._seen.clear()
+        self._memory = self._numbers = self._staging = None
+
+    def _graph_for(self, spans: Sequence[TokenSpan], count: int) -> _Graph | None:
+        """Return the graph of these spans' shape, with their numbers in place; None where the pass is not captured."""
+        if self.eager_reason is not None:
+            return None
+        shape = self._shape(spans, count)
+        if shape is None:
+            return None
+        packed, longest = pack_pass(spans, shape)
+        if self._version != self._pool.version:  # The pool has grown just now: its tensors lie elsewhere.
+            self.close()
+            self._version = self._pool.version
+        if shape not in self._seen or len(packed) > shape.header + _TABLE:
+            self._seen.add(shape)
+            return None
+        self._send(packed)
+        if shape not in self._graphs:
+            try:
+                self._graphs[shape] = self._capture(shape, longest)
+            except Exception as error:
+                self.eager_reason = f"capturing a CUDA graph failed: {first_line(error)}"
+                _log.warning("each kernel is launched by itself: %s", self.eager_reason)
+                return None
+        return self._graphs[shape]
+
+    def _shape(self, spans: Sequence[TokenSpan], count: int) -> PassShape | None:
+        """Return the shape that the spans are filled up to; None where they are too many."""
+        tokens = sum(len(span.ids) for span in spans)
+        if tokens > _SIZES[-1] or count > _SIZES[-1]:
+            return None
+        tile_rows = tile_rows_for(1, query_group(self._model), self._pool.dtype.itemsize)
+        size = _size(tokens, _SIZES)
+        return PassShape(size, min(_size(max(1, count), _LOGIT_SIZES), size), size, tile_rows)
+
+    def _send(self, packed: Any) -> None:
+        """Put a pass's numbers where the graphs read them."""
+        import torch
+
+        if self._numbers is None:
+            room = PassShape(_SIZES[-1], _SIZES[-1], _SIZES[-1], 1).header + _TABLE
+            self._numbers = torch.zeros(room, dtype=torch.int32, device=self._pool.device)
+            self._staging = torch.zeros(room, dtype=torch.int32, pin_memory=True)
+        # The last transfer has ended: its pass's results have been read.
+        self._staging.numpy()[: len(packed)] = packed
+        self._numbers[: len(packed)].copy_(self._staging[: len(packed)], non_blocking=True)
+
+    def _capture(self, shape: PassShape, longest: int) -> _Graph:
+        """Capture a pass; the numbers in place are those of a pass of this shape."""
+        import torch
+
+        numbers = self._numbers[: shape.header + _TABLE]
+        meta = BatchedPass(self._pool, shape, numbers, longest, split_count(shape.tiles, self._pool))
+
+        def run() -> tuple[Any, Any]:
+            logits = run_pass(self._model, meta)
+            return logits, choose_rows(logits, meta.targets)
+
+        stream = torch.cuda.Stream(self._pool.device)
+        stream.wait_stream(torch.cuda.current_stream(self._pool.device))
+        with torch.cuda.stream(stream):
+            run()  # What is done once only, such as compiling a kernel, cannot be captured.
+        torch.cuda.current_stream(self._pool.device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
+            logits, chosen = run()
+        self._memory = self._memory or graph.pool()
+        return _Graph(graph, logits, chosen)
+
+
+def _size(count: int, sizes: Sequence[int]) -> int:
+    """Return the next of some sizes."""
+    return sizes[bisect_left(sizes, count)]
