@@ -7,14 +7,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 from cotbench.agents.hf.agent import HFAgent
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.envs.registry import Instructions
 from cotbench.prompting.dialogue import Dialogue
-from cotbench.prompting.elicitation import Elicitation, Mode
+from cotbench.prompting.elicitation import MODES, Elicitation, Mode
 from cotbench.prompting.query import Query
 
 WORDS = (
@@ -39,6 +39,7 @@ class Workload:
         trace: fewest and most tokens of a trace.
         action: the same of an action.
         observation: fewest and most words of an observation; a word is 1.3 tokens.
+        computed: tokens of an answer that the other engines compute, few and more; the rest is reckoned from the difference.
     """
 
     episodes: int
@@ -47,6 +48,7 @@ class Workload:
     trace: tuple[int, int] = (64, 256)
     action: tuple[int, int] = (4, 12)
     observation: tuple[int, int] = (45, 75)
+    computed: tuple[int, int] = (4, 36)
 
     @cached_property
     def states(self) -> list[list[Dialogue]]:
@@ -95,6 +97,7 @@ class Leg:
     Attributes:
         decisions: made.
         reasoned: those of mode `cot` among them.
+        passes: forward passes, where the engine tells.
         seconds: what they took.
         prefilled: tokens that were computed without being generated, where the engine tells.
         whole: whether it was not cut.
@@ -102,6 +105,7 @@ class Leg:
 
     decisions: int = 0
     reasoned: int = 0
+    passes: int = 0
     seconds: float = 0.0
     prefilled: int = 0
     whole: bool = False
@@ -144,7 +148,7 @@ class Ours:
         self.agent = HFAgent.from_model(model, tokenizer, cache_gb=cache_gb, drafts=False)
 
     def prime(self, turn: int) -> None:
-        """Compute the prompts up to a turn."""
+        """Compute the prompts up to a turn, and nothing behind it."""
         self.agent.clear_cache()
         if turn >= 1:
             self.play((turn,), ("prompt",), Leg(), (1, 1))
@@ -157,6 +161,7 @@ class Ours:
 
         play = Free(self.work, turns, modes, submit)
         while play.left:
+            leg.passes += 1
             for name, decision in self.agent.collect(0.0):
                 count, key = cast(tuple[int, Asked], name)
                 if count != self.plays:  # Of a play that was cut.
@@ -173,21 +178,37 @@ class Ours:
         self.agent.clear_cache()
 
 
+def _cut(requests: Sequence[tuple[list[int], int]], most: int) -> list[tuple[list[int], int]]:
+    return [(ids, min(tokens, most)) for ids, tokens in requests]
+
+
 class Generate:
     """A batched `generate` loop: the whole prompt of every episode, each turn and mode."""
 
     def __init__(self, model: Any, tokenizer: Any, work: Workload) -> None:
         self.model, self.pad, self.work, self.chat = model, tokenizer.pad_token_id, work, Chat(tokenizer)
 
-    def prime(self, turn: int) -> None:
-        """Do nothing: it keeps nothing."""
+    def measure(self, turns: Sequence[int], clock: Callable[[Callable[[], None]], float]) -> float:
+        """Return the seconds of both modes in the first of some turns, times the number of turns.
 
-    def play(self, turns: Sequence[int], modes: Sequence[Mode], leg: Leg, lengths: tuple[int, int] | None = None) -> None:
-        for turn in turns:
-            for mode in modes:
-                queries = [self.work.query(episode, turn, mode, lengths) for episode in range(self.work.episodes)]
-                self._turn([self.work.request(self.chat, query) for query in queries])
-                leg.add(mode, len(queries))
+        A batch is computed until its longest row is done, each step costs nearly the same, and later ones a little more: so the
+        steps beyond `Workload.computed` are reckoned at what the first ones take, which favours it.
+
+        Args:
+            turns: to be played.
+            clock: runs something and returns its seconds.
+        """
+        total, (short, long) = 0.0, self.work.computed
+        for mode in MODES:
+            requests = [self.work.request(self.chat, self.work.query(e, turns[0], mode)) for e in range(self.work.episodes)]
+            steps = max(tokens for _, tokens in requests)
+            begin, more = (clock(partial(self._turn, _cut(requests, most))) for most in (short, long))
+            total += more + max(0, steps - long) * max(0.0, more - begin) / (long - short)
+        return total * len(turns)
+
+    def warm(self, turn: int) -> None:
+        """Compute a short batch."""
+        self._turn([(self.work.request(self.chat, self.work.query(e, turn, "cot"))[0], 2) for e in range(self.work.episodes)])
 
     def _turn(self, requests: Sequence[tuple[list[int], int]]) -> None:
         import torch
@@ -237,24 +258,42 @@ class ContinuousBatching:
         self.manager.start()
         self.plays = 0
 
-    def prime(self, turn: int) -> None:
-        """Compute the prompts up to a turn."""
-        if turn >= 1:
-            self.play((turn,), ("prompt",), Leg(), (1, 1))
+    def measure(self, turns: Sequence[int], clock: Callable[[Callable[[], None]], float]) -> float:
+        """Return the seconds of both modes in some turns, the prompts up to the turn before computed already.
 
-    def play(self, turns: Sequence[int], modes: Sequence[Mode], leg: Leg, lengths: tuple[int, int] | None = None) -> None:
+        Counted are what the new part of the prompts and the first few tokens take (`Workload.computed`), and for all other
+        tokens the time of a step in which every episode reasons, as if no step had fewer rows: that favours it.
+
+        Args:
+            turns: to be played.
+            clock: runs something and returns its seconds.
+        """
+        work, (short, long) = self.work, self.work.computed
+        self._play(turns[0] - 1, 1)
+        begin = min(clock(partial(self._play, turn, short)) for turn in turns)
+        again, more = (clock(partial(self._play, turns[-1], most)) for most in (short, long))  # Without a new part.
+        step = max(0.0, more - again) / (long - short)
+        asked = (
+            work.request(self.chat, work.query(e, turn, mode)) for e in range(work.episodes) for turn in turns for mode in MODES
+        )
+        return begin * len(turns) + sum(max(0, tokens - short) for _, tokens in asked) / work.episodes * step
+
+    def warm(self, turn: int) -> None:
+        """Compute a short turn."""
+        self._play(turn, 2)
+
+    def _play(self, turn: int, most: int) -> None:
+        """Answer a turn in both modes, with so many tokens at most."""
         self.plays += 1
         asked: set[str] = set()
-
-        def submit(key: Asked) -> None:
-            ids, tokens = self.work.request(self.chat, self.work.query(*key, lengths))
-            name = "/".join(map(str, (self.plays, *key)))
-            asked.add(name)
-            self.manager.add_request(ids, request_id=name, max_new_tokens=tokens, eos_token_id=-1)
-
         try:
-            play = Free(self.work, turns, modes, submit)
-            while play.left:
+            for episode in range(self.work.episodes):
+                for mode in MODES:
+                    ids, tokens = self.work.request(self.chat, self.work.query(episode, turn, mode))
+                    name = f"{self.plays}/{episode}/{mode}"
+                    asked.add(name)
+                    self.manager.add_request(ids, request_id=name, max_new_tokens=min(most, tokens), eos_token_id=-1)
+            while asked:
                 if not self.manager.is_running():
                     raise RuntimeError("its generation thread ended")
                 result = self.manager.get_result(timeout=0.05)
@@ -264,11 +303,8 @@ class ContinuousBatching:
                     raise RuntimeError(result.error)
                 if result.is_finished():
                     asked.remove(result.request_id)
-                    _, episode, turn, mode = result.request_id.split("/")
-                    leg.add(cast(Mode, mode))
-                    play.done((int(episode), int(turn), cast(Mode, mode)))
         finally:
-            for name in asked:  # Where the play was cut.
+            for name in asked:  # Where it was cut.
                 self.manager.cancel_request(name)
 
     def close(self) -> None:
