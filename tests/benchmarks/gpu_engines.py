@@ -243,7 +243,8 @@ class ContinuousBatching:
 
         self.work, self.chat, self.model = work, Chat(tokenizer), model
         block = 64
-        longest = max(work.prompt_length(self.chat, episode, work.turns) for episode in range(work.episodes))
+        last = max(window[-1] for window in work.windows)
+        longest = max(work.prompt_length(self.chat, episode, last) for episode in range(work.episodes))
         blocks = work.episodes * ((longest + work.trace[1] + 64) // block + 4)
         self.attention = model.config._attn_implementation
         model.set_attn_implementation("paged|sdpa")
@@ -252,7 +253,7 @@ class ContinuousBatching:
                 do_sample=False, eos_token_id=-1, pad_token_id=tokenizer.pad_token_id, max_new_tokens=1
             ),
             continuous_batching_config=transformers.ContinuousBatchingConfig(
-                block_size=block, num_blocks=blocks, max_batch_tokens=2048, allow_block_sharing=True
+                block_size=block, num_blocks=blocks, max_batch_tokens=1024, allow_block_sharing=True
             ),
         )
         self.manager.start()
