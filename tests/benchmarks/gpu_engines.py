@@ -236,7 +236,10 @@ class Generate:
 
 
 class ContinuousBatching:
-    """Transformers' continuous batching: paged SDPA (its flash kernels are not there), block sharing, its own CUDA graphs."""
+    """Transformers' continuous batching with block sharing and paged SDPA, for which it takes no CUDA graphs.
+
+    Its flash kernels, which it prefers, are packages of their own.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, work: Workload) -> None:
         import transformers
