@@ -190,7 +190,9 @@ def check_kernel(tiny: bool) -> None:
                     name = f"{str(dtype)[6:]} size {size}"
                     worst[name] = max(worst.get(name, 0.0), error if error == error else 9.0)
                     if not error < bound:
-                        say(f"  WRONG {name} new {new} splits {splits} softcap {softcap} window {window} rows {rows}: {error:.2e}")
+                        say(
+                            f"  WRONG {name} new {new} splits {splits} softcap {softcap} window {window} rows {rows}: {error:.2e}"
+                        )
                 for span in spans:
                     span.cache.free()
                     if isinstance(span.prefix, PagedCache):
@@ -259,7 +261,9 @@ def prefill(tiny: bool) -> None:
                 results.append((seconds, f"rows {rows} {launch.warps} warps {launch.stages} stages", error))
         results.sort()
         text = "; ".join(f"{what}: {1e3 * seconds:.2f} ms" for seconds, what, _ in results[:5])
-        say(f"prefill {name} {batch} x {new} on {held}: {work / results[0][0] / 1e12:.0f} TFLOP/s; {text}; errors {results[0][2]:.1e}")
+        say(
+            f"prefill {name} {batch} x {new} on {held}: {work / results[0][0] / 1e12:.0f} TFLOP/s; {text}; errors {results[0][2]:.1e}"
+        )
 
 
 def varlen(tiny: bool, rate: float) -> None:
@@ -299,10 +303,14 @@ def varlen(tiny: bool, rate: float) -> None:
             try:
                 seconds = timed(run, calls=5)
             except Exception as error:
-                say(f"varlen {batch} x {new} on {held}, pages of {page}: {type(error).__name__}: {str(error).splitlines()[0][:150]}")
+                say(
+                    f"varlen {batch} x {new} on {held}, pages of {page}: {type(error).__name__}: {str(error).splitlines()[0][:150]}"
+                )
                 continue
             bound = 2 * 2 * heads.key * heads.size * batch * (held + new) / rate
-            say(f"varlen {batch} x {new} on {held}, pages of {page}: {1e6 * seconds:.0f} us, {100 * bound / seconds:.0f} % of bandwidth")
+            say(
+                f"varlen {batch} x {new} on {held}, pages of {page}: {1e6 * seconds:.0f} us, {100 * bound / seconds:.0f} % of bandwidth"
+            )
 
 
 def flex(tiny: bool, rate: float) -> None:
@@ -322,7 +330,9 @@ def flex(tiny: bool, rate: float) -> None:
         pages = -(-(held + new) // BLOCK)
         numbers = torch.tensor([span.cache.blocks[:pages] for span in spans], dtype=torch.int32, device=DEVICE)
         logical = torch.full((batch, blocks), 2**20, dtype=torch.int32, device=DEVICE)
-        logical.scatter_(1, numbers.long(), torch.arange(pages, dtype=torch.int32, device=DEVICE).expand(batch, -1).contiguous())
+        logical.scatter_(
+            1, numbers.long(), torch.arange(pages, dtype=torch.int32, device=DEVICE).expand(batch, -1).contiguous()
+        )
 
         def mask(b: Any, h: Any, row: Any, key: Any) -> Any:
             return logical[b, key // BLOCK] * BLOCK + key % BLOCK <= held + row  # noqa: B023
@@ -381,9 +391,7 @@ def whole_model(name: str, tiny: bool, rate: float, clock: Clock) -> None:
     weights = sum(parameter.nbytes for parameter in model.parameters())
 
     def step(runner: PassRunner) -> Any:
-        return runner.compute(
-            [TokenSpan([7], cache, prefix, 0, [1]) for cache, prefix in zip(own, prefixes, strict=True)]
-        )
+        return runner.compute([TokenSpan([7], cache, prefix, 0, [1]) for cache, prefix in zip(own, prefixes, strict=True)])
 
     def measure(runner: PassRunner, what: str) -> None:
         for _ in range(3):
@@ -405,7 +413,9 @@ def whole_model(name: str, tiny: bool, rate: float, clock: Clock) -> None:
         if CUDA and runner._graphs:
             graph = next(iter(runner._graphs.values())).graph
             alone = timed_replay(graph)
-            say(f"  the graph alone {1e3 * alone:.2f} ms: {100 * bound / alone:.0f} %; the host {1e3 * (middle - alone):.2f} ms")
+            say(
+                f"  the graph alone {1e3 * alone:.2f} ms: {100 * bound / alone:.0f} %; the host {1e3 * (middle - alone):.2f} ms"
+            )
 
     eager = PassRunner(model, pool, graphs=False)
     measure(eager, "eager")

@@ -1,5 +1,5 @@
-"""Batched attention and the engine on a GPU: the kernel computes what float64 does, and batching, CUDA graphs and eviction change no
-answer."""
+"""Batched attention and the engine on a GPU: the kernel computes what float64 does, and batching, CUDA graphs and eviction change
+no answer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from cotbench.agents import make_agent
 from cotbench.agents.hf.agent import HFAgent
-from cotbench.agents.hf.attention import TokenSpan, forward, install_attention
-from cotbench.agents.hf.kv_cache import KVCache
+from cotbench.agents.hf.attention import TokenSpan
 from cotbench.agents.hf.pass_runner import PassRunner
-from cotbench.prompting.elicitation import Elicitation
+from cotbench.envs.registry import Instructions
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import Decision, Query
 from tests import tiny_models
 from tests.hf_agents import state
@@ -41,7 +43,7 @@ def _model(kind: str, device: Any, dtype: str = "float32") -> tuple[Any, Any]:
     config: Any = {
         "llama": lambda: transformers.LlamaConfig(**shape),
         "qwen": lambda: transformers.Qwen3Config(**shape),
-        "gemma2": lambda: transformers.Gemma2Config(**shape, sliding_window=64, query_pre_attn_scalar=64),
+        "gemma2": lambda: transformers.Gemma2Config(**shape, sliding_window=64, query_pre_attn_scalar=16),
         "mistral": lambda: transformers.MistralConfig(**shape, sliding_window=50),
     }[kind]()
     torch.manual_seed(7)
@@ -49,12 +51,12 @@ def _model(kind: str, device: Any, dtype: str = "float32") -> tuple[Any, Any]:
     return model.to(device).eval(), words
 
 
-def _queries(episodes: int = 6) -> list[Query]:
+def _queries() -> list[Query]:
     """States of some episodes as they grow, in both modes, with given traces, and with candidates that are scored."""
-    modes = ("cot", "prompt")
-    queries = [state(turn, mode, ASKED, str(name)) for turn in range(4) for name in range(episodes) for mode in modes]  # type: ignore[arg-type]
-    queries += [state(1, "cot", ASKED, str(name), given_trace="look at the desk") for name in range(episodes)]
-    return queries + [state(2, "prompt", ASKED, "c", given_action=f"go to desk {number}") for number in range(40)]
+    modes: tuple[Mode, ...] = ("cot", "prompt")
+    queries = [state(turn, mode, ASKED, name) for turn in range(3) for name in "abc" for mode in modes]
+    queries += [state(1, "cot", ASKED, name, given_trace="look at the desk") for name in "ab"]
+    return queries + [state(2, "prompt", ASKED, "c", given_action=f"go to desk {number}") for number in range(12)]
 
 
 def _decided(agent: HFAgent, queries: list[Query]) -> list[Decision]:
@@ -64,9 +66,13 @@ def _decided(agent: HFAgent, queries: list[Query]) -> list[Decision]:
 
 
 def _same(ours: list[Decision], theirs: list[Decision]) -> None:
-    assert [(one.raw, one.trace, one.action_tokens) for one in ours] == [(one.raw, one.trace, one.action_tokens) for one in theirs]
+    assert [_answer(decision) for decision in ours] == [_answer(decision) for decision in theirs]
     for one, other in zip(ours, theirs, strict=True):
         assert one.action_logprob == pytest.approx(other.action_logprob, abs=2e-3)
+
+
+def _answer(decision: Decision) -> tuple[Any, ...]:
+    return decision.raw, decision.trace, decision.trace_tokens, decision.action_tokens
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,53 +80,69 @@ def test_float32_answers_are_those_of_the_plain_loop(cuda: Any, kind: str) -> No
     model, words = _model(kind, cuda)
     queries = _queries()
     plain = _decided(HFAgent.from_model(model, words, attn="rows", cache_gb=1), queries)
-    for options in ({"cache_gb": 1}, {"cache_gb": 1e-6}, {"cache_gb": 1, "drafts": True}):
-        agent = HFAgent.from_model(model, words, attn="batched", **options)
-        _same(_decided(agent, queries), plain)
-        _same(_decided(agent, queries[::-1])[::-1], plain)
-        agent.close()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_graphs_change_no_answer(cuda: Any, kind: str) -> None:
-    model, words = _model(kind, cuda)
-    graphed, eager = (HFAgent.from_model(model, words, attn="batched", cache_gb=1) for _ in range(2))
-    eager._engine.runner = PassRunner(model, eager._engine._pool, graphs=False)  # type: ignore[union-attr, arg-type]
-    queries = _queries()
-    for _ in range(2):  # A shape is captured when it comes the second time.
-        _same(_decided(graphed, queries), _decided(eager, queries))
-    runner = graphed._engine.runner  # type: ignore[union-attr]
+    agent = HFAgent.from_model(model, words, attn="batched", cache_gb=1)
+    _same(_decided(agent, queries), plain)
+    _same(_decided(agent, queries[::-1])[::-1], plain)  # By now many shapes come again: as graphs.
+    runner = agent._engine.runner  # type: ignore[union-attr]
     assert runner is not None
     if cuda.type == "cuda":
         assert runner.eager_reason is None and runner._graphs
+    agent.close()
+    _same(_decided(HFAgent.from_model(model, words, attn="batched", cache_gb=1e-6, drafts=True), queries), plain)
+
+
+def test_compiled_layers_change_float32_answers_by_rounding_alone(cuda: Any) -> None:
+    model, words = _model("qwen", cuda)
+    queries = [state(turn, "cot", ASKED, name) for turn in range(3) for name in "abc"]
+    eager = HFAgent.from_model(model, words, attn="batched", cache_gb=1)
+    eager._engine.runner = PassRunner(model, eager._engine._pool, graphs=False)  # type: ignore[union-attr, arg-type]
+    expected = _decided(eager, queries)
+    compiled = HFAgent.from_model(model, words, attn="batched", cache_gb=1)
+    runner = compiled._engine.runner  # type: ignore[union-attr]
+    assert runner is not None
+    runner.compile_after = 0
+    for _ in range(2):
+        _same(_decided(compiled, queries), expected)
+    assert runner.eager_reason is None or cuda.type != "cuda"
 
 
 def test_bfloat16_tokens_agree_with_one_sequence_at_a_time(cuda: Any) -> None:
-    model, words = _model("qwen", cuda, "bfloat16")
-    agent = HFAgent.from_model(model, words, attn="batched", cache_gb=1)
-    queries = [state(turn, "cot", ASKED, str(name), return_tokens=True) for turn in range(4) for name in range(24)]
+    """Given the tokens before it, each token of a trained model is the greedy one of the model by itself, but for near ties."""
+    import torch
+
+    agent = make_agent(f"hf:tiny-cot?device={cuda.type}&dtype=bfloat16&attn=batched&cache_gb=1")
+    assert isinstance(agent, HFAgent)
+    long = Elicitation(trace_tokens=48, action_tokens=16)
+    queries = []
+    for name, thing in enumerate(
+        ("mug", "apple", "plate", "knife", "book", "lamp", "cup", "egg", "pan", "fork", "bowl", "pen")
+    ):
+        dialogue = Dialogue(Instructions("You act."), (f"You are in a room. Your task is to: put a {thing} in the fridge.",))
+        for turn in range(4):
+            queries.append(Query(str(name), "", "t", turn, "cot", dialogue, long, return_tokens=True))
+            dialogue = dialogue.extended(f"go to desk {turn}", None, f"On the desk {turn} you see a {thing} {turn}.")
     decisions = _decided(agent, queries)
-    agent.close()
-    install_attention(model)
-    agree = total = 0
-    for decision in decisions:
-        assert decision.tokens is not None
-        prompt, completion = list(decision.tokens.prompt_ids), list(decision.tokens.completion_ids)
-        ids = prompt + completion
-        rows = range(len(completion) + 1, 1, -1)
-        logits = forward(model, [TokenSpan(ids, KVCache(), logits_from_end=rows)])[0]
-        for token, best, harness in zip(completion, logits.argmax(-1).tolist(), decision.tokens.harness, strict=True):
-            if not harness:
-                agree, total = agree + (token == best), total + 1
-    print(f"\nbfloat16: {agree} of {total} tokens are the greedy ones of one sequence at a time")
-    assert agree >= 0.99 * total and total > 500
+    flips: list[float] = []
+    total = 0
+    with agent.expose_model() as handle, torch.inference_mode():
+        for decision in decisions:
+            assert decision.tokens is not None
+            ids = [*decision.tokens.prompt_ids, *decision.tokens.completion_ids]
+            logits = handle.model(input_ids=torch.tensor([ids], device=cuda), use_cache=False).logits[0].float()
+            for place, harness in enumerate(decision.tokens.harness, len(decision.tokens.prompt_ids)):
+                if not harness:
+                    total += 1
+                    if (margin := float(logits[place - 1].max() - logits[place - 1, ids[place]])) > 0:
+                        flips.append(margin)
+    print(f"\nbfloat16: {total - len(flips)} of {total} tokens agree; logits of the others were apart by {sorted(flips)}")
+    assert len(flips) <= 0.01 * total and total > 100
 
 
 @pytest.mark.parametrize(
     "size, query, key, softcap, window",
     [(64, 6, 2, None, None), (80, 4, 4, 30.0, None), (128, 8, 2, None, 100), (256, 4, 1, None, None), (16, 4, 2, 20.0, 70)],
 )
-@pytest.mark.parametrize("dtype, bound", [("float32", 1e-5), ("bfloat16", 1e-2), ("float16", 2e-3)])
+@pytest.mark.parametrize("dtype, bound", [("float32", 1e-5), ("bfloat16", 1e-2)])
 def test_the_kernel_computes_what_float64_does(
     cuda: Any, dtype: str, bound: float, size: int, query: int, key: int, softcap: float | None, window: int | None
 ) -> None:
@@ -149,7 +171,9 @@ def test_the_kernel_computes_what_float64_does(
         keys, values = (torch.randn(key, count + 3, size, device=cuda).to(pool.dtype).transpose(0, 1) for _ in range(2))
         layer = pool.layer(0)
         write_blocks(keys, values, layer, meta.slots)
-        assert all(torch.equal(part[meta.slots[:count].long()], new[:count]) for part, new in zip(layer, (keys, values), strict=True))
+        assert all(
+            torch.equal(part[meta.slots[:count].long()], new[:count]) for part, new in zip(layer, (keys, values), strict=True)
+        )
         expected = gather_attention(rows.double(), *(part.double() for part in layer), meta, rule)[:count]
         found = paged_attention(rows, *layer, meta, rule)[:count].double()
         assert (found - expected).norm() <= bound * expected.norm()

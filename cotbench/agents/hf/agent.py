@@ -30,6 +30,12 @@ _CPU_MEMORY_SHARE, _GPU_MEMORY_SHARE = 0.25, 0.8
 _CPU_BATCH, _GPU_BATCH = 8, 64
 _GPU_PREFILL_CHUNK, _GPU_TOKENS_PER_FORWARD = 4096, 8192
 
+_COMPILE_AFTER = 1000
+"""Decoding steps after which a model's layers are compiled: ten seconds of work, about what compiling takes."""
+
+_ROUNDED_DTYPES = ("torch.bfloat16", "torch.float16")
+"""Number formats in which compiled layers may round otherwise than the model's own: float32 answers stay the plain loop's."""
+
 _OWN_ATTENTION = ("auto", "batched", "rows")
 """Values of `attn` that name our attention; any other is an `attn_implementation` of transformers."""
 
@@ -192,7 +198,13 @@ class HFAgent:
         model, gpu = self._model, self._model.device.type == "cuda"
         limits = EngineLimits(_cache_bytes(model, cache_gb), speculative=not gpu if drafts is None else drafts)
         if gpu:
-            limits = replace(limits, prefill_chunk=_GPU_PREFILL_CHUNK, max_tokens_per_forward=_GPU_TOKENS_PER_FORWARD)
+            rounded = str(model.dtype) in _ROUNDED_DTYPES and not self._live
+            limits = replace(
+                limits,
+                prefill_chunk=_GPU_PREFILL_CHUNK,
+                max_tokens_per_forward=_GPU_TOKENS_PER_FORWARD,
+                compile_after=_COMPILE_AFTER if rounded else None,
+            )
         pool = open_pool(model, limits.cache_bytes) if attn == "batched" or (attn == "auto" and gpu) else None
         return Engine(model, self._chat, self._end_ids, self._context, limits, pool)
 

@@ -40,6 +40,7 @@ class TokenSpan:
         prefix_pending: how many tokens of `prefix` an earlier span of the same pass computes.
         logits_from_end: the tokens after which logits are wanted, counted from the end (1 is the last).
         targets: for each of these the token that comes next, where it is given; its log-probability is wanted.
+        temperature: at which the next tokens are sampled; 0 where they are not.
         row: where the span begins in the pass; set by `forward`.
     """
 
@@ -49,6 +50,7 @@ class TokenSpan:
     prefix_pending: int = 0
     logits_from_end: Sequence[int] = ()
     targets: Sequence[int] = ()
+    temperature: float = 0.0
     row: int = 0
 
     @property
@@ -207,9 +209,7 @@ def _causal_mask(count: int, first: int, start: int, end: int, window: int | Non
     return mask if window is None else mask & (keys > queries - window)
 
 
-def _attend_span(
-    query: Any, own: tuple[Any, Any], prefix: tuple[Any, Any] | None, span: TokenSpan, rule: _LayerRule
-) -> Any:
+def _attend_span(query: Any, own: tuple[Any, Any], prefix: tuple[Any, Any] | None, span: TokenSpan, rule: _LayerRule) -> Any:
     """Return a span's attention output, block by block.
 
     Args:

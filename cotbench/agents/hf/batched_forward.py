@@ -4,14 +4,15 @@ pass yields reaches the host in one transfer of a few numbers a row; full logits
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cotbench.agents.hf.attention import TokenSpan, forward
 from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, count_tiles, pack_pass, split_count, tile_rows_for
 from cotbench.agents.hf.block_pool import BlockPool, LayerShape
 from cotbench.agents.hf.kv_cache import KVCache
+from cotbench.agents.hf.top_rows import TopRows
 
 _ROW_MULTIPLE = 8
 """Rows of a pass are filled up to a multiple of so many, as matrix products like it."""
@@ -26,12 +27,16 @@ class ChosenRows:
         logprobs: its log-probability.
         target_logprobs: the log-probability of each row's target.
         logits: float32, (rows, vocabulary), on the device.
+        top: candidates of the rows that are sampled, where they are sampled from candidates.
+        top_places: which of them belongs to a row.
     """
 
     ids: list[int]
     logprobs: list[float]
     target_logprobs: list[float]
     logits: Any
+    top: TopRows | None = None
+    top_places: Mapping[int, int] = field(default_factory=dict)
 
 
 def layer_shapes(model: Any) -> dict[int, LayerShape]:
@@ -114,6 +119,21 @@ def read_rows(chosen: Any, logits: Any, count: int) -> ChosenRows:
     return ChosenRows(
         ids.tolist(), logprobs.view(np.float32).tolist(), target_logprobs.view(np.float32).tolist(), logits[:count]
     )
+
+
+def with_candidates(chosen: ChosenRows, spans: Sequence[TokenSpan]) -> ChosenRows:
+    """Return chosen rows with the candidates of those that are sampled."""
+    rows, temperatures, start = [], [], 0
+    for span in spans:
+        count = len(span.logits_from_end)
+        if span.temperature > 0.0:
+            rows += range(start, start + count)
+            temperatures += [span.temperature] * count
+        start += count
+    if not rows:
+        return chosen
+    top = TopRows(chosen.logits[rows], temperatures)
+    return replace(chosen, top=top, top_places={row: place for place, row in enumerate(rows)})
 
 
 def advance(spans: Sequence[TokenSpan]) -> None:

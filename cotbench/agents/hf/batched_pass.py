@@ -7,6 +7,7 @@ A tile's keys are the blocks of the prompt that its sequence continues (`prefix`
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -146,44 +147,54 @@ def pack_pass(spans: Sequence[Any], shape: PassShape) -> tuple[Any, int]:
     """
     import numpy as np
 
-    table: list[int] = []
-    places: dict[int, int] = {}  # Where the blocks of a prompt begin, which several spans may continue.
-    head = np.zeros(shape.header, dtype=np.int32)
-    tokens, logits = shape.tokens, shape.logits
-    ids, positions = head[:tokens], head[tokens : 2 * tokens]
-    logit_rows, targets = head[2 * tokens : 2 * tokens + logits], head[2 * tokens + logits : 2 * (tokens + logits)]
-    slots = head[2 * (tokens + logits) : 3 * tokens + 2 * logits]
-    tiles: list[tuple[int, int, int, int, int, int]] = []
-    row = kept = longest = 0
+    ids, positions, slots, logit_rows, targets, tiles, table = (array("i") for _ in range(7))
+    places: dict[int, int] = {}  # Where the blocks of a cache begin, which several spans may continue.
+    longest = 0
     for span in spans:
-        span.cache.reserve(len(span.ids))
-        # A prefix first: its own span of the same pass has reserved its blocks, for it comes before.
-        prefix, prefix_length, prefix_place = span.prefix, span.prefix_length, 0
-        if prefix_length:
-            if id(prefix) not in places:
-                places[id(prefix)] = len(table)
-                table += prefix.blocks
-            prefix_place = places[id(prefix)]
-        own_place = places.setdefault(id(span.cache), len(table)) if prefix_length == 0 else len(table)
-        if own_place == len(table):
-            table += span.cache.blocks
-        count, own, first = len(span.ids), span.cache.length, span.position
-        span.row = row
-        ids[row : row + count] = span.ids
-        positions[row : row + count] = range(first, first + count)
-        places_of = np.arange(own, own + count)
-        blocks = np.asarray(span.cache.blocks[own // BLOCK :], dtype=np.int32)
-        slots[row : row + count] = blocks[places_of // BLOCK - own // BLOCK] * BLOCK + places_of % BLOCK
+        cache, count, prefix_length, own = span.cache, len(span.ids), span.prefix_length, span.cache.length
+        cache.reserve(count)
+        # The prefix's own span of the same pass has reserved its blocks, for it comes before.
+        prefix_place = _table_place(table, places, span.prefix) if prefix_length else 0
+        own_place = _table_place(table, places, cache)
+        span.row, first = len(ids), prefix_length + own
+        ids.extend(span.ids)
+        positions.extend(range(first, first + count))
+        for start in range(own, own + count):
+            slots.append(cache.blocks[start // BLOCK] * BLOCK + start % BLOCK)
         for start in range(0, count, shape.tile_rows):
-            rows = min(shape.tile_rows, count - start)
-            tiles.append((row + start, rows, first + start, prefix_length, prefix_place, own_place))
-        row += count
+            tiles.extend(
+                (
+                    span.row + start,
+                    min(shape.tile_rows, count - start),
+                    first + start,
+                    prefix_length,
+                    prefix_place,
+                    own_place,
+                )
+            )
         longest = max(longest, first + count)
-        wanted = len(span.logits_from_end)
-        logit_rows[kept : kept + wanted] = [row - back for back in span.logits_from_end]
-        if span.targets:
-            targets[kept : kept + wanted] = span.targets
-        kept += wanted
-    flat = head[3 * tokens + 2 * logits :].reshape(shape.tiles, TILE_FIELDS)
-    flat[: len(tiles)] = tiles
-    return np.concatenate([head, np.asarray(table, dtype=np.int32)]), longest
+        logit_rows.extend([len(ids) - back for back in span.logits_from_end])
+        targets.extend(span.targets or [0] * len(span.logits_from_end))
+    parts = (
+        (ids, shape.tokens),
+        (positions, shape.tokens),
+        (logit_rows, shape.logits),
+        (targets, shape.logits),
+        (slots, shape.tokens),
+        (tiles, TILE_FIELDS * shape.tiles),
+    )
+    packed, start = np.zeros(shape.header + len(table), dtype=np.int32), 0
+    for numbers, room in parts:
+        packed[start : start + len(numbers)] = numbers
+        start += room
+    packed[start:] = table
+    return packed, longest
+
+
+def _table_place(table: array[int], places: dict[int, int], cache: Any) -> int:
+    """Return where a cache's blocks begin in the table, and put them there where they are not yet."""
+    place = places.get(id(cache))
+    if place is None:
+        place = places[id(cache)] = len(table)
+        table.extend(cache.blocks)
+    return place

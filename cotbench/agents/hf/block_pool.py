@@ -6,6 +6,7 @@ and values stay where they were written; a continuation reads its prompt's block
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +120,7 @@ class PagedCache:
 
     def __init__(self, pool: BlockPool) -> None:
         self.pool = pool
-        self.blocks: list[int] = []
+        self.blocks = array("i")
         self._length = 0
 
     @property
@@ -149,9 +150,9 @@ class PagedCache:
         """Take blocks for so many tokens after the first `length` ones."""
         missing = -(-(self._length + count) // BLOCK) - len(self.blocks)
         if missing > 0:
-            self.blocks += self.pool.take(missing)
+            self.blocks.extend(self.pool.take(missing))
 
     def free(self) -> None:
         """Drop all tokens and free their blocks."""
         self.pool.give_back(self.blocks)
-        self.blocks, self._length = [], 0
+        self.blocks, self._length = array("i"), 0

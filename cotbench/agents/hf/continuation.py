@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cotbench.agents.hf.top_rows import TopRows
 from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.detokenizer import Detokenizer
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.generation import Generation, GenerationRequest, first_stop
 
@@ -22,13 +24,13 @@ class Sampler:
     """
 
     def __init__(self, temperature: float, top_p: float, seed: int) -> None:
-        self._temperature, self._top_p, self._seed = temperature, top_p, seed
+        self.temperature, self._top_p, self._seed = temperature, top_p, seed
         self._generator: Any = None
 
     @property
     def greedy(self) -> bool:
         """Return whether the most probable token is chosen."""
-        return self._temperature == 0.0
+        return self.temperature == 0.0
 
     def choose(self, logits: Any) -> tuple[int, float]:
         """Return the next token's id, and the natural logarithm of its probability at temperature 1.
@@ -42,15 +44,27 @@ class Sampler:
         if self.greedy:
             token = int(torch.argmax(logits))
             return token, float(logprobs[token])
-        if self._generator is None:
-            self._generator = torch.Generator().manual_seed(self._seed)
-        probabilities = torch.softmax(logits.cpu() / self._temperature, dim=-1)
+        probabilities = torch.softmax(logits.cpu() / self.temperature, dim=-1)
         probabilities, order = torch.sort(probabilities, descending=True, stable=True)
         # The nucleus; the most probable token always belongs to it.
         before = torch.cumsum(probabilities, dim=-1) - probabilities
         probabilities = torch.where(before < self._top_p, probabilities, torch.zeros(()))
-        token = int(order[int(torch.multinomial(probabilities, 1, generator=self._generator))])
+        token = int(order[int(torch.multinomial(probabilities, 1, generator=self._own_generator()))])
         return token, float(logprobs[token])
+
+    def choose_from(self, rows: TopRows, row: int) -> tuple[int, float]:
+        """Return the same for a row of which the most probable candidates are known."""
+        import torch
+
+        uniform = torch.rand((), dtype=torch.float64, generator=self._own_generator())
+        return rows.choose(row, self._top_p, float(uniform))
+
+    def _own_generator(self) -> Any:
+        import torch
+
+        if self._generator is None:
+            self._generator = torch.Generator().manual_seed(self._seed)
+        return self._generator
 
 
 class Continuation:
@@ -70,9 +84,10 @@ class Continuation:
     def __init__(self, request: GenerationRequest, elicitation: Elicitation, chat: Chat, end_ids: frozenset[int]) -> None:
         self.request = request
         self.ids: list[int] = [] if request.forced is None else chat.encode(request.forced)
-        self._chat, self._end_ids = chat, end_ids
+        self._end_ids = end_ids
         self._sampler = Sampler(elicitation.temperature, elicitation.top_p, request.seed)
         self._logprobs: list[float] = []
+        self._text = Detokenizer(chat)
         self._text_after_token: list[str] = []
 
     @property
@@ -109,6 +124,15 @@ class Continuation:
         """
         return self.append_chosen(*self._sampler.choose(logits))
 
+    def append_sampled(self, rows: TopRows, row: int) -> Generation | None:
+        """Choose the next token from a row's candidates; return what `append_token` returns."""
+        return self.append_chosen(*self._sampler.choose_from(rows, row))
+
+    @property
+    def temperature(self) -> float:
+        """Return the temperature; 0 is greedy."""
+        return self._sampler.temperature
+
     @property
     def greedy(self) -> bool:
         """Return whether the next token is the most probable one."""
@@ -126,7 +150,7 @@ class Continuation:
         stop = "eos" if token in self._end_ids else None
         if stop is None:
             self.ids.append(token)
-            text = self._chat.decode(self.ids)
+            text = self._text.append(token)
             self._text_after_token.append(text)
             found = first_stop(text, self.request.stops, self.request.one_line)
             if found is not None:

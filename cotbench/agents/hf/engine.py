@@ -9,8 +9,8 @@ all lanes have to compute: prompts in chunks, continuations a token (and a draft
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cotbench.agents.decisions import error_decision
@@ -19,19 +19,14 @@ from cotbench.agents.hf.batched_attention import kernel_error
 from cotbench.agents.hf.block_pool import BlockPool, PagedCache
 from cotbench.agents.hf.continuation import Continuation
 from cotbench.agents.hf.kv_cache import BLOCK, KVCache
+from cotbench.agents.hf.lanes import Branch, Key, Lane, LaneKey, lane_key, last_prompt_token, retarget
 from cotbench.agents.hf.logit_rows import ChosenLogitRows, LogitRows, PlainLogitRows
 from cotbench.agents.hf.pass_runner import PassRunner
-from cotbench.agents.hf.prompt_lookup import NgramIndex, PromptLookup
+from cotbench.agents.hf.prompt_lookup import PromptLookup
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import common_prefix, decision_tokens, prefill_ids, prompt_ids
-from cotbench.prompting.generation import AnswerProgram, Generation, GenerationRequest, answer_program, opening_tag
+from cotbench.prompting.generation import Generation, GenerationRequest, answer_program
 from cotbench.prompting.query import Decision, Query
-
-Key = Hashable
-"""Names a query; its decision comes back under it."""
-
-LaneKey = tuple[str, int, str]
-"""Names a lane: episode, rollout, and the mode where the modes share no prompt."""
 
 _FREE_DRAFT = 3
 """Draft tokens that cost nothing: a pass is filled up to a multiple of four rows anyway."""
@@ -48,6 +43,7 @@ class EngineLimits:
         max_draft_tokens: how many of them may be drafts, all continuations together.
         speculative: whether to draft tokens (prompt lookup).
         graphs: whether to capture passes as CUDA graphs, where attention is batched on a GPU.
+        compile_after: after so many replays of graphs the layers are compiled as well; None: never.
     """
 
     cache_bytes: int
@@ -56,76 +52,7 @@ class EngineLimits:
     max_draft_tokens: int = 64
     speculative: bool = True
     graphs: bool = True
-
-
-@dataclass(slots=True, eq=False)
-class _Branch:
-    """One query on its lane: the answer program, and the continuation of the lane's prompt that it waits for.
-
-    Attributes:
-        key: names the query.
-        prompt: ids of the query's prompt.
-        dropped: how many observations did not fit into it.
-        program: makes the decision; it waits for `continuation`.
-        continuation: what is being generated.
-        history: the generations that are complete, each with the ids of the turn before it.
-        cache: the branch's own KV cache, which holds the tokens `ids`.
-        reused: how many tokens of the prompt were not computed again.
-        prefilled: how many tokens were computed that had not been generated.
-        prefill: what the continuation begins after: the assistant's turn so far, and before it the prompt's last token where
-            the turn is empty.
-        pending: tokens that the next pass computes; `draft` comes after them.
-        lookup: drafts tokens; None where nothing is drafted.
-    """
-
-    key: Key
-    query: Query
-    prompt: list[int]
-    dropped: int
-    program: AnswerProgram
-    continuation: Continuation
-    history: list[tuple[list[int], Generation]] = field(default_factory=list)
-    cache: KVCache | PagedCache = field(default_factory=KVCache)
-    ids: list[int] = field(default_factory=list)
-    reused: int = 0
-    prefilled: int = 0
-    prefill: list[int] = field(default_factory=list)
-    pending: list[int] = field(default_factory=list)
-    lookup: PromptLookup | None = None
-    draft: list[int] = field(default_factory=list)
-
-    @property
-    def turn(self) -> list[int]:
-        """Return the ids of the assistant's turn before the continuation."""
-        return self.prefill[len(_last_prompt_token(self)) :]
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """The prompt of one episode, the branches that continue it, and what was read and written in the episode so far.
-
-    Attributes:
-        ids: what has been computed of the prompt; `cache` holds it.
-        pending: what comes next of it.
-        prompt: the whole prompt that is being continued.
-        running: the branches that are being answered.
-        ngrams: index over the episode's tokens, for drafts.
-        reserved_bytes: memory that the running branches may come to need.
-    """
-
-    ids: list[int] = field(default_factory=list)
-    cache: KVCache | PagedCache = field(default_factory=KVCache)
-    pending: list[int] = field(default_factory=list)
-    running: list[_Branch] = field(default_factory=list)
-    prompt: list[int] = field(default_factory=list)
-    ngrams: NgramIndex = field(default_factory=NgramIndex)
-    reserved_bytes: int = 0
-
-    @property
-    def nbytes(self) -> int:
-        """Return the memory that it holds, or may come to hold while it is in use."""
-        held = sum(branch.cache.nbytes for branch in self.running) + self.cache.nbytes
-        return max(held, self.reserved_bytes) if self.running else held
+    compile_after: int | None = None
 
 
 class Engine:
@@ -152,15 +79,17 @@ class Engine:
     ) -> None:
         self._model, self._chat, self._end_ids, self._context, self._limits = model, chat, end_ids, context, limits
         self._pool = pool
-        self.runner = None if pool is None else PassRunner(model, pool, graphs=limits.graphs)
+        self.runner = (
+            None if pool is None else PassRunner(model, pool, graphs=limits.graphs, compile_after=limits.compile_after)
+        )
         self._token_bytes = 0 if pool is None else pool.block_bytes // BLOCK
-        self._lanes: OrderedDict[LaneKey, _Lane] = OrderedDict()
-        self._waiting: deque[_Branch] = deque()
+        self._lanes: OrderedDict[LaneKey, Lane] = OrderedDict()
+        self._waiting: deque[Branch] = deque()
         self._done: list[tuple[Key, Decision]] = []
         self._last_prompt: tuple[tuple[object, ...], list[int], int] = ((), [], 0)
 
     def describe(self) -> dict[str, Any]:
-        """Return what the manifest records of batched attention: the kernel, or why there is none; nothing where it is not used."""
+        """Return what the manifest records of batched attention: the kernel, or why there is none."""
         if self._pool is None:
             return {}
         reason = kernel_error(self._pool)
@@ -175,7 +104,7 @@ class Engine:
         except Exception as error:  # A prompt too long, a broken template: this query's failure alone.
             self._done.append((key, error_decision(error)))
             return
-        self._waiting.append(_Branch(key, query, prompt, dropped, program, continuation, cache=self._new_cache()))
+        self._waiting.append(Branch(key, query, prompt, dropped, program, continuation, cache=self._new_cache()))
 
     def _new_cache(self) -> KVCache | PagedCache:
         return KVCache() if self._pool is None else PagedCache(self._pool)
@@ -215,10 +144,10 @@ class Engine:
     def _admit(self) -> None:
         """Put waiting queries onto their lanes, where the lane is free or already continues their very prompt."""
         blocked: set[LaneKey] = set()
-        still_waiting: deque[_Branch] = deque()
+        still_waiting: deque[Branch] = deque()
         while self._waiting:
             branch = self._waiting.popleft()
-            name = _lane_key(branch.query)
+            name = lane_key(branch.query)
             lane = self._lanes.get(name)
             joins = lane is not None and bool(lane.running) and lane.prompt == branch.prompt
             if (
@@ -231,17 +160,17 @@ class Engine:
                 continue
             lane = self._lane(name)
             if joins:
-                branch.reused = len(branch.prompt) - len(_last_prompt_token(branch))
+                branch.reused = len(branch.prompt) - len(last_prompt_token(branch))
             else:
                 self._lanes.move_to_end(name)
-                branch.reused = _retarget(lane, branch)
-                lane.ngrams.extend(lane.pending)
+                branch.reused = retarget(lane, branch)
+                self._index(lane, lane.pending)
                 branch.prefilled = len(lane.pending)
             lane.running.append(branch)
             self._begin(lane, branch)
         self._waiting = still_waiting
 
-    def _make_room(self, name: LaneKey, branch: _Branch) -> bool:
+    def _make_room(self, name: LaneKey, branch: Branch) -> bool:
         """Make room for a query; return False while others, that are being answered, need the memory."""
         elicitation = branch.query.elicitation
         need = self._token_bytes * 2 * (len(branch.prompt) + elicitation.trace_tokens + elicitation.action_tokens)
@@ -257,13 +186,13 @@ class Engine:
         self._lane(name).reserved_bytes = need
         return True
 
-    def _lane(self, name: LaneKey) -> _Lane:
+    def _lane(self, name: LaneKey) -> Lane:
         """Return the lane of this name, a new one where there is none."""
         if name not in self._lanes:
-            self._lanes[name] = _Lane(cache=self._new_cache())
+            self._lanes[name] = Lane(cache=self._new_cache())
         return self._lanes[name]
 
-    def _spans(self) -> list[tuple[TokenSpan, _Lane, _Branch | None]]:
+    def _spans(self) -> list[tuple[TokenSpan, Lane, Branch | None]]:
         """Return what the next pass computes: all continuations, then chunks of prompts as far as there is room.
 
         After the last chunk of a prompt its continuations come in the same pass.
@@ -271,19 +200,24 @@ class Engine:
         lanes = [lane for lane in self._lanes.values() if lane.running]
         share = self._limits.max_draft_tokens // max(1, sum(len(lane.running) for lane in lanes))
         room = self._limits.max_tokens_per_forward
-        spans: list[tuple[TokenSpan, _Lane, _Branch | None]] = []
+        spans: list[tuple[TokenSpan, Lane, Branch | None]] = []
         for lane in lanes:
             if not lane.pending:
-                spans += self._branch_spans(lane, 0, share, room - _tokens(spans))
+                new = self._branch_spans(lane, 0, share, room)
+                room -= _tokens(new)
+                spans += new
         for lane in lanes:
-            if lane.pending and _tokens(spans) < room:
+            if lane.pending and room > 0:
                 chunk = lane.pending[: self._limits.prefill_chunk]
                 spans.append((TokenSpan(chunk, lane.cache), lane, None))
+                room -= len(chunk)
                 if len(chunk) == len(lane.pending):
-                    spans += self._branch_spans(lane, len(chunk), share, room - _tokens(spans))
+                    new = self._branch_spans(lane, len(chunk), share, room)
+                    room -= _tokens(new)
+                    spans += new
         return spans
 
-    def _branch_spans(self, lane: _Lane, ahead: int, share: int, room: int) -> list[tuple[TokenSpan, _Lane, _Branch | None]]:
+    def _branch_spans(self, lane: Lane, ahead: int, share: int, room: int) -> list[tuple[TokenSpan, Lane, Branch | None]]:
         """Return the spans of a lane's branches.
 
         Args:
@@ -293,7 +227,7 @@ class Engine:
             room: tokens beyond which forced continuations wait for another pass: a state may have hundreds of candidates, and
                 each of their tokens takes a row of logits.
         """
-        spans: list[tuple[TokenSpan, _Lane, _Branch | None]] = []
+        spans: list[tuple[TokenSpan, Lane, Branch | None]] = []
         for branch in lane.running:
             if branch.continuation.request.forced is not None:
                 if room <= 0:
@@ -302,18 +236,18 @@ class Engine:
             branch.draft = self._draft(branch, share)
             rows = range(branch.continuation.logit_rows + len(branch.draft), 0, -1)
             targets = [] if branch.continuation.request.forced is None else branch.continuation.ids
-            ids = branch.pending + branch.draft
-            spans.append((TokenSpan(ids, branch.cache, lane.cache, ahead, rows, targets), lane, branch))
+            ids, temperature = branch.pending + branch.draft, 0.0 if targets else branch.continuation.temperature
+            spans.append((TokenSpan(ids, branch.cache, lane.cache, ahead, rows, targets, temperature), lane, branch))
         return spans
 
-    def _draft(self, branch: _Branch, share: int) -> list[int]:
+    def _draft(self, branch: Branch, share: int) -> list[int]:
         """Return tokens that may follow; never more than the budget allows, nor into another block of the KV cache."""
         if branch.lookup is None:
             return []
         block_left = -(branch.cache.length + len(branch.pending)) % BLOCK
         return branch.lookup.draft(min(branch.continuation.tokens_left - 1, block_left, max(_FREE_DRAFT, share)))
 
-    def _forward(self, spans: Sequence[tuple[TokenSpan, _Lane, _Branch | None]]) -> None:
+    def _forward(self, spans: Sequence[tuple[TokenSpan, Lane, Branch | None]]) -> None:
         """Compute the spans; where the pass fails, each by itself, so that a failure costs its own queries alone."""
         try:
             logits = self._compute([span for span, _, _ in spans])
@@ -348,7 +282,7 @@ class Engine:
             start += len(span.logits_from_end)
         return rows
 
-    def _take_logits(self, lane: _Lane, branch: _Branch, logits: LogitRows) -> None:
+    def _take_logits(self, lane: Lane, branch: Branch, logits: LogitRows) -> None:
         """Choose the next token and accept the draft as far as it agrees, or score a forced text."""
         continuation = branch.continuation
         if continuation.request.forced is not None:
@@ -370,7 +304,7 @@ class Engine:
         if branch.lookup is not None:
             branch.lookup.update(continuation.ids[-1 - accepted :], len(branch.draft))
 
-    def _advance(self, lane: _Lane, branch: _Branch, generation: Generation) -> None:
+    def _advance(self, lane: Lane, branch: Branch, generation: Generation) -> None:
         """Let a query's program go on, to its next request or to its end."""
         branch.history.append((branch.turn, generation))
         try:
@@ -391,10 +325,10 @@ class Engine:
             branch.continuation = self._continuation(branch.query, request)
             self._begin(lane, branch)
 
-    def _begin(self, lane: _Lane, branch: _Branch) -> None:
+    def _begin(self, lane: Lane, branch: Branch) -> None:
         """Set a branch on its next continuation, keeping what it can of what it has computed."""
         continuation = branch.continuation
-        branch.prefill = _last_prompt_token(branch) + prefill_ids(self._chat, continuation.request.prefill)
+        branch.prefill = last_prompt_token(branch) + prefill_ids(self._chat, continuation.request.prefill)
         prefix_length = min(common_prefix(branch.ids, branch.prefill), len(branch.prefill) - 1)
         forced = continuation.request.forced is not None
         branch.ids = branch.ids[:prefix_length]
@@ -403,40 +337,24 @@ class Engine:
         branch.prefilled += len(branch.pending)
         branch.lookup = PromptLookup(lane.ngrams, branch.prefill) if self._limits.speculative and not forced else None
 
-    def _end(self, lane: _Lane, branch: _Branch, decision: Decision) -> None:
+    def _end(self, lane: Lane, branch: Branch, decision: Decision) -> None:
         """Take a branch off its lane, with its decision."""
         lane.running.remove(branch)
         branch.cache.free()
-        lane.ngrams.extend([*branch.prefill, *branch.continuation.ids])
+        self._index(lane, [*branch.prefill, *branch.continuation.ids])
         self._done.append((branch.key, decision))
 
-    def _forget(self, lane: _Lane) -> None:
+    def _index(self, lane: Lane, ids: Sequence[int]) -> None:
+        """Remember what was read or written in an episode, where drafts are looked up in it."""
+        if self._limits.speculative:
+            lane.ngrams.extend(ids)
+
+    def _forget(self, lane: Lane) -> None:
         """Drop what a lane holds, once nobody uses it."""
         if not lane.running:
             lane.cache.free()
             self._lanes = OrderedDict((name, other) for name, other in self._lanes.items() if other is not lane)
 
 
-def _tokens(spans: Sequence[tuple[TokenSpan, _Lane, _Branch | None]]) -> int:
+def _tokens(spans: Sequence[tuple[TokenSpan, Lane, Branch | None]]) -> int:
     return sum(len(span.ids) for span, _, _ in spans)
-
-
-def _lane_key(query: Query) -> LaneKey:
-    """Name a query's lane: queries of one lane share a growing prompt; both modes do where they are shown the same."""
-    return query.episode, query.rollout, "" if query.elicitation.shares_prompt else query.mode
-
-
-def _last_prompt_token(branch: _Branch) -> list[int]:
-    """Return the prompt's last token where a branch has to compute it: where no tag is opened whose logits are the first."""
-    return [] if opening_tag(branch.query) else branch.prompt[-1:]
-
-
-def _retarget(lane: _Lane, branch: _Branch) -> int:
-    """Set a free lane on a new prompt, keeping what it can; return the number of tokens kept."""
-    target = branch.prompt[: len(branch.prompt) - len(_last_prompt_token(branch))]
-    prefix_length = common_prefix(lane.ids, target)
-    lane.ids = lane.ids[:prefix_length]
-    lane.cache.length = prefix_length
-    lane.pending = target[prefix_length:]
-    lane.prompt = branch.prompt
-    return prefix_length

@@ -1,5 +1,5 @@
-"""Rows of logits that belong to one continuation, from which its next tokens are chosen. Invariant: however the rows were computed,
-a continuation takes them by the same two questions: the next token, or the probability of a given text.
+"""Rows of logits that belong to one continuation, from which its next tokens are chosen. Invariant: however the rows were
+computed, a continuation takes them by the same two questions: the next token, or the probability of a given text.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ class ChosenLogitRows:
         place = self._start + row
         if continuation.greedy:
             return continuation.append_chosen(self._chosen.ids[place], self._chosen.logprobs[place])
+        if self._chosen.top is not None:
+            return continuation.append_sampled(self._chosen.top, self._chosen.top_places[place])
         return continuation.append_token(self._chosen.logits[place])
 
     def score(self, continuation: Continuation) -> Generation:

@@ -1,5 +1,5 @@
-"""Computes passes on a GPU, by CUDA graphs where launching kernels one by one would take longer than computing them. Invariant: a
-graph changes how fast a pass is computed, nothing else.
+"""Computes passes on a GPU, by CUDA graphs where launching kernels one by one would take longer than computing them. Invariant:
+a graph changes how fast a pass is computed, nothing else.
 
 A pass of few tokens is some thousand small kernels; a graph launches all of them at once. A graph is of one shape, so a pass is
 filled up to the next of some sizes (`_SIZES`), and each shape is captured when it comes the second time. All graphs share their
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,18 +25,20 @@ from cotbench.agents.hf.batched_forward import (
     query_group,
     read_rows,
     run_pass,
+    with_candidates,
 )
 from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, pack_pass, split_count, tile_rows_for
 from cotbench.agents.hf.block_pool import BlockPool
+from cotbench.agents.hf.compiled_layers import CompiledLayers, decoder_layers
 from cotbench.agents.hf.pretrained import first_line
 
 _log = logging.getLogger(__name__)
 
-_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
-"""Rows of a pass for which graphs are captured. A pass has as many tiles as rows at most; what is not used costs next to nothing."""
+_SIZES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512)
+"""Rows of a pass for which graphs are captured. A pass has as many tiles as rows at most; unused ones cost next to nothing."""
 
-_LOGIT_SIZES = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
-"""The same for the rows of logits."""
+_LOGIT_ROWS = 128
+"""Rows of logits of a captured pass, of more tokens than these; all of them where it wants more."""
 
 _TABLE = 2**16
 """Numbers that the block table of a captured pass may have."""
@@ -57,14 +60,22 @@ class PassRunner:
         model: a causal model of transformers with our attention.
         pool: keys and values.
         graphs: whether to capture passes as CUDA graphs, where the device and the layers allow it.
+        compile_after: after so many replays the layers are compiled too (10 s once, a quarter of the time of a pass less); None:
+            never, as it has to be where float32 answers are compared bit by bit, or the model is trained in between.
 
     Attributes:
         eager_reason: why passes are not captured; None where they are.
+        samples_candidates: whether tokens are sampled from the most probable candidates, so that no row of logits leaves the
+            GPU; on a CPU they are sampled as everywhere else.
     """
 
-    def __init__(self, model: Any, pool: BlockPool, *, graphs: bool = True) -> None:
+    def __init__(self, model: Any, pool: BlockPool, *, graphs: bool = True, compile_after: int | None = None) -> None:
         self._model, self._pool = model, pool
         self.eager_reason = kernel_error(pool) if graphs else "graphs=false"
+        self.samples_candidates = pool.device.type == "cuda"
+        self.compile_after = compile_after
+        self._compiled: CompiledLayers | None = None
+        self._replays = 0
         self._seen: set[PassShape] = set()
         self._graphs: dict[PassShape, _Graph] = {}
         self._version = pool.version
@@ -92,8 +103,11 @@ class PassRunner:
                 chosen = choose_rows(logits, meta.targets)
             else:
                 graph.graph.replay()
+                self._replays += 1
                 logits, chosen = graph.logits, graph.chosen
             rows = read_rows(chosen, logits, count)
+            if self.samples_candidates:
+                rows = with_candidates(rows, spans)
         advance(spans)
         return rows
 
@@ -110,6 +124,7 @@ class PassRunner:
         shape = self._shape(spans, count)
         if shape is None:
             return None
+        self._compile_if_due()
         packed, longest = pack_pass(spans, shape)
         if self._version != self._pool.version:  # The pool has grown just now: its tensors lie elsewhere.
             self.close()
@@ -122,10 +137,24 @@ class PassRunner:
             try:
                 self._graphs[shape] = self._capture(shape, longest)
             except Exception as error:
-                self.eager_reason = f"capturing a CUDA graph failed: {first_line(error)}"
-                _log.warning("each kernel is launched by itself: %s", self.eager_reason)
+                if self._compiled is None:
+                    self.eager_reason = f"capturing a CUDA graph failed: {first_line(error)}"
+                    _log.warning("each kernel is launched by itself: %s", self.eager_reason)
+                else:
+                    _log.warning("the layers are not compiled: %s", first_line(error))
+                    self._compiled = None
                 return None
         return self._graphs[shape]
+
+    def _compile_if_due(self) -> None:
+        """Let graphs be captured anew with compiled layers, once enough passes were computed without."""
+        if self.compile_after is None or self._replays < self.compile_after:
+            return
+        self.compile_after = None
+        if decoder_layers(self._model):
+            self._graphs.clear()
+            self._memory = None
+            self._compiled = CompiledLayers(self._model)
 
     def _shape(self, spans: Sequence[TokenSpan], count: int) -> PassShape | None:
         """Return the shape that the spans are filled up to; None where they are too many."""
@@ -133,8 +162,8 @@ class PassRunner:
         if tokens > _SIZES[-1] or count > _SIZES[-1]:
             return None
         tile_rows = tile_rows_for(1, query_group(self._model), self._pool.dtype.itemsize)
-        size = _size(tokens, _SIZES)
-        return PassShape(size, min(_size(max(1, count), _LOGIT_SIZES), size), size, tile_rows)
+        size = _SIZES[bisect_left(_SIZES, tokens)]
+        return PassShape(size, _LOGIT_ROWS if count <= _LOGIT_ROWS < size else size, size, tile_rows)
 
     def _send(self, packed: Any) -> None:
         """Put a pass's numbers where the graphs read them."""
@@ -156,7 +185,8 @@ class PassRunner:
         meta = BatchedPass(self._pool, shape, numbers, longest, split_count(shape.tiles, self._pool))
 
         def run() -> tuple[Any, Any]:
-            logits = run_pass(self._model, meta)
+            with nullcontext() if self._compiled is None else self._compiled.applied():
+                logits = run_pass(self._model, meta)
             return logits, choose_rows(logits, meta.targets)
 
         stream = torch.cuda.Stream(self._pool.device)
@@ -169,8 +199,3 @@ class PassRunner:
             logits, chosen = run()
         self._memory = self._memory or graph.pool()
         return _Graph(graph, logits, chosen)
-
-
-def _size(count: int, sizes: Sequence[int]) -> int:
-    """Return the next of some sizes."""
-    return sizes[bisect_left(sizes, count)]

@@ -39,7 +39,9 @@ def default_launch(rows: int, size: int, itemsize: int) -> Launch:
         itemsize: bytes of a number.
     """
     block_bytes = 2 * BLOCK * size * itemsize
-    stages = 3 if block_bytes <= 32 * 1024 else 2 if block_bytes <= 64 * 1024 else 1
+    stages = 2 if block_bytes <= 64 * 1024 else 1
+    if block_bytes <= 32 * 1024:
+        stages = 5 if rows > 16 else 3  # Of five, two hold keys and values: the table is read ahead, too.
     return Launch(8 if rows * size >= 128 * 128 else 4, stages)
 
 

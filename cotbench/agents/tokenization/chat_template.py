@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from cotbench.agents.tokenization.template_clock import TEMPLATE_DATE, pin_clock, reads_clock
@@ -37,6 +37,7 @@ class Chat:
     Attributes:
         turn_end: the ids that end the assistant's turn as the template writes past turns, up to and including the first control
             token; where it writes none, the tokenizer's end-of-sequence token; nothing where there is none.
+        token_text: returns the text of one token.
 
     Raises:
         AgentError: the template drops, moves or rewrites messages, or the tokenizer cannot encode a turn in pieces.
@@ -58,6 +59,7 @@ class Chat:
         self._control = self._control_tokens()
         self._encode_cached = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)  # Tags, actions, the history of an episode.
         self._encode_start = lru_cache(maxsize=_CACHED_STARTS)(self._tokenize)
+        self.token_text = lru_cache(maxsize=None)(lambda token: self.decode([token]))
         self._anchor_ids: tuple[int, ...] | None = None
         if self._unreadable_piece() is not None:
             self._anchor_ids = self._tokenize(_ANCHOR)
@@ -108,6 +110,12 @@ class Chat:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, control tokens included."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    @cached_property
+    def decodes_bytes(self) -> bool:
+        """Return whether the text of tokens is their bytes, one after the other, read as UTF-8."""
+        decoder = getattr(getattr(self._tokenizer, "backend_tokenizer", None), "decoder", None)
+        return type(decoder).__name__ == "ByteLevel"
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Return the token ids of the prompt `p`: the chat, and the opening of the assistant's turn.

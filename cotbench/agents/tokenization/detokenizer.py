@@ -1,0 +1,41 @@
+"""Text of tokens that come one by one. Invariant: after each token the text is what decoding all of them at once gives; it is found
+without doing that where the tokenizer's decoder allows it.
+
+A byte-level decoder writes down the bytes of all tokens and reads them as UTF-8. So the text may be cut wherever a character ends,
+and most tokens have a text of their own that is simply appended. Other decoders look at their neighbours (a blank that is
+stripped, a run of bytes): for these all tokens are decoded each time.
+"""
+
+from __future__ import annotations
+
+from cotbench.agents.tokenization.chat_template import Chat
+
+_INCOMPLETE = "\ufffd"
+"""What stands for bytes that are no character, or not yet one."""
+
+
+class Detokenizer:
+    """Keep the text of a growing list of tokens.
+
+    Args:
+        chat: the tokenizer.
+    """
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+        self._ids: list[int] = []
+        self._text = ""
+        self._pending: list[int] = []
+
+    def append(self, token: int) -> str:
+        """Append a token; return the text of all of them."""
+        if not self._chat.decodes_bytes:
+            self._ids.append(token)
+            return self._chat.decode(self._ids)
+        self._pending.append(token)
+        new = self._chat.token_text(token) if len(self._pending) == 1 else self._chat.decode(self._pending)
+        if new.endswith(_INCOMPLETE):
+            return self._text + new
+        self._text += new
+        self._pending.clear()
+        return self._text

@@ -1,0 +1,226 @@
+"""Batched attention over a pool of blocks computes what the loop over sequences does, whatever goes through a pass together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import needs_hf
+
+pytestmark = needs_hf
+
+from cotbench.agents.hf.attention import TokenSpan, forward, install_attention
+from cotbench.agents.hf.batched_attention import kernel_error
+from cotbench.agents.hf.batched_forward import batched_forward, open_pool
+from cotbench.agents.hf.block_pool import SPARE_BLOCK, BlockPool, LayerShape, PagedCache
+from cotbench.agents.hf.kv_cache import BLOCK, KVCache
+from cotbench.agents.hf.pass_runner import PassRunner
+from cotbench.agents.hf.top_rows import TopRows
+from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.query import Query
+from tests import tiny_models
+from tests.attention_kinds import KINDS, save_kind
+from tests.hf_agents import hf_agent, state
+
+
+def _model(folder: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+    install_attention(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("models")
+    return {kind: _model(tiny_models.save_model(folder / kind, kind)) for kind in ("llama", "gemma", "gemma3")}
+
+
+class _Both:
+    """A sequence, its tokens held twice: as a plain cache, and in blocks."""
+
+    def __init__(self, pool: BlockPool, prompt: _Both | None = None) -> None:
+        self.plain, self.paged, self.prompt = KVCache(), PagedCache(pool), prompt
+
+    def spans(self, ids: list[int], pending: int) -> tuple[TokenSpan, TokenSpan]:
+        rows = range(len(ids), 0, -1)
+        prompt = self.prompt
+        return (
+            TokenSpan(ids, self.plain, None if prompt is None else prompt.plain, pending, rows),
+            TokenSpan(ids, self.paged, None if prompt is None else prompt.paged, pending, rows),
+        )
+
+    def shorten(self, length: int) -> None:
+        self.plain.length = self.paged.length = length
+
+
+@settings(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(data=st.data())
+def test_any_passes(models: dict[str, Any], data: Any) -> None:
+    """Prompts in chunks, continuations that begin in the pass that ends their prompt, drafts that are taken back."""
+    import torch
+
+    model = models[data.draw(st.sampled_from(sorted(models)))]
+    pool = open_pool(model, data.draw(st.sampled_from([1, 10**6])))
+    lanes = [_Both(pool) for _ in range(3)]
+    branches = [_Both(pool, lane) for lane in lanes[:2] for _ in range(2)]
+    token = st.integers(3, 300)
+    sizes = st.sampled_from([1, 2, 5, 30, BLOCK, 70])
+    for begins in range(data.draw(st.integers(2, 5))):
+        spans: list[tuple[TokenSpan, TokenSpan]] = []
+        for lane in lanes:
+            added = data.draw(sizes) if begins == 0 or lane is lanes[2] else 0
+            if added:
+                spans.append(lane.spans(data.draw(st.lists(token, min_size=added, max_size=added)), 0))
+            for branch in branches:
+                if branch.prompt is lane and data.draw(st.booleans()):
+                    count = data.draw(sizes)
+                    spans.append(branch.spans(data.draw(st.lists(token, min_size=count, max_size=count)), added))
+        if not spans:
+            continue
+        plain = torch.cat(forward(model, [one for one, _ in spans]))
+        batched = torch.cat(batched_forward(model, [other for _, other in spans], pool))
+        assert torch.allclose(plain, batched, rtol=1e-4, atol=1e-4)
+        for branch in branches:
+            if branch.plain.length and data.draw(st.booleans()):
+                branch.shorten(data.draw(st.integers(0, branch.plain.length)))
+    _no_block_is_lost(pool, [each.paged for each in (*lanes, *branches)])
+
+
+def _no_block_is_lost(pool: BlockPool, caches: list[PagedCache]) -> None:
+    held = [block for cache in caches for block in cache.blocks]
+    assert sorted([*held, *pool._free, SPARE_BLOCK]) == list(range(pool._blocks))
+
+
+_BATCHED_KINDS = sorted(name for name, kind in KINDS.items() if not kind.reason and not kind.slow)
+_DEFAULT_KINDS = {"windows and softcaps", "head sizes by layer", "windows, shared keys and values", "partial rope"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in _DEFAULT_KINDS else pytest.mark.slow) for name in _BATCHED_KINDS]
+)
+def test_every_kind_of_attention_that_the_loop_knows(tmp_path: Path, name: str) -> None:
+    import torch
+
+    model = _model(save_kind(tmp_path / "model", KINDS[name]))
+    pool = open_pool(model, 10**6)
+    ids = [(7 * index + 3) % 300 for index in range(150)]
+    lane, other = _Both(pool), _Both(pool)
+    branch = _Both(pool, lane)
+    for spans in (
+        [lane.spans(ids[:97], 0), branch.spans(ids[97:100], 97), other.spans(ids[:20], 0)],
+        [branch.spans(ids[100:101], 0), other.spans(ids[20:90], 0)],
+        [branch.spans(ids[101:102], 0), other.spans(ids[90:91], 0)],
+    ):
+        plain = torch.cat(forward(model, [one for one, _ in spans]))
+        batched = torch.cat(batched_forward(model, [two for _, two in spans], pool))
+        assert torch.allclose(plain, batched, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind, temperature", [("llama", 0.0), ("llama", 1.0), ("gemma", 0.0), ("qwen", 0.0)])
+def test_answers_are_those_of_the_loop(tmp_path: Path, kind: str, temperature: float) -> None:
+    asked = Elicitation(trace_tokens=12, action_tokens=8, temperature=temperature)
+    queries = _queries(asked)
+    plain = hf_agent(tmp_path, kind).decide(queries)
+    assert not [decision.error for decision in plain if decision.error]
+    for options in ("attn=batched&drafts=false", "attn=batched&cache_gb=0.000001")[kind != "llama" :]:
+        agent = hf_agent(tmp_path, kind, options=options)
+        batched = agent.decide(queries[::-1])[::-1]
+        for one, other in zip(plain, batched, strict=True):
+            assert (one.raw, one.trace, one.action_tokens) == (other.raw, other.trace, other.action_tokens)
+            assert one.action_logprob == pytest.approx(other.action_logprob, abs=5e-4)
+        engine: Any = agent._engine
+        caches = [each.cache for lane in engine._lanes.values() for each in (lane, *lane.running)]
+        _no_block_is_lost(engine._pool, caches)
+        assert agent.describe()["batched_attention"] == "gather: a model on cpu"
+
+
+def _queries(asked: Elicitation) -> list[Query]:
+    queries = [state(turns, mode, asked, name) for turns in (1, 2) for name in "ab" for mode in ("prompt", "cot")]  # type: ignore[arg-type]
+    queries.append(state(1, "cot", asked, "a", given_trace="look"))
+    return queries + [state(2, "prompt", asked, "c", given_action=f"go to desk {number}") for number in range(3)]
+
+
+def test_each_turn_goes_on_from_the_blocks_of_the_last(tmp_path: Path) -> None:
+    plain, batched = hf_agent(tmp_path), hf_agent(tmp_path, options="attn=batched")
+    for turns in range(4):
+        one, other = (agent.decide([state(turns, "cot"), state(turns, "prompt")]) for agent in (plain, batched))
+        assert [(each.reused_tokens, each.prefilled_tokens) for each in one] == [
+            (each.reused_tokens, each.prefilled_tokens) for each in other
+        ]
+
+
+def test_a_pool_grows_without_losing_what_it_holds() -> None:
+    import torch
+
+    pool = BlockPool({0: LayerShape(2, 4, 3), 3: LayerShape(1, 4, 4)}, torch.float32, torch.device("cpu"), 100 * 10**3)
+    first = pool.take(3)
+    assert SPARE_BLOCK not in first and pool.version == 1
+    for number in pool.shapes:
+        for tensor in pool.layer(number):
+            tensor.copy_(torch.arange(tensor.numel()).view_as(tensor))
+    before = {number: [tensor.clone() for tensor in pool.layer(number)] for number in pool.shapes}
+    more = pool.take(40)
+    assert pool.version == 2 and len({*first, *more}) == 43
+    for number, tensors in before.items():
+        for old, new in zip(tensors, pool.layer(number), strict=True):
+            assert torch.equal(old, new[: len(old)]) and not new[len(old) :].any()
+    pool.give_back(more)
+    assert sorted(pool.take(40)) == sorted(more) and pool.version == 2
+
+
+def test_a_failing_pass_leaves_the_caches_as_they_were(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models["llama"]
+    pool = open_pool(model, 10**6)
+    runner, cache = PassRunner(model, pool), PagedCache(pool)
+    runner.compute([TokenSpan([5, 6, 7], cache, logits_from_end=[1])])
+    monkeypatch.setattr("cotbench.agents.hf.pass_runner.run_pass", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        runner.compute([TokenSpan([8], cache, logits_from_end=[1])])
+    assert cache.length == 3
+
+
+def test_the_reason_for_the_plain_way_is_named() -> None:
+    import torch
+
+    pool = BlockPool({0: LayerShape(1, 512, 512)}, torch.float32, torch.device("cpu"), 1)
+    assert kernel_error(pool) == "heads of 512 numbers (the kernel: at most 256)"
+
+
+def test_a_token_is_drawn_from_the_nucleus_whatever_reaches_the_host() -> None:
+    import torch
+
+    logits = 3 * torch.randn(6, 500, generator=torch.Generator().manual_seed(1))
+    logits[2, 100:105] = 9.0  # A tie.
+    temperatures = [0.5, 1.0, 1.0, 2.0, 1.0, 0.7]
+    few, all_of_them = TopRows(logits, temperatures, 4), TopRows(logits, temperatures, 500)
+    for row, temperature in enumerate(temperatures):
+        probabilities, order = torch.sort(torch.softmax(logits[row].double() / temperature, -1), descending=True, stable=True)
+        for top_p in (0.3, 0.9, 1.0):
+            inside = torch.cumsum(probabilities, -1) - probabilities < top_p
+            mass = torch.cumsum(torch.where(inside, probabilities, 0.0), -1)
+            for uniform in (0.0, 0.2, 0.55, 0.9, 0.999):
+                expected = int(order[int(torch.searchsorted(mass / mass[-1], uniform, right=True))])
+                token, logprob = few.choose(row, top_p, uniform)
+                assert (token, logprob) == all_of_them.choose(row, top_p, uniform)
+                assert token == expected
+                assert logprob == pytest.approx(float(torch.log_softmax(logits[row], -1)[token]), abs=1e-5)
+
+
+def test_sampling_from_candidates_depends_on_query_and_seed_alone(tmp_path: Path) -> None:
+    asked = Elicitation(trace_tokens=12, action_tokens=8, temperature=1.0, top_p=0.9)
+    queries = [state(turns, "cot", asked, name, seed=turns) for turns in (1, 2) for name in "abc"]
+    answers = []
+    for order in (queries, queries[::-1]):
+        agent = hf_agent(tmp_path, options="attn=batched")
+        agent._engine.runner.samples_candidates = True  # type: ignore[union-attr]
+        decided = dict(zip(order, agent.decide(order), strict=True))
+        answers.append([(decided[query].error, decided[query].raw) for query in queries])
+    assert answers[0] == answers[1]
+    assert len({raw for _, raw in answers[0]}) > 1 and not any(error for error, _ in answers[0])
