@@ -1,12 +1,14 @@
 """Negative log-likelihood straight from hidden states, a piece at a time. Invariant: no more than `_LOGITS` logits exist at
 once, whatever the vocabulary and the number of tokens; the backward pass computes them again.
 
-A piece is two matrix products and a softmax of torch. What is left out compared with fused kernels: logits that never leave the
-chip; they take a few per cent of a step, since only supervised tokens have any.
+A piece is two matrix products and a softmax of torch, on a GPU compiled into one kernel each way. What is left out compared
+with fused kernels: logits that never leave the chip; they take a few per cent of a step, since only supervised tokens have any.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,9 +46,7 @@ class _ChunkedNLL(torch.autograd.Function):  # type: ignore[misc]
         normaliser = torch.empty_like(nll)
         for start in range(0, len(hidden), rows):
             piece = slice(start, start + rows)
-            logits = (cast[piece] @ head.T).float()
-            normaliser[piece] = logits.logsumexp(dim=-1)
-            nll[piece] = normaliser[piece] - logits.gather(1, target[piece, None])[:, 0]
+            normaliser[piece], nll[piece] = _on(hidden.device, _normalised)(cast[piece] @ head.T, target[piece])
         ctx.save_for_backward(cast, head, target, normaliser)
         ctx.rows, ctx.dtypes = rows, (hidden.dtype, weight.dtype)
         return nll
@@ -60,10 +60,8 @@ class _ChunkedNLL(torch.autograd.Function):  # type: ignore[misc]
         weight_grad = None
         for start in range(0, len(cast), ctx.rows):
             piece = slice(start, start + ctx.rows)
-            # Of the softmax minus the target, times what the loss weighs each token.
-            share = (cast[piece] @ head.T).float().sub_(normaliser[piece, None]).exp_()
-            share.scatter_add_(1, target[piece, None], share.new_full((share.shape[0], 1), -1.0))
-            share = share.mul_(grad[piece, None]).to(cast.dtype)
+            given = (cast[piece] @ head.T, normaliser[piece], target[piece], grad[piece])
+            share = _on(cast.device, _logits_gradient)(*given)
             if hidden_grad is not None:
                 hidden_grad[piece] = share @ head
             if of_weight:
@@ -74,3 +72,27 @@ class _ChunkedNLL(torch.autograd.Function):  # type: ignore[misc]
         if of_weight and weight_grad is None:
             weight_grad = torch.zeros_like(head, dtype=ctx.dtypes[1])
         return hidden_grad, weight_grad, None, None, None
+
+
+def _normalised(logits: Any, target: Any) -> tuple[Any, Any]:
+    """Return the logarithm of softmax's denominator, and the negative log-likelihood, of each row."""
+    exact = logits.float()
+    normaliser = exact.logsumexp(dim=-1)
+    return normaliser, normaliser - exact.gather(1, target[:, None])[:, 0]
+
+
+def _logits_gradient(logits: Any, normaliser: Any, target: Any, grad: Any) -> Any:
+    """Return the gradient of the logits: softmax minus the target, times the gradient of each row's loss."""
+    place = torch.arange(logits.shape[1], device=logits.device)
+    share = (logits.float() - normaliser[:, None]).exp() - (place == target[:, None]).float()
+    return (share * grad[:, None]).to(logits.dtype)
+
+
+def _on(device: Any, compute: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of tensors as it is computed on a device."""
+    return _compiled(compute) if device.type == "cuda" else compute
+
+
+@functools.cache
+def _compiled(compute: Callable[..., Any]) -> Any:
+    return torch.compile(compute, dynamic=True)

@@ -38,8 +38,11 @@ _CHECKPOINTING = (
 )
 """The argument's name, which transformers has changed."""
 
-_SAMPLED, _BUCKETS, _PADDING = 64, 4, 0.03
-"""Steps whose rows are measured before a training; the most lengths that rows are padded to; the padding that is let be."""
+_SAMPLED, _PADDING = 64, 0.03
+"""Steps whose rows are measured before a training; the share of padding that is let be."""
+
+_BUCKETS, _STEPS_A_BUCKET = 4, 400
+"""The most lengths that rows are padded to; steps for which it is worth to compile one more, which takes some ten seconds."""
 
 
 def set_up_torch(threads: int | None, seed: int) -> None:
@@ -161,10 +164,12 @@ def prepare_kernels(trainable: TrainableModel, dataset: PackedDataset, *, checkp
     compute = trainable.losses
     if not isinstance(compute, TreeLosses) or trainable.model.device.type != "cuda":
         return compute
+    torch._dynamo.reset()  # What earlier trainings of this process compiled counts towards a limit.
     compile_layers(trainable.model, checkpointing=checkpointing)
     every = -(-len(dataset) // _SAMPLED)
     rows = [len(row.ids) for index in range(0, len(dataset), every) for row in dataset[index].passes]
-    return replace(compute, buckets=bucket_lengths(rows, _BUCKETS, _PADDING))
+    count = min(_BUCKETS, 1 + len(dataset) // _STEPS_A_BUCKET)
+    return replace(compute, buckets=bucket_lengths(rows, count, _PADDING))
 
 
 def without_kernels(trainable: TrainableModel, error: Exception) -> Losses:

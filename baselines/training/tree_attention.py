@@ -6,7 +6,6 @@ tests compare it with `packing`, and a GPU's tests the kernel with the model's o
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 FLEX_ATTENTION = "cotbench_flex_trees"
@@ -75,7 +74,7 @@ def uncompile_layers(model: Any) -> None:
 
 
 @functools.cache
-def _compiled_flex_attention() -> Callable[..., Any]:
+def _compiled_flex_attention() -> Any:
     """Return FlexAttention compiled on its own, for layers that are not."""
     import torch
     from torch.nn.attention.flex_attention import flex_attention

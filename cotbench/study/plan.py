@@ -42,7 +42,7 @@ class StudyPlan:
         return [one for one in self.stages if one.kind == kind]
 
     def until(self, kind: str) -> StudyPlan:
-        """Return the plan of the stages that come before those of other kinds: up to "traces" or "train", reference runs included.
+        """Return the plan of the first stages: up to "traces" or "train", reference runs included.
 
         Args:
             kind: the last kind that is carried out.

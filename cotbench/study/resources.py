@@ -22,5 +22,5 @@ class StudyResources(BaseModel):
     )
     until: Annotated[Literal["traces", "train"] | None, Flag(panel=EXECUTION, default="all stages and the report")] = Field(
         None,
-        description="stop after these stages: traces (and reference runs, which need no GPU), or train; run it again to continue",
+        description="stop after these stages: traces (and reference runs; neither needs a GPU) or train; run again to continue",
     )

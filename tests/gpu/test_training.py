@@ -101,7 +101,7 @@ def textbook(shape: str) -> tuple[Any, dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("shape", "compiled", "checkpointing"),
-    [("size 128", True, False), ("9 heads", False, False), ("9 heads", True, True), ("size 64", True, False)],
+    [("size 128", True, False), ("9 heads", True, True), ("9 heads", False, False)],
 )
 def test_losses_and_gradients_are_those_of_each_decision(shape: str, compiled: bool, checkpointing: bool) -> None:
     expected, wanted = textbook(shape)
@@ -129,7 +129,7 @@ def test_losses_and_gradients_are_those_of_each_decision(shape: str, compiled: b
         uncompile_layers(model)
 
 
-@pytest.mark.parametrize(("kind", "shape"), [("autocast", "size 128"), ("pure", "9 heads")])
+@pytest.mark.parametrize(("kind", "shape"), [("autocast", "size 128"), pytest.param("pure", "9 heads", marks=pytest.mark.slow)])
 def test_bfloat16_is_close(kind: str, shape: str) -> None:
     expected, wanted = textbook(shape)
     dtype: Any = "auto" if kind == "autocast" else "bfloat16"
@@ -166,19 +166,25 @@ def fit(model: Any, out: Path, *, lora: bool = False, device: str = DEVICE, **op
     return [one["loss"] for one in trainer.state.log_history if "loss" in one], trainer
 
 
-@pytest.mark.parametrize("lora", [False, True])
-def test_steps_of_the_optimiser_are_those_of_the_cpu(lora: bool, tmp_path: Path) -> None:
-    shape = "9 heads"
-    expected, _ = fit(new_model(shape), tmp_path / "cpu", lora=lora, device="cpu")
-    found, trainer = fit(new_model(shape), tmp_path / "gpu", lora=lora)
+def test_steps_of_the_optimiser_are_those_of_the_cpu(tmp_path: Path) -> None:
+    expected, _ = fit(new_model("9 heads"), tmp_path / "cpu", device="cpu")
+    found, trainer = fit(new_model("9 heads"), tmp_path / "gpu")
     assert len(found) == 3 and found == pytest.approx(expected, abs=2e-3)
     assert isinstance(trainer._losses, TreeLosses) and trainer._losses.buckets
-    mixed, trainer = fit(new_model(shape), tmp_path / "mixed", lora=lora, dtype="auto", gradient_checkpointing=True)
-    assert mixed == pytest.approx(expected, abs=5e-2)
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_steps_in_bfloat16_are_close(lora: bool, tmp_path: Path) -> None:
+    expected, _ = fit(new_model("9 heads"), tmp_path / "cpu", lora=lora, device="cpu")
+    found, trainer = fit(new_model("9 heads"), tmp_path / "gpu", lora=lora, dtype="auto", gradient_checkpointing=not lora)
+    assert found == pytest.approx(expected, abs=5e-2)
+    assert isinstance(trainer._losses, TreeLosses) and trainer._losses.buckets
     logged = [one for one in trainer.state.log_history if "loss" in one][-1]
     assert logged["tokens_per_second"] > logged["supervised_tokens_per_second"] > 0
-    trained = [one for one in trainer.model.parameters() if one.requires_grad]
-    assert {one.dtype for one in trained} == {torch.float32}, "the weights that are trained are float32"
+    trained = {one.dtype for one in trainer.model.parameters() if one.requires_grad}
+    frozen = {one.dtype for one in trainer.model.parameters() if not one.requires_grad}
+    assert trained == {torch.float32}, "the weights that are trained are float32"
+    assert frozen == ({torch.bfloat16} if lora else set())
 
 
 def test_a_kernel_that_fails_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:

@@ -6,8 +6,8 @@ Random weights in the shape of Qwen3-0.6B, episodes in the sizes of alfworld-gen
 weights, AdamW. A token *counts* if the loss is taken over it: the same tokens for all, however many had to be computed. Parts:
 
 - trees: our trainer, an episode as one tree. decisions: our trainer, decision by decision, for the model-flop utilisation.
-- plain: transformers' model on packed rows, causal over the whole row (as TRL without FlashAttention), logits everywhere.
 - trl: TRL's SFTTrainer with packing, where TRL is installed.
+- plain: transformers' model on packed rows, causal over the whole row (as TRL without FlashAttention), logits everywhere.
 - profile: where the time of a step of ours goes. variants: other ways to compile, forward and backward alone.
 
 Every part has its own time limit and fails by itself. With `--tiny` everything is small and runs on a CPU, to try the script.
@@ -43,8 +43,11 @@ from cotbench.baselines.training.tree_row import padded
 from tests import tiny_models
 from tests.gpu.training_data import episodes, steps_of
 
-PARTS = {"trees": 0.3, "decisions": 0.2, "plain": 0.1, "profile": 0.05, "trl": 0.2, "variants": 1.0}
+PARTS = {"trees": 0.25, "decisions": 0.3, "trl": 0.4, "plain": 0.3, "profile": 0.3, "variants": 1.0}
 """Share of the time that is left which each part may take, in this order."""
+
+_STEPS = 8
+"""Steps that a training takes at least: the first ones compile."""
 
 
 @dataclass
@@ -123,7 +126,8 @@ class Bench:
 def _until(deadline: float) -> Callable[[], Any]:
     class Stop(transformers.TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            control.should_training_stop = control.should_training_stop or time.perf_counter() > deadline
+            late = time.perf_counter() > deadline and state.global_step >= _STEPS
+            control.should_training_stop = control.should_training_stop or late
 
     return Stop
 
@@ -136,13 +140,14 @@ def ours(bench: Bench, unit: str, deadline: float) -> None:
     options = TrainingOptions(learning_rate=1e-5, logging_steps=2)
     args = loop.trainer_arguments(options, bench.out / unit, trainable.model)
     begun = bench.wait()
-    # One length for both units, so that what is compiled for one serves the other.
-    loop.bucket_lengths = lambda rows, *_: (padded(max(bench.tokens, *rows)),)  # type: ignore[assignment]
+    loop._BUCKETS, loop._STEPS_A_BUCKET = 2, 1  # As in a long training, but for the time that compiling takes.
     trainer = loop.fit(trainable, dataset, args, {}, (), _until(deadline))
     logs = [one for one in trainer.state.log_history if "tokens_per_second" in one]
     first = logs[0]["tokens"] / logs[0]["tokens_per_second"]
-    steady = logs[2:] or logs[-1:]
-    rows = [len(row.ids) for index in range(3) for row in dataset[index].passes]
+    # Without the times in which something was compiled.
+    fastest = max(one["tokens_per_second"] for one in logs)
+    steady = [one for one in logs if one["tokens_per_second"] > fastest / 2]
+    rows = [len(row.ids) for index in range(len(logs)) for row in dataset[index].passes]
     buckets = trainer._losses.buckets if isinstance(trainer._losses, TreeLosses) else ("loop",)
 
     def median(name: str) -> float:
@@ -154,10 +159,10 @@ def ours(bench: Bench, unit: str, deadline: float) -> None:
         tokens_a_second=median("tokens_per_second"),
         mfu=median("mfu"),
         best_mfu=max(one.get("mfu", 0.0) for one in steady),
-        logs=len(logs),
+        logs=f"{len(steady)} of {len(logs)}",
         seconds_of_first_steps=first,
         seconds=bench.wait() - begun,
-        rows=rows,
+        rows=statistics.mean(rows),
         buckets=list(buckets),
         memory_gb=bench.memory(),
         loss=logs[-1]["loss"],
@@ -179,49 +184,6 @@ def _decision_rows(made: Any, length: int, count: int) -> list[tuple[list[int], 
     return rows
 
 
-def plain(bench: Bench, deadline: float) -> None:
-    """As many decisions a step as ours, in rows of 4,096 tokens, as many rows a pass as ours has tokens."""
-    model = bench.model().train()
-    length = 256 if bench.tiny else 4096
-    each = max(1, bench.tokens // length)
-    passes = 2 if bench.tiny else 6  # About as many decisions a step as ours.
-    rows = _decision_rows(bench.data(), length, each * passes)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-
-    def tensor(some: Any, index: int, fill: int) -> Any:
-        return torch.tensor([row[index] + [fill] * (length - len(row[index])) for row in some], device=bench.device)
-
-    batches = [rows[start : start + each] for start in range(0, len(rows), each)]
-    given = [{"input_ids": tensor(b, 0, 0), "labels": tensor(b, 1, -100), "position_ids": tensor(b, 2, 0)} for b in batches]
-    counting = sum(int((one["labels"] != -100).sum()) for one in given)
-    computed = sum(len(row[0]) for row in rows)
-    cost = StepCost.of(model)
-    mask = torch.ones_like  # All tokens: no mask is made, and SDPA's causal kernel runs.
-    times: list[float] = []
-    while len(times) < 3 or time.perf_counter() < deadline:
-        begun = bench.wait()
-        for one in given:
-            with bench.mixed():
-                loss = model(**one, attention_mask=mask(one["input_ids"]), use_cache=False).loss / len(given)
-            loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        times.append(bench.wait() - begun)
-        if len(times) >= 12:
-            break
-    seconds = statistics.median(times[1:])
-    bench.say(
-        "plain packed",
-        counting_tokens_a_second=counting / seconds,
-        tokens_a_second=computed / seconds,
-        mfu_without_pairs=(cost.by_token * computed + cost.by_supervised * counting) / seconds / bench.peak(),
-        steps=len(times),
-        step_seconds=seconds,
-        memory_gb=bench.memory(),
-    )
-
-
 def with_trl(bench: Bench, deadline: float) -> None:
     import datasets
     from trl import SFTConfig, SFTTrainer
@@ -238,8 +200,8 @@ def with_trl(bench: Bench, deadline: float) -> None:
     args = SFTConfig(
         output_dir=str(bench.out / "trl"),
         max_steps=40,
-        per_device_train_batch_size=max(1, bench.tokens // length),
-        gradient_accumulation_steps=2 if bench.tiny else 6,
+        per_device_train_batch_size=max(1, bench.tokens // length // 2),
+        gradient_accumulation_steps=2 if bench.tiny else 12,
         packing=True,
         max_length=length,
         learning_rate=1e-5,
@@ -259,7 +221,7 @@ def with_trl(bench: Bench, deadline: float) -> None:
     class Clock(transformers.TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             seen.append((bench.wait(), *counts))
-            control.should_training_stop = len(seen) >= 12 or (len(seen) >= 3 and time.perf_counter() > deadline)
+            control.should_training_stop = len(seen) >= 8 or (len(seen) >= 3 and time.perf_counter() > deadline)
 
     trainer = SFTTrainer(
         model=bench.model(),
@@ -286,6 +248,49 @@ def with_trl(bench: Bench, deadline: float) -> None:
         tokens_a_second=(seen[-1][2] - seen[0][2]) / seconds,
         steps=len(seen),
         step_seconds=seconds / max(1, len(seen) - 1),
+        memory_gb=bench.memory(),
+    )
+
+
+def plain(bench: Bench, deadline: float) -> None:
+    """As many decisions a step as ours, in rows of 4,096 tokens, as many rows a pass as ours has tokens."""
+    model = bench.model().train()
+    length = 256 if bench.tiny else 4096
+    each = max(1, bench.tokens // length // 2)  # Logits of all positions: half as many tokens a pass need as much memory.
+    passes = 2 if bench.tiny else 12  # About as many decisions a step as ours.
+    rows = _decision_rows(bench.data(), length, each * passes)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+    def tensor(some: Any, index: int, fill: int) -> Any:
+        return torch.tensor([row[index] + [fill] * (length - len(row[index])) for row in some], device=bench.device)
+
+    batches = [rows[start : start + each] for start in range(0, len(rows), each)]
+    given = [{"input_ids": tensor(b, 0, 0), "labels": tensor(b, 1, -100), "position_ids": tensor(b, 2, 0)} for b in batches]
+    counting = sum(int((one["labels"] != -100).sum()) for one in given)
+    computed = sum(len(row[0]) for row in rows)
+    cost = StepCost.of(model)
+    mask = torch.ones_like  # All tokens: no mask is made, and SDPA's causal kernel runs.
+    times: list[float] = []
+    while len(times) < 3 or time.perf_counter() < deadline:
+        begun = bench.wait()
+        for one in given:
+            with bench.mixed():
+                loss = model(**one, attention_mask=mask(one["input_ids"]), use_cache=False).loss / len(given)
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(bench.wait() - begun)
+        if len(times) >= 4:
+            break
+    seconds = statistics.median(times[1:])
+    bench.say(
+        "plain packed",
+        counting_tokens_a_second=counting / seconds,
+        tokens_a_second=computed / seconds,
+        mfu_without_pairs=(cost.by_token * computed + cost.by_supervised * counting) / seconds / bench.peak(),
+        steps=len(times),
+        step_seconds=seconds,
         memory_gb=bench.memory(),
     )
 

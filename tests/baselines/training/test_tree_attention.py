@@ -52,7 +52,7 @@ def seen_by_definition(trees: list[Tree], length: int) -> Any:
     return seen
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.lists(any_tree(), min_size=1, max_size=4))
 def test_masks_are_those_of_the_trees(trees: list[Tree]) -> None:
     import torch
@@ -117,7 +117,7 @@ def assert_same(models: tuple[Any, Any], row: Packed, compute: Any) -> None:
         assert torch.allclose(had[name], gradient, rtol=1e-5, atol=1e-6 * largest), name
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(any_tree(), min_size=1, max_size=3), st.sampled_from([(), (256,), (2048,)]))
 def test_losses_and_gradients_are_those_of_the_cpu(models: tuple[Any, Any], trees: list[Tree], buckets: Any) -> None:
     assert_same(models, pack(trees), TreeLosses(buckets, dense=True))
@@ -195,6 +195,36 @@ def test_buckets_pad_as_little_as_their_number_allows(lengths: list[int], count:
     edges = sorted({padded(length) for length in lengths})
     choices = itertools.chain.from_iterable(itertools.combinations(edges[:-1], n) for n in range(min(count, len(edges))))
     assert padding(found) == min(padding((*choice, edges[-1])) for choice in choices)
+
+
+def test_a_training_takes_the_same_steps(tmp_path: Path) -> None:
+    from cotbench.baselines.training import loop
+    from cotbench.baselines.training.dataset import PackedDataset, trees_of_examples
+    from cotbench.baselines.training.masks import MaskConfig, Masks
+    from cotbench.baselines.training.options import TrainingOptions
+    from tests.gpu.training_data import episodes, steps_of
+
+    made = episodes(6, 250, scale=0.1)
+    masks = Masks.of(MaskConfig(mask_fraction=0.3), [example for episode in made for example in episode])
+    dataset = PackedDataset(steps_of(made, "episode", batch=8, tokens=200, epochs=1)[:3], trees_of_examples(made, masks))
+    logs = []
+    for flex in (False, True):
+        torch_model = _loaded(tiny_models.save_model(tmp_path / f"model-{flex}", "qwen"))
+        trainable = make_trainable(torch_model, tiny_models.tokenizer(), {}, flex=flex)
+        args = loop.trainer_arguments(TrainingOptions(1e-3, warmup=0.0, logging_steps=1), tmp_path / f"out-{flex}", torch_model)
+        trainer = loop.fit(trainable, dataset, args, {}, (), None)
+        logs.append([one for one in trainer.state.log_history if "loss" in one])
+        assert trainer.counts["actions_in_loss"] < trainer.counts["actions"]
+    assert [one["loss"] for one in logs[0]] == pytest.approx([one["loss"] for one in logs[1]], abs=1e-3) and len(logs[0]) == 3
+    for name in ("tokens", "masked_share"):
+        assert [one[name] for one in logs[0]] == [one[name] for one in logs[1]]
+    assert all(0 < one["supervised_tokens_per_second"] < one["tokens_per_second"] and "mfu" not in one for one in logs[1])
+
+
+def _loaded(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
 
 
 def test_a_model_that_it_does_not_know_is_computed_as_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

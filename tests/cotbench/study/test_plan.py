@@ -25,7 +25,7 @@ def _differing(before: StudyPlan, after: StudyPlan) -> set[str]:
     return {stage.name for stage in after.stages if keys.get(stage.name) != stage.key}
 
 
-@pytest.mark.parametrize("name", ["smoke", "tiny", "paper", pytest.param("paper-scripted", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["smoke", "tiny", "small", "paper", pytest.param("paper-scripted", marks=pytest.mark.slow)])
 def test_every_stage_comes_after_what_it_uses(name: str) -> None:
     plan = make_study_plan(read_study(name))
     seen: set[str] = set()
@@ -40,7 +40,7 @@ def test_every_stage_comes_after_what_it_uses(name: str) -> None:
     assert len({stage.folder for stage in plan.stages}) == len(plan.stages)
 
 
-@pytest.mark.parametrize("name", ["smoke", "tiny"])
+@pytest.mark.parametrize("name", ["smoke", "tiny", "small"])
 def test_a_study_read_from_its_folder_has_the_same_stages(name: str) -> None:
     config = read_study(name)
     again = StudyConfig.model_validate_json(config.model_dump_json())
@@ -154,6 +154,28 @@ def test_the_plan_of_the_paper_is_printed_with_its_cost(capsys: pytest.CaptureFi
     assert found and all(float(number) > 0 for number in found.groups())
     confident = [line for line in out.splitlines() if re.search(r"\bmask.select\W+confident\b", line)]
     assert len(confident) == 60 and all("-sft+confident-seed" in line.split(": ")[0] for line in confident)
+
+
+def test_small_trains_a_pretrained_model_twice_an_arm_and_plays_at_the_end() -> None:
+    plan = make_study_plan(read_study("small"))
+    trained = {(stage.place.model, stage.place.arm, stage.place.seed) for stage in plan.of_kind("train")}
+    assert trained == {("smollm2", arm, seed) for arm in ("sft", "sft+") for seed in (0, 1)}
+    assert {stage.place.progress for stage in plan.of_kind("probe")} == {0.0, 0.5, 1.0}
+    assert {stage.place.progress for stage in plan.of_kind("run")} == {0.0, 1.0}
+    (masked,) = {
+        " ".join(stage.command) for stage in plan.of_kind("train") if stage.place.arm == "sft+" and stage.place.seed == 0
+    }
+    assert all(f"--option {option}" in masked for option in ("mask_fraction=0.3", 'unit="episode"', "lora_rank=8"))
+
+
+def test_the_first_stages_of_a_plan_use_none_of_the_others() -> None:
+    plan = make_study_plan(read_study("small"))
+    assert {stage.kind for stage in plan.until("traces").stages} == {"reference", "traces"}
+    assert {stage.kind for stage in plan.until("train").stages} == {"reference", "traces", "train"}
+    for kind in ("traces", "train"):
+        part = plan.until(kind)
+        names = {stage.name for stage in part.stages}
+        assert all(names.issuperset(stage.uses) for stage in part.stages) and part.config == plan.config
 
 
 def test_the_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,6 +187,19 @@ def test_a_failed_stage_costs_what_uses_it_and_no_other(
     assert done == {"reference/id", "traces"}
 
 
+def test_it_stops_after_the_traces_where_that_is_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cotbench.api.study._executor", inline_executor)
+    out = tmp_path / "out"
+    assert run_cli(["study", str(_write(tmp_path)), "--out", str(out), "--jobs", "1", "--until", "traces"]) == 0
+    plan = make_study_plan(_config())
+    assert {stage.name for stage in plan.stages if is_done(out, stage)} == {"reference/id", "traces"}
+    said = capsys.readouterr().out
+    assert f"2 of {len(plan.stages)} stages are done, up to traces; continue with: cotbench study --resume {out}" in said
+    assert not (out / "report").exists()
+
+
 def test_a_mixture_of_elicitations_is_refused(done: Path) -> None:
     plan = make_study_plan(_config())
     stage = next(one for one in plan.of_kind("probe") if one.place.probe == "alignment" and one.place.progress == 1.0)
