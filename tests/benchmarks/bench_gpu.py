@@ -8,8 +8,8 @@ Random weights in the shapes of Qwen3, made on the device; 64 episodes of 30 tur
 256 tokens, actions of 4 to 12), the same for all. A whole play takes minutes, so windows of turns are played
 (`Workload.windows`), after the turn before, which is not timed.
 
-    ours      `HFAgent` from the live model: queries join as their episode gets to them; whole windows, the median of rounds; no
-              drafts, which random weights favour.
+    ours      `HFAgent`: queries join as their episode gets to them; whole windows, the median of rounds; no drafts, which
+              random weights favour. Layers are compiled before it is timed (a run does that after a thousand steps).
     generate  left-padded batches of all episodes, one `generate` a turn and mode, the whole prompt prefilled (SDPA, its own
               cache), a decision's tokens in one go. 36 steps are computed and the rest reckoned (`Generate.measure`).
     cb        continuous batching with paged SDPA and block sharing: each decision one request. Here too 36 tokens of an answer
@@ -33,6 +33,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.prompting.elicitation import MODES, Mode
 from tests.benchmarks.gpu_engines import WORDS, ContinuousBatching, Generate, Leg, Ours, Workload
 from tests.gpu.shapes import SHAPES, random_model, sized_tokenizer
+
+_UNCOMPILED = "ours before the layers are compiled"
 
 _WEIGHTS = {"ours": 0.45, "generate": 0.25, "cb": 0.3}
 """Shares of the time of a model."""
@@ -149,11 +152,13 @@ def _sizes(model: Any) -> Sizes:
     return Sizes(weights, weights - looked_up, token)
 
 
-def _measure_window(bench: Bench, ours: Ours, window: tuple[int, int], modes: Sequence[Mode], rounds: int) -> None:
+def _measure_window(
+    bench: Bench, ours: Ours, window: tuple[int, int], modes: Sequence[Mode], rounds: int, title: str = "ours"
+) -> None:
     """Measure our decisions a second in a window of turns: the median of some rounds, of those that there was time for."""
     turns, legs = range(window[0], window[1] + 1), list[Leg]()
     enough = time.perf_counter() + 0.3 * bench.left
-    name = f"ours, {'both modes' if len(modes) > 1 else modes[0]}, turns {window[0]}-{window[1]}"
+    name = f"{title}, {'both modes' if len(modes) > 1 else modes[0]}, turns {window[0]}-{window[1]}"
 
     def play() -> None:
         for _ in range(rounds):
@@ -179,6 +184,8 @@ def _ratios(bench: Bench, windows: Sequence[tuple[int, int]]) -> None:
         return [bench.figures.get((bench.shape, f"{title}, turns {first}-{last}")) for first, last in windows]
 
     ours = rates("ours, both modes")
+    if not any(ours):  # There was no time to compile.
+        ours = rates(f"{_UNCOMPILED}, both modes")
     for other in ("generate", "cb"):
         pairs = [pair for pair in zip(ours, rates(f"{other}, both modes"), strict=True) if None not in pair]
         for (first, last), one, two in zip(windows, ours, rates(f"{other}, both modes"), strict=True):
@@ -240,8 +247,8 @@ def _bandwidth(bench: Bench, device: str) -> float:
     return 2 * size / statistics.median(times[1:])
 
 
-def _measure_ours(bench: Bench, model: Any, tokenizer: Any, work: Workload, bandwidth: float) -> None:
-    """Measure our agent, the most wanted figures first."""
+def _measure_ours(bench: Bench, model: Any, tokenizer: Any, work: Workload, bandwidth: float, *, first: bool) -> None:
+    """Measure our agent, the most wanted figures first; of the first model also before its layers are compiled."""
     import torch
 
     sizes, cache_gb, few = _sizes(model), None, replace(work, episodes=min(8, work.episodes))
@@ -251,11 +258,16 @@ def _measure_ours(bench: Bench, model: Any, tokenizer: Any, work: Workload, band
         cache_gb = 1.1 * work.episodes * (longest + 2 * work.trace[1] + 128) * sizes.token / 1e9
         torch.cuda.reset_peak_memory_stats()
     ours = Ours(model, tokenizer, work, cache_gb)
-    begun = time.perf_counter()
-    ours.play((work.windows[0][0] - 2,), MODES, Leg(), (8, 2))
-    print(f"  {bench.shape} ours, warming up: {time.perf_counter() - begun:.1f} s", flush=True)
-    _measure_window(bench, ours, work.windows[0], MODES, 3)
-    _measure_window(bench, ours, work.windows[0], ("cot",), 2)
+    window, early = work.windows[0], work.windows[0][0] - 3
+    kinds = {name: value for name, value in ours.agent.describe().items() if "attention" in name}
+    print(f"  {bench.shape} ours, {kinds}; warming up {bench.clock(lambda: ours.warm(early)):.1f} s", flush=True)
+    if ours.compiles:
+        if first:
+            _measure_window(bench, ours, window, MODES, 1, _UNCOMPILED)
+        ours.compile_soon()
+        print(f"  {bench.shape} ours, compiling and warming up: {bench.clock(lambda: ours.warm(early)):.1f} s", flush=True)
+    _measure_window(bench, ours, window, MODES, 2)
+    _measure_window(bench, ours, window, ("cot",), 2)
     turn = work.windows[0][-1]
     bench.attempt("decode step", bench.left, lambda: _decode_share(bench, ours, sizes, bandwidth, turn))
     for window in work.windows[1:]:
@@ -291,7 +303,7 @@ def _measure_other(bench: Bench, name: str, model: Any, tokenizer: Any, work: Wo
         engine.close()
 
 
-def _run_shape(bench: Bench, shape: str, work: Workload, names: Sequence[str], bandwidth: float) -> None:
+def _run_shape(bench: Bench, shape: str, work: Workload, names: Sequence[str], bandwidth: float, *, first: bool) -> None:
     """Measure the engines on one model, each with an equal part of what is left of the time."""
     import torch
 
@@ -309,7 +321,7 @@ def _run_shape(bench: Bench, shape: str, work: Workload, names: Sequence[str], b
 
         def measure(name: str = name) -> None:
             if name == "ours":
-                _measure_ours(bench, model, tokenizer, work, bandwidth)
+                _measure_ours(bench, model, tokenizer, work, bandwidth, first=first)
             else:
                 _measure_other(bench, name, model, tokenizer, work)
 
@@ -359,7 +371,9 @@ def main() -> None:
         seconds = (end - time.perf_counter()) / (len(shapes) - number)
         bench.deadline = time.perf_counter() + seconds
         bench.attempt(
-            "measurements", seconds, lambda shape=shape: _run_shape(bench, shape, work, options.only.split(","), bandwidth)
+            "measurements",
+            seconds,
+            partial(_run_shape, bench, shape, work, options.only.split(","), bandwidth, first=number == 0),
         )
         gc.collect()
         if cuda:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, cast
 
+from cotbench.agents.hf import loading
 from cotbench.agents.hf.agent import HFAgent
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.envs.registry import Instructions
@@ -92,28 +93,19 @@ class Workload:
 
 @dataclass
 class Leg:
-    """One measurement: what was done so far, also where it is cut.
+    """Count what one play did.
 
     Attributes:
         decisions: made.
-        reasoned: those of mode `cot` among them.
-        passes: forward passes, where the engine tells.
+        passes: forward passes.
         seconds: what they took.
-        prefilled: tokens that were computed without being generated, where the engine tells.
-        whole: whether it was not cut.
+        prefilled: tokens that were computed without being generated.
     """
 
     decisions: int = 0
-    reasoned: int = 0
     passes: int = 0
     seconds: float = 0.0
     prefilled: int = 0
-    whole: bool = False
-
-    def add(self, mode: Mode, count: int = 1) -> None:
-        """Count decisions."""
-        self.decisions += count
-        self.reasoned += count * (mode == "cot")
 
 
 class Free:
@@ -141,17 +133,33 @@ class Free:
 
 
 class Ours:
-    """`HFAgent` from the live model."""
+    """`HFAgent`, as of a model that it has loaded itself."""
 
     def __init__(self, model: Any, tokenizer: Any, work: Workload, cache_gb: float | None) -> None:
-        self.work, self.plays = work, 0
-        self.agent = HFAgent.from_model(model, tokenizer, cache_gb=cache_gb, drafts=False)
+        self.work, self.plays, self.attention = work, 0, model.config._attn_implementation
+        self.agent = HFAgent.__new__(HFAgent)
+        loaded = loading.LoadedModel(model, tokenizer, loading.describe_live(model, tokenizer, "hf:random"))
+        self.agent._open(loaded, "hf:random", "auto", None, cache_gb, False, live=False)
+        runner = getattr(self.agent._engine, "runner", None)
+        self.compiles = runner is not None and runner.compile_after is not None
+        self._runner = runner
+
+    def compile_soon(self) -> None:
+        """Let the layers be compiled by the next passes, not after so many as in a run."""
+        if self.compiles and self._runner is not None:
+            self._runner.compile_after = 0
+
+    def warm(self, turn: int) -> None:
+        """Play two turns: kernels are compiled, and graphs captured of passes with fewer and fewer rows."""
+        self.play((turn,), MODES, Leg(), (8, 4))
+        self.play((turn + 1,), MODES, Leg())
 
     def prime(self, turn: int) -> None:
-        """Compute the prompts up to a turn, and nothing behind it."""
-        self.agent.clear_cache()
+        """Compute the prompts up to a turn, and drop what an episode has behind it; graphs stay, unlike with `clear_cache`."""
         if turn >= 1:
             self.play((turn,), ("prompt",), Leg(), (1, 1))
+        else:
+            self.agent.clear_cache()
 
     def play(self, turns: Sequence[int], modes: Sequence[Mode], leg: Leg, lengths: tuple[int, int] | None = None) -> None:
         self.plays += 1
@@ -160,22 +168,27 @@ class Ours:
             self.agent.submit((self.plays, key), self.work.query(*key, lengths))
 
         play = Free(self.work, turns, modes, submit)
-        while play.left:
-            leg.passes += 1
-            for name, decision in self.agent.collect(0.0):
-                count, key = cast(tuple[int, Asked], name)
-                if count != self.plays:  # Of a play that was cut.
-                    continue
-                assert decision.error is None, f"{decision.error}\n{decision.traceback}"
-                trace, action = lengths or self.work.lengths(*key[:2])
-                generated = decision.trace_tokens, decision.action_tokens
-                assert generated == (0 if key[2] == "prompt" else trace, action), (key, generated)
-                leg.add(key[2])
-                leg.prefilled += decision.prefilled_tokens
-                play.done(key)
+        try:
+            while play.left:
+                leg.passes += 1
+                for name, decision in self.agent.collect(0.0):
+                    count, key = cast(tuple[int, Asked], name)
+                    assert count == self.plays and decision.error is None, f"{decision.error}\n{decision.traceback}"
+                    trace, action = lengths or self.work.lengths(*key[:2])
+                    generated = decision.trace_tokens, decision.action_tokens
+                    assert generated == (0 if key[2] == "prompt" else trace, action), (key, generated)
+                    leg.decisions += 1
+                    leg.prefilled += decision.prefilled_tokens
+                    play.done(key)
+        except BaseException:  # Cut: nothing of it may be left for the next.
+            self.agent.clear_cache()
+            raise
 
     def close(self) -> None:
-        self.agent.clear_cache()
+        """Give the memory back, and the model its own attention."""
+        model = self.agent._model
+        self.agent.close()
+        model.set_attn_implementation(self.attention)
 
 
 def _cut(requests: Sequence[tuple[list[int], int]], most: int) -> list[tuple[list[int], int]]:

@@ -90,7 +90,8 @@ part() {
     if [ $cap -lt 10 ]; then say "$name: no time left"; return 0; fi
     say "$name: at most $cap s"
     # A script is told its time; should it not end by itself, it is interrupted soon after.
-    SECONDS_FOR_PART=$cap timeout --signal=INT --kill-after=20 $((cap + 5)) "$@" 2>&1 | tee -a "$log"
+    # A shell that runs in the background has SIGINT ignored, and so would have what it starts.
+    SECONDS_FOR_PART=$cap env --default-signal=INT timeout --signal=INT --kill-after=20 $((cap + 5)) "$@" 2>&1 | tee -a "$log"
     status=${PIPESTATUS[0]}
     say "$name: $((SECONDS - begun)) s, exit status $status"
 }
