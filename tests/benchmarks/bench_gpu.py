@@ -4,14 +4,16 @@
         [--only ours,generate,cb] [--out FILE]
 
 Random weights in the shapes of Qwen3, made on the device; 64 episodes of 30 turns with fixed actions and observations of 60 to
-100 tokens, so that all three see the same prompts. No model stops by itself: what a decision generates is drawn once (traces of
-64 to 256 tokens, actions of 4 to 12), the same for all. A whole play takes minutes, so turns 1-2, 14-15 and 29-30 are played
-(`Workload.windows`); where an engine keeps what it computed, the turn before was computed already, not timed.
+100 tokens, so that all see the same prompts. No model stops by itself: what a decision generates is drawn once (traces of 64 to
+256 tokens, actions of 4 to 12), the same for all. A whole play takes minutes, so windows of turns are played
+(`Workload.windows`), after the turn before, which is not timed.
 
-    ours      `HFAgent` from the live model: queries join as their episode gets to them; no drafts, which random weights favour.
+    ours      `HFAgent`: queries join as their episode gets to them; whole windows, the median of rounds; no drafts, which
+              random weights favour. Layers are compiled before it is timed (a run does that after a thousand steps).
     generate  left-padded batches of all episodes, one `generate` a turn and mode, the whole prompt prefilled (SDPA, its own
-              cache), a decision's tokens in one go, each row until its own length.
-    cb        continuous batching with paged SDPA and block sharing: requests join as in ours, each decision one request.
+              cache), a decision's tokens in one go. 36 steps are computed and the rest reckoned (`Generate.measure`).
+    cb        continuous batching with paged SDPA and block sharing: each decision one request. Here too 36 tokens of an answer
+              are computed, and the rest reckoned as if every step were full (`ContinuousBatching.measure`).
 
 Every figure is printed as soon as it is known and appended to --out as JSON, with the card's name. A leg that takes longer than
 its share of the time is cut, and says so; one that fails costs itself alone.
@@ -25,23 +27,29 @@ import json
 import logging
 import signal
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # For `tests`; last, so that it hides no installed cotbench.
 
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.prompting.elicitation import MODES, Mode
 from tests.benchmarks.gpu_engines import WORDS, ContinuousBatching, Generate, Leg, Ours, Workload
 from tests.gpu.shapes import SHAPES, random_model, sized_tokenizer
 
-WARM = (12, 13)
-"""The turn that is played first, so that compiling and capturing are not timed; with short answers."""
+_UNCOMPILED = "ours before the layers are compiled"
 
-TINY = Workload(3, windows=((14, 15), (1, 2)), trace=(3, 9), observation=(6, 10))
+_WEIGHTS = {"ours": 0.45, "generate": 0.25, "cb": 0.3}
+"""Shares of the time of a model."""
+
+TINY = Workload(3, windows=((14, 15), (1, 2)), trace=(9, 14), observation=(6, 10), computed=(2, 8))
 
 
 class TimeUp(BaseException):
@@ -98,14 +106,13 @@ class Bench:
 
             torch.cuda.synchronize()
 
-    def timed(self, leg: Leg, work: Callable[[], None]) -> None:
+    def clock(self, work: Callable[[], None]) -> float:
+        """Return the seconds that something takes, on the device too."""
         self.sync()
         begun = time.perf_counter()
-        try:
-            work()
-            self.sync()
-        finally:
-            leg.seconds = time.perf_counter() - begun
+        work()
+        self.sync()
+        return time.perf_counter() - begun
 
     def attempt(self, name: str, seconds: float, work: Callable[[], None]) -> None:
         """Do something that may fail or run out of time without cost to the rest."""
@@ -145,26 +152,29 @@ def _sizes(model: Any) -> Sizes:
     return Sizes(weights, weights - looked_up, token)
 
 
-def _windows(
-    bench: Bench, engine: Any, name: str, windows: Sequence[tuple[int, int]], modes: Sequence[Mode], seconds: float
+def _measure_window(
+    bench: Bench, ours: Ours, window: tuple[int, int], modes: Sequence[Mode], rounds: int, title: str = "ours"
 ) -> None:
-    """Measure decisions a second in windows of turns, each within its seconds."""
-    bench.attempt(f"{name}, warming up", seconds, lambda: engine.play(range(*WARM), MODES, Leg(), (4, 2)))
-    title = f"{name}, {'both modes' if len(modes) > 1 else modes[0]}"
-    for first, last in windows:
-        part, leg, turns = f"{title}, turns {first}-{last}", Leg(), range(first, last + 1)
+    """Measure our decisions a second in a window of turns: the median of some rounds, of those that there was time for."""
+    turns, legs = range(window[0], window[1] + 1), list[Leg]()
+    enough = time.perf_counter() + 0.3 * bench.left
+    name = f"{title}, {'both modes' if len(modes) > 1 else modes[0]}, turns {window[0]}-{window[1]}"
 
-        def play(leg: Leg = leg, turns: range = turns) -> None:
-            engine.prime(turns[0] - 1)
-            bench.timed(leg, lambda: engine.play(turns, modes, leg))
-            leg.whole = True
+    def play() -> None:
+        for _ in range(rounds):
+            ours.prime(window[0] - 1)
+            leg = Leg()
+            leg.seconds = bench.clock(lambda leg=leg: ours.play(turns, modes, leg))  # type: ignore[misc]
+            legs.append(leg)
+            if time.perf_counter() > enough:
+                break
 
-        bench.attempt(part, seconds, play)
-        if leg.decisions and leg.seconds:
-            cut = "" if leg.whole else ", cut"
-            bench.put(
-                f"{part}{cut}", leg.decisions / leg.seconds, "decisions/s", decisions=leg.decisions, s=round(leg.seconds, 2)
-            )
+    bench.attempt(name, bench.left, play)
+    if legs:
+        rates = [round(leg.decisions / leg.seconds, 2) for leg in legs]
+        ms = statistics.median(1000 * leg.seconds / leg.passes for leg in legs)
+        more = {"decisions": legs[0].decisions, "rounds": rates, "passes": legs[0].passes, "ms_a_pass": round(ms, 2)}
+        bench.put(name, statistics.median(rates), "decisions/s", **more)
 
 
 def _ratios(bench: Bench, windows: Sequence[tuple[int, int]]) -> None:
@@ -174,6 +184,8 @@ def _ratios(bench: Bench, windows: Sequence[tuple[int, int]]) -> None:
         return [bench.figures.get((bench.shape, f"{title}, turns {first}-{last}")) for first, last in windows]
 
     ours = rates("ours, both modes")
+    if not any(ours):  # There was no time to compile.
+        ours = rates(f"{_UNCOMPILED}, both modes")
     for other in ("generate", "cb"):
         pairs = [pair for pair in zip(ours, rates(f"{other}, both modes"), strict=True) if None not in pair]
         for (first, last), one, two in zip(windows, ours, rates(f"{other}, both modes"), strict=True):
@@ -195,11 +207,9 @@ def _decode_share(bench: Bench, ours: Ours, sizes: Sizes, bandwidth: float, turn
     work, (short, long) = ours.work, ours.work.trace
     ours.prime(turn)
     times = []
-    for length in (short, long):
-        leg = Leg()
-        bench.timed(leg, lambda leg=leg, length=length: ours.play((turn,), ("cot",), leg, (length, 1)))  # type: ignore[misc]
-        times.append(leg.seconds)
-    step = (times[1] - times[0]) / (long - short)
+    for length in (short, short, long):  # The first may capture graphs.
+        times.append(bench.clock(lambda length=length: ours.play((turn,), ("cot",), Leg(), (length, 1))))  # type: ignore[misc]
+    step = (times[2] - times[1]) / (long - short)
     keys = sum(work.prompt_length(ours.agent._chat, episode, turn) + (short + long) / 2 for episode in range(work.episodes))
     bound = (sizes.read + keys * sizes.token) / bandwidth
     bench.put("decode step", step * 1000, "ms", episodes=work.episodes, keys=round(keys / work.episodes), turn=turn)
@@ -233,16 +243,12 @@ def _bandwidth(bench: Bench, device: str) -> float:
 
     size = 2**31 if bench.cuda else 2**26
     source, target = (torch.ones(size, dtype=torch.uint8, device=device) for _ in range(2))
-    times = []
-    for _ in range(6):
-        leg = Leg()
-        bench.timed(leg, lambda: target.copy_(source))
-        times.append(leg.seconds)
+    times = [bench.clock(lambda: target.copy_(source)) for _ in range(6)]
     return 2 * size / statistics.median(times[1:])
 
 
-def _measure_ours(bench: Bench, model: Any, tokenizer: Any, work: Workload, bandwidth: float) -> None:
-    """Measure our agent, the most wanted figures first."""
+def _measure_ours(bench: Bench, model: Any, tokenizer: Any, work: Workload, bandwidth: float, *, first: bool) -> None:
+    """Measure our agent, the most wanted figures first; of the first model also before its layers are compiled."""
     import torch
 
     sizes, cache_gb, few = _sizes(model), None, replace(work, episodes=min(8, work.episodes))
@@ -252,29 +258,52 @@ def _measure_ours(bench: Bench, model: Any, tokenizer: Any, work: Workload, band
         cache_gb = 1.1 * work.episodes * (longest + 2 * work.trace[1] + 128) * sizes.token / 1e9
         torch.cuda.reset_peak_memory_stats()
     ours = Ours(model, tokenizer, work, cache_gb)
-    _windows(bench, ours, "ours", work.windows[:1], MODES, bench.left / 3)
-    _windows(bench, ours, "ours", work.windows[:1], ("cot",), bench.left / 4)
+    window, early = work.windows[0], work.windows[0][0] - 3
+    kinds = {name: value for name, value in ours.agent.describe().items() if "attention" in name}
+    print(f"  {bench.shape} ours, {kinds}; warming up {bench.clock(lambda: ours.warm(early)):.1f} s", flush=True)
+    if ours.compiles:
+        if first:
+            _measure_window(bench, ours, window, MODES, 1, _UNCOMPILED)
+        ours.compile_soon()
+        print(f"  {bench.shape} ours, compiling and warming up: {bench.clock(lambda: ours.warm(early)):.1f} s", flush=True)
+    _measure_window(bench, ours, window, MODES, 2)
+    _measure_window(bench, ours, window, ("cot",), 2)
     turn = work.windows[0][-1]
-    bench.attempt("decode step", bench.left / 3, lambda: _decode_share(bench, ours, sizes, bandwidth, turn))
-    _windows(bench, ours, "ours", work.windows[1:], MODES, bench.left / 4)
+    bench.attempt("decode step", bench.left, lambda: _decode_share(bench, ours, sizes, bandwidth, turn))
+    for window in work.windows[1:]:
+        _measure_window(bench, ours, window, MODES, 1)
     if cache_gb is not None:
         peak, budget = torch.cuda.max_memory_allocated() / 1e9, sizes.weights / 1e9 + cache_gb
         bench.put("ours, peak memory / (weights + cache budget)", peak / budget, "x", peak_gb=peak, budget_gb=budget)
     ours.close()
     small = Ours(model, tokenizer, few, cache_gb)
-    bench.attempt("prefilled tokens", bench.left / 5, lambda: _prefilled(bench, small, (work.turns // 3, work.turns)))
+    bench.attempt("prefilled tokens", bench.left, lambda: _prefilled(bench, small, (work.turns // 3, work.turns)))
     small.close()
 
 
-def _measure_other(bench: Bench, name: str, model: Any, tokenizer: Any, work: Workload, seconds: float) -> None:
+def _measure_other(bench: Bench, name: str, model: Any, tokenizer: Any, work: Workload) -> None:
     engine: Any = {"generate": Generate, "cb": ContinuousBatching}[name](model, tokenizer, work)
     try:
-        _windows(bench, engine, name, work.windows, MODES, seconds / len(work.windows))
+        begun = time.perf_counter()
+        engine.warm(work.windows[0][0] - 2)
+        print(f"  {bench.shape} {name}, warming up: {time.perf_counter() - begun:.1f} s", flush=True)
+        for first, last in work.windows:
+            turns, begun = range(first, last + 1), time.perf_counter()
+            seconds = engine.measure(turns, bench.clock)
+            decisions = len(turns) * work.episodes * len(MODES)
+            took = round(time.perf_counter() - begun, 1)
+            bench.put(
+                f"{name}, both modes, turns {first}-{last}",
+                decisions / seconds,
+                "decisions/s",
+                decisions=decisions,
+                measured_in_s=took,
+            )
     finally:
         engine.close()
 
 
-def _run_shape(bench: Bench, shape: str, work: Workload, names: Sequence[str], bandwidth: float) -> None:
+def _run_shape(bench: Bench, shape: str, work: Workload, names: Sequence[str], bandwidth: float, *, first: bool) -> None:
     """Measure the engines on one model, each with an equal part of what is left of the time."""
     import torch
 
@@ -283,15 +312,20 @@ def _run_shape(bench: Bench, shape: str, work: Workload, names: Sequence[str], b
     model = random_model(SHAPES[shape], "cuda" if bench.cuda else "cpu", torch.bfloat16 if bench.cuda else torch.float32)
     bench.put("weights", _sizes(model).weights / 1e9, "GB", made_in=f"{time.perf_counter() - begun:.1f} s")
     deadline = bench.deadline
-    for number, name in enumerate(names):
-        seconds = (deadline - time.perf_counter()) / (len(names) - number)
+    left = {name: _WEIGHTS[name] for name in names}
+    for name in names:
+        # What an engine leaves of its share goes to the later ones.
+        seconds = (deadline - time.perf_counter()) * left[name] / sum(left.values())
+        del left[name]
         bench.deadline = time.perf_counter() + seconds
-        if name == "ours":
-            bench.attempt(name, seconds, lambda: _measure_ours(bench, model, tokenizer, work, bandwidth))
-        else:
-            bench.attempt(
-                name, seconds, lambda name=name, seconds=seconds: _measure_other(bench, name, model, tokenizer, work, seconds)
-            )
+
+        def measure(name: str = name) -> None:
+            if name == "ours":
+                _measure_ours(bench, model, tokenizer, work, bandwidth, first=first)
+            else:
+                _measure_other(bench, name, model, tokenizer, work)
+
+        bench.attempt(name, seconds, measure)
         gc.collect()
         if bench.cuda:
             torch.cuda.empty_cache()
@@ -337,7 +371,9 @@ def main() -> None:
         seconds = (end - time.perf_counter()) / (len(shapes) - number)
         bench.deadline = time.perf_counter() + seconds
         bench.attempt(
-            "measurements", seconds, lambda shape=shape: _run_shape(bench, shape, work, options.only.split(","), bandwidth)
+            "measurements",
+            seconds,
+            partial(_run_shape, bench, shape, work, options.only.split(","), bandwidth, first=number == 0),
         )
         gc.collect()
         if cuda:

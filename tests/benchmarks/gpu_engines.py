@@ -7,14 +7,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
+from cotbench.agents.hf import loading
 from cotbench.agents.hf.agent import HFAgent
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.envs.registry import Instructions
 from cotbench.prompting.dialogue import Dialogue
-from cotbench.prompting.elicitation import Elicitation, Mode
+from cotbench.prompting.elicitation import MODES, Elicitation, Mode
 from cotbench.prompting.query import Query
 
 WORDS = (
@@ -39,6 +40,7 @@ class Workload:
         trace: fewest and most tokens of a trace.
         action: the same of an action.
         observation: fewest and most words of an observation; a word is 1.3 tokens.
+        computed: tokens of an answer that the other engines compute, few and more; the rest is reckoned from the difference.
     """
 
     episodes: int
@@ -47,6 +49,7 @@ class Workload:
     trace: tuple[int, int] = (64, 256)
     action: tuple[int, int] = (4, 12)
     observation: tuple[int, int] = (45, 75)
+    computed: tuple[int, int] = (4, 36)
 
     @cached_property
     def states(self) -> list[list[Dialogue]]:
@@ -90,26 +93,19 @@ class Workload:
 
 @dataclass
 class Leg:
-    """One measurement: what was done so far, also where it is cut.
+    """Count what one play did.
 
     Attributes:
         decisions: made.
-        reasoned: those of mode `cot` among them.
+        passes: forward passes.
         seconds: what they took.
-        prefilled: tokens that were computed without being generated, where the engine tells.
-        whole: whether it was not cut.
+        prefilled: tokens that were computed without being generated.
     """
 
     decisions: int = 0
-    reasoned: int = 0
+    passes: int = 0
     seconds: float = 0.0
     prefilled: int = 0
-    whole: bool = False
-
-    def add(self, mode: Mode, count: int = 1) -> None:
-        """Count decisions."""
-        self.decisions += count
-        self.reasoned += count * (mode == "cot")
 
 
 class Free:
@@ -137,17 +133,33 @@ class Free:
 
 
 class Ours:
-    """`HFAgent` from the live model."""
+    """`HFAgent`, as of a model that it has loaded itself."""
 
     def __init__(self, model: Any, tokenizer: Any, work: Workload, cache_gb: float | None) -> None:
-        self.work, self.plays = work, 0
-        self.agent = HFAgent.from_model(model, tokenizer, cache_gb=cache_gb, drafts=False)
+        self.work, self.plays, self.attention = work, 0, model.config._attn_implementation
+        self.agent = HFAgent.__new__(HFAgent)
+        loaded = loading.LoadedModel(model, tokenizer, loading.describe_live(model, tokenizer, "hf:random"))
+        self.agent._open(loaded, "hf:random", "auto", None, cache_gb, False, live=False)
+        runner = getattr(self.agent._engine, "runner", None)
+        self.compiles = runner is not None and runner.compile_after is not None
+        self._runner = runner
+
+    def compile_soon(self) -> None:
+        """Let the layers be compiled by the next passes, not after so many as in a run."""
+        if self.compiles and self._runner is not None:
+            self._runner.compile_after = 0
+
+    def warm(self, turn: int) -> None:
+        """Play two turns: kernels are compiled, and graphs captured of passes with fewer and fewer rows."""
+        self.play((turn,), MODES, Leg(), (8, 4))
+        self.play((turn + 1,), MODES, Leg())
 
     def prime(self, turn: int) -> None:
-        """Compute the prompts up to a turn."""
-        self.agent.clear_cache()
+        """Compute the prompts up to a turn, and drop what an episode has behind it; graphs stay, unlike with `clear_cache`."""
         if turn >= 1:
             self.play((turn,), ("prompt",), Leg(), (1, 1))
+        else:
+            self.agent.clear_cache()
 
     def play(self, turns: Sequence[int], modes: Sequence[Mode], leg: Leg, lengths: tuple[int, int] | None = None) -> None:
         self.plays += 1
@@ -156,21 +168,31 @@ class Ours:
             self.agent.submit((self.plays, key), self.work.query(*key, lengths))
 
         play = Free(self.work, turns, modes, submit)
-        while play.left:
-            for name, decision in self.agent.collect(0.0):
-                count, key = cast(tuple[int, Asked], name)
-                if count != self.plays:  # Of a play that was cut.
-                    continue
-                assert decision.error is None, f"{decision.error}\n{decision.traceback}"
-                trace, action = lengths or self.work.lengths(*key[:2])
-                generated = decision.trace_tokens, decision.action_tokens
-                assert generated == (0 if key[2] == "prompt" else trace, action), (key, generated)
-                leg.add(key[2])
-                leg.prefilled += decision.prefilled_tokens
-                play.done(key)
+        try:
+            while play.left:
+                leg.passes += 1
+                for name, decision in self.agent.collect(0.0):
+                    count, key = cast(tuple[int, Asked], name)
+                    assert count == self.plays and decision.error is None, f"{decision.error}\n{decision.traceback}"
+                    trace, action = lengths or self.work.lengths(*key[:2])
+                    generated = decision.trace_tokens, decision.action_tokens
+                    assert generated == (0 if key[2] == "prompt" else trace, action), (key, generated)
+                    leg.decisions += 1
+                    leg.prefilled += decision.prefilled_tokens
+                    play.done(key)
+        except BaseException:  # Cut: nothing of it may be left for the next.
+            self.agent.clear_cache()
+            raise
 
     def close(self) -> None:
-        self.agent.clear_cache()
+        """Give the memory back, and the model its own attention."""
+        model = self.agent._model
+        self.agent.close()
+        model.set_attn_implementation(self.attention)
+
+
+def _cut(requests: Sequence[tuple[list[int], int]], most: int) -> list[tuple[list[int], int]]:
+    return [(ids, min(tokens, most)) for ids, tokens in requests]
 
 
 class Generate:
@@ -179,15 +201,27 @@ class Generate:
     def __init__(self, model: Any, tokenizer: Any, work: Workload) -> None:
         self.model, self.pad, self.work, self.chat = model, tokenizer.pad_token_id, work, Chat(tokenizer)
 
-    def prime(self, turn: int) -> None:
-        """Do nothing: it keeps nothing."""
+    def measure(self, turns: Sequence[int], clock: Callable[[Callable[[], None]], float]) -> float:
+        """Return the seconds of both modes in the first of some turns, times the number of turns.
 
-    def play(self, turns: Sequence[int], modes: Sequence[Mode], leg: Leg, lengths: tuple[int, int] | None = None) -> None:
-        for turn in turns:
-            for mode in modes:
-                queries = [self.work.query(episode, turn, mode, lengths) for episode in range(self.work.episodes)]
-                self._turn([self.work.request(self.chat, query) for query in queries])
-                leg.add(mode, len(queries))
+        A batch is computed until its longest row is done, each step costs nearly the same, and later ones a little more: so the
+        steps beyond `Workload.computed` are reckoned at what the first ones take, which favours it.
+
+        Args:
+            turns: to be played.
+            clock: runs something and returns its seconds.
+        """
+        total, (short, long) = 0.0, self.work.computed
+        for mode in MODES:
+            requests = [self.work.request(self.chat, self.work.query(e, turns[0], mode)) for e in range(self.work.episodes)]
+            steps = max(tokens for _, tokens in requests)
+            begin, more = (clock(partial(self._turn, _cut(requests, most))) for most in (short, long))
+            total += more + max(0, steps - long) * max(0.0, more - begin) / (long - short)
+        return total * len(turns)
+
+    def warm(self, turn: int) -> None:
+        """Compute a short batch."""
+        self._turn([(self.work.request(self.chat, self.work.query(e, turn, "cot"))[0], 2) for e in range(self.work.episodes)])
 
     def _turn(self, requests: Sequence[tuple[list[int], int]]) -> None:
         import torch
@@ -215,14 +249,18 @@ class Generate:
 
 
 class ContinuousBatching:
-    """Transformers' continuous batching: paged SDPA (its flash kernels are not there), block sharing, its own CUDA graphs."""
+    """Transformers' continuous batching with block sharing and paged SDPA, for which it takes no CUDA graphs.
+
+    Its flash kernels, which it prefers, are packages of their own.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, work: Workload) -> None:
         import transformers
 
         self.work, self.chat, self.model = work, Chat(tokenizer), model
         block = 64
-        longest = max(work.prompt_length(self.chat, episode, work.turns) for episode in range(work.episodes))
+        last = max(window[-1] for window in work.windows)
+        longest = max(work.prompt_length(self.chat, episode, last) for episode in range(work.episodes))
         blocks = work.episodes * ((longest + work.trace[1] + 64) // block + 4)
         self.attention = model.config._attn_implementation
         model.set_attn_implementation("paged|sdpa")
@@ -231,30 +269,48 @@ class ContinuousBatching:
                 do_sample=False, eos_token_id=-1, pad_token_id=tokenizer.pad_token_id, max_new_tokens=1
             ),
             continuous_batching_config=transformers.ContinuousBatchingConfig(
-                block_size=block, num_blocks=blocks, max_batch_tokens=2048, allow_block_sharing=True
+                block_size=block, num_blocks=blocks, max_batch_tokens=1024, allow_block_sharing=True
             ),
         )
         self.manager.start()
         self.plays = 0
 
-    def prime(self, turn: int) -> None:
-        """Compute the prompts up to a turn."""
-        if turn >= 1:
-            self.play((turn,), ("prompt",), Leg(), (1, 1))
+    def measure(self, turns: Sequence[int], clock: Callable[[Callable[[], None]], float]) -> float:
+        """Return the seconds of both modes in some turns, the prompts up to the turn before computed already.
 
-    def play(self, turns: Sequence[int], modes: Sequence[Mode], leg: Leg, lengths: tuple[int, int] | None = None) -> None:
+        Counted are what the new part of the prompts and the first few tokens take (`Workload.computed`), and for all other
+        tokens the time of a step in which every episode reasons, as if no step had fewer rows: that favours it.
+
+        Args:
+            turns: to be played.
+            clock: runs something and returns its seconds.
+        """
+        work, (short, long) = self.work, self.work.computed
+        self._play(turns[0] - 1, 1)
+        begin = min(clock(partial(self._play, turn, short)) for turn in turns)
+        again, more = (clock(partial(self._play, turns[-1], most)) for most in (short, long))  # Without a new part.
+        step = max(0.0, more - again) / (long - short)
+        asked = (
+            work.request(self.chat, work.query(e, turn, mode)) for e in range(work.episodes) for turn in turns for mode in MODES
+        )
+        return begin * len(turns) + sum(max(0, tokens - short) for _, tokens in asked) / work.episodes * step
+
+    def warm(self, turn: int) -> None:
+        """Compute a short turn."""
+        self._play(turn, 2)
+
+    def _play(self, turn: int, most: int) -> None:
+        """Answer a turn in both modes, with so many tokens at most."""
         self.plays += 1
         asked: set[str] = set()
-
-        def submit(key: Asked) -> None:
-            ids, tokens = self.work.request(self.chat, self.work.query(*key, lengths))
-            name = "/".join(map(str, (self.plays, *key)))
-            asked.add(name)
-            self.manager.add_request(ids, request_id=name, max_new_tokens=tokens, eos_token_id=-1)
-
         try:
-            play = Free(self.work, turns, modes, submit)
-            while play.left:
+            for episode in range(self.work.episodes):
+                for mode in MODES:
+                    ids, tokens = self.work.request(self.chat, self.work.query(episode, turn, mode))
+                    name = f"{self.plays}/{episode}/{mode}"
+                    asked.add(name)
+                    self.manager.add_request(ids, request_id=name, max_new_tokens=min(most, tokens), eos_token_id=-1)
+            while asked:
                 if not self.manager.is_running():
                     raise RuntimeError("its generation thread ended")
                 result = self.manager.get_result(timeout=0.05)
@@ -264,11 +320,8 @@ class ContinuousBatching:
                     raise RuntimeError(result.error)
                 if result.is_finished():
                     asked.remove(result.request_id)
-                    _, episode, turn, mode = result.request_id.split("/")
-                    leg.add(cast(Mode, mode))
-                    play.done((int(episode), int(turn), cast(Mode, mode)))
         finally:
-            for name in asked:  # Where the play was cut.
+            for name in asked:  # Where it was cut.
                 self.manager.cancel_request(name)
 
     def close(self) -> None:

@@ -28,23 +28,32 @@ python=${PYTHON:-python3}
 load_bytes=$((${LOAD_MB:-44} * 1000000))
 part_bytes=14000000
 needed='gymnasium farama-notifications pydantic pydantic-core annotated-types typing-inspection gguf'
-needed+=' trl datasets dill multiprocess' # What training's figures stand beside.
+beside='trl datasets dill multiprocess' # What training's figures stand beside; in a folder of its own, for transformers imports datasets
+# wherever it finds it.
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 mkdir -p "$folder"
 rm -rf "$folder"/load-*
-mkdir "$folder/load-1"
+mkdir -p "$folder/load-1/beside"
 
-pins=()
-for name in $needed; do
-    pin=$(grep -iE "^${name//-/[-_]}==" "$root/constraints.txt") || { echo "pack.sh: constraints.txt has no version of $name" >&2; exit 1; }
-    pins+=("$pin")
-done
 platforms=()
 for platform in manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1; do platforms+=(--platform "${platform}_x86_64"); done
-"$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version "${PYTHON_VERSION:-3.12}" --implementation cp "${platforms[@]}" \
-    --dest "$folder/load-1" "${pins[@]}"
+# download FOLDER NAME...: wheels of the tested versions.
+download() {
+    local into=$1 name pin pins=()
+    shift
+    for name in "$@"; do
+        pin=$(grep -iE "^${name//-/[-_]}==" "$root/constraints.txt") || { echo "pack.sh: constraints.txt has no $name" >&2; exit 1; }
+        pins+=("$pin")
+    done
+    "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version "${PYTHON_VERSION:-3.12}" --implementation cp \
+        "${platforms[@]}" --dest "$into" "${pins[@]}"
+}
+# shellcheck disable=SC2086 # Names, one a word.
+download "$folder/load-1" $needed
+# shellcheck disable=SC2086
+download "$folder/load-1/beside" $beside
 
 # The wheel is built of a copy, so that nothing is left behind in the checkout.
 mkdir "$scratch/tree"
@@ -79,5 +88,5 @@ for part in "$scratch"/*.part-*; do
     fi
     mv "$part" "$folder/load-$load/"
 done
-(cd "$folder" && sha256sum load-*/*) >"$folder/sha256"
+(cd "$folder" && find load-* -type f -exec sha256sum {} +) >"$folder/sha256"
 du -sh "$folder"/load-*

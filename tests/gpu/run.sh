@@ -8,6 +8,7 @@
 # installed into $SITE first. --tiny takes toy sizes, for a dry run on a CPU; --shapes, --windows: of the engine's figures. Parts: correctness, attention, engine, training,
 # study; each has a share of the time, and what an earlier one leaves goes to the later ones. SECONDS 0 only installs the loads.
 set -u
+shopt -s nullglob
 root=$(cd "$(dirname "$0")/../.." && pwd)
 [ $# -ge 2 ] || { echo "usage: run.sh SECONDS OUT [--tiny] [--only PART,PART] [--shapes 0.6B,4B] [--windows 14-15] [LOAD...]" >&2; exit 2; }
 limit=$1 out=$2
@@ -33,15 +34,16 @@ SECONDS=0
 say() { echo "== $*" | tee -a "$log"; }
 
 for load in ${loads[@]+"${loads[@]}"}; do
-    if compgen -G "$load/*.whl" >/dev/null && [ ! -e "$site/packages/.complete" ]; then
-        # Without dependencies: nothing may stand before the machine's own torch, transformers and numpy.
-        "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$site/packages" "$load"/*.whl 2>&1 |
+    # Without dependencies: nothing may stand before the machine's own torch, transformers and numpy.
+    for wheels in packages:"$load" beside:"$load/beside"; do
+        target=$site/${wheels%%:*} wheels=${wheels#*:}
+        compgen -G "$wheels/*.whl" >/dev/null && [ ! -e "$target.complete" ] || continue
+        "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$target" "$wheels"/*.whl 2>&1 |
             tee -a "$log"
-        [ "${PIPESTATUS[0]}" -eq 0 ] && touch "$site/packages/.complete"
-    fi
+        [ "${PIPESTATUS[0]}" -ne 0 ] || touch "$target.complete"
+    done
     mkdir -p "$site/parts" "$site/cache/wheels"
     for part in "$load"/*.part-*; do
-        [ -e "$part" ] || continue
         cp "$part" "$site/parts/"
         name=$(basename "${part%.part-*}") count=$((10#${part##*-of-}))
         parts=("$site/parts/$name".part-*)
@@ -55,12 +57,13 @@ for load in ${loads[@]+"${loads[@]}"}; do
         tar -C "$site/$archive" -xzf "$load/$archive.tar.gz"
     done
 done
-if [ "${#loads[@]}" -gt 0 ]; then
-    export PYTHONPATH="$site/packages:$root${PYTHONPATH:+:$PYTHONPATH}" COTBENCH_CACHE=$site/cache
-else
-    export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$root"
+# `tests` through a link: the checkout itself would put its `cotbench/` before the installed one.
+mkdir -p "$site/checkout"
+ln -sfn "$root/tests" "$site/checkout/tests"
+export PYTHONPATH="$site/checkout${PYTHONPATH:+:$PYTHONPATH}"
+if [ -e "$site/packages.complete" ]; then
+    export PYTHONPATH="$site/packages:$PYTHONPATH" COTBENCH_CACHE=$site/cache
 fi
-# Without the working directory: the checkout's `cotbench/` would stand before the installed one.
 export PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
 [ "$limit" -gt 0 ] || exit 0
@@ -87,7 +90,8 @@ part() {
     if [ $cap -lt 10 ]; then say "$name: no time left"; return 0; fi
     say "$name: at most $cap s"
     # A script is told its time; should it not end by itself, it is interrupted soon after.
-    SECONDS_FOR_PART=$cap timeout --signal=INT --kill-after=20 $((cap + 5)) "$@" 2>&1 | tee -a "$log"
+    # A shell that runs in the background has SIGINT ignored, and so would have what it starts.
+    SECONDS_FOR_PART=$cap env --default-signal=INT timeout --signal=INT --kill-after=20 $((cap + 5)) "$@" 2>&1 | tee -a "$log"
     status=${PIPESTATUS[0]}
     say "$name: $((SECONDS - begun)) s, exit status $status"
 }
@@ -100,11 +104,22 @@ script() {
     part "$name" "$share" bash -c 'exec "$@" --seconds "$SECONDS_FOR_PART"' script "$python" "$file" "$@"
 }
 
-part correctness 25 "$python" -m pytest -q --maxfail=20 -p no:cacheprovider -o addopts= --import-mode=importlib --durations=5 \
-    -m gpu tests/gpu
+part correctness 25 "$python" -m pytest -q --maxfail=20 -p no:cacheprovider -o addopts= --import-mode=importlib --durations=5 --tb=short \
+    -m gpu tests/gpu/test_smoke.py tests/gpu/test_[!s]*.py # The simplest first.
 script tests/gpu/attention_variants.py 15 attention ${tiny[@]+"${tiny[@]}"}
 script tests/benchmarks/bench_gpu.py 40 engine --shapes "$shapes" --windows "$windows" ${tiny[@]+"${tiny[@]}"} --out "$out/figures.jsonl"
+before=${PYTHONPATH:-}
+case ",${only:-training}," in *,training,*)
+    if [ -d "$site/beside" ]; then
+        export PYTHONPATH="$before:$site/beside"
+        if ! "$python" -c 'import datasets, transformers, trl; transformers.Trainer, trl.SFTTrainer' 2>"$site/beside.log"; then
+            say "training: TRL cannot be imported here: $(tail -1 "$site/beside.log")"
+            export PYTHONPATH=$before
+        fi
+    fi
+esac
 script tests/gpu/train_figures.py 30 training ${tiny[@]+"${tiny[@]}"}
+export PYTHONPATH=$before
 
 cotbench=("$python" -m cotbench)
 if [ "${#tiny[@]}" -gt 0 ]; then
