@@ -94,7 +94,7 @@ def test_float32_answers_are_those_of_the_plain_loop(cuda: Any, kind: str) -> No
 def test_sampled_answers_depend_on_query_and_seed_alone(cuda: Any) -> None:
     model, words = _model("llama", cuda)
     warm = Elicitation(trace_tokens=24, action_tokens=8, temperature=1.0, top_p=0.9)
-    queries = [state(turn, "cot", warm, name, seed=turn) for turn in range(3) for name in "abcd"]
+    queries = [state(turn, "cot", warm, str(name), seed=4 * turn + name) for turn in range(3) for name in range(4)]
     answers = []
     for order in (queries, queries[::-1]):
         agent = HFAgent.from_model(model, words, attn="batched", cache_gb=1)
