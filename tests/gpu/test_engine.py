@@ -91,6 +91,20 @@ def test_float32_answers_are_those_of_the_plain_loop(cuda: Any, kind: str) -> No
     _same(_decided(HFAgent.from_model(model, words, attn="batched", cache_gb=1e-6, drafts=True), queries), plain)
 
 
+def test_sampled_answers_depend_on_query_and_seed_alone(cuda: Any) -> None:
+    model, words = _model("llama", cuda)
+    warm = Elicitation(trace_tokens=24, action_tokens=8, temperature=1.0, top_p=0.9)
+    queries = [state(turn, "cot", warm, str(name), seed=4 * turn + name) for turn in range(3) for name in range(4)]
+    answers = []
+    for order in (queries, queries[::-1]):
+        agent = HFAgent.from_model(model, words, attn="batched", cache_gb=1)
+        agent._engine.runner.samples_candidates = True  # type: ignore[union-attr]
+        decided = dict(zip(order, _decided(agent, order), strict=True))
+        answers.append([_answer(decided[query]) for query in queries])
+        agent.close()
+    assert answers[0] == answers[1] and len(set(answers[0])) > 3
+
+
 def test_compiled_layers_change_float32_answers_by_rounding_alone(cuda: Any) -> None:
     model, words = _model("qwen", cuda)
     queries = [state(turn, "cot", ASKED, name) for turn in range(3) for name in "abc"]

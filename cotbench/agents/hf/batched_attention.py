@@ -11,20 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from cotbench.agents.hf.batched_pass import BatchedPass
-from cotbench.agents.hf.block_pool import BlockPool, LayerShape
+from cotbench.agents.hf.block_pool import BlockPool
 from cotbench.agents.hf.kv_cache import BLOCK
 
 _SCORES_AT_ONCE = 2**26
 """Scores that `gather_attention` holds at once, over which it takes fewer tiles at a time."""
-
-_LARGEST_HEAD = 256
-"""Numbers of a key or value that fit into the shared memory of a multiprocessor, a block of them at a time."""
-
-_KERNEL_DTYPES = ("torch.float32", "torch.bfloat16", "torch.float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +34,9 @@ LayerAttention = Callable[[Any, Any, Any, BatchedPass, AttentionRule], Any]
 """(query (tokens, heads, key size), pool keys, pool values, pass, rule) -> (tokens, heads, value size)."""
 
 
-def kernel_error(pool: BlockPool) -> str | None:
-    """Return why the attention kernel cannot be used for a model's layers; None where it can."""
-    return next((reason for shape in pool.shapes.values() if (reason := _shape_error(shape))), None) or _place_error(pool)
-
-
-def _shape_error(shape: LayerShape) -> str | None:
-    size = max(shape.key_size, shape.value_size)
-    return f"heads of {size} numbers (the kernel: at most {_LARGEST_HEAD})" if size > _LARGEST_HEAD else None
-
-
-def _place_error(pool: BlockPool) -> str | None:
-    if pool.device.type != "cuda":
-        return f"a model on {pool.device.type}"
-    if str(pool.dtype) not in _KERNEL_DTYPES:
-        return f"numbers of {str(pool.dtype).removeprefix('torch.')}"
-    return None if find_spec("triton") is not None else "triton is not installed"
-
-
 def attention_kernel(pool: BlockPool) -> LayerAttention:
     """Return the function that computes a layer's attention."""
-    if kernel_error(pool) is not None:
+    if pool.kernel_error is not None:
         return gather_attention
     from cotbench.agents.hf.triton_attention import paged_attention
 
@@ -69,7 +45,7 @@ def attention_kernel(pool: BlockPool) -> LayerAttention:
 
 def write_keys(keys: Any, values: Any, layer: tuple[Any, Any], meta: BatchedPass) -> None:
     """Write a layer's new keys and values, each (tokens, key heads, size), to their places in the pool."""
-    if keys.is_cuda and kernel_error(meta.pool) is None:
+    if meta.pool.kernel_error is None:
         from cotbench.agents.hf.triton_attention import write_blocks
 
         write_blocks(keys, values, layer, meta.slots)

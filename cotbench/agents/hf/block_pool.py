@@ -9,6 +9,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 from cotbench.agents.hf.kv_cache import BLOCK
@@ -18,6 +20,12 @@ _FIRST_SHARE = 8
 
 _LEAST_BLOCKS = 16
 """Blocks of the smallest pool."""
+
+_LARGEST_HEAD = 256
+"""Numbers of a key or value at most, so that a block of them fits into the shared memory of a multiprocessor."""
+
+_KERNEL_DTYPES = ("float32", "bfloat16", "float16")
+"""Number formats that the attention kernel knows."""
 
 SPARE_BLOCK = 0
 """The block that rows without a sequence (a filled-up batch) write to; no cache holds it."""
@@ -59,6 +67,18 @@ class BlockPool:
         self._free: list[int] = []
         self._layers: dict[int, tuple[Any, Any]] = {}
 
+    @cached_property
+    def kernel_error(self) -> str | None:
+        """Return why the attention kernel (`triton_attention`) cannot be used; None where it can."""
+        largest = max(max(shape.key_size, shape.value_size) for shape in self.shapes.values())
+        if largest > _LARGEST_HEAD:
+            return f"heads of {largest} numbers (the kernel: at most {_LARGEST_HEAD})"
+        if self.device.type != "cuda":
+            return f"a model on {self.device.type}"
+        if (dtype := str(self.dtype).removeprefix("torch.")) not in _KERNEL_DTYPES:
+            return f"numbers of {dtype}"
+        return None if find_spec("triton") is not None else "triton is not installed"
+
     @property
     def nbytes(self) -> int:
         """Return the memory held, in bytes."""
@@ -84,11 +104,14 @@ class BlockPool:
         self.version += 1
 
     def _grow(self, missing: int) -> None:
-        """Make room for more blocks: up to the budget by doubling, beyond it by what is needed."""
+        """Make room for more blocks: up to the budget by doubling, beyond it by an eighth."""
         import torch
 
-        first = max(_LEAST_BLOCKS, self._budget // _FIRST_SHARE)
-        wanted = max(first, min(2 * self._blocks, self._budget), self._blocks + missing + (self._blocks == 0))
+        self.version += 1  # Before the first tensor moves: the growth may fail half-way.
+        held = self._blocks
+        needed = held + missing + (held == 0)  # The spare block is nobody's.
+        most = self._budget if needed <= self._budget else needed + held // _FIRST_SHARE
+        wanted = min(max(_LEAST_BLOCKS, self._budget // _FIRST_SHARE, 2 * held, needed), most)
         for number, shape in self.shapes.items():
             old = self._layers.get(number)
             pair = []
@@ -105,7 +128,6 @@ class BlockPool:
         first_new = max(self._blocks, SPARE_BLOCK + 1)
         self._free = [*range(wanted - 1, first_new - 1, -1), *self._free]
         self._blocks = wanted
-        self.version += 1
 
 
 class PagedCache:

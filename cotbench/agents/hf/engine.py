@@ -15,7 +15,6 @@ from typing import Any
 
 from cotbench.agents.decisions import error_decision
 from cotbench.agents.hf.attention import TokenSpan, forward
-from cotbench.agents.hf.batched_attention import kernel_error
 from cotbench.agents.hf.block_pool import BlockPool, PagedCache
 from cotbench.agents.hf.continuation import Continuation
 from cotbench.agents.hf.kv_cache import BLOCK, KVCache
@@ -92,7 +91,7 @@ class Engine:
         """Return what the manifest records of batched attention: the kernel, or why there is none."""
         if self._pool is None:
             return {}
-        reason = kernel_error(self._pool)
+        reason = self._pool.kernel_error
         return {"batched_attention": "kernel" if reason is None else f"gather: {reason}"}
 
     def submit(self, key: Key, query: Query) -> None:

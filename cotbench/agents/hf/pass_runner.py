@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotbench.agents.hf.attention import TokenSpan
-from cotbench.agents.hf.batched_attention import kernel_error
 from cotbench.agents.hf.batched_forward import (
     ChosenRows,
     advance,
@@ -71,7 +70,7 @@ class PassRunner:
 
     def __init__(self, model: Any, pool: BlockPool, *, graphs: bool = True, compile_after: int | None = None) -> None:
         self._model, self._pool = model, pool
-        self.eager_reason = kernel_error(pool) if graphs else "graphs=false"
+        self.eager_reason = pool.kernel_error if graphs else "graphs=false"
         self.samples_candidates = pool.device.type == "cuda"
         self.compile_after = compile_after
         self._compiled: CompiledLayers | None = None

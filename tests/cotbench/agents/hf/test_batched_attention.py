@@ -14,7 +14,6 @@ from tests.conftest import needs_hf
 pytestmark = needs_hf
 
 from cotbench.agents.hf.attention import TokenSpan, forward, install_attention
-from cotbench.agents.hf.batched_attention import kernel_error
 from cotbench.agents.hf.batched_forward import batched_forward, open_pool
 from cotbench.agents.hf.block_pool import SPARE_BLOCK, BlockPool, LayerShape, PagedCache
 from cotbench.agents.hf.kv_cache import BLOCK, KVCache
@@ -190,7 +189,7 @@ def test_the_reason_for_the_plain_way_is_named() -> None:
     import torch
 
     pool = BlockPool({0: LayerShape(1, 512, 512)}, torch.float32, torch.device("cpu"), 1)
-    assert kernel_error(pool) == "heads of 512 numbers (the kernel: at most 256)"
+    assert pool.kernel_error == "heads of 512 numbers (the kernel: at most 256)"
 
 
 def test_a_token_is_drawn_from_the_nucleus_whatever_reaches_the_host() -> None:
