@@ -57,7 +57,7 @@ class _ChunkedNLL(torch.autograd.Function):  # type: ignore[misc]
         cast, head, target, normaliser = ctx.saved_tensors
         of_hidden, of_weight = ctx.needs_input_grad[:2]
         hidden_grad = torch.empty_like(cast) if of_hidden else None
-        weight_grad = None
+        weight_grad, grad = None, grad.contiguous()  # A sum's gradient is one number, and would be compiled for once more.
         for start in range(0, len(cast), ctx.rows):
             piece = slice(start, start + ctx.rows)
             given = (cast[piece] @ head.T, normaliser[piece], target[piece], grad[piece])
