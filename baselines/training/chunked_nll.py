@@ -46,7 +46,8 @@ class _ChunkedNLL(torch.autograd.Function):  # type: ignore[misc]
         normaliser = torch.empty_like(nll)
         for start in range(0, len(hidden), rows):
             piece = slice(start, start + rows)
-            normaliser[piece], nll[piece] = _on(hidden.device, _normalised)(cast[piece] @ head.T, target[piece])
+            # Copies of the pieces: for views a compiler looks at what they are views of, and compiles anew for its size.
+            normaliser[piece], nll[piece] = _on(hidden.device, _normalised)(cast[piece] @ head.T, target[piece].clone())
         ctx.save_for_backward(cast, head, target, normaliser)
         ctx.rows, ctx.dtypes = rows, (hidden.dtype, weight.dtype)
         return nll
@@ -60,8 +61,8 @@ class _ChunkedNLL(torch.autograd.Function):  # type: ignore[misc]
         weight_grad = None
         for start in range(0, len(cast), ctx.rows):
             piece = slice(start, start + ctx.rows)
-            given = (cast[piece] @ head.T, normaliser[piece], target[piece], grad[piece])
-            share = _on(cast.device, _logits_gradient)(*given)
+            given = (one[piece].clone(memory_format=torch.contiguous_format) for one in (normaliser, target, grad))
+            share = _on(cast.device, _logits_gradient)(cast[piece] @ head.T, *given)
             if hidden_grad is not None:
                 hidden_grad[piece] = share @ head
             if of_weight:

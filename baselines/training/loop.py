@@ -146,10 +146,10 @@ def fit(
     try:
         with disk_full_as_error(Path(args.output_dir)), hold.held():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+            if trainer.stopping and hold.number is None:
+                hold.number = signal.SIGTERM  # Another process was told to stop.
     finally:
         uncompile_layers(trainable.model)
-        if trainer.stopping and hold.number is None:
-            hold.number = signal.SIGTERM  # Another process was told to stop.
     return trainer
 
 

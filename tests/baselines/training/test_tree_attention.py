@@ -185,6 +185,32 @@ def test_pieces_have_the_loss_and_gradients_of_the_whole(rows: int | None) -> No
     assert torch.allclose(alone, wanted[0], atol=1e-6)
 
 
+@pytest.mark.slow
+def test_pieces_of_any_length_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from cotbench.baselines.training import chunked_nll
+
+    torch._dynamo.reset()
+    real = torch.compile
+    monkeypatch.setattr(chunked_nll, "_on", lambda _, compute: real(compute, dynamic=True, backend="aot_eager"))
+    torch.manual_seed(0)
+    hidden, weight, target = (
+        torch.randn(50, 16).requires_grad_(),
+        torch.randn(300, 16).requires_grad_(),
+        torch.randint(300, (50,)),
+    )
+    expected = torch.nn.functional.cross_entropy(hidden @ weight.T, target, reduction="none").sum()
+    wanted = torch.autograd.grad(expected, [hidden, weight])
+    found = torch.autograd.grad(chunked_nll.chunked_nll(hidden, weight, target, rows=16).sum(), [hidden, weight])
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(found, wanted, strict=True))
+    torch.compiler.set_stance("fail_on_recompile")
+    try:
+        chunked_nll.chunked_nll(hidden[:33], weight, target[:33], rows=20).sum().backward()
+    finally:
+        torch.compiler.set_stance("default")
+
+
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=12), st.integers(1, 4))
 def test_buckets_pad_as_little_as_their_number_allows(lengths: list[int], count: int) -> None:
     def padding(buckets: Any) -> int:
