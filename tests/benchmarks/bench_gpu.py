@@ -259,7 +259,7 @@ def _measure_ours(bench: Bench, model: Any, tokenizer: Any, work: Workload, band
         torch.cuda.reset_peak_memory_stats()
     ours = Ours(model, tokenizer, work, cache_gb)
     try:
-        window, early = work.windows[0], work.windows[0][0] - 3
+        window, early = work.windows[0], max(1, work.windows[0][0] - 3)
         kinds = {name: value for name, value in ours.agent.describe().items() if "attention" in name}
         print(f"  {bench.shape} ours, {kinds}; warming up {bench.clock(lambda: ours.warm(early)):.1f} s", flush=True)
         if ours.compiles:
@@ -287,7 +287,7 @@ def _measure_other(bench: Bench, name: str, model: Any, tokenizer: Any, work: Wo
     engine: Any = {"generate": Generate, "cb": ContinuousBatching}[name](model, tokenizer, work)
     try:
         begun = time.perf_counter()
-        engine.warm(work.windows[0][0] - 2)
+        engine.warm(max(1, work.windows[0][0] - 2))
         print(f"  {bench.shape} {name}, warming up: {time.perf_counter() - begun:.1f} s", flush=True)
         for first, last in work.windows:
             turns, begun = range(first, last + 1), time.perf_counter()
