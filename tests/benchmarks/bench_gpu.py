@@ -258,24 +258,26 @@ def _measure_ours(bench: Bench, model: Any, tokenizer: Any, work: Workload, band
         cache_gb = 1.1 * work.episodes * (longest + 2 * work.trace[1] + 128) * sizes.token / 1e9
         torch.cuda.reset_peak_memory_stats()
     ours = Ours(model, tokenizer, work, cache_gb)
-    window, early = work.windows[0], work.windows[0][0] - 3
-    kinds = {name: value for name, value in ours.agent.describe().items() if "attention" in name}
-    print(f"  {bench.shape} ours, {kinds}; warming up {bench.clock(lambda: ours.warm(early)):.1f} s", flush=True)
-    if ours.compiles:
-        if first:
-            _measure_window(bench, ours, window, MODES, 1, _UNCOMPILED)
-        ours.compile_soon()
-        print(f"  {bench.shape} ours, compiling and warming up: {bench.clock(lambda: ours.warm(early)):.1f} s", flush=True)
-    _measure_window(bench, ours, window, MODES, 2)
-    _measure_window(bench, ours, window, ("cot",), 2)
-    turn = work.windows[0][-1]
-    bench.attempt("decode step", bench.left, lambda: _decode_share(bench, ours, sizes, bandwidth, turn))
-    for window in work.windows[1:]:
-        _measure_window(bench, ours, window, MODES, 1)
-    if cache_gb is not None:
-        peak, budget = torch.cuda.max_memory_allocated() / 1e9, sizes.weights / 1e9 + cache_gb
-        bench.put("ours, peak memory / (weights + cache budget)", peak / budget, "x", peak_gb=peak, budget_gb=budget)
-    ours.close()
+    try:
+        window, early = work.windows[0], max(1, work.windows[0][0] - 3)
+        kinds = {name: value for name, value in ours.agent.describe().items() if "attention" in name}
+        print(f"  {bench.shape} ours, {kinds}; warming up {bench.clock(lambda: ours.warm(early)):.1f} s", flush=True)
+        if ours.compiles:
+            if first:
+                _measure_window(bench, ours, window, MODES, 1, _UNCOMPILED)
+            ours.compile_soon()
+            print(f"  {bench.shape} ours, compiling and warming up: {bench.clock(lambda: ours.warm(early)):.1f} s", flush=True)
+        _measure_window(bench, ours, window, MODES, 2)
+        _measure_window(bench, ours, window, ("cot",), 2)
+        turn = work.windows[0][-1]
+        bench.attempt("decode step", bench.left, lambda: _decode_share(bench, ours, sizes, bandwidth, turn))
+        for window in work.windows[1:]:
+            _measure_window(bench, ours, window, MODES, 1)
+        if cache_gb is not None:
+            peak, budget = torch.cuda.max_memory_allocated() / 1e9, sizes.weights / 1e9 + cache_gb
+            bench.put("ours, peak memory / (weights + cache budget)", peak / budget, "x", peak_gb=peak, budget_gb=budget)
+    finally:
+        ours.close()
     small = Ours(model, tokenizer, few, cache_gb)
     bench.attempt("prefilled tokens", bench.left, lambda: _prefilled(bench, small, (work.turns // 3, work.turns)))
     small.close()
@@ -285,7 +287,7 @@ def _measure_other(bench: Bench, name: str, model: Any, tokenizer: Any, work: Wo
     engine: Any = {"generate": Generate, "cb": ContinuousBatching}[name](model, tokenizer, work)
     try:
         begun = time.perf_counter()
-        engine.warm(work.windows[0][0] - 2)
+        engine.warm(max(1, work.windows[0][0] - 2))
         print(f"  {bench.shape} {name}, warming up: {time.perf_counter() - begun:.1f} s", flush=True)
         for first, last in work.windows:
             turns, begun = range(first, last + 1), time.perf_counter()

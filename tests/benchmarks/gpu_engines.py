@@ -73,6 +73,8 @@ class Workload:
         return chance.randint(*self.trace), chance.randint(*self.action)
 
     def query(self, episode: int, turn: int, mode: Mode, lengths: tuple[int, int] | None = None) -> Query:
+        """Return what is asked at a turn, from 1; `lengths` are those of trace and action, in tokens."""
+        assert turn >= 1, turn
         trace, action = lengths or self.lengths(episode, turn)
         elicitation = Elicitation(trace_tokens=trace, action_tokens=action)
         return Query(f"e{episode}", "", "t", turn, mode, self.states[episode][turn - 1], elicitation)
@@ -286,7 +288,8 @@ class ContinuousBatching:
             clock: runs something and returns its seconds.
         """
         work, (short, long) = self.work, self.work.computed
-        self._play(turns[0] - 1, 1)
+        if turns[0] > 1:
+            self._play(turns[0] - 1, 1)
         begin = min(clock(partial(self._play, turn, short)) for turn in turns)
         again, more = (clock(partial(self._play, turns[-1], most)) for most in (short, long))  # Without a new part.
         step = max(0.0, more - again) / (long - short)
