@@ -279,8 +279,10 @@ def _measure_ours(bench: Bench, model: Any, tokenizer: Any, work: Workload, band
     finally:
         ours.close()
     small = Ours(model, tokenizer, few, cache_gb)
-    bench.attempt("prefilled tokens", bench.left, lambda: _prefilled(bench, small, (work.turns // 3, work.turns)))
-    small.close()
+    try:
+        bench.attempt("prefilled tokens", bench.left, lambda: _prefilled(bench, small, (work.turns // 3, work.turns)))
+    finally:
+        small.close()
 
 
 def _measure_other(bench: Bench, name: str, model: Any, tokenizer: Any, work: Workload) -> None:

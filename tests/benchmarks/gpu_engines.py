@@ -138,7 +138,7 @@ class Ours:
     """`HFAgent`, as of a model that it has loaded itself."""
 
     def __init__(self, model: Any, tokenizer: Any, work: Workload, cache_gb: float | None) -> None:
-        self.work, self.plays, self.attention = work, 0, model.config._attn_implementation
+        self.work, self.plays, self.model, self.attention = work, 0, model, model.config._attn_implementation
         self.agent = HFAgent.__new__(HFAgent)
         loaded = loading.LoadedModel(model, tokenizer, loading.describe_live(model, tokenizer, "hf:random"))
         self.agent._open(loaded, "hf:random", "auto", None, cache_gb, False, live=False)
@@ -188,9 +188,10 @@ class Ours:
 
     def close(self) -> None:
         """Give the memory back, and the model its own attention."""
-        model = self.agent._model
-        self.agent.close()
-        model.set_attn_implementation(self.attention)
+        try:
+            self.agent.close()
+        finally:  # Also after what was cut while layers were being compiled or a graph captured.
+            self.model.set_attn_implementation(self.attention)
 
 
 def _cut(requests: Sequence[tuple[list[int], int]], most: int) -> list[tuple[list[int], int]]:
