@@ -25,7 +25,8 @@ name = "sft"
 def test_the_presets_are_studies(name: str) -> None:
     config = read_study(name)
     assert config.name == name
-    assert {probe.probe for probe in config.probes} >= {"alignment", "conflict", "attention", "gradient"}
+    inside = set() if name == "small" else {"attention", "gradient"}  # It has to end in minutes on a GPU.
+    assert {probe.probe for probe in config.probes} >= {"alignment", "conflict"} | inside
 
 
 def test_the_small_study_is_what_was_asked_for() -> None:
