@@ -41,6 +41,6 @@ class StudyStatus:
         """Return the line."""
         now = time.monotonic()
         running = [f"{name} {now - since:.0f} s" for name, since in self._running.items()]
-        shown = [f"running: {'; '.join(running)}"] if running else []
+        at_work = [f"running: {'; '.join(running)}"] if running else []
         failed = [f"{self._failed} failed"] if self._failed else []
-        return ", ".join([f"{self._done}/{self._total} stages", *failed, *shown])
+        return ", ".join([f"{self._done}/{self._total} stages", *failed, *at_work])

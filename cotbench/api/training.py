@@ -68,7 +68,7 @@ class Training(Displayed):
 
     def _display(self) -> Display:
         config, data, seen = (self.card.get(name) or {} for name in ("config", "data", "seen"))
-        shown = {
+        fields = {
             "model": config.get("model"),
             "seed": config.get("seed"),
             "training data": _counted(data.get("episodes"), "episodes"),
@@ -78,7 +78,7 @@ class Training(Displayed):
             "masked share of action tokens": None if not seen.get("masked_share") else f"{seen['masked_share']:.1%}",
             "checkpoints": ", ".join(f"{share:.0%}" for _, share in self.checkpoints) or None,
         }
-        rows = tuple((name, str(value)) for name, value in shown.items() if value is not None)
+        rows = tuple((name, str(value)) for name, value in fields.items() if value is not None)
         return Display(
             f"Training by recipe {self.recipe}",
             figures=(", ".join(f"{name}: {value}" for name, value in rows),),

@@ -88,14 +88,14 @@ def hosted_config(framework: str, env: str, elicitation: dict[str, Any] | None =
     Raises:
         UsageError: frameworks chat: nothing can be prefilled, and actions cannot be ranked.
     """
-    asked = Elicitation.for_env(env, **{"style": "template", **(elicitation or {})})
-    if asked.style != "template" or asked.prompt_action != "bare":
+    whole = Elicitation.for_env(env, **{"style": "template", **(elicitation or {})})
+    if whole.style != "template" or whole.prompt_action != "bare":
         raise UsageError(
             f"{framework} sends whole chats, in which no turn can be opened: keep the elicitation's style template and its "
             "prompt_action bare, or play with cotbench run"
         )
     given = {name: value for name, value in options.items() if value is not None}
-    return RunConfig(agent=framework, env=env, elicitation=asked, **given)
+    return RunConfig(agent=framework, env=env, elicitation=whole, **given)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,8 @@ class TRLRollout:
         if mode not in ("cot", "prompt"):
             raise UsageError(f"mode {mode!r} cannot be trained: give cot or prompt")
         options = {"scheme": scheme, "mode": mode, "episodes": episodes, "seed": seed, "max_steps": max_steps}
-        asked = Elicitation.for_env(env, **(elicitation or {}))
-        config = RunConfig.model_validate({"agent": "trl", "env": env, "split": split, "elicitation": asked, **options})
+        whole = Elicitation.for_env(env, **(elicitation or {}))
+        config = RunConfig.model_validate({"agent": "trl", "env": env, "split": split, "elicitation": whole, **options})
         self.plan: RunPlan = make_plan(config, data)
         self.plan.entry.require()
         self._data, self._num_envs, self._workers, self._cache_gb = data, num_envs, workers, cache_gb
@@ -110,9 +110,9 @@ class TRLRollout:
         """
         self._calls += 1
         seed = derive_seed(self.plan.config.seed, "trl", trainer.accelerator.process_index, self._calls)
-        asked = {"temperature": trainer.args.temperature, "top_p": trainer.args.top_p}
+        sampling = {"temperature": trainer.args.temperature, "top_p": trainer.args.top_p}
         rules = self.plan.rules(self._dialect)
-        rules = replace(rules, seed=seed, elicitation=rules.elicitation.model_copy(update=asked), return_tokens=True)
+        rules = replace(rules, seed=seed, elicitation=rules.elicitation.model_copy(update=sampling), return_tokens=True)
         episodes = self._play(prompts, trainer, rules)
         rng = random.Random(seed)
         tokens = [_drawn_tokens(episode, rng) for episode in episodes]

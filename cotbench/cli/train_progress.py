@@ -22,8 +22,8 @@ class ProgressCallback(transformers.TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin to show."""
         if state.is_world_process_zero:
-            shown = self._stack.enter_context(shown_progress("steps", state.max_steps))
-            self._progress = EvenProgress(shown, state.max_steps, state.global_step)
+            bar = self._stack.enter_context(shown_progress("steps", state.max_steps))
+            self._progress = EvenProgress(bar, state.max_steps, state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Store the loss for display."""

@@ -147,20 +147,32 @@ def page_html(page: Page, styles_by_figure: Mapping[str, Mapping[Line, Style]], 
     return _rendered(page, sections, browsed(page.runs, min(episode_bytes, PAGE_BYTES - len(bare.encode()) - 100_000)))
 
 
-def _rendered(page: Page, sections: Sequence[RenderedSection], runs: Sequence[BrowsedRun]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+def page_environment(package: str | None = None) -> Any:
+    """Return the Jinja environment of a page: all text is escaped and printable, and a name that is missing is an error.
 
-    style = palette_css() + _asset("page.css") + (_asset("browser.css") if runs else "")
-    script = _asset("browser.js") if runs else ""
-    environment: Any = Environment(
-        loader=PackageLoader("cotbench", "report"),
+    Args:
+        package: has templates of its own in its folder `templates`; the report's (tables, the episode browser) come after them.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    own = [] if package is None else [PackageLoader(package, "templates")]
+    return Environment(
+        loader=ChoiceLoader([*own, PackageLoader("cotbench", "report")]),
         autoescape=True,
         finalize=printable_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
     )
+
+
+def _rendered(page: Page, sections: Sequence[RenderedSection], runs: Sequence[BrowsedRun]) -> str:
+    from markupsafe import Markup
+
+    style = palette_css() + _asset("page.css") + (_asset("browser.css") if runs else "")
+    script = _asset("browser.js") if runs else ""
+    environment = page_environment()
     environment.filters["typeset"] = typeset
     text: str = environment.get_template("page.html.jinja").render(
         page=page,

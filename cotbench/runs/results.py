@@ -73,9 +73,9 @@ class Run(Displayed):
         return data_frame(rows)
 
     def _display(self) -> Display:
-        shown = self.summary._display()
+        display = self.summary._display()
         unfinished = () if self.finished else (f"NOT FINISHED: {len(self.records)} episodes so far",)
-        return replace(shown, title=f"Run of {shown.title}", notes=(*unfinished, *shown.notes, f"folder: {self.path}"))
+        return replace(display, title=f"Run of {display.title}", notes=(*unfinished, *display.notes, f"folder: {self.path}"))
 
 
 def _fields(decision: Decision) -> dict[str, Any]:

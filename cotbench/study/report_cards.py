@@ -43,11 +43,11 @@ def _cards(scope: Scope, before: str) -> list[Card]:
             True,
         ),
     ]
-    kept = _last(conflict_levels(scope, cell))
-    if kept is not None:
+    level = _last(conflict_levels(scope, cell))
+    if level is not None:
         portion = conflict_headline(scope, scope.data.measures("conflict")[0])
         about = f"share of states, under {portion} of the trace of another state, at the end of training"
-        found.append(("Own action kept under a conflicting trace", about, kept, False))
+        found.append(("Own action kept under a conflicting trace", about, level, False))
     return [
         Card(title, estimate, f"{about}; {where}", signed)
         for title, about, estimate, signed in found

@@ -46,9 +46,9 @@ class View:
 
     def home(self, request: Request) -> Response:
         """Answer with the runs and studies."""
-        asked = {field: request.query_params.get(field, "") for field in FIELDS}
+        filters = {field: request.query_params.get(field, "") for field in FIELDS}
         listing = self._library.listing()
-        return tagged(request, pages.list_page(str(self._library.root), listing, asked))
+        return tagged(request, pages.list_page(str(self._library.root), listing, filters))
 
     def run(self, request: Request) -> Response:
         """Answer with a run."""

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.report.cells import RenderedTable, estimate_text, render_table
-from cotbench.report.html import printable_text
+from cotbench.report.html import page_environment
 from cotbench.runs.comparison import Comparison
 from cotbench.runs.manifest import Manifest
 from cotbench.runs.run_status import RunStatus
@@ -45,22 +45,22 @@ def step_address(folder: str, task: str, mode: str) -> str:
     return f"{run_address(folder)}#{urlencode({'run': folder, 'task': task, 'mode': mode, 'step': '0'}, quote_via=quote)}"
 
 
-def list_page(root: str, listing: Listing, asked: Mapping[str, str]) -> str:
+def list_page(root: str, listing: Listing, filters: Mapping[str, str]) -> str:
     """Render the page of all runs and studies.
 
     Args:
         root: the folder.
         listing: what is in it.
-        asked: filter -> value.
+        filters: filter -> value.
     """
-    runs = chosen_runs(listing.runs, asked)
+    runs = chosen_runs(listing.runs, filters)
     return _rendered(
         "list.html.jinja",
         title="Runs",
         root=root,
         listing=listing,
         runs=runs,
-        choices=choices(listing.runs, asked),
+        choices=choices(listing.runs, filters),
         filtered=len(runs) < len(listing.runs),
         modes=[mode for mode in MODES if any(mode in run.success for run in runs)],
     )
@@ -178,18 +178,7 @@ def _rate(run: RunStatus, mode: Mode) -> tuple[str, str]:
 
 @cache
 def _environment() -> Any:
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    found: Any = Environment(
-        # The tables and the episode browser are those of the report.
-        loader=ChoiceLoader([PackageLoader("cotbench.view", "templates"), PackageLoader("cotbench", "report")]),
-        autoescape=True,
-        finalize=printable_text,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
+    found = page_environment("cotbench.view")
     found.globals |= {
         "asset": lambda name: f"/static/{assets()[name].filename}",
         "run_address": run_address,

@@ -37,28 +37,28 @@ def value_of(run: RunStatus, field: str) -> str:
     return f"{run.scheme}/{run.split}" if field == "split" else str(getattr(run, field))
 
 
-def choices(runs: Sequence[RunStatus], asked: Mapping[str, str]) -> list[Choice]:
+def choices(runs: Sequence[RunStatus], filters: Mapping[str, str]) -> list[Choice]:
     """Return the filters of a form.
 
     Args:
         runs: all runs.
-        asked: filter -> value, as in the address.
+        filters: filter -> value, as in the address.
     """
     found = []
     for field in FIELDS:
-        chosen = asked.get(field, "")
+        chosen = filters.get(field, "")
         values = {value_of(run, field) for run in runs} | ({chosen} if chosen else set())
         ordered = [state for state in STATES if state in values] if field == "state" else []
         found.append(Choice(field, _WORDS[field], (*ordered, *sorted(values - set(ordered))), chosen))
     return found
 
 
-def chosen_runs(runs: Sequence[RunStatus], asked: Mapping[str, str]) -> list[RunStatus]:
+def chosen_runs(runs: Sequence[RunStatus], filters: Mapping[str, str]) -> list[RunStatus]:
     """Return the runs that pass the filters.
 
     Args:
         runs: all runs.
-        asked: filter -> value; empty ones filter nothing.
+        filters: filter -> value; empty ones filter nothing.
     """
-    filters = [(field, asked[field]) for field in FIELDS if asked.get(field)]
-    return [run for run in runs if all(value_of(run, field) == value for field, value in filters)]
+    wanted = [(field, filters[field]) for field in FIELDS if filters.get(field)]
+    return [run for run in runs if all(value_of(run, field) == value for field, value in wanted)]

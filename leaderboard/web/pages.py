@@ -22,7 +22,7 @@ from cotbench.leaderboard.web.board_table import board_table, overview_rows
 from cotbench.leaderboard.web.entry_sections import EntryEpisodes, facts, numbers_table, rerun_rows, type_rows
 from cotbench.leaderboard.web.links import Links
 from cotbench.leaderboard.web.pareto import HEIGHT, pareto_plot
-from cotbench.report.html import printable_text
+from cotbench.report.html import page_environment
 
 ROWS = 100
 """Of a board, on one page."""
@@ -223,17 +223,6 @@ def _rendered(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Any:
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    found: Any = Environment(
-        # The tables and the episode browser are those of the report.
-        loader=ChoiceLoader([PackageLoader("cotbench.leaderboard.web", "templates"), PackageLoader("cotbench", "report")]),
-        autoescape=True,
-        finalize=printable_text,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
+    found = page_environment("cotbench.leaderboard.web")
     found.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     return found
