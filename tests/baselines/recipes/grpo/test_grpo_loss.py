@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cotbench.baselines.recipes.grpo.loss import (  # noqa: E402
+from cotbench.baselines.recipes.grpo.loss import (
     clipped,
     clipped_policy_loss,
     grpo_loss,
@@ -80,7 +80,7 @@ def _trl_loss(kind: str, batch: dict[str, Any], beta: float) -> float:
         current_gradient_accumulation_steps=1,
         _entropy_bonus_enabled=False,
         args=SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1),
-        accelerator=SimpleNamespace(num_processes=1, gather=lambda value: value),
+        accelerator=SimpleNamespace(num_processes=1, gather=lambda value: value, reduce=lambda value, reduction: value),
         _metrics={"train": _Anything()},
     )
     loss = trainer_module.GRPOTrainer._compute_loss(self, None, batch)
