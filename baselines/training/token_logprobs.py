@@ -141,6 +141,15 @@ def row_cost(row: TokenRow, before: TokenRow | None) -> int:
     return len(row.prompt) - shared + len(row.answer)
 
 
+def group_cost(rows: Sequence[TokenRow]) -> int:
+    """Return how many tokens are computed for rows that go through the model at once.
+
+    Args:
+        rows: a group of `row_groups`.
+    """
+    return sum(row_cost(row, rows[place - 1] if place else None) for place, row in enumerate(rows))
+
+
 def row_sums(values: Any, rows: Sequence[TokenRow]) -> Any:
     """Return the sum over each row's tokens.
 

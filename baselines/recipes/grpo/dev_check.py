@@ -1,5 +1,5 @@
-"""Success on split dev at each checkpoint, and early stopping. Invariant: a training stops early by what it wins on `dev` and by
-nothing else; a resumed one knows what it had won before.
+"""Success on split dev at each checkpoint, and early stopping. Invariant: a training stops early by what it wins on `dev` and
+by nothing else; a resumed one knows what it had won before.
 """
 
 from __future__ import annotations

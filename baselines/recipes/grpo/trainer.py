@@ -1,11 +1,11 @@
-"""transformers' Trainer over batches of rollouts. Invariant: a batch is played by the weights that its first update begins with, in
-the process that trains; checkpoints are written between batches alone, so a training killed at any moment and resumed ends with
-the same weights (on a CPU, bit for bit).
+"""transformers' Trainer over batches of rollouts. Invariant: a batch is played by the weights that its first update begins with,
+in the process that trains; checkpoints are written between batches alone, so a training killed at any moment and resumed ends
+with the same weights (on a CPU, bit for bit).
 
-What the Trainer's dataset holds is the schedule: which tasks a batch plays. Optimizer, checkpoints, cards, resuming, adapters and
-trackers are those of the other recipes (`training.trainer`). The log-probabilities that ratios are taken to are those of a
-batch's first update: the weights are still the ones that sampled, so they are recomputed in the trainer's own numerics, and cost
-nothing.
+What the Trainer's dataset holds is the schedule: which tasks a batch plays. Optimizer, checkpoints, cards, resuming, adapters
+and trackers are those of the other recipes (`training.trainer`). The log-probabilities that ratios are taken to are those of a
+batch's first update: the weights are still the ones that sampled, so they are recomputed in the trainer's own numerics, at no
+cost.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cotbench.baselines.recipes.grpo.config import GRPOConfig
 from cotbench.baselines.recipes.grpo.loss import clipped, grpo_loss, k3
 from cotbench.baselines.recipes.grpo.rollouts import TaskBatch
 from cotbench.baselines.training.batching import TrainingStep
-from cotbench.baselines.training.token_logprobs import TokenRow, row_groups, token_logprobs
+from cotbench.baselines.training.token_logprobs import TokenRow, group_cost, row_groups, token_logprobs
 from cotbench.baselines.training.trainer import TreeTrainer
 from cotbench.errors import CotbenchError
 
@@ -117,7 +117,7 @@ class GRPOTrainer(TreeTrainer):
         model.train()
         loss, numbers = self._learn(model, held, first=update.iteration == 0)
         self._logged.append({**numbers, **(held.batch.numbers if update.iteration == 0 else {})})
-        tokens = sum(len(row.prompt) + len(row.answer) for row in held.batch.rows)
+        tokens = sum(group_cost(group) for group in held.groups)
         self._add_counts(tokens, held.batch.actions, held.batch.actions_in_loss)
         if update.iteration + 1 < self._config.num_iterations:
             self.stopping = False  # Saved between batches alone: nobody could play this one again.
@@ -188,10 +188,13 @@ class GRPOTrainer(TreeTrainer):
 def _nothing_to_learn(config: GRPOConfig, update: int, numbers: Mapping[str, float]) -> str:
     """Return why a training stops whose groups have no variance, and what to do."""
     found = (
-        f"in {config.patience} batches in a row, up to batch {update}, no group had two different rewards, so nothing can be learned "
-        f"(last batch: success {numbers['success']:.2f}, {numbers['unfinished']:.0%} of the episodes not finished, "
+        f"in {config.patience} batches in a row, up to batch {update}, no group had two different rewards, so nothing can be "
+        f"learned (last batch: success {numbers['success']:.2f}, {numbers['unfinished']:.0%} of the episodes not finished, "
         f"{numbers['malformed']:.0%} of the answers malformed)"
     )
     if numbers["success"] > 0.5:
         return f"{found}: the model wins these tasks already; train on others, or raise --group-size"
-    return f"{found}: begin with a checkpoint that wins something (--model), reward the score (--reward score), or raise --group-size"
+    return (
+        f"{found}: begin with a checkpoint that wins something (--model), reward the score (--reward score), or raise "
+        "--group-size"
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cotbench.baselines.training.token_logprobs import TokenRow, row_cost, row_groups, row_sums, row_trees, token_logprobs
+from cotbench.baselines.training.token_logprobs import TokenRow, group_cost, row_groups, row_sums, row_trees, token_logprobs
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -88,8 +88,7 @@ def test_rows_that_continue_each_other_are_computed_once() -> None:
     assert [tree.trunk for tree in trees[:2]] == [(5, 6, 7, 11, 12, 14), (20, 21)]
     numbers = [weight for tree in trees for branch in tree.branches for weight in branch.weights if weight]
     assert numbers == [float(number) for number in range(1, 11)]
-    costs = [row_cost(row, before) for row, before in zip(ROWS, (None, *ROWS), strict=False)]
-    assert sum(costs) == sum(tree.tokens for tree in trees)
+    assert group_cost(ROWS) == sum(tree.tokens for tree in trees)
 
 
 def test_groups_keep_the_order_and_the_bound() -> None:
