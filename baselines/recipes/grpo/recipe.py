@@ -3,9 +3,9 @@ GRPO+). Invariant: tasks of split train are played and nothing else is learned f
 
 As in DeepSeekMath (arXiv 2402.03300): advantages within groups of rollouts of a task, a clipped ratio a token, the divergence
 from the start model in the loss. Adapted to agents: a sample is an episode of many turns; its advantage is that of every token
-that the model wrote in it, and what the harness or the environment wrote is context. `grpo+`: in each update a share of the turns
-is drawn, and their action tokens leave the policy loss; the advantages, the denominator and (unless `kl_on_masked` is off) the
-divergence stay as they are.
+that the model wrote in it, and what the harness or the environment wrote is context. `grpo+`: in each batch a share of the
+turns (an episode's step) is drawn, and their action tokens leave the policy loss; the advantages, the denominator and (unless
+`kl_on_masked` is off) the divergence stay as they are.
 
 What is left out: several processes (one plays and trains); a critic; a bonus for entropy.
 """
@@ -191,14 +191,14 @@ def reference_of(trainable: Any, config: GRPOConfig) -> Callable[[Sequence[Any]]
     """Return a function that computes log-probabilities under the model that the training begins with.
 
     Args:
-        trainable: the model, before the training; of one with an adapter the adapter is switched off, of another a copy is kept.
+        trainable: the model, before the training; its adapter is switched off, or, without one, a copy of it is kept.
         config: the options.
     """
     import torch
 
     from cotbench.baselines.training.token_logprobs import token_logprobs
 
-    adapted = hasattr(trainable.model, "disable_adapter")
+    adapted = config.lora_rank is not None
     model = trainable.model if adapted else copy.deepcopy(trainable.model).requires_grad_(False)
 
     def reference(rows: Sequence[Any]) -> Any:

@@ -1,6 +1,6 @@
-"""transformers' Trainer over batches of rollouts. Invariant: a batch is played by the weights that its first update begins with,
-in the process that trains; checkpoints are written between batches alone, so a training killed at any moment and resumed ends
-with the same weights (on a CPU, bit for bit).
+"""transformers' Trainer over batches of rollouts. Invariant: a batch is played by the weights that its first update begins
+with, in the process that trains; checkpoints are written between batches alone, so a training killed at any moment and resumed
+ends with the same weights (on a CPU, bit for bit).
 
 What the Trainer's dataset holds is the schedule: which tasks a batch plays. Optimizer, checkpoints, cards, resuming, adapters
 and trackers are those of the other recipes (`training.trainer`). The log-probabilities that ratios are taken to are those of a
