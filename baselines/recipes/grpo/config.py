@@ -37,7 +37,7 @@ class GRPOConfig(MaskConfig):
     )
     env: Annotated[str, Flag(panel=TASKS)] = Field("alfworld-gen", description="name of the environment (cotbench list envs)")
     scheme: Annotated[str, Flag(panel=TASKS)] = Field("paper", description="split scheme; tasks of its split train are played")
-    train_tasks: Annotated[int | None, Flag(panel=TASKS, default="all; of large generated splits the first ones")] = Field(
+    train_tasks: Annotated[int | None, Flag(panel=TASKS, default="all")] = Field(
         None, ge=1, description="number of tasks of split train, drawn by the seed"
     )
     max_episode_steps: Annotated[int | None, Flag(panel=TASKS, default="the environment's")] = Field(
@@ -133,6 +133,9 @@ class GRPOConfig(MaskConfig):
     )
     threads: Annotated[int | None, Flag(panel=EXECUTION, default="torch's choice")] = Field(
         None, ge=1, description="number of torch threads"
+    )
+    workers: Annotated[int, Flag(names=("-w",), panel=EXECUTION)] = Field(
+        1, ge=0, description="number of processes that run the environments"
     )
     logging_steps: Annotated[int, Flag(panel=EXECUTION)] = Field(1, ge=1, description="steps between logged numbers")
     report_to: Annotated[tuple[str, ...], Flag(panel=EXECUTION)] = Field(

@@ -142,7 +142,7 @@ def _train(
     record = {**record, "base": trainable.description, "steps": config.steps}
     write_begun(out, record)
     saves = [-(-step // config.num_iterations) * config.num_iterations for step in steps_at(config.checkpoints, config.steps)]
-    player = Player(trainable, plan, dev, config.seed)
+    player = Player(trainable, plan, dev, seed=config.seed, workers=config.workers)
     check = DevCheck(player.dev_success, saves, config.early_stop)
 
     def sample(batch: TaskBatch) -> PolicyBatch:

@@ -11,7 +11,6 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from cotbench.agents.hf.agent import HFAgent
 from cotbench.baselines.data.scored_tasks import check_tasks
@@ -142,12 +141,13 @@ class Player:
         train: the tasks that are trained on, and how they are played.
         dev: the same of split dev; None where it is not played.
         seed: of the training.
+        workers: processes that the environments live in; 0: this one.
     """
 
-    def __init__(self, trainable: TrainableModel, train: RunPlan, dev: RunPlan | None, seed: int) -> None:
+    def __init__(self, trainable: TrainableModel, train: RunPlan, dev: RunPlan | None, *, seed: int, workers: int = 1) -> None:
         self._model = trainable.model.get_base_model() if hasattr(trainable.model, "get_base_model") else trainable.model
         self._own, self._training = trainable.own_attention, str(self._model.config._attn_implementation)
-        self._train, self._dev, self._seed = train, dev, seed
+        self._train, self._dev, self._seed, self._workers = train, dev, seed, workers
         self._envs: list[EnvHandle] = []
         self._model.set_attn_implementation(self._own)
         try:
@@ -168,7 +168,7 @@ class Player:
         rules = replace(_rules(self._train), seed=derive_seed(self._seed, "grpo", batch.update), return_tokens=True)
         flat = [unit for group in units for unit in group]
         if not self._envs:
-            self._envs = _open(self._train, min(len(flat), self._agent.batch))
+            self._envs = self._open(self._train, len(flat))
         episodes = self._played(flat, self._envs, rules)
         return [[episodes[unit.key] for unit in group] for group in units]
 
@@ -182,7 +182,7 @@ class Player:
             return {}
         source = self._dev.entry.source()
         units = [RolloutSpec(task, source.task_type(task), mode) for task in self._dev.tasks for mode in MODES]
-        envs = _open(self._dev, min(len(units), self._agent.batch))
+        envs = self._open(self._dev, len(units))
         try:
             episodes = self._played(units, envs, _rules(self._dev)).values()
         finally:
@@ -206,6 +206,13 @@ class Player:
             play(units, self._agent, envs, rules, collector)
         return collector.episodes
 
+    def _open(self, plan: RunPlan, episodes: int) -> list[EnvHandle]:
+        """Return as many environments as keep the engine busy."""
+        request: set[str] = {"admissible_actions"} if plan.config.elicitation.needs_admissible else set()
+        settings = plan.env_settings(request, None, dialect=plan.entry.dialect_of(plan.tasks, None))
+        count = min(episodes, self._agent.batch)
+        return open_envs(settings, count, min(count, self._workers))
+
     @contextmanager
     def _answering(self) -> Iterator[None]:
         """Give the model the attention that it came with, from which the engine goes to its own and back."""
@@ -220,14 +227,6 @@ class Player:
 
 def _rules(plan: RunPlan) -> RolloutRules:
     return plan.rules(plan.entry.dialect_of(plan.tasks, None))
-
-
-def _open(plan: RunPlan, count: int) -> list[EnvHandle]:
-    """Return environments in one worker process, so that they act while the model answers."""
-    plan.entry.require()
-    request: Any = {"admissible_actions"} if plan.config.elicitation.needs_admissible else set()
-    settings = plan.env_settings(request, None, dialect=plan.entry.dialect_of(plan.tasks, None))
-    return open_envs(settings, count, 1)
 
 
 def _close(envs: Sequence[EnvHandle]) -> None:

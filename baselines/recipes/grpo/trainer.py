@@ -134,7 +134,8 @@ class GRPOTrainer(TreeTrainer):
         if self.counts["flat_batches"] >= self._config.patience:
             raise CotbenchError(_nothing_to_learn(self._config, update.batch.update, numbers))
         groups = list(row_groups(batch.rows, self._config.max_tokens_per_forward))
-        reference = [self._reference(group) for group in groups] if self._reference is not None else []
+        with self.compute_loss_context_manager(), self.accelerator.autocast():  # In the numerics of what it is compared with.
+            reference = [self._reference(group) for group in groups] if self._reference is not None else []
         self._held = _Held(batch, groups, [], reference)
 
     def _learn(self, model: Any, held: _Held, *, first: bool) -> tuple[Any, dict[str, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ pytestmark = needs_hf
 
 from cotbench.baselines.recipes.grpo import batch, dev_check, rollouts
 from cotbench.baselines.recipes.grpo.dev_check import best_step, checks_since_best
-from cotbench.baselines.recipes.grpo.recipe import GRPO, GRPO_PLUS, check_start, train
+from cotbench.baselines.recipes.grpo.recipe import GRPO, GRPO_PLUS, check_start, elicitation_of, train
 from cotbench.baselines.recipes.grpo.rewards import EpisodeReward, episode_reward
 from cotbench.baselines.recipes.grpo.rollouts import task_batches
+from cotbench.baselines.training.model import load_trainable
 from cotbench.errors import CotbenchError, UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import derive_seed
@@ -37,6 +39,7 @@ SMALL = {
     "checkpoints": (1 / 3, 2 / 3),
     "device": "cpu",
     "threads": 1,
+    "workers": 0,
     "elicitation": {"trace_tokens": 8, "action_tokens": 6},
 }
 
@@ -143,6 +146,28 @@ def test_the_best_is_the_earliest_of_equals() -> None:
     results = [result(0, 0.2), result(5, 0.6), result(10, 0.6)]
     assert best_step(results) == 5 and checks_since_best(results) == 1
     assert best_step([]) is None and checks_since_best([]) == 0
+
+
+def test_the_rollouts_of_a_group_differ_and_the_same_batch_comes_again(learners: dict[str, Path]) -> None:
+    config = _config(learners["qwen"])
+    plan = rollouts.train_plan(config, elicitation_of(config))
+    assert plan.config.elicitation.temperature == plan.config.elicitation.top_p == 1.0
+    trainable = load_trainable(str(learners["qwen"]), device="cpu")
+    attention = trainable.model.config._attn_implementation
+    player = rollouts.Player(trainable, plan, None, seed=0, workers=0)
+    tasks = task_batches(plan.tasks, 2, 1, seed=0)[0]
+
+    def answers(asked: rollouts.TaskBatch) -> list[list[str]]:
+        return [
+            ["".join(step.decision.raw for step in episode.trajectory) for episode in group]
+            for group in player.groups(asked, 3)
+        ]
+
+    first = answers(tasks)
+    assert all(len(set(group)) == 3 for group in first)
+    assert answers(tasks) == first != answers(replace(tasks, update=1))
+    assert trainable.model.config._attn_implementation == attention, "it can be trained again"
+    player.close()
 
 
 def test_batches_go_through_all_tasks_before_any_comes_again() -> None:
