@@ -70,7 +70,7 @@ class GRPOConfig(MaskConfig):
         0.01, ge=0, description="coefficient of the KL divergence from the start model (estimator k3), in the loss"
     )
     kl_on_masked: Annotated[bool, Flag(panel=OPTIMISATION)] = Field(
-        True, description="keep the KL divergence on action tokens that are masked in the policy loss"
+        True, description="keep the KL divergence on the tokens that are masked in the policy loss"
     )
     loss_mean: Annotated[LossMean, Flag(panel=OPTIMISATION)] = Field(
         "token",
