@@ -122,8 +122,12 @@ def test_the_second_update_on_a_batch_has_other_ratios(learners: dict[str, Path]
 
 def test_nothing_to_learn_stops_with_a_clear_word(learners: dict[str, Path], tmp_path: Path) -> None:
     config = _config(learners["qwen"], patience=2, updates=9, malformed_penalty=0.0)
-    with pytest.raises(CotbenchError, match="in 2 batches in a row, up to batch 1, no group had two different rewards"):
+    with pytest.raises(
+        CotbenchError, match="in 2 batches in a row, up to batch 1, no group had two different rewards"
+    ) as raised:
         train(config, tmp_path / "o")
+    assert "success 0.00, 100% of the episodes not finished" in str(raised.value)
+    assert "begin with a checkpoint that wins something" in str(raised.value)
 
 
 def test_early_stopping_keeps_the_best_on_dev(
