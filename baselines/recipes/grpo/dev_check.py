@@ -51,24 +51,27 @@ class DevCheck(transformers.TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Play with the weights that the training begins with, or read what was found before it was interrupted."""
         if state.global_step == 0:
-            self._add(0)
+            self._add(0, control)
             return
         self.results = read_results(Path(args.output_dir), state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Play at the chosen steps, before the checkpoint's card is written; stop where nothing has become better."""
         if state.global_step in self._steps:
-            self._add(state.global_step)
+            self._add(state.global_step, control)
             if self._patience is not None and checks_since_best(self.results) >= self._patience:
                 control.should_training_stop = True
         return control
 
-    def _add(self, step: int) -> None:
+    def _add(self, step: int, control: Any) -> None:
         success = dict(self._play())
-        if success:
-            self.results.append({"step": step, "success": success})
-            if self._log is not None:
-                self._log({f"dev_{mode}": value for mode, value in success.items()})
+        if not success:
+            return
+        self.results.append({"step": step, "success": success})
+        if self._log is not None:
+            due = control.should_log  # Logging clears it, and the step's own numbers are still to be logged.
+            self._log({f"dev_{mode}": value for mode, value in success.items()})
+            control.should_log = due
 
 
 def best_step(results: Sequence[DevResult]) -> int | None:

@@ -78,7 +78,8 @@ def test_a_training_leaves_cards_checkpoints_and_a_log(learners: dict[str, Path]
     assert {path.name for path in (tmp_path / "o").glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-2", "checkpoint-3"}
     assert _weights(tmp_path / "o") == _weights(tmp_path / "o/checkpoint-3") != _weights(tmp_path / "o/checkpoint-1")
     logged = [one for one in _log(tmp_path / "o/checkpoint-3") if "reward" in one]
-    assert len(logged) == 3
+    assert [one["step"] for one in logged] == [1, 2, 3]
+    assert [one["step"] for one in _log(tmp_path / "o/checkpoint-3") if "dev_cot" in one] == [0, 1, 2, 3]
     for one in logged:
         assert {"loss", "success", "kl", "entropy", "clip_share", "zero_variance_groups", "malformed", "episode_steps"} <= set(
             one
