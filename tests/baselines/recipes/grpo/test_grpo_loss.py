@@ -25,7 +25,7 @@ def _at_ratio(ratio: float, advantage: float) -> tuple[float, float, bool]:
     old, values = torch.tensor([-1.0], dtype=torch.float64), torch.tensor([advantage], dtype=torch.float64)
     loss = clipped_policy_loss(logprob, old, values, 0.2)
     loss.sum().backward()
-    return float(loss), float(logprob.grad), bool(clipped(logprob, old, values, 0.2))
+    return float(loss.detach()), float(logprob.grad), bool(clipped(logprob, old, values, 0.2))
 
 
 def test_the_clip_at_a_ratio_of_one_and_a_half() -> None:
