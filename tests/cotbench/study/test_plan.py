@@ -58,9 +58,9 @@ def test_grpo_begins_with_the_end_of_sft_of_the_same_seed_and_plays_the_studys_e
             stage = trained[arm, seed]
             text = " ".join(stage.command)
             assert stage.uses == (trained["sft", seed].name,)
-            assert f"--model {{{trained['sft', seed].name}@1}}" in text and "--env alfworld-gen" in text
-            assert f"--recipe {arm}" in text and f"--seed {seed}" in text and "--trace-tokens 64" in text
-            assert "--data" not in text
+            assert f'model="{{{trained["sft", seed].name}@1}}"' in text and 'env="alfworld-gen"' in text
+            assert f"--recipe {arm} " in text and f"seed={seed}" in text and "elicitation={trace_tokens = 64}" in text
+            assert "data=" not in text
 
 
 def test_a_study_measures_each_checkpoint_of_each_seed_on_each_split(smoke: StudyConfig) -> None:
