@@ -211,6 +211,8 @@ _registry: Registry[Recipe] = Registry(
     {
         "sft": "cotbench.baselines.recipes.sft:SFT",
         "sft+": "cotbench.baselines.recipes.sft:SFT_PLUS",
+        "grpo": "cotbench.baselines.recipes.grpo.recipe:GRPO",
+        "grpo+": "cotbench.baselines.recipes.grpo.recipe:GRPO_PLUS",
         "base": "cotbench.baselines.recipes.base:BASE",
     },
     _check,

@@ -134,6 +134,26 @@ def fit(
         train_dataset=dataset,
         processing_class=trainable.tokenizer,
     )
+    try:
+        run_trainer(trainer, hold, progress)
+    finally:
+        uncompile_layers(trainable.model)
+    return trainer
+
+
+def run_trainer(trainer: TreeTrainer, hold: SignalHold, progress: Callable[[], Any] | None) -> None:
+    """Train, from the newest checkpoint in the trainer's folder where there is one.
+
+    Args:
+        trainer: the trainer.
+        hold: the same that the trainer was given.
+        progress: makes a callback of transformers that shows how far it is.
+
+    Raises:
+        CotbenchError: a checkpoint could not be written; the one before it is whole.
+        KeyboardInterrupt: after Ctrl-C (or whatever else a signal does), once the state is saved.
+    """
+    args = trainer.args
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.remove_callback(transformers.trainer_callback.ProgressCallback)
     guard_trackers(trainer)
@@ -143,14 +163,10 @@ def fit(
         checkpoint = newest_checkpoint(Path(args.output_dir))
     if checkpoint is not None:
         restore_counts(trainer, checkpoint)
-    try:
-        with disk_full_as_error(Path(args.output_dir)), hold.held():
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
-            if trainer.stopping and hold.number is None:
-                hold.number = signal.SIGTERM  # Another process was told to stop.
-    finally:
-        uncompile_layers(trainable.model)
-    return trainer
+    with disk_full_as_error(Path(args.output_dir)), hold.held():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+        if trainer.stopping and hold.number is None:
+            hold.number = signal.SIGTERM  # Another process was told to stop.
 
 
 def prepare_kernels(trainable: TrainableModel, dataset: PackedDataset, *, checkpointing: bool) -> Losses:

@@ -117,7 +117,7 @@ def study(
     """Run a whole study: traces, training, rollouts and probes at every checkpoint, report. Call it again to continue.
 
     Args:
-        named: smoke, tiny, small, paper, paper-scripted, a TOML file, or the settings.
+        named: smoke, tiny, tiny-rl, small, paper, paper-scripted, a TOML file, or the settings.
         out: the folder; `studies/NAME` when left out.
         jobs: stages at a time; one a core or a GPU when left out.
         trust: use addresses and names of keys that the file names.

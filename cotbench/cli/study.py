@@ -21,7 +21,9 @@ def study(
     typed: Typed,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="smoke, tiny, small, paper, paper-scripted, or a TOML file", show_default=False),
+        typer.Argument(
+            metavar="[NAME]", help="smoke, tiny, tiny-rl, small, paper, paper-scripted, or a TOML file", show_default=False
+        ),
     ] = None,
     *,
     out: Annotated[
@@ -93,7 +95,7 @@ def _config(name: str | None, out: Path | None, resume: str | None) -> tuple[Any
         return config, begun
     if wanted is None or usual is None:
         raise UsageError(
-            "NAME is missing: smoke, tiny, small, paper, paper-scripted, or a TOML file, as in cotbench study smoke"
+            "NAME is missing: smoke, tiny, tiny-rl, small, paper, paper-scripted, or a TOML file, as in cotbench study smoke"
         )
     return wanted, out or usual
 

@@ -19,7 +19,7 @@ from cotbench.flags import with_contents
 from cotbench.probes.probe import probe_named
 from cotbench.prompting.elicitation import Elicitation
 
-PRESETS = ("smoke", "tiny", "small", "paper", "paper-scripted")
+PRESETS = ("smoke", "tiny", "tiny-rl", "small", "paper", "paper-scripted")
 """Studies that come with the package: `cotbench study NAME`."""
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

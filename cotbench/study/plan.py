@@ -101,7 +101,7 @@ def arm_config(config: StudyConfig, model: str, arm: Arm) -> Any:
         UsageError: the recipe takes no such option, or no such value of it; names the arm.
     """
     recipe = _recipe_of(arm)
-    options = _options(config, model, arm, config.seeds[0])
+    options = _options(config, next(iter(config.envs)), model, arm, config.seeds[0])
     preset = options.pop("preset", None)
     if "data" in recipe.config.model_fields:
         options.setdefault("data", ("traces",))
@@ -120,11 +120,13 @@ def _recipe_of(arm: Arm) -> Recipe:
     return recipe
 
 
-def _options(config: StudyConfig, model: str, arm: Arm, seed: int) -> dict[str, Any]:
+def _options(config: StudyConfig, env: str, model: str, arm: Arm, seed: int) -> dict[str, Any]:
     """Return the options of an arm's training, `preset` among them; what a study sets for all recipes where they know it."""
     known = _recipe_of(arm).config.model_fields
     usual: dict[str, Any] = {
         "model": model,
+        "env": env,
+        "scheme": config.scheme,
         "seed": seed,
         "checkpoints": tuple(share for share in config.checkpoints if share > 0),
         "elicitation": config.elicitation_of(config.elicited_as(arm.name)) or None,
@@ -152,7 +154,7 @@ def _trainings(config: StudyConfig, env: str, add: Add) -> None:
             episodes = config.traces_of(arm.name).episodes or len(source.tasks(config.scheme, "train"))
             tokens = _recipe_of(arm).cost(resolved, env_entry(env).sizes, episodes)
             for seed in arm.seeds_of(config.seeds):
-                options = _options(config, model, arm, seed)
+                options = _options(config, env, model, arm, seed)
                 preset = options.pop("preset", None)
                 for need in _recipe_of(arm).stages(resolved):
                     options[need.option] = _need(config, env, model, seed, need, traces)

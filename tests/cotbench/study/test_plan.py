@@ -25,7 +25,9 @@ def _differing(before: StudyPlan, after: StudyPlan) -> set[str]:
     return {stage.name for stage in after.stages if keys.get(stage.name) != stage.key}
 
 
-@pytest.mark.parametrize("name", ["smoke", "tiny", "small", "paper", pytest.param("paper-scripted", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["smoke", "tiny", "tiny-rl", "small", "paper", pytest.param("paper-scripted", marks=pytest.mark.slow)]
+)
 def test_every_stage_comes_after_what_it_uses(name: str) -> None:
     plan = make_study_plan(read_study(name))
     seen: set[str] = set()
@@ -45,6 +47,20 @@ def test_a_study_read_from_its_folder_has_the_same_stages(name: str) -> None:
     config = read_study(name)
     again = StudyConfig.model_validate_json(config.model_dump_json())
     assert [stage.key for stage in make_study_plan(again).stages] == [stage.key for stage in make_study_plan(config).stages]
+
+
+def test_grpo_begins_with_the_end_of_sft_of_the_same_seed_and_plays_the_studys_environment() -> None:
+    plan = make_study_plan(read_study("tiny-rl"))
+    trained = {(stage.place.arm, stage.place.seed): stage for stage in plan.of_kind("train")}
+    assert set(trained) == {(arm, seed) for arm in ("sft", "sft+", "grpo", "grpo+") for seed in (0, 1, 2)}
+    for seed in (0, 1, 2):
+        for arm in ("grpo", "grpo+"):
+            stage = trained[arm, seed]
+            text = " ".join(stage.command)
+            assert stage.uses == (trained["sft", seed].name,)
+            assert f'model="{{{trained["sft", seed].name}@1}}"' in text and 'env="alfworld-gen"' in text
+            assert f"--recipe {arm} " in text and f"seed={seed}" in text and "elicitation={trace_tokens = 64}" in text
+            assert "data=" not in text
 
 
 def test_a_study_measures_each_checkpoint_of_each_seed_on_each_split(smoke: StudyConfig) -> None:

@@ -1,0 +1,235 @@
+"""Rollouts by the model in training. Invariant: an episode depends on the weights, the task, the batch, its rollout number and
+the seed alone: a training that is resumed plays what one that was never interrupted plays.
+
+The model answers through the engine of evaluation, in memory: between two batches it is trained, so the engine forgets its
+caches, and the model has the attention of the training again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+
+from cotbench.agents.hf.agent import HFAgent
+from cotbench.baselines.data.scored_tasks import check_tasks
+from cotbench.baselines.recipes.grpo.config import GRPOConfig
+from cotbench.baselines.training.model import TrainableModel
+from cotbench.envs.splits import DEV, TRAIN
+from cotbench.errors import AgentError, UsageError
+from cotbench.prompting.elicitation import MODES, Elicitation
+from cotbench.prompting.query import derive_seed
+from cotbench.runs.env_workers import EnvHandle, open_envs
+from cotbench.runs.episode import Episode
+from cotbench.runs.manifest import RunConfig
+from cotbench.runs.plan import RunPlan, make_plan
+from cotbench.runs.rollout import RolloutRules, RolloutSpec, play
+
+_NAME = "hf:live"
+
+
+def train_plan(config: GRPOConfig, elicitation: Elicitation) -> RunPlan:
+    """Return the tasks that are trained on, and how they are played: sampled at temperature 1.
+
+    Args:
+        config: the options.
+        elicitation: of evaluation.
+
+    Raises:
+        UsageError: there are fewer tasks than groups, or a task that is scored or tuned on.
+        UnknownNameError: no such environment or scheme.
+    """
+    sampled = elicitation.model_copy(update={"temperature": 1.0, "top_p": 1.0})
+    plan = make_plan(_run(config, TRAIN, config.train_tasks, sampled))
+    check_tasks(plan.tasks)
+    if config.groups > len(plan.tasks):
+        raise UsageError(
+            f"{config.groups} groups are more than the {len(plan.tasks)} tasks of split train that are played: lower --groups, "
+            "or raise --train-tasks"
+        )
+    return plan
+
+
+def dev_plan(config: GRPOConfig, elicitation: Elicitation) -> RunPlan | None:
+    """Return the tasks of split dev, played as evaluation plays; None where none are.
+
+    Args:
+        config: the options.
+        elicitation: of evaluation.
+
+    Raises:
+        UsageError: split dev has fewer tasks.
+    """
+    if not config.dev_episodes:
+        return None
+    return make_plan(_run(config, DEV, config.dev_episodes, elicitation))
+
+
+def _run(config: GRPOConfig, split: str, episodes: int | None, elicitation: Elicitation) -> RunConfig:
+    return RunConfig(
+        agent=_NAME,
+        env=config.env,
+        scheme=config.scheme,
+        split=split,
+        mode="cot",
+        episodes=episodes,
+        seed=config.seed,
+        max_steps=config.max_episode_steps,
+        elicitation=elicitation,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskBatch:
+    """Tasks of one batch of rollouts.
+
+    Attributes:
+        update: which batch it is, counted from 0.
+        epoch: how often all tasks were gone through before.
+        progress: share of the training that lies before it, in [0, 1).
+        tasks: the tasks of its groups; no two are the same.
+    """
+
+    update: int
+    epoch: int
+    progress: float
+    tasks: tuple[str, ...]
+
+
+def task_batches(tasks: Sequence[str], groups: int, updates: int, seed: int) -> list[TaskBatch]:
+    """Return the tasks of each batch: all in random order, then all in another.
+
+    Args:
+        tasks: at least `groups`.
+        groups: tasks of a batch.
+        updates: number of batches.
+        seed: of the order.
+    """
+    found: list[TaskBatch] = []
+    epoch = 0
+    while len(found) < updates:
+        order = sorted(tasks)
+        random.Random(f"cotbench-grpo-{seed}-{epoch}").shuffle(order)
+        for start in range(0, len(order) - groups + 1, groups):
+            if len(found) < updates:
+                progress = len(found) / updates
+                found.append(TaskBatch(len(found), epoch, progress, tuple(order[start : start + groups])))
+        epoch += 1
+    return found
+
+
+@dataclass(slots=True)
+class _Collector:
+    """Observer that keeps the episodes, by their keys."""
+
+    episodes: dict[str, Episode] = field(default_factory=dict)
+
+    def stepped(self, unit: RolloutSpec, step: int) -> None:
+        """Do nothing."""
+
+    def finished(self, episode: Episode) -> None:
+        """Keep an episode."""
+        self.episodes[episode.key] = episode
+
+
+class Player:
+    """Plays episodes with a model that is being trained.
+
+    Args:
+        trainable: the model; between two calls it has the attention of the training.
+        train: the tasks that are trained on, and how they are played.
+        dev: the same of split dev; None where it is not played.
+        seed: of the training.
+        workers: processes that the environments live in; 0: this one.
+    """
+
+    def __init__(self, trainable: TrainableModel, train: RunPlan, dev: RunPlan | None, *, seed: int, workers: int = 1) -> None:
+        self._model = trainable.model.get_base_model() if hasattr(trainable.model, "get_base_model") else trainable.model
+        self._own, self._training = trainable.own_attention, str(self._model.config._attn_implementation)
+        self._train, self._dev, self._seed, self._workers = train, dev, seed, workers
+        self._envs: list[EnvHandle] = []
+        self._model.set_attn_implementation(self._own)
+        try:
+            self._agent = HFAgent.from_model(self._model, trainable.tokenizer, name=_NAME)
+            self._agent.require(train.config.elicitation)
+        finally:
+            self._model.set_attn_implementation(self._training)
+
+    def groups(self, batch: TaskBatch, size: int) -> list[list[Episode]]:
+        """Return the rollouts of each task of a batch, in CoT mode, with the token ids of every answer.
+
+        Args:
+            batch: the tasks.
+            size: rollouts of each.
+        """
+        source = self._train.entry.source()
+        units = [[RolloutSpec(task, source.task_type(task), "cot", number) for number in range(size)] for task in batch.tasks]
+        rules = replace(_rules(self._train), seed=derive_seed(self._seed, "grpo", batch.update), return_tokens=True)
+        flat = [unit for group in units for unit in group]
+        if not self._envs:
+            self._envs = self._open(self._train, len(flat))
+        episodes = self._played(flat, self._envs, rules)
+        return [[episodes[unit.key] for unit in group] for group in units]
+
+    def dev_success(self) -> dict[str, float]:
+        """Return mode -> the share of the tasks of split dev that are solved, as evaluation plays them; empty without any.
+
+        Raises:
+            AgentError: an episode ended in an error: it has no score.
+        """
+        if self._dev is None:
+            return {}
+        source = self._dev.entry.source()
+        units = [RolloutSpec(task, source.task_type(task), mode) for task in self._dev.tasks for mode in MODES]
+        envs = self._open(self._dev, len(units))
+        try:
+            episodes = self._played(units, envs, _rules(self._dev)).values()
+        finally:
+            _close(envs)
+        failed = next((episode for episode in episodes if episode.error is not None), None)
+        if failed is not None:
+            raise AgentError(f"split dev cannot be played, {failed.key} ended in an error: {failed.error}")
+        won = {mode: [episode.success for episode in episodes if episode.mode == mode] for mode in MODES}
+        return {mode: sum(one) / len(one) for mode, one in won.items()}
+
+    def close(self) -> None:
+        """Free the environments and the engine; the model stays as it is."""
+        _close(self._envs)
+        self._envs = []
+        with self._answering():
+            pass
+
+    def _played(self, units: Sequence[RolloutSpec], envs: Sequence[EnvHandle], rules: RolloutRules) -> dict[str, Episode]:
+        collector = _Collector()
+        with self._answering():
+            play(units, self._agent, envs, rules, collector)
+        return collector.episodes
+
+    def _open(self, plan: RunPlan, episodes: int) -> list[EnvHandle]:
+        """Return as many environments as keep the engine busy."""
+        request: set[str] = {"admissible_actions"} if plan.config.elicitation.needs_admissible else set()
+        settings = plan.env_settings(request, None, dialect=plan.entry.dialect_of(plan.tasks, None))
+        count = min(episodes, self._agent.batch)
+        return open_envs(settings, count, min(count, self._workers))
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Give the model the attention that it came with, from which the engine goes to its own and back."""
+        self._agent.clear_cache()  # Its keys and values are of other weights.
+        self._model.set_attn_implementation(self._own)
+        try:
+            yield
+        finally:
+            self._agent.clear_cache()
+            self._model.set_attn_implementation(self._training)
+
+
+def _rules(plan: RunPlan) -> RolloutRules:
+    return plan.rules(plan.entry.dialect_of(plan.tasks, None))
+
+
+def _close(envs: Sequence[EnvHandle]) -> None:
+    for env in envs:
+        with suppress(OSError):
+            env.close()

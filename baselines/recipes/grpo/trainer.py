@@ -1,0 +1,201 @@
+"""transformers' Trainer over batches of rollouts. Invariant: a batch is played by the weights that its first update begins
+with, in the process that trains; checkpoints are written between batches alone, so a training killed at any moment and resumed
+ends with the same weights (on a CPU, bit for bit).
+
+What the Trainer's dataset holds is the schedule: which tasks a batch plays. Optimizer, checkpoints, cards, resuming, adapters
+and trackers are those of the other recipes (`training.trainer`). The log-probabilities that ratios are taken to are those of a
+batch's first update: the weights are still the ones that sampled, so they are recomputed in the trainer's own numerics, at no
+cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+
+from cotbench.baselines.recipes.grpo.batch import PolicyBatch
+from cotbench.baselines.recipes.grpo.config import GRPOConfig
+from cotbench.baselines.recipes.grpo.loss import clipped, grpo_loss, k3
+from cotbench.baselines.recipes.grpo.rollouts import TaskBatch
+from cotbench.baselines.training.batching import TrainingStep
+from cotbench.baselines.training.token_logprobs import TokenRow, group_cost, row_groups, token_logprobs
+from cotbench.baselines.training.trainer import TreeTrainer
+from cotbench.errors import CotbenchError
+
+Sample = Callable[[TaskBatch], PolicyBatch]
+"""Plays the rollouts of a batch with the weights as they are now."""
+
+Reference = Callable[[Sequence[TokenRow]], Any]
+"""Returns the reference model's log-probabilities of the tokens that rows ask for, without gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStep:
+    """One update of the weights.
+
+    Attributes:
+        batch: whose rollouts it learns from.
+        iteration: how many updates the same rollouts were used for before.
+    """
+
+    batch: TaskBatch
+    iteration: int
+
+
+class UpdateDataset:
+    """Schedule of a training as a dataset: item n is its n-th update.
+
+    Args:
+        batches: the batches of rollouts.
+        iterations: updates on each.
+    """
+
+    def __init__(self, batches: Sequence[TaskBatch], iterations: int) -> None:
+        self._updates = [UpdateStep(batch, number) for batch in batches for number in range(iterations)]
+        self.steps = [TrainingStep(one.batch.epoch, one.batch.progress, ()) for one in self._updates]
+
+    def __len__(self) -> int:
+        return len(self._updates)
+
+    def __getitem__(self, index: int) -> UpdateStep:
+        return self._updates[index]
+
+
+@dataclass(slots=True)
+class _Held:
+    """A batch between its updates: what it is, and the log-probabilities of its tokens before the first of them.
+
+    Attributes:
+        batch: what is learned.
+        groups: its rows, in groups that go through the model at once.
+        old, reference: of each group, (tokens,).
+    """
+
+    batch: PolicyBatch
+    groups: list[tuple[TokenRow, ...]]
+    old: list[Any]
+    reference: list[Any]
+
+
+class GRPOTrainer(TreeTrainer):
+    """Trainer whose dataset is an `UpdateDataset`.
+
+    Args:
+        config: the options.
+        sample: plays the rollouts of a batch.
+        reference: log-probabilities under the model that the training began with; None where no divergence from it is taken.
+        rest: as `TreeTrainer` takes it.
+    """
+
+    def __init__(self, *, config: GRPOConfig, sample: Sample, reference: Reference | None, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._config, self._sample, self._reference = config, sample, reference
+        self._held: _Held | None = None
+        self._logged: list[Mapping[str, float]] = []
+        self.counts |= {"episodes": 0.0, "groups": 0.0, "zero_variance_groups": 0.0, "flat_batches": 0.0}
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """Play a batch where it is the first update on it, compute the update's gradient, and return its loss.
+
+        Args:
+            model: the model, wrapped by accelerate.
+            inputs: the update, as the dataset holds it.
+            num_items_in_batch: not used.
+
+        Raises:
+            CotbenchError: as many batches in a row as `patience` says had no group to learn from.
+        """
+        update = cast(UpdateStep, inputs["portion"])
+        if update.iteration == 0:
+            self._begin(update)
+        held = self._held
+        if held is None:
+            raise RuntimeError("a training goes on in the middle of a batch, whose rollouts nobody has")
+        model.train()
+        loss, numbers = self._learn(model, held, first=update.iteration == 0)
+        self._logged.append({**numbers, **(held.batch.numbers if update.iteration == 0 else {})})
+        tokens = sum(group_cost(group) for group in held.groups)
+        self._add_counts(tokens, held.batch.actions, held.batch.actions_in_loss)
+        if update.iteration + 1 < self._config.num_iterations:
+            self.stopping = False  # Saved between batches alone: nobody could play this one again.
+        return loss
+
+    def _begin(self, update: UpdateStep) -> None:
+        """Play the batch of an update, and count what it brought."""
+        batch = self._sample(update.batch)
+        numbers = batch.numbers
+        self.counts["episodes"] += self._config.group_size * len(update.batch.tasks)
+        self.counts["groups"] += numbers["groups"]
+        self.counts["zero_variance_groups"] += numbers["zero_variance_groups"]
+        self.counts["flat_batches"] = 0.0 if batch.rows else self.counts["flat_batches"] + 1
+        if self.counts["flat_batches"] >= self._config.patience:
+            raise CotbenchError(_nothing_to_learn(self._config, update.batch.update, numbers))
+        groups = list(row_groups(batch.rows, self._config.max_tokens_per_forward))
+        with self.compute_loss_context_manager(), self.accelerator.autocast():  # In the numerics of what it is compared with.
+            reference = [self._reference(group) for group in groups] if self._reference is not None else []
+        self._held = _Held(batch, groups, [], reference)
+
+    def _learn(self, model: Any, held: _Held, *, first: bool) -> tuple[Any, dict[str, float]]:
+        """Compute the gradient of an update, one group of rows after the other; return its loss and what is logged of it."""
+        config, batch, device = self._config, held.batch, self.args.device
+        total = torch.zeros((), device=device)
+        kl, hit, gap, begin = 0.0, 0.0, 0.0, 0
+        for index, rows in enumerate(held.groups):
+            end = begin + sum(row.count for row in rows)
+            with self.compute_loss_context_manager(), self.accelerator.autocast():
+                logprob = token_logprobs(model, rows, compute=self._losses, device=device, tokens=config.max_tokens_per_forward)
+                now = logprob.detach()
+                if first:
+                    held.old.append(now)
+                    gap = max(gap, float((now - torch.tensor(batch.sampled[begin:end], device=device)).abs().max()))
+                advantage = torch.tensor(batch.advantage[begin:end], device=device)
+                reference = held.reference[index] if held.reference else None
+                loss = grpo_loss(
+                    logprob,
+                    held.old[index],
+                    reference,
+                    advantage=advantage,
+                    policy_weight=torch.tensor(batch.policy_weight[begin:end], device=device),
+                    kl_weight=torch.tensor(batch.kl_weight[begin:end], device=device),
+                    epsilon=config.clip,
+                    kl_coef=config.kl_coef,
+                )
+            self.accelerator.backward(loss)
+            total = total + loss.detach()
+            hit += float(clipped(now, held.old[index], advantage, config.clip).sum())
+            kl += float(k3(now, reference).sum()) if reference is not None else 0.0
+            self._computed["supervised"] += end - begin
+            begin = end
+        numbers = {"kl": kl / max(1, begin), "clip_share": hit / max(1, begin), "tokens_learned": float(begin)}
+        return total, numbers | ({"sampling_gap": gap} if first else {})
+
+    def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
+        """Log the Trainer's numbers with the means of the batches' own since the last time."""
+        if "loss" in logs:
+            for name in sorted({name for one in self._logged for name in one}):
+                values = [one[name] for one in self._logged if name in one]
+                logs[name] = round(sum(values) / len(values), 6)
+            self._logged = []
+        super().log(logs, *rest, **more)
+
+    def _rates(self, seconds: float) -> dict[str, float]:
+        """Return the supervised tokens a second; no utilisation, for most of the time goes into playing."""
+        return {name: rate for name, rate in super()._rates(seconds).items() if name != "mfu"}
+
+
+def _nothing_to_learn(config: GRPOConfig, update: int, numbers: Mapping[str, float]) -> str:
+    """Return why a training stops whose groups have no variance, and what to do."""
+    found = (
+        f"in {config.patience} batches in a row, up to batch {update}, no group had two different rewards, so nothing can be "
+        f"learned (last batch: success {numbers['success']:.2f}, {numbers['unfinished']:.0%} of the episodes not finished, "
+        f"{numbers['malformed']:.0%} of the answers malformed)"
+    )
+    if numbers["success"] > 0.5:
+        return f"{found}: the model wins these tasks already; train on others, or raise --group-size"
+    return (
+        f"{found}: begin with a checkpoint that wins something (--model), reward the score (--reward score), or raise "
+        "--group-size"
+    )
