@@ -59,9 +59,10 @@ class StageNeed:
     """Something that a study computes before a training.
 
     Attributes:
-        stage: "traces": the demonstrations of the study's teacher; "checkpoint": the end of another arm's training.
+        stage: "traces": the demonstrations of the study's teacher; "checkpoint": the end of another arm's training; "pairs":
+            the teacher's answers beside worse ones, sampled from the end of another arm's training.
         option: the config's field that is given its folder.
-        recipe: of a checkpoint: the recipe of the arm that it comes from.
+        recipe: of a checkpoint, and of pairs: the recipe of the arm that it comes from, or that they are sampled from.
     """
 
     stage: str
@@ -211,6 +212,8 @@ _registry: Registry[Recipe] = Registry(
     {
         "sft": "cotbench.baselines.recipes.sft:SFT",
         "sft+": "cotbench.baselines.recipes.sft:SFT_PLUS",
+        "dpo": "cotbench.baselines.recipes.dpo:DPO",
+        "dpo+": "cotbench.baselines.recipes.dpo:DPO_PLUS",
         "base": "cotbench.baselines.recipes.base:BASE",
     },
     _check,

@@ -1,9 +1,9 @@
 """Preference pairs as packed rows, and the steps of a training on them. Invariant: the loss weight of a token of a row is its
-number in the row, counted from 1, so whatever order the log-probabilities come back in, each is found again; the tokens of a step
-depend on the pairs, the schedule and the masks alone, never on earlier steps.
+number in the row, counted from 1, so whatever order the log-probabilities come back in, each is found again; the tokens of a
+step depend on the pairs, the schedule and the masks alone, never on earlier steps.
 
-A state's two answers are two branches of one tree: their prompt is computed once, and with whole episodes as units the prompts of
-all states too.
+A state's two answers are two branches of one tree: their prompt is computed once, and with whole episodes as units the prompts
+of all states too.
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ def pair_tokens(pair: PreferencePair) -> int:
 def weigh(pair: PreferencePair, masks: Masks, epoch: int, progress: float) -> WeightedPair:
     """Return a pair with the weights that the masks give its tokens at some point of the training.
 
-    Where the action of a pair is left out and both traces are the same, nothing is left to prefer but what follows two different
-    actions; such a pair is not in the loss.
+    Where the action of a pair is left out and both traces are the same, nothing is left to prefer but tags that follow
+    different actions; such a pair is not in the loss.
 
     Args:
         pair: one of the training.
