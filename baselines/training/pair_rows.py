@@ -21,6 +21,7 @@ from cotbench.baselines.training.loss import Losses
 from cotbench.baselines.training.masks import LossNormalisation, Masks
 from cotbench.baselines.training.packing import Packed, pack
 from cotbench.baselines.training.sequence_tree import Tree, build_trees
+from cotbench.baselines.training.token_logprobs import TokenRow, token_logprobs
 
 AnswerLogprobs = tuple[float, ...]
 """Log-probability (nats) of each token of an answer."""
@@ -141,46 +142,21 @@ def reference_logprobs(
         pairs: the pairs.
         compute: the losses of a row, as the model is prepared for them.
         device: where it is.
-        tokens: at most so many go through the model at once, except where a single pair has more.
+        tokens: at most so many go through the model at once, except where a single answer with its prompt is longer.
     """
     import torch
 
-    found: dict[str, tuple[AnswerLogprobs, AnswerLogprobs]] = {}
+    answers = [(pair.prompt_ids, answer.ids) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    rows = [TokenRow(prompt, ids, (True,) * len(ids)) for prompt, ids in answers]
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            for group in _groups(pairs, tokens):
-                row = pair_row([[_unmasked(pair)] for pair in group])
-                logprobs = iter(in_order(*compute(model, row, device)).tolist())
-                for pair in group:
-                    chosen = tuple(next(logprobs) for _ in pair.chosen.ids)
-                    found[pair.id] = chosen, tuple(next(logprobs) for _ in pair.rejected.ids)
+            logprobs = token_logprobs(model, rows, compute=compute, device=device, tokens=tokens)
     finally:
         model.train(training)
-    return found
-
-
-def _unmasked(pair: PreferencePair) -> WeightedPair:
-    return WeightedPair(pair, ((1.0,) * len(pair.chosen.ids), (1.0,) * len(pair.rejected.ids)))
-
-
-def _groups(pairs: Sequence[PreferencePair], tokens: int) -> list[list[PreferencePair]]:
-    groups: list[list[PreferencePair]] = []
-    held = tokens
-    for pair in pairs:
-        size = pair_tokens(pair)
-        if held + size > tokens:
-            groups.append([])
-            held = 0
-        groups[-1].append(pair)
-        held += size
-    return groups
-
-
-def pair_tokens(pair: PreferencePair) -> int:
-    """Return how many tokens of a pair are computed on their own: the prompt once, and both answers."""
-    return len(pair.prompt_ids) + len(pair.chosen.ids) + len(pair.rejected.ids)
+    parts = [tuple(part.tolist()) for part in logprobs.split([row.count for row in rows])]
+    return {pair.id: both for pair, both in zip(pairs, zip(parts[::2], parts[1::2], strict=True), strict=True)}
 
 
 def weigh(pair: PreferencePair, masks: Masks, epoch: int, progress: float) -> WeightedPair:
