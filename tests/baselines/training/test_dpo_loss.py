@@ -177,7 +177,7 @@ def test_the_loss_equals_that_of_trl_on_the_same_batch(
     with torch.no_grad():
         torch.manual_seed(1)
         for weight in other.parameters():
-            weight += 0.02 * torch.randn_like(weight)
+            weight.add_(0.02 * torch.randn_like(weight))
     rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}]
     args = DPOConfig(output_dir=str(tmp_path), beta=0.1, report_to="none", use_cpu=True, bf16=False, max_length=None)
     trainer = DPOTrainer(
