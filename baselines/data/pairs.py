@@ -1,6 +1,6 @@
 """A folder of preference pairs. Invariant: every state that was drawn is in `states.jsonl`, with its pair or the reason why it
-has none; `pairs.jsonl` holds the pairs in the order of the data, written last but for its card; work that was killed and resumed
-ends with the same pairs.
+has none; `pairs.jsonl` holds the pairs in the order of the data, written last but for its card; work that was killed and
+resumed ends with the same pairs.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ def make_pairs_plan(config: PairsConfig) -> PairsPlan:
     for env, elicitation in elicitations.items():
         if not env or not knows_steps(env):
             raise UsageError(
-                f"which action is worse is not known in {env or 'data without an environment'}: no expert there takes over after "
-                "any action and finishes; use data of alfworld or alfworld-gen"
+                f"which action is worse is not known in {env or 'data without an environment'}: no expert there takes over "
+                "after any action and finishes; use data of alfworld or alfworld-gen"
             )
         if elicitation.style != "prefill":
             raise UsageError("pairs are sampled with opened tags: omit --elicitation-style")
@@ -159,7 +159,7 @@ def make_pairs(
         observer: called with each state, the number of states that are done, and the number of all.
 
     Raises:
-        UsageError: the agent does not lend its tokenizer, or no pair was found.
+        UsageError: the agent does not lend its tokenizer.
         RunFolderError: the folder holds other pairs.
     """
     expose = getattr(agent, "expose_model", None)
@@ -293,8 +293,8 @@ def _write_card(folder: Path, summary: PairsSummary) -> None:
     text = (
         f"Preference pairs made with cotbench: at {summary.pairs} states of demonstrations, the teacher's trace and action "
         f"(`chosen`) and an answer of `{summary.agent}` whose action leaves more steps to go (`rejected`). One line of "
-        f"`{PAIRS_JSONL}` is a pair: the token ids of the prompt, and of both answers piece by piece; `steps_to_go` is how many "
-        "steps an expert that takes over after the action needs to the end of the task.\n\n"
+        f"`{PAIRS_JSONL}` is a pair: the token ids of the prompt, and of both answers piece by piece; `steps_to_go` is how "
+        "many steps an expert that takes over after the action needs to the end of the task.\n\n"
         f"All states that were drawn, those without a pair too, are in `{STATES}`; settings and versions are in `{SAMPLING}`, "
         f"the numbers in `{PAIRS}`."
     )
