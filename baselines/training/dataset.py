@@ -22,7 +22,7 @@ class StepBatch:
 
     Attributes:
         passes: rows that go through the model, one after the other.
-        count: what the loss is divided by: tokens of the whole step, of all processes.
+        count: what the loss is divided by: tokens (or pairs) of the whole step, of all processes.
         actions: action tokens in this portion, masked or not.
         others: sum of the loss weights of its other tokens.
         idle: it is another process's, computed so that no process waits, and counts nothing.
