@@ -190,7 +190,7 @@ class Sampler:
         self,
         state: State,
         samples: Sequence[_Answer | _Unusable],
-        steps: Mapping[str, int],
+        steps: Mapping[str, int | None],
         canonical: Callable[[str], str],
     ) -> SampledState:
         one = state.demonstration
@@ -210,7 +210,7 @@ class Sampler:
             return found.model_copy(update={"left_out": "another prompt" if other else "malformed"})
         return found.model_copy(update={"left_out": "unknown" if "unknown" in verdicts else "not worse"})
 
-    def _pair(self, state: State, rejected: _Answer, own_steps: int, steps: int) -> PreferencePair:
+    def _pair(self, state: State, rejected: _Answer, own_steps: int | None, steps: int | None) -> PreferencePair:
         one, chat = state.demonstration, self.chat
         trace, action = str(one.traces[state.step]), one.actions[state.step]
         chosen = tuple(AnswerPiece(label=label, ids=tuple(ids)) for label, ids in answer_pieces(chat, trace, action))
@@ -249,16 +249,21 @@ class _Unusable:
     reason: str = ""
 
 
-def _verdict(sample: _Answer | _Unusable, own: str, steps: Mapping[str, int], canonical: Callable[[str], str]) -> Verdict:
+def _verdict(
+    sample: _Answer | _Unusable, own: str, steps: Mapping[str, int | None], canonical: Callable[[str], str]
+) -> Verdict:
     if isinstance(sample, _Unusable):
         return sample.verdict
     action = canonical(sample.action)
     if action == own:
         return "same action"
-    if own not in steps or action not in steps:
+    before = steps.get(own)
+    if before is None or action not in steps:
         return "unknown"
-    difference = steps[action] - steps[own]
-    return "worse" if difference > 0 else "better" if difference < 0 else "as good"
+    after = steps[action]
+    if after is None or after > before:
+        return "worse"
+    return "better" if after < before else "as good"
 
 
 def sampled_pieces(chat: Chat, decision: Decision) -> tuple[AnswerPiece, ...] | None:

@@ -23,7 +23,7 @@ from cotbench.baselines.data.pair_sampling import SampledState, Sampler, State
 from cotbench.baselines.data.pairs_config import PairsConfig
 from cotbench.baselines.data.preference_pair import PAIRS_JSONL, PreferencePair, write_pairs
 from cotbench.baselines.data.scored_tasks import check_trainable
-from cotbench.baselines.data.steps_to_go import knows_steps
+from cotbench.baselines.data.steps_to_go import Takeover, takeover_of
 from cotbench.errors import RunFolderError, UsageError
 from cotbench.json_text import parse_json
 from cotbench.prompting.elicitation import Elicitation
@@ -65,7 +65,10 @@ class PairsSummary(BaseModel):
         pairs: number of states with a pair; `identical_traces` of them have the same trace on both sides.
         left_out: why the other states have none -> number of states.
         samples: what the samples of all states are -> number of samples.
-        mean_steps_lost: mean of the steps that the rejected action leaves to go beyond the chosen one; None without pairs.
+        takeover: environment -> who takes over after an action to count the steps: an expert, or the demonstration's path.
+        lost: number of pairs after whose rejected action whoever takes over does not win.
+        mean_steps_lost: of the other pairs, mean of the steps that the rejected action leaves to go beyond the chosen one; None
+            without such pairs.
         tasks: number of tasks with a pair.
         pairs_sha256: of `pairs.jsonl`.
     """
@@ -84,6 +87,8 @@ class PairsSummary(BaseModel):
     identical_traces: int
     left_out: dict[str, int]
     samples: dict[str, int]
+    takeover: dict[str, Takeover]
+    lost: int
     mean_steps_lost: float | None
     tasks: int
     pairs_sha256: str
@@ -92,9 +97,11 @@ class PairsSummary(BaseModel):
         """Return the numbers in a line."""
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
         line = f"{self.pairs} pairs of {self.states} states" + (f" ({left_out})" if left_out else "")
-        if self.mean_steps_lost is None:
-            return line
-        return f"{line}, {self.mean_steps_lost:.1f} steps lost, {self.identical_traces} with the same trace on both sides"
+        if self.mean_steps_lost is not None:
+            line += f", {self.mean_steps_lost:.1f} steps lost"
+        if self.lost:
+            line += f", {self.lost} after which the task is lost"
+        return f"{line}, {self.identical_traces} with the same trace on both sides" if self.pairs else line
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +131,16 @@ def make_pairs_plan(config: PairsConfig) -> PairsPlan:
     """Return what is sampled.
 
     Raises:
-        UsageError: data that cannot be trained on, an environment without an expert that can tell which action is worse, or an
-            elicitation whose answers are not read piece by piece.
+        UsageError: data that cannot be trained on, data of no environment, or an elicitation whose answers are not read piece
+            by piece.
     """
     demonstrations = [one for path in config.data for one in _read(path)]
     check_trainable(demonstrations)
     elicitations = elicitations_of(demonstrations, config.elicitation)
     for env, elicitation in elicitations.items():
-        if not env or not knows_steps(env):
+        if not env:
             raise UsageError(
-                f"which action is worse is not known in {env or 'data without an environment'}: no expert there takes over "
-                "after any action and finishes; use data of alfworld or alfworld-gen"
+                "data without an environment cannot be played on after another action: use traces of cotbench traces"
             )
         if elicitation.style != "prefill":
             raise UsageError("pairs are sampled with opened tags: omit --elicitation-style")
@@ -271,7 +277,8 @@ def _summary(
     samples: Counter[str] = Counter()
     for state in states:
         samples.update(state.samples)
-    lost = [pair.rejected.steps_to_go - pair.chosen.steps_to_go for pair in pairs]
+    both = [(pair.chosen.steps_to_go, pair.rejected.steps_to_go) for pair in pairs]
+    steps = [after - before for before, after in both if before is not None and after is not None]
     return PairsSummary(
         agent=plan.config.agent,
         teachers=dict(Counter(pair.chosen.author for pair in pairs)),
@@ -283,7 +290,9 @@ def _summary(
         identical_traces=sum(pair.identical_traces for pair in pairs),
         left_out=dict(sorted(Counter(state.left_out for state in states if state.left_out is not None).items())),
         samples=dict(sorted(samples.items())),
-        mean_steps_lost=round(sum(lost) / len(lost), 3) if lost else None,
+        takeover={env: takeover_of(env) for env in plan.elicitations},
+        lost=len(both) - len(steps),
+        mean_steps_lost=round(sum(steps) / len(steps), 3) if steps else None,
         tasks=len({pair.task for pair in pairs}),
         pairs_sha256=hashlib.sha256((folder / PAIRS_JSONL).read_bytes()).hexdigest(),
     )
@@ -294,7 +303,7 @@ def _write_card(folder: Path, summary: PairsSummary) -> None:
         f"Preference pairs made with cotbench: at {summary.pairs} states of demonstrations, the teacher's trace and action "
         f"(`chosen`) and an answer of `{summary.agent}` whose action leaves more steps to go (`rejected`). One line of "
         f"`{PAIRS_JSONL}` is a pair: the token ids of the prompt, and of both answers piece by piece; `steps_to_go` is how "
-        "many steps an expert that takes over after the action needs to the end of the task.\n\n"
+        "many steps whoever takes over after the action needs to win the task, null where that does not win.\n\n"
         f"All states that were drawn, those without a pair too, are in `{STATES}`; settings and versions are in `{SAMPLING}`, "
         f"the numbers in `{PAIRS}`."
     )

@@ -53,7 +53,7 @@ class PairAnswer(BaseModel):
         author: the spec of the agent that wrote it.
         trace: the reasoning, as it stands between its tags.
         action: the action as it was worded.
-        steps_to_go: how many steps an expert that takes over after the action needs to the end of the task.
+        steps_to_go: how many steps whoever takes over after the action needs to win the task; None where that does not win.
         pieces: the answer's tokens, a piece for each label of an answer in order.
     """
 
@@ -62,7 +62,7 @@ class PairAnswer(BaseModel):
     author: str
     trace: str
     action: str
-    steps_to_go: int = Field(ge=0)
+    steps_to_go: int | None = Field(ge=0)
     pieces: tuple[AnswerPiece, ...]
 
     @model_validator(mode="after")
@@ -108,7 +108,8 @@ class PreferencePair(BaseModel):
 
     @model_validator(mode="after")
     def _worse(self) -> Self:
-        if not self.chosen.steps_to_go < self.rejected.steps_to_go:
+        own, other = self.chosen.steps_to_go, self.rejected.steps_to_go
+        if own is None or (other is not None and own >= other):
             raise ValueError("the rejected action must leave more steps to go than the chosen one")
         return self
 

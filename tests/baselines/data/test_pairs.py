@@ -23,9 +23,9 @@ from cotbench.baselines.data.pair_sampling import sampled_pieces
 from cotbench.baselines.data.pairs import PAIRS_FOLDER, STATES, PairsSummary, make_pairs, make_pairs_plan
 from cotbench.baselines.data.pairs_config import PairsConfig
 from cotbench.baselines.data.preference_pair import read_pairs
-from cotbench.baselines.data.steps_to_go import steps_to_go
+from cotbench.baselines.data.steps_to_go import Steps, by_path, steps_to_go, takeover_of
 from cotbench.baselines.recipes.sft import SFTConfig, train
-from cotbench.envs.registry import env_entry
+from cotbench.envs.registry import Instructions, env_entry
 from cotbench.errors import UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, DecisionTokens, Query
@@ -215,9 +215,32 @@ def test_a_sampled_answer_is_taken_apart_as_it_was_put_together(
     assert whole > len(queries) / 2
 
 
-def test_data_whose_steps_to_go_nobody_knows_are_refused(some_played: list[Demonstration], tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "t.jsonl", [some_played[0].model_copy(update={"env": "bfcl"})])
-    with pytest.raises(UsageError, match="which action is worse is not known in bfcl"):
+def test_steps_by_the_path_alone(game: Demonstration) -> None:
+    length = len(game.actions)
+    wanted = {(0, step): [game.actions[step], "look"] for step in range(length)}
+    if length > 2:
+        wanted[0, 0].append(game.actions[1])
+    found: Steps = {place: {} for place in wanted}
+    by_path([game], wanted, found)
+    for (_, step), known in found.items():
+        assert known[game.actions[step]] == length - step - 1
+        # Looking around loses a step, except where the step in its place was not needed.
+        assert known["look"] in (length - step, length - step - 1)
+    assert takeover_of("scienceworld") == takeover_of("bfcl") == "path" and takeover_of(ENV) == "expert"
+
+
+def test_an_action_after_which_the_path_does_not_win_is_lost(game: Demonstration) -> None:
+    """Going elsewhere before the last step: the path, gone on with, misses the place."""
+    elsewhere = next(action for action in game.actions if action.startswith("go to") and action != game.actions[-2])
+    last = len(game.actions) - 1
+    found: Steps = {(0, last): {}}
+    by_path([game], {(0, last): [elsewhere]}, found)
+    assert found == {(0, last): {elsewhere: None}}
+
+
+def test_data_of_no_environment_are_refused(some_played: list[Demonstration], tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "t.jsonl", [some_played[0].model_copy(update={"env": "", "instructions": Instructions("Act.")})])
+    with pytest.raises(UsageError, match="data without an environment cannot be played on"):
         make_pairs_plan(PairsConfig(agent="hf:x", data=(str(tmp_path / "t.jsonl"),)))
 
 
