@@ -140,6 +140,11 @@ class Recipe:
     trace_control: Callable[[Any], str] | None = None
     paper_row: Callable[[Any], str | None] = lambda config: None
 
+    def preset_for(self, model: str | None) -> str | None:
+        """Return the preset that is taken for a model where none is named; None where there are no presets."""
+        fitting = (name for name, one in self.presets.items() if model in one.models)
+        return next(fitting, next(iter(self.presets), None))
+
     def resolve(self, options: Mapping[str, Any], preset: str | None = None) -> Any:
         """Return the config that options ask for: the preset's values, the recipe's own, then the options; the later one wins.
 
@@ -152,9 +157,8 @@ class Recipe:
             UsageError: a value that does not fit, or a missing one.
         """
         values = dict(self.values) | dict(options)
-        if self.presets:
-            fitting = (name for name, one in self.presets.items() if options.get("model") in one.models)
-            chosen = preset or next(fitting, next(iter(self.presets)))
+        chosen = preset or self.preset_for(options.get("model"))
+        if chosen is not None and self.presets:
             if chosen not in self.presets:
                 raise UnknownNameError("preset", chosen, self.presets)
             values = dict(self.presets[chosen].values) | values

@@ -156,6 +156,8 @@ def _trainings(config: StudyConfig, env: str, add: Add) -> None:
                 options = _options(config, model, arm, seed)
                 preset = options.pop("preset", None)
                 for need in _recipe_of(arm).stages(resolved):
+                    if need.option == "model":  # A folder says no more which preset is for it.
+                        preset = preset or _recipe_of(arm).preset_for(model)
                     if need.stage == "pairs":
                         _pairs(config, env, model, seed, arm, need, add, planned)
                     options[need.option] = _need(config, env, model, seed, arm, need, traces)
