@@ -134,7 +134,7 @@ def make_pairs_plan(config: PairsConfig) -> PairsPlan:
         UsageError: data that cannot be trained on, data of no environment, or an elicitation whose answers are not read piece
             by piece.
     """
-    demonstrations = [one for path in config.data for one in _read(path)]
+    demonstrations = [one for path in config.data for one in read_demonstrations(Path(path))]
     check_trainable(demonstrations)
     elicitations = elicitations_of(demonstrations, config.elicitation)
     for env, elicitation in elicitations.items():
@@ -145,12 +145,6 @@ def make_pairs_plan(config: PairsConfig) -> PairsPlan:
         if elicitation.style != "prefill":
             raise UsageError("pairs are sampled with opened tags: omit --elicitation-style")
     return PairsPlan(config, demonstrations, elicitations)
-
-
-def _read(path: str) -> list[Demonstration]:
-    from cotbench.baselines.tiny.demonstrations import TINY_DATA, tiny_demonstrations
-
-    return tiny_demonstrations() if path == TINY_DATA else read_demonstrations(Path(path))
 
 
 def make_pairs(

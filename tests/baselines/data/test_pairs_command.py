@@ -33,9 +33,9 @@ def test_a_folder_is_made_and_gone_on_with(words: list[str], tmp_path: Path, cap
     assert run_cli(["pairs", "--resume", str(out), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["states"] == 2
     assert (out / "states.jsonl").read_bytes() == before
-    assert run_cli([*words, "--out", str(out)]) == 1
+    assert run_cli([*words, "--out", str(out)]) == 2
     assert f"is not empty; resume with: cotbench pairs --resume {out}" in capsys.readouterr().err
-    assert run_cli(["pairs", "--resume", str(out), "--samples", "3"]) == 1
+    assert run_cli(["pairs", "--resume", str(out), "--samples", "3"]) == 2
     assert "holds another set of pairs: its samples is 2, not 3" in capsys.readouterr().err
 
 

@@ -53,8 +53,8 @@ def test_margin_and_loss_are_those_of_the_hand_computation(
     weights: tuple[float, float], equal_traces: bool, margin: float, loss: float
 ) -> None:
     pairs = by_hand(weights, equal_traces=equal_traces)
-    assert float(dpo_margin(pairs, 0.1)) == pytest.approx(margin, abs=1e-6)
-    assert float(dpo_loss(pairs, 0.1)) == pytest.approx(loss, abs=5e-5)
+    assert dpo_margin(pairs, 0.1).item() == pytest.approx(margin, abs=1e-6)
+    assert dpo_loss(pairs, 0.1).item() == pytest.approx(loss, abs=5e-5)
 
 
 def test_the_gradient_moves_both_sums_apart_by_beta_times_the_error() -> None:
@@ -68,8 +68,8 @@ def test_the_gradient_moves_both_sums_apart_by_beta_times_the_error() -> None:
 def test_label_smoothing_mixes_the_losses_of_both_labels() -> None:
     pairs = by_hand((1, 1))
     swapped = PairLogprobs(pairs.rejected, pairs.chosen, pairs.reference_rejected, pairs.reference_chosen)
-    mixed = 0.9 * float(dpo_loss(pairs, 0.1)) + 0.1 * float(dpo_loss(swapped, 0.1))
-    assert float(dpo_loss(pairs, 0.1, 0.1)) == pytest.approx(mixed)
+    mixed = 0.9 * dpo_loss(pairs, 0.1).item() + 0.1 * dpo_loss(swapped, 0.1).item()
+    assert dpo_loss(pairs, 0.1, 0.1).item() == pytest.approx(mixed)
 
 
 def masks_of(pairs: list[PreferencePair], **options: Any) -> Masks:
