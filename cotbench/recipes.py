@@ -59,9 +59,10 @@ class StageNeed:
     """Something that a study computes before a training.
 
     Attributes:
-        stage: "traces": the demonstrations of the study's teacher; "checkpoint": the end of another arm's training.
+        stage: "traces": the demonstrations of the study's teacher; "checkpoint": the end of another arm's training; "pairs":
+            the teacher's answers beside worse ones, sampled from the end of another arm's training.
         option: the config's field that is given its folder.
-        recipe: of a checkpoint: the recipe of the arm that it comes from.
+        recipe: of a checkpoint, and of pairs: the recipe of the arm that it comes from, or that they are sampled from.
     """
 
     stage: str
@@ -139,6 +140,11 @@ class Recipe:
     trace_control: Callable[[Any], str] | None = None
     paper_row: Callable[[Any], str | None] = lambda config: None
 
+    def preset_for(self, model: str | None) -> str | None:
+        """Return the preset that is taken for a model where none is named; None where there are no presets."""
+        fitting = (name for name, one in self.presets.items() if model in one.models)
+        return next(fitting, next(iter(self.presets), None))
+
     def resolve(self, options: Mapping[str, Any], preset: str | None = None) -> Any:
         """Return the config that options ask for: the preset's values, the recipe's own, then the options; the later one wins.
 
@@ -151,9 +157,8 @@ class Recipe:
             UsageError: a value that does not fit, or a missing one.
         """
         values = dict(self.values) | dict(options)
-        if self.presets:
-            fitting = (name for name, one in self.presets.items() if options.get("model") in one.models)
-            chosen = preset or next(fitting, next(iter(self.presets)))
+        chosen = preset or self.preset_for(options.get("model"))
+        if chosen is not None and self.presets:
             if chosen not in self.presets:
                 raise UnknownNameError("preset", chosen, self.presets)
             values = dict(self.presets[chosen].values) | values
@@ -211,6 +216,8 @@ _registry: Registry[Recipe] = Registry(
     {
         "sft": "cotbench.baselines.recipes.sft:SFT",
         "sft+": "cotbench.baselines.recipes.sft:SFT_PLUS",
+        "dpo": "cotbench.baselines.recipes.dpo:DPO",
+        "dpo+": "cotbench.baselines.recipes.dpo:DPO_PLUS",
         "grpo": "cotbench.baselines.recipes.grpo.recipe:GRPO",
         "grpo+": "cotbench.baselines.recipes.grpo.recipe:GRPO_PLUS",
         "base": "cotbench.baselines.recipes.base:BASE",

@@ -103,11 +103,21 @@ def elicitations_of(demonstrations: Iterable[Demonstration], options: Mapping[st
     Raises:
         UsageError: a value that does not fit, or other tags than the usual ones.
     """
+    return elicitations_for((one.env for one in demonstrations), options)
+
+
+def elicitations_for(envs: Iterable[str], options: Mapping[str, Any]) -> dict[str, Elicitation]:
+    """Return environment -> the elicitation that evaluation will use.
+
+    Args:
+        envs: names of environments, in any order; empty for none.
+        options: fields of `Elicitation` that are not as usual.
+
+    Raises:
+        UsageError: a value that does not fit, or other tags than the usual ones.
+    """
     try:
-        found = {
-            env: Elicitation.for_env(env, **options) if env else Elicitation(**options)
-            for env in sorted({one.env for one in demonstrations})
-        }
+        found = {env: Elicitation.for_env(env, **options) if env else Elicitation(**options) for env in sorted(set(envs))}
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"elicitation.{first['loc'][-1]} {first['input']}: {first['msg']}") from error

@@ -123,7 +123,7 @@ def _train(
     write_begun(out, record)
     if args.process_index == 0:
         with loop.disk_full_as_error(out):
-            write_masks(out, data)
+            write_masks(out, data.masks, data.steps)
     trees = trees_of_examples(data.examples.episodes, data.masks)
     dataset = PackedDataset(data.steps, trees, args.world_size, config.loss_normalisation)
     measured = loop.train(trainable, dataset, args, record, out, config.checkpoints, progress, config.ema_decay)
@@ -208,15 +208,16 @@ def _sizes(examples: Examples, unit: ExampleUnit) -> list[list[int]]:
     ]
 
 
-def write_masks(out: Path, data: TrainingData) -> None:
+def write_masks(out: Path, masks: Masks, steps: Sequence[TrainingStep]) -> None:
     """Write `masks.json`: which examples are masked, epoch by epoch.
 
     Args:
         out: the folder of the training.
-        data: its masks and steps.
+        masks: its masks.
+        steps: its schedule.
     """
-    epochs = 1 + max(step.epoch for step in data.steps)
-    write_atomically(out / MASKS, [json.dumps(data.masks.record(epochs)) + "\n"])
+    epochs = 1 + max(step.epoch for step in steps)
+    write_atomically(out / MASKS, [json.dumps(masks.record(epochs)) + "\n"])
 
 
 def _complete(options: dict[str, Any]) -> dict[str, Any]:
@@ -245,8 +246,8 @@ def _cost(config: SFTConfig, sizes: TokenSizes, episodes: int) -> float:
     return decisions * each
 
 
-def _masking(config: SFTConfig) -> Masking:
-    """Return the masks; actions that weigh as much as everything else, or more, are not masked."""
+def masking_of(config: SFTConfig) -> Masking:
+    """Return the masks that a config asks for; actions that weigh as much as everything else, or more, are not masked."""
     usual = config.mask_schedule == "constant" and config.action_weight == 0 and not config.mask_closing
     if config.mask_fraction == 0:
         return Masking(0.0, config.mask_select)
@@ -255,7 +256,7 @@ def _masking(config: SFTConfig) -> Masking:
 
 def _paper_row(config: SFTConfig) -> str | None:
     """Return the row of the paper's tables: SFT without masks, SFT+ with its own."""
-    masking = _masking(config)
+    masking = masking_of(config)
     if config.traces != "own" or config.trace_weight != 1 or not masking.usual:
         return None
     if masking.fraction == 0:
@@ -289,7 +290,7 @@ SFT = Recipe(
     cost=_cost,
     presets=PRESETS,
     complete=_complete,
-    masking=_masking,
+    masking=masking_of,
     mask_options=frozenset(MaskConfig.model_fields) - {"seed", "trace_weight"},
     trace_control=lambda config: str(config.traces),
     paper_row=_paper_row,

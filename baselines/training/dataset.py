@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from cotbench.baselines.data.examples import Example
 from cotbench.baselines.training.batching import TrainingStep
@@ -21,7 +22,7 @@ class StepBatch:
 
     Attributes:
         passes: rows that go through the model, one after the other.
-        count: what the loss is divided by: tokens of the whole step, of all processes.
+        count: what the loss is divided by: tokens (or pairs) of the whole step, of all processes.
         actions: action tokens in this portion, masked or not.
         others: sum of the loss weights of its other tokens.
         idle: it is another process's, computed so that no process waits, and counts nothing.
@@ -32,6 +33,18 @@ class StepBatch:
     actions: int
     others: float
     idle: bool = False
+
+
+class StepDataset(Protocol):
+    """Steps of a training as a dataset: item `step * processes + process` is that process's portion."""
+
+    steps: Sequence[TrainingStep]
+
+    def __len__(self) -> int:
+        """Return the number of portions."""
+
+    def __getitem__(self, index: int) -> StepBatch:
+        """Return a portion."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,8 +95,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
                 loss, counts = self._pass(model, packed, portion)
             total = total + loss
             if not portion.idle:
-                # Of the list: reading the tensor would wait for a GPU.
-                weight += math.fsum(packed.weight) if counts.is_cuda else float(counts.double().sum())
+                weight += self.row_weight(packed, counts)
                 tokens += len(packed.ids)
                 self._computed["supervised"] += len(packed.target)
                 self._computed["flops"] += self._cost.flops(packed)
@@ -110,7 +109,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         try:
             with self.compute_loss_context_manager(), self.accelerator.autocast():
                 nll, counts = self._losses(model, packed, self.args.device)
-                loss = mean_loss(nll, counts, portion.count) * (not portion.idle)
+                loss = self.row_loss(nll, counts, packed, portion) * (not portion.idle)
             # Gradients are averaged over the processes, where a sum is wanted.
             self.accelerator.backward(loss * self.accelerator.num_processes)
         except Exception as error:  # Whatever a compiler raises on a card that it does not know.
@@ -121,6 +120,27 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
             return self._pass(model, packed, portion)
         self._replace = None  # What has worked once is there.
         return loss.detach(), counts
+
+    def row_loss(self, nll: Any, weights: Any, packed: Packed, portion: StepBatch) -> Any:
+        """Return a row's part of the step's loss; the sum over all rows of all processes is the step's.
+
+        Args:
+            nll: (tokens,) negative log-likelihoods of the supervised tokens.
+            weights: (tokens,) what the losses returned as their weights.
+            packed: the row.
+            portion: this process's portion of the step.
+        """
+        return mean_loss(nll, weights, portion.count)
+
+    def row_weight(self, packed: Packed, weights: Any) -> float:
+        """Return the sum of the loss weights of a row's tokens.
+
+        Args:
+            packed: the row.
+            weights: (tokens,) what the losses returned as their weights.
+        """
+        # Of the list: reading the tensor would wait for a GPU.
+        return math.fsum(packed.weight) if weights.is_cuda else float(weights.double().sum())
 
     def _add_counts(self, tokens: float, actions: float, in_loss: float) -> None:
         """Add this process's counts of a step, and those of the others; all learn at the same step that one is to stop."""

@@ -71,7 +71,7 @@ class Training(Displayed):
         fields = {
             "model": config.get("model"),
             "seed": config.get("seed"),
-            "training data": _counted(data.get("episodes"), "episodes"),
+            "training data": _counted(data.get("episodes"), "episodes") or _counted(data.get("pairs"), "pairs"),
             "examples": (self.card.get("examples") or {}).get("examples"),
             "steps": self.card.get("steps"),
             "tokens": None if seen.get("tokens") is None else f"{seen['tokens']:.0f}",

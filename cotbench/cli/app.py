@@ -36,6 +36,10 @@ class Entry:
 COMMANDS = {
     "run": Entry("Play every task in each mode, and compare the modes on the same tasks.", "run:run"),
     "traces": Entry("Let a teacher play in CoT mode, and keep its successful episodes as training data.", "traces:traces"),
+    "pairs": Entry(
+        "Sample a model's answers at the states of traces, and keep those whose action is worse as rejected ones.",
+        "pairs:pairs",
+    ),
     "train": Entry(
         "Train a model on traces: checkpoints are loaded as hf:OUT/checkpoint-N, the last state as hf:OUT.",
         "train:make_command",

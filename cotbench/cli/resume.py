@@ -12,7 +12,7 @@ from cotbench.cli.interruption import INTERRUPTED
 from cotbench.cli.terminal import echo_error
 from cotbench.errors import UsageError
 
-RESUMED = ("run", "traces", "train", "probe", "judge", "study")
+RESUMED = ("run", "traces", "pairs", "train", "probe", "judge", "study")
 """The commands that have `--resume`."""
 
 RESUME_OUT = "@out"

@@ -15,6 +15,9 @@ from cotbench.cli.trust import Trust, confirm
 from cotbench.flags import OUTPUT
 from cotbench.study.resources import StudyResources
 
+_KINDS = ("reference", "traces", "pairs", "train", "run", "probe")
+"""Kinds of stages, in the order of their table."""
+
 
 @with_options(StudyResources)
 def study(
@@ -160,7 +163,7 @@ def _costs(name: str, target: Path, rows: list[Any], jobs: int) -> Any:
 
     left = [row for row in rows if not row[1]]
     done = len(rows) - len(left)
-    parts = {kind: [row for row in rows if row[0].kind == kind] for kind in ("reference", "traces", "train", "run", "probe")}
+    parts = {kind: [row for row in rows if row[0].kind == kind] for kind in _KINDS}
     parts |= {"all": rows} | ({"left to do": left} if done else {})
     unknown = any(operations is None for _, _, operations, _ in rows)
     titles = ["stages", "tokens", "operations", "one job", *([f"{jobs} jobs"] if jobs > 1 else [])]
@@ -173,9 +176,7 @@ def _costs(name: str, target: Path, rows: list[Any], jobs: int) -> Any:
             cells += [f"{sum(found or 0.0 for _, _, found, _ in some):.2g}", format_duration(duration)]
             cells += [format_duration(duration / jobs)] if jobs > 1 else []
             cells += [str(sum(operations is None for _, _, operations, _ in some))] if unknown else []
-            lines.append(
-                table_row(kind, *cells, style="" if kind in ("reference", "traces", "train", "run", "probe") else "bold")
-            )
+            lines.append(table_row(kind, *cells, style="" if kind in _KINDS else "bold"))
     title = f"study {name}: {len(rows)} stages in {target}, {done} done"
     return Group(
         Paragraph(title, "bold"), TextTable((TableColumn("stages of", "label"), *map(TableColumn, titles)), tuple(lines))

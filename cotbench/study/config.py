@@ -36,6 +36,19 @@ class Traces(BaseModel):
     seed: int = Field(0, ge=0, description="seed of the draw of episodes and of the teacher")
 
 
+class Pairs(BaseModel):
+    """The preference pairs that the arms are trained on whose recipe needs some."""
+
+    model_config = _STRICT
+
+    samples: int = Field(4, ge=1, description="answers sampled at each state")
+    states: int | None = Field(None, ge=1, description="number of states, drawn by the seed; default: all")
+
+
+def _usual_pairs(pairs: Pairs) -> bool:
+    return pairs == Pairs()
+
+
 class ArmTraces(BaseModel):
     """What an arm is trained on, where that is not what the others are trained on; None: as in the study's traces."""
 
@@ -145,6 +158,8 @@ class StudyConfig(BaseModel):
     reference: str = Field("scripted", description="agent that wins: its states and actions are the reference")
     elicitation: dict[str, Any] = Field(default_factory=dict, description="elicitation settings that differ from the defaults")
     traces: Traces = Traces()
+    # Left out of dumps at its defaults: the files of earlier studies have none.
+    pairs: Pairs = Field(Pairs(), exclude_if=_usual_pairs)
     train: dict[str, Any] = Field(default_factory=dict, description="options of cotbench train, for every arm")
     arms: tuple[Arm, ...] = Field(min_length=1, description="arms: one recipe with its options each")
     runs: tuple[Runs, ...] = Field((Runs(),), description="runs: which episodes are played")
@@ -310,7 +325,7 @@ def _usage_error(error: ValidationError, named: str) -> UsageError:
 
 def _names_beside(place: Sequence[int | str]) -> list[str]:
     """Return the names that are valid at a place, written as the place is."""
-    parents: dict[str, type[BaseModel]] = {"traces": Traces, "arms": Arm, "runs": Runs, "probes": ProbeAt}
+    parents: dict[str, type[BaseModel]] = {"traces": Traces, "pairs": Pairs, "arms": Arm, "runs": Runs, "probes": ProbeAt}
     tables = [parents[part] for part in map(str, place[:-1]) if part in parents]  # arms.0.traces.name: the last one.
     model = tables[-1] if tables else StudyConfig
     before = "".join(f"{part}." for part in place[:-1])

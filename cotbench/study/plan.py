@@ -17,6 +17,7 @@ from cotbench.study import cost
 from cotbench.study.config import Arm, ProbeAt, Runs, StudyConfig, Where
 from cotbench.study.stage import (
     AgentRef,
+    PairsRequest,
     Place,
     ProbeRequest,
     Request,
@@ -47,7 +48,7 @@ class StudyPlan:
         Args:
             kind: the last kind that is carried out.
         """
-        kinds = ("reference", "traces", "train")
+        kinds = ("reference", "traces", "pairs", "train")
         wanted = kinds[: kinds.index(kind) + 1]
         return StudyPlan(self.config, tuple(stage for stage in self.stages if stage.kind in wanted))
 
@@ -140,7 +141,7 @@ def _trainings(config: StudyConfig, env: str, add: Add) -> None:
     for arm in config.arms:
         needs = _recipe_of(arm).stages(arm_config(config, config.models[0], arm))
         name = _traces_stage(config, env, arm.name)
-        if all(need.stage != "traces" for need in needs):
+        if all(need.stage not in ("traces", "pairs") for need in needs):
             if arm.traces is not None:
                 raise UsageError(f"arm {arm.name}: recipe {arm.recipe} is trained on no traces: omit its traces")
         elif name not in planned:
@@ -157,7 +158,11 @@ def _trainings(config: StudyConfig, env: str, add: Add) -> None:
                 options = _options(config, env, model, arm, seed)
                 preset = options.pop("preset", None)
                 for need in _recipe_of(arm).stages(resolved):
-                    options[need.option] = _need(config, env, model, seed, need, traces)
+                    if need.option == "model":  # A folder says no more which preset is for it.
+                        preset = preset or _recipe_of(arm).preset_for(model)
+                    if need.stage == "pairs":
+                        _pairs(config, env, model, seed, arm, need, add, planned)
+                    options[need.option] = _need(config, env, model, seed, arm, need, traces)
                 request = TrainRequest(arm.recipe, options, preset)
                 add(
                     _training(config, env, model, arm.name, seed),
@@ -181,17 +186,60 @@ def _traces_stage(config: StudyConfig, env: str, arm: str) -> str:
     return "/".join((_joined("traces", *_env_words(config, env)), *([] if first is None else [first])))
 
 
-def _need(config: StudyConfig, env: str, model: str, seed: int, need: StageNeed, traces: str) -> Any:
+def _need(config: StudyConfig, env: str, model: str, seed: int, arm: Arm, need: StageNeed, traces: str) -> Any:
     if need.stage == "traces":
         return (StageOutput(traces),)
     if need.stage == "checkpoint":
-        first = next((arm for arm in config.arms if arm.recipe == need.recipe), None)
-        if first is None:
-            raise UsageError(f"this study has no arm of recipe {need.recipe}, from which another begins: add one")
-        if seed not in first.seeds_of(config.seeds):
-            raise UsageError(f"arm {first.name} is not trained with seed {seed}, from which another arm begins: add it there")
-        return StageOutput(_training(config, env, model, first.name, seed), 1.0)
-    raise UsageError(f"a study knows no stage {need.stage!r}: traces or checkpoint")
+        return _end_of(config, env, model, seed, arm, need)
+    if need.stage == "pairs":
+        return (StageOutput(_pairs_stage(config, env, model, seed, arm, need)),)
+    raise UsageError(f"a study knows no stage {need.stage!r}: traces, checkpoint or pairs")
+
+
+def _start_of(config: StudyConfig, seed: int, arm: Arm, need: StageNeed) -> Arm:
+    """Return the arm from whose end another one begins, or is sampled: the first of the recipe.
+
+    Raises:
+        UsageError: there is none, it is not trained with the seed, or it stands behind the other.
+    """
+    first = next((one for one in config.arms if one.recipe == need.recipe), None)
+    if first is None:
+        raise UsageError(f"this study has no arm of recipe {need.recipe}, from which another begins: add one")
+    if seed not in first.seeds_of(config.seeds):
+        raise UsageError(f"arm {first.name} is not trained with seed {seed}, from which another arm begins: add it there")
+    if config.arms.index(first) > config.arms.index(arm):
+        raise UsageError(f"arm {arm.name} begins from arm {first.name}: put it behind that one")
+    return first
+
+
+def _end_of(config: StudyConfig, env: str, model: str, seed: int, arm: Arm, need: StageNeed) -> StageOutput:
+    return StageOutput(_training(config, env, model, _start_of(config, seed, arm, need).name, seed), 1.0)
+
+
+def _pairs_stage(config: StudyConfig, env: str, model: str, seed: int, arm: Arm, need: StageNeed) -> str:
+    """Return the name of the stage that makes an arm's pairs; arms with the same start, traces and elicitation share it."""
+    others = (_traced_as(config, arm.name), config.elicited_as(arm.name))
+    words = [_start_of(config, seed, arm, need).name, f"seed{seed}", *(one for one in others if one is not None)]
+    return _joined("pairs", *_env_words(config, env), *_model_words(config, model), *words)
+
+
+def _pairs(
+    config: StudyConfig, env: str, model: str, seed: int, arm: Arm, need: StageNeed, add: Add, planned: set[str]
+) -> None:
+    """Plan the pairs of an arm, unless another arm has the same."""
+    name = _pairs_stage(config, env, model, seed, arm, need)
+    if name in planned:
+        return
+    planned.add(name)
+    agent = _agent(config, _recipe_of(_start_of(config, seed, arm, need)).agent, _end_of(config, env, model, seed, arm, need))
+    options = {"seed": seed, **config.pairs.model_dump(exclude_none=True)}
+    elicitation = config.elicitation_of(config.elicited_as(arm.name))
+    request = PairsRequest(agent, StageOutput(_traces_stage(config, env, arm.name)), options, elicitation)
+    sizes = env_entry(env).sizes
+    episodes = config.traces_of(arm.name).episodes or len(env_entry(env).source().tasks(config.scheme, "train"))
+    states = min(config.pairs.states or episodes * sizes.expert_steps, episodes * sizes.expert_steps)
+    tokens = states * (sizes.prompt + config.pairs.samples * sizes.answer)
+    add(name, "pairs", request, Place(env, model, _start_of(config, seed, arm, need).name, seed), tokens)
 
 
 def _training(config: StudyConfig, env: str, model: str, arm: str, seed: int) -> str:

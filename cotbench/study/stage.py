@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 from cotbench.flags import to_arguments
 from cotbench.probes.config import ProbeConfig
+from cotbench.prompting.elicitation import Elicitation
 from cotbench.runs.manifest import MANIFEST, RunConfig
 
 FORMAT = 3
@@ -114,6 +115,32 @@ class TracesRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class PairsRequest:
+    """Preference pairs: a teacher's answers beside worse ones of a model.
+
+    Attributes:
+        agent: whose answers are rejected.
+        data: the traces of the teacher.
+        config: other options of `cotbench pairs`, by name.
+        elicitation: fields of `Elicitation` that are not as usual.
+    """
+
+    command: ClassVar[str] = "pairs"
+    begun: ClassVar[str] = "sampling.json"
+
+    agent: AgentRef
+    data: StageOutput
+    config: Mapping[str, int]
+    elicitation: Mapping[str, Any] = field(default_factory=dict)
+
+    def arguments(self, fill: Fill) -> list[str]:
+        """Return the arguments of `cotbench pairs`."""
+        words = ["--agent", self.agent.spec(fill), "--data", fill(self.data)]
+        words += [word for name, value in sorted(self.config.items()) for word in (f"--{name}", str(value))]
+        return [*words, *to_arguments(Elicitation, self.elicitation)]
+
+
+@dataclass(frozen=True, slots=True)
 class TrainRequest:
     """A training.
 
@@ -210,7 +237,7 @@ class Stage:
 
     Attributes:
         name: unique, a path: "train/sft-seed0".
-        kind: "reference", "traces", "train", "run" or "probe".
+        kind: "reference", "traces", "pairs", "train", "run" or "probe".
         uses: the names of the stages whose outputs it uses.
         key: see the module.
         tokens: estimate of the tokens that a model computes, read and written.

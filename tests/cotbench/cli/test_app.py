@@ -14,7 +14,7 @@ from cotbench.errors import UsageError
 from cotbench.flags import options_of
 from cotbench.prompting.elicitation import Elicitation
 
-PLUGINS = ("run", "traces", "train", "probe", "judge", "study", "play", "report", "compare")
+PLUGINS = ("run", "traces", "pairs", "train", "probe", "judge", "study", "play", "report", "compare")
 
 
 def options(name: str, *arguments: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def test_what_lists_or_submits_imports_plugins(group: str, names: tuple[str, ...
 
 def test_an_elicitation_is_asked_for_alike_everywhere() -> None:
     wanted = {option.name for option in options_of(Elicitation, without=("show_admissible",))}
-    for name in ("run", "traces", "train", "probe"):
+    for name in ("run", "traces", "pairs", "train", "probe"):
         assert wanted <= options(name).keys(), name
     assert all("--show-admissible" in options(name) for name in ("run", "train", "probe"))
 
