@@ -17,6 +17,7 @@ import torch
 import transformers
 
 from cotbench.agents.hf.pretrained import first_line, hushed, is_disk_full, quiet
+from cotbench.baselines.training.branch_loss import RowLoss
 from cotbench.baselines.training.dataset import PackedDataset
 from cotbench.baselines.training.loss import Losses, TreeLosses, losses
 from cotbench.baselines.training.model import TrainableModel, mixes_precision, save
@@ -67,6 +68,7 @@ def train(
     checkpoints: Sequence[float],
     progress: Callable[[], Any] | None,
     ema_decay: float = 0.0,
+    row_loss: RowLoss | None = None,
 ) -> dict[str, float]:
     """Train from the newest checkpoint in `out` where there is one, and write the trained model with its card.
 
@@ -79,6 +81,7 @@ def train(
         checkpoints: after which shares of the training one is written; the last step is always among them.
         progress: makes a callback of transformers that shows how far it is.
         ema_decay: see `TrainingOptions`.
+        row_loss: what the losses of a row's tokens come to; None: their mean.
 
     Returns:
         The counts: tokens, action tokens, and `masked_share`, the share of the latter that the loss left out.
@@ -86,7 +89,7 @@ def train(
     Raises:
         CotbenchError: a checkpoint could not be written; the one before it is whole.
     """
-    trainer = fit(trainable, dataset, args, record, steps_at(checkpoints, len(dataset.steps)), progress, ema_decay)
+    trainer = fit(trainable, dataset, args, record, steps_at(checkpoints, len(dataset.steps)), progress, ema_decay, row_loss)
     measured = {**trainer.counts, "masked_share": trainer.masked_share}
     if trainer.is_world_process_zero():
         with disk_full_as_error(out), trainer.saved():
@@ -103,6 +106,7 @@ def fit(
     saves: Sequence[int],
     progress: Callable[[], Any] | None,
     ema_decay: float = 0.0,
+    row_loss: RowLoss | None = None,
 ) -> TreeTrainer:
     """Run the trainer over a dataset and return it.
 
@@ -114,6 +118,7 @@ def fit(
         saves: after which steps a checkpoint is written.
         progress: makes a callback of transformers that shows how far it is.
         ema_decay: see `TrainingOptions`.
+        row_loss: what the losses of a row's tokens come to; None: their mean.
 
     Raises:
         CotbenchError: a checkpoint could not be written; the one before it is whole.
@@ -129,6 +134,7 @@ def fit(
         saves=saves,
         hold=hold,
         average=ema_decay,
+        row_loss=row_loss,
         model=trainable.model,
         args=args,
         train_dataset=dataset,

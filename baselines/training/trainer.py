@@ -20,10 +20,11 @@ from typing import Any, cast
 
 import transformers
 
+from cotbench.baselines.training.branch_loss import RowLoss, TokenMean
 from cotbench.baselines.training.dataset import PackedDataset, StepBatch
 from cotbench.baselines.training.ema import RAW_WEIGHTS, WeightEMA
 from cotbench.baselines.training.flops import StepCost, peak_flops
-from cotbench.baselines.training.loss import Losses, mean_loss
+from cotbench.baselines.training.loss import Losses, plain_losses
 from cotbench.baselines.training.model import writing
 from cotbench.baselines.training.packing import Packed
 from cotbench.baselines.training.recipe_card import CARD
@@ -52,6 +53,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         saves: after which steps a checkpoint is written.
         average: decay of the running average of the weights, which is what is saved; 0: the weights themselves are.
         hold: holds back the signals at which the training is to save its state and stop.
+        row_loss: what the losses of a row's tokens come to; None: their mean.
 
     Attributes:
         stopping: whether this process or another one was told to stop.
@@ -66,10 +68,12 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         saves: Sequence[int],
         hold: SignalHold,
         average: float = 0.0,
+        row_loss: RowLoss | None = None,
         **rest: Any,
     ) -> None:
         super().__init__(data_collator=_only, **rest)
         self._losses, self._replace = compute, replace
+        self._row_loss = row_loss or TokenMean()
         self._hold, self.stopping = hold, False
         self.counts = {"tokens": 0.0, "actions": 0.0, "actions_in_loss": 0.0}
         self._since = (time.monotonic(), 0.0)
@@ -110,7 +114,8 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         try:
             with self.compute_loss_context_manager(), self.accelerator.autocast():
                 nll, counts = self._losses(model, packed, self.args.device)
-                loss = mean_loss(nll, counts, portion.count) * (not portion.idle)
+                row_order = self._losses is not plain_losses
+                loss = self._row_loss(nll, counts, packed, portion.count, row_order=row_order) * (not portion.idle)
             # Gradients are averaged over the processes, where a sum is wanted.
             self.accelerator.backward(loss * self.accelerator.num_processes)
         except Exception as error:  # Whatever a compiler raises on a card that it does not know.
@@ -163,7 +168,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
             now, before = time.monotonic(), self._since
             seconds = max(1e-9, now - before[0])
             logs["tokens_per_second"] = round((self.counts["tokens"] - before[1]) / seconds, 1)
-            logs |= self._rates(seconds)
+            logs |= self._rates(seconds) | self._row_loss.take_figures()
             logs["tokens"] = self.counts["tokens"]
             logs["masked_share"] = self.masked_share
             logs["data_epoch"] = dataset.steps[max(0, self.state.global_step - 1)].epoch
