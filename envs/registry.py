@@ -102,6 +102,8 @@ class EnvEntry:
         teacher: "module:attribute" of the scripted teacher's decision for it (`baselines.teachers.scripted`).
         trace_levels: the trace levels that the scripted teacher writes for it: of "goal", "state" and "full".
         trace_facts: "module:attribute" of the check that a trace names nothing unseen (`baselines.teachers.facts`).
+        other_goal: where the scripted teacher acts on the goal that the first observation tells: "module:attribute" of a
+            function (dialogue, another dialogue) that returns the first one with the goal of the second one.
     """
 
     name: str
@@ -128,6 +130,7 @@ class EnvEntry:
     teacher: str | None = None
     trace_levels: tuple[str, ...] = ("full",)
     trace_facts: str | None = None
+    other_goal: str | None = None
 
     def require(self) -> None:
         """Raise an error when the engine is not installed.
@@ -238,6 +241,7 @@ _ALFWORLD: dict[str, Any] = {
     "teacher": "cotbench.baselines.teachers.alfworld:decide",
     "trace_levels": ("goal", "state", "full"),
     "trace_facts": "cotbench.baselines.teachers.facts:alfworld_facts",
+    "other_goal": "cotbench.baselines.teachers.alfworld:with_goal_of",
 }
 
 _BUILTIN = (

@@ -175,8 +175,8 @@ def model_pair(models: str) -> tuple[str, str]:
     if len(parts) == 1 and all((folder / part).is_dir() for part in (WRITER, ANSWERER)):
         return str(folder / WRITER), str(folder / ANSWERER)
     raise UsageError(
-        f"agent frodo:{models}: give two models, frodo:WRITER,ANSWERER, or a folder that holds {WRITER} and {ANSWERER}, such as "
-        "a checkpoint of recipe frodo"
+        f"agent frodo:{models}: give two models, frodo:WRITER,ANSWERER, or a folder with {WRITER} and {ANSWERER} in it, such "
+        "as a checkpoint of recipe frodo"
     )
 
 
