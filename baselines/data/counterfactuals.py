@@ -1,11 +1,11 @@
-"""Counterfactual traces: at a state of a demonstration, what would be thought, and then done, for another reason. Invariant: a
-counterfactual action is another one than the demonstrated action, and a counterfactual trace another text; both are functions of
+"""Counterfactual traces: at a state of a demonstration, what would be thought, and then done, for another reason. Invariant:
+a counterfactual action is another one than the demonstrated action, a counterfactual trace another text; both are functions of
 the demonstrations, the options and the seed alone.
 
-Two sources. `goal`: the scripted teacher at the same state, with the same history, and the goal of another demonstration: fluent,
-about what the episode has shown, executable there, and wrong for the task. It exists where the environment's teacher acts on the
-goal that it reads (`EnvEntry.other_goal`), and only the traces of the scripted teacher are set against it: against those of
-another teacher the wording alone would tell them apart. `donor`: trace and action of another decision of the data, as in probe
+Two sources. `goal`: the scripted teacher at the same state, with the same history, and the goal of another demonstration:
+fluent, about what the episode has shown, executable there, and wrong for the task. It exists where the environment's teacher
+acts on the goal that it reads (`EnvEntry.other_goal`), and only the traces of the scripted teacher are set against it: against
+those of another teacher the wording alone would tell them apart. `donor`: trace and action of another decision of the data, as in probe
 `conflict`: the action is admissible at the receiving state where the environment lists what is; of the donors drawn, those of
 another task and of the same task type come first.
 """
@@ -142,8 +142,8 @@ def make_counterfactuals(
             found[place.id] = other
     if not found:
         raise UsageError(
-            f"none of the {len(places)} decisions with a trace has a counterfactual ({', '.join(left_out) or 'there are none'}): "
-            "use more demonstrations, of several tasks"
+            f"none of the {len(places)} decisions with a trace has a counterfactual "
+            f"({', '.join(left_out) or 'there are none'}): use more demonstrations, of several tasks"
         )
     return Counterfactuals(found, left_out)
 

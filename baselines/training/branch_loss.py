@@ -1,9 +1,9 @@
-"""Losses of groups of branches: a preference pair, the three answers of FRODO's answerer. Invariant: a loss is a function of the
-summed log-probabilities of a group's branches, and is divided by the number of groups of the whole step; so it does not depend
-on how a step is divided into rows.
+"""Losses of groups of branches: a preference pair, the three answers of FRODO's answerer. Invariant: a loss is a function of
+the summed log-probabilities of a group's branches, and is divided by the number of groups of the whole step; so it does not
+depend on how a step is divided into rows.
 
-A group is `size` branches of a tree, one after the other, such as (chosen, rejected). Log-probabilities are sums over a branch's
-supervised tokens times their loss weights, not means: a mean would change what a margin means with the length of a text.
+A group is `size` branches of a tree, one after the other, such as (chosen, rejected). Log-probabilities are sums over a
+branch's supervised tokens times their loss weights, not means: what a margin means would depend on the length of a text.
 """
 
 from __future__ import annotations

@@ -154,7 +154,11 @@ def _trainings(config: StudyConfig, env: str, add: Add) -> None:
             for seed in arm.seeds_of(config.seeds):
                 options = _options(config, model, arm, seed)
                 preset = options.pop("preset", None)
-                for need in _recipe_of(arm).stages(resolved):
+                needs = _recipe_of(arm).stages(resolved)
+                if any(need.option == "model" for need in needs):
+                    # Chosen by the study's model: the checkpoint that it begins from has another name.
+                    preset = _recipe_of(arm).preset_name(options, preset)
+                for need in needs:
                     options[need.option] = _need(config, env, model, seed, need, traces)
                 request = TrainRequest(arm.recipe, options, preset)
                 add(

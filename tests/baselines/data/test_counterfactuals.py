@@ -73,7 +73,7 @@ def test_auto_sets_the_teachers_wording_against_its_own_alone(some_played: list[
     for id_, (one, _) in decisions(foreign).items():
         if id_ in found:
             assert found[id_].source == ("donor" if one is foreign[0] else "goal")
-    with pytest.raises(UsageError, match="counterfactuals=goal.*hf:some/model"):
+    with pytest.raises(UsageError, match=r"counterfactuals=goal.*hf:some/model"):
         make_counterfactuals(foreign, "goal")
 
 
@@ -95,7 +95,7 @@ def test_no_decision_has_a_counterfactual(some_played: list[Demonstration]) -> N
             "traces": ("I look.",),
         }
     )
-    with pytest.raises(UsageError, match="none of the 1 decisions.*no donor"):
+    with pytest.raises(UsageError, match=r"none of the 1 decisions.*no donor"):
         make_counterfactuals([alone])
 
 
