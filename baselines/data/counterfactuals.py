@@ -5,9 +5,9 @@ the demonstrations, the options and the seed alone.
 Two sources. `goal`: the scripted teacher at the same state, with the same history, and the goal of another demonstration:
 fluent, about what the episode has shown, executable there, and wrong for the task. It exists where the environment's teacher
 acts on the goal that it reads (`EnvEntry.other_goal`), and only the traces of the scripted teacher are set against it: against
-those of another teacher the wording alone would tell them apart. `donor`: trace and action of another decision of the data, as in probe
-`conflict`: the action is admissible at the receiving state where the environment lists what is; of the donors drawn, those of
-another task and of the same task type come first.
+those of another teacher the wording alone would tell them apart. `donor`: trace and action of another decision of the data, as
+in probe `conflict`: the action is admissible at the receiving state where the environment lists what is; of the donors drawn,
+those of another task and of the same task type come first.
 """
 
 from __future__ import annotations

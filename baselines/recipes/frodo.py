@@ -1,20 +1,20 @@
 """Recipe `frodo`: a trace writer and an answerer, two models (paper's baseline FRODO; "Making Reasoning Matter", arXiv
-2402.13950). Invariant: the writer is trained on traces alone, the answerer on actions alone, both from one start and on the same
-pairs of a right and a counterfactual trace; a checkpoint holds both, after the same share of their trainings.
+2402.13950). Invariant: the writer is trained on traces alone, the answerer on actions alone, both from one start and on the
+same pairs of a right and a counterfactual trace; a checkpoint holds both, after the same share of their trainings.
 
 As in the source: two models; the writer learns by preference (DPO's loss, right trace over counterfactual trace, against its
 start); the answerer learns the right action after the right trace, the counterfactual action after the counterfactual trace,
 and by a hinge that the right action is likelier after the right trace than after the other.
 
 Adapted to agents: a question is a state (goal, history, observation), an answer an action. Counterfactual traces are the
-scripted teacher's with the goal of another task at the same state, or another decision's (`data.counterfactuals`); in the source
-a large model wrote them. Log-probabilities are sums over tokens in nats, the closing tag included, so margin and beta mean the
-same at every length. Both models begin from one checkpoint that writes traces (in a study, of arm `sft`): by preference alone an
-untaught model learns which trace is better, not to write one.
+scripted teacher's with the goal of another task at the same state, or another decision's (`data.counterfactuals`); in the
+source a large model wrote them. Log-probabilities are sums over tokens in nats, the closing tag included, so margin and beta
+mean the same at every length. Both models begin from one checkpoint that writes traces (in a study, of arm `sft`): by preference
+alone an untaught model learns which trace is better, not to write one.
 
 Not read: the source's body, beyond abstract, summaries and the authors' public code. beta 0.1, margin 1, three epochs and equal
-weights are that code's, whose scale is another (means over tokens, in both losses); it has no term for the counterfactual action,
-and its hinge has the wrong sign, which is not followed (`frodo_loss`). Learning rates and batch size are ours.
+weights are that code's, whose scale is another (means over tokens, in both losses); it has no term for the counterfactual
+action, and its hinge has the wrong sign, which is not followed (`frodo_loss`). Learning rates and batch size are ours.
 
 Masks (`mask_fraction`, ...) take a decision's actions out of the answerer's losses, the hinge with them; the writer has none.
 """
@@ -88,14 +88,14 @@ def train(config: FrodoConfig, out: Path, *, resume: bool = False, progress: Cal
 
     Args:
         config: the options.
-        out: the folder of both models (`writer`, `answerer`), of their common checkpoints (`checkpoint-N`, N counts the steps of
-            both) and cards.
+        out: the folder of both models (`writer`, `answerer`), of their common checkpoints (`checkpoint-N`, N counts the steps
+            of both) and cards.
         resume: go on from the newest whole checkpoint of either model.
         progress: makes a callback of transformers that shows how far a training is; one for each model.
 
     Raises:
-        UsageError: data that cannot be trained on or has no counterfactuals, a start of another elicitation, or another training
-            lies in `out`.
+        UsageError: data that cannot be trained on or has no counterfactuals, a start of another elicitation, or another
+            training lies in `out`.
         AgentError: the model cannot be loaded.
         MissingExtraError: the libraries for training are not installed.
     """
