@@ -9,8 +9,8 @@ and by a hinge that the right action is likelier after the right trace than afte
 Adapted to agents: a question is a state (goal, history, observation), an answer an action. Counterfactual traces are the
 scripted teacher's with the goal of another task at the same state, or another decision's (`data.counterfactuals`); in the
 source a large model wrote them. Log-probabilities are sums over tokens in nats, the closing tag included, so margin and beta
-mean the same at every length. Both models begin from one checkpoint that writes traces (in a study, of arm `sft`): by preference
-alone an untaught model learns which trace is better, not to write one.
+mean the same at every length. Both models begin from one checkpoint that writes traces (in a study, of arm `sft`): by
+preference alone an untaught model learns which trace is better, not to write one.
 
 Not read: the source's body, beyond abstract, summaries and the authors' public code. beta 0.1, margin 1, three epochs and equal
 weights are that code's, whose scale is another (means over tokens, in both losses); it has no term for the counterfactual

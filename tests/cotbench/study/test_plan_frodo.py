@@ -7,6 +7,7 @@ from cotbench.study.config import parse_study
 from cotbench.study.plan import StudyPlan, make_study_plan
 
 STUDY = """
+name = "frodo"
 models = ["tiny"]
 seeds = [0, 1]
 checkpoints = [0.0, 0.5, 1.0]

@@ -116,8 +116,8 @@ def test_template_style(models: Path) -> None:
 
 
 def test_an_error_of_the_writer_is_the_querys(models: Path) -> None:
-    both = FrodoAgent(str(models), context=96)
-    long = state(0, "cot", Elicitation(trace_tokens=200, action_tokens=6), episode="long")
+    both = FrodoAgent(str(models), context=240)
+    long = state(0, "cot", Elicitation(trace_tokens=300, action_tokens=6), episode="long")
     found = both.decide([long, *queries(COLD, ("prompt",))[:1]])
     assert found[0].error is not None and found[0].action == ""
     assert found[1].error is None
