@@ -39,11 +39,11 @@ from cotbench.baselines.recipes.frodo_config import FrodoConfig
 from cotbench.baselines.recipes.frodo_examples import FrodoData, answerer_weights, frodo_data, writer_weights
 from cotbench.baselines.recipes.frodo_loss import AnswererLoss
 from cotbench.baselines.recipes.require import require_training
-from cotbench.baselines.recipes.sft import MASKS, base_scores, complete_options, load_start, masking_of, read_data
+from cotbench.baselines.recipes.sft import base_scores, complete_options, load_start, masking_of, read_data, write_masks
 from cotbench.baselines.recipes.start import check_start
 from cotbench.baselines.training.batching import TrainingStep, make_steps
 from cotbench.baselines.training.branch_groups import BranchGroup, group_sizes, group_trees, trees_of_groups
-from cotbench.baselines.training.branch_loss import GroupLoss, GroupMean, PairLoss, SigmoidPreference, branch_logprobs
+from cotbench.baselines.training.branch_loss import GroupLoss, PairLoss, SigmoidPreference, branch_logprobs
 from cotbench.baselines.training.dataset import Trees
 from cotbench.baselines.training.masks import MaskConfig, Masks
 from cotbench.baselines.training.recipe_card import CARD, TrainingResult, data_card, first_process, training_folder, write_begun
@@ -104,13 +104,14 @@ def train(config: FrodoConfig, out: Path, *, resume: bool = False, progress: Cal
     demonstrations = [one for path in config.data for one in read_data(path)]
     check_trainable(demonstrations)
     elicitations = elicitations_of(demonstrations, config.elicitation)
-    check_start(config.model, elicitations)
+    fingerprints = {env: elicitation.fingerprint for env, elicitation in elicitations.items()}
+    check_start(config.model, fingerprints)
     others = make_counterfactuals(demonstrations, config.counterfactuals, config.seed)
     record = {
         "recipe": NAME,
         "config": config.model_dump(mode="json"),
         "data": data_card(config.data, demonstrations),
-        "elicitations": {env: elicitation.fingerprint for env, elicitation in elicitations.items()},
+        "elicitations": fingerprints,
         "counterfactuals": others.card,
         **provenance(),
     }
@@ -130,6 +131,7 @@ def _part(training: _Training, part: str) -> dict[str, Any]:
     """Train one of the models where that is not done, and return its card."""
     from cotbench.baselines.training import loop
     from cotbench.baselines.training.dataset import PackedDataset
+    from cotbench.baselines.training.group_trainer import GroupTrainer
 
     config, folder = training.config, training.out / part
     if (folder / CARD).is_file():
@@ -159,8 +161,7 @@ def _part(training: _Training, part: str) -> dict[str, Any]:
             rows = (json.dumps(row, ensure_ascii=False) + "\n" for row in training.others.rows())
             write_atomically(training.out / COUNTERFACTUALS, rows)
             if lesson.masks is not None:
-                epochs = 1 + max(step.epoch for step in steps)
-                write_atomically(training.out / MASKS, [json.dumps(lesson.masks.record(epochs)) + "\n"])
+                write_masks(training.out, lesson.masks, steps)
     dataset = PackedDataset(steps, lesson.trees, args.world_size, counted=lesson.counted)
     record |= {"part": part, "steps": len(steps)}
     loop.train(
@@ -172,7 +173,7 @@ def _part(training: _Training, part: str) -> dict[str, Any]:
         config.checkpoints,
         training.progress,
         config.ema_decay,
-        row_loss=GroupMean(lesson.loss),
+        make_trainer=partial(GroupTrainer, group_loss=lesson.loss),
     )
     # Of a launcher's processes the first one writes the card.
     return _read_card(folder) if first_process() else {**record, "seen": dict.fromkeys(_SEEN, 0.0)}

@@ -110,7 +110,7 @@ def _train(
     write_begun(out, record)
     if args.process_index == 0:
         with loop.disk_full_as_error(out):
-            write_masks(out, data)
+            write_masks(out, data.masks, data.steps)
     trees = trees_of_examples(data.examples.episodes, data.masks)
     dataset = PackedDataset(data.steps, trees, args.world_size, config.loss_normalisation)
     measured = loop.train(trainable, dataset, args, record, out, config.checkpoints, progress, config.ema_decay)
@@ -244,15 +244,16 @@ def _sizes(examples: Examples, unit: ExampleUnit) -> list[list[int]]:
     ]
 
 
-def write_masks(out: Path, data: TrainingData) -> None:
+def write_masks(out: Path, masks: Masks, steps: Sequence[TrainingStep]) -> None:
     """Write `masks.json`: which examples are masked, epoch by epoch.
 
     Args:
         out: the folder of the training.
-        data: its masks and steps.
+        masks: its masks.
+        steps: its schedule.
     """
-    epochs = 1 + max(step.epoch for step in data.steps)
-    write_atomically(out / MASKS, [json.dumps(data.masks.record(epochs)) + "\n"])
+    epochs = 1 + max(step.epoch for step in steps)
+    write_atomically(out / MASKS, [json.dumps(masks.record(epochs)) + "\n"])
 
 
 def complete_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -289,7 +290,7 @@ def _cost(config: SFTConfig, sizes: TokenSizes, episodes: int) -> float:
 
 
 def masking_of(config: SFTConfig) -> Masking:
-    """Return the masks; actions that weigh as much as everything else, or more, are not masked."""
+    """Return the masks that a config asks for; actions that weigh as much as everything else, or more, are not masked."""
     usual = config.mask_schedule == "constant" and config.action_weight == 0 and not config.mask_closing
     if config.mask_fraction == 0:
         return Masking(0.0, config.mask_select)

@@ -1,38 +1,37 @@
-"""The checkpoint that a training begins from. Invariant: a model that was trained to be asked in one way is not, unnoticed,
-trained on to be asked in another.
+"""The checkpoint that a training begins with. Invariant: it was trained for the elicitation that is trained now: what is
+preferred or rewarded under another one is not what it has learned to write.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from cotbench.baselines.training.recipe_card import CARD
 from cotbench.errors import UsageError
-from cotbench.prompting.elicitation import Elicitation
+from cotbench.json_text import parse_json
 
 
-def check_start(model: str, elicitations: Mapping[str, Elicitation]) -> None:
-    """Raise an error for a start checkpoint of another elicitation; a model without a card is not known to have one.
+def check_start(model: str, elicitations: Mapping[str, str]) -> None:
+    """Refuse a checkpoint that was trained for another elicitation; a model without a recipe's card is not known to be.
 
     Args:
-        model: what the training begins from, as its option says.
-        elicitations: environment -> the elicitation that evaluation will use.
+        model: hub name, alias, or local folder.
+        elicitations: environment -> fingerprint of the elicitation of this training.
 
     Raises:
-        UsageError: the checkpoint was trained with another elicitation, or its card is damaged.
+        UsageError: names the environment.
     """
-    path = Path(model).expanduser() / CARD
-    if not path.is_file():
+    card = Path(model) / CARD
+    if not card.is_file():
         return
     try:
-        known = dict(json.loads(path.read_text("utf-8"))["elicitations"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is damaged: train the start checkpoint again, or begin from another --model") from error
-    for env, elicitation in elicitations.items():
-        if known.get(env, elicitation.fingerprint) != elicitation.fingerprint:
+        before = dict(parse_json(card.read_bytes())["elicitations"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{card} is damaged: train the checkpoint again, or remove the card") from error
+    for env, fingerprint in elicitations.items():
+        if before.get(env, fingerprint) != fingerprint:
             raise UsageError(
-                f"--model {model} was trained with elicitation {known[env]} of {env or 'its data'}, this training has "
-                f"{elicitation.fingerprint}: give it the same --elicitation options, or begin from another checkpoint"
+                f"{model} was trained for another elicitation of {env} ({before[env]}, not {fingerprint}): "
+                "give the same elicitation options, or another checkpoint"
             )

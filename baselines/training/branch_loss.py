@@ -9,32 +9,15 @@ branch's supervised tokens times their loss weights, not means: what a margin me
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cotbench.baselines.training.loss import Losses, mean_loss, plain_losses
+from cotbench.baselines.training.loss import Losses, plain_losses
 from cotbench.baselines.training.packing import Packed, pack
 from cotbench.baselines.training.sequence_tree import Tree
 
 Figures = dict[str, Any]
 """Name -> a number of each group, a tensor (groups,)."""
-
-
-class RowLoss(Protocol):
-    """Turns the losses of a row's tokens into the row's part of the loss of a step."""
-
-    def __call__(self, nll: Any, weight: Any, packed: Packed, count: int, *, row_order: bool = True) -> Any:
-        """Return a row's part of the loss, a tensor ().
-
-        Args:
-            nll, weight: (tokens,) as a `Losses` returns them.
-            packed: the row.
-            count: what the loss of the step is divided by.
-            row_order: whether the tokens come in the row's order, or branch by branch (`plain_losses`).
-        """
-
-    def take_figures(self) -> dict[str, float]:
-        """Return what is logged beside the loss, as means since the last call."""
 
 
 class GroupLoss(Protocol):
@@ -54,51 +37,22 @@ class GroupLoss(Protocol):
         """
 
 
-class TokenMean:
-    """The mean over tokens: the loss of supervised fine-tuning (`mean_loss`)."""
+def group_losses(loss: GroupLoss, nll: Any, weights: Any, packed: Packed, *, row_order: bool = True) -> tuple[Any, Figures]:
+    """Return the loss of each group of a row, a tensor (groups,), and what is logged.
 
-    def __call__(self, nll: Any, weight: Any, packed: Packed, count: int, *, row_order: bool = True) -> Any:
-        """See `RowLoss`."""
-        return mean_loss(nll, weight, count)
-
-    def take_figures(self) -> dict[str, float]:
-        """Return nothing."""
-        return {}
-
-
-@dataclass(slots=True)
-class GroupMean:
-    """The mean over groups of branches.
-
-    Attributes:
+    Args:
         loss: of the groups.
-        figures: of the rows since `take_figures`, by name; read only then, for reading waits for a GPU.
+        nll, weights: (tokens,) as a `Losses` returns them.
+        packed: the row.
+        row_order: whether the tokens come in the row's order, or branch by branch (`plain_losses`).
     """
+    import torch
 
-    loss: GroupLoss
-    figures: dict[str, list[Any]] = field(default_factory=dict)
-
-    def __call__(self, nll: Any, weight: Any, packed: Packed, count: int, *, row_order: bool = True) -> Any:
-        """See `RowLoss`."""
-        import torch
-
-        size = self.loss.size
-        logprobs = branch_sums(packed, -nll * weight, row_order=row_order).view(-1, size)
-        branches = [branch for tree in packed.trees for branch in tree.branches]
-        references = torch.tensor([one.reference for one in branches], dtype=logprobs.dtype, device=logprobs.device)
-        supervised = torch.tensor([any(one.weights) for one in branches], device=logprobs.device)
-        losses, figures = self.loss(logprobs, references.view(-1, size), supervised.view(-1, size))
-        for name, numbers in figures.items():
-            self.figures.setdefault(name, []).append(numbers.detach())
-        return losses.sum() / count
-
-    def take_figures(self) -> dict[str, float]:
-        """Return the mean of each figure over the groups since the last call; none where there was no group."""
-        import torch
-
-        found = {name: torch.cat(numbers) for name, numbers in self.figures.items()}
-        self.figures = {}
-        return {name: round(float(numbers.mean()), 6) for name, numbers in found.items() if len(numbers)}
+    logprobs = branch_sums(packed, -nll * weights, row_order=row_order)
+    branches = [branch for tree in packed.trees for branch in tree.branches]
+    references = torch.tensor([one.reference for one in branches], dtype=logprobs.dtype, device=logprobs.device)
+    supervised = torch.tensor([any(one.weights) for one in branches], device=logprobs.device)
+    return loss(*(numbers.view(-1, loss.size) for numbers in (logprobs, references, supervised)))
 
 
 def branch_sums(packed: Packed, values: Any, *, row_order: bool = True) -> Any:

@@ -17,8 +17,7 @@ import torch
 import transformers
 
 from cotbench.agents.hf.pretrained import first_line, hushed, is_disk_full, quiet
-from cotbench.baselines.training.branch_loss import RowLoss
-from cotbench.baselines.training.dataset import PackedDataset
+from cotbench.baselines.training.dataset import StepDataset
 from cotbench.baselines.training.loss import Losses, TreeLosses, losses
 from cotbench.baselines.training.model import TrainableModel, mixes_precision, save
 from cotbench.baselines.training.options import TrainingOptions
@@ -61,14 +60,14 @@ def set_up_torch(threads: int | None, seed: int) -> None:
 
 def train(
     trainable: TrainableModel,
-    dataset: PackedDataset,
+    dataset: StepDataset,
     args: Any,
     record: dict[str, Any],
     out: Path,
     checkpoints: Sequence[float],
     progress: Callable[[], Any] | None,
     ema_decay: float = 0.0,
-    row_loss: RowLoss | None = None,
+    make_trainer: Callable[..., TreeTrainer] = TreeTrainer,
 ) -> dict[str, float]:
     """Train from the newest checkpoint in `out` where there is one, and write the trained model with its card.
 
@@ -81,7 +80,7 @@ def train(
         checkpoints: after which shares of the training one is written; the last step is always among them.
         progress: makes a callback of transformers that shows how far it is.
         ema_decay: see `TrainingOptions`.
-        row_loss: what the losses of a row's tokens come to; None: their mean.
+        make_trainer: makes the trainer, whose loss is the recipe's.
 
     Returns:
         The counts: tokens, action tokens, and `masked_share`, the share of the latter that the loss left out.
@@ -89,7 +88,9 @@ def train(
     Raises:
         CotbenchError: a checkpoint could not be written; the one before it is whole.
     """
-    trainer = fit(trainable, dataset, args, record, steps_at(checkpoints, len(dataset.steps)), progress, ema_decay, row_loss)
+    trainer = fit(
+        trainable, dataset, args, record, steps_at(checkpoints, len(dataset.steps)), progress, ema_decay, make_trainer
+    )
     measured = {**trainer.counts, "masked_share": trainer.masked_share}
     if trainer.is_world_process_zero():
         with disk_full_as_error(out), trainer.saved():
@@ -100,13 +101,13 @@ def train(
 
 def fit(
     trainable: TrainableModel,
-    dataset: PackedDataset,
+    dataset: StepDataset,
     args: Any,
     record: dict[str, Any],
     saves: Sequence[int],
     progress: Callable[[], Any] | None,
     ema_decay: float = 0.0,
-    row_loss: RowLoss | None = None,
+    make_trainer: Callable[..., TreeTrainer] = TreeTrainer,
 ) -> TreeTrainer:
     """Run the trainer over a dataset and return it.
 
@@ -118,7 +119,7 @@ def fit(
         saves: after which steps a checkpoint is written.
         progress: makes a callback of transformers that shows how far it is.
         ema_decay: see `TrainingOptions`.
-        row_loss: what the losses of a row's tokens come to; None: their mean.
+        make_trainer: makes the trainer, whose loss is the recipe's.
 
     Raises:
         CotbenchError: a checkpoint could not be written; the one before it is whole.
@@ -127,14 +128,13 @@ def fit(
     hold = SignalHold()
     compute = prepare_kernels(trainable, dataset, checkpointing=getattr(args, _CHECKPOINTING))
     compiled = compute is not trainable.losses
-    trainer = TreeTrainer(
+    trainer = make_trainer(
         compute=compute,
         replace=partial(without_kernels, trainable) if compiled else None,
         card=lambda step, seen: {**record, "step": step, "progress": step / len(dataset.steps)},
         saves=saves,
         hold=hold,
         average=ema_decay,
-        row_loss=row_loss,
         model=trainable.model,
         args=args,
         train_dataset=dataset,
@@ -159,7 +159,7 @@ def fit(
     return trainer
 
 
-def prepare_kernels(trainable: TrainableModel, dataset: PackedDataset, *, checkpointing: bool) -> Losses:
+def prepare_kernels(trainable: TrainableModel, dataset: StepDataset, *, checkpointing: bool) -> Losses:
     """Compile a model's layers where they run on a GPU with our attention, and return how its losses are computed.
 
     Args:

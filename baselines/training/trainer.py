@@ -20,11 +20,10 @@ from typing import Any, cast
 
 import transformers
 
-from cotbench.baselines.training.branch_loss import RowLoss, TokenMean
 from cotbench.baselines.training.dataset import PackedDataset, StepBatch
 from cotbench.baselines.training.ema import RAW_WEIGHTS, WeightEMA
 from cotbench.baselines.training.flops import StepCost, peak_flops
-from cotbench.baselines.training.loss import Losses, plain_losses
+from cotbench.baselines.training.loss import Losses, mean_loss
 from cotbench.baselines.training.model import writing
 from cotbench.baselines.training.packing import Packed
 from cotbench.baselines.training.recipe_card import CARD
@@ -53,7 +52,6 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         saves: after which steps a checkpoint is written.
         average: decay of the running average of the weights, which is what is saved; 0: the weights themselves are.
         hold: holds back the signals at which the training is to save its state and stop.
-        row_loss: what the losses of a row's tokens come to; None: their mean.
 
     Attributes:
         stopping: whether this process or another one was told to stop.
@@ -68,12 +66,10 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         saves: Sequence[int],
         hold: SignalHold,
         average: float = 0.0,
-        row_loss: RowLoss | None = None,
         **rest: Any,
     ) -> None:
         super().__init__(data_collator=_only, **rest)
         self._losses, self._replace = compute, replace
-        self._row_loss = row_loss or TokenMean()
         self._hold, self.stopping = hold, False
         self.counts = {"tokens": 0.0, "actions": 0.0, "actions_in_loss": 0.0}
         self._since = (time.monotonic(), 0.0)
@@ -99,8 +95,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
                 loss, counts = self._pass(model, packed, portion)
             total = total + loss
             if not portion.idle:
-                # Of the list: reading the tensor would wait for a GPU.
-                weight += math.fsum(packed.weight) if counts.is_cuda else float(counts.double().sum())
+                weight += self.row_weight(packed, counts)
                 tokens += len(packed.ids)
                 self._computed["supervised"] += len(packed.target)
                 self._computed["flops"] += self._cost.flops(packed)
@@ -114,8 +109,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         try:
             with self.compute_loss_context_manager(), self.accelerator.autocast():
                 nll, counts = self._losses(model, packed, self.args.device)
-                row_order = self._losses is not plain_losses
-                loss = self._row_loss(nll, counts, packed, portion.count, row_order=row_order) * (not portion.idle)
+                loss = self.row_loss(nll, counts, packed, portion) * (not portion.idle)
             # Gradients are averaged over the processes, where a sum is wanted.
             self.accelerator.backward(loss * self.accelerator.num_processes)
         except Exception as error:  # Whatever a compiler raises on a card that it does not know.
@@ -126,6 +120,27 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
             return self._pass(model, packed, portion)
         self._replace = None  # What has worked once is there.
         return loss.detach(), counts
+
+    def row_loss(self, nll: Any, weights: Any, packed: Packed, portion: StepBatch) -> Any:
+        """Return a row's part of the step's loss; the sum over all rows of all processes is the step's.
+
+        Args:
+            nll: (tokens,) negative log-likelihoods of the supervised tokens.
+            weights: (tokens,) what the losses returned as their weights.
+            packed: the row.
+            portion: this process's portion of the step.
+        """
+        return mean_loss(nll, weights, portion.count)
+
+    def row_weight(self, packed: Packed, weights: Any) -> float:
+        """Return the sum of the loss weights of a row's tokens.
+
+        Args:
+            packed: the row.
+            weights: (tokens,) what the losses returned as their weights.
+        """
+        # Of the list: reading the tensor would wait for a GPU.
+        return math.fsum(packed.weight) if weights.is_cuda else float(weights.double().sum())
 
     def _add_counts(self, tokens: float, actions: float, in_loss: float) -> None:
         """Add this process's counts of a step, and those of the others; all learn at the same step that one is to stop."""
@@ -168,7 +183,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
             now, before = time.monotonic(), self._since
             seconds = max(1e-9, now - before[0])
             logs["tokens_per_second"] = round((self.counts["tokens"] - before[1]) / seconds, 1)
-            logs |= self._rates(seconds) | self._row_loss.take_figures()
+            logs |= self._rates(seconds)
             logs["tokens"] = self.counts["tokens"]
             logs["masked_share"] = self.masked_share
             logs["data_epoch"] = dataset.steps[max(0, self.state.global_step - 1)].epoch

@@ -145,10 +145,8 @@ def _trainings(config: StudyConfig, env: str, add: Add) -> None:
             planned.add(name)
             add(name, "traces", _traces(config, env, arm.name), Place(env, arm=_traced_as(config, arm.name)))
     source = env_entry(env).source()
-    # The arms that begin from another one's checkpoint come after it.
-    arms = sorted(config.arms, key=lambda arm: _begins_later(config, arm))
     for model in config.models:
-        for arm in arms:
+        for arm in config.arms:
             resolved = arm_config(config, model, arm)
             traces = _traces_stage(config, env, arm.name)
             episodes = config.traces_of(arm.name).episodes or len(source.tasks(config.scheme, "train"))
@@ -171,12 +169,6 @@ def _trainings(config: StudyConfig, env: str, add: Add) -> None:
                     tokens,
                     True,
                 )
-
-
-def _begins_later(config: StudyConfig, arm: Arm) -> bool:
-    """Tell whether an arm begins from another one's checkpoint."""
-    needs = _recipe_of(arm).stages(arm_config(config, config.models[0], arm))
-    return any(need.stage == "checkpoint" for need in needs)
 
 
 def _traced_as(config: StudyConfig, arm: str) -> str | None:

@@ -276,7 +276,7 @@ def test_a_start_of_another_elicitation(
     start = tmp_path / "start"
     shutil.copytree(learners["qwen"], start)
     (start / "recipe.json").write_text(json.dumps({"elicitations": {ENV: "abc"}}))
-    with pytest.raises(UsageError, match="trained with elicitation abc"):
+    with pytest.raises(UsageError, match="another elicitation of alfworld-gen"):
         frodo(model=str(start))
     (start / "recipe.json").write_text("{}")
     with pytest.raises(UsageError, match="damaged"):

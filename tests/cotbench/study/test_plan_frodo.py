@@ -21,12 +21,12 @@ teacher = "scripted"
 episodes = 8
 
 [[arms]]
-name = "frodo"
-recipe = "frodo"
-
-[[arms]]
 name = "sft"
 recipe = "sft"
+
+[[arms]]
+name = "frodo"
+recipe = "frodo"
 
 [[runs]]
 episodes = 2
@@ -60,12 +60,3 @@ def test_without_a_supervised_arm() -> None:
     text = STUDY.replace('name = "sft"\nrecipe = "sft"', 'name = "masked"\nrecipe = "sft+"')
     with pytest.raises(UsageError, match="no arm of recipe sft"):
         plan_of(text)
-
-
-def test_the_order_of_arms_does_not_matter() -> None:
-    parts = STUDY.split("[[arms]]")
-    other = "[[arms]]".join(
-        (parts[0], parts[2].partition("[[runs]]")[0], parts[1] + "\n[[runs]]" + parts[2].partition("[[runs]]")[2])
-    )
-    keys = {stage.name: stage.key for stage in plan_of().stages}
-    assert {stage.name: stage.key for stage in plan_of(other).stages} == keys
