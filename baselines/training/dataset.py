@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from cotbench.baselines.data.examples import Example
 from cotbench.baselines.training.batching import TrainingStep
@@ -32,6 +33,18 @@ class StepBatch:
     actions: int
     others: float
     idle: bool = False
+
+
+class StepDataset(Protocol):
+    """Steps of a training as a dataset: item `step * processes + process` is that process's portion."""
+
+    steps: Sequence[TrainingStep]
+
+    def __len__(self) -> int:
+        """Return the number of portions."""
+
+    def __getitem__(self, index: int) -> StepBatch:
+        """Return a portion."""
 
 
 @dataclass(frozen=True, slots=True)

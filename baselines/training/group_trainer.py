@@ -1,5 +1,5 @@
-"""The trainer of losses over groups of branches. Invariant: that of `trainer`; a row's loss is the sum over its groups divided by
-the number of groups of the whole step, so a step's loss does not depend on how it is divided into rows or among processes.
+"""The trainer of losses over groups of branches. Invariant: that of `trainer`; a row's loss is the sum over its groups divided
+by the number of groups of the whole step, so a step's loss does not depend on how it is divided into rows or among processes.
 """
 
 from __future__ import annotations
