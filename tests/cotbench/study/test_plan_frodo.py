@@ -34,7 +34,7 @@ episodes = 2
 
 
 def plan_of(text: str = STUDY) -> StudyPlan:
-    return make_study_plan(parse_study(text))
+    return make_study_plan(parse_study(text, "frodo"))
 
 
 def test_both_models_begin_from_the_supervised_arm_of_their_seed() -> None:
