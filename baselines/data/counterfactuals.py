@@ -23,7 +23,6 @@ from cotbench.agents.registry import resolve
 from cotbench.baselines.data.admissible import Lists, admissible_of
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.examples import example_id
-from cotbench.baselines.teachers.scripted import Scripted
 from cotbench.envs.registry import env_entry
 from cotbench.errors import CotbenchError, UsageError
 from cotbench.prompting.dialogue import Dialogue
@@ -32,6 +31,9 @@ from cotbench.prompting.query import Query, derive_seed
 from cotbench.registry import load
 
 CounterfactualSource = Literal["auto", "goal", "donor"]
+
+_SCRIPTED = "scripted"
+"""The registered name of the scripted teacher."""
 
 _GOALS, _DONORS = 8, 64
 """Other goals and donors that are drawn for one decision before it is left out, or every donor is looked at."""
@@ -159,7 +161,7 @@ def _places(demonstrations: Iterable[Demonstration]) -> Iterator[_Place]:
 
 def _may_swap_goals(demonstration: Demonstration) -> bool:
     """Tell whether a demonstration's teacher can think with another goal."""
-    scripted = demonstration.teacher.partition("?")[0] == Scripted.name
+    scripted = demonstration.teacher.partition("?")[0] == _SCRIPTED
     return scripted and bool(demonstration.env) and env_entry(demonstration.env).other_goal is not None
 
 

@@ -223,4 +223,5 @@ def _free_gb(device: str) -> float | None:
 
     if device == "cpu" or not torch.cuda.is_available():
         return None
-    return torch.cuda.mem_get_info(None if device in ("auto", "cuda") else device)[0] * _GPU_SHARE / 10**9
+    free: int = torch.cuda.mem_get_info(None if device in ("auto", "cuda") else device)[0]
+    return free * _GPU_SHARE / 10**9
