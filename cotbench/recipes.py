@@ -140,11 +140,6 @@ class Recipe:
     trace_control: Callable[[Any], str] | None = None
     paper_row: Callable[[Any], str | None] = lambda config: None
 
-    def preset_for(self, model: str | None) -> str | None:
-        """Return the preset that is taken for a model where none is named; None where there are no presets."""
-        fitting = (name for name, one in self.presets.items() if model in one.models)
-        return next(fitting, next(iter(self.presets), None))
-
     def resolve(self, options: Mapping[str, Any], preset: str | None = None) -> Any:
         """Return the config that options ask for: the preset's values, the recipe's own, then the options; the later one wins.
 
@@ -157,14 +152,30 @@ class Recipe:
             UsageError: a value that does not fit, or a missing one.
         """
         values = dict(self.values) | dict(options)
-        chosen = preset or self.preset_for(options.get("model"))
-        if chosen is not None and self.presets:
-            if chosen not in self.presets:
-                raise UnknownNameError("preset", chosen, self.presets)
+        chosen = self.preset_name(options, preset)
+        if chosen is not None:
             values = dict(self.presets[chosen].values) | values
-        elif preset is not None:
-            raise UsageError(f"recipe {self.name} has no presets: omit --preset {preset}")
         return validate_config(self.config, self.complete(values))
+
+    def preset_name(self, options: Mapping[str, Any], preset: str | None = None) -> str | None:
+        """Return the preset whose values stand in for the defaults; None where the recipe has none.
+
+        Args:
+            options, preset: as `resolve` takes them.
+
+        Raises:
+            UnknownNameError: no such preset; with near matches.
+            UsageError: a preset is named, and the recipe has none.
+        """
+        if not self.presets:
+            if preset is not None:
+                raise UsageError(f"recipe {self.name} has no presets: omit --preset {preset}")
+            return None
+        fitting = (name for name, one in self.presets.items() if options.get("model") in one.models)
+        chosen = preset or next(fitting, next(iter(self.presets)))
+        if chosen not in self.presets:
+            raise UnknownNameError("preset", chosen, self.presets)
+        return chosen
 
 
 def validate_config(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
@@ -220,6 +231,7 @@ _registry: Registry[Recipe] = Registry(
         "dpo+": "cotbench.baselines.recipes.dpo:DPO_PLUS",
         "grpo": "cotbench.baselines.recipes.grpo.recipe:GRPO",
         "grpo+": "cotbench.baselines.recipes.grpo.recipe:GRPO_PLUS",
+        "frodo": "cotbench.baselines.recipes.frodo:FRODO",
         "base": "cotbench.baselines.recipes.base:BASE",
     },
     _check,

@@ -102,6 +102,7 @@ class EnvEntry:
         teacher: "module:attribute" of the scripted teacher's decision for it (`baselines.teachers.scripted`).
         trace_levels: the trace levels that the scripted teacher writes for it: of "goal", "state" and "full".
         trace_facts: "module:attribute" of the check that a trace names nothing unseen (`baselines.teachers.facts`).
+        other_goal: "module:attribute" of what gives a dialogue another one's goal, where the scripted teacher reads it there.
     """
 
     name: str
@@ -128,6 +129,7 @@ class EnvEntry:
     teacher: str | None = None
     trace_levels: tuple[str, ...] = ("full",)
     trace_facts: str | None = None
+    other_goal: str | None = None
 
     def require(self) -> None:
         """Raise an error when the engine is not installed.
@@ -238,6 +240,7 @@ _ALFWORLD: dict[str, Any] = {
     "teacher": "cotbench.baselines.teachers.alfworld:decide",
     "trace_levels": ("goal", "state", "full"),
     "trace_facts": "cotbench.baselines.teachers.facts:alfworld_facts",
+    "other_goal": "cotbench.baselines.teachers.alfworld:with_goal_of",
 }
 
 _BUILTIN = (
@@ -317,9 +320,7 @@ def _check(name: str, entry: EnvEntry) -> None:
             check_class(name, env_class)
 
 
-_registry: Registry[EnvEntry] = Registry(
-    "environment", ENTRY_POINTS, EnvEntry, {entry.name: entry for entry in _BUILTIN}, _check
-)
+_registry: Registry[EnvEntry] = Registry("environment", ENTRY_POINTS, EnvEntry, {one.name: one for one in _BUILTIN}, _check)
 
 E = TypeVar("E", bound="type[TextEnv]")
 
@@ -363,9 +364,8 @@ def register_id(entry: EnvEntry) -> None:
 
     if entry.gym_id not in gymnasium.registry:
         # The budget and the order of calls are kept by our own base class: Gymnasium's wrappers would only repeat it.
-        entry_point: Any = entry.env_class
         try:
-            gymnasium.register(id=entry.gym_id, entry_point=entry_point, kwargs=dict(entry.kwargs))
+            gymnasium.register(id=entry.gym_id, entry_point=cast("Any", entry.env_class), kwargs=dict(entry.kwargs))
         except gymnasium.error.Error as error:
             raise UsageError(f"environment {entry.name!r}: gym_id {entry.gym_id!r}: {error}") from error
 

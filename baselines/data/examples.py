@@ -93,6 +93,18 @@ class Examples:
         return [example for episode in self.episodes for example in episode]
 
 
+def with_answer(example: Example, chat: Chat, trace: str, action: str) -> Example:
+    """Return an example of the same state with another answer.
+
+    Args:
+        example: of a decision with a trace.
+        chat: the model's tokenizer and template.
+        trace, action: of the other answer.
+    """
+    pieces = answer_pieces(chat, trace, action, ended=True)
+    return _put_together(example.task, example.step, example.take, example.prompt, pieces)
+
+
 def elicitations_of(demonstrations: Iterable[Demonstration], options: Mapping[str, Any]) -> dict[str, Elicitation]:
     """Return environment -> the elicitation that evaluation will use, for the environments of some demonstrations.
 
@@ -175,7 +187,8 @@ def make_examples(
             except ContextOverflowError:
                 too_long.append(example_id(task, step, take))
                 continue
-            example = _example(query, take, prompt, answer_pieces(chat, None if bare else trace, action, ended=True))
+            pieces = answer_pieces(chat, None if bare else trace, action, ended=True)
+            example = _put_together(task, step, take, prompt, pieces)
             if len(example.ids) > (longest or context):
                 too_long.append(example.id)
                 continue
@@ -211,9 +224,9 @@ def example_id(task: str, step: int, take: int = 0) -> str:
     return f"{task}{f'@{take}' if take else ''}#{step}"
 
 
-def _example(query: Query, take: int, prompt: Sequence[int], pieces: Sequence[tuple[Label, list[int]]]) -> Example:
+def _put_together(task: str, step: int, take: int, prompt: Sequence[int], pieces: Sequence[tuple[Label, list[int]]]) -> Example:
     ids, spans = list(prompt), [Span("prompt", 0, len(prompt))]
     for label, piece in pieces:
         spans.append(Span(label, len(ids), len(ids) + len(piece)))
         ids += piece
-    return Example(query.task, query.step, tuple(ids), tuple(spans), take)
+    return Example(task, step, tuple(ids), tuple(spans), take)

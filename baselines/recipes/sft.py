@@ -74,7 +74,7 @@ def train(config: SFTConfig, out: Path, *, resume: bool = False, progress: Calla
     """
     require_training()
     require_trackers(config.report_to)
-    demonstrations = [one for path in config.data for one in _read(path)]
+    demonstrations = [one for path in config.data for one in read_data(path)]
     check_trainable(demonstrations)
     elicitations = elicitations_of(demonstrations, config.elicitation)
     record = {
@@ -98,25 +98,12 @@ def _train(
 ) -> TrainingResult:
     from cotbench.baselines.training import loop
     from cotbench.baselines.training.dataset import PackedDataset, trees_of_examples
-    from cotbench.baselines.training.logprobs import action_logprobs
-    from cotbench.baselines.training.lora import LoraOptions
-    from cotbench.baselines.training.model import load_trainable
-    from cotbench.baselines.training.prompt_actions import prompt_matches
 
     loop.set_up_torch(config.threads, config.seed)
-    lora = None
-    if config.lora_rank is not None:
-        lora = LoraOptions(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
-    trainable = load_trainable(config.model, device=config.device, lora=lora, dtype=config.dtype)
+    trainable = load_start(config)
     args = loop.trainer_arguments(config.training, out, trainable.model)
 
-    def scores(played: Sequence[Demonstration], examples: Examples) -> Any:
-        if config.mask_select == "confident":
-            return prompt_matches(trainable, played, examples, elicitations)
-        return action_logprobs(
-            trainable.model, trainable.chat, examples.episodes, compute=trainable.losses, device=trainable.model.device
-        )
-
+    scores = partial(base_scores, config, trainable, elicitations)
     data = make_training_data(config, demonstrations, elicitations, trainable, processes=args.world_size, scores=scores)
     counts = _counts(data.examples)
     record = {**record, "base": trainable.description, "examples": counts, "steps": len(data.steps)}
@@ -130,7 +117,56 @@ def _train(
     return TrainingResult(out, len(data.steps), measured, counts["examples"], counts["too_long"])
 
 
-def _read(path: str) -> list[Demonstration]:
+def load_start(config: SFTConfig) -> Any:
+    """Return the model that a training begins with, prepared for training (`TrainableModel`).
+
+    Args:
+        config: the options.
+    """
+    from cotbench.baselines.training.lora import LoraOptions
+    from cotbench.baselines.training.model import load_trainable
+
+    lora = None
+    if config.lora_rank is not None:
+        lora = LoraOptions(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
+    return load_trainable(config.model, device=config.device, lora=lora, dtype=config.dtype)
+
+
+def base_scores(
+    config: SFTConfig,
+    trainable: Any,
+    elicitations: dict[str, Elicitation],
+    played: Sequence[Demonstration],
+    examples: Examples,
+) -> Any:
+    """Return the base model's score of each example, as the selection of the masks needs it.
+
+    Args:
+        config: the options.
+        trainable: the model, a `TrainableModel`.
+        elicitations: environment -> the elicitation that evaluation will use.
+        played: the demonstrations, with the traces that are trained on.
+        examples: that were made of them.
+    """
+    from cotbench.baselines.training.logprobs import action_logprobs
+    from cotbench.baselines.training.prompt_actions import prompt_matches
+
+    if config.mask_select == "confident":
+        return prompt_matches(trainable, played, examples, elicitations)
+    return action_logprobs(
+        trainable.model, trainable.chat, examples.episodes, compute=trainable.losses, device=trainable.model.device
+    )
+
+
+def read_data(path: str) -> list[Demonstration]:
+    """Return the demonstrations that an option `data` names.
+
+    Args:
+        path: of a folder or a file; or `TINY_DATA`.
+
+    Raises:
+        UsageError: there is nothing to learn from.
+    """
     from cotbench.baselines.tiny.demonstrations import TINY_DATA, tiny_demonstrations
 
     return tiny_demonstrations() if path == TINY_DATA else read_demonstrations(Path(path))
@@ -220,8 +256,15 @@ def write_masks(out: Path, masks: Masks, steps: Sequence[TrainingStep]) -> None:
     write_atomically(out / MASKS, [json.dumps(masks.record(epochs)) + "\n"])
 
 
-def _complete(options: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the training data of tiny, and refuse options without a model or data."""
+def complete_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options with the training data of tiny filled in.
+
+    Args:
+        options: by name.
+
+    Raises:
+        UsageError: a model or data is missing.
+    """
     from cotbench.baselines.tiny.demonstrations import TINY_DATA
 
     if options.get("model") == "tiny" and "data" not in options:
@@ -289,7 +332,7 @@ SFT = Recipe(
     run=train,
     cost=_cost,
     presets=PRESETS,
-    complete=_complete,
+    complete=complete_options,
     masking=masking_of,
     mask_options=frozenset(MaskConfig.model_fields) - {"seed", "trace_weight"},
     trace_control=lambda config: str(config.traces),

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cotbench.agents.decisions import tagged_decision
 from cotbench.baselines.teachers import alfworld_wordings as wordings
 from cotbench.baselines.teachers.options import Names, TeacherOptions
 from cotbench.baselines.teachers.wording import Wording
 from cotbench.envs.alfworld.actions import NOTHING_HAPPENS, canonical, dialect_of
-from cotbench.envs.alfworld.expert import OPENABLE, Expert, Mind
+from cotbench.envs.alfworld.expert import OPENABLE, Expert, Mind, split_goal
 from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.query import Decision, Query, derive_seed
 
@@ -46,6 +47,20 @@ def decide(query: Query, options: TeacherOptions, rng: random.Random) -> Decisio
     if rng.random() < options.slips:
         return Decision(slip(query.dialogue, mind, rng), None if query.mode == "prompt" else "")
     return tagged_decision(query, mind.action, think(mind, query.dialogue, rng, options.variety, options.names))
+
+
+def with_goal_of(dialogue: Dialogue, other: Dialogue) -> Dialogue:
+    """Return a dialogue whose first observation tells the goal of another one; all else stays as it is.
+
+    Args:
+        dialogue: an episode so far.
+        other: the one with the goal.
+
+    Raises:
+        GameFileError: a first observation tells no goal.
+    """
+    first = split_goal(dialogue.observations[0])[0] + split_goal(other.observations[0])[1]
+    return replace(dialogue, observations=(first, *dialogue.observations[1:]))
 
 
 def think(mind: Mind, dialogue: Dialogue, rng: random.Random, variety: int = 3, names: Names = "full") -> str:

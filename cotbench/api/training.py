@@ -18,6 +18,7 @@ from cotbench.baselines.training.recipe_card import BEGUN, CARD, first_process, 
 from cotbench.errors import RunFolderError
 from cotbench.json_text import parse_json
 from cotbench.notebook import Display, Displayed, data_frame
+from cotbench.recipes import recipe_named, recipe_names
 from cotbench.runs.status import RunStatus
 from cotbench.status_line import StatusLine, in_notebook
 
@@ -55,7 +56,7 @@ class Training(Displayed):
     def agent(self) -> str:
         """Spec of the agent that plays the trained model."""
         text = str(self.path)
-        return f"hf:{text if text.startswith(('.', '/', '~')) else f'./{text}'}"
+        return f"{agent_of(self.recipe)}:{text if text.startswith(('.', '/', '~')) else f'./{text}'}"
 
     @property
     def log(self) -> pd.DataFrame:
@@ -91,6 +92,11 @@ class Training(Displayed):
         if not self.finished:
             yield "NOT FINISHED: call it again with resume=True"
         yield f"agent: {self.agent}"
+
+
+def agent_of(recipe: str) -> str:
+    """Return the registered name of the agent that plays what a recipe trained; `hf` for a recipe that is not known here."""
+    return recipe_named(recipe).agent if recipe in recipe_names() else "hf"
 
 
 def _counted(count: object, what: str) -> str | None:

@@ -146,7 +146,7 @@ def _train(
         echo_json((target / CARD).read_text("utf-8"), nl=False)
     else:
         echo(trained.summary_line)
-        echo(f"play it with: cotbench run --agent hf:{_loadable_path(target)}")
+        echo(f"play it with: cotbench run --agent {plan.recipe.agent}:{_loadable_path(target)}")
     return 0
 
 

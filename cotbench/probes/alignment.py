@@ -15,11 +15,11 @@ from itertools import zip_longest
 from pydantic import Field
 
 from cotbench.agents.base import Agent
-from cotbench.agents.decisions import decide_or_errors
+from cotbench.agents.decisions import decide_or_errors, own_trace
 from cotbench.agents.ranking import NO_LOGPROB
 from cotbench.failure import FailureFields, failure_fields
 from cotbench.probes.alignment_row import REVISIONS, AlignmentRow
-from cotbench.probes.asking import batches, own_trace, state_query
+from cotbench.probes.asking import batches, state_query
 from cotbench.probes.numbers import ProbeNumbers, over_tasks, partition_rows
 from cotbench.probes.probe import Probe, ProbeOptions, ProbeSetting
 from cotbench.probes.prompt_actions import Elicited, ElicitedAction, PromptElicitations, elicited_actions, known_ways, reasons

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from cotbench.agents.base import Agent, needs_of
-from cotbench.agents.decisions import decide_or_errors
+from cotbench.agents.decisions import decide_or_errors, own_trace
 from cotbench.failure import failure_fields
 from cotbench.probes.probe import ProbeSetting
 from cotbench.probes.replay import shown_actions
 from cotbench.probes.states import ProbeState, StateAnswer, StateKey
 from cotbench.prompting.elicitation import MODES, Mode
-from cotbench.prompting.parsing import Tags
 from cotbench.prompting.query import Decision, Query, derive_seed
 
 _EPISODES = 4
@@ -45,18 +44,6 @@ def state_query(state: ProbeState, mode: Mode, setting: ProbeSetting, agent: Age
         admissible_actions=shown_actions(setting, state, needed="admissible_actions" in needs),
         expert_action=state.action if "expert_action" in needs else None,
     )
-
-
-def own_trace(decision: Decision, tags: Tags) -> str:
-    """Return the trace as it stood between the tags; `Decision.trace` is without the blanks around it.
-
-    Args:
-        decision: a CoT decision.
-        tags: of its elicitation.
-    """
-    verbatim, closed, _ = decision.raw.partition(tags.think_open)[2].partition(tags.think_close)
-    trace = decision.trace or ""
-    return verbatim if closed and verbatim.strip() == trace.strip() else trace
 
 
 def batches(states: Sequence[ProbeState], agent: Agent) -> Iterator[list[ProbeState]]:

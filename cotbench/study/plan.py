@@ -157,9 +157,11 @@ def _trainings(config: StudyConfig, env: str, add: Add) -> None:
             for seed in arm.seeds_of(config.seeds):
                 options = _options(config, env, model, arm, seed)
                 preset = options.pop("preset", None)
-                for need in _recipe_of(arm).stages(resolved):
-                    if need.option == "model":  # A folder says no more which preset is for it.
-                        preset = preset or _recipe_of(arm).preset_for(model)
+                needs = _recipe_of(arm).stages(resolved)
+                if any(need.option == "model" for need in needs):
+                    # Chosen by the study's model: the checkpoint that it begins from has another name.
+                    preset = _recipe_of(arm).preset_name(options, preset)
+                for need in needs:
                     if need.stage == "pairs":
                         _pairs(config, env, model, seed, arm, need, add, planned)
                     options[need.option] = _need(config, env, model, seed, arm, need, traces)

@@ -61,6 +61,21 @@ class Mind:
     action: str
 
 
+def split_goal(first: str) -> tuple[str, str]:
+    """Return a first observation in two parts: the text before the goal, and the goal with what ends the text.
+
+    Args:
+        first: the first observation of an episode.
+
+    Raises:
+        GameFileError: it tells no goal.
+    """
+    task = _TASK.search(first)
+    if task is None:
+        raise GameFileError(f"not the first observation of a game: {first[:80]!r}")
+    return first[: task.start(1)], first[task.start(1) :]
+
+
 class Expert:
     """Player of one episode that acts on observations alone.
 

@@ -193,7 +193,7 @@ def test_lists(cli: Any) -> None:
     code, out, _ = cli("list", "tasks", "--env", "alfworld", "--scheme", "official", "--split", "valid_unseen")
     assert code == 0 and len(out.split()) == 134
     code, out, _ = cli("list", "recipes", "--json")
-    recipes = {"sft", "sft+", "dpo", "dpo+", "grpo", "grpo+", "base"}
+    recipes = {"sft", "sft+", "dpo", "dpo+", "grpo", "grpo+", "frodo", "base"}
     assert {row["recipe"] for row in json.loads(out)} == recipes | {"--preset paper", "--preset tiny"}
     code, out, _ = cli("list", "agents")
     assert code == 0 and "hf:qwen = Qwen/Qwen3-0.6B" in out
