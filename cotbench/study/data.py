@@ -4,7 +4,7 @@ their arm, and compared measurements are on the same states or tasks; anything e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from cotbench.probes.folder import ProbeResult, read_probe
 from cotbench.probes.numbers import ProbeNumbers
 from cotbench.probes.probe import probe_named
 from cotbench.runs.results import Run, load_run
+from cotbench.study.arm_training import starts
 from cotbench.study.config import StudyConfig
 from cotbench.study.folder import STUDY, folder_of, is_done, seconds_of
 from cotbench.study.plan import StudyPlan, make_study_plan
@@ -83,14 +84,14 @@ class StudyData:
         return sum(took for stage in self.plan.stages if (took := seconds_of(self.folder, stage)) is not None)
 
     def shares(self, cell: StudyCell, measure: int) -> list[float]:
-        """Return the shares of the training at which a cell was probed, ascending; the model before training counts as the
-        first checkpoint of every arm.
+        """Return the shares of the training at which a cell was probed, ascending; what an arm begins with counts as its
+        first checkpoint.
 
         Args:
             cell: the cell.
             measure: index of the probe in the study.
         """
-        return sorted({place.progress or 0.0 for place, _ in self._of(cell, measure)})
+        return sorted({share for share, _, _ in self._of(cell, measure)})
 
     def rows(self, cell: StudyCell, measure: int, share: float, seed: int | None = None) -> list[Any]:
         """Return the rows of a probe at a share of the training: of one seed, or of all seeds concatenated.
@@ -105,8 +106,8 @@ class StudyData:
         """
         return [
             row
-            for place, probed in self._of(cell, measure)
-            if (place.progress or 0.0) == share and (seed is None or place.seed in (None, seed))
+            for at, place, probed in self._of(cell, measure)
+            if at == share and (seed is None or place.seed in (None, seed))
             for row in probed.rows
         ]
 
@@ -133,19 +134,38 @@ class StudyData:
 
     def played(self, cell: StudyCell, share: float) -> list[tuple[int | None, Run]]:
         """Return the runs of a cell at a share of the training, with their seeds."""
-        return [(place.seed, run) for place, run in self.runs if self._holds(cell, place) and (place.progress or 0.0) == share]
+        return [(place.seed, run) for place, run in self.runs if self._share(cell, place) == share]
 
     def run_shares(self, cell: StudyCell) -> list[float]:
         """Return the shares of the training at which a cell was played, ascending."""
-        return sorted({place.progress or 0.0 for place, _ in self.runs if self._holds(cell, place)})
+        return sorted({at for place, _ in self.runs if (at := self._share(cell, place)) is not None})
 
-    def _of(self, cell: StudyCell, measure: int) -> list[tuple[Place, ProbeResult]]:
-        return [(place, one) for place, one in self.probed if place.measure == measure and self._holds(cell, place)]
+    @cached_property
+    def starts(self) -> Mapping[str, str]:
+        """Arm -> the arm from whose end it begins; the others begin with the study's model."""
+        return starts(self.config)
 
-    def _holds(self, cell: StudyCell, place: Place) -> bool:
-        """Return whether a place belongs to a cell: the model before training does where it is asked as the arm is."""
-        same = (place.env, place.model, place.split) == (cell.env, cell.model, cell.split) and place.arm in (None, cell.arm)
-        return same and place.elicited_as == self.config.elicited_as(cell.arm)
+    def _of(self, cell: StudyCell, measure: int) -> list[tuple[float, Place, ProbeResult]]:
+        """Return the results of a probe that belong to a cell, each with the share of the cell's training."""
+        found = ((self._share(cell, place), place, one) for place, one in self.probed if place.measure == measure)
+        return [(share, place, one) for share, place, one in found if share is not None]
+
+    def _share(self, cell: StudyCell, place: Place) -> float | None:
+        """Return how far a cell's training was at a place; None where the place does not belong to the cell.
+
+        Before its training an arm is the study's model, where that is asked as the arm is; or the end of the arm from which it
+        begins.
+        """
+        same = (place.env, place.model, place.split) == (cell.env, cell.model, cell.split)
+        if not same or place.elicited_as != self.config.elicited_as(cell.arm):
+            return None
+        share = place.progress or 0.0
+        if place.arm == cell.arm:
+            return share
+        begins = self.starts.get(cell.arm or "")
+        if place.arm == begins and share == (0.0 if begins is None else 1.0):
+            return 0.0
+        return None
 
     def _options(self, measure: int) -> Any:
         return next(one.probe.options(**one.manifest.options) for place, one in self.probed if place.measure == measure)

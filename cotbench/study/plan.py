@@ -10,10 +10,11 @@ from typing import Any
 from cotbench.agents.registry import resolve
 from cotbench.envs.registry import env_entry
 from cotbench.envs.tasks import first_tasks
-from cotbench.errors import UnknownNameError, UsageError
+from cotbench.errors import UsageError
 from cotbench.probes.probe import parse_options, probe_named
-from cotbench.recipes import Recipe, StageNeed, recipe_named
+from cotbench.recipes import StageNeed
 from cotbench.study import cost
+from cotbench.study.arm_training import arm_config, arm_options, recipe_of, start_of
 from cotbench.study.config import Arm, ProbeAt, Runs, StudyConfig, Where
 from cotbench.study.stage import (
     AgentRef,
@@ -95,51 +96,10 @@ def make_study_plan(config: StudyConfig) -> StudyPlan:
     return StudyPlan(config, tuple(stages.values()))
 
 
-def arm_config(config: StudyConfig, model: str, arm: Arm) -> Any:
-    """Return what an arm trains with: its recipe's config, with names of stages where folders are not known yet.
-
-    Raises:
-        UsageError: the recipe takes no such option, or no such value of it; names the arm.
-    """
-    recipe = _recipe_of(arm)
-    options = _options(config, next(iter(config.envs)), model, arm, config.seeds[0])
-    preset = options.pop("preset", None)
-    if "data" in recipe.config.model_fields:
-        options.setdefault("data", ("traces",))
-    try:
-        return recipe.resolve(options, preset)
-    except UnknownNameError:
-        raise
-    except UsageError as error:
-        raise UsageError(f"arm {arm.name}: {error}") from error
-
-
-def _recipe_of(arm: Arm) -> Recipe:
-    recipe = recipe_named(arm.recipe)
-    if not recipe.arm:
-        raise UsageError(f"arm {arm.name}: recipe {arm.recipe} cannot be an arm of a study")
-    return recipe
-
-
-def _options(config: StudyConfig, env: str, model: str, arm: Arm, seed: int) -> dict[str, Any]:
-    """Return the options of an arm's training, `preset` among them; what a study sets for all recipes where they know it."""
-    known = _recipe_of(arm).config.model_fields
-    usual: dict[str, Any] = {
-        "model": model,
-        "env": env,
-        "scheme": config.scheme,
-        "seed": seed,
-        "checkpoints": tuple(share for share in config.checkpoints if share > 0),
-        "elicitation": config.elicitation_of(config.elicited_as(arm.name)) or None,
-        "threads": config.threads,
-    }
-    return {**config.train, **arm.options, **{name: one for name, one in usual.items() if one is not None and name in known}}
-
-
 def _trainings(config: StudyConfig, env: str, add: Add) -> None:
     planned: set[str] = set()
     for arm in config.arms:
-        needs = _recipe_of(arm).stages(arm_config(config, config.models[0], arm))
+        needs = recipe_of(arm).stages(arm_config(config, config.models[0], arm))
         name = _traces_stage(config, env, arm.name)
         if all(need.stage not in ("traces", "pairs") for need in needs):
             if arm.traces is not None:
@@ -153,14 +113,14 @@ def _trainings(config: StudyConfig, env: str, add: Add) -> None:
             resolved = arm_config(config, model, arm)
             traces = _traces_stage(config, env, arm.name)
             episodes = config.traces_of(arm.name).episodes or len(source.tasks(config.scheme, "train"))
-            tokens = _recipe_of(arm).cost(resolved, env_entry(env).sizes, episodes)
+            tokens = recipe_of(arm).cost(resolved, env_entry(env).sizes, episodes)
             for seed in arm.seeds_of(config.seeds):
-                options = _options(config, env, model, arm, seed)
+                options = arm_options(config, env, model, arm, seed)
                 preset = options.pop("preset", None)
-                needs = _recipe_of(arm).stages(resolved)
+                needs = recipe_of(arm).stages(resolved)
                 if any(need.option == "model" for need in needs):
                     # Chosen by the study's model: the checkpoint that it begins from has another name.
-                    preset = _recipe_of(arm).preset_name(options, preset)
+                    preset = recipe_of(arm).preset_name(options, preset)
                 for need in needs:
                     if need.stage == "pairs":
                         _pairs(config, env, model, seed, arm, need, add, planned)
@@ -198,30 +158,14 @@ def _need(config: StudyConfig, env: str, model: str, seed: int, arm: Arm, need: 
     raise UsageError(f"a study knows no stage {need.stage!r}: traces, checkpoint or pairs")
 
 
-def _start_of(config: StudyConfig, seed: int, arm: Arm, need: StageNeed) -> Arm:
-    """Return the arm from whose end another one begins, or is sampled: the first of the recipe.
-
-    Raises:
-        UsageError: there is none, it is not trained with the seed, or it stands behind the other.
-    """
-    first = next((one for one in config.arms if one.recipe == need.recipe), None)
-    if first is None:
-        raise UsageError(f"this study has no arm of recipe {need.recipe}, from which another begins: add one")
-    if seed not in first.seeds_of(config.seeds):
-        raise UsageError(f"arm {first.name} is not trained with seed {seed}, from which another arm begins: add it there")
-    if config.arms.index(first) > config.arms.index(arm):
-        raise UsageError(f"arm {arm.name} begins from arm {first.name}: put it behind that one")
-    return first
-
-
 def _end_of(config: StudyConfig, env: str, model: str, seed: int, arm: Arm, need: StageNeed) -> StageOutput:
-    return StageOutput(_training(config, env, model, _start_of(config, seed, arm, need).name, seed), 1.0)
+    return StageOutput(_training(config, env, model, start_of(config, arm, need, seed).name, seed), 1.0)
 
 
 def _pairs_stage(config: StudyConfig, env: str, model: str, seed: int, arm: Arm, need: StageNeed) -> str:
     """Return the name of the stage that makes an arm's pairs; arms with the same start, traces and elicitation share it."""
     others = (_traced_as(config, arm.name), config.elicited_as(arm.name))
-    words = [_start_of(config, seed, arm, need).name, f"seed{seed}", *(one for one in others if one is not None)]
+    words = [start_of(config, arm, need, seed).name, f"seed{seed}", *(one for one in others if one is not None)]
     return _joined("pairs", *_env_words(config, env), *_model_words(config, model), *words)
 
 
@@ -233,7 +177,7 @@ def _pairs(
     if name in planned:
         return
     planned.add(name)
-    agent = _agent(config, _recipe_of(_start_of(config, seed, arm, need)).agent, _end_of(config, env, model, seed, arm, need))
+    agent = _agent(config, recipe_of(start_of(config, arm, need, seed)).agent, _end_of(config, env, model, seed, arm, need))
     options = {"seed": seed, **config.pairs.model_dump(exclude_none=True)}
     elicitation = config.elicitation_of(config.elicited_as(arm.name))
     request = PairsRequest(agent, StageOutput(_traces_stage(config, env, arm.name)), options, elicitation)
@@ -241,7 +185,7 @@ def _pairs(
     episodes = config.traces_of(arm.name).episodes or len(env_entry(env).source().tasks(config.scheme, "train"))
     states = min(config.pairs.states or episodes * sizes.expert_steps, episodes * sizes.expert_steps)
     tokens = states * (sizes.prompt + config.pairs.samples * sizes.answer)
-    add(name, "pairs", request, Place(env, model, _start_of(config, seed, arm, need).name, seed), tokens)
+    add(name, "pairs", request, Place(env, model, start_of(config, arm, need, seed).name, seed), tokens)
 
 
 def _training(config: StudyConfig, env: str, model: str, arm: str, seed: int) -> str:
@@ -303,7 +247,7 @@ def _subjects(config: StudyConfig, env: str) -> Iterator[_Subject]:
                 for seed in arm.seeds_of(config.seeds):
                     name = "-".join((*words, arm.name, f"seed{seed}", f"{share:g}"))
                     checkpoint = StageOutput(_training(config, env, model, arm.name, seed), share)
-                    agent = _agent(config, _recipe_of(arm).agent, checkpoint)
+                    agent = _agent(config, recipe_of(arm).agent, checkpoint)
                     yield _Subject(Place(env, model, arm.name, seed, share, elicited_as=elicited[arm.name]), name, agent)
 
 

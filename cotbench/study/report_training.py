@@ -69,7 +69,7 @@ def training_section(scope: Scope) -> Section | None:
         "called flat only if every checkpoint's difference from the first one, and the change of the fitted line, lie within a "
         f"margin of {data.config.margin:g} that was set beforehand (two one-sided tests at 5 % each). A series begins at the "
         f"first checkpoint at which at least {data.config.format_kept:g} of the answers keep the format, in the modes "
-        f"concerned.{notes}",
+        f"concerned.{scope.starts_note}{notes}",
         tuple(items),
     )
 
@@ -218,7 +218,8 @@ def success_section(scope: Scope) -> Section | None:
         for row in rows
     ]
     caption = (
-        f"Success of whole episodes, official verdict. {interval_caption(data, units, 'Intervals', dots=False, over='both')}"
+        "Success of whole episodes, official verdict. "
+        f"{interval_caption(data, units, 'Intervals', dots=False, over='both')}{scope.starts_note}"
     )
     if any(one is not None for one in reported):
         columns = (*columns, "paper: success")

@@ -10,9 +10,9 @@ from typing import Any
 
 from cotbench.envs.registry import env_entry
 from cotbench.recipes import Masking, Recipe, recipe_named
+from cotbench.study.arm_training import arm_config
 from cotbench.study.config import Where
 from cotbench.study.data import StudyCell, StudyData
-from cotbench.study.plan import arm_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +104,26 @@ class Scope:
 
     def start_label(self, arm: str) -> str | None:
         """Return the label of a row of the model before training, where it is shown with this arm: the main arm, and the first
-        of the arms that are asked in another way; None with any other arm.
+        of the arms that are asked in another way; None with any other arm, and with one that begins from another arm's end.
         """
+        if arm in self.data.starts:
+            return None
         if arm == self.main:
             return "before training"
         first = self.data.config.elicited_as(arm)
         return f"before training, asked as {arm}" if arm == first and not self.same_elicitation(arm, self.main) else None
+
+    @property
+    def starts_note(self) -> str:
+        """Sentence that says which arms begin from another arm's end, with a space before it; empty where none does."""
+        by_start: dict[str, list[str]] = {}
+        for arm, start in self.data.starts.items():
+            by_start.setdefault(start, []).append(arm)
+        found = ""
+        for start, arms in by_start.items():
+            who = f"Arm {arms[0]} begins" if len(arms) == 1 else f"Arms {', '.join(arms)} begin"
+            found += f" {who} from the end of {start}, seed by seed; which is shown as the checkpoint at 0 %."
+        return found
 
     @property
     def main(self) -> str:

@@ -118,7 +118,7 @@ def series_levels(
     """
     shares, over = tuple(series.progress), over_of(series)
     by_seed = tuple(tuple(_values(series, baseline, place)) for place in range(len(shares)))
-    by_seed = tuple(values[:1] if share == 0 else values for share, values in zip(shares, by_seed, strict=True))
+    by_seed = tuple(values[:1] if _one_model(series, baseline, place) else values for place, values in enumerate(by_seed))
     if len(shares) > 1:
         found = trend(series, baseline, margin, [over])
         return SeriesLevels(shares, found.levels[over], by_seed, found)
@@ -167,9 +167,9 @@ def success_level(series: CheckpointSeries, place: int, baseline: CheckpointSeri
         baseline: what is subtracted; same seeds, checkpoints and tasks.
     """
     found = level(series, place, over_of(series), baseline)
-    sides = [_outcomes(side, place) for side in ([series] if baseline is None else [series, baseline])]
+    sides = [_outcomes(side, place) for side in _sides(series, baseline)]
     single = all(outcome in (0.0, 1.0) for side in sides for outcome in side.values())
-    alike = len(series.totals) == 1 or series.progress[place] == 0
+    alike = len(series.totals) == 1 or _one_model(series, baseline, place)
     if not single or not (alike or found.estimate.low == found.estimate.high):
         return found
     first = [bool(outcome) for _, outcome in sorted(sides[0].items())]
@@ -180,6 +180,20 @@ def success_level(series: CheckpointSeries, place: int, baseline: CheckpointSeri
     second = [bool(outcome) for _, outcome in sorted(sides[1].items())]
     only = [sum(a and not b for a, b in zip(one, other, strict=True)) for one, other in ((first, second), (second, first))]
     return Level(estimates.paired_rate_difference(second, first), estimates.mcnemar(*only), found.error, found.seeds)
+
+
+def _sides(series: CheckpointSeries, baseline: CheckpointSeries | None) -> list[CheckpointSeries]:
+    return [series] if baseline is None else [series, baseline]
+
+
+def _one_model(series: CheckpointSeries, baseline: CheckpointSeries | None, place: int) -> bool:
+    """Return whether a checkpoint is the one model that all seeds begin with, and not what each began with from another arm."""
+    if series.progress[place] != 0:
+        return False
+    sides = [[*zip(side.totals, side.counts, strict=True)] for side in _sides(series, baseline)]
+    return all(
+        (totals[place], counts[place]) == (one[0][0][place], one[0][1][place]) for one in sides for totals, counts in one
+    )
 
 
 def _outcomes(series: CheckpointSeries, place: int) -> dict[int, float]:
