@@ -319,7 +319,10 @@ def _paper_row(config: GRPOConfig) -> str | None:
 
 
 PRESETS = {
-    "paper": Preset("150 batches of 16 groups of 8 episodes, learning rate 1e-6, KL 0.01 (verl-agent's ALFWorld recipe)"),
+    "paper": Preset(
+        "200 batches of 32 groups of 8 episodes, learning rate 1e-6, KL 0.01 (arXiv:2606.26935)",
+        {"updates": 200, "groups": 32},
+    ),
     "tiny": Preset(
         "50 batches of 4 groups of 8 episodes of at most 15 steps, learning rate 2e-4",
         {

@@ -10,6 +10,8 @@ from cotbench.cli import run_cli
 from cotbench.study.config import StudyConfig, parse_study, read_study
 from cotbench.study.plan import StudyPlan, make_study_plan
 
+RL_ARMS = ("sft", "sft+", "dpo", "dpo+", "frodo", "grpo", "grpo+")
+
 
 @pytest.fixture(scope="module")
 def smoke() -> StudyConfig:
@@ -49,10 +51,15 @@ def test_a_study_read_from_its_folder_has_the_same_stages(name: str) -> None:
     assert [stage.key for stage in make_study_plan(again).stages] == [stage.key for stage in make_study_plan(config).stages]
 
 
+def test_the_studies_have_every_system_of_the_paper() -> None:
+    for name in ("tiny-rl", "paper"):
+        assert set(RL_ARMS) <= {arm.recipe if arm.name != "sft+" else arm.name for arm in read_study(name).arms}, name
+
+
 def test_grpo_begins_with_the_end_of_sft_of_the_same_seed_and_plays_the_studys_environment() -> None:
     plan = make_study_plan(read_study("tiny-rl"))
     trained = {(stage.place.arm, stage.place.seed): stage for stage in plan.of_kind("train")}
-    assert set(trained) == {(arm, seed) for arm in ("sft", "sft+", "grpo", "grpo+") for seed in (0, 1, 2)}
+    assert set(trained) == {(arm, seed) for arm in RL_ARMS for seed in (0, 1, 2)}
     for seed in (0, 1, 2):
         for arm in ("grpo", "grpo+"):
             stage = trained[arm, seed]
