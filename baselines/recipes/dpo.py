@@ -277,7 +277,9 @@ def _complete(options: dict[str, Any]) -> dict[str, Any]:
     if "model" not in options:
         raise UsageError("--model is missing: name the checkpoint of recipe sft that the pairs were sampled from")
     if "data" not in options:
-        raise UsageError("--data is missing: make pairs with cotbench pairs --model CHECKPOINT --out DIR, then --data DIR")
+        raise UsageError(
+            "--data is missing: make pairs with cotbench pairs --agent hf:CHECKPOINT --data TRACES --out DIR, then --data DIR"
+        )
     return options
 
 

@@ -150,7 +150,7 @@ def resolve(spec: str, more: Mapping[str, str] | None = None) -> Callable[[], Ag
         raise UsageError(f"agent {parsed.name!r} takes nothing after the colon, but got {parsed.target!r}")
     if not parsed.target and positional and positional[0].default is inspect.Parameter.empty:
         raise UsageError(
-            f"agent {parsed.name!r} needs a {positional[0].name}: --agent {parsed.name}:{positional[0].name.upper()}"
+            f"agent {parsed.name!r} needs its {positional[0].name}: --agent {parsed.name}:{positional[0].name.upper()}"
         )
     options = {}
     for name, value in {**parsed.options, **(more or {})}.items():

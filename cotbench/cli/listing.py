@@ -79,14 +79,15 @@ def tasks(
 
 @app.command("recipes")
 def recipes(import_: Import = None, json_: _Json = False) -> None:
-    """List the training recipes that --recipe accepts, and the presets."""
+    """List the training recipes that --recipe accepts, and their presets."""
     from cotbench.recipes import recipe_named, recipe_names
 
     entries = [recipe_named(name) for name in recipe_names()]
-    presets = {name: preset.description for entry in entries for name, preset in entry.presets.items()}
-    rows = [(entry.name, entry.description) for entry in entries]
-    rows += [(f"--preset {name}", description) for name, description in presets.items()]
-    _print(("recipe", "what it is"), rows, json_)
+    rows = [
+        (entry.name, entry.description, "\n".join(f"{name}: {preset.description}" for name, preset in entry.presets.items()))
+        for entry in entries
+    ]
+    _print(("recipe", "what it is", "--preset"), rows, json_)
 
 
 @app.command("probes")
@@ -127,7 +128,7 @@ def runs(
 
 
 _SIZES = "splits and their tasks"
-_TEXTS = frozenset({"what it is", "what it measures", "options", "licence", _SIZES})
+_TEXTS = frozenset({"what it is", "--preset", "what it measures", "options", "licence", _SIZES})
 """Columns of running text; the others hold names."""
 
 

@@ -157,7 +157,7 @@ def test_the_spec_as_it_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert built.decide([_query()])[0].trace_tokens == 14
     with pytest.raises(UnknownNameError, match="unknown option 'factor' of agent 'filling'; known: inner"):
         registry.make_agent("filling:writer?factor=2")
-    with pytest.raises(Exception, match="needs a agent: --agent filling:AGENT"):
+    with pytest.raises(Exception, match="needs its agent: --agent filling:AGENT"):
         registry.make_agent("filling")
 
 

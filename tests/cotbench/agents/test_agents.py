@@ -35,7 +35,7 @@ def test_a_spec_is_taken_apart() -> None:
     ("spec", "error", "message"),
     [
         ("randm", UnknownNameError, "did you mean 'random'"),
-        ("hf", UsageError, "needs a model"),
+        ("hf", UsageError, "needs its model: --agent hf:MODEL"),
         ("hf:x?dtpe=float32", UnknownNameError, "did you mean 'dtype'"),
         ("hf:x?threads=many", UsageError, "threads=many"),
         ("hf:x?dtype", UsageError, "options are written"),

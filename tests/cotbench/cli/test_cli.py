@@ -193,8 +193,9 @@ def test_lists(cli: Any) -> None:
     code, out, _ = cli("list", "tasks", "--env", "alfworld", "--scheme", "official", "--split", "valid_unseen")
     assert code == 0 and len(out.split()) == 134
     code, out, _ = cli("list", "recipes", "--json")
-    recipes = {"sft", "sft+", "dpo", "dpo+", "grpo", "grpo+", "frodo", "base"}
-    assert {row["recipe"] for row in json.loads(out)} == recipes | {"--preset paper", "--preset tiny"}
+    presets = {row["recipe"]: row["--preset"] for row in json.loads(out)}
+    assert set(presets) == {"sft", "sft+", "dpo", "dpo+", "grpo", "grpo+", "frodo", "base"}
+    assert "paper: 5 epochs, learning rate 1e-5" in presets["sft"] and "paper: 200 batches" in presets["grpo+"]
     code, out, _ = cli("list", "agents")
     assert code == 0 and "hf:qwen = Qwen/Qwen3-0.6B" in out
     code, out, _ = cli("list", "agents", "--json")
