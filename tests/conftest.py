@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -77,6 +78,14 @@ LONG = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.path.as_posix().endswith(LONG))  # Stable: the others keep their order.
+
+
+def pytest_collection_finish() -> None:
+    """Libraries and collected tests stay until the end: what collects garbage (a training does, each time) need not look
+    through these millions of objects.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class _ListSkipped:
