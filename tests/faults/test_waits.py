@@ -293,9 +293,10 @@ def _until(holds: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.01)
 
 
-def _run_words(agent: str) -> list[str]:
+def _run_words(agent: str, kills: int) -> list[str]:
     if agent == "random":
-        return ["run", "--agent", agent, "--episodes", "30", "--max-steps", "30", "--seed", "3"]
+        size = ["--episodes", "30", "--max-steps", "30"] if kills > 2 else ["--episodes", "12", "--max-steps", "20"]
+        return ["run", "--agent", agent, *size, "--seed", "3"]
     return ["run", "--agent", agent, "--episodes", "12", "--max-steps", "12", "--trace-tokens", "16", "--seed", "3"]
 
 
@@ -316,7 +317,7 @@ def _untimed(folder: Path) -> list[dict[str, Any]]:
     ],
 )
 def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path: Path, agent: str, kills: int) -> None:
-    words = _run_words(agent)
+    words = _run_words(agent, kills)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     subprocess.run([*_COTBENCH, *words, "--out", str(undisturbed)], check=True, capture_output=True)
     rng, done = random.Random(20), 0
@@ -327,7 +328,7 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path: Path,
         )
         # At some moment: in the middle of a line, a step, the start of a game or of the program, the last rewrite.
         journal = killed / "episodes.jsonl"
-        before, wanted = _lines(journal), rng.randint(0, 25 if agent == "random" else 2)
+        before, wanted = _lines(journal), rng.randint(0, (25 if kills > 2 else 9) if agent == "random" else 2)
         while process.poll() is None and _lines(journal) < before + wanted:
             time.sleep(rng.uniform(0.001, 0.02))
         time.sleep(rng.uniform(0, 0.3))
