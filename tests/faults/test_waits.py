@@ -83,6 +83,7 @@ def test_a_lost_worker_costs_no_episode(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(fault.hit) == 1 and not any(map(alive, fault.hit)) and not descendants(word=WORKER)
     assert [episode.error for episode in disturbed.records] == [None, None]
     assert all(episode.restarts == 1 for episode in disturbed.records), "both were in that process"
+    assert disturbed.summary.modes["prompt"].restarts == 2
     assert _same(disturbed, _random_run(tmp_path / "undisturbed"))
 
 

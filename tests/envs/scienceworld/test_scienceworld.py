@@ -167,7 +167,8 @@ class _Killer:
 
 
 @needs_scienceworld
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
+@pytest.mark.slow  # Of the episode: above; of a run whose engine is lost: tests/faults/test_waits.py, with BFCL's.
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_run_survives_a_lost_java_and_says_so(tmp_path: Path, number: int) -> None:
     tasks = ("scienceworld/find-plant/255", "scienceworld/find-living-thing/230")
     config = RunConfig(agent="random", env="scienceworld", tasks=tasks, mode="prompt", max_steps=7)
