@@ -134,6 +134,14 @@ def real_games(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """Processes are killed here, never the machine: what one has written, another reads, on the disk or not yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_games_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test sees the games that it names, not those of whoever runs it."""

@@ -75,7 +75,8 @@ def _random_run(out: Path, **more: Any) -> Run:
 # A worker process
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+# One that is stopped, by default: below.
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_a_lost_worker_costs_no_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(env_workers, "REPLY_SECONDS", 3.0)
     fault = Fault(WORKER, number)
