@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import lru_cache
 
 from cotbench.installation import install_command
 
@@ -144,10 +145,18 @@ class StoreError(CotbenchError):
     """The leaderboard's database cannot be opened, read or written."""
 
 
+@lru_cache(maxsize=64)
+def _near_matches(name: str, known: tuple[str, ...]) -> list[str]:
+    """Return the nearest names. Kept: a probe comes upon the same unknown task state by state, and thousands of names are
+    known.
+    """
+    return difflib.get_close_matches(name, known, n=3, cutoff=0.55)
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: near matches, or all choices when there are few."""
-    known = list(choices)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.55)
+    known = tuple(choices)
+    near = _near_matches(name, known)
     if near:
         return "; did you mean " + " or ".join(repr(match) for match in near) + "?"
     if known and len(known) <= 12:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -172,8 +173,14 @@ def to_arguments(model: type[BaseModel], values: Mapping[str, Any]) -> list[str]
         ValueError: a value that no command line says: a tuple that is empty though its default is not, or a comma in an item
             of a tuple that is written with commas.
     """
-    known = {option.path: option for option in options_of(model)}
+    known = _options_by_path(model)
     return [word for path, value in _leaves(values, (), known) for word in _words(known[path], value)]
+
+
+@lru_cache(maxsize=64)
+def _options_by_path(model: type[BaseModel]) -> Mapping[tuple[str, ...], Option]:
+    """Return all options of a model, read once: a study's plan has a command line for each of ten thousand stages."""
+    return {option.path: option for option in options_of(model)}
 
 
 def _leaves(

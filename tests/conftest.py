@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -79,6 +80,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.path.as_posix().endswith(LONG))  # Stable: the others keep their order.
 
 
+def pytest_collection_finish() -> None:
+    """Libraries and collected tests stay until the end: what collects garbage (a training does, each time) need not look
+    through these millions of objects.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 class _ListSkipped:
     """Writes down what was skipped: tests, and files that skip as a whole."""
 
@@ -123,6 +132,14 @@ def real_games(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alfworld_data")
     subprocess.run([sys.executable, str(restore), str(folder), "--split", "valid_seen"], check=True)
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """Processes are killed here, never the machine: what one has written, another reads, on the disk or not yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ class Toy:
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
     site = tmp_path_factory.mktemp("site")
     options = ["--quiet", "--no-deps", "--target", str(site), "--disable-pip-version-check"]
+    options += ["--no-build-isolation"] if find_spec("setuptools") is not None else []
     copy = tmp_path_factory.mktemp("source") / "toy_package"
     subprocess.run(["cp", "-r", str(TOY), str(copy)], check=True)  # Building leaves files beside the sources.
     subprocess.run([sys.executable, "-m", "pip", "install", *options, str(copy)], check=True)

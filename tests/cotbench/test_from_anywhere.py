@@ -33,9 +33,11 @@ def _python(*arguments: str, cwd: Path, given: str | None = None) -> subprocess.
     )
 
 
-@pytest.fixture(params=["checkout", "unrelated", "shadowing"])
+@pytest.fixture(params=["checkout", pytest.param("unrelated", marks=pytest.mark.slow), "shadowing"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Where commands are started: from a checkout, from an empty folder, from one that has names of ours."""
+    """Where commands are started: from a checkout, from an empty folder, and, which is harder, from one that
+    has names of ours.
+    """
     if request.param == "checkout":
         return ROOT
     folder = tmp_path / request.param

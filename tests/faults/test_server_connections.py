@@ -64,7 +64,7 @@ def test_half_open_connections_cost_their_own_address(tmp_path: Path, sent: byte
         socket.create_server((OTHER, 0)).close()
     except OSError:
         pytest.skip("this system has one loopback address only")
-    with _server(tmp_path, header_seconds=3.0) as port, ExitStack() as stack:
+    with _server(tmp_path, header_seconds=2.0) as port, ExitStack() as stack:
         half_open = [stack.enter_context(_connect(port, sent=sent)) for _ in range(count)]
         end = time.monotonic() + 20
         while sum(map(_is_open, half_open)) > 100 and time.monotonic() < end:

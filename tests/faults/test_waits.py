@@ -75,7 +75,8 @@ def _random_run(out: Path, **more: Any) -> Run:
 # A worker process
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+# One that is stopped, by default: below.
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_a_lost_worker_costs_no_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(env_workers, "REPLY_SECONDS", 3.0)
     fault = Fault(WORKER, number)
@@ -83,6 +84,7 @@ def test_a_lost_worker_costs_no_episode(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(fault.hit) == 1 and not any(map(alive, fault.hit)) and not descendants(word=WORKER)
     assert [episode.error for episode in disturbed.records] == [None, None]
     assert all(episode.restarts == 1 for episode in disturbed.records), "both were in that process"
+    assert disturbed.summary.modes["prompt"].restarts == 2
     assert _same(disturbed, _random_run(tmp_path / "undisturbed"))
 
 
@@ -293,9 +295,10 @@ def _until(holds: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.01)
 
 
-def _run_words(agent: str) -> list[str]:
+def _run_words(agent: str, kills: int) -> list[str]:
     if agent == "random":
-        return ["run", "--agent", agent, "--episodes", "30", "--max-steps", "30", "--seed", "3"]
+        size = ["--episodes", "30", "--max-steps", "30"] if kills > 2 else ["--episodes", "12", "--max-steps", "20"]
+        return ["run", "--agent", agent, *size, "--seed", "3"]
     return ["run", "--agent", agent, "--episodes", "12", "--max-steps", "12", "--trace-tokens", "16", "--seed", "3"]
 
 
@@ -316,7 +319,7 @@ def _untimed(folder: Path) -> list[dict[str, Any]]:
     ],
 )
 def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path: Path, agent: str, kills: int) -> None:
-    words = _run_words(agent)
+    words = _run_words(agent, kills)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     subprocess.run([*_COTBENCH, *words, "--out", str(undisturbed)], check=True, capture_output=True)
     rng, done = random.Random(20), 0
@@ -327,7 +330,7 @@ def test_killed_at_random_moments_and_resumed_it_is_the_same_run(tmp_path: Path,
         )
         # At some moment: in the middle of a line, a step, the start of a game or of the program, the last rewrite.
         journal = killed / "episodes.jsonl"
-        before, wanted = _lines(journal), rng.randint(0, 25 if agent == "random" else 2)
+        before, wanted = _lines(journal), rng.randint(0, (25 if kills > 2 else 9) if agent == "random" else 2)
         while process.poll() is None and _lines(journal) < before + wanted:
             time.sleep(rng.uniform(0.001, 0.02))
         time.sleep(rng.uniform(0, 0.3))

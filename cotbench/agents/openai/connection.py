@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import ssl
 import threading
 import weakref
 from collections.abc import Collection, Mapping
@@ -106,8 +107,14 @@ class Connection:
         self._through = f" through the proxy of {proxy.variable}" if proxy is not None else ""
         # A transport of its own: the client's default one takes every proxy of the environment, also for this machine.
         library = import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])  # openai 3 has httpx2.
+        # To read the certificates that this machine trusts takes longer than a short answer of a server that shows none.
+        unencrypted = proxy is None and url.lower().startswith("http://")
         transport = bounded_transport(
-            library, timeout, proxy=None if proxy is None else proxy.url, limits=openai.DEFAULT_CONNECTION_LIMITS
+            library,
+            timeout,
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if unencrypted else True,  # This one trusts nobody.
+            proxy=None if proxy is None else proxy.url,
+            limits=openai.DEFAULT_CONNECTION_LIMITS,
         )
         # The client's own retries would hide ours.
         self._client = openai.OpenAI(

@@ -41,7 +41,7 @@ def _is_read(text: str) -> None:
     assert ("no action" in answer.problems) == (answer.action == "")
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(ANSWERS)
 def test_any_string_is_read(text: str) -> None:
     _is_read(text)
@@ -54,7 +54,7 @@ def test_many_strings_are_read(text: str) -> None:
     _is_read(text)
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(PLAIN, PLAIN)
 def test_a_well_formed_answer_comes_back(trace: str, action: str) -> None:
     answer = parse_answer(f"<think>{trace}</think>\n<action>{action}</action>")

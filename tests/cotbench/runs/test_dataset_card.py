@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +20,42 @@ from tests.small_split import small_split
 RUN = ["run", "--agent", "expert", "-n", "2", "--max-steps", "3"]
 
 
-def _load(folder: Path, *name: str) -> dict[str, list[dict[str, Any]]]:
-    """What `datasets.load_dataset(FOLDER)` returns, in a process of its own: split -> rows."""
-    code = (
-        "import datasets, json, sys\n"
-        "read = datasets.load_dataset(*sys.argv[1:], cache_dir='cache')\n"
-        "print(json.dumps({split: [dict(row) for row in rows] for split, rows in read.items()}))\n"
-    )
-    home = folder.parent / "home"
+READER = """
+import datasets, json, sys
+for line in sys.stdin:
+    read = datasets.load_dataset(*json.loads(line), cache_dir="cache")
+    print("read:", json.dumps({split: [dict(row) for row in rows] for split, rows in read.items()}), flush=True)
+"""
+
+Load = Callable[..., dict[str, list[dict[str, Any]]]]
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
+    """What `datasets.load_dataset(FOLDER)` returns, in a process that knows nothing of us: split -> rows."""
+    home = tmp_path_factory.mktemp("home")
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "PATH": "/usr/bin:/bin", "HOME": str(home)}
-    home.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code, str(folder), *name],
-        cwd=home,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=offline,
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    with (home / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", READER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=home,
+            env=offline,
+            text=True,
+        )
+    assert process.stdin is not None and process.stdout is not None
+    given, told = process.stdin, process.stdout
+
+    def loaded(folder: Path, *name: str) -> dict[str, list[dict[str, Any]]]:
+        print(json.dumps([str(folder), *name]), file=given, flush=True)
+        answer = next((line for line in told if line.startswith("read: ")), None)
+        assert answer is not None, (home / "errors").read_text()
+        return dict(json.loads(answer.removeprefix("read: ")))
+
+    yield loaded
+    process.communicate(timeout=60)
 
 
 def _absent(value: Any) -> Any:
@@ -49,16 +66,16 @@ def _absent(value: Any) -> Any:
 
 
 @needs_datasets
-def test_a_run_folder_is_a_dataset(tmp_path: Path) -> None:
+def test_a_run_folder_is_a_dataset(load: Load, tmp_path: Path) -> None:
     assert run_cli([*RUN, "--split", "ood_room", "--out", str(tmp_path / "r")]) == 0
-    read = _load(tmp_path / "r")
+    read = load(tmp_path / "r")
     lines = [json.loads(line) for line in (tmp_path / "r" / EPISODES).read_text().splitlines()]
     assert list(read) == ["ood_room"] and _absent(read["ood_room"]) == _absent(lines)
     assert "do not train on them" in (tmp_path / "r" / CARD).read_text()
 
 
 @needs_datasets
-def test_types_do_not_depend_on_the_first_lines(tmp_path: Path) -> None:
+def test_types_do_not_depend_on_the_first_lines(load: Load, tmp_path: Path) -> None:
     """A reader that guesses looks at the first ten megabytes, and fails at what is null there alone."""
     assert run_cli([*RUN, "-n", "1", "--mode", "cot", "--out", str(tmp_path / "r")]) == 0
     path = tmp_path / "r" / EPISODES
@@ -68,30 +85,30 @@ def test_types_do_not_depend_on_the_first_lines(tmp_path: Path) -> None:
     last = first.model_copy(update={"error": "503", "rollout": 2, "trajectory": (step,)})
     path.write_text("".join(one.model_dump_json() + "\n" for one in (*long, last)))
     assert path.stat().st_size > 11_000_000
-    (*_, row) = _load(tmp_path / "r")["id"]
+    (*_, row) = load(tmp_path / "r")["id"]
     assert (row["error"], row["rollout"], row["trajectory"][0]["invalid_action"]) == ("503", 2, "no")
 
 
 @needs_bfcl
 @needs_datasets
-def test_a_suite_and_a_probe_are_datasets_too(tmp_path: Path) -> None:
+def test_a_suite_and_a_probe_are_datasets_too(load: Load, tmp_path: Path) -> None:
     folder = tmp_path / "s"
     assert run_cli([*RUN, "--env", "alfworld-gen,bfcl", "--out", str(folder)]) == 0
-    read = _load(folder)
+    read = load(folder)
     assert {split: len(rows) for split, rows in read.items()} == {"alfworld_gen": 4, "bfcl": 4}
     probe = ["probe", "alignment", "--agent", "expert", "--reference", "expert", "--states", "3", "--out", str(tmp_path / "p")]
     with small_split():
         assert run_cli(probe) == 0
     rows = [json.loads(line) for line in (tmp_path / "p" / "rows.jsonl").read_text().splitlines()]
-    assert _absent(_load(tmp_path / "p")) == {"id": _absent(rows)}
+    assert _absent(load(tmp_path / "p")) == {"id": _absent(rows)}
 
 
 @needs_datasets
-def test_a_traces_folder_holds_two_tables(tmp_path: Path) -> None:
+def test_a_traces_folder_holds_two_tables(load: Load, tmp_path: Path) -> None:
     assert run_cli(["traces", "--teacher", "expert", "-n", "2", "--out", str(tmp_path / "t")]) == 0
     lines = [json.loads(line) for line in (tmp_path / "t" / "traces.jsonl").read_text().splitlines()]
-    assert _absent(_load(tmp_path / "t")) == {"train": _absent(lines)}
-    assert len(_load(tmp_path / "t", "episodes")["train"]) == 2
+    assert _absent(load(tmp_path / "t")) == {"train": _absent(lines)}
+    assert len(load(tmp_path / "t", "episodes")["train"]) == 2
 
 
 def test_a_card_of_somebody_else_stays(tmp_path: Path) -> None:

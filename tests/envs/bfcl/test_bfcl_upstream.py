@@ -96,9 +96,12 @@ def test_ground_truths_of_conversations_succeed(style: Any, step: int) -> None:
     assert lost == []
 
 
-def test_all_answers_that_can_pass_pass(env: BFCLEnv) -> None:
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_all_answers_that_can_pass_pass(env: BFCLEnv, step: int) -> None:
     tasks = _single_turn()
     assert len(tasks) == 3641
+    unpassable = UNPASSABLE & set(tasks)
+    tasks = sorted({*tasks[::step], *unpassable}, key=tasks.index) if step > 1 else tasks
     failed = []
     for task in tasks:
         env.reset(options={"task": task})
@@ -107,7 +110,7 @@ def test_all_answers_that_can_pass_pass(env: BFCLEnv) -> None:
         if not info["success"]:
             failed.append(task)
     # simple_java_64 passes with the listed value, which is wrong.
-    assert sorted(failed) == sorted(UNPASSABLE - {"bfcl/simple_java_64"})
+    assert sorted(failed) == sorted(UNPASSABLE - {"bfcl/simple_java_64"}) and len(tasks) > 900
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,11 @@ class Lent:
             _idle[self._seconds].append(server)
 
 
+def kept() -> set[int]:
+    """The processes that wait for the next one."""
+    return {server.pid for servers in _idle.values() for server in servers}
+
+
 @contextmanager
 def closed_at_the_end() -> Iterator[None]:
     """Close what is kept when the last test of a file is over: tests of others look for a Java left behind."""

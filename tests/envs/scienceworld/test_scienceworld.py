@@ -22,6 +22,7 @@ from cotbench.runs.manifest import RunConfig
 from cotbench.runs.rollout import RolloutSpec
 from cotbench.runs.runner import run
 from tests.conftest import needs_scienceworld
+from tests.envs.scienceworld import simulators
 
 WAY = (
     *("open door to hallway", "go to hallway", "open door to greenhouse", "go to greenhouse", "look around"),
@@ -45,6 +46,12 @@ def make() -> Iterator[Any]:
         env.close()
 
 
+@pytest.fixture
+def lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a simulator says is tested here, not how it starts and ends: it stays for the next test."""
+    monkeypatch.setattr("cotbench.envs.scienceworld.env.Server", simulators.Lent)
+
+
 def _follow(env: ScienceWorldEnv, info: dict[str, Any], most: int = 1000) -> dict[str, Any]:
     for _ in range(most):
         if info["success"] or info["expert_action"] is None:
@@ -54,6 +61,7 @@ def _follow(env: ScienceWorldEnv, info: dict[str, Any], most: int = 1000) -> dic
 
 
 @needs_scienceworld
+@pytest.mark.usefixtures("lent")
 def test_a_gold_path_wins(make: Any) -> None:
     env = make(request=["expert_action"])
     observation, info = env.reset(options={"task": "scienceworld/lifespan-shortest-lived/93"})
@@ -130,12 +138,12 @@ def test_sixty_gold_paths_win(make: Any) -> None:
 
 
 def _javas() -> set[int]:
-    """The Java processes that this process started."""
-    found = set()
+    """The Java processes that this process started, without those that are kept for the next test."""
+    found, kept = set(), simulators.kept()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and "java" in (folder / "exe").resolve().name:
+            if parent == os.getpid() and int(folder.name) not in kept and "java" in (folder / "exe").resolve().name:
                 found.add(int(folder.name))
         except OSError:
             continue
@@ -159,7 +167,8 @@ class _Killer:
 
 
 @needs_scienceworld
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
+@pytest.mark.slow  # Of the episode: above; of a run whose engine is lost: tests/faults/test_waits.py, with BFCL's.
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_run_survives_a_lost_java_and_says_so(tmp_path: Path, number: int) -> None:
     tasks = ("scienceworld/find-plant/255", "scienceworld/find-living-thing/230")
     config = RunConfig(agent="random", env="scienceworld", tasks=tasks, mode="prompt", max_steps=7)
@@ -217,6 +226,7 @@ def test_ctrl_c_is_not_swallowed() -> None:
 
 
 @needs_scienceworld
+@pytest.mark.usefixtures("lent")
 def test_reset_task_is_refused_and_nonsense_is_named(make: Any) -> None:
     env = make(request=["admissible_actions"])
     _, info = env.reset(options={"task": "scienceworld/find-plant/255"})
@@ -230,6 +240,7 @@ def test_reset_task_is_refused_and_nonsense_is_named(make: Any) -> None:
 
 
 @needs_scienceworld
+@pytest.mark.usefixtures("lent")
 def test_a_wrong_focus_loses_for_good(make: Any) -> None:
     env = make()
     env.reset(options={"task": "scienceworld/find-plant/255"})

@@ -33,7 +33,7 @@ PAGES = (
 @pytest.mark.parametrize("path", PAGES)
 def test_no_page_keeps_anybody_out(opened: Callable[..., Any], board: Board, axe: str, path: str, dark: bool) -> None:
     ids = {"replayed": "The expert", "rejected": "A second walk", "pending": "Two games"}
-    for width in (DESK, PHONE):
+    for width in (DESK,) if dark else (DESK, PHONE):  # Dark is other colours in the same place.
         chrome = opened(path.format(**{state: board.entries[name] for state, name in ids.items()}), width, dark)
         chrome.execute_script("document.querySelectorAll('details').forEach(each => { each.open = true; })")
         assert violations(chrome, axe) == [], width
