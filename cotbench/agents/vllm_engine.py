@@ -66,7 +66,7 @@ def serve_engine(pipes: Sequence[Connection[Any, Any]], model: str, arguments: S
             _answer(pipe, messages, vllm, engine)
     finally:
         with suppress(Exception):
-            engine.engine_core.shutdown()
+            engine.model_executor.shutdown()  # Workers of further GPUs.
         os._exit(0)  # What else vLLM and torch do at the end takes them half a minute.
 
 

@@ -1,4 +1,6 @@
-"""The vllm: agent with `embedded=true`: on a stand-in for vLLM's engine, and on vLLM itself where this Python has it."""
+"""The vllm: agent with `embedded=true`: on a stand-in for vLLM's engine, and on vLLM itself where this Python has it
+(`bash .ci/servers` runs that one in vLLM's environment).
+"""
 
 from __future__ import annotations
 
@@ -269,6 +271,7 @@ def test_requests_and_answers_have_the_servers_form() -> None:
 # vLLM itself.
 
 
+@pytest.mark.servers
 @with_vllm
 @needs_openai
 def test_vllms_engine_answers_as_its_server_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ class LLMEngine:
         self._seen: list[list[int]] = []
         self._steps = 0
         self.model_config = SimpleNamespace(max_model_len=args.max_model_len)
-        self.engine_core = SimpleNamespace(shutdown=lambda: None)
+        self.model_executor = SimpleNamespace(shutdown=lambda: None)
 
     @classmethod
     def from_engine_args(cls, engine_args: EngineArgs) -> LLMEngine:
