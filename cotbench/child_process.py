@@ -156,6 +156,7 @@ class ChildProcess:
         arguments: for it; pickled.
         pipes: how many pipes to open.
         plugins: what the process imports first; None for what this one has imported.
+        shown: pass on what it writes to its standard error.
 
     Attributes:
         pipes: this process's ends, in order; the function has the others.
@@ -171,6 +172,7 @@ class ChildProcess:
         *,
         pipes: int = 1,
         plugins: Sequence[str] | None = None,
+        shown: bool = True,
     ) -> None:
         if sys.platform == "win32":
             raise EngineError("processes of cotbench need Linux or macOS: on Windows use no worker processes (--workers 0)")
@@ -185,7 +187,7 @@ class ChildProcess:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=inner, bufsize=0
                 )
-                self._watch(pairs[0][0])
+                self._watch(pairs[0][0], shown)
         except OSError as error:
             for outer, _ in pairs:
                 outer.close()
@@ -200,13 +202,13 @@ class ChildProcess:
             self._control.send_bytes(first)
             self._control.send_bytes(call)
 
-    def _watch(self, control: Connection[Any, Any]) -> None:
+    def _watch(self, control: Connection[Any, Any], shown: bool) -> None:
         self._control = control
         self._started, self._late = False, threading.Event()
         self._seconds = START_SECONDS
         if self._process.stderr is None:
             raise EngineError("a process was started without standard error")
-        self._errors = ErrorOutput(self._process.stderr, shown=True)
+        self._errors = ErrorOutput(self._process.stderr, shown=shown)
         # These threads do not hold the pipes: where nobody does any more, the process ends.
         self._timer = threading.Timer(self._seconds, _kill_if_not_started, (self._process, control, self._late))
         self._timer.daemon = True
@@ -240,6 +242,11 @@ class ChildProcess:
             return _with_reason(f"ended while it started (exit code {code})", self._errors.last_line())
         # After a signal, the last line is about something else.
         return _with_reason(f"died (exit code {code})", self._errors.last_line() if code > 0 else "")
+
+    @property
+    def last_line(self) -> str:
+        """The last line of its standard error so far."""
+        return self._errors.last_line()
 
     @property
     def failed_by_itself(self) -> bool:

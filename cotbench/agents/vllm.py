@@ -1,5 +1,6 @@
-"""The `vllm:` agent: vLLM's server, started for one model on this machine, and ended with the agent. Invariant: its answers are
-those of the `openai:` agent with that server; no process is left behind by `close`, by an exception or at Python's exit.
+"""The `vllm:` agent: vLLM's server, or its engine without one, started for one model on this machine, and ended with the agent.
+Invariant: its answers are those of the `openai:` agent with that server; no process is left behind by `close`, by an exception
+or at Python's exit.
 
 Prompts are sent as token ids, so they are those of the `hf:` agent. A Python that is killed with SIGKILL cannot end the server:
 it has to be ended by hand then.
@@ -29,6 +30,8 @@ from cotbench.agents.hf.loading import ALIASES
 from cotbench.agents.hf.model_files import list_files, require_safetensors, snapshot_folder
 from cotbench.agents.openai.agent import OpenAIAgent
 from cotbench.agents.openai.capabilities import Way
+from cotbench.agents.vllm_client import EngineClient
+from cotbench.agents.vllm_engine import KEYS
 from cotbench.child_process import ending_with_parent, started_in_lasting_thread
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.elicitation import Elicitation
@@ -49,16 +52,21 @@ _FIXED_ARGUMENTS = (
 )
 """Prefix caching, reported in the usage; no penalties from the model's generation_config.json; no log line for each request."""
 
+_ENGINE_ARGUMENTS = ("--enable-prefix-caching", "--generation-config=vllm", "--disable-log-stats")
+"""The same for the engine alone."""
+
 
 class VLLMAgent:
     """A model served by vLLM on this machine.
 
     Args:
         model: hub name, alias, or local folder.
+        embedded: ask vLLM's engine itself, in a process of this Python, and not its server. The answers are the same; `port`,
+            `way`, `retries` and native tools are the server's alone.
         port: the server's port on this machine; default: a free one.
         gpu_memory_utilization: the part of the GPU's memory that vLLM takes, from 0 to 1.
         max_model_len: the longest prompt and answer together, in tokens.
-        args: further arguments of `vllm serve`.
+        args: further arguments of `vllm serve`; with embedded those of them that are the engine's.
         start: seconds to wait until the model is loaded.
         tokenizer: see `OpenAIAgent`, also for the options that follow.
         way: default: "completions"; with tools=native "auto".
@@ -72,6 +80,7 @@ class VLLMAgent:
         self,
         model: str,
         *,
+        embedded: bool = False,
         port: int | None = None,
         gpu_memory_utilization: float | None = None,
         max_model_len: int | None = None,
@@ -95,20 +104,33 @@ class VLLMAgent:
         self.name = f"vllm:{model}"
         if (folder := Path(served).expanduser()).is_dir():
             require_safetensors(folder)
-        self._server = _Process(served, port, [*_FIXED_ARGUMENTS, *more])
+            served = str(folder) if embedded else served
+        if embedded and (port is not None or way not in (None, "completions") or tools == "native"):
+            raise UsageError(f"vllm:{model}: embedded=true has no server: omit port, way and tools=native, or omit embedded")
+        if embedded and (concurrency < 1 or not timeout > 0):
+            raise UsageError("a vllm: agent needs concurrency of 1 or more, and a timeout above 0")
+        arguments = [*(_ENGINE_ARGUMENTS if embedded else _FIXED_ARGUMENTS), *more]
+        self._server: EngineClient | _Process
+        if embedded:
+            self._server = EngineClient(served, arguments, timeout=timeout)
+        else:
+            self._server = _Process(served, port, arguments)
         try:
             version = self._server.wait(start)
             content = _content(served)  # It may have been fetched just now.
-            self._agent = OpenAIAgent(
-                f"{served}@http://{HOST}:{self._server.port}",
-                tokenizer=tokenizer,
-                way=way or ("auto" if tools == "native" else "completions"),
-                concurrency=concurrency,
-                timeout=timeout,
-                retries=retries,
-                tools=tools,
-                key_env="",
-            )
+            if isinstance(self._server, EngineClient):
+                self._agent = OpenAIAgent.from_client(self._server, served, tokenizer=tokenizer, concurrency=concurrency)
+            else:
+                self._agent = OpenAIAgent(
+                    f"{served}@http://{HOST}:{self._server.port}",
+                    tokenizer=tokenizer,
+                    way=way or ("auto" if tools == "native" else "completions"),
+                    concurrency=concurrency,
+                    timeout=timeout,
+                    retries=retries,
+                    tools=tools,
+                    key_env="",
+                )
         except BaseException:
             self._server.end()
             raise
@@ -120,7 +142,8 @@ class VLLMAgent:
             **description,
             **content,
             "vllm": version,
-            "arguments": [*_FIXED_ARGUMENTS, *more],
+            "arguments": arguments,
+            **({"embedded": True} if embedded else {}),
         }
 
     def describe(self) -> dict[str, Any]:
@@ -144,7 +167,7 @@ class VLLMAgent:
         return self._agent.decide(queries)
 
     def close(self) -> None:
-        """End the server."""
+        """End the server, or the engine."""
         self._agent.close()
         self._server.end()
 
@@ -185,7 +208,7 @@ class _Process:
             self._reservation.close()
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # As long as the process.
         # The server listens on this machine alone: it needs no key, and gets none of ours.
-        environment = {name: value for name, value in os.environ.items() if name not in ("VLLM_API_KEY", "OPENAI_API_KEY")}
+        environment = {name: value for name, value in os.environ.items() if name not in KEYS}
         words = [*command, "serve", model, "--host", HOST, "--port", str(self.port), *arguments]
 
         def start() -> subprocess.Popen[bytes]:

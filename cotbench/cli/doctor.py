@@ -37,7 +37,7 @@ def doctor(
     import json
     import platform
 
-    findings = [Finding("python", platform.python_version()), *_packages(), *_device(), *_cache(), *_games(data)]
+    findings = [Finding("python", platform.python_version()), *_packages(), _vllm(), *_device(), *_cache(), *_games(data)]
     if json_:
         echo_json(json.dumps([asdict(finding) for finding in findings], indent=2))
         return
@@ -97,6 +97,20 @@ def _packages() -> list[Finding]:
         except PackageNotFoundError:
             findings.append(Finding(name, "missing", install_command(extra) + _NOTES.get(extra, "")))
     return findings
+
+
+def _vllm() -> Finding:
+    """Return whether vLLM is there for `vllm:` agents: in this Python, or as a command beside it."""
+    import shutil
+    from importlib.metadata import packages_distributions, version
+    from importlib.util import find_spec
+
+    if find_spec("vllm") is not None:
+        named = packages_distributions().get("vllm", ())
+        return Finding("vllm", next(map(version, named), "installed"))
+    if (command := shutil.which("vllm")) is not None:
+        return Finding("vllm", f"{command} (not in this Python: without embedded=true)")
+    return Finding("vllm", "missing", "pip install vllm (for vllm: agents; on a GPU, some gigabytes)")
 
 
 def _device() -> list[Finding]:

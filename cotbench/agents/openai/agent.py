@@ -12,12 +12,13 @@ import threading
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from cotbench.agents.decisions import error_decision
 from cotbench.agents.openai import tools as native
 from cotbench.agents.openai.address import read_address, read_key
 from cotbench.agents.openai.capabilities import Way, probe_server, rendering_difference
+from cotbench.agents.openai.client import CompletionClient
 from cotbench.agents.openai.completions import CompletionWriter, Prompt, TokenUsage, explain_error
 from cotbench.agents.openai.connection import Connection, ServerError
 from cotbench.agents.openai.tokens import ServerTokenizer, find_tokens
@@ -75,39 +76,67 @@ class OpenAIAgent:
         context: int | None = None,
         key_env: str = "OPENAI_API_KEY",
     ) -> None:
-        if concurrency < 1 or retries < 0 or not timeout > 0:
-            raise UsageError("an openai: agent needs concurrency of 1 or more, retries of 0 or more, and a timeout above 0")
-        if context is not None and context < 2 * TAG_ALLOWANCE:
-            raise UsageError(f"context={context} leaves no room for an answer")
+        _check_options(concurrency, timeout, retries, context)
         address = read_address(target)
         key = read_key(key_env, address.url)
-        self.name = f"openai:{address.model}"
+        credential = f"the key in {key_env}" if key is not None else f"no key ({key_env or 'key_env'} is not set)"
+        connection = Connection(address.url, key, timeout=timeout, retries=retries)
+        self._connect(connection, address.model, tokenizer, way, concurrency, tools, context, credential)
+
+    @classmethod
+    def from_client(cls, client: CompletionClient, model: str, *, tokenizer: str | None, concurrency: int) -> Self:
+        """Make an agent that asks something else than a server, with prompts as token ids.
+
+        Args:
+            client: takes requests for completions.
+            model: its name for the model.
+            tokenizer, concurrency: as for `OpenAIAgent`.
+
+        Raises:
+            AgentError: the client does not answer, or there is no tokenizer.
+        """
+        agent = cls.__new__(cls)
+        agent._connect(client, model, tokenizer, "completions", concurrency, "text", None, "no key")
+        return agent
+
+    def _connect(
+        self,
+        connection: CompletionClient,
+        model: str,
+        tokenizer: str | None,
+        way: Way,
+        concurrency: int,
+        tools: Literal["text", "native"],
+        context: int | None,
+        credential: str,
+    ) -> None:
+        """Find out what is asked and how; `credential` says in words what it was sent."""
+        self.name = f"openai:{model}"
         self.needs: frozenset[str] = frozenset()
         self.batch = concurrency
         self._native = tools == "native"
-        self._connection = Connection(address.url, key, timeout=timeout, retries=retries)
-        tokens = find_tokens(address.model, tokenizer)
+        self._connection = connection
+        tokens = find_tokens(model, tokenizer)
         try:
-            self._server = probe_server(self._connection, address.model, way, tokens)
+            self._server = probe_server(connection, model, way, tokens)
         except ServerError as error:
             if error.status not in (401, 403):
                 raise
-            credential = f"the key in {key_env}" if key is not None else f"no key ({key_env or 'key_env'} is not set)"
-            raise AgentError(f"{address.url} does not accept {credential}: {error}") from None
+            raise AgentError(f"{connection.url} does not accept {credential}: {error}") from None
         if self._native:
             if self._server.chat is None:
-                raise AgentError(f"tools=native needs messages, which {address.url} does not take: omit tools and way")
-            native.check_tools(self._connection, address.model, self._server.chat)
+                raise AgentError(f"tools=native needs messages, which {connection.url} does not take: omit tools and way")
+            native.check_tools(connection, model, self._server.chat)
         self._tokens = tokens if isinstance(tokens, ServerTokenizer) else None
         known = (context, self._server.context, self._tokens.context if self._tokens is not None else None)
         self._context = next((limit for limit in known if limit is not None), None)
         warnings = list(self._warnings(context))
         for warning in warnings:
             _log.warning("%s: %s", self.name, warning)
-        self._writer = CompletionWriter(self._connection, address.model, self._server, tokens)
+        self._writer = CompletionWriter(connection, model, self._server, tokens)
         self._description = {
-            "model": address.model,
-            "url": address.url,
+            "model": model,
+            "url": connection.url,
             **self._server.description,
             **(self._tokens.description if self._tokens is not None else {"tokenizer": None}),
             "context": self._context,
@@ -309,3 +338,10 @@ class OpenAIAgent:
         fields = self._writer.fields(chat, query, request)
         body = {"messages": chat.request_messages(native.messages(prompt.dialogue, query)), "tools": list(box.tools), **fields}
         return native.read_calls(self._writer.ask(chat, body, usage), box, query)
+
+
+def _check_options(concurrency: int, timeout: float, retries: int, context: int | None) -> None:
+    if concurrency < 1 or retries < 0 or not timeout > 0:
+        raise UsageError("an openai: agent needs concurrency of 1 or more, retries of 0 or more, and a timeout above 0")
+    if context is not None and context < 2 * TAG_ALLOWANCE:
+        raise UsageError(f"context={context} leaves no room for an answer")

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from cotbench.agents.openai.connection import Connection, Path, ServerError
+from cotbench.agents.openai.client import CompletionClient, Path
+from cotbench.agents.openai.connection import ServerError
 from cotbench.agents.openai.context import find_context, find_entry
 from cotbench.agents.openai.reply import CompletionReply
 from cotbench.agents.openai.stops import WARNINGS, Stops, choose_test_stop, classify_stops
@@ -148,7 +149,7 @@ class ServerCapabilities:
         return self.continuing or self.chat or self.completions
 
 
-def probe_server(connection: Connection, model: str, way: Way, tokens: ServerTokenizer | str) -> ServerCapabilities:
+def probe_server(connection: CompletionClient, model: str, way: Way, tokens: ServerTokenizer | str) -> ServerCapabilities:
     """Find out the capabilities of a server by test requests.
 
     Args:
@@ -236,7 +237,7 @@ def _refusal(error: ServerError, what: str) -> str:
 class _Probe:
     """Sends test requests for one model."""
 
-    def __init__(self, connection: Connection, model: str, extras: Mapping[str, Any]) -> None:
+    def __init__(self, connection: CompletionClient, model: str, extras: Mapping[str, Any]) -> None:
         self._connection, self._model, self._extras = connection, model, extras
         self.usage = True  # Whether every answer came with its numbers of tokens.
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cotbench.agents.openai.capabilities import CONTINUE, Endpoint, ServerCapabilities
-from cotbench.agents.openai.connection import Connection, ServerError
+from cotbench.agents.openai.client import CompletionClient
+from cotbench.agents.openai.connection import ServerError
 from cotbench.agents.openai.reply import CompletionReply, to_generation
 from cotbench.agents.openai.stops import restore_stop, stops_to_send
 from cotbench.agents.openai.tokens import ServerTokenizer
@@ -95,7 +96,9 @@ class CompletionWriter:
         tokens: the model's tokenizer, or why there is none.
     """
 
-    def __init__(self, connection: Connection, model: str, server: ServerCapabilities, tokens: ServerTokenizer | str) -> None:
+    def __init__(
+        self, connection: CompletionClient, model: str, server: ServerCapabilities, tokens: ServerTokenizer | str
+    ) -> None:
         self._connection, self._model, self._server = connection, model, server
         self._tokens = tokens if isinstance(tokens, ServerTokenizer) else None
         self.merges = Merges()

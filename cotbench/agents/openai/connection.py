@@ -18,17 +18,16 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from cotbench.agents.openai.address import OPENAI
 from cotbench.agents.openai.bounded_transport import bounded_transport
+from cotbench.agents.openai.client import Path
 from cotbench.agents.openai.reply import CompletionReply, ReplyError, ToolCall, error_message, read_reply
 from cotbench.errors import AgentError, MissingExtraError
 from cotbench.json_text import replace_surrogates
 from cotbench.proxy import find_proxy
-
-Path = Literal["chat/completions", "completions"]
 
 BACKOFF = 0.5
 """Seconds before the second attempt; doubled for each further one, and multiplied by a random factor from 1 to 2."""

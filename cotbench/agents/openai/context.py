@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cotbench.agents.openai.connection import Connection
+from cotbench.agents.openai.client import CompletionClient
 
 _NAMES = (
     "max_model_len",
@@ -24,7 +24,7 @@ _PLACES = ("props", "info", "api/ps", "api/v0/models")
 """Where servers tell it outside the list of models, below their root: llama.cpp, TGI, Ollama, LM Studio."""
 
 
-def find_context(connection: Connection, model: str, entry: Mapping[str, Any]) -> int | None:
+def find_context(connection: CompletionClient, model: str, entry: Mapping[str, Any]) -> int | None:
     """Return the longest prompt and answer together, in tokens; None where the server does not tell.
 
     Ask after a test request: some servers tell it of a loaded model alone.

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cotbench.agents.openai.capabilities import Endpoint
-from cotbench.agents.openai.connection import Connection, ServerError
+from cotbench.agents.openai.client import CompletionClient
+from cotbench.agents.openai.connection import ServerError
 from cotbench.agents.openai.reply import CompletionReply, ToolCall
 from cotbench.envs.registry import Instructions
 from cotbench.errors import AgentError
@@ -143,7 +144,7 @@ def budget(elicitation: Elicitation, mode: str) -> int:
     return elicitation.action_tokens + TAG_ALLOWANCE + (elicitation.trace_tokens if mode == "cot" else 0)
 
 
-def check_tools(connection: Connection, model: str, chat: Endpoint) -> None:
+def check_tools(connection: CompletionClient, model: str, chat: Endpoint) -> None:
     """Raise an error where a server takes no tools.
 
     Some servers refuse them, others accept the field and show the model nothing of it; then the prompt gets no longer.

@@ -1,0 +1,7 @@
+"""The parser of arguments."""
+
+from argparse import ArgumentParser
+
+
+class FlexibleArgumentParser(ArgumentParser):
+    """A parser."""
