@@ -22,6 +22,7 @@ from cotbench.baselines.training.loss import Losses, TreeLosses, losses
 from cotbench.baselines.training.model import TrainableModel, mixes_precision, save
 from cotbench.baselines.training.options import TrainingOptions
 from cotbench.baselines.training.packing import install_packed_attention
+from cotbench.baselines.training.processes import use_own_gpu
 from cotbench.baselines.training.signal_hold import SignalHold
 from cotbench.baselines.training.trackers import guard_trackers, require_trackers
 from cotbench.baselines.training.trainer import TreeTrainer, newest_checkpoint, restore_counts, steps_at, write_card
@@ -55,6 +56,7 @@ def set_up_torch(threads: int | None, seed: int) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     quiet(transformers)
+    use_own_gpu()
     transformers.set_seed(seed)
 
 

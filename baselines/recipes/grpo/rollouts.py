@@ -1,5 +1,6 @@
 """Rollouts by the model in training. Invariant: an episode depends on the weights, the task, the batch, its rollout number and
-the seed alone: a training that is resumed plays what one that was never interrupted plays.
+the seed alone: a training that is resumed plays what one that was never interrupted plays, and several processes play together
+what one plays.
 
 The model answers through the engine of evaluation, in memory: between two batches it is trained, so the engine forgets its
 caches, and the model has the attention of the training again.
@@ -16,6 +17,7 @@ from cotbench.agents.hf.agent import HFAgent
 from cotbench.baselines.data.scored_tasks import check_tasks
 from cotbench.baselines.recipes.grpo.config import GRPOConfig
 from cotbench.baselines.training.model import TrainableModel
+from cotbench.baselines.training.processes import Processes
 from cotbench.envs.splits import DEV, TRAIN
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.elicitation import MODES, Elicitation
@@ -142,9 +144,20 @@ class Player:
         dev: the same of split dev; None where it is not played.
         seed: of the training.
         workers: processes that the environments live in; 0: this one.
+        processes: that train together, and share out split dev; default: this one alone.
     """
 
-    def __init__(self, trainable: TrainableModel, train: RunPlan, dev: RunPlan | None, *, seed: int, workers: int = 1) -> None:
+    def __init__(
+        self,
+        trainable: TrainableModel,
+        train: RunPlan,
+        dev: RunPlan | None,
+        *,
+        seed: int,
+        workers: int = 1,
+        processes: Processes | None = None,
+    ) -> None:
+        self._processes = processes or Processes()
         self._model = trainable.model.get_base_model() if hasattr(trainable.model, "get_base_model") else trainable.model
         self._own, self._training = trainable.own_attention, str(self._model.config._attn_implementation)
         self._train, self._dev, self._seed, self._workers = train, dev, seed, workers
@@ -160,9 +173,11 @@ class Player:
         """Return the rollouts of each task of a batch, in CoT mode, with the token ids of every answer.
 
         Args:
-            batch: the tasks.
+            batch: the tasks, or this process's share of them.
             size: rollouts of each.
         """
+        if not batch.tasks:
+            return []
         source = self._train.entry.source()
         units = [[RolloutSpec(task, source.task_type(task), "cot", number) for number in range(size)] for task in batch.tasks]
         rules = replace(_rules(self._train), seed=derive_seed(self._seed, "grpo", batch.update), return_tokens=True)
@@ -175,13 +190,22 @@ class Player:
     def dev_success(self) -> dict[str, float]:
         """Return mode -> the share of the tasks of split dev that are solved, as evaluation plays them; empty without any.
 
+        Each process plays its share of them.
+
         Raises:
             AgentError: an episode ended in an error: it has no score.
         """
-        if self._dev is None:
+        outcomes = self._processes.together(self._dev_outcomes) if self._dev is not None else []
+        won = {mode: [success for one in outcomes for success in one.get(mode, ())] for mode in MODES}
+        return {mode: sum(one) / len(one) for mode, one in won.items() if one}
+
+    def _dev_outcomes(self) -> dict[str, list[bool]]:
+        """Return mode -> which tasks of this process's share of split dev are solved."""
+        tasks = self._processes.share(self._dev.tasks) if self._dev is not None else ()
+        if self._dev is None or not tasks:
             return {}
         source = self._dev.entry.source()
-        units = [RolloutSpec(task, source.task_type(task), mode) for task in self._dev.tasks for mode in MODES]
+        units = [RolloutSpec(task, source.task_type(task), mode) for task in tasks for mode in MODES]
         envs = self._open(self._dev, len(units))
         try:
             episodes = self._played(units, envs, _rules(self._dev)).values()
@@ -190,8 +214,7 @@ class Player:
         failed = next((episode for episode in episodes if episode.error is not None), None)
         if failed is not None:
             raise AgentError(f"split dev cannot be played, {failed.key} ended in an error: {failed.error}")
-        won = {mode: [episode.success for episode in episodes if episode.mode == mode] for mode in MODES}
-        return {mode: sum(one) / len(one) for mode, one in won.items()}
+        return {mode: [episode.success for episode in episodes if episode.mode == mode] for mode in MODES}
 
     def close(self) -> None:
         """Free the environments and the engine; the model stays as it is."""
