@@ -119,3 +119,9 @@ def use_own_gpu() -> None:
     local = os.environ.get("LOCAL_RANK", "")
     if local.isdigit() and torch.cuda.is_available() and int(local) < torch.cuda.device_count():
         torch.cuda.set_device(int(local))
+
+
+def weights_are_sharded() -> bool:
+    """Tell whether accelerate divides the weights among the processes (FSDP, or DeepSpeed, of which stage 3 does)."""
+    names = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    return any(os.environ.get(name, "").lower() in ("true", "1") for name in names)

@@ -89,6 +89,13 @@ def train(config: GRPOConfig, out: Path, *, resume: bool = False, progress: Call
     require_training()
     require_trackers(config.report_to)
     from cotbench.baselines.recipes.grpo.rollouts import dev_plan, train_plan
+    from cotbench.baselines.training.processes import weights_are_sharded
+
+    if config.rollouts == "hf" and weights_are_sharded():
+        raise UsageError(
+            "the weights are divided among the processes (FSDP, DeepSpeed), and --rollouts hf needs all of them in each: add "
+            "--rollouts vllm, or start without sharding (torchrun), which takes room for the model on each GPU"
+        )
 
     elicitation = elicitation_of(config)
     check_start(config.model, config.env, elicitation)
@@ -128,10 +135,10 @@ def _train(
     from cotbench.baselines.recipes.grpo.trainer import GRPOTrainer, UpdateDataset
     from cotbench.baselines.training import loop
     from cotbench.baselines.training.lora import LoraOptions
-    from cotbench.baselines.training.model import load_trainable, save
+    from cotbench.baselines.training.model import load_trainable
     from cotbench.baselines.training.processes import Processes
     from cotbench.baselines.training.signal_hold import SignalHold
-    from cotbench.baselines.training.trainer import steps_at, write_card
+    from cotbench.baselines.training.trainer import steps_at
 
     loop.set_up_torch(config.threads, config.seed)
     lora = None
@@ -144,7 +151,8 @@ def _train(
     record = {**record, "base": trainable.description, "steps": config.steps}
     write_begun(out, record)
     saves = [-(-step // config.num_iterations) * config.num_iterations for step in steps_at(config.checkpoints, config.steps)]
-    player = Player(trainable, plan, dev, seed=config.seed, workers=config.workers, processes=processes)
+    policy = policy_of(config, trainable, out, processes, lambda: trainer)
+    player = Player(policy, plan, dev, seed=config.seed, workers=config.workers, processes=processes)
     check = DevCheck(player.dev_success, saves, config.early_stop)
 
     def played(batch: TaskBatch) -> list[list[PlayedEpisode]]:
@@ -153,6 +161,7 @@ def _train(
         return [[played_episode(episode, config, chat, elicitation.tags) for episode in group] for group in groups]
 
     def sample(batch: TaskBatch) -> PolicyBatch:
+        policy.refresh()
         groups = processes.in_order(processes.together(lambda: played(batch)))
         return policy_batch(groups, config, batch.update, batch.progress)
 
@@ -186,14 +195,40 @@ def _train(
     measured = {**trainer.counts, "masked_share": trainer.masked_share}
     steps = int(trainer.state.global_step)
     kept = best_step(check.results) if config.early_stop is not None else steps
-    if trainer.is_world_process_zero():
-        with loop.disk_full_as_error(out):
-            save(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, out)
-            if kept and kept != steps:
-                copy_model(out / f"checkpoint-{kept}", out)
-            write_card(out, {**card(steps, measured), "kept_step": kept, "seen": measured})
+
+    def best() -> None:
+        if kept and kept != steps:
+            copy_model(out / f"checkpoint-{kept}", out)
+
+    loop.save_trained(trainer, out, {**card(steps, measured), "kept_step": kept, "seen": measured}, best)
     success = next((dict(one["success"]) for one in check.results if one["step"] == kept), {})
     return GRPOResult(out, steps, measured, success)
+
+
+def policy_of(config: GRPOConfig, trainable: Any, out: Path, processes: Any, trainer: Callable[[], Any]) -> Any:
+    """Return the model in training as an agent that plays (`policy.Policy`).
+
+    Args:
+        config: the options.
+        trainable: the model.
+        out: the folder of the training.
+        processes: that train together.
+        trainer: returns the trainer, which has the weights.
+
+    Raises:
+        UsageError: the model cannot be served.
+        AgentError: vLLM is not installed.
+    """
+    if config.rollouts == "hf":
+        from cotbench.baselines.recipes.grpo.policy import EnginePolicy
+
+        return EnginePolicy(trainable)
+    from cotbench.baselines.recipes.grpo.served_policy import ServedPolicy
+
+    def write(folder: Path) -> None:
+        trainer().write_model(folder)
+
+    return ServedPolicy(config, trainable, out, write, lambda: int(trainer().state.global_step), processes)
 
 
 def reference_of(trainable: Any, config: GRPOConfig) -> Callable[[Sequence[Any]], Any]:

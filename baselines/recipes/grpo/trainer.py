@@ -22,10 +22,15 @@ from cotbench.baselines.recipes.grpo.config import GRPOConfig
 from cotbench.baselines.recipes.grpo.loss import clipped, grpo_loss, k3
 from cotbench.baselines.recipes.grpo.rollouts import TaskBatch
 from cotbench.baselines.training.batching import TrainingStep
-from cotbench.baselines.training.processes import Processes
+from cotbench.baselines.training.processes import Processes, weights_are_sharded
 from cotbench.baselines.training.token_logprobs import TokenRow, group_cost, row_groups, token_logprobs
 from cotbench.baselines.training.trainer import TreeTrainer
 from cotbench.errors import CotbenchError
+
+_WIDEST_GAP = 0.5
+"""Mean distance (nats) of a token's two log-probabilities, when it is sampled and when it is learned, beyond which they are of
+other weights: the number formats that both are computed in differ by a hundredth of it.
+"""
 
 Sample = Callable[[TaskBatch], PolicyBatch]
 """Plays the rollouts of a batch with the weights as they are now."""
@@ -163,14 +168,18 @@ class GRPOTrainer(TreeTrainer):
         self._held = _Held(batch, parts, [], reference)
 
     def _share(self, batch: PolicyBatch) -> list[_Part]:
-        """Return this process's rows; where there are too few for every process, some of another that count nothing."""
+        """Return this process's rows; where there are too few for every process, some of another that count nothing.
+
+        Where the weights are divided, each pass needs all processes, so that all make as many.
+        """
         parts: list[_Part] = []
         end = 0
         for rows in row_groups(batch.rows, self._config.max_tokens_per_forward):
             begin, end = end, end + sum(row.count for row in rows)
             parts.append(_Part(rows, begin, end))
         own = list(self._processes.share(parts))
-        return own or [replace(part, counted=0.0) for part in parts[:1]]
+        passes = -(-len(parts) // self._processes.count) if weights_are_sharded() else min(1, len(parts))
+        return own + [replace(parts[0], counted=0.0)] * (passes - len(own))
 
     def _learn(self, model: Any, held: _Held, *, first: bool) -> tuple[Any, dict[str, float]]:
         """Compute the gradient of an update, one part after the other; return this process's share of its loss, and what is
@@ -178,9 +187,10 @@ class GRPOTrainer(TreeTrainer):
         """
         config, batch, device = self._config, held.batch, self.args.device
         total = torch.zeros((), device=device)
-        kl, hit, gap = 0.0, 0.0, 0.0
+        kl, hit, gap, apart = 0.0, 0.0, 0.0, 0.0
         for index, part in enumerate(held.parts):
             last = index == len(held.parts) - 1
+            self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed takes a step with every pass that syncs.
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager(), self.accelerator.autocast():
                     logprob = token_logprobs(
@@ -207,12 +217,19 @@ class GRPOTrainer(TreeTrainer):
                 continue
             total = total + loss.detach()
             if first:
-                gap = max(gap, float((now - _of(batch.sampled, part, device)).abs().max()))
+                distance = (now - _of(batch.sampled, part, device)).abs()
+                gap, apart = max(gap, float(distance.max())), apart + float(distance.sum())
             hit += float(clipped(now, held.old[index], advantage, config.clip).sum())
             kl += float(k3(now, reference).sum()) if reference is not None else 0.0
             self._computed["supervised"] += part.end - part.begin
-        shares = self._processes.together(lambda: (kl, hit, gap))
+        shares = self._processes.together(lambda: (kl, hit, gap, apart))
         tokens = len(batch.advantage)
+        mean_gap = sum(one[3] for one in shares) / max(1, tokens)
+        if mean_gap > _WIDEST_GAP:
+            raise CotbenchError(
+                f"the rollouts are not of the weights in training: log-probabilities of their tokens differ by {mean_gap:.2f} "
+                "nats on average between playing and learning; with --rollouts vllm the server does not use what it was handed"
+            )
         numbers = {
             "kl": sum(one[0] for one in shares) / max(1, tokens),
             "clip_share": sum(one[1] for one in shares) / max(1, tokens),
