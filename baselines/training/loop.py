@@ -19,9 +19,10 @@ import transformers
 from cotbench.agents.hf.pretrained import first_line, hushed, is_disk_full, quiet
 from cotbench.baselines.training.dataset import StepDataset
 from cotbench.baselines.training.loss import Losses, TreeLosses, losses
-from cotbench.baselines.training.model import TrainableModel, mixes_precision, save
+from cotbench.baselines.training.model import TrainableModel, mixes_precision, writing
 from cotbench.baselines.training.options import TrainingOptions
 from cotbench.baselines.training.packing import install_packed_attention
+from cotbench.baselines.training.processes import use_own_gpu, weights_are_sharded
 from cotbench.baselines.training.signal_hold import SignalHold
 from cotbench.baselines.training.trackers import guard_trackers, require_trackers
 from cotbench.baselines.training.trainer import TreeTrainer, newest_checkpoint, restore_counts, steps_at, write_card
@@ -55,6 +56,7 @@ def set_up_torch(threads: int | None, seed: int) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     quiet(transformers)
+    use_own_gpu()
     transformers.set_seed(seed)
 
 
@@ -92,11 +94,30 @@ def train(
         trainable, dataset, args, record, steps_at(checkpoints, len(dataset.steps)), progress, ema_decay, make_trainer
     )
     measured = {**trainer.counts, "masked_share": trainer.masked_share}
-    if trainer.is_world_process_zero():
-        with disk_full_as_error(out), trainer.saved():
-            save(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, out)
-            write_card(out, {**record, "step": record["steps"], "progress": 1.0, "seen": measured})
+    save_trained(trainer, out, {**record, "step": record["steps"], "progress": 1.0, "seen": measured})
     return measured
+
+
+def save_trained(trainer: TreeTrainer, out: Path, card: dict[str, Any], best: Callable[[], None] | None = None) -> None:
+    """Write the trained model, its tokenizer and its card; every process calls it, and the first one writes.
+
+    Args:
+        trainer: after the training.
+        out: the folder of the trained model.
+        card: its card.
+        best: replaces the model by a better one, before the card is written.
+    """
+    first = trainer.is_world_process_zero()
+    if not first and not weights_are_sharded():
+        return
+    with disk_full_as_error(out), trainer.saved():
+        trainer.write_model(out)
+        if first:
+            with writing(out):
+                trainer.processing_class.save_pretrained(out)
+            if best is not None:
+                best()
+            write_card(out, card)
 
 
 def fit(

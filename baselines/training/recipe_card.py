@@ -29,7 +29,7 @@ _IDENTITY = ("recipe", "config", "data", "elicitations")
 _BASE = ("weights_sha256", "settings_sha256")
 """What of the model that a training began with must be the same when it is resumed."""
 
-MACHINE_OPTIONS = ("device", "dtype", "threads", "workers", "logging_steps", "report_to")
+MACHINE_OPTIONS = ("device", "dtype", "threads", "workers", "vllm_gpus", "vllm_args", "logging_steps", "report_to")
 """Options that may differ when a training is resumed."""
 
 

@@ -26,6 +26,7 @@ from cotbench.baselines.training.flops import StepCost, peak_flops
 from cotbench.baselines.training.loss import Losses, mean_loss
 from cotbench.baselines.training.model import writing
 from cotbench.baselines.training.packing import Packed
+from cotbench.baselines.training.processes import weights_are_sharded
 from cotbench.baselines.training.recipe_card import CARD
 from cotbench.baselines.training.signal_hold import SignalHold
 from cotbench.errors import CotbenchError
@@ -37,6 +38,9 @@ INTERRUPTED = "interrupted"
 
 _STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", RAW_WEIGHTS)
 _STATES = "rng_state*.pth"
+_SHARDED_STATE = ("optimizer.bin", "pytorch_model_fsdp.bin", "latest", "zero_to_fp32.py")
+_SHARDED_STATES = ("global_step*", "optimizer_*", "pytorch_model_fsdp_*")
+"""Files and folders of the state of a training whose weights are divided, as accelerate and DeepSpeed write them."""
 
 Card = Callable[[int, dict[str, float]], dict[str, Any]]
 """Makes the card of a checkpoint from its step and the counts so far."""
@@ -91,6 +95,7 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         total, weight, tokens = 0.0, 0.0, 0
         for index, packed in enumerate(portion.passes):
             last = index == len(portion.passes) - 1
+            self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed takes a step with every pass that syncs.
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 loss, counts = self._pass(model, packed, portion)
             total = total + loss
@@ -159,6 +164,19 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         with.
         """
         return contextlib.nullcontext({}) if self.ema is None else self.ema.averaged_weights()
+
+    def write_model(self, folder: Path) -> None:
+        """Write the weights as they are, without the tokenizer; the first process writes, and where the weights are divided all
+        call it together.
+
+        Args:
+            folder: where they are written.
+        """
+        state = self.accelerator.get_state_dict(self.model_wrapped) if weights_are_sharded() else None
+        if self.args.should_save:
+            with writing(folder):
+                more = {} if state is None else {"state_dict": state}
+                self.accelerator.unwrap_model(self.model).save_pretrained(folder, **more)
 
     def _save_checkpoint(self, *args: Any, **more: Any) -> None:
         with self.saved() as raw, writing(Path(self.args.output_dir)):
@@ -259,8 +277,10 @@ class _Checkpoints(transformers.TrainerCallback):  # type: ignore[misc]
             if folder != newest and folder.name.startswith(INTERRUPTED):
                 shutil.rmtree(folder)
             elif folder != newest and of_series:
-                for file in [*(folder / name for name in _STATE), *folder.glob(_STATES)]:
+                for file in [*(folder / name for name in (*_STATE, *_SHARDED_STATE)), *folder.glob(_STATES)]:
                     file.unlink(missing_ok=True)
+                for part in [part for name in _SHARDED_STATES for part in folder.glob(name)]:
+                    shutil.rmtree(part, ignore_errors=True)
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
@@ -285,7 +305,7 @@ def newest_checkpoint(out: Path) -> Path | None:
     for folder in _states(out):
         if not (folder / CARD).is_file():
             shutil.rmtree(folder)
-        elif (folder / _STATE[0]).is_file():
+        elif any((folder / name).exists() for name in (_STATE[0], "optimizer.bin", "optimizer_0", "latest")):
             return folder
         else:
             raise CotbenchError(

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from cotbench.server_url import is_loopback
 
-USUAL: Mapping[str, Collection[str]] = {"key_env": ("", "OPENAI_API_KEY"), "args": ("",)}
+USUAL: Mapping[str, Collection[str]] = {"key_env": ("", "OPENAI_API_KEY"), "args": ("",), "vllm_args": ("",)}
 """Option -> its values that need no confirmation: the variable with the key, arguments of a program that is started."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'<>&,]*", re.IGNORECASE)
@@ -41,7 +41,7 @@ def _concerns(text: str) -> Iterator[str]:
         if not is_loopback(host):
             yield f"the address {url!a}"
     for name, found in _OPTION.findall(text):
-        values = [found] if name == "args" else found.split(",")[:1]
+        values = [found] if name.endswith("args") else found.split(",")[:1]
         yield from (f"{name}={one!a}" for one in values if one not in USUAL[name])
 
 

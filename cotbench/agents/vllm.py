@@ -9,6 +9,7 @@ it has to be ended by hand then.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shlex
 import shutil
@@ -18,13 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Literal
-from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, Request, build_opener
 
 from cotbench.agents.hf.loading import ALIASES
 from cotbench.agents.hf.model_files import list_files, require_safetensors, snapshot_folder
@@ -54,6 +55,10 @@ _FIXED_ARGUMENTS = (
 
 _ENGINE_ARGUMENTS = ("--enable-prefix-caching", "--generation-config=vllm", "--disable-log-stats")
 """The same for the engine alone."""
+
+
+_LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""Variables that say which of several processes this one is: not the server's."""
 
 
 class VLLMAgent:
@@ -110,11 +115,11 @@ class VLLMAgent:
         if embedded and (concurrency < 1 or not timeout > 0):
             raise UsageError("a vllm: agent needs concurrency of 1 or more, and a timeout above 0")
         arguments = [*(_ENGINE_ARGUMENTS if embedded else _FIXED_ARGUMENTS), *more]
-        self._server: EngineClient | _Process
+        self._server: EngineClient | VLLMServer
         if embedded:
             self._server = EngineClient(served, arguments, timeout=timeout)
         else:
-            self._server = _Process(served, port, arguments)
+            self._server = VLLMServer(served, port, more)
         try:
             version = self._server.wait(start)
             content = _content(served)  # It may have been fetched just now.
@@ -122,7 +127,7 @@ class VLLMAgent:
                 self._agent = OpenAIAgent.from_client(self._server, served, tokenizer=tokenizer, concurrency=concurrency)
             else:
                 self._agent = OpenAIAgent(
-                    f"{served}@http://{HOST}:{self._server.port}",
+                    f"{served}@{self._server.url}",
                     tokenizer=tokenizer,
                     way=way or ("auto" if tools == "native" else "completions"),
                     concurrency=concurrency,
@@ -183,6 +188,15 @@ def _content(model: str) -> dict[str, str | None]:
     return {"weights_sha256": files.weights_sha256, "settings_sha256": files.settings_sha256}
 
 
+def require_vllm() -> None:
+    """Raise an error where vLLM is not installed.
+
+    Raises:
+        AgentError: it is not.
+    """
+    _command()
+
+
 def _command() -> list[str]:
     """Return the command that starts vLLM.
 
@@ -197,19 +211,37 @@ def _command() -> list[str]:
     raise AgentError("a vllm: agent needs vLLM on this machine: pip install vllm; for a server elsewhere use openai:MODEL@URL")
 
 
-class _Process:
-    """One server process, in a process group of its own, so that its workers end with it."""
+class VLLMServer:
+    """One server process on this machine, in a process group of its own, so that its workers end with it.
 
-    def __init__(self, model: str, port: int | None, arguments: Sequence[str]) -> None:
+    Args:
+        model: hub name or local folder.
+        port: that it listens on; None for a free one.
+        arguments: further ones of `vllm serve`.
+        environment: variables that it gets beside those of this process.
+
+    Attributes:
+        port: that it listens on.
+        arguments: all of them.
+
+    Raises:
+        AgentError: vLLM is not installed, or the port is taken.
+    """
+
+    def __init__(
+        self, model: str, port: int | None, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
         command = _command()
+        self.arguments = (*_FIXED_ARGUMENTS, *arguments)
         self._reservation = _reserve_port(port)
         self.port = int(self._reservation.getsockname()[1])
         if sys.platform != "linux":
             self._reservation.close()
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # As long as the process.
         # The server listens on this machine alone: it needs no key, and gets none of ours.
-        environment = {name: value for name, value in os.environ.items() if name not in KEYS}
-        words = [*command, "serve", model, "--host", HOST, "--port", str(self.port), *arguments]
+        own = {name: value for name, value in os.environ.items() if name not in KEYS and name not in _LAUNCHED}
+        own |= environment or {}
+        words = [*command, "serve", model, "--host", HOST, "--port", str(self.port), *self.arguments]
 
         def start() -> subprocess.Popen[bytes]:
             return subprocess.Popen(
@@ -217,12 +249,42 @@ class _Process:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=own,
                 start_new_session=True,
             )
 
         self._process = started_in_lasting_thread(start)
         atexit.register(self.end)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return f"http://{HOST}:{self.port}"
+
+    def post(self, path: str, seconds: float, **body: Any) -> tuple[int, Any]:
+        """Send a request to one of the server's own endpoints, and return status and answer, JSON or text.
+
+        Args:
+            path: the endpoint.
+            seconds: to wait for the answer.
+            body: its fields.
+
+        Raises:
+            AgentError: the server does not answer.
+        """
+        data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        try:
+            request = Request(f"{self.url}{path}", data, headers)  # noqa: S310  # Of this machine.
+            with _opener().open(request, timeout=seconds) as answer:
+                status, said = answer.status, answer.read()
+        except HTTPError as error:
+            status, said = error.code, error.read()
+        except OSError as error:
+            raise AgentError(f"{path} was not answered ({error})") from error
+        try:
+            return status, json.loads(said)
+        except ValueError:
+            return status, said.decode("utf-8", "replace")
 
     def wait(self, seconds: float) -> str | None:
         """Wait until the model is loaded; returns the server's version, None where it reports none.
@@ -230,17 +292,17 @@ class _Process:
         Raises:
             AgentError: the process ended, or it takes too long.
         """
-        opener = build_opener(ProxyHandler({}))
+        opener = _opener()
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if self._process.poll() is not None:
                 raise AgentError(
-                    f"vLLM ended with code {self._process.returncode} before it answered; its last output: {self._tail()}"
+                    f"vLLM ended with code {self._process.returncode} before it answered; its last output: {self.tail()}"
                 )
-            with suppress(URLError, OSError), opener.open(f"http://{HOST}:{self.port}/health", timeout=5):
+            with suppress(URLError, OSError), opener.open(f"{self.url}/health", timeout=5):
                 return _version(opener, self.port)
             time.sleep(_POLL)
-        raise AgentError(f"vLLM did not load the model within {seconds:g} s (?start=SECONDS); its last output: {self._tail()}")
+        raise AgentError(f"vLLM did not load the model within {seconds:g} s (?start=SECONDS); its last output: {self.tail()}")
 
     def end(self) -> None:
         """End the server and its workers: with SIGTERM, then with SIGKILL."""
@@ -255,7 +317,8 @@ class _Process:
         self._reservation.close()
         self._output.close()
 
-    def _tail(self) -> str:
+    def tail(self) -> str:
+        """Return the last lines of the server's output."""
         file = self._output.fileno()
         # Not read(): the server writes at the same position of the same file.
         lines = (
@@ -264,9 +327,11 @@ class _Process:
         return " | ".join(line.strip() for line in lines[-_TAIL:] if line.strip()) or "none"
 
 
-def _version(opener: Any, port: int) -> str | None:
-    import json
+def _opener() -> Any:
+    return build_opener(ProxyHandler({}))  # The server is on this machine.
 
+
+def _version(opener: Any, port: int) -> str | None:
     try:
         with opener.open(f"http://{HOST}:{port}/version", timeout=5) as answer:
             version = json.loads(answer.read()).get("version")

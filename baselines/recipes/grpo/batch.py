@@ -48,6 +48,60 @@ class PolicyBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class PlayedEpisode:
+    """What an update needs of a rollout.
+
+    Attributes:
+        key: names the episode.
+        error: why it has no score; None: it has one.
+        turns: its turns; none where it has no score.
+        reward: what it is rewarded; None where it has no score.
+        success, score, finished: how it ended.
+    """
+
+    key: str
+    error: str | None
+    turns: tuple[Turn, ...]
+    reward: EpisodeReward | None
+    success: bool
+    score: float
+    finished: bool
+
+
+def played_episode(episode: Episode, config: GRPOConfig, chat: Chat, tags: Tags) -> PlayedEpisode:
+    """Return what an update needs of an episode.
+
+    Args:
+        episode: played with `return_tokens`.
+        config: the options.
+        chat: the tokenizer.
+        tags: of the elicitation.
+
+    Raises:
+        AgentError: an answer has no token ids.
+    """
+    whole = episode.error is None and bool(episode.trajectory)
+    return PlayedEpisode(
+        episode.key,
+        episode.error,
+        episode_turns(episode, chat, tags) if whole else (),
+        episode_reward(episode, config.reward, config.malformed_penalty) if whole else None,
+        episode.success,
+        episode.score,
+        episode.terminated,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """The episodes of a group that have a score, at least two, and their advantages."""
+
+    episodes: tuple[PlayedEpisode, ...]
+    rewards: tuple[EpisodeReward, ...]
+    found: GroupAdvantages
+
+
+@dataclass(frozen=True, slots=True)
 class _Played:
     """An episode with its turns, its advantages, and whether it is learned from."""
 
@@ -60,38 +114,34 @@ class _Played:
         return sum(turn.row.count for turn in self.turns)
 
 
-def policy_batch(
-    groups: Sequence[Sequence[Episode]], config: GRPOConfig, chat: Chat, tags: Tags, update: int, progress: float
-) -> PolicyBatch:
+def policy_batch(groups: Sequence[Sequence[PlayedEpisode]], config: GRPOConfig, update: int, progress: float) -> PolicyBatch:
     """Return what is learned from the rollouts of a batch.
 
     Episodes that an error ended have no score and are left out; so is a group of which fewer than two are left.
 
     Args:
-        groups: the rollouts of each task, played with `return_tokens`.
+        groups: the rollouts of each task.
         config: the options.
-        chat: the tokenizer.
-        tags: of the elicitation.
         update: which batch it is, counted from 0.
         progress: share of the training that is done, from 0 to 1.
 
     Raises:
-        AgentError: all episodes ended in an error, or an answer has no token ids.
+        AgentError: all episodes ended in an error.
     """
     episodes = [episode for group in groups for episode in group]
     failed = [episode for episode in episodes if episode.error is not None]
     if failed and len(failed) == len(episodes):
         raise AgentError(f"every rollout of batch {update} ended in an error, {failed[0].key} in: {failed[0].error}")
-    compared: list[tuple[Sequence[Episode], Sequence[EpisodeReward], GroupAdvantages]] = []
+    compared: list[_Compared] = []
     for group in groups:
-        whole = [episode for episode in group if episode.error is None and episode.trajectory]
+        whole = tuple(episode for episode in group if episode.reward is not None)
+        rewards = tuple(episode.reward for episode in whole if episode.reward is not None)
         if len(whole) > 1:
-            rewards = [episode_reward(episode, config.reward, config.malformed_penalty) for episode in whole]
-            compared.append((whole, rewards, group_advantages(rewards, config.advantage)))
+            compared.append(_Compared(whole, rewards, group_advantages(rewards, config.advantage)))
     played = [
-        _Played(episode_turns(episode, chat, tags), advantages, found.variance != "none")
-        for whole, _, found in compared
-        for episode, advantages in zip(whole, found.turns, strict=True)
+        _Played(episode.turns, advantages, one.found.variance != "none")
+        for one in compared
+        for episode, advantages in zip(one.episodes, one.found.turns, strict=True)
     ]
     masked = masked_turns([turn for one in played for turn in one.turns], config, update, progress)
     numbers = _numbers(compared, len(groups), len(failed), played)
@@ -125,24 +175,19 @@ def _weighed(
     return PolicyBatch(tuple(rows), tuple(advantage), tuple(policy), tuple(kl), tuple(sampled), actions, in_loss, numbers)
 
 
-def _numbers(
-    compared: Sequence[tuple[Sequence[Episode], Sequence[EpisodeReward], GroupAdvantages]],
-    groups: int,
-    errors: int,
-    played: Sequence[_Played],
-) -> dict[str, float]:
+def _numbers(compared: Sequence[_Compared], groups: int, errors: int, played: Sequence[_Played]) -> dict[str, float]:
     """Return what is logged: means over episodes, answers or groups."""
-    episodes = [episode for whole, _, _ in compared for episode in whole]
-    rewards = [reward for _, one, _ in compared for reward in one]
+    episodes = [episode for one in compared for episode in one.episodes]
+    rewards = [reward for one in compared for reward in one.rewards]
     malformed = [bad for reward in rewards for bad in reward.malformed]
-    variances = [found.variance for _, _, found in compared]
+    variances = [one.found.variance for one in compared]
     scores = [score for one in played for turn in one.turns for score in turn.logprobs]
     return {
         "reward": _mean([reward.total for reward in rewards]),
         "success": _mean([float(episode.success) for episode in episodes]),
         "score": _mean([episode.score for episode in episodes]),
-        "unfinished": _mean([float(not episode.terminated) for episode in episodes]),
-        "episode_steps": _mean([float(len(episode.trajectory)) for episode in episodes]),
+        "unfinished": _mean([float(not episode.finished) for episode in episodes]),
+        "episode_steps": _mean([float(len(episode.turns)) for episode in episodes]),
         "answer_tokens": _mean([float(turn.row.count) for one in played for turn in one.turns]),
         "malformed": _mean([float(bad) for bad in malformed]),
         # At temperature 1 the mean of -log p over sampled tokens estimates the mean entropy of the policy.

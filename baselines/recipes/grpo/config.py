@@ -5,7 +5,7 @@ sampled at temperature 1 without nucleus, whatever the elicitation of evaluation
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -24,7 +24,10 @@ Progress = Annotated[float, Field(gt=0, le=1)]
 ROLLOUTS = "Rollouts and rewards"
 """Panel of `--help`."""
 
-_CHOICES: dict[str, Any] = {"reward": Outcome, "advantage": AdvantageUnit, "loss_mean": LossMean}
+Sampler = Literal["hf", "vllm"]
+"""What answers in the rollouts: the engine of evaluation on the model itself, or a vLLM server that is handed its weights."""
+
+_CHOICES: dict[str, Any] = {"rollouts": Sampler, "reward": Outcome, "advantage": AdvantageUnit, "loss_mean": LossMean}
 
 
 class GRPOConfig(MaskConfig):
@@ -125,6 +128,17 @@ class GRPOConfig(MaskConfig):
     seed: Annotated[int, Flag(panel=OPTIMISATION)] = Field(
         0, ge=0, description="seed of the tasks' order, the sampling, the masks and new weights"
     )
+    rollouts: Annotated[Sampler, Flag(panel=EXECUTION)] = Field(
+        "hf",
+        description="what plays. hf: the model itself, in each process; vllm: a vLLM server on this machine, which is started, "
+        "and handed the weights before each batch",
+    )
+    vllm_gpus: Annotated[str | None, Flag(panel=EXECUTION, default="those of this process")] = Field(
+        None, pattern=r"^\d+(,\d+)*$", description="GPUs of the vLLM server, such as 7 or 6,7 (CUDA_VISIBLE_DEVICES)"
+    )
+    vllm_args: Annotated[str, Flag(panel=EXECUTION)] = Field(
+        "", description="further arguments of vllm serve, such as '--gpu-memory-utilization=0.4'"
+    )
     device: Annotated[str, Flag(panel=EXECUTION)] = Field("auto", description="auto, cpu or cuda")
     dtype: Annotated[TrainingDtype, Flag(panel=EXECUTION)] = Field(
         "auto",
@@ -169,6 +183,8 @@ class GRPOConfig(MaskConfig):
                 f"mask_select={self.mask_select} ranks the actions of training data, and here the model writes its own: use "
                 "random or per-task"
             )
+        if self.rollouts != "vllm" and (self.vllm_args or self.vllm_gpus):
+            raise UsageError("vllm_args and vllm_gpus are the vLLM server's: add --rollouts vllm")
         if self.early_stop is not None and not self.dev_episodes:
             raise UsageError("early_stop needs episodes of split dev: give --dev-episodes, or omit --early-stop")
         return self

@@ -7,7 +7,9 @@ that the model wrote in it, and what the harness or the environment wrote is con
 turns (an episode's step) is drawn, and their action tokens leave the policy loss; the advantages, the denominator and (unless
 `kl_on_masked` is off) the divergence stay as they are.
 
-What is left out: several processes (one plays and trains); a critic; a bonus for entropy.
+Several processes play a share of the groups each, and learn from all of them together what one process learns.
+
+What is left out: a critic; a bonus for entropy.
 """
 
 from __future__ import annotations
@@ -87,6 +89,13 @@ def train(config: GRPOConfig, out: Path, *, resume: bool = False, progress: Call
     require_training()
     require_trackers(config.report_to)
     from cotbench.baselines.recipes.grpo.rollouts import dev_plan, train_plan
+    from cotbench.baselines.training.processes import weights_are_sharded
+
+    if config.rollouts == "hf" and weights_are_sharded():
+        raise UsageError(
+            "the weights are divided among the processes (FSDP, DeepSpeed), and --rollouts hf needs all of them in each: add "
+            "--rollouts vllm, or start without sharding (torchrun), which takes room for the model on each GPU"
+        )
 
     elicitation = elicitation_of(config)
     check_start(config.model, config.env, elicitation)
@@ -120,15 +129,16 @@ def _train(
     out: Path,
     progress: Callable[[], Any] | None,
 ) -> GRPOResult:
-    from cotbench.baselines.recipes.grpo.batch import PolicyBatch, policy_batch
+    from cotbench.baselines.recipes.grpo.batch import PlayedEpisode, PolicyBatch, played_episode, policy_batch
     from cotbench.baselines.recipes.grpo.dev_check import DevCheck, best_step
     from cotbench.baselines.recipes.grpo.rollouts import Player, TaskBatch, task_batches
     from cotbench.baselines.recipes.grpo.trainer import GRPOTrainer, UpdateDataset
     from cotbench.baselines.training import loop
     from cotbench.baselines.training.lora import LoraOptions
-    from cotbench.baselines.training.model import load_trainable, save
+    from cotbench.baselines.training.model import load_trainable
+    from cotbench.baselines.training.processes import Processes
     from cotbench.baselines.training.signal_hold import SignalHold
-    from cotbench.baselines.training.trainer import steps_at, write_card
+    from cotbench.baselines.training.trainer import steps_at
 
     loop.set_up_torch(config.threads, config.seed)
     lora = None
@@ -136,18 +146,24 @@ def _train(
         lora = LoraOptions(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets)
     trainable = load_trainable(config.model, device=config.device, lora=lora, dtype=config.dtype)
     args = loop.trainer_arguments(config.training, out, trainable.model)
-    if args.world_size > 1:
-        raise UsageError(f"recipe {NAME} plays and trains in one process, and {args.world_size} were started: start one")
+    processes = Processes(args.world_size)
     chat = trainable.chat.with_tags(elicitation.tags)
     record = {**record, "base": trainable.description, "steps": config.steps}
     write_begun(out, record)
     saves = [-(-step // config.num_iterations) * config.num_iterations for step in steps_at(config.checkpoints, config.steps)]
-    player = Player(trainable, plan, dev, seed=config.seed, workers=config.workers)
+    policy = policy_of(config, trainable, out, processes, lambda: trainer)
+    player = Player(policy, plan, dev, seed=config.seed, workers=config.workers, processes=processes)
     check = DevCheck(player.dev_success, saves, config.early_stop)
 
+    def played(batch: TaskBatch) -> list[list[PlayedEpisode]]:
+        own = replace(batch, tasks=tuple(processes.share(batch.tasks)))
+        groups = player.groups(own, config.group_size)
+        return [[played_episode(episode, config, chat, elicitation.tags) for episode in group] for group in groups]
+
     def sample(batch: TaskBatch) -> PolicyBatch:
-        groups = player.groups(batch, config.group_size)
-        return policy_batch(groups, config, chat, elicitation.tags, batch.update, batch.progress)
+        policy.refresh()
+        groups = processes.in_order(processes.together(lambda: played(batch)))
+        return policy_batch(groups, config, batch.update, batch.progress)
 
     def card(step: int, seen: dict[str, float]) -> dict[str, Any]:
         return {**record, "step": step, "progress": step / config.steps, "dev": check.results}
@@ -158,6 +174,7 @@ def _train(
             config=config,
             sample=sample,
             reference=reference_of(trainable, config) if config.kl_coef else None,
+            processes=processes,
             compute=trainable.losses,
             replace=None,
             card=card,
@@ -166,7 +183,7 @@ def _train(
             model=trainable.model,
             args=args,
             train_dataset=UpdateDataset(
-                task_batches(plan.tasks, config.groups, config.updates, config.seed), config.num_iterations
+                task_batches(plan.tasks, config.groups, config.updates, config.seed), config.num_iterations, args.world_size
             ),
             processing_class=trainable.tokenizer,
         )
@@ -178,13 +195,40 @@ def _train(
     measured = {**trainer.counts, "masked_share": trainer.masked_share}
     steps = int(trainer.state.global_step)
     kept = best_step(check.results) if config.early_stop is not None else steps
-    with loop.disk_full_as_error(out):
-        save(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, out)
+
+    def best() -> None:
         if kept and kept != steps:
             copy_model(out / f"checkpoint-{kept}", out)
-        write_card(out, {**card(steps, measured), "kept_step": kept, "seen": measured})
+
+    loop.save_trained(trainer, out, {**card(steps, measured), "kept_step": kept, "seen": measured}, best)
     success = next((dict(one["success"]) for one in check.results if one["step"] == kept), {})
     return GRPOResult(out, steps, measured, success)
+
+
+def policy_of(config: GRPOConfig, trainable: Any, out: Path, processes: Any, trainer: Callable[[], Any]) -> Any:
+    """Return the model in training as an agent that plays (`policy.Policy`).
+
+    Args:
+        config: the options.
+        trainable: the model.
+        out: the folder of the training.
+        processes: that train together.
+        trainer: returns the trainer, which has the weights.
+
+    Raises:
+        UsageError: the model cannot be served.
+        AgentError: vLLM is not installed.
+    """
+    if config.rollouts == "hf":
+        from cotbench.baselines.recipes.grpo.policy import EnginePolicy
+
+        return EnginePolicy(trainable)
+    from cotbench.baselines.recipes.grpo.served_policy import ServedPolicy
+
+    def write(folder: Path) -> None:
+        trainer().write_model(folder)
+
+    return ServedPolicy(config, trainable, out, write, lambda: int(trainer().state.global_step), processes)
 
 
 def reference_of(trainable: Any, config: GRPOConfig) -> Callable[[Sequence[Any]], Any]:

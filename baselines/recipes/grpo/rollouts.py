@@ -1,21 +1,20 @@
 """Rollouts by the model in training. Invariant: an episode depends on the weights, the task, the batch, its rollout number and
-the seed alone: a training that is resumed plays what one that was never interrupted plays.
-
-The model answers through the engine of evaluation, in memory: between two batches it is trained, so the engine forgets its
-caches, and the model has the attention of the training again.
+the seed alone: a training that is resumed plays what one that was never interrupted plays, and several processes play together
+what one plays.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from cotbench.agents.hf.agent import HFAgent
+from cotbench.agents.base import StreamingAgent
 from cotbench.baselines.data.scored_tasks import check_tasks
 from cotbench.baselines.recipes.grpo.config import GRPOConfig
-from cotbench.baselines.training.model import TrainableModel
+from cotbench.baselines.recipes.grpo.policy import LIVE, Policy
+from cotbench.baselines.training.processes import Processes
 from cotbench.envs.splits import DEV, TRAIN
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.elicitation import MODES, Elicitation
@@ -25,8 +24,6 @@ from cotbench.runs.episode import Episode
 from cotbench.runs.manifest import RunConfig
 from cotbench.runs.plan import RunPlan, make_plan
 from cotbench.runs.rollout import RolloutRules, RolloutSpec, play
-
-_NAME = "hf:live"
 
 
 def train_plan(config: GRPOConfig, elicitation: Elicitation) -> RunPlan:
@@ -68,7 +65,7 @@ def dev_plan(config: GRPOConfig, elicitation: Elicitation) -> RunPlan | None:
 
 def _run(config: GRPOConfig, split: str, episodes: int | None, elicitation: Elicitation) -> RunConfig:
     return RunConfig(
-        agent=_NAME,
+        agent=LIVE,
         env=config.env,
         scheme=config.scheme,
         split=split,
@@ -137,92 +134,101 @@ class Player:
     """Plays episodes with a model that is being trained.
 
     Args:
-        trainable: the model; between two calls it has the attention of the training.
+        policy: the model, as an agent; whoever changes the weights calls its `refresh`.
         train: the tasks that are trained on, and how they are played.
         dev: the same of split dev; None where it is not played.
         seed: of the training.
         workers: processes that the environments live in; 0: this one.
+        processes: that train together, and share out split dev; default: this one alone.
     """
 
-    def __init__(self, trainable: TrainableModel, train: RunPlan, dev: RunPlan | None, *, seed: int, workers: int = 1) -> None:
-        self._model = trainable.model.get_base_model() if hasattr(trainable.model, "get_base_model") else trainable.model
-        self._own, self._training = trainable.own_attention, str(self._model.config._attn_implementation)
+    def __init__(
+        self,
+        policy: Policy,
+        train: RunPlan,
+        dev: RunPlan | None,
+        *,
+        seed: int,
+        workers: int = 1,
+        processes: Processes | None = None,
+    ) -> None:
+        self._processes = processes or Processes()
+        self._policy = policy
         self._train, self._dev, self._seed, self._workers = train, dev, seed, workers
         self._envs: list[EnvHandle] = []
-        self._model.set_attn_implementation(self._own)
-        try:
-            self._agent = HFAgent.from_model(self._model, trainable.tokenizer, name=_NAME)
-            self._agent.require(train.config.elicitation)
-        finally:
-            self._model.set_attn_implementation(self._training)
+        policy.require(train.config.elicitation)
 
     def groups(self, batch: TaskBatch, size: int) -> list[list[Episode]]:
         """Return the rollouts of each task of a batch, in CoT mode, with the token ids of every answer.
 
         Args:
-            batch: the tasks.
+            batch: the tasks, or this process's share of them.
             size: rollouts of each.
         """
+        if not batch.tasks:
+            return []
         source = self._train.entry.source()
         units = [[RolloutSpec(task, source.task_type(task), "cot", number) for number in range(size)] for task in batch.tasks]
         rules = replace(_rules(self._train), seed=derive_seed(self._seed, "grpo", batch.update), return_tokens=True)
         flat = [unit for group in units for unit in group]
-        if not self._envs:
-            self._envs = self._open(self._train, len(flat))
-        episodes = self._played(flat, self._envs, rules)
+        with self._policy.answering() as agent:
+            if not self._envs:
+                self._envs = self._open(self._train, min(len(flat), agent.batch))
+            episodes = _played(flat, agent, self._envs, rules)
         return [[episodes[unit.key] for unit in group] for group in units]
 
     def dev_success(self) -> dict[str, float]:
         """Return mode -> the share of the tasks of split dev that are solved, as evaluation plays them; empty without any.
+
+        Each process plays its share of them.
 
         Raises:
             AgentError: an episode ended in an error: it has no score.
         """
         if self._dev is None:
             return {}
+        self._policy.refresh()
+        outcomes = self._processes.together(self._dev_outcomes)
+        won = {mode: [success for one in outcomes for success in one.get(mode, ())] for mode in MODES}
+        return {mode: sum(one) / len(one) for mode, one in won.items() if one}
+
+    def _dev_outcomes(self) -> dict[str, list[bool]]:
+        """Return mode -> which tasks of this process's share of split dev are solved."""
+        tasks = self._processes.share(self._dev.tasks) if self._dev is not None else ()
+        if self._dev is None or not tasks:
+            return {}
         source = self._dev.entry.source()
-        units = [RolloutSpec(task, source.task_type(task), mode) for task in self._dev.tasks for mode in MODES]
-        envs = self._open(self._dev, len(units))
-        try:
-            episodes = self._played(units, envs, _rules(self._dev)).values()
-        finally:
-            _close(envs)
+        units = [RolloutSpec(task, source.task_type(task), mode) for task in tasks for mode in MODES]
+        with self._policy.answering() as agent:
+            envs = self._open(self._dev, min(len(units), agent.batch))
+            try:
+                episodes = _played(units, agent, envs, _rules(self._dev)).values()
+            finally:
+                _close(envs)
         failed = next((episode for episode in episodes if episode.error is not None), None)
         if failed is not None:
             raise AgentError(f"split dev cannot be played, {failed.key} ended in an error: {failed.error}")
-        won = {mode: [episode.success for episode in episodes if episode.mode == mode] for mode in MODES}
-        return {mode: sum(one) / len(one) for mode, one in won.items()}
+        return {mode: [episode.success for episode in episodes if episode.mode == mode] for mode in MODES}
 
     def close(self) -> None:
-        """Free the environments and the engine; the model stays as it is."""
+        """Free the environments, and what answers; the model stays as it is."""
         _close(self._envs)
         self._envs = []
-        with self._answering():
-            pass
+        self._policy.close()
 
-    def _played(self, units: Sequence[RolloutSpec], envs: Sequence[EnvHandle], rules: RolloutRules) -> dict[str, Episode]:
-        collector = _Collector()
-        with self._answering():
-            play(units, self._agent, envs, rules, collector)
-        return collector.episodes
-
-    def _open(self, plan: RunPlan, episodes: int) -> list[EnvHandle]:
-        """Return as many environments as keep the engine busy."""
+    def _open(self, plan: RunPlan, count: int) -> list[EnvHandle]:
+        """Return environments."""
         request: set[str] = {"admissible_actions"} if plan.config.elicitation.needs_admissible else set()
         settings = plan.env_settings(request, None, dialect=plan.entry.dialect_of(plan.tasks, None))
-        count = min(episodes, self._agent.batch)
         return open_envs(settings, count, min(count, self._workers))
 
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """Give the model the attention that it came with, from which the engine goes to its own and back."""
-        self._agent.clear_cache()  # Its keys and values are of other weights.
-        self._model.set_attn_implementation(self._own)
-        try:
-            yield
-        finally:
-            self._agent.clear_cache()
-            self._model.set_attn_implementation(self._training)
+
+def _played(
+    units: Sequence[RolloutSpec], agent: StreamingAgent, envs: Sequence[EnvHandle], rules: RolloutRules
+) -> dict[str, Episode]:
+    collector = _Collector()
+    play(units, agent, envs, rules, collector)
+    return collector.episodes
 
 
 def _rules(plan: RunPlan) -> RolloutRules:

@@ -1,6 +1,6 @@
 """transformers' Trainer over batches of rollouts. Invariant: a batch is played by the weights that its first update begins
-with, in the process that trains; checkpoints are written between batches alone, so a training killed at any moment and resumed
-ends with the same weights (on a CPU, bit for bit).
+with; checkpoints are written between batches alone, so a training killed at any moment and resumed ends with the same weights
+(on a CPU, bit for bit); several processes learn from the same batch what one does, each from its share of the rows.
 
 What the Trainer's dataset holds is the schedule: which tasks a batch plays. Optimizer, checkpoints, cards, resuming, adapters
 and trackers are those of the other recipes (`training.trainer`). The log-probabilities that ratios are taken to are those of a
@@ -10,8 +10,9 @@ cost.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -21,9 +22,15 @@ from cotbench.baselines.recipes.grpo.config import GRPOConfig
 from cotbench.baselines.recipes.grpo.loss import clipped, grpo_loss, k3
 from cotbench.baselines.recipes.grpo.rollouts import TaskBatch
 from cotbench.baselines.training.batching import TrainingStep
+from cotbench.baselines.training.processes import Processes, weights_are_sharded
 from cotbench.baselines.training.token_logprobs import TokenRow, group_cost, row_groups, token_logprobs
 from cotbench.baselines.training.trainer import TreeTrainer
 from cotbench.errors import CotbenchError
+
+_WIDEST_GAP = 0.5
+"""Mean distance (nats) of a token's two log-probabilities, when it is sampled and when it is learned, beyond which they are of
+other weights: the number formats that both are computed in differ by a hundredth of it.
+"""
 
 Sample = Callable[[TaskBatch], PolicyBatch]
 """Plays the rollouts of a batch with the weights as they are now."""
@@ -46,22 +53,40 @@ class UpdateStep:
 
 
 class UpdateDataset:
-    """Schedule of a training as a dataset: item n is its n-th update.
+    """Schedule of a training as a dataset: item `update * processes + process` is that process's; all have the same one.
 
     Args:
         batches: the batches of rollouts.
         iterations: updates on each.
+        processes: that train together.
     """
 
-    def __init__(self, batches: Sequence[TaskBatch], iterations: int) -> None:
+    def __init__(self, batches: Sequence[TaskBatch], iterations: int, processes: int = 1) -> None:
+        self._processes = processes
         self._updates = [UpdateStep(batch, number) for batch in batches for number in range(iterations)]
         self.steps = [TrainingStep(one.batch.epoch, one.batch.progress, ()) for one in self._updates]
 
     def __len__(self) -> int:
-        return len(self._updates)
+        return len(self._updates) * self._processes
 
     def __getitem__(self, index: int) -> UpdateStep:
-        return self._updates[index]
+        return self._updates[index // self._processes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows that go through the model at once.
+
+    Attributes:
+        rows: the rows.
+        begin, end: where their tokens stand among those of the batch.
+        counted: 1.0; 0.0 for rows of another process, computed so that no process waits.
+    """
+
+    rows: tuple[TokenRow, ...]
+    begin: int
+    end: int
+    counted: float = 1.0
 
 
 @dataclass(slots=True)
@@ -70,12 +95,12 @@ class _Held:
 
     Attributes:
         batch: what is learned.
-        groups: its rows, in groups that go through the model at once.
-        old, reference: of each group, (tokens,).
+        parts: this process's share of its rows.
+        old, reference: of each part, (tokens,).
     """
 
     batch: PolicyBatch
-    groups: list[tuple[TokenRow, ...]]
+    parts: list[_Part]
     old: list[Any]
     reference: list[Any]
 
@@ -85,14 +110,17 @@ class GRPOTrainer(TreeTrainer):
 
     Args:
         config: the options.
-        sample: plays the rollouts of a batch.
+        sample: plays the rollouts of a batch; all processes get the same ones.
         reference: log-probabilities under the model that the training began with; None where no divergence from it is taken.
+        processes: that train together.
         rest: as `TreeTrainer` takes it.
     """
 
-    def __init__(self, *, config: GRPOConfig, sample: Sample, reference: Reference | None, **rest: Any) -> None:
+    def __init__(
+        self, *, config: GRPOConfig, sample: Sample, reference: Reference | None, processes: Processes, **rest: Any
+    ) -> None:
         super().__init__(**rest)
-        self._config, self._sample, self._reference = config, sample, reference
+        self._config, self._sample, self._reference, self._processes = config, sample, reference, processes
         self._held: _Held | None = None
         self._logged: list[Mapping[str, float]] = []
         self.counts |= {"episodes": 0.0, "groups": 0.0, "zero_variance_groups": 0.0, "flat_batches": 0.0}
@@ -117,11 +145,12 @@ class GRPOTrainer(TreeTrainer):
         model.train()
         loss, numbers = self._learn(model, held, first=update.iteration == 0)
         self._logged.append({**numbers, **(held.batch.numbers if update.iteration == 0 else {})})
-        tokens = sum(group_cost(group) for group in held.groups)
-        self._add_counts(tokens, held.batch.actions, held.batch.actions_in_loss)
+        tokens = sum(group_cost(part.rows) for part in held.parts if part.counted)
+        first = self._processes.rank == 0  # All know the actions of the whole batch, and the counts of all are added.
+        self._add_counts(tokens, held.batch.actions * first, held.batch.actions_in_loss * first)
         if update.iteration + 1 < self._config.num_iterations:
             self.stopping = False  # Saved between batches alone: nobody could play this one again.
-        return loss
+        return loss * self.accelerator.num_processes  # The Trainer logs the mean over the processes.
 
     def _begin(self, update: UpdateStep) -> None:
         """Play the batch of an update, and count what it brought."""
@@ -133,44 +162,80 @@ class GRPOTrainer(TreeTrainer):
         self.counts["flat_batches"] = 0.0 if batch.rows else self.counts["flat_batches"] + 1
         if self.counts["flat_batches"] >= self._config.patience:
             raise CotbenchError(_nothing_to_learn(self._config, update.batch.update, numbers))
-        groups = list(row_groups(batch.rows, self._config.max_tokens_per_forward))
+        parts = self._share(batch)
         with self.compute_loss_context_manager(), self.accelerator.autocast():  # In the numerics of what it is compared with.
-            reference = [self._reference(group) for group in groups] if self._reference is not None else []
-        self._held = _Held(batch, groups, [], reference)
+            reference = [self._reference(part.rows) for part in parts] if self._reference is not None else []
+        self._held = _Held(batch, parts, [], reference)
+
+    def _share(self, batch: PolicyBatch) -> list[_Part]:
+        """Return this process's rows; where there are too few for every process, some of another that count nothing.
+
+        Where the weights are divided, each pass needs all processes, so that all make as many.
+        """
+        parts: list[_Part] = []
+        end = 0
+        for rows in row_groups(batch.rows, self._config.max_tokens_per_forward):
+            begin, end = end, end + sum(row.count for row in rows)
+            parts.append(_Part(rows, begin, end))
+        own = list(self._processes.share(parts))
+        passes = -(-len(parts) // self._processes.count) if weights_are_sharded() else min(1, len(parts))
+        return own + [replace(parts[0], counted=0.0)] * (passes - len(own))
 
     def _learn(self, model: Any, held: _Held, *, first: bool) -> tuple[Any, dict[str, float]]:
-        """Compute the gradient of an update, one group of rows after the other; return its loss and what is logged of it."""
+        """Compute the gradient of an update, one part after the other; return this process's share of its loss, and what is
+        logged of all of it.
+        """
         config, batch, device = self._config, held.batch, self.args.device
         total = torch.zeros((), device=device)
-        kl, hit, gap, begin = 0.0, 0.0, 0.0, 0
-        for index, rows in enumerate(held.groups):
-            end = begin + sum(row.count for row in rows)
-            with self.compute_loss_context_manager(), self.accelerator.autocast():
-                logprob = token_logprobs(model, rows, compute=self._losses, device=device, tokens=config.max_tokens_per_forward)
-                now = logprob.detach()
-                if first:
-                    held.old.append(now)
-                    gap = max(gap, float((now - torch.tensor(batch.sampled[begin:end], device=device)).abs().max()))
-                advantage = torch.tensor(batch.advantage[begin:end], device=device)
-                reference = held.reference[index] if held.reference else None
-                loss = grpo_loss(
-                    logprob,
-                    held.old[index],
-                    reference,
-                    advantage=advantage,
-                    policy_weight=torch.tensor(batch.policy_weight[begin:end], device=device),
-                    kl_weight=torch.tensor(batch.kl_weight[begin:end], device=device),
-                    epsilon=config.clip,
-                    kl_coef=config.kl_coef,
-                )
-            self.accelerator.backward(loss)
+        kl, hit, gap, apart = 0.0, 0.0, 0.0, 0.0
+        for index, part in enumerate(held.parts):
+            last = index == len(held.parts) - 1
+            self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed takes a step with every pass that syncs.
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager(), self.accelerator.autocast():
+                    logprob = token_logprobs(
+                        model, part.rows, compute=self._losses, device=device, tokens=config.max_tokens_per_forward
+                    )
+                    now = logprob.detach()
+                    if first:
+                        held.old.append(now)
+                    advantage = _of(batch.advantage, part, device)
+                    reference = held.reference[index] if held.reference else None
+                    loss = part.counted * grpo_loss(
+                        logprob,
+                        held.old[index],
+                        reference,
+                        advantage=advantage,
+                        policy_weight=_of(batch.policy_weight, part, device),
+                        kl_weight=_of(batch.kl_weight, part, device),
+                        epsilon=config.clip,
+                        kl_coef=config.kl_coef,
+                    )
+                # Gradients are averaged over the processes, where a sum is wanted.
+                self.accelerator.backward(loss * self.accelerator.num_processes)
+            if not part.counted:
+                continue
             total = total + loss.detach()
+            if first:
+                distance = (now - _of(batch.sampled, part, device)).abs()
+                gap, apart = max(gap, float(distance.max())), apart + float(distance.sum())
             hit += float(clipped(now, held.old[index], advantage, config.clip).sum())
             kl += float(k3(now, reference).sum()) if reference is not None else 0.0
-            self._computed["supervised"] += end - begin
-            begin = end
-        numbers = {"kl": kl / max(1, begin), "clip_share": hit / max(1, begin), "tokens_learned": float(begin)}
-        return total, numbers | ({"sampling_gap": gap} if first else {})
+            self._computed["supervised"] += part.end - part.begin
+        shares = self._processes.together(lambda: (kl, hit, gap, apart))
+        tokens = len(batch.advantage)
+        mean_gap = sum(one[3] for one in shares) / max(1, tokens)
+        if mean_gap > _WIDEST_GAP:
+            raise CotbenchError(
+                f"the rollouts are not of the weights in training: log-probabilities of their tokens differ by {mean_gap:.2f} "
+                "nats on average between playing and learning; with --rollouts vllm the server does not use what it was handed"
+            )
+        numbers = {
+            "kl": sum(one[0] for one in shares) / max(1, tokens),
+            "clip_share": sum(one[1] for one in shares) / max(1, tokens),
+            "tokens_learned": float(tokens),
+        }
+        return total, numbers | ({"sampling_gap": max(one[2] for one in shares)} if first else {})
 
     def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
         """Log the Trainer's numbers with the means of the batches' own since the last time."""
@@ -184,6 +249,11 @@ class GRPOTrainer(TreeTrainer):
     def _rates(self, seconds: float) -> dict[str, float]:
         """Return the supervised tokens a second; no utilisation, for most of the time goes into playing."""
         return {name: rate for name, rate in super()._rates(seconds).items() if name != "mfu"}
+
+
+def _of(values: Sequence[float], part: _Part, device: Any) -> Any:
+    """Return the values of a part's tokens as a tensor."""
+    return torch.tensor(values[part.begin : part.end], device=device)
 
 
 def _nothing_to_learn(config: GRPOConfig, update: int, numbers: Mapping[str, float]) -> str:

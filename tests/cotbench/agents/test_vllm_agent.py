@@ -69,7 +69,7 @@ def test_a_server_is_started_asked_and_ended(fake_vllm: Path) -> None:
     assert told["vllm"] == "0.0.fake" and told["prefill"] == "chat" and "url" not in told
     wanted = ["--gpu-memory-utilization=0.5", "--max-model-len=2048", "--dtype", "bfloat16"]
     assert told["arguments"] == [*vllm._FIXED_ARGUMENTS, *wanted] and "--enable-prefix-caching" in told["arguments"]
-    assert "--host 127.0.0.1 --port" in agent._server._tail()
+    assert "--host 127.0.0.1 --port" in agent._server.tail()
     agent.close()
     assert _alive(fake_vllm) == []
     agent.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cotbench.baselines.recipes.grpo.batch import PolicyBatch, policy_batch
+from cotbench.baselines.recipes.grpo.batch import PolicyBatch, played_episode, policy_batch
 from cotbench.baselines.recipes.grpo.config import GRPOConfig
 from cotbench.baselines.recipes.grpo.turns import Turn, episode_turns, masked_turns, token_kinds
 from cotbench.errors import AgentError
@@ -87,7 +87,9 @@ def _groups() -> list[list[Episode]]:
 
 
 def _batch(groups: Sequence[Sequence[Episode]], update: int = 0, **options: Any) -> PolicyBatch:
-    return policy_batch(groups, _config(**options), CHAT, USUAL_TAGS, update, 0.0)
+    config = _config(**options)
+    played = [[played_episode(episode, config, CHAT, USUAL_TAGS) for episode in group] for group in groups]
+    return policy_batch(played, config, update, 0.0)
 
 
 def test_every_token_has_its_kind() -> None:

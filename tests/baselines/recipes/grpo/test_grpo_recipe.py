@@ -16,6 +16,7 @@ pytestmark = needs_hf
 
 from cotbench.baselines.recipes.grpo import batch, dev_check, rollouts
 from cotbench.baselines.recipes.grpo.dev_check import best_step, checks_since_best
+from cotbench.baselines.recipes.grpo.policy import EnginePolicy
 from cotbench.baselines.recipes.grpo.recipe import GRPO, GRPO_PLUS, check_start, elicitation_of, train
 from cotbench.baselines.recipes.grpo.rewards import EpisodeReward, episode_reward
 from cotbench.baselines.recipes.grpo.rollouts import task_batches
@@ -159,7 +160,7 @@ def test_the_rollouts_of_a_group_differ_and_the_same_batch_comes_again(learners:
     assert plan.config.elicitation.temperature == plan.config.elicitation.top_p == 1.0
     trainable = load_trainable(str(learners["qwen"]), device="cpu")
     attention = trainable.model.config._attn_implementation
-    player = rollouts.Player(trainable, plan, None, seed=0, workers=0)
+    player = rollouts.Player(EnginePolicy(trainable), plan, None, seed=0, workers=0)
     tasks = task_batches(plan.tasks, 2, 1, seed=0)[0]
 
     def answers(asked: rollouts.TaskBatch) -> list[list[str]]:
