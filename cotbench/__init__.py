@@ -10,6 +10,7 @@ To do:
     run: play tasks in each mode -> Run
     compare: two runs on the same tasks -> Comparison
     probe: measure an agent on a fixed set of states -> ProbeResult
+    pairs: preference pairs for recipe dpo, sampled from a model -> PairSet
     train: train a model on traces -> Training
     study: traces, training, runs and probes at every checkpoint -> Study
     report: write a page of runs or of a study -> Report
@@ -17,7 +18,7 @@ To do:
     parse_answer: read an answer of a model -> Answer
 
 To read a folder again:
-    load_run, load_probe, load_training, load_study
+    load_run, load_probe, load_pairs, load_training, load_study
 
 Settings:
     RunConfig, ProbeConfig, StudyConfig, Elicitation
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from cotbench.api.comparison import compare
     from cotbench.api.environment import make_env
     from cotbench.api.measurement import load_probe, probe
+    from cotbench.api.pairs import PairSet, load_pairs, pairs
     from cotbench.api.report import Report, report
     from cotbench.api.study import Study, load_study, study
     from cotbench.api.training import Training, load_training, train
@@ -75,6 +77,7 @@ _HOMES = {
     "Elicitation": "prompting.elicitation",
     "Episode": "runs.episode",
     "Manifest": "runs.manifest",
+    "PairSet": "api.pairs",
     "Probe": "probes.probe",
     "ProbeConfig": "probes.config",
     "ProbeResult": "probes.folder",
@@ -90,12 +93,14 @@ _HOMES = {
     "TextEnv": "envs.base",
     "Training": "api.training",
     "compare": "api.comparison",
+    "load_pairs": "api.pairs",
     "load_probe": "api.measurement",
     "load_run": "runs.results",
     "load_study": "api.study",
     "load_training": "api.training",
     "make_agent": "agents.registry",
     "make_env": "api.environment",
+    "pairs": "api.pairs",
     "parse_answer": "prompting.parsing",
     "probe": "api.measurement",
     "register_agent": "agents.registry",
@@ -123,6 +128,7 @@ __all__ = [
     "Elicitation",
     "Episode",
     "Manifest",
+    "PairSet",
     "Probe",
     "ProbeConfig",
     "ProbeResult",
@@ -138,12 +144,14 @@ __all__ = [
     "TextEnv",
     "Training",
     "compare",
+    "load_pairs",
     "load_probe",
     "load_run",
     "load_study",
     "load_training",
     "make_agent",
     "make_env",
+    "pairs",
     "parse_answer",
     "probe",
     "register_agent",

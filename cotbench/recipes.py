@@ -261,3 +261,8 @@ def recipe_named(name: str) -> Recipe:
         UnknownNameError: there is none.
     """
     return _registry.get(name)
+
+
+def agent_of(recipe: str) -> str:
+    """Return the registered name of the agent that plays what a recipe trained; `hf` for a recipe that is not known here."""
+    return recipe_named(recipe).agent if recipe in recipe_names() else "hf"

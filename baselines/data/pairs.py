@@ -32,7 +32,7 @@ from cotbench.runs import line_digest
 from cotbench.runs.dataset_card import DataConfig, columns_of, write_card
 from cotbench.runs.folder import FolderKind, WritableFolder
 from cotbench.runs.jsonl_store import JsonlStore
-from cotbench.runs.manifest import MACHINE_FIELDS, provenance
+from cotbench.runs.manifest import agent_identity, provenance
 
 SAMPLING = "sampling.json"
 """File of the options, the data and the agent, written before the first answer is sampled."""
@@ -222,7 +222,7 @@ def _begin(plan: PairsPlan, folder: WritableFolder, agent: Agent) -> None:
     identity = {
         **config,
         "data": plan.data_sha256,
-        **{f"agent {name}": value for name, value in described.items() if name not in MACHINE_FIELDS},
+        **agent_identity(described),
     }
     del identity["elicitation"]
     identity |= {f"elicitation of {env}": one.fingerprint for env, one in plan.elicitations.items()}

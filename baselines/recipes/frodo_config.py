@@ -29,6 +29,12 @@ class FrodoConfig(SFTConfig):
     writer_learning_rate: Annotated[float, Flag(names=("--writer-lr",), panel=OPTIMISATION)] = Field(
         1e-6, gt=0, description="learning rate of the writer; --learning-rate is the answerer's"
     )
+    max_grad_norm: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
+        10.0, ge=0, description="maximum gradient norm of the answerer, whose loss is a sum over tokens; 0: no clipping"
+    )
+    writer_max_grad_norm: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
+        1.0, ge=0, description="maximum gradient norm of the writer; 0: no clipping"
+    )
     writer_likelihood_weight: Annotated[float, Flag(panel=OPTIMISATION)] = Field(
         0.0, ge=0, description="weight of -log p(right trace) beside the writer's preference loss"
     )

@@ -85,6 +85,8 @@ def load_trainable(
     """
     loaded = loading.load(target, device=device, dtype="float32", attn=None, revision=revision)
     description = {name: loaded.description[name] for name in _IDENTITY}
+    if not any(parameter.requires_grad for parameter in loaded.model.parameters()):
+        loaded.model.requires_grad_(True)  # A checkpoint that is an adapter was merged, which leaves the weights frozen.
     return make_trainable(loaded.model, loaded.tokenizer, description, lora, dtype=dtype)
 
 

@@ -324,6 +324,17 @@ def last_step(out: Path) -> int:
     return max((_step_of(folder) for folder in _states(out) if (folder / CARD).is_file()), default=0)
 
 
+def saved_steps(out: Path) -> dict[Path, int]:
+    """Return after which step each model of a training goes on, by the folder of its checkpoints; without those that have none.
+
+    Args:
+        out: the folder of the training: the model's own, or that of the folders of several models, each trained in its own.
+    """
+    folders = [out, *sorted(path for path in out.iterdir() if path.is_dir() and _step_of(path) < 0)] if out.is_dir() else []
+    found = {folder: last_step(folder) for folder in folders}
+    return {folder: step for folder, step in found.items() if step}
+
+
 def _states(out: Path) -> list[Path]:
     """Return the folders of checkpoints and interrupted states, whole or not, the newest first."""
     return sorted((path for path in out.glob("*-*") if _step_of(path) >= 0), key=_step_of, reverse=True)

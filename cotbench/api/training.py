@@ -18,7 +18,7 @@ from cotbench.baselines.training.recipe_card import BEGUN, CARD, first_process, 
 from cotbench.errors import RunFolderError
 from cotbench.json_text import parse_json
 from cotbench.notebook import Display, Displayed, data_frame
-from cotbench.recipes import recipe_named, recipe_names
+from cotbench.recipes import agent_of
 from cotbench.runs.status import RunStatus
 from cotbench.status_line import StatusLine, in_notebook
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _STATE = "trainer_state.json"
+CHECKPOINT = "checkpoint"
+"""Name of the folders `checkpoint-N`."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -60,12 +62,18 @@ class Training(Displayed):
 
     @property
     def log(self) -> pd.DataFrame:
-        """What was logged, as a table of pandas: step, loss, learning rate, tokens, ...; up to the newest checkpoint."""
-        logged: list[dict[str, Any]] = []
+        """What was logged, as a table of pandas: step, loss, learning rate, tokens, ...; up to the newest checkpoint.
+
+        Where several models were trained, as by recipe frodo, the first column, `part`, names the model.
+        """
         for folder, _ in self.checkpoints[-1:]:
             if (folder / _STATE).is_file():
-                logged = _read_json(folder / _STATE).get("log_history", [])
-        return data_frame(logged)
+                return data_frame(_logged(folder))
+        parts = sorted(path for path in self.path.glob("*/") if not path.name.startswith(CHECKPOINT))
+        newest = {part: _checkpoints_of(part)[-1:] for part in parts}
+        return data_frame(
+            [{"part": part.name, **row} for part, found in newest.items() for folder, _ in found for row in _logged(folder)]
+        )
 
     def _display(self) -> Display:
         config, data, seen = (self.card.get(name) or {} for name in ("config", "data", "seen"))
@@ -92,11 +100,6 @@ class Training(Displayed):
         if not self.finished:
             yield "NOT FINISHED: call it again with resume=True"
         yield f"agent: {self.agent}"
-
-
-def agent_of(recipe: str) -> str:
-    """Return the registered name of the agent that plays what a recipe trained; `hf` for a recipe that is not known here."""
-    return recipe_named(recipe).agent if recipe in recipe_names() else "hf"
 
 
 def _counted(count: object, what: str) -> str | None:
@@ -180,13 +183,23 @@ def load_training(path: str | Path) -> Training:
     """
     folder = Path(path)
     card = _read_json(folder / CARD) if (folder / CARD).is_file() else read_begun(folder)
+    return Training(folder, card, tuple(_checkpoints_of(folder)))
+
+
+def _checkpoints_of(folder: Path) -> list[tuple[Path, float]]:
+    """Return the checkpoints in a folder with how much of the training they have, ascending."""
     found = []
-    for one in folder.glob(f"checkpoint-*/{CARD}"):
+    for one in folder.glob(f"{CHECKPOINT}-*/{CARD}"):
         try:
             found.append((float(_read_json(one)["progress"]), one.parent))
         except (KeyError, TypeError, ValueError) as error:
             raise RunFolderError(f"{one} is damaged: it does not say how much of the training it has") from error
-    return Training(folder, card, tuple((one, share) for share, one in sorted(found)))
+    return [(one, share) for share, one in sorted(found)]
+
+
+def _logged(checkpoint: Path) -> list[dict[str, Any]]:
+    """Return the rows of a checkpoint's log."""
+    return list(_read_json(checkpoint / _STATE).get("log_history", [])) if (checkpoint / _STATE).is_file() else []
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from cotbench.errors import RunFolderError
 from cotbench.json_text import parse_json
+from cotbench.recipes import agent_of
 from cotbench.runs.atomic_file import write_atomically
 from cotbench.runs.dataset_card import CARD
 
@@ -42,7 +43,8 @@ def write_model_card(training: Path, out: Path | None = None) -> Path:
     before = path.read_text("utf-8", "replace") if path.is_file() else _OURS
     if _OURS not in before and _TEMPLATE not in before:
         raise RunFolderError(f"{path} was written by somebody else: name another file with --out")
-    adapter = (training / "adapter_config.json").is_file()
+    folders = [training / part for part in record.get("parts") or {}] or [training]
+    adapter = all((folder / "adapter_config.json").is_file() for folder in folders)
     lines = [*_front(record, adapter), "", *_text(record, training.name, adapter)]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, [f"{line}\n" for line in lines])
@@ -82,12 +84,20 @@ def _text(record: Mapping[str, Any], name: str, adapter: bool) -> Iterator[str]:
     envs = ", ".join(f"{env} ({count} episodes)" for env, count in sorted((data.get("envs") or {}).items()))
     yield f"# {_line(name)}"
     yield ""
-    what = "An adapter of" if adapter else "A fine-tuned"
-    yield (
-        f"{what} `{_line(_base(record))}`, trained with the recipe `{_line(record['recipe'])}` of cotbench"
-        f"{f' on {_line(envs)}' if envs else ''}. It acts in text environments, with its reasoning before an action (CoT mode) "
-        "or without (prompt mode)."
-    )
+    parts, part = record.get("parts") or {}, record.get("part")
+    how = f"trained with the recipe `{_line(record['recipe'])}` of cotbench{f' on {_line(envs)}' if envs else ''}"
+    if part is not None:
+        yield f"The {_line(part)}, {'an adapter of' if adapter else 'a fine-tuned'} `{_line(_base(record))}`, {how}."
+        yield "It is one of several models that act together: the folder above this one has all of them."
+    else:
+        what, acts = "An adapter of" if adapter else "A fine-tuned", "It acts"
+        if parts:
+            names = " and ".join(f"`{_line(one)}`" for one in parts)
+            what, acts = f"{names}, each {'an adapter of' if adapter else 'a fine-tuned'}", "Together they act"
+        yield (
+            f"{what} `{_line(_base(record))}`, {how}. {acts} in text environments, with {'its' if not parts else 'their'} "
+            "reasoning before an action (CoT mode) or without (prompt mode)."
+        )
     yield ""
     yield "## How it was trained"
     yield ""
@@ -96,6 +106,7 @@ def _text(record: Mapping[str, Any], name: str, adapter: bool) -> Iterator[str]:
     steps, progress = record.get("step"), record.get("progress")
     rows: dict[str, Any] = {
         "updates": f"{steps} of {record.get('steps')}" if steps is not None else None,
+        **{f"updates of the {one}": count for one, count in parts.items()},
         "share of the training": f"{progress:.0%}" if isinstance(progress, float | int) else None,
         "teacher": ", ".join(data.get("teachers") or {}) or None,
         "decisions in the data": data.get("decisions"),
@@ -113,8 +124,9 @@ def _text(record: Mapping[str, Any], name: str, adapter: bool) -> Iterator[str]:
     yield "## How to run it"
     yield ""
     yield "```"
+    agent = "hf" if part is not None else agent_of(record["recipe"])
     for env in sorted(data.get("envs") or {"alfworld-gen": 0}):
-        yield f"cotbench run --agent hf:FOLDER --env {_line(env)} --split id"
+        yield f"cotbench run --agent {agent}:FOLDER --env {_line(env)} --split id"
     yield "```"
     yield ""
     yield "## All options and versions"

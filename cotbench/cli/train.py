@@ -5,7 +5,7 @@ The options are those of the recipe that the arguments name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -153,15 +153,21 @@ def _train(
 def _print_interrupted(target: Path, again: str) -> int:
     """Print after which step the training goes on, in the first of several processes; return the exit code."""
     from cotbench.baselines.training.recipe_card import TRAINING_FOLDER, first_process
-    from cotbench.baselines.training.trainer import last_step
+    from cotbench.baselines.training.trainer import saved_steps
     from cotbench.cli.interruption import INTERRUPTED
     from cotbench.cli.resume import print_interrupted
 
     if not first_process():
         return INTERRUPTED
-    step = last_step(target)
-    what = f"its state after step {step} was saved" if step else "no step was saved"
-    return print_interrupted(what, again, target / TRAINING_FOLDER.manifest)
+    return print_interrupted(_saved(target, saved_steps(target)), again, target / TRAINING_FOLDER.manifest)
+
+
+def _saved(target: Path, steps: Mapping[Path, int]) -> str:
+    """Return which state of a training was saved; of several models that are trained in folders of their own, each one's."""
+    if target in steps:
+        return f"its state after step {steps[target]} was saved"
+    parts = " and ".join(f"after step {step} in {folder}" for folder, step in steps.items())
+    return f"its state was saved {parts}" if parts else "no step was saved"
 
 
 def options_of(options: list[str]) -> dict[str, Any]:

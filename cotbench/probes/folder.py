@@ -30,7 +30,7 @@ from cotbench.runs import line_digest
 from cotbench.runs.dataset_card import DataConfig, record_columns, split_name, write_card
 from cotbench.runs.folder import FolderKind, WritableFolder, open_folder
 from cotbench.runs.jsonl_store import JsonlStore
-from cotbench.runs.manifest import MACHINE_FIELDS, MANIFEST, is_true, provenance
+from cotbench.runs.manifest import MACHINE_FIELDS, MANIFEST, agent_identity, is_true, provenance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,7 +110,7 @@ class ProbeManifest(_ProbeRecord):
         if self.judge is not None:
             fields |= {f"judge {name}": value for name, value in self.judge.items() if name not in MACHINE_FIELDS}
         fields |= {f"option {name}": value for name, value in self.options.items()}
-        return fields | {f"agent {name}": value for name, value in self.described.items() if name not in MACHINE_FIELDS}
+        return fields | agent_identity(self.described)
 
 
 class ProbeSummary(_ProbeRecord):

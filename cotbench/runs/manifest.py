@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -159,7 +160,24 @@ class Manifest(BaseModel):
             "task_list": self.task_list_sha256,
         }
         fields |= {f"data {name}": value for name, value in self.data.items()}
-        return fields | {f"agent {name}": value for name, value in self.agent.items() if name not in MACHINE_FIELDS}
+        return fields | agent_identity(self.agent)
+
+
+def agent_identity(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an agent's description must be equal for work to be resumed, by names that begin with "agent".
+
+    What it says of a second model, as agent frodo does of its writer, has that model's name before it.
+
+    Args:
+        described: the description, as manifests have it.
+    """
+    found: dict[str, Any] = {}
+    for name, value in described.items():
+        if isinstance(value, Mapping):
+            found |= {f"agent {name} {one}": field for one, field in value.items() if one not in MACHINE_FIELDS}
+        elif name not in MACHINE_FIELDS:
+            found[f"agent {name}"] = value
+    return found
 
 
 def read_manifest(folder: Path) -> Manifest:

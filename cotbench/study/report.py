@@ -49,7 +49,7 @@ def section_makers(config: StudyConfig) -> list[Maker]:
     """Return the functions that make the sections, in the order of the page.
 
     First the sections of probes whose rows hold the agent's answers, then those of whole episodes and of arms, then those of
-    the other probes; at the end the traces that arms were trained on.
+    the other probes; at the end the traces and the pairs that arms were trained on.
 
     Args:
         config: the study's settings.
@@ -64,7 +64,7 @@ def section_makers(config: StudyConfig) -> list[Maker]:
         report_instrument.instrument_section,
     ]
     found = [_makers_of(entry) for entry in entries]
-    ends: list[Maker] = [report_tests.tests_section, report_traces.traces_section]
+    ends: list[Maker] = [report_tests.tests_section, report_traces.traces_section, report_traces.pairs_section]
     makers = [maker for some in (*found[:answering], core, *found[answering:], ends) for maker in some]
     return list(dict.fromkeys(makers))  # Several probes may share a section.
 

@@ -20,7 +20,7 @@ class ModelFacts(BaseModel):
     """A model as a board shows it.
 
     Attributes:
-        parameters: how many; None where it is unknown, or the agent is no model.
+        parameters: how many, of two models of one agent together; None where it is unknown, or the agent is no model.
         weights: whether they are to be had.
     """
 
@@ -39,13 +39,15 @@ def model_facts(agent: str, description: Mapping[str, Any]) -> ModelFacts:
     """
     if is_baseline(agent):
         return ModelFacts()
-    parameters = description.get("parameters")
-    known = isinstance(parameters, int) and not isinstance(parameters, bool) and 0 < parameters < _MOST
-    target = agent.partition(":")[2].partition("?")[0]
+    models = [description, *(one for one in description.values() if isinstance(one, Mapping) and "weights_sha256" in one)]
+    counts = [one.get("parameters") for one in models]
+    numbers = [one for one in counts if isinstance(one, int) and not isinstance(one, bool) and 0 < one < _MOST]
+    known = len(numbers) == len(models) and sum(numbers) < _MOST
+    targets = agent.partition(":")[2].partition("?")[0].split(",")
     weights: Weights = ""
-    if isinstance(description.get("weights_sha256"), str):
-        weights = "own" if target.startswith((".", "/", "~")) else "open"
-    return ModelFacts(parameters=parameters if known else None, weights=weights)
+    if all(isinstance(one.get("weights_sha256"), str) for one in models):
+        weights = "own" if any(target.strip().startswith((".", "/", "~")) for target in targets) else "open"
+    return ModelFacts(parameters=sum(numbers) if known else None, weights=weights)
 
 
 def size_text(parameters: int | None) -> str:

@@ -24,7 +24,7 @@ from cotbench.stats import estimates
 if TYPE_CHECKING:
     from cotbench.leaderboard.submission.bundle import Bundle
 
-OPEN: Final = "hf"
+OPEN: Final = ("hf", "frodo")
 """The agents that are played again: models that anyone can load. A server answers as whoever runs it likes."""
 OPTIONS: Final = frozenset({"dtype", "revision", "quantize", "attn"})
 """Options of a spec that say how a model is computed, and name nothing that is read."""
@@ -43,9 +43,13 @@ def rerun_spec(manifest: Manifest) -> str:
     given = manifest.config.agent
     spec = parse_spec(given)
     hint = "give --agent with the same model on this machine"
-    if spec.name != OPEN:
-        raise UsageError(f"the entry was played by {given!r}: only {OPEN}: agents with public weights can be played again")
-    if not _HUB_NAME.fullmatch(spec.target) or Path(spec.target).exists():
+    if spec.name not in OPEN:
+        names = " and ".join(f"{name}:" for name in OPEN)
+        raise UsageError(f"the entry was played by {given!r}: only {names} agents with public weights can be played again")
+    models = [spec.target] if spec.name == "hf" else spec.target.split(",")
+    if (spec.name == "frodo" and len(models) != 2) or any(
+        not _HUB_NAME.fullmatch(model) or Path(model).exists() for model in models
+    ):
         raise UsageError(f"the entry's agent {given!r} names no model of the hub: {hint}")
     others = spec.options.keys() - OPTIONS
     if others:
@@ -54,28 +58,66 @@ def rerun_spec(manifest: Manifest) -> str:
 
 
 def rerun_options(manifest: Manifest, spec: str) -> dict[str, str]:
-    """Return further options of the agent: the recorded revision, for the hub may have another one by now."""
-    revision = manifest.agent.get("revision")
-    return {"revision": revision} if isinstance(revision, str) and "revision" not in parse_spec(spec).options else {}
+    """Return further options of the agent: the recorded revision, for the hub may have another one by now.
+
+    Agent frodo has none, for its two models have two; their weights are compared all the same.
+    """
+    revision, parsed = manifest.agent.get("revision"), parse_spec(spec)
+    return (
+        {"revision": revision} if parsed.name == "hf" and isinstance(revision, str) and "revision" not in parsed.options else {}
+    )
 
 
 def weights_of(recorded: Mapping[str, Any], agent: Agent) -> str:
     """Return the digest of the agent's weights, after comparing them with those that an entry was played with.
+
+    Of an agent of two models both are compared, and the digests of both are returned, the writer's last.
 
     Args:
         recorded: what the entry's manifest says of its agent.
         agent: the loaded one.
 
     Raises:
-        UsageError: the entry names no weights, or other ones.
+        UsageError: the entry names no weights, or other ones, or has another number of models.
     """
     here = describe_agent(agent)
+    ours, theirs = _further_models(here), _further_models(recorded)
+    if ours != theirs:
+        raise UsageError(
+            f"other models: the entry was played with {_models(theirs)}, here is {_models(ours)}: give the same as --agent"
+        )
+    digests = [_compared(recorded, here, "")]
+    digests += [_compared(recorded[name], here[name], f"the {name}'s ") for name in ours]
+    return ", ".join(digests)
+
+
+def _further_models(description: Mapping[str, Any]) -> list[str]:
+    """Return the names under which a description describes models beside the agent's first: agent frodo's writer."""
+    return sorted(name for name, one in description.items() if isinstance(one, Mapping) and any(key in one for key in _WEIGHTS))
+
+
+def _models(further: Sequence[str]) -> str:
+    return " and ".join(("one model", *(f"a {name}" for name in further)))
+
+
+def _compared(recorded: Mapping[str, Any], here: Mapping[str, Any], whose: str) -> str:
+    """Return the digest of a model's weights, after comparing them with the recorded ones.
+
+    Args:
+        recorded, here: descriptions of the model.
+        whose: of an agent's further model, its name.
+
+    Raises:
+        UsageError: no weights are recorded, or other ones.
+    """
     named = {name: recorded[name] for name in _WEIGHTS if recorded.get(name) is not None}
     if not named:
-        raise UsageError("the entry does not say with which weights it was played, so it cannot be played again")
+        raise UsageError(f"the entry does not say with which {whose}weights it was played, so it cannot be played again")
     for name, value in named.items():
         if here.get(name) != value and not (name == "revision" and "weights_sha256" in named):
-            raise UsageError(f"other weights: the entry was played with {name} {str(value)[:64]!r}, here is {here.get(name)!r}")
+            raise UsageError(
+                f"other weights: the entry was played with {whose}{name} {str(value)[:64]!r}, here is {here.get(name)!r}"
+            )
     return str(here.get("weights_sha256") or here.get("revision") or "")
 
 

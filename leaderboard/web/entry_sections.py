@@ -130,10 +130,15 @@ def rerun_rows(found: Reproduction) -> tuple[tuple[str, str], ...]:
         ("Same decisions", f"{found.decisions_agreeing:,} of {found.decisions:,} ({share:.1%}); {answers}"),
         ("Same episodes", f"{_worded(found.episodes_agreeing)} of {found.episodes:,} took the same actions to their end"),
         ("First difference", found.first),
-        ("Weights", f"sha256 {found.weights[:16]}, as in the manifest" if found.weights else ""),
+        ("Weights", f"sha256 {_digests(found.weights)}, as in the manifest" if found.weights else ""),
         ("Machine", ", ".join(f"{name} {value}" for name, value in found.machine.items())),
     )
     return tuple((what, words) for what, words in rows if words)
+
+
+def _digests(weights: str) -> str:
+    """Return the beginnings of the digests of an agent's models."""
+    return " and ".join(digest[:16] for digest in weights.split(", "))
 
 
 def _worded(estimate: Estimate, *, plus: bool = False) -> str:

@@ -459,13 +459,37 @@ def test_other_weights_are_told_before_anything_is_played(store: Store, path: Pa
     assert store.entry(entry.id).reproduction is None
 
 
+@needs_hf
+def test_both_models_of_frodo_are_compared_and_played_again(store: Store, path: Path) -> None:
+    short = Elicitation.for_env("corridor", trace_tokens=12, action_tokens=8)
+    made = _run("frodo:tiny-cot,tiny", episodes=2, max_steps=2, elicitation=short)
+    entry = _sent(store, made)
+    code, _, errors = _again(path, entry, "--trust")
+    assert code == 0, errors
+    found = store.entry(entry.id).reproduction
+    assert found is not None and found.decisions == found.answers_agreeing > 0
+    described = unpack(made).manifest.agent
+    assert found.weights == f"{described['weights_sha256']}, {described['writer']['weights_sha256']}"
+    for forged, message in (
+        (setting("agent", "writer", "weights_sha256", to="0" * 64), "with the writer's weights_sha256 '0000"),
+        (setting("agent", "writer", to={"name": "x"}), "played with one model, here is one model and a writer"),
+    ):
+        code, _, errors = _again(path, _sent(store, edited(made, manifest=forged)), "--trust")
+        assert code == 2 and message in errors
+    code, _, errors = _again(path, _sent(store, _tiny()), "--agent", "frodo:tiny,tiny")
+    assert code == 2 and "here is one model and a writer" in errors
+
+
 STRANGE = {
-    "openai:m@http://10.0.0.1/v1?key_env=AWS_SECRET_ACCESS_KEY": "only hf: agents",
-    "replay:/etc": "only hf: agents",
+    "openai:m@http://10.0.0.1/v1?key_env=AWS_SECRET_ACCESS_KEY": "only hf: and frodo: agents",
+    "replay:/etc": "only hf: and frodo: agents",
     "hf:/etc/model": "names no model of the hub",
     "hf:./model": "names no model of the hub",
     "hf:~/model": "names no model of the hub",
     "hf:../../model": "names no model of the hub",
+    "frodo:tiny": "names no model of the hub",
+    "frodo:./writer,./answerer": "names no model of the hub",
+    "frodo:tiny,/etc/model": "names no model of the hub",
     "hf:tiny?adapter=/etc/adapter": "has the option adapter",
     "hf:tiny?cache_gb=1e9": "has the option cache_gb",
 }

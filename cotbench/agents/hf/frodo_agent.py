@@ -17,6 +17,7 @@ from typing import Any, Self
 from cotbench.agents.decisions import own_trace
 from cotbench.agents.hf.agent import HFAgent, ModelHandle
 from cotbench.agents.hf.lanes import Key
+from cotbench.agents.hf.model_files import ADAPTER, CONFIG
 from cotbench.errors import UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
@@ -172,12 +173,23 @@ def model_pair(models: str) -> tuple[str, str]:
     if len(parts) == 2 and all(parts):
         return parts[0], parts[1]
     folder = Path(models).expanduser()
-    if len(parts) == 1 and all((folder / part).is_dir() for part in (WRITER, ANSWERER)):
+    missing = [part for part in (WRITER, ANSWERER) if not is_model_folder(folder / part)]
+    if len(parts) == 1 and not missing:
         return str(folder / WRITER), str(folder / ANSWERER)
+    if len(parts) == 1 and len(missing) == 1:
+        raise UsageError(
+            f"agent frodo:{models}: {folder / missing[0]} holds no model, so the {missing[0]} is missing: finish the training, "
+            "take a checkpoint, or name both models, frodo:WRITER,ANSWERER"
+        )
     raise UsageError(
         f"agent frodo:{models}: give two models, frodo:WRITER,ANSWERER, or a folder with {WRITER} and {ANSWERER} in it, such "
         "as a checkpoint of recipe frodo"
     )
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Return whether a folder holds a model or an adapter that can be loaded."""
+    return any((folder / name).is_file() for name in (CONFIG, ADAPTER))
 
 
 def trace_query(query: Query) -> Query:

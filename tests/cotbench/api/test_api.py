@@ -196,3 +196,27 @@ def test_a_file_of_somebody_elses_needs_trust(tmp_path: Path) -> None:
 def test_a_folder_of_something_else(kind: str, tmp_path: Path) -> None:
     with pytest.raises(cotbench.CotbenchError, match=str(tmp_path)):
         getattr(cotbench, f"load_{kind}")(tmp_path)
+
+
+@needs_hf
+def test_pairs_are_what_is_read_again(tmp_path: Path) -> None:
+    traces = tmp_path / "traces"
+    assert run_cli(["traces", "--episodes", "2", "--out", str(traces)]) == 0
+    settings: dict[str, Any] = {"agent": "hf:tiny-cot?threads=1", "data": traces, "samples": 2, "states": 8}
+    made = cotbench.pairs(tmp_path / "p", **settings)
+    assert made == cotbench.load_pairs(tmp_path / "p") and len(made) == len(made.pairs) == len(made.frame) == made.summary.pairs
+    assert len(made) == 0 or {"task", "chosen_trace", "rejected_action", "rejected_steps_to_go"} <= set(made.frame.columns)
+    text = _short(made)
+    assert "Preference pairs" in text and "of 8 states" in text and f"folder: {tmp_path / 'p'}" in text
+    before = (tmp_path / "p" / "states.jsonl").read_bytes()
+    with pytest.raises(RunFolderError, match="continue them with resume=True"):
+        cotbench.pairs(tmp_path / "p", **settings)
+    assert cotbench.pairs(tmp_path / "p", resume=True, **settings) == made
+    assert (tmp_path / "p" / "states.jsonl").read_bytes() == before
+    with pytest.raises(RunFolderError, match="another set of pairs: its samples is 2, not 3"):
+        cotbench.pairs(tmp_path / "p", resume=True, **{**settings, "samples": 3})
+    with pytest.raises(UsageError, match="samples 0: "):
+        cotbench.pairs(tmp_path / "q", **{**settings, "samples": 0})
+    (tmp_path / "p" / "pairs.json").unlink()
+    with pytest.raises(RunFolderError, match="no finished set of pairs"):
+        cotbench.load_pairs(tmp_path / "p")

@@ -1,6 +1,7 @@
 """What a study says of measurements whose truth is known: made by rule, not by a model."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from functools import cache
@@ -33,7 +34,7 @@ from cotbench.study.family import family_of
 from cotbench.study.figures import reading_notes
 from cotbench.study.folder import folder_of, write_mark
 from cotbench.study.plan import make_study_plan
-from cotbench.study.report import answer
+from cotbench.study.report import answer, section_makers
 from cotbench.study.report_cards import cards_of
 from cotbench.study.report_claims import claims_of, claims_table, claims_verdict
 from cotbench.study.report_training import Scope
@@ -156,6 +157,49 @@ def test_each_traces_stage_has_a_row(tmp_path: Path) -> None:
         (table,) = section.items
         assert isinstance(table, Table)
         assert table.rows == (("sft, sft+, sft+70", "scripted", "state", 310, *[shown] * 5),)
+
+
+def test_each_pairs_stage_has_a_row_with_its_card(tmp_path: Path) -> None:
+    text = (
+        STUDY
+        + """
+[[arms]]
+name = "dpo"
+recipe = "dpo"
+
+[[arms]]
+name = "dpo+"
+recipe = "dpo+"
+"""
+    )
+    scope = _study(_both_rise, text=text)
+    stages = scope.data.plan.of_kind("pairs")
+    scope = dataclasses.replace(scope, data=dataclasses.replace(scope.data, folder=tmp_path))
+    assert report_traces.pairs_section(scope) is None, "not done"
+    (tmp_path / "done").mkdir()
+    cards = (
+        {"pairs": 104, "identical_traces": 6, "left_out": {"not worse": 197}, "lost": 0, "mean_steps_lost": 1.2},
+        {"pairs": 0, "identical_traces": 0, "left_out": {"error": 3, "not worse": 298}, "lost": 0, "mean_steps_lost": None},
+    )
+    for stage in stages[:2]:
+        write_mark(tmp_path, stage, 1.0)
+    with pytest.raises(RunFolderError, match=r"pairs\.json is missing or damaged"):
+        report_traces.pairs_section(scope)
+    for stage, card in zip(stages[:2], cards, strict=True):
+        folder_of(tmp_path, stage).mkdir(parents=True)
+        whole = {"states": 301, "samples": {"worse": 150, "as good": 54, "same action": 1000}, **card}
+        (folder_of(tmp_path, stage) / "pairs.json").write_text(json.dumps(whole))
+    section = report_traces.pairs_section(scope)
+    assert section is not None
+    (table,) = section.items
+    assert isinstance(table, Table)
+    seeds = [stage.place.seed for stage in stages[:2]]
+    assert table.rows == (
+        ("dpo, dpo+", "sft", seeds[0], 301, 104, 6, 0, 197, 150, 1204, 1.2, 0),
+        ("dpo, dpo+", "sft", seeds[1], 301, 0, 0, 3, 298, 150, 1204, None, 0),
+    )
+    assert table.columns[6:8] == ("left out: error", "left out: not worse") and len(table.columns) == len(table.rows[0])
+    assert report_traces.pairs_section in section_makers(scope.data.config)
 
 
 def _both_rise(arm: str | None, share: float, split: str) -> tuple[float, float]:

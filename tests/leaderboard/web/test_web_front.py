@@ -115,6 +115,10 @@ def test_facts_of_a_model_are_what_the_manifest_says() -> None:
     known = {"parameters": 4_022_468_096, "weights_sha256": "a" * 64}
     assert model_facts("hf:Qwen/Qwen3-4B", known) == ModelFacts(parameters=4_022_468_096, weights="open")
     assert model_facts("hf:./checkpoint", known).weights == "own"
+    both = known | {"writer": {"parameters": 1_800_000, "weights_sha256": "b" * 64}}
+    assert model_facts("frodo:Qwen/Qwen3-4B,tiny", both) == ModelFacts(parameters=4_024_268_096, weights="open")
+    assert model_facts("frodo:Qwen/Qwen3-4B,./answerer", both).weights == "own"
+    assert model_facts("frodo:a,b", known | {"writer": {"weights_sha256": "b" * 64}}).parameters is None
     assert model_facts("openai:gpt@https://x", {}) == ModelFacts()
     assert model_facts("random", known) == ModelFacts()
     for wrong in ("many", -1, True, 10**18, None):

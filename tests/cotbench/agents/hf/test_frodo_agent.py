@@ -1,5 +1,6 @@
 """Agent `frodo`: the writer's trace and the answerer's action, prompt actions and probes of the answerer alone."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from cotbench.agents import make_agent
 from cotbench.agents.decisions import decide_all, own_trace
 from cotbench.agents.hf.agent import HFAgent
 from cotbench.agents.hf.frodo_agent import ANSWERER, WRITER, FrodoAgent, model_pair
-from cotbench.errors import UsageError
+from cotbench.errors import AgentError, RunFolderError, UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
+from cotbench.runs.manifest import RunConfig
+from cotbench.runs.runner import run
 from tests import tiny_models
 from tests.hf_agents import state
 
@@ -136,6 +139,45 @@ def test_description_names_both_models(models: Path) -> None:
     described = FrodoAgent(str(models)).describe()
     assert described["weights_sha256"] != described["writer"]["weights_sha256"]
     assert described["weights_sha256"] == HFAgent(str(models / ANSWERER)).describe()["weights_sha256"]
+
+
+@pytest.mark.parametrize("missing", [WRITER, ANSWERER])
+def test_a_folder_with_one_half(missing: str, models: Path, tmp_path: Path) -> None:
+    """As while the answerer is trained; an empty folder is no model either."""
+    (tmp_path / missing).mkdir()
+    kept = next(part for part in (WRITER, ANSWERER) if part != missing)
+    (tmp_path / kept).symlink_to(models / kept)
+    with pytest.raises(UsageError, match=f"so the {missing} is missing: finish the training") as raised:
+        make_agent(f"frodo:{tmp_path}")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_half_that_is_not_there(place: int, models: Path) -> None:
+    both = [str(models / WRITER), str(models / ANSWERER)]
+    both[place] = "./nowhere"
+    with pytest.raises(AgentError, match="nowhere") as raised:
+        make_agent(f"frodo:{','.join(both)}")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_run_is_resumed_with_the_same_two_models(models: Path, tmp_path: Path) -> None:
+    """On another machine too, and never with another writer or another answerer."""
+    spec = f"frodo:{models / WRITER},{models / ANSWERER}"
+    config = RunConfig(agent=spec, episodes=1, max_steps=1, mode="cot", elicitation=COLD)
+    run(config, out=tmp_path / "r")
+    path = tmp_path / "r" / "manifest.json"
+    written = json.loads(path.read_text())
+    (tmp_path / "r" / "summary.json").unlink()
+
+    def resumed(**writer: str) -> None:
+        described = written["agent"] | {WRITER: written["agent"][WRITER] | writer}
+        path.write_text(json.dumps(written | {"agent": described}))
+        run(config, out=tmp_path / "r", resume=True)
+
+    resumed(device="another", torch_threads="7")
+    with pytest.raises(RunFolderError, match="its agent writer weights_sha256 is '0'"):
+        resumed(weights_sha256="0")
 
 
 @pytest.mark.parametrize("models", ["one", "one,", ",two", "one,two,three", "no/such/folder"])
