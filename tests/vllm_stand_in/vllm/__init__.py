@@ -1,8 +1,8 @@
 """A stand-in for vLLM's engine: names, arguments and outputs of vLLM 0.32 that cotbench uses, and the words of `fake_server`.
 
 It is found where `tests/vllm_stand_in` is on the path. A step writes one token for each request. `--steps-file=FILE` notes how
-many requests each step computed, and nothing is computed while there is a file `FILE.gate`; `--fails-at=N` raises in the step of
-that number, `--killed-at=N` ends the process there; `--slow` never loads.
+many requests each step computed, and nothing is computed while there is a file `FILE.gate`; `--fails-at=N` raises in the step
+of that number, `--killed-at=N` ends the process there; `--slow` never loads.
 """
 
 from __future__ import annotations
