@@ -193,7 +193,7 @@ def test_it_answers_as_the_server_does(
 @without_vllm
 @pytest.mark.usefixtures("stand_in")
 def test_an_engine_that_dies_is_an_error_and_no_wrong_answer(folder: Path) -> None:
-    agent = make_agent(f"vllm:{folder}?embedded=true&args=--fails-at+60")
+    agent = make_agent(f"vllm:{folder}?embedded=true&args=--fails-at+20")
     pid = _pid(agent)
     decisions = agent.decide([asked("cot", turns=turns) for turns in range(8)])
     died = "vLLM's engine died: RuntimeError: CUDA error: an illegal memory access was encountered"
@@ -208,7 +208,7 @@ def test_an_engine_that_dies_is_an_error_and_no_wrong_answer(folder: Path) -> No
 @without_vllm
 @pytest.mark.usefixtures("stand_in")
 def test_an_engine_that_is_killed_is_an_error(folder: Path) -> None:
-    agent = make_agent(f"vllm:{folder}?embedded=true&args=--killed-at+60")
+    agent = make_agent(f"vllm:{folder}?embedded=true&args=--killed-at+20")
     errors = [each.error for each in agent.decide([asked("cot", turns=turns) for turns in range(8)])]
     assert "vLLM's engine is gone: its process died (exit code -9)" in errors
     agent.close()
