@@ -96,16 +96,21 @@ def _facts(decisions: Sequence[Decision]) -> list[dict[str, Any]]:
 def test_many_episodes_are_computed_together(shared: VLLMAgent, folder: Path) -> None:
     cot, prompt = shared.decide([asked("cot"), asked("prompt")])
     assert (cot.action, cot.trace, prompt.action, cot.format_ok) == ("look", "I look around.", "look", True)
-    (folder / "steps").write_text("")
+    steps, gate = folder / "steps", folder / "steps.gate"
+    steps.write_text("")
+    gate.touch()
     queries = [replace(asked("cot", turns=turns), episode=str(turns)) for turns in range(12)]
     for turns, query in enumerate(queries):
         shared.submit(turns, query)
+    until(lambda: "12" in steps.read_text().split())
+    steps.write_text("")
+    gate.unlink()
     answers: dict[Any, Decision] = {}
     while len(answers) < len(queries):
         answers.update(shared.collect(20.0))
     assert [answers[turns].action for turns in range(12)] == ["look"] * 12
-    counts = list(map(int, (folder / "steps").read_text().split()))
-    assert max(counts) >= 6 and len(counts) < sum(counts) / 2, "not one after the other"
+    counts = list(map(int, steps.read_text().split()))
+    assert max(counts) == 12 and len(counts) < sum(counts) / 2, "not one after the other"
     assert [each.reused_tokens > 0 for each in shared.decide(queries[:2])] == [True, True], "what the engine has cached is told"
 
 
@@ -188,7 +193,7 @@ def test_it_answers_as_the_server_does(
 @without_vllm
 @pytest.mark.usefixtures("stand_in")
 def test_an_engine_that_dies_is_an_error_and_no_wrong_answer(folder: Path) -> None:
-    agent = make_agent(f"vllm:{folder}?embedded=true&args=--fails-at+60")
+    agent = make_agent(f"vllm:{folder}?embedded=true&args=--fails-at+20")
     pid = _pid(agent)
     decisions = agent.decide([asked("cot", turns=turns) for turns in range(8)])
     died = "vLLM's engine died: RuntimeError: CUDA error: an illegal memory access was encountered"
@@ -203,7 +208,7 @@ def test_an_engine_that_dies_is_an_error_and_no_wrong_answer(folder: Path) -> No
 @without_vllm
 @pytest.mark.usefixtures("stand_in")
 def test_an_engine_that_is_killed_is_an_error(folder: Path) -> None:
-    agent = make_agent(f"vllm:{folder}?embedded=true&args=--killed-at+60")
+    agent = make_agent(f"vllm:{folder}?embedded=true&args=--killed-at+20")
     errors = [each.error for each in agent.decide([asked("cot", turns=turns) for turns in range(8)])]
     assert "vLLM's engine is gone: its process died (exit code -9)" in errors
     agent.close()

@@ -1,8 +1,8 @@
 """A stand-in for vLLM's engine: names, arguments and outputs of vLLM 0.32 that cotbench uses, and the words of `fake_server`.
 
 It is found where `tests/vllm_stand_in` is on the path. A step writes one token for each request. `--steps-file=FILE` notes how
-many requests each step computed; `--fails-at=N` raises in the step of that number, `--killed-at=N` ends the process there;
-`--slow` never loads.
+many requests each step computed, and nothing is computed while there is a file `FILE.gate`; `--fails-at=N` raises in the step
+of that number, `--killed-at=N` ends the process there; `--slow` never loads.
 """
 
 from __future__ import annotations
@@ -117,6 +117,9 @@ class LLMEngine:
         if self._args.steps_file:
             with Path(self._args.steps_file).open("a") as file:
                 file.write(f"{len(self._running)}\n")
+            if Path(f"{self._args.steps_file}.gate").exists():
+                time.sleep(0.01)
+                return []
         if self._steps == self._args.fails_at:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if self._steps == self._args.killed_at:
