@@ -319,10 +319,10 @@ def _stages(config: FrodoConfig) -> tuple[StageNeed, ...]:
 PRESETS = {
     "paper": Preset("3 epochs, learning rate 1e-5 (writer 1e-6), 16 decisions per step"),
     "tiny": Preset(
-        "1 epoch, learning rate 5e-4 (writer 1e-4), whole episodes as trees, at least 16 decisions per step",
+        "1 epoch, learning rate 2e-4 (writer 1e-4), whole episodes as trees, at least 16 decisions per step",
         {
             "epochs": 1.0,
-            "learning_rate": 5e-4,
+            "learning_rate": 2e-4,
             "writer_learning_rate": 1e-4,
             "batch_size": 16,
             "unit": "episode",

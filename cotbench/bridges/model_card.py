@@ -43,7 +43,7 @@ def write_model_card(training: Path, out: Path | None = None) -> Path:
     before = path.read_text("utf-8", "replace") if path.is_file() else _OURS
     if _OURS not in before and _TEMPLATE not in before:
         raise RunFolderError(f"{path} was written by somebody else: name another file with --out")
-    folders = [training / part for part in record.get("parts") or {}] or [training]
+    folders = [training / part for part in record["parts"]] or [training]
     adapter = all((folder / "adapter_config.json").is_file() for folder in folders)
     lines = [*_front(record, adapter), "", *_text(record, training.name, adapter)]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,7 @@ def _record(training: Path) -> dict[str, Any]:
     try:
         record = parse_json(path.read_bytes())
         known: dict[str, Any] = {"recipe": str(record["recipe"]), "config": dict(record["config"])}
+        known["parts"] = dict(record.get("parts") or {})
         return {**record, **known}
     except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{path} is damaged: train again, or take another checkpoint") from error
@@ -84,7 +85,7 @@ def _text(record: Mapping[str, Any], name: str, adapter: bool) -> Iterator[str]:
     envs = ", ".join(f"{env} ({count} episodes)" for env, count in sorted((data.get("envs") or {}).items()))
     yield f"# {_line(name)}"
     yield ""
-    parts, part = record.get("parts") or {}, record.get("part")
+    parts, part = record["parts"], record.get("part")
     how = f"trained with the recipe `{_line(record['recipe'])}` of cotbench{f' on {_line(envs)}' if envs else ''}"
     if part is not None:
         yield f"The {_line(part)}, {'an adapter of' if adapter else 'a fine-tuned'} `{_line(_base(record))}`, {how}."

@@ -221,3 +221,17 @@ def test_bad_input_is_said_in_one_line(
     (start / "recipe.json").write_text(json.dumps({"elicitations": {pairs[0].env: "another"}}))
     with pytest.raises(UsageError, match="was trained for another elicitation of alfworld-gen"):
         dpo("started", model=str(start))
+
+
+@pytest.mark.parametrize("rank", [None, 2], ids=["all weights", "another adapter"])
+def test_from_a_checkpoint_that_is_an_adapter(
+    rank: int | None, dpo: Callable[..., TrainingResult], watched: list[tuple[float, dict[str, Any]]]
+) -> None:
+    """It is merged, and is the reference: the first loss is log 2, and there is a gradient."""
+    pytest.importorskip("peft")
+    start = dpo("start", max_steps=2, lora_rank=2).folder
+    watched.clear()
+    trained = dpo("next", model=str(start), max_steps=2, lora_rank=rank)
+    assert watched[0][0] == pytest.approx(math.log(2), abs=1e-4)
+    assert watched[0][1] and any(bool(grad.abs().max() > 0) for grad in watched[0][1].values())
+    assert (trained.folder / "adapter_config.json").is_file() == (rank is not None)
