@@ -117,7 +117,8 @@ def main(arguments: list[str]) -> None:
     )
     server.load(server.name, model)
     with Path(os.environ["FAKE_VLLM_LOG"]).open("a") as file:
-        variables = ("CUDA_VISIBLE_DEVICES", "VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "RANK")
+        variables = ["CUDA_VISIBLE_DEVICES", "VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "RANK"]
+        variables.append("TORCHELASTIC_USE_AGENT_STORE")
         file.write(json.dumps(["serve", {"flags": flags, **{name: os.environ.get(name) for name in variables}}]) + "\n")
     server.start(int(flags[flags.index("--port") + 1])).serve_forever()
 

@@ -58,6 +58,7 @@ _ENGINE_ARGUMENTS = ("--enable-prefix-caching", "--generation-config=vllm", "--d
 
 
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "MASTER_ADDR", "MASTER_PORT")
+_LAUNCHER = "TORCHELASTIC_"
 """Variables that say which of several processes this one is: not the server's."""
 
 
@@ -239,7 +240,8 @@ class VLLMServer:
             self._reservation.close()
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # As long as the process.
         # The server listens on this machine alone: it needs no key, and gets none of ours.
-        own = {name: value for name, value in os.environ.items() if name not in KEYS and name not in _LAUNCHED}
+        own = {name: value for name, value in os.environ.items() if name not in (*KEYS, *_LAUNCHED)}
+        own = {name: value for name, value in own.items() if not name.startswith(_LAUNCHER)}
         own |= environment or {}
         words = [*command, "serve", model, "--host", HOST, "--port", str(self.port), *self.arguments]
 

@@ -178,8 +178,8 @@ class GRPOTrainer(TreeTrainer):
             begin, end = end, end + sum(row.count for row in rows)
             parts.append(_Part(rows, begin, end))
         own = list(self._processes.share(parts))
-        passes = -(-len(parts) // self._processes.count) if weights_are_sharded() else min(1, len(parts))
-        return own + [replace(parts[0], counted=0.0)] * (passes - len(own))
+        passes = -(-len(parts) // self._processes.count) if weights_are_sharded() else 1
+        return own + [replace(part, counted=0.0) for part in parts[:1]] * (passes - len(own))
 
     def _learn(self, model: Any, held: _Held, *, first: bool) -> tuple[Any, dict[str, float]]:
         """Compute the gradient of an update, one part after the other; return this process's share of its loss, and what is

@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM itself is installed here"),
 ]
 
+from cotbench.agents.trust import concerns
 from cotbench.baselines.recipes.grpo import batch
 from cotbench.baselines.recipes.grpo.recipe import GRPO, train
 from cotbench.baselines.recipes.grpo.rewards import EpisodeReward, episode_reward
@@ -66,6 +67,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FAKE_VLLM_LOG", str(tmp_path / "told"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
 
     def reward(episode: Episode, outcome: Any, penalty: float) -> EpisodeReward:
         own = episode_reward(episode, outcome, penalty)
@@ -99,6 +101,7 @@ def test_the_server_plays_with_the_weights_in_training(learners: dict[str, Path]
     assert all(one["sampling_gap"] < 1e-3 for one in _learned(tmp_path / "o")) and len(_learned(tmp_path / "o")) == 3
     (serve, started), *rest = _requests(told)
     assert serve == "serve" and started["CUDA_VISIBLE_DEVICES"] == "6,7" and started["RANK"] is None
+    assert started["TORCHELASTIC_USE_AGENT_STORE"] is None
     assert started["VLLM_SERVER_DEV_MODE"] == "1" and "--dtype=float32" in started["flags"]
     # Split dev before the training and after the first and the last update, a batch before each: four sets of weights.
     loads = [body["kwargs"]["weights_path"] for path, body in rest if path == "/collective_rpc"]
@@ -147,6 +150,12 @@ def test_a_server_that_does_not_take_the_weights_stops_the_training(
     with pytest.raises(error, match=message):
         train(config, tmp_path / "o")
     assert _gone(told)
+
+
+def test_arguments_that_a_folder_names_are_confirmed(learners: dict[str, Path]) -> None:
+    assert not concerns(_config(learners["qwen"]).model_dump(mode="json"))
+    found = concerns(_config(learners["qwen"], vllm_args="--middleware x.y").model_dump(mode="json"))
+    assert found == ("vllm_args='--middleware x.y'",)
 
 
 def test_what_cannot_be_served_is_refused(learners: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
