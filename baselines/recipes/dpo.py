@@ -27,7 +27,7 @@ from cotbench.baselines.data.preference_pair import PreferencePair, check_states
 from cotbench.baselines.recipes.dpo_config import DPOConfig
 from cotbench.baselines.recipes.require import require_training
 from cotbench.baselines.recipes.sft import PAPER_FRACTION, masking_of, write_masks
-from cotbench.baselines.recipes.start import check_start
+from cotbench.baselines.recipes.start import check_start, load_start
 from cotbench.baselines.training.batching import TrainingStep, make_steps
 from cotbench.baselines.training.masks import MaskConfig, Masks
 from cotbench.baselines.training.recipe_card import TrainingResult, training_folder, write_begun
@@ -90,15 +90,10 @@ def _train(
 ) -> TrainingResult:
     from cotbench.baselines.training import loop
     from cotbench.baselines.training.dpo_trainer import DPOTrainer
-    from cotbench.baselines.training.lora import LoraOptions
-    from cotbench.baselines.training.model import load_trainable
     from cotbench.baselines.training.pair_rows import PairDataset
 
     loop.set_up_torch(config.threads, config.seed)
-    lora = None
-    if config.lora_rank is not None:
-        lora = LoraOptions(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
-    trainable = load_trainable(config.model, device=config.device, lora=lora, dtype=config.dtype)
+    trainable = load_start(config)
     check_tokenizer(pairs, trainable.chat)
     args = loop.trainer_arguments(config.training, out, trainable.model)
     longest = min(trainable.context, config.max_length or trainable.context)

@@ -44,8 +44,8 @@ from cotbench.baselines.recipes.frodo_config import FrodoConfig
 from cotbench.baselines.recipes.frodo_examples import FrodoData, answerer_weights, frodo_data, writer_weights
 from cotbench.baselines.recipes.frodo_loss import AnswererLoss
 from cotbench.baselines.recipes.require import require_training
-from cotbench.baselines.recipes.sft import base_scores, complete_options, load_start, masking_of, read_data, write_masks
-from cotbench.baselines.recipes.start import check_start
+from cotbench.baselines.recipes.sft import base_scores, complete_options, masking_of, read_data, write_masks
+from cotbench.baselines.recipes.start import check_start, load_start
 from cotbench.baselines.training.batching import TrainingStep, make_steps
 from cotbench.baselines.training.branch_groups import BranchGroup, group_sizes, group_trees, trees_of_groups
 from cotbench.baselines.training.branch_loss import GroupLoss, PairLoss, SigmoidPreference, branch_logprobs

@@ -21,6 +21,7 @@ from cotbench.baselines.data.scored_tasks import check_trainable
 from cotbench.baselines.data.trace_controls import control_traces
 from cotbench.baselines.recipes.require import require_training
 from cotbench.baselines.recipes.sft_config import SFTConfig
+from cotbench.baselines.recipes.start import load_start
 from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, computed_tokens, make_steps
 from cotbench.baselines.training.masks import MaskConfig, Masks
 from cotbench.baselines.training.recipe_card import TrainingResult, data_card, training_folder, write_begun
@@ -115,21 +116,6 @@ def _train(
     dataset = PackedDataset(data.steps, trees, args.world_size, config.loss_normalisation)
     measured = loop.train(trainable, dataset, args, record, out, config.checkpoints, progress, config.ema_decay)
     return TrainingResult(out, len(data.steps), measured, counts["examples"], counts["too_long"])
-
-
-def load_start(config: SFTConfig) -> Any:
-    """Return the model that a training begins with, prepared for training (`TrainableModel`).
-
-    Args:
-        config: the options.
-    """
-    from cotbench.baselines.training.lora import LoraOptions
-    from cotbench.baselines.training.model import load_trainable
-
-    lora = None
-    if config.lora_rank is not None:
-        lora = LoraOptions(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
-    return load_trainable(config.model, device=config.device, lora=lora, dtype=config.dtype)
 
 
 def base_scores(

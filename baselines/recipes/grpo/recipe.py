@@ -15,7 +15,6 @@ What is left out: a critic; a bonus for entropy.
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from pydantic import ValidationError
 
 from cotbench.baselines.recipes.grpo.config import GRPOConfig
 from cotbench.baselines.recipes.require import require_training
+from cotbench.baselines.recipes.start import check_start, load_start
 from cotbench.baselines.training.masks import MaskConfig
 from cotbench.baselines.training.recipe_card import CARD, training_folder, write_begun
 from cotbench.baselines.training.trackers import require_trackers
@@ -98,7 +98,7 @@ def train(config: GRPOConfig, out: Path, *, resume: bool = False, progress: Call
         )
 
     elicitation = elicitation_of(config)
-    check_start(config.model, config.env, elicitation)
+    check_start(config.model, {config.env: elicitation.fingerprint})
     plan, dev = train_plan(config, elicitation), dev_plan(config, elicitation)
     plan.entry.require()
     tasks = digest(plan.tasks)
@@ -134,17 +134,12 @@ def _train(
     from cotbench.baselines.recipes.grpo.rollouts import Player, TaskBatch, task_batches
     from cotbench.baselines.recipes.grpo.trainer import GRPOTrainer, UpdateDataset
     from cotbench.baselines.training import loop
-    from cotbench.baselines.training.lora import LoraOptions
-    from cotbench.baselines.training.model import load_trainable
     from cotbench.baselines.training.processes import Processes
     from cotbench.baselines.training.signal_hold import SignalHold
     from cotbench.baselines.training.trainer import steps_at
 
     loop.set_up_torch(config.threads, config.seed)
-    lora = None
-    if config.lora_rank is not None:
-        lora = LoraOptions(config.lora_rank, config.lora_alpha, 0.0, config.lora_targets)
-    trainable = load_trainable(config.model, device=config.device, lora=lora, dtype=config.dtype)
+    trainable = load_start(config)
     args = loop.trainer_arguments(config.training, out, trainable.model)
     processes = Processes(args.world_size)
     chat = trainable.chat.with_tags(elicitation.tags)
@@ -285,31 +280,6 @@ def elicitation_of(config: GRPOConfig) -> Elicitation:
     return found
 
 
-def check_start(model: str, env: str, elicitation: Elicitation) -> None:
-    """Refuse to begin with a checkpoint that was trained for another elicitation.
-
-    Args:
-        model: what is begun with; only a folder with a training's card is looked at.
-        env: the environment.
-        elicitation: how it is played.
-
-    Raises:
-        UsageError: the checkpoint was trained for another one.
-    """
-    path = Path(model).expanduser() / CARD
-    if not path.is_file():
-        return
-    try:
-        trained = dict(json.loads(path.read_text("utf-8"))["elicitations"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is damaged: begin with another checkpoint") from error
-    if env in trained and trained[env] != elicitation.fingerprint:
-        raise UsageError(
-            f"{model} was trained for another elicitation of {env} ({trained[env]}, not {elicitation.fingerprint}): give the "
-            "elicitation options of that training"
-        )
-
-
 def copy_model(checkpoint: Path, out: Path) -> None:
     """Copy a checkpoint's model, without the state of its training.
 
@@ -368,12 +338,13 @@ PRESETS = {
         {"updates": 200, "groups": 32},
     ),
     "tiny": Preset(
-        "50 batches of 4 groups of 8 episodes of at most 15 steps, learning rate 2e-4",
+        "40 batches of 4 groups of 8 episodes of at most 15 steps, learning rate 6e-4, falling (cosine)",
         {
-            "updates": 50,
+            "updates": 40,
             "groups": 4,
             "max_episode_steps": 15,
-            "learning_rate": 2e-4,
+            "learning_rate": 6e-4,
+            "lr_schedule": "cosine",
             "betas": (0.9, 0.95),
             "dev_episodes": 60,
         },

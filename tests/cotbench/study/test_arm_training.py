@@ -78,7 +78,7 @@ def test_options_of_learning_are_for_arms_that_begin_with_the_studys_model() -> 
     assert (sft.learning_rate, sft.epochs, sft.max_tokens_per_forward) == (0.003, 1.0, 2048)
     for arm in (dpo, grpo, frodo):
         assert arm.learning_rate != 0.003 and arm.max_tokens_per_forward == 2048
-    assert dpo.batch_size == 4 and grpo.updates == 50  # The arm's own options, and the preset's.
+    assert dpo.batch_size == 4 and grpo.updates == 40  # The arm's own options, and the preset's.
 
 
 def test_each_arm_begins_from_the_first_arm_of_the_recipe() -> None:

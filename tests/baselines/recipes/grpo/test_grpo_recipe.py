@@ -17,9 +17,10 @@ pytestmark = needs_hf
 from cotbench.baselines.recipes.grpo import batch, dev_check, rollouts
 from cotbench.baselines.recipes.grpo.dev_check import best_step, checks_since_best
 from cotbench.baselines.recipes.grpo.policy import EnginePolicy
-from cotbench.baselines.recipes.grpo.recipe import GRPO, GRPO_PLUS, check_start, elicitation_of, train
+from cotbench.baselines.recipes.grpo.recipe import GRPO, GRPO_PLUS, elicitation_of, train
 from cotbench.baselines.recipes.grpo.rewards import EpisodeReward, episode_reward
 from cotbench.baselines.recipes.grpo.rollouts import task_batches
+from cotbench.baselines.recipes.start import check_start
 from cotbench.baselines.training.model import load_trainable
 from cotbench.errors import CotbenchError, UsageError
 from cotbench.prompting.elicitation import Elicitation
@@ -209,13 +210,13 @@ def test_bad_input_is_an_error_of_one_line(
 def test_a_start_checkpoint_of_another_elicitation_is_refused(tmp_path: Path) -> None:
     usual, other = Elicitation.for_env(ENV), Elicitation.for_env(ENV, trace_tokens=8)
     (tmp_path / "recipe.json").write_text(json.dumps({"elicitations": {ENV: other.fingerprint}}))
-    check_start(str(tmp_path), ENV, other)
-    check_start(str(tmp_path), "scienceworld", usual)
+    check_start(str(tmp_path), {ENV: other.fingerprint})
+    check_start(str(tmp_path), {"scienceworld": usual.fingerprint})
     with pytest.raises(UsageError, match="was trained for another elicitation"):
-        check_start(str(tmp_path), ENV, usual)
+        check_start(str(tmp_path), {ENV: usual.fingerprint})
     (tmp_path / "recipe.json").write_text("{}")
     with pytest.raises(UsageError, match="is damaged"):
-        check_start(str(tmp_path), ENV, usual)
+        check_start(str(tmp_path), {ENV: usual.fingerprint})
 
 
 def test_grpo_plus_is_grpo_with_the_papers_fraction() -> None:
