@@ -32,6 +32,7 @@ class ModelServer(FakeServer):
     adapters: bool = False
     stale: bool = False
     refuse: bool = False
+    tokenizer: Any = None
     loaded: dict[str, Any] = field(default_factory=dict)
     one: threading.Lock = field(default_factory=threading.Lock)
 
@@ -40,6 +41,7 @@ class ModelServer(FakeServer):
         from cotbench.agents.hf import loading
 
         self.loaded[name] = loading.load(folder, device="cpu", dtype="float32", attn=None, adapter=adapter)
+        self.tokenizer = self.tokenizer or self.loaded[name].tokenizer  # Weights that are reloaded come without one.
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Answer a request."""
@@ -76,7 +78,7 @@ class ModelServer(FakeServer):
         if body["model"] not in self.loaded or "messages" in body:
             return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
         loaded = self.loaded[body["model"]]
-        prompt = body["prompt"] if isinstance(body["prompt"], list) else loaded.tokenizer.encode(body["prompt"])
+        prompt = body["prompt"] if isinstance(body["prompt"], list) else self.tokenizer.encode(body["prompt"])
         draw = torch.Generator().manual_seed(body.get("seed", 0))
         stops, ids, scores, text, told = body.get("stop") or [], list(prompt), [], "", None
         finish = "length"
@@ -87,11 +89,11 @@ class ModelServer(FakeServer):
                 next_id = int(chances.argmax() if greedy else torch.multinomial(chances.exp(), 1, generator=draw))
                 ids.append(next_id)
                 scores.append(float(chances[next_id]))
-                if next_id == loaded.tokenizer.eos_token_id:
+                if next_id == self.tokenizer.eos_token_id:
                     finish = "stop"
                     break
                 new = ids[len(prompt) :]
-                text = loaded.tokenizer.decode(new, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+                text = self.tokenizer.decode(new, skip_special_tokens=False, clean_up_tokenization_spaces=False)
                 told = next((stop for stop in stops if stop in text), None)
                 if told is not None:
                     text, finish = text[: text.index(told)], "stop"
