@@ -43,6 +43,9 @@ TINY = "tiny"
 TINY_COT = "tiny-cot"
 """`tiny` after recipe `sft`, preset `tiny`: it wins games when it reasons; it comes with the package too."""
 
+SMALL = frozenset((TINY, TINY_COT))
+"""Models so small that a second thread gains less than it costs in waiting, most of all beside other work."""
+
 _SMOLLM2_SHA256: Mapping[str, str] = {
     "chat_template.jinja": "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788",
     "config.json": "1c7263a3dbb15140aea7c537fd572dfcb8369017af31c6a1d0ee33eccbd62667",
