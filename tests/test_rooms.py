@@ -17,7 +17,7 @@ GROUND = frozenset(
     {
         *("errors", "failure", "registry", "plugins", "flags", "lazy_exports", "child_process", "child_main", "file_lock"),
         *("paper", "server_url", "proxy", "json_text", "bounds", "parent_death", "paragraph", "printable", "text_table"),
-        *("notebook", "status_line", "callable_package", "installation"),
+        *("notebook", "status_line", "callable_package", "installation", "openmp"),
     }
 )
 LAYERS = (

@@ -5,6 +5,7 @@ text.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -149,6 +150,8 @@ def make_examples(
     context: int,
     longest: int | None = None,
     bare: bool = False,
+    prompt_share: float = 0.0,
+    seed: int = 0,
 ) -> Examples:
     """Return an example for each decision that has a trace.
 
@@ -160,6 +163,8 @@ def make_examples(
         longest: tokens of the longest example that is kept; default: `context`.
         bare: whether an answer is the action alone, as in mode prompt, and no past trace is shown. The decisions are the same,
             for one without a trace may be a deliberate mistake; they are all where a demonstration has no trace at all.
+        prompt_share: share of the decisions that are bare where `bare` is false.
+        seed: of the choice of that share.
 
     Raises:
         UsageError: prompts list the admissible actions, and these are not known of a demonstration.
@@ -176,9 +181,10 @@ def make_examples(
             if not trace and not (bare and untraced):
                 without += 1
                 continue
-            mode: Mode = "prompt" if bare else "cot"
+            at_once = bare or in_prompt_share(example_id(task, step, take), prompt_share, seed)
+            mode: Mode = "prompt" if at_once else "cot"
             state = demonstration.dialogue(step)
-            if bare:
+            if at_once:
                 state = replace(state, traces=(None,) * step)
             listed = admissible[step] if admissible else None
             query = Query(task, demonstration.env, task, step, mode, state, elicited, admissible_actions=listed)
@@ -187,7 +193,7 @@ def make_examples(
             except ContextOverflowError:
                 too_long.append(example_id(task, step, take))
                 continue
-            pieces = answer_pieces(chat, None if bare else trace, action, ended=True)
+            pieces = answer_pieces(chat, None if at_once else trace, action, ended=True)
             example = _put_together(task, step, take, prompt, pieces)
             if len(example.ids) > (longest or context):
                 too_long.append(example.id)
@@ -222,6 +228,17 @@ def example_id(task: str, step: int, take: int = 0) -> str:
         take: how many demonstrations of the same task came before.
     """
     return f"{task}{f'@{take}' if take else ''}#{step}"
+
+
+def in_prompt_share(id_: str, share: float, seed: int) -> bool:
+    """Tell whether a decision is trained in mode prompt; a larger share holds all that a smaller one holds.
+
+    Args:
+        id_: the decision's identifier, as `example_id` makes it.
+        share: share of all decisions that are, from 0 to 1.
+        seed: of the choice.
+    """
+    return share > 0 and random.Random(f"cotbench-prompt-{seed}-{id_}").random() < share
 
 
 def _put_together(task: str, step: int, take: int, prompt: Sequence[int], pieces: Sequence[tuple[Label, list[int]]]) -> Example:

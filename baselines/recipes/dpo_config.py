@@ -23,6 +23,7 @@ class DPOConfig(SFTConfig):
         min_length=1, description="preference pairs: a folder of cotbench pairs, or a .jsonl file; may be repeated"
     )
     traces: Annotated[Literal["own"], Flag(hidden=True)] = Field("own", description="always own")
+    prompt_share: Annotated[Literal[0], Flag(hidden=True)] = Field(0, description="always 0: pairs are of reasoned answers")
     match_compute: Annotated[Literal[False], Flag(hidden=True)] = Field(False, description="always False")
     epochs: Annotated[float, Flag(panel=OPTIMISATION)] = Field(1, gt=0, description="training epochs")
     learning_rate: Annotated[float, Flag(names=("--lr",), panel=OPTIMISATION)] = Field(

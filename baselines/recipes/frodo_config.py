@@ -57,8 +57,10 @@ class FrodoConfig(SFTConfig):
 
     @model_validator(mode="after")
     def _applicable(self) -> Self:
-        if self.traces != "own" or self.match_compute:
-            raise UsageError("recipe frodo is trained on own traces and counterfactual ones: omit --traces and --match-compute")
+        if self.traces != "own" or self.match_compute or self.prompt_share:
+            raise UsageError(
+                "recipe frodo is trained on own traces and counterfactual ones: omit --traces, --match-compute and --prompt-share"
+            )
         if self.trace_weight != 1:
             raise UsageError(f"trace_weight={self.trace_weight:g}: in recipe frodo no loss is over trace and action: omit it")
         if self.mask_fraction and self.action_weight:

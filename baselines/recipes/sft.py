@@ -106,7 +106,7 @@ def _train(
 
     scores = partial(base_scores, config, trainable, elicitations)
     data = make_training_data(config, demonstrations, elicitations, trainable, processes=args.world_size, scores=scores)
-    counts = _counts(data.examples)
+    counts = _counts(data.examples, config)
     record = {**record, "base": trainable.description, "examples": counts, "steps": len(data.steps)}
     write_begun(out, record)
     if args.process_index == 0:
@@ -158,13 +158,14 @@ def read_data(path: str) -> list[Demonstration]:
     return tiny_demonstrations() if path == TINY_DATA else read_demonstrations(Path(path))
 
 
-def _counts(examples: Examples) -> dict[str, int]:
+def _counts(examples: Examples, config: SFTConfig) -> dict[str, int]:
     return {
         "examples": len(examples.flat),
         "too_long": len(examples.too_long),
         "shortened": examples.shortened,
         "without_trace": examples.without_trace,
         "beyond_budget": examples.beyond_budget,
+        **({"prompt_mode": sum(not one.part("trace") for one in examples.flat)} if config.prompt_share else {}),
     }
 
 
@@ -194,7 +195,7 @@ def make_training_data(
     longest = min(trainable.context, config.max_length or trainable.context)
     make = partial(make_examples, chat=trainable.chat, elicitation=elicitations, context=trainable.context, longest=longest)
     controlled = control_traces(demonstrations, config.traces, trainable.chat, config.seed)
-    examples = make(controlled, bare=config.traces == "none")
+    examples = make(controlled, bare=config.traces == "none", prompt_share=config.prompt_share, seed=config.seed)
     if not examples.episodes:
         raise UsageError(
             f"no example is left of {len(demonstrations)} demonstrations: {len(examples.too_long)} decisions are longer than "
@@ -212,7 +213,7 @@ def make_training_data(
     )
     sizes = _sizes(examples, config.unit)
     if config.match_compute and config.traces != "own":
-        own = _sizes(make(demonstrations), config.unit)
+        own = _sizes(make(demonstrations, prompt_share=config.prompt_share, seed=config.seed), config.unit)
         steps = schedule(sizes, compute=computed_tokens(schedule(own, max_steps=config.max_steps), own))
     else:
         steps = schedule(sizes, max_steps=config.max_steps)
@@ -265,8 +266,8 @@ def complete_options(options: dict[str, Any]) -> dict[str, Any]:
 def _cost(config: SFTConfig, sizes: TokenSizes, episodes: int) -> float:
     """Return about how many tokens go through the model: an episode as one tree, or its decisions one by one."""
     turns = sizes.expert_steps
-    bare = config.traces == "none" and not config.match_compute
-    answer = sizes.answer * (_ACTION_SHARE if bare else 1)
+    bare = 1.0 if config.traces == "none" and not config.match_compute else config.prompt_share
+    answer = sizes.answer * (1 - bare + bare * _ACTION_SHARE)
     if config.unit == "episode":
         each = (sizes.first_prompt + turns * (sizes.step + answer)) / turns
     else:
@@ -286,7 +287,7 @@ def masking_of(config: SFTConfig) -> Masking:
 def _paper_row(config: SFTConfig) -> str | None:
     """Return the row of the paper's tables: SFT without masks, SFT+ with its own."""
     masking = masking_of(config)
-    if config.traces != "own" or config.trace_weight != 1 or not masking.usual:
+    if config.traces != "own" or config.prompt_share or config.trace_weight != 1 or not masking.usual:
         return None
     if masking.fraction == 0:
         return "SFT"

@@ -5,15 +5,15 @@ gives a value.
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from cotbench.baselines.data.trace_controls import TraceControl
 from cotbench.baselines.training.batching import ExampleUnit
 from cotbench.baselines.training.masks import MaskConfig
 from cotbench.baselines.training.options import LRSchedule, TrainingDtype, TrainingOptions
-from cotbench.errors import UnknownNameError
+from cotbench.errors import UnknownNameError, UsageError
 from cotbench.flags import ELICITATION, EXECUTION, MODEL, OPTIMISATION, Flag
 from cotbench.prompting.elicitation import Elicitation
 
@@ -36,6 +36,14 @@ class SFTConfig(MaskConfig):
         "own",
         description="traces to train on. own; none: actions only; shuffled: the trace of another task and action; "
         "filler: as many dots as the own trace has tokens. All but own are control arms with known outcomes",
+    )
+    # Left out of dumps at 0: a training without it is the training that it was before the option existed.
+    prompt_share: Annotated[float, Flag(panel=MODEL)] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the decisions that are trained in prompt mode: the action alone, as prompt mode asks for it",
+        exclude_if=lambda value: value == 0,
     )
     epochs: Annotated[float, Flag(panel=OPTIMISATION)] = Field(5, gt=0, description="training epochs")
     max_steps: Annotated[int | None, Flag(panel=OPTIMISATION, default="follows from --epochs")] = Field(
@@ -113,6 +121,15 @@ class SFTConfig(MaskConfig):
         if isinstance(value, str) and value not in get_args(TraceControl):
             raise UnknownNameError("traces", value, get_args(TraceControl))
         return value
+
+    @model_validator(mode="after")
+    def _some_with_traces(self) -> Self:
+        if self.prompt_share and self.traces == "none":
+            raise UsageError(
+                f"prompt_share={self.prompt_share:g} with traces=none: every decision is trained in prompt mode already; "
+                "omit --prompt-share"
+            )
+        return self
 
     @property
     def training(self) -> TrainingOptions:

@@ -199,12 +199,17 @@ def printable_text(value: object) -> object:
 
 def _policy(style: str, script: str) -> str:
     """Return the page's content security policy: its own style and script, by their hashes, and nothing else."""
-
-    def hashed(text: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" if text else "'none'"
-
-    allowed = f"style-src {hashed(style)}; script-src {hashed(script)}; img-src data:"
+    allowed = f"style-src {_policy_source(style)}; script-src {_policy_source(script)}; img-src data:"
     return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def script_source() -> str:
+    """Return how a content security policy names the script of a report's page: by its hash."""
+    return _policy_source(_asset("browser.js"))
+
+
+def _policy_source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" if text else "'none'"
 
 
 def _asset(name: str) -> str:

@@ -1,11 +1,12 @@
 """The application, and the server that runs it. Invariant: it answers to this machine's own names alone, only reads, and gives
-no file of the folder: pages are made of what was read from it.
+no file of the folder but those of a study's report (`report_files`): pages are made of what was read from it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -24,6 +25,7 @@ from cotbench.view import pages
 from cotbench.view.assets import assets
 from cotbench.view.library import Library
 from cotbench.view.query import FIELDS
+from cotbench.view.report_files import report_response, split_address
 from cotbench.view.run_page import RunPages
 from cotbench.web.asset import FOREVER
 from cotbench.web.guard import HEADERS, POLICY, Guard
@@ -74,10 +76,15 @@ class View:
         listing = self._library.listing()
         with self._library.lock:
             study = self._library.study(name)
-            status = study.status()
+            status = replace(study.status(), folder=name)
         inside = [run for run in listing.runs if name == "." or run.folder.startswith(f"{name}/")]
         path = str(study.folder)
         return tagged(request, pages.study_page(status, sorted(inside, key=lambda run: run.folder), path))
+
+    def report(self, request: Request) -> Response:
+        """Answer with a file of a study's report."""
+        name, file = split_address(request.path_params["path"])
+        return report_response(self._library.study(name).folder, file)
 
     def compare(self, request: Request) -> Response:
         """Answer with the comparison of two runs."""
@@ -131,6 +138,7 @@ def create_app(library: Library) -> ASGIApp:
         "/run": view.run,
         "/live": view.live,
         "/study": view.study,
+        "/report/{path:path}": view.report,
         "/compare": view.compare,
         "/static/{filename}": view.asset,
     }

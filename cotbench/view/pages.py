@@ -40,6 +40,11 @@ def study_address(folder: str) -> str:
     return f"/study?{urlencode({'folder': folder})}"
 
 
+def report_address(folder: str) -> str:
+    """Return the address of the report of a study."""
+    return "/report/" + ("" if folder == "." else quote(f"{folder}/")) + "index.html"
+
+
 def step_address(folder: str, task: str, mode: str) -> str:
     """Return the address of an episode in a run's page; `browser.js` reads what stands after the `#`."""
     return f"{run_address(folder)}#{urlencode({'run': folder, 'task': task, 'mode': mode, 'step': '0'}, quote_via=quote)}"
@@ -183,6 +188,7 @@ def _environment() -> Any:
         "asset": lambda name: f"/static/{assets()[name].filename}",
         "run_address": run_address,
         "study_address": study_address,
+        "report_address": report_address,
         "step_address": step_address,
         "rate": _rate,
         "names": NAMES,

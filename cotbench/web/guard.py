@@ -1,5 +1,5 @@
-"""The outermost layer of a server: hosts, origins, headers. Invariant: no answer leaves without the headers below; a request to
-another host, or sent by another site's page, reaches no route; an error message is one line.
+"""The outermost layer of a server: hosts, origins, headers. Invariant: no answer leaves without the headers below, or its own
+of their names; a request to another host, or sent by another site's page, reaches no route; an error message is one line.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Guard:
         answers: whether the server answers to a Host header.
         refuse: makes the answer to a request that is refused.
         elsewhere: what to do instead of sending a form of another site.
-        headers: of every answer.
+        headers: of every answer that has no others of these names.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Guard:
                 begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
-                    headers[name] = value
+                    headers.setdefault(name, value)
                 headers.setdefault("Cache-Control", "no-store")
             elif head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}

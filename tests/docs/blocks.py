@@ -4,6 +4,7 @@ not run says why.
 - ```` ```bash ```` holds commands, ```` ```python ```` a script; with `title="FILE"` any block is a file that the reader saves.
 - A page begins with `<!-- page: default -->` or `<!-- page: slow, needs MODULE, MODULE -->`: which suite runs its blocks, from
   top to bottom, in one folder. A page without it has no block to run.
+- `<!-- sizes: --episodes 300 = 40; --states 60 = 12 -->`: with what smaller numbers its commands are run here.
 - `<!-- file: NAME -->` puts a file or folder of `examples/` into that folder first.
 - `<!-- block: skip, REASON -->` before a block: it is not run; its commands are parsed all the same.
 - `<!-- example: FILE -->` stands for the block that holds a file of `examples/`, under its name.
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +31,7 @@ _FENCE = re.compile(
 )
 _EXAMPLE = re.compile(r"^<!-- example: ([\w.]+) -->$", re.MULTILINE)
 _PAGE = re.compile(r"^<!-- page: (default|slow)(?:, needs ([\w, ]+))? -->$", re.MULTILINE)
+_SIZES = re.compile(r"^<!-- sizes: (.+) -->$", re.MULTILINE)
 _FILE = re.compile(r"^<!-- file: ([\w./]+) -->$", re.MULTILINE)
 
 
@@ -105,11 +108,13 @@ class PageSetting:
         suite: "default", "slow", or empty where the page has nothing to run.
         needs: modules without which it cannot be run.
         files: files and folders of `examples/` that lie where it is run.
+        sizes: option with its number, as its commands have it -> as they are run.
     """
 
     suite: str
     needs: tuple[str, ...]
     files: tuple[Path, ...]
+    sizes: Mapping[str, str]
 
 
 def setting_of(page: Path) -> PageSetting:
@@ -118,4 +123,20 @@ def setting_of(page: Path) -> PageSetting:
     found = _PAGE.search(text)
     needs = tuple(name.strip() for name in (found[2] or "").split(",") if name.strip()) if found else ()
     files = tuple(ROOT / "examples" / one[1] for one in _FILE.finditer(text))
-    return PageSetting(found[1] if found else "", needs, files)
+    pairs = (one.strip().partition(" = ") for line in _SIZES.findall(text) for one in line.split(";"))
+    sizes = {given: f"{given.split()[0]} {smaller}" for given, _, smaller in pairs}
+    return PageSetting(found[1] if found else "", needs, files, sizes)
+
+
+def resized(block: Block, sizes: Mapping[str, str]) -> Block:
+    """Return a block of commands with other sizes.
+
+    Args:
+        block: the block.
+        sizes: as a page's setting has them.
+    """
+    text = block.text
+    if block.language == "bash":
+        for given, smaller in sizes.items():
+            text = re.sub(rf"(?<!\S){re.escape(given)}(?!\S)", smaller, text)
+    return replace(block, text=text)

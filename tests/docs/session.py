@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from tests.docs.blocks import Block, read_blocks, setting_of
+from tests.docs.blocks import Block, read_blocks, resized, setting_of
 
 _WORKER = textwrap.dedent(
     """
@@ -130,7 +130,8 @@ def play_page(session: Session, page: Path, folder: Path) -> list[tuple[Block, s
         page: the page.
         folder: a new folder for it.
     """
-    for path in setting_of(page).files:
+    setting = setting_of(page)
+    for path in setting.files:
         (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
     printed, found = Printed("", ""), []
     for block in read_blocks(page):
@@ -139,7 +140,7 @@ def play_page(session: Session, page: Path, folder: Path) -> list[tuple[Block, s
         elif block.title:
             (folder / block.title).write_text(block.text, "utf-8")
         elif block.is_run:
-            printed = session.run(block, folder)
+            printed = session.run(resized(block, setting.sizes), folder)
     return found
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from cotbench.cli.app import COMMANDS
 from tests.docs import blocks
-from tests.docs.blocks import DOCS, EXAMPLES, FILES, ROOT, RUN, read_blocks, setting_of
+from tests.docs.blocks import DOCS, EXAMPLES, FILES, ROOT, RUN, read_blocks, resized, setting_of
 from tests.docs.command_lines import check_command, command_lines
 from tests.docs.session import Session, play_page
 
@@ -75,6 +75,16 @@ def test_every_block_is_run_or_says_why_not() -> None:
             assert block.title or block.language not in ("toml", "json", "yaml"), f"{place}: what file is it?"
         if any(block.is_run for block in found):
             assert setting_of(DOCS / name).suite, f"{name} has blocks to run: which suite runs them?"
+
+
+def test_a_page_that_is_run_with_other_sizes_has_them_and_prints_nothing_of_them() -> None:
+    for name in _NAMES:
+        sizes, found = setting_of(DOCS / name).sizes, read_blocks(DOCS / name)
+        for given, smaller in sizes.items():
+            option, number = smaller.split()
+            assert given.split()[0] == option and 0 < int(number) < int(given.split()[1]), f"{name}: {given} = {number}"
+            changed = [block for block in found if block.is_run and resized(block, {given: smaller}).text != block.text]
+            assert changed and not any(block.is_output for block in found), f"{name}: no command has {given}"
 
 
 @pytest.mark.parametrize("name", [*_DIRECT, *(f"docs/{name}" for name in _NAMES)])

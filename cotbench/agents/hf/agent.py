@@ -14,6 +14,7 @@ from cotbench.agents.hf import loading
 from cotbench.agents.hf.attention import ATTENTION
 from cotbench.agents.hf.attention_probe import cache_policy, try_install_attention
 from cotbench.agents.hf.batched_forward import open_pool
+from cotbench.agents.hf.bundled import SMALL
 from cotbench.agents.hf.engine import Engine, EngineLimits
 from cotbench.agents.hf.lanes import Key
 from cotbench.agents.hf.pretrained import require_transformers
@@ -70,7 +71,7 @@ class HFAgent:
         adapter: a LoRA adapter: folder or hub name.
         quantize: "4bit" or "8bit", with bitsandbytes.
         context: the longest prompt and answer together, in tokens; default: what the model's configuration says.
-        threads: torch's threads; default: torch's own choice.
+        threads: torch's threads; default: torch's own choice, but one for `tiny` and `tiny-cot`, until the agent is closed.
         cache_gb: gigabytes for KV caches; default: a quarter of the free memory, or 80 % of a GPU's. What does not fit is
             computed again when it is needed.
         drafts: whether to draft tokens by prompt lookup, to get several out of one forward pass; the answers are the same.
@@ -79,6 +80,9 @@ class HFAgent:
 
     uses_elicitation = True
     scores_actions = True
+
+    _former_threads: int | None = None
+    """Torch's threads before this agent chose one; None where it did not."""
 
     def __init__(
         self,
@@ -96,11 +100,14 @@ class HFAgent:
         drafts: bool | None = None,
     ) -> None:
         require_transformers()
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(max(1, threads))
         _check_options(context, cache_gb)
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(max(1, threads))
+        elif model in SMALL and torch.get_num_threads() > 1:
+            self._former_threads = torch.get_num_threads()
+            torch.set_num_threads(1)
         loaded = loading.load(
             model,
             device=device,
@@ -240,10 +247,15 @@ class HFAgent:
         self._release_model()
 
     def close(self) -> None:
-        """Drop the KV caches and the model."""
+        """Drop the KV caches and the model; torch has its own choice of threads again where the agent had made another."""
         if self._model is not None:
             self.clear_cache()
         self._model = None
+        if self._former_threads is not None:
+            import torch
+
+            torch.set_num_threads(self._former_threads)
+            self._former_threads = None
 
     def submit(self, key: Key, query: Query) -> None:
         """Take a query in; `collect` returns its decision, under the key."""

@@ -41,7 +41,10 @@ TINY = "tiny"
 """A model of two million parameters that has read ALFWorld's language; it comes with the package."""
 
 TINY_COT = "tiny-cot"
-"""`tiny` after recipe `sft`, preset `tiny`: it wins games when it reasons; it comes with the package too."""
+"""`tiny` after recipe `sft`, the last part of it with some decisions in prompt mode: it wins games in both modes."""
+
+SMALL = frozenset((TINY, TINY_COT))
+"""Models so small that a second thread gains less than it costs in waiting, most of all beside other work."""
 
 _SMOLLM2_SHA256: Mapping[str, str] = {
     "chat_template.jinja": "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788",

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from cotbench.agents.hf.model_files import ADAPTER, require_safetensors, snapshot_folder
 from cotbench.errors import AgentError, MissingExtraError
+from cotbench.openmp import wait_passively
 
 _OWN_CODE = ("trust_remote_code", "custom code")
 """Marks of transformers' error for a model that needs code of its own."""
@@ -26,10 +27,11 @@ _T = TypeVar("_T")
 
 
 def require_transformers() -> None:
-    """Fail in one line when the extra is not installed."""
+    """Fail in one line when the extra is not installed; else choose how torch's threads wait, before it is imported."""
     for package in ("torch", "transformers"):
         if find_spec(package) is None:
             raise MissingExtraError("an hf: agent", "hf")
+    wait_passively()
 
 
 def load_config(source: str, revision: str | None = None) -> Any:

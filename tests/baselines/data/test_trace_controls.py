@@ -1,6 +1,7 @@
 """Control traces: the same states and actions, other traces."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -8,15 +9,20 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
+from cotbench.agents.hf.agent import HFAgent
 from cotbench.agents.hf.tokenizer import load_tokenizer
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.examples import make_examples
 from cotbench.baselines.data.trace_controls import TraceControl, control_traces, filler
+from cotbench.baselines.recipes.sft import SFT
+from cotbench.baselines.recipes.sft_config import SFTConfig
 from cotbench.baselines.training.batching import computed_tokens, make_steps
 from cotbench.envs import Instructions
+from cotbench.envs.registry import env_entry
 from cotbench.errors import UsageError
 from cotbench.prompting.elicitation import Elicitation
+from cotbench.prompting.query import Query
 from tests import tiny_models
 
 
@@ -119,3 +125,51 @@ def test_matched_compute_and_a_number_of_steps() -> None:
         assert len(steps) == count
     plain = make_steps(short, epochs=2, **usual)  # type: ignore[arg-type]
     assert [step.parts for step in make_steps(short, epochs=9, max_steps=len(plain), **usual)] == [step.parts for step in plain]  # type: ignore[arg-type]
+
+
+def test_a_share_of_the_decisions_is_trained_in_prompt_mode(chat: Chat) -> None:
+    given, asked = played(tasks=60), {"": Elicitation(history="traces")}
+    make = partial(make_examples, given, chat, asked, context=4096)
+    reasoned, bare = ({one.id: one for one in made.flat} for made in (make(), make(bare=True)))
+    before: set[str] = set()
+    for share in (0.0, 0.2, 0.5, 0.9, 1.0):
+        found = make(prompt_share=share)
+        assert (len(found.flat), found.without_trace) == (240, 60)
+        chosen = {one.id for one in found.flat if one == bare[one.id]}
+        assert all(one == reasoned[one.id] for one in found.flat if one.id not in chosen)
+        assert before <= chosen and abs(len(chosen) - share * 240) <= 30, share
+        before = chosen
+    halves = [{one.id for one in make(prompt_share=0.5, seed=seed).flat if not one.part("trace")} for seed in (0, 1, 0)]
+    assert halves[0] == halves[2] != halves[1]
+    fewer = make_examples(given[:7], chat, asked, context=4096, prompt_share=0.5)
+    assert {one.id for one in fewer.flat if not one.part("trace")} == {
+        one for one in halves[0] if one.split("#")[0] in {f"t{task}" for task in range(7)}
+    }
+
+
+def test_what_is_trained_in_prompt_mode_is_what_prompt_mode_computes() -> None:
+    agent = HFAgent("tiny", device="cpu")
+    (one,) = (one for one in played(tasks=1))
+    query = Query("e", "", "t0", 1, "prompt", one.dialogue(1), Elicitation(), return_tokens=True)
+    (decision,) = agent.decide([query])
+    assert decision.format_ok and decision.tokens is not None
+    actions = (one.actions[0], decision.action, *one.actions[2:])
+    answered = one.model_copy(update={"actions": actions})
+    examples = make_examples([answered], agent._chat, {"": Elicitation()}, context=4096, prompt_share=1.0)
+    example = next(found for found in examples.flat if found.step == 1)
+    computed = (*decision.tokens.prompt_ids, *decision.tokens.completion_ids)
+    assert example.ids[: len(computed)] == computed and len(example.ids) - len(computed) <= 2
+    agent.close()
+
+
+def test_prompt_share_is_an_option_of_sft_that_leaves_other_trainings_as_they_were() -> None:
+    options = {"model": "tiny", "data": ("tiny",)}
+    assert "prompt_share" not in SFTConfig(**options).model_dump()
+    assert SFTConfig(**options, prompt_share=0.2).model_dump()["prompt_share"] == 0.2
+    with pytest.raises(UsageError, match=r"prompt_share=0.2 with traces=none.*omit --prompt-share"):
+        SFTConfig(**options, prompt_share=0.2, traces="none")
+    usual, some = (
+        SFT.cost(SFTConfig(**options, prompt_share=share), env_entry("alfworld-gen").sizes, 100) for share in (0, 0.5)
+    )
+    assert some < usual
+    assert SFT.paper_row(SFTConfig(**options)) == "SFT" and SFT.paper_row(SFTConfig(**options, prompt_share=0.2)) is None

@@ -161,14 +161,18 @@ def test_the_base_in_the_package(tmp_path: Path) -> None:
         assert all(bool(step.decision.trace) == (mode == "cot") for step in steps)
 
 
-def test_the_taught_model_in_the_package_wins_when_it_reasons(tmp_path: Path) -> None:
+def test_the_taught_model_in_the_package_wins_in_both_modes(tmp_path: Path) -> None:
     card = _card(tiny_folder(TINY_COT))
-    assert card["recipe"] == "sft" and card["config"]["model"] == "tiny" and card["config"]["data"] == ["tiny"]
-    assert card["base"]["weights_sha256"] == list_files(tiny_folder()).weights_sha256
+    first = card["base"]["recipe"]
+    for stage in (first, card):
+        assert stage["recipe"] == "sft" and stage["config"]["data"] == ["tiny"]
+    assert first["config"]["model"] == "tiny" and card["config"]["prompt_share"] == 0.2
+    assert first["base"]["weights_sha256"] == list_files(tiny_folder()).weights_sha256
     agent = make_agent("hf:tiny-cot?threads=1&device=cpu")
-    config = RunConfig(agent="hf:tiny-cot", mode="cot", episodes=6, max_steps=15)
+    config = RunConfig(agent="hf:tiny-cot", mode="both", episodes=12, max_steps=12)
     outcome = run(config, out=tmp_path / "run", agent=agent)
-    assert sum(episode.success for episode in outcome.records) >= 1
+    for mode in MODES:
+        assert sum(episode.success for episode in outcome.records if episode.mode == mode) >= 1
 
 
 def _card(folder: Path) -> dict[str, Any]:

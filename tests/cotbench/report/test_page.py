@@ -18,7 +18,7 @@ from cotbench.report.cells import csv_text, estimate_text, render_table
 from cotbench.report.colours import DARK, LIGHT, STEPS, others_of, styles
 from cotbench.report.drawing import figure_pdf, panel_svgs
 from cotbench.report.folding import fold_table
-from cotbench.report.html import PAGE_BYTES, write_report
+from cotbench.report.html import PAGE_BYTES, script_source, write_report
 from cotbench.report.latex import latex_escape, latex_table
 from cotbench.report.page import BrowsedRun, Card, Figure, Line, Page, Panel, Section, Table
 from cotbench.report.typography import typeset, typeset_name
@@ -92,6 +92,7 @@ def test_the_policy_allows_this_style_and_this_script_alone(read: Read) -> None:
 
     assert policy.startswith("default-src 'none'; ")
     assert f"style-src {hashed(read.styles[0])};" in policy and f"script-src {hashed(read.scripts[1])};" in policy
+    assert hashed(read.scripts[1]) == script_source(), "what a server of the page allows"
     assert "unsafe" not in policy and "http" not in policy
     assert "innerHTML" not in read.scripts[1] and "fetch(" not in read.scripts[1]
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +96,57 @@ def test_a_study_has_its_stages(view: Served) -> None:
     with file_lock(view.library.root / "small" / LOCK):
         view.now()
         assert "running 1 of 43 stages about" in _text(view, "/study?folder=small")
+
+
+def _write_report(study: Path) -> None:
+    for name in ("figures", "tables"):
+        (study / "report" / name).mkdir(parents=True, exist_ok=True)
+    (study / "report" / "index.html").write_text("<!doctype html><title>The report</title>")
+    (study / "report" / "figures" / "alignment.pdf").write_bytes(b"%PDF-1.4")
+    (study / "report" / "tables" / "claims.csv").write_text("claim,verdict\n")
+    (study / "report" / "notes.txt").write_text("secret")
+
+
+def test_a_studys_page_leads_to_its_report_which_runs_nothing_but_its_own_script(root: Path, tmp_path: Path) -> None:
+    folders = {"a study, 1": tmp_path / "many" / "a study, 1", ".": tmp_path / "one"}
+    for name, folder in folders.items():
+        shutil.copytree(root / "small", folder)
+        with served(folder.parent if name != "." else folder) as view:
+            address = f"/study?folder={quote(name)}"
+            assert "/report/" not in view.get(address).text
+            _write_report(folder)
+            view.now()
+            (link,) = re.findall(r'href="(/report/[^"]*)"', view.get(address).text)
+            page = view.get(link)
+            assert page.status == 200 and "<title>The report</title>" in page.text
+            policy = page.headers["Content-Security-Policy"]
+            assert (
+                policy.startswith("sandbox allow-scripts allow-downloads; default-src 'none';") and "connect-src" not in policy
+            )
+            assert re.search(r"script-src 'sha256-[^' ]+';", policy) and "allow-same-origin" not in policy
+            assert page.headers["X-Content-Type-Options"] == "nosniff" and page.headers["X-Frame-Options"] == "DENY"
+            for beside in ("figures/alignment.pdf", "tables/claims.csv"):
+                answer = view.get(link.removesuffix("index.html") + beside)
+                assert answer.status == 200 and answer.headers["Content-Disposition"].startswith("attachment")
+
+
+def test_nothing_beside_a_report_and_nothing_outside_of_its_study_is_given(root: Path, tmp_path: Path) -> None:
+    for name in ("linked", "through", "whole"):
+        shutil.copytree(root / "small", tmp_path / name)
+    _write_report(tmp_path / "whole")
+    (tmp_path / "linked" / "report").mkdir()
+    (tmp_path / "linked" / "report" / "index.html").symlink_to(tmp_path / "whole" / "report" / "index.html")
+    (tmp_path / "through" / "report").symlink_to(tmp_path / "whole" / "report")
+    with served(tmp_path) as view:
+        assert view.get("/report/whole/index.html").status == 200
+        for path in (
+            *("linked/index.html", "through/index.html", "through/tables/claims.csv", "whole/notes.txt", "whole/study.json"),
+            *("whole/tables/../notes.txt", "whole/tables/%2e%2e/notes.txt", "whole/tables/..%2f..%2fstudy.json", "whole"),
+            *("whole/report/index.html", "whole/tables/none.csv", "none/index.html", "index.html", "", "whole/index.html%00"),
+            *("..%2fwhole/index.html", "%2fetc/index.html", "whole/figures/.csv", "whole/figures/a.html", "whole//index.html"),
+        ):
+            answer = view.get(f"/report/{path}")
+            assert answer.status == 404 and "secret" not in answer.text, path
 
 
 def test_two_runs_are_compared_and_what_does_not_compare_is_said(view: Served) -> None:
