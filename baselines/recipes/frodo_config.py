@@ -59,7 +59,7 @@ class FrodoConfig(SFTConfig):
     def _applicable(self) -> Self:
         if self.traces != "own" or self.match_compute or self.prompt_share:
             raise UsageError(
-                "recipe frodo is trained on own traces and counterfactual ones: omit --traces, --match-compute and --prompt-share"
+                "recipe frodo is trained on own traces and counterfactual ones: omit --traces, --match-compute, --prompt-share"
             )
         if self.trace_weight != 1:
             raise UsageError(f"trace_weight={self.trace_weight:g}: in recipe frodo no loss is over trace and action: omit it")
