@@ -161,7 +161,8 @@ class Recipe:
         """Return the preset whose values stand in for the defaults; None where the recipe has none.
 
         Args:
-            options, preset: as `resolve` takes them.
+            options: as `resolve` takes them.
+            preset: as `resolve` takes it.
 
         Raises:
             UnknownNameError: no such preset; with near matches.
