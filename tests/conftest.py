@@ -71,7 +71,8 @@ LONG = (
     *("scienceworld/test_scienceworld.py", "openai/test_openai_agent.py", "hf/test_hf_engine.py", "hf/test_hf_agent.py"),
     *("runs/test_run.py", "tests/test_toy_package.py", "hf/test_attention_kinds.py", "envs/test_contract.py"),
     *("faults/test_waits.py", "web/test_web.py", "leaderboard/test_command.py", "bfcl/test_bfcl_upstream.py"),
-    *("submission/test_checks.py", "cli/test_failures.py"),
+    *("submission/test_checks.py", "cli/test_failures.py", "verification/test_replay.py", "docs/test_pages.py"),
+    *("recipes/test_frodo.py", "recipes/test_dpo.py", "faults/test_board_attacks.py"),
 )
 """Files that take longest. They begin first, so that at the end no process waits for another's long file."""
 

@@ -42,6 +42,8 @@ def test_no_module_needs_posix_to_be_imported() -> None:
 
 
 @needs_report
+@pytest.mark.slow
+@pytest.mark.ci
 def test_results_are_read_and_writing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for agent, out in (("random", "first"), ("expert", "second")):

@@ -106,6 +106,8 @@ def test_the_services_functions_are_those_of_the_wheel() -> None:
 
 
 @needs_scienceworld
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_simulator_answers_synonyms_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cotbench.envs.scienceworld.env.Server", simulators.Lent)
     kitchen = "teleport to kitchen"

@@ -184,7 +184,10 @@ SAVES = "interrupted: the step is finished and the state saved first; Ctrl-C end
 GO_ON = "cotbench train --resume o"
 
 
-@pytest.mark.parametrize(("number", "more"), [(signal.SIGINT, []), (signal.SIGTERM, ["--ema-decay", "0.8"])])
+@pytest.mark.parametrize(
+    ("number", "more"),
+    [(signal.SIGINT, []), pytest.param(signal.SIGTERM, ["--ema-decay", "0.8"], marks=[pytest.mark.slow, pytest.mark.ci])],
+)
 def test_interrupted_it_saves_first_and_goes_on_from_that_step(
     interrupted: Any, undisturbed: Any, number: signal.Signals, more: list[str]
 ) -> None:

@@ -63,6 +63,8 @@ def _numbers(folder: Path, executor: Executor) -> bytes:
 
 
 @needs_hf
+@pytest.mark.slow
+@pytest.mark.ci
 def test_two_executors_give_the_same_numbers(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

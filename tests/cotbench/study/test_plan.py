@@ -171,8 +171,8 @@ def test_other_probes_take_the_answers_of_alignment(smoke: StudyConfig) -> None:
 def test_the_plan_of_the_paper_is_printed_with_its_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["study", "paper", "--dry-run", "--verbose"]) == 0
     out = capsys.readouterr().out
-    # 4 models, 3 environments, 6 arms, 5 seeds.
-    (cost,) = (line for line in out.splitlines() if re.match(r"train +360 ", line))
+    # 4 models, 3 environments, 11 arms, 5 seeds.
+    (cost,) = (line for line in out.splitlines() if re.match(r"train +660 ", line))
     found = re.search(r" ([\d.e+]+) +([\d.e+]+) +([\d.]+) h", cost)
     assert found and all(float(number) > 0 for number in found.groups())
     confident = [line for line in out.splitlines() if re.search(r"\bmask.select\W+confident\b", line)]

@@ -64,7 +64,10 @@ def _smaller(text: str) -> str:
     return "\n".join([*sections, "[elicitation]", "trace_tokens = 12", ""])
 
 
-@pytest.fixture(scope="module", params=["smaller", pytest.param("whole", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("smaller", marks=[pytest.mark.slow, pytest.mark.ci]), pytest.param("whole", marks=pytest.mark.slow)],
+)
 def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a study or its file."""
     if request.param == "whole":

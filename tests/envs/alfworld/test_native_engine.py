@@ -166,7 +166,7 @@ def test_a_reset_forgets_everything_and_a_closed_engine_says_so() -> None:
         engine.step("look")
 
 
-@pytest.mark.parametrize("resets", [80, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("resets", [30, pytest.param(1000, marks=pytest.mark.slow)])
 def test_many_resets_leak_nothing_and_games_are_small(resets: int) -> None:
     engine = NativeEngine(generate("clean", 1))
     _play(engine, 0, 100)

@@ -89,7 +89,9 @@ def test_a_lost_java_is_replaced_and_the_episode_goes_on(make: Any, number: int)
 
 
 @needs_scienceworld
-@pytest.mark.parametrize("plans", [1, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "plans", [pytest.param(1, marks=[pytest.mark.slow, pytest.mark.ci]), pytest.param(30, marks=pytest.mark.slow)]
+)
 def test_random_plans_say_the_same_in_two_processes(plans: int) -> None:
     rng, types = random.Random(plans), list(task_types())
     played = []

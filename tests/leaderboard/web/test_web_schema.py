@@ -34,6 +34,8 @@ def store(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("examples", ["15"])
+@pytest.mark.slow
+@pytest.mark.ci
 def test_nothing_that_can_be_asked_breaks_the_server(store: Any, tmp_path: Path, examples: str) -> None:
     bundles = tmp_path / "bundles"
     bundles.mkdir()

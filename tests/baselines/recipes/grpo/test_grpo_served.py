@@ -110,6 +110,8 @@ def test_the_server_plays_with_the_weights_in_training(learners: dict[str, Path]
     assert _gone(told) and not (tmp_path / "o/policy").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_an_adapter_is_handed_over_as_an_adapter(learners: dict[str, Path], told: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     train(_config(learners["llama"], lora_rank=4, learning_rate=5e-2, dev_episodes=0), tmp_path / "o")
@@ -136,6 +138,8 @@ def test_an_adapter_is_handed_over_as_an_adapter(learners: dict[str, Path], told
         ),
     ],
 )
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_server_that_does_not_take_the_weights_stops_the_training(
     learners: dict[str, Path],
     told: Path,

@@ -245,6 +245,8 @@ def test_describe_names_the_weights(tmp_path: Path) -> None:
     assert len(told["weights_sha256"]) == 64 and len(told["chat_template_sha256"]) == 64
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_bundled_model_answers_the_same_with_and_without_cache() -> None:
     agent = make_agent("hf:smollm2?device=cpu")
     assert isinstance(agent, HFAgent)

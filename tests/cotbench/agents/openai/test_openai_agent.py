@@ -260,6 +260,8 @@ def test_a_real_server_answers_what_the_hf_agent_answers(tmp_path: Path, serve: 
 _COTBENCH = "from cotbench.cli import main; main()"
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_killed_run_repeats_no_finished_episode(tmp_path: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     out, held = tmp_path / "run", 30
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
