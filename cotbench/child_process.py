@@ -120,11 +120,11 @@ class ErrorOutput:
 
     Args:
         pipe: from the process; closed when the process has closed its side.
-        shown: pass everything on to this process's standard error, in printable form.
+        forwarded: pass everything on to this process's standard error, in printable form.
     """
 
-    def __init__(self, pipe: IO[bytes], *, shown: bool) -> None:
-        self._pipe, self._shown = pipe, shown
+    def __init__(self, pipe: IO[bytes], *, forwarded: bool) -> None:
+        self._pipe, self._forwarded = pipe, forwarded
         self._tail = b""
         self._thread = threading.Thread(target=self._read, daemon=True, name="standard error of a child process")
         self._thread.start()
@@ -134,7 +134,7 @@ class ErrorOutput:
         with self._pipe:
             while chunk := os.read(self._pipe.fileno(), 1 << 16):
                 self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
-                if self._shown:
+                if self._forwarded:
                     with suppress(OSError):
                         os.write(2, printable(decoder.decode(chunk)).encode())
 
@@ -156,7 +156,7 @@ class ChildProcess:
         arguments: for it; pickled.
         pipes: how many pipes to open.
         plugins: what the process imports first; None for what this one has imported.
-        shown: pass on what it writes to its standard error.
+        forwarded: pass on what it writes to its standard error.
 
     Attributes:
         pipes: this process's ends, in order; the function has the others.
@@ -172,7 +172,7 @@ class ChildProcess:
         *,
         pipes: int = 1,
         plugins: Sequence[str] | None = None,
-        shown: bool = True,
+        forwarded: bool = True,
     ) -> None:
         if sys.platform == "win32":
             raise EngineError("processes of cotbench need Linux or macOS: on Windows use no worker processes (--workers 0)")
@@ -187,7 +187,7 @@ class ChildProcess:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=inner, bufsize=0
                 )
-                self._watch(pairs[0][0], shown)
+                self._watch(pairs[0][0], forwarded)
         except OSError as error:
             for outer, _ in pairs:
                 outer.close()
@@ -202,13 +202,13 @@ class ChildProcess:
             self._control.send_bytes(first)
             self._control.send_bytes(call)
 
-    def _watch(self, control: Connection[Any, Any], shown: bool) -> None:
+    def _watch(self, control: Connection[Any, Any], forwarded: bool) -> None:
         self._control = control
         self._started, self._late = False, threading.Event()
         self._seconds = START_SECONDS
         if self._process.stderr is None:
             raise EngineError("a process was started without standard error")
-        self._errors = ErrorOutput(self._process.stderr, shown=shown)
+        self._errors = ErrorOutput(self._process.stderr, forwarded=forwarded)
         # These threads do not hold the pipes: where nobody does any more, the process ends.
         self._timer = threading.Timer(self._seconds, _kill_if_not_started, (self._process, control, self._late))
         self._timer.daemon = True

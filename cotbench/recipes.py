@@ -53,6 +53,17 @@ class Masking:
     select: str = "random"
     usual: bool = True
 
+    def paper_row(self, method: str, fraction: float) -> str | None:
+        """Return the row of the paper's tables: the method without masks, `method+` with the paper's, else None.
+
+        Args:
+            method: the paper's name of the training without masks.
+            fraction: the paper's.
+        """
+        if self.fraction == 0:
+            return method if self.usual else None
+        return f"{method}+" if self == Masking(fraction) else None
+
 
 @dataclass(frozen=True, slots=True)
 class StageNeed:

@@ -35,7 +35,7 @@ from cotbench.baselines.training.trackers import require_trackers
 from cotbench.envs.registry import TokenSizes
 from cotbench.envs.splits import digest
 from cotbench.errors import UsageError
-from cotbench.recipes import Masking, Preset, Recipe, StageNeed
+from cotbench.recipes import Preset, Recipe, StageNeed
 from cotbench.runs.manifest import provenance
 
 NAME = "dpo"
@@ -289,12 +289,9 @@ def _cost(config: DPOConfig, sizes: TokenSizes, episodes: int) -> float:
 
 def _paper_row(config: DPOConfig) -> str | None:
     """Return the row of the paper's tables: DPO without masks, DPO+ with its own."""
-    masking = masking_of(config)
-    if config.trace_weight != 1 or not masking.usual:
+    if config.trace_weight != 1:
         return None
-    if masking.fraction == 0:
-        return "DPO"
-    return "DPO+" if masking == Masking(PAPER_FRACTION) else None
+    return masking_of(config).paper_row("DPO", PAPER_FRACTION)
 
 
 PRESETS = {

@@ -108,13 +108,13 @@ def crossed_answer(counterfactual: Example, right: Example) -> Example:
     start = _span(counterfactual, "action").start
     taken = _span(right, "action").start
     ids = (*counterfactual.ids[:start], *right.ids[taken:])
-    kept = [span for span in counterfactual.spans if span.end <= start]
+    common = [span for span in counterfactual.spans if span.end <= start]
     moved = [
         replace(span, start=span.start + start - taken, end=span.end + start - taken)
         for span in right.spans
         if span.start >= taken
     ]
-    return replace(counterfactual, ids=ids, spans=(*kept, *moved))
+    return replace(counterfactual, ids=ids, spans=(*common, *moved))
 
 
 def reasoning(example: Example) -> Example:

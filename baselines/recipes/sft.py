@@ -286,12 +286,9 @@ def masking_of(config: SFTConfig) -> Masking:
 
 def _paper_row(config: SFTConfig) -> str | None:
     """Return the row of the paper's tables: SFT without masks, SFT+ with its own."""
-    masking = masking_of(config)
-    if config.traces != "own" or config.prompt_share or config.trace_weight != 1 or not masking.usual:
+    if config.traces != "own" or config.prompt_share or config.trace_weight != 1:
         return None
-    if masking.fraction == 0:
-        return "SFT"
-    return "SFT+" if masking == Masking(PAPER_FRACTION) else None
+    return masking_of(config).paper_row("SFT", PAPER_FRACTION)
 
 
 PRESETS = {

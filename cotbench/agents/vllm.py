@@ -278,15 +278,15 @@ class VLLMServer:
         try:
             request = Request(f"{self.url}{path}", data, headers)  # noqa: S310  # Of this machine.
             with _opener().open(request, timeout=seconds) as answer:
-                status, said = answer.status, answer.read()
+                status, content = answer.status, answer.read()
         except HTTPError as error:
-            status, said = error.code, error.read()
+            status, content = error.code, error.read()
         except OSError as error:
             raise AgentError(f"{path} was not answered ({error})") from error
         try:
-            return status, json.loads(said)
+            return status, json.loads(content)
         except ValueError:
-            return status, said.decode("utf-8", "replace")
+            return status, content.decode("utf-8", "replace")
 
     def wait(self, seconds: float) -> str | None:
         """Wait until the model is loaded; returns the server's version, None where it reports none.

@@ -134,7 +134,7 @@ class EngineClient:
     def _serve(self) -> None:
         """Start the process, and pass its answers to those who wait for them, until it ends."""
         try:
-            self._process = process = ChildProcess(serve_engine, (self._model, self._arguments), plugins=(), shown=False)
+            self._process = process = ChildProcess(serve_engine, (self._model, self._arguments), plugins=(), forwarded=False)
         except CotbenchError as error:
             self._loaded.set_exception(AgentError(f"vLLM cannot be started: {error}"))
             return

@@ -124,7 +124,7 @@ class LocalExecutor:
         """Forward the exit code of each job, and at last how the process ended, with the last line that it wrote."""
         if process.stderr is None or process.stdout is None:
             raise TypeError("a process without pipes")
-        errors = ErrorOutput(process.stderr, shown=False)
+        errors = ErrorOutput(process.stderr, forwarded=False)
         for line in process.stdout:
             self._heard.put((number, process, int(line), ""))
         code = process.wait()

@@ -5,6 +5,7 @@ done, whichever arms use it; its numbers are those that `cotbench traces` and `c
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -39,6 +40,9 @@ _PAIRS_CAPTION = (
     "lost: mean of the steps that the rejected action leaves to go beyond the chosen one. Lost tasks: pairs after whose "
     "rejected action whoever takes over does not win; they are not in that mean."
 )
+
+
+Numbers = TypeVar("Numbers", bound=BaseModel)
 
 
 class PairsNumbers(BaseModel):
@@ -172,12 +176,7 @@ def read_pairs_numbers(path: Path) -> PairsNumbers:
     Raises:
         RunFolderError: it is missing or damaged.
     """
-    try:
-        return PairsNumbers.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RunFolderError(
-            f"{path} is missing or damaged: remove {path.parent}, and the study samples its pairs again"
-        ) from error
+    return _read_numbers(PairsNumbers, path, "samples its pairs")
 
 
 def read_traces_numbers(path: Path) -> TracesNumbers:
@@ -189,12 +188,14 @@ def read_traces_numbers(path: Path) -> TracesNumbers:
     Raises:
         RunFolderError: it is missing or damaged.
     """
+    return _read_numbers(TracesNumbers, path, "plays its traces")
+
+
+def _read_numbers(numbers: type[Numbers], path: Path, action: str) -> Numbers:
     try:
-        return TracesNumbers.model_validate_json(path.read_bytes())
+        return numbers.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise RunFolderError(
-            f"{path} is missing or damaged: remove {path.parent}, and the study plays its traces again"
-        ) from error
+        raise RunFolderError(f"{path} is missing or damaged: remove {path.parent}, and the study {action} again") from error
 
 
 def _arms(scope: Scope, stage: Stage) -> list[str]:

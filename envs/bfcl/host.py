@@ -237,7 +237,7 @@ class Host:
         for _ in range(2):
             with block_interrupts():  # So that an interrupt finds the process stored; the process itself gets none.
                 process = self._process = _spawn()
-                self._errors = ErrorOutput(cast(IO[bytes], process.stderr), shown=False)
+                self._errors = ErrorOutput(cast(IO[bytes], process.stderr), forwarded=False)
             self._unread, self._owed = b"", 0
             try:
                 self._repeat(process)

@@ -73,14 +73,14 @@ class JavaProcess:
             raise EngineError(f"cannot start Java ({error})") from error
         if self._process.stdout is None or self._process.stderr is None:
             raise EngineError("Java was started without pipes")
-        self._output, self._errors = self._process.stdout, ErrorOutput(self._process.stderr, shown=False)
+        self._output, self._errors = self._process.stdout, ErrorOutput(self._process.stderr, forwarded=False)
         try:
             self.port = self._read_port(time.monotonic() + START_SECONDS)
         except BaseException:
             self.end()
             self._output.close()
             raise
-        ErrorOutput(self._output, shown=False)  # What it prints has to be read, or it stops.
+        ErrorOutput(self._output, forwarded=False)  # What it prints has to be read, or it stops.
 
     @property
     def pid(self) -> int:

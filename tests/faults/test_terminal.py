@@ -208,7 +208,7 @@ def test_playing_shows_what_an_environment_says_as_text(monkeypatch: Any, capsys
 
 def test_what_a_child_process_prints_is_printable(capfd: pytest.CaptureFixture[str]) -> None:
     read, write = os.pipe()
-    errors = ErrorOutput(os.fdopen(read, "rb", buffering=0), shown=True)
+    errors = ErrorOutput(os.fdopen(read, "rb", buffering=0), forwarded=True)
     evil = EVIL.replace("\r", "")  # Where a line ends, as that of a progress bar does.
     data = f"größer {evil}\n".encode()
     for place in range(0, len(data), 3):  # Also in the middle of a character.

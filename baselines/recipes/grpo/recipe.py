@@ -189,14 +189,14 @@ def _train(
         player.close()
     measured = {**trainer.counts, "masked_share": trainer.masked_share}
     steps = int(trainer.state.global_step)
-    kept = best_step(check.results) if config.early_stop is not None else steps
+    chosen = best_step(check.results) if config.early_stop is not None else steps
 
-    def best() -> None:
-        if kept and kept != steps:
-            copy_model(out / f"checkpoint-{kept}", out)
+    def copy_best() -> None:
+        if chosen and chosen != steps:
+            copy_model(out / f"checkpoint-{chosen}", out)
 
-    loop.save_trained(trainer, out, {**card(steps, measured), "kept_step": kept, "seen": measured}, best)
-    success = next((dict(one["success"]) for one in check.results if one["step"] == kept), {})
+    loop.save_trained(trainer, out, {**card(steps, measured), "kept_step": chosen, "seen": measured}, copy_best)
+    success = next((dict(one["success"]) for one in check.results if one["step"] == chosen), {})
     return GRPOResult(out, steps, measured, success)
 
 
@@ -324,12 +324,9 @@ def _masking(config: GRPOConfig) -> Masking:
 
 def _paper_row(config: GRPOConfig) -> str | None:
     """Return the row of the paper's tables: GRPO without masks, GRPO+ with its own."""
-    masking = _masking(config)
-    if config.trace_weight != 1 or not masking.usual:
+    if config.trace_weight != 1:
         return None
-    if masking.fraction == 0:
-        return "GRPO"
-    return "GRPO+" if masking == Masking(PAPER_FRACTION) else None
+    return _masking(config).paper_row("GRPO", PAPER_FRACTION)
 
 
 PRESETS = {

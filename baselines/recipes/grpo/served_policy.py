@@ -186,7 +186,7 @@ def _check(answer: tuple[int, Any]) -> None:
     """
     status, body = answer
     if status != 200:
-        said = body
+        message = body
         with suppress(KeyError, TypeError, IndexError):
-            said = body["error"]["message"]
-        raise AgentError(f"status {status}, {str(said)[:200]}")
+            message = body["error"]["message"]
+        raise AgentError(f"status {status}, {str(message)[:200]}")

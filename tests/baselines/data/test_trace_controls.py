@@ -128,8 +128,8 @@ def test_matched_compute_and_a_number_of_steps() -> None:
 
 
 def test_a_share_of_the_decisions_is_trained_in_prompt_mode(chat: Chat) -> None:
-    given, asked = played(tasks=60), {"": Elicitation(history="traces")}
-    make = partial(make_examples, given, chat, asked, context=4096)
+    given, elicitations = played(tasks=60), {"": Elicitation(history="traces")}
+    make = partial(make_examples, given, chat, elicitations, context=4096)
     reasoned, bare = ({one.id: one for one in made.flat} for made in (make(), make(bare=True)))
     before: set[str] = set()
     for share in (0.0, 0.2, 0.5, 0.9, 1.0):
@@ -141,7 +141,7 @@ def test_a_share_of_the_decisions_is_trained_in_prompt_mode(chat: Chat) -> None:
         before = chosen
     halves = [{one.id for one in make(prompt_share=0.5, seed=seed).flat if not one.part("trace")} for seed in (0, 1, 0)]
     assert halves[0] == halves[2] != halves[1]
-    fewer = make_examples(given[:7], chat, asked, context=4096, prompt_share=0.5)
+    fewer = make_examples(given[:7], chat, elicitations, context=4096, prompt_share=0.5)
     assert {one.id for one in fewer.flat if not one.part("trace")} == {
         one for one in halves[0] if one.split("#")[0] in {f"t{task}" for task in range(7)}
     }

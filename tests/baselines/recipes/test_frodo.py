@@ -41,8 +41,8 @@ def frodo(some_traces: Path, learners: dict[str, Path], tmp_path: Path) -> Calla
     """Trains both models, small random ones, on three games."""
 
     def call(out: str = "out", resume: bool = False, **options: Any) -> TrainingResult:
-        told = {**FAST, "model": str(learners["qwen"]), "data": (str(some_traces),), **options}
-        return train(FrodoConfig(**told), tmp_path / out, resume=resume)
+        values = {**FAST, "model": str(learners["qwen"]), "data": (str(some_traces),), **options}
+        return train(FrodoConfig(**values), tmp_path / out, resume=resume)
 
     return call
 

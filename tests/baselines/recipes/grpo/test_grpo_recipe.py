@@ -164,10 +164,10 @@ def test_the_rollouts_of_a_group_differ_and_the_same_batch_comes_again(learners:
     player = rollouts.Player(EnginePolicy(trainable), plan, None, seed=0, workers=0)
     tasks = task_batches(plan.tasks, 2, 1, seed=0)[0]
 
-    def answers(asked: rollouts.TaskBatch) -> list[list[str]]:
+    def answers(batch: rollouts.TaskBatch) -> list[list[str]]:
         return [
             ["".join(step.decision.raw for step in episode.trajectory) for episode in group]
-            for group in player.groups(asked, 3)
+            for group in player.groups(batch, 3)
         ]
 
     first = answers(tasks)

@@ -57,14 +57,14 @@ SMALL = {
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A command `vllm` with a real model, and rewards that a random model gets; gives the file of what the server is told."""
+def requests_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A command `vllm` with a real model, and rewards that a random model gets; gives the file of its requests."""
     root, folder = Path(__file__).resolve().parents[4], tmp_path / "bin"
     folder.mkdir()
     (folder / "vllm").write_text(SCRIPT.format(python=f"{sys.executable} -P", root=str(root)))
     (folder / "vllm").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    monkeypatch.setenv("FAKE_VLLM_LOG", str(tmp_path / "told"))
+    monkeypatch.setenv("FAKE_VLLM_LOG", str(tmp_path / "requests.jsonl"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
@@ -75,15 +75,15 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return EpisodeReward(float(derive_seed(wrote) % 2), own.malformed, penalty)
 
     monkeypatch.setattr(batch, "episode_reward", reward)
-    return tmp_path / "told"
+    return tmp_path / "requests.jsonl"
 
 
 def _config(model: Path, **options: Any) -> Any:
     return GRPO.resolve({**SMALL, "model": str(model), **options})
 
 
-def _requests(told: Path) -> list[tuple[str, dict[str, Any]]]:
-    return [(path, body) for path, body in map(json.loads, told.read_text().splitlines())]
+def _requests(requests_log: Path) -> list[tuple[str, dict[str, Any]]]:
+    return [(path, body) for path, body in map(json.loads, requests_log.read_text().splitlines())]
 
 
 def _learned(out: Path) -> list[dict[str, float]]:
@@ -91,15 +91,15 @@ def _learned(out: Path) -> list[dict[str, float]]:
     return [one for one in log if "sampling_gap" in one]
 
 
-def _gone(told: Path) -> bool:
-    return not Path(f"/proc/{Path(f'{told}.pid').read_text()}").exists()
+def _gone(requests_log: Path) -> bool:
+    return not Path(f"/proc/{Path(f'{requests_log}.pid').read_text()}").exists()
 
 
-def test_the_server_plays_with_the_weights_in_training(learners: dict[str, Path], told: Path, tmp_path: Path) -> None:
+def test_the_server_plays_with_the_weights_in_training(learners: dict[str, Path], requests_log: Path, tmp_path: Path) -> None:
     result = train(_config(learners["qwen"], vllm_gpus="6,7", vllm_args="--dtype=float32"), tmp_path / "o")
     assert result.steps == 3 and result.seen["episodes"] == 12
     assert all(one["sampling_gap"] < 1e-3 for one in _learned(tmp_path / "o")) and len(_learned(tmp_path / "o")) == 3
-    (serve, started), *rest = _requests(told)
+    (serve, started), *rest = _requests(requests_log)
     assert serve == "serve" and started["CUDA_VISIBLE_DEVICES"] == "6,7" and started["RANK"] is None
     assert started["TORCHELASTIC_USE_AGENT_STORE"] is None
     assert started["VLLM_SERVER_DEV_MODE"] == "1" and "--dtype=float32" in started["flags"]
@@ -107,22 +107,22 @@ def test_the_server_plays_with_the_weights_in_training(learners: dict[str, Path]
     loads = [body["kwargs"]["weights_path"] for path, body in rest if path == "/collective_rpc"]
     assert [Path(path).name for path in loads] == ["step-1", "step-2", "step-3"]
     assert [path for path, _ in rest] == ["/collective_rpc", "/reset_prefix_cache"] * 3
-    assert _gone(told) and not (tmp_path / "o/policy").exists()
+    assert _gone(requests_log) and not (tmp_path / "o/policy").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_an_adapter_is_handed_over_as_an_adapter(learners: dict[str, Path], told: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_handed_over_as_an_adapter(learners: dict[str, Path], requests_log: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     train(_config(learners["llama"], lora_rank=4, learning_rate=5e-2, dev_episodes=0), tmp_path / "o")
     learned = _learned(tmp_path / "o")
     assert all(one["sampling_gap"] < 1e-3 for one in learned) and learned[-1]["kl"] > 0
-    (_, started), *rest = _requests(told)
+    (_, started), *rest = _requests(requests_log)
     assert {"--enable-lora", "--max-lora-rank=8"} <= set(started["flags"])
     loads = [body for path, body in rest if path == "/v1/load_lora_adapter"]
     assert [Path(body["lora_path"]).name for body in loads] == ["step-0", "step-1", "step-2"]
     assert {body["lora_name"] for body in loads} == {"policy"}
-    assert _gone(told)
+    assert _gone(requests_log)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_an_adapter_is_handed_over_as_an_adapter(learners: dict[str, Path], told
 @pytest.mark.ci
 def test_a_server_that_does_not_take_the_weights_stops_the_training(
     learners: dict[str, Path],
-    told: Path,
+    requests_log: Path,
     tmp_path: Path,
     flag: str,
     kind: str,
@@ -153,7 +153,7 @@ def test_a_server_that_does_not_take_the_weights_stops_the_training(
     config = _config(learners[kind], vllm_args=flag, dev_episodes=0, updates=6, patience=9, **options)
     with pytest.raises(error, match=message):
         train(config, tmp_path / "o")
-    assert _gone(told)
+    assert _gone(requests_log)
 
 
 def test_arguments_that_a_folder_names_are_confirmed(learners: dict[str, Path]) -> None:

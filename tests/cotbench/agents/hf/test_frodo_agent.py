@@ -55,27 +55,27 @@ def content(decisions: Sequence[Decision]) -> list[tuple[Any, ...]]:
 def test_trace_of_the_writer_action_of_the_answerer(models: Path, elicitation: Elicitation) -> None:
     writer, answerer = HFAgent(str(models / WRITER)), HFAgent(str(models / ANSWERER))
     both = make_agent(f"frodo:{models / WRITER},{models / ANSWERER}")
-    asked = queries(elicitation, ("cot",))
-    traces = [own_trace(one, elicitation.tags) for one in writer.decide(asked)]
-    expected = answerer.decide([replace(query, given_trace=trace) for query, trace in zip(asked, traces, strict=True)])
-    found = decide_all(both, asked)
+    requests = queries(elicitation, ("cot",))
+    traces = [own_trace(one, elicitation.tags) for one in writer.decide(requests)]
+    expected = answerer.decide([replace(query, given_trace=trace) for query, trace in zip(requests, traces, strict=True)])
+    found = decide_all(both, requests)
     assert [one.trace for one in found] == [trace.strip() for trace in traces]
     assert [(one.action, one.raw, one.action_logprob) for one in found] == [
         (one.action, one.raw, one.action_logprob) for one in expected
     ]
-    own = answerer.decide(asked)
+    own = answerer.decide(requests)
     assert [one.trace for one in own] != [one.trace for one in found], "the answerer would have written other traces"
 
 
 def test_everything_else_is_the_answerers(models: Path) -> None:
     both, answerer = FrodoAgent(str(models)), HFAgent(str(models / ANSWERER))
-    asked = [
+    requests = [
         *queries(COLD, ("prompt",)),
         *queries(COLD, ("cot",), given_trace="I look around."),
         *queries(COLD, ("cot",), given_trace=""),
         *queries(COLD, ("prompt",), given_action="look"),
     ]
-    assert both.decide(asked) == answerer.decide(asked)
+    assert both.decide(requests) == answerer.decide(requests)
     with both.expose_model() as handle, answerer.expose_model() as expected:
         assert type(handle.model) is type(expected.model)
 
@@ -83,8 +83,8 @@ def test_everything_else_is_the_answerers(models: Path) -> None:
 def test_the_same_model_twice_is_that_model(models: Path) -> None:
     """Wherever its trace is read in the tokens in which it was written: random models write some that no text is encoded to."""
     one, compared = str(models / WRITER), 0
-    asked = queries(WARM, return_tokens=True)
-    for both, alone in zip(FrodoAgent(f"{one},{one}").decide(asked), HFAgent(one).decide(asked), strict=True):
+    requests = queries(WARM, return_tokens=True)
+    for both, alone in zip(FrodoAgent(f"{one},{one}").decide(requests), HFAgent(one).decide(requests), strict=True):
         assert both.tokens is not None and alone.tokens is not None
         assert both.trace == alone.trace and both.trace_truncated == alone.trace_truncated
         assert both.trace_tokens == alone.trace_tokens and both.prompt_tokens == alone.prompt_tokens
@@ -97,10 +97,10 @@ def test_the_same_model_twice_is_that_model(models: Path) -> None:
 
 def test_a_given_action_is_scored_after_the_writers_trace(models: Path) -> None:
     both, answerer = FrodoAgent(str(models)), HFAgent(str(models / ANSWERER))
-    (asked,) = queries(COLD, ("cot",))[:1]
-    (free,) = both.decide([asked])
-    (scored,) = both.decide([replace(asked, given_action="look")])
-    given = replace(asked, given_trace=own_trace(free, COLD.tags), given_action="look")
+    (query,) = queries(COLD, ("cot",))[:1]
+    (free,) = both.decide([query])
+    (scored,) = both.decide([replace(query, given_action="look")])
+    given = replace(query, given_trace=own_trace(free, COLD.tags), given_action="look")
     assert scored.action == "look" and scored.trace == free.trace
     assert scored.action_logprob == answerer.decide([given])[0].action_logprob
 
@@ -122,8 +122,8 @@ def test_tokens_are_the_answerers_and_the_trace_is_not_its_own(models: Path) -> 
 
 
 def test_template_style(models: Path) -> None:
-    asked = queries(COLD.model_copy(update={"style": "template"}))
-    for decision in FrodoAgent(str(models)).decide(asked):
+    requests = queries(COLD.model_copy(update={"style": "template"}))
+    for decision in FrodoAgent(str(models)).decide(requests):
         assert decision.error is None
 
 
