@@ -7,13 +7,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from cotbench.baselines.data.examples import Example
 from cotbench.baselines.training.batching import TrainingStep
 from cotbench.baselines.training.masks import LossNormalisation, Masks
 from cotbench.baselines.training.packing import Packed, pack
 from cotbench.baselines.training.sequence_tree import Tree, build_trees
+
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +24,18 @@ class StepBatch:
 
     Attributes:
         passes: rows that go through the model, one after the other.
+        padding: rows of another process, computed after them and not counted: where the weights are divided among the
+            processes, each pass needs all of them, so that all make as many.
         count: what the loss is divided by: tokens (or pairs, or groups of branches) of the whole step, of all processes.
         actions: action tokens in this portion, masked or not.
         others: sum of the loss weights of its other tokens.
-        idle: it is another process's, computed so that no process waits, and counts nothing.
     """
 
     passes: tuple[Packed, ...]
+    padding: tuple[Packed, ...]
     count: int
     actions: int
     others: float
-    idle: bool = False
 
 
 class StepDataset(Protocol):
@@ -60,6 +63,19 @@ class PartTrees:
     trees: list[Tree]
     actions: int
     others: float
+
+
+def portion(parts: Sequence[_Part], process: int, processes: int) -> tuple[Sequence[_Part], Sequence[_Part]]:
+    """Return the parts of a step that a process computes for itself, and those of others that it computes beside them, so that
+    all processes compute equally many: where each pass needs all of them, none waits forever.
+
+    Args:
+        parts: those of the step, none of them empty.
+        process: its number, from 0.
+        processes: how many there are.
+    """
+    own = parts[process::processes]
+    return own, parts[:1] * (-(-len(parts) // processes) - len(own))
 
 
 Trees = Callable[[TrainingStep, tuple[tuple[int, tuple[int, ...]], ...]], PartTrees]
@@ -97,14 +113,17 @@ class PackedDataset:
 
     def __getitem__(self, index: int) -> StepBatch:
         step = self.steps[index // self._processes]
-        parts = [self._trees(step, part) for part in step.parts]
+        parts = [part for part in (self._trees(step, one) for one in step.parts) if part.trees]
         trees = [tree for part in parts for tree in part.trees]
         count = sum(map(self._counted, trees))
-        own = parts[index % self._processes :: self._processes]
-        passes = tuple(pack(part.trees) for part in own if part.trees)
-        if not passes:  # Too few for every process; yet all must compute, or the others would wait for this one.
-            return StepBatch((pack(next(part.trees for part in parts if part.trees)),), count, 0, 0, idle=True)
-        return StepBatch(passes, count, sum(part.actions for part in own), math.fsum(part.others for part in own))
+        own, padding = portion(parts, index % self._processes, self._processes)
+        return StepBatch(
+            tuple(pack(part.trees) for part in own),
+            tuple(pack(part.trees) for part in padding),
+            count,
+            sum(part.actions for part in own),
+            math.fsum(part.others for part in own),
+        )
 
 
 def trees_of_examples(episodes: Sequence[Sequence[Example]], masks: Masks) -> Trees:

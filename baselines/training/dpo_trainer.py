@@ -29,14 +29,14 @@ class DPOTrainer(TreeTrainer):
         self._beta, self._smoothing = beta, label_smoothing
         self._sums: Any = None
 
-    def row_loss(self, nll: Any, weights: Any, packed: Any, portion: Any) -> Any:
+    def row_loss(self, nll: Any, weights: Any, packed: Any, count: int) -> Any:
         """Return a row's part of the step's loss.
 
         Args:
             nll: (tokens,) negative log-likelihoods.
             weights: (tokens,) the tokens' numbers in the row.
             packed: the row, a `PairRow`.
-            portion: this process's portion of the step.
+            count: number of pairs of the step.
         """
         import torch
 
@@ -45,9 +45,8 @@ class DPOTrainer(TreeTrainer):
         reference = torch.tensor(row.reference, dtype=logprobs.dtype, device=logprobs.device)
         pairs = PairLogprobs(*answer_sums(logprobs, row), *answer_sums(reference, row))
         counted = torch.tensor(row.counted, dtype=logprobs.dtype, device=logprobs.device)
-        if not portion.idle:
-            self._note(pairs, counted)
-        return (dpo_loss(pairs, self._beta, self._smoothing) * counted).sum() / portion.count
+        self._note(pairs, counted)
+        return (dpo_loss(pairs, self._beta, self._smoothing) * counted).sum() / count
 
     def row_weight(self, packed: Any, weights: Any) -> float:
         """Return the sum of the loss weights of a row's tokens.

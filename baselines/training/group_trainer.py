@@ -23,19 +23,18 @@ class GroupTrainer(TreeTrainer):
         self._group_loss = group_loss
         self._figures: dict[str, list[Any]] = {}
 
-    def row_loss(self, nll: Any, weights: Any, packed: Any, portion: Any) -> Any:
+    def row_loss(self, nll: Any, weights: Any, packed: Any, count: int) -> Any:
         """Return a row's part of the step's loss.
 
         Args:
             nll, weights: (tokens,) negative log-likelihoods and loss weights.
             packed: the row.
-            portion: this process's portion of the step; its `count` is the number of groups of the step.
+            count: number of groups of the step.
         """
         found, figures = group_losses(self._group_loss, nll, weights, packed, row_order=self._losses is not plain_losses)
-        if not portion.idle:
-            for name, numbers in figures.items():
-                self._figures.setdefault(name, []).append(numbers.detach())
-        return found.sum() / portion.count
+        for name, numbers in figures.items():
+            self._figures.setdefault(name, []).append(numbers.detach())
+        return found.sum() / count
 
     def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
         """Log the Trainer's numbers, with this process's means over the groups since the last log."""

@@ -16,7 +16,7 @@ from typing import Any
 from cotbench.baselines.data.examples import Example
 from cotbench.baselines.data.preference_pair import PreferencePair
 from cotbench.baselines.training.batching import TrainingStep
-from cotbench.baselines.training.dataset import StepBatch
+from cotbench.baselines.training.dataset import StepBatch, portion
 from cotbench.baselines.training.loss import Losses
 from cotbench.baselines.training.masks import LossNormalisation, Masks
 from cotbench.baselines.training.packing import Packed, pack
@@ -209,15 +209,13 @@ class PairDataset:
 
     def __getitem__(self, index: int) -> StepBatch:
         step = self.steps[index // self._processes]
-        parts = [self.weighted(step, part) for part in step.parts]
+        parts = [self.weighted(step, part) for part in step.parts if part]
         flat = [one for part in parts for episode in part for one in episode]
         count = sum(one.counted for one in flat) if self._normalisation == "remaining" else len(flat)
-        own = [part for part in parts[index % self._processes :: self._processes] if part]
-        if not own:  # Too few for every process; yet all must compute, or the others would wait for this one.
-            first = next(part for part in parts if part)
-            return StepBatch((pair_row(first, self._reference),), max(1, count), 0, 0, idle=True)
+        own, padding = portion(parts, index % self._processes, self._processes)
         actions, others = _counts([one for part in own for episode in part for one in episode])
-        return StepBatch(tuple(pair_row(part, self._reference) for part in own), max(1, count), actions, others)
+        rows, padded = (tuple(pair_row(part, self._reference) for part in some) for some in (own, padding))
+        return StepBatch(rows, padded, max(1, count), actions, others)
 
     def weighted(self, step: TrainingStep, part: Sequence[tuple[int, tuple[int, ...]]]) -> list[list[WeightedPair]]:
         """Return the pairs of a part of a step, episode by episode, with their weights.

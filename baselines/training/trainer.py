@@ -90,16 +90,20 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
             inputs: the portion, as `_only` collates it.
             num_items_in_batch: not used.
         """
+        import torch
+
         portion = cast(StepBatch, inputs["portion"])
         model.train()
-        total, weight, tokens = 0.0, 0.0, 0
-        for index, packed in enumerate(portion.passes):
-            last = index == len(portion.passes) - 1
+        total, weight, tokens = torch.zeros((), device=self.args.device), 0.0, 0
+        rows = (*portion.passes, *portion.padding)
+        for index, packed in enumerate(rows):
+            last = index == len(rows) - 1
+            counted = index < len(portion.passes)
             self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed takes a step with every pass that syncs.
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                loss, counts = self._pass(model, packed, portion)
-            total = total + loss
-            if not portion.idle:
+                loss, counts = self._pass(model, packed, portion.count, counted)
+            if counted:
+                total = total + loss
                 weight += self.row_weight(packed, counts)
                 tokens += len(packed.ids)
                 self._computed["supervised"] += len(packed.target)
@@ -107,14 +111,14 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
         self._add_counts(tokens, portion.actions, weight - portion.others)
         return total * self.accelerator.num_processes
 
-    def _pass(self, model: Any, packed: Packed, portion: StepBatch) -> tuple[Any, Any]:
+    def _pass(self, model: Any, packed: Packed, count: int, counted: bool) -> tuple[Any, Any]:
         """Compute a row forward and backward; return its part of the step's loss, and the loss weights."""
         import torch
 
         try:
             with self.compute_loss_context_manager(), self.accelerator.autocast():
                 nll, counts = self._losses(model, packed, self.args.device)
-                loss = self.row_loss(nll, counts, packed, portion) * (not portion.idle)
+                loss = self.row_loss(nll, counts, packed, count) if counted else 0.0 * nll.sum()
             # Gradients are averaged over the processes, where a sum is wanted.
             self.accelerator.backward(loss * self.accelerator.num_processes)
         except Exception as error:  # Whatever a compiler raises on a card that it does not know.
@@ -122,20 +126,20 @@ class TreeTrainer(transformers.Trainer):  # type: ignore[misc]
                 raise
             self._losses, self._replace = self._replace(error), None
             model.zero_grad()
-            return self._pass(model, packed, portion)
+            return self._pass(model, packed, count, counted)
         self._replace = None  # What has worked once is there.
         return loss.detach(), counts
 
-    def row_loss(self, nll: Any, weights: Any, packed: Packed, portion: StepBatch) -> Any:
+    def row_loss(self, nll: Any, weights: Any, packed: Packed, count: int) -> Any:
         """Return a row's part of the step's loss; the sum over all rows of all processes is the step's.
 
         Args:
             nll: (tokens,) negative log-likelihoods of the supervised tokens.
             weights: (tokens,) what the losses returned as their weights.
             packed: the row.
-            portion: this process's portion of the step.
+            count: what the loss of the step is divided by (see `StepBatch`).
         """
-        return mean_loss(nll, weights, portion.count)
+        return mean_loss(nll, weights, count)
 
     def row_weight(self, packed: Packed, weights: Any) -> float:
         """Return the sum of the loss weights of a row's tokens.
