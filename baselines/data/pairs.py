@@ -66,7 +66,7 @@ class PairsSummary(BaseModel):
         left_out: why the other states have none -> number of states.
         samples: what the samples of all states are -> number of samples.
         takeover: environment -> who takes over after an action to count the steps: an expert, or the demonstration's path.
-        lost: number of pairs after whose rejected action whoever takes over does not win.
+        lost: number of pairs whose rejected action loses the task at once.
         mean_steps_lost: of the other pairs, mean of the steps that the rejected action leaves to go beyond the chosen one; None
             without such pairs.
         tasks: number of tasks with a pair.
@@ -100,7 +100,7 @@ class PairsSummary(BaseModel):
         if self.mean_steps_lost is not None:
             line += f", {self.mean_steps_lost:.1f} steps lost"
         if self.lost:
-            line += f", {self.lost} after which the task is lost"
+            line += f", {self.lost} that lose the task"
         return f"{line}, {self.identical_traces} with the same trace on both sides" if self.pairs else line
 
 
@@ -297,7 +297,7 @@ def _write_card(folder: Path, summary: PairsSummary) -> None:
         f"Preference pairs made with cotbench: at {summary.pairs} states of demonstrations, the teacher's trace and action "
         f"(`chosen`) and an answer of `{summary.agent}` whose action leaves more steps to go (`rejected`). One line of "
         f"`{PAIRS_JSONL}` is a pair: the token ids of the prompt, and of both answers piece by piece; `steps_to_go` is how "
-        "many steps whoever takes over after the action needs to win the task, null where that does not win.\n\n"
+        "many steps whoever takes over after the action needs to win the task, null where the action loses it.\n\n"
         f"All states that were drawn, those without a pair too, are in `{STATES}`; settings and versions are in `{SAMPLING}`, "
         f"the numbers in `{PAIRS}`."
     )

@@ -53,7 +53,7 @@ class PairAnswer(BaseModel):
         author: the spec of the agent that wrote it.
         trace: the reasoning, as it stands between its tags.
         action: the action as it was worded.
-        steps_to_go: how many steps whoever takes over after the action needs to win the task; None where that does not win.
+        steps_to_go: how many steps whoever takes over after the action needs to win the task; None where the action loses it.
         pieces: the answer's tokens, a piece for each label of an answer in order.
     """
 

@@ -37,8 +37,8 @@ _PAIRS_TEXT = (
 )
 _PAIRS_CAPTION = (
     "States of the training split, pairs among them, and states left out by reason. Samples are those of all states. Steps "
-    "lost: mean of the steps that the rejected action leaves to go beyond the chosen one. Lost tasks: pairs after whose "
-    "rejected action whoever takes over does not win; they are not in that mean."
+    "lost: mean of the steps that the rejected action leaves to go beyond the chosen one. Lost tasks: pairs whose rejected "
+    "action loses the task at once; they are not in that mean."
 )
 
 
@@ -53,7 +53,7 @@ class PairsNumbers(BaseModel):
         pairs: number of states with a pair; `identical_traces` of them have the same trace on both sides.
         left_out: why the other states have none -> number of states.
         samples: what the samples are -> number of samples.
-        lost: number of pairs after whose rejected action the task is lost.
+        lost: number of pairs whose rejected action loses the task at once.
         mean_steps_lost: of the other pairs; None without such.
     """
 
