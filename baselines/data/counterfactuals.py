@@ -6,8 +6,9 @@ Two sources. `goal`: the scripted teacher at the same state, with the same histo
 fluent, about what the episode has shown, executable there, and wrong for the task. It exists where the environment's teacher
 acts on the goal that it reads (`EnvEntry.other_goal`), and only the traces of the scripted teacher are set against it: against
 those of another teacher the wording alone would tell them apart. `donor`: trace and action of another decision of the data, as
-in probe `conflict`: the action is admissible at the receiving state where the environment lists what is; of the donors drawn,
-those of another task and of the same task type come first.
+in probe `conflict`: the action is admissible at the receiving state where the environment lists all that is; elsewhere the
+functions that the donor could call are offered to the receiver as well, and whether its call can be executed there is not
+checked. Of the donors drawn, those of another task and of the same task type come first.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, cast
 
 from cotbench.agents.registry import resolve
@@ -203,16 +205,25 @@ def _donors(
     lists = _known_lists(demonstrations)
     by_env: dict[str, list[_Place]] = {}
     by_action: dict[tuple[str, str], list[_Place]] = {}
+    by_functions: dict[tuple[str, str], list[_Place]] = {}
     for one in places:
         env = one.demonstration.env
         by_env.setdefault(env, []).append(one)
         by_action.setdefault((env, spelled[env](one.action)), []).append(one)
 
+    def offered(place: _Place) -> list[_Place]:
+        """Return the decisions of demonstrations that could call nothing else than this one's."""
+        env, functions = place.demonstration.env, place.demonstration.functions
+        if (env, functions) not in by_functions:
+            own = _function_set(functions)
+            by_functions[env, functions] = [one for one in by_env[env] if _function_set(one.demonstration.functions) <= own]
+        return by_functions[env, functions]
+
     def find(place: _Place) -> Counterfactual | None:
         env, listed = place.demonstration.env, lists.get(id(place.demonstration))
         canonical = spelled[env]
         if listed is None:
-            candidates = by_env[env]
+            candidates = offered(place)
         else:
             others = sorted({canonical(action) for action in listed[place.step]} - {canonical(place.action)})
             candidates = [one for action in others for one in by_action.get((env, action), ())]
@@ -222,6 +233,11 @@ def _donors(
         return Counterfactual(donor.trace, donor.action, "donor", donor.id, unchecked=listed is None)
 
     return find
+
+
+@cache
+def _function_set(functions: str) -> frozenset[str]:
+    return frozenset(functions.splitlines())
 
 
 def _drawn(place: _Place, candidates: Sequence[_Place], canonical: Callable[[str], str], seed: int) -> _Place | None:
@@ -242,11 +258,13 @@ def _drawn(place: _Place, candidates: Sequence[_Place], canonical: Callable[[str
 
 
 def _known_lists(demonstrations: Sequence[Demonstration]) -> dict[int, Lists]:
-    """Return what was admissible at the states of each demonstration, by its identity; of those that cannot be played again
-    nothing: their donors stay unchecked, which the card counts.
+    """Return what was admissible at the states of each demonstration, by its identity; nothing of those that cannot be played
+    again, and of an environment that lists examples alone: their donors stay unchecked, which the card counts.
     """
     found: dict[int, Lists] = {}
     for env in {one.env for one in demonstrations} - {""}:
+        if not env_entry(env).lists_all_admissible:
+            continue
         played = [one for one in demonstrations if one.env == env]
         try:
             found |= zip(map(id, played), admissible_of(played), strict=True)

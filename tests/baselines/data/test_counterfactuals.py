@@ -1,5 +1,6 @@
 """Counterfactual traces: another goal, another decision; what they are never; the same ones again."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ from cotbench.baselines.data.counterfactuals import make_counterfactuals
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.examples import example_id
 from cotbench.baselines.teachers.alfworld import expert_of, with_goal_of
+from cotbench.envs.bfcl import calls
 from cotbench.envs.registry import env_entry
 from cotbench.errors import UsageError
+from tests.baselines.expert_play import played_by_expert
+from tests.conftest import needs_bfcl
 
 
 def decisions(played: list[Demonstration]) -> dict[str, tuple[Demonstration, int]]:
@@ -65,6 +69,21 @@ def test_where_the_environment_is_not_known_donors_are_unchecked(some_played: li
     found = make_counterfactuals(nowhere)
     assert found.by_id and all(one.source == "donor" and one.unchecked for one in found.by_id.values())
     assert found.card["unchecked"] == found.card["donor"] == len(found.by_id)
+
+
+@needs_bfcl
+def test_where_an_environment_lists_examples_alone_a_donor_may_be_any_call_of_what_is_offered() -> None:
+    """BFCL lists a call of each function with plain values: no call of a user's request is among them."""
+    played = [played_by_expert("bfcl", f"bfcl/multi_turn_base_{number}", expert="call") for number in (1, 33, 103, 121)]
+    found, places = make_counterfactuals(played, seed=1), decisions(played)
+    assert found.card["unchecked"] == found.card["donor"] == len(found.by_id) > len(places) / 2
+    with_values = [one for one in found.by_id.values() if "=" in one.action]
+    assert len(with_values) > len(found.by_id) / 2
+    functions = {one.task: {json.loads(line)["name"] for line in one.functions.splitlines()} for one in played}
+    assert len({frozenset(names) for names in functions.values()}) > 1
+    for id_, other in found.by_id.items():
+        called = {name for call in calls.read(other.action).calls for name in call}
+        assert called <= functions[places[id_][0].task], other.action
 
 
 def test_auto_sets_the_teachers_wording_against_its_own_alone(some_played: list[Demonstration]) -> None:

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
-
 import pytest
 
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.steps_to_go import Place, steps_to_go
 from cotbench.envs.registry import env_entry
+from tests.baselines.expert_play import played_by_expert
 from tests.conftest import needs_bfcl, needs_scienceworld
-
-Play = Callable[..., Demonstration]
-
-
-@pytest.fixture(scope="module")
-def played() -> Play:
-    """Plays a task by its expert."""
-
-    def play(env: str, task: str, **options: str) -> Demonstration:
-        with closing(env_entry(env).make(split="train", request=["expert_action"], **options)) as engine:
-            text, info = engine.reset(options={"task": task})
-            texts, actions, over = [text], [], False
-            while not over:
-                actions.append(info["expert_action"])
-                text, _, over, _, info = engine.step(actions[-1])
-                texts.append(text)
-        assert info["success"]
-        return Demonstration(
-            env=env, task=task, observations=tuple(texts[:-1]), actions=tuple(actions), traces=("",) * len(actions)
-        )
-
-    return play
 
 
 def joined(one: Demonstration, step: int) -> str:
@@ -42,8 +18,8 @@ def joined(one: Demonstration, step: int) -> str:
 
 @needs_bfcl
 @pytest.mark.parametrize(("task", "step"), [("bfcl/multi_turn_base_103", 4), ("bfcl/multi_turn_base_121", 2)])
-def test_an_action_that_does_two_steps_at_once_is_better(played: Play, task: str, step: int) -> None:
-    one = played("bfcl", task, expert="call")
+def test_an_action_that_does_two_steps_at_once_is_better(task: str, step: int) -> None:
+    one = played_by_expert("bfcl", task, expert="call")
     both = joined(one, step)
     found = steps_to_go([one], {(0, step): [one.actions[step], both]})[0, step]
     rest = len(one.actions) - step
@@ -51,8 +27,8 @@ def test_an_action_that_does_two_steps_at_once_is_better(played: Play, task: str
 
 
 @needs_bfcl
-def test_an_action_is_lost_where_the_environment_says_so_and_else_unknown(played: Play) -> None:
-    one = played("bfcl", "bfcl/multi_turn_base_103", expert="call")
+def test_an_action_is_lost_where_the_environment_says_so_and_else_unknown() -> None:
+    one = played_by_expert("bfcl", "bfcl/multi_turn_base_103", expert="call")
     step = 4
     own, order = one.actions[step], one.actions[step + 1]
     assert order.startswith("[place_order(")
@@ -67,8 +43,8 @@ def test_an_action_is_lost_where_the_environment_says_so_and_else_unknown(played
 @needs_scienceworld
 @pytest.mark.slow
 @pytest.mark.ci
-def test_in_scienceworld_the_wrong_focus_loses(played: Play) -> None:
-    one = played("scienceworld", "scienceworld/find-plant/30")
+def test_in_scienceworld_the_wrong_focus_loses() -> None:
+    one = played_by_expert("scienceworld", "scienceworld/find-plant/30")
     step = next(step for step, action in enumerate(one.actions) if action.startswith("focus on"))
     found = steps_to_go([one], {(0, step): [one.actions[step], "inventory", "focus on agent"]})[0, step]
     rest = len(one.actions) - step
