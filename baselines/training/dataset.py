@@ -115,7 +115,7 @@ class PackedDataset:
         step = self.steps[index // self._processes]
         parts = [part for part in (self._trees(step, one) for one in step.parts) if part.trees]
         trees = [tree for part in parts for tree in part.trees]
-        count = sum(map(self._counted, trees))
+        count = max(1, sum(map(self._counted, trees)))  # 0 where all of a step is masked and only the rest is counted.
         own, padding = portion(parts, index % self._processes, self._processes)
         return StepBatch(
             tuple(pack(part.trees) for part in own),

@@ -121,7 +121,7 @@ def plain_losses(model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, 
     for ids, counts in _sequences(packed):
         logits = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, :-1].float()
         supervised = [place for place, weight in enumerate(counts[1:]) if weight > 0]
-        target = torch.tensor([ids[place + 1] for place in supervised], device=device)
+        target = torch.tensor([ids[place + 1] for place in supervised], dtype=torch.long, device=device)
         nlls.append(cross_entropy(logits[supervised], target, reduction="none"))
         weights += [counts[place + 1] for place in supervised]
     return torch.cat(nlls), torch.tensor(weights, device=device)
@@ -145,4 +145,5 @@ def _sequences(packed: Packed) -> list[tuple[list[int], list[float]]]:
             found.append((list(tree.trunk), list(tree.weights)))
         for branch in tree.branches:
             found.append(([*tree.trunk[: branch.at], *branch.ids], [0.0] * branch.at + list(branch.weights)))
-    return [(ids, counts) for ids, counts in found if any(counts[1:])]
+    # One of them where none is supervised: the sum over its tokens is 0, with a gradient, as in a packed row.
+    return [(ids, counts) for ids, counts in found if any(counts[1:])] or found[:1]

@@ -182,6 +182,21 @@ def test_the_first_steps_loss_and_gradient_are_those_of_a_plain_loop(
         assert torch.allclose(grad, grads[name], atol=1e-4, rtol=1e-3), name
 
 
+@pytest.mark.parametrize("closing", [False, True], ids=["tags stay", "nothing stays"])
+@pytest.mark.parametrize("kind", ["qwen", "gemma"])
+def test_steps_all_of_whose_states_are_masked(
+    kind: str, closing: bool, frodo: Callable[..., TrainingResult], learners: dict[str, Path]
+) -> None:
+    """`remaining` counts no state of such a step; with the closing tags masked too, nothing is left to learn."""
+    import torch
+
+    options = {"model": str(learners[kind]), "mask_fraction": 1.0, "mask_closing": closing, "batch_size": 1}
+    trained = frodo(loss_normalisation="remaining", max_steps=1, checkpoints=(1.0,), **options)
+    before, after = weights_of(learners[kind]), weights_of(trained.folder / ANSWERER)
+    assert all(bool(torch.isfinite(one).all()) for one in after.values())
+    assert same(before, after) == closing
+
+
 def test_a_folder_with_both_models_that_plays(frodo: Callable[..., TrainingResult], tmp_path: Path) -> None:
     trained = frodo()
     out = trained.folder
