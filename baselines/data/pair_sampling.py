@@ -34,8 +34,8 @@ Verdict = Literal["error", "malformed", "same action", "unknown", "better", "as 
 that leaves fewer, as many or more steps to go than the teacher's."""
 
 LeftOut = Literal["error", "malformed", "another prompt", "unknown", "not worse"]
-"""Why a state has no pair: no sample was answered; those that were are malformed; the prompt of the answer is not that of the
-example; steps to go are not known; no action is worse than the teacher's."""
+"""Why a state has no pair: a sample was not answered, or the environment failed; all samples are malformed; the prompt of the
+answer is not that of the example; steps to go are not known; no action is worse than the teacher's."""
 
 _EPISODES = 32
 """Demonstrations that are queried in one call: their prompts' caches are what memory is needed for."""
@@ -48,7 +48,7 @@ class SampledState(BaseModel):
         env, task, take, step: see `PreferencePair`.
         samples: verdict -> number of samples.
         left_out: why it has no pair.
-        error: why no sample was answered; such a state is asked again when the work is resumed.
+        error: what failed, where it decides about the pair; such a state is asked again when the work is resumed.
         pair: the pair.
     """
 
@@ -154,10 +154,10 @@ class Sampler:
             actions = [canonical(one.action) for one in drawn[number, state.step] if isinstance(one, _Answer)]
             if others := [action for action in actions if action != own]:
                 asked[number, state.step] = [own, *others]
-        steps = steps_to_go(demonstrations, asked)
+        counted = steps_to_go(demonstrations, asked)
         for number, state in states:
             place = number, state.step
-            yield self._judge(state, drawn[place], steps.get(place, {}), canonical)
+            yield self._judge(state, drawn[place], counted.steps.get(place, {}), counted.failures.get(place), canonical)
 
     def _query(self, state: State, k: int, listed: tuple[str, ...] | None) -> Query:
         one, config = state.demonstration, self.config
@@ -191,21 +191,22 @@ class Sampler:
         state: State,
         samples: Sequence[_Answer | _Unusable],
         steps: Mapping[str, int | None],
+        failure: str | None,
         canonical: Callable[[str], str],
     ) -> SampledState:
         one = state.demonstration
         own = canonical(one.actions[state.step])
         verdicts = [_verdict(sample, own, steps, canonical) for sample in samples]
         found = SampledState(env=one.env, task=one.task, take=state.take, step=state.step, samples=Counter(verdicts))
-        if "worse" in verdicts:
-            sample = samples[verdicts.index("worse")]
-            if isinstance(sample, _Answer):
-                return found.model_copy(update={"pair": self._pair(state, sample, steps[own], steps[canonical(sample.action)])})
+        place = verdicts.index("worse") if "worse" in verdicts else len(samples)
+        # Any of these might have been the first worse one.
+        failures = [one.reason for one in samples[:place] if isinstance(one, _Unusable) and one.verdict == "error"]
+        if failures or failure is not None:
+            return found.model_copy(update={"left_out": "error", "error": failures[0] if failures else failure})
+        if place < len(samples) and isinstance(sample := samples[place], _Answer):
+            return found.model_copy(update={"pair": self._pair(state, sample, steps[own], steps[canonical(sample.action)])})
         unusable = [sample for sample in samples if isinstance(sample, _Unusable)]
         if len(unusable) == len(samples):
-            failed = [sample for sample in unusable if sample.verdict == "error"]
-            if len(failed) == len(samples):
-                return found.model_copy(update={"left_out": "error", "error": failed[0].reason})
             other = any(sample.reason == "another prompt" for sample in unusable)
             return found.model_copy(update={"left_out": "another prompt" if other else "malformed"})
         return found.model_copy(update={"left_out": "unknown" if "unknown" in verdicts else "not worse"})

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +25,9 @@ from cotbench.baselines.data.pairs_config import PairsConfig
 from cotbench.baselines.data.preference_pair import PAIRS_JSONL, PreferencePair, write_pairs
 from cotbench.baselines.data.scored_tasks import check_trainable
 from cotbench.baselines.data.steps_to_go import Takeover, takeover_of
-from cotbench.errors import RunFolderError, UsageError
+from cotbench.envs.registry import env_entry
+from cotbench.errors import EnvBugError, RunFolderError, UsageError
+from cotbench.failure import registered_code
 from cotbench.json_text import parse_json
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import derive_seed
@@ -40,6 +43,15 @@ SAMPLING = "sampling.json"
 STATES = "states.jsonl"
 PAIRS = "pairs.json"
 PAIRS_FOLDER = FolderKind(noun="set of pairs", writer="cotbench pairs", manifest=SAMPLING)
+
+
+_ADVICE = {
+    "error": "the agent or the environment failed; ask again with --resume",
+    "malformed": "the answers are malformed; sample from a checkpoint that keeps the format",
+    "another prompt": "the checkpoint is asked otherwise than the data are encoded; give its elicitation settings",
+    "unknown": "of most actions nothing is known, since the teacher's path does not win after them; use more demonstrations",
+}
+"""Why most states have no pair -> what to do."""
 
 
 class StatesFile(JsonlStore[SampledState, SampledState]):
@@ -103,6 +115,12 @@ class PairsSummary(BaseModel):
             line += f", {self.lost} that lose the task"
         return f"{line}, {self.identical_traces} with the same trace on both sides" if self.pairs else line
 
+    @property
+    def advice(self) -> str:
+        """What to do where there are no pairs: it depends on why most states have none."""
+        reason = max(self.left_out, key=lambda name: self.left_out[name], default="")
+        return _ADVICE.get(reason, "sample more answers a state, or from an earlier checkpoint")
+
 
 @dataclass(frozen=True, slots=True)
 class PairsPlan:
@@ -133,6 +151,7 @@ def make_pairs_plan(config: PairsConfig) -> PairsPlan:
     Raises:
         UsageError: data that cannot be trained on, data of no environment, or an elicitation whose answers are not read piece
             by piece.
+        CotbenchError: an environment of the data cannot be played here.
     """
     demonstrations = [one for path in config.data for one in read_demonstrations(Path(path))]
     check_trainable(demonstrations)
@@ -144,7 +163,20 @@ def make_pairs_plan(config: PairsConfig) -> PairsPlan:
             )
         if elicitation.style != "prefill":
             raise UsageError("pairs are sampled with opened tags: omit --elicitation-style")
+    for env in elicitations:
+        _check_playable(next(one for one in demonstrations if one.env == env))
     return PairsPlan(config, demonstrations, elicitations)
+
+
+def _check_playable(demonstration: Demonstration) -> None:
+    """Start a demonstration's task: what is missing for it is said before a model is loaded and answers are sampled."""
+    entry = env_entry(demonstration.env)
+    entry.require()
+    with (
+        registered_code(f"environment {entry.name}", entry.loaded_class(), EnvBugError),
+        closing(entry.make(scheme="paper", split="train")) as env,
+    ):
+        env.reset(options={"task": demonstration.task})
 
 
 def make_pairs(

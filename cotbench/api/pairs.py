@@ -81,10 +81,11 @@ class PairSet(Displayed):
         notes = [f"folder: {self.path}"]
         if self.summary.left_out.get("error"):
             notes.append(
-                f"NOT FINISHED: {self.summary.left_out['error']} states were not answered; call it again with resume=True"
+                f"NOT FINISHED: at {self.summary.left_out['error']} states the agent or the environment failed; call it again "
+                "with resume=True"
             )
         if not self.summary.pairs:
-            notes.append("NO PAIRS: sample more answers a state, or from an earlier checkpoint")
+            notes.append(f"NO PAIRS: {self.summary.advice}")
         return notes
 
 
@@ -119,6 +120,7 @@ def pairs(
     Raises:
         UnknownNameError: no such agent.
         UsageError: a value that does not fit, data that cannot be trained on, or an agent that lends no model.
+        CotbenchError: an environment of the data cannot be played here.
         RunFolderError: the folder holds other pairs, or some that are not to be resumed.
     """
     given = [data] if isinstance(data, str | Path) else list(data)

@@ -126,7 +126,8 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[Any, int, int], None]]:
 
 
 def _print(target: Path, summary: Any, as_json: bool, again: str) -> int:
-    """Print the numbers; the exit code is 1 where states were not answered, or no pair was found."""
+    """Print the numbers; the exit code is 1 where something failed, or no pair was found."""
+    from cotbench.baselines.data.pairs import STATES
     from cotbench.baselines.data.preference_pair import PAIRS_JSONL
 
     if as_json:
@@ -136,12 +137,9 @@ def _print(target: Path, summary: Any, as_json: bool, again: str) -> int:
         echo(f"pairs: {target / PAIRS_JSONL}")
     failed = summary.left_out.get("error", 0)
     if failed:
-        echo_error(f"error: {failed} states were not answered: ask again with: {again}")
+        echo_error(f"error: at {failed} states the agent or the environment failed (why: {STATES}): ask again with: {again}")
         return 1
     if summary.pairs == 0:
-        echo_error(
-            f"error: no pair was found at {summary.states} states: sample more answers (--samples), or from an earlier "
-            "checkpoint"
-        )
+        echo_error(f"error: no pair was found at {summary.states} states: {summary.advice}")
         return 1
     return 0

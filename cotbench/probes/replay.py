@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from cotbench.envs.base import TextEnv
 
 _T = TypeVar("_T")
-_ANOTHER_WAY = "repeated, the recorded actions led to another text"
+ANOTHER_WAY = "repeated, the recorded actions led to another text"
+"""The reason for which a state is not reached that is no failure: it is the same whenever it is tried."""
 
 
 def admissible_at(setting: ProbeSetting, wanted: Sequence[ProbeState]) -> dict[StateKey, AdmissibleActions]:
@@ -61,7 +62,7 @@ def listed_at(setting: ProbeSetting, wanted: Sequence[ProbeState]) -> dict[State
     missing = [state for state in wanted if state.key not in setting.listed]
     try:
         for state, env in replayed(setting, missing):
-            found = env if isinstance(env, str) else _query_env(env, _listed)
+            found = env if isinstance(env, str) else query_env(env, _listed)
             setting.listed[state.key] = AdmissibleActions(None, found) if isinstance(found, str) else AdmissibleActions(found)
     except CotbenchError as error:  # The environment cannot be made at all.
         setting.listed.update({state.key: AdmissibleActions(None, str(error)) for state in missing})
@@ -142,7 +143,7 @@ def shortening_at(
     try:
         for state, env in replayed(setting, [state for state in states if cases.get(state.key)]):
             if not isinstance(env, str):
-                known = _query_env(env, partial(_shortening, actions=tuple(dict.fromkeys(cases[state.key]))))
+                known = query_env(env, partial(_shortening, actions=tuple(dict.fromkeys(cases[state.key]))))
                 found[state.key] = {} if isinstance(known, str) else known
     except CotbenchError:
         return found
@@ -198,12 +199,12 @@ def _task_replayed(env: TextEnv, task: str, states: Sequence[ProbeState]) -> Ite
     reason: str | None = None
     for state in states:
         if reason is None:
-            reached = _query_env(env, partial(_played_on, state=state, step=step, text=text))
+            reached = query_env(env, partial(_played_on, state=state, step=step, text=text))
             if isinstance(reached, str):
                 reason = reached
             else:
                 step, text = reached
-                reason = None if text == state.dialogue.observations[step] else _ANOTHER_WAY
+                reason = None if text == state.dialogue.observations[step] else ANOTHER_WAY
         yield state, env if reason is None else reason
 
 
@@ -230,8 +231,13 @@ def _played_on(env: TextEnv, state: ProbeState, step: int, text: str) -> tuple[i
     return step, text
 
 
-def _query_env(env: TextEnv, ask: Callable[[TextEnv], _T]) -> _T | str:
-    """Return what an environment answers; where it fails, why."""
+def query_env(env: TextEnv, ask: Callable[[TextEnv], _T]) -> _T | str:
+    """Return what an environment answers; where it fails, why.
+
+    Args:
+        env: the environment.
+        ask: asks it.
+    """
     try:
         with registered_code("environment", type(env), EnvBugError):
             return ask(env)

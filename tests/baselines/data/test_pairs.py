@@ -23,10 +23,10 @@ from cotbench.baselines.data.pair_sampling import sampled_pieces
 from cotbench.baselines.data.pairs import PAIRS_FOLDER, STATES, PairsSummary, make_pairs, make_pairs_plan
 from cotbench.baselines.data.pairs_config import PairsConfig
 from cotbench.baselines.data.preference_pair import read_pairs
-from cotbench.baselines.data.steps_to_go import Steps, by_path, steps_to_go, takeover_of
+from cotbench.baselines.data.steps_to_go import by_path, steps_to_go, takeover_of
 from cotbench.baselines.recipes.sft import SFTConfig, train
 from cotbench.envs.registry import Instructions, env_entry
-from cotbench.errors import UsageError
+from cotbench.errors import MissingDataError, UsageError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, DecisionTokens, Query
 from cotbench.runs.folder import open_folder
@@ -43,7 +43,7 @@ class Author:
     choose: Choose
     name: str = "author"
     queried: int = 0
-    fails: frozenset[int] = frozenset()
+    fails: frozenset[int | tuple[int, int]] = frozenset()
 
     @contextmanager
     def expose_model(self) -> Iterator[ModelHandle]:
@@ -55,7 +55,7 @@ class Author:
     def _decide(self, query: Query) -> Decision:
         self.queried += 1
         assert query.return_tokens and query.elicitation.temperature == 1.0
-        if query.step in self.fails:
+        if query.step in self.fails or (query.step, query.rollout) in self.fails:
             return Decision("", error="the server is gone")
         chosen = self.choose(query)
         chat, trace, action = Chat(self.tokenizer), "look", chosen or "look"
@@ -74,7 +74,7 @@ def made(some_played: list[Demonstration], some_words: Any, tmp_path: Path) -> C
     shortest = min(some_played, key=lambda one: len(one.actions))
     write_jsonl(tmp_path / "t.jsonl", [shortest])
 
-    def call(choose: Choose, fails: Sequence[int] = (), **options: Any) -> PairsSummary:
+    def call(choose: Choose, fails: Sequence[int | tuple[int, int]] = (), **options: Any) -> PairsSummary:
         config = PairsConfig(agent="author", data=(str(tmp_path / "t.jsonl"),), **options)
         with open_folder(tmp_path / "out", PAIRS_FOLDER) as folder:
             return make_pairs(make_pairs_plan(config), folder, Author(some_words, choose, fails=frozenset(fails)))
@@ -100,7 +100,7 @@ def traced(game: Demonstration) -> list[int]:
 @pytest.fixture
 def progress(game: Demonstration, traced: list[int]) -> list[int]:
     """Those at which looking around, which changes nothing, leaves more steps to go than the teacher's action."""
-    found = steps_to_go([game], {(0, step): [game.actions[step], "look"] for step in traced})
+    found = steps_to_go([game], {(0, step): [game.actions[step], "look"] for step in traced}).steps
     return [step for step in traced if found[0, step]["look"] > found[0, step][game.actions[step]]]
 
 
@@ -122,7 +122,7 @@ def test_the_first_worse_sample_is_rejected(
 
 def test_steps_to_go_are_those_of_the_environment_itself(game: Demonstration) -> None:
     places = {(0, step): [game.actions[step], "look"] for step in range(len(game.actions))}
-    found = steps_to_go([game], places)
+    found = steps_to_go([game], places).steps
     env = env_entry(ENV).make(split="train")
     env.reset(options={"task": game.task})
     for step, action in enumerate(game.actions):
@@ -160,6 +160,70 @@ def test_what_failed_is_asked_again_and_nothing_else(made: Any, traced: list[int
         file.unlink()
     made(lambda query: "look")
     assert (tmp_path / "out" / "pairs.jsonl").read_bytes() == resumed
+
+
+def test_a_sample_that_failed_may_be_the_worse_one(
+    made: Any, game: Demonstration, traced: list[int], progress: list[int], tmp_path: Path
+) -> None:
+    first, second = progress[:2]
+
+    def choose(query: Query) -> str:
+        return "look" if query.step in (first, second) and query.rollout == 1 else game.actions[query.step]
+
+    # Before the worse sample: not known which is the first. Behind it: no matter.
+    assert made(choose, fails=[(first, 0), (second, 2)]).left_out["error"] == 1
+    assert [pair.step for pair in read_pairs(tmp_path / "out")] == [second]
+    assert made(choose, fails=[(first, 3), (traced[-1], 0)]).pairs == 2
+
+
+@pytest.mark.parametrize("takeover", ["expert", "path"])
+def test_where_the_environment_failed_the_steps_are_counted_again(
+    takeover: str, made: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Once at every step but the first, by an exception of the environment's own code."""
+    env_class = env_entry(ENV).loaded_class()
+    if takeover == "path":
+        monkeypatch.setattr("cotbench.baselines.data.steps_to_go.takeover_of", lambda env: "path")
+    name = "remaining_steps" if takeover == "expert" else "reset"
+    whole = getattr(env_class, name)
+    asked: list[str] = []
+
+    def failing(self: Any, *given: Any, **named: Any) -> Any:
+        asked.append(name)
+        if len(asked) > 3:
+            raise ValueError("not like this")
+        return whole(self, *given, **named)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(env_class, name, failing)
+        summary = made(lambda query: "look")
+    assert 0 < summary.left_out["error"] < summary.states
+    failed = [json.loads(line) for line in (tmp_path / "out" / STATES).read_text().splitlines()]
+    assert any("not like this" in (row["error"] or "") for row in failed)
+    assert "error" not in made(lambda query: "look").left_out
+    resumed = (tmp_path / "out" / "pairs.jsonl").read_bytes()
+    for file in (tmp_path / "out").iterdir():
+        file.unlink()
+    made(lambda query: "look")
+    assert (tmp_path / "out" / "pairs.jsonl").read_bytes() == resumed
+
+
+def test_an_environment_that_cannot_be_played_is_said_before_anything_is_sampled(
+    made: Any, game: Demonstration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(self: Any, **_: Any) -> Any:
+        raise MissingDataError("no games here: cotbench data fetch")
+
+    monkeypatch.setattr(env_entry(ENV).loaded_class(), "reset", missing)
+    with pytest.raises(MissingDataError, match="no games here"):
+        made(lambda query: pytest.fail("a model was asked"))
+
+
+def test_the_advice_depends_on_why_there_are_no_pairs(made: Any, game: Demonstration) -> None:
+    assert "sample more answers" in made(own(game)).advice
+    summary = made(own(game))
+    for reason, word in (("unknown", "nothing is known"), ("malformed", "malformed"), ("error", "--resume")):
+        assert word in summary.model_copy(update={"left_out": {reason: 2, "not worse": 1}}).advice
 
 
 def test_killed_and_resumed_the_pairs_are_the_same(made: Any, tmp_path: Path) -> None:
@@ -220,11 +284,10 @@ def test_steps_by_the_path_alone(game: Demonstration) -> None:
     wanted = {(0, step): [game.actions[step], "look"] for step in range(length)}
     if length > 2:
         wanted[0, 0].append(game.actions[1])
-    found: Steps = {place: {} for place in wanted}
-    by_path([game], wanted, found)
+    found = dict(by_path([game], wanted))
     env = env_entry(ENV).make(split="train")
     for (_, step), known in found.items():
-        assert known[game.actions[step]] == length - step - 1
+        assert isinstance(known, dict) and known[game.actions[step]] == length - step - 1
         # Looking around loses a step, except where the step in its place was not needed.
         env.reset(options={"task": game.task})
         infos = [env.step(action)[-1] for place, action in enumerate(game.actions) if place != step]
@@ -237,10 +300,8 @@ def test_of_an_action_after_which_the_path_does_not_win_nothing_is_known(game: D
     """Going elsewhere before the last step: the path, gone on with, misses the place, but going back would win."""
     elsewhere = next(action for action in game.actions if action.startswith("go to") and action != game.actions[-2])
     last = len(game.actions) - 1
-    found: Steps = {(0, last): {}}
-    by_path([game], {(0, last): [elsewhere]}, found)
-    assert found == {(0, last): {}}
-    assert steps_to_go([game], {(0, last): [elsewhere]})[0, last][elsewhere] > 0, "the expert wins yet"
+    assert dict(by_path([game], {(0, last): [elsewhere]})) == {(0, last): {}}
+    assert steps_to_go([game], {(0, last): [elsewhere]}).steps[0, last][elsewhere] > 0, "the expert wins yet"
 
 
 def test_data_of_no_environment_are_refused(some_played: list[Demonstration], tmp_path: Path) -> None:

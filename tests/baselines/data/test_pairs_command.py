@@ -26,7 +26,7 @@ def test_a_folder_is_made_and_gone_on_with(words: list[str], tmp_path: Path, cap
     out = tmp_path / "p"
     assert run_cli([*words, "--out", str(out)]) == 1, "a random model writes nothing that is an action"
     output = capsys.readouterr()
-    assert "0 pairs of 2 states" in output.out and "error: no pair was found at 2 states: sample more answers" in output.err
+    assert "0 pairs of 2 states" in output.out and "no pair was found at 2 states: the answers are malformed" in output.err
     summary = read_summary(out)
     assert summary.states == 2 and sum(summary.samples.values()) == 4 and summary.takeover == {"alfworld-gen": "expert"}
     before = (out / "states.jsonl").read_bytes()

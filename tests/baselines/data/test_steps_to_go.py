@@ -21,7 +21,7 @@ def joined(one: Demonstration, step: int) -> str:
 def test_an_action_that_does_two_steps_at_once_is_better(task: str, step: int) -> None:
     one = played_by_expert("bfcl", task, expert="call")
     both = joined(one, step)
-    found = steps_to_go([one], {(0, step): [one.actions[step], both]})[0, step]
+    found = steps_to_go([one], {(0, step): [one.actions[step], both]}).steps[0, step]
     rest = len(one.actions) - step
     assert found == {one.actions[step]: rest - 1, env_entry("bfcl").canonical()(both): rest - 2}
 
@@ -34,7 +34,7 @@ def test_an_action_is_lost_where_the_environment_says_so_and_else_unknown() -> N
     assert order.startswith("[place_order(")
     twice = f"{joined(one, step).rstrip(']')}, {order.lstrip('[')}"
     place: Place = (0, step)
-    found = steps_to_go([one], {place: ["[]", twice, "[get_account_info()]", "[no_such_call()]"]})[place]
+    found = steps_to_go([one], {place: ["[]", twice, "[get_account_info()]", "[no_such_call()]"]}).steps[place]
     rest = len(one.actions) - step
     # A turn that ends too early has failed for good; an order too many may yet be cancelled; looking loses a step.
     assert found == {"[]": None, "[get_account_info()]": rest, "[no_such_call()]": rest}, own
@@ -46,6 +46,6 @@ def test_an_action_is_lost_where_the_environment_says_so_and_else_unknown() -> N
 def test_in_scienceworld_the_wrong_focus_loses() -> None:
     one = played_by_expert("scienceworld", "scienceworld/find-plant/30")
     step = next(step for step, action in enumerate(one.actions) if action.startswith("focus on"))
-    found = steps_to_go([one], {(0, step): [one.actions[step], "inventory", "focus on agent"]})[0, step]
+    found = steps_to_go([one], {(0, step): [one.actions[step], "inventory", "focus on agent"]}).steps[0, step]
     rest = len(one.actions) - step
     assert found == {one.actions[step]: rest - 1, "inventory": rest, "focus on agent": None}
