@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("accelerate")
 
 from cotbench.baselines.training.processes import weights_are_sharded
-
-FOLDER = Path(__file__).resolve().parents[3] / "examples" / "accelerate"
+from cotbench.errors import UsageError
+from tests.accelerate_environment import FOLDER, environment_of
 
 
 def test_there_is_one_for_each_way_to_divide_the_weights() -> None:
@@ -30,13 +30,21 @@ def test_accelerate_reads_it(name: str, kind: str) -> None:
 
 
 def test_what_is_launched_with_it_knows_that_the_weights_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
-    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-    from accelerate.utils.launch import prepare_multi_gpu_env
-
     assert not weights_are_sharded()
-    words = ["--config_file", str(FOLDER / "fsdp2.yaml"), "--num_processes", "6", "-m", "cotbench", "train"]
-    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
-    assert args.num_processes == 6 and args.module and args.training_script == "cotbench"
-    for variable, value in prepare_multi_gpu_env(args).items():
+    for variable, value in environment_of("fsdp2", "--num_processes", "6").items():
         monkeypatch.setenv(variable, value)
     assert weights_are_sharded()
+
+
+def test_no_average_is_kept_of_weights_that_are_divided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from torch import nn
+
+    from cotbench.baselines.training.loop import trainer_arguments
+    from cotbench.baselines.training.options import TrainingOptions
+
+    class Model(nn.Linear):
+        device = nn.Parameter().device
+
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match="omit --ema-decay"):
+        trainer_arguments(TrainingOptions(learning_rate=1e-3, ema_decay=0.9), tmp_path, Model(1, 1))
