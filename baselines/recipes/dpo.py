@@ -29,6 +29,7 @@ from cotbench.baselines.recipes.require import require_training
 from cotbench.baselines.recipes.sft import PAPER_FRACTION, masking_of, write_masks
 from cotbench.baselines.recipes.start import check_start, load_start
 from cotbench.baselines.training.batching import TrainingStep, make_steps
+from cotbench.baselines.training.loss import Losses
 from cotbench.baselines.training.masks import MaskConfig, Masks
 from cotbench.baselines.training.recipe_card import TrainingResult, training_folder, write_begun
 from cotbench.baselines.training.trackers import require_trackers
@@ -125,26 +126,29 @@ def _train(
 
 def _reference(config: DPOConfig, trainable: Any, pairs: Sequence[PreferencePair]) -> Any:
     """Return the log-probabilities of all pairs under the model before the first step, in the numerics of the training."""
-    import torch
-
-    from cotbench.baselines.training.model import mixes_precision
     from cotbench.baselines.training.pair_rows import reference_logprobs
+    from cotbench.baselines.training.start_pass import start_pass
 
-    device = trainable.model.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=mixes_precision(config.dtype, device)):
-        return reference_logprobs(
-            trainable.model, pairs, compute=trainable.losses, device=device, tokens=config.max_tokens_per_forward
-        )
+    def measure(losses: Losses) -> Any:
+        device, tokens = trainable.model.device, config.max_tokens_per_forward
+        return reference_logprobs(trainable.model, pairs, compute=losses, device=device, tokens=tokens)
+
+    return start_pass(trainable, measure, config.dtype)
 
 
 def _scores(config: DPOConfig, trainable: Any, pairs: Sequence[PreferencePair]) -> Any:
     """Return the model's scores of the chosen actions, where the masks need them."""
     from cotbench.baselines.training.logprobs import action_logprobs
+    from cotbench.baselines.training.start_pass import start_pass
 
     if not config.needs_scores:
         return None
     chosen = [[pair.examples()[0]] for pair in pairs]
-    return action_logprobs(trainable.model, trainable.chat, chosen, compute=trainable.losses, device=trainable.model.device)
+
+    def measure(losses: Losses) -> Any:
+        return action_logprobs(trainable.model, trainable.chat, chosen, compute=losses, device=trainable.model.device)
+
+    return start_pass(trainable, measure)
 
 
 def _elicitations(pairs: Sequence[PreferencePair], options: Mapping[str, Any]) -> dict[str, str]:

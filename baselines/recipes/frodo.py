@@ -50,6 +50,7 @@ from cotbench.baselines.training.batching import TrainingStep, make_steps
 from cotbench.baselines.training.branch_groups import BranchGroup, group_sizes, group_trees, trees_of_groups
 from cotbench.baselines.training.branch_loss import GroupLoss, PairLoss, SigmoidPreference, branch_logprobs
 from cotbench.baselines.training.dataset import Trees
+from cotbench.baselines.training.loss import Losses
 from cotbench.baselines.training.masks import MaskConfig, Masks
 from cotbench.baselines.training.recipe_card import CARD, TrainingResult, data_card, first_process, training_folder, write_begun
 from cotbench.baselines.training.sequence_tree import Tree
@@ -224,16 +225,20 @@ def _answerer_lesson(training: _Training, trainable: Any, data: FrodoData) -> _L
 def _with_references(
     config: FrodoConfig, trainable: Any, episodes: Sequence[Sequence[BranchGroup]]
 ) -> list[tuple[BranchGroup, ...]]:
-    """Return groups with the log-probabilities of their answers under the model as it is now, before its training."""
+    """Return groups with the log-probabilities of their answers under the model as it is now, before its training, and in its
+    numerics.
+    """
+    from cotbench.baselines.training.start_pass import start_pass
+
     start = TrainingStep(0, 0.0, ())
     trees = [group_trees(groups, [own for group in groups for own in writer_weights(group, start)]) for groups in episodes]
-    flat = branch_logprobs(
-        trainable.model,
-        [tree for own in trees for tree in own],
-        compute=trainable.losses,
-        device=trainable.model.device,
-        tokens=config.max_tokens_per_forward,
-    )
+    every = [tree for own in trees for tree in own]
+
+    def measure(losses: Losses) -> list[tuple[float, ...]]:
+        device, tokens = trainable.model.device, config.max_tokens_per_forward
+        return branch_logprobs(trainable.model, every, compute=losses, device=device, tokens=tokens)
+
+    flat = start_pass(trainable, measure, config.dtype)
     numbers = iter([number for tree in flat for number in tree])
     return [
         tuple(replace(group, references=tuple(next(numbers) for _ in group.answers)) for group in groups) for groups in episodes

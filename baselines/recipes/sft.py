@@ -23,6 +23,7 @@ from cotbench.baselines.recipes.require import require_training
 from cotbench.baselines.recipes.sft_config import SFTConfig
 from cotbench.baselines.recipes.start import load_start
 from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, computed_tokens, make_steps
+from cotbench.baselines.training.loss import Losses
 from cotbench.baselines.training.masks import MaskConfig, Masks
 from cotbench.baselines.training.recipe_card import TrainingResult, data_card, training_folder, write_begun
 from cotbench.baselines.training.trackers import require_trackers
@@ -136,12 +137,17 @@ def base_scores(
     """
     from cotbench.baselines.training.logprobs import action_logprobs
     from cotbench.baselines.training.prompt_actions import prompt_matches
+    from cotbench.baselines.training.start_pass import start_pass
 
     if config.mask_select == "confident":
         return prompt_matches(trainable, played, examples, elicitations)
-    return action_logprobs(
-        trainable.model, trainable.chat, examples.episodes, compute=trainable.losses, device=trainable.model.device
-    )
+
+    def measure(losses: Losses) -> Any:
+        return action_logprobs(
+            trainable.model, trainable.chat, examples.episodes, compute=losses, device=trainable.model.device
+        )
+
+    return start_pass(trainable, measure)
 
 
 def read_data(path: str) -> list[Demonstration]:

@@ -18,6 +18,7 @@ from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.preference_pair import PreferencePair, write_pairs
 from cotbench.baselines.recipes.dpo import DPO, DPO_PLUS, masked_identical, pair_steps, train
 from cotbench.baselines.recipes.dpo_config import DPOConfig
+from cotbench.baselines.training.loss import TreeLosses
 from cotbench.baselines.training.masks import Masks
 from cotbench.baselines.training.recipe_card import TrainingResult
 from cotbench.baselines.training.trainer import TreeTrainer
@@ -162,6 +163,30 @@ def test_layers_that_our_attention_does_not_know_learn_the_same_way(dpo: Any, wa
     trained = dpo(kind="gemma", epochs=2)
     assert watched[0][0] == pytest.approx(math.log(2), abs=1e-3)
     assert history(trained.folder)[-1]["rewards/margins"] > 0
+
+
+@pytest.mark.parametrize("select", ["random", "likely"])
+def test_passes_before_the_training_do_without_a_compiler_that_fails(
+    select: str, dpo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from cotbench.baselines.recipes import dpo as recipe
+
+    class Broken(TreeLosses):
+        def __call__(self, *_: Any) -> Any:
+            raise RuntimeError("no kernel for this card")
+
+    def load(config: DPOConfig) -> Any:
+        trainable = load_start(config)
+        trainable.losses = Broken()
+        return trainable
+
+    options = {"mask_fraction": 0.5, "mask_select": select, "max_steps": 2}
+    whole, load_start = dpo("whole", **options), recipe.load_start
+    monkeypatch.setattr(recipe, "load_start", load)
+    one, other = weights_of(whole.folder), weights_of(dpo("broken", **options).folder)
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_killed_and_resumed_it_ends_with_the_same_weights(dpo: Any) -> None:

@@ -21,6 +21,7 @@ from cotbench.baselines.recipes.frodo import COUNTERFACTUALS, train
 from cotbench.baselines.recipes.frodo_config import FrodoConfig
 from cotbench.baselines.recipes.frodo_examples import FrodoData, answerer_weights, frodo_data, writer_weights
 from cotbench.baselines.training.batching import TrainingStep
+from cotbench.baselines.training.loss import TreeLosses
 from cotbench.baselines.training.masks import Masks
 from cotbench.baselines.training.model import TrainableModel, load_trainable
 from cotbench.baselines.training.recipe_card import TrainingResult
@@ -180,6 +181,37 @@ def test_the_first_steps_loss_and_gradient_are_those_of_a_plain_loop(
     assert own.keys() == grads.keys()
     for name, grad in own.items():
         assert torch.allclose(grad, grads[name], atol=1e-4, rtol=1e-3), name
+
+
+def test_the_writers_reference_is_computed_as_it_is_trained_and_without_a_compiler_that_fails(
+    frodo: Callable[..., TrainingResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: training in bfloat16 from weights in float32, on a card that the compiler does not know."""
+    import torch
+
+    from cotbench.baselines.recipes import frodo as recipe
+    from cotbench.baselines.training import start_pass
+
+    class Broken(TreeLosses):
+        def __call__(self, *_: Any) -> Any:
+            raise RuntimeError("no kernel for this card")
+
+    def load(config: FrodoConfig) -> TrainableModel:
+        trainable: TrainableModel = load_start(config)
+        trainable.losses = Broken()
+        return trainable
+
+    def measured(*given: Any, **named: Any) -> Any:
+        mixed.append(torch.is_autocast_enabled("cpu"))
+        return branch_logprobs(*given, **named)
+
+    mixed: list[bool] = []
+    load_start, branch_logprobs = recipe.load_start, recipe.branch_logprobs
+    monkeypatch.setattr(recipe, "load_start", load)
+    monkeypatch.setattr(recipe, "branch_logprobs", measured)
+    monkeypatch.setattr(start_pass, "mixes_precision", lambda dtype, device: dtype == "auto")
+    frodo("out", max_steps=1, checkpoints=(1.0,), mask_fraction=0.5, mask_select="likely")
+    assert mixed == [True, True], "once with kernels, once without"
 
 
 @pytest.mark.parametrize("closing", [False, True], ids=["tags stay", "nothing stays"])

@@ -1,0 +1,39 @@
+"""Passes over the model that a training begins with: the log-probabilities of a reference, the scores that masks are chosen by.
+Invariant: what a card's compiler cannot do is computed without it, here and in the training that follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from cotbench.baselines.training.loss import Losses, TreeLosses
+from cotbench.baselines.training.model import TrainableModel, mixes_precision
+from cotbench.baselines.training.options import TrainingDtype
+
+_T = TypeVar("_T")
+
+
+def start_pass(trainable: TrainableModel, measure: Callable[[Losses], _T], dtype: TrainingDtype | None = None) -> _T:
+    """Return what is measured on a model before its training.
+
+    Args:
+        trainable: the model; where its kernels fail, its losses are replaced by those that need none.
+        measure: computes it with the given losses; called again where they failed.
+        dtype: of the training, in whose numerics a reference is computed that the training is compared with. None: in those of
+            the weights.
+    """
+    import torch
+
+    from cotbench.baselines.training.loop import without_kernels
+
+    device = trainable.model.device
+    mixed = dtype is not None and mixes_precision(dtype, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+        try:
+            return measure(trainable.losses)
+        except Exception as error:  # Whatever a compiler raises on a card that it does not know.
+            if not isinstance(trainable.losses, TreeLosses) or isinstance(error, torch.OutOfMemoryError):
+                raise
+            trainable.losses = without_kernels(trainable, error)
+        return measure(trainable.losses)
