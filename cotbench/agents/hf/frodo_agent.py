@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from cotbench.agents.decisions import own_trace
 from cotbench.agents.hf.agent import HFAgent, ModelHandle
+from cotbench.agents.hf.engine import Engine
 from cotbench.agents.hf.lanes import Key
 from cotbench.agents.hf.model_files import ADAPTER, CONFIG
 from cotbench.errors import UsageError
@@ -25,8 +26,8 @@ from cotbench.prompting.query import Decision, Query
 WRITER, ANSWERER = "writer", "answerer"
 """Names of the two models' folders in a checkpoint of recipe `frodo`."""
 
-_GPU_SHARE = 0.3
-"""Share of a GPU's memory, as it is free before the models are loaded, that each of the two has for its KV caches."""
+_GPU_SHARE = 0.4
+"""Share of a GPU's memory, as it is free once both models are loaded, that each of the two has for its KV caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class FrodoAgent:
         attn: as of agent `hf`.
         context: the longest prompt and answer together, in tokens; default: what the models' configurations say.
         threads: torch's threads; default: torch's own choice.
-        cache_gb: gigabytes for the KV caches of both models; default: for each a quarter of the memory
-            that is free when it is loaded; on a GPU 60 % of its free memory for both.
+        cache_gb: gigabytes for the KV caches of both models; default: for each a quarter of the memory that is free when it is
+            loaded; on a GPU 80 % for both of what is free once both are loaded.
         drafts: as of agent `hf`.
     """
 
@@ -68,13 +69,18 @@ class FrodoAgent:
         drafts: bool | None = None,
     ) -> None:
         writer, answerer = model_pair(models)
-        each = _free_gb(device) if cache_gb is None else cache_gb / 2
         shared: dict[str, Any] = {
             **{"device": device, "dtype": dtype, "attn": attn, "context": context, "threads": threads},
-            **{"cache_gb": each, "drafts": drafts},
+            **{"cache_gb": None if cache_gb is None else cache_gb / 2, "drafts": drafts},
         }
-        first = HFAgent(writer, **shared)
-        self._open(first, HFAgent(answerer, **shared), f"frodo:{models}")
+        both = HFAgent(writer, **shared), HFAgent(answerer, **shared)
+        free = None if cache_gb is not None else _free_gpu_gb(both[1])
+        if free is not None:
+            # Each engine was made with a share of what was free before the other one's weights and caches were there.
+            for agent in both:
+                if isinstance(agent._engine, Engine):
+                    agent._engine = agent._batching_engine(attn, free * _GPU_SHARE, drafts)
+        self._open(*both, f"frodo:{models}")
 
     @classmethod
     def of(cls, writer: HFAgent, answerer: HFAgent, name: str = "frodo:live") -> Self:
@@ -229,11 +235,13 @@ def joined(written: Decision, answered: Decision) -> Decision:
     )
 
 
-def _free_gb(device: str) -> float | None:
-    """Return the gigabytes that each model's KV caches have on a GPU; None on a CPU, where the engine's own default holds."""
+def _free_gpu_gb(agent: HFAgent) -> float | None:
+    """Return the gigabytes that are free on a model's GPU; None on a CPU, where the engine's own default holds."""
     import torch
 
-    if device == "cpu" or not torch.cuda.is_available():
+    device = agent._model.device
+    if device.type != "cuda":
         return None
-    free: int = torch.cuda.mem_get_info(None if device in ("auto", "cuda") else device)[0]
-    return free * _GPU_SHARE / 10**9
+    torch.cuda.empty_cache()
+    free: int = torch.cuda.mem_get_info(device)[0]
+    return free / 10**9

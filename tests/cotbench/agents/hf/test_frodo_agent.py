@@ -15,6 +15,7 @@ pytestmark = needs_hf
 from cotbench.agents import make_agent
 from cotbench.agents.decisions import decide_all, own_trace
 from cotbench.agents.hf.agent import HFAgent
+from cotbench.agents.hf.engine import Engine
 from cotbench.agents.hf.frodo_agent import ANSWERER, WRITER, FrodoAgent, model_pair
 from cotbench.errors import AgentError, RunFolderError, UsageError
 from cotbench.prompting.elicitation import Elicitation
@@ -103,6 +104,30 @@ def test_a_given_action_is_scored_after_the_writers_trace(models: Path) -> None:
     given = replace(query, given_trace=own_trace(free, COLD.tags), given_action="look")
     assert scored.action == "look" and scored.trace == free.trace
     assert scored.action_logprob == answerer.decide([given])[0].action_logprob
+
+
+@pytest.mark.parametrize(("options", "each"), [({}, 4 * 10**8), ({"cache_gb": 0.5}, 25 * 10**7)])
+def test_on_a_gpu_both_share_what_is_free_once_both_are_loaded(
+    options: dict[str, Any], each: int, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    load = HFAgent.__init__
+
+    def noted(self: HFAgent, model: str, **given: Any) -> None:
+        load(self, model, **given)
+        loaded.append(Path(model).name)
+
+    def free(agent: HFAgent) -> float:
+        assert loaded == [WRITER, ANSWERER]
+        return 1.0
+
+    monkeypatch.setattr(HFAgent, "__init__", noted)
+    monkeypatch.setattr("cotbench.agents.hf.frodo_agent._free_gpu_gb", free)
+    both = FrodoAgent(str(models), **options)
+    for agent in (both._writer, both._answerer):
+        assert isinstance(agent._engine, Engine) and agent._engine._limits.cache_bytes == each
+    requests = queries(COLD, ("cot",))
+    assert content(both.decide(requests)) == content(FrodoAgent(str(models), cache_gb=1).decide(requests))
 
 
 def test_the_writer_generates_no_action(models: Path) -> None:
