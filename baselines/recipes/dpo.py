@@ -43,8 +43,8 @@ NAME = "dpo"
 START = "sft"
 """The recipe whose checkpoint a study begins with."""
 
-_PAIR_SHARE = 0.2
-"""Share of the states that give a pair with four samples each, about (13 of 60 of `tiny-cot`); for estimates of cost."""
+_PAIR_SHARE = 0.35
+"""Share of the states that give a pair with four samples each, about (104 of 301 of `tiny-cot`); for estimates of cost."""
 
 Episodes = Sequence[Sequence[PreferencePair]]
 """The pairs of each demonstration, in order of steps."""

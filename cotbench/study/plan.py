@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -113,7 +114,10 @@ def _trainings(config: StudyConfig, env: str, add: Add) -> None:
             resolved = arm_config(config, model, arm)
             traces = _traces_stage(config, env, arm.name)
             episodes = config.traces_of(arm.name).episodes or len(source.tasks(config.scheme, "train"))
-            tokens = recipe_of(arm).cost(resolved, env_entry(env).sizes, episodes)
+            sizes = env_entry(env).sizes
+            if any(need.stage == "pairs" for need in recipe_of(arm).stages(resolved)):
+                episodes = math.ceil(_paired_states(config, env, arm) / sizes.expert_steps)
+            tokens = recipe_of(arm).cost(resolved, sizes, episodes)
             for seed in arm.seeds_of(config.seeds):
                 options = arm_options(config, env, model, arm, seed)
                 preset = options.pop("preset", None)
@@ -169,6 +173,13 @@ def _pairs_stage(config: StudyConfig, env: str, model: str, seed: int, arm: Arm,
     return _joined("pairs", *_env_words(config, env), *_model_words(config, model), *words)
 
 
+def _paired_states(config: StudyConfig, env: str, arm: Arm) -> int:
+    """Return at about how many states of an arm's traces answers are sampled for its pairs."""
+    episodes = config.traces_of(arm.name).episodes or len(env_entry(env).source().tasks(config.scheme, "train"))
+    every = episodes * env_entry(env).sizes.expert_steps
+    return min(config.pairs.states or every, every)
+
+
 def _pairs(
     config: StudyConfig, env: str, model: str, seed: int, arm: Arm, need: StageNeed, add: Add, planned: set[str]
 ) -> None:
@@ -182,9 +193,7 @@ def _pairs(
     elicitation = config.elicitation_of(config.elicited_as(arm.name))
     request = PairsRequest(agent, StageOutput(_traces_stage(config, env, arm.name)), options, elicitation)
     sizes = env_entry(env).sizes
-    episodes = config.traces_of(arm.name).episodes or len(env_entry(env).source().tasks(config.scheme, "train"))
-    states = min(config.pairs.states or episodes * sizes.expert_steps, episodes * sizes.expert_steps)
-    tokens = states * (sizes.prompt + config.pairs.samples * sizes.answer)
+    tokens = _paired_states(config, env, arm) * (sizes.prompt + config.pairs.samples * sizes.answer)
     add(name, "pairs", request, Place(env, model, start_of(config, arm, need, seed).name, seed), tokens)
 
 

@@ -71,6 +71,17 @@ def test_how_pairs_are_sampled_reaches_what_is_trained_on_them_and_nothing_else(
     assert changed == {name for name in before if name.startswith("pairs/") or "dpo" in name}
 
 
+def test_what_a_training_on_pairs_costs_depends_on_how_many_states_are_sampled() -> None:
+    def tokens(text: str) -> dict[str, float]:
+        return {stage.name.removesuffix("-seed0"): stage.tokens for stage in planned(text).stages if "seed0" in stage.name}
+
+    few, more, most, every = (
+        tokens(STUDY.replace("states = 50\n", f"states = {states}\n" if states else "")) for states in (45, 90, 10**6, None)
+    )
+    assert more["train/dpo"] == pytest.approx(2 * few["train/dpo"]) and most == every
+    assert every["train/dpo"] > more["train/dpo"] and every["train/sft"] == few["train/sft"]
+
+
 def test_a_study_without_pairs_is_written_as_before() -> None:
     text = STUDY.partition("[pairs]")[0] + '[[arms]]\nname = "sft"\n'
     config = parse_study(text, "s.toml")
