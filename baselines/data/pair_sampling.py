@@ -176,20 +176,20 @@ class Sampler:
             return_tokens=True,
         )
 
-    def _read(self, state: State, decision: Decision) -> _Answer | _Unusable:
+    def _read(self, state: State, decision: Decision) -> _Answer | _UnusableSample:
         if decision.error is not None:
-            return _Unusable("error", decision.error)
+            return _UnusableSample("error", decision.error)
         pieces = sampled_pieces(self.chat, decision)
         if pieces is None:
-            return _Unusable("malformed")
+            return _UnusableSample("malformed")
         if decision.tokens is None or decision.tokens.prompt_ids != state.prompt:
-            return _Unusable("malformed", "another prompt")
+            return _UnusableSample("malformed", "another prompt")
         return _Answer(decision.action, pieces)
 
     def _judge(
         self,
         state: State,
-        samples: Sequence[_Answer | _Unusable],
+        samples: Sequence[_Answer | _UnusableSample],
         steps: Mapping[str, int | None],
         failure: str | None,
         canonical: Callable[[str], str],
@@ -200,12 +200,12 @@ class Sampler:
         found = SampledState(env=one.env, task=one.task, take=state.take, step=state.step, samples=Counter(verdicts))
         place = verdicts.index("worse") if "worse" in verdicts else len(samples)
         # Any of these might have been the first worse one.
-        failures = [one.reason for one in samples[:place] if isinstance(one, _Unusable) and one.verdict == "error"]
+        failures = [one.reason for one in samples[:place] if isinstance(one, _UnusableSample) and one.verdict == "error"]
         if failures or failure is not None:
             return found.model_copy(update={"left_out": "error", "error": failures[0] if failures else failure})
         if place < len(samples) and isinstance(sample := samples[place], _Answer):
             return found.model_copy(update={"pair": self._pair(state, sample, steps[own], steps[canonical(sample.action)])})
-        unusable = [sample for sample in samples if isinstance(sample, _Unusable)]
+        unusable = [sample for sample in samples if isinstance(sample, _UnusableSample)]
         if len(unusable) == len(samples):
             other = any(sample.reason == "another prompt" for sample in unusable)
             return found.model_copy(update={"left_out": "another prompt" if other else "malformed"})
@@ -243,7 +243,7 @@ class _Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Unusable:
+class _UnusableSample:
     """A sample that is none."""
 
     verdict: Literal["error", "malformed"]
@@ -251,9 +251,9 @@ class _Unusable:
 
 
 def _verdict(
-    sample: _Answer | _Unusable, own: str, steps: Mapping[str, int | None], canonical: Callable[[str], str]
+    sample: _Answer | _UnusableSample, own: str, steps: Mapping[str, int | None], canonical: Callable[[str], str]
 ) -> Verdict:
-    if isinstance(sample, _Unusable):
+    if isinstance(sample, _UnusableSample):
         return sample.verdict
     action = canonical(sample.action)
     if action == own:

@@ -60,7 +60,8 @@ def train(config: DPOConfig, out: Path, *, resume: bool = False, progress: Calla
         progress: makes a callback of transformers that shows how far it is.
 
     Raises:
-        UsageError: pairs that cannot be trained on, a start of another elicitation, or another training lies in `out`.
+        UsageError: pairs that cannot be trained on or that are all left out, a start of another elicitation, or another
+            training lies in `out`.
         AgentError: the model cannot be loaded.
         MissingExtraError: the libraries for training are not installed.
     """
@@ -110,6 +111,12 @@ def _train(
         "identical_traces": sum(pair.identical_traces for pair in flat),
         "masked_identical": masked_identical(episodes, steps, masks),
     }
+    scheduled = sum(len(decisions) for step in steps for part in step.parts for _, decisions in part)
+    if counts["masked_identical"] == scheduled:
+        raise UsageError(
+            f"no pairs are left: the traces of all {len(flat)} are the same on both sides, and their actions are masked; "
+            "give a smaller --mask-fraction, or pairs of traces that differ"
+        )
     record = {**record, "base": trainable.description, "examples": counts, "steps": len(steps)}
     write_begun(out, record)
     if args.process_index == 0:

@@ -161,14 +161,14 @@ def _part(training: _Training, part: str) -> dict[str, Any]:
     )
     record = {**training.record, "base": trainable.description, "examples": data.counts}
     write_begun(training.out, record)
-    lesson = (_writer_lesson if part == WRITER else _answerer_lesson)(training, trainable, data)
+    objective = (_writer_objective if part == WRITER else _answerer_objective)(training, trainable, data)
     if args.process_index == 0:
         with loop.disk_full_as_error(training.out):
             rows = (json.dumps(row, ensure_ascii=False) + "\n" for row in training.others.rows())
             write_atomically(training.out / COUNTERFACTUALS, rows)
-            if lesson.masks is not None:
-                write_masks(training.out, lesson.masks, steps)
-    dataset = PackedDataset(steps, lesson.trees, args.world_size, counted=lesson.counted)
+            if objective.masks is not None:
+                write_masks(training.out, objective.masks, steps)
+    dataset = PackedDataset(steps, objective.trees, args.world_size, counted=objective.counted)
     record |= {"part": part, "steps": len(steps)}
     loop.train(
         trainable,
@@ -179,14 +179,14 @@ def _part(training: _Training, part: str) -> dict[str, Any]:
         config.checkpoints,
         training.progress,
         config.ema_decay,
-        make_trainer=partial(GroupTrainer, group_loss=lesson.loss),
+        make_trainer=partial(GroupTrainer, group_loss=objective.loss),
     )
     # Of a launcher's processes the first one writes the card.
     return _read_card(folder) if first_process() else {**record, "seen": dict.fromkeys(_SEEN, 0.0)}
 
 
 @dataclass(frozen=True, slots=True)
-class _Lesson:
+class _Objective:
     """What one of the models learns.
 
     Attributes:
@@ -200,14 +200,14 @@ class _Lesson:
     masks: Masks | None = None
 
 
-def _writer_lesson(training: _Training, trainable: Any, data: FrodoData) -> _Lesson:
+def _writer_objective(training: _Training, trainable: Any, data: FrodoData) -> _Objective:
     config = training.config
     pairs = _with_references(config, trainable, data.pairs)
     loss = PairLoss(SigmoidPreference(config.beta), config.writer_likelihood_weight)
-    return _Lesson(trees_of_groups(pairs, writer_weights), loss, lambda tree: len(tree.branches) // loss.size)
+    return _Objective(trees_of_groups(pairs, writer_weights), loss, lambda tree: len(tree.branches) // loss.size)
 
 
-def _answerer_lesson(training: _Training, trainable: Any, data: FrodoData) -> _Lesson:
+def _answerer_objective(training: _Training, trainable: Any, data: FrodoData) -> _Objective:
     config = training.config
     scores = None
     if config.needs_scores:
@@ -219,7 +219,7 @@ def _answerer_lesson(training: _Training, trainable: Any, data: FrodoData) -> _L
         third = tree.branches[loss.size - 1 :: loss.size]
         return sum(any(branch.weights) for branch in third) if config.loss_normalisation == "remaining" else len(third)
 
-    return _Lesson(trees_of_groups(data.triples, partial(answerer_weights, masks)), loss, counted, masks)
+    return _Objective(trees_of_groups(data.triples, partial(answerer_weights, masks)), loss, counted, masks)
 
 
 def _with_references(

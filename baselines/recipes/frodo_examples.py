@@ -61,13 +61,13 @@ def frodo_data(
     examples = make_examples(demonstrations, chat, elicitations, context=trainable.context, longest=longest)
     triples: list[tuple[BranchGroup, ...]] = []
     right: list[tuple[Example, ...]] = []
-    lacking, too_long = 0, list(examples.too_long)
+    without, too_long = 0, list(examples.too_long)
     for episode in examples.episodes:
         groups = []
         for example in episode:
             other = others.by_id.get(example.id)
             if other is None:
-                lacking += 1
+                without += 1
                 continue
             counterfactual = with_answer(example, chat, other.trace, other.action)
             crossed = crossed_answer(counterfactual, example)
@@ -81,14 +81,14 @@ def frodo_data(
     if not triples:
         raise UsageError(
             f"no example is left of {len(demonstrations)} demonstrations: {len(too_long)} decisions are longer than {longest} "
-            f"tokens (--max-length), {examples.without_trace} have no trace, {lacking} no counterfactual trace"
+            f"tokens (--max-length), {examples.without_trace} have no trace, {without} no counterfactual trace"
         )
     counts = {
         "examples": sum(map(len, triples)),
         "too_long": len(too_long),
         "shortened": examples.shortened,
         "without_trace": examples.without_trace,
-        "without_counterfactual": lacking,
+        "without_counterfactual": without,
         "beyond_budget": examples.beyond_budget,
     }
     pairs = tuple(

@@ -31,7 +31,7 @@ class AnswererLoss:
     """The answerer's loss at a state: -log p(a*|p,t*) - v log p(a'|p,t') + w max(0, m - [log p(a*|p,t*) - log p(a*|p,t')]).
 
     Where an action is masked, its branch (a* after t') has no supervised tokens and the hinge is left out: there is nothing
-    left of which it could ask for a margin.
+    left of which it could ask for a margin. What is logged is of the states whose action is not masked.
 
     Attributes:
         margin: m, in nats.
@@ -52,13 +52,13 @@ class AnswererLoss:
         """See `GroupLoss`."""
         right, counterfactual, crossed = logprobs.unbind(1)
         compared = supervised[:, 2]
-        lacking = hinge(right, crossed, self.margin) * compared
-        loss = -right - self.counterfactual_weight * counterfactual + self.hinge_weight * lacking
+        hinges = hinge(right, crossed, self.margin) * compared
+        loss = -right - self.counterfactual_weight * counterfactual + self.hinge_weight * hinges
         figures = {
-            "right_logprob": right,
-            "counterfactual_logprob": counterfactual,
+            "right_logprob": right[compared],
+            "counterfactual_logprob": counterfactual[compared],
             "trace_effect": (right - crossed)[compared],
-            "hinge": lacking[compared],
-            "hinge_active": (lacking > 0).to(lacking.dtype)[compared],
+            "hinge": hinges[compared],
+            "hinge_active": (hinges > 0).to(hinges.dtype)[compared],
         }
         return loss, figures

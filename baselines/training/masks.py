@@ -77,8 +77,8 @@ class MaskConfig(BaseModel):
     )
     loss_normalisation: Annotated[LossNormalisation, Flag(panel=MASKING)] = Field(
         "all",
-        description="what the loss of a step is divided by. all: the number of answer tokens, masked or not; "
-        "remaining: the number of those with a weight other than 0, so that masks raise the weight of the others",
+        description="what the loss of a step is divided by. all: the number of answer tokens (recipe dpo: of pairs; frodo: of "
+        "states), masked or not; remaining: the number of those that the masks leave in the loss, so that these weigh more",
     )
     seed: Annotated[int, Flag(panel=OPTIMISATION)] = Field(0, ge=0, description="seed of the choice of masked examples")
 

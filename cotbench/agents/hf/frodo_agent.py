@@ -31,7 +31,7 @@ _GPU_SHARE = 0.4
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _PendingQuery:
     """A query whose trace is written, or has been."""
 
     query: Query
@@ -100,7 +100,7 @@ class FrodoAgent:
         self.needs: frozenset[str] = frozenset()
         self.batch = answerer.batch
         self._writer, self._answerer = writer, answerer
-        self._waiting: dict[Key, _Waiting] = {}
+        self._pending: dict[Key, _PendingQuery] = {}
 
     def require(self, elicitation: Elicitation) -> None:
         """Raise an error for tags that a tokenizer cannot write.
@@ -121,20 +121,20 @@ class FrodoAgent:
 
     def clear_cache(self) -> None:
         """Drop the KV caches of both models."""
-        self._waiting.clear()
+        self._pending.clear()
         self._writer.clear_cache()
         self._answerer.clear_cache()
 
     def close(self) -> None:
         """Drop both models."""
-        self._waiting.clear()
+        self._pending.clear()
         self._writer.close()
         self._answerer.close()
 
     def submit(self, key: Key, query: Query) -> None:
         """Take a query in; `collect` returns its decision, under the key."""
         if query.mode == "cot" and query.given_trace is None:
-            self._waiting[key] = _Waiting(query)
+            self._pending[key] = _PendingQuery(query)
             self._writer.submit(key, trace_query(query))
         else:
             self._answerer.submit(key, query)
@@ -143,15 +143,15 @@ class FrodoAgent:
         """Compute a forward pass of each model; return the decisions that are now complete. It never waits."""
         done: list[tuple[Key, Decision]] = []
         for key, written in self._writer.collect(wait):
-            waiting = self._waiting.pop(key)
+            pending = self._pending.pop(key)
             if written.error is not None:
                 done.append((key, written))
                 continue
-            self._waiting[key] = replace(waiting, written=written)
-            trace = own_trace(written, waiting.query.elicitation.tags)
-            self._answerer.submit(key, replace(waiting.query, given_trace=trace))
+            self._pending[key] = replace(pending, written=written)
+            trace = own_trace(written, pending.query.elicitation.tags)
+            self._answerer.submit(key, replace(pending.query, given_trace=trace))
         for key, answered in self._answerer.collect(wait):
-            begun = self._waiting.pop(key, None)
+            begun = self._pending.pop(key, None)
             both = answered if begun is None or begun.written is None else joined(begun.written, answered)
             done.append((key, both))
         return done

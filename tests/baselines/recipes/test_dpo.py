@@ -124,18 +124,28 @@ def test_masks_are_those_of_any_recipe_and_do_not_depend_on_what_is_rejected(
 
 
 def test_masked_pairs_of_equal_traces_teach_nothing_and_are_counted(
-    dpo: Any, some_played: list[Demonstration], some_words: Any, learners: dict[str, Path]
+    dpo: Any, watched: Any, some_played: list[Demonstration], some_words: Any
 ) -> None:
     import torch
 
-    alike = pairs_of(some_played, some_words, identical=range(1000))
-    trained = dpo(some=alike, mask_fraction=1.0)
-    before, after = weights_of(learners["qwen"]), weights_of(trained.folder)
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    some = pairs_of(some_played, some_words, identical=range(1, 1000))
+    step = {"max_steps": 1, "loss_normalisation": "remaining", "batch_size": len(some)}
+    trained = dpo(some=some, mask_fraction=1.0, **step)
     card = json.loads((trained.folder / "recipe.json").read_text())
-    assert card["examples"]["identical_traces"] == card["examples"]["masked_identical"] == len(alike)
-    learned = weights_of(dpo("unmasked", some=alike).folder)
-    assert not all(torch.equal(before[name], learned[name]) for name in before)
+    assert card["examples"]["identical_traces"] == card["examples"]["masked_identical"] == len(some) - 1
+    dpo("alone", some=some[:1], mask_fraction=1.0, **step)
+    dpo("unmasked", some=some, **step)
+    (loss, grads), (alone, expected), (_, others) = watched
+    assert loss == pytest.approx(alone, abs=1e-5)
+    for name, grad in grads.items():
+        assert torch.allclose(grad, expected[name], rtol=1e-3, atol=1e-5), name
+    assert not all(torch.allclose(others[name], grads[name], rtol=1e-3, atol=1e-5) for name in grads)
+
+
+def test_pairs_that_are_all_left_out_are_refused(dpo: Any, some_played: list[Demonstration], some_words: Any) -> None:
+    alike = pairs_of(some_played, some_words, identical=range(1000))
+    with pytest.raises(UsageError, match=f"no pairs are left: the traces of all {len(alike)} are the same"):
+        dpo(some=alike, mask_fraction=1.0)
 
 
 def test_each_pair_that_is_left_out_is_counted_once_an_epoch(some_played: list[Demonstration], some_words: Any) -> None:

@@ -171,8 +171,8 @@ def test_the_first_steps_loss_and_gradient_are_those_of_a_plain_loop(
                 margin = 0.5 * ((sums[0] - sums[0].detach()) - (sums[1] - sums[1].detach()))
                 total = total - torch.nn.functional.logsigmoid(margin) - 0.1 * sums[0]
             else:
-                lacking = torch.relu(3.0 - (sums[0] - sums[2]))
-                total = total - sums[0] - 0.5 * sums[1] + 2.0 * lacking
+                hinges = torch.relu(3.0 - (sums[0] - sums[2]))
+                total = total - sums[0] - 0.5 * sums[1] + 2.0 * hinges
     loss = total / every
     loss.backward()
     found, grads = seen[part]
