@@ -16,10 +16,11 @@ pytestmark = needs_hf
 
 from cotbench.baselines.data.demonstration import Demonstration
 from cotbench.baselines.data.preference_pair import PreferencePair, write_pairs
-from cotbench.baselines.recipes.dpo import DPO, DPO_PLUS, masked_identical, pair_steps, train
+from cotbench.baselines.recipes.dpo import DPO, DPO_PLUS, group_pairs, masked_identical, pair_steps, train
 from cotbench.baselines.recipes.dpo_config import DPOConfig
 from cotbench.baselines.training.loss import TreeLosses
 from cotbench.baselines.training.masks import Masks
+from cotbench.baselines.training.pair_rows import PairDataset
 from cotbench.baselines.training.recipe_card import TrainingResult
 from cotbench.baselines.training.trainer import TreeTrainer
 from cotbench.errors import UsageError
@@ -121,6 +122,47 @@ def test_masks_are_those_of_any_recipe_and_do_not_depend_on_what_is_rejected(
     masks, same = (Masks.of(config, [pair.examples()[0] for pair in some]) for some in (pairs, other))
     assert masks.places(0) == same.places(0)
     assert Masks.of(config, [pair.examples()[1] for pair in pairs]).places(0) == masks.places(0)
+
+
+@pytest.mark.parametrize("closing", [False, True], ids=["tags stay", "tags go too"])
+def test_a_masked_pair_begins_without_a_preference(closing: bool, dpo: Any, watched: Any) -> None:
+    """The reference's sums leave out what the model's do, so that both are the same before the first step."""
+    dpo(max_steps=1, mask_fraction=0.5, mask_closing=closing, loss_normalisation="remaining")
+    assert watched[0][0] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_label_smoothing_reaches_the_loss(dpo: Any, watched: Any) -> None:
+    """At a margin of 0 the loss is log 2 with and without it; its slope is 1 - 2 epsilon times as steep."""
+    import torch
+
+    dpo("plain", max_steps=1)
+    dpo("smooth", max_steps=1, label_smoothing=0.2)
+    (plain, grads), (smooth, others) = watched
+    assert smooth == pytest.approx(plain, abs=1e-5)
+    for name, grad in grads.items():
+        assert torch.allclose(others[name], 0.6 * grad, rtol=1e-3, atol=1e-6), name
+
+
+def test_two_processes_share_the_pairs_of_a_step(pairs: list[PreferencePair]) -> None:
+    config = DPOConfig(model="m", data=("d",), mask_fraction=0.5, batch_size=4, max_tokens_per_forward=256)
+    episodes, _ = group_pairs(pairs, 4096)
+    masks = Masks.of(config, [pair.examples()[0] for pair in pairs])
+    reference = {pair.id: ((-1.0,) * len(pair.chosen.ids), (-2.0,) * len(pair.rejected.ids)) for pair in pairs}
+    steps = pair_steps(config, episodes, processes=2)
+    alone, shared = (PairDataset(steps, episodes, masks, reference, processes) for processes in (1, 2))
+    assert len(shared) == 2 * len(alone) == 2 * len(steps)
+
+    def answers(row: Any) -> list[list[int]]:
+        return [list(branch.ids) for tree in row.trees for branch in tree.branches]
+
+    for step in range(len(steps)):
+        whole, portions = alone[step], [shared[2 * step + process] for process in (0, 1)]
+        found = [one for portion in portions for row in portion.passes for one in answers(row)]
+        assert sorted(found) == sorted(one for row in whole.passes for one in answers(row)) and found
+        assert {portion.count for portion in portions} == {whole.count}
+        assert sum(portion.actions for portion in portions) == whole.actions
+        assert sum(portion.others for portion in portions) == pytest.approx(whole.others)
+        assert len({len(portion.passes) + len(portion.padding) for portion in portions}) == 1
 
 
 def test_masked_pairs_of_equal_traces_teach_nothing_and_are_counted(
