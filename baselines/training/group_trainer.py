@@ -37,7 +37,7 @@ class GroupTrainer(TreeTrainer):
         return found.sum() / count
 
     def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
-        """Log the Trainer's numbers, with this process's means over the groups since the last log."""
+        """Log the Trainer's numbers, with the means over the groups of all processes since the last log."""
         if "loss" in logs:
             logs |= self._means()
         super().log(logs, *rest, **more)
@@ -45,6 +45,12 @@ class GroupTrainer(TreeTrainer):
     def _means(self) -> dict[str, float]:
         import torch
 
-        found = {name: torch.cat(numbers) for name, numbers in self._figures.items()}
-        self._figures = {}  # Read only here: reading waits for a GPU.
-        return {name: round(float(numbers.mean()), 6) for name, numbers in found.items() if len(numbers)}
+        found, self._figures = self._figures, {}  # Read only here: reading waits for a GPU.
+        # Of no groups: the names in their order, also for a process that had none since the last log.
+        none = torch.zeros(0, self._group_loss.size, device=self.args.device)
+        _, figures = self._group_loss(none, none, none.bool())
+        columns = [torch.cat([figures[name], *found.get(name, ())]).float() for name in figures]
+        sums = torch.stack([torch.stack([column.sum(), column.new_tensor(float(len(column)))]) for column in columns])
+        if self.accelerator.num_processes > 1:  # All processes log at the same steps.
+            sums = self.accelerator.reduce(sums, "sum")
+        return {name: round(total / count, 6) for name, (total, count) in zip(figures, sums.tolist(), strict=True) if count}

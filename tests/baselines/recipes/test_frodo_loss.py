@@ -117,3 +117,28 @@ def test_a_step_in_one_row_costs_what_it_costs_in_two() -> None:
         return total
 
     assert cost([groups]) == pytest.approx(cost([groups[:1], groups[1:]]))
+
+
+def test_what_is_logged_is_of_the_groups_of_all_processes() -> None:
+    """Also by a process that had no groups since the last log: all reduce the same numbers."""
+    pytest.importorskip("transformers")
+    from types import SimpleNamespace
+
+    from cotbench.baselines.training.group_trainer import GroupTrainer
+
+    def trainer(figures: dict[str, list["torch.Tensor"]], others: "torch.Tensor") -> GroupTrainer:
+        one = GroupTrainer.__new__(GroupTrainer)
+        one._group_loss, one._figures = AnswererLoss(), figures
+        one.args = SimpleNamespace(device="cpu")
+        one.accelerator = SimpleNamespace(num_processes=2, reduce=lambda own, how: sent.append(own) or own + others)
+        return one
+
+    sent: list[torch.Tensor] = []
+    _, figures = AnswererLoss()(tensor(-1.0, -2.0, -4.0).view(1, 3), torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool))
+    own = {name: [numbers.detach()] for name, numbers in figures.items()}
+    nothing = trainer(own, torch.zeros(5, 2))._means()
+    assert nothing == {name: pytest.approx(float(numbers.detach().mean())) for name, numbers in figures.items()}
+    assert nothing["trace_effect"] == pytest.approx(3.0)
+    both = trainer({}, sent[0])._means()
+    assert both == nothing and sent[0].shape == sent[1].shape
+    assert trainer({}, torch.zeros(5, 2))._means() == {}, "no groups at all"
