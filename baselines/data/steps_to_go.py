@@ -75,7 +75,7 @@ def steps_to_go(demonstrations: Sequence[Demonstration], actions: Mapping[Place,
         demonstrations: played episodes of one environment, each of another task.
         actions: the actions at their states, canonical.
     """
-    steps: Steps = {}
+    steps: dict[Place, Mapping[str, int | None]] = {}
     failures: dict[Place, str] = {}
     if actions:
         count = _by_expert if takeover_of(demonstrations[0].env) == "expert" else by_path
