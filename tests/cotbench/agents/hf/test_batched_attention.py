@@ -13,6 +13,7 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
+from cotbench.agents.hf.agent import HFAgent
 from cotbench.agents.hf.attention import TokenSpan, forward, install_attention
 from cotbench.agents.hf.batched_forward import batched_forward, open_pool
 from cotbench.agents.hf.block_pool import SPARE_BLOCK, BlockPool, LayerShape, PagedCache
@@ -172,6 +173,33 @@ def test_a_pool_grows_without_losing_what_it_holds() -> None:
             assert torch.equal(old, new[: len(old)]) and not new[len(old) :].any()
     pool.give_back(more)
     assert sorted(pool.take(40)) == sorted(more) and pool.version == 2
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen"])
+@pytest.mark.parametrize("cast", [False, True])
+def test_a_model_in_mixed_precision_plays_too(tmp_path: Path, kind: str, cast: bool) -> None:
+    """A training in mixed precision wraps the forward pass of the very model that plays: `cast` as behind its embeddings."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny_models.save_model(tmp_path / "model", kind)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    agents = [HFAgent.from_model(model, tiny_models.tokenizer(), attn=attn, cache_gb=0.01) for attn in ("rows", "batched")]
+    model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
+    if cast:
+        model.get_input_embeddings().register_forward_hook(lambda *given: given[-1].to(torch.bfloat16))
+    with agents[0].expose_model():
+        install_attention(model)
+        pool, ids = open_pool(model, 10**6), [(7 * index + 3) % 300 for index in range(100)]
+        lane = _Both(pool)
+        branch = _Both(pool, lane)
+        for spans in ([lane.spans(ids[:70], 0)], [branch.spans(ids[70:99], 0)], [branch.spans(ids[99:], 0)]):
+            plain = torch.cat(forward(model, [one for one, _ in spans]))
+            batched = torch.cat(batched_forward(model, [two for _, two in spans], pool))
+            assert (plain - batched).norm() < 0.1 * plain.norm()
+    for agent in agents:
+        decisions = agent.decide(_queries(Elicitation(trace_tokens=12, action_tokens=8)))
+        assert not [decision.error for decision in decisions if decision.error]
 
 
 def test_a_failing_pass_leaves_the_caches_as_they_were(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
