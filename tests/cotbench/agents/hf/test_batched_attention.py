@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,12 +20,15 @@ pytestmark = needs_hf
 
 from cotbench.agents.hf.agent import HFAgent
 from cotbench.agents.hf.attention import TokenSpan, forward, install_attention
-from cotbench.agents.hf.batched_forward import batched_forward, open_pool
+from cotbench.agents.hf.batched_forward import advance, batched_forward, open_pool, run_pass
+from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, count_tiles, pack_pass
 from cotbench.agents.hf.block_pool import SPARE_BLOCK, BlockPool, LayerShape, PagedCache
 from cotbench.agents.hf.kv_cache import BLOCK, KVCache
 from cotbench.agents.hf.pass_runner import PassRunner
 from cotbench.agents.hf.top_rows import TopRows
-from cotbench.prompting.elicitation import Elicitation
+from cotbench.envs import Instructions
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import MODES, Elicitation
 from cotbench.prompting.query import Query
 from tests import tiny_models
 from tests.attention_kinds import KINDS, save_kind
@@ -211,6 +219,24 @@ def test_a_failing_pass_leaves_the_caches_as_they_were(models: dict[str, Any], m
     with pytest.raises(ZeroDivisionError):
         runner.compute([TokenSpan([8], cache, logits_from_end=[1])])
     assert cache.length == 3
+
+
+def test_a_kernel_that_cannot_be_launched_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def launch(*_: Any) -> None:
+        raise RuntimeError("Failed to find C compiler.\nSet CC.")
+
+    queries = _queries(Elicitation(trace_tokens=6, action_tokens=5))
+    plain = hf_agent(tmp_path).decide(queries)
+    monkeypatch.setattr(BlockPool, "kernel_error", None)
+    name = "cotbench.agents.hf.triton_attention"
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(paged_attention=launch, write_blocks=launch))
+    agent = hf_agent(tmp_path, options="attn=batched")
+    assert agent.describe()["batched_attention"] == "gather: RuntimeError: Failed to find C compiler."
+    assert "Failed to find C compiler" in caplog.text
+    decisions = agent.decide(queries)
+    assert [(one.error, one.raw) for one in decisions] == [(None, one.raw) for one in plain]
 
 
 def test_the_reason_for_the_plain_way_is_named() -> None:
