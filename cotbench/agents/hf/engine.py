@@ -269,7 +269,10 @@ class Engine:
                 del lane.pending[: len(span.ids)]
             else:
                 branch.ids += span.ids
-                self._take_logits(lane, branch, rows)
+                try:
+                    self._take_logits(lane, branch, rows)
+                except Exception as error:  # Logits that are no numbers, from which no token can be chosen.
+                    self._end(lane, branch, error_decision(error))
 
     def _compute(self, spans: Sequence[TokenSpan]) -> Sequence[LogitRows]:
         """Compute one forward pass; return each span's rows of logits."""

@@ -221,6 +221,51 @@ def test_a_failing_pass_leaves_the_caches_as_they_were(models: dict[str, Any], m
     assert cache.length == 3
 
 
+@pytest.mark.parametrize("left", [float("nan"), float("inf")])
+def test_what_a_block_held_before_reaches_nobody(models: dict[str, Any], left: float) -> None:
+    import torch
+
+    for model in models.values():
+        pool = open_pool(model, 10**6)
+        pool.give_back(pool.take(40))
+        for number in pool.shapes:
+            for tensor in pool.layer(number):
+                tensor.fill_(left)
+        ids = [(7 * index + 3) % 300 for index in range(150)]
+        lane, other = _Both(pool), _Both(pool)
+        branch = _Both(pool, lane)
+        for spans in (
+            [lane.spans(ids[:97], 0), branch.spans(ids[97:100], 97), other.spans(ids[:20], 0)],
+            [branch.spans(ids[100:101], 0), other.spans(ids[20:90], 0)],
+        ):
+            plain = torch.cat(forward(model, [one for one, _ in spans]))
+            batched = torch.cat(batched_forward(model, [two for _, two in spans], pool))
+            assert torch.allclose(plain, batched, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", ["", "attn=batched&cache_gb=0.000001"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_numbers_that_overflow_are_an_error_of_their_own_query(tmp_path: Path, options: str, temperature: float) -> None:
+    import torch
+
+    asked = Elicitation(trace_tokens=6, action_tokens=5, temperature=temperature)
+    task = Dialogue(Instructions("You act."), ("Your task is to: look at Z.",))
+    broken = [Query("z", "", "t", 0, mode, task, asked) for mode in MODES]
+    broken.append(replace(broken[0], given_action="look"))
+    sound = [state(1, mode, asked, name) for name in "ab" for mode in MODES]
+    agent = hf_agent(tmp_path, options=options)
+    expected = agent.decide(sound)
+    (number,) = agent._chat.encode("Z")
+    with torch.no_grad():
+        agent._model.get_input_embeddings().weight[number] = float("nan")
+    for queries in ([*broken, *sound], [*sound, *broken]):
+        agent.clear_cache()
+        decisions = dict(zip(queries, agent.decide(queries), strict=True))
+        assert all(decisions[query].error for query in broken)
+        assert [decisions[query].raw for query in sound] == [decision.raw for decision in expected]
+        assert agent._engine.idle
+
+
 def test_a_kernel_that_cannot_be_launched_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
