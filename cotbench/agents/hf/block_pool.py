@@ -62,7 +62,8 @@ class BlockPool:
         self.block_bytes: int = BLOCK * token_values * dtype.itemsize
         self.shapes = dict(shapes)
         self.version = 0
-        self._budget = max(_LEAST_BLOCKS, cache_bytes // self.block_bytes)
+        self._budget = 0
+        self.limit(cache_bytes)
         self._blocks = 0
         self._free: list[int] = []
         self._layers: dict[int, tuple[Any, Any]] = {}
@@ -78,6 +79,10 @@ class BlockPool:
         if (dtype := str(self.dtype).removeprefix("torch.")) not in _KERNEL_DTYPES:
             return f"numbers of {dtype}"
         return None if find_spec("triton") is not None else "triton is not installed"
+
+    def limit(self, cache_bytes: int) -> None:
+        """Set the budget; memory that is held already stays."""
+        self._budget = max(_LEAST_BLOCKS, cache_bytes // self.block_bytes)
 
     @property
     def nbytes(self) -> int:

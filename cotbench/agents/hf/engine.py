@@ -132,6 +132,12 @@ class Engine:
         """Return whether no query is left to be answered."""
         return not self._waiting and not self._done and not any(lane.running for lane in self._lanes.values())
 
+    def limit_caches(self, cache_bytes: int) -> None:
+        """Bound the memory of the KV caches anew; none may be in use (`close`)."""
+        self._limits = replace(self._limits, cache_bytes=cache_bytes)
+        if self._pool is not None:
+            self._pool.limit(cache_bytes)
+
     def close(self) -> None:
         """Drop all KV caches, and the queries that wait."""
         self._lanes.clear()

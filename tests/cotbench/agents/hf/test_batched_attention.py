@@ -221,6 +221,24 @@ def test_a_failing_pass_leaves_the_caches_as_they_were(models: dict[str, Any], m
     assert cache.length == 3
 
 
+@pytest.mark.parametrize("cache_gb", [None, 0.01])
+def test_a_live_model_has_the_memory_that_is_free_by_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_gb: float | None
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_models.save_model(tmp_path / "model"))
+    free = iter([800 * 10**6, 80 * 10**6])
+    monkeypatch.setattr("cotbench.agents.hf.agent._free_memory", lambda: next(free))
+    agent = HFAgent.from_model(model, tiny_models.tokenizer(), attn="batched", cache_gb=cache_gb)
+    engine: Any = agent._engine
+    for budget in (200 * 10**6, 20 * 10**6) if cache_gb is None else (10**7, 10**7):
+        assert engine._limits.cache_bytes == budget
+        assert engine._pool._budget == budget // engine._pool.block_bytes
+        if engine._limits.cache_bytes != 20 * 10**6:
+            agent.clear_cache()
+
+
 @pytest.mark.parametrize("left", [float("nan"), float("inf")])
 def test_what_a_block_held_before_reaches_nobody(models: dict[str, Any], left: float) -> None:
     import torch
