@@ -177,8 +177,7 @@ class Engine:
 
     def _make_room(self, name: LaneKey, branch: Branch) -> bool:
         """Make room for a query; return False while others, that are being answered, need the memory."""
-        elicitation = branch.query.elicitation
-        need = self._token_bytes * 2 * (len(branch.prompt) + elicitation.trace_tokens + elicitation.action_tokens)
+        need = self._token_bytes * self._most_tokens(branch)
         others = {other: lane for other, lane in self._lanes.items() if other != name}
         while sum(lane.nbytes for lane in others.values()) + need > self._limits.cache_bytes:
             idle = next((other for other, lane in others.items() if not lane.running), None)
@@ -190,6 +189,14 @@ class Engine:
             return False
         self._lane(name).reserved_bytes = need
         return True
+
+    def _most_tokens(self, branch: Branch) -> int:
+        """Return for how many tokens a lane may need memory while both modes of a query are answered on it."""
+        prompt = len(branch.prompt)
+        answer = branch.query.elicitation.trace_tokens + branch.query.elicitation.action_tokens
+        if self._pool is None:
+            return 2 * (prompt + answer)  # Each cache grows by half of itself, the prompt's too.
+        return prompt + 2 * (answer + BLOCK)  # Both continue the same blocks; their last ones may be partly filled.
 
     def _lane(self, name: LaneKey) -> Lane:
         """Return the lane of this name, a new one where there is none."""

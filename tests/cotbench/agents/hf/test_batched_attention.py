@@ -221,6 +221,27 @@ def test_a_failing_pass_leaves_the_caches_as_they_were(models: dict[str, Any], m
     assert cache.length == 3
 
 
+def test_episodes_with_long_prompts_share_a_pool_that_they_fit_into(tmp_path: Path) -> None:
+    """A prompt is held once for both modes: room for it is reserved once."""
+    episodes, asked = "abcdef", Elicitation(trace_tokens=12, action_tokens=8)
+    agent = hf_agent(tmp_path, options="attn=batched&drafts=false")
+    engine: Any = agent._engine
+    queries = [state(20, mode, asked, name) for name in episodes for mode in MODES]
+    prompt = agent.decide(queries[:1])[0].prompt_tokens
+    agent.clear_cache()
+    assert prompt > 6 * BLOCK
+    blocks = len(episodes) * (-(-prompt // BLOCK) + 2 * 2)
+    engine.limit_caches(blocks * engine._pool.block_bytes)
+    for query in queries:
+        agent.submit(query, query)
+    done = agent.collect(0.0)
+    assert not engine._waiting and len(engine._lanes) == len(episodes)
+    while not engine.idle:
+        done += agent.collect(0.0)
+    assert not [decision.error for _, decision in done if decision.error] and len(done) == len(queries)
+    assert engine._pool._blocks <= blocks
+
+
 @pytest.mark.parametrize("cache_gb", [None, 0.01])
 def test_a_live_model_has_the_memory_that_is_free_by_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_gb: float | None
