@@ -189,7 +189,7 @@ def batched_forward(model: Any, spans: Sequence[TokenSpan], pool: BlockPool) -> 
     """
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), pool.on_device():
         logits = run_pass(model, make_pass(model, spans, pool))
     advance(spans)
     wanted = [len(span.logits_from_end) for span in spans]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -83,6 +84,12 @@ class BlockPool:
     def limit(self, cache_bytes: int) -> None:
         """Set the budget; memory that is held already stays."""
         self._budget = max(_LEAST_BLOCKS, cache_bytes // self.block_bytes)
+
+    def on_device(self) -> AbstractContextManager[Any]:
+        """Return a context in which a GPU's pool lies on the current one: kernels of Triton and CUDA graphs go to no other."""
+        import torch
+
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     @property
     def nbytes(self) -> int:

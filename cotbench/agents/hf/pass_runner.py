@@ -79,6 +79,7 @@ class PassRunner:
         self._graphs: dict[PassShape, _Graph] = {}
         self._version = pool.version
         self._memory: Any = None
+        self._stream: Any = None
         self._numbers: Any = None
         self._staging: Any = None
 
@@ -94,7 +95,7 @@ class PassRunner:
         import torch
 
         count = sum(len(span.logits_from_end) for span in spans)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._pool.on_device():
             graph = self._graph_for(spans, count)
             if graph is None:
                 meta = make_pass(self._model, spans, self._pool)
@@ -188,13 +189,14 @@ class PassRunner:
                 logits = run_pass(self._model, meta)
             return logits, choose_rows(logits, meta.targets)
 
-        stream = torch.cuda.Stream(self._pool.device)
+        # Graphs share their memory if they are captured on one stream; torch's own would be of the device that captured first.
+        stream = self._stream = self._stream or torch.cuda.Stream(self._pool.device)
         stream.wait_stream(torch.cuda.current_stream(self._pool.device))
         with torch.cuda.stream(stream):
             run()  # What is done once only, such as compiling a kernel, cannot be captured.
         torch.cuda.current_stream(self._pool.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._memory, stream=stream, capture_error_mode="thread_local"):
             logits, chosen = run()
         self._memory = self._memory or graph.pool()
         return _Graph(graph, logits, chosen)

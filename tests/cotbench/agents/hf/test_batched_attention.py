@@ -323,6 +323,37 @@ def test_a_kernel_that_cannot_be_launched_is_not_used(
     assert [(one.error, one.raw) for one in decisions] == [(None, one.raw) for one in plain]
 
 
+def test_a_pass_is_computed_on_the_device_of_its_pool(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current device, wherever the tensors lie: of `cuda:1` it must be that one."""
+    import torch
+
+    entered: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(entered.append(device)))
+    second = BlockPool({0: LayerShape(1, 16, 16)}, torch.float32, torch.device("cuda:1"), 1)
+    with second.on_device():
+        assert entered == [torch.device("cuda:1")]
+    pool = open_pool(models["llama"], 10**6)
+    with pool.on_device():
+        assert len(entered) == 1
+    current: list[bool] = []
+
+    @contextmanager
+    def on_device(_: BlockPool) -> Iterator[None]:
+        current.append(True)
+        yield
+        current.pop()
+
+    def run(model: Any, meta: Any) -> Any:
+        assert current
+        return run_pass(model, meta)
+
+    monkeypatch.setattr(BlockPool, "on_device", on_device)
+    for name in ("pass_runner", "batched_forward"):
+        monkeypatch.setattr(f"cotbench.agents.hf.{name}.run_pass", run)
+    PassRunner(models["llama"], pool).compute([TokenSpan([5, 6], PagedCache(pool), logits_from_end=[1])])
+    batched_forward(models["llama"], [TokenSpan([5, 6], PagedCache(pool), logits_from_end=[1])], pool)
+
+
 def test_the_reason_for_the_plain_way_is_named() -> None:
     import torch
 
