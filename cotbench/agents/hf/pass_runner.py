@@ -64,6 +64,7 @@ class PassRunner:
 
     Attributes:
         eager_reason: why passes are not captured; None where they are.
+        compile_error: why the layers could not be compiled; None where they are, or where it was not tried.
         samples_candidates: whether tokens are sampled from the most probable candidates, so that no row of logits leaves the
             GPU; on a CPU they are sampled as everywhere else.
     """
@@ -73,6 +74,7 @@ class PassRunner:
         self.eager_reason = pool.kernel_error if graphs else "graphs=false"
         self.samples_candidates = pool.device.type == "cuda"
         self.compile_after = compile_after
+        self.compile_error: str | None = None
         self._compiled: CompiledLayers | None = None
         self._replays = 0
         self._seen: set[PassShape] = set()
@@ -113,9 +115,14 @@ class PassRunner:
 
     def close(self) -> None:
         """Drop all graphs."""
-        self._graphs.clear()
+        self._drop_graphs()
         self._seen.clear()
-        self._memory = self._numbers = self._staging = None
+        self._numbers = self._staging = None
+
+    def _drop_graphs(self) -> None:
+        """Let each shape be captured anew, the next time that it comes."""
+        self._graphs.clear()
+        self._memory = None
 
     def _graph_for(self, spans: Sequence[TokenSpan], count: int) -> _Graph | None:
         """Return the graph of these spans' shape, with their numbers in place; None where the pass is not captured."""
@@ -127,7 +134,7 @@ class PassRunner:
         self._compile_if_due()
         packed, longest = pack_pass(spans, shape)
         if self._version != self._pool.version:  # The pool has grown just now: its tensors lie elsewhere.
-            self.close()
+            self._drop_graphs()
             self._version = self._pool.version
         if shape not in self._seen or len(packed) > shape.header + _TABLE:
             self._seen.add(shape)
@@ -141,8 +148,8 @@ class PassRunner:
                     self.eager_reason = f"capturing a CUDA graph failed: {first_line(error)}"
                     _log.warning("each kernel is launched by itself: %s", self.eager_reason)
                 else:
-                    _log.warning("the layers are not compiled: %s", first_line(error))
-                    self._compiled = None
+                    self._compiled, self.compile_error = None, first_line(error)
+                    _log.warning("the layers are not compiled: %s", self.compile_error)
                 return None
         return self._graphs[shape]
 
@@ -152,9 +159,10 @@ class PassRunner:
             return
         self.compile_after = None
         if decoder_layers(self._model):
-            self._graphs.clear()
-            self._memory = None
+            self._drop_graphs()
             self._compiled = CompiledLayers(self._model)
+        else:
+            self.compile_error = "the model's layers are not where transformers' decoders have them"
 
     def _shape(self, spans: Sequence[TokenSpan], count: int) -> PassShape | None:
         """Return the shape that the spans are filled up to; None where they are too many."""

@@ -354,6 +354,46 @@ def test_a_pass_is_computed_on_the_device_of_its_pool(models: dict[str, Any], mo
     batched_forward(models["llama"], [TokenSpan([5, 6], PagedCache(pool), logits_from_end=[1])], pool)
 
 
+def _capturing(model: Any, pool: BlockPool, monkeypatch: pytest.MonkeyPatch, error: str = "") -> tuple[PassRunner, list[Any]]:
+    """A runner that captures passes as on a GPU, and what it captured: `error` where that fails with compiled layers."""
+    runner, captured = PassRunner(model, pool), []
+    runner.eager_reason = None
+
+    def capture(shape: PassShape, longest: int) -> Any:
+        if error and runner._compiled is not None:
+            raise RuntimeError(error)
+        captured.append(shape)
+        return object()
+
+    monkeypatch.setattr(runner, "_capture", capture)
+    monkeypatch.setattr(runner, "_send", lambda packed: None)
+    return runner, captured
+
+
+def test_a_pool_that_grows_costs_no_eager_pass(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = open_pool(models["llama"], 10**6)
+    runner, captured = _capturing(models["llama"], pool, monkeypatch)
+    spans = [TokenSpan([5], PagedCache(pool), logits_from_end=[1])]
+    assert runner._graph_for(spans, 1) is None, "a shape that comes once is not captured"
+    graph = runner._graph_for(spans, 1)
+    assert graph is not None and runner._graph_for(spans, 1) is graph and len(captured) == 1
+    pool.take(2 * pool._blocks)
+    again = runner._graph_for(spans, 1)
+    assert again is not None and again is not graph and len(captured) == 2
+
+
+def test_layers_that_do_not_compile_are_told(
+    models: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = open_pool(models["llama"], 10**6)
+    runner, captured = _capturing(models["llama"], pool, monkeypatch, "no compiler")
+    runner.compile_after = 0
+    spans = [TokenSpan([5], PagedCache(pool), logits_from_end=[1])]
+    assert [runner._graph_for(spans, 1) is None for _ in range(3)] == [True, True, False] and len(captured) == 1
+    assert runner.compile_error == "RuntimeError: no compiler" and runner.eager_reason is None
+    assert "the layers are not compiled: RuntimeError: no compiler" in caplog.text
+
+
 def test_the_reason_for_the_plain_way_is_named() -> None:
     import torch
 
