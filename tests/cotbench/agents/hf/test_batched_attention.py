@@ -394,6 +394,34 @@ def test_layers_that_do_not_compile_are_told(
     assert "the layers are not compiled: RuntimeError: no compiler" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma", "gemma3"])
+def test_a_pass_that_is_filled_up_computes_the_same(models: dict[str, Any], kind: str) -> None:
+    """What a CUDA graph replays: room for more tokens, rows of logits and tiles than there are."""
+    import torch
+
+    model, logits = models[kind], []
+    for size in (None, 64):
+        pool = open_pool(model, 10**6)
+        lane, other = PagedCache(pool), PagedCache(pool)
+        branch = PagedCache(pool)
+        for spans in (
+            [TokenSpan(range(3, 60), lane, logits_from_end=[1]), TokenSpan([5, 6], branch, lane, 57, [2, 1])],
+            [TokenSpan([7], branch, lane, 0, [1]), TokenSpan([8] * 9, other, logits_from_end=[1])],
+        ):
+            tile_rows = 8
+            rows = sum(len(span.logits_from_end) for span in spans)
+            count = sum(len(span.ids) for span in spans)
+            shape = PassShape(count, rows, count_tiles(spans, tile_rows), tile_rows)
+            shape = shape if size is None else PassShape(size, size, size, tile_rows)
+            packed, longest = pack_pass(spans, shape)
+            meta = BatchedPass(pool, shape, torch.from_numpy(packed), longest)
+            with torch.inference_mode():
+                logits.append(run_pass(model, meta)[:rows])
+            advance(spans)
+    for tight, filled in zip(logits[:2], logits[2:], strict=True):
+        assert tight.isfinite().all() and torch.allclose(tight, filled, rtol=1e-4, atol=1e-4)
+
+
 def test_the_reason_for_the_plain_way_is_named() -> None:
     import torch
 
