@@ -39,6 +39,8 @@ class EngineLimits:
         cache_bytes: memory for the KV caches; beyond it lanes not in use are dropped, the least recently used first.
         prefill_chunk: tokens of one prompt in a forward pass.
         max_tokens_per_forward: tokens in a forward pass, more or less: of continuations, forced ones alone are held back.
+        max_logit_rows: rows of logits in a forward pass, beyond which forced continuations are held back: a row is as long as
+            the vocabulary, so that a thousand of them take a gigabyte.
         max_draft_tokens: how many of them may be drafts, all continuations together.
         speculative: whether to draft tokens (prompt lookup).
         graphs: whether to capture passes as CUDA graphs, where attention is batched on a GPU.
@@ -48,6 +50,7 @@ class EngineLimits:
     cache_bytes: int
     prefill_chunk: int = 256
     max_tokens_per_forward: int = 1024
+    max_logit_rows: int = 1024
     max_draft_tokens: int = 64
     speculative: bool = True
     graphs: bool = True
@@ -211,12 +214,13 @@ class Engine:
         """
         lanes = [lane for lane in self._lanes.values() if lane.running]
         share = self._limits.max_draft_tokens // max(1, sum(len(lane.running) for lane in lanes))
-        room = self._limits.max_tokens_per_forward
+        room, rows = self._limits.max_tokens_per_forward, self._limits.max_logit_rows
         spans: list[tuple[TokenSpan, Lane, Branch | None]] = []
         for lane in lanes:
             if not lane.pending:
-                new = self._branch_spans(lane, 0, share, room)
+                new = self._branch_spans(lane, 0, share, room, rows)
                 room -= _tokens(new)
+                rows -= _logit_rows(new)
                 spans += new
         for lane in lanes:
             if lane.pending and room > 0:
@@ -224,27 +228,31 @@ class Engine:
                 spans.append((TokenSpan(chunk, lane.cache), lane, None))
                 room -= len(chunk)
                 if len(chunk) == len(lane.pending):
-                    new = self._branch_spans(lane, len(chunk), share, room)
+                    new = self._branch_spans(lane, len(chunk), share, room, rows)
                     room -= _tokens(new)
+                    rows -= _logit_rows(new)
                     spans += new
         return spans
 
-    def _branch_spans(self, lane: Lane, ahead: int, share: int, room: int) -> list[tuple[TokenSpan, Lane, Branch | None]]:
+    def _branch_spans(
+        self, lane: Lane, ahead: int, share: int, room: int, logit_rows: int
+    ) -> list[tuple[TokenSpan, Lane, Branch | None]]:
         """Return the spans of a lane's branches.
 
         Args:
             lane: the lane.
             ahead: tokens of its prompt that the same pass computes before them.
             share: draft tokens for each branch.
-            room: tokens beyond which forced continuations wait for another pass: a state may have hundreds of candidates, and
-                each of their tokens takes a row of logits.
+            room: tokens beyond which forced continuations wait for another pass: a state may have hundreds of candidates.
+            logit_rows: rows of logits beyond which they wait: each of their tokens takes one.
         """
         spans: list[tuple[TokenSpan, Lane, Branch | None]] = []
         for branch in lane.running:
             if branch.continuation.request.forced is not None:
-                if room <= 0:
+                if room <= 0 or logit_rows <= 0:
                     continue
                 room -= len(branch.pending)
+                logit_rows -= branch.continuation.logit_rows
             branch.draft = self._draft(branch, share)
             rows = range(branch.continuation.logit_rows + len(branch.draft), 0, -1)
             targets = [] if branch.continuation.request.forced is None else branch.continuation.ids
@@ -373,3 +381,7 @@ class Engine:
 
 def _tokens(spans: Sequence[tuple[TokenSpan, Lane, Branch | None]]) -> int:
     return sum(len(span.ids) for span, _, _ in spans)
+
+
+def _logit_rows(spans: Sequence[tuple[TokenSpan, Lane, Branch | None]]) -> int:
+    return sum(len(span.logits_from_end) for span, _, _ in spans)
