@@ -109,6 +109,7 @@ def train(config: GRPOConfig, out: Path, *, resume: bool = False, progress: Call
             "env": config.env,
             "tasks": len(plan.tasks),
             "tasks_sha256": tasks,
+            "dev_tasks": 0 if dev is None else len(dev.tasks),
             "sha256": digest([tasks, *(dev.tasks if dev is not None else ())]),
             "envs": {config.env: len(plan.tasks)},
         },
