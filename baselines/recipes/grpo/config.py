@@ -110,7 +110,8 @@ class GRPOConfig(MaskConfig):
     early_stop: Annotated[int | None, Flag(panel=OPTIMISATION, default="no early stopping")] = Field(
         None,
         ge=1,
-        description="stop after this many checkpoints without a better success of CoT mode on split dev, and keep the best one",
+        description="stop after this many checkpoints without a better success of CoT mode on split dev than before, the start "
+        "model's included, and keep the best checkpoint",
     )
     patience: Annotated[int, Flag(panel=OPTIMISATION)] = Field(
         10, ge=1, description="give up after this many batches in a row in which no group's rewards differ"

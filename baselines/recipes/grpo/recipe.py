@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def _train(
     progress: Callable[[], Any] | None,
 ) -> GRPOResult:
     from cotbench.baselines.recipes.grpo.batch import PlayedEpisode, PolicyBatch, played_episode, policy_batch
-    from cotbench.baselines.recipes.grpo.dev_check import DevCheck, best_step
+    from cotbench.baselines.recipes.grpo.dev_check import DevCheck, StoppedEarlyError, best_checkpoint
     from cotbench.baselines.recipes.grpo.rollouts import Player, TaskBatch, task_batches
     from cotbench.baselines.recipes.grpo.trainer import GRPOTrainer, UpdateDataset
     from cotbench.baselines.training import loop
@@ -185,15 +186,16 @@ def _train(
         )
         check.logs_to(trainer.log)
         trainer.add_callback(check)
-        loop.run_trainer(trainer, hold, progress)
+        with suppress(StoppedEarlyError):
+            loop.run_trainer(trainer, hold, progress)
     finally:
         player.close()
     measured = {**trainer.counts, "masked_share": trainer.masked_share}
     steps = int(trainer.state.global_step)
-    chosen = best_step(check.results) if config.early_stop is not None else steps
+    chosen = best_checkpoint(check.results) if config.early_stop is not None else steps
 
     def copy_best() -> None:
-        if chosen and chosen != steps:
+        if chosen is not None and chosen != steps:
             copy_model(out / f"checkpoint-{chosen}", out)
 
     loop.save_trained(trainer, out, {**card(steps, measured), "kept_step": chosen, "seen": measured}, copy_best)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.conftest import needs_hf
 pytestmark = needs_hf
 
 from cotbench.baselines.recipes.grpo import batch, dev_check, rollouts
-from cotbench.baselines.recipes.grpo.dev_check import best_step, checks_since_best
+from cotbench.baselines.recipes.grpo.dev_check import best_checkpoint, best_step, checks_since_best
 from cotbench.baselines.recipes.grpo.policy import EnginePolicy
 from cotbench.baselines.recipes.grpo.recipe import GRPO, GRPO_PLUS, elicitation_of, train
 from cotbench.baselines.recipes.grpo.rewards import EpisodeReward, episode_reward
@@ -146,6 +147,42 @@ def test_early_stopping_keeps_the_best_on_dev(
     assert card["kept_step"] == 1 and card["step"] == 3
 
 
+def test_where_the_start_wins_most_the_best_checkpoint_is_kept(
+    learners: dict[str, Path], lucky: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    successes = iter([0.5, 0.4, 0.3])
+    monkeypatch.setattr(rollouts.Player, "dev_success", lambda self: {"prompt": 0.0, "cot": next(successes)})
+    config = _config(learners["qwen"], updates=4, checkpoints=(1 / 4, 2 / 4, 3 / 4), early_stop=2)
+    result = train(config, tmp_path / "o")
+    assert result.steps == 2 and result.dev == {"prompt": 0.0, "cot": 0.4}
+    assert _weights(tmp_path / "o") == _weights(tmp_path / "o/checkpoint-1") != _weights(tmp_path / "o/checkpoint-2")
+    assert json.loads((tmp_path / "o/recipe.json").read_text())["kept_step"] == 1
+
+
+def test_interrupted_where_it_stops_early_it_learns_nothing_more(
+    learners: dict[str, Path], lucky: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    successes = iter([0.1, 0.5, 0.4, 0.9])
+
+    def dev_success(self: Any) -> dict[str, float]:
+        found = next(successes)
+        if found == 0.4:
+            signal.raise_signal(signal.SIGINT)  # While split dev is played for the last time.
+        return {"prompt": 0.0, "cot": found}
+
+    monkeypatch.setattr(rollouts.Player, "dev_success", dev_success)
+    config = _config(learners["qwen"], updates=4, checkpoints=(1 / 4, 2 / 4, 3 / 4), early_stop=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "o")
+    assert not (tmp_path / "o/recipe.json").exists()
+    result = train(config, tmp_path / "o", resume=True)
+    assert result.steps == 2 and result.dev["cot"] == 0.5 and result.seen["episodes"] == 8
+    assert {path.name for path in (tmp_path / "o").glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
+    assert _weights(tmp_path / "o") == _weights(tmp_path / "o/checkpoint-1") != _weights(tmp_path / "o/checkpoint-2")
+    card = json.loads((tmp_path / "o/recipe.json").read_text())
+    assert (card["step"], card["kept_step"]) == (2, 1) and [one["step"] for one in card["dev"]] == [0, 1, 2]
+
+
 def test_the_best_is_the_earliest_of_equals() -> None:
     def result(step: int, cot: float) -> dev_check.DevResult:
         return {"step": step, "success": {"prompt": 0.0, "cot": cot}}
@@ -153,6 +190,9 @@ def test_the_best_is_the_earliest_of_equals() -> None:
     results = [result(0, 0.2), result(5, 0.6), result(10, 0.6)]
     assert best_step(results) == 5 and checks_since_best(results) == 1
     assert best_step([]) is None and checks_since_best([]) == 0
+    worse = [result(0, 0.7), *results[1:]]
+    assert best_step(worse) == 0 and checks_since_best(worse) == 2 and best_checkpoint(worse) == 5
+    assert best_checkpoint([result(0, 0.7)]) is None
 
 
 def test_the_rollouts_of_a_group_differ_and_the_same_batch_comes_again(learners: dict[str, Path]) -> None:
