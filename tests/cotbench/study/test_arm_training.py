@@ -7,6 +7,7 @@ from pathlib import Path
 from cotbench.probes.alignment_row import AlignmentRow
 from cotbench.probes.folder import ProbeManifest, ProbeResult
 from cotbench.report.page import Table
+from cotbench.study import report_tests
 from cotbench.study.arm_training import arm_config, starts
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyData
@@ -59,8 +60,8 @@ def _rows(right: int) -> list[AlignmentRow]:
     return found
 
 
-def _scope() -> Scope:
-    config = _study()
+def _scope(text: str = STUDY) -> Scope:
+    config = parse_study(text, "made")
     plan = make_study_plan(config)
     manifest = ProbeManifest.model_construct(probe="alignment", options={}, elicitation_fingerprint="0" * 16, states_sha256="0")
     places = [stage.place for stage in plan.of_kind("probe")]
@@ -108,6 +109,10 @@ def test_the_report_says_where_arms_begin() -> None:
     scope = _scope()
     section = training_section(scope)
     assert section is not None and "Arms dpo, grpo, frodo begin from the end of sft, seed by seed" in (section.text or "")
+    sentence = report_tests.seeds_sentence(scope)
+    assert sentence.startswith("All seeds of an arm share one set of traces and one base. Arms dpo, grpo, frodo begin from the")
+    assert "end of sft, seed by seed: in these arms a seed has its own start. The 2 seeds differ in what" in sentence
+    assert "(order, masks): intervals over tasks and seeds hold for another such training" in sentence
     revisions = revisions_section(scope)
     assert revisions is not None
     table = next(item for item in revisions.items if isinstance(item, Table))
