@@ -105,6 +105,13 @@ def test_an_arm_before_which_nothing_was_measured_has_no_start() -> None:
     assert scope.data.shares(scope.cell("sft", "id"), 0) == [0.0, 1.0]
 
 
+def test_an_arm_with_fewer_seeds_begins_with_these_alone() -> None:
+    scope = _scope(STUDY.replace('recipe = "dpo"\n', 'recipe = "dpo"\nseeds = [1]\n'))
+    begun, ended = (scope.data.rows(scope.cell("dpo", "id"), 0, share) for share in (0.0, 1.0))
+    assert [sum(row.prompt_match for row in rows) for rows in (begun, ended)] == [RIGHT["sft", 1], RIGHT["dpo", 1]]
+    assert len(scope.data.rows(scope.cell("sft", "id"), 0, 1.0)) == 2 * TASKS
+
+
 def test_the_report_says_where_arms_begin() -> None:
     scope = _scope()
     section = training_section(scope)
