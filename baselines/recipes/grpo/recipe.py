@@ -145,9 +145,9 @@ def _train(
     args = loop.trainer_arguments(config.training, out, trainable.model)
     processes = Processes(args.world_size)
     chat = trainable.chat.with_tags(elicitation.tags)
-    record = {**record, "base": trainable.description, "steps": config.steps}
+    record = {**record, "base": trainable.description, "steps": config.steps, "save_multiple": config.num_iterations}
     write_begun(out, record)
-    saves = [-(-step // config.num_iterations) * config.num_iterations for step in steps_at(config.checkpoints, config.steps)]
+    saves = [batches * config.num_iterations for batches in steps_at(config.checkpoints, config.updates)]
     policy = policy_of(config, trainable, out, processes, lambda: trainer)
     player = Player(policy, plan, dev, seed=config.seed, workers=config.workers, processes=processes)
     check = DevCheck(player.dev_success, saves, config.early_stop)
@@ -325,6 +325,13 @@ def _masking(config: GRPOConfig) -> Masking:
     return Masking(config.mask_fraction if config.action_weight < 1 else 0.0, config.mask_select, usual)
 
 
+def _arm_refusal(config: GRPOConfig) -> str | None:
+    """Return why a study cannot measure such a training: one that stops early lacks the later checkpoints."""
+    if config.early_stop is None:
+        return None
+    return "early_stop ends a training before its last checkpoints, which a study measures: omit it"
+
+
 def _paper_row(config: GRPOConfig) -> str | None:
     """Return the row of the paper's tables: GRPO without masks, GRPO+ with its own."""
     if config.trace_weight != 1:
@@ -360,6 +367,7 @@ GRPO = Recipe(
     presets=PRESETS,
     complete=_complete,
     stages=lambda config: (StageNeed("checkpoint", "model", recipe="sft"),),
+    arm_refusal=_arm_refusal,
     compares_with="sft",
     masking=_masking,
     mask_options=frozenset(MaskConfig.model_fields) - {"seed", "trace_weight"},

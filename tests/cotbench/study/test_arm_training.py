@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from cotbench.errors import UsageError
 from cotbench.probes.alignment_row import AlignmentRow
 from cotbench.probes.folder import ProbeManifest, ProbeResult
 from cotbench.report.page import Table
@@ -97,6 +100,12 @@ def test_the_checkpoint_at_0_is_the_end_of_the_arm_that_it_begins_from() -> None
     assert levels["sft"].by_seed == ((0.2,), (0.5, 0.6)), "one model before training"
     assert levels["dpo"].by_seed == ((0.5, 0.6), (0.7, 0.75)), "each seed begins from its own"
     assert [one.mean for one in levels["dpo"].estimates] == [0.55, 0.725]
+
+
+def test_an_arm_that_may_stop_early_is_refused() -> None:
+    text = STUDY.replace('recipe = "grpo"\n', 'recipe = "grpo"\noptions = { early_stop = 2 }\n')
+    with pytest.raises(UsageError, match=r"^arm grpo: early_stop ends a training before its last checkpoints.*omit it$"):
+        make_study_plan(parse_study(text, "made"))
 
 
 def test_an_arm_before_which_nothing_was_measured_has_no_start() -> None:

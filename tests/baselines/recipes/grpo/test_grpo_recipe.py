@@ -28,6 +28,7 @@ from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import derive_seed
 from cotbench.recipes import recipe_named
 from cotbench.runs.episode import Episode
+from cotbench.study.folder import checkpoint
 from tests.baselines.conftest import ENV
 
 SMALL = {
@@ -122,6 +123,9 @@ def test_the_second_update_on_a_batch_has_other_ratios(learners: dict[str, Path]
     first, second = [one for one in _log(tmp_path / "o/checkpoint-2") if "kl" in one]
     assert first["clip_share"] == 0 < second["clip_share"]
     assert "reward" in first and "reward" not in second
+    assert checkpoint(tmp_path / "o", 1 / 3).name == "checkpoint-2", (
+        "a study takes the end of the batch in which a share is done"
+    )
 
 
 def test_nothing_to_learn_stops_with_a_clear_word(learners: dict[str, Path], tmp_path: Path) -> None:
