@@ -355,6 +355,7 @@ PRESETS = {
             "betas": (0.9, 0.95),
             "dev_episodes": 60,
         },
+        models=("tiny",),
     ),
 }
 

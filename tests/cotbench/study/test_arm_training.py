@@ -85,6 +85,14 @@ def test_options_of_learning_are_for_arms_that_begin_with_the_studys_model() -> 
     assert dpo.batch_size == 4 and grpo.updates == 40  # The arm's own options, and the preset's.
 
 
+def test_without_a_preset_every_arm_has_the_one_of_the_studys_model() -> None:
+    plain = parse_study(STUDY.replace('preset = "tiny"\n', ""), "made")
+    presets = {stage.place.arm: getattr(stage.request, "preset", None) for stage in make_study_plan(plain).of_kind("train")}
+    assert {arm: presets[arm] for arm in ("dpo", "grpo", "frodo")} == dict.fromkeys(("dpo", "grpo", "frodo"), "tiny")
+    for before, after in zip(_study().arms, plain.arms, strict=True):
+        assert arm_config(plain, "tiny", after) == arm_config(_study(), "tiny", before)
+
+
 def test_each_arm_begins_from_the_first_arm_of_the_recipe() -> None:
     assert starts(_study()) == {"dpo": "sft", "grpo": "sft", "frodo": "sft"}
 
