@@ -333,8 +333,12 @@ def _arm_refusal(config: GRPOConfig) -> str | None:
 
 
 def _paper_row(config: GRPOConfig) -> str | None:
-    """Return the row of the paper's tables: GRPO without masks, GRPO+ with its own."""
-    if config.trace_weight != 1:
+    """Return the row of the paper's tables: GRPO without masks, GRPO+ with its own; None where something else is rewarded or
+    compared, or the divergence is masked too.
+    """
+    if config.trace_weight != 1 or config.reward != "success" or config.advantage != "episode":
+        return None
+    if config.mask_fraction and not config.kl_on_masked:
         return None
     return _masking(config).paper_row("GRPO", PAPER_FRACTION)
 
@@ -371,7 +375,7 @@ GRPO = Recipe(
     arm_refusal=_arm_refusal,
     compares_with="sft",
     masking=_masking,
-    mask_options=frozenset(MaskConfig.model_fields) - {"seed", "trace_weight"},
+    mask_options=frozenset((*MaskConfig.model_fields, "kl_on_masked")) - {"seed", "trace_weight"},
     paper_row=_paper_row,
 )
 
