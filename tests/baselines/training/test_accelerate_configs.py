@@ -29,14 +29,22 @@ def test_accelerate_reads_it(name: str, kind: str) -> None:
         assert config.deepspeed_config["zero_stage"] == 3 and config.deepspeed_config["zero3_save_16bit_model"]
 
 
-def test_what_is_launched_with_it_knows_that_the_weights_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["fsdp2", "zero3"])
+def test_what_is_launched_with_it_knows_that_the_weights_are_divided(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-    from accelerate.utils.launch import prepare_multi_gpu_env
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
     assert not weights_are_sharded()
-    words = ["--config_file", str(FOLDER / "fsdp2.yaml"), "--num_processes", "6", "-m", "cotbench", "train"]
-    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    words = ["--config_file", str(FOLDER / f"{name}.yaml"), "--num_processes", "6", "--main_process_port", "0"]
+    args, _, _ = _validate_launch_command(launch_command_parser().parse_args([*words, "-m", "cotbench", "train"]))
     assert args.num_processes == 6 and args.module and args.training_script == "cotbench"
-    for variable, value in prepare_multi_gpu_env(args).items():
+    assert (args.use_fsdp, args.use_deepspeed) == (name == "fsdp2", name == "zero3"), "by which accelerate chooses a launcher"
+    if args.use_deepspeed:
+        args.deepspeed_fields_from_accelerate_config = ""  # As its launcher has it before this.
+        variables = prepare_deepspeed_cmd_env(args)[1]
+        assert variables["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "3"
+    else:
+        variables = prepare_multi_gpu_env(args)
+    for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     assert weights_are_sharded()
