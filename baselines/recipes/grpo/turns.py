@@ -119,7 +119,7 @@ def masked_turns(turns: Sequence[Turn], config: MaskConfig, update: int, progres
     update and the turns' ids alone: rewards and advantages have no part in it.
 
     Args:
-        turns: of all episodes that the update learns from.
+        turns: of all episodes of the batch that have a score, also of groups from which nothing is learned.
         config: which share, and how it is drawn.
         update: counted from 0.
         progress: share of the training that is done, from 0 to 1.
