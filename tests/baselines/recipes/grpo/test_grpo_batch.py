@@ -27,6 +27,7 @@ class Pieces:
     """A tokenizer whose tokens are pieces of text."""
 
     end_ids = frozenset({END})
+    decodes_bytes = False
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(PIECES[id_] for id_ in ids)
@@ -96,6 +97,24 @@ def test_every_token_has_its_kind() -> None:
     assert token_kinds(CHAT, USUAL, USUAL_TAGS) == (*["trace"] * 2, *["tag"] * 3, *["action"] * 3, *["closing"] * 4)
     unclosed = _tokens((5, 7), (5, 6), (END,), closed=False)
     assert token_kinds(CHAT, unclosed, USUAL_TAGS) == ("trace", "trace", "action", "action", "closing")
+
+
+def test_the_text_of_a_long_answer_is_decoded_once() -> None:
+    class Bytes(Pieces):
+        decodes_bytes = True
+        decoded = 0
+
+        def decode(self, ids: Sequence[int]) -> str:
+            self.decoded += len(ids)
+            return super().decode(ids)
+
+        def token_text(self, token: int) -> str:
+            return self.decode([token])
+
+    chat: Any = Bytes()
+    long = _tokens((5, 7) * 100, (5, 6, 7))
+    assert token_kinds(chat, long, USUAL_TAGS) == token_kinds(CHAT, long, USUAL_TAGS)
+    assert chat.decoded <= 2 * len(long.completion_ids)
 
 
 def test_a_token_that_holds_the_end_of_the_action_is_the_actions() -> None:
