@@ -28,7 +28,7 @@ from cotbench.baselines.training.trackers import guard_trackers, require_tracker
 from cotbench.baselines.training.trainer import TreeTrainer, newest_checkpoint, restore_counts, steps_at, write_card
 from cotbench.baselines.training.tree_attention import compile_layers, uncompile_layers
 from cotbench.baselines.training.tree_row import bucket_lengths
-from cotbench.errors import CotbenchError
+from cotbench.errors import CotbenchError, UsageError
 
 _log = logging.getLogger(__name__)
 
@@ -258,7 +258,15 @@ def trainer_arguments(options: TrainingOptions, out: Path, model: Any) -> Any:
         options: of the optimiser.
         out: the folder of the trained model.
         model: decides between CPU and GPU.
+
+    Raises:
+        UsageError: an average of weights that are divided among the processes.
     """
+    if options.ema_decay and weights_are_sharded():
+        raise UsageError(
+            "the weights are divided among the processes (FSDP, DeepSpeed), and their moving average cannot be kept: omit "
+            "--ema-decay, or start without sharding (torchrun)"
+        )
     cuda = model.device.type == "cuda"
     return transformers.TrainingArguments(
         output_dir=str(out),

@@ -50,10 +50,13 @@ class TreeLosses:
     Attributes:
         buckets: lengths that rows are padded to, in ascending order; a longer row is padded to a multiple of 128 tokens.
         dense: whether attention has a mask over the whole row instead of FlexAttention's blocks.
+        own_head: whether the model computes all logits itself, at once: weights that are divided among processes are there
+            only while their layer computes.
     """
 
     buckets: Sequence[int] = ()
     dense: bool = False
+    own_head: bool = False
 
     def __call__(self, model: Any, packed: Packed, device: Any = "cpu") -> tuple[Any, Any]:
         """Return what `losses` returns, without waiting for the device.
@@ -63,20 +66,26 @@ class TreeLosses:
             packed: the row.
             device: where the model is.
         """
+        from torch.nn.functional import cross_entropy
+
         from cotbench.baselines.training.chunked_nll import chunked_nll
         from cotbench.baselines.training.tree_row import block_mask, dense_mask, padded, tree_row
 
         row = tree_row(packed, device, padded(len(packed.ids), self.buckets))
+
+        def output() -> Any:
+            mask = dense_mask(row) if self.dense else block_mask(row)
+            out = model(
+                input_ids=row.ids, position_ids=row.positions, use_cache=False, logits_to_keep=row.source, cotbench_trees=mask
+            )
+            return out.logits[0]
+
+        if self.own_head:
+            return cross_entropy(output().float(), row.target, reduction="none"), row.weight
         head = _output_layer(model)
         with _skipped(head):
-            out = model(
-                input_ids=row.ids,
-                position_ids=row.positions,
-                use_cache=False,
-                logits_to_keep=row.source,
-                cotbench_trees=dense_mask(row) if self.dense else block_mask(row),
-            )
-        return chunked_nll(out.logits[0], head.weight, row.target), row.weight
+            hidden = output()
+        return chunked_nll(hidden, head.weight, row.target), row.weight
 
 
 def _output_layer(model: Any) -> Any:

@@ -20,6 +20,7 @@ from cotbench.baselines.training import packing
 from cotbench.baselines.training.lora import LoraOptions, add_adapter
 from cotbench.baselines.training.loss import Losses, TreeLosses, losses, plain_losses
 from cotbench.baselines.training.options import TrainingDtype
+from cotbench.baselines.training.processes import weights_are_sharded
 from cotbench.baselines.training.sequence_tree import Branch, Tree
 from cotbench.baselines.training.tree_attention import install_tree_attention
 from cotbench.errors import WriteError
@@ -163,7 +164,7 @@ def _install_attention(model: Any, context: int, flex: bool) -> tuple[Losses, st
     if flex:
         reason = _try_install(model, context, install_tree_attention, TreeLosses(dense=True))
         if reason is None:
-            return TreeLosses(_BUCKETS, dense=model.device.type == "cpu"), None
+            return TreeLosses(_BUCKETS, dense=model.device.type == "cpu", own_head=weights_are_sharded()), None
         _log.warning("attention is computed sequence by sequence: %s", reason)
     reason = _try_install(model, context, packing.install_packed_attention, losses)
     return (losses if reason is None else plain_losses), reason

@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("accelerate")
 
 from cotbench.baselines.training.processes import weights_are_sharded
-
-FOLDER = Path(__file__).resolve().parents[3] / "examples" / "accelerate"
+from cotbench.errors import UsageError
+from tests.accelerate_environment import FOLDER, environment_of
 
 
 def test_there_is_one_for_each_way_to_divide_the_weights() -> None:
@@ -31,20 +31,23 @@ def test_accelerate_reads_it(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("name", ["fsdp2", "zero3"])
 def test_what_is_launched_with_it_knows_that_the_weights_are_divided(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-    from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
-
     assert not weights_are_sharded()
-    words = ["--config_file", str(FOLDER / f"{name}.yaml"), "--num_processes", "6", "--main_process_port", "0"]
-    args, _, _ = _validate_launch_command(launch_command_parser().parse_args([*words, "-m", "cotbench", "train"]))
-    assert args.num_processes == 6 and args.module and args.training_script == "cotbench"
-    assert (args.use_fsdp, args.use_deepspeed) == (name == "fsdp2", name == "zero3"), "by which accelerate chooses a launcher"
-    if args.use_deepspeed:
-        args.deepspeed_fields_from_accelerate_config = ""  # As its launcher has it before this.
-        variables = prepare_deepspeed_cmd_env(args)[1]
-        assert variables["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "3"
-    else:
-        variables = prepare_multi_gpu_env(args)
+    variables = environment_of(name, "--num_processes", "6", "--main_process_port", "0")
+    assert variables.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == ("3" if name == "zero3" else None)
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     assert weights_are_sharded()
+
+
+def test_no_average_is_kept_of_weights_that_are_divided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from torch import nn
+
+    from cotbench.baselines.training.loop import trainer_arguments
+    from cotbench.baselines.training.options import TrainingOptions
+
+    class Model(nn.Linear):
+        device = nn.Parameter().device
+
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match="omit --ema-decay"):
+        trainer_arguments(TrainingOptions(learning_rate=1e-3, ema_decay=0.9), tmp_path, Model(1, 1))

@@ -118,9 +118,11 @@ def assert_same(models: tuple[Any, Any], row: Packed, compute: Any) -> None:
 
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(any_tree(), min_size=1, max_size=3), st.sampled_from([(), (256,), (2048,)]))
-def test_losses_and_gradients_are_those_of_the_cpu(models: tuple[Any, Any], trees: list[Tree], buckets: Any) -> None:
-    assert_same(models, pack(trees), TreeLosses(buckets, dense=True))
+@given(st.lists(any_tree(), min_size=1, max_size=3), st.sampled_from([(), (256,), (2048,)]), st.booleans())
+def test_losses_and_gradients_are_those_of_the_cpu(
+    models: tuple[Any, Any], trees: list[Tree], buckets: Any, own_head: bool
+) -> None:
+    assert_same(models, pack(trees), TreeLosses(buckets, dense=True, own_head=own_head))
 
 
 EXAMPLE = [
