@@ -42,10 +42,6 @@ NAME = "grpo"
 PAPER_FRACTION = 0.3
 """The paper's mask fraction: recipe `grpo+` is `grpo` with this one."""
 
-_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json", "training_args.bin", CARD)
-_STATES = "rng_state*.pth"
-"""What of a checkpoint is the state of its training, not the model."""
-
 
 @dataclass(frozen=True, slots=True)
 class GRPOResult:
@@ -293,11 +289,14 @@ def copy_model(checkpoint: Path, out: Path) -> None:
     Raises:
         CotbenchError: the checkpoint is not there.
     """
+    from cotbench.baselines.training.trainer import TRAINING_STATE
+
     if not checkpoint.is_dir():
         raise CotbenchError(f"{checkpoint}, the best on split dev, is missing: start again in another --out")
-    state = {path.name for path in checkpoint.glob(_STATES)} | set(_STATE)
+    patterns = (*TRAINING_STATE, "trainer_state.json", "training_args.bin", CARD)
+    state = {path for pattern in patterns for path in checkpoint.glob(pattern)}
     for path in sorted(checkpoint.iterdir()):
-        if path.is_file() and path.name not in state:
+        if path.is_file() and path not in state:
             shutil.copyfile(path, out / path.name)
 
 

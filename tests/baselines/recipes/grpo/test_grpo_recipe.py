@@ -18,7 +18,7 @@ pytestmark = needs_hf
 from cotbench.baselines.recipes.grpo import batch, dev_check, rollouts
 from cotbench.baselines.recipes.grpo.dev_check import best_checkpoint, best_step, checks_since_best
 from cotbench.baselines.recipes.grpo.policy import EnginePolicy
-from cotbench.baselines.recipes.grpo.recipe import GRPO, GRPO_PLUS, elicitation_of, train
+from cotbench.baselines.recipes.grpo.recipe import GRPO, GRPO_PLUS, copy_model, elicitation_of, train
 from cotbench.baselines.recipes.grpo.rewards import EpisodeReward, episode_reward
 from cotbench.baselines.recipes.grpo.rollouts import task_batches
 from cotbench.baselines.recipes.start import check_start
@@ -185,6 +185,20 @@ def test_interrupted_where_it_stops_early_it_learns_nothing_more(
     assert _weights(tmp_path / "o") == _weights(tmp_path / "o/checkpoint-1") != _weights(tmp_path / "o/checkpoint-2")
     card = json.loads((tmp_path / "o/recipe.json").read_text())
     assert (card["step"], card["kept_step"]) == (2, 1) and [one["step"] for one in card["dev"]] == [0, 1, 2]
+
+
+def test_of_the_best_checkpoint_the_model_alone_is_copied(tmp_path: Path) -> None:
+    state = ("optimizer.pt", "optimizer.bin", "rng_state_0.pth", "latest", "trainer_state.json", "training_args.bin")
+    for folder in ("checkpoint-2", "checkpoint-2/optimizer_0", "o"):
+        (tmp_path / folder).mkdir()
+    for name in ("model.safetensors", "config.json", "recipe.json", *state):
+        (tmp_path / "checkpoint-2" / name).write_text("best")
+    (tmp_path / "o/recipe.json").write_text("last")
+    copy_model(tmp_path / "checkpoint-2", tmp_path / "o")
+    copied = {path.name: path.read_text() for path in (tmp_path / "o").iterdir()}
+    assert copied == {"model.safetensors": "best", "config.json": "best", "recipe.json": "last"}
+    with pytest.raises(CotbenchError, match="is missing"):
+        copy_model(tmp_path / "checkpoint-1", tmp_path / "o")
 
 
 def test_the_best_is_the_earliest_of_equals() -> None:
