@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from cotbench.baselines.recipes.grpo.config import GRPOConfig
 from cotbench.baselines.recipes.require import require_training
+from cotbench.baselines.recipes.sft import PAPER_FRACTION, masking_of
 from cotbench.baselines.recipes.start import check_start, load_start
 from cotbench.baselines.training.masks import MaskConfig
 from cotbench.baselines.training.recipe_card import CARD, training_folder, write_begun
@@ -39,8 +40,6 @@ from cotbench.recipes import Masking, Preset, Recipe, StageNeed
 from cotbench.runs.manifest import provenance
 
 NAME = "grpo"
-PAPER_FRACTION = 0.3
-"""The paper's mask fraction: recipe `grpo+` is `grpo` with this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,11 +316,8 @@ def _cost(config: GRPOConfig, sizes: TokenSizes, episodes: int) -> float:
 
 
 def _masking(config: GRPOConfig) -> Masking:
-    """Return the masks; actions that weigh as much as everything else, or more, are not masked."""
-    usual = config.mask_schedule in ("constant", "per-epoch") and config.action_weight == 0 and not config.mask_closing
-    if config.mask_fraction == 0:
-        return Masking(0.0, config.mask_select)
-    return Masking(config.mask_fraction if config.action_weight < 1 else 0.0, config.mask_select, usual)
+    """Return the masks; schedule per-epoch is the constant one, for each batch is played and drawn anew."""
+    return masking_of(config, ("constant", "per-epoch"))
 
 
 def _arm_refusal(config: GRPOConfig) -> str | None:

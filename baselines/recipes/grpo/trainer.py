@@ -22,7 +22,8 @@ from cotbench.baselines.recipes.grpo.config import GRPOConfig
 from cotbench.baselines.recipes.grpo.loss import clipped, grpo_loss, k3
 from cotbench.baselines.recipes.grpo.rollouts import TaskBatch
 from cotbench.baselines.training.batching import TrainingStep
-from cotbench.baselines.training.processes import Processes, weights_are_sharded
+from cotbench.baselines.training.dataset import portion
+from cotbench.baselines.training.processes import Processes
 from cotbench.baselines.training.token_logprobs import TokenRow, group_cost, row_groups, token_logprobs
 from cotbench.baselines.training.trainer import TreeTrainer
 from cotbench.errors import CotbenchError
@@ -168,18 +169,14 @@ class GRPOTrainer(TreeTrainer):
         self._held = _Held(batch, parts, [], reference)
 
     def _share(self, batch: PolicyBatch) -> list[_Part]:
-        """Return this process's rows; where there are too few for every process, some of another that count nothing.
-
-        Where the weights are divided, each pass needs all processes, so that all make as many.
-        """
+        """Return this process's rows, and some of another that count nothing, so that all processes make as many passes."""
         parts: list[_Part] = []
         end = 0
         for rows in row_groups(batch.rows, self._config.max_tokens_per_forward):
             begin, end = end, end + sum(row.count for row in rows)
             parts.append(_Part(rows, begin, end))
-        own = list(self._processes.share(parts))
-        passes = -(-len(parts) // self._processes.count) if weights_are_sharded() else 1
-        return own + [replace(part, counted=0.0) for part in parts[:1]] * (passes - len(own))
+        own, others = portion(parts, self._processes.rank, self._processes.count)
+        return [*own, *(replace(part, counted=0.0) for part in others)]
 
     def _learn(self, model: Any, held: _Held, *, first: bool) -> tuple[Any, dict[str, float]]:
         """Compute the gradient of an update, one part after the other; return this process's share of its loss, and what is

@@ -282,6 +282,7 @@ def test_grpo_plus_is_grpo_with_the_papers_fraction() -> None:
     plain, masked = (recipe.resolve({"model": "m"}) for recipe in (GRPO, GRPO_PLUS))
     assert masked.mask_fraction == 0.3 and masked.model_copy(update={"mask_fraction": 0.0}) == plain
     assert (GRPO.paper_row(plain), GRPO_PLUS.paper_row(masked)) == ("GRPO", "GRPO+")
+    assert GRPO.paper_row(masked.model_copy(update={"mask_schedule": "per-epoch"})) == "GRPO+", "each batch is drawn anew"
     for change in ({"trace_weight": 0.5}, {"reward": "score"}, {"advantage": "step"}):
         assert [GRPO.paper_row(one.model_copy(update=change)) for one in (plain, masked)] == [None, None], change
     rows = [GRPO.paper_row(one.model_copy(update={"kl_on_masked": False})) for one in (plain, masked)]
