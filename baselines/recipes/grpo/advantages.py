@@ -73,7 +73,7 @@ def group_advantages(group: Sequence[EpisodeReward], unit: AdvantageUnit = "epis
     else:
         rewards = [one.total for one in group]
     variance = _variance([one.outcome for one in group], rewards)
-    values = iter(_relative(rewards, variance))
+    values = iter(_advantages(rewards, variance))
     if unit == "step":
         return GroupAdvantages(tuple(tuple(next(values) for _ in range(length)) for length in lengths), variance)
     return GroupAdvantages(tuple((next(values),) * length for length in lengths), variance)
@@ -86,8 +86,8 @@ def _variance(outcomes: Sequence[float], rewards: Sequence[float]) -> Variance:
     return "penalty" if max(rewards) - min(rewards) > _EQUAL else "none"
 
 
-def _relative(rewards: Sequence[float], variance: Variance) -> tuple[float, ...]:
-    """Return rewards relative to their mean."""
+def _advantages(rewards: Sequence[float], variance: Variance) -> tuple[float, ...]:
+    """Return what each reward is above the mean of all, in units of their deviation where outcomes differ."""
     if variance == "none":
         return (0.0,) * len(rewards)
     if variance == "outcome":
