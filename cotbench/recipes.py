@@ -103,7 +103,9 @@ class RunRecipe(Protocol):
 
         Args:
             config: of the recipe's own config model.
-            out: the folder of the trained model: its checkpoints (`checkpoint-N`, each with `recipe.json`) and its card.
+            out: the folder of the trained model: its checkpoints (`checkpoint-N`, each with `recipe.json`) and its card. A
+                card's `progress` is the share of the training, of `steps` in all; where checkpoints are written at multiples
+                of some steps alone, `save_multiple` says of how many.
             resume: go on from the newest whole checkpoint in `out`.
             progress: makes a callback of transformers that shows how far it is.
         """
@@ -125,6 +127,7 @@ class Recipe:
             Raises UsageError where something is missing.
         stages: (config) -> what a study must compute first.
         arm: whether it can be an arm of a study.
+        arm_refusal: (config) -> why a training with these options cannot be an arm of a study; None: it can.
         agent: the registered name of the agent that plays its checkpoints.
         compares_with: the recipe that its arms are compared with; None: the study's first arm.
         masking: (config) -> its reduced action supervision; None where the recipe knows none.
@@ -144,6 +147,7 @@ class Recipe:
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict
     stages: Callable[[Any], tuple[StageNeed, ...]] = lambda config: (StageNeed("traces", "data"),)
     arm: bool = True
+    arm_refusal: Callable[[Any], str | None] = lambda config: None
     agent: str = "hf"
     compares_with: str | None = None
     masking: Callable[[Any], Masking] | None = None
@@ -224,7 +228,7 @@ def _check(name: str, recipe: Recipe) -> None:
 
     if not (isclass(recipe.config) and issubclass(recipe.config, BaseModel)):
         raise UsageError(f"recipe {name!r}: config is {recipe.config!r}, not a subclass of pydantic's BaseModel")
-    for part in ("run", "cost", "complete", "stages", "paper_row"):
+    for part in ("run", "cost", "complete", "stages", "arm_refusal", "paper_row"):
         if not callable(getattr(recipe, part)):
             raise UsageError(f"recipe {name!r}: {part} is {getattr(recipe, part)!r}, not a function")
     for preset, one in recipe.presets.items():

@@ -67,8 +67,6 @@ COUNTERFACTUALS = "counterfactuals.jsonl"
 
 _PARTS = (WRITER, ANSWERER)
 _SEEN = ("tokens", "actions", "actions_in_loss", "masked_share")
-_NOT_LINKED = ("optimizer.pt", "scheduler.pt", "scaler.pt", "raw.safetensors", "rng_state*.pth", "training_args.bin")
-"""What of a model's checkpoint the pair's leaves out: the state that only its own training goes on from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +258,9 @@ def common_checkpoints(
         cards: of the trained writer and answerer.
         shares: after which shares of the training a checkpoint was written; the end is always among them.
     """
-    from cotbench.baselines.training.trainer import CHECKPOINT, steps_at, write_card
+    from cotbench.baselines.training.trainer import CHECKPOINT, TRAINING_STATE, steps_at, write_card
 
+    left_out = shutil.ignore_patterns(*TRAINING_STATE, "training_args.bin")  # What only its own training goes on from.
     total = sum(int(card["steps"]) for card in cards.values())
     whole = {**record, "steps": total}
     for share in sorted({*shares, 1.0}):
@@ -273,7 +272,7 @@ def common_checkpoints(
         shutil.rmtree(folder, ignore_errors=True)
         for part, step in steps.items():
             own = out / part / f"{CHECKPOINT}-{step}"
-            shutil.copytree(own, folder / part, copy_function=_link, ignore=shutil.ignore_patterns(*_NOT_LINKED))
+            shutil.copytree(own, folder / part, copy_function=_link, ignore=left_out)
         seen = {part: _read_card(folder / part)["seen"] for part in steps}
         write_card(folder, {**whole, "step": number, "progress": share, "parts": steps, "seen": _seen(seen)})
     parts = {part: int(card["steps"]) for part, card in cards.items()}

@@ -24,7 +24,7 @@ from cotbench.baselines.recipes.sft_config import SFTConfig
 from cotbench.baselines.recipes.start import load_start
 from cotbench.baselines.training.batching import ExampleUnit, TrainingStep, computed_tokens, make_steps
 from cotbench.baselines.training.loss import Losses
-from cotbench.baselines.training.masks import MaskConfig, Masks
+from cotbench.baselines.training.masks import MaskConfig, Masks, MaskSchedule
 from cotbench.baselines.training.recipe_card import TrainingResult, data_card, training_folder, write_begun
 from cotbench.baselines.training.trackers import require_trackers
 from cotbench.envs.registry import TokenSizes
@@ -282,9 +282,14 @@ def _cost(config: SFTConfig, sizes: TokenSizes, episodes: int) -> float:
     return decisions * each
 
 
-def masking_of(config: SFTConfig) -> Masking:
-    """Return the masks that a config asks for; actions that weigh as much as everything else, or more, are not masked."""
-    usual = config.mask_schedule == "constant" and config.action_weight == 0 and not config.mask_closing
+def masking_of(config: MaskConfig, usual_schedules: Sequence[MaskSchedule] = ("constant",)) -> Masking:
+    """Return the masks that a config asks for; actions that weigh as much as everything else, or more, are not masked.
+
+    Args:
+        config: of a recipe.
+        usual_schedules: those that mask as the paper does in this recipe.
+    """
+    usual = config.mask_schedule in usual_schedules and config.action_weight == 0 and not config.mask_closing
     if config.mask_fraction == 0:
         return Masking(0.0, config.mask_select)
     return Masking(config.mask_fraction if config.action_weight < 1 else 0.0, config.mask_select, usual)

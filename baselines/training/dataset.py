@@ -75,7 +75,7 @@ def portion(parts: Sequence[_Part], process: int, processes: int) -> tuple[Seque
         processes: how many there are.
     """
     own = parts[process::processes]
-    return own, parts[:1] * (-(-len(parts) // processes) - len(own))
+    return own, list(parts[:1]) * (-(-len(parts) // processes) - len(own))
 
 
 Trees = Callable[[TrainingStep, tuple[tuple[int, tuple[int, ...]], ...]], PartTrees]

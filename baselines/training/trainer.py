@@ -36,11 +36,17 @@ CHECKPOINT = "checkpoint"
 INTERRUPTED = "interrupted"
 """Names of the folders `checkpoint-N`, the series that is measured, and `interrupted-N`, a state that is only gone on from."""
 
-_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", RAW_WEIGHTS)
-_STATES = "rng_state*.pth"
-_SHARDED_STATE = ("optimizer.bin", "pytorch_model_fsdp.bin", "latest", "zero_to_fp32.py")
-_SHARDED_STATES = ("global_step*", "optimizer_*", "pytorch_model_fsdp_*")
-"""Files and folders of the state of a training whose weights are divided, as accelerate and DeepSpeed write them."""
+_OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")
+"""One of these is in a checkpoint that a training can go on from."""
+
+_SHARDED_STATE = (
+    *("optimizer.bin", "optimizer_*", "pytorch_model_fsdp.bin", "pytorch_model_fsdp_*"),
+    *("latest", "zero_to_fp32.py", "global_step*"),
+)
+"""State of a training whose weights are divided, as accelerate and DeepSpeed write it."""
+
+TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", RAW_WEIGHTS, "rng_state*.pth", *_SHARDED_STATE)
+"""Patterns of the files and folders in a checkpoint that a training is gone on from, and that no model needs."""
 
 Card = Callable[[int, dict[str, float]], dict[str, Any]]
 """Makes the card of a checkpoint from its step and the counts so far."""
@@ -281,10 +287,11 @@ class _Checkpoints(transformers.TrainerCallback):  # type: ignore[misc]
             if folder != newest and folder.name.startswith(INTERRUPTED):
                 shutil.rmtree(folder)
             elif folder != newest and of_series:
-                for file in [*(folder / name for name in (*_STATE, *_SHARDED_STATE)), *folder.glob(_STATES)]:
-                    file.unlink(missing_ok=True)
-                for part in [part for name in _SHARDED_STATES for part in folder.glob(name)]:
-                    shutil.rmtree(part, ignore_errors=True)
+                for path in [path for pattern in TRAINING_STATE for path in folder.glob(pattern)]:
+                    if path.is_dir():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink(missing_ok=True)
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
@@ -309,12 +316,12 @@ def newest_checkpoint(out: Path) -> Path | None:
     for folder in _states(out):
         if not (folder / CARD).is_file():
             shutil.rmtree(folder)
-        elif any((folder / name).exists() for name in (_STATE[0], "optimizer.bin", "optimizer_0", "latest")):
+        elif any((folder / name).exists() for name in _OPTIMIZERS):
             return folder
         else:
             raise CotbenchError(
-                f"{folder} has no {_STATE[0]}, which only the newest checkpoint has: restore the newest one, or start again "
-                "in another --out"
+                f"{folder} has no {_OPTIMIZERS[0]}, which only the newest checkpoint has: restore the newest one, or start "
+                "again in another --out"
             )
     return None
 

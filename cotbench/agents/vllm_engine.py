@@ -159,7 +159,15 @@ def _answer(pipe: Connection[Any, Any], messages: SimpleQueue[_Message], vllm: A
             return
         for output in outputs:
             if output.finished:
-                pipe.send((int(output.request_id), 200, completion_body(output)))
+                pipe.send((int(output.request_id), *_reply(output)))
+
+
+def _reply(output: Any) -> tuple[int, dict[str, Any] | str]:
+    """Return status and content of the answer to a request; an output that cannot be read is this request's error alone."""
+    try:
+        return 200, completion_body(output)
+    except Exception as error:
+        return 500, f"vLLM's output cannot be read: {_line(error)}"
 
 
 def _waiting(messages: SimpleQueue[_Message], *, block: bool) -> Iterator[_Message]:

@@ -117,8 +117,12 @@ def _resolved(arm: Arm, options: Mapping[str, Any]) -> Any:
     if "data" in recipe.config.model_fields:
         rest.setdefault("data", ("traces",))
     try:
-        return recipe.resolve(rest, preset)
+        found = recipe.resolve(rest, preset)
     except UnknownNameError:
         raise
     except UsageError as error:
         raise UsageError(f"arm {arm.name}: {error}") from error
+    refusal = recipe.arm_refusal(found)
+    if refusal is not None:
+        raise UsageError(f"arm {arm.name}: {refusal}")
+    return found

@@ -160,7 +160,11 @@ class StudyConfig(BaseModel):
     traces: Traces = Traces()
     # Left out of dumps at its defaults: the files of earlier studies have none.
     pairs: Pairs = Field(Pairs(), exclude_if=_usual_pairs)
-    train: dict[str, Any] = Field(default_factory=dict, description="options of cotbench train, for every arm")
+    train: dict[str, Any] = Field(
+        default_factory=dict,
+        description="options of cotbench train, for every arm; those of learning, such as the learning rate and epochs, not "
+        "for an arm that begins from another arm's end",
+    )
     arms: tuple[Arm, ...] = Field(min_length=1, description="arms: one recipe with its options each")
     runs: tuple[Runs, ...] = Field((Runs(),), description="runs: which episodes are played")
     probes: tuple[ProbeAt, ...] = Field((), description="probes: what is measured at which states")

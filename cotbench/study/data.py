@@ -96,7 +96,8 @@ class StudyData:
     def rows(self, cell: StudyCell, measure: int, share: float, seed: int | None = None) -> list[Any]:
         """Return the rows of a probe at a share of the training: of one seed, or of all seeds concatenated.
 
-        The model before training is measured once and belongs to every seed; it is counted once.
+        The model before training is measured once and belongs to every seed; it is counted once. Of the arm that another one
+        begins from, the seeds count that the latter is trained with.
 
         Args:
             cell: the cell.
@@ -104,11 +105,10 @@ class StudyData:
             share: of the training.
             seed: None: all seeds.
         """
+        every = self.config.seeds if cell.arm is None else self.config.arm(cell.arm).seeds_of(self.config.seeds)
+        seeds = (None, *every) if seed is None else (None, seed)
         return [
-            row
-            for at, place, probed in self._of(cell, measure)
-            if at == share and (seed is None or place.seed in (None, seed))
-            for row in probed.rows
+            row for at, place, probed in self._of(cell, measure) if at == share and place.seed in seeds for row in probed.rows
         ]
 
     def numbers(self, cell: StudyCell, measure: int, share: float, seed: int | None = None) -> ProbeNumbers:

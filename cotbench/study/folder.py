@@ -23,6 +23,9 @@ STUDY_FOLDER = FolderKind(noun="study", writer="cotbench study", manifest=STUDY)
 DONE = "done"
 LOGS = "logs"
 
+_NO_STEP = 1e-6
+"""Steps that are none: what rounding leaves of a share of a training."""
+
 
 def folder_of(study: Path, stage: Stage) -> Path:
     """Return the folder of a stage."""
@@ -48,7 +51,7 @@ def mark_of(study: Path, stage: Stage) -> Path:
 
 
 def checkpoint(training: Path, share: float) -> Path:
-    """Return the checkpoint of a training after a share of it.
+    """Return the checkpoint of a training after a share of it: the first one at which that much is done.
 
     Args:
         training: folder of the training.
@@ -57,15 +60,17 @@ def checkpoint(training: Path, share: float) -> Path:
     Raises:
         RunFolderError: it is missing, or its card is damaged.
     """
-    found: dict[Path, float] = {}
+    found: dict[Path, tuple[bool, float]] = {}
     for card in sorted(training.glob("checkpoint-*/recipe.json")):
         try:
             read = json.loads(card.read_text("utf-8"))
-            found[card.parent] = abs(float(read["progress"]) - share) * int(read["steps"])
+            beyond = (float(read["progress"]) - share) * int(read["steps"])
+            if abs(beyond) <= int(read.get("save_multiple", 1)):
+                found[card.parent] = (beyond < -_NO_STEP, abs(beyond))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{card} is damaged: remove {training}, and the study trains again") from error
     nearest = min(found, key=lambda path: found[path], default=None)
-    if nearest is None or found[nearest] > 1:
+    if nearest is None:
         raise RunFolderError(
             f"{training} has no checkpoint after {share:g} of the training: a checkpoint is missing from the series; "
             f"remove {training}, and the study trains again"

@@ -16,7 +16,7 @@ from cotbench.study.figures import interval_caption
 from cotbench.study.format_gate import NAMES
 from cotbench.study.measures import start_of
 from cotbench.study.scope import Scope
-from cotbench.study.stage import StageOutput, TrainRequest
+from cotbench.study.stage import Stage, StageOutput, TrainRequest
 
 
 def format_p(test: Comparison | None, adjusted: bool = True) -> str:
@@ -75,7 +75,10 @@ def format_notes(scope: Scope) -> str:
 
 
 def seeds_sentence(scope: Scope) -> str:
-    """Return what the seeds of a study share and what varies between them, from its trainings."""
+    """Return what the seeds of a study share and what varies between them, from its trainings.
+
+    Arms that begin from another arm's end, or learn from pairs that were sampled there, are named apart.
+    """
     config = scope.data.config
     trainings = [
         stage
@@ -86,29 +89,22 @@ def seeds_sentence(scope: Scope) -> str:
         return ""
     if len(config.seeds) == 1:
         return "With one seed the tests are over tasks, and decide no claim."
-    several = {"data": "set of traces", "model": "base", "from_checkpoint": "starting checkpoint"}
-    shared: list[str] = []
-    varied: list[str] = []
-    for option, name in several.items():
-        by_arm: dict[str | None, set[str]] = {}
-        for stage in trainings:
-            value = stage.request.options.get(option)  # type: ignore[attr-defined]
-            if value is not None:
-                by_arm.setdefault(stage.place.arm, set()).add(str(_plain(value)))
-        if by_arm:
-            (shared if all(len(values) == 1 for values in by_arm.values()) else varied).append(name)
+    several = {"data": "set of traces", "model": "base"}
+    shared = [name for option, name in several.items() if any(_from_outside(scope, stage, option) for stage in trainings)]
     same = f"All seeds of an arm share one {' and one '.join(shared)}. " if shared else ""
-    other = f" and the {' and the '.join(varied)}" if varied else ""
+    own = "".join(f"{one}: in these arms a seed has its own start. " for one in scope.starts_clauses)
     return (
-        f"{same}The {len(config.seeds)} seeds differ in what a training draws at random (order, masks){other}: intervals over "
+        f"{same}{own}The {len(config.seeds)} seeds differ in what a training draws at random (order, masks): intervals over "
         "tasks and seeds hold for another such training, not for another base or other traces."
     )
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
-    return str(value) if isinstance(value, StageOutput) else value
+def _from_outside(scope: Scope, stage: Stage, option: str) -> bool:
+    """Return whether a training's option has a value that comes from no training of the study: then all seeds have the same."""
+    value = stage.request.options.get(option) if isinstance(stage.request, TrainRequest) else None
+    values = value if isinstance(value, tuple | list) else (value,)
+    kinds = {scope.data.plan.named(one.stage).kind for one in values if isinstance(one, StageOutput)}
+    return value is not None and not kinds & {"train", "pairs"}
 
 
 def tests_section(scope: Scope) -> Section | None:

@@ -116,14 +116,19 @@ class Scope:
     @property
     def starts_note(self) -> str:
         """Sentence that says which arms begin from another arm's end, with a space before it; empty where none does."""
+        return "".join(f" {one}; which is shown as the checkpoint at 0 %." for one in self.starts_clauses)
+
+    @property
+    def starts_clauses(self) -> list[str]:
+        """For each arm from whose end others begin, which ones do: "Arms a, b begin from the end of sft, seed by seed"."""
         by_start: dict[str, list[str]] = {}
         for arm, start in self.data.starts.items():
             by_start.setdefault(start, []).append(arm)
-        found = ""
+        clauses = []
         for start, arms in by_start.items():
             who = f"Arm {arms[0]} begins" if len(arms) == 1 else f"Arms {', '.join(arms)} begin"
-            found += f" {who} from the end of {start}, seed by seed; which is shown as the checkpoint at 0 %."
-        return found
+            clauses.append(f"{who} from the end of {start}, seed by seed")
+        return clauses
 
     @property
     def main(self) -> str:

@@ -16,6 +16,7 @@ from cotbench.prompting.dialogue import Dialogue
 from cotbench.prompting.elicitation import Elicitation, Mode
 from cotbench.prompting.query import Decision, Query
 from tests import tiny_models
+from tests.gpu.shapes import SHAPES, random_model, sized_tokenizer
 from tests.hf_agents import state
 
 ASKED = Elicitation(trace_tokens=24, action_tokens=8)
@@ -117,46 +118,89 @@ def test_compiled_layers_change_float32_answers_by_rounding_alone(cuda: Any) -> 
     runner.compile_after = 0
     for _ in range(2):
         _same(_decided(compiled, queries), expected)
-    assert runner.eager_reason is None or cuda.type != "cuda"
+    _require_compiled(compiled, cuda)
 
 
-def test_bfloat16_tokens_agree_with_one_sequence_at_a_time(cuda: Any) -> None:
+def _require_compiled(agent: HFAgent, device: Any) -> None:
+    """Fail where an agent on a GPU answered without compiled layers, or without graphs."""
+    runner: Any = agent._engine.runner  # type: ignore[union-attr]
+    if device.type == "cuda":
+        assert runner.compile_error is None and runner.eager_reason is None, (runner.compile_error, runner.eager_reason)
+        assert runner._compiled is not None and runner._graphs
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_bfloat16_tokens_agree_with_one_sequence_at_a_time(cuda: Any, compiled: bool) -> None:
     """Given the tokens before it, each token of a trained model is the greedy one of the model by itself, but for near ties."""
-    import torch
-
     agent = make_agent(f"hf:tiny-cot?device={cuda.type}&dtype=bfloat16&attn=batched&cache_gb=1")
     assert isinstance(agent, HFAgent)
+    total, apart = _differing(agent, cuda, compiled)
+    print(f"\nbfloat16, compiled {compiled}: {total - len(apart)} of {total} tokens agree; margins of the others: {apart}")
+    assert len(apart) <= 0.01 * total and total > 100
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_bfloat16_tokens_of_a_real_shape_differ_at_near_ties_alone(cuda: Any, compiled: bool) -> None:
+    """Random weights in the shape of a known model: its two best tokens are often close, so how close is what counts."""
+    import torch
+
+    name = "0.6B" if cuda.type == "cuda" else "tiny"
+    words = sized_tokenizer(SHAPES[name].vocabulary, [" ".join(tiny_models.WORDS)])
+    model = random_model(SHAPES[name], cuda.type, torch.bfloat16)
+    agent = HFAgent.from_model(model, words, attn="batched", cache_gb=2 if cuda.type == "cuda" else 0.1)
+    total, apart = _differing(agent, cuda, compiled, episodes=4)
+    print(f"\n{name}, bfloat16, compiled {compiled}: {total - len(apart)} of {total} tokens agree; margins of the others:")
+    print(f"{[round(margin, 4) for margin in apart]} standard deviations of the logits")
+    assert max(apart, default=0.0) < 0.5 and total > 100
+
+
+def _task(thing: str) -> Dialogue:
+    return Dialogue(Instructions("You act."), (f"You are in a room. Your task is to: put a {thing} in the fridge.",))
+
+
+def _differing(agent: HFAgent, device: Any, compiled: bool, episodes: int = 12) -> tuple[int, list[float]]:
+    """Let an agent answer some episodes; return how many tokens it wrote, and a margin for each that differs.
+
+    A token differs where the model by itself, given all tokens before it, prefers another one. Its margin is by how much, in
+    standard deviations of the logits there.
+    """
+    import torch
+
+    things = ("mug", "apple", "plate", "knife", "book", "lamp", "cup", "egg", "pan", "fork", "bowl", "pen")[:episodes]
     long = Elicitation(trace_tokens=48, action_tokens=16)
     queries = []
-    for name, thing in enumerate(
-        ("mug", "apple", "plate", "knife", "book", "lamp", "cup", "egg", "pan", "fork", "bowl", "pen")
-    ):
-        dialogue = Dialogue(Instructions("You act."), (f"You are in a room. Your task is to: put a {thing} in the fridge.",))
+    for name, thing in enumerate(things):
+        dialogue = _task(thing)
         for turn in range(4):
             queries.append(Query(str(name), "", "t", turn, "cot", dialogue, long, return_tokens=True))
             dialogue = dialogue.extended(f"go to desk {turn}", None, f"On the desk {turn} you see a {thing} {turn}.")
+    if compiled:
+        runner: Any = agent._engine.runner  # type: ignore[union-attr]
+        runner.compile_after = 0
     decisions = _decided(agent, queries)
-    flips: list[float] = []
+    if compiled:
+        _require_compiled(agent, device)
+    apart: list[float] = []
     total = 0
     with agent.expose_model() as handle, torch.inference_mode():
         for decision in decisions:
             assert decision.tokens is not None
             ids = [*decision.tokens.prompt_ids, *decision.tokens.completion_ids]
-            logits = handle.model(input_ids=torch.tensor([ids], device=cuda), use_cache=False).logits[0].float()
+            logits = handle.model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0].float()
             for place, harness in enumerate(decision.tokens.harness, len(decision.tokens.prompt_ids)):
                 if not harness:
                     total += 1
-                    if (margin := float(logits[place - 1].max() - logits[place - 1, ids[place]])) > 0:
-                        flips.append(margin)
-    print(f"\nbfloat16: {total - len(flips)} of {total} tokens agree; logits of the others were apart by {sorted(flips)}")
-    assert len(flips) <= 0.01 * total and total > 100
+                    row = logits[place - 1]
+                    if (margin := float((row.max() - row[ids[place]]) / row.std())) > 0:
+                        apart.append(margin)
+    return total, sorted(apart)
 
 
 @pytest.mark.parametrize(
     "size, query, key, softcap, window",
     [(64, 6, 2, None, None), (80, 4, 4, 30.0, None), (128, 8, 2, None, 100), (256, 4, 1, None, None), (16, 4, 2, 20.0, 70)],
 )
-@pytest.mark.parametrize("dtype, bound", [("float32", 1e-5), ("bfloat16", 1e-2)])
+@pytest.mark.parametrize("dtype, bound", [("float32", 1e-5), ("bfloat16", 1e-2), ("float16", 2e-3)])
 def test_the_kernel_computes_what_float64_does(
     cuda: Any, dtype: str, bound: float, size: int, query: int, key: int, softcap: float | None, window: int | None
 ) -> None:
@@ -168,6 +212,9 @@ def test_the_kernel_computes_what_float64_does(
     from cotbench.agents.hf.triton_attention import paged_attention, write_blocks
 
     pool = BlockPool({0: LayerShape(key, size, size)}, getattr(torch, dtype), cuda, 10**7)
+    pool.give_back(pool.take(10))
+    for part in pool.layer(0):
+        part.fill_(float("nan"))  # As numbers of another sequence that overflowed, in blocks that are free again.
     torch.manual_seed(size)
     lane, short, own, other = (PagedCache(pool) for _ in range(4))
     rule = AttentionRule(size**-0.5, softcap, window)
@@ -188,7 +235,8 @@ def test_the_kernel_computes_what_float64_does(
         assert all(
             torch.equal(part[meta.slots[:count].long()], new[:count]) for part, new in zip(layer, (keys, values), strict=True)
         )
-        expected = gather_attention(rows.double(), *(part.double() for part in layer), meta, rule)[:count]
+        sound = [torch.nan_to_num(part.double(), nan=0.0) for part in layer]
+        expected = gather_attention(rows.double(), *sound, meta, rule)[:count]
         found = paged_attention(rows, *layer, meta, rule)[:count].double()
         assert (found - expected).norm() <= bound * expected.norm()
         for span in spans:

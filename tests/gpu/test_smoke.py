@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def _queries(episodes: int = 2, turns: int = 2) -> list[list[Query]]:
     for episode in range(episodes):
         state = Dialogue(Instructions("You act."), (f"You are in room {episode}. Your task is to: look.",))
         for turn in range(turns):
-            rounds[turn] += [Query(f"e{episode}", "", "t", turn, mode, state, ASKED) for mode in MODES]
+            rounds[turn] += [Query(f"e{episode}", "", "t", turn, mode, state, ASKED, return_tokens=True) for mode in MODES]
             state = state.extended(f"go to desk {turn}", None, f"On the desk {turn} you see a mug {episode}.")
     return rounds
 
@@ -74,17 +75,36 @@ def test_float32_answers_are_those_of_the_cpu(cuda: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen"])
-def test_bfloat16_answers_have_the_lengths_and_counts_of_float32(cuda: Any, kind: str) -> None:
+def test_bfloat16_answers_are_probable_in_float32(cuda: Any, kind: str) -> None:
+    """Rounding may turn a near tie, and with it all that follows: so each token is judged by those before it.
+
+    Its distances from the best token and from its own log-probability are in standard deviations of the logits there. Wide
+    weights make much of rounding: on a CPU a llama's means were 0.04, its largest 0.8; random tokens are some 3 from the best.
+    """
     import torch
 
     model, tokenizer = _model(kind)
     exact = _answers(model, tokenizer)
-    rounded = _answers(model.to(cuda, torch.bfloat16), tokenizer)
+    rounded = _answers(copy.deepcopy(model).to(cuda, torch.bfloat16), tokenizer)
+    from_best, from_own = [], []
     for one, other in zip(rounded, exact, strict=True):
         assert (one.prompt_tokens, one.reused_tokens) == (other.prompt_tokens, other.reused_tokens)
-        assert one.action_logprob is not None and one.action_logprob <= 0
-    alike = sum(one.raw[:8] == other.raw[:8] for one, other in zip(rounded, exact, strict=True))
-    print(f"{kind}: {alike} of {len(exact)} answers begin alike in bfloat16 on the GPU and float32 on the CPU")
+        if one.raw == other.raw:
+            assert (one.trace_tokens, one.action_tokens) == (other.trace_tokens, other.action_tokens)
+        tokens = one.tokens
+        assert tokens is not None
+        with torch.inference_mode():
+            ids = torch.tensor([[*tokens.prompt_ids, *tokens.completion_ids]])
+            logits = model(input_ids=ids, use_cache=False).logits[0, len(tokens.prompt_ids) - 1 : -1]
+        for row, id_, logprob, harness in zip(logits, tokens.completion_ids, tokens.logprobs, tokens.harness, strict=True):
+            if not harness:
+                from_best.append(float((row.max() - row[id_]) / row.std()))
+                from_own.append(abs(float(row.log_softmax(-1)[id_]) - logprob) / float(row.std()))
+    alike = sum(one.raw == other.raw for one, other in zip(rounded, exact, strict=True))
+    means = [sum(distances) / len(distances) for distances in (from_best, from_own)]
+    print(f"{kind}: {alike} of {len(exact)} answers in bfloat16 are those in float32; {len(from_best)} tokens;", end=" ")
+    print(f"from the best {means[0]:.3f} (at most {max(from_best):.3f}), from their own {means[1]:.3f} ({max(from_own):.3f})")
+    assert len(from_best) > 100 and max(means) < 0.2 and max(*from_best, *from_own) < 2.0
 
 
 def test_an_agent_made_by_its_name_takes_the_gpu(cuda: Any) -> None:

@@ -67,26 +67,29 @@ def group_advantages(group: Sequence[EpisodeReward], unit: AdvantageUnit = "epis
     """
     if len(group) < 2:
         raise ValueError(f"a group of {len(group)} has no mean to compare with: at least 2 rollouts")
-    variance = _variance(group)
     lengths = [len(one.malformed) for one in group]
-    if variance == "none":
-        return GroupAdvantages(tuple((0.0,) * length for length in lengths), variance)
     if unit == "step":
-        flat = [one.turn_reward(turn) for one in group for turn in range(len(one.malformed))]
-        values = list(_compared(flat, variance))
-        return GroupAdvantages(tuple(tuple(values.pop(0) for _ in range(length)) for length in lengths), variance)
-    of_episodes = _compared([one.total for one in group], variance)
-    return GroupAdvantages(tuple((one,) * length for one, length in zip(of_episodes, lengths, strict=True)), variance)
+        rewards = [one.turn_reward(turn) for one in group for turn in range(len(one.malformed))]
+    else:
+        rewards = [one.total for one in group]
+    variance = _variance([one.outcome for one in group], rewards)
+    values = iter(_advantages(rewards, variance))
+    if unit == "step":
+        return GroupAdvantages(tuple(tuple(next(values) for _ in range(length)) for length in lengths), variance)
+    return GroupAdvantages(tuple((next(values),) * length for length in lengths), variance)
 
 
-def _variance(group: Sequence[EpisodeReward]) -> Variance:
-    outcomes, totals = [one.outcome for one in group], [one.total for one in group]
+def _variance(outcomes: Sequence[float], rewards: Sequence[float]) -> Variance:
+    """Return what the rewards that are compared differ by, those of episodes or those of turns."""
     if max(outcomes) - min(outcomes) > _EQUAL:
         return "outcome"
-    return "penalty" if max(totals) - min(totals) > _EQUAL else "none"
+    return "penalty" if max(rewards) - min(rewards) > _EQUAL else "none"
 
 
-def _compared(rewards: Sequence[float], variance: Variance) -> tuple[float, ...]:
+def _advantages(rewards: Sequence[float], variance: Variance) -> tuple[float, ...]:
+    """Return what each reward is above the mean of all, in units of their deviation where outcomes differ."""
+    if variance == "none":
+        return (0.0,) * len(rewards)
     if variance == "outcome":
         return normalised(rewards)
     mean = fmean(rewards)

@@ -93,7 +93,7 @@ def played_episode(episode: Episode, config: GRPOConfig, chat: Chat, tags: Tags)
 
 
 @dataclass(frozen=True, slots=True)
-class _Compared:
+class _ScoredGroup:
     """The episodes of a group that have a score, at least two, and their advantages."""
 
     episodes: tuple[PlayedEpisode, ...]
@@ -102,7 +102,7 @@ class _Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class _Played:
+class _EpisodeAdvantages:
     """An episode with its turns, its advantages, and whether it is learned from."""
 
     turns: tuple[Turn, ...]
@@ -132,24 +132,24 @@ def policy_batch(groups: Sequence[Sequence[PlayedEpisode]], config: GRPOConfig, 
     failed = [episode for episode in episodes if episode.error is not None]
     if failed and len(failed) == len(episodes):
         raise AgentError(f"every rollout of batch {update} ended in an error, {failed[0].key} in: {failed[0].error}")
-    compared: list[_Compared] = []
+    scored: list[_ScoredGroup] = []
     for group in groups:
         whole = tuple(episode for episode in group if episode.reward is not None)
         rewards = tuple(episode.reward for episode in whole if episode.reward is not None)
         if len(whole) > 1:
-            compared.append(_Compared(whole, rewards, group_advantages(rewards, config.advantage)))
+            scored.append(_ScoredGroup(whole, rewards, group_advantages(rewards, config.advantage)))
     played = [
-        _Played(episode.turns, advantages, one.found.variance != "none")
-        for one in compared
+        _EpisodeAdvantages(episode.turns, advantages, one.found.variance != "none")
+        for one in scored
         for episode, advantages in zip(one.episodes, one.found.turns, strict=True)
     ]
     masked = masked_turns([turn for one in played for turn in one.turns], config, update, progress)
-    numbers = _numbers(compared, len(groups), len(failed), played)
+    numbers = _numbers(scored, len(groups), len(failed), played)
     return _weighed(played, masked, config, numbers)
 
 
 def _weighed(
-    played: Sequence[_Played], masked: frozenset[str], config: GRPOConfig, numbers: Mapping[str, float]
+    played: Sequence[_EpisodeAdvantages], masked: frozenset[str], config: GRPOConfig, numbers: Mapping[str, float]
 ) -> PolicyBatch:
     left = [[policy_weights(turn, turn.id in masked, config) for turn in one.turns] for one in played]
     counts = [one.count for one in played]
@@ -175,12 +175,14 @@ def _weighed(
     return PolicyBatch(tuple(rows), tuple(advantage), tuple(policy), tuple(kl), tuple(sampled), actions, in_loss, numbers)
 
 
-def _numbers(compared: Sequence[_Compared], groups: int, errors: int, played: Sequence[_Played]) -> dict[str, float]:
+def _numbers(
+    scored: Sequence[_ScoredGroup], groups: int, errors: int, played: Sequence[_EpisodeAdvantages]
+) -> dict[str, float]:
     """Return what is logged: means over episodes, answers or groups."""
-    episodes = [episode for one in compared for episode in one.episodes]
-    rewards = [reward for one in compared for reward in one.rewards]
+    episodes = [episode for one in scored for episode in one.episodes]
+    rewards = [reward for one in scored for reward in one.rewards]
     malformed = [bad for reward in rewards for bad in reward.malformed]
-    variances = [one.found.variance for one in compared]
+    variances = [one.found.variance for one in scored]
     scores = [score for one in played for turn in one.turns for score in turn.logprobs]
     return {
         "reward": _mean([reward.total for reward in rewards]),
@@ -193,7 +195,7 @@ def _numbers(compared: Sequence[_Compared], groups: int, errors: int, played: Se
         # At temperature 1 the mean of -log p over sampled tokens estimates the mean entropy of the policy.
         "entropy": -_mean(scores),
         "groups": float(groups),
-        "zero_variance_groups": float(variances.count("none") + groups - len(compared)),
+        "zero_variance_groups": float(variances.count("none") + groups - len(scored)),
         "penalty_groups": float(variances.count("penalty")),
         "failed_episodes": float(errors),
     }

@@ -44,7 +44,7 @@ class GRPOConfig(MaskConfig):
         None, ge=1, description="number of tasks of split train, drawn by the seed"
     )
     max_episode_steps: Annotated[int | None, Flag(panel=TASKS, default="the environment's")] = Field(
-        None, ge=1, description="step budget of an episode"
+        None, ge=1, description="step budget of an episode, of split dev too"
     )
     updates: Annotated[int, Flag(panel=OPTIMISATION)] = Field(150, ge=1, description="number of batches of rollouts")
     groups: Annotated[int, Flag(panel=ROLLOUTS)] = Field(16, ge=1, description="tasks per batch: each is a group of rollouts")
@@ -104,12 +104,14 @@ class GRPOConfig(MaskConfig):
     dev_episodes: Annotated[int, Flag(panel=TASKS)] = Field(
         64,
         ge=0,
-        description="tasks of split dev that are played in both modes at each checkpoint, and before the training; 0: none",
+        description="tasks of split dev that are played in both modes at each checkpoint, and before the training, each for "
+        "at most --max-episode-steps; all tasks where the split has fewer; 0: none",
     )
     early_stop: Annotated[int | None, Flag(panel=OPTIMISATION, default="no early stopping")] = Field(
         None,
         ge=1,
-        description="stop after this many checkpoints without a better success of CoT mode on split dev, and keep the best one",
+        description="stop after this many checkpoints without a better success of CoT mode on split dev than before, the start "
+        "model's included, and keep the best checkpoint",
     )
     patience: Annotated[int, Flag(panel=OPTIMISATION)] = Field(
         10, ge=1, description="give up after this many batches in a row in which no group's rewards differ"

@@ -1,5 +1,5 @@
 """Success on split dev at each checkpoint, and early stopping. Invariant: a training stops early by what it wins on `dev` and
-by nothing else; a resumed one knows what it had won before.
+by nothing else; a resumed one knows what it had won before, and stops where it had stopped.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ class DevResult(TypedDict):
 
     step: int
     success: Mapping[str, float]
+
+
+class StoppedEarlyError(Exception):
+    """Raised where a training is resumed that early stopping had ended already: its checkpoints are all there."""
 
 
 class DevCheck(transformers.TrainerCallback):  # type: ignore[misc]
@@ -49,19 +53,30 @@ class DevCheck(transformers.TrainerCallback):  # type: ignore[misc]
         self._log = log
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Play with the weights that the training begins with, or read what was found before it was interrupted."""
+        """Play with the weights that the training begins with, or read what was found before it was interrupted.
+
+        Raises:
+            StoppedEarlyError: it had stopped early. The Trainer, which has loaded its last weights, takes a step in any other
+                case.
+        """
         if state.global_step == 0:
             self._add(0, control)
             return
         self.results = read_results(Path(args.output_dir), state.global_step)
+        if self._exhausted:
+            raise StoppedEarlyError
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Play at the chosen steps, before the checkpoint's card is written; stop where nothing has become better."""
         if state.global_step in self._steps:
             self._add(state.global_step, control)
-            if self._patience is not None and checks_since_best(self.results) >= self._patience:
+            if self._exhausted:
                 control.should_training_stop = True
         return control
+
+    @property
+    def _exhausted(self) -> bool:
+        return self._patience is not None and checks_since_best(self.results) >= self._patience
 
     def _add(self, step: int, control: Any) -> None:
         success = dict(self._play())
@@ -84,8 +99,17 @@ def best_step(results: Sequence[DevResult]) -> int | None:
     return None if best is None else best["step"]
 
 
+def best_checkpoint(results: Sequence[DevResult]) -> int | None:
+    """Return the step of the checkpoint that wins most on split dev, as `best_step`; the start model is none of them.
+
+    Args:
+        results: in order.
+    """
+    return best_step([one for one in results if one["step"] > 0])
+
+
 def checks_since_best(results: Sequence[DevResult]) -> int:
-    """Return how many results came after the best one.
+    """Return how many results came after the best one, which may be the start model's.
 
     Args:
         results: in order.

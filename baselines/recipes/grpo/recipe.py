@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from pydantic import ValidationError
 
 from cotbench.baselines.recipes.grpo.config import GRPOConfig
 from cotbench.baselines.recipes.require import require_training
+from cotbench.baselines.recipes.sft import PAPER_FRACTION, masking_of
 from cotbench.baselines.recipes.start import check_start, load_start
 from cotbench.baselines.training.masks import MaskConfig
 from cotbench.baselines.training.recipe_card import CARD, training_folder, write_begun
@@ -38,12 +40,6 @@ from cotbench.recipes import Masking, Preset, Recipe, StageNeed
 from cotbench.runs.manifest import provenance
 
 NAME = "grpo"
-PAPER_FRACTION = 0.3
-"""The paper's mask fraction: recipe `grpo+` is `grpo` with this one."""
-
-_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json", "training_args.bin", CARD)
-_STATES = "rng_state*.pth"
-"""What of a checkpoint is the state of its training, not the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +105,7 @@ def train(config: GRPOConfig, out: Path, *, resume: bool = False, progress: Call
             "env": config.env,
             "tasks": len(plan.tasks),
             "tasks_sha256": tasks,
+            "dev_tasks": 0 if dev is None else len(dev.tasks),
             "sha256": digest([tasks, *(dev.tasks if dev is not None else ())]),
             "envs": {config.env: len(plan.tasks)},
         },
@@ -130,7 +127,7 @@ def _train(
     progress: Callable[[], Any] | None,
 ) -> GRPOResult:
     from cotbench.baselines.recipes.grpo.batch import PlayedEpisode, PolicyBatch, played_episode, policy_batch
-    from cotbench.baselines.recipes.grpo.dev_check import DevCheck, best_step
+    from cotbench.baselines.recipes.grpo.dev_check import DevCheck, StoppedEarlyError, best_checkpoint
     from cotbench.baselines.recipes.grpo.rollouts import Player, TaskBatch, task_batches
     from cotbench.baselines.recipes.grpo.trainer import GRPOTrainer, UpdateDataset
     from cotbench.baselines.training import loop
@@ -143,9 +140,9 @@ def _train(
     args = loop.trainer_arguments(config.training, out, trainable.model)
     processes = Processes(args.world_size)
     chat = trainable.chat.with_tags(elicitation.tags)
-    record = {**record, "base": trainable.description, "steps": config.steps}
+    record = {**record, "base": trainable.description, "steps": config.steps, "save_multiple": config.num_iterations}
     write_begun(out, record)
-    saves = [-(-step // config.num_iterations) * config.num_iterations for step in steps_at(config.checkpoints, config.steps)]
+    saves = [batches * config.num_iterations for batches in steps_at(config.checkpoints, config.updates)]
     policy = policy_of(config, trainable, out, processes, lambda: trainer)
     player = Player(policy, plan, dev, seed=config.seed, workers=config.workers, processes=processes)
     check = DevCheck(player.dev_success, saves, config.early_stop)
@@ -184,15 +181,16 @@ def _train(
         )
         check.logs_to(trainer.log)
         trainer.add_callback(check)
-        loop.run_trainer(trainer, hold, progress)
+        with suppress(StoppedEarlyError):
+            loop.run_trainer(trainer, hold, progress)
     finally:
         player.close()
     measured = {**trainer.counts, "masked_share": trainer.masked_share}
     steps = int(trainer.state.global_step)
-    chosen = best_step(check.results) if config.early_stop is not None else steps
+    chosen = best_checkpoint(check.results) if config.early_stop is not None else steps
 
     def copy_best() -> None:
-        if chosen and chosen != steps:
+        if chosen is not None and chosen != steps:
             copy_model(out / f"checkpoint-{chosen}", out)
 
     loop.save_trained(trainer, out, {**card(steps, measured), "kept_step": chosen, "seen": measured}, copy_best)
@@ -290,11 +288,14 @@ def copy_model(checkpoint: Path, out: Path) -> None:
     Raises:
         CotbenchError: the checkpoint is not there.
     """
+    from cotbench.baselines.training.trainer import TRAINING_STATE
+
     if not checkpoint.is_dir():
         raise CotbenchError(f"{checkpoint}, the best on split dev, is missing: start again in another --out")
-    state = {path.name for path in checkpoint.glob(_STATES)} | set(_STATE)
+    patterns = (*TRAINING_STATE, "trainer_state.json", "training_args.bin", CARD)
+    state = {path for pattern in patterns for path in checkpoint.glob(pattern)}
     for path in sorted(checkpoint.iterdir()):
-        if path.is_file() and path.name not in state:
+        if path.is_file() and path not in state:
             shutil.copyfile(path, out / path.name)
 
 
@@ -315,16 +316,24 @@ def _cost(config: GRPOConfig, sizes: TokenSizes, episodes: int) -> float:
 
 
 def _masking(config: GRPOConfig) -> Masking:
-    """Return the masks; actions that weigh as much as everything else, or more, are not masked."""
-    usual = config.mask_schedule in ("constant", "per-epoch") and config.action_weight == 0 and not config.mask_closing
-    if config.mask_fraction == 0:
-        return Masking(0.0, config.mask_select)
-    return Masking(config.mask_fraction if config.action_weight < 1 else 0.0, config.mask_select, usual)
+    """Return the masks; schedule per-epoch is the constant one, for each batch is played and drawn anew."""
+    return masking_of(config, ("constant", "per-epoch"))
+
+
+def _arm_refusal(config: GRPOConfig) -> str | None:
+    """Return why a study cannot measure such a training: one that stops early lacks the later checkpoints."""
+    if config.early_stop is None:
+        return None
+    return "early_stop ends a training before its last checkpoints, which a study measures: omit it"
 
 
 def _paper_row(config: GRPOConfig) -> str | None:
-    """Return the row of the paper's tables: GRPO without masks, GRPO+ with its own."""
-    if config.trace_weight != 1:
+    """Return the row of the paper's tables: GRPO without masks, GRPO+ with its own; None where something else is rewarded or
+    compared, or the divergence is masked too.
+    """
+    if config.trace_weight != 1 or config.reward != "success" or config.advantage != "episode":
+        return None
+    if config.mask_fraction and not config.kl_on_masked:
         return None
     return _masking(config).paper_row("GRPO", PAPER_FRACTION)
 
@@ -345,6 +354,7 @@ PRESETS = {
             "betas": (0.9, 0.95),
             "dev_episodes": 60,
         },
+        models=("tiny",),
     ),
 }
 
@@ -357,9 +367,10 @@ GRPO = Recipe(
     presets=PRESETS,
     complete=_complete,
     stages=lambda config: (StageNeed("checkpoint", "model", recipe="sft"),),
+    arm_refusal=_arm_refusal,
     compares_with="sft",
     masking=_masking,
-    mask_options=frozenset(MaskConfig.model_fields) - {"seed", "trace_weight"},
+    mask_options=frozenset((*MaskConfig.model_fields, "kl_on_masked")) - {"seed", "trace_weight"},
     paper_row=_paper_row,
 )
 

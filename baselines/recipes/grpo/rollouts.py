@@ -15,6 +15,7 @@ from cotbench.baselines.data.scored_tasks import check_tasks
 from cotbench.baselines.recipes.grpo.config import GRPOConfig
 from cotbench.baselines.recipes.grpo.policy import LIVE, Policy
 from cotbench.baselines.training.processes import Processes
+from cotbench.envs.registry import env_entry
 from cotbench.envs.splits import DEV, TRAIN
 from cotbench.errors import AgentError, UsageError
 from cotbench.prompting.elicitation import MODES, Elicitation
@@ -49,18 +50,21 @@ def train_plan(config: GRPOConfig, elicitation: Elicitation) -> RunPlan:
 
 
 def dev_plan(config: GRPOConfig, elicitation: Elicitation) -> RunPlan | None:
-    """Return the tasks of split dev, played as evaluation plays; None where none are.
+    """Return the tasks of split dev: `dev_episodes`, or all where it has fewer; None where none are played.
+
+    They are asked as evaluation asks, and have the step budget of the rollouts.
 
     Args:
         config: the options.
         elicitation: of evaluation.
 
     Raises:
-        UsageError: split dev has fewer tasks.
+        UnknownNameError: no such environment, or its scheme has no split dev.
     """
     if not config.dev_episodes:
         return None
-    return make_plan(_run(config, DEV, config.dev_episodes, elicitation))
+    tasks = env_entry(config.env).source().tasks(config.scheme, DEV)
+    return make_plan(_run(config, DEV, min(config.dev_episodes, len(tasks)), elicitation))
 
 
 def _run(config: GRPOConfig, split: str, episodes: int | None, elicitation: Elicitation) -> RunConfig:
@@ -178,7 +182,8 @@ class Player:
         return [[episodes[unit.key] for unit in group] for group in units]
 
     def dev_success(self) -> dict[str, float]:
-        """Return mode -> the share of the tasks of split dev that are solved, as evaluation plays them; empty without any.
+        """Return mode -> the share of the tasks of split dev that are solved, asked as in evaluation and played for as many
+        steps as the rollouts; empty without any.
 
         Each process plays its share of them.
 

@@ -22,7 +22,8 @@ from cotbench.baselines.recipes.grpo.config import GRPOConfig
 from cotbench.baselines.recipes.grpo.loss import clipped, grpo_loss, k3
 from cotbench.baselines.recipes.grpo.rollouts import TaskBatch
 from cotbench.baselines.training.batching import TrainingStep
-from cotbench.baselines.training.processes import Processes, weights_are_sharded
+from cotbench.baselines.training.dataset import portion
+from cotbench.baselines.training.processes import Processes
 from cotbench.baselines.training.token_logprobs import TokenRow, group_cost, row_groups, token_logprobs
 from cotbench.baselines.training.trainer import TreeTrainer
 from cotbench.errors import CotbenchError
@@ -90,7 +91,7 @@ class _Part:
 
 
 @dataclass(slots=True)
-class _Held:
+class _OpenBatch:
     """A batch between its updates: what it is, and the log-probabilities of its tokens before the first of them.
 
     Attributes:
@@ -121,7 +122,7 @@ class GRPOTrainer(TreeTrainer):
     ) -> None:
         super().__init__(**rest)
         self._config, self._sample, self._reference, self._processes = config, sample, reference, processes
-        self._held: _Held | None = None
+        self._open: _OpenBatch | None = None
         self._logged: list[Mapping[str, float]] = []
         self.counts |= {"episodes": 0.0, "groups": 0.0, "zero_variance_groups": 0.0, "flat_batches": 0.0}
 
@@ -139,15 +140,15 @@ class GRPOTrainer(TreeTrainer):
         update = cast(UpdateStep, inputs["portion"])
         if update.iteration == 0:
             self._begin(update)
-        held = self._held
-        if held is None:
+        open_batch = self._open
+        if open_batch is None:
             raise RuntimeError("a training goes on in the middle of a batch, whose rollouts nobody has")
         model.train()
-        loss, numbers = self._learn(model, held, first=update.iteration == 0)
-        self._logged.append({**numbers, **(held.batch.numbers if update.iteration == 0 else {})})
-        tokens = sum(group_cost(part.rows) for part in held.parts if part.counted)
+        loss, numbers = self._learn(model, open_batch, first=update.iteration == 0)
+        self._logged.append({**numbers, **(open_batch.batch.numbers if update.iteration == 0 else {})})
+        tokens = sum(group_cost(part.rows) for part in open_batch.parts if part.counted)
         first = self._processes.rank == 0  # All know the actions of the whole batch, and the counts of all are added.
-        self._add_counts(tokens, held.batch.actions * first, held.batch.actions_in_loss * first)
+        self._add_counts(tokens, open_batch.batch.actions * first, open_batch.batch.actions_in_loss * first)
         if update.iteration + 1 < self._config.num_iterations:
             self.stopping = False  # Saved between batches alone: nobody could play this one again.
         return loss * self.accelerator.num_processes  # The Trainer logs the mean over the processes.
@@ -165,31 +166,27 @@ class GRPOTrainer(TreeTrainer):
         parts = self._share(batch)
         with self.compute_loss_context_manager(), self.accelerator.autocast():  # In the numerics of what it is compared with.
             reference = [self._reference(part.rows) for part in parts] if self._reference is not None else []
-        self._held = _Held(batch, parts, [], reference)
+        self._open = _OpenBatch(batch, parts, [], reference)
 
     def _share(self, batch: PolicyBatch) -> list[_Part]:
-        """Return this process's rows; where there are too few for every process, some of another that count nothing.
-
-        Where the weights are divided, each pass needs all processes, so that all make as many.
-        """
+        """Return this process's rows, and some of another that count nothing, so that all processes make as many passes."""
         parts: list[_Part] = []
         end = 0
         for rows in row_groups(batch.rows, self._config.max_tokens_per_forward):
             begin, end = end, end + sum(row.count for row in rows)
             parts.append(_Part(rows, begin, end))
-        own = list(self._processes.share(parts))
-        passes = -(-len(parts) // self._processes.count) if weights_are_sharded() else 1
-        return own + [replace(part, counted=0.0) for part in parts[:1]] * (passes - len(own))
+        own, others = portion(parts, self._processes.rank, self._processes.count)
+        return [*own, *(replace(part, counted=0.0) for part in others)]
 
-    def _learn(self, model: Any, held: _Held, *, first: bool) -> tuple[Any, dict[str, float]]:
+    def _learn(self, model: Any, open_batch: _OpenBatch, *, first: bool) -> tuple[Any, dict[str, float]]:
         """Compute the gradient of an update, one part after the other; return this process's share of its loss, and what is
         logged of all of it.
         """
-        config, batch, device = self._config, held.batch, self.args.device
+        config, batch, device = self._config, open_batch.batch, self.args.device
         total = torch.zeros((), device=device)
         kl, hit, gap, apart = 0.0, 0.0, 0.0, 0.0
-        for index, part in enumerate(held.parts):
-            last = index == len(held.parts) - 1
+        for index, part in enumerate(open_batch.parts):
+            last = index == len(open_batch.parts) - 1
             self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed takes a step with every pass that syncs.
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager(), self.accelerator.autocast():
@@ -198,12 +195,12 @@ class GRPOTrainer(TreeTrainer):
                     )
                     now = logprob.detach()
                     if first:
-                        held.old.append(now)
+                        open_batch.old.append(now)
                     advantage = _of(batch.advantage, part, device)
-                    reference = held.reference[index] if held.reference else None
+                    reference = open_batch.reference[index] if open_batch.reference else None
                     loss = part.counted * grpo_loss(
                         logprob,
-                        held.old[index],
+                        open_batch.old[index],
                         reference,
                         advantage=advantage,
                         policy_weight=_of(batch.policy_weight, part, device),
@@ -219,7 +216,7 @@ class GRPOTrainer(TreeTrainer):
             if first:
                 distance = (now - _of(batch.sampled, part, device)).abs()
                 gap, apart = max(gap, float(distance.max())), apart + float(distance.sum())
-            hit += float(clipped(now, held.old[index], advantage, config.clip).sum())
+            hit += float(clipped(now, open_batch.old[index], advantage, config.clip).sum())
             kl += float(k3(now, reference).sum()) if reference is not None else 0.0
             self._computed["supervised"] += part.end - part.begin
         shares = self._processes.together(lambda: (kl, hit, gap, apart))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cotbench.agents.tokenization.chat_template import Chat
+from cotbench.agents.tokenization.detokenizer import Detokenizer
 from cotbench.baselines.training.masks import MaskConfig, fraction_at, rank
 from cotbench.baselines.training.token_logprobs import TokenRow
 from cotbench.errors import AgentError
@@ -83,8 +84,10 @@ def token_kinds(chat: Chat, tokens: DecisionTokens, tags: Tags) -> tuple[Kind, .
     ids = tokens.completion_ids
     if ids and ids[-1] in chat.end_ids and not tokens.harness[-1]:
         ids = ids[:-1]  # What ends the turn is no text of an action that was not closed.
-    ends = [len(chat.decode(ids[:count])) for count in range(1, len(ids) + 1)]
-    text = chat.decode(ids)
+    growing, text, ends = Detokenizer(chat), "", []
+    for token in ids:
+        text = growing.append(token)
+        ends.append(len(text))
     ends += [len(text) + 1] * (len(tokens.completion_ids) - len(ids))
     opened = text.find(tags.action_open)
     begin = len(text) if opened < 0 else opened + len(tags.action_open)
@@ -119,7 +122,7 @@ def masked_turns(turns: Sequence[Turn], config: MaskConfig, update: int, progres
     update and the turns' ids alone: rewards and advantages have no part in it.
 
     Args:
-        turns: of all episodes that the update learns from.
+        turns: of all episodes of the batch that have a score, also of groups from which nothing is learned.
         config: which share, and how it is drawn.
         update: counted from 0.
         progress: share of the training that is done, from 0 to 1.

@@ -72,8 +72,8 @@ class HFAgent:
         quantize: "4bit" or "8bit", with bitsandbytes.
         context: the longest prompt and answer together, in tokens; default: what the model's configuration says.
         threads: torch's threads; default: torch's own choice, but one for `tiny` and `tiny-cot`, until the agent is closed.
-        cache_gb: gigabytes for KV caches; default: a quarter of the free memory, or 80 % of a GPU's. What does not fit is
-            computed again when it is needed.
+        cache_gb: gigabytes for KV caches; default: a quarter of the free memory, or 80 % of a GPU's (of a live model anew with
+            each `clear_cache`). What does not fit is computed again when it is needed.
         drafts: whether to draft tokens by prompt lookup, to get several out of one forward pass; the answers are the same.
             Default: on a CPU.
     """
@@ -174,7 +174,7 @@ class HFAgent:
         limits = [context, getattr(model.config.get_text_config(), "max_position_embeddings", None)]
         self._context = min((limit for limit in limits if limit is not None), default=2**31)
         self._own_attention = model.config._attn_implementation
-        self._live = live
+        self._live, self._given_cache = live, cache_gb is not None
         self._training: list[Any] | None = None
         training = _set_eval(model)
         own = attn in _OWN_ATTENTION
@@ -242,9 +242,14 @@ class HFAgent:
             self._model.set_attn_implementation(attention)
 
     def clear_cache(self) -> None:
-        """Drop the KV caches: what comes next is as if the agent had just been made, with the weights as they are now."""
+        """Drop the KV caches: what comes next is as if the agent had just been made, with the weights as they are now.
+
+        For a live model without `cache_gb` the memory for KV caches is chosen anew: a training has taken some meanwhile.
+        """
         self._engine.close()
         self._release_model()
+        if self._live and not self._given_cache and isinstance(self._engine, Engine):
+            self._engine.limit_caches(_cache_bytes(self._model, None))
 
     def close(self) -> None:
         """Drop the KV caches and the model; torch has its own choice of threads again where the agent had made another."""
@@ -316,6 +321,7 @@ def _cache_bytes(model: Any, cache_gb: float | None) -> int:
     if model.device.type == "cuda":
         import torch
 
+        torch.cuda.empty_cache()  # What torch keeps for later is not free for others.
         return int(torch.cuda.mem_get_info(model.device)[0] * _GPU_MEMORY_SHARE)
     return int(_free_memory() * _CPU_MEMORY_SHARE)
 

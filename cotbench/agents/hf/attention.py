@@ -150,10 +150,7 @@ def attention_forward(
         raise NotImplementedError("a layer that our attention does not know")
     rule = _LayerRule(query.shape[3] ** -0.5 if scaling is None else scaling, softcap, sliding_window)
     if cotbench_pass is not None:
-        layer = cotbench_pass.pool.layer(module.layer_idx)
-        write_keys(key[0].transpose(0, 1), value[0].transpose(0, 1), layer, cotbench_pass)
-        attend = attention_kernel(cotbench_pass.pool)
-        return attend(query[0].transpose(0, 1), *layer, cotbench_pass, rule)[None], None
+        return _attend_pass(query, key, value, module.layer_idx, cotbench_pass, rule), None
     if cotbench_spans is None:
         raise NotImplementedError("a layer that our attention does not know")
     out = query.new_zeros((1, query.shape[2], query.shape[1], value.shape[3]))
@@ -165,6 +162,21 @@ def attention_forward(
             prefix = _plain(span.prefix).read(module.layer_idx, span.prefix_length)
         out[0, rows] = _attend_span(query[0, :, rows], own, prefix, span, rule)
     return out, None
+
+
+def _attend_pass(query: Any, key: Any, value: Any, number: int, meta: BatchedPass, rule: AttentionRule) -> Any:
+    """Return the attention output of a whole pass, in the query's number format, and write its keys and values to the pool.
+
+    Under autocast, as while a model is trained in mixed precision, the three come in formats of its choosing; the pool has one.
+    """
+    import torch
+
+    pool = meta.pool
+    layer = pool.layer(number)
+    rows, keys, values = (part[0].transpose(0, 1).to(pool.dtype) for part in (query, key, value))
+    write_keys(keys, values, layer, meta)
+    with torch.autocast(rows.device.type, enabled=False):
+        return attention_kernel(pool)(rows, *layer, meta, rule)[None].to(query.dtype)
 
 
 def _plain(cache: KVCache | PagedCache) -> KVCache:

@@ -4,18 +4,25 @@ a pass yields reaches the host in one transfer of a few numbers a row; full logi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cotbench.agents.hf.attention import TokenSpan, forward
 from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, count_tiles, pack_pass, split_count, tile_rows_for
-from cotbench.agents.hf.block_pool import BlockPool, LayerShape
+from cotbench.agents.hf.block_pool import BlockPool, LayerShape, PagedCache
 from cotbench.agents.hf.kv_cache import KVCache
+from cotbench.agents.hf.pretrained import first_line
 from cotbench.agents.hf.top_rows import TopRows
+
+_log = logging.getLogger(__name__)
 
 _ROW_MULTIPLE = 8
 """Rows of a pass are filled up to a multiple of so many, as matrix products like it."""
+
+_PROMPT = 40
+"""Tokens of a prompt with which the kernel is tried: long enough for the largest tile."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,9 +60,34 @@ def layer_shapes(model: Any) -> dict[int, LayerShape]:
 
 
 def open_pool(model: Any, cache_bytes: int) -> BlockPool:
-    """Return an empty pool for a model's keys and values, of `cache_bytes` at most."""
+    """Return an empty pool for a model's keys and values, of `cache_bytes` at most.
+
+    Where the attention kernel could be used it is tried: Triton builds it when it is launched, which takes a C compiler, and a
+    launch may ask for more shared memory than the card has. Where it fails, `kernel_error` of the pool says why.
+    """
     weight = model.get_input_embeddings().weight
-    return BlockPool(layer_shapes(model), model.dtype, weight.device, cache_bytes)
+    pool = BlockPool(layer_shapes(model), model.dtype, weight.device, cache_bytes)
+    if pool.kernel_error is None:
+        pool.kernel_error = _launch_error(model, BlockPool(pool.shapes, pool.dtype, pool.device, 0))
+        if pool.kernel_error is not None:
+            _log.warning("attention gathers its keys, which is slow, as the kernel cannot be used: %s", pool.kernel_error)
+    return pool
+
+
+def _launch_error(model: Any, pool: BlockPool) -> str | None:
+    """Return why the attention kernel cannot be launched; None where a prompt and single tokens were computed with it."""
+    lane, branch = PagedCache(pool), PagedCache(pool)
+    try:
+        # Long spans and single tokens are launched in different sizes (`tile_rows_for`).
+        for spans in (
+            [TokenSpan([1] * _PROMPT, lane), TokenSpan([1] * 20, branch, lane, _PROMPT)],
+            [TokenSpan([1], branch, lane, logits_from_end=[1])],
+        ):
+            logits = batched_forward(model, spans, pool)
+        logits[0].cpu()  # What fails on the device is known by now.
+    except Exception as error:  # Whatever Triton, its compiler, or the driver raises.
+        return first_line(error)
+    return None
 
 
 def query_group(model: Any) -> int:
@@ -157,7 +189,7 @@ def batched_forward(model: Any, spans: Sequence[TokenSpan], pool: BlockPool) -> 
     """
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), pool.on_device():
         logits = run_pass(model, make_pass(model, spans, pool))
     advance(spans)
     wanted = [len(span.logits_from_end) for span in spans]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -62,7 +63,8 @@ class BlockPool:
         self.block_bytes: int = BLOCK * token_values * dtype.itemsize
         self.shapes = dict(shapes)
         self.version = 0
-        self._budget = max(_LEAST_BLOCKS, cache_bytes // self.block_bytes)
+        self._budget = 0
+        self.limit(cache_bytes)
         self._blocks = 0
         self._free: list[int] = []
         self._layers: dict[int, tuple[Any, Any]] = {}
@@ -78,6 +80,16 @@ class BlockPool:
         if (dtype := str(self.dtype).removeprefix("torch.")) not in _KERNEL_DTYPES:
             return f"numbers of {dtype}"
         return None if find_spec("triton") is not None else "triton is not installed"
+
+    def limit(self, cache_bytes: int) -> None:
+        """Set the budget; memory that is held already stays."""
+        self._budget = max(_LEAST_BLOCKS, cache_bytes // self.block_bytes)
+
+    def on_device(self) -> AbstractContextManager[Any]:
+        """Return a context in which a GPU's pool lies on the current one: kernels of Triton and CUDA graphs go to no other."""
+        import torch
+
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     @property
     def nbytes(self) -> int:

@@ -4,12 +4,14 @@ and the seed of its own sequence, so it comes out the same wherever these were c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from cotbench.agents.hf.top_rows import TopRows
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.detokenizer import Detokenizer
+from cotbench.errors import AgentError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.generation import Generation, GenerationRequest, first_stop
 
@@ -67,6 +69,14 @@ class Sampler:
         return self._generator
 
 
+def _require_finite(logprob: float) -> None:
+    if not math.isfinite(logprob):
+        raise AgentError(
+            f"the model computed no probability for a token (its logarithm is {logprob}): its numbers overflow, or its weights "
+            "are broken; try ?dtype=bfloat16 or float32"
+        )
+
+
 class Continuation:
     """Collect the tokens that are generated for one request.
 
@@ -111,7 +121,13 @@ class Continuation:
         return self.scored(torch.log_softmax(logits, dim=-1)[range(len(self.ids)), self.ids].tolist())
 
     def scored(self, logprobs: Sequence[float]) -> Generation:
-        """Return the forced text with its log-probabilities, one a token."""
+        """Return the forced text with its log-probabilities, one a token.
+
+        Raises:
+            AgentError: one of them is no finite number.
+        """
+        for logprob in logprobs:
+            _require_finite(logprob)
         stop = self.request.stops[0]  # The action's closing tag, which the forced text ends with.
         text = (self.request.forced or "").removesuffix(stop)
         return Generation(text, stop, 0, ids=tuple(self.ids), logprobs=tuple(logprobs))
@@ -144,7 +160,11 @@ class Continuation:
         Args:
             token: its id.
             logprob: natural logarithm of its probability at temperature 1.
+
+        Raises:
+            AgentError: it is no finite number.
         """
+        _require_finite(logprob)
         self._logprobs.append(logprob)
         text = self._text_after_token[-1] if self._text_after_token else ""
         stop = "eos" if token in self._end_ids else None

@@ -39,6 +39,8 @@ class EngineLimits:
         cache_bytes: memory for the KV caches; beyond it lanes not in use are dropped, the least recently used first.
         prefill_chunk: tokens of one prompt in a forward pass.
         max_tokens_per_forward: tokens in a forward pass, more or less: of continuations, forced ones alone are held back.
+        max_logit_rows: rows of logits in a forward pass, beyond which forced continuations are held back: a row is as long as
+            the vocabulary, so that a thousand of them take a gigabyte.
         max_draft_tokens: how many of them may be drafts, all continuations together.
         speculative: whether to draft tokens (prompt lookup).
         graphs: whether to capture passes as CUDA graphs, where attention is batched on a GPU.
@@ -48,6 +50,7 @@ class EngineLimits:
     cache_bytes: int
     prefill_chunk: int = 256
     max_tokens_per_forward: int = 1024
+    max_logit_rows: int = 1024
     max_draft_tokens: int = 64
     speculative: bool = True
     graphs: bool = True
@@ -132,6 +135,12 @@ class Engine:
         """Return whether no query is left to be answered."""
         return not self._waiting and not self._done and not any(lane.running for lane in self._lanes.values())
 
+    def limit_caches(self, cache_bytes: int) -> None:
+        """Bound the memory of the KV caches anew; none may be in use (`close`)."""
+        self._limits = replace(self._limits, cache_bytes=cache_bytes)
+        if self._pool is not None:
+            self._pool.limit(cache_bytes)
+
     def close(self) -> None:
         """Drop all KV caches, and the queries that wait."""
         self._lanes.clear()
@@ -171,8 +180,7 @@ class Engine:
 
     def _make_room(self, name: LaneKey, branch: Branch) -> bool:
         """Make room for a query; return False while others, that are being answered, need the memory."""
-        elicitation = branch.query.elicitation
-        need = self._token_bytes * 2 * (len(branch.prompt) + elicitation.trace_tokens + elicitation.action_tokens)
+        need = self._token_bytes * self._most_tokens(branch)
         others = {other: lane for other, lane in self._lanes.items() if other != name}
         while sum(lane.nbytes for lane in others.values()) + need > self._limits.cache_bytes:
             idle = next((other for other, lane in others.items() if not lane.running), None)
@@ -184,6 +192,14 @@ class Engine:
             return False
         self._lane(name).reserved_bytes = need
         return True
+
+    def _most_tokens(self, branch: Branch) -> int:
+        """Return for how many tokens a lane may need memory while both modes of a query are answered on it."""
+        prompt = len(branch.prompt)
+        answer = branch.query.elicitation.trace_tokens + branch.query.elicitation.action_tokens
+        if self._pool is None:
+            return 2 * (prompt + answer)  # Each cache grows by half of itself, the prompt's too.
+        return prompt + 2 * (answer + BLOCK)  # Both continue the same blocks; their last ones may be partly filled.
 
     def _lane(self, name: LaneKey) -> Lane:
         """Return the lane of this name, a new one where there is none."""
@@ -198,12 +214,13 @@ class Engine:
         """
         lanes = [lane for lane in self._lanes.values() if lane.running]
         share = self._limits.max_draft_tokens // max(1, sum(len(lane.running) for lane in lanes))
-        room = self._limits.max_tokens_per_forward
+        room, rows = self._limits.max_tokens_per_forward, self._limits.max_logit_rows
         spans: list[tuple[TokenSpan, Lane, Branch | None]] = []
         for lane in lanes:
             if not lane.pending:
-                new = self._branch_spans(lane, 0, share, room)
+                new = self._branch_spans(lane, 0, share, room, rows)
                 room -= _tokens(new)
+                rows -= _logit_rows(new)
                 spans += new
         for lane in lanes:
             if lane.pending and room > 0:
@@ -211,27 +228,31 @@ class Engine:
                 spans.append((TokenSpan(chunk, lane.cache), lane, None))
                 room -= len(chunk)
                 if len(chunk) == len(lane.pending):
-                    new = self._branch_spans(lane, len(chunk), share, room)
+                    new = self._branch_spans(lane, len(chunk), share, room, rows)
                     room -= _tokens(new)
+                    rows -= _logit_rows(new)
                     spans += new
         return spans
 
-    def _branch_spans(self, lane: Lane, ahead: int, share: int, room: int) -> list[tuple[TokenSpan, Lane, Branch | None]]:
+    def _branch_spans(
+        self, lane: Lane, ahead: int, share: int, room: int, logit_rows: int
+    ) -> list[tuple[TokenSpan, Lane, Branch | None]]:
         """Return the spans of a lane's branches.
 
         Args:
             lane: the lane.
             ahead: tokens of its prompt that the same pass computes before them.
             share: draft tokens for each branch.
-            room: tokens beyond which forced continuations wait for another pass: a state may have hundreds of candidates, and
-                each of their tokens takes a row of logits.
+            room: tokens beyond which forced continuations wait for another pass: a state may have hundreds of candidates.
+            logit_rows: rows of logits beyond which they wait: each of their tokens takes one.
         """
         spans: list[tuple[TokenSpan, Lane, Branch | None]] = []
         for branch in lane.running:
             if branch.continuation.request.forced is not None:
-                if room <= 0:
+                if room <= 0 or logit_rows <= 0:
                     continue
                 room -= len(branch.pending)
+                logit_rows -= branch.continuation.logit_rows
             branch.draft = self._draft(branch, share)
             rows = range(branch.continuation.logit_rows + len(branch.draft), 0, -1)
             targets = [] if branch.continuation.request.forced is None else branch.continuation.ids
@@ -269,7 +290,10 @@ class Engine:
                 del lane.pending[: len(span.ids)]
             else:
                 branch.ids += span.ids
-                self._take_logits(lane, branch, rows)
+                try:
+                    self._take_logits(lane, branch, rows)
+                except Exception as error:  # Logits that are no numbers, from which no token can be chosen.
+                    self._end(lane, branch, error_decision(error))
 
     def _compute(self, spans: Sequence[TokenSpan]) -> Sequence[LogitRows]:
         """Compute one forward pass; return each span's rows of logits."""
@@ -357,3 +381,7 @@ class Engine:
 
 def _tokens(spans: Sequence[tuple[TokenSpan, Lane, Branch | None]]) -> int:
     return sum(len(span.ids) for span, _, _ in spans)
+
+
+def _logit_rows(spans: Sequence[tuple[TokenSpan, Lane, Branch | None]]) -> int:
+    return sum(len(span.logits_from_end) for span, _, _ in spans)

@@ -64,6 +64,7 @@ class PassRunner:
 
     Attributes:
         eager_reason: why passes are not captured; None where they are.
+        compile_error: why the layers could not be compiled; None where they are, or where it was not tried.
         samples_candidates: whether tokens are sampled from the most probable candidates, so that no row of logits leaves the
             GPU; on a CPU they are sampled as everywhere else.
     """
@@ -73,12 +74,14 @@ class PassRunner:
         self.eager_reason = pool.kernel_error if graphs else "graphs=false"
         self.samples_candidates = pool.device.type == "cuda"
         self.compile_after = compile_after
+        self.compile_error: str | None = None
         self._compiled: CompiledLayers | None = None
         self._replays = 0
         self._seen: set[PassShape] = set()
         self._graphs: dict[PassShape, _Graph] = {}
         self._version = pool.version
         self._memory: Any = None
+        self._stream: Any = None
         self._numbers: Any = None
         self._staging: Any = None
 
@@ -94,7 +97,7 @@ class PassRunner:
         import torch
 
         count = sum(len(span.logits_from_end) for span in spans)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._pool.on_device():
             graph = self._graph_for(spans, count)
             if graph is None:
                 meta = make_pass(self._model, spans, self._pool)
@@ -112,9 +115,14 @@ class PassRunner:
 
     def close(self) -> None:
         """Drop all graphs."""
-        self._graphs.clear()
+        self._drop_graphs()
         self._seen.clear()
-        self._memory = self._numbers = self._staging = None
+        self._numbers = self._staging = None
+
+    def _drop_graphs(self) -> None:
+        """Let each shape be captured anew, the next time that it comes."""
+        self._graphs.clear()
+        self._memory = None
 
     def _graph_for(self, spans: Sequence[TokenSpan], count: int) -> _Graph | None:
         """Return the graph of these spans' shape, with their numbers in place; None where the pass is not captured."""
@@ -126,7 +134,7 @@ class PassRunner:
         self._compile_if_due()
         packed, longest = pack_pass(spans, shape)
         if self._version != self._pool.version:  # The pool has grown just now: its tensors lie elsewhere.
-            self.close()
+            self._drop_graphs()
             self._version = self._pool.version
         if shape not in self._seen or len(packed) > shape.header + _TABLE:
             self._seen.add(shape)
@@ -140,8 +148,8 @@ class PassRunner:
                     self.eager_reason = f"capturing a CUDA graph failed: {first_line(error)}"
                     _log.warning("each kernel is launched by itself: %s", self.eager_reason)
                 else:
-                    _log.warning("the layers are not compiled: %s", first_line(error))
-                    self._compiled = None
+                    self._compiled, self.compile_error = None, first_line(error)
+                    _log.warning("the layers are not compiled: %s", self.compile_error)
                 return None
         return self._graphs[shape]
 
@@ -151,9 +159,10 @@ class PassRunner:
             return
         self.compile_after = None
         if decoder_layers(self._model):
-            self._graphs.clear()
-            self._memory = None
+            self._drop_graphs()
             self._compiled = CompiledLayers(self._model)
+        else:
+            self.compile_error = "the model's layers are not where transformers' decoders have them"
 
     def _shape(self, spans: Sequence[TokenSpan], count: int) -> PassShape | None:
         """Return the shape that the spans are filled up to; None where they are too many."""
@@ -188,13 +197,14 @@ class PassRunner:
                 logits = run_pass(self._model, meta)
             return logits, choose_rows(logits, meta.targets)
 
-        stream = torch.cuda.Stream(self._pool.device)
+        # Graphs share their memory if they are captured on one stream; torch's own would be of the device that captured first.
+        stream = self._stream = self._stream or torch.cuda.Stream(self._pool.device)
         stream.wait_stream(torch.cuda.current_stream(self._pool.device))
         with torch.cuda.stream(stream):
             run()  # What is done once only, such as compiling a kernel, cannot be captured.
         torch.cuda.current_stream(self._pool.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._memory, stream=stream, capture_error_mode="thread_local"):
             logits, chosen = run()
         self._memory = self._memory or graph.pool()
         return _Graph(graph, logits, chosen)

@@ -152,7 +152,8 @@ def _attend_tile(  # noqa: PLR0915 (one program, which cannot be cut in two)
         fade = tl.exp2(largest - base)
         v = tl.load(
             values + (slot * value_slot_stride + head * value_head_stride)[:, None] + value_index[None, :],
-            mask=(value_index < VALUE_SIZE)[None, :],
+            # What stands in the slots behind the tokens is another sequence's: 0 times its infinities is not 0.
+            mask=(key_position < limit)[:, None] & (value_index < VALUE_SIZE)[None, :],
             other=0.0,
         )
         total = total * fade + tl.sum(weight, 1)

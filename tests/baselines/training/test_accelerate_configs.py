@@ -29,9 +29,12 @@ def test_accelerate_reads_it(name: str, kind: str) -> None:
         assert config.deepspeed_config["zero_stage"] == 3 and config.deepspeed_config["zero3_save_16bit_model"]
 
 
-def test_what_is_launched_with_it_knows_that_the_weights_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["fsdp2", "zero3"])
+def test_what_is_launched_with_it_knows_that_the_weights_are_divided(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not weights_are_sharded()
-    for variable, value in environment_of("fsdp2", "--num_processes", "6").items():
+    variables = environment_of(name, "--num_processes", "6", "--main_process_port", "0")
+    assert variables.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == ("3" if name == "zero3" else None)
+    for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     assert weights_are_sharded()
 

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from cotbench.agents import make_agent
+from cotbench.agents import make_agent, vllm_engine
 from cotbench.agents.base import StreamingAgent
 from cotbench.agents.decisions import decide_all
 from cotbench.agents.vllm import VLLMAgent
@@ -271,6 +272,40 @@ def test_requests_and_answers_have_the_servers_form() -> None:
     assert body["choices"][0]["logprobs"] == {"token_logprobs": [None, -0.1, -9999.0]}
     assert body["choices"][0]["token_ids"] == [7]
     assert body["usage"] == {"prompt_tokens": 2, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 0}}
+
+
+def test_an_output_that_cannot_be_read_is_an_error_of_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = SimpleNamespace(text="a", token_ids=[7], logprobs=None, finish_reason="length", stop_reason=None)
+    messages: Any = SimpleQueue()
+    for number in (1, 2):
+        messages.put((number, {"prompt": [5]}))
+
+    class Engine:
+        asked: ClassVar[list[str]] = []
+
+        def has_unfinished_requests(self) -> bool:
+            return bool(self.asked)
+
+        def add_request(self, number: str, *_: Any) -> None:
+            self.asked.append(number)
+
+        def step(self) -> list[Any]:
+            messages.put(None)
+            more = {"finished": True, "prompt_token_ids": [5], "prompt_logprobs": None, "num_cached_tokens": 0}
+            made = [
+                SimpleNamespace(request_id=number, outputs=[answer] if number == "2" else [], **more) for number in self.asked
+            ]
+            self.asked.clear()
+            return made
+
+    sent: list[Any] = []
+    monkeypatch.setattr(
+        vllm_engine, "import_module", lambda name: SimpleNamespace(RequestOutputKind=SimpleNamespace(FINAL_ONLY=0))
+    )
+    vllm = SimpleNamespace(SamplingParams=dict, TokensPrompt=dict)
+    vllm_engine._answer(SimpleNamespace(send=sent.append), messages, vllm, Engine())  # type: ignore[arg-type]
+    assert [(number, status) for number, status, _ in sent] == [(1, 500), (2, 200)]
+    assert sent[0][2].startswith("vLLM's output cannot be read: ValueError: not enough values to unpack")
 
 
 # vLLM itself.

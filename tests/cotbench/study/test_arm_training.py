@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from cotbench.errors import UsageError
 from cotbench.probes.alignment_row import AlignmentRow
 from cotbench.probes.folder import ProbeManifest, ProbeResult
 from cotbench.report.page import Table
+from cotbench.study import report_tests
 from cotbench.study.arm_training import arm_config, starts
 from cotbench.study.config import StudyConfig, parse_study
 from cotbench.study.data import StudyData
@@ -59,8 +63,8 @@ def _rows(right: int) -> list[AlignmentRow]:
     return found
 
 
-def _scope() -> Scope:
-    config = _study()
+def _scope(text: str = STUDY) -> Scope:
+    config = parse_study(text, "made")
     plan = make_study_plan(config)
     manifest = ProbeManifest.model_construct(probe="alignment", options={}, elicitation_fingerprint="0" * 16, states_sha256="0")
     places = [stage.place for stage in plan.of_kind("probe")]
@@ -81,6 +85,14 @@ def test_options_of_learning_are_for_arms_that_begin_with_the_studys_model() -> 
     assert dpo.batch_size == 4 and grpo.updates == 40  # The arm's own options, and the preset's.
 
 
+def test_without_a_preset_every_arm_has_the_one_of_the_studys_model() -> None:
+    plain = parse_study(STUDY.replace('preset = "tiny"\n', ""), "made")
+    presets = {stage.place.arm: getattr(stage.request, "preset", None) for stage in make_study_plan(plain).of_kind("train")}
+    assert {arm: presets[arm] for arm in ("dpo", "grpo", "frodo")} == dict.fromkeys(("dpo", "grpo", "frodo"), "tiny")
+    for before, after in zip(_study().arms, plain.arms, strict=True):
+        assert arm_config(plain, "tiny", after) == arm_config(_study(), "tiny", before)
+
+
 def test_each_arm_begins_from_the_first_arm_of_the_recipe() -> None:
     assert starts(_study()) == {"dpo": "sft", "grpo": "sft", "frodo": "sft"}
 
@@ -98,16 +110,33 @@ def test_the_checkpoint_at_0_is_the_end_of_the_arm_that_it_begins_from() -> None
     assert [one.mean for one in levels["dpo"].estimates] == [0.55, 0.725]
 
 
+def test_an_arm_that_may_stop_early_is_refused() -> None:
+    text = STUDY.replace('recipe = "grpo"\n', 'recipe = "grpo"\noptions = { early_stop = 2 }\n')
+    with pytest.raises(UsageError, match=r"^arm grpo: early_stop ends a training before its last checkpoints.*omit it$"):
+        make_study_plan(parse_study(text, "made"))
+
+
 def test_an_arm_before_which_nothing_was_measured_has_no_start() -> None:
     scope = _scope()
     assert scope.data.shares(scope.cell("grpo", "id"), 0) == [0.0], "the end of sft stands for its start"
     assert scope.data.shares(scope.cell("sft", "id"), 0) == [0.0, 1.0]
 
 
+def test_an_arm_with_fewer_seeds_begins_with_these_alone() -> None:
+    scope = _scope(STUDY.replace('recipe = "dpo"\n', 'recipe = "dpo"\nseeds = [1]\n'))
+    begun, ended = (scope.data.rows(scope.cell("dpo", "id"), 0, share) for share in (0.0, 1.0))
+    assert [sum(row.prompt_match for row in rows) for rows in (begun, ended)] == [RIGHT["sft", 1], RIGHT["dpo", 1]]
+    assert len(scope.data.rows(scope.cell("sft", "id"), 0, 1.0)) == 2 * TASKS
+
+
 def test_the_report_says_where_arms_begin() -> None:
     scope = _scope()
     section = training_section(scope)
     assert section is not None and "Arms dpo, grpo, frodo begin from the end of sft, seed by seed" in (section.text or "")
+    sentence = report_tests.seeds_sentence(scope)
+    assert sentence.startswith("All seeds of an arm share one set of traces and one base. Arms dpo, grpo, frodo begin from the")
+    assert "end of sft, seed by seed: in these arms a seed has its own start. The 2 seeds differ in what" in sentence
+    assert "(order, masks): intervals over tasks and seeds hold for another such training" in sentence
     revisions = revisions_section(scope)
     assert revisions is not None
     table = next(item for item in revisions.items if isinstance(item, Table))

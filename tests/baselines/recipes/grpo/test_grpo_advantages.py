@@ -59,6 +59,19 @@ def test_step_wise_mean_and_deviation_are_over_all_turns() -> None:
     assert [len(turns) for turns in found.turns] == [2, 3]
 
 
+def test_step_wise_a_group_has_variance_where_its_turns_have() -> None:
+    equal_totals = _rewards([0.0, 0.0], [(True, False), (False, False, True)])
+    assert group_advantages(equal_totals).variance == "none"
+    found = group_advantages(equal_totals, "step")
+    assert found.variance == "penalty"
+    assert found.turns == (pytest.approx((-0.06, 0.04)), pytest.approx((0.04, 0.04, -0.06)))
+    capped = group_advantages(_rewards([1.0, 1.0], [(True,) * 5 + (False,), (True,) * 9]), "step")
+    assert capped.variance == "penalty" and capped.turns[0][-1] > 0 > capped.turns[0][0] == capped.turns[1][0]
+    every_turn = _rewards([0.0, 0.0], [(True,), (True, True)])
+    assert group_advantages(every_turn).variance == "penalty"
+    assert group_advantages(every_turn, "step").variance == "none", "no turn is worse than another"
+
+
 def test_a_group_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         group_advantages(_rewards([1.0]))

@@ -27,6 +27,7 @@ class Pieces:
     """A tokenizer whose tokens are pieces of text."""
 
     end_ids = frozenset({END})
+    decodes_bytes = False
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(PIECES[id_] for id_ in ids)
@@ -98,6 +99,24 @@ def test_every_token_has_its_kind() -> None:
     assert token_kinds(CHAT, unclosed, USUAL_TAGS) == ("trace", "trace", "action", "action", "closing")
 
 
+def test_the_text_of_a_long_answer_is_decoded_once() -> None:
+    class Bytes(Pieces):
+        decodes_bytes = True
+        decoded = 0
+
+        def decode(self, ids: Sequence[int]) -> str:
+            self.decoded += len(ids)
+            return super().decode(ids)
+
+        def token_text(self, token: int) -> str:
+            return self.decode([token])
+
+    chat: Any = Bytes()
+    long = _tokens((5, 7) * 100, (5, 6, 7))
+    assert token_kinds(chat, long, USUAL_TAGS) == token_kinds(CHAT, long, USUAL_TAGS)
+    assert chat.decoded <= 2 * len(long.completion_ids)
+
+
 def test_a_token_that_holds_the_end_of_the_action_is_the_actions() -> None:
     merged = _tokens((5,), (5, 6, 12), (4, 2, END))
     assert token_kinds(CHAT, merged, USUAL_TAGS)[-6:] == ("action", "action", "action", "closing", "closing", "closing")
@@ -149,17 +168,31 @@ def test_masks_leave_advantages_denominators_and_everything_but_actions_alone(se
     assert masked.actions == plain.actions and masked.actions_in_loss == plain.actions_in_loss - len(differs)
 
 
-def test_masks_do_not_depend_on_the_reward() -> None:
-    def turns(success: bool) -> list[Turn]:
-        return [
-            turn for number in range(2) for turn in episode_turns(_episode("a", number, success, [USUAL] * 5), CHAT, USUAL_TAGS)
+@pytest.mark.parametrize("select", ["random", "per-task"])
+def test_masks_do_not_depend_on_the_reward(select: str) -> None:
+    def batch(won: Sequence[int], bad: Sequence[int], update: int) -> PolicyBatch:
+        groups = [
+            [_episode(task, number, number in won, [USUAL] * 5, bad if number in won else ()) for number in range(3)]
+            for task in ("a", "b", "c")
         ]
+        return _batch(groups, update, mask_fraction=0.4, mask_select=select)
 
+    for update in range(3):
+        first, second = batch((0,), (), update), batch((1, 2), (0, 3), update)
+        assert first.rows == second.rows and first.advantage != second.advantage
+        assert first.policy_weight == second.policy_weight
+        assert 0 < first.actions_in_loss == second.actions_in_loss < first.actions
+
+
+def test_each_batch_has_its_own_draw_whatever_the_order_of_its_turns() -> None:
+    turns: list[Turn] = [
+        turn for number in range(2) for turn in episode_turns(_episode("a", number, False, [USUAL] * 5), CHAT, USUAL_TAGS)
+    ]
     config = _config(mask_fraction=0.3)
-    drawn = masked_turns(turns(False), config, 3, 0.0)
-    assert len(drawn) == 3 and drawn == masked_turns(turns(True)[::-1], config, 3, 0.0)
-    assert drawn != masked_turns(turns(False), config, 4, 0.0), "each batch has its own draw"
-    assert drawn < masked_turns(turns(False), _config(mask_fraction=0.6), 3, 0.0)
+    drawn = masked_turns(turns, config, 3, 0.0)
+    assert len(drawn) == 3 and drawn == masked_turns(turns[::-1], config, 3, 0.0)
+    assert drawn != masked_turns(turns, config, 4, 0.0)
+    assert drawn < masked_turns(turns, _config(mask_fraction=0.6), 3, 0.0)
 
 
 def test_options_of_the_masks() -> None:

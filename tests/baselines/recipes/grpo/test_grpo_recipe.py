@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,9 @@ from tests.conftest import needs_hf
 pytestmark = needs_hf
 
 from cotbench.baselines.recipes.grpo import batch, dev_check, rollouts
-from cotbench.baselines.recipes.grpo.dev_check import best_step, checks_since_best
+from cotbench.baselines.recipes.grpo.dev_check import best_checkpoint, best_step, checks_since_best
 from cotbench.baselines.recipes.grpo.policy import EnginePolicy
-from cotbench.baselines.recipes.grpo.recipe import GRPO, GRPO_PLUS, elicitation_of, train
+from cotbench.baselines.recipes.grpo.recipe import GRPO, GRPO_PLUS, copy_model, elicitation_of, train
 from cotbench.baselines.recipes.grpo.rewards import EpisodeReward, episode_reward
 from cotbench.baselines.recipes.grpo.rollouts import task_batches
 from cotbench.baselines.recipes.start import check_start
@@ -27,6 +28,7 @@ from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import derive_seed
 from cotbench.recipes import recipe_named
 from cotbench.runs.episode import Episode
+from cotbench.study.folder import checkpoint
 from tests.baselines.conftest import ENV
 
 SMALL = {
@@ -121,6 +123,9 @@ def test_the_second_update_on_a_batch_has_other_ratios(learners: dict[str, Path]
     first, second = [one for one in _log(tmp_path / "o/checkpoint-2") if "kl" in one]
     assert first["clip_share"] == 0 < second["clip_share"]
     assert "reward" in first and "reward" not in second
+    assert checkpoint(tmp_path / "o", 1 / 3).name == "checkpoint-2", (
+        "a study takes the end of the batch in which a share is done"
+    )
 
 
 def test_nothing_to_learn_stops_with_a_clear_word(learners: dict[str, Path], tmp_path: Path) -> None:
@@ -146,6 +151,56 @@ def test_early_stopping_keeps_the_best_on_dev(
     assert card["kept_step"] == 1 and card["step"] == 3
 
 
+def test_where_the_start_wins_most_the_best_checkpoint_is_kept(
+    learners: dict[str, Path], lucky: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    successes = iter([0.5, 0.4, 0.3])
+    monkeypatch.setattr(rollouts.Player, "dev_success", lambda self: {"prompt": 0.0, "cot": next(successes)})
+    config = _config(learners["qwen"], updates=4, checkpoints=(1 / 4, 2 / 4, 3 / 4), early_stop=2)
+    result = train(config, tmp_path / "o")
+    assert result.steps == 2 and result.dev == {"prompt": 0.0, "cot": 0.4}
+    assert _weights(tmp_path / "o") == _weights(tmp_path / "o/checkpoint-1") != _weights(tmp_path / "o/checkpoint-2")
+    assert json.loads((tmp_path / "o/recipe.json").read_text())["kept_step"] == 1
+
+
+def test_interrupted_where_it_stops_early_it_learns_nothing_more(
+    learners: dict[str, Path], lucky: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    successes = iter([0.1, 0.5, 0.4, 0.9])
+
+    def dev_success(self: Any) -> dict[str, float]:
+        found = next(successes)
+        if found == 0.4:
+            signal.raise_signal(signal.SIGINT)  # While split dev is played for the last time.
+        return {"prompt": 0.0, "cot": found}
+
+    monkeypatch.setattr(rollouts.Player, "dev_success", dev_success)
+    config = _config(learners["qwen"], updates=4, checkpoints=(1 / 4, 2 / 4, 3 / 4), early_stop=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "o")
+    assert not (tmp_path / "o/recipe.json").exists()
+    result = train(config, tmp_path / "o", resume=True)
+    assert result.steps == 2 and result.dev["cot"] == 0.5 and result.seen["episodes"] == 8
+    assert {path.name for path in (tmp_path / "o").glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
+    assert _weights(tmp_path / "o") == _weights(tmp_path / "o/checkpoint-1") != _weights(tmp_path / "o/checkpoint-2")
+    card = json.loads((tmp_path / "o/recipe.json").read_text())
+    assert (card["step"], card["kept_step"]) == (2, 1) and [one["step"] for one in card["dev"]] == [0, 1, 2]
+
+
+def test_of_the_best_checkpoint_the_model_alone_is_copied(tmp_path: Path) -> None:
+    state = ("optimizer.pt", "optimizer.bin", "rng_state_0.pth", "latest", "trainer_state.json", "training_args.bin")
+    for folder in ("checkpoint-2", "checkpoint-2/optimizer_0", "o"):
+        (tmp_path / folder).mkdir()
+    for name in ("model.safetensors", "config.json", "recipe.json", *state):
+        (tmp_path / "checkpoint-2" / name).write_text("best")
+    (tmp_path / "o/recipe.json").write_text("last")
+    copy_model(tmp_path / "checkpoint-2", tmp_path / "o")
+    copied = {path.name: path.read_text() for path in (tmp_path / "o").iterdir()}
+    assert copied == {"model.safetensors": "best", "config.json": "best", "recipe.json": "last"}
+    with pytest.raises(CotbenchError, match="is missing"):
+        copy_model(tmp_path / "checkpoint-1", tmp_path / "o")
+
+
 def test_the_best_is_the_earliest_of_equals() -> None:
     def result(step: int, cot: float) -> dev_check.DevResult:
         return {"step": step, "success": {"prompt": 0.0, "cot": cot}}
@@ -153,6 +208,9 @@ def test_the_best_is_the_earliest_of_equals() -> None:
     results = [result(0, 0.2), result(5, 0.6), result(10, 0.6)]
     assert best_step(results) == 5 and checks_since_best(results) == 1
     assert best_step([]) is None and checks_since_best([]) == 0
+    worse = [result(0, 0.7), *results[1:]]
+    assert best_step(worse) == 0 and checks_since_best(worse) == 2 and best_checkpoint(worse) == 5
+    assert best_checkpoint([result(0, 0.7)]) is None
 
 
 def test_the_rollouts_of_a_group_differ_and_the_same_batch_comes_again(learners: dict[str, Path]) -> None:
@@ -224,7 +282,12 @@ def test_grpo_plus_is_grpo_with_the_papers_fraction() -> None:
     plain, masked = (recipe.resolve({"model": "m"}) for recipe in (GRPO, GRPO_PLUS))
     assert masked.mask_fraction == 0.3 and masked.model_copy(update={"mask_fraction": 0.0}) == plain
     assert (GRPO.paper_row(plain), GRPO_PLUS.paper_row(masked)) == ("GRPO", "GRPO+")
-    assert GRPO.paper_row(plain.model_copy(update={"trace_weight": 0.5})) is None
+    assert GRPO.paper_row(masked.model_copy(update={"mask_schedule": "per-epoch"})) == "GRPO+", "each batch is drawn anew"
+    for change in ({"trace_weight": 0.5}, {"reward": "score"}, {"advantage": "step"}):
+        assert [GRPO.paper_row(one.model_copy(update=change)) for one in (plain, masked)] == [None, None], change
+    rows = [GRPO.paper_row(one.model_copy(update={"kl_on_masked": False})) for one in (plain, masked)]
+    assert rows == ["GRPO", None], "without masks the option changes nothing"
+    assert "kl_on_masked" in GRPO.mask_options and not {"reward", "advantage", "seed"} & GRPO.mask_options
     need: Callable[[Any], Any] = GRPO.stages
     assert [(one.stage, one.option, one.recipe) for one in need(plain)] == [("checkpoint", "model", "sft")]
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +18,17 @@ from tests.conftest import needs_hf
 
 pytestmark = needs_hf
 
+from cotbench.agents.hf.agent import HFAgent
 from cotbench.agents.hf.attention import TokenSpan, forward, install_attention
-from cotbench.agents.hf.batched_forward import batched_forward, open_pool
+from cotbench.agents.hf.batched_forward import advance, batched_forward, open_pool, run_pass
+from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, count_tiles, pack_pass
 from cotbench.agents.hf.block_pool import SPARE_BLOCK, BlockPool, LayerShape, PagedCache
 from cotbench.agents.hf.kv_cache import BLOCK, KVCache
 from cotbench.agents.hf.pass_runner import PassRunner
 from cotbench.agents.hf.top_rows import TopRows
-from cotbench.prompting.elicitation import Elicitation
+from cotbench.envs import Instructions
+from cotbench.prompting.dialogue import Dialogue
+from cotbench.prompting.elicitation import MODES, Elicitation
 from cotbench.prompting.query import Query
 from tests import tiny_models
 from tests.attention_kinds import KINDS, save_kind
@@ -174,6 +183,33 @@ def test_a_pool_grows_without_losing_what_it_holds() -> None:
     assert sorted(pool.take(40)) == sorted(more) and pool.version == 2
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen"])
+@pytest.mark.parametrize("cast", [False, True])
+def test_a_model_in_mixed_precision_plays_too(tmp_path: Path, kind: str, cast: bool) -> None:
+    """A training in mixed precision wraps the forward pass of the very model that plays: `cast` as behind its embeddings."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny_models.save_model(tmp_path / "model", kind)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    agents = [HFAgent.from_model(model, tiny_models.tokenizer(), attn=attn, cache_gb=0.01) for attn in ("rows", "batched")]
+    model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
+    if cast:
+        model.get_input_embeddings().register_forward_hook(lambda *given: given[-1].to(torch.bfloat16))
+    with agents[0].expose_model():
+        install_attention(model)
+        pool, ids = open_pool(model, 10**6), [(7 * index + 3) % 300 for index in range(100)]
+        lane = _Both(pool)
+        branch = _Both(pool, lane)
+        for spans in ([lane.spans(ids[:70], 0)], [branch.spans(ids[70:99], 0)], [branch.spans(ids[99:], 0)]):
+            plain = torch.cat(forward(model, [one for one, _ in spans]))
+            batched = torch.cat(batched_forward(model, [two for _, two in spans], pool))
+            assert (plain - batched).norm() < 0.1 * plain.norm()
+    for agent in agents:
+        decisions = agent.decide(_queries(Elicitation(trace_tokens=12, action_tokens=8)))
+        assert not [decision.error for decision in decisions if decision.error]
+
+
 def test_a_failing_pass_leaves_the_caches_as_they_were(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model = models["llama"]
     pool = open_pool(model, 10**6)
@@ -183,6 +219,207 @@ def test_a_failing_pass_leaves_the_caches_as_they_were(models: dict[str, Any], m
     with pytest.raises(ZeroDivisionError):
         runner.compute([TokenSpan([8], cache, logits_from_end=[1])])
     assert cache.length == 3
+
+
+def test_episodes_with_long_prompts_share_a_pool_that_they_fit_into(tmp_path: Path) -> None:
+    """A prompt is held once for both modes: room for it is reserved once."""
+    episodes, asked = "abcdef", Elicitation(trace_tokens=12, action_tokens=8)
+    agent = hf_agent(tmp_path, options="attn=batched&drafts=false")
+    engine: Any = agent._engine
+    queries = [state(20, mode, asked, name) for name in episodes for mode in MODES]
+    prompt = agent.decide(queries[:1])[0].prompt_tokens
+    agent.clear_cache()
+    assert prompt > 6 * BLOCK
+    blocks = len(episodes) * (-(-prompt // BLOCK) + 2 * 2)
+    engine.limit_caches(blocks * engine._pool.block_bytes)
+    for query in queries:
+        agent.submit(query, query)
+    done = agent.collect(0.0)
+    assert not engine._waiting and len(engine._lanes) == len(episodes)
+    while not engine.idle:
+        done += agent.collect(0.0)
+    assert not [decision.error for _, decision in done if decision.error] and len(done) == len(queries)
+    assert engine._pool._blocks <= blocks
+
+
+@pytest.mark.parametrize("cache_gb", [None, 0.01])
+def test_a_live_model_has_the_memory_that_is_free_by_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_gb: float | None
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_models.save_model(tmp_path / "model"))
+    free = iter([800 * 10**6, 80 * 10**6])
+    monkeypatch.setattr("cotbench.agents.hf.agent._free_memory", lambda: next(free))
+    agent = HFAgent.from_model(model, tiny_models.tokenizer(), attn="batched", cache_gb=cache_gb)
+    engine: Any = agent._engine
+    for budget in (200 * 10**6, 20 * 10**6) if cache_gb is None else (10**7, 10**7):
+        assert engine._limits.cache_bytes == budget
+        assert engine._pool._budget == budget // engine._pool.block_bytes
+        if engine._limits.cache_bytes != 20 * 10**6:
+            agent.clear_cache()
+
+
+@pytest.mark.parametrize("left", [float("nan"), float("inf")])
+def test_what_a_block_held_before_reaches_nobody(models: dict[str, Any], left: float) -> None:
+    import torch
+
+    for model in models.values():
+        pool = open_pool(model, 10**6)
+        pool.give_back(pool.take(40))
+        for number in pool.shapes:
+            for tensor in pool.layer(number):
+                tensor.fill_(left)
+        ids = [(7 * index + 3) % 300 for index in range(150)]
+        lane, other = _Both(pool), _Both(pool)
+        branch = _Both(pool, lane)
+        for spans in (
+            [lane.spans(ids[:97], 0), branch.spans(ids[97:100], 97), other.spans(ids[:20], 0)],
+            [branch.spans(ids[100:101], 0), other.spans(ids[20:90], 0)],
+        ):
+            plain = torch.cat(forward(model, [one for one, _ in spans]))
+            batched = torch.cat(batched_forward(model, [two for _, two in spans], pool))
+            assert torch.allclose(plain, batched, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", ["", "attn=batched&cache_gb=0.000001"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_numbers_that_overflow_are_an_error_of_their_own_query(tmp_path: Path, options: str, temperature: float) -> None:
+    import torch
+
+    asked = Elicitation(trace_tokens=6, action_tokens=5, temperature=temperature)
+    task = Dialogue(Instructions("You act."), ("Your task is to: look at Z.",))
+    broken = [Query("z", "", "t", 0, mode, task, asked) for mode in MODES]
+    broken.append(replace(broken[0], given_action="look"))
+    sound = [state(1, mode, asked, name) for name in "ab" for mode in MODES]
+    agent = hf_agent(tmp_path, options=options)
+    expected = agent.decide(sound)
+    (number,) = agent._chat.encode("Z")
+    with torch.no_grad():
+        agent._model.get_input_embeddings().weight[number] = float("nan")
+    for queries in ([*broken, *sound], [*sound, *broken]):
+        agent.clear_cache()
+        decisions = dict(zip(queries, agent.decide(queries), strict=True))
+        assert all(decisions[query].error for query in broken)
+        assert [decisions[query].raw for query in sound] == [decision.raw for decision in expected]
+        assert agent._engine.idle
+
+
+def test_a_kernel_that_cannot_be_launched_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def launch(*_: Any) -> None:
+        raise RuntimeError("Failed to find C compiler.\nSet CC.")
+
+    queries = _queries(Elicitation(trace_tokens=6, action_tokens=5))
+    plain = hf_agent(tmp_path).decide(queries)
+    monkeypatch.setattr(BlockPool, "kernel_error", None)
+    name = "cotbench.agents.hf.triton_attention"
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(paged_attention=launch, write_blocks=launch))
+    agent = hf_agent(tmp_path, options="attn=batched")
+    assert agent.describe()["batched_attention"] == "gather: RuntimeError: Failed to find C compiler."
+    assert "Failed to find C compiler" in caplog.text
+    decisions = agent.decide(queries)
+    assert [(one.error, one.raw) for one in decisions] == [(None, one.raw) for one in plain]
+
+
+def test_a_pass_is_computed_on_the_device_of_its_pool(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current device, wherever the tensors lie: of `cuda:1` it must be that one."""
+    import torch
+
+    entered: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(entered.append(device)))
+    second = BlockPool({0: LayerShape(1, 16, 16)}, torch.float32, torch.device("cuda:1"), 1)
+    with second.on_device():
+        assert entered == [torch.device("cuda:1")]
+    pool = open_pool(models["llama"], 10**6)
+    with pool.on_device():
+        assert len(entered) == 1
+    current: list[bool] = []
+
+    @contextmanager
+    def on_device(_: BlockPool) -> Iterator[None]:
+        current.append(True)
+        yield
+        current.pop()
+
+    def run(model: Any, meta: Any) -> Any:
+        assert current
+        return run_pass(model, meta)
+
+    monkeypatch.setattr(BlockPool, "on_device", on_device)
+    for name in ("pass_runner", "batched_forward"):
+        monkeypatch.setattr(f"cotbench.agents.hf.{name}.run_pass", run)
+    PassRunner(models["llama"], pool).compute([TokenSpan([5, 6], PagedCache(pool), logits_from_end=[1])])
+    batched_forward(models["llama"], [TokenSpan([5, 6], PagedCache(pool), logits_from_end=[1])], pool)
+
+
+def _capturing(model: Any, pool: BlockPool, monkeypatch: pytest.MonkeyPatch, error: str = "") -> tuple[PassRunner, list[Any]]:
+    """A runner that captures passes as on a GPU, and what it captured: `error` where that fails with compiled layers."""
+    runner, captured = PassRunner(model, pool), []
+    runner.eager_reason = None
+
+    def capture(shape: PassShape, longest: int) -> Any:
+        if error and runner._compiled is not None:
+            raise RuntimeError(error)
+        captured.append(shape)
+        return object()
+
+    monkeypatch.setattr(runner, "_capture", capture)
+    monkeypatch.setattr(runner, "_send", lambda packed: None)
+    return runner, captured
+
+
+def test_a_pool_that_grows_costs_no_eager_pass(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = open_pool(models["llama"], 10**6)
+    runner, captured = _capturing(models["llama"], pool, monkeypatch)
+    spans = [TokenSpan([5], PagedCache(pool), logits_from_end=[1])]
+    assert runner._graph_for(spans, 1) is None, "a shape that comes once is not captured"
+    graph = runner._graph_for(spans, 1)
+    assert graph is not None and runner._graph_for(spans, 1) is graph and len(captured) == 1
+    pool.take(2 * pool._blocks)
+    again = runner._graph_for(spans, 1)
+    assert again is not None and again is not graph and len(captured) == 2
+
+
+def test_layers_that_do_not_compile_are_told(
+    models: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = open_pool(models["llama"], 10**6)
+    runner, captured = _capturing(models["llama"], pool, monkeypatch, "no compiler")
+    runner.compile_after = 0
+    spans = [TokenSpan([5], PagedCache(pool), logits_from_end=[1])]
+    assert [runner._graph_for(spans, 1) is None for _ in range(3)] == [True, True, False] and len(captured) == 1
+    assert runner.compile_error == "RuntimeError: no compiler" and runner.eager_reason is None
+    assert "the layers are not compiled: RuntimeError: no compiler" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma", "gemma3"])
+def test_a_pass_that_is_filled_up_computes_the_same(models: dict[str, Any], kind: str) -> None:
+    """What a CUDA graph replays: room for more tokens, rows of logits and tiles than there are."""
+    import torch
+
+    model, logits = models[kind], []
+    for size in (None, 64):
+        pool = open_pool(model, 10**6)
+        lane, other = PagedCache(pool), PagedCache(pool)
+        branch = PagedCache(pool)
+        for spans in (
+            [TokenSpan(range(3, 60), lane, logits_from_end=[1]), TokenSpan([5, 6], branch, lane, 57, [2, 1])],
+            [TokenSpan([7], branch, lane, 0, [1]), TokenSpan([8] * 9, other, logits_from_end=[1])],
+        ):
+            tile_rows = 8
+            rows = sum(len(span.logits_from_end) for span in spans)
+            count = sum(len(span.ids) for span in spans)
+            shape = PassShape(count, rows, count_tiles(spans, tile_rows), tile_rows)
+            shape = shape if size is None else PassShape(size, size, size, tile_rows)
+            packed, longest = pack_pass(spans, shape)
+            meta = BatchedPass(pool, shape, torch.from_numpy(packed), longest)
+            with torch.inference_mode():
+                logits.append(run_pass(model, meta)[:rows])
+            advance(spans)
+    for tight, filled in zip(logits[:2], logits[2:], strict=True):
+        assert tight.isfinite().all() and torch.allclose(tight, filled, rtol=1e-4, atol=1e-4)
 
 
 def test_the_reason_for_the_plain_way_is_named() -> None:

@@ -72,10 +72,10 @@ _WORDS = st.text(alphabet="abc \n<>/|é{}", max_size=40)
 
 
 @pytest.mark.parametrize("company", [pytest.param(3, id="some"), pytest.param(60, id="many", marks=pytest.mark.slow)])
-def test_any_dialogue_in_any_company(llama: HFAgent, tight: HFAgent, company: int) -> None:
+def test_any_dialogue_in_any_company(llama: HFAgent, tight: HFAgent, batched: HFAgent, company: int) -> None:
     # Shrinking takes minutes and makes these no clearer.
     drawn = settings(max_examples=company, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
-    drawn(_any_dialogue_in_any_company)(llama, tight)
+    drawn(_any_dialogue_in_any_company)(llama, tight, batched)
 
 
 @given(
@@ -86,7 +86,7 @@ def test_any_dialogue_in_any_company(llama: HFAgent, tight: HFAgent, company: in
     data=st.data(),
 )
 def _any_dialogue_in_any_company(
-    llama: HFAgent, tight: HFAgent, turns: list[Any], history: str, style: str, warm: bool, data: Any
+    llama: HFAgent, tight: HFAgent, batched: HFAgent, turns: list[Any], history: str, style: str, warm: bool, data: Any
 ) -> None:
     asked = Elicitation(trace_tokens=6, action_tokens=5, history=history, style=style, temperature=1.0 if warm else 0.0)  # type: ignore[arg-type]
     states = [Dialogue(Instructions("You act."), ("Your task is to: look.",))]
@@ -106,6 +106,8 @@ def _any_dialogue_in_any_company(
     names = [replace(query, episode=data.draw(st.sampled_from("ef"))) for query in order]
     for agent in (llama, tight):
         assert answers_of(agent.decide(names)) == [plain[query] for query in order]
+    for (*answer, logprob), query in zip(answers_of(batched.decide(names)), order, strict=True):
+        assert (*answer, pytest.approx(logprob, abs=5e-4)) == plain[query]
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,12 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> HFAgent:
 @pytest.fixture(scope="module")
 def tight(tmp_path_factory: pytest.TempPathFactory) -> HFAgent:
     return hf_agent(tmp_path_factory.mktemp("tight"), options="cache_gb=0.0005")
+
+
+@pytest.fixture(scope="module")
+def batched(tmp_path_factory: pytest.TempPathFactory) -> HFAgent:
+    """All sequences at once, in a pool from which episodes are dropped."""
+    return hf_agent(tmp_path_factory.mktemp("batched"), options="attn=batched&cache_gb=0.0005")
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen", "gemma", "gemma3", "smollm2"])

@@ -60,11 +60,16 @@ def test_the_prompt_is_computed_once_and_a_pass_is_bounded(tmp_path: Path) -> No
     (decision,) = decide_all(agent, [query])
     texts = sum(len(agent._chat.encode(f"{ACTION_OPEN}{action}{ACTION_CLOSE}")) - 1 for action in ACTIONS)
     assert decision.prefilled_tokens == decision.prompt_tokens + texts
-    few = hf_agent(tmp_path)
-    few._engine._limits = replace(few._engine._limits, max_tokens_per_forward=8)  # type: ignore[union-attr]
-    (held_back,) = decide_all(few, [query])
-    assert replace(held_back, action_logprob=None) == replace(decision, action_logprob=None)
-    assert held_back.action_logprob == pytest.approx(decision.action_logprob, abs=1e-3)
+    longest = max(len(agent._chat.encode(f"{action}{ACTION_CLOSE}")) for action in ACTIONS)
+    for limits in ({"max_tokens_per_forward": 8}, {"max_logit_rows": 8}):
+        few = hf_agent(tmp_path)
+        few._engine._limits = replace(few._engine._limits, **limits)  # type: ignore[union-attr]
+        rows: list[int] = []
+        few._model.register_forward_hook(lambda *given, rows=rows: rows.append(given[-1].logits.shape[1]))
+        (held_back,) = decide_all(few, [query])
+        assert replace(held_back, action_logprob=None) == replace(decision, action_logprob=None)
+        assert held_back.action_logprob == pytest.approx(decision.action_logprob, abs=1e-3)
+        assert max(rows) <= 8 + longest + 3, "rows of logits are filled up to a multiple of four"
 
 
 def test_an_empty_prompt_action_follows_an_empty_trace(tmp_path: Path) -> None:
