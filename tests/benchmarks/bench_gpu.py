@@ -425,7 +425,7 @@ def _drafts(bench: Bench) -> None:
                     out, begun = Path(scratch, f"{drafts}-{attempt}"), time.perf_counter()
                     played = run(config, out=out, agent=agent, progress=False)
                     seconds = time.perf_counter() - begun
-                    numbers.append(sum(len(one.steps) for one in played.records) / seconds)
+                    numbers.append(sum(one.steps for one in played.records) / seconds)
             finally:
                 agent.close()
             title = f"hf:{name}, {'with' if drafts else 'without'} drafts"
