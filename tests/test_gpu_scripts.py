@@ -245,10 +245,11 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 @needs_hf
 @pytest.mark.slow
+@pytest.mark.ci
 def test_the_engine_beside_generate_and_continuous_batching(tmp_path: Path) -> None:
     log = _run(tmp_path, "--only", "engine", seconds=600)
     figures = _lines(tmp_path / "figures.jsonl")
-    assert "failed" not in log and "cut" not in log, log
+    assert "failed" not in log and "cut" not in log and "gather: a model on cpu" in log, log
     rates = {figure["figure"]: figure for figure in figures if figure["unit"] == "decisions/s"}
     for name in ("ours", "generate", "cb"):
         assert rates[f"{name}, both modes, turns 14-15"]["decisions"] == 2 * 2 * 3  # Turns, modes, episodes.
@@ -256,12 +257,14 @@ def test_the_engine_beside_generate_and_continuous_batching(tmp_path: Path) -> N
     assert values["ours / generate, both modes, turns 14-15"] == pytest.approx(
         rates["ours, both modes, turns 14-15"]["value"] / rates["generate, both modes, turns 14-15"]["value"]
     )
+    assert values["hf:tiny, with drafts / without"] > 0
     assert values["prefilled tokens a turn, 30 turns"] < 1.1 * values["prefilled tokens a turn, 10 turns"]
     assert {figure["card"] for figure in figures} == {"CPU"}
 
 
 @needs_hf
 @pytest.mark.slow
+@pytest.mark.ci
 def test_one_part_that_fails_leaves_the_others(tmp_path: Path) -> None:
     """Without a GPU all of `correctness` skips; a study that cannot be made ends with a status, and the script with 0."""
     (tmp_path / "site" / "study-smoke").mkdir(parents=True)

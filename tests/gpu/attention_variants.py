@@ -282,7 +282,7 @@ def flex(figures: FigureFile, tiny: bool, rate: float) -> None:
     """FlexAttention over physical blocks: the mask translates them."""
     from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-    heads = HEADS["4B, 8B"]
+    heads = Heads(4, 2, 16) if tiny else HEADS["4B, 8B"]
     for batch, new, held in ((3, 1, 200), (3, 5, 200)) if tiny else ((64, 1, 3000), (64, 256, 2048)):
         pool = filled_pool(heads, torch.bfloat16, (held + new + BLOCK) * batch)
         spans = spans_for(pool, [held] * batch, [0] * batch, new)
