@@ -90,11 +90,11 @@ def tiny() -> tuple[Any, Any]:
     return random_model(SHAPES["tiny"], "cpu", torch.float32), sized_tokenizer(SHAPES["tiny"].vocabulary, [" ".join(WORDS)])
 
 
-def _workload(**more: Any) -> Any:
+def _workload(episodes: int = 2) -> Any:
     from tests.benchmarks.gpu_engines import Workload
 
     return Workload(
-        2, turns=4, windows=((3, 4), (1, 2)), trace=(3, 5), action=(2, 3), observation=(6, 10), computed=(2, 8), **more
+        episodes, turns=4, windows=((3, 4), (1, 2)), trace=(3, 5), action=(2, 3), observation=(6, 10), computed=(2, 8)
     )
 
 
@@ -103,7 +103,7 @@ def test_graphs_outlive_what_is_played(tiny: tuple[Any, Any]) -> None:
     from cotbench.prompting.elicitation import MODES
     from tests.benchmarks.gpu_engines import Leg, Ours
 
-    ours = Ours(*tiny, _workload(), 0.002)
+    ours = Ours(*tiny, _workload(4), 0.002)
     try:
         assert ours.agent.describe()["batched_attention"].startswith("gather"), "on a CPU too, not each sequence by itself"
         captured: Any = object()
@@ -116,6 +116,11 @@ def test_graphs_outlive_what_is_played(tiny: tuple[Any, Any]) -> None:
         leg = Leg()
         ours.play((1, 2), MODES, leg)
         assert leg.prefilled > 0 and ours.pool.version == version and captured in ours._runner._graphs
+        ours.agent.clear_cache()  # As after a play that was cut.
+        ours.prime(1)
+        version = ours.pool.version
+        ours.play((2, 3, 4), MODES, leg)
+        assert ours.pool.version == version
     finally:
         ours._runner._graphs.clear()
         ours.close()

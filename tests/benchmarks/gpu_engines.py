@@ -158,13 +158,17 @@ class Ours:
             assert isinstance(self.agent._engine, Engine), self.agent.describe()
             self.engine, pool, runner = self.agent._engine, self.agent._engine._pool, self.agent._engine.runner
             assert pool is not None and runner is not None
-            self.pool, self._runner = pool, runner
-            if cache_gb is not None:
-                pool.give_back(pool.take(pool._budget - 1))  # One is nobody's.
+            self.pool, self._runner, self._whole = pool, runner, cache_gb is not None
+            self._grow()
         except BaseException:  # Out of memory, say: the others must not be measured with our attention.
             model.set_attn_implementation(OWN_ATTENTION)
             raise
         self.compiles = runner.compile_after is not None
+
+    def _grow(self) -> None:
+        """Take the whole budget, where it is known and not taken: at the beginning, and after a play that was cut."""
+        if self._whole and not self.pool.nbytes:
+            self.pool.give_back(self.pool.take(self.pool._budget - 1))  # One is nobody's.
 
     def compile_soon(self) -> None:
         """Let the layers be compiled by the next passes, not after so many as in a run."""
@@ -187,6 +191,7 @@ class Ours:
 
     def play(self, turns: Sequence[int], modes: Sequence[Mode], leg: Leg, lengths: tuple[int, int] | None = None) -> None:
         self.plays += 1
+        self._grow()
 
         def submit(key: Asked) -> None:
             self.agent.submit((self.plays, key), self.work.query(*key, lengths))
