@@ -110,11 +110,12 @@ def choose(
     chosen, left_out = list(shapes[:1]), list[str]()
     left = seconds - NEEDED.get(shapes[0], 0.0)
     for shape in shapes[1:]:
-        if NEEDED.get(shape, 0.0) <= left:
+        needed = NEEDED.get(shape, 0.0)
+        if needed <= left:
             chosen.append(shape)
-            left -= NEEDED.get(shape, 0.0)
+            left -= needed
         else:
-            left_out.append(f"{shape} (needs some {NEEDED[shape]:.0f} s)")
+            left_out.append(f"{shape} (needs some {needed:.0f} s)")
     more = min(len(windows) - 1, max(0, int(left / (_WINDOW_SECONDS * len(chosen)))))
     left_out += [f"turns {first}-{last} (some {_WINDOW_SECONDS:.0f} s a shape)" for first, last in windows[1 + more :]]
     return chosen, list(windows[: 1 + more]), left_out
@@ -310,11 +311,14 @@ def _measure_ours(bench: Bench, model: Any, tokenizer: Any, work: Workload, band
     # Few episodes with short answers, and a cache for no more: it costs little, and finds kernels compiled by nobody before.
     few = replace(work, episodes=min(8, work.episodes))
     bench.attempt("prefilled tokens", 0.2 * bench.left, partial(_prefilled, bench, model, tokenizer, few))
-    cache_gb = _cache_gb(Chat(tokenizer), work, sizes, max(last for _, last in work.windows)) if bench.cuda else None
+    cache_gb = None
     if bench.cuda:
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        wanted = _cache_gb(Chat(tokenizer), work, sizes, max(last for _, last in work.windows))
+        cache_gb = min(wanted, 0.75 * torch.cuda.mem_get_info()[0] / 1e9)
+        print(f"  {bench.shape} ours, a cache of {cache_gb:.1f} GB, {wanted:.1f} wanted", flush=True)
     ours = Ours(model, tokenizer, work, cache_gb)
     try:
         window, early = work.windows[0], max(1, work.windows[0][0] - 3)
