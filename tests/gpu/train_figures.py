@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,9 @@ def _decision_rows(made: Any, length: int, count: int) -> list[tuple[list[int], 
 
 
 def with_trl(bench: Bench, deadline: float) -> None:
+    if missing := [name for name in ("trl", "datasets", "pyarrow") if find_spec(name) is None]:
+        bench.say("trl packed", left_out=f"{', '.join(missing)} not installed")
+        return
     import datasets
     from trl import SFTConfig, SFTTrainer
 
