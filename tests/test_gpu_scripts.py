@@ -217,6 +217,12 @@ def test_of_a_large_study_something_comes_back(page: str, come: set[str], machin
     assert machine.brought() == come
 
 
+def test_a_part_that_is_alone_has_all_the_time(machine: Machine) -> None:
+    logs = [machine.run(400, "--tiny", "--only", parts) for parts in ("engine,training", "engine")]
+    among, alone = (int(log.partition("engine: at most ")[2].split()[0]) for log in logs)
+    assert among == 160 and alone > 300
+
+
 def test_a_conversion_that_was_cut_is_done_again(machine: Machine) -> None:
     (machine.site / "packages.complete").parent.mkdir(parents=True)
     (machine.site / "packages.complete").touch()
@@ -247,7 +253,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_the_engine_beside_generate_and_continuous_batching(tmp_path: Path) -> None:
-    log = _run(tmp_path, "--only", "engine", seconds=600)
+    log = _run(tmp_path, "--only", "engine", seconds=1500)  # On an idle machine it needs one.
     figures = _lines(tmp_path / "figures.jsonl")
     assert "failed" not in log and "cut" not in log and "gather: a model on cpu" in log, log
     rates = {figure["figure"]: figure for figure in figures if figure["unit"] == "decisions/s"}

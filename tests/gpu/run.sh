@@ -121,6 +121,7 @@ part() {
     status=none
     shift 2
     case ",${only:-$name}," in *",$name,"*) ;; *) return 0 ;; esac
+    [ "$only" != "$name" ] || share=100 # It is the only one.
     cap=$((limit * share / 100))
     [ "$name" = correctness ] && [ $cap -lt 60 ] && cap=60
     [ "$name" != study ] || left=$((left - 60)) # To save, to end, to write a report of what there is, to pack it.
