@@ -117,20 +117,21 @@ PY
 # part NAME SHARE COMMAND...: runs a command within a share (in percent) of the whole limit, and of what is left. Afterwards `status` is
 # its exit status, or none where it was not run.
 part() {
-    local name=$1 share=$2 begun=$SECONDS left=$((limit - SECONDS)) cap ended=''
+    local name=$1 share=$2 begun=$SECONDS left=$((limit - SECONDS)) grace=20 cap ended=''
     status=none
     shift 2
     case ",${only:-$name}," in *",$name,"*) ;; *) return 0 ;; esac
     [ "$only" != "$name" ] || share=100 # It is the only one.
     cap=$((limit * share / 100))
     [ "$name" = correctness ] && [ $cap -lt 60 ] && cap=60
-    [ "$name" != study ] || left=$((left - 60)) # To save, to end, to write a report of what there is, to pack it.
+    # To save, to end (its processes get 15 s), to write a report of what there is, to pack it.
+    [ "$name" != study ] || left=$((left - 60)) grace=25
     [ $cap -lt $left ] || cap=$left
     if [ $cap -lt 10 ]; then say "$name: no time left"; return 0; fi
     say "$name: at most $cap s"
     # A script is told its time; should it not end by itself, it is interrupted soon after.
     # A shell that runs in the background has SIGINT ignored, and so would have what it starts.
-    SECONDS_FOR_PART=$cap env --default-signal=INT timeout --signal=INT --kill-after=20 $((cap + 5)) "$@" 2>&1 | tee -a "$log"
+    SECONDS_FOR_PART=$cap env --default-signal=INT timeout --signal=INT --kill-after=$grace $((cap + 5)) "$@" 2>&1 | tee -a "$log"
     status=${PIPESTATUS[0]}
     case $status in 124 | 137) ended=', cut: its time was over' ;; esac
     say "$name: $((SECONDS - begun)) s, exit status $status$ended"
@@ -187,7 +188,7 @@ study() {
     part study 100 "$python" -m cotbench study "$1" --out "$2" --jobs "${JOBS:-4}"
     [ "$status" != none ] && [ -d "$2" ] || return 0
     if [ "$status" -ne 0 ]; then
-        timeout --kill-after=5 30 "$python" -m cotbench report "$2" 2>&1 | tee -a "$log"
+        timeout --kill-after=2 25 "$python" -m cotbench report "$2" 2>&1 | tee -a "$log"
         say "study: a report of what was measured, exit status ${PIPESTATUS[0]}"
     fi
     bring "$2"
