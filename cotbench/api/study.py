@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 REPORT = "report"
 """The folder of the report, in the study's folder."""
 
+_JOBS_A_GPU = 4
+"""Stages on one GPU of a study whose models are so small that a thread each is enough: more only fill its memory."""
+
 
 @dataclass(frozen=True, repr=False)
 class Study(Displayed):
@@ -119,7 +122,7 @@ def study(
     Args:
         named: smoke, tiny, tiny-rl, small, paper, paper-scripted, a TOML file, or the settings.
         out: the folder; `studies/NAME` when left out.
-        jobs: stages at a time; one a core or a GPU when left out.
+        jobs: stages at a time; when left out one a core, or one to four a GPU.
         trust: use addresses and names of keys that the file names.
         progress: in a notebook, show how far the study is.
 
@@ -207,9 +210,14 @@ def carry_out(
 
 
 def usual_jobs(config: StudyConfig) -> int:
-    """Return the number of stages at a time: one a GPU where there are any, else as many as the cores have threads for."""
-    gpus = _gpus() if config.threads is None else 0
-    return gpus or max(1, cores() // (config.threads or cores()))
+    """Return the number of stages at a time: as many as the cores have threads for; where there are GPUs, one each, or a
+    few each of a study that says how few threads a stage needs.
+    """
+    gpus = _gpus()
+    if gpus and config.threads is None:
+        return gpus
+    fitting = max(1, cores() // (config.threads or cores()))
+    return min(fitting, _JOBS_A_GPU * gpus) if gpus else fitting
 
 
 def _gpus() -> int:

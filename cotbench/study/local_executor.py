@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,8 +27,8 @@ WORKER = "cotbench.cli.worker"
 _NO_ANSWER = 1
 """The exit code of a job whose process ended with 0 before it had reported the job's exit code."""
 
-_PATIENCE = 20.0
-"""Seconds that a process gets to end by itself."""
+_PATIENCE = 15.0
+"""Seconds that all processes together get to end by themselves: less than what ends a study usually waits before it kills."""
 
 
 class LocalExecutor:
@@ -88,14 +89,15 @@ class LocalExecutor:
             process.send_signal(signal.SIGTERM)
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes: kill those that have not ended by themselves in time."""
+        deadline = time.monotonic() + _PATIENCE
         for process in self._processes.values():
             if process.stdin is not None:
                 with suppress(BrokenPipeError):
                     process.stdin.close()
         for process in self._processes.values():
             try:
-                process.wait(timeout=_PATIENCE)
+                process.wait(timeout=max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -14,7 +14,7 @@ class StudyResources(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    jobs: Annotated[int | None, Flag(names=("-j",), panel=EXECUTION, default="one per core, or one per GPU")] = Field(
+    jobs: Annotated[int | None, Flag(names=("-j",), panel=EXECUTION, default="one per core, or one to four per GPU")] = Field(
         None, ge=1, description="number of stages run in parallel"
     )
     flops: Annotated[float | None, Flag(panel=EXECUTION, default="3e10; 2e14 for large models")] = Field(

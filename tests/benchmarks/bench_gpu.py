@@ -1,19 +1,23 @@
 """The model engine on a GPU, beside a batched `generate` loop and transformers' continuous batching: decisions a second.
 
-    python tests/benchmarks/bench_gpu.py --seconds 240 [--tiny] [--shapes 0.6B,4B,8B] [--windows 14-15,1-2]
-        [--only ours,generate,cb] [--out FILE]
+    python tests/benchmarks/bench_gpu.py --seconds 240 [--tiny] [--shapes 4B,0.6B,8B] [--windows 14-15,1-2]
+        [--only ours,generate,cb,drafts] [--out FILE]
 
 Random weights in the shapes of Qwen3, made on the device; 64 episodes of 30 turns with fixed actions and observations of 60 to
 100 tokens, so that all see the same prompts. No model stops by itself: what a decision generates is drawn once (traces of 64 to
 256 tokens, actions of 4 to 12), the same for all. A whole play takes minutes, so windows of turns are played
-(`Workload.windows`), after the turn before, which is not timed.
+(`Workload.windows`), after the turn before, which is not timed. Which shapes and windows are measured depends on the time there
+is (`choose`); what is left out is printed.
 
-    ours      `HFAgent`: queries join as their episode gets to them; whole windows, the median of rounds; no drafts, which
-              random weights favour. Layers are compiled before it is timed (a run does that after a thousand steps).
+    ours      `HFAgent`: queries join as their episode gets to them; whole windows, the median of three rounds after one that is
+              not timed; no drafts, which random weights favour. Layers are compiled before it is timed (a run does that after a
+              thousand steps).
     generate  left-padded batches of all episodes, one `generate` a turn and mode, the whole prompt prefilled (SDPA, its own
               cache), a decision's tokens in one go. 36 steps are computed and the rest reckoned (`Generate.measure`).
     cb        continuous batching with paged SDPA and block sharing: each decision one request. Here too 36 tokens of an answer
               are computed, and the rest reckoned as if every step were full (`ContinuousBatching.measure`).
+    drafts    `hf:smollm2` on 40 episodes of alfworld-gen, with and without prompt lookup: what a real model's drafts bring.
+              Left out where the model is not in the cache.
 
 Every figure is printed as soon as it is known and appended to --out as JSON, with the card's name. A leg that takes longer than
 its share of the time is cut, and says so; one that fails costs itself alone.
@@ -23,11 +27,11 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import logging
 import signal
 import statistics
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -39,15 +43,31 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # For `tests`; last, so that it hides no installed cotbench.
 
+from cotbench.agents.hf.kv_cache import BLOCK
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.prompting.elicitation import MODES, Mode
 from tests.benchmarks.gpu_engines import WORDS, ContinuousBatching, Generate, Leg, Ours, Workload
+from tests.gpu.figure_file import FigureFile, card
 from tests.gpu.shapes import SHAPES, random_model, sized_tokenizer
 
 _UNCOMPILED = "ours before the layers are compiled"
 
-_WEIGHTS = {"ours": 0.45, "generate": 0.25, "cb": 0.3}
+_WEIGHTS = {"ours": 0.5, "generate": 0.25, "cb": 0.25}
 """Shares of the time of a model."""
+
+NEEDED = {"4B": 130.0, "0.6B": 90.0, "8B": 150.0}
+"""Seconds that the first window of a shape takes, roughly, in the order in which shapes are wanted."""
+
+_WINDOW_SECONDS = 50.0
+"""Seconds that one more window of a shape takes, roughly."""
+
+_DRAFTS_SECONDS = 60.0
+"""Seconds that the drafts of a real model get at most."""
+
+_UNCOMPILED_SECONDS = 100.0
+"""Time that our agent must have for a round before its layers are compiled."""
+
+_ROUNDS = 3
 
 TINY = Workload(3, windows=((14, 15), (1, 2)), trace=(9, 14), observation=(6, 10), computed=(2, 8))
 
@@ -75,6 +95,32 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def choose(
+    shapes: Sequence[str], windows: Sequence[tuple[int, int]], seconds: float
+) -> tuple[list[str], list[tuple[int, int]], list[str]]:
+    """Return the shapes and windows that there is time for, the first ones first, and in words what is left out.
+
+    A further shape says more than a further window. The first of each is always taken.
+
+    Args:
+        shapes: in the order in which they are wanted.
+        windows: turns, likewise.
+        seconds: the time there is.
+    """
+    chosen, left_out = list(shapes[:1]), list[str]()
+    left = seconds - NEEDED.get(shapes[0], 0.0)
+    for shape in shapes[1:]:
+        needed = NEEDED.get(shape, 0.0)
+        if needed <= left:
+            chosen.append(shape)
+            left -= needed
+        else:
+            left_out.append(f"{shape} (needs some {needed:.0f} s)")
+    more = min(len(windows) - 1, max(0, int(left / (_WINDOW_SECONDS * len(chosen)))))
+    left_out += [f"turns {first}-{last} (some {_WINDOW_SECONDS:.0f} s a shape)" for first, last in windows[1 + more :]]
+    return chosen, list(windows[: 1 + more]), left_out
+
+
 @dataclass
 class Bench:
     """The legs of one run, and where their figures go."""
@@ -93,12 +139,10 @@ class Bench:
     def put(self, name: str, value: float, unit: str, **more: object) -> None:
         """Print a figure and append it to the file."""
         self.figures[self.shape, name] = value
+        place = {"shape": self.shape} if self.shape else {}
         details = "".join(f"; {key} {item}" for key, item in more.items())
         print(f"[{self.card}] {self.shape} {name}: {value:.4g} {unit}{details}", flush=True)
-        if self.out is not None:
-            line = {"shape": self.shape, "figure": name, "value": value, "unit": unit, "card": self.card, **more}
-            with self.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, default=str) + "\n")
+        FigureFile(self.out, self.card).put(name, value, unit, **place, **more)
 
     def sync(self) -> None:
         if self.cuda:
@@ -155,12 +199,16 @@ def _sizes(model: Any) -> Sizes:
 def _measure_window(
     bench: Bench, ours: Ours, window: tuple[int, int], modes: Sequence[Mode], rounds: int, title: str = "ours"
 ) -> None:
-    """Measure our decisions a second in a window of turns: the median of some rounds, of those that there was time for."""
+    """Measure our decisions a second in a window of turns: the median of the rounds that there was time for, after one in which
+    graphs are captured.
+    """
     turns, legs = range(window[0], window[1] + 1), list[Leg]()
-    enough = time.perf_counter() + 0.3 * bench.left
+    enough = time.perf_counter() + 0.4 * bench.left
     name = f"{title}, {'both modes' if len(modes) > 1 else modes[0]}, turns {window[0]}-{window[1]}"
 
     def play() -> None:
+        ours.prime(window[0] - 1)
+        ours.play(turns, modes, Leg())
         for _ in range(rounds):
             ours.prime(window[0] - 1)
             leg = Leg()
@@ -217,10 +265,18 @@ def _decode_share(bench: Bench, ours: Ours, sizes: Sizes, bandwidth: float, turn
     bench.put("decode, share of the bandwidth limit", bound / step, "", limit_ms=round(bound * 1000, 3))
 
 
-def _prefilled(bench: Bench, ours: Ours, turns: Sequence[int]) -> None:
-    """Count the tokens prefilled in whole episodes, both modes, with answers of one token."""
+def _prefilled(bench: Bench, model: Any, tokenizer: Any, work: Workload) -> None:
+    """Count the tokens prefilled in whole episodes, both modes, with answers of one token, in a cache that holds just them."""
+    ours = Ours(model, tokenizer, work, _cache_gb(Chat(tokenizer), work, _sizes(model), work.turns))
+    try:
+        _count_prefilled(bench, ours)
+    finally:
+        ours.close()
+
+
+def _count_prefilled(bench: Bench, ours: Ours) -> None:
     work, leg, done = ours.work, Leg(), 0
-    for until in turns:
+    for until in (work.turns // 3, work.turns):
         ours.play(range(done + 1, until + 1), MODES, leg, (1, 1))
         done = until
         whole = sum(
@@ -248,41 +304,56 @@ def _bandwidth(bench: Bench, device: str) -> float:
 
 
 def _measure_ours(bench: Bench, model: Any, tokenizer: Any, work: Workload, bandwidth: float, *, first: bool) -> None:
-    """Measure our agent, the most wanted figures first; of the first model also before its layers are compiled."""
+    """Measure our agent; of the first model also before its layers are compiled, where there is time."""
     import torch
 
-    sizes, cache_gb, few = _sizes(model), None, replace(work, episodes=min(8, work.episodes))
+    sizes = _sizes(model)
+    # Few episodes with short answers, and a cache for no more: it costs little, and finds kernels compiled by nobody before.
+    few = replace(work, episodes=min(8, work.episodes))
+    bench.attempt("prefilled tokens", 0.2 * bench.left, partial(_prefilled, bench, model, tokenizer, few))
+    cache_gb = None
     if bench.cuda:
-        chat = Chat(tokenizer)
-        longest = max(work.prompt_length(chat, episode, work.turns) for episode in range(work.episodes))
-        cache_gb = 1.1 * work.episodes * (longest + 2 * work.trace[1] + 128) * sizes.token / 1e9
+        gc.collect()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        wanted = _cache_gb(Chat(tokenizer), work, sizes, max(last for _, last in work.windows))
+        cache_gb = min(wanted, 0.75 * torch.cuda.mem_get_info()[0] / 1e9)
+        print(f"  {bench.shape} ours, a cache of {cache_gb:.1f} GB, {wanted:.1f} wanted", flush=True)
     ours = Ours(model, tokenizer, work, cache_gb)
     try:
         window, early = work.windows[0], max(1, work.windows[0][0] - 3)
         kinds = {name: value for name, value in ours.agent.describe().items() if "attention" in name}
         print(f"  {bench.shape} ours, {kinds}; warming up {bench.clock(lambda: ours.warm(early)):.1f} s", flush=True)
         if ours.compiles:
-            if first:
+            if first and bench.left > _UNCOMPILED_SECONDS:
                 _measure_window(bench, ours, window, MODES, 1, _UNCOMPILED)
             ours.compile_soon()
             print(f"  {bench.shape} ours, compiling and warming up: {bench.clock(lambda: ours.warm(early)):.1f} s", flush=True)
-        _measure_window(bench, ours, window, MODES, 2)
-        _measure_window(bench, ours, window, ("cot",), 2)
+        _measure_window(bench, ours, window, MODES, _ROUNDS)
+        _measure_window(bench, ours, window, ("cot",), _ROUNDS)
         turn = work.windows[0][-1]
         bench.attempt("decode step", bench.left, lambda: _decode_share(bench, ours, sizes, bandwidth, turn))
         for window in work.windows[1:]:
-            _measure_window(bench, ours, window, MODES, 1)
-        if cache_gb is not None:
-            peak, budget = torch.cuda.max_memory_allocated() / 1e9, sizes.weights / 1e9 + cache_gb
-            bench.put("ours, peak memory / (weights + cache budget)", peak / budget, "x", peak_gb=peak, budget_gb=budget)
+            _measure_window(bench, ours, window, MODES, _ROUNDS)
     finally:
+        if cache_gb is not None:  # Also of what was cut. The pool has its whole budget from the start.
+            budget = sizes.weights / 1e9 + cache_gb
+            for name, peak in (
+                ("allocated", torch.cuda.max_memory_allocated()),
+                ("reserved", torch.cuda.max_memory_reserved()),
+            ):
+                title = f"ours, peak memory {name} / (weights + cache budget)"
+                bench.put(title, peak / 1e9 / budget, "x", peak_gb=peak / 1e9, budget_gb=budget)
         ours.close()
-    small = Ours(model, tokenizer, few, cache_gb)
-    try:
-        bench.attempt("prefilled tokens", bench.left, lambda: _prefilled(bench, small, (work.turns // 3, work.turns)))
-    finally:
-        small.close()
+
+
+def _cache_gb(chat: Chat, work: Workload, sizes: Sizes, turn: int) -> float:
+    """Return the gigabytes of a cache in which all episodes can be answered side by side at a turn.
+
+    The engine begins no answer for which it could not hold the prompt and the answer twice.
+    """
+    longest = max(work.prompt_length(chat, episode, turn) for episode in range(work.episodes))
+    return 2.1 * work.episodes * (longest + work.trace[1] + work.action[1] + BLOCK) * sizes.token / 1e9
 
 
 def _measure_other(bench: Bench, name: str, model: Any, tokenizer: Any, work: Workload) -> None:
@@ -337,13 +408,47 @@ def _run_shape(bench: Bench, shape: str, work: Workload, names: Sequence[str], b
     _ratios(bench, work.windows)
 
 
+def _drafts(bench: Bench) -> None:
+    """Measure decisions a second of a real model with and without drafts; in a dry run those of a tiny one."""
+    from cotbench.agents.hf.agent import HFAgent
+    from cotbench.agents.hf.bundled import TINY as TINY_MODEL
+    from cotbench.envs.cache import cache_folder
+    from cotbench.runs.manifest import RunConfig
+    from cotbench.runs.runner import run
+
+    name, episodes, steps = ("smollm2", 40, 10) if bench.cuda else (TINY_MODEL, 2, 3)
+    if name == "smollm2" and not list(cache_folder().glob("models/smollm2-*/config.json")):
+        print(f"  drafts: left out, hf:{name} is not in {cache_folder()} (pack.sh --model)", flush=True)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for drafts in (False, True):
+            agent, numbers = HFAgent(name, drafts=drafts), list[float]()
+            try:
+                for attempt in range(2):  # The first captures graphs.
+                    config = RunConfig(agent=f"hf:{name}?drafts={str(drafts).lower()}", episodes=episodes, max_steps=steps)
+                    out, begun = Path(scratch, f"{drafts}-{attempt}"), time.perf_counter()
+                    played = run(config, out=out, agent=agent, progress=False)
+                    seconds = time.perf_counter() - begun
+                    numbers.append(sum(one.steps for one in played.records) / seconds)
+            finally:
+                agent.close()
+            title = f"hf:{name}, {'with' if drafts else 'without'} drafts"
+            bench.put(title, numbers[-1], "decisions/s", episodes=episodes, steps=steps, first=round(numbers[0], 2))
+    ratio = bench.figures["", f"hf:{name}, with drafts"] / bench.figures["", f"hf:{name}, without drafts"]
+    bench.put(f"hf:{name}, with drafts / without", ratio, "x")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=240, help="time limit")
     parser.add_argument("--tiny", action="store_true", help="toy sizes, for a dry run on a CPU")
-    parser.add_argument("--shapes", default="0.6B,4B,8B")
-    parser.add_argument("--only", default="ours,generate,cb", help="the engines to measure, in this order")
-    parser.add_argument("--windows", default="", help="turns to play, such as 14-15,1-2; the first window has most figures")
+    parser.add_argument("--shapes", default="", help="such as 4B,0.6B; left out: those that there is time for")
+    parser.add_argument("--only", default="ours,generate,cb,drafts", help="the engines to measure, in this order")
+    parser.add_argument(
+        "--windows",
+        default="",
+        help="turns to play, such as 14-15,1-2; the first window has most figures; left out: those that there is time for",
+    )
     parser.add_argument("--episodes", type=int, default=64)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -353,14 +458,12 @@ def main() -> None:
     import transformers
 
     cuda = torch.cuda.is_available()
-    shapes = options.shapes.split(",")
-    if options.tiny:
-        shapes = ["tiny"]
+    legs = options.only.split(",")
     if not cuda:
         torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
     logging.getLogger("ContinuousBatchingLogger").setLevel(logging.CRITICAL)  # A line for each request; errors are raised.
-    bench = Bench(begun + options.seconds - 3, options.out, torch.cuda.get_device_name() if cuda else "CPU", cuda)
+    bench = Bench(begun + options.seconds - 3, options.out, card(), cuda)
     bandwidth = _bandwidth(bench, "cuda" if cuda else "cpu")
     if cuda:
         torch.cuda.empty_cache()
@@ -369,19 +472,31 @@ def main() -> None:
     if options.windows:
         pairs = [window.split("-") for window in options.windows.split(",")]
         work = replace(work, windows=tuple((int(first), int(last)) for first, last in pairs))
-    end = bench.deadline
-    for number, shape in enumerate(shapes):
+    end = bench.deadline - ((10.0 if options.tiny else min(_DRAFTS_SECONDS, 0.15 * bench.left)) if "drafts" in legs else 0.0)
+    shapes = ["tiny"] if options.tiny else options.shapes.split(",") if options.shapes else list(NEEDED)
+    if not options.tiny:
+        affordable, windows, left_out = choose(shapes, work.windows, end - time.perf_counter())
+        shapes = shapes if options.shapes else affordable
+        work = work if options.windows else replace(work, windows=tuple(windows))
+        asked = {*(shapes if options.shapes else ()), *(("turns",) if options.windows else ())}
+        if words := [one for one in left_out if one.split()[0] not in asked]:
+            print(f"  left out, for want of time: {', '.join(words)}", flush=True)
+    engines = [name for name in legs if name != "drafts"]
+    for number, shape in enumerate(shapes if engines else []):
         bench.shape = shape
         seconds = (end - time.perf_counter()) / (len(shapes) - number)
         bench.deadline = time.perf_counter() + seconds
         bench.attempt(
             "measurements",
             seconds,
-            partial(_run_shape, bench, shape, work, options.only.split(","), bandwidth, first=number == 0),
+            partial(_run_shape, bench, shape, work, engines, bandwidth, first=number == 0),
         )
         gc.collect()
         if cuda:
             torch.cuda.empty_cache()
+    if "drafts" in legs:
+        bench.shape, bench.deadline = "", begun + options.seconds - 3
+        bench.attempt("drafts", bench.left, partial(_drafts, bench))
 
 
 if __name__ == "__main__":

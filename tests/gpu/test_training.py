@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,8 @@ def test_bfloat16_is_close(kind: str, shape: str) -> None:
     assert_close(found, wanted, 0.1)
 
 
-def fit(model: Any, out: Path, *, lora: bool = False, device: str = DEVICE, **options: Any) -> Any:
-    """Three steps of a training; returns the losses of each and the trainer."""
+def fit(model: Any, out: Path, *, lora: bool = False, device: str = DEVICE, callback: Any = None, **options: Any) -> Any:
+    """Three steps of a training, the second of two passes; returns the losses of each and the trainer."""
     from cotbench.baselines.training import loop
     from cotbench.baselines.training.lora import LoraOptions
 
@@ -162,7 +163,7 @@ def fit(model: Any, out: Path, *, lora: bool = False, device: str = DEVICE, **op
     args = loop.trainer_arguments(
         TrainingOptions(**{"dtype": dtype, "learning_rate": 1e-3, "warmup": 0.0, "logging_steps": 1, **options}), out, model
     )
-    trainer = loop.fit(trainable, dataset, args, {}, (), None)
+    trainer = loop.fit(trainable, dataset, args, {}, (), callback)
     return [one["loss"] for one in trainer.state.log_history if "loss" in one], trainer
 
 
@@ -171,6 +172,46 @@ def test_steps_of_the_optimiser_are_those_of_the_cpu(tmp_path: Path) -> None:
     found, trainer = fit(new_model("9 heads"), tmp_path / "gpu")
     assert len(found) == 3 and found == pytest.approx(expected, abs=2e-3)
     assert isinstance(trainer._losses, TreeLosses) and trainer._losses.buckets
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_rows_of_several_lengths_take_the_same_steps(
+    checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a long training: each length has layers of its own, compiled; none is compiled twice."""
+    monkeypatch.setattr("cotbench.baselines.training.loop._BUCKETS", 3)
+    monkeypatch.setattr("cotbench.baselines.training.loop._STEPS_A_BUCKET", 1)
+    expected, _ = fit(new_model("9 heads"), tmp_path / "cpu", device="cpu")
+    found, trainer = fit(new_model("9 heads"), tmp_path / "gpu", gradient_checkpointing=checkpointing)
+    assert len(found) == 3 and found == pytest.approx(expected, abs=2e-3)
+    assert isinstance(trainer._losses, TreeLosses) and len(trainer._losses.buckets) > 1, "it did not fall back"
+
+
+def test_a_step_does_not_wait_for_the_gpu(tmp_path: Path) -> None:
+    """Not once, however many passes it has, from the second step on: the first one compiles."""
+    waits: list[list[str]] = []
+
+    class Watch(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.caught = warnings.catch_warnings(record=True)
+            self.found = self.caught.__enter__()
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            torch.cuda.set_sync_debug_mode("default")
+            self.caught.__exit__(None, None, None)
+            places = [
+                f"{one.filename}:{one.lineno}" for one in self.found if "synchronizing CUDA operation" in str(one.message)
+            ]
+            waits.append(places)
+
+    try:
+        _, trainer = fit(new_model("size 128"), tmp_path, callback=Watch, dtype="auto", logging_steps=3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert isinstance(trainer._losses, TreeLosses) and trainer._losses.buckets
+    assert waits[1:] == [[], []]
 
 
 @pytest.mark.parametrize("lora", [True, False])

@@ -10,21 +10,22 @@ weights, AdamW. A token *counts* if the loss is taken over it: the same tokens f
 - plain: transformers' model on packed rows, causal over the whole row (as TRL without FlashAttention), logits everywhere.
 - profile: where the time of a step of ours goes. variants: other ways to compile, forward and backward alone.
 
-Every part has its own time limit and fails by itself. With `--tiny` everything is small and runs on a CPU, to try the script.
+Every part has its own time limit and fails by itself. FOLDER gets `train_figures.jsonl`, a part's figures and the card's name a
+line, and `train_profile.txt`. With `--tiny` everything is small and runs on a CPU, to try the script.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from cotbench.baselines.training.options import TrainingOptions
 from cotbench.baselines.training.tree_attention import compile_layers, uncompile_layers
 from cotbench.baselines.training.tree_row import padded
 from tests import tiny_models
+from tests.gpu.figure_file import FigureFile, card
 from tests.gpu.training_data import episodes, steps_of
 
 PARTS = {"trees": 0.25, "decisions": 0.3, "trl": 0.4, "plain": 0.3, "profile": 0.3, "variants": 1.0}
@@ -52,11 +54,18 @@ _STEPS = 8
 
 @dataclass
 class Bench:
-    """What all parts share."""
+    """What all parts share.
+
+    Attributes:
+        out: the folder of what comes back.
+        scratch: a folder of what does not: checkpoints.
+        end: when the time is over.
+    """
 
     tiny: bool
     device: torch.device
     out: Path
+    scratch: Path
     end: float
 
     @property
@@ -106,8 +115,7 @@ class Bench:
         """Print a figure, and write it down."""
         rounded = {name: round(one, 4) if isinstance(one, float) else one for name, one in figures.items()}
         print(f"{part}: " + ", ".join(f"{name} {one}" for name, one in rounded.items()), flush=True)
-        with (self.out / "train_figures.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"part": part, **rounded}) + "\n")
+        FigureFile(self.out / "train_figures.jsonl", card()).write({"part": part, **rounded})
 
     def wait(self) -> float:
         if self.device.type == "cuda":
@@ -138,7 +146,7 @@ def ours(bench: Bench, unit: str, deadline: float) -> None:
     assert isinstance(trainable.losses, TreeLosses), trainable.description
     dataset = bench.dataset(made, unit)
     options = TrainingOptions(learning_rate=1e-5, logging_steps=2)
-    args = loop.trainer_arguments(options, bench.out / unit, trainable.model)
+    args = loop.trainer_arguments(options, bench.scratch / unit, trainable.model)
     begun = bench.wait()
     loop._BUCKETS, loop._STEPS_A_BUCKET = 2, 1  # As in a long training, but for the time that compiling takes.
     trainer = loop.fit(trainable, dataset, args, {}, (), _until(deadline))
@@ -185,6 +193,9 @@ def _decision_rows(made: Any, length: int, count: int) -> list[tuple[list[int], 
 
 
 def with_trl(bench: Bench, deadline: float) -> None:
+    if missing := [name for name in ("trl", "datasets", "pyarrow") if find_spec(name) is None]:
+        bench.say("trl packed", left_out=f"{', '.join(missing)} not installed")
+        return
     import datasets
     from trl import SFTConfig, SFTTrainer
 
@@ -198,7 +209,7 @@ def with_trl(bench: Bench, deadline: float) -> None:
     ]
     seen: list[tuple[float, int, int]] = []
     args = SFTConfig(
-        output_dir=str(bench.out / "trl"),
+        output_dir=str(bench.scratch / "trl"),
         max_steps=40,
         per_device_train_batch_size=max(1, bench.tokens // length // 2),
         gradient_accumulation_steps=2 if bench.tiny else 12,
@@ -422,13 +433,16 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         _stand_in_for_a_gpu()
-    out = given.out or Path(tempfile.mkdtemp())
-    out.mkdir(parents=True, exist_ok=True)
-    bench = Bench(given.tiny, device, out, begun + given.seconds)
-    card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    bench.say(
-        "machine", card=card, torch=torch.__version__, transformers=transformers.__version__, python=sys.version.split()[0]
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        out = given.out or Path(scratch)
+        out.mkdir(parents=True, exist_ok=True)
+        _measure(Bench(given.tiny, device, out, Path(scratch), begun + given.seconds), given.only.split(","))
+
+
+def _measure(bench: Bench, only: Sequence[str]) -> None:
+    """Do the parts one after the other, each in its share of the time that is left."""
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "python": sys.version.split()[0]}
+    bench.say("machine", card=card(), **versions)
     todo: dict[str, Callable[[Bench, float], None]] = {
         "trees": lambda bench, deadline: ours(bench, "episode", deadline),
         "decisions": lambda bench, deadline: ours(bench, "decision", deadline),
@@ -438,18 +452,18 @@ def main() -> None:
         "variants": variants,
     }
     for name, share in PARTS.items():
-        if name not in given.only.split(","):
+        if name not in only:
             continue
         now = time.perf_counter()
         left = bench.end - now
-        if left < (0 if given.tiny else 8):
+        if left < (0 if bench.tiny else 8):
             print(f"{name}: left out, {left:.0f} s are left", flush=True)
             continue
         try:
             todo[name](bench, now + share * left)
         except Exception:
             _report(name)
-        if device.type == "cuda":
+        if bench.device.type == "cuda":
             torch.cuda.empty_cache()
             bench.memory()
         print(f"  ({name} took {time.perf_counter() - now:.1f} s)", flush=True)

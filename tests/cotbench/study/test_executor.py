@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from cotbench.api import study
+from cotbench.api.study import usual_jobs
 from cotbench.study import local_executor
 from cotbench.study.config import parse_study
 from cotbench.study.executor import Executor, Finished, Job
@@ -77,11 +80,15 @@ def test_two_executors_give_the_same_numbers(tmp_path: Path) -> None:
 
 
 WORKER = """
-import json, os, sys
+import json, os, signal, sys, time
 for line in sys.stdin:
     job = json.loads(line)
     if job["arguments"] == ["die"]:
         sys.exit("no room for the model")
+    if job["arguments"] == ["compile"]:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        open(job["log"], "w").close()
+        time.sleep(60)
     open(job["log"], "w").write(os.environ.get("CUDA_VISIBLE_DEVICES", "any") + " " + os.environ["OMP_NUM_THREADS"])
     print(int(job["arguments"][0]), flush=True)
 """
@@ -131,6 +138,36 @@ def test_a_process_that_dies_says_why_and_its_slot_is_used_again(script: Path, t
         assert _finished(executor, 1)["next"].exit_code == 0
     finally:
         executor.close()
+
+
+def test_processes_that_do_not_end_cost_the_same_time_together(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that compiles hears no signal; who ends a study waits once, not once a process, and nothing stays."""
+    monkeypatch.setattr(local_executor, "_PATIENCE", 2.0)
+    executor, logs = LocalExecutor(4, threads=1), [tmp_path / f"{number}.log" for number in range(4)]
+    for log, slot in zip(logs, list(executor.free_slots()), strict=True):
+        executor.submit(Job(log.name, ("compile",), log), slot)
+    until = time.monotonic() + 60
+    while not all(log.exists() for log in logs) and time.monotonic() < until:
+        time.sleep(0.05)
+    processes, begun = list(executor._processes.values()), time.monotonic()
+    executor.cancel()
+    executor.close()
+    assert 2.0 <= time.monotonic() - begun < 5.0, "four times two seconds, one after the other, are eight"
+    assert [process.poll() for process in processes] == [-signal.SIGKILL] * 4
+
+
+@pytest.mark.parametrize(
+    ("threads", "gpus", "jobs"),
+    [(1, 0, 16), (4, 0, 4), (None, 0, 1), (None, 2, 2), (1, 1, 4), (1, 2, 8), (8, 1, 2)],
+)
+def test_a_gpu_gets_a_few_small_stages(threads: int | None, gpus: int, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen cores do not mean sixteen models on one GPU."""
+    monkeypatch.setattr(study, "cores", lambda: 16)
+    monkeypatch.setattr(study, "_gpus", lambda: gpus)
+    config = parse_study(STUDY, "untrained").model_copy(update={"threads": threads})
+    assert usual_jobs(config) == jobs
 
 
 def test_why_a_stage_failed(tmp_path: Path) -> None:

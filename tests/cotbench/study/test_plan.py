@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cotbench.cli import run_cli
+from cotbench.study import cost
 from cotbench.study.config import StudyConfig, parse_study, read_study
 from cotbench.study.plan import StudyPlan, make_study_plan
 
@@ -189,6 +190,27 @@ def test_small_trains_a_pretrained_model_twice_an_arm_and_plays_at_the_end() -> 
         " ".join(stage.command) for stage in plan.of_kind("train") if stage.place.arm == "sft+" and stage.place.seed == 0
     }
     assert all(f"--option {option}" in masked for option in ("mask_fraction=0.3", 'unit="episode"', "lora_rank=8"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "cores", "gpu"),
+    [
+        ({}, (14, 18), (3, 5)),
+        ({"seeds": [0]}, (7, 9.5), (1, 3)),
+        ({"traces": {"episodes": 1500}, "train": {"epochs": 2.0}}, (45, 65), (6, 8)),
+    ],
+)
+def test_small_takes_as_long_as_its_file_says(
+    changed: dict[str, Any], cores: tuple[float, float], gpu: tuple[float, float]
+) -> None:
+    """By the estimate of a dry run: hours of two cores, minutes of one GPU."""
+    settings = read_study("small").model_dump()
+    for name, value in changed.items():
+        settings[name] = settings[name] | value if isinstance(value, dict) else value
+    stages = make_study_plan(StudyConfig.model_validate(settings)).stages
+    work = [cost.flops(stage.place.model or "", stage.tokens, stage.trained) or 0.0 for stage in stages]
+    assert cores[0] < sum(cost.seconds(one, cost.CPU_FLOPS) for one in work) / 2 / 3600 < cores[1]
+    assert gpu[0] < sum(cost.seconds(one, 4e13) for one in work) / 60 < gpu[1] + 0.5
 
 
 def test_the_first_stages_of_a_plan_use_none_of_the_others() -> None:

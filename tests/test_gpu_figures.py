@@ -1,0 +1,174 @@
+"""What the figures of a GPU are made of, checked on a CPU: what is compared is compared, and what is timed is what is meant."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.conftest import needs_hf
+
+pytestmark = needs_hf
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Of a kernel."""
+
+    warps: int
+    stages: int
+
+
+def _kernel(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """Put a kernel in the place of Triton's, which no CPU has: right, but for a factor."""
+    from cotbench.agents.hf.batched_attention import gather_attention
+
+    module: Any = ModuleType("cotbench.agents.hf.triton_attention")
+    module.Launch = Launch
+    module.paged_attention = lambda *given: factor * gather_attention(*given[:5])
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def _varlen(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """Put torch's attention over block tables in the place of that which this torch may not have."""
+    import torch
+    from torch.nn.attention import varlen
+
+    from tests.gpu.attention_variants import plain_attention
+
+    def varlen_attn(
+        q: Any, k: Any, v: Any, rows: Any, starts: Any, longest: int, held: int, *, block_table: Any, seqused_k: Any, **_: Any
+    ) -> Any:
+        parts = []
+        for number, (table, used) in enumerate(zip(block_table, seqused_k, strict=True)):
+            keys, values = (some[table.long()].flatten(0, 1)[: int(used)] for some in (k, v))
+            parts.append(plain_attention(q[rows[number] : rows[number + 1]], keys, values))
+        return (factor * torch.cat(parts)).to(q.dtype)
+
+    monkeypatch.setattr(varlen, "varlen_attn", varlen_attn)
+
+
+@pytest.mark.parametrize(("part", "fake"), [("prefill", _kernel), ("varlen", _varlen)])
+@pytest.mark.parametrize(("factor", "wrong"), [(1.0, False), (1.05, True)])
+def test_a_variant_that_is_wrong_everywhere_is_found(
+    part: str,
+    fake: Callable[[pytest.MonkeyPatch, float], None],
+    factor: float,
+    wrong: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A kernel that is compared with itself is always right."""
+    fake(monkeypatch, factor)
+    out = tmp_path / "figures.jsonl"
+    monkeypatch.setattr(sys, "argv", ["attention_variants.py", "--tiny", "--only", part, "--out", str(out)])
+    from tests.gpu import attention_variants
+
+    attention_variants.main()
+    printed = capsys.readouterr().out
+    assert ("WRONG" in printed) == wrong and "FAILED" not in printed, printed
+    figures = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert {figure["card"] for figure in figures} == {"CPU"}
+    errors = [figure["error"] for figure in figures if "error" in figure]
+    assert errors and all((error > 0.04) == wrong for error in errors), errors
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[Any, Any]:
+    import torch
+
+    from tests.benchmarks.gpu_engines import WORDS
+    from tests.gpu.shapes import SHAPES, random_model, sized_tokenizer
+
+    return random_model(SHAPES["tiny"], "cpu", torch.float32), sized_tokenizer(SHAPES["tiny"].vocabulary, [" ".join(WORDS)])
+
+
+def _workload(episodes: int = 2) -> Any:
+    from tests.benchmarks.gpu_engines import Workload
+
+    return Workload(
+        episodes, turns=4, windows=((3, 4), (1, 2)), trace=(3, 5), action=(2, 3), observation=(6, 10), computed=(2, 8)
+    )
+
+
+def test_graphs_outlive_what_is_played(tiny: tuple[Any, Any]) -> None:
+    """Turn 1 begins without anything held, and no turn makes the pool grow: either would drop the graphs."""
+    from cotbench.prompting.elicitation import MODES
+    from tests.benchmarks.gpu_engines import Leg, Ours
+
+    ours = Ours(*tiny, _workload(4), 0.002)
+    try:
+        assert ours.agent.describe()["batched_attention"].startswith("gather"), "on a CPU too, not each sequence by itself"
+        captured: Any = object()
+        ours._runner._graphs[captured] = captured
+        free, version = len(ours.pool._free), ours.pool.version
+        ours.play((3, 4), MODES, Leg())
+        assert len(ours.pool._free) < free
+        ours.prime(0)
+        assert len(ours.pool._free) == free
+        leg = Leg()
+        ours.play((1, 2), MODES, leg)
+        assert leg.prefilled > 0 and ours.pool.version == version and captured in ours._runner._graphs
+        ours.agent.clear_cache()  # As after a play that was cut.
+        ours.prime(1)
+        version = ours.pool.version
+        ours.play((2, 3, 4), MODES, leg)
+        assert ours.pool.version == version
+    finally:
+        ours._runner._graphs.clear()
+        ours.close()
+
+
+def test_the_others_never_have_our_attention(tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where our agent fails while it is being made, as when there is no memory for its cache."""
+    from cotbench.agents.hf.attention import ATTENTION
+    from cotbench.agents.hf.block_pool import BlockPool
+    from tests.benchmarks.gpu_engines import Generate, Ours
+
+    def no_memory(*_: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BlockPool, "take", no_memory)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            Ours(*tiny, _workload(), 0.002)
+    assert tiny[0].config._attn_implementation != ATTENTION
+    tiny[0].set_attn_implementation(ATTENTION)
+    Generate(*tiny, _workload())
+    assert tiny[0].config._attn_implementation == "sdpa"
+
+
+def test_what_generate_does_first_is_not_counted(tiny: tuple[Any, Any]) -> None:
+    """The first play pays for memory and kernels: counted as the short one it made a step cheap, or free."""
+    from tests.benchmarks.gpu_engines import Generate
+
+    work = _workload()
+    engine, times = Generate(*tiny, work), iter([100.0, 1.0, 4.0, 200.0, 2.0, 2.0])
+    requests = [
+        [work.request(engine.chat, work.query(episode, 3, mode))[1] for episode in range(2)] for mode in ("prompt", "cot")
+    ]
+    prompt, cot = (max(0, max(some) - 8) for some in requests)
+    assert cot > 0
+    # A step of the first mode takes half a second, of the second nothing.
+    assert engine.measure(range(3, 5), lambda _: next(times)) == pytest.approx(2 * (4.0 + prompt * 0.5 + 2.0))
+    assert not list(times)
+
+
+def test_what_there_is_no_time_for_is_named() -> None:
+    from tests.benchmarks.bench_gpu import NEEDED, choose
+
+    windows = ((14, 15), (1, 2), (29, 30))
+    shapes = list(NEEDED)
+    assert shapes[0] == "4B"
+    for seconds, some, many in ((60, ["4B"], 1), (190, ["4B"], 2), (225, ["4B", "0.6B"], 1), (2000, shapes, 3)):
+        found, played, left_out = choose(shapes, windows, seconds)
+        assert (found, len(played)) == (some, many) and played == list(windows[:many])
+        assert len(left_out) == len(shapes) - len(found) + len(windows) - len(played)
+    assert choose(shapes, windows, 60)[2][0] == "0.6B (needs some 90 s)"
