@@ -5,7 +5,7 @@ the tables, the sentences and the tests of a report take their numbers from here
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from cotbench.prompting.elicitation import MODES, Mode
 from cotbench.stats.trend import CheckpointSeries, Level, independent_difference, trend
@@ -152,6 +152,21 @@ def _side_by_side(tables: Sequence[Sequence[Sequence[Sequence[float]]]]) -> list
 
 def _levels(scope: Scope, series: CheckpointSeries | None) -> SeriesLevels | None:
     return None if series is None else series_levels(series, margin=scope.data.config.margin)
+
+
+def cot_level(scope: Scope, cell: StudyCell, quantity: Literal["CoT alignment", "CoT success"]) -> float | None:
+    """Return an arm's mean at the end of its training; None where it was not measured.
+
+    Args:
+        scope: one model in one environment.
+        cell: arm and split.
+        quantity: of CoT mode.
+    """
+    if quantity == "CoT alignment":
+        levels = alignment_levels(scope, cell, "cot")
+        return None if levels is None else levels.estimates[-1].mean
+    series = run_series(scope.data, cell, success("cot"))
+    return None if series is None else final_success(series).estimate.mean
 
 
 def arm_differences(scope: Scope, arm: str, baseline: str, split: str) -> list[Level | None]:

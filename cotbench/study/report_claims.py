@@ -20,6 +20,7 @@ from cotbench.study.measures import (
     conflict_levels,
     conflict_splits,
     consistency_levels,
+    cot_level,
     gap_levels,
     success_gap_levels,
 )
@@ -29,7 +30,7 @@ from cotbench.study.series import SeriesLevels
 ClaimVerdict = Literal["supported", "contradicted", "cannot tell"]
 
 _NOT_MEASURED = "not measured"
-_OUTCOMES: tuple[Quantity, ...] = ("CoT alignment", "CoT success")
+_OUTCOMES: tuple[Literal["CoT alignment", "CoT success"], ...] = ("CoT alignment", "CoT success")
 _MORE: dict[Finding, ClaimVerdict] = {
     "rises": "supported",
     "falls": "contradicted",
@@ -115,9 +116,9 @@ def claims_table(scopes: Sequence[Scope]) -> Table | None:
     caption = (
         f"Arm {scopes[0].main}, on {scopes[0].headline} unless stated otherwise; 95 % intervals over {over}. Supported and "
         "contradicted are tests at 5 %, corrected together (Holm); flat and no loss are equivalence and non-inferiority tests "
-        f"with a margin of {config.margin:g} that was set beforehand; a flat gap is also contradicted where a checkpoint "
-        "differs from the first one (corrected over the checkpoints). Detectable: the true difference that is found with a "
-        "power of 80 %. "
+        f"with a margin of {config.margin:g} that was set beforehand (where there is no more than that to lose, no loss could "
+        "be seen: cannot tell); a flat gap is also contradicted where a checkpoint differs from the first one (corrected over "
+        "the checkpoints). Detectable: the true difference that is found with a power of 80 %. "
         "The claims are those of arXiv:2606.26935, as its public summaries give them."
     )
     columns = ("claim of the paper", "here", "verdict", "difference", "detectable")
@@ -169,7 +170,8 @@ def _of_masks(scope: Scope) -> Iterator[Claim]:
                 test = _find(scope, named, arm, measured, baseline)
                 yield _more(f"masking actions helps out of domain ({arm}, {what})", test, here)
             test = _find(scope, scope.headline, arm, measured, baseline)
-            yield _no_loss(scope, f"... and costs nothing in domain ({arm}, {what})", test, here)
+            level = cot_level(scope, scope.cell(baseline, scope.headline), measured)
+            yield _no_loss(scope, f"... and costs nothing in domain ({arm}, {what})", test, here, level)
 
 
 def _find(scope: Scope, split: str, arm: str, quantity: Quantity, against: str | None) -> Comparison | None:
@@ -198,13 +200,24 @@ def _stays(scope: Scope, text: str, quantity: Quantity, levels: SeriesLevels | N
     return Claim(text, here, _STAYS[finding_of(test, levels.trend.flat_all[levels.trend.over])], test)
 
 
-def _no_loss(scope: Scope, text: str, test: Comparison | None, here: str) -> Claim:
-    """Return a claim that an arm does not lose more than the study's margin, with its verdict (a test of non-inferiority)."""
+def _no_loss(scope: Scope, text: str, test: Comparison | None, here: str, level: float | None) -> Claim:
+    """Return a claim that an arm does not lose more than the study's margin, with its verdict (a test of non-inferiority).
+
+    Args:
+        scope: one model in one environment.
+        text: the claim.
+        test: of the difference; None where nothing was measured.
+        here: what was found.
+        level: of the arm that it is compared with; where that is no more than the margin, less than the margin is lost whatever
+            happens, which supports nothing.
+    """
     open_ = _open(text, test, here)
     if open_ is not None or test is None:
         return open_ or Claim(text, _NOT_MEASURED, "cannot tell")
     bound = _lower_bound(test, scope.data.config.margin)
     if bound is not None and bound > -scope.data.config.margin:
+        if level is not None and level <= scope.data.config.margin:
+            return Claim(text, f"{here}, which has {level:.2f} to lose", "cannot tell", test)
         return Claim(text, here, "supported", test)
     return Claim(text, here, "contradicted" if finding_of(test) == "falls" else "cannot tell", test)
 

@@ -64,6 +64,15 @@ def test_the_opposite_is_contradicted() -> None:
     assert found["training improves the CoT action"].verdict == "supported"
 
 
+@pytest.mark.parametrize(("level", "verdict"), [(0.08, "cannot tell"), (0.5, "supported")])
+def test_who_has_nothing_to_lose_shows_no_harmlessness(level: float, verdict: str) -> None:
+    claim = _made(lambda arm, share, split: (0.5, level - 0.02 * share * (arm == "sft+")))[
+        "... and costs nothing in domain (sft+, alignment)"
+    ]
+    assert claim.verdict == verdict and claim.test is not None
+    assert ("to lose" in claim.here) == (verdict == "cannot tell")
+
+
 def test_a_small_change_decides_nothing() -> None:
     found = _made(lambda arm, share, split: (0.5, 0.5 + 0.01 * share), lambda share: 0.5)
     assert found["training improves the prompt action"].verdict == "cannot tell"
