@@ -170,7 +170,7 @@ def _of_masks(scope: Scope) -> Iterator[Claim]:
                 test = _find(scope, named, arm, measured, baseline)
                 yield _more(f"masking actions helps out of domain ({arm}, {what})", test, here)
             test = _find(scope, scope.headline, arm, measured, baseline)
-            level = cot_level(scope, scope.cell(baseline, scope.headline), measured)
+            level = None if baseline is None else cot_level(scope, scope.cell(baseline, scope.headline), measured)
             yield _no_loss(scope, f"... and costs nothing in domain ({arm}, {what})", test, here, level)
 
 
