@@ -140,8 +140,8 @@ def by_path(demonstrations: Sequence[Demonstration], actions: Mapping[Place, Seq
     at_once = 1 if entry.lists_all_admissible else _STEPS_AT_ONCE
     longest = max(len(one.actions) for one in demonstrations)
     with registered_code(f"environment {entry.name}", entry.loaded_class(), EnvBugError):
-        made = entry.make(scheme="paper", split="train", max_steps=longest + 1)
-    with closing(made) as env:
+        environment = entry.make(scheme="paper", split="train", max_steps=longest + 1)
+    with closing(environment) as env:
         for (number, step), some in sorted(actions.items()):
             one = demonstrations[number]
             path = [canonical(action) for action in one.actions]

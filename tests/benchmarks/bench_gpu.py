@@ -478,8 +478,8 @@ def main() -> None:
         affordable, windows, left_out = choose(shapes, work.windows, end - time.perf_counter())
         shapes = shapes if options.shapes else affordable
         work = work if options.windows else replace(work, windows=tuple(windows))
-        asked = {*(shapes if options.shapes else ()), *(("turns",) if options.windows else ())}
-        if words := [one for one in left_out if one.split()[0] not in asked]:
+        requested = {*(shapes if options.shapes else ()), *(("turns",) if options.windows else ())}
+        if words := [one for one in left_out if one.split()[0] not in requested]:
             print(f"  left out, for want of time: {', '.join(words)}", flush=True)
     engines = [name for name in legs if name != "drafts"]
     for number, shape in enumerate(shapes if engines else []):

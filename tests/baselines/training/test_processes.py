@@ -95,8 +95,8 @@ def test_divided_weights_reach_the_weights_of_one(tmp_path: Path, options: list[
     plugin = ["--import", str(tmp_path / "sharding.py")]
     done = _train(2, *plugin, *more, "--out", str(tmp_path / "two"), cwd=tmp_path, **variables)
     assert done.returncode == 0, done.stderr
-    told = [line for line in done.stdout.splitlines() if line.startswith("DTensor")]
-    assert sorted(told) == ["DTensor 1 1"] * 2 + ["DTensor 2 0"] * 2
+    passes = [line for line in done.stdout.splitlines() if line.startswith("DTensor")]
+    assert sorted(passes) == ["DTensor 1 1"] * 2 + ["DTensor 2 0"] * 2
     seen = [json.loads((tmp_path / name / "recipe.json").read_text())["seen"] for name in ("one", "two")]
     assert seen[0] == seen[1]
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))

@@ -151,7 +151,7 @@ def test_early_stopping_keeps_the_best_on_dev(
     assert card["kept_step"] == 1 and card["step"] == 3
 
 
-def test_where_the_start_wins_most_the_best_checkpoint_is_kept(
+def test_the_best_checkpoint_is_the_model_where_the_start_wins_most(
     learners: dict[str, Path], lucky: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     successes = iter([0.5, 0.4, 0.3])

@@ -133,8 +133,8 @@ def test_every_kind_of_attention_that_the_loop_knows(tmp_path: Path, name: str) 
 
 @pytest.mark.parametrize("kind, temperature", [("llama", 0.0), ("llama", 1.0), ("gemma", 0.0), ("qwen", 0.0)])
 def test_answers_are_those_of_the_loop(tmp_path: Path, kind: str, temperature: float) -> None:
-    asked = Elicitation(trace_tokens=12, action_tokens=8, temperature=temperature)
-    queries = _queries(asked)
+    elicitation = Elicitation(trace_tokens=12, action_tokens=8, temperature=temperature)
+    queries = _queries(elicitation)
     plain = hf_agent(tmp_path, kind).decide(queries)
     assert not [decision.error for decision in plain if decision.error]
     for options in ("attn=batched&drafts=false", "attn=batched&cache_gb=0.000001")[kind != "llama" :]:
@@ -149,10 +149,10 @@ def test_answers_are_those_of_the_loop(tmp_path: Path, kind: str, temperature: f
         assert agent.describe()["batched_attention"] == "gather: a model on cpu"
 
 
-def _queries(asked: Elicitation) -> list[Query]:
-    queries = [state(turns, mode, asked, name) for turns in (1, 2) for name in "ab" for mode in ("prompt", "cot")]  # type: ignore[arg-type]
-    queries.append(state(1, "cot", asked, "a", given_trace="look"))
-    return queries + [state(2, "prompt", asked, "c", given_action=f"go to desk {number}") for number in range(3)]
+def _queries(elicitation: Elicitation) -> list[Query]:
+    queries = [state(turns, mode, elicitation, name) for turns in (1, 2) for name in "ab" for mode in ("prompt", "cot")]  # type: ignore[arg-type]
+    queries.append(state(1, "cot", elicitation, "a", given_trace="look"))
+    return queries + [state(2, "prompt", elicitation, "c", given_action=f"go to desk {number}") for number in range(3)]
 
 
 def test_each_turn_goes_on_from_the_blocks_of_the_last(tmp_path: Path) -> None:
@@ -223,10 +223,10 @@ def test_a_failing_pass_leaves_the_caches_as_they_were(models: dict[str, Any], m
 
 def test_episodes_with_long_prompts_share_a_pool_that_they_fit_into(tmp_path: Path) -> None:
     """A prompt is held once for both modes: room for it is reserved once."""
-    episodes, asked = "abcdef", Elicitation(trace_tokens=12, action_tokens=8)
+    episodes, elicitation = "abcdef", Elicitation(trace_tokens=12, action_tokens=8)
     agent = hf_agent(tmp_path, options="attn=batched&drafts=false")
     engine: Any = agent._engine
-    queries = [state(20, mode, asked, name) for name in episodes for mode in MODES]
+    queries = [state(20, mode, elicitation, name) for name in episodes for mode in MODES]
     prompt = agent.decide(queries[:1])[0].prompt_tokens
     agent.clear_cache()
     assert prompt > 6 * BLOCK
@@ -287,11 +287,11 @@ def test_what_a_block_held_before_reaches_nobody(models: dict[str, Any], left: f
 def test_numbers_that_overflow_are_an_error_of_their_own_query(tmp_path: Path, options: str, temperature: float) -> None:
     import torch
 
-    asked = Elicitation(trace_tokens=6, action_tokens=5, temperature=temperature)
+    elicitation = Elicitation(trace_tokens=6, action_tokens=5, temperature=temperature)
     task = Dialogue(Instructions("You act."), ("Your task is to: look at Z.",))
-    broken = [Query("z", "", "t", 0, mode, task, asked) for mode in MODES]
+    broken = [Query("z", "", "t", 0, mode, task, elicitation) for mode in MODES]
     broken.append(replace(broken[0], given_action="look"))
-    sound = [state(1, mode, asked, name) for name in "ab" for mode in MODES]
+    sound = [state(1, mode, elicitation, name) for name in "ab" for mode in MODES]
     agent = hf_agent(tmp_path, options=options)
     expected = agent.decide(sound)
     (number,) = agent._chat.encode("Z")
@@ -382,7 +382,7 @@ def test_a_pool_that_grows_costs_no_eager_pass(models: dict[str, Any], monkeypat
     assert again is not None and again is not graph and len(captured) == 2
 
 
-def test_layers_that_do_not_compile_are_told(
+def test_layers_that_do_not_compile_are_reported(
     models: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool = open_pool(models["llama"], 10**6)
@@ -450,8 +450,8 @@ def test_a_token_is_drawn_from_the_nucleus_whatever_reaches_the_host() -> None:
 
 
 def test_sampling_from_candidates_depends_on_query_and_seed_alone(tmp_path: Path) -> None:
-    asked = Elicitation(trace_tokens=12, action_tokens=8, temperature=1.0, top_p=0.9)
-    queries = [state(turns, "cot", asked, name, seed=turns) for turns in (1, 2) for name in "abc"]
+    elicitation = Elicitation(trace_tokens=12, action_tokens=8, temperature=1.0, top_p=0.9)
+    queries = [state(turns, "cot", elicitation, name, seed=turns) for turns in (1, 2) for name in "abc"]
     answers = []
     for order in (queries, queries[::-1]):
         agent = hf_agent(tmp_path, options="attn=batched")
