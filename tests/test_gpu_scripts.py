@@ -123,7 +123,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["60"], "SECONDS and OUT"),
         (["soon", "out"], "not soon"),
@@ -134,10 +134,10 @@ def machine(tmp_path: Path) -> Machine:
         (["60", "out", "/"], "is no load"),
     ],
 )
-def test_what_is_not_understood_is_refused_before_anything_runs(arguments: list[str], said: str, machine: Machine) -> None:
+def test_what_is_not_understood_is_refused_before_anything_runs(arguments: list[str], message: str, machine: Machine) -> None:
     """Minutes on a GPU machine are few: a typo must not run everything, or nothing."""
     refused = machine.start("run.sh", *[str(machine.out) if one == "out" else one for one in arguments])
-    assert refused.returncode == 2 and said in refused.stderr and "usage: run.sh" in refused.stderr
+    assert refused.returncode == 2 and message in refused.stderr and "usage: run.sh" in refused.stderr
     assert not machine.out.exists() and not machine.calls_file.exists()
 
 
@@ -179,9 +179,9 @@ def test_a_study_that_went_on_there_is_not_set_back(machine: Machine) -> None:
 
 
 def test_what_cannot_be_packed_is_named(machine: Machine) -> None:
-    for arguments, said in ((["--modle"], "unknown: --modle"), (["--model"], "smollm2-0.1.2-float32 is missing")):
+    for arguments, message in ((["--modle"], "unknown: --modle"), (["--model"], "smollm2-0.1.2-float32 is missing")):
         refused = machine.start("pack.sh", machine.folder / "packed", *arguments)
-        assert refused.returncode != 0 and said in refused.stderr, refused
+        assert refused.returncode != 0 and message in refused.stderr, refused
 
 
 def test_figures_come_back_and_the_study_gets_few_jobs(machine: Machine) -> None:

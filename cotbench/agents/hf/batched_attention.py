@@ -115,6 +115,6 @@ def _gather_tiles(
     weights = torch.softmax(score.to(torch.promote_types(score.dtype, torch.float32)), dim=-1)
     # A weight of 0 does not hide what another sequence left there: 0 times infinity is not 0.
     occupied = (valid & (key_position < (position + count)[:, None, None])).transpose(1, 2)[..., None]
-    finite = values[slots].masked_fill(~occupied, 0.0)
-    part = weights.to(values.dtype) @ finite.transpose(1, 2)[:, :, None]
+    occupied_values = values[slots].masked_fill(~occupied, 0.0)
+    part = weights.to(values.dtype) @ occupied_values.transpose(1, 2)[:, :, None]
     return torch.where(count[:, None] > 0, rows, query.shape[0]), part.permute(0, 3, 1, 2, 4).flatten(2, 3)

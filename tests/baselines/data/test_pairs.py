@@ -69,7 +69,7 @@ class Author:
 
 
 @pytest.fixture
-def made(some_played: list[Demonstration], some_words: Any, tmp_path: Path) -> Callable[..., PairsSummary]:
+def sample_pairs(some_played: list[Demonstration], some_words: Any, tmp_path: Path) -> Callable[..., PairsSummary]:
     """Makes pairs of the shortest game against an author."""
     shortest = min(some_played, key=lambda one: len(one.actions))
     write_jsonl(tmp_path / "t.jsonl", [shortest])
@@ -105,9 +105,11 @@ def progress(game: Demonstration, traced: list[int]) -> list[int]:
 
 
 def test_the_first_worse_sample_is_rejected(
-    made: Any, game: Demonstration, traced: list[int], progress: list[int], tmp_path: Path
+    sample_pairs: Any, game: Demonstration, traced: list[int], progress: list[int], tmp_path: Path
 ) -> None:
-    summary = made(lambda query: ["look", None, "inventory"][query.rollout - 1] if query.rollout else game.actions[query.step])
+    summary = sample_pairs(
+        lambda query: ["look", None, "inventory"][query.rollout - 1] if query.rollout else game.actions[query.step]
+    )
     pairs = read_pairs(tmp_path / "out")
     assert [pair.step for pair in pairs] == progress and summary.pairs == len(progress) > 1
     assert summary.states == len(traced)
@@ -137,33 +139,33 @@ def test_steps_to_go_are_those_of_the_environment_itself(game: Demonstration) ->
     [("own", False, "not worse"), ("broken", False, "malformed"), ("own", True, "error")],
 )
 def test_a_state_without_a_pair_is_counted_under_its_reason(
-    made: Any, game: Demonstration, choose: str, fails: bool, left_out: str
+    sample_pairs: Any, game: Demonstration, choose: str, fails: bool, left_out: str
 ) -> None:
-    summary = made(own(game) if choose == "own" else lambda query: None, fails=range(100) if fails else ())
+    summary = sample_pairs(own(game) if choose == "own" else lambda query: None, fails=range(100) if fails else ())
     assert summary.pairs == 0 and summary.left_out == {left_out: summary.states}
     assert sum(summary.samples.values()) == 4 * summary.states
 
 
-def test_what_failed_is_asked_again_and_nothing_else(made: Any, traced: list[int], tmp_path: Path) -> None:
+def test_what_failed_is_asked_again_and_nothing_else(sample_pairs: Any, traced: list[int], tmp_path: Path) -> None:
     first = traced[0]
-    assert made(lambda query: "look", fails=[first]).left_out["error"] == 1
-    asked: list[int] = []
+    assert sample_pairs(lambda query: "look", fails=[first]).left_out["error"] == 1
+    steps: list[int] = []
 
     def choose(query: Query) -> str:
-        asked.append(query.step)
+        steps.append(query.step)
         return "look"
 
-    assert "error" not in made(choose).left_out
-    assert set(asked) == {first}
+    assert "error" not in sample_pairs(choose).left_out
+    assert set(steps) == {first}
     resumed = (tmp_path / "out" / "pairs.jsonl").read_bytes()
     for file in (tmp_path / "out").iterdir():
         file.unlink()
-    made(lambda query: "look")
+    sample_pairs(lambda query: "look")
     assert (tmp_path / "out" / "pairs.jsonl").read_bytes() == resumed
 
 
 def test_a_sample_that_failed_may_be_the_worse_one(
-    made: Any, game: Demonstration, traced: list[int], progress: list[int], tmp_path: Path
+    sample_pairs: Any, game: Demonstration, traced: list[int], progress: list[int], tmp_path: Path
 ) -> None:
     first, second = progress[:2]
 
@@ -171,14 +173,14 @@ def test_a_sample_that_failed_may_be_the_worse_one(
         return "look" if query.step in (first, second) and query.rollout == 1 else game.actions[query.step]
 
     # Before the worse sample: not known which is the first. Behind it: no matter.
-    assert made(choose, fails=[(first, 0), (second, 2)]).left_out["error"] == 1
+    assert sample_pairs(choose, fails=[(first, 0), (second, 2)]).left_out["error"] == 1
     assert [pair.step for pair in read_pairs(tmp_path / "out")] == [second]
-    assert made(choose, fails=[(first, 3), (traced[-1], 0)]).pairs == 2
+    assert sample_pairs(choose, fails=[(first, 3), (traced[-1], 0)]).pairs == 2
 
 
 @pytest.mark.parametrize("takeover", ["expert", "path"])
 def test_where_the_environment_failed_the_steps_are_counted_again(
-    takeover: str, made: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    takeover: str, sample_pairs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Once at every step but the first, by an exception of the environment's own code."""
     env_class = env_entry(ENV).loaded_class()
@@ -186,63 +188,63 @@ def test_where_the_environment_failed_the_steps_are_counted_again(
         monkeypatch.setattr("cotbench.baselines.data.steps_to_go.takeover_of", lambda env: "path")
     name = "remaining_steps" if takeover == "expert" else "reset"
     whole = getattr(env_class, name)
-    asked: list[str] = []
+    calls: list[str] = []
 
     def failing(self: Any, *given: Any, **named: Any) -> Any:
-        asked.append(name)
-        if len(asked) > 3:
+        calls.append(name)
+        if len(calls) > 3:
             raise ValueError("not like this")
         return whole(self, *given, **named)
 
     with monkeypatch.context() as broken:
         broken.setattr(env_class, name, failing)
-        summary = made(lambda query: "look")
+        summary = sample_pairs(lambda query: "look")
     assert 0 < summary.left_out["error"] < summary.states
     failed = [json.loads(line) for line in (tmp_path / "out" / STATES).read_text().splitlines()]
     assert any("not like this" in (row["error"] or "") for row in failed)
-    assert "error" not in made(lambda query: "look").left_out
+    assert "error" not in sample_pairs(lambda query: "look").left_out
     resumed = (tmp_path / "out" / "pairs.jsonl").read_bytes()
     for file in (tmp_path / "out").iterdir():
         file.unlink()
-    made(lambda query: "look")
+    sample_pairs(lambda query: "look")
     assert (tmp_path / "out" / "pairs.jsonl").read_bytes() == resumed
 
 
 def test_an_environment_that_cannot_be_played_is_said_before_anything_is_sampled(
-    made: Any, game: Demonstration, monkeypatch: pytest.MonkeyPatch
+    sample_pairs: Any, game: Demonstration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(self: Any, **_: Any) -> Any:
         raise MissingDataError("no games here: cotbench data fetch")
 
     monkeypatch.setattr(env_entry(ENV).loaded_class(), "reset", missing)
     with pytest.raises(MissingDataError, match="no games here"):
-        made(lambda query: pytest.fail("a model was asked"))
+        sample_pairs(lambda query: pytest.fail("a model was asked"))
 
 
-def test_the_advice_depends_on_why_there_are_no_pairs(made: Any, game: Demonstration) -> None:
-    assert "sample more answers" in made(own(game)).advice
-    summary = made(own(game))
+def test_the_advice_depends_on_why_there_are_no_pairs(sample_pairs: Any, game: Demonstration) -> None:
+    assert "sample more answers" in sample_pairs(own(game)).advice
+    summary = sample_pairs(own(game))
     for reason, word in (("unknown", "nothing is known"), ("malformed", "malformed"), ("error", "--resume")):
         assert word in summary.model_copy(update={"left_out": {reason: 2, "not worse": 1}}).advice
 
 
-def test_killed_and_resumed_the_pairs_are_the_same(made: Any, tmp_path: Path) -> None:
-    made(lambda query: "look")
+def test_killed_and_resumed_the_pairs_are_the_same(sample_pairs: Any, tmp_path: Path) -> None:
+    sample_pairs(lambda query: "look")
     out = tmp_path / "out"
     whole = (out / "pairs.jsonl").read_bytes(), (out / "pairs.json").read_bytes()
     lines = (out / STATES).read_bytes().splitlines(keepends=True)
     (out / STATES).write_bytes(b"".join(lines[:2]) + lines[2][:20])
     for name in ("pairs.jsonl", "pairs.json"):
         (out / name).unlink()
-    made(lambda query: "look")
+    sample_pairs(lambda query: "look")
     assert ((out / "pairs.jsonl").read_bytes(), (out / "pairs.json").read_bytes()) == whole
 
 
-def test_fewer_states_are_a_subset(made: Any, tmp_path: Path) -> None:
+def test_fewer_states_are_a_subset(sample_pairs: Any, tmp_path: Path) -> None:
     def drawn(states: int | None) -> set[int]:
         for file in (tmp_path / "out").glob("*"):
             file.unlink()
-        made(lambda query: "look", states=states)
+        sample_pairs(lambda query: "look", states=states)
         return {json.loads(line)["step"] for line in (tmp_path / "out" / STATES).read_text().splitlines()}
 
     assert drawn(2) < drawn(3) < drawn(None)
@@ -310,8 +312,8 @@ def test_data_of_no_environment_are_refused(some_played: list[Demonstration], tm
         make_pairs_plan(PairsConfig(agent="hf:x", data=(str(tmp_path / "t.jsonl"),)))
 
 
-def test_the_folder_says_what_it_was_made_with(made: Any, tmp_path: Path) -> None:
-    summary = made(lambda query: "look")
+def test_the_folder_says_what_it_was_made_with(sample_pairs: Any, tmp_path: Path) -> None:
+    summary = sample_pairs(lambda query: "look")
     begun = json.loads((tmp_path / "out" / "sampling.json").read_text())
     assert begun["config"]["samples"] == 4 and begun["identity"]["seed"] == 0
     assert summary == PairsSummary.model_validate_json((tmp_path / "out" / "pairs.json").read_text())

@@ -281,22 +281,23 @@ def test_an_output_that_cannot_be_read_is_an_error_of_its_request(monkeypatch: p
         messages.put((number, {"prompt": [5]}))
 
     class Engine:
-        asked: ClassVar[list[str]] = []
+        requests: ClassVar[list[str]] = []
 
         def has_unfinished_requests(self) -> bool:
-            return bool(self.asked)
+            return bool(self.requests)
 
         def add_request(self, number: str, *_: Any) -> None:
-            self.asked.append(number)
+            self.requests.append(number)
 
         def step(self) -> list[Any]:
             messages.put(None)
             more = {"finished": True, "prompt_token_ids": [5], "prompt_logprobs": None, "num_cached_tokens": 0}
-            made = [
-                SimpleNamespace(request_id=number, outputs=[answer] if number == "2" else [], **more) for number in self.asked
+            outputs = [
+                SimpleNamespace(request_id=number, outputs=[answer] if number == "2" else [], **more)
+                for number in self.requests
             ]
-            self.asked.clear()
-            return made
+            self.requests.clear()
+            return outputs
 
     sent: list[Any] = []
     monkeypatch.setattr(
