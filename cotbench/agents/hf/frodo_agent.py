@@ -76,10 +76,10 @@ class FrodoAgent:
         both = HFAgent(writer, **shared), HFAgent(answerer, **shared)
         free = None if cache_gb is not None else _free_gpu_gb(both[1])
         if free is not None:
-            # Each engine was made with a share of what was free before the other one's weights and caches were there.
+            # Each engine has a share of what was free before the other one's weights and caches were there.
             for agent in both:
                 if isinstance(agent._engine, Engine):
-                    agent._engine = agent._batching_engine(attn, free * _GPU_SHARE, drafts)
+                    agent._engine.limit_caches(int(free * _GPU_SHARE * 10**9))
         self._open(*both, f"frodo:{models}")
 
     @classmethod
