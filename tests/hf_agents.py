@@ -38,7 +38,9 @@ def reference(agent: HFAgent) -> Any:
             from cotbench.agents.hf.bundled import smollm2_folder
 
             folder = smollm2_folder()
-        agent._test_reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()  # type: ignore[attr-defined]
+        agent._test_reference = AutoModelForCausalLM.from_pretrained(  # type: ignore[attr-defined]
+            folder, dtype=torch.float32, attn_implementation=agent._own_attention
+        ).eval()
     return agent._test_reference  # type: ignore[attr-defined]
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from cotbench.agents import make_agent
 from cotbench.agents.hf.agent import HFAgent
-from cotbench.agents.hf.attention import TokenSpan
 from cotbench.agents.hf.pass_runner import PassRunner
 from cotbench.envs.registry import Instructions
 from cotbench.prompting.dialogue import Dialogue
@@ -18,6 +17,7 @@ from cotbench.prompting.query import Decision, Query
 from tests import tiny_models
 from tests.gpu.shapes import SHAPES, random_model, sized_tokenizer
 from tests.hf_agents import state
+from tests.kernel_cases import BOUNDS, CASES, KernelCase, check_kernel
 
 ASKED = Elicitation(trace_tokens=24, action_tokens=8)
 KINDS = ("llama", "qwen", "gemma2", "mistral")
@@ -196,48 +196,7 @@ def _differing(agent: HFAgent, device: Any, compiled: bool, episodes: int = 12) 
     return total, sorted(apart)
 
 
-@pytest.mark.parametrize(
-    "size, query, key, softcap, window",
-    [(64, 6, 2, None, None), (80, 4, 4, 30.0, None), (128, 8, 2, None, 100), (256, 4, 1, None, None), (16, 4, 2, 20.0, 70)],
-)
-@pytest.mark.parametrize("dtype, bound", [("float32", 1e-5), ("bfloat16", 1e-2), ("float16", 2e-3)])
-def test_the_kernel_computes_what_float64_does(
-    cuda: Any, dtype: str, bound: float, size: int, query: int, key: int, softcap: float | None, window: int | None
-) -> None:
-    import torch
-
-    from cotbench.agents.hf.batched_attention import AttentionRule, gather_attention
-    from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, count_tiles, pack_pass, tile_rows_for
-    from cotbench.agents.hf.block_pool import BlockPool, LayerShape, PagedCache
-    from cotbench.agents.hf.triton_attention import paged_attention, write_blocks
-
-    pool = BlockPool({0: LayerShape(key, size, size)}, getattr(torch, dtype), cuda, 10**7)
-    pool.give_back(pool.take(10))
-    for part in pool.layer(0):
-        part.fill_(float("nan"))  # As numbers of another sequence that overflowed, in blocks that are free again.
-    torch.manual_seed(size)
-    lane, short, own, other = (PagedCache(pool) for _ in range(4))
-    rule = AttentionRule(size**-0.5, softcap, window)
-    passes = (
-        [TokenSpan([1] * 150, lane), TokenSpan([1] * 9, own, lane, 150), TokenSpan([1] * 70, short)],
-        [TokenSpan([1], own, lane), TokenSpan([1], short), TokenSpan([1] * 3, other, lane)],
-    )
-    for spans, splits in zip(passes, (1, 4), strict=True):
-        tile_rows = tile_rows_for(max(len(span.ids) for span in spans), query // key, pool.dtype.itemsize)
-        count = sum(len(span.ids) for span in spans)
-        shape = PassShape(count + 3, 1, count_tiles(spans, tile_rows) + 2, tile_rows)
-        packed, longest = pack_pass(spans, shape)
-        meta = BatchedPass(pool, shape, torch.from_numpy(packed).to(cuda), longest, splits)
-        rows = torch.randn(count + 3, query, size, device=cuda).to(pool.dtype)
-        keys, values = (torch.randn(key, count + 3, size, device=cuda).to(pool.dtype).transpose(0, 1) for _ in range(2))
-        layer = pool.layer(0)
-        write_blocks(keys, values, layer, meta.slots)
-        assert all(
-            torch.equal(part[meta.slots[:count].long()], new[:count]) for part, new in zip(layer, (keys, values), strict=True)
-        )
-        sound = [torch.nan_to_num(part.double(), nan=0.0) for part in layer]
-        expected = gather_attention(rows.double(), *sound, meta, rule)[:count]
-        found = paged_attention(rows, *layer, meta, rule)[:count].double()
-        assert (found - expected).norm() <= bound * expected.norm()
-        for span in spans:
-            span.cache.length += len(span.ids)
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("dtype", BOUNDS)
+def test_the_kernel_computes_what_float64_does(cuda: Any, dtype: str, case: KernelCase) -> None:
+    check_kernel(cuda, dtype, case)

@@ -20,10 +20,10 @@ TILE_FIELDS = 6
 """Numbers that describe a tile: first row, rows, position of the first row, prefix length, and where in the block table the
 blocks of the prefix and its own begin."""
 
-_WARP_ROWS = 16
-"""Rows of the smallest matrix product of a tensor core."""
+WARP_ROWS, WARP_GROUP_ROWS = 16, 64
+"""Rows of the smallest matrix product of a tensor core, and of that of a warp group."""
 
-_TENSOR_CORE_BYTES = 2
+TENSOR_CORE_BYTES = 2
 """Numbers of so many bytes go through tensor cores."""
 
 _PROGRAMS, _MOST_SPLITS = 512, 32
@@ -118,8 +118,9 @@ def tile_rows_for(longest: int, group: int, itemsize: int) -> int:
         group: query heads that share a key head; a product has so many rows for each row of a tile.
         itemsize: bytes of a number; float32 has no tensor core, and more rows do not fit into the registers.
     """
-    rows = _WARP_ROWS if longest * group <= 2 * _WARP_ROWS or itemsize > _TENSOR_CORE_BYTES else 4 * _WARP_ROWS
-    return max(1, rows // group)
+    padded = 1 << (group - 1).bit_length()  # As the kernel folds them.
+    small = longest * group <= 2 * WARP_ROWS or itemsize > TENSOR_CORE_BYTES
+    return max(1, (WARP_ROWS if small else WARP_GROUP_ROWS) // padded)
 
 
 def split_count(tiles: int, pool: BlockPool) -> int:

@@ -68,7 +68,7 @@ def load_causal_model(source: str, revision: str | None = None, *, attn: str | N
         options: further arguments of transformers' `from_pretrained`.
 
     Raises:
-        AgentError: the model, or its attention, needs code of its own.
+        AgentError: the model, or its attention, needs code of its own; or the attention cannot compute this model.
         Exception: whatever transformers raises where it cannot be loaded.
     """
     from transformers import AutoModelForCausalLM
@@ -78,12 +78,30 @@ def load_causal_model(source: str, revision: str | None = None, *, attn: str | N
     for kernel in [attn] if "gguf_file" in options else [attn, *_attentions(_raw_config(source, revision))]:
         if kernel is not None and "/" in kernel:
             raise AgentError(f"{source}: attention {kernel!r} is code from a repository, which cotbench never runs: ?attn=sdpa")
-    return _without_code(
+    model = _without_code(
         source,
         lambda: AutoModelForCausalLM.from_pretrained(
             source, trust_remote_code=False, use_safetensors=True, **_revision(revision), **options
         ),
     )
+    _keep_softcap(model, source, attn)
+    return model
+
+
+def _keep_softcap(model: Any, source: str, attn: str | None) -> None:
+    """Give a model whose attention scores have a soft cap (Gemma 2) an attention that computes it.
+
+    Before 5.21 transformers chose `sdpa` for such models, which leaves the soft cap out without a word.
+
+    Raises:
+        AgentError: `sdpa` was asked for.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None) is None or config._attn_implementation != "sdpa":
+        return
+    if attn == "sdpa":
+        raise AgentError(f"{source}: attn=sdpa leaves out the soft cap of this model's attention scores: ?attn=eager")
+    model.set_attn_implementation("eager")
 
 
 def load_adapter(model: Any, source: str) -> Any:

@@ -13,16 +13,23 @@ second kernel merges the parts (Flash-Decoding). Imported only where triton is i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import triton
 import triton.language as tl
 
 from cotbench.agents.hf.batched_attention import AttentionRule
-from cotbench.agents.hf.batched_pass import BatchedPass
+from cotbench.agents.hf.batched_pass import TENSOR_CORE_BYTES, WARP_GROUP_ROWS, WARP_ROWS, BatchedPass
 from cotbench.agents.hf.kv_cache import BLOCK
 
-_LOG2E = 1.4426950408889634
+_WARP_GROUP_CARDS = (9, 10)
+"""Compute capabilities (major) whose warp groups multiply."""
+
+_MOST_STAGES = 5
+
+_SHARED_SLACK = 1024
+"""Bytes of shared memory for what is small: padding, barriers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +40,60 @@ class Launch:
     stages: int
 
 
-def default_launch(rows: int, size: int, itemsize: int) -> Launch:
-    """Return a launch that fits into shared memory and registers.
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a launch depends on of a GPU.
+
+    Attributes:
+        shared_bytes: shared memory that a program can have: 99 KiB of a GeForce RTX 4090, 227 KiB of an H100.
+        warp_groups: whether long spans are multiplied by whole warp groups, which read keys and values from shared memory
+            (Hopper, Blackwell in data centres).
+    """
+
+    shared_bytes: int
+    warp_groups: bool
+
+
+@lru_cache(maxsize=16)
+def card_of(device: Any) -> Card:
+    """Return what is known of a torch device; what is not a GPU counts as an H100."""
+    import torch
+
+    if device.type != "cuda":
+        return Card(227 * 1024, warp_groups=True)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    shared = triton.runtime.driver.active.utils.get_device_properties(index)["max_shared_mem"]  # What Triton holds a launch to.
+    return Card(int(shared), warp_groups=torch.cuda.get_device_capability(index)[0] in _WARP_GROUP_CARDS)
+
+
+def shared_bytes(rows: int, size: int, itemsize: int, stages: int, card: Card) -> int:
+    """Return at most how much shared memory a program takes, by what compiled ones took; arguments as `default_launch`."""
+    block = BLOCK * size * itemsize
+    if card.warp_groups and rows >= WARP_GROUP_ROWS and itemsize == TENSOR_CORE_BYTES:
+        blocks = 1 if stages == 1 else 4 if stages < _MOST_STAGES else 6
+        weights = 0
+    else:
+        blocks = 1 if stages == 1 else 2 if stages < _MOST_STAGES else 4
+        weights = rows * BLOCK * itemsize
+    return rows * size * itemsize + weights + blocks * block + _SHARED_SLACK
+
+
+def default_launch(rows: int, size: int, itemsize: int, card: Card) -> Launch:
+    """Return a launch that fits into the card's shared memory and registers.
 
     Args:
         rows: of the folded matrix.
         size: of a head, filled up to a power of two.
         itemsize: bytes of a number.
+        card: the GPU.
     """
     block_bytes = 2 * BLOCK * size * itemsize
     stages = 2 if block_bytes <= 64 * 1024 else 1
     if block_bytes <= 32 * 1024:
-        stages = 5 if rows > 16 else 3  # Of five, two hold keys and values: the table is read ahead, too.
+        # Of five, two hold keys and values: the table is read ahead, too.
+        stages = _MOST_STAGES if rows > WARP_ROWS else 3
+    while stages > 1 and shared_bytes(rows, size, itemsize, stages, card) > card.shared_bytes:
+        stages = 3 if stages == _MOST_STAGES else stages - 1
     return Launch(8 if rows * size >= 128 * 128 else 4, stages)
 
 
@@ -275,7 +324,8 @@ def paged_attention(
     group_padded = triton.next_power_of_2(group)
     rows = max(16, triton.next_power_of_2(meta.shape.tile_rows) * group_padded)
     query = query if query.stride(2) == 1 else query.contiguous()
-    launch = launch or default_launch(rows, _padded(max(key_size, value_size)), query.element_size())
+    if launch is None:
+        launch = default_launch(rows, _padded(max(key_size, value_size)), query.element_size(), card_of(query.device))
     out = query.new_empty((tokens, heads, value_size))
     parts, log_sums = out, out
     if meta.splits > 1:

@@ -12,6 +12,7 @@ pytestmark = needs_hf
 from cotbench.agents import make_agent
 from cotbench.agents.hf.agent import HFAgent
 from cotbench.agents.hf.sequential_engine import SequentialEngine
+from cotbench.errors import AgentError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
 from tests.attention_kinds import EARLY, KINDS, LATE, save_kind
@@ -79,6 +80,20 @@ def test_answers_are_those_of_the_full_forward_pass(name: str, tmp_path: Path) -
     assert kind.reason in description.get("attention_reason", "")
     lengths = play(agent, by_length=any(word in name for word in ("dynamic", "longrope", "chosen")))
     assert min(lengths) < LATE < max(lengths) and min(lengths) - SHORT.action_tokens <= EARLY
+
+
+def test_a_soft_cap_is_computed_where_transformers_would_choose_sdpa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import Gemma2PreTrainedModel
+
+    monkeypatch.setattr(Gemma2PreTrainedModel, "_supports_sdpa", True)  # As before transformers 5.21.
+    folder = save_kind(tmp_path / "model", KINDS["windows and softcaps"])
+    agent = open_agent(folder)
+    assert agent.describe()["attention"] == "cotbench"
+    play(agent, by_length=False)
+    with agent.expose_model() as handle:
+        assert handle.model.config._attn_implementation == "eager"
+    with pytest.raises(AgentError, match=r"soft cap of this model's attention scores: \?attn=eager$"):
+        open_agent(folder, "&attn=sdpa")
 
 
 @pytest.mark.parametrize("name", ["longrope", "chunks and temperature", "windows and softcaps"])
