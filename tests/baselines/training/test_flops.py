@@ -36,7 +36,7 @@ def test_as_many_operations_as_torch_counts(folder: Path) -> None:
     with FlopCounterMode(display=False) as counter:
         model(torch.arange(10, 10 + tokens)[None], use_cache=False).logits.sum().backward()
     cost = StepCost.of(model)
-    # Eager attention computes the pairs that are masked, too. Some versions of transformers compute rotary angles by a small product.
+    # Eager attention computes masked pairs, too; some versions of transformers compute rotary angles by a small product.
     expected = (cost.by_token + cost.by_supervised) * tokens + cost.by_pair * tokens**2
     assert expected <= counter.get_total_flops() <= expected * (1 + 1e-4)
 
