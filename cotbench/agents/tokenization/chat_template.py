@@ -9,6 +9,7 @@ assistant's turn is encoded in the pieces in which it is generated: the tags, an
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
@@ -22,6 +23,9 @@ from cotbench.prompting.parsing import USUAL_TAGS, Tags
 
 _CACHED_CHARS, _CACHED_TEXTS, _CACHED_STARTS = 1000, 8192, 64
 """Ids of texts up to so many characters are cached, of so many texts; and of so many beginnings of dialogues."""
+
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+"""A token of SentencePiece that stands for one byte."""
 
 _ANCHOR = "\n"
 """Text before a piece where a tokenizer puts a blank before every text."""
@@ -116,6 +120,28 @@ class Chat:
         """Return whether the text of tokens is their bytes, one after the other, read as UTF-8."""
         decoder = getattr(getattr(self._tokenizer, "backend_tokenizer", None), "decoder", None)
         return type(decoder).__name__ == "ByteLevel"
+
+    @cached_property
+    def decodes_pieces(self) -> bool:
+        """Return whether the text of tokens is that of their pieces, one after the other, as SentencePiece has it.
+
+        Bytes that follow each other are read together, and a blank at the start may be left out.
+        """
+        decoder = getattr(getattr(self._tokenizer, "backend_tokenizer", None), "decoder", None)
+        if type(decoder).__name__ != "Sequence":
+            return False
+        steps = json.loads(decoder.__getstate__())["decoders"]
+        blanks, strip = steps[:1], steps[3:]
+        return (
+            [step["type"] for step in steps[:3]] == ["Replace", "ByteFallback", "Fuse"]
+            and bool(blanks[0]["content"])
+            and [(step["type"], step["stop"]) for step in strip] in ([], [("Strip", 0)])
+            and all(step["start"] <= 1 for step in strip)
+        )
+
+    def is_byte(self, token: int) -> bool:
+        """Return whether a token of a tokenizer with `decodes_pieces` stands for one byte."""
+        return _BYTE.fullmatch(str(self._tokenizer.convert_ids_to_tokens(token))) is not None
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Return the token ids of the prompt `p`: the chat, and the opening of the assistant's turn.

@@ -2,8 +2,10 @@
 found without doing that where the tokenizer's decoder allows it.
 
 A byte-level decoder writes down the bytes of all tokens and reads them as UTF-8. So the text may be cut wherever a character
-ends, and most tokens have a text of their own that is simply appended. Other decoders look at a token's neighbours (a blank
-that is stripped, a run of bytes): for these all tokens are decoded each time.
+ends, and most tokens have a text of their own that is simply appended. A decoder of SentencePiece's kind (Gemma, Llama 2,
+Mistral) reads bytes that follow each other together, and leaves a blank out at the very start: the text may be cut behind any
+token that is no byte, and the token before the cut stands in for all before it. Other decoders look at a token's neighbours
+in ways of their own: for these all tokens are decoded each time.
 """
 
 from __future__ import annotations
@@ -26,12 +28,26 @@ class Detokenizer:
         self._ids: list[int] = []
         self._text = ""
         self._pending: list[int] = []
+        self._before: tuple[list[int], str] = ([], "")
 
     def append(self, token: int) -> str:
         """Append a token; return the text of all of them."""
-        if not self._chat.decodes_bytes:
-            self._ids.append(token)
-            return self._chat.decode(self._ids)
+        if self._chat.decodes_bytes:
+            return self._append_bytes(token)
+        if self._chat.decodes_pieces:
+            return self._append_piece(token)
+        self._ids.append(token)
+        return self._chat.decode(self._ids)
+
+    def _append_piece(self, token: int) -> str:
+        self._pending.append(token)
+        before, text_before = self._before
+        text = self._text + self._chat.decode([*before, *self._pending])[len(text_before) :]
+        if not self._chat.is_byte(token):
+            self._text, self._pending, self._before = text, [], ([token], self._chat.decode([token]))
+        return text
+
+    def _append_bytes(self, token: int) -> str:
         self._pending.append(token)
         new = self._chat.token_text(token) if len(self._pending) == 1 else self._chat.decode(self._pending)
         if new.endswith(_INCOMPLETE):

@@ -27,20 +27,54 @@ def test_any_tokens(chat: Chat, ids: list[int] | str) -> None:
         assert text.append(token) == chat.decode(tokens[:count])
 
 
-def test_a_decoder_that_looks_at_neighbours_gets_all_tokens() -> None:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+_PIECES = ["▁", "▁go", "to", "a", *(f"<0x{byte:02X}>" for byte in (0xE2, 0x82, 0xAC, 0x20, 0x41, 0xFF)), "<unk>", "▁▁", "€"]
+
+
+def _pieces(*, strip: bool = True, decoder: str = "sequence") -> Chat:
+    """A tokenizer with SentencePiece's decoder (`strip`: of Llama 2's kind, else of Gemma's), or with Metaspace's."""
+    from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {piece: number for number, piece in enumerate(["▁", "▁go", "to", "<0xE2>", "<0x82>", "<0xAC>", "<unk>"])}
-    unigram = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, unk_token="<unk>"))
-    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
-    unigram.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    made = PreTrainedTokenizerFast(tokenizer_object=unigram, eos_token="<unk>", unk_token="<unk>")
-    neighbours = Chat.__new__(Chat)
-    neighbours._tokenizer = made
-    assert not neighbours.decodes_bytes
+    vocabulary = {piece: number for number, piece in enumerate(_PIECES)}
+    backend = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, unk_token="<unk>"))
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    sequence = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if strip else steps)
+    backend.decoder = sequence if decoder == "sequence" else decoders.Metaspace()
+    chat = Chat.__new__(Chat)
+    chat._tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<unk>", unk_token="<unk>")
+    return chat
+
+
+@pytest.fixture(scope="module", params=[True, False])
+def pieces(request: pytest.FixtureRequest) -> Chat:
+    return _pieces(strip=request.param)
+
+
+@given(tokens=st.lists(st.integers(0, len(_PIECES) - 1), max_size=12))
+def test_any_pieces(pieces: Chat, tokens: list[int]) -> None:
+    assert pieces.decodes_pieces and not pieces.decodes_bytes
+    text = Detokenizer(pieces)
+    assert [text.append(token) for token in tokens] == [pieces.decode(tokens[: n + 1]) for n in range(len(tokens))]
+
+
+def test_a_piece_takes_no_longer_than_the_first(monkeypatch: pytest.MonkeyPatch, pieces: Chat) -> None:
+    decode, longest = pieces.decode, 0
+
+    def decoded(ids: list[int]) -> str:
+        nonlocal longest
+        longest = max(longest, len(ids))
+        return decode(ids)
+
+    monkeypatch.setattr(pieces, "decode", decoded)
+    text = Detokenizer(pieces)
+    for _ in range(200):
+        last = text.append(1)
+    assert len(last.split()) == 200 and longest == 2
+
+
+def test_another_decoder_gets_all_tokens() -> None:
+    neighbours = _pieces(decoder="metaspace")
+    assert not neighbours.decodes_bytes and not neighbours.decodes_pieces
     text = Detokenizer(neighbours)
     tokens = [1, 2, 3, 4, 5, 3, 1, 0]
     assert [text.append(token) for token in tokens] == [neighbours.decode(tokens[: n + 1]) for n in range(len(tokens))]
