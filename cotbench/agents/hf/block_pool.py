@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -22,6 +22,9 @@ _FIRST_SHARE = 8
 _LEAST_BLOCKS = 16
 """Blocks of the smallest pool."""
 
+_GROWTH_SHARE = 0.9
+"""What a pool takes at most of the memory that is free on a GPU when it grows: a pass needs some too."""
+
 _LARGEST_HEAD = 256
 """Numbers of a key or value at most, so that a block of them fits into the shared memory of a multiprocessor."""
 
@@ -30,6 +33,10 @@ _KERNEL_DTYPES = ("float32", "bfloat16", "float16")
 
 SPARE_BLOCK = 0
 """The block that rows without a sequence (a filled-up batch) write to; no cache holds it."""
+
+
+class PoolFullError(MemoryError):
+    """There is no memory for further blocks; the pool is what it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ class BlockPool:
 
     def limit(self, cache_bytes: int) -> None:
         """Set the budget; memory that is held already stays."""
-        self._budget = max(_LEAST_BLOCKS, cache_bytes // self.block_bytes)
+        self._budget = max(_LEAST_BLOCKS, cache_bytes // self.block_bytes + 1)  # The spare block is nobody's.
 
     def on_device(self) -> AbstractContextManager[Any]:
         """Return a context in which a GPU's pool lies on the current one: kernels of Triton and CUDA graphs go to no other."""
@@ -101,7 +108,11 @@ class BlockPool:
         return self._layers[number]
 
     def take(self, count: int) -> list[int]:
-        """Return the numbers of so many free blocks, which now belong to the caller."""
+        """Return the numbers of so many free blocks, which now belong to the caller.
+
+        Raises:
+            PoolFullError: the device has no memory for them.
+        """
         if count > len(self._free):
             self._grow(count - len(self._free))
         return [self._free.pop() for _ in range(count)]
@@ -116,30 +127,89 @@ class BlockPool:
         self.version += 1
 
     def _grow(self, missing: int) -> None:
-        """Make room for more blocks: up to the budget by doubling, beyond it by an eighth."""
-        import torch
-
-        self.version += 1  # Before the first tensor moves: the growth may fail half-way.
+        """Make room for more blocks: up to the budget by doubling, beyond it by what is missing."""
+        self.version += 1  # Before the first tensor moves.
         held = self._blocks
         needed = held + missing + (held == 0)  # The spare block is nobody's.
-        most = self._budget if needed <= self._budget else needed + held // _FIRST_SHARE
+        most = max(self._budget, needed)
         wanted = min(max(_LEAST_BLOCKS, self._budget // _FIRST_SHARE, 2 * held, needed), most)
-        for number, shape in self.shapes.items():
-            old = self._layers.get(number)
-            pair = []
-            for place, size in enumerate((shape.key_size, shape.value_size)):
-                # Zeros: a masked key or value must not be NaN.
-                tensor = torch.zeros((wanted * BLOCK, shape.heads, size), dtype=self.dtype, device=self.device)
-                if old is not None:
-                    tensor[: self._blocks * BLOCK] = old[place][: self._blocks * BLOCK]
-                pair.append(tensor)
-            self._layers[number] = (pair[0], pair[1])
-            del old
-            if self.device.type == "cuda" and self._blocks:
-                torch.cuda.empty_cache()  # So that never more than one layer is held twice.
-        first_new = max(self._blocks, SPARE_BLOCK + 1)
+        wanted = max(needed, min(wanted, held + self._affordable_blocks()))
+        if not self._resize_all(wanted):
+            wanted = needed
+            if not self._resize_all(wanted):
+                raise PoolFullError(f"no memory for {needed - held} more blocks of {self.block_bytes} bytes for keys and values")
+        first_new = max(held, SPARE_BLOCK + 1)
         self._free = [*range(wanted - 1, first_new - 1, -1), *self._free]
         self._blocks = wanted
+
+    def _affordable_blocks(self) -> int:
+        """Return how many more blocks the device has memory for, which others may have taken since the budget was set."""
+        if self.device.type != "cuda":
+            return self._budget
+        import torch
+
+        self._release_unused()
+        free = torch.cuda.mem_get_info(self.device)[0] * _GROWTH_SHARE
+        moving = max(shape.heads * (shape.key_size + shape.value_size) for shape in self.shapes.values())
+        return int(free - self._blocks * BLOCK * moving * self.dtype.itemsize) // self.block_bytes  # A layer is held twice.
+
+    def _resize(self, number: int, blocks: int) -> bool:
+        """Give a layer room for so many blocks, keeping what it holds; return False where there is no memory."""
+        import torch
+
+        shape, old = self.shapes[number], self._layers.get(number)
+        pair = []
+        try:
+            for place, size in enumerate((shape.key_size, shape.value_size)):
+                # Zeros: a masked key or value must not be NaN.
+                tensor = torch.zeros((blocks * BLOCK, shape.heads, size), dtype=self.dtype, device=self.device)
+                if old is not None:
+                    kept = min(self._blocks, blocks) * BLOCK
+                    tensor[:kept] = old[place][:kept]
+                pair.append(tensor)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        self._layers[number] = (pair[0], pair[1])
+        del old
+        if self._blocks:
+            self._release_unused()  # So that never more than one layer is held twice.
+        return True
+
+    def _resize_all(self, blocks: int) -> bool:
+        """Give all layers room for so many blocks; return False, and leave them as they were, where there is no memory."""
+        grown: list[int] = []
+        for number in self.shapes:
+            if not self._resize(number, blocks):
+                break
+            grown.append(number)
+        else:
+            return True
+        self._release_unused()
+        for number in grown:
+            if self._blocks:
+                self._resize(number, self._blocks)
+            else:
+                del self._layers[number]
+        return False
+
+    def _release_unused(self) -> None:
+        """Give the driver back what torch keeps for later."""
+        if self.device.type == "cuda":
+            import torch
+
+            with suppress(RuntimeError):  # torch refuses for ever after a capture that failed.
+                torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a device, or the machine, has no memory left."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 class PagedCache:

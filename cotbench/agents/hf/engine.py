@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from cotbench.agents.decisions import error_decision
 from cotbench.agents.hf.attention import TokenSpan, forward
-from cotbench.agents.hf.block_pool import BlockPool, PagedCache
+from cotbench.agents.hf.block_pool import BlockPool, PagedCache, PoolFullError, is_out_of_memory
 from cotbench.agents.hf.continuation import Continuation
 from cotbench.agents.hf.kv_cache import BLOCK, KVCache
 from cotbench.agents.hf.lanes import Branch, Key, Lane, LaneKey, lane_key, last_prompt_token, retarget
@@ -24,11 +24,15 @@ from cotbench.agents.hf.pass_runner import PassRunner
 from cotbench.agents.hf.prompt_lookup import PromptLookup
 from cotbench.agents.tokenization.chat_template import Chat
 from cotbench.agents.tokenization.token_ids import common_prefix, decision_tokens, prefill_ids, prompt_ids
-from cotbench.prompting.generation import Generation, GenerationRequest, answer_program
+from cotbench.prompting.generation import TAG_ALLOWANCE, Generation, GenerationRequest, answer_program
 from cotbench.prompting.query import Decision, Query
 
 _FREE_DRAFT = 3
 """Draft tokens that cost nothing: a pass is filled up to a multiple of four rows anyway."""
+
+
+_LEAST_TOKENS = 64
+"""Tokens, and rows of logits, of a pass that are always allowed, however little memory there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,14 @@ class EngineLimits:
     speculative: bool = True
     graphs: bool = True
     compile_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A pass that was not computed: the decision of a query that it costs, and what there was no memory for."""
+
+    decision: Decision
+    lacks: Literal["cache", "pass"] | None
 
 
 class Engine:
@@ -161,7 +173,7 @@ class Engine:
             if (
                 name in blocked
                 or (lane is not None and lane.running and not joins)
-                or not (joins or self._make_room(name, branch))
+                or not (self._make_room_beside(name, branch) if joins else self._make_room(name, branch))
             ):
                 blocked.add(name)
                 still_waiting.append(branch)
@@ -179,27 +191,41 @@ class Engine:
         self._waiting = still_waiting
 
     def _make_room(self, name: LaneKey, branch: Branch) -> bool:
-        """Make room for a query; return False while others, that are being answered, need the memory."""
-        need = self._token_bytes * self._most_tokens(branch)
-        others = {other: lane for other, lane in self._lanes.items() if other != name}
-        while sum(lane.nbytes for lane in others.values()) + need > self._limits.cache_bytes:
-            idle = next((other for other, lane in others.items() if not lane.running), None)
-            if idle is None:
-                break
-            self._lanes.pop(idle).cache.free()
-            del others[idle]
-        if need + sum(lane.nbytes for lane in others.values()) > self._limits.cache_bytes and others:
+        """Make room for a query on a free lane; return False while others, that are being answered, need the memory."""
+        need = self._bytes_for(branch, [branch, branch])  # Both modes of it, so that the second never waits for the first.
+        if not self._evict(name, need) and any(other != name for other in self._lanes):
             return False
         self._lane(name).reserved_bytes = need
         return True
 
-    def _most_tokens(self, branch: Branch) -> int:
-        """Return for how many tokens a lane may need memory while both modes of a query are answered on it."""
-        prompt = len(branch.prompt)
-        answer = branch.query.elicitation.trace_tokens + branch.query.elicitation.action_tokens
-        if self._pool is None:
-            return 2 * (prompt + answer)  # Each cache grows by half of itself, the prompt's too.
-        return prompt + 2 * (answer + BLOCK)  # Both continue the same blocks; their last ones may be partly filled.
+    def _make_room_beside(self, name: LaneKey, branch: Branch) -> bool:
+        """Make room for a query that continues the prompt of others; return False while it has to wait for them."""
+        lane = self._lanes[name]
+        need = self._bytes_for(branch, [*lane.running, branch])
+        if need > lane.reserved_bytes:
+            if not self._evict(name, need):
+                return False
+            lane.reserved_bytes = need
+        return True
+
+    def _evict(self, name: LaneKey, need: int) -> bool:
+        """Drop idle lanes, the least recently used first, until one lane can have so many bytes; return whether it can."""
+        others = {other: lane for other, lane in self._lanes.items() if other != name}
+        while need + sum(lane.nbytes for lane in others.values()) > self._limits.cache_bytes:
+            idle = next((other for other, lane in others.items() if not lane.running), None)
+            if idle is None:
+                return False
+            self._lanes.pop(idle).cache.free()
+            del others[idle]
+        return True
+
+    def _bytes_for(self, branch: Branch, branches: Sequence[Branch]) -> int:
+        """Return how much memory a lane may need with a branch's prompt and some branches that continue it."""
+        return self._token_bytes * (self._room(len(branch.prompt)) + sum(self._room(_answer_tokens(one)) for one in branches))
+
+    def _room(self, tokens: int) -> int:
+        """Return for how many tokens a cache takes memory: it grows by half of itself, or block by block."""
+        return tokens + (tokens // 2 if self._pool is None else -tokens % BLOCK)
 
     def _lane(self, name: LaneKey) -> Lane:
         """Return the lane of this name, a new one where there is none."""
@@ -268,21 +294,93 @@ class Engine:
         return branch.lookup.draft(min(branch.continuation.tokens_left - 1, block_left, max(_FREE_DRAFT, share)))
 
     def _forward(self, spans: Sequence[tuple[TokenSpan, Lane, Branch | None]]) -> None:
-        """Compute the spans; where the pass fails, each by itself, so that a failure costs its own queries alone."""
-        try:
-            logits = self._compute([span for span, _, _ in spans])
-        except Exception as error:
-            if len(spans) == 1:
-                _, lane, branch = spans[0]
-                for failed in [branch] if branch is not None else list(lane.running):
-                    self._end(lane, failed, error_decision(error))
-                self._forget(lane)
-                return
-            for span, lane, branch in spans:
-                if branch is None or branch in lane.running:
-                    span.prefix_pending = 0  # What it continues was computed just now.
-                    self._forward([(span, lane, branch)])
+        """Compute the spans; where the pass fails, in halves, so that a failure costs its own queries alone.
+
+        Where there is no memory for keys and values, idle lanes are dropped, and then the queries that came last wait until
+        others are answered; where there is none for the pass itself, passes become smaller.
+        """
+        spans = [one for one in spans if one[1].running and (one[2] is None or one[2] in one[1].running)]
+        if not spans:
             return
+        outcome = self._attempt(spans)
+        # The exception is gone by now, and with it what its frames held of the pass.
+        if not isinstance(outcome, _Failure):
+            self._take_pass(spans, outcome)
+        elif outcome.lacks == "cache" and (self._drop_idle_lanes() or self._begin_last_again()):
+            self._forward(spans)
+        elif len(spans) > 1:
+            if outcome.lacks == "pass":
+                self._lower_pass_limits(spans)
+            half = len(spans) // 2
+            self._forward(spans[:half])
+            computed = {id(lane) for _, lane, branch in spans[:half] if branch is None}
+            for span, lane, _ in spans[half:]:
+                if id(lane) in computed:
+                    span.prefix_pending = 0  # What it continues was computed just now.
+            self._forward(spans[half:])
+        else:
+            ((span, lane, branch),) = spans
+            if outcome.lacks == "pass" and branch is None and len(span.ids) > _LEAST_TOKENS:
+                self._lower_pass_limits(spans)  # The next pass takes less of this prompt.
+                return
+            for failed in [branch] if branch is not None else list(lane.running):
+                self._end(lane, failed, outcome.decision)
+            self._forget(lane)
+
+    def _attempt(self, spans: Sequence[tuple[TokenSpan, Lane, Branch | None]]) -> Sequence[LogitRows] | _Failure:
+        """Return the logits of a pass, or why there are none."""
+        try:
+            return self._compute([span for span, _, _ in spans])
+        except Exception as error:
+            lacks: Literal["cache", "pass"] | None = None
+            if is_out_of_memory(error):
+                lacks = "cache" if self._pool is None or isinstance(error, PoolFullError) else "pass"
+            return _Failure(error_decision(error), lacks)
+
+    def _drop_idle_lanes(self) -> bool:
+        """Drop the lanes that are not in use; return whether there were any."""
+        idle = [lane for lane in self._lanes.values() if not lane.running and lane.cache.length]
+        for lane in idle:
+            self._forget(lane)
+        if idle:
+            self._take_no_more()
+        return bool(idle)
+
+    def _begin_last_again(self) -> bool:
+        """Drop what the lane that came last has computed, and let its queries wait; return False where it is the only one.
+
+        Their answers will be the same, for an answer depends on its query alone.
+        """
+        *others, last = [lane for lane in self._lanes.values() if lane.running]
+        if not others:
+            return False
+        self._take_no_more()
+        branches = list(last.running)
+        last.running.clear()
+        self._forget(last)
+        for branch in branches:
+            branch.cache.free()
+            self.submit(branch.key, branch.query)
+        return True
+
+    def _take_no_more(self) -> None:
+        """Bound the KV caches by what they hold now."""
+        held = sum(lane.nbytes for lane in self._lanes.values()) if self._pool is None else self._pool.nbytes
+        self._limits = replace(self._limits, cache_bytes=min(self._limits.cache_bytes, held))
+
+    def _lower_pass_limits(self, spans: Sequence[tuple[TokenSpan, Lane, Branch | None]]) -> None:
+        """Let passes be half as large as one that did not fit into memory."""
+        limits = self._limits
+        tokens, rows = max(_LEAST_TOKENS, _tokens(spans) // 2), max(_LEAST_TOKENS, _logit_rows(spans) // 2)
+        self._limits = replace(
+            limits,
+            max_tokens_per_forward=min(limits.max_tokens_per_forward, tokens),
+            prefill_chunk=min(limits.prefill_chunk, tokens),
+            max_logit_rows=min(limits.max_logit_rows, rows),
+        )
+
+    def _take_pass(self, spans: Sequence[tuple[TokenSpan, Lane, Branch | None]], logits: Sequence[LogitRows]) -> None:
+        """Note what a pass has computed, and choose the next tokens."""
         for (span, lane, branch), rows in zip(spans, logits, strict=True):
             self._token_bytes = self._token_bytes or span.cache.nbytes // span.cache.capacity
             if branch is None:
@@ -377,6 +475,13 @@ class Engine:
         if not lane.running:
             lane.cache.free()
             self._lanes = OrderedDict((name, other) for name, other in self._lanes.items() if other is not lane)
+
+
+def _answer_tokens(branch: Branch) -> int:
+    """Return how many tokens a branch may add to its prompt, tags included."""
+    continuation, elicitation = branch.continuation, branch.query.elicitation
+    forced = continuation.request.forced is not None
+    return TAG_ALLOWANCE + (len(continuation.ids) if forced else elicitation.trace_tokens + elicitation.action_tokens)
 
 
 def _tokens(spans: Sequence[tuple[TokenSpan, Lane, Branch | None]]) -> int:
