@@ -178,7 +178,7 @@ class HFAgent:
         self._training: list[Any] | None = None
         training = _set_eval(model)
         own = attn in _OWN_ATTENTION
-        reason = try_install_attention(model, self._context) if own else f"attn={attn}"
+        reason = (_dependence(model) or try_install_attention(model, self._context)) if own else f"attn={attn}"
         batched = reason is None
         if own and reason is not None:
             _log.warning("%s is answered one query after the other: %s", name, reason)
@@ -213,7 +213,11 @@ class HFAgent:
                 max_tokens_per_forward=_GPU_TOKENS_PER_FORWARD,
                 compile_after=_COMPILE_AFTER if rounded else None,
             )
-        pool = open_pool(model, limits.cache_bytes) if attn == "batched" or (attn == "auto" and gpu) else None
+        pool = None
+        if (devices := _device_count(model)) > 1:
+            _log.warning("attention is computed sequence by sequence: the model lies on %d devices", devices)
+        elif attn == "batched" or (attn == "auto" and gpu):
+            pool = open_pool(model, limits.cache_bytes)
         return Engine(model, self._chat, self._end_ids, self._context, limits, pool)
 
     def require(self, elicitation: Elicitation) -> None:
@@ -254,7 +258,8 @@ class HFAgent:
     def close(self) -> None:
         """Drop the KV caches and the model; torch has its own choice of threads again where the agent had made another."""
         if self._model is not None:
-            self.clear_cache()
+            self._engine.release()
+            self._release_model()
         self._model = None
         if self._former_threads is not None:
             import torch
@@ -298,6 +303,17 @@ class HFAgent:
             for module in self._training:
                 module.training = True
             self._training = None
+
+
+def _dependence(model: Any) -> str | None:
+    """Return why an answer of a model would depend on what is computed beside it; None where it does not."""
+    # LLM.int8 sets the columns apart that have an outlier in any row.
+    return "8-bit products depend on what is computed beside them" if getattr(model, "is_loaded_in_8bit", False) else None
+
+
+def _device_count(model: Any) -> int:
+    """Return on how many devices the weights of a model lie."""
+    return len({parameter.device for parameter in model.parameters()})
 
 
 def _check_options(context: int | None, cache_gb: float | None) -> None:

@@ -137,7 +137,9 @@ class BlockPool:
         if not self._resize_all(wanted):
             wanted = needed
             if not self._resize_all(wanted):
-                raise PoolFullError(f"no memory for {needed - held} more blocks of {self.block_bytes} bytes for keys and values")
+                raise PoolFullError(
+                    f"no memory for {needed - held} more blocks of {self.block_bytes} bytes for keys and values"
+                )
         first_new = max(held, SPARE_BLOCK + 1)
         self._free = [*range(wanted - 1, first_new - 1, -1), *self._free]
         self._blocks = wanted

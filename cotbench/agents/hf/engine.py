@@ -153,6 +153,11 @@ class Engine:
         if self._pool is not None:
             self._pool.limit(cache_bytes)
 
+    def release(self) -> None:
+        """Let go of the model; nothing can be answered any more."""
+        self.close()
+        self._model = self.runner = None
+
     def close(self) -> None:
         """Drop all KV caches, and the queries that wait."""
         self._lanes.clear()

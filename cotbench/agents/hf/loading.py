@@ -73,11 +73,11 @@ def load(
         target: `smollm2`, an alias, a local folder, or a hub name; a folder that holds an adapter alone is loaded with its
             base.
         device: "auto", "cpu", "cuda", "cuda:1".
-        dtype: "auto" (float32 on a CPU, bfloat16 on a GPU) or a torch dtype's name.
+        dtype: "auto" (float32 on a CPU, bfloat16 on a GPU, float16 on one that has no bfloat16) or a torch dtype's name.
         attn: transformers' `attn_implementation`.
         revision: branch, tag or commit on the hub.
         adapter: a LoRA adapter, folder or hub name; it is merged into the weights, unless they are quantised.
-        quantize: "4bit" or "8bit", with bitsandbytes.
+        quantize: "4bit" (NF4) or "8bit", with bitsandbytes.
 
     Raises:
         AgentError: the model, its tokenizer or the adapter cannot be had.
@@ -99,14 +99,17 @@ def load(
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise AgentError(f"device={device}: this machine has no GPU that torch can use; omit the option for the CPU")
     if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
+        dtype = _usual_dtype(device)
     if dtype not in _DTYPES:
         raise UnknownNameError("dtype", dtype, _DTYPES)
     name = ALIASES.get(target, target)
     source, tokenizer = base_tokenizer(target, revision)
     options: dict[str, Any] = {}
     if quantize:
-        options["quantization_config"] = transformers.BitsAndBytesConfig(**{f"load_in_{quantize}": True})
+        # Without a dtype its products would be computed in float32.
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
+            **{f"load_in_{quantize}": True}, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype)
+        )
         options["device_map"] = {"": device}  # Quantised weights cannot be moved once they are loaded.
     folder = Path(source)
     before = list_files(folder) if folder.is_dir() else None
@@ -136,6 +139,16 @@ def load(
         **_describe(model, tokenizer, device, dtype),
     }
     return LoadedModel(model, tokenizer, description)
+
+
+def _usual_dtype(device: str) -> str:
+    """Return the number format of a model's weights on a device, where none is asked for."""
+    import torch
+
+    if device == "cpu":
+        return "float32"
+    # Before Ampere GPUs only emulate bfloat16.
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
 def base_tokenizer(target: str, revision: str | None) -> tuple[str, Any]:

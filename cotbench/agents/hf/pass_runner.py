@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from cotbench.agents.hf.batched_forward import (
     with_candidates,
 )
 from cotbench.agents.hf.batched_pass import BatchedPass, PassShape, pack_pass, split_count, tile_rows_for
-from cotbench.agents.hf.block_pool import BlockPool
+from cotbench.agents.hf.block_pool import BlockPool, is_out_of_memory
 from cotbench.agents.hf.compiled_layers import CompiledLayers, decoder_layers
 from cotbench.agents.hf.pretrained import first_line
 
@@ -38,6 +38,9 @@ _SIZES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512)
 
 _LOGIT_ROWS = 128
 """Rows of logits of a captured pass, of more tokens than these; all of them where it wants more."""
+
+_MOST_SHORTAGES = 3
+"""Captures that may fail for want of memory, before no pass is captured any more."""
 
 _TABLE = 2**16
 """Numbers that the block table of a captured pass may have."""
@@ -76,12 +79,13 @@ class PassRunner:
         self.compile_after = compile_after
         self.compile_error: str | None = None
         self._compiled: CompiledLayers | None = None
-        self._replays = 0
+        self._replays = self._shortages = 0
         self._seen: set[PassShape] = set()
         self._graphs: dict[PassShape, _Graph] = {}
         self._version = pool.version
         self._memory: Any = None
         self._stream: Any = None
+        self._logits: dict[int, Any] = {}
         self._numbers: Any = None
         self._staging: Any = None
 
@@ -117,6 +121,7 @@ class PassRunner:
         """Drop all graphs."""
         self._drop_graphs()
         self._seen.clear()
+        self._logits.clear()
         self._numbers = self._staging = None
 
     def _drop_graphs(self) -> None:
@@ -144,14 +149,22 @@ class PassRunner:
             try:
                 self._graphs[shape] = self._capture(shape, longest)
             except Exception as error:
-                if self._compiled is None:
-                    self.eager_reason = f"capturing a CUDA graph failed: {first_line(error)}"
-                    _log.warning("each kernel is launched by itself: %s", self.eager_reason)
-                else:
-                    self._compiled, self.compile_error = None, first_line(error)
-                    _log.warning("the layers are not compiled: %s", self.compile_error)
+                self._note_failure(error)
                 return None
         return self._graphs[shape]
+
+    def _note_failure(self, error: Exception) -> None:
+        """Give up what kept a pass from being captured: compiled layers, or else graphs; where memory lacked, not at once."""
+        self._shortages += is_out_of_memory(error)
+        if is_out_of_memory(error) and self._shortages < _MOST_SHORTAGES:
+            self._drop_graphs()
+        elif self._compiled is None:
+            self.eager_reason = f"capturing a CUDA graph failed: {first_line(error)}"
+            self._drop_graphs()
+            _log.warning("each kernel is launched by itself: %s", self.eager_reason)
+        else:
+            self._compiled, self.compile_error = None, first_line(error)
+            _log.warning("the layers are not compiled: %s", self.compile_error)
 
     def _compile_if_due(self) -> None:
         """Let graphs be captured anew with compiled layers, once enough passes were computed without."""
@@ -194,17 +207,47 @@ class PassRunner:
 
         def run() -> tuple[Any, Any]:
             with nullcontext() if self._compiled is None else self._compiled.applied():
-                logits = run_pass(self._model, meta)
+                logits = self._kept(run_pass(self._model, meta))
             return logits, choose_rows(logits, meta.targets)
 
         # Graphs share their memory if they are captured on one stream; torch's own would be of the device that captured first.
+        before = torch.cuda.current_stream(self._pool.device)
         stream = self._stream = self._stream or torch.cuda.Stream(self._pool.device)
-        stream.wait_stream(torch.cuda.current_stream(self._pool.device))
+        stream.wait_stream(before)
         with torch.cuda.stream(stream):
             run()  # What is done once only, such as compiling a kernel, cannot be captured.
-        torch.cuda.current_stream(self._pool.device).wait_stream(stream)
+            with _no_waiting():
+                run()
+        before.wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory, stream=stream, capture_error_mode="thread_local"):
-            logits, chosen = run()
+        try:
+            with torch.cuda.graph(graph, pool=self._memory, stream=stream, capture_error_mode="thread_local"):
+                logits, chosen = run()
+        finally:
+            torch.cuda.set_stream(before)  # Where a capture fails, torch leaves its own in place.
         self._memory = self._memory or graph.pool()
         return _Graph(graph, logits, chosen)
+
+    def _kept(self, logits: Any) -> Any:
+        """Return a copy of a pass's logits where those of all graphs lie: each of its own would take a gigabyte together."""
+        import torch
+
+        rows = _LOGIT_ROWS if len(logits) <= _LOGIT_ROWS else _SIZES[-1]
+        if rows not in self._logits:
+            self._logits[rows] = torch.empty((rows, logits.shape[1]), dtype=logits.dtype, device=logits.device)
+        kept = self._logits[rows][: len(logits)]
+        kept.copy_(logits)
+        return kept
+
+
+@contextmanager
+def _no_waiting() -> Iterator[None]:
+    """Let whatever waits for the GPU raise an error: a capture that such a thing ends leaves torch's memory in disorder."""
+    import torch
+
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cotbench.agents.decisions import error_decision
+from cotbench.agents.hf.block_pool import is_out_of_memory
 from cotbench.agents.hf.continuation import Continuation
 from cotbench.agents.hf.lanes import Key
 from cotbench.agents.tokenization.chat_template import Chat
@@ -145,6 +146,11 @@ class SequentialEngine:
         self._sequences: OrderedDict[tuple[str, int], CachedSequence] = OrderedDict()
         self._waiting: deque[tuple[Key, Query]] = deque()
 
+    def release(self) -> None:
+        """Let go of the model; nothing can be answered any more."""
+        self.close()
+        self._model = None
+
     def submit(self, key: Key, query: Query) -> None:
         """Take a query in; `step` returns its decision under the key."""
         self._waiting.append((key, query))
@@ -156,9 +162,14 @@ class SequentialEngine:
         key, query = self._waiting.popleft()
         try:
             return [(key, self._answer(query))]
-        except Exception as error:  # Out of memory, a broken template, a prompt too long: this query's failure alone.
-            self._sequences.pop((query.episode, query.rollout), None)
-            return [(key, error_decision(error))]
+        except Exception as error:  # A broken template, a prompt too long: this query's failure alone.
+            failure, again = error_decision(error), is_out_of_memory(error) and len(self._sequences) > 1
+        self._sequences.pop((query.episode, query.rollout), None)
+        if not again:
+            return [(key, failure)]
+        self._sequences.clear()  # The memory that lacked may be that of other episodes.
+        self._waiting.appendleft((key, query))
+        return self.step()
 
     @property
     def idle(self) -> bool:

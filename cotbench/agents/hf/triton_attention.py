@@ -130,7 +130,6 @@ def _attend_tile(  # noqa: PLR0915 (one program, which cannot be cut in two)
     SPLIT: tl.constexpr,
     SOFTCAP: tl.constexpr,
     WINDOW: tl.constexpr,
-    PRECISION: tl.constexpr,
 ):
     tile = tl.program_id(0)
     head = tl.program_id(1)
@@ -184,7 +183,7 @@ def _attend_tile(  # noqa: PLR0915 (one program, which cannot be cut in two)
             mask=(key_index < KEY_SIZE)[:, None],
             other=0.0,
         )
-        score = tl.dot(q, k, input_precision=PRECISION) * scale
+        score = tl.dot(q, k, input_precision="ieee") * scale
         if SOFTCAP:
             decay = tl.exp2(tl.abs(score) * (-2.0 * 1.4426950408889634 / softcap))
             bent = softcap * (1.0 - decay) / (1.0 + decay)
@@ -207,7 +206,7 @@ def _attend_tile(  # noqa: PLR0915 (one program, which cannot be cut in two)
         )
         total = total * fade + tl.sum(weight, 1)
         gathered = gathered * fade[:, None]
-        gathered = tl.dot(weight.to(v.dtype), v, gathered, input_precision=PRECISION)
+        gathered = tl.dot(weight.to(v.dtype), v, gathered, input_precision="ieee")
         largest = new_largest
 
     token_head = (first_row + row).to(tl.int64) * heads + query_head
@@ -362,7 +361,6 @@ def paged_attention(
         SPLIT=meta.splits > 1,
         SOFTCAP=rule.softcap is not None,
         WINDOW=rule.window is not None,
-        PRECISION="ieee" if query.dtype == torch.float32 else "tf32",
         num_warps=launch.warps,
         num_stages=launch.stages,
     )

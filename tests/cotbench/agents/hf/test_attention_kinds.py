@@ -15,6 +15,7 @@ from cotbench.agents.hf.sequential_engine import SequentialEngine
 from cotbench.errors import AgentError
 from cotbench.prompting.elicitation import Elicitation
 from cotbench.prompting.query import Decision, Query
+from tests import tiny_models
 from tests.attention_kinds import EARLY, KINDS, LATE, save_kind
 from tests.hf_agents import reference, state
 
@@ -96,6 +97,26 @@ def test_a_soft_cap_is_computed_where_transformers_would_choose_sdpa(tmp_path: P
         open_agent(folder, "&attn=sdpa")
 
 
+def test_a_model_of_8_bit_answers_one_query_after_the_other(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_models.save_model(tmp_path / "model"))
+    model.is_loaded_in_8bit = True
+    agent = HFAgent.from_model(model, tiny_models.tokenizer())
+    assert isinstance(agent._engine, SequentialEngine) and agent.batch == 1
+    assert agent.describe()["attention_reason"] == "8-bit products depend on what is computed beside them"
+
+
+@pytest.mark.parametrize("native, dtype", [(True, "bfloat16"), (False, "float16")])
+def test_a_card_that_emulates_bfloat16_gets_float16(monkeypatch: pytest.MonkeyPatch, native: bool, dtype: str) -> None:
+    import torch
+
+    from cotbench.agents.hf import loading
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert loading._usual_dtype("cuda") == dtype and loading._usual_dtype("cpu") == "float32"
+
+
 @pytest.mark.parametrize("name", ["longrope", "chunks and temperature", "windows and softcaps"])
 def test_an_action_scores_what_generating_it_scores(name: str, tmp_path: Path) -> None:
     agent = open_agent(save_kind(tmp_path / "model", KINDS[name]))
@@ -119,3 +140,28 @@ def textbook_logprob(agent: HFAgent, query: Query, action: str) -> float:
         total += float(torch.log_softmax(logits, -1)[token])
         ids.append(token)
     return total
+
+
+def test_one_query_after_the_other_gives_up_the_caches_of_others_for_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    agent = open_agent(save_kind(tmp_path / "model", KINDS["rope in a layer of its own"]))
+    engine: Any = agent._engine
+    assert isinstance(engine, SequentialEngine)
+    queries = [state(1, "cot", SHORT, episode=name) for name in "ab"]
+    expected = agent.decide(queries)
+    engine.close()
+    answer = engine._answer
+
+    def limited(query: Query) -> Decision:
+        if len(engine._sequences) == 1 and query.episode not in {episode for episode, _ in engine._sequences}:
+            engine._sequence(query)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return answer(query)
+
+    monkeypatch.setattr(engine, "_answer", limited)
+    assert agent.decide(queries) == expected and len(engine._sequences) == 1
+    monkeypatch.setattr(engine, "_answer", lambda query: answer(None))
+    assert agent.decide(queries)[0].error is not None

@@ -490,6 +490,60 @@ def test_a_pass_that_is_too_large_for_memory_is_computed_in_parts(tmp_path: Path
     assert 0 < len(held) < 12 and max(sizes[len(sizes) // 2 :]) <= 100, "passes became smaller for good"
 
 
+def test_a_capture_that_lacks_memory_is_tried_again(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    pool = open_pool(models["llama"], 10**6)
+    runner, captured = _capturing(models["llama"], pool, monkeypatch)
+    capture, failures = runner._capture, [True, True, False]
+
+    def lacking(shape: PassShape, longest: int) -> Any:
+        if failures.pop(0):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return capture(shape, longest)
+
+    monkeypatch.setattr(runner, "_capture", lacking)
+    spans = [TokenSpan([5], PagedCache(pool), logits_from_end=[1])]
+    assert [runner._graph_for(spans, 1) is None for _ in range(4)] == [True, True, True, False]
+    assert runner.eager_reason is None and len(captured) == 1
+    failures[:] = [True]
+    runner.close()
+    assert [runner._graph_for(spans, 1) is None for _ in range(2)] == [True, True]
+    assert runner.eager_reason == "capturing a CUDA graph failed: OutOfMemoryError: CUDA out of memory"
+
+
+def test_the_logits_of_all_graphs_lie_in_one_place(models: dict[str, Any]) -> None:
+    import torch
+
+    runner = PassRunner(models["llama"], open_pool(models["llama"], 10**6))
+    few, more, many = (torch.randn(rows, 7) for rows in (3, 128, 129))
+    kept = [runner._kept(logits) for logits in (few, more, many)]
+    assert [torch.equal(one, other) for one, other in zip(kept, (few, more, many), strict=True)] == [False, True, True]
+    assert kept[0].data_ptr() == kept[1].data_ptr() != kept[2].data_ptr() and torch.equal(kept[0], more[:3])
+
+
+def test_a_model_on_several_devices_has_no_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = [state(1, mode) for mode in MODES]
+    expected = answers_of(hf_agent(tmp_path).decide(queries))
+    monkeypatch.setattr("cotbench.agents.hf.agent._device_count", lambda model: 2)
+    agent = hf_agent(tmp_path, options="attn=batched")
+    assert agent._engine._pool is None and answers_of(agent.decide(queries)) == expected  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("options", ["attn=batched", "attn=rows", "attn=sdpa"])
+def test_a_closed_agent_lets_go_of_its_model(tmp_path: Path, options: str) -> None:
+    import gc
+    import weakref
+
+    agent = hf_agent(tmp_path, options=options)
+    agent.decide([state(1, "cot")])
+    model = weakref.ref(agent._model)
+    agent.close()
+    gc.collect()
+    assert model() is None
+    agent.close()
+
+
 def test_candidates_wait_where_the_budget_has_no_room_for_all(tmp_path: Path) -> None:
     agent = hf_agent(tmp_path, options="attn=batched&cache_gb=0.002")
     engine: Any = agent._engine

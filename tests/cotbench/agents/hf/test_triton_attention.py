@@ -81,7 +81,6 @@ def _compiled_shared_bytes(capability: int, number_format: str, size: int, group
         "SPLIT": False,
         "SOFTCAP": True,
         "WINDOW": True,
-        "PRECISION": "ieee" if number_format == "fp32" else "tf32",
     }
     kernel = triton_attention._attend_tile
     numbers, indices = ("query", "keys", "values", "out", "log_sums"), ("tiles", "table")
