@@ -20,8 +20,9 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[4]
-CARDS = {80: 163, 86: 99, 90: 227, 100: 227, 120: 99}
-"""KiB of shared memory that a program can have, by compute capability: A100, RTX 3090 (89: RTX 4090), H100, B200, RTX 5090."""
+CARDS: dict[int | str, int] = {80: 163, 86: 99, 90: 227, 100: 227, 120: 99, "gfx90a": 64, "gfx1100": 64}
+"""KiB of shared memory that a program can have, by architecture: A100, RTX 3090 (89: RTX 4090), H100, B200, RTX 5090; of AMD
+MI250 and RX 7900."""
 
 
 def test_the_interpreter_computes_what_float64_does() -> None:
@@ -34,7 +35,7 @@ def test_the_interpreter_computes_what_float64_does() -> None:
     assert done.stdout.count("equal") == len(INTERPRETED) * len(CASES)
 
 
-@pytest.mark.parametrize("capability", CARDS)
+@pytest.mark.parametrize("architecture", CARDS)
 @pytest.mark.parametrize(
     "number_format, size, group, longest",
     [
@@ -48,7 +49,13 @@ def test_the_interpreter_computes_what_float64_does() -> None:
     ],
 )
 def test_it_compiles_for_a_card_and_fits_there(
-    capability: int, number_format: str, size: int, group: int, longest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    architecture: int | str,
+    number_format: str,
+    size: int,
+    group: int,
+    longest: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from cotbench.agents.hf.batched_pass import tile_rows_for
     from cotbench.agents.hf.triton_attention import Card, default_launch, shared_bytes
@@ -58,13 +65,15 @@ def test_it_compiles_for_a_card_and_fits_there(
     padded_group = 1 << (group - 1).bit_length()
     rows = max(16, (1 << (tile_rows_for(longest, group, itemsize) - 1).bit_length()) * padded_group)
     assert rows in (16, 64)
-    card = Card(CARDS[capability] * 1024, warp_groups=capability in (90, 100))
+    card = Card(CARDS[architecture] * 1024, warp_groups=architecture in (90, 100))
     launch = default_launch(rows, size, itemsize, card)
-    needed = _compiled_shared_bytes(capability, number_format, size, group, rows, launch)
-    assert needed <= shared_bytes(rows, size, itemsize, launch.stages, card) <= card.shared_bytes
+    needed = _compiled_shared_bytes(architecture, number_format, size, group, rows, launch)
+    assert needed <= card.shared_bytes
+    if isinstance(architecture, int):
+        assert needed <= shared_bytes(rows, size, itemsize, launch.stages, card) <= card.shared_bytes
 
 
-def _compiled_shared_bytes(capability: int, number_format: str, size: int, group: int, rows: int, launch: Any) -> int:
+def _compiled_shared_bytes(architecture: int | str, number_format: str, size: int, group: int, rows: int, launch: Any) -> int:
     """Compile the kernel for a card that need not be there; return the shared memory that it takes, in bytes."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -95,4 +104,6 @@ def _compiled_shared_bytes(capability: int, number_format: str, size: int, group
     aligned = [place for place, name in enumerate(kernel.arg_names) if name in numbers or name.endswith("_stride")]
     source = ASTSource(kernel, types, constants, {(place,): [["tt.divisibility", 16]] for place in aligned})
     options = {"num_warps": launch.warps, "num_stages": launch.stages}
-    return int(triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).metadata.shared)
+    wavefront = 64 if str(architecture).startswith("gfx9") else 32
+    target = GPUTarget("cuda" if isinstance(architecture, int) else "hip", architecture, wavefront)
+    return int(triton.compile(source, target=target, options=options).metadata.shared)
