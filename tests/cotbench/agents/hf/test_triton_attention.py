@@ -21,7 +21,7 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[4]
 CARDS: dict[int | str, int] = {86: 99, 90: 227, 100: 227, 120: 99, "gfx90a": 64}
-"""KiB of shared memory that a program can have, by architecture: RTX 3090 (like it A100 and RTX 4090), H100, B200, RTX 5090, and
+"""KiB of shared memory that a program can have, by architecture: RTX 3090 (and 4090), H100, B200, RTX 5090, and
 AMD's MI250."""
 
 
