@@ -281,11 +281,15 @@ class HFAgent:
 
     def decide(self, queries: Sequence[Query]) -> list[Decision]:
         """Return one decision a query, in order; what fails is an error of that query alone."""
-        for index, query in enumerate(queries):
-            self.submit(index, query)
         decisions: dict[Key, Decision] = {}
-        while len(decisions) < len(queries):
-            decisions.update(self.collect(0.0))
+        try:
+            for index, query in enumerate(queries):
+                self.submit(index, query)
+            while len(decisions) < len(queries):
+                decisions.update(self.collect(0.0))
+        except BaseException:
+            self.clear_cache()  # Nothing of these queries may be left for the next ones.
+            raise
         return [decisions[index] for index in range(len(queries))]
 
     def _take_model(self) -> None:

@@ -31,6 +31,9 @@ _LARGEST_HEAD = 256
 _KERNEL_DTYPES = ("float32", "bfloat16", "float16")
 """Number formats that the attention kernel knows."""
 
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Signs of missing memory in errors of torch that have no type of their own: on a CPU, of the driver, of cuBLAS."""
+
 SPARE_BLOCK = 0
 """The block that rows without a sequence (a filled-up batch) write to; no cache holds it."""
 
@@ -211,7 +214,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 class PagedCache:

@@ -18,7 +18,7 @@ from cotbench.agents.hf.attention import TokenSpan, forward
 from cotbench.agents.hf.block_pool import BlockPool, PagedCache, PoolFullError, is_out_of_memory
 from cotbench.agents.hf.continuation import Continuation
 from cotbench.agents.hf.kv_cache import BLOCK, KVCache
-from cotbench.agents.hf.lanes import Branch, Key, Lane, LaneKey, lane_key, last_prompt_token, retarget
+from cotbench.agents.hf.lanes import Branch, Key, Lane, LaneKey, continues_prompt, lane_key, last_prompt_token, retarget
 from cotbench.agents.hf.logit_rows import ChosenLogitRows, LogitRows, PlainLogitRows
 from cotbench.agents.hf.pass_runner import PassRunner
 from cotbench.agents.hf.prompt_lookup import PromptLookup
@@ -159,9 +159,10 @@ class Engine:
         self._model = self.runner = None
 
     def close(self) -> None:
-        """Drop all KV caches, and the queries that wait."""
+        """Drop all KV caches, the queries that wait, and decisions that nobody has fetched."""
         self._lanes.clear()
         self._waiting.clear()
+        self._done.clear()
         if self._pool is not None and self.runner is not None:
             self.runner.close()
             self._pool.drop()
@@ -174,7 +175,7 @@ class Engine:
             branch = self._waiting.popleft()
             name = lane_key(branch.query)
             lane = self._lanes.get(name)
-            joins = lane is not None and bool(lane.running) and lane.prompt == branch.prompt
+            joins = lane is not None and bool(lane.running) and continues_prompt(branch, lane.running[0])
             if (
                 name in blocked
                 or (lane is not None and lane.running and not joins)
@@ -304,36 +305,45 @@ class Engine:
         Where there is no memory for keys and values, idle lanes are dropped, and then the queries that came last wait until
         others are answered; where there is none for the pass itself, passes become smaller.
         """
-        spans = [one for one in spans if one[1].running and (one[2] is None or one[2] in one[1].running)]
-        if not spans:
-            return
+        spans = _wanted(spans)
         outcome = self._attempt(spans)
+        while (
+            isinstance(outcome, _Failure) and outcome.lacks == "cache" and (self._drop_idle_lanes() or self._begin_some_again())
+        ):
+            spans = _wanted(spans)
+            outcome = self._attempt(spans)
         # The exception is gone by now, and with it what its frames held of the pass.
         if not isinstance(outcome, _Failure):
             self._take_pass(spans, outcome)
-        elif outcome.lacks == "cache" and (self._drop_idle_lanes() or self._begin_last_again()):
-            self._forward(spans)
-        elif len(spans) > 1:
-            if outcome.lacks == "pass":
+            return
+        # Without a pool an allocation does not say what it was for: keys and values have been dropped in vain by now.
+        too_large = outcome.lacks == "pass" or (self._pool is None and outcome.lacks is not None)
+        if len(spans) > 1:
+            if too_large:
                 self._lower_pass_limits(spans)
             half = len(spans) // 2
             self._forward(spans[:half])
-            computed = {id(lane) for _, lane, branch in spans[:half] if branch is None}
-            for span, lane, _ in spans[half:]:
-                if id(lane) in computed:
+            begun = {id(lane) for _, lane, branch in spans[:half] if branch is None}
+            rest = [
+                one for one in spans[half:] if id(one[1]) not in begun or not one[1].pending
+            ]  # Others come in a later pass.
+            for span, lane, _ in rest:
+                if id(lane) in begun:
                     span.prefix_pending = 0  # What it continues was computed just now.
-            self._forward(spans[half:])
-        else:
-            ((span, lane, branch),) = spans
-            if outcome.lacks == "pass" and branch is None and len(span.ids) > _LEAST_TOKENS:
-                self._lower_pass_limits(spans)  # The next pass takes less of this prompt.
-                return
-            for failed in [branch] if branch is not None else list(lane.running):
-                self._end(lane, failed, outcome.decision)
-            self._forget(lane)
+            self._forward(rest)
+            return
+        ((span, lane, branch),) = spans
+        if too_large and branch is None and len(span.ids) > _LEAST_TOKENS:
+            self._lower_pass_limits(spans)  # The next pass takes less of this prompt.
+            return
+        for failed in [branch] if branch is not None else list(lane.running):
+            self._end(lane, failed, outcome.decision)
+        self._forget(lane)
 
     def _attempt(self, spans: Sequence[tuple[TokenSpan, Lane, Branch | None]]) -> Sequence[LogitRows] | _Failure:
         """Return the logits of a pass, or why there are none."""
+        if not spans:
+            return []
         try:
             return self._compute([span for span, _, _ in spans])
         except Exception as error:
@@ -345,33 +355,43 @@ class Engine:
     def _drop_idle_lanes(self) -> bool:
         """Drop the lanes that are not in use; return whether there were any."""
         idle = [lane for lane in self._lanes.values() if not lane.running and lane.cache.length]
-        for lane in idle:
-            self._forget(lane)
         if idle:
             self._take_no_more()
+        for lane in idle:
+            self._forget(lane)
         return bool(idle)
 
-    def _begin_last_again(self) -> bool:
-        """Drop what the lane that came last has computed, and let its queries wait; return False where it is the only one.
+    def _begin_some_again(self) -> bool:
+        """Drop what the lane that came last has computed, and let its queries wait; return False where nothing can wait.
 
-        Their answers will be the same, for an answer depends on its query alone.
+        So do lanes that hold nothing yet; and where there is one lane alone, half of its queries. Their answers will be the same,
+        for an answer depends on its query alone.
         """
-        *others, last = [lane for lane in self._lanes.values() if lane.running]
-        if not others:
+        first, *others = [lane for lane in self._lanes.values() if lane.running]
+        holding = [lane for lane in others if lane.held_bytes]
+        again = [branch for lane in others if lane in holding[-1:] or lane not in holding for branch in lane.running]
+        again = again or first.running[(len(first.running) + 1) // 2 :]
+        if not again:
             return False
         self._take_no_more()
-        branches = list(last.running)
-        last.running.clear()
-        self._forget(last)
-        for branch in branches:
+        for lane in (first, *others):
+            if waiting := [branch for branch in lane.running if branch in again]:
+                lane.running = [branch for branch in lane.running if branch not in waiting]
+                lane.reserved_bytes = self._bytes_for(waiting[0], lane.running)
+                self._forget(lane)
+        for branch in again:
             branch.cache.free()
             self.submit(branch.key, branch.query)
         return True
 
     def _take_no_more(self) -> None:
-        """Bound the KV caches by what they hold now."""
-        held = sum(lane.nbytes for lane in self._lanes.values()) if self._pool is None else self._pool.nbytes
-        self._limits = replace(self._limits, cache_bytes=min(self._limits.cache_bytes, held))
+        """Bound the KV caches by what they hold now, if anything."""
+        if self._pool is None:
+            held = sum(lane.nbytes for lane in self._lanes.values())
+        else:
+            held = self._pool.nbytes - self._pool.block_bytes  # The spare block is nobody's.
+        if held > 0:
+            self._limits = replace(self._limits, cache_bytes=min(self._limits.cache_bytes, held))
 
     def _lower_pass_limits(self, spans: Sequence[tuple[TokenSpan, Lane, Branch | None]]) -> None:
         """Let passes be half as large as one that did not fit into memory."""
@@ -480,6 +500,11 @@ class Engine:
         if not lane.running:
             lane.cache.free()
             self._lanes = OrderedDict((name, other) for name, other in self._lanes.items() if other is not lane)
+
+
+def _wanted(spans: Sequence[tuple[TokenSpan, Lane, Branch | None]]) -> list[tuple[TokenSpan, Lane, Branch | None]]:
+    """Return the spans of queries that are still being answered."""
+    return [one for one in spans if one[1].running and (one[2] is None or one[2] in one[1].running)]
 
 
 def _answer_tokens(branch: Branch) -> int:

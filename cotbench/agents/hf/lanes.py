@@ -88,8 +88,12 @@ class Lane:
     @property
     def nbytes(self) -> int:
         """Return the memory that it holds, or may come to hold while it is in use."""
-        held = sum(branch.cache.nbytes for branch in self.running) + self.cache.nbytes
-        return max(held, self.reserved_bytes) if self.running else held
+        return max(self.held_bytes, self.reserved_bytes) if self.running else self.held_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Return the memory that it holds now."""
+        return sum(branch.cache.nbytes for branch in self.running) + self.cache.nbytes
 
 
 def lane_key(query: Query) -> LaneKey:
@@ -100,6 +104,11 @@ def lane_key(query: Query) -> LaneKey:
 def last_prompt_token(branch: Branch) -> list[int]:
     """Return the prompt's last token where a branch has to compute it: where no tag is opened whose logits are the first."""
     return [] if opening_tag(branch.query) else branch.prompt[-1:]
+
+
+def continues_prompt(branch: Branch, other: Branch) -> bool:
+    """Return whether a branch continues the same tokens of a prompt as another one, so that a lane's cache serves both."""
+    return branch.prompt == other.prompt and last_prompt_token(branch) == last_prompt_token(other)
 
 
 def retarget(lane: Lane, branch: Branch) -> int:

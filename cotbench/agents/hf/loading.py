@@ -147,8 +147,11 @@ def _usual_dtype(device: str) -> str:
 
     if device == "cpu":
         return "float32"
-    # Before Ampere GPUs only emulate bfloat16.
-    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    if not device.startswith("cuda"):
+        return "bfloat16"
+    with torch.cuda.device(device):
+        # Before Ampere GPUs only emulate bfloat16.
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
 def base_tokenizer(target: str, revision: str | None) -> tuple[str, Any]:

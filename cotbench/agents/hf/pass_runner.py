@@ -190,7 +190,7 @@ class PassRunner:
         """Put a pass's numbers where the graphs read them."""
         import torch
 
-        if self._numbers is None:
+        if self._staging is None:
             room = PassShape(_SIZES[-1], _SIZES[-1], _SIZES[-1], 1).header + _TABLE
             self._numbers = torch.zeros(room, dtype=torch.int32, device=self._pool.device)
             self._staging = torch.zeros(room, dtype=torch.int32, pin_memory=True)
@@ -214,11 +214,13 @@ class PassRunner:
         before = torch.cuda.current_stream(self._pool.device)
         stream = self._stream = self._stream or torch.cuda.Stream(self._pool.device)
         stream.wait_stream(before)
-        with torch.cuda.stream(stream):
-            run()  # What is done once only, such as compiling a kernel, cannot be captured.
-            with _no_waiting():
-                run()
-        before.wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                run()  # What is done once only, such as compiling a kernel, cannot be captured.
+                with _no_waiting():
+                    run()
+        finally:
+            before.wait_stream(stream)  # What runs there still reads the numbers in place.
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self._memory, stream=stream, capture_error_mode="thread_local"):

@@ -63,7 +63,8 @@ def card_of(device: Any) -> Card:
         return Card(227 * 1024, warp_groups=True)
     index = torch.cuda.current_device() if device.index is None else device.index
     shared = triton.runtime.driver.active.utils.get_device_properties(index)["max_shared_mem"]  # What Triton holds a launch to.
-    return Card(int(shared), warp_groups=torch.cuda.get_device_capability(index)[0] in _WARP_GROUP_CARDS)
+    nvidia = torch.version.hip is None
+    return Card(int(shared), warp_groups=nvidia and torch.cuda.get_device_capability(index)[0] in _WARP_GROUP_CARDS)
 
 
 def shared_bytes(rows: int, size: int, itemsize: int, stages: int, card: Card) -> int:

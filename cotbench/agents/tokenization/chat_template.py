@@ -24,7 +24,7 @@ from cotbench.prompting.parsing import USUAL_TAGS, Tags
 _CACHED_CHARS, _CACHED_TEXTS, _CACHED_STARTS = 1000, 8192, 64
 """Ids of texts up to so many characters are cached, of so many texts; and of so many beginnings of dialogues."""
 
-_BYTE = re.compile("<0x[0-9A-F]{2}>")
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 """A token of SentencePiece that stands for one byte."""
 
 _ANCHOR = "\n"

@@ -4,8 +4,8 @@ found without doing that where the tokenizer's decoder allows it.
 A byte-level decoder writes down the bytes of all tokens and reads them as UTF-8. So the text may be cut wherever a character
 ends, and most tokens have a text of their own that is simply appended. A decoder of SentencePiece's kind (Gemma, Llama 2,
 Mistral) reads bytes that follow each other together, and leaves a blank out at the very start: the text may be cut behind any
-token that is no byte, and the token before the cut stands in for all before it. Other decoders look at a token's neighbours
-in ways of their own: for these all tokens are decoded each time.
+token with a text that is no byte, and the token before the cut stands in for all before it. Other decoders look at a token's
+neighbours in ways of their own: for these all tokens are decoded each time.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class Detokenizer:
         self._pending.append(token)
         before, text_before = self._before
         text = self._text + self._chat.decode([*before, *self._pending])[len(text_before) :]
-        if not self._chat.is_byte(token):
-            self._text, self._pending, self._before = text, [], ([token], self._chat.decode([token]))
+        alone = self._chat.decode([token])
+        if alone and not self._chat.is_byte(token):
+            self._text, self._pending, self._before = text, [], ([token], alone)
         return text
 
     def _append_bytes(self, token: int) -> str:
