@@ -364,8 +364,8 @@ class Engine:
     def _begin_some_again(self) -> bool:
         """Drop what the lane that came last has computed, and let its queries wait; return False where nothing can wait.
 
-        So do lanes that hold nothing yet; and where there is one lane alone, half of its queries. Their answers will be the same,
-        for an answer depends on its query alone.
+        So do lanes that hold nothing yet; and where there is one lane alone, half of its queries. Their answers will be the
+        same, for an answer depends on its query alone.
         """
         first, *others = [lane for lane in self._lanes.values() if lane.running]
         holding = [lane for lane in others if lane.held_bytes]
