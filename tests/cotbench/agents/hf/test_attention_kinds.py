@@ -1,5 +1,6 @@
 """Every kind of attention of transformers: what is answered is what its own full forward pass says, token by token."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ def test_a_card_that_emulates_bfloat16_gets_float16(monkeypatch: pytest.MonkeyPa
 
     from cotbench.agents.hf import loading
 
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
     assert loading._usual_dtype("cuda") == dtype and loading._usual_dtype("cpu") == "float32"
 

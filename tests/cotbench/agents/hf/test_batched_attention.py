@@ -394,20 +394,6 @@ def test_layers_that_do_not_compile_are_reported(
     assert "the layers are not compiled: RuntimeError: no compiler" in caplog.text
 
 
-def _full_after(pool: BlockPool, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a device have memory for so many blocks of a pool alone."""
-    import torch
-
-    zeros = torch.zeros
-
-    def limited(size: Any, *rest: Any, **options: Any) -> Any:
-        if isinstance(size, tuple) and size and size[0] > blocks * BLOCK:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return zeros(size, *rest, **options)
-
-    monkeypatch.setattr(torch, "zeros", limited)
-
-
 def test_a_growth_that_fails_leaves_the_pool_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -426,68 +412,6 @@ def test_a_growth_that_fails_leaves_the_pool_as_it_was(monkeypatch: pytest.Monke
     assert torch.equal(pool.layer(0)[1][:, 0, 0], torch.arange(size, dtype=torch.float32))
     monkeypatch.setattr(pool, "_resize", resize)
     assert not set(pool.take(500)) & {SPARE_BLOCK, *held}
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_answers_are_the_same_where_the_memory_of_the_budget_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temperature: float
-) -> None:
-    asked = Elicitation(trace_tokens=24, action_tokens=8, temperature=temperature)
-    rounds = [[state(turn, mode, asked, str(name)) for name in range(6) for mode in MODES] for turn in range(4)]
-    plenty = hf_agent(tmp_path, options="attn=batched&cache_gb=0.1")
-    expected = [answers_of(plenty.decide(queries)) for queries in rounds]
-    agent = hf_agent(tmp_path, options="attn=batched&cache_gb=0.1")
-    engine: Any = agent._engine
-    blocks = 30  # Fewer than six lanes need, more than one.
-    _full_after(engine._pool, blocks, monkeypatch)
-    begun_again = []
-    begin_again = engine._begin_last_again
-    monkeypatch.setattr(engine, "_begin_last_again", lambda: begun_again.append(1) or begin_again())
-    assert [answers_of(agent.decide(queries)) for queries in rounds] == expected
-    assert begun_again and engine._pool.nbytes <= blocks * engine._pool.block_bytes
-    assert engine._limits.cache_bytes <= engine._pool.nbytes
-
-
-def test_a_query_that_fits_nowhere_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = hf_agent(tmp_path, options="attn=batched&cache_gb=0.1")
-    expected = agent.decide([state(1, "cot", episode="a")])[0]
-    agent.clear_cache()
-    engine: Any = agent._engine
-    _full_after(engine._pool, 16, monkeypatch)
-    large, small = agent.decide([state(40, "cot", episode="b"), state(1, "cot", episode="a")])
-    assert large.error is not None and "no memory for" in large.error
-    assert (small.error, small.raw) == (None, expected.raw)
-
-
-def test_a_pass_that_is_too_large_for_memory_is_computed_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import gc
-    import weakref
-
-    import torch
-
-    agent = hf_agent(tmp_path, options="attn=batched&cache_gb=0.1")
-    queries = [state(6, mode, episode=name) for name in "abc" for mode in MODES]
-    expected = answers_of(agent.decide(queries))
-    agent.clear_cache()
-    engine: Any = agent._engine
-    compute, held, sizes = engine.runner.compute, [], []
-
-    def limited(spans: Any) -> Any:
-        sizes.append(sum(len(span.ids) for span in spans))
-        assert all(reference() is None for reference in held), "what the failed pass held is still there"
-        if sizes[-1] > 100:
-            activations = torch.zeros(8)
-            held.append(weakref.ref(activations))
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return compute(spans)
-
-    gc.disable()
-    monkeypatch.setattr(engine.runner, "compute", limited)
-    try:
-        assert answers_of(agent.decide(queries)) == expected
-    finally:
-        gc.enable()
-    assert 0 < len(held) < 12 and max(sizes[len(sizes) // 2 :]) <= 100, "passes became smaller for good"
 
 
 def test_a_capture_that_lacks_memory_is_tried_again(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -542,15 +466,6 @@ def test_a_closed_agent_lets_go_of_its_model(tmp_path: Path, options: str) -> No
     gc.collect()
     assert model() is None
     agent.close()
-
-
-def test_candidates_wait_where_the_budget_has_no_room_for_all(tmp_path: Path) -> None:
-    agent = hf_agent(tmp_path, options="attn=batched&cache_gb=0.002")
-    engine: Any = agent._engine
-    budget = engine._pool._budget
-    queries = [state(1, "prompt", episode=name, given_action=f"go to desk {number}") for name in "ab" for number in range(80)]
-    assert budget < 100 and not [decision for decision in agent.decide(queries) if decision.error]
-    assert engine._pool._blocks <= budget
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma", "gemma3"])

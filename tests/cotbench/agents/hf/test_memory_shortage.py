@@ -128,6 +128,74 @@ def test_a_prompt_too_large_for_a_pass_is_computed_in_parts(
     agent.close()
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_are_the_same_where_the_memory_of_the_budget_is_not_there(
+    agent: HFAgent, monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    asked = Elicitation(trace_tokens=24, action_tokens=8, temperature=temperature)
+    rounds = [[state(turn, mode, asked, str(name)) for name in range(6) for mode in MODES] for turn in range(4)]
+    expected = [_near(_answers(agent, queries)) for queries in rounds]
+    agent.clear_cache()
+    engine: Any = agent._engine
+    blocks = 30  # Fewer than six lanes need, more than one.
+    _has_blocks(monkeypatch, blocks)
+    begun_again = []
+    begin_again = engine._begin_some_again
+    monkeypatch.setattr(engine, "_begin_some_again", lambda: begun_again.append(1) or begin_again())
+    assert [_answers(agent, queries) for queries in rounds] == expected
+    assert begun_again and engine._pool.nbytes <= blocks * engine._pool.block_bytes
+    assert engine._limits.cache_bytes <= engine._pool.nbytes
+
+
+def test_a_query_that_fits_nowhere_fails_alone(agent: HFAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = agent.decide([state(1, "cot", episode="a")])[0]
+    agent.clear_cache()
+    _has_blocks(monkeypatch, 16)
+    large, small = agent.decide([state(40, "cot", episode="b"), state(1, "cot", episode="a")])
+    assert large.error is not None and "no memory for" in large.error
+    assert (small.error, small.raw) == (None, expected.raw)
+
+
+def test_a_pass_that_is_too_large_for_memory_is_computed_in_parts(agent: HFAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gc
+    import weakref
+
+    import torch
+
+    queries = [state(6, mode, episode=name) for name in "abc" for mode in MODES]
+    expected = _near(_answers(agent, queries))
+    agent.clear_cache()
+    engine: Any = agent._engine
+    compute, held, sizes = engine.runner.compute, [], []
+
+    def limited(spans: Any) -> Any:
+        sizes.append(sum(len(span.ids) for span in spans))
+        assert all(reference() is None for reference in held), "what the failed pass held is still there"
+        if sizes[-1] > 100:
+            activations = torch.zeros(8)
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compute(spans)
+
+    gc.disable()
+    monkeypatch.setattr(engine.runner, "compute", limited)
+    try:
+        assert _answers(agent, queries) == expected
+    finally:
+        gc.enable()
+    assert 0 < len(held) < 12 and max(sizes[len(sizes) // 2 :]) <= 100, "passes became smaller for good"
+
+
+def test_candidates_wait_where_the_budget_has_no_room_for_all(folder: Path) -> None:
+    agent = HFAgent(str(folder), attn="batched", device="cpu", threads=1, cache_gb=0.002)
+    engine: Any = agent._engine
+    budget = engine._pool._budget
+    queries = [state(1, "prompt", episode=name, given_action=f"go to desk {number}") for name in "ab" for number in range(80)]
+    assert budget < 100 and not [decision for decision in agent.decide(queries) if decision.error]
+    assert engine._pool._blocks <= budget
+    agent.close()
+
+
 def test_queries_of_one_prompt_wait_for_each_other(agent: HFAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     warm = Elicitation(trace_tokens=12, action_tokens=8, temperature=1.0)
     queries = [state(1, "cot", warm, name, seed=seed) for seed in range(40) for name in "ab"]
