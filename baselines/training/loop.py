@@ -268,7 +268,7 @@ def trainer_arguments(options: TrainingOptions, out: Path, model: Any) -> Any:
             "--ema-decay, or start without sharding (torchrun)"
         )
     cuda = model.device.type == "cuda"
-    return transformers.TrainingArguments(
+    args = transformers.TrainingArguments(
         output_dir=str(out),
         num_train_epochs=1,  # The dataset is the whole training.
         per_device_train_batch_size=1,
@@ -296,3 +296,8 @@ def trainer_arguments(options: TrainingOptions, out: Path, model: Any) -> Any:
         average_tokens_across_devices=False,
         ddp_find_unused_parameters=False,
     )
+    if args.n_gpu > 1:
+        # Without a launcher one GPU trains: the Trainer would wrap the model in DataParallel, which cuts every tensor along its
+        # first dimension, such as the one row that is all of a pass. Several GPUs have a process each.
+        args._n_gpu = 1
+    return args
