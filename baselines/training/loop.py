@@ -39,8 +39,10 @@ _CHECKPOINTING = (
 )
 """The argument's name, which transformers has changed."""
 
-_SAMPLED, _PADDING = 64, 0.03
-"""Steps whose rows are measured before a training; the share of padding that is let be."""
+_SAMPLED, _PADDING = 4096, 0.03
+"""Portions of steps whose rows are measured before a training, at most: each takes milliseconds, and a row that is longer than
+all measured ones is compiled for when it comes; the share of padding that is let be.
+"""
 
 _BUCKETS, _STEPS_A_BUCKET = 4, 400
 """The most lengths that rows are padded to; steps for which it is worth to compile one more, which takes some ten seconds."""
