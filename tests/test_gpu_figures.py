@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,3 +172,37 @@ def test_what_there_is_no_time_for_is_named() -> None:
         assert (found, len(played)) == (some, many) and played == list(windows[:many])
         assert len(left_out) == len(shapes) - len(found) + len(windows) - len(played)
     assert choose(shapes, windows, 60)[2][0] == "0.6B (needs some 90 s)"
+
+
+def test_drafts_that_are_cut_leave_figures_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without drafts take turns, after a short run of each that is not counted."""
+    from cotbench.agents.hf import agent as agents
+    from cotbench.runs import runner
+    from tests.benchmarks.bench_gpu import Bench, TimeUp, _drafts
+
+    played: list[tuple[bool, int]] = []
+    closed: list[bool] = []
+
+    class Agent:
+        def __init__(self, model: str, *, drafts: bool, cache_gb: float | None) -> None:
+            self.drafts = drafts
+
+        def close(self) -> None:
+            closed.append(self.drafts)
+
+    def run(config: Any, *, out: Path, agent: Agent, progress: bool) -> Any:
+        if len(played) == 5:
+            raise TimeUp
+        assert not out.exists() and config.elicitation.trace_tokens == 48
+        played.append((agent.drafts, config.max_steps))
+        return SimpleNamespace(records=[SimpleNamespace(steps=config.max_steps)])
+
+    monkeypatch.setattr(agents, "HFAgent", Agent)
+    monkeypatch.setattr(runner, "run", run)
+    out = tmp_path / "figures.jsonl"
+    with pytest.raises(TimeUp):
+        _drafts(Bench(0.0, out, "CPU", cuda=False))
+    assert played == [(False, 1), (True, 1), (False, 3), (True, 3), (False, 3)] and sorted(closed) == [False, True]
+    figures = {line["figure"]: line for line in map(json.loads, out.read_text("utf-8").splitlines())}
+    assert [len(figures[f"hf:tiny, {kind} drafts"]["rounds"]) for kind in ("without", "with")] == [2, 1]
+    assert figures["hf:tiny, with drafts / without"]["value"] > 0
