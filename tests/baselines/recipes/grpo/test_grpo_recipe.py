@@ -299,3 +299,28 @@ def test_an_adapter_learns_and_its_base_is_the_reference(learners: dict[str, Pat
     assert logged[0]["kl"] == pytest.approx(0, abs=1e-6) and logged[1]["kl"] > 0
     assert all(one["sampling_gap"] < 1e-3 for one in logged)
     assert (tmp_path / "o/adapter_model.safetensors").is_file()
+
+
+def test_a_card_that_the_compiler_does_not_know_trains_all_the_same(
+    learners: dict[str, Path], lucky: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Model, reference and engine have the attention that needs no compiler, with the result of a training that begins so."""
+    from cotbench.baselines.recipes.grpo import recipe
+    from cotbench.baselines.training.loss import TreeLosses
+
+    class Broken(TreeLosses):
+        def __call__(self, *_: Any) -> Any:
+            raise RuntimeError("no kernel for this card")
+
+    def load(config: Any) -> Any:
+        trainable = load_start(config)
+        trainable.losses = Broken()
+        return trainable
+
+    config = _config(learners["qwen"], updates=1, checkpoints=(1.0,))
+    train(config, tmp_path / "usual")
+    load_start = recipe.load_start
+    monkeypatch.setattr(recipe, "load_start", load)
+    train(config, tmp_path / "o")
+    assert "sequence by sequence: RuntimeError: no kernel for this card" in caplog.text
+    assert _weights(tmp_path / "o") == _weights(tmp_path / "usual")
