@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
+import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,3 +209,59 @@ def test_drafts_that_are_cut_leave_figures_of_both(tmp_path: Path, monkeypatch: 
     figures = {line["figure"]: line for line in map(json.loads, out.read_text("utf-8").splitlines())}
     assert [len(figures[f"hf:tiny, {kind} drafts"]["rounds"]) for kind in ("without", "with")] == [2, 1]
     assert figures["hf:tiny, with drafts / without"]["value"] > 0
+
+
+def _train_bench(tmp_path: Path) -> Any:
+    import torch
+
+    from tests.gpu.train_figures import Bench
+
+    return Bench(True, torch.device("cpu"), tmp_path, tmp_path / "scratch", time.perf_counter() + 1000)
+
+
+@pytest.mark.parametrize("unit", ["episode", "decision"])
+def test_all_trainers_count_the_same_tokens(unit: str, tmp_path: Path) -> None:
+    """Masks of ours would take away tokens that the others' losses have."""
+    bench = _train_bench(tmp_path)
+    made = bench.data()
+    dataset = bench.dataset(made, unit)
+    answers = sum(len(one.answer) for episode in made for one in episode)
+    counted = sum(len(row.target) for index in range(len(dataset)) for row in dataset[index].passes)
+    assert counted == 4 * answers, "four epochs"
+
+
+def test_variants_compute_the_same_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.gpu import train_figures
+
+    computed: list[tuple[Any, tuple[int, ...]]] = []
+
+    def times(bench: Any, model: Any, compute: Any, row: Any, deadline: float) -> tuple[float, list[float]]:
+        computed.append((row, tuple(compute.buckets)))
+        return 1.0, [0.5]
+
+    monkeypatch.setattr(train_figures, "_time_passes", times)
+    train_figures.variants(_train_bench(tmp_path), time.perf_counter() + 1000)
+    (row, buckets), *others = computed
+    assert len(others) == 3 and all(one is row and lengths == buckets for one, lengths in others)
+    assert len(buckets) == 1 and len(row.ids) <= buckets[0] < len(row.ids) + 128
+    figures = [json.loads(line) for line in (tmp_path / "train_figures.jsonl").read_text("utf-8").splitlines()]
+    assert len({line["mfu"] for line in figures}) == 1, "the cost is that of the row"
+
+
+def test_a_part_leaves_no_memory_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer and its model refer to each other: without a collection the next part's peak has both."""
+    from tests.gpu import train_figures
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.model = self
+
+    left: list[Any] = []
+    monkeypatch.setattr(train_figures, "plain", lambda *_: left.append(weakref.ref(Trainer())))
+    monkeypatch.setattr(train_figures, "profile", lambda *_: left.append(left[0]() is not None))
+    gc.disable()
+    try:
+        train_figures._measure(_train_bench(tmp_path), ["plain", "profile"])
+    finally:
+        gc.enable()
+    assert left[1:] == [False]
