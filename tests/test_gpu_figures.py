@@ -57,7 +57,7 @@ def _varlen(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     monkeypatch.setattr(varlen, "varlen_attn", varlen_attn)
 
 
-@pytest.mark.parametrize(("part", "fake"), [("prefill", _kernel), ("varlen", _varlen)])
+@pytest.mark.parametrize(("part", "fake"), [("prefill", _kernel), ("varlen", _varlen), ("decode", _kernel)])
 @pytest.mark.parametrize(("factor", "wrong"), [(1.0, False), (1.05, True)])
 def test_a_variant_that_is_wrong_everywhere_is_found(
     part: str,
@@ -265,3 +265,23 @@ def test_a_part_leaves_no_memory_to_the_next(tmp_path: Path, monkeypatch: pytest
     finally:
         gc.enable()
     assert left[1:] == [False]
+
+
+def test_decoding_is_timed_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys of one short sequence fit into a card's cache, where repeated calls would find them."""
+    from tests.gpu import attention_variants
+    from tests.gpu.figure_file import FigureFile
+    from tests.gpu.timing import cold_copies, in_turn
+
+    for size in (1, 5 * 2**20, 2**26, 2**27 - 1, 2**27, 2**30):
+        between = (cold_copies(size) - 1) * size  # Read until the same copy comes again.
+        assert between + size * (size >= 2**27) >= 2**27 and between < 2**27 + size
+    assert in_turn("abc", 10) == list("abc" * 4) and in_turn("a", 10) == ["a"] * 10  # type: ignore[arg-type]
+
+    read: list[set[int]] = []
+    _kernel(monkeypatch, 1.0)
+    monkeypatch.setattr(
+        attention_variants, "timed", lambda runs, **_: float(read.append({one.args[1].data_ptr() for one in runs}) or 1)
+    )
+    attention_variants.decode(FigureFile(tmp_path / "figures.jsonl", "CPU"), True, 1e9)
+    assert [len(places) for places in read] == [2, 2], "kernel and gather, each over two layers"
