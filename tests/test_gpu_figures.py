@@ -276,12 +276,16 @@ def test_decoding_is_timed_out_of_memory(tmp_path: Path, monkeypatch: pytest.Mon
     for size in (1, 5 * 2**20, 2**26, 2**27 - 1, 2**27, 2**30):
         between = (cold_copies(size) - 1) * size  # Read until the same copy comes again.
         assert between + size * (size >= 2**27) >= 2**27 and between < 2**27 + size
-    assert in_turn("abc", 10) == list("abc" * 4) and in_turn("a", 10) == ["a"] * 10  # type: ignore[arg-type]
+    runs: list[Any] = ["a", "b", "c"]
+    assert in_turn(runs, 10) == runs * 4 and in_turn(runs[:1], 10) == runs[:1] * 10
 
     read: list[set[int]] = []
+
+    def timed(runs: Any, **_: Any) -> float:
+        read.append({one.args[1].data_ptr() for one in runs})
+        return 1.0
+
     _kernel(monkeypatch, 1.0)
-    monkeypatch.setattr(
-        attention_variants, "timed", lambda runs, **_: float(read.append({one.args[1].data_ptr() for one in runs}) or 1)
-    )
+    monkeypatch.setattr(attention_variants, "timed", timed)
     attention_variants.decode(FigureFile(tmp_path / "figures.jsonl", "CPU"), True, 1e9)
     assert [len(places) for places in read] == [2, 2], "kernel and gather, each over two layers"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -20,8 +21,17 @@ def test_a_copy_to_a_gpu_is_pinned_and_asynchronous(monkeypatch: pytest.MonkeyPa
     import torch
 
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda host: calls.append(("pinned",)) or host)
-    monkeypatch.setattr(torch.Tensor, "to", lambda host, device, non_blocking: calls.append((device, non_blocking)) or host)
+
+    def pinned(host: Any) -> Any:
+        calls.append(("pinned",))
+        return host
+
+    def copied(host: Any, device: Any, *, non_blocking: bool) -> Any:
+        calls.append((device, non_blocking))
+        return host
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
+    monkeypatch.setattr(torch.Tensor, "to", copied)
     for device in ("cuda", torch.device("cuda:0")):
         assert moved(torch.ones(2), device).tolist() == [1, 1]
         assert calls == [("pinned",), (device, True)]
@@ -31,7 +41,7 @@ def test_a_copy_to_a_gpu_is_pinned_and_asynchronous(monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def no_direct_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No list becomes a tensor on a device at once, which waits, and no mask picks elements there."""
+    """No list becomes a tensor on a device at once, which waits."""
     import torch
 
     tensor = torch.tensor
@@ -61,15 +71,15 @@ def _dpo() -> Any:
 
     trainer = DPOTrainer.__new__(DPOTrainer)
     trainer._beta, trainer._smoothing, trainer._sums = 0.1, 0.0, None
-    row = PairRow(**vars_of(pack([Tree((1, 2), (Branch(2, (3,), (1.0,)), Branch(2, (4,), (2.0,))))])))
-    row.answers, row.loss_weights, row.reference, row.counted = [0, 1], [1.0, 1.0], [-1.0, -2.0], [1.0]
+    packed = pack([Tree((1, 2), (Branch(2, (3,), (1.0,)), Branch(2, (4,), (2.0,))))])
+    row = PairRow(
+        **{one.name: getattr(packed, one.name) for one in fields(packed)},
+        answers=[0, 1],
+        loss_weights=[1.0, 1.0],
+        reference=[-1.0, -2.0],
+        counted=[1.0],
+    )
     return trainer.row_loss(torch.ones(2), torch.tensor([1.0, 2.0]), row, 1)
-
-
-def vars_of(packed: Any) -> dict[str, Any]:
-    from dataclasses import fields
-
-    return {one.name: getattr(packed, one.name) for one in fields(packed)}
 
 
 @pytest.mark.parametrize("loss", [_frodo, _dpo])
